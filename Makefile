@@ -1,0 +1,38 @@
+# setup: .venv with everything. demo, test, lint, bench, format stand on it.
+#   make test            as root also the tests against real servers; CI=true leaves nothing out
+#   make PYTHON=...      another interpreter, 3.11 or newer
+
+PYTHON   ?= python3
+COVERAGE ?= 90
+VENV     := .venv
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/.installed
+
+export COVERAGE
+
+.PHONY: setup demo test lint bench format
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup
+	@touch $@
+
+demo: setup
+	@$(BIN)/mailrider lab demo
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .cache/import-linter
+
+format: setup
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+test: lint
+	@BIN="$(BIN)" scripts/test
+
+bench: setup
+	@$(BIN)/python -m bench.peers

@@ -1,0 +1,1 @@
+"""Placeholder: the peers to measure against come here."""
