@@ -1,0 +1,3 @@
+"""mailrider: a secure outbound mail-delivery engine."""
+
+__version__ = "0.1.0"

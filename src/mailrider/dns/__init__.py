@@ -1,0 +1,1 @@
+"""DNS as a port: what the engine asks, and answers that know whether they are authentic."""

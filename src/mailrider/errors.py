@@ -1,0 +1,96 @@
+"""The exceptions of mailrider: one root, and a family for whoever is to blame.
+
+Results of mail are values (`model.outcome`), never exceptions. An exception says that a step could not be done:
+
+- `LocalError`: we, or the program that calls us, asked for something impossible;
+- `PeerError`: a remote server broke the protocol;
+- `NetworkError`: the network between us failed;
+- `PolicyError`: a security policy forbids going on;
+- `ConfigError`: the configuration is wrong.
+
+Each carries what an SMTP reply needs (`code`, `enhanced`, `public`: safe to show to a stranger) apart from its message,
+which may hold private detail and goes to the log only. Unknown means temporary: the default is a 4xx.
+"""
+
+from __future__ import annotations
+
+
+class MailriderError(Exception):
+    """Root of all errors that mailrider raises on purpose.
+
+    Class attributes are the defaults of a family; `public` is what a remote party may read.
+    """
+
+    code: int = 451
+    enhanced: str = "4.3.0"
+    public: str = "Internal error, try again later"
+
+    def __init__(
+        self, message: str, *, code: int | None = None, enhanced: str | None = None, public: str | None = None
+    ) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        if enhanced is not None:
+            self.enhanced = enhanced
+        if public is not None:
+            self.public = public
+
+    @property
+    def permanent(self) -> bool:
+        """True if trying again cannot help (a 5xx)."""
+        return self.code >= 500
+
+
+class LocalError(MailriderError):
+    """We misused our own machinery, or the caller gave an impossible argument."""
+
+
+class InvalidValue(LocalError, ValueError):
+    """Text that is not the value it claims to be (an address, a domain, a code)."""
+
+    code = 501
+    enhanced = "5.5.4"
+    public = "Syntax error"
+
+
+class PeerError(MailriderError):
+    """The remote server did something that the protocol forbids."""
+
+    enhanced = "4.5.0"
+    public = "The remote server violated the protocol"
+
+
+class NetworkError(MailriderError, ConnectionError):
+    """The network failed: no route, refused, reset."""
+
+    enhanced = "4.4.1"
+    public = "No answer from the remote host"
+
+
+class ConnectionLost(NetworkError):
+    """The peer closed a connection that was in use."""
+
+    enhanced = "4.4.2"
+    public = "The connection was lost"
+
+
+class DeadlineExceeded(NetworkError, TimeoutError):
+    """The peer did not answer within the time that this step has."""
+
+    enhanced = "4.4.2"
+    public = "The connection timed out"
+
+
+class PolicyError(MailriderError):
+    """A security policy forbids this connection or message."""
+
+    enhanced = "4.7.0"
+    public = "Refused by security policy"
+
+
+class ConfigError(MailriderError):
+    """The configuration is wrong; the message names file, line, column and what was expected."""
+
+    enhanced = "4.3.5"
+    public = "System incorrectly configured"

@@ -1,0 +1,133 @@
+"""Mail addresses: mailboxes and the reverse-path (RFC 5321 4.1.2, RFC 6531 3.3).
+
+`Mailbox.parse` takes what people and SMTP clients write between the angle brackets; the value holds the local part
+unquoted and is written back with quotes only where the grammar demands them. Source routes are accepted and dropped
+(RFC 5321 appendix C). A mailbox without a domain parses (`postmaster`): whether it can be delivered is a decision of
+routing, not of syntax.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import AddressLiteral, Domain
+
+MAX_LOCAL_PART = 64  # octets: RFC 5321 4.5.3.1.1
+MAX_PATH = 254  # octets of the mailbox; 256 with the angle brackets: RFC 5321 4.5.3.1.3
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
+_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+# qtextSMTP or quoted-pairSMTP; no control characters, so a quoted local part can never carry a line end.
+_QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
+_QUOTED_PAIR = re.compile(r"\\(.)")
+_PRINTABLE = re.compile(r"[ -~\u0080-\U0010ffff]*")
+_CONTROL = re.compile(r"[\u0080-\u009f]")
+_SOURCE_ROUTE = re.compile(r"(?:@[A-Za-z0-9.\-]+)(?:,@[A-Za-z0-9.\-]+)*:")
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mail address. `local_part` is unquoted; `domain` is None for an address without one."""
+
+    local_part: str
+    domain: Domain | AddressLiteral | None
+
+    def __post_init__(self) -> None:
+        local = self.local_part
+        if not _PRINTABLE.fullmatch(local) or _CONTROL.search(local):
+            raise InvalidValue(f"control character in the local part {local[:100]!r}")
+        if len(local.encode("utf-8", "surrogatepass")) > MAX_LOCAL_PART:
+            raise InvalidValue(f"local part longer than {MAX_LOCAL_PART} octets: {local[:100]!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Mailbox:
+        """An address as in a path, without its angle brackets. Raises `InvalidValue`."""
+        return _parse_mailbox(text)
+
+    @property
+    def is_ascii(self) -> bool:
+        """True if the local part needs no SMTPUTF8; the domain never does, it has A-labels."""
+        return self.local_part.isascii()
+
+    def __str__(self) -> str:
+        """The address as it goes on the wire: A-labels always, which RFC 6531 3.2 allows too."""
+        local = quote_local_part(self.local_part)
+        return local if self.domain is None else f"{local}@{self.domain.ascii}"
+
+
+def quote_local_part(local: str) -> str:
+    """The local part, quoted if it is no dot-string (RFC 5321 4.1.2)."""
+    if _DOT_STRING.fullmatch(local):
+        return local
+    return '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@lru_cache(maxsize=16384)
+def _parse_mailbox(text: str) -> Mailbox:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_PATH + MAX_PATH:  # room for a source route
+        raise InvalidValue(f"address too long: {text[:100]!r}...")
+    route = _SOURCE_ROUTE.match(text)
+    rest = text[route.end() :] if route else text
+    local, rest = _split_local_part(rest, text)
+    if not rest:
+        return Mailbox(local, None)
+    domain_text = rest[1:]
+    if not rest.startswith("@") or not domain_text or domain_text.endswith("."):
+        raise InvalidValue(f"not a mail address: {text[:300]!r}")
+    domain = AddressLiteral.parse(domain_text) if domain_text.startswith("[") else Domain.parse(domain_text)
+    mailbox = Mailbox(local, domain)
+    if len(str(mailbox).encode("utf-8", "surrogatepass")) > MAX_PATH:
+        raise InvalidValue(f"address longer than {MAX_PATH} octets: {text[:100]!r}...")
+    return mailbox
+
+
+def _split_local_part(rest: str, text: str) -> tuple[str, str]:
+    quoted = _QUOTED_STRING.match(rest)
+    if quoted:
+        return _QUOTED_PAIR.sub(r"\1", quoted[1]), rest[quoted.end() :]
+    plain = _DOT_STRING.match(rest)
+    if not plain:
+        raise InvalidValue(f"not a mail address: {text[:300]!r}")
+    return plain[0], rest[plain.end() :]
+
+
+@dataclass(frozen=True, slots=True)
+class ReversePath:
+    """The sender of the envelope; `mailbox` is None for the null reverse-path `<>` of notifications."""
+
+    mailbox: Mailbox | None
+
+    @classmethod
+    def parse(cls, text: str) -> ReversePath:
+        """An address, or the empty string (or `<>`) for the null reverse-path. Raises `InvalidValue`."""
+        if text in ("", "<>"):
+            return NULL_PATH
+        mailbox = Mailbox.parse(text)
+        if mailbox.domain is None:
+            raise InvalidValue(f"sender without a domain: {text[:300]!r}")
+        return cls(mailbox)
+
+    @property
+    def is_null(self) -> bool:
+        """True for `<>`: nobody to send a notification to."""
+        return self.mailbox is None
+
+    @property
+    def is_ascii(self) -> bool:
+        """True if it needs no SMTPUTF8."""
+        return self.mailbox is None or self.mailbox.is_ascii
+
+    @property
+    def domain(self) -> Domain | AddressLiteral | None:
+        """The sender's domain; None for the null path."""
+        return None if self.mailbox is None else self.mailbox.domain
+
+    def __str__(self) -> str:
+        """The path without its angle brackets; empty for the null path."""
+        return "" if self.mailbox is None else str(self.mailbox)
+
+
+NULL_PATH = ReversePath(None)

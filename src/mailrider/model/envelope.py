@@ -1,0 +1,107 @@
+"""The envelope: who sends what to whom, and with which wishes (RFC 5321 2.3.1, RFC 3461, RFC 6531, RFC 8689)."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailrider.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from mailrider.model.address import Mailbox, ReversePath
+
+MAX_ENVID = 100  # characters before xtext: RFC 3461 4.4
+MAX_ORCPT = 500  # characters: RFC 3461 4.2
+
+_PRINTABLE = re.compile(r"[!-~ ]*")
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
+
+
+class Notify(enum.Flag):
+    """When a sender wants a delivery status notification for a recipient (RFC 3461 4.1)."""
+
+    NEVER = 0
+    SUCCESS = 1
+    FAILURE = 2
+    DELAY = 4
+
+    @property
+    def words(self) -> str:
+        """The value of the NOTIFY parameter, as `FAILURE,DELAY`."""
+        if not self:
+            return "NEVER"
+        return ",".join(
+            flag.name for flag in (Notify.SUCCESS, Notify.FAILURE, Notify.DELAY) if flag in self and flag.name
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Notify:
+        """The value of a NOTIFY parameter; NEVER stands alone (RFC 3461 4.1). Raises `InvalidValue`."""
+        words = text.upper().split(",")
+        if words == ["NEVER"]:
+            return cls.NEVER
+        value = cls.NEVER
+        for word in words:
+            if word not in ("SUCCESS", "FAILURE", "DELAY"):
+                raise InvalidValue(f"NOTIFY takes NEVER, or SUCCESS, FAILURE, DELAY; not {text[:100]!r}")
+            value |= cls[word]
+        return value
+
+
+class Ret(enum.Enum):
+    """How much of the message a failure notification returns (RFC 3461 4.3)."""
+
+    FULL = "FULL"
+    HEADERS = "HDRS"
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalRecipient:
+    """The ORCPT of a recipient, decoded: the address that the message was first sent to (RFC 3461 4.2)."""
+
+    address_type: str
+    address: str
+
+    def __post_init__(self) -> None:
+        if not _ADDRESS_TYPE.fullmatch(self.address_type):
+            raise InvalidValue(f"not an address type: {self.address_type[:100]!r}")
+        if not self.address or len(self.address) > MAX_ORCPT or not self.address.isprintable():
+            raise InvalidValue(f"not an original recipient: {self.address[:100]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One recipient and what the sender wants to be told about it; `notify` None means nothing was said."""
+
+    mailbox: Mailbox
+    notify: Notify | None = None
+    original: OriginalRecipient | None = None
+
+    def __str__(self) -> str:
+        return str(self.mailbox)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One message's routing: `recipients` in the order in which their outcomes are reported.
+
+    `smtputf8`: the message was submitted with SMTPUTF8 (its header may be UTF-8). `requiretls`: RFC 8689.
+    `quarantined`: a check held it to be harmful; it is never sent on. `client`: IP address of who submitted it.
+    """
+
+    sender: ReversePath
+    recipients: tuple[Recipient, ...]
+    smtputf8: bool = False
+    requiretls: bool = False
+    quarantined: bool = False
+    ret: Ret | None = None
+    envid: str | None = None
+    client: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.recipients:
+            raise InvalidValue("an envelope needs at least one recipient")
+        if self.envid is not None and not (0 < len(self.envid) <= MAX_ENVID and _PRINTABLE.fullmatch(self.envid)):
+            raise InvalidValue(f"ENVID is 1 to {MAX_ENVID} printable ASCII characters: {self.envid[:120]!r}")

@@ -1,0 +1,161 @@
+"""What became of each recipient: delivered, deferred or failed, with the tries that led there."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from mailrider.model.security import NO_SECURITY, Security
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from mailrider.model.envelope import Recipient
+    from mailrider.model.reply import Reply
+
+
+class Status(enum.StrEnum):
+    """The three ends that an attempt can have for a recipient."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+
+
+class TryResult(enum.StrEnum):
+    """How far one candidate's address took us; for reports, in the order of a session."""
+
+    LOOKUP = "lookup"
+    REFUSED_BY_POLICY = "policy"
+    PROHIBITED = "prohibited"
+    CONNECT = "connect"
+    GREETING = "greeting"
+    EHLO = "ehlo"
+    TLS = "tls"
+    FALLBACK = "fallback"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    FINAL = "final"
+    DELIVERED = "delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One candidate host or address that was tried: what ended it, and the reply or error as one."""
+
+    mx: str
+    address: str | None
+    result: TryResult
+    reply: Reply
+    security: Security = NO_SECURITY
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The next hop took the message for this recipient, and is now responsible for it."""
+
+    recipient: Recipient
+    reply: Reply
+    mx: str | None = None
+    address: str | None = None
+    security: Security = NO_SECURITY
+    tries: tuple[Try, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """Always DELIVERED."""
+        return Status.DELIVERED
+
+    @property
+    def in_doubt(self) -> bool:
+        """Always False."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now; try later. `in_doubt`: the server may have it. `eligible_at`: held back by a limit, not a failed try."""
+
+    recipient: Recipient
+    reply: Reply
+    mx: str | None = None
+    address: str | None = None
+    security: Security = NO_SECURITY
+    tries: tuple[Try, ...] = ()
+    in_doubt: bool = False
+    eligible_at: datetime | None = None
+
+    @property
+    def status(self) -> Status:
+        """Always DEFERRED."""
+        return Status.DEFERRED
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Never; tell the sender."""
+
+    recipient: Recipient
+    reply: Reply
+    mx: str | None = None
+    address: str | None = None
+    security: Security = NO_SECURITY
+    tries: tuple[Try, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """Always FAILED."""
+        return Status.FAILED
+
+    @property
+    def in_doubt(self) -> bool:
+        """Always False."""
+        return False
+
+
+Outcome = Delivered | Deferred | Failed
+
+
+def outcome_for(
+    recipient: Recipient,
+    reply: Reply,
+    *,
+    mx: str | None = None,
+    address: str | None = None,
+    security: Security = NO_SECURITY,
+    tries: tuple[Try, ...] = (),
+) -> Outcome:
+    """The outcome that a reply means: 2xx delivered, 5xx failed, all else deferred."""
+    kind = Delivered if reply.is_positive else Failed if reply.is_permanent else Deferred
+    return kind(recipient, reply, mx, address, security, tries)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """The result of one attempt: an outcome per recipient, in the envelope's order."""
+
+    outcomes: tuple[Outcome, ...]
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def counts(self) -> dict[Status, int]:
+        """How many recipients ended each way."""
+        totals = dict.fromkeys(Status, 0)
+        for outcome in self.outcomes:
+            match outcome:
+                case Delivered():
+                    totals[Status.DELIVERED] += 1
+                case Deferred():
+                    totals[Status.DEFERRED] += 1
+                case Failed():
+                    totals[Status.FAILED] += 1
+                case _:
+                    assert_never(outcome)
+        return totals

@@ -1,0 +1,141 @@
+"""SMTP replies and enhanced status codes (RFC 5321 4.2, RFC 3463, RFC 5248)."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mailrider.errors import InvalidValue
+
+MAX_QUOTE = 512  # characters of a remote server's text that we repeat to others
+
+_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?= |$)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+class Severity(enum.Enum):
+    """The first digit of a reply: what it means for what was asked (RFC 5321 4.2.1)."""
+
+    POSITIVE = 2
+    INTERMEDIATE = 3
+    TRANSIENT = 4
+    PERMANENT = 5
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EnhancedCode:
+    """class.subject.detail, as `5.1.1` (RFC 3463)."""
+
+    klass: int
+    subject: int
+    detail: int
+
+    def __post_init__(self) -> None:
+        if self.klass not in (2, 4, 5) or not (0 <= self.subject <= 999 and 0 <= self.detail <= 999):
+            raise InvalidValue(f"not an enhanced status code: {self}")
+
+    @classmethod
+    def parse(cls, text: str) -> EnhancedCode:
+        """Exactly `c.s.d`. Raises `InvalidValue`."""
+        code, rest = split_enhanced(text)
+        if code is None or rest:
+            raise InvalidValue(f"not an enhanced status code: {text[:40]!r}")
+        return code
+
+    def __str__(self) -> str:
+        return f"{self.klass}.{self.subject}.{self.detail}"
+
+
+@lru_cache(maxsize=1024)
+def _enhanced(klass: int, subject: int, detail: int) -> EnhancedCode:
+    return EnhancedCode(klass, subject, detail)
+
+
+def split_enhanced(text: str) -> tuple[EnhancedCode | None, str]:
+    """The enhanced code that begins a reply's text, if one does, and what follows it."""
+    match = _ENHANCED.match(text)
+    if match is None:
+        return None, text
+    return _enhanced(int(match[1]), int(match[2]), int(match[3])), text[match.end() + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One complete reply: `code` 200 to 599, its lines of text without codes, the enhanced code if it has a right one.
+
+    An enhanced code whose class contradicts the reply code is dropped: the class of an enhanced code always equals
+    that of the code.
+    """
+
+    code: int
+    enhanced: EnhancedCode | None = None
+    lines: tuple[str, ...] = ("",)
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.code <= 599:
+            raise InvalidValue(f"reply code {self.code} is not within 200 to 599")
+        if self.enhanced is not None and self.enhanced.klass != self.code // 100:
+            raise InvalidValue(f"enhanced code {self.enhanced} contradicts reply code {self.code}")
+
+    @classmethod
+    def make(cls, code: int, enhanced: str | None, text: str) -> Reply:
+        """A reply of our own: `Reply.make(451, "4.4.1", "No answer")`."""
+        return cls(code, None if enhanced is None else EnhancedCode.parse(enhanced), (clean_text(text),))
+
+    @classmethod
+    def from_lines(cls, code: int, lines: tuple[str, ...]) -> Reply:
+        """A reply as received: the enhanced code is taken off the text of every line that repeats it."""
+        enhanced, _ = split_enhanced(lines[0])
+        if enhanced is None or enhanced.klass != code // 100:
+            return cls(code, None, lines)
+        return cls(code, enhanced, tuple(_without(enhanced, line) for line in lines))
+
+    @property
+    def severity(self) -> Severity:
+        """What the first digit says."""
+        return Severity(self.code // 100)
+
+    @property
+    def status(self) -> EnhancedCode:
+        """The enhanced code, or the class alone (`4.0.0`) where the server gave none."""
+        return self.enhanced or _enhanced(2 if self.code < 400 else self.code // 100, 0, 0)
+
+    @property
+    def text(self) -> str:
+        """All lines as one line of printable text."""
+        return clean_text(" ".join(self.lines))
+
+    @property
+    def is_positive(self) -> bool:
+        """2xx."""
+        return self.code < 300
+
+    @property
+    def is_transient(self) -> bool:
+        """4xx: the same command may succeed later."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        """5xx: the same command will not succeed."""
+        return self.code >= 500
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (str(self.code), str(self.enhanced or ""), self.text)))
+
+
+def _without(enhanced: EnhancedCode, line: str) -> str:
+    code, rest = split_enhanced(line)
+    return rest if code == enhanced else line
+
+
+def clean_text(text: str) -> str:
+    """Text safe to log and to send: control characters become single spaces, the ends are trimmed."""
+    return _CONTROL.sub(" ", text).strip()
+
+
+def quote_reply(host: str, reply: Reply) -> Reply:
+    """A remote server's reply as we repeat it to others: `HOST said: TEXT`, bounded."""
+    return Reply(reply.code, reply.enhanced, (f"{host} said: {reply.text}"[:MAX_QUOTE],))

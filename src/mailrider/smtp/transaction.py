@@ -1,0 +1,357 @@
+"""One mail transaction, sans I/O: envelope and capabilities in, commands out, a decision per recipient at the end.
+
+RFC 5321 3.3; pipelining RFC 2920 3.1; BDAT RFC 3030; SIZE RFC 1870; 8BITMIME RFC 6152; SMTPUTF8 RFC 6531; DSN
+parameters RFC 3461; REQUIRETLS RFC 8689; LIMITS RFC 9422; LMTP RFC 2033 4.2.
+
+The driver asks `next()` what to do, does it, hands every answer to `take()`, and asks again. If the connection goes, it
+says `lost()`. What the replies mean under pipelining stands here and nowhere else:
+
+- a refused MAIL decides every recipient; what follows it is ignored;
+- a refused RCPT decides its recipient;
+- a refused DATA or chunk decides only the recipients that RCPT accepted;
+- the reply to the end of data decides those too (in LMTP one reply each, in order);
+- a 421 before the end of data decides nobody: it is a farewell, not an answer;
+- a recipient that is one too many (452, x.5.3) behind an accepted one goes into `overflow`: a further transaction.
+
+A recipient that is neither in `decisions` nor in `overflow` when all is over is undecided.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mailrider.model.outcome import TryResult
+from mailrider.model.reply import EnhancedCode, Reply
+from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Rcpt, Rset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.smtp.capabilities import Capabilities
+    from mailrider.smtp.client import Answer
+
+# RFC 5321 4.5.3.1.8: what every server must take in one transaction. Servers that announce RCPTMAX say better.
+MAX_RECIPIENTS = 100
+# A chunk is refused as a whole, so that a large message need not be sent to its end for a refusal (RFC 3030 2).
+CHUNK_SIZE = 4 * 1024 * 1024
+
+
+class ContentFacts(Protocol):
+    """What a transaction must know of a message's content: `size` in octets as it will be sent, before dot-stuffing."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def eight_bit(self) -> bool: ...
+    @property
+    def header_is_ascii(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A recipient's fate on this server: the reply, and the stage that it answers."""
+
+    stage: TryResult
+    reply: Reply
+
+    @property
+    def may_try_another(self) -> bool:
+        """True for a 4xx before the end of data: another candidate may think otherwise (RFC 5321 4.2.1)."""
+        return self.reply.is_transient and self.stage is not TryResult.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommands:
+    """Write these as one group, then hand over every answer."""
+
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendContent:
+    """Write the dot-stuffed content with its final dot, then hand over the answers to `command`."""
+
+    command: EndOfData
+
+
+@dataclass(frozen=True, slots=True)
+class SendDot:
+    """Write a lone dot: a DATA that was consented to although nobody is left to receive it (RFC 2920 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunk:
+    """Write the command and, right behind it, the next `command.size` octets of the content as they are."""
+
+    command: Bdat
+
+
+Step = SendCommands | SendContent | SendDot | SendChunk
+
+
+class _State(enum.Enum):
+    START = enum.auto()
+    ENVELOPE = enum.auto()
+    CONTENT = enum.auto()
+    DONE = enum.auto()
+
+
+class Transaction:
+    """A message on its way to some recipients over one connection.
+
+    Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `farewell`,
+    the 421 that ended it; `in_doubt`, True if the server may have the message though it did not say so; `reusable`,
+    True if the connection is in a clean state.
+    """
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        recipients: Sequence[Recipient],
+        content: ContentFacts,
+        capabilities: Capabilities,
+        *,
+        strict_eight_bit: bool = False,
+        lmtp: bool = False,
+    ) -> None:
+        self.recipients = recipients
+        self.decisions: dict[int, Decision] = {}
+        self.overflow: list[int] = []
+        self.farewell: Reply | None = None
+        self.answered = False
+        self.content_sent = False
+        self.in_doubt = False
+        self.reusable = True
+        self._envelope = envelope
+        self._content = content
+        self._capabilities = capabilities
+        self._lmtp = lmtp
+        self._state = _State.START
+        self._accepted: list[int] = []
+        self._mail_accepted = False
+        self._data_answered = False
+        self._lone_dot = False
+        self._chunks_left = 0
+        self._octets_left = content.size
+        self._chunking = capabilities.chunking and not lmtp
+        self._refuse_locally(strict_eight_bit)
+        todo = [index for index in range(len(recipients)) if index not in self.decisions]
+        limit = min(capabilities.max_recipients or MAX_RECIPIENTS, MAX_RECIPIENTS * 10)
+        self.overflow += todo[limit:]
+        self._unsent = todo[:limit]
+        self._unanswered = list(self._unsent)
+
+    # What this server cannot be asked to do ---------------------------------------------------------------------------
+
+    def _refuse_locally(self, strict_eight_bit: bool) -> None:
+        """Decide what the capabilities already decide, without sending anything."""
+        everybody = self._refusal_for_all(strict_eight_bit)
+        for index, recipient in enumerate(self.recipients):
+            refusal = everybody
+            if refusal is None and not recipient.mailbox.is_ascii and not self._capabilities.smtputf8:
+                refusal = Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
+            if refusal is not None:
+                self.decisions[index] = Decision(TryResult.MAIL, refusal)
+
+    def _refusal_for_all(self, strict_eight_bit: bool) -> Reply | None:
+        offered, content, envelope = self._capabilities, self._content, self._envelope
+        if offered.max_size is not None and content.size > offered.max_size:
+            text = f"The message has {content.size} octets, the next server takes {offered.max_size}"
+            return Reply.make(552, "5.3.4", text)
+        if content.eight_bit and strict_eight_bit and not offered.eight_bit_mime:
+            return Reply.make(554, "5.6.3", "8-bit content, and the next server does not offer 8BITMIME")
+        if offered.smtputf8:
+            return None
+        if not envelope.sender.is_ascii:
+            return Reply.make(550, "5.6.7", "Non-ASCII sender, and the next server does not offer SMTPUTF8")
+        if envelope.smtputf8 and not content.header_is_ascii:
+            return Reply.make(554, "5.6.9", "UTF-8 header, and the next server does not offer SMTPUTF8")
+        return None
+
+    # What to send -----------------------------------------------------------------------------------------------------
+
+    def next(self) -> Step | None:
+        """The next step, once all answers to the last one were handed over; None when the transaction is over."""
+        if self.farewell is not None or self._state is _State.DONE:
+            return None
+        if self._state is _State.START:
+            return self._begin()
+        if self._state is _State.ENVELOPE:
+            return self._continue_envelope()
+        return self._continue_content()
+
+    def _begin(self) -> Step | None:
+        if not self._unsent:
+            self._state = _State.DONE
+            return None
+        self._state = _State.ENVELOPE
+        if not self._capabilities.pipelining:
+            return SendCommands((self._mail(),))
+        commands: list[Command] = [self._mail()]
+        commands += [self._rcpt(self.recipients[index]) for index in self._unsent]
+        self._unsent = []
+        # BDAT carries content at once, so it waits for the replies; DATA asks first (RFC 2920 3.1).
+        if not self._chunking:
+            commands.append(Data())
+        return SendCommands(tuple(commands))
+
+    def _continue_envelope(self) -> Step | None:
+        if self._data_answered:
+            return self._after_consent()
+        if self._mail_accepted and self._unsent:
+            return SendCommands((self._rcpt(self.recipients[self._unsent.pop(0)]),))
+        if not self._accepted:
+            # Nobody is left, and DATA was never sent: the connection is good for another sender or recipient.
+            self._state = _State.DONE
+            return SendCommands((Rset(),))
+        if self._chunking:
+            self._state = _State.CONTENT
+            return self._continue_content()
+        return SendCommands((Data(),))
+
+    def _after_consent(self) -> Step:
+        self._state = _State.CONTENT
+        if not self._accepted:
+            self._lone_dot = True
+            self.reusable = False
+            return SendDot()
+        self.content_sent = True
+        return SendContent(EndOfData(len(self._accepted) if self._lmtp else 1))
+
+    def _continue_content(self) -> Step | None:
+        if not self._chunking or (self.content_sent and not self._octets_left):
+            self._state = _State.DONE
+            return None
+        size = min(self._octets_left, CHUNK_SIZE)
+        self._octets_left -= size
+        self.content_sent = True
+        return SendChunk(Bdat(size, last=not self._octets_left))
+
+    def _mail(self) -> Mail:
+        offered, envelope = self._capabilities, self._envelope
+        needs_utf8 = (
+            not envelope.sender.is_ascii
+            or (envelope.smtputf8 and not self._content.header_is_ascii)
+            or not all(self.recipients[index].mailbox.is_ascii for index in self._unsent)
+        )
+        return Mail(
+            envelope.sender,
+            size=self._content.size if offered.size else None,
+            body=Body.EIGHT_BIT_MIME if self._content.eight_bit and offered.eight_bit_mime else None,
+            smtputf8=needs_utf8,
+            requiretls=envelope.requiretls and offered.requiretls,
+            ret=envelope.ret if offered.dsn else None,
+            envid=envelope.envid if offered.dsn else None,
+        )
+
+    def _rcpt(self, recipient: Recipient) -> Rcpt:
+        if not self._capabilities.dsn:
+            return Rcpt(recipient.mailbox)
+        return Rcpt(recipient.mailbox, recipient.notify, recipient.original)
+
+    # What the answers mean --------------------------------------------------------------------------------------------
+
+    def take(self, answer: Answer) -> None:
+        """One answer, in the order of arrival."""
+        self.answered = True
+        command, reply = answer
+        if isinstance(command, Bdat | EndOfData):
+            self._take_final(command, reply)
+        elif reply.code == 421:
+            # RFC 5321 3.8: the server is going; it has judged neither message nor recipient.
+            self.farewell = reply
+            self.reusable = False
+        elif isinstance(command, Mail):
+            self._take_mail(reply)
+        elif isinstance(command, Rcpt):
+            self._take_rcpt(reply)
+        elif isinstance(command, Data):
+            self._take_data(reply)
+        elif isinstance(command, Rset):
+            self.reusable = reply.is_positive
+
+    def _take_mail(self, reply: Reply) -> None:
+        self._mail_accepted = reply.is_positive
+        if not self._mail_accepted:
+            self._unsent, self.overflow = [], []
+            for index in range(len(self.recipients)):
+                self.decisions.setdefault(index, Decision(TryResult.MAIL, reply))
+
+    def _take_rcpt(self, reply: Reply) -> None:
+        index = self._unanswered.pop(0)
+        if not self._mail_accepted:
+            return
+        if reply.is_positive:
+            self._accepted.append(index)
+        elif _is_too_many(reply):
+            if self._accepted:
+                self.overflow.append(index)
+            else:
+                self.decisions[index] = Decision(TryResult.RCPT, _as_452(reply))
+        else:
+            self.decisions[index] = Decision(TryResult.RCPT, reply)
+
+    def _take_data(self, reply: Reply) -> None:
+        self._data_answered = True
+        if reply.code >= 400:
+            self._decide_accepted(Decision(TryResult.DATA, reply))
+
+    def _take_final(self, command: Bdat | EndOfData, reply: Reply) -> None:
+        self.in_doubt = False
+        if self._lone_dot:
+            return
+        if isinstance(command, Bdat) and not command.last:
+            if not reply.is_positive:
+                self._decide_accepted(Decision(TryResult.DATA, reply))
+            return
+        if self._lmtp:
+            self.decisions[self._accepted.pop(0)] = Decision(TryResult.FINAL, reply)
+            self.reusable = self.reusable and reply.is_positive
+            self.in_doubt = bool(self._accepted)
+            return
+        self._decide_accepted(Decision(TryResult.FINAL, reply))
+
+    def _decide_accepted(self, decision: Decision) -> None:
+        for index in self._accepted:
+            self.decisions[index] = decision
+        if not decision.reply.is_positive:
+            # Never reused after a failed DATA.
+            self.reusable = False
+            self._state = _State.DONE
+
+    def sent_final(self) -> None:
+        """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
+        self.in_doubt = not self._lone_dot
+
+    def lost(self) -> None:
+        """The connection is gone; what was decided stays decided."""
+        self.reusable = False
+        self._state = _State.DONE
+
+    @property
+    def accepted(self) -> tuple[int, ...]:
+        """The recipients that RCPT accepted and (in LMTP) no final reply decided; the doubt is about them."""
+        return tuple(self._accepted)
+
+    @property
+    def undecided(self) -> tuple[int, ...]:
+        """The recipients that nothing decided."""
+        known = self.decisions.keys() | set(self.overflow)
+        return tuple(index for index in range(len(self.recipients)) if index not in known)
+
+
+def _is_too_many(reply: Reply) -> bool:
+    """RFC 5321 4.5.3.1.10: 452, and the 552 of RFC 821 days; RFC 3463: x.5.3."""
+    enhanced = reply.enhanced
+    if enhanced is not None and (enhanced.subject, enhanced.detail) == (5, 3):
+        return True
+    return reply.code == 452 or (reply.code == 552 and enhanced is None)
+
+
+def _as_452(reply: Reply) -> Reply:
+    if reply.is_transient:
+        return reply
+    return Reply(452, EnhancedCode(4, 5, 3), reply.lines)
