@@ -1,0 +1,260 @@
+"""The content of a message on its way into DATA or BDAT (RFC 5321 2.3.7, 4.1.1.4, 4.5.2; RFC 3030).
+
+`Content` is a message that was looked at once. It knows what MAIL needs to say (`size`, `eight_bit`) and gives the
+octets that go on the wire, piece by piece: `chunks` for BDAT, `stuffed` for DATA. Both are *mended* on the fly, so
+that what leaves is always made of lines that end in CRLF:
+
+- a bare LF becomes CRLF everywhere; a bare CR becomes CRLF in the body and a space in the header (a new line there
+  could become a field that nobody wrote);
+- a final CRLF is added if the last line has no end. An empty message stays empty: it has no line.
+
+A message that is clean already is never changed and never copied as a whole; one that is not is mended in slices, so
+that memory stays flat however large it is and to however many servers it goes at once. The octets come from bytes, or
+from a supply that gives them in chunks, again for each transaction (a queue's store); where the supply can only be
+awaited, `Mender` and `Stuffer` do the same work one chunk at a time.
+
+Nothing else in a message is touched, ever: signatures must survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from mailrider.smtp.header import (
+    MAX_HEADER,
+    HeaderFault,
+    header_cut,
+    header_end,
+    header_fault,
+    header_fields,
+)
+
+CHUNK: Final = 65536  # octets in a piece: what must be taken within one command time-out
+END_OF_DATA: Final = b".\r\n"  # behind content that is empty or ends in CRLF: RFC 5321 4.1.1.4
+
+_LF: Final = 0x0A
+_DOT: Final = 0x2E
+
+Octets = bytes | memoryview
+Supply = Callable[[], Iterable[bytes]]  # each call begins the same message anew
+
+
+@dataclass(slots=True, eq=False)
+class Content:
+    """A message as it will be sent; made by `inspect`, `survey` or `stored`, and not to be changed.
+
+    `size` and `header_size` count octets after mending and before dot-stuffing; the header is what precedes the first
+    empty line. `is_clean`: the source needs no mending.
+    """
+
+    size: int
+    eight_bit: bool
+    header_size: int
+    is_clean: bool
+    source: bytes | Supply
+    _header: bytes | None = None
+
+    @classmethod
+    def inspect(cls, message: bytes) -> Content:
+        """A message in memory, which is kept, not copied. About 1 ms for a MiB."""
+        if not is_clean(message):
+            return cls._mended(message)
+        end = header_end(message)
+        header_size = header_cut(message) if end < 0 else end
+        return cls(len(message), not message.isascii(), header_size, True, message)
+
+    @classmethod
+    def survey(cls, supply: Supply) -> Content:
+        """A message in chunks, read once now and again whenever it is sent."""
+        return cls._mended(supply)
+
+    @classmethod
+    def stored(cls, supply: Supply, *, size: int, eight_bit: bool, header_size: int) -> Content:
+        """A message in chunks that was mended when it was stored, with what was known of it then."""
+        return cls(size, eight_bit, header_size, True, supply)
+
+    @classmethod
+    def _mended(cls, source: bytes | Supply) -> Content:
+        mender = Mender()
+        for piece in _supplied(source, CHUNK):
+            mender.feed(piece)
+        mender.finish()
+        clean = not mender.changed
+        return cls(mender.size, mender.eight_bit, len(mender.header), clean, source, mender.header)
+
+    @property
+    def header(self) -> bytes:
+        """The header as it will be sent, without the empty line; at most `MAX_HEADER`, mending aside."""
+        if self._header is None:
+            self._header = bytes(next(self.chunks(self.header_size))) if self.header_size else b""
+        return self._header
+
+    @property
+    def header_is_ascii(self) -> bool:
+        """False if the header itself needs SMTPUTF8 (RFC 6532)."""
+        return not self.eight_bit or self.header.isascii()
+
+    def header_fields(self, name: str) -> list[bytes]:
+        """The values of all header fields of that name, in order, unfolded and trimmed."""
+        return header_fields(self.header, name)
+
+    def header_fault(self) -> HeaderFault | None:
+        """Why the header cannot be read, for a clear word to whoever wrote it; None if it can."""
+        return header_fault(self.header)
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Octets]:
+        """The mended message in pieces of exactly `size` octets, the last one less; nothing for an empty message."""
+        if isinstance(self.source, bytes) and self.is_clean:
+            return _slices(self.source, size)
+        return _regrouped(self._octets(size), size)
+
+    def _octets(self, size: int) -> Iterator[Octets]:
+        if self.is_clean:
+            yield from _supplied(self.source, size)
+            return
+        mender = Mender()
+        for piece in _supplied(self.source, size):
+            yield mender.feed(piece)
+        yield mender.finish()
+
+    def stuffed(self, size: int = CHUNK) -> Iterator[bytes]:
+        """The message as DATA wants it, dots stuffed, the final dot included; in one piece if it is small."""
+        stuffer = Stuffer()
+        last = b""
+        for piece in self.chunks(size):
+            if last:
+                yield last
+            last = stuffer.feed(piece)
+        yield last + END_OF_DATA
+
+
+class Mender:
+    """Mends a message chunk by chunk, and takes note of what `Content` has to know.
+
+    `feed` gives what is ready, possibly nothing: a CR at the end of a chunk waits for the next one, and the header
+    waits until it is complete. `finish` gives the rest. After that `size`, `eight_bit`, `header` (mended) and
+    `changed` (the message was not clean) are final.
+    """
+
+    __slots__ = ("_head", "_held", "_line_open", "changed", "eight_bit", "header", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.eight_bit = False
+        self.changed = False
+        self.header = b""
+        self._head: bytearray | None = bytearray()  # the beginning, until the header is complete
+        self._held = b""  # a CR that may be the first half of CRLF
+        self._line_open = False  # what was given out last does not end in a line end
+
+    def feed(self, chunk: Octets) -> bytes:
+        """Take the next octets; returns what can be given out, the same object where nothing had to be done."""
+        octets = bytes(chunk)
+        if not octets.isascii():
+            self.eight_bit = True
+        if self._head is None:
+            return self._body(octets)
+        seen = len(self._head)
+        self._head += octets
+        end = header_end(self._head, seen)
+        if end >= 0:
+            return self._split(end)
+        return self._split(header_cut(self._head)) if len(self._head) > MAX_HEADER else b""
+
+    def finish(self) -> bytes:
+        """The message is complete; returns what was held back, and the final CRLF if it was missing."""
+        rest = b"" if self._head is None else self._split(len(self._head))
+        if self._held or self._line_open:
+            self._held, self._line_open = b"", False
+            self.changed = True
+            self.size += 2
+            rest += b"\r\n"
+        return rest
+
+    def _split(self, end: int) -> bytes:
+        """The header is complete: it is mended, and what stands behind it is body."""
+        head = bytes(self._head or b"")
+        self._head = None
+        raw = head[:end]
+        header = raw.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
+        if header and not header.endswith(b"\r\n"):
+            header += b"\r\n"
+        self.header = header
+        self.size += len(header)
+        self.changed = header != raw
+        return header + self._body(head[end:])
+
+    def _body(self, octets: bytes) -> bytes:
+        if self._held:
+            octets = self._held + octets
+            self._held = b""
+        if octets.endswith(b"\r"):
+            self._held = b"\r"
+            octets = octets[:-1]
+        if not octets:
+            return b""
+        if _has_bare(octets):
+            self.changed = True
+            octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        self._line_open = octets[-1] != _LF
+        self.size += len(octets)
+        return octets
+
+
+class Stuffer:
+    """Doubles the dot that begins a line (RFC 5321 4.5.2), chunk by chunk, in mended content.
+
+    Behind the last chunk belongs `END_OF_DATA`.
+    """
+
+    __slots__ = ("_line_begins",)
+
+    def __init__(self) -> None:
+        self._line_begins = True
+
+    def feed(self, chunk: Octets) -> bytes:
+        """The chunk with its dots stuffed; the same object where it has none to stuff."""
+        octets = bytes(chunk)
+        if not octets:
+            return octets
+        # Content is mended, so that every LF is the end of a line; to look for CRLF too would miss split ones.
+        stuffed = octets.replace(b"\n.", b"\n..")
+        if self._line_begins and octets[0] == _DOT:
+            stuffed = b"." + stuffed
+        self._line_begins = octets[-1] == _LF
+        return stuffed
+
+
+def is_clean(message: bytes) -> bool:
+    """True if every CR and LF is part of a CRLF, and the last line, if there is any, has its end."""
+    return not _has_bare(message) and (message.endswith(b"\r\n") or not message)
+
+
+def _has_bare(octets: bytes) -> bool:
+    # Counting is several times as fast as a regular expression: 5 us for 4 KiB, 1.2 ms for a MiB.
+    pairs = octets.count(b"\r\n")
+    return not pairs == octets.count(b"\n") == octets.count(b"\r")
+
+
+def _supplied(source: bytes | Supply, size: int) -> Iterator[Octets]:
+    return _slices(source, size) if isinstance(source, bytes) else iter(source())
+
+
+def _slices(octets: bytes, size: int) -> Iterator[Octets]:
+    if 0 < len(octets) <= size:
+        return iter((octets,))
+    view = memoryview(octets)
+    return (view[start : start + size] for start in range(0, len(octets), size))
+
+
+def _regrouped(pieces: Iterable[Octets], size: int) -> Iterator[Octets]:
+    rest: Octets = b""
+    for piece in pieces:
+        octets = memoryview(b"".join((rest, piece)) if rest else piece)
+        whole = len(octets) - len(octets) % size
+        yield from (octets[start : start + size] for start in range(0, whole, size))
+        rest = octets[whole:]
+    if rest:
+        yield rest

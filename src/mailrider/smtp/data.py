@@ -1,0 +1,95 @@
+"""The receiving end of DATA: where content ends, and what it was before dots were stuffed (RFC 5321 4.1.1.4, 4.5.2).
+
+`DataDecoder` takes the octets behind the 354 as they come and gives the content piece by piece; it holds back at most
+four octets. CRLF.CRLF ends the content, and nothing else does, however other servers may read it: where two servers
+disagree on the end, one message becomes two ("SMTP smuggling", CVE-2023-51764 to -51766). So whatever some server
+might take for the end, and is not, makes the message *dubious*. It is read to its true end, which keeps the dialogue in
+step, and given no further octets of; the reply to it has to be a refusal. Dubious are
+
+- a dot behind a bare LF or a bare CR;
+- a dot at the beginning of a line with a bare LF, a bare CR or a NUL behind it;
+- a NUL at the beginning of a line (some servers drop it, and see the dot that follows).
+
+The same holds for a message that is larger than `limit`: read to its end, not kept. Bare line ends elsewhere are let
+through as they are; who stores or sends the content mends them (`smtp.content`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_CR: Final = 0x0D
+
+# What may grow into something that matters when more arrives, longest first; held back until it is clear.
+_UNDECIDED: Final = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\n", b"\r")
+
+
+class DataDecoder:
+    """Decodes one message's DATA.
+
+    `size`: octets of content so far, those not given out included. `is_oversize`, `dubious` (a reason, for people):
+    the message must be refused. After the end `ended` is True, and `trailing` holds what was received behind it.
+    """
+
+    __slots__ = ("_held", "_limit", "_skip", "dubious", "ended", "size", "trailing")
+
+    def __init__(self, limit: int | None = None) -> None:
+        """`limit`: the most octets of content to give out; None for no limit."""
+        self.size = 0
+        self.dubious = ""
+        self.ended = False
+        self.trailing = b""
+        self._limit = limit
+        # DATA's own line end, which is not content: a dot may follow it, and even the end.
+        self._held = b"\r\n"
+        self._skip = 2
+
+    @property
+    def is_oversize(self) -> bool:
+        """True if the content is larger than the limit."""
+        return self._limit is not None and self.size > self._limit
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next octets; returns the content that they complete. Not to be called after the end."""
+        octets = self._held + data
+        pieces, start, stop = self._lines_with_dots(octets)
+        self._find_other_dubious(octets, stop)
+        if not self.ended:
+            stop -= len(next(filter(octets.endswith, _UNDECIDED), b""))
+        self._held = octets[stop:]
+        self._skip = max(0, start - stop)
+        pieces.append(octets[start:stop])
+        content = b"".join(pieces)
+        self.size += len(content)
+        return b"" if self.dubious or self.is_oversize else content
+
+    def _lines_with_dots(self, octets: bytes) -> tuple[list[bytes], int, int]:
+        """Looks at every dot behind an LF: the content before the last of them, where it goes on, where it stops."""
+        pieces: list[bytes] = []
+        start = self._skip
+        line_end = octets.find(b"\n.")
+        while line_end >= 0:
+            dot = line_end + 1
+            after = octets[dot + 1 : dot + 3]
+            if line_end == 0 or octets[line_end - 1] != _CR:
+                self.dubious = self.dubious or "a bare LF before a dot"
+            elif after == b"\r\n":
+                self.ended = True
+                self.trailing = octets[dot + 3 :]
+                return pieces, start, dot
+            elif after in (b"", b"\r"):
+                break
+            else:
+                if after[0] in b"\r\n\0":
+                    self.dubious = self.dubious or "a bare CR, a bare LF or a NUL behind the dot that begins a line"
+                pieces.append(octets[start:dot])
+                start = dot + 1
+            line_end = octets.find(b"\n.", dot + 1)
+        return pieces, start, len(octets)
+
+    def _find_other_dubious(self, octets: bytes, stop: int) -> None:
+        if octets.find(b"\r.", 0, stop) >= 0:
+            self.dubious = self.dubious or "a bare CR before a dot"
+        # A search for two octets costs ten times as much as one for a NUL, and there is never one.
+        if b"\0" in octets and octets.find(b"\n\0", 0, stop) >= 0:
+            self.dubious = self.dubious or "a NUL at the beginning of a line"

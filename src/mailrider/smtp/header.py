@@ -1,0 +1,85 @@
+"""The header of a message: where it ends, its fields, and whether it is one at all (RFC 5322 2.2).
+
+Only as much as delivery needs: no addresses, no dates, no decoding. All functions take bytes and are pure.
+
+- `header_end` works on a message as it came: its lines may end in CRLF or in a bare LF.
+- `header_fields` and `header_fault` take a mended header: each line ends in CRLF (`smtp.content`).
+
+The header is everything before the first empty line, which belongs to neither header nor body here; a message without
+an empty line is all header. What stands past `MAX_HEADER` octets is body, whatever it looks like.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+MAX_HEADER = 1 << 20  # octets; real headers stay under 100 KiB, and a header is held in memory
+
+# RFC 5322 2.2: printable ASCII but the colon; 4.5 (obsolete): white space may precede the colon.
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_FOLD = re.compile(rb"\r\n(?=[ \t])")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFault:
+    """Why a header cannot be read. `line` counts from 1; None: there is no header at all."""
+
+    line: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"no header: {self.reason}" if self.line is None else f"header line {self.line}: {self.reason}"
+
+
+def header_end(octets: bytes | bytearray, start: int = 0) -> int:
+    """Where the empty line begins that ends the header of an unmended message; -1 if there is none.
+
+    `start`: octets that an earlier call has seen already; only as many are looked at as `MAX_HEADER`.
+    """
+    if octets.startswith((b"\n", b"\r\n")):
+        return 0
+    start = max(0, start - 2)
+    crlf = octets.find(b"\n\r\n", start, MAX_HEADER)
+    bare = octets.find(b"\n\n", start, MAX_HEADER if crlf < 0 else crlf)
+    found = crlf if bare < 0 else bare
+    return -1 if found < 0 else found + 1
+
+
+def header_cut(octets: bytes | bytearray) -> int:
+    """The size of the header of an unmended message in which `header_end` found no empty line."""
+    if len(octets) <= MAX_HEADER:
+        return len(octets)
+    return octets.rfind(b"\n", 0, MAX_HEADER) + 1
+
+
+def header_fields(header: bytes, name: str) -> list[bytes]:
+    """The values of all fields of that name, in order, unfolded (RFC 5322 2.2.3) and trimmed."""
+    return [_FOLD.sub(b"", value).strip() for value in _field(name).findall(header)]
+
+
+@lru_cache(maxsize=256)
+def _field(name: str) -> re.Pattern[bytes]:
+    escaped = re.escape(name.encode("ascii"))
+    return re.compile(rb"(?im)^" + escaped + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)")
+
+
+def header_fault(header: bytes) -> HeaderFault | None:
+    """What is wrong with the header, or None if every line is a field or the continuation of one."""
+    if not header:
+        return HeaderFault(None, "the message does not begin with a line like `Subject: hello`")
+    for number, line in enumerate(header.split(b"\r\n")[:-1], 1):
+        if _FIELD.match(line) or (number > 1 and line.startswith((b" ", b"\t"))):
+            continue
+        if number > 1:
+            return HeaderFault(number, f"{_quote(line)} is not a field, and no empty line ends the header before it")
+        if line.startswith(b"From "):
+            return HeaderFault(1, "a mailbox file's `From ` line is not a header field")
+        return HeaderFault(None, f"the message begins with {_quote(line)}, not with a line like `Subject: hello`")
+    return None
+
+
+def _quote(line: bytes) -> str:
+    shown = line[:60].decode("utf-8", "replace")
+    return repr(shown + "..." if len(line) > 60 else shown)
