@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
 settings.register_profile("dev", deadline=None, max_examples=50)
-settings.register_profile(
-    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 

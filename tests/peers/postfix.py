@@ -1,0 +1,163 @@
+"""Debian's Postfix as a receiver: a whole instance in a folder of its own, on a loopback address.
+
+The system's own Postfix is neither read nor touched: configuration, queue, data, log and mailboxes
+are in one temporary folder, and `master` runs in the foreground under us. Every recipient of the
+given domains exists; mail lands in one `Maildir`. Header fields are left as they came.
+
+Offers PIPELINING, SIZE, ETRN, STARTTLS (with a certificate), ENHANCEDSTATUSCODES, 8BITMIME, DSN,
+SMTPUTF8, CHUNKING.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.peers.maildir import Maildir
+from tests.peers.process import accepts, loopback_address, private_directory, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.peers.certificate import Certificate
+
+DAEMONS = "/usr/lib/postfix/sbin"
+_QUEUE_FOLDERS = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
+    *("hold", "incoming", "private", "saved", "trace"),
+)
+_MASTER_CF = """
+{address}:{port} inet n - n - - smtpd
+cleanup  unix n - n -    0 cleanup
+qmgr     unix n - n 300  1 qmgr
+tlsmgr   unix - - n 1000? 1 tlsmgr
+rewrite  unix - - n -    - trivial-rewrite
+bounce   unix - - n -    0 bounce
+defer    unix - - n -    0 bounce
+trace    unix - - n -    0 bounce
+verify   unix - - n -    1 verify
+flush    unix n - n 1000? 0 flush
+proxymap unix - - n -    - proxymap
+error    unix - - n -    - error
+retry    unix - - n -    - error
+discard  unix - - n -    - discard
+virtual  unix - n n -    - virtual
+anvil    unix - - n -    1 anvil
+postlog  unix-dgram n - n - 1 postlogd
+"""
+
+
+@dataclass(frozen=True)
+class PostfixSettings:
+    """`parameters` go into main.cf last, so they win."""
+
+    domains: tuple[str, ...] = ("example.net",)
+    certificate: Certificate | None = None
+    message_size_limit: int = 64 * 1024 * 1024
+    recipient_limit: int = 1000
+    address: str = field(default_factory=loopback_address)
+    port: int = 2525
+    hostname: str = "postfix.example.net"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Postfix:
+    """A running receiver."""
+
+    settings: PostfixSettings
+    mailbox: Maildir
+
+    @property
+    def address(self) -> str:
+        return self.settings.address
+
+    @property
+    def port(self) -> int:
+        return self.settings.port
+
+
+@contextlib.contextmanager
+def start_postfix(settings: PostfixSettings) -> Iterator[Postfix]:
+    """A Postfix that listens while the block lasts. Needs root."""
+    with private_directory() as home:
+        _write_home(home, settings)
+        with running(
+            [f"{DAEMONS}/master", "-c", str(home / "etc"), "-d"],
+            log=home / "master.log",
+            ready=lambda: accepts(settings.address, settings.port),
+            environment={"MAIL_CONFIG": str(home / "etc")},
+        ):
+            yield Postfix(settings, Maildir(home / "mail/all", home / "mail.log"))
+
+
+def _write_home(home: Path, settings: PostfixSettings) -> None:
+    postfix, nobody = pwd.getpwnam("postfix").pw_uid, pwd.getpwnam("nobody")
+    postdrop = grp.getgrnam("postdrop").gr_gid
+    for name in ("etc", "queue", "data", "mail", "queue/pid"):
+        (home / name).mkdir()
+    for name in _QUEUE_FOLDERS:
+        (home / "queue" / name).mkdir(mode=0o700)
+        os.chown(home / "queue" / name, postfix, -1)
+    for name, mode in (("maildrop", 0o730), ("public", 0o710)):
+        (home / "queue" / name).mkdir()
+        os.chown(home / "queue" / name, postfix, postdrop)
+        (home / "queue" / name).chmod(mode)
+    os.chown(home / "data", postfix, -1)
+    os.chown(home / "mail", nobody.pw_uid, nobody.pw_gid)
+    parameters = _main_cf(home, settings, nobody)
+    (home / "etc/main.cf").write_text("".join(f"{k} = {v}\n" for k, v in parameters.items()))
+    (home / "etc/master.cf").write_text(_MASTER_CF.format(address=settings.address, port=settings.port))
+
+
+def _main_cf(home: Path, settings: PostfixSettings, owner: pwd.struct_passwd) -> dict[str, str | int]:
+    return {
+        "compatibility_level": "3.6",
+        "queue_directory": f"{home}/queue",
+        "data_directory": f"{home}/data",
+        "maillog_file": f"{home}/mail.log",
+        "maillog_file_prefixes": str(home),
+        "myhostname": settings.hostname,
+        "mydestination": "",
+        "mynetworks": "",
+        "inet_interfaces": "127.0.0.1",  # must be known to the system; master.cf has ours
+        "inet_protocols": "ipv4",
+        "alias_maps": "",
+        "smtputf8_enable": "yes",
+        "virtual_mailbox_domains": " ".join(settings.domains),
+        "virtual_mailbox_base": f"{home}/mail",
+        "virtual_mailbox_maps": "static:all/",
+        "virtual_uid_maps": f"static:{owner.pw_uid}",
+        "virtual_gid_maps": f"static:{owner.pw_gid}",
+        "virtual_mailbox_limit": settings.message_size_limit,
+        "message_size_limit": settings.message_size_limit,
+        "smtpd_recipient_limit": settings.recipient_limit,
+        "smtpd_recipient_overshoot_limit": settings.recipient_limit,
+        "smtpd_relay_restrictions": "reject_unauth_destination",
+        # Nobody but the sender writes the header; nobody slows the sender down.
+        "local_header_rewrite_clients": "",
+        "smtpd_peername_lookup": "no",
+        "smtpd_error_sleep_time": "0",
+        "smtpd_client_connection_count_limit": 0,
+        "in_flow_delay": "0",
+        "default_transport": "error:this instance only receives",
+        **_tls(settings),
+        **settings.parameters,
+    }
+
+
+def _tls(settings: PostfixSettings) -> dict[str, str | int]:
+    if settings.certificate is None:
+        return {"smtpd_tls_security_level": "none"}
+    return {
+        "smtpd_tls_security_level": "may",
+        "smtpd_tls_cert_file": str(settings.certificate.chain),
+        "smtpd_tls_key_file": str(settings.certificate.key),
+        "smtpd_tls_received_header": "yes",
+        "smtpd_tls_loglevel": 1,
+    }
