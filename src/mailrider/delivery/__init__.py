@@ -1,0 +1,1 @@
+"""Delivery: from an envelope to the recipients' own mail servers."""

@@ -1,0 +1,292 @@
+"""Settings of delivery: `target.remote { }` and `limits { }`."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import IPv6Address, ip_network
+from typing import TYPE_CHECKING
+
+from mailrider.dns.settings import DNSSettings
+from mailrider.model.directive import Settings, block, directive, settings
+from mailrider.model.valuetype import (
+    BOOLEAN,
+    DOMAIN,
+    IP_ADDRESS,
+    MAX_NUMBER,
+    NETWORK,
+    PORT,
+    TIMEOUT,
+    ValueType,
+    Words,
+    choice,
+    duration,
+    integer,
+    many,
+    show_duration,
+)
+from mailrider.net.settings import TLSClientSettings
+from mailrider.policy.settings import MXAuth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mailrider.model.directive import Duration, IPAddresses, OptionalDomain, Setting
+    from mailrider.model.valuetype import IPAddress, IPNetwork
+    from mailrider.policy.settings import Policy
+
+# Loopback, unspecified, link-local and multicast, and the same IPv4 networks as IPv6 sees them.
+PROHIBITED_ADDRESSES = tuple(
+    map(
+        ip_network,
+        (
+            "127.0.0.0/8",
+            "0.0.0.0/8",  # RFC 1122 3.2.1.3: "this host", which connects to ourselves
+            "169.254.0.0/16",
+            "224.0.0.0/4",
+            "::1/128",
+            "::/128",
+            "fe80::/10",
+            "ff00::/8",
+            "::ffff:127.0.0.0/104",
+            "::ffff:0.0.0.0/104",
+            "::ffff:169.254.0.0/112",
+            "::ffff:224.0.0.0/100",
+        ),
+    )
+)
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+_RATE = re.compile(r"rate\s+(?P<burst>[0-9]{1,12})(?:\s+(?P<period>\S.*))?")
+_CONCURRENCY = re.compile(r"concurrency\s+(?P<maximum>[0-9]{1,12})")
+
+_COUNT = integer(1, MAX_NUMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `burst` messages in any `period`."""
+
+    burst: int
+    period: timedelta = timedelta(seconds=1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "burst", _COUNT.accept(self.burst))
+        object.__setattr__(self, "period", TIMEOUT.accept(self.period))
+
+    def __str__(self) -> str:
+        return f"rate {self.burst} {show_duration(self.period)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `maximum` messages at once."""
+
+    maximum: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "maximum", _COUNT.accept(self.maximum))
+
+    def __str__(self) -> str:
+        return f"concurrency {self.maximum}"
+
+
+Limit = Rate | Concurrency
+
+
+def _limit(value: Limit | str) -> Limit:
+    if isinstance(value, Limit):
+        return value
+    if rate := _RATE.fullmatch(value):
+        return Rate(int(rate["burst"]), TIMEOUT.accept(rate["period"] or "1s"))
+    if concurrency := _CONCURRENCY.fullmatch(value):
+        return Concurrency(int(concurrency["maximum"]))
+    raise ValueError
+
+
+LIMIT = ValueType(
+    "limit",
+    "rate BURST [PERIOD], such as rate 20 1s, or concurrency MAX",
+    _limit,
+    choices=("rate", "concurrency"),
+    words=Words.LINE,
+)
+
+
+def _scope(doc: str) -> Setting[tuple[Limit, ...], Iterable[Limit | str]]:
+    limits: Setting[tuple[Limit, ...], Iterable[Limit | str]] = directive(
+        many(LIMIT), default=(), shown_default="no limit", repeatable=True, doc=doc
+    )
+    return limits
+
+
+@settings
+class LimitsSettings(Settings):
+    """How many messages may pass: `SCOPE rate BURST [PERIOD]` and `SCOPE concurrency MAX`.
+
+    Several lines may share a scope, all hold. `name` is that of a block at the top level: all that
+    refer to one name share its slots; a block without a name (None) is its owner's alone.
+    """
+
+    all: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope("All messages together.")
+    ip: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope("Messages of one submitting client, by its address.")
+    source: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope(
+        "Messages of one sender's domain, as it is when the message leaves."
+    )
+    destination: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope(
+        "Messages to one recipient domain, as it is when the message leaves."
+    )
+    name: str | None = field(default=None)
+
+
+# --- target.remote ------------------------------------------------------------------------------
+
+
+class EightBit(enum.StrEnum):
+    """What becomes of 8-bit content at a server without 8BITMIME (RFC 6152)."""
+
+    SEND = "send"
+    STRICT = "strict"
+
+
+@settings
+class RemoteSettings(Settings):
+    """Delivery to the mail servers that DNS names for each recipient's domain.
+
+    None in `hostname`, `debug`, `tls_client` stands for the global setting of that name;
+    what comes out of a configuration file has them filled in.
+    """
+
+    hostname: OptionalDomain = directive(
+        DOMAIN,
+        default=None,
+        inherits=True,
+        required=True,
+        shown_default="the global `hostname`",
+        doc="The name that we greet with (EHLO). It should resolve to our address, and our "
+        "address to it: many servers check that.",
+    )
+    limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
+        block(LimitsSettings, reference="limits"),
+        default=None,
+        feature="limits",
+        doc="How many messages may leave, in all and by source and destination.",
+    )
+    local_ip: Setting[IPAddress | None, IPAddress | str | None] = directive(
+        IP_ADDRESS,
+        default=None,
+        shown_default="any",
+        doc="The source address of our connections. MX hosts without an address of its family cannot be used.",
+    )
+    force_ipv4: Setting[bool, bool] = directive(
+        BOOLEAN,
+        default=False,
+        doc="Use IPv4 addresses only. Domains whose servers have IPv6 alone cannot be reached.",
+    )
+    connect_timeout: Duration = directive(
+        TIMEOUT,
+        default=timedelta(minutes=5),
+        doc="The time for looking up a host's addresses and connecting. The greeting has a timer "
+        "of its own, of 5 minutes (RFC 5321 4.5.3.2.1).",
+    )
+    command_timeout: Duration = directive(
+        TIMEOUT,
+        default=timedelta(minutes=5),
+        doc="The time for the reply to any command, and for the TLS handshake.",
+    )
+    submission_timeout: Duration = directive(
+        TIMEOUT,
+        default=timedelta(minutes=12),
+        doc="The time for the reply to the final dot. RFC 5321 4.5.3.2.6 recommends 10 minutes "
+        "or more: giving up early makes duplicates.",
+    )
+    debug: Setting[bool | None, bool | None] = directive(
+        BOOLEAN,
+        default=None,
+        inherits=True,
+        shown_default="the global `debug`",
+        doc="Write the SMTP dialogue and every decision to the log.",
+    )
+    requiretls_override: Setting[bool, bool] = directive(
+        BOOLEAN,
+        default=True,
+        feature="requiretls",
+        doc="Obey `TLS-Required: No` in a message: it may go without the security that the "
+        "policies demand (RFC 8689 5).",
+    )
+    relaxed_requiretls: Setting[bool, bool] = directive(
+        BOOLEAN,
+        default=True,
+        feature="requiretls",
+        doc="A message that was sent with REQUIRETLS may go to a server that does not offer the "
+        "extension, if the levels that it demands are reached (RFC 8689).",
+    )
+    conn_reuse_limit: Setting[int, int] = directive(
+        integer(1),
+        default=10,
+        unit="transactions",
+        feature="pool",
+        doc="How many transactions one connection may carry. One whose DATA failed is never used again.",
+    )
+    conn_max_idle_count: Setting[int, int] = directive(
+        integer(0),
+        default=10,
+        unit="connections",
+        feature="pool",
+        doc="How many idle connections are kept for each recipient domain.",
+    )
+    conn_max_idle_time: Duration = directive(
+        duration(bare_seconds=True),
+        default=timedelta(seconds=150),
+        shown_default="150",
+        unit="seconds",
+        feature="pool",
+        doc="How long an idle connection is considered usable.",
+    )
+    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = directive(
+        block(TLSClientSettings),
+        default=None,
+        inherits=True,
+        shown_default="the global `tls_client`",
+        doc="How TLS is used. A block here replaces the global one as a whole.",
+    )
+    mx_auth: Setting[MXAuth | None, MXAuth | Iterable[Policy] | None] = directive(
+        block(MXAuth, convert=MXAuth.of, reference="mx_auth"),
+        default=None,
+        feature="mx_auth",
+        doc="The policies that authenticate MX hosts. Without them nothing is enforced: TLS is "
+        "used where it is offered, and whoever controls the network can prevent it.",
+    )
+    port: Setting[int, int] = directive(PORT, default=25, doc="The port of the MX hosts; others than 25 are for labs.")
+    prohibited_addresses: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(
+        many(NETWORK, none=True),
+        default=PROHIBITED_ADDRESSES,
+        shown_default="loopback, unspecified, link-local and multicast networks",
+        doc="Networks that are never connected to, whatever DNS says: mail loops, and other "
+        "people's zones that point into our network. `none` allows all; for labs.",
+    )
+    eight_bit: Setting[EightBit, str] = directive(
+        choice(EightBit),
+        default=EightBit.SEND,
+        doc="8-bit content to a server without 8BITMIME. `send`: as it is, since converting it "
+        "would break its signatures. `strict`: failed with 554 5.6.3 (RFC 6152).",
+    )
+    own_addresses: IPAddresses = directive(
+        many(IP_ADDRESS),
+        default=(),
+        only_global=True,
+        doc="Addresses that reach us through NAT.",
+    )
+    dns: Setting[DNSSettings | None, DNSSettings | None] = directive(
+        block(DNSSettings), default=None, only_global=True, doc="The resolver."
+    )
+
+    def prohibits(self, address: IPAddress) -> bool:
+        """True if it must never be connected to; an IPv4-mapped address is what it maps."""
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        forms = (address, mapped) if mapped else (address,)
+        return any(form in network for network in self.prohibited_addresses for form in forms)

@@ -1,0 +1,103 @@
+"""Settings of the client side of TLS: `tls_client { }`.
+
+Only what the configuration says: whether the Python at hand can do it (several curves, ciphers of
+TLS 1.3) is for `net.channel` to find out when it makes its contexts, before any connection.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mailrider.model.directive import InvalidSetting, Settings, directive, settings
+from mailrider.model.valuetype import PATH, ValueType, Words, choice, either, many
+
+if TYPE_CHECKING:
+    from mailrider.model.directive import OptionalPath, Paths, Setting
+
+_CIPHER = re.compile(r"[A-Za-z0-9_+!@=.-]{1,100}")
+
+
+class TLSVersion(enum.StrEnum):
+    """Protocol versions, oldest first; their order is the order of their values."""
+
+    TLS1_0 = "tls1.0"
+    TLS1_1 = "tls1.1"
+    TLS1_2 = "tls1.2"
+    TLS1_3 = "tls1.3"
+
+
+class Curve(enum.StrEnum):
+    """Groups for the key exchange, by their usual names."""
+
+    X25519 = "x25519"
+    X448 = "x448"
+    P256 = "p256"
+    P384 = "p384"
+    P521 = "p521"
+
+
+def _protocols(value: object) -> tuple[TLSVersion, TLSVersion]:
+    given = value.split() if isinstance(value, str) else value
+    if not isinstance(given, Iterable):
+        raise TypeError
+    versions = tuple(TLSVersion(each) for each in given)
+    if not 1 <= len(versions) <= 2 or versions[0] > versions[-1]:
+        raise ValueError
+    return versions[0], versions[1] if len(versions) == 2 else max(TLSVersion)
+
+
+def _cipher(value: object) -> str:
+    if not isinstance(value, str) or not _CIPHER.fullmatch(value):
+        raise ValueError
+    return value
+
+
+PROTOCOLS = ValueType(
+    "MIN [MAX]",
+    f"the oldest and the newest protocol version, of {either(TLSVersion)}",
+    _protocols,
+    choices=tuple(TLSVersion),
+    words=Words.LINE,
+)
+CIPHER = ValueType("cipher", "a cipher name as OpenSSL writes it", _cipher)
+
+
+@settings
+class TLSClientSettings(Settings):
+    """How connections that we open use TLS."""
+
+    protocols: Setting[tuple[TLSVersion, TLSVersion], Iterable[str]] = directive(
+        PROTOCOLS,
+        default=(TLSVersion.TLS1_2, TLSVersion.TLS1_3),
+        shown_default="tls1.2 tls1.3",
+        doc="The oldest and the newest protocol version that is spoken. With one version, the "
+        "newest is tls1.3. tls1.0 and tls1.1 are insecure, and work when they are asked for.",
+    )
+    ciphers: Setting[tuple[str, ...], Iterable[str]] = directive(
+        many(CIPHER),
+        default=(),
+        shown_default="those of the system's OpenSSL",
+        doc="The cipher suites that are offered, best first. An error if the Python at hand cannot restrict them so.",
+    )
+    curves: Setting[tuple[Curve, ...], Iterable[str]] = directive(
+        many(choice(Curve)),
+        default=(),
+        shown_default="those of the system's OpenSSL",
+        doc="The groups for the key exchange. An error if the Python at hand cannot restrict them so.",
+    )
+    root_ca: Paths = directive(
+        many(PATH),
+        default=(),
+        shown_default="the system's",
+        doc="PEM files with the certificates of the authorities that are trusted, instead of the system's.",
+    )
+    cert: OptionalPath = directive(PATH, default=None, doc="PEM file with our own certificate chain; needs `key`.")
+    key: OptionalPath = directive(PATH, default=None, doc="PEM file with the private key of `cert`.")
+
+    def _validate(self) -> None:
+        if (self.cert is None) is not (self.key is None):
+            given, missing = ("cert", "key") if self.key is None else ("key", "cert")
+            raise InvalidSetting(given, f"{given} needs {missing} beside it")

@@ -1,0 +1,154 @@
+"""Settings of the security policies: `mx_auth { }` and its four parts.
+
+They are the library's API as well: `mx_auth=[Dane(), MTASTS(cache="ram"), LocalPolicy()]`.
+A policy that is not listed is off.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.model.security import MXLevel, TLSLevel
+from mailrider.model.valuetype import PATH, PORT, choice, many, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mailrider.model.directive import OptionalPath, Paths, Setting
+
+
+class STSCache(enum.StrEnum):
+    """Where fetched MTA-STS policies are kept."""
+
+    FS = "fs"
+    RAM = "ram"
+
+
+@settings
+class MTASTS(Settings):
+    """The MX must match the MTA-STS policy of the recipient domain (RFC 8461)."""
+
+    cache: Setting[STSCache, str] = directive(
+        choice(STSCache),
+        default=STSCache.FS,
+        doc="Where policies are kept. `fs`: a file for each domain, which survives a restart. "
+        "`ram`: in memory; a restart forgets them, and with them the security they gave.",
+    )
+    fs_dir: OptionalPath = directive(
+        PATH,
+        default=None,
+        shown_default="StateDirectory/mtasts_cache",
+        doc="The directory of the `fs` cache.",
+    )
+    https_port: Setting[int, int] = directive(
+        PORT,
+        default=443,
+        doc="The port that policies are fetched from; for labs, the RFC knows 443 only.",
+    )
+    root_ca: Paths = directive(
+        many(PATH),
+        default=(),
+        shown_default="the system's",
+        doc="PEM files with the authorities that policy hosts must be certified by, instead of the system's.",
+    )
+
+
+@settings
+class Dane(Settings):
+    """The certificate must match the TLSA records of the MX (RFC 7672). It has no directives."""
+
+
+@settings
+class DNSSEC(Settings):
+    """MX records that were authenticated give MX level `dnssec`. It has no directives."""
+
+
+@settings
+class LocalPolicy(Settings):
+    """The least levels that a connection must have, whatever the recipient's domain offers."""
+
+    min_tls_level: Setting[TLSLevel, TLSLevel | str] = directive(
+        choice(TLSLevel),
+        default=TLSLevel.ENCRYPTED,
+        doc="The least TLS level. `none`: clear text will do. `encrypted`: TLS with any "
+        "certificate. `authenticated`: TLS with a certificate verified by PKIX or DANE.",
+    )
+    min_mx_level: Setting[MXLevel, MXLevel | str] = directive(
+        choice(MXLevel),
+        default=MXLevel.NONE,
+        doc="The least MX level. `none`: MX records from plain DNS will do. `mtasts`: the MX "
+        "matches the domain's MTA-STS policy. `dnssec`: the MX records were authenticated.",
+    )
+
+    @classmethod
+    def off(cls) -> LocalPolicy:
+        """Nothing is demanded; `local_policy off`."""
+        return cls(min_tls_level=TLSLevel.NONE, min_mx_level=MXLevel.NONE)
+
+
+Policy = MTASTS | Dane | DNSSEC | LocalPolicy
+
+
+@settings
+class MXAuth(Settings):
+    """The policies that authenticate MX hosts and channels; any subset, each at most once."""
+
+    mtasts: Setting[MTASTS | None, MTASTS | None] = directive(
+        block(MTASTS),
+        default=None,
+        shown_default="off",
+        feature="mtasts",
+        doc="Obey the MTA-STS policies of recipient domains (RFC 8461).",
+    )
+    dane: Setting[Dane | None, Dane | None] = directive(
+        block(Dane),
+        default=None,
+        shown_default="off",
+        feature="dane",
+        doc="Verify certificates by TLSA records (RFC 7672). Needs a validating resolver on loopback.",
+    )
+    dnssec: Setting[DNSSEC | None, DNSSEC | None] = directive(
+        block(DNSSEC),
+        default=None,
+        shown_default="off",
+        feature="dnssec",
+        doc="Tell authenticated MX records from others. Needs a validating resolver on loopback.",
+    )
+    local_policy: Setting[LocalPolicy | None, LocalPolicy | None] = directive(
+        block(LocalPolicy, shorthand={"off": LocalPolicy.off}),
+        default=None,
+        shown_default="off",
+        feature="local_policy",
+        doc="Demand least levels of every connection. `local_policy off` demands nothing.",
+    )
+
+    @classmethod
+    def of(cls, policies: MXAuth | Iterable[Policy]) -> MXAuth:
+        """The set of these policies; `InvalidSetting` for one that is there twice or unknown."""
+        if isinstance(policies, MXAuth):
+            return policies
+        given: dict[str, Policy] = {}
+        for policy in policies:
+            name = _NAMES.get(type(policy))
+            if name is None:
+                raise InvalidSetting("mx_auth", f"expected policies, not {show(policy)}")
+            if name in given:
+                raise InvalidSetting("mx_auth", f"{name} is there twice")
+            given[name] = policy
+        return cls(**given)  # type: ignore[arg-type] # _NAMES matches names and types
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Those that are on, in the order of evaluation."""
+        given = (self.mtasts, self.dane, self.dnssec, self.local_policy)
+        return tuple(policy for policy in given if policy is not None)
+
+
+_NAMES: dict[type, str] = {
+    MTASTS: "mtasts",
+    Dane: "dane",
+    DNSSEC: "dnssec",
+    LocalPolicy: "local_policy",
+}
