@@ -14,6 +14,12 @@ which may hold private detail and goes to the log only. Unknown means temporary:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class MailriderError(Exception):
     """Root of all errors that mailrider raises on purpose.
@@ -89,8 +95,38 @@ class PolicyError(MailriderError):
     public = "Refused by security policy"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a configuration: what, where, and the line it is in.
+
+    `line` and `column` count from 1, and are 0 where the problem is not at a place. `excerpt` is the line with a mark
+    under the place; `trail` are the places of the imports that led to the file, innermost first.
+    """
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    excerpt: str = ""
+    trail: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """`file:line:column`, as far as it is known."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+
+    def __str__(self) -> str:
+        first = f"{self.place}: {self.message}" if self.place else self.message
+        excerpt = ["    " + line for line in self.excerpt.splitlines()]
+        return "\n".join([first, *excerpt, *(f"  imported at {place}" for place in self.trail)])
+
+
 class ConfigError(MailriderError):
-    """The configuration is wrong; the message names file, line, column and what was expected."""
+    """The configuration is wrong; `problems` are all that were found, and the message shows each of them."""
 
     enhanced = "4.3.5"
     public = "System incorrectly configured"
+
+    def __init__(self, problems: str | Iterable[Problem]) -> None:
+        self.problems = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
