@@ -101,3 +101,4 @@ class LookupFailed(NetworkError):
         self.name = name
         self.record_type = record_type
         self.failure = failure
+        self.detail = detail

@@ -1,0 +1,166 @@
+"""The stub resolver: asks the configured servers, believes AD only from loopback, remembers by TTL.
+
+A lookup goes: cache, then whoever is already asking the same (`flight`), then the servers in their order, each
+over UDP and, if the answer is truncated, over TCP; `attempts` rounds, in which only those are asked again that
+kept silent. A server that says that it cannot tell is not asked again for this name; the next one is. CNAMEs
+are followed with further questions where a reply ends on one (`chain`).
+
+What always holds: `lookup` gives what a server said, or raises `LookupFailed`; silence, refusal and damage are
+never taken for absence. Names are absolute; search lists do not exist. Opening starts nothing; closing ends
+every question, and those who wait get `LookupFailed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mailrider.clock import after
+from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
+from mailrider.dns.cache import AnswerCache
+from mailrider.dns.chain import Walk
+from mailrider.dns.flight import Grounded, SingleFlight
+from mailrider.dns.servers import ServerAddress, ServerChoice, choose_servers
+from mailrider.dns.transport import NotAnAnswer, SocketTransport
+from mailrider.dns.wire import Failure, Question, Reply, decode_reply
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+    from typing import Self
+
+    from mailrider.clock import Clock
+    from mailrider.dns.transport import Transport
+    from mailrider.model.domain import Domain
+
+MAX_IN_FLIGHT = 256  # questions at once: each is a descriptor, and processes have 1,024
+
+# Of several servers' failures the first of these is reported: words before silence.
+_MOST_TELLING = (
+    LookupFailure.SERVFAIL,
+    LookupFailure.REFUSED,
+    LookupFailure.NOTIMP,
+    LookupFailure.FORMERR,
+    LookupFailure.MALFORMED,
+    LookupFailure.TIMEOUT,
+    LookupFailure.NO_RESOLVER,
+)
+
+_CLOSED = Failure(LookupFailure.NO_RESOLVER, "the resolver is not open")
+
+
+class StubResolver:
+    """A `Resolver` over the network; use it with `async with`.
+
+    `servers` as configured, in order: which of them are asked, and why DNSSEC is off if it is, stands in `choice`.
+    `timeout` bounds one question to one server, seconds. `cache_size` is the number of answers kept. `rng` makes the
+    ids of the questions: `random.SystemRandom()`, unless a test wants to know them.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[ServerAddress],
+        *,
+        clock: Clock,
+        rng: random.Random,
+        timeout: float = 5.0,
+        attempts: int = 3,
+        cache_size: int = 10_000,
+        transport: Transport | None = None,
+    ) -> None:
+        self.choice: ServerChoice = choose_servers(servers)
+        self._clock = clock
+        self._rng = rng
+        self._timeout = timeout
+        self._attempts = attempts
+        self._transport = transport or SocketTransport()
+        self._cache = AnswerCache(cache_size, clock)
+        self._flights: SingleFlight[tuple[str, RecordType], Answer[Any] | Failure] = SingleFlight()
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._open = False
+
+    @property
+    def validates(self) -> bool:
+        """True if answers can be authentic: every server that is asked is on loopback."""
+        return self.choice.validates
+
+    async def __aenter__(self) -> Self:
+        self._open = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._open = False
+        await self._flights.aclose()
+
+    def cached(self, name: Domain, record_type: RecordType) -> Answer[Any] | None:
+        """The answer, if it is in the cache and fresh."""
+        return self._cache.get(name, record_type)
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._cache.clear()
+
+    async def lookup(self, name: Domain, record_type: RecordType) -> Answer[Any]:
+        """The records of that type at `name`, CNAMEs followed, or their absence. Raises `LookupFailed`."""
+        outcome = self._cache.get(name, record_type) or await self._shared(name, record_type)
+        if isinstance(outcome, Failure):
+            # A fresh exception for each who waits: a shared one would gather their tracebacks.
+            raise LookupFailed(name, record_type, outcome.failure, outcome.detail)
+        return outcome
+
+    async def _shared(self, name: Domain, record_type: RecordType) -> Answer[Any] | Failure:
+        if not self._open:
+            return _CLOSED
+        try:
+            return await self._flights.run((name.ascii, record_type), partial(self._resolve, name, record_type))
+        except Grounded:
+            return _CLOSED
+
+    async def _resolve(self, name: Domain, record_type: RecordType) -> Answer[Any] | Failure:
+        walk = Walk(name, record_type, trusted=self.validates)
+        while True:  # ends: each further round follows a CNAME, and those are counted
+            reply = await self._ask_servers(walk.current, record_type)
+            if isinstance(reply, Failure):
+                return reply
+            outcome = walk.take(reply, self._clock.monotonic())
+            if isinstance(outcome, Answer):
+                self._cache.put(record_type, outcome)
+            if outcome is not None:
+                return outcome
+
+    async def _ask_servers(self, name: Domain, record_type: RecordType) -> Reply | Failure:
+        failures: list[Failure] = []
+        willing = list(self.choice.asked)
+        for _ in range(self._attempts):
+            for server in tuple(willing):
+                async with self._slots:
+                    reply = await self._ask(server, name, record_type)
+                if isinstance(reply, Reply):
+                    return reply
+                failures.append(Failure(reply.failure, f"{server}: {reply.detail}".removesuffix(": ")))
+                if reply.failure is not LookupFailure.TIMEOUT:
+                    willing.remove(server)
+        none = Failure(LookupFailure.NO_RESOLVER, "no DNS server is configured")
+        return min(failures, key=lambda failure: _MOST_TELLING.index(failure.failure), default=none)
+
+    async def _ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure:
+        """Ask one server, by UDP first."""
+        question = Question(name, record_type, self._rng.getrandbits(16))
+        query = question.encode()
+        accept: Callable[[bytes], Reply | Failure | None] = partial(decode_reply, question=question)
+        try:
+            async with after(self._clock, self._timeout):
+                reply: Reply | Failure = await self._transport.ask_udp(server, query, accept)
+            if isinstance(reply, Reply) and reply.truncated:
+                async with after(self._clock, self._timeout):
+                    reply = await self._transport.ask_tcp(server, query, accept)
+        except TimeoutError:
+            return Failure(LookupFailure.TIMEOUT, f"no answer within {self._timeout:g} s")
+        except NotAnAnswer as error:
+            return Failure(LookupFailure.MALFORMED, str(error))
+        except OSError as error:
+            return Failure(LookupFailure.NO_RESOLVER, error.strerror or str(error))
+        if isinstance(reply, Reply) and reply.truncated:  # RFC 2181 9: what is there is not to be used
+            return Failure(LookupFailure.MALFORMED, "truncated over TCP")
+        return reply
