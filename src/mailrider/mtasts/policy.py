@@ -1,0 +1,161 @@
+"""The MTA-STS policy file and its MX patterns (RFC 8461 3.2, 4.1).
+
+A policy says which hosts may take a domain's mail and whether they must prove it. `parse_policy` reads the file as it
+came over HTTPS, `STSPolicy.encode` writes the same policy back for the cache, `match_mx` asks whether a host is named.
+
+What always holds: an `STSPolicy` is valid; its patterns are A-labels in lower case without a trailing dot.
+What it never does: guess. A file with a field that is missing or wrong is no policy at all (`MalformedPolicy`), and
+the caller goes on with the one it had. Two things are forgiven because they cannot change the meaning: empty lines, and
+a mix of LF and CRLF.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mailrider.errors import InvalidValue, PeerError
+from mailrider.model.domain import Domain
+
+MAX_POLICY_SIZE = 64 * 1024  # octets: RFC 8461 3.3 suggests it
+MAX_MX_LINES = 128  # more hosts than anybody runs; keeps what we encode below MAX_POLICY_SIZE
+MAX_LIFETIME = timedelta(seconds=31_557_600)  # one year: RFC 8461 3.2
+WELL_KNOWN_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")  # sts-policy-ext-name, and the four names we know
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # all but the tab, which is white space
+_SECONDS = re.compile(r"[0-9]{1,10}")
+
+
+class Mode(enum.StrEnum):
+    """What a sender is to do about a host that does not validate (RFC 8461 5)."""
+
+    ENFORCE = "enforce"
+    TESTING = "testing"
+    NONE = "none"
+
+
+class MalformedPolicy(PeerError, ValueError):
+    """The policy host served something that is no policy; the message says what is wrong with it."""
+
+    public = "The recipient domain's MTA-STS policy is malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class MXPattern:
+    """The host `domain`, or, if `wildcard`, every host that is `domain` with exactly one label in front."""
+
+    domain: Domain
+    wildcard: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> MXPattern:
+        """`mx.example.com` or `*.example.com`, in any case, as A-labels or U-labels. Raises `InvalidValue`."""
+        wildcard = text.startswith("*.")
+        return cls(Domain.parse(text[2:] if wildcard else text), wildcard)
+
+    def matches(self, host: Domain) -> bool:
+        """True if the pattern names `host`."""
+        # RFC 8461 4.1: the wildcard stands for the whole left-most label, and for one label only.
+        return (host.parent if self.wildcard else host) == self.domain
+
+    def __str__(self) -> str:
+        return f"*.{self.domain}" if self.wildcard else str(self.domain)
+
+
+@dataclass(frozen=True, slots=True)
+class STSPolicy:
+    """A policy: how strict, for how long after the fetch, for which hosts."""
+
+    mode: Mode
+    max_age: timedelta
+    mx: tuple[MXPattern, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not timedelta(0) <= self.max_age <= MAX_LIFETIME or self.max_age.microseconds:
+            raise InvalidValue(f"max_age is 0 to {MAX_LIFETIME.total_seconds():.0f} whole seconds, not {self.max_age}")
+        if len(self.mx) > MAX_MX_LINES:
+            raise InvalidValue(f"more than {MAX_MX_LINES} mx lines")
+        # RFC 8461 3.2: at least one mx, except in mode none.
+        if not self.mx and self.mode is not Mode.NONE:
+            raise InvalidValue(f"no mx line, which mode {self.mode} needs")
+
+    def encode(self) -> bytes:
+        """The policy as a file; `parse_policy` gives the same value back."""
+        lines = ["version: STSv1", f"mode: {self.mode}", f"max_age: {self.max_age.total_seconds():.0f}"]
+        lines += [f"mx: {pattern}" for pattern in self.mx]
+        return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def policy_host(domain: Domain) -> Domain:
+    """The host that serves the policy (RFC 8461 3.3); `InvalidValue` if that name would be too long to exist."""
+    return Domain(f"mta-sts.{domain.ascii}")
+
+
+def match_mx(policy: STSPolicy, host: Domain) -> bool:
+    """True if the policy names `host` as an MX of its domain, whatever the policy's mode."""
+    return any(pattern.matches(host) for pattern in policy.mx)
+
+
+def parse_policy(body: bytes) -> STSPolicy:
+    """The policy in the file `body`. Raises `MalformedPolicy`, and nothing else."""
+    first, mx_lines = _read_fields(_decode(body))
+    # RFC 8461 3.2: a policy that lacks a field is invalid.
+    for name in ("version", "mode", "max_age"):
+        if name not in first:
+            raise MalformedPolicy(f"the policy has no {name}")
+    if first["version"] != "STSv1":
+        raise MalformedPolicy(f"the version is {first['version'][:100]!r}, not 'STSv1'")
+    mode = _parse_mode(first["mode"])
+    max_age = _parse_max_age(first["max_age"])
+    try:
+        return STSPolicy(mode, max_age, tuple(MXPattern.parse(line) for line in mx_lines))
+    except InvalidValue as error:
+        raise MalformedPolicy(f"bad policy: {error}") from error
+
+
+def _decode(body: bytes) -> str:
+    if len(body) > MAX_POLICY_SIZE:
+        raise MalformedPolicy(f"the policy is larger than {MAX_POLICY_SIZE} octets")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedPolicy("the policy is not UTF-8") from error
+
+
+def _read_fields(text: str) -> tuple[dict[str, str], list[str]]:
+    """The first value of every field that stands once, and the values of all mx lines."""
+    first: dict[str, str] = {}
+    mx_lines: list[str] = []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.removesuffix("\r").rstrip(" \t")
+        if not line:
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise MalformedPolicy(f"line {number} is not a 'name: value' pair: {line[:100]!r}")
+        value = value.lstrip(" \t")
+        if name == "mx":
+            mx_lines.append(value)
+            if len(mx_lines) > MAX_MX_LINES:
+                raise MalformedPolicy(f"more than {MAX_MX_LINES} mx lines")
+        else:
+            # RFC 8461 3.2: of a field that stands twice, all but the first are ignored; so are names we do not know.
+            first.setdefault(name, value)
+    return first, mx_lines
+
+
+def _parse_mode(value: str) -> Mode:
+    try:
+        return Mode(value)
+    except ValueError as error:
+        raise MalformedPolicy(f"the mode is {value[:100]!r}, not enforce, testing or none") from error
+
+
+def _parse_max_age(value: str) -> timedelta:
+    seconds = timedelta(seconds=int(value)) if _SECONDS.fullmatch(value) else None
+    if seconds is None or seconds > MAX_LIFETIME:
+        raise MalformedPolicy(f"max_age is {value[:100]!r}, not 0 to {MAX_LIFETIME.total_seconds():.0f} seconds")
+    return seconds

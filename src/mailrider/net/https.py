@@ -1,0 +1,268 @@
+"""One small file over HTTPS, as RFC 8461 3.3 wants MTA-STS policies fetched.
+
+aiohttp speaks the protocol; names are looked up by our own resolver, so that there is one view of DNS, and time is the
+engine's clock.
+
+What always holds: the certificate chains to the system's roots (or to `root_ca` alone, where given) and has the host's
+name as a DNS-ID; status 200; `text/plain`; no larger than asked for; done within the time given. An address in
+`prohibited` is never connected to: the owner of a zone decides what our lookup of `mta-sts.<zone>` gives, and must not
+be able to make us knock at our own network's doors.
+What it never does: follow a redirect, keep a cookie, use a proxy or credentials from the environment, decompress,
+cache, reuse a connection. Whatever goes wrong is a `FetchFailed` with a reason for people; all are temporary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+import ssl
+from ipaddress import IPv4Address, IPv6Address
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from mailrider.clock import after
+from mailrider.dns.answer import LookupFailed
+from mailrider.dns.resolver import lookup_a, lookup_aaaa
+from mailrider.errors import ConfigError, NetworkError
+from mailrider.model.domain import Domain
+from mailrider.model.reply import clean_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Network, IPv6Network
+    from typing import Self
+
+    from mailrider.clock import Clock
+    from mailrider.dns.resolver import Resolver
+
+MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
+MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running
+_CHUNK = 16 * 1024  # octets asked for at once
+
+
+class FetchFailure(enum.StrEnum):
+    """Why there is no file; the values are words for counters."""
+
+    LOOKUP = "lookup"
+    NO_ADDRESS = "no-address"
+    PROHIBITED = "prohibited-address"
+    CONNECT = "connect"
+    CERTIFICATE = "certificate"
+    TLS = "tls"
+    REDIRECT = "redirect"
+    STATUS = "status"
+    MEDIA_TYPE = "media-type"
+    ENCODING = "encoding"
+    TOO_LARGE = "too-large"
+    TIMEOUT = "timeout"
+    PROTOCOL = "protocol"
+
+
+class FetchFailed(NetworkError):
+    """The file could not be had; `failure` says why in a word, the message in a sentence."""
+
+    def __init__(self, host: Domain, failure: FetchFailure, detail: str) -> None:
+        super().__init__(f"https://{host}: {detail}")
+        self.host = host
+        self.failure = failure
+
+
+class HTTPSFetcher:
+    """Fetches small files; open it with `async with`.
+
+    `prohibited` are networks that are never connected to. `root_ca` are PEM files that replace the system's roots.
+    Opening raises `ConfigError` if one of them cannot be read.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        clock: Clock,
+        *,
+        prohibited: Sequence[IPv4Network | IPv6Network],
+        port: int = 443,
+        root_ca: Sequence[Path | str] = (),
+    ) -> None:
+        self._addresses = _Addresses(resolver, prohibited)
+        self._clock = clock
+        self._port = port
+        self._root_ca = tuple(map(Path, root_ca))
+        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        context = await asyncio.to_thread(_tls_context, self._root_ca)  # reads files, 20 ms
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=self._addresses, use_dns_cache=False, ssl=context, force_close=True, limit=0
+            ),
+            headers={"Accept": "text/plain", "Accept-Encoding": "identity", "User-Agent": "mailrider"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is the Deadline in `fetch`
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=_CHUNK,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
+        """The body of https://`host``path`, at most `max_size` octets, within `timeout` seconds.
+
+        Raises `FetchFailed`. Source: RFC 8461 3.3.
+        """
+        if self._session is None:
+            raise RuntimeError("the fetcher is not open")
+        url = URL.build(scheme="https", host=host.ascii, port=self._port, path=path)
+        async with self._slots:
+            try:
+                async with after(self._clock, timeout):
+                    return await _get(self._session, host, url, max_size)
+            except TimeoutError as error:
+                raise FetchFailed(host, FetchFailure.TIMEOUT, f"no complete answer in {timeout:g} s") from error
+
+
+async def _get(session: aiohttp.ClientSession, host: Domain, url: URL, max_size: int) -> bytes:
+    try:
+        # RFC 8461 3.3: redirects are not followed.
+        async with session.get(url, allow_redirects=False) as response:
+            _check_head(host, response, max_size)
+            body = await _read_body(host, response, max_size)
+    except FetchFailed:
+        raise
+    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+        raise _translate(host, error) from error
+    framed = response.content_length is not None or "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+    if not framed and not body.endswith(b"\n"):
+        # Nothing but the end of the connection ends such a body, and that anybody on the path can bring about.
+        raise FetchFailed(host, FetchFailure.PROTOCOL, "a body without a length may have been cut off in mid-line")
+    return body
+
+
+def _check_head(host: Domain, response: aiohttp.ClientResponse, max_size: int) -> None:
+    if 300 <= response.status < 400:
+        target = clean_text(response.headers.get("Location", "nowhere"))[:200]
+        raise FetchFailed(host, FetchFailure.REDIRECT, f"redirects ({response.status}) are not followed: {target}")
+    if response.status != 200:
+        raise FetchFailed(host, FetchFailure.STATUS, f"status {response.status}, not 200")
+    # RFC 8461 3.2: text/plain, whatever its parameters; hosts that let users upload files serve those as other types.
+    media_type = response.headers.get("Content-Type", "none").partition(";")[0].strip()
+    if media_type.lower() != "text/plain":
+        detail = f"media type {clean_text(media_type)[:100]}, not text/plain"
+        raise FetchFailed(host, FetchFailure.MEDIA_TYPE, detail)
+    encoding = response.headers.get("Content-Encoding", "identity").strip()
+    if encoding.lower() != "identity":
+        detail = f"content encoding {clean_text(encoding)[:100]}, which was not asked for"
+        raise FetchFailed(host, FetchFailure.ENCODING, detail)
+    if (response.content_length or 0) > max_size:
+        raise _too_large(host, max_size)
+
+
+async def _read_body(host: Domain, response: aiohttp.ClientResponse, max_size: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > max_size:
+            raise _too_large(host, max_size)
+    return bytes(body)
+
+
+def _too_large(host: Domain, max_size: int) -> FetchFailed:
+    return FetchFailed(host, FetchFailure.TOO_LARGE, f"larger than {max_size} octets")
+
+
+def _translate(host: Domain, error: Exception) -> FetchFailed:
+    """A foreign exception as ours."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
+    if isinstance(cause, FetchFailed):
+        return cause
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        why = getattr(cause.certificate_error, "verify_message", "") or str(cause.certificate_error)
+        return FetchFailed(host, FetchFailure.CERTIFICATE, f"certificate not valid: {clean_text(why)}")
+    if isinstance(cause, aiohttp.ClientSSLError):
+        return FetchFailed(host, FetchFailure.TLS, f"TLS failed: {clean_text(str(cause.os_error))}")
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return FetchFailed(host, FetchFailure.CONNECT, f"no connection: {cause.strerror or cause.os_error}")
+    detail = clean_text(str(cause))[:200] or type(cause).__name__
+    return FetchFailed(host, FetchFailure.PROTOCOL, f"the exchange failed: {detail}")
+
+
+class _Addresses(AbstractResolver):
+    """Our resolver in aiohttp's shape. Raises `FetchFailed`, which is an `OSError`, as aiohttp expects."""
+
+    def __init__(self, resolver: Resolver, prohibited: Sequence[IPv4Network | IPv6Network]) -> None:
+        self._resolver = resolver
+        self._prohibited = tuple(prohibited)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        name = Domain(host)
+        found = await self._lookup(name)
+        allowed = [address for address in found if not self._is_prohibited(address)]
+        if not allowed:
+            detail = f"its address {found[0]} is in prohibited_addresses"
+            raise FetchFailed(name, FetchFailure.PROHIBITED, detail)
+        return [_result(host, port, address) for address in allowed[:MAX_ADDRESSES]]
+
+    async def close(self) -> None:
+        """Nothing to release: the resolver is not ours."""
+
+    async def _lookup(self, name: Domain) -> list[IPv4Address | IPv6Address]:
+        """All addresses, families in turn, IPv6 first; a failed lookup removes only its own family."""
+        six, four = await asyncio.gather(
+            lookup_aaaa(self._resolver, name), lookup_a(self._resolver, name), return_exceptions=True
+        )
+        failures = [result for result in (six, four) if isinstance(result, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, LookupFailed):
+                raise failure
+        sixes = () if isinstance(six, BaseException) else six.records
+        fours = () if isinstance(four, BaseException) else four.records
+        found = [address for pair in zip_longest(sixes, fours) for address in pair if address is not None]
+        if found:
+            return found
+        if failures:
+            raise FetchFailed(name, FetchFailure.LOOKUP, str(failures[0])) from failures[0]
+        raise FetchFailed(name, FetchFailure.NO_ADDRESS, "the host has no address")
+
+    def _is_prohibited(self, address: IPv4Address | IPv6Address) -> bool:
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return any(each in network for network in self._prohibited for each in (address, mapped) if each is not None)
+
+
+def _result(host: str, port: int, address: IPv4Address | IPv6Address) -> ResolveResult:
+    return ResolveResult(
+        hostname=host,
+        host=str(address),
+        port=port,
+        family=socket.AF_INET6 if address.version == 6 else socket.AF_INET,
+        proto=socket.IPPROTO_TCP,
+        flags=socket.AI_NUMERICHOST,
+    )
+
+
+def _tls_context(root_ca: Sequence[Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host's name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # RFC 8461 3.3: the name is a DNS-ID
+    context.set_alpn_protocols(["http/1.1"])
+    if not root_ca:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    for path in root_ca:
+        try:
+            context.load_verify_locations(path)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"root_ca: no certificates can be read from {path}: {error}") from error
+    return context

@@ -1,0 +1,96 @@
+"""What happens to MTA-STS policies, as events for the log and the counters.
+
+`in_force` is the mode of the policy that holds although something failed; None means that the domain is treated as one
+without a policy (RFC 8461 3.3), which is where an attacker wants to be, and where an operator wants to hear of it. A
+failure while a policy of mode `none` is in force wants nobody's attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from mailrider.model.domain import Domain
+    from mailrider.mtasts.policy import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFetched:
+    """A policy was fetched. `changed`: it differs from the one before, or there was none."""
+
+    domain: Domain
+    id: str
+    mode: Mode
+    max_age: timedelta
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFetchFailed:
+    """The announced policy could not be fetched, or was none. `failure` is a word for counters."""
+
+    domain: Domain
+    failure: str
+    reason: str
+    in_force: Mode | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLookupFailed:
+    """DNS did not say whether the domain has a policy."""
+
+    domain: Domain
+    reason: str
+    in_force: Mode | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordUnusable:
+    """The TXT record is malformed, or gone although a policy is in force: a mistake, or a downgrade attempt.
+
+    Emitted once, until the record is right again or wrong in another way.
+    """
+
+    domain: Domain
+    reason: str
+    in_force: Mode | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyExpired:
+    """A policy reached its max_age and could not be fetched again; it was removed."""
+
+    domain: Domain
+    mode: Mode
+    fetched: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFault:
+    """The cache is damaged or cannot be read or written; `consequence` says what was done about it."""
+
+    subject: str
+    reason: str
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshCrashed:
+    """A bug, met while a policy was refreshed in the background; the others go on."""
+
+    domain: Domain | None
+    error: Exception
+
+
+STSEvent = (
+    PolicyFetched
+    | PolicyFetchFailed
+    | RecordLookupFailed
+    | RecordUnusable
+    | PolicyExpired
+    | CacheFault
+    | RefreshCrashed
+)
