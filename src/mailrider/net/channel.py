@@ -1,0 +1,515 @@
+"""One connection: TCP and TLS in one protocol class, for client and server (RFC 3207, RFC 8314 3).
+
+A `Channel` hands bytes to its `Receiver` and takes bytes to write. STARTTLS is a change of state inside it, made in
+the very call of `start_tls_client` or `start_tls_server`. What always holds:
+
+- bytes that arrived before that call reach the receiver as they are; every later byte, in both
+  directions, goes through TLS. Whether a byte behind the 220 is an attack is the SMTP machine's to
+  say (RFC 3207 6);
+- what comes out of TLS, and the news of a loss, reach the receiver only once the coroutine that
+  waits for the handshake has gone on, up to its next await: nobody who still thinks in clear is
+  shown what came through TLS;
+- `connection_lost` is called exactly once, from the event loop: with None if either side ended the
+  connection in order, else with the reason. In TLS 1.3 a server's rejection arrives after our
+  handshake is done; it is a `TLSFailed` there;
+- no task; no timer but one for a handshake and one for a close; memory is bounded by one read of
+  the transport and its high-water mark. What is to be written is referred to, not copied, until it
+  is encrypted.
+
+It never judges certificates, never resumes sessions or renegotiates, and knows nothing of SMTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from mailrider.clock import Deadline
+from mailrider.errors import ConnectionLost, LocalError
+from mailrider.net.errors import TLSFailed, TLSFailureKind, handshake_loss_of, loss_of
+from mailrider.net.pipe import RECORD, Bytes, TLSPipe, client_name
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from mailrider.clock import Clock, Timer
+    from mailrider.model.security import TLSEvidence
+
+HIGH_WATER = 64 * 1024
+"""Bytes in the transport from which writers wait: a chunk of content may always be under way."""
+LOW_WATER = 16 * 1024
+"""Bytes in the transport at which they go on: enough to keep the line busy meanwhile."""
+SLICE = 4 * RECORD
+"""Bytes encrypted at a time: one write to the transport, and all that is encrypted in advance."""
+SLICES_A_TURN = 8
+"""Slices encrypted before other connections have a turn: half a megabyte, about half a ms."""
+MAX_HANDSHAKE = 256 * 1024
+"""Bytes from the peer in a handshake: OpenSSL takes 100 KiB of certificates, and some air."""
+MAX_UNREAD_ANSWERS = 1024 * 1024
+"""Bytes that may wait for a peer that makes TLS answer (RFC 8446 4.6.3) and does not read."""
+CLOSE_GRACE = 5.0
+"""Seconds that a close may take; then the connection is aborted."""
+
+
+class Receiver(Protocol):
+    """Who is told what happens on a channel; called from the event loop, must not block."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the peer, out of TLS if there is one; never empty."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The end, once, and nothing after it. None: somebody closed the connection in order."""
+
+
+class Channel(asyncio.Protocol):
+    """One connection to a peer. `accept` makes the receiver when the connection is made (servers)."""
+
+    __slots__ = (
+        "_accept",
+        "_backlog",
+        "_clock",
+        "_deaf",
+        "_early",
+        "_error",
+        "_gone",
+        "_grace",
+        "_handshake",
+        "_held",
+        "_loop",
+        "_orderly",
+        "_pipe",
+        "_plain_sink",
+        "_plain_transport",
+        "_read_paused",
+        "_receiver",
+        "_told",
+        "_transport",
+        "_transport_full",
+        "_transport_paused",
+        "_waiters",
+        "is_closed",
+        "local_address",
+        "needs_drain",
+        "peer_address",
+        "tls",
+    )
+
+    def __init__(self, clock: Clock, accept: Callable[[Channel], Receiver] | None = None) -> None:
+        self._clock = clock
+        self._accept = accept
+        self._loop: asyncio.AbstractEventLoop
+        self._transport: asyncio.Transport
+        # The two short cuts of a connection in clear; None as soon as anything is less simple.
+        self._plain_sink: Receiver | None = None
+        self._plain_transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._early: list[bytes] = []  # arrived before there was a receiver
+        self._pipe: TLSPipe | None = None
+        self._handshake: asyncio.Future[None] | None = None  # while it is under way
+        self._held = False  # who waits for the handshake has not gone on yet
+        self._read_paused = False  # by our caller
+        self._transport_paused = False  # by us
+        self._transport_full = False
+        self._backlog: deque[memoryview] = deque()  # waits to be encrypted
+        self._waiters: list[asyncio.Future[None]] = []
+        self._error: Exception | None = None
+        self._orderly = False  # one of us closed the connection, or TLS on it
+        self._deaf = False  # what still arrives is of no interest
+        self._gone = True  # the transport is (or was never there)
+        self._told = False
+        self._grace: Timer | None = None
+        self.is_closed = True
+        """True if nothing can be written, yet or any more."""
+        self.needs_drain = False
+        """True if the send buffer is full: `await drain()` before the next big write."""
+        self.tls: TLSEvidence | None = None
+        """What the peer proved; None in clear."""
+        self.peer_address = ""
+        """The peer's IP address; empty on a unix socket."""
+        self.local_address = ""
+        """Our own IP address; on a unix socket its path, if it has one."""
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """Who is told. What arrived before it was set was kept, and is handed over in setting it."""
+        return self._receiver
+
+    @receiver.setter
+    def receiver(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        if self._plain_transport is not None:
+            self._plain_sink = receiver
+        self._deliver()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = self._plain_transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._loop = asyncio.get_running_loop()
+        self._gone = self.is_closed = False
+        peer, local = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+        self.peer_address = peer[0] if isinstance(peer, tuple) else ""
+        self.local_address = local[0] if isinstance(local, tuple) else local or ""
+        if self._accept is not None:
+            self.receiver = self._accept(self)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        sink = self._plain_sink
+        if sink is not None:
+            sink.data_received(data)
+        elif self._deaf:
+            return
+        elif self._pipe is None:
+            self._early.append(data)
+            self._pause_transport(True)
+        else:
+            self._pipe.feed(data)
+            if self._handshake is not None:
+                self._shake_hands()
+            elif self._keeps_back:
+                self._pause_transport(True)
+            self._deliver()
+
+    def eof_received(self) -> bool:
+        """The peer sends no more: an end for SMTP, whose servers never half-close."""
+        if self._handshake is not None:
+            self._fail(handshake_loss_of(None, self._peer))
+        elif not self.is_closed:
+            # In TLS this is orderly only behind a close_notify (RFC 8446 6.1), and then we are
+            # closed already, or will find it in what is held.
+            self._orderly = self._pipe is None
+            self._stop_writing()
+            self._close_transport()
+        return False
+
+    def pause_reading(self) -> None:
+        """Let the peer wait, as soon as what is being handed over now is done."""
+        self._read_paused = True
+        self._pause_transport(self._handshake is None)
+
+    def resume_reading(self) -> None:
+        """Go on; what was kept back is handed over in a later turn of the event loop."""
+        self._read_paused = False
+        if not self._gone:
+            self._loop.call_soon(self._deliver_later)
+
+    @property
+    def _keeps_back(self) -> bool:
+        return self._receiver is None or self._held or self._read_paused
+
+    def _pause_transport(self, paused: bool) -> None:
+        if paused is self._transport_paused or self._gone:
+            return
+        self._transport_paused = paused
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _deliver(self) -> None:
+        """Hand over all that may be handed over; then, if that was the end, say so."""
+        while self._early and self._receiver is not None:
+            self._receiver.data_received(self._early.pop(0))
+        if self._pipe is not None and self._handshake is None:
+            self._decrypt(self._pipe)
+        if not self._keeps_back:
+            self._pause_transport(False)
+        if self._gone and not self._held and not self._told and self._receiver is not None:
+            self._tell_loss(self._receiver)
+
+    def _deliver_later(self) -> None:
+        try:
+            self._deliver()
+        except Exception as error:
+            # A bug in the receiver; behind data_received the event loop would do the same.
+            self._fail(error)
+            raise
+
+    def _decrypt(self, pipe: TLSPipe) -> None:
+        data: bytes | None = b""
+        try:
+            while not (self._deaf or self._keeps_back) and (data := pipe.read()):
+                cast("Receiver", self._receiver).data_received(data)
+        except TLSFailed as failure:
+            self._fail(failure)
+            return
+        if data is None:
+            self._say_goodbye()
+        elif not self.is_closed and (answer := pipe.take()):
+            self._transport.write(answer)
+            if self._transport.get_write_buffer_size() > MAX_UNREAD_ANSWERS:
+                why = f"{self._peer}: wants TLS answers that it does not read"
+                self._fail(TLSFailed(why, TLSFailureKind.PROTOCOL))
+
+    def _tell_loss(self, receiver: Receiver) -> None:
+        error = self._error
+        if error is None and not self._orderly:
+            error = ConnectionLost(f"{self._peer} closed the connection without closing TLS")
+        self._told = True
+        self._receiver = self._pipe = self._accept = None  # no cycles left behind
+        receiver.connection_lost(error)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def write(self, data: Bytes) -> None:
+        """Send `data`; never blocks. After the end it does nothing: `connection_lost` tells."""
+        transport = self._plain_transport
+        if transport is not None:
+            transport.write(data)
+        else:
+            self._write_encrypted((data,))
+
+    def write_many(self, chunks: Iterable[Bytes]) -> None:
+        """Send all `chunks`, few bytes with a single write to the transport; never blocks."""
+        transport = self._plain_transport
+        if transport is None:
+            self._write_encrypted(chunks)
+        elif some := [chunk for chunk in chunks if chunk]:  # an empty one would spin stdlib asyncio
+            transport.writelines(some)
+
+    async def drain(self) -> None:
+        """Wait until the send buffer is below its low-water mark; `ConnectionLost` if it is gone."""
+        while self.needs_drain:
+            await self._wait()
+        if self.is_closed:
+            reason = str(self._error or f"the connection to {self._peer} is closed")
+            raise ConnectionLost(reason) from self._error
+
+    def pause_writing(self) -> None:
+        self._transport_full = True
+        self.needs_drain = not self.is_closed
+
+    def resume_writing(self) -> None:
+        self._transport_full = False
+        self._encrypt_backlog()
+
+    def _write_encrypted(self, chunks: Iterable[Bytes]) -> None:
+        if self.is_closed:
+            return
+        if self._handshake is not None:
+            raise LocalError("nothing can be written in the middle of a TLS handshake")
+        under_way = bool(self._backlog)  # a full transport, or a further turn, takes it up
+        self._backlog.extend(memoryview(chunk) for chunk in chunks if chunk)
+        if not under_way:
+            self._encrypt_backlog()
+
+    def _encrypt_backlog(self) -> None:
+        pipe = self._pipe
+        if self._backlog and pipe is not None:
+            try:
+                for _ in range(SLICES_A_TURN):
+                    if self._transport_full or not self._backlog:
+                        break
+                    self._transport.write(pipe.encrypt(self._next_slice()))
+                else:
+                    if self._backlog and not self._transport_full:
+                        self._loop.call_soon(self._encrypt_backlog)
+            except TLSFailed as failure:
+                self._fail(failure)
+        self.needs_drain = (self._transport_full or bool(self._backlog)) and not self.is_closed
+        if not self.needs_drain:
+            self._wake()
+
+    def _next_slice(self) -> Bytes:
+        """Up to `SLICE` bytes from the backlog: small pieces joined, big ones only looked at."""
+        backlog = self._backlog
+        pieces = [backlog.popleft()]
+        size = len(pieces[0])
+        while size < SLICE and backlog:
+            pieces.append(backlog.popleft())
+            size += len(pieces[-1])
+        if size > SLICE:
+            last = pieces.pop()
+            cut = len(last) - (size - SLICE)
+            backlog.appendleft(last[cut:])
+            pieces.append(last[:cut])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    # --- TLS ------------------------------------------------------------------------------------
+
+    def start_tls_client(
+        self, context: ssl.SSLContext, server_name: str | None, deadline: float | None = None
+    ) -> Coroutine[Any, Any, TLSEvidence]:
+        """Begin TLS now, as client; await the result for what the peer proved.
+
+        The certificate is captured, not judged. `server_name` becomes SNI, unless it is an address;
+        `deadline` is a reading of the clock. `TLSFailed` if it fails: the channel is closed then.
+        """
+        sni = client_name(server_name)
+        pipe = TLSPipe(context, server_side=False, sni=sni, peer=self._peer)
+        return self._start_tls(pipe, deadline)
+
+    def start_tls_server(
+        self, context: ssl.SSLContext, deadline: float | None = None
+    ) -> Coroutine[Any, Any, TLSEvidence]:
+        """Begin TLS now, as server: to be called as soon as the 220 is written; await as above.
+
+        The evidence holds the client's chain, if it sent one, and the name that it asked for.
+        """
+        pipe = TLSPipe(context, server_side=True, sni=None, peer=self._peer)
+        return self._start_tls(pipe, deadline)
+
+    def _start_tls(self, pipe: TLSPipe, deadline: float | None) -> Coroutine[Any, Any, TLSEvidence]:
+        if self._pipe is not None:
+            raise LocalError("TLS was started already")
+        if self.is_closed:
+            raise handshake_loss_of(None, self._peer)
+        self._plain_sink = self._plain_transport = None
+        self._pipe = pipe
+        self._held = True
+        handshake = self._handshake = self._loop.create_future()
+        self._pause_transport(False)
+        self._shake_hands()
+        return self._finish_handshake(handshake, deadline)
+
+    def _shake_hands(self) -> None:
+        pipe = cast("TLSPipe", self._pipe)
+        try:
+            if pipe.shake_hands():
+                self.tls = pipe.evidence()
+                self._end_handshake()
+            elif pipe.fed > MAX_HANDSHAKE:
+                endless = f"{self._peer}: the TLS handshake has no end"
+                raise TLSFailed(endless, TLSFailureKind.PROTOCOL)
+        except TLSFailed as failure:
+            self._fail(failure)
+        else:
+            if answer := pipe.take():
+                self._transport.write(answer)
+
+    def _end_handshake(self) -> None:
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None and not handshake.done():
+            handshake.set_result(None)
+
+    async def _finish_handshake(self, handshake: asyncio.Future[None], deadline: float | None) -> TLSEvidence:
+        try:
+            async with Deadline(self._clock, deadline):
+                await handshake
+        except TimeoutError:
+            silent = f"{self._peer}: no answer in the TLS handshake"
+            failure = self._error = TLSFailed(silent, TLSFailureKind.TIMED_OUT)
+            self.abort()
+            raise failure from None
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._loop.call_soon(self._release)
+        if self.tls is None:
+            raise self._error or handshake_loss_of(None, self._peer)
+        return self.tls
+
+    def _release(self) -> None:
+        self._held = False
+        self._deliver_later()
+
+    # --- the end --------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Send what is written, close TLS, then TCP; past `CLOSE_GRACE` seconds abort instead.
+
+        From now on nothing that arrives is of interest. May be called in any state, and again.
+        """
+        if self._gone:
+            return
+        self._held = False
+        self._hear_no_more()
+        self._begin_grace()
+        try:
+            while self.needs_drain:
+                await self._wait()
+            self._say_goodbye()
+            while not self._gone:
+                await self._wait()
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Close at once; what is not sent yet is lost."""
+        if not self._gone:
+            self._orderly = True
+            self._held = False
+            self._hear_no_more()
+            self._stop_writing()
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._gone = True
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._handshake is not None:
+            self._error = handshake_loss_of(error, self._peer)
+        elif error is not None and not self._orderly:
+            self._error = self._error or loss_of(error, self._peer)
+        self._orderly = self._orderly or self._pipe is None
+        self._stop_writing()
+        self._deliver()
+
+    @property
+    def _peer(self) -> str:
+        return self.peer_address or "the peer"
+
+    def _say_goodbye(self) -> None:
+        """Either side closes TLS, or we the connection."""
+        self._orderly = True
+        if self.is_closed:
+            return
+        if self._pipe is not None and (farewell := self._pipe.close()):
+            self._transport.write(farewell)
+        self._hear_no_more()
+        self._stop_writing()
+        self._close_transport()
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection because of `error`; an alert that OpenSSL made for it still goes out."""
+        if self._gone or self._deaf:
+            return
+        self._error = error
+        if self._pipe is not None and (alert := self._pipe.take()):
+            self._transport.write(alert)
+        self._hear_no_more()
+        self._stop_writing()
+        self._close_transport()
+
+    def _hear_no_more(self) -> None:
+        self._deaf = True
+        self._plain_sink = None
+        self._early.clear()
+        self._pause_transport(False)  # or nobody would notice the peer's end
+
+    def _stop_writing(self) -> None:
+        self.is_closed = True
+        self.needs_drain = False
+        self._plain_sink = self._plain_transport = None
+        self._backlog.clear()
+        self._end_handshake()
+        self._wake()
+
+    def _close_transport(self) -> None:
+        if self._error is not None and self._transport_full:
+            self._transport.abort()
+        else:
+            self._begin_grace()
+            self._transport.close()
+
+    def _begin_grace(self) -> None:
+        if self._grace is None:
+            when = self._clock.monotonic() + CLOSE_GRACE
+            self._grace = self._clock.call_at(when, self._transport.abort)
+
+    async def _wait(self) -> None:
+        """Until the send buffer or the connection is empty or gone; look again which."""
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,167 @@
+"""Accepting connections: TCP and unix sockets, each connection a `Channel`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Self
+
+from mailrider.errors import LocalError
+from mailrider.net.channel import Channel, Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
+
+    from mailrider.clock import Clock
+
+BACKLOG = 1024
+"""Connections that the kernel keeps for us: a burst, while we are busy for some milliseconds."""
+
+
+class Listener:
+    """A socket that accepts, and the channels that came of it. Close it, or use it as `async with`."""
+
+    def __init__(self, clock: Clock, factory: Callable[[Channel], Receiver]) -> None:
+        self._clock = clock
+        self._factory = factory
+        self._server: asyncio.AbstractServer | None = None
+        self._path: Path | None = None
+        self._channels: set[_ServerChannel] = set()
+        self.address = ""
+        """Where it listens: IP address, or path."""
+        self.port = 0
+        """The TCP port; 0 on a unix socket."""
+
+    @property
+    def connections(self) -> int:
+        """How many channels are open."""
+        return len(self._channels)
+
+    async def open_tcp(self, address: IPv4Address | IPv6Address, port: int) -> None:
+        """Listen on `address`, no other, and `port`; 0 lets the system choose one."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address.version == 6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind((str(address), port))
+            await self._serve(opened)
+        except OSError as error:
+            opened.close()
+            raise _cannot_listen(f"[{address}]:{port}", error) from error
+        self.address, self.port = opened.getsockname()[:2]
+
+    async def open_unix(self, path: Path, mode: int) -> None:
+        """Listen on a unix socket at `path` with the permissions `mode`; one that nobody serves is replaced."""
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind_unix(opened, path, mode)
+            await self._serve(opened)
+        except OSError as error:
+            opened.close()
+            self._remove_path()
+            raise _cannot_listen(str(path), error) from error
+        self.address = str(path)
+
+    def _bind_unix(self, opened: socket.socket, path: Path, mode: int) -> None:
+        _remove_if_dead(path)
+        opened.bind(str(path))
+        self._path = path
+        path.chmod(mode)  # nobody can connect before we listen
+
+    async def _serve(self, opened: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        opened.setblocking(False)
+        self._server = await loop.create_server(self._new_channel, sock=opened, backlog=BACKLOG)
+
+    def _new_channel(self) -> Channel:
+        return _ServerChannel(self._clock, self._factory, self._channels)
+
+    def stop(self) -> None:
+        """Accept no more; what is open stays open."""
+        if self._server is not None:
+            self._server.close()
+        self._remove_path()
+
+    def _remove_path(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+    async def close(self) -> None:
+        """Accept no more, abort what is open; returns when all of it is gone."""
+        self.stop()
+        open_ones = list(self._channels)
+        for channel in open_ones:
+            channel.abort()
+        for channel in open_ones:
+            await channel.close()  # an abort takes a turn of the event loop
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class _ServerChannel(Channel):
+    """A channel that its listener counts."""
+
+    __slots__ = ("_open_ones",)
+
+    def __init__(self, clock: Clock, accept: Callable[[Channel], Receiver], open_ones: set[_ServerChannel]) -> None:
+        super().__init__(clock, accept)
+        self._open_ones = open_ones
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._open_ones.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._open_ones.discard(self)
+        super().connection_lost(error)
+
+
+async def listen(
+    clock: Clock,
+    address: IPv4Address | IPv6Address,
+    port: int,
+    factory: Callable[[Channel], Receiver],
+) -> Listener:
+    """Accept TCP connections; `factory` makes the receiver of each new channel. `LocalError` if it cannot be."""
+    listener = Listener(clock, factory)
+    await listener.open_tcp(address, port)
+    return listener
+
+
+async def listen_unix(
+    clock: Clock, path: Path, factory: Callable[[Channel], Receiver], *, mode: int = 0o600
+) -> Listener:
+    """As `listen`, on a unix socket."""
+    listener = Listener(clock, factory)
+    await listener.open_unix(path, mode)
+    return listener
+
+
+def _remove_if_dead(path: Path) -> None:
+    """Make way for a new socket where a process that is gone left its own; never for anything else."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            pass  # it is somebody's: bind says so
+
+
+def _cannot_listen(where: str, error: OSError) -> LocalError:
+    return LocalError(f"cannot listen on {where}: {error.strerror or error}")

@@ -1,0 +1,226 @@
+"""TLS contexts: what we offer and accept, made once from the settings and used for every connection.
+
+The client context accepts any certificate: chains are captured and judged afterwards (by x509 and dane), so that one
+handshake serves PKIX and DANE alike. Both kinds of context refuse renegotiation, compression and session resumption:
+a resumed session would carry no certificate to judge.
+
+What this Python's `ssl` cannot do is a `ConfigError` that names the directive, what was given and what is possible;
+nothing that was asked for is ever silently left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ssl
+import sys
+import warnings
+from typing import TYPE_CHECKING, Protocol
+
+from mailrider.errors import ConfigError
+from mailrider.net.pipe import PeerObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from mailrider.net.settings import TLSClientSettings
+
+PROTOCOLS = {
+    "tls1.0": ssl.TLSVersion.TLSv1,
+    "tls1.1": ssl.TLSVersion.TLSv1_1,
+    "tls1.2": ssl.TLSVersion.TLSv1_2,
+    "tls1.3": ssl.TLSVersion.TLSv1_3,
+}
+"""The words of the `protocols` directive, weakest first."""
+
+CURVES = {
+    "x25519": "X25519",
+    "x448": "X448",
+    "p256": "prime256v1",
+    "p384": "secp384r1",
+    "p521": "secp521r1",
+}
+"""The words of the `curves` directive, and OpenSSL's; others go to OpenSSL as they are."""
+
+# RFC 7435: what is opportunistic should not fail where weak is possible, because what follows is no encryption at all.
+# So OpenSSL's own default list, and keys from 1024 bits on (level 1), not Python's stricter one.
+_CIPHERS = "DEFAULT:@SECLEVEL=1"
+# TLS 1.0 and 1.1 sign with MD5 and SHA-1, which OpenSSL 3 does at level 0 only.
+_OLD_CIPHERS = "DEFAULT:@SECLEVEL=0"
+
+
+class _NewerContext(Protocol):
+    """What `ssl.SSLContext` has from Python 3.15 on."""
+
+    def set_ciphersuites(self, ciphersuites: str, /) -> None: ...
+
+    def set_groups(self, groups: str, /) -> None: ...
+
+
+def make_client_context(settings: TLSClientSettings) -> ssl.SSLContext:
+    """The context for outbound connections; `ConfigError` for what cannot be."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _restrict(context)
+    old = _set_protocols(context, *settings.protocols)
+    context.set_ciphers(_OLD_CIPHERS if old else _CIPHERS)
+    if settings.ciphers:
+        _set_ciphers(context, settings.ciphers, old=old)
+    if settings.curves:
+        _set_curves(context, settings.curves)
+    if settings.cert is not None and settings.key is not None:
+        _load_certificate(context, settings.cert, settings.key)
+    return context
+
+
+def make_server_context(
+    cert: Path,
+    key: Path,
+    *,
+    protocols: tuple[str, str] = ("tls1.2", "tls1.3"),
+    ciphers: Sequence[str] = (),
+    client_ca: Path | None = None,
+    choose: Callable[[str | None], ssl.SSLContext | None] | None = None,
+    weak: bool = False,
+) -> ssl.SSLContext:
+    """The context for inbound connections, with the chain in `cert` (PEM, leaf first) and its `key`.
+
+    `client_ca` demands a client certificate of those authorities. `choose` is given the name that a client asks for
+    and may return another context for it. `weak` admits keys and signatures that nobody should use (labs).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _restrict(context)
+    old = _set_protocols(context, *protocols)
+    context.set_ciphers(_OLD_CIPHERS if old or weak else _CIPHERS)
+    if ciphers:
+        _set_ciphers(context, ciphers, old=old or weak)
+    # RFC 8446 2.2: without tickets a client cannot resume; and each would cost a write and a key.
+    context.num_tickets = 0
+    _load_certificate(context, cert, key)
+    if client_ca is not None:
+        _demand_client_certificate(context, client_ca)
+    context.sslobject_class = PeerObject
+    context.sni_callback = _remember_name(choose)
+    return context
+
+
+def _restrict(context: ssl.SSLContext) -> None:
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+
+
+def _set_protocols(context: ssl.SSLContext, lowest: str, highest: str) -> bool:
+    """Set the versions; True if one of them is older than TLS 1.2."""
+    low, high = PROTOCOLS[lowest], PROTOCOLS[highest]
+    with warnings.catch_warnings():
+        # Python deprecates asking for TLS 1.0 and 1.1, OpenSSL still has them; the operator wants it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = low, high
+    return low < ssl.TLSVersion.TLSv1_2
+
+
+def _set_ciphers(context: ssl.SSLContext, ciphers: Sequence[str], *, old: bool) -> None:
+    """Set the ciphers of TLS 1.2 and older, and of TLS 1.3, each in the order given."""
+    newer = [name for name in ciphers if name.startswith("TLS_")]
+    older = [name for name in ciphers if name not in newer]
+    if newer:
+        _needs_newer(context, "set_ciphersuites", "ciphers", newer[0], "leave out the TLS 1.3 ciphers")
+        _apply(_newer(context).set_ciphersuites, newer, "ciphers")
+    if older:
+        for name in older:  # OpenSSL skips unknown ones as long as it knows any
+            if name[0] not in "!-+@":
+                bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                _apply(bare.set_ciphers, [name], "ciphers", _cipher_names)
+        if not any(name.startswith("@SECLEVEL") for name in older):
+            older.append("@SECLEVEL=0" if old else "@SECLEVEL=1")
+        _apply(context.set_ciphers, older, "ciphers")
+
+
+def _cipher_names() -> list[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return [str(cipher["name"]) for cipher in context.get_ciphers()]
+
+
+def _set_curves(context: ssl.SSLContext, curves: Sequence[str]) -> None:
+    names = [CURVES.get(name.lower(), name) for name in curves]
+    if hasattr(context, "set_groups"):
+        _apply(_newer(context).set_groups, names, "curves", lambda: list(CURVES))
+    elif len(names) > 1:
+        given = " ".join(curves)
+        _needs_newer(context, "set_groups", "curves", given, "name one curve, or none for OpenSSL's own list")
+    else:
+        _apply(context.set_ecdh_curve, names, "curves", lambda: list(CURVES))
+
+
+def _apply(
+    setter: Callable[[str], object],
+    names: Sequence[str],
+    directive: str,
+    known: Callable[[], list[str]] | None = None,
+) -> None:
+    try:
+        setter(":".join(names))
+    except (ssl.SSLError, ValueError) as error:
+        given = " ".join(names)
+        hint = _instead(given, known()) if known is not None else ""
+        raise ConfigError(f"{directive}: OpenSSL does not take {given!r}{hint}") from error
+
+
+def _newer(context: ssl.SSLContext) -> _NewerContext:
+    return context  # type: ignore[return-value]
+
+
+def _needs_newer(context: ssl.SSLContext, method: str, directive: str, given: str, instead: str) -> None:
+    if not hasattr(context, method):
+        here = ".".join(map(str, sys.version_info[:2]))
+        raise ConfigError(f"{directive}: {given!r} needs Python 3.15 or newer, this is {here}; {instead}")
+
+
+def _instead(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; it may be one of {', '.join(known)}" if len(known) < 20 else ""
+
+
+def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    for directive, path in (("cert", cert), ("key", key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"{directive}: {path} cannot be read: {error.strerror}") from error
+    try:
+        # Without a function OpenSSL would ask for a password on the terminal.
+        context.load_cert_chain(cert, key, password=lambda: _no_password(key))
+    except ssl.SSLError as error:
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        raise ConfigError(
+            f"cert {cert} and key {key} cannot be used: {why}; both must be PEM, the certificate first of its chain, "
+            "and belong together"
+        ) from error
+
+
+def _no_password(key: Path) -> str:
+    raise ConfigError(f"key: {key} is encrypted; only a key without a password can be used")
+
+
+def _demand_client_certificate(context: ssl.SSLContext, authorities: Path) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(authorities)
+    except OSError as error:  # SSLError is one
+        raise ConfigError(f"client_ca: {authorities} cannot be used: {error}") from error
+
+
+def _remember_name(
+    choose: Callable[[str | None], ssl.SSLContext | None] | None,
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
+    def chosen(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        if isinstance(tls, PeerObject):
+            tls.requested_name = name
+        other = choose(name) if choose is not None else None
+        if other is not None:
+            tls.context = other
+
+    return chosen
