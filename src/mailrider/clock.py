@@ -47,8 +47,12 @@ class Clock(Protocol):
         """Wait; zero or less yields once."""
 
 
+# uvloop's timers count whole milliseconds from a reading cut to one, and round the interval: up to 1.5 ms early.
+_GRAIN = 0.0015
+
+
 class SystemClock:
-    """The real time, on the running event loop."""
+    """The real time, on the running event loop; nothing runs early, and what is due already at the loop's next turn."""
 
     __slots__ = ()
 
@@ -60,10 +64,14 @@ class SystemClock:
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         # A loop's own time need not be time.monotonic (uvloop caches it), so the interval is what is handed over.
-        return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
+        return asyncio.get_running_loop().call_later(_not_early(when - time.monotonic()), callback)
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(_not_early(seconds))
+
+
+def _not_early(seconds: float) -> float:
+    return seconds + _GRAIN if seconds > 0 else 0.0
 
 
 class _FakeTimer:
@@ -98,16 +106,24 @@ class FakeClock:
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         timer = _FakeTimer(callback)
         heapq.heappush(self._timers, (when, next(self._order), timer))
+        if when <= self._monotonic:  # due already: as with the real clock it does not wait for time to pass
+            asyncio.get_running_loop().call_soon(self._run_due)
         return timer
+
+    def _run_due(self) -> None:
+        while self._timers and self._timers[0][0] <= self._monotonic:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                timer.callback()
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        woken = asyncio.get_running_loop().create_future()
-        timer = self.call_at(self._monotonic + seconds, lambda: woken.done() or woken.set_result(None))
+        woken = asyncio.Event()
+        timer = self.call_at(self._monotonic + seconds, woken.set)
         try:
-            await woken
+            await woken.wait()
         finally:
             timer.cancel()
 
@@ -121,7 +137,9 @@ class FakeClock:
         return sum(1 for _, _, timer in self._timers if timer.callback is not None)
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Let `seconds` pass; zero or more."""
+        if seconds < 0:
+            raise ValueError("time does not go back")
         until = self._monotonic + seconds
         await _settle()
         while self._timers and self._timers[0][0] <= until:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.text import UNSAFE
 
 MAX_LOCAL_PART = 64  # octets: RFC 5321 4.5.3.1.1
 MAX_PATH = 254  # octets of the mailbox; 256 with the angle brackets: RFC 5321 4.5.3.1.3
@@ -23,8 +24,6 @@ _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 # qtextSMTP or quoted-pairSMTP; no control characters, so a quoted local part can never carry a line end.
 _QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)")
-_PRINTABLE = re.compile(r"[ -~\u0080-\U0010ffff]*")
-_CONTROL = re.compile(r"[\u0080-\u009f]")
 _SOURCE_ROUTE = re.compile(r"(?:@[A-Za-z0-9.\-]+)(?:,@[A-Za-z0-9.\-]+)*:")
 
 
@@ -37,10 +36,12 @@ class Mailbox:
 
     def __post_init__(self) -> None:
         local = self.local_part
-        if not _PRINTABLE.fullmatch(local) or _CONTROL.search(local):
+        if UNSAFE.search(local):
             raise InvalidValue(f"control character in the local part {local[:100]!r}")
-        if len(local.encode("utf-8", "surrogatepass")) > MAX_LOCAL_PART:
+        if len(local.encode()) > MAX_LOCAL_PART:
             raise InvalidValue(f"local part longer than {MAX_LOCAL_PART} octets: {local[:100]!r}")
+        if len(str(self).encode()) > MAX_PATH:
+            raise InvalidValue(f"address longer than {MAX_PATH} octets: {str(self)[:100]!r}...")
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
@@ -67,7 +68,7 @@ def quote_local_part(local: str) -> str:
 
 @lru_cache(maxsize=16384)
 def _parse_mailbox(text: str) -> Mailbox:
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_PATH + MAX_PATH:  # room for a source route
+    if len(text) > MAX_PATH + MAX_PATH:  # room for a source route
         raise InvalidValue(f"address too long: {text[:100]!r}...")
     route = _SOURCE_ROUTE.match(text)
     rest = text[route.end() :] if route else text
@@ -78,10 +79,7 @@ def _parse_mailbox(text: str) -> Mailbox:
     if not rest.startswith("@") or not domain_text or domain_text.endswith("."):
         raise InvalidValue(f"not a mail address: {text[:300]!r}")
     domain = AddressLiteral.parse(domain_text) if domain_text.startswith("[") else Domain.parse(domain_text)
-    mailbox = Mailbox(local, domain)
-    if len(str(mailbox).encode("utf-8", "surrogatepass")) > MAX_PATH:
-        raise InvalidValue(f"address longer than {MAX_PATH} octets: {text[:100]!r}...")
-    return mailbox
+    return Mailbox(local, domain)
 
 
 def _split_local_part(rest: str, text: str) -> tuple[str, str]:
@@ -100,15 +98,16 @@ class ReversePath:
 
     mailbox: Mailbox | None
 
+    def __post_init__(self) -> None:
+        if self.mailbox is not None and self.mailbox.domain is None:
+            raise InvalidValue(f"sender without a domain: {self.mailbox}")
+
     @classmethod
     def parse(cls, text: str) -> ReversePath:
         """An address, or the empty string (or `<>`) for the null reverse-path. Raises `InvalidValue`."""
         if text in ("", "<>"):
             return NULL_PATH
-        mailbox = Mailbox.parse(text)
-        if mailbox.domain is None:
-            raise InvalidValue(f"sender without a domain: {text[:300]!r}")
-        return cls(mailbox)
+        return cls(Mailbox.parse(text))
 
     @property
     def is_null(self) -> bool:

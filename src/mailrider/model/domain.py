@@ -17,6 +17,8 @@ from mailrider.errors import InvalidValue
 
 MAX_DOMAIN = 253  # octets, without the trailing dot: RFC 1035 2.3.4 less length octets
 MAX_LABEL = 63  # octets: RFC 1035 2.3.4
+# Characters of a domain before UTS 46 mapping, which may shorten it: what is longer is not looked at.
+MAX_DOMAIN_TEXT = 4 * MAX_DOMAIN
 
 # Letters, digits, hyphens (RFC 5321 Let-dig / Ldh-str), and the underscore that real MX host names use.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -58,6 +60,8 @@ class Domain:
 
 @lru_cache(maxsize=16384)
 def _parse_domain(text: str) -> Domain:
+    if len(text) > MAX_DOMAIN_TEXT:
+        raise InvalidValue(f"not a domain name: {text[:300]!r}...")
     name = text[:-1] if text.endswith(".") else text
     if name.isascii():
         return Domain(name.lower())
@@ -81,6 +85,10 @@ class AddressLiteral:
 
     ip: IPv4Address | IPv6Address
 
+    def __post_init__(self) -> None:
+        if self.ip.version == 6 and self.ip.scope_id is not None:
+            raise InvalidValue(f"an address literal has no zone: {str(self.ip)[:100]!r}")
+
     @classmethod
     def parse(cls, text: str) -> AddressLiteral:
         """The literal with its brackets; `InvalidValue` for other tags than `IPv6:` and for malformed addresses."""
@@ -90,7 +98,7 @@ class AddressLiteral:
             ip = ip_address(inner[5:] if tagged else inner)
         except ValueError as error:
             raise InvalidValue(f"not an address literal: {text[:100]!r}") from error
-        if (ip.version == 6) is not tagged or "%" in inner:
+        if (ip.version == 6) is not tagged:
             raise InvalidValue(f"not an address literal: {text[:100]!r} (IPv6 needs the tag IPv6:, IPv4 none)")
         return cls(ip)
 

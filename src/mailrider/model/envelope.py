@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
+from mailrider.model.text import UNSAFE
 
 if TYPE_CHECKING:
     from mailrider.model.address import Mailbox, ReversePath
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
 MAX_ENVID = 100  # characters before xtext: RFC 3461 4.4
 MAX_ORCPT = 500  # characters: RFC 3461 4.2
 
-_PRINTABLE = re.compile(r"[!-~ ]*")
+_PRINTABLE = re.compile(r"[ -~]+")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
+
+
+def check_envid(envid: str) -> None:
+    """Raise `InvalidValue` for what cannot be an ENVID (RFC 3461 4.4)."""
+    if len(envid) > MAX_ENVID or not _PRINTABLE.fullmatch(envid):
+        raise InvalidValue(f"ENVID is 1 to {MAX_ENVID} printable ASCII characters: {envid[:120]!r}")
 
 
 class Notify(enum.Flag):
@@ -39,13 +46,13 @@ class Notify(enum.Flag):
     @classmethod
     def parse(cls, text: str) -> Notify:
         """The value of a NOTIFY parameter; NEVER stands alone (RFC 3461 4.1). Raises `InvalidValue`."""
-        words = text.upper().split(",")
+        words = text.upper().split(",") if text.isascii() else []
         if words == ["NEVER"]:
             return cls.NEVER
+        if not words or not {"SUCCESS", "FAILURE", "DELAY"}.issuperset(words):
+            raise InvalidValue(f"NOTIFY takes NEVER, or SUCCESS, FAILURE, DELAY; not {text[:100]!r}")
         value = cls.NEVER
         for word in words:
-            if word not in ("SUCCESS", "FAILURE", "DELAY"):
-                raise InvalidValue(f"NOTIFY takes NEVER, or SUCCESS, FAILURE, DELAY; not {text[:100]!r}")
             value |= cls[word]
         return value
 
@@ -59,7 +66,10 @@ class Ret(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OriginalRecipient:
-    """The ORCPT of a recipient, decoded: the address that the message was first sent to (RFC 3461 4.2)."""
+    """The ORCPT of a recipient, decoded: the address that the message was first sent to (RFC 3461 4.2).
+
+    Only the type utf-8 has characters beyond ASCII (RFC 6533 3).
+    """
 
     address_type: str
     address: str
@@ -67,8 +77,10 @@ class OriginalRecipient:
     def __post_init__(self) -> None:
         if not _ADDRESS_TYPE.fullmatch(self.address_type):
             raise InvalidValue(f"not an address type: {self.address_type[:100]!r}")
-        if not self.address or len(self.address) > MAX_ORCPT or not self.address.isprintable():
+        if not 0 < len(self.address) <= MAX_ORCPT or UNSAFE.search(self.address):
             raise InvalidValue(f"not an original recipient: {self.address[:100]!r}")
+        if self.address_type.lower() != "utf-8" and not self.address.isascii():
+            raise InvalidValue(f"an original recipient of type {self.address_type} is ASCII: {self.address[:100]!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +115,5 @@ class Envelope:
     def __post_init__(self) -> None:
         if not self.recipients:
             raise InvalidValue("an envelope needs at least one recipient")
-        if self.envid is not None and not (0 < len(self.envid) <= MAX_ENVID and _PRINTABLE.fullmatch(self.envid)):
-            raise InvalidValue(f"ENVID is 1 to {MAX_ENVID} printable ASCII characters: {self.envid[:120]!r}")
+        if self.envid is not None:
+            check_envid(self.envid)

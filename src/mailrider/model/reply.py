@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mailrider.errors import InvalidValue
+from mailrider.model.text import UNSAFE
 
 MAX_QUOTE = 512  # characters of a remote server's text that we repeat to others
 
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?= |$)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?= |\Z)")
 
 
 class Severity(enum.Enum):
@@ -39,10 +39,10 @@ class EnhancedCode:
     @classmethod
     def parse(cls, text: str) -> EnhancedCode:
         """Exactly `c.s.d`. Raises `InvalidValue`."""
-        code, rest = split_enhanced(text)
-        if code is None or rest:
+        match = _ENHANCED.fullmatch(text)
+        if match is None:
             raise InvalidValue(f"not an enhanced status code: {text[:40]!r}")
-        return code
+        return _enhanced(int(match[1]), int(match[2]), int(match[3]))
 
     def __str__(self) -> str:
         return f"{self.klass}.{self.subject}.{self.detail}"
@@ -65,8 +65,8 @@ def split_enhanced(text: str) -> tuple[EnhancedCode | None, str]:
 class Reply:
     """One complete reply: `code` 200 to 599, its lines of text without codes, the enhanced code if it has a right one.
 
-    An enhanced code whose class contradicts the reply code is dropped: the class of an enhanced code always equals
-    that of the code.
+    No line has a control character (`model.text`). The class of an enhanced code always equals that of the code; a
+    peer's that does not is dropped.
     """
 
     code: int
@@ -78,6 +78,8 @@ class Reply:
             raise InvalidValue(f"reply code {self.code} is not within 200 to 599")
         if self.enhanced is not None and self.enhanced.klass != self.code // 100:
             raise InvalidValue(f"enhanced code {self.enhanced} contradicts reply code {self.code}")
+        if not self.lines or any(map(UNSAFE.search, self.lines)):
+            raise InvalidValue(f"a reply is lines of printable text, not {self.lines!r:.300}")
 
     @classmethod
     def make(cls, code: int, enhanced: str | None, text: str) -> Reply:
@@ -86,7 +88,8 @@ class Reply:
 
     @classmethod
     def from_lines(cls, code: int, lines: tuple[str, ...]) -> Reply:
-        """A reply as received: the enhanced code is taken off the text of every line that repeats it."""
+        """A reply as received: control characters become spaces, the enhanced code is taken off the lines' text."""
+        lines = tuple(UNSAFE.sub(" ", line) for line in lines)
         enhanced, _ = split_enhanced(lines[0])
         if enhanced is None or enhanced.klass != code // 100:
             return cls(code, None, lines)
@@ -133,7 +136,7 @@ def _without(enhanced: EnhancedCode, line: str) -> str:
 
 def clean_text(text: str) -> str:
     """Text safe to log and to send: control characters become single spaces, the ends are trimmed."""
-    return _CONTROL.sub(" ", text).strip()
+    return UNSAFE.sub(" ", text).strip()
 
 
 def quote_reply(host: str, reply: Reply) -> Reply:

@@ -13,12 +13,14 @@ import enum
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from mailrider.errors import InvalidValue
+from mailrider.errors import InvalidValue, LocalError
 
 if TYPE_CHECKING:
     from mailrider.model.domain import Domain, NextHop
+
+_T = TypeVar("_T")
 
 
 class _Level(enum.IntEnum):
@@ -131,7 +133,8 @@ NO_REQUIREMENT = Requirement()
 def strictest(one: Requirement, other: Requirement) -> Requirement:
     """Both requirements at once: each minimum is the higher one and keeps its reason.
 
-    Commutative and associative in what it demands. Two DANE demands cannot meet: the policy exists once.
+    Commutative and associative in what it demands; with equal minima the first reason stays. Raises `LocalError` for
+    two DANE demands or SNIs that differ: one certificate cannot be judged by both, and neither may be forgotten.
     """
     if one is NO_REQUIREMENT:
         return other
@@ -142,11 +145,17 @@ def strictest(one: Requirement, other: Requirement) -> Requirement:
     return Requirement(
         min_mx=mx.min_mx,
         min_tls=tls.min_tls,
-        dane=one.dane or other.dane,
-        sni=one.sni or other.sni,
+        dane=_only(one.dane, other.dane),
+        sni=_only(one.sni, other.sni),
         mx_reason=mx.mx_reason,
         tls_reason=tls.tls_reason,
     )
+
+
+def _only(one: _T | None, other: _T | None) -> _T | None:
+    if one is not None and other is not None and one != other:
+        raise LocalError(f"two policies contradict each other: {one} and {other}")
+    return other if one is None else one
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from mailrider.model.reply import Reply
 
-_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _NUMBER = re.compile(r"[0-9]{1,20}")
+
+# Characters of an EHLO reply that is worth keeping; real ones have some 300, and hostile ones must not fill memory.
+MAX_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +51,21 @@ NO_CAPABILITIES = Capabilities()
 
 def parse_capabilities(reply: Reply) -> Capabilities:
     """The capabilities in a positive reply to EHLO or LHLO; a server's reply is parsed once, however often it comes."""
-    return _parse(reply.lines)
+    is_small = sum(map(len, reply.lines)) <= MAX_REMEMBERED
+    return _remembered(reply.lines) if is_small else _parse(reply.lines)
 
 
 @lru_cache(maxsize=1024)
+def _remembered(lines: tuple[str, ...]) -> Capabilities:
+    return _parse(lines)
+
+
 def _parse(lines: tuple[str, ...]) -> Capabilities:
     keywords: dict[str, str] = {}
     for line in lines[1:]:
         keyword, _, parameters = line.strip().partition(" ")
-        keyword = keyword.upper()
         if _KEYWORD.fullmatch(keyword):
-            keywords.setdefault(keyword, parameters.strip())
+            keywords.setdefault(keyword.upper(), parameters.strip())
     limits = dict(word.upper().partition("=")[::2] for word in keywords.get("LIMITS", "").split())
     return Capabilities(
         greeting=lines[0].strip(),

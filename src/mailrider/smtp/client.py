@@ -109,20 +109,23 @@ class ClientMachine:
 
     def send(self, *commands: Command) -> bytes:
         """The bytes that send `commands`, as one group. Raises `LocalError` if the protocol does not allow them now."""
+        before = self._waiting[-1] if self._waiting else None
         for command in commands:
-            self._check_allowed(command)
+            self._check_allowed(command, before)
+            before = command
+        for command in commands:
             self._waiting.extend((command,) * (command.replies if isinstance(command, EndOfData) else 1))
         return b"".join([command.encode() for command in commands])
 
-    def _check_allowed(self, command: Command) -> None:
+    def _check_allowed(self, command: Command, before: Command | None) -> None:
         if self.state is not _ALLOWED.get(type(command), State.READY):
             raise LocalError(f"{type(command).__name__} cannot be sent now: {self.state.value}")
-        if not self._waiting:
+        if before is None:
             return
         if not self.capabilities.pipelining:
             raise LocalError("a command is still unanswered, and the server does not offer PIPELINING")
-        if isinstance(self._waiting[-1], _BARRIERS):
-            raise LocalError(f"nothing may follow {type(self._waiting[-1]).__name__} before its reply")
+        if isinstance(before, _BARRIERS):
+            raise LocalError(f"nothing may follow {type(before).__name__} before its reply")
 
     def receive(self, data: bytes) -> list[Answer]:
         """The answers that `data` completes.
@@ -131,7 +134,7 @@ class ClientMachine:
         whatever comes later is not looked at.
         """
         answers: list[Answer] = []
-        if self.state is State.BROKEN:
+        if self.state is State.BROKEN or not data:
             return answers
         try:
             if self._awaits_handshake:

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
-from mailrider.model.envelope import Notify, OriginalRecipient, Ret
+from mailrider.model.envelope import Notify, OriginalRecipient, Ret, check_envid
 
 if TYPE_CHECKING:
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import NextHop
 
 _ARGUMENT = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_WORD = re.compile(r"[!-~]+")
+_PRINTABLE = re.compile(r"[ -~]*")
 _XTEXT_SPECIAL = re.compile(r"[^!-*,-<>-~]")
 _UTF8_XTEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_UTF8_ADDRESS_ESCAPE = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+_UTF8_ADDRESS_ESCAPE = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 
 
 class Body(enum.Enum):
@@ -35,7 +37,9 @@ class Body(enum.Enum):
 
 
 def encode_xtext(text: str) -> str:
-    """Printable ASCII in the form that parameters take (RFC 3461 4)."""
+    """Printable ASCII in the form that parameters take (RFC 3461 4). Raises `InvalidValue` for all else."""
+    if not _PRINTABLE.fullmatch(text):
+        raise InvalidValue(f"xtext holds printable ASCII, not {text[:100]!r}")
     return _XTEXT_SPECIAL.sub(lambda match: f"+{ord(match[0]):02X}", text)
 
 
@@ -44,7 +48,7 @@ def decode_xtext(text: str) -> str:
     if not _XTEXT.fullmatch(text):
         raise InvalidValue(f"not xtext: {text[:100]!r}")
     decoded = re.sub(r"\+([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), text)
-    if not all(" " <= character <= "~" for character in decoded):
+    if not _PRINTABLE.fullmatch(decoded):
         raise InvalidValue(f"xtext hides a character that is not printable ASCII: {text[:100]!r}")
     return decoded
 
@@ -69,6 +73,16 @@ def decode_original_recipient(text: str) -> OriginalRecipient:
         return OriginalRecipient(address_type, _UTF8_ADDRESS_ESCAPE.sub(lambda match: chr(int(match[1], 16)), address))
     except ValueError as error:
         raise InvalidValue(f"not a utf-8 address in ORCPT: {text[:100]!r}") from error
+
+
+def _argument(text: str, verb: str) -> None:
+    if not _ARGUMENT.fullmatch(text):
+        raise InvalidValue(f"{verb} takes printable ASCII, not {text[:100]!r}")
+
+
+def _word(text: str) -> None:
+    if not _WORD.fullmatch(text):  # not shown: it may be a secret
+        raise InvalidValue("AUTH takes words of printable ASCII")
 
 
 class Command(ABC):
@@ -148,6 +162,10 @@ class Mail(Command):
             raise InvalidValue(f"SIZE {self.size} is not a size")
         if not self.smtputf8 and not self.sender.is_ascii:
             raise InvalidValue(f"the sender {self.sender} needs SMTPUTF8")
+        if self.envid is not None:
+            check_envid(self.envid)
+        if self.auth is not None:
+            _argument(self.auth, "the parameter AUTH")
 
     def encode(self) -> bytes:
         words = [f"MAIL FROM:<{self.sender}>"]
@@ -202,6 +220,10 @@ class EndOfData(Command):
 
     replies: int = 1
 
+    def __post_init__(self) -> None:
+        if self.replies < 1:
+            raise InvalidValue("the end of data is answered at least once")
+
     def encode(self) -> bytes:
         return b""
 
@@ -245,12 +267,6 @@ class Quit(Command):
         return b"QUIT\r\n"
 
 
-def _argument(text: str, verb: str) -> str:
-    if not _ARGUMENT.fullmatch(text):
-        raise InvalidValue(f"{verb} takes printable ASCII, not {text[:100]!r}")
-    return text
-
-
 @dataclass(frozen=True, slots=True)
 class Vrfy(Command):
     """VRFY."""
@@ -286,9 +302,9 @@ class Auth(Command):
     initial_response: str | None = None
 
     def __post_init__(self) -> None:
-        _argument(self.mechanism, "AUTH")
+        _word(self.mechanism)
         if self.initial_response is not None:
-            _argument(self.initial_response, "AUTH")
+            _word(self.initial_response)
 
     def __repr__(self) -> str:
         return f"Auth({self.mechanism!r}, ...)"
@@ -307,7 +323,7 @@ class AuthResponse(Command):
 
     def __post_init__(self) -> None:
         if self.response:
-            _argument(self.response, "AUTH")
+            _word(self.response)
 
     def __repr__(self) -> str:
         return "AuthResponse(...)"

@@ -52,10 +52,14 @@ class ContentFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A recipient's fate on this server: the reply, and the stage that it answers."""
+    """A recipient's fate on this server: the reply, and the stage that it answers.
+
+    `is_ours`: the reply is our own, since the server's capabilities left no other choice.
+    """
 
     stage: TryResult
     reply: Reply
+    is_ours: bool = False
 
     @property
     def may_try_another(self) -> bool:
@@ -134,7 +138,6 @@ class Transaction:
         self._mail_accepted = False
         self._data_answered = False
         self._lone_dot = False
-        self._chunks_left = 0
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
         self._refuse_locally(strict_eight_bit)
@@ -154,7 +157,7 @@ class Transaction:
             if refusal is None and not recipient.mailbox.is_ascii and not self._capabilities.smtputf8:
                 refusal = Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
             if refusal is not None:
-                self.decisions[index] = Decision(TryResult.MAIL, refusal)
+                self.decisions[index] = Decision(TryResult.MAIL, refusal, is_ours=True)
 
     def _refusal_for_all(self, strict_eight_bit: bool) -> Reply | None:
         offered, content, envelope = self._capabilities, self._content, self._envelope
@@ -258,8 +261,10 @@ class Transaction:
         """One answer, in the order of arrival."""
         self.answered = True
         command, reply = answer
-        if isinstance(command, Bdat | EndOfData):
-            self._take_final(command, reply)
+        # Every RCPT has one reply, whatever it says: the next one is the next recipient's.
+        index = self._unanswered.pop(0) if isinstance(command, Rcpt) else -1
+        if isinstance(command, EndOfData) or (isinstance(command, Bdat) and command.last):
+            self._take_final(reply)
         elif reply.code == 421:
             # RFC 5321 3.8: the server is going; it has judged neither message nor recipient.
             self.farewell = reply
@@ -267,7 +272,9 @@ class Transaction:
         elif isinstance(command, Mail):
             self._take_mail(reply)
         elif isinstance(command, Rcpt):
-            self._take_rcpt(reply)
+            self._take_rcpt(index, reply)
+        elif isinstance(command, Bdat):
+            self._take_chunk(reply)
         elif isinstance(command, Data):
             self._take_data(reply)
         elif isinstance(command, Rset):
@@ -280,8 +287,7 @@ class Transaction:
             for index in range(len(self.recipients)):
                 self.decisions.setdefault(index, Decision(TryResult.MAIL, reply))
 
-    def _take_rcpt(self, reply: Reply) -> None:
-        index = self._unanswered.pop(0)
+    def _take_rcpt(self, index: int, reply: Reply) -> None:
         if not self._mail_accepted:
             return
         if reply.is_positive:
@@ -299,13 +305,13 @@ class Transaction:
         if reply.code >= 400:
             self._decide_accepted(Decision(TryResult.DATA, reply))
 
-    def _take_final(self, command: Bdat | EndOfData, reply: Reply) -> None:
+    def _take_chunk(self, reply: Reply) -> None:
+        if not reply.is_positive:
+            self._decide_accepted(Decision(TryResult.DATA, reply))
+
+    def _take_final(self, reply: Reply) -> None:
         self.in_doubt = False
         if self._lone_dot:
-            return
-        if isinstance(command, Bdat) and not command.last:
-            if not reply.is_positive:
-                self._decide_accepted(Decision(TryResult.DATA, reply))
             return
         if self._lmtp:
             self.decisions[self._accepted.pop(0)] = Decision(TryResult.FINAL, reply)
@@ -324,7 +330,7 @@ class Transaction:
 
     def sent_final(self) -> None:
         """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
-        self.in_doubt = not self._lone_dot
+        self.in_doubt = self._state is _State.CONTENT and not self._lone_dot
 
     def lost(self) -> None:
         """The connection is gone; what was decided stays decided."""

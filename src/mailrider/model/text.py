@@ -1,0 +1,18 @@
+"""Which characters may stand in text that goes on the wire, into a log or onto a terminal.
+
+SMTP with SMTPUTF8 lets nearly all of Unicode into addresses and replies. Some characters do harm wherever they turn up,
+and no value here carries them:
+
+- control characters, C1 included (RFC 5321 4.1.2 for ASCII, RFC 5198 2 for the rest), among them CR, LF and NUL;
+- U+2028 and U+2029, which are line ends to many programs (RFC 5198 2 advises against them);
+- explicit bidirectional embeddings, overrides and isolates: they reorder the text around them, and no address needs
+  them (RFC 8264 4.2.3). U+200C to U+200F, which some scripts do need, are fine;
+- surrogates: no encoding has them; Python makes them from octets that were not UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
