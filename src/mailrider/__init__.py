@@ -1,3 +1,36 @@
-"""mailrider: a secure outbound mail-delivery engine."""
+"""mailrider: a secure outbound mail-delivery engine.
 
-__version__ = "0.1.0"
+The public names; where they come from is an internal matter.
+"""
+
+from mailrider.delivery.settings import LimitsSettings as Limits
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.dns.settings import DNSSettings
+from mailrider.errors import ConfigError, MailriderError
+from mailrider.library import DSN, Remote, Report, Result
+from mailrider.model.outcome import Status
+from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
+from mailrider.net.settings import TLSClientSettings
+from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy
+
+__all__ = [
+    "DNSSEC",
+    "DSN",
+    "MTASTS",
+    "ConfigError",
+    "DNSSettings",
+    "Dane",
+    "Limits",
+    "LocalPolicy",
+    "MXLevel",
+    "MailriderError",
+    "Mechanism",
+    "Remote",
+    "RemoteSettings",
+    "Report",
+    "Result",
+    "Security",
+    "Status",
+    "TLSClientSettings",
+    "TLSLevel",
+]

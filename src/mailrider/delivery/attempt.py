@@ -1,0 +1,344 @@
+"""One attempt at one next hop: every candidate and address in turn, until each recipient is decided.
+
+This is the table of spec section 5 in motion. The steps come from `Destination`, connections from `Connections`, what
+replies mean from `Transaction`, what it all adds up to from `Ledger`; here is only the order of things. It never raises
+for a mail reason. An exception that nobody expected defers what is undecided, at one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mailrider.delivery.connect import Call
+from mailrider.delivery.ledger import Ending, Ledger, Telling
+from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
+from mailrider.delivery.session import Unusable, broken_reply
+from mailrider.errors import MailriderError
+from mailrider.model.event import AddressFailed, Bug, CandidateRefused
+from mailrider.model.outcome import TryResult
+from mailrider.model.reply import EnhancedCode, Reply, quote_reply
+from mailrider.model.security import NO_SECURITY, Refusal, Security
+from mailrider.smtp.client import InjectedPlaintext
+from mailrider.smtp.transaction import Decision, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.destination import Destination
+    from mailrider.delivery.session import Session
+    from mailrider.delivery.settings import RemoteSettings
+    from mailrider.model.domain import NextHop
+    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import Outcome
+    from mailrider.model.route import Candidate, Host
+    from mailrider.model.security import Requirement
+    from mailrider.policy.base import Admission
+    from mailrider.policy.judge import Judgement
+    from mailrider.policy.requiretls import MessageSecurity
+    from mailrider.smtp.content import Content
+
+MAX_ADDRESSES = 20  # that one attempt may try
+MAX_DURATION = 900.0  # seconds after which no new candidate is begun: the queue tries again, fresher
+
+BUG = Reply.make(451, "4.3.0", "Internal error; the message will be tried again")
+NOT_QUALIFIED = Reply.make(550, "5.7.10", "REQUIRETLS: no mail server of the domain reaches the levels that it demands")
+NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
+
+
+class Lease(Protocol):
+    """A judged connection, ours until the end of the `async with` that gave it. `reused`: it carried others before."""
+
+    session: Session
+    judgement: Judgement
+    reused: bool
+
+    def give_up(self) -> None:
+        """The connection is not to be used again."""
+
+
+class Connections(Protocol):
+    """Where connections come from."""
+
+    def lease(self, call: Call, *, fresh: bool = False) -> AbstractAsyncContextManager[Lease]:
+        """A connection for the call, a new one if `fresh`. Entering raises `Unusable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be delivered: the same for all next hops of a message."""
+
+    envelope: Envelope
+    content: Content
+    security: MessageSecurity
+
+
+class Attempt:
+    """One job at one next hop."""
+
+    def __init__(
+        self,
+        job: Job,
+        recipients: Sequence[Recipient],
+        destination: Destination,
+        connections: Connections,
+        settings: RemoteSettings,
+        clock: Clock,
+        emit: Emit,
+        *,
+        lmtp: bool = False,
+    ) -> None:
+        self._job = job
+        self._ledger = Ledger(recipients)
+        self._destination = destination
+        self._connections = connections
+        self._settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._lmtp = lmtp
+        self._addresses_left = MAX_ADDRESSES
+        self._answered_here: set[int] = set()
+        self._under_way: tuple[Transaction, list[int], Lease] | None = None
+
+    @property
+    def _next_hop(self) -> NextHop:
+        return self._destination.next_hop
+
+    async def run(self) -> tuple[Outcome, ...]:
+        """The outcomes, in the order of the recipients."""
+        try:
+            await self._run()
+        except Unroutable as error:
+            self._ledger.refuse_pending(error.reply)
+        except Exception as error:
+            # The one place where the unexpected becomes an outcome: deferred, never a bounce.
+            self._emit(Bug(f"delivery to {self._next_hop}", error))
+            self._save_what_is_certain()
+        return self._ledger.conclude()
+
+    async def _run(self) -> None:
+        started = self._clock.monotonic()
+        candidates = await self._destination.find()
+        for number, group in enumerate(preference_groups(candidates)):
+            usable = await self._destination.usable_group(group)
+            if usable is None:
+                if not number:
+                    raise Unroutable(LOOP)
+                return
+            for candidate in usable:
+                late = self._clock.monotonic() - started > MAX_DURATION
+                if not self._ledger.pending or not self._addresses_left or late:
+                    return
+                await self._try_candidate(candidate)
+
+    @property
+    def _todo(self) -> list[int]:
+        """The recipients that this candidate has not answered yet."""
+        return [index for index in self._ledger.pending if index not in self._answered_here]
+
+    # A candidate -----------------------------------------------------------------------------------------------------
+
+    async def _try_candidate(self, candidate: Candidate) -> None:
+        self._answered_here = set()
+        admission = await self._destination.admit(candidate)
+        if isinstance(admission, Refusal):
+            self._refuse(candidate, None, admission, NO_SECURITY)
+            return
+        host = await self._destination.host(candidate)
+        if isinstance(host, HostNotFound):
+            self._ledger.end(Ending(Telling.LOOKUP, TryResult.LOOKUP, host.reply, str(candidate.host)))
+            return
+        requirement = await self._destination.requirement(host)
+        if isinstance(requirement, Refusal):
+            self._refuse(candidate, None, requirement, Security(admission.level))
+            return
+        if admission.level < requirement.min_mx:
+            self._refuse_level(candidate, admission, requirement)
+            return
+        await self._try_addresses(host, requirement, admission)
+
+    async def _try_addresses(self, host: Host, requirement: Requirement, admission: Admission) -> None:
+        mx = host.candidate.host
+        budget = self._destination.budget(host.candidate)
+        addresses = [each for each in host.addresses if self._of_our_family(each.version)]
+        if not addresses:
+            text = f"{mx} has no address of the family of local_ip"
+            self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
+        for address in addresses:
+            if not self._addresses_left or not self._todo:
+                return
+            self._addresses_left -= 1
+            if self._settings.prohibits(address):
+                text = f"{mx} has the address {address}, which must not be connected to (prohibited_addresses)"
+                self._fail_address(
+                    Ending(Telling.CONNECT, TryResult.PROHIBITED, Reply.make(451, "4.4.1", text), str(mx), str(address))
+                )
+                continue
+            call = Call(self._next_hop, mx, address, requirement, admission.level, budget, self._ledger.note)
+            if await self._try_address(call, host.candidate):
+                return
+
+    def _of_our_family(self, version: int) -> bool:
+        local_ip = self._settings.local_ip
+        return local_ip is None or local_ip.version == version
+
+    # An address ------------------------------------------------------------------------------------------------------
+
+    async def _try_address(self, call: Call, candidate: Candidate) -> bool:
+        """True if there is no point in trying further addresses of this candidate."""
+        todo = self._todo
+        fresh = False
+        while todo:
+            try:
+                async with self._connections.lease(call, fresh=fresh) as lease:
+                    refusal = lease.judgement.refusal
+                    if refusal is not None:
+                        self._refuse(candidate, str(call.address), refusal, lease.judgement.security)
+                        return True
+                    if self._lacks_extension(lease):
+                        self._end_unqualified(call, NO_EXTENSION, lease.judgement.security)
+                        return True
+                    lost = await self._transact(lease, todo)
+            except Unusable as error:
+                self._end_unusable(call, error)
+                return isinstance(error.__cause__, InjectedPlaintext)
+            transaction = self._finished_transaction()
+            if lost and lease.reused and not transaction.answered and not transaction.content_sent:
+                # The server closed an idle connection: nobody's attempt (spec section 9).
+                fresh = True
+                continue
+            self._enter(transaction, todo, lease, lost)
+            if transaction.undecided:
+                return False
+            todo = [todo[index] for index in transaction.overflow]
+        return True
+
+    async def _transact(self, lease: Lease, todo: Sequence[int]) -> Exception | None:
+        session = lease.session
+        recipients = [self._ledger.recipient(index) for index in todo]
+        transaction = Transaction(
+            self._job.envelope,
+            recipients,
+            self._job.content,
+            session.capabilities,
+            strict_eight_bit=self._settings.eight_bit == "strict",
+            lmtp=self._lmtp,
+        )
+        self._under_way = (transaction, list(todo), lease)
+        lost = await session.transact(transaction, self._job.content)
+        if not transaction.reusable:
+            lease.give_up()
+        return lost
+
+    def _lacks_extension(self, lease: Lease) -> bool:
+        return self._job.security.needs_extension and not lease.session.capabilities.requiretls
+
+    def _finished_transaction(self) -> Transaction:
+        under_way, self._under_way = self._under_way, None
+        if under_way is None:
+            raise MailriderError("a lease ended without a transaction")
+        return under_way[0]
+
+    # What it means ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, transaction: Transaction, todo: Sequence[int], lease: Lease, lost: Exception | None) -> None:
+        """Write a transaction's results down."""
+        peer, security = lease.session.peer, lease.judgement.security
+        for position, decision in transaction.decisions.items():
+            self._enter_decision(todo[position], decision, peer.name, peer.address, security)
+        ending = _lost_ending(transaction, peer.name, peer.address, security, lost)
+        if transaction.in_doubt:
+            for position in transaction.accepted:
+                self._ledger.doubt(todo[position], ending)
+        undecided = [todo[position] for position in transaction.undecided]
+        undecided = [index for index in undecided if index in self._ledger.pending]
+        if undecided:
+            self._emit(AddressFailed(self._next_hop, peer.name, peer.address, ending.stage, ending.reply))
+            self._ledger.end(ending, undecided)
+
+    def _enter_decision(self, index: int, decision: Decision, mx: str, address: str, security: Security) -> None:
+        reply = quote_reply(mx, _with_status(decision.reply)) if not decision.is_ours else decision.reply
+        if decision.may_try_another:
+            ending = Ending(Telling.SERVER, decision.stage, reply, mx, address, security)
+            self._answered_here.add(index)
+            self._ledger.defer_transient(index, ending)
+        else:
+            self._ledger.decide(index, decision.stage, reply, mx, address, security)
+
+    def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
+        """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent (spec section 6)."""
+        mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
+        own = self._job.security.requirement
+        if address is not None and not security.satisfies(own):
+            self._ledger.end(Ending(Telling.POLICY, stage, NOT_QUALIFIED, mx, address, security, requiretls=True))
+            return
+        reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
+        self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security))
+
+    def _refuse_level(self, candidate: Candidate, admission: Admission, requirement: Requirement) -> None:
+        """The MX minimum is checked before connecting (spec section 7)."""
+        mx, security = str(candidate.host), Security(admission.level)
+        demanded = f"{requirement.mx_reason} demands {requirement.min_mx}"
+        text = f"MX level {admission.level}, {demanded}" + (f"; {admission.doubt}" if admission.doubt else "")
+        refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text)
+        self._emit(CandidateRefused(self._next_hop, mx, None, refusal))
+        if admission.level < self._job.security.requirement.min_mx and not admission.doubt:
+            stage = TryResult.REFUSED_BY_POLICY
+            self._ledger.end(Ending(Telling.POLICY, stage, NOT_QUALIFIED, mx, None, security, requiretls=True))
+            return
+        reply = Reply.make(451, "4.7.0", f"{mx} refused by policy: {text}")
+        self._ledger.end(Ending(Telling.POLICY, TryResult.REFUSED_BY_POLICY, reply, mx, None, security))
+
+    def _end_unqualified(self, call: Call, reply: Reply, security: Security) -> None:
+        mx, address = str(call.mx), str(call.address)
+        refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text)
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
+        stage = TryResult.REFUSED_BY_POLICY
+        self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security, requiretls=True))
+
+    def _end_unusable(self, call: Call, error: Unusable) -> None:
+        telling = Telling.SERVER if error.refusal is not None else _TELLING.get(error.stage, Telling.CLOSED)
+        # RFC 7504: 521 says that there is no mail service here at all; permanent if every candidate says so.
+        if_all = error.refusal if error.refusal is not None and error.refusal.code == 521 else None
+        self._fail_address(Ending(telling, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all))
+
+    def _fail_address(self, ending: Ending) -> None:
+        self._emit(AddressFailed(self._next_hop, ending.mx, ending.address, ending.stage, ending.reply))
+        self._ledger.end(ending)
+
+    def _save_what_is_certain(self) -> None:
+        """After a bug: replies that were read stand, a doubt stays a doubt, all else is deferred."""
+        if self._under_way is not None:
+            transaction, todo, lease = self._under_way
+            peer, security = lease.session.peer, lease.judgement.security
+            for position, decision in transaction.decisions.items():
+                self._enter_decision(todo[position], decision, peer.name, peer.address, security)
+            doubt = Ending(Telling.CLOSED, TryResult.FINAL, BUG, peer.name, peer.address, security)
+            for position in transaction.accepted if transaction.in_doubt else ():
+                self._ledger.doubt(todo[position], doubt)
+        self._ledger.defer_pending(BUG)
+
+
+_TELLING = {TryResult.CONNECT: Telling.CONNECT, TryResult.TLS: Telling.TLS}
+
+
+def _lost_ending(transaction: Transaction, mx: str, address: str, security: Security, lost: Exception | None) -> Ending:
+    """Why a transaction left recipients undecided: a farewell in the server's words, or a lost connection."""
+    stage = TryResult.DATA if transaction.content_sent else TryResult.MAIL
+    if transaction.farewell is not None:
+        reply = quote_reply(mx, _with_status(transaction.farewell))
+        return Ending(Telling.SERVER, stage, reply, mx, address, security)
+    if transaction.in_doubt:
+        text = f"{mx}: the connection was lost behind the final dot, the message may have been delivered"
+        return Ending(Telling.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
+    reply = broken_reply(lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
+    return Ending(Telling.CLOSED, stage, reply, mx, address, security)
+
+
+def _with_status(reply: Reply) -> Reply:
+    """Every outcome has an enhanced code: the class alone where the server gave none (RFC 3463 3)."""
+    return reply if reply.enhanced else Reply(reply.code, EnhancedCode(reply.status.klass, 0, 0), reply.lines)

@@ -1,0 +1,29 @@
+"""Time that several steps share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mailrider.clock import Clock
+
+
+class Budget:
+    """The seconds that a candidate's address lookup and connects may take together (spec section 4, step 13).
+
+    `with budget as deadline: ...` lets its time run for the block; `deadline` is a reading of the clock.
+    """
+
+    __slots__ = ("_clock", "_left", "_since")
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._left = seconds
+        self._since = 0.0
+
+    def __enter__(self) -> float:
+        self._since = self._clock.monotonic()
+        return self._since + self._left
+
+    def __exit__(self, *_: object) -> None:
+        self._left = max(0.0, self._left - (self._clock.monotonic() - self._since))

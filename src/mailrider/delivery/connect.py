@@ -1,0 +1,122 @@
+"""Connections as an attempt wants them: a `Call` says which, a `Lease` is one, judged for that call.
+
+`Connector` makes new ones: dial, greeting, EHLO, STARTTLS, judgement, with the fallback in clear where nothing demands
+TLS (spec section 4, steps 6 to 9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.session import Peer, Unusable, open_session
+from mailrider.errors import LocalError, NetworkError
+from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear
+from mailrider.model.outcome import Try, TryResult
+from mailrider.model.reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ipaddress import IPv4Address, IPv6Address
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.budget import Budget
+    from mailrider.delivery.fallback import FallbackMemory
+    from mailrider.delivery.session import Dialect, Session
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
+    from mailrider.model.security import MXLevel, Requirement
+    from mailrider.net.dial import Dialer
+    from mailrider.net.tls import ClientContext
+    from mailrider.policy.judge import Judge, Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy."""
+
+    next_hop: NextHop
+    mx: NextHop
+    address: IPv4Address | IPv6Address
+    requirement: Requirement
+    admitted: MXLevel
+    budget: Budget
+    note: Callable[[Try], None]
+
+
+class Connector:
+    """Opens connections, and judges them."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        clock: Clock,
+        context: ClientContext,
+        judge: Judge,
+        dialect: Dialect,
+        fallback: FallbackMemory,
+        emit: Emit,
+        port: int,
+    ) -> None:
+        self._dialer = dialer
+        self._clock = clock
+        self._context = context
+        self._judge = judge
+        self._dialect = dialect
+        self._fallback = fallback
+        self._emit = emit
+        self.port = port
+
+    async def open(self, call: Call) -> Session:
+        """A new connection past EHLO. Raises `Unusable`."""
+        address = str(call.address)
+        in_clear = "" if call.requirement.demands_tls else self._fallback.recall(address, call.next_hop)
+        try:
+            session = await self._open(call, in_clear)
+        except Unusable as error:
+            if not error.may_fall_back or call.requirement.demands_tls:
+                raise
+            self._remember(call, error)
+            session = await self._open(call, error.reply.text)
+        if session.evidence.tls is not None:
+            self._fallback.worked(address, call.next_hop)
+        tls = session.evidence.tls
+        self._emit(
+            ConnectionOpened(
+                session.peer.name,
+                address,
+                tls.version if tls else None,
+                tls.cipher if tls else None,
+                session.evidence.clear_reason,
+            )
+        )
+        return session
+
+    def judge(self, call: Call, session: Session) -> Judgement:
+        """What the connection is worth for this call."""
+        judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
+        if judgement.refusal is None:
+            self._emit(
+                ConnectionJudged(
+                    call.next_hop, session.peer.name, session.peer.address, judgement.security, judgement.reason
+                )
+            )
+        return judgement
+
+    def _remember(self, call: Call, error: Unusable) -> None:
+        address, mx, reason = str(call.address), str(call.mx), error.reply.text
+        self._fallback.failed(address, call.next_hop, reason)
+        call.note(Try(mx, address, TryResult.FALLBACK, error.reply))
+        self._emit(FellBackToClear(call.next_hop, mx, address, reason))
+
+    async def _open(self, call: Call, in_clear: str) -> Session:
+        peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear)
+        with call.budget as deadline:
+            try:
+                channel = await self._dialer.connect(call.address, self.port, deadline)
+            except NetworkError as error:
+                raise Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", str(error))) from error
+            except LocalError as error:
+                # Out of sockets, or the source address is gone: our trouble, and no server's fault.
+                raise Unusable(TryResult.CONNECT, Reply.make(451, "4.3.0", error.public)) from error
+        return await open_session(channel, peer, self._dialect, self._clock, self._context, self._emit)

@@ -1,0 +1,208 @@
+"""Talking SMTP over a channel: commands out, answers in, each step bounded (RFC 5321 4.5.3.2).
+
+A `Conversation` joins a `Channel` and a `ClientMachine`. It waits for answers and for room to write, under one watchdog
+timer that holds the deadline of the moment: no timer is made for a command. A deadline is for a whole reply, never for
+a byte.
+
+What it raises ends the conversation: `ConnectionLost`, `DeadlineExceeded`, `TLSFailed`, or what the machine calls a
+violation. Answers that arrived before that are not lost: `take_answers` has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mailrider.clock import Deadline
+from mailrider.errors import ConnectionLost, DeadlineExceeded
+from mailrider.model.event import Dialogue
+from mailrider.smtp.client import Answer, ClientMachine, State
+from mailrider.smtp.commands import Auth, AuthResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mailrider.clock import Clock, Timer
+    from mailrider.model.event import Emit
+    from mailrider.model.security import TLSEvidence
+    from mailrider.net.channel import Channel
+    from mailrider.net.tls import ClientContext
+    from mailrider.smtp.commands import Command
+
+
+class Conversation:
+    """The channel's receiver, and the only one that writes to it. `mx` names the peer in the dialogue's log."""
+
+    __slots__ = (
+        "_answers",
+        "_clock",
+        "_deadline",
+        "_dialogue",
+        "_error",
+        "_loop",
+        "_mx",
+        "_timer",
+        "_timer_at",
+        "_waiter",
+        "bytes_received",
+        "channel",
+        "machine",
+    )
+
+    def __init__(self, channel: Channel, clock: Clock, mx: str, dialogue: Emit | None = None) -> None:
+        self.channel = channel
+        self.machine = ClientMachine()
+        self.bytes_received = 0
+        self._clock = clock
+        self._mx = mx
+        self._dialogue = dialogue
+        self._loop = asyncio.get_running_loop()
+        self._answers: list[Answer] = []
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        channel.receiver = self
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the conversation; None while it goes on."""
+        return self._error
+
+    @property
+    def has_answers(self) -> bool:
+        """True if something arrived that nobody took yet."""
+        return bool(self._answers)
+
+    # The channel speaks ----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """See `net.channel.Receiver`."""
+        self.bytes_received += len(data)
+        machine = self.machine
+        answers = machine.receive(data)
+        self._answers += answers
+        if self._dialogue is not None:
+            self._show_answers(answers)
+        if machine.violation is not None:
+            self._fail(machine.violation)
+            self.channel.abort()
+        elif self._waiter is not None and (not machine.outstanding or machine.state is State.CLOSED):
+            self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See `net.channel.Receiver`."""
+        self._fail(error or ConnectionLost(f"{self._mx} closed the connection"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # We speak --------------------------------------------------------------------------------------------------------
+
+    def send(self, *commands: Command) -> None:
+        """Write a group of commands; after the end of the conversation it does nothing."""
+        octets = self.prepare(*commands)
+        if octets:
+            self.channel.write(octets)
+
+    def prepare(self, *commands: Command) -> bytes:
+        """The octets that `send` would write, for the caller to write together with more."""
+        if self._dialogue is not None:
+            self._show_commands(commands)
+        return self.machine.send(*commands)
+
+    async def answers(self, seconds: float) -> list[Answer]:
+        """The answers to all that was sent, or to as much as the server answers before it takes its leave.
+
+        Raises what ended the conversation, if it ended before; then `take_answers` has those that came.
+        """
+        machine = self.machine
+        if machine.outstanding and machine.state is not State.CLOSED and self._error is None:
+            await self._wait(seconds)
+        if self._error is not None and (machine.outstanding or machine.violation is not None):
+            raise self._error
+        return self.take_answers()
+
+    def take_answers(self) -> list[Answer]:
+        """The answers that came since the last call."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the channel takes more. Raises as `answers` does."""
+        try:
+            async with Deadline(self._clock, self._clock.monotonic() + seconds):
+                await self.channel.drain()
+        except TimeoutError:
+            text = f"{self._mx} did not take 64 KiB of content within {seconds:g} s"
+            self._expire_now(text)
+            raise DeadlineExceeded(text) from None
+
+    async def start_tls(self, context: ClientContext, server_name: str | None, seconds: float) -> TLSEvidence:
+        """The handshake that is due after the 220. Raises `TLSFailed`."""
+        if self._error is not None:
+            raise self._error
+        deadline = self._clock.monotonic() + seconds
+        evidence = await self.channel.start_tls_client(context, server_name, deadline)
+        self.machine.tls_established()
+        return evidence
+
+    async def _wait(self, seconds: float) -> None:
+        self._waiter = waiter = self._loop.create_future()
+        self._deadline = self._clock.monotonic() + seconds
+        if self._timer is None or self._deadline < self._timer_at:
+            self._set_timer(self._deadline)
+        try:
+            await waiter
+        finally:
+            self._deadline = None
+            self._waiter = None
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_at(when, self._watch)
+        self._timer_at = when
+
+    def _watch(self) -> None:
+        """The watchdog: most of the time the deadline that it was set for is long gone by."""
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._clock.monotonic() < self._deadline:
+            self._set_timer(self._deadline)
+        else:
+            self._expire_now(f"{self._mx} did not answer in time")
+
+    def _expire_now(self, message: str) -> None:
+        self._fail(DeadlineExceeded(message))
+        self.channel.abort()
+
+    # The log ---------------------------------------------------------------------------------------------------------
+
+    def _show_answers(self, answers: Iterable[Answer]) -> None:
+        for _, reply in answers:
+            for line in reply.lines:
+                self._show("S", f"{reply.code} {reply.enhanced or ''} {line}".replace("  ", " "))
+
+    def _show_commands(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Auth | AuthResponse):
+                self._show("C", repr(command))
+            elif line := command.encode():
+                self._show("C", line.decode("utf-8", "backslashreplace").rstrip())
+
+    def _show(self, direction: str, line: str) -> None:
+        if self._dialogue is not None:
+            self._dialogue(Dialogue(self._mx, self.channel.peer_address, direction, line))

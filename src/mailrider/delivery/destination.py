@@ -1,0 +1,139 @@
+"""One next hop, for one attempt: what is known about it, step by step (spec section 4, steps 4 to 9).
+
+`Destination` asks in the order that the specification gives: policies begin their lookups beside the MX lookup; a
+candidate is admitted before anything is connected; its addresses come next, then the requirement that all policies and
+the message make together. Whoever delivers and whoever explains go through this same door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailrider.clock import Deadline
+from mailrider.delivery.budget import Budget
+from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
+from mailrider.model.domain import Domain
+from mailrider.model.event import CandidatesFound, LookupDidFail
+from mailrider.model.reply import Reply
+from mailrider.model.route import Host
+from mailrider.model.security import Refusal, strictest
+from mailrider.policy.base import NOT_AWARDED, Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.mx import Address
+    from mailrider.dns.resolver import Resolver
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
+    from mailrider.model.route import Candidate, Candidates
+    from mailrider.model.security import Requirement
+    from mailrider.policy.base import DestinationPolicy, Policy, Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What finds hosts, the same for all destinations of a target.
+
+    `is_own_address` tells the addresses of this machine (other than loopback) and those that reach it through NAT.
+    `connect_timeout` in seconds.
+    """
+
+    resolver: Resolver
+    rng: Random
+    emit: Emit
+    hostname: Domain | None
+    is_own_address: Callable[[Address], bool]
+    clock: Clock
+    connect_timeout: float
+    force_ipv4: bool = False
+
+
+class Destination:
+    """A next hop, and the policies that bind one message to it. `found` comes first, the rest in any order."""
+
+    def __init__(self, next_hop: NextHop, routing: Routing, policies: Sequence[Policy], message: Requirement) -> None:
+        self.next_hop = next_hop
+        self._routing = routing
+        self._message = message
+        self._bound: list[DestinationPolicy] = []
+        self._hosts: dict[Candidate, Host | HostNotFound] = {}
+        self._budgets: dict[Candidate, Budget] = {}
+        self._policies = policies if isinstance(next_hop, Domain) else ()
+
+    async def find(self) -> Candidates:
+        """The candidates, best first; binds the policies to them. Raises `Unroutable`."""
+        prepared: list[Prepared] = []
+        try:
+            if isinstance(self.next_hop, Domain):
+                prepared = [policy.prepare(self.next_hop) for policy in self._policies]
+            candidates = await find_candidates(self._routing.resolver, self.next_hop, self._routing.rng)
+        except BaseException as error:
+            for policy in prepared:
+                policy.cancel()
+            if isinstance(error, Unroutable) and error.__cause__ is not None:
+                self._routing.emit(LookupDidFail(str(self.next_hop), "MX", str(error), "deferred"))
+            raise
+        for policy in prepared:
+            bound = await policy.bind(candidates)
+            if bound is not None:
+                self._bound.append(bound)
+        self._routing.emit(CandidatesFound(candidates))
+        return candidates
+
+    async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None:
+        """The candidates of one preference, unless one of them is ourselves: then None, and none worse either.
+
+        RFC 5321 5.1: a relay drops itself and all of equal or worse preference, or mail would go round in circles.
+        """
+        hosts = await asyncio.gather(*map(self.host, group)) if len(group) > 1 else [await self.host(group[0])]
+        is_ours = any(
+            candidate.host == self._routing.hostname
+            or (isinstance(host, Host) and any(map(self._routing.is_own_address, host.addresses)))
+            for candidate, host in zip(group, hosts, strict=True)
+        )
+        return None if is_ours else tuple(group)
+
+    def budget(self, candidate: Candidate) -> Budget:
+        """The time that looking up and connecting to this candidate may still take."""
+        return self._budgets.setdefault(candidate, Budget(self._routing.clock, self._routing.connect_timeout))
+
+    async def host(self, candidate: Candidate) -> Host | HostNotFound:
+        """The candidate's addresses, looked up once an attempt."""
+        known = self._hosts.get(candidate)
+        if known is None:
+            known = self._hosts[candidate] = await self._find_host(candidate)
+        return known
+
+    async def _find_host(self, candidate: Candidate) -> Host | HostNotFound:
+        routing = self._routing
+        try:
+            with self.budget(candidate) as deadline:
+                async with Deadline(routing.clock, deadline):
+                    return await find_host(routing.resolver, candidate, force_ipv4=routing.force_ipv4)
+        except TimeoutError:
+            return HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
+
+    async def admit(self, candidate: Candidate) -> Admission | Refusal:
+        """The highest MX level that a policy awards; the first refusal counts."""
+        admission = NOT_AWARDED
+        for policy in self._bound:
+            verdict = await policy.admit(candidate)
+            if isinstance(verdict, Refusal):
+                return verdict
+            admission = Admission(max(admission.level, verdict.level), admission.doubt or verdict.doubt)
+        return admission
+
+    async def requirement(self, host: Host) -> Requirement | Refusal:
+        """What a connection to the host must prove: all policies' demands and the message's own."""
+        total = self._message
+        for policy in self._bound:
+            demand = await policy.requirement(host)
+            if isinstance(demand, Refusal):
+                return demand
+            total = strictest(total, demand)
+        return total

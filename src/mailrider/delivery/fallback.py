@@ -1,0 +1,40 @@
+"""Where TLS failed lately: the memory of opportunistic fallback (spec section 4, step 9).
+
+Bounded; an entry is kept for ten minutes per address and recipient domain, and dropped when TLS works again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mailrider.clock import Clock
+    from mailrider.model.domain import NextHop
+
+REMEMBERED = 600.0  # seconds
+MAX_ENTRIES = 10_000
+
+
+class FallbackMemory:
+    """Says whether to go in clear at once, and why."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failed: OrderedDict[tuple[str, NextHop], tuple[float, str]] = OrderedDict()
+
+    def recall(self, address: str, next_hop: NextHop) -> str:
+        """Why TLS failed with that address for that domain within the last ten minutes; empty if it did not."""
+        until, reason = self._failed.get((address, next_hop), (0.0, ""))
+        return reason if self._clock.monotonic() < until else ""
+
+    def failed(self, address: str, next_hop: NextHop, reason: str) -> None:
+        """TLS just failed."""
+        self._failed[address, next_hop] = (self._clock.monotonic() + REMEMBERED, reason)
+        self._failed.move_to_end((address, next_hop))
+        if len(self._failed) > MAX_ENTRIES:
+            self._failed.popitem(last=False)
+
+    def worked(self, address: str, next_hop: NextHop) -> None:
+        """TLS just worked."""
+        self._failed.pop((address, next_hop), None)

@@ -1,0 +1,158 @@
+"""The hosts of a next hop and their addresses, from DNS (RFC 5321 5.1, RFC 7505; spec section 4, steps 4 and 6).
+
+Lookup and decision are apart: `rank_candidates` and `order_addresses` are pure; `find_candidates` and `find_host`
+ask DNS. What cannot be delivered raises `Unroutable` with the reply that the recipients get.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from itertools import chain, groupby, zip_longest
+from typing import TYPE_CHECKING
+
+from mailrider.dns.answer import LookupFailed
+from mailrider.dns.resolver import lookup_a, lookup_aaaa, lookup_cname, lookup_mx
+from mailrider.errors import MailriderError
+from mailrider.model.domain import AddressLiteral, Domain, NextHop
+from mailrider.model.reply import Reply
+from mailrider.model.route import Candidate, Candidates, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from random import Random
+
+    from mailrider.dns.answer import Answer, MXRecord
+    from mailrider.dns.resolver import Resolver
+
+MAX_CANDIDATES = 10  # RFC 5321 5.1 allows a configurable limit, at least two; a zone must not make us try thousands
+MAX_ADDRESSES = 6  # of one candidate; farms list more, but a sixth time-out says enough
+
+Address = IPv4Address | IPv6Address
+
+NO_SUCH_DOMAIN = Reply.make(550, "5.1.2", "The recipient's domain does not exist")
+NULL_MX = Reply.make(556, "5.1.10", "The recipient's domain does not accept mail (null MX)")
+NO_ADDRESS = Reply.make(550, "5.4.4", "No mail server of the recipient's domain has an address")
+LOOP = Reply.make(554, "5.4.6", "Mail for the recipient's domain loops back to this server")
+
+
+class Unroutable(MailriderError):
+    """There is nowhere to send it, for now or for good; `reply` is what the recipients get."""
+
+    def __init__(self, reply: Reply, detail: str = "") -> None:
+        super().__init__(detail or reply.text, code=reply.code, enhanced=str(reply.enhanced))
+        self.reply = reply
+
+
+def lookup_failure_reply(error: LookupFailed) -> Reply:
+    """What a failed lookup means for the recipients: later (spec section 4, step 4)."""
+    return Reply.make(451, "4.4.3", f"{error.record_type} lookup of {error.name} failed: {error.failure}")
+
+
+async def find_candidates(resolver: Resolver, next_hop: NextHop, rng: Random) -> Candidates:
+    """The MX hosts of a next hop, best first. Raises `Unroutable`."""
+    if isinstance(next_hop, AddressLiteral):
+        return Candidates(next_hop, (Candidate(next_hop),))
+    try:
+        answer = await lookup_mx(resolver, next_hop)
+    except LookupFailed as error:
+        raise Unroutable(lookup_failure_reply(error), str(error)) from error
+    return rank_candidates(next_hop, answer, rng)
+
+
+def rank_candidates(next_hop: Domain, answer: Answer[MXRecord], rng: Random) -> Candidates:
+    """Candidates by preference, equals shuffled; the domain itself if it has no MX. Raises `Unroutable`."""
+    if not answer.exists:
+        raise Unroutable(NO_SUCH_DOMAIN)
+    canonical = answer.canonical or next_hop
+    if not answer.records:
+        # RFC 5321 5.1: implicit MX. With a CNAME, its target has the address; asking for ours follows it there.
+        return Candidates(next_hop, (Candidate(next_hop),), answer.authentic, implicit=True, canonical=canonical)
+    if all(record.is_null for record in answer.records):
+        raise Unroutable(NULL_MX)
+    named = [record for record in answer.records if record.host is not None]
+    if not named:
+        # A zone with nothing but nonsense is a mistake that somebody will mend.
+        raise Unroutable(Reply.make(451, "4.4.3", f"No MX record of {next_hop} names a host"))
+    ranked = _by_preference(named, rng)
+    return Candidates(next_hop, ranked[:MAX_CANDIDATES], answer.authentic, canonical=canonical)
+
+
+def _by_preference(records: Iterable[MXRecord], rng: Random) -> tuple[Candidate, ...]:
+    best: dict[Domain, int] = {}
+    for record in records:
+        if record.host is not None:
+            best[record.host] = min(record.preference, best.get(record.host, record.preference))
+    candidates = [Candidate(host, preference) for host, preference in best.items()]
+    rng.shuffle(candidates)  # RFC 5321 5.1: equals at random; the sort is stable
+    return tuple(sorted(candidates, key=lambda candidate: candidate.preference))
+
+
+def preference_groups(candidates: Candidates) -> list[tuple[Candidate, ...]]:
+    """The candidates in groups of equal preference, best first."""
+    return [tuple(group) for _, group in groupby(candidates.candidates, key=lambda candidate: candidate.preference)]
+
+
+@dataclass(frozen=True, slots=True)
+class HostNotFound:
+    """A candidate without an address: the reply says why, its class whether that may change."""
+
+    candidate: Candidate
+    reply: Reply
+
+
+async def find_host(resolver: Resolver, candidate: Candidate, *, force_ipv4: bool) -> Host | HostNotFound:
+    """The candidate's addresses, or why there are none. A failed lookup of one family only removes that family."""
+    name = candidate.host
+    if isinstance(name, AddressLiteral):
+        return Host(candidate, (name.ip,))
+    answers, failure = await _lookup_families(resolver, name, force_ipv4=force_ipv4)
+    addresses = order_addresses(record for answer in answers for record in answer.records)
+    if not addresses:
+        if failure is not None:
+            return HostNotFound(candidate, lookup_failure_reply(failure))
+        return HostNotFound(candidate, Reply.make(550, "5.4.4", f"The mail server {name} has no address"))
+    aliased = next((answer for answer in answers if answer.chain), None)
+    authentic = any(answer.authentic for answer in answers)
+    return Host(
+        candidate,
+        addresses,
+        signed=authentic or (aliased is not None and await _alias_is_authentic(resolver, name)),
+        canonical=aliased.canonical if aliased is not None else None,
+        canonical_authentic=aliased is not None and aliased.authentic,
+    )
+
+
+async def _lookup_families(
+    resolver: Resolver, name: Domain, *, force_ipv4: bool
+) -> tuple[list[Answer[IPv4Address] | Answer[IPv6Address]], LookupFailed | None]:
+    lookups = [lookup_a(resolver, name)] if force_ipv4 else [lookup_aaaa(resolver, name), lookup_a(resolver, name)]
+    results = await asyncio.gather(*lookups, return_exceptions=True)
+    answers: list[Answer[IPv4Address] | Answer[IPv6Address]] = []
+    failure: LookupFailed | None = None
+    for result in results:
+        if isinstance(result, LookupFailed):
+            failure = result
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            answers.append(result)
+    return answers, failure
+
+
+async def _alias_is_authentic(resolver: Resolver, name: Domain) -> bool:
+    """RFC 7672 2.2.2: a host whose CNAME is signed is signed, though what the alias leads to may not be."""
+    try:
+        return (await lookup_cname(resolver, name)).authentic
+    except LookupFailed:
+        return False
+
+
+def order_addresses(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Families interleaved, IPv6 first, each family in the order of its answer; at most `MAX_ADDRESSES`."""
+    families: dict[int, list[Address]] = {6: [], 4: []}
+    for address in dict.fromkeys(addresses):
+        families[address.version].append(address)
+    mixed = chain.from_iterable(zip_longest(families[6], families[4]))
+    return tuple(address for address in mixed if address is not None)[:MAX_ADDRESSES]

@@ -1,0 +1,103 @@
+"""`target.remote`: one attempt to bring a message to the recipients' own mail servers (spec section 4).
+
+Recipients are grouped by domain; domains are attempted concurrently, and one's failure never changes another's. Always
+an `AttemptReport` with an outcome for each recipient, never an exception for a mail reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.destination import Destination
+from mailrider.delivery.route import route
+from mailrider.model.event import RecipientSettled
+from mailrider.model.outcome import AttemptReport
+from mailrider.policy.requiretls import message_security
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.attempt import Connections
+    from mailrider.delivery.destination import Routing
+    from mailrider.delivery.settings import RemoteSettings
+    from mailrider.model.domain import NextHop
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import Outcome
+    from mailrider.policy.base import Policy
+    from mailrider.policy.requiretls import MessageSecurity
+    from mailrider.smtp.content import Content
+
+MAX_PARALLEL_NEXT_HOPS = 100  # of one message: a mailing list must not take every socket at once
+
+
+class RemoteDelivery:
+    """Delivers messages. `policies` are those of `mx_auth`; `evidence` those that REQUIRETLS asks in any case."""
+
+    def __init__(
+        self,
+        settings: RemoteSettings,
+        routing: Routing,
+        policies: Sequence[Policy],
+        evidence: Sequence[Policy],
+        connections: Connections,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self._settings = settings
+        self._routing = routing
+        self._policies = policies
+        self._evidence = evidence
+        self._connections = connections
+        self._clock = clock
+        self._emit = emit
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """One attempt. The report has the envelope's order."""
+        job = Job(envelope, content, self.security(envelope, content))
+        plan = route(envelope)
+        outcomes: dict[int, Outcome] = dict(plan.settled)
+        for indices, results in await self._attempt_all(job, plan.groups):
+            outcomes.update(zip(indices, results, strict=True))
+        report = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
+        for outcome in report:
+            self._emit(RecipientSettled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
+        return report
+
+    def security(self, envelope: Envelope, content: Content) -> MessageSecurity:
+        """What the message itself demands or waives."""
+        settings = self._settings
+        fields = content.header_fields("TLS-Required") if settings.requiretls_override else ()
+        return message_security(
+            envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
+        )
+
+    def destination(self, next_hop: NextHop, security: MessageSecurity) -> Destination:
+        """A next hop, with the policies that bind a message of that security."""
+        policies = self._evidence if security.gathers_evidence else self._policies if security.policies_bind else ()
+        return Destination(next_hop, self._routing, policies, security.requirement)
+
+    async def _attempt_all(
+        self, job: Job, groups: dict[NextHop, list[int]]
+    ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
+        if len(groups) == 1:
+            # No task where there is one next hop.
+            return [await self._attempt(job, *item) for item in groups.items()]
+        slots = asyncio.Semaphore(MAX_PARALLEL_NEXT_HOPS)
+
+        async def attempt(item: tuple[NextHop, list[int]]) -> tuple[list[int], tuple[Outcome, ...]]:
+            async with slots:
+                return await self._attempt(job, *item)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(attempt(item)) for item in groups.items()]
+        return [task.result() for task in tasks]
+
+    async def _attempt(self, job: Job, next_hop: NextHop, indices: list[int]) -> tuple[list[int], tuple[Outcome, ...]]:
+        recipients = [job.envelope.recipients[index] for index in indices]
+        destination = self.destination(next_hop, job.security)
+        attempt = Attempt(job, recipients, destination, self._connections, self._settings, self._clock, self._emit)
+        return indices, await attempt.run()

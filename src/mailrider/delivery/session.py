@@ -1,0 +1,347 @@
+"""One SMTP connection: opened up to the EHLO after TLS, then carrying transactions (spec section 4, steps 7 to 13).
+
+`open_session` gets a connection to one address as far as EHLO; it raises `Unusable`, which says at what stage it ended
+and with what reply. Nothing past EHLO is sent there: first the judge speaks. `Session.transact` drives a `Transaction`
+and never raises for a mail reason. `Session.quit` is polite and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.conversation import Conversation
+from mailrider.errors import DeadlineExceeded, LocalError, MailriderError, NetworkError, PeerError
+from mailrider.model.domain import Domain
+from mailrider.model.outcome import TryResult
+from mailrider.model.reply import EnhancedCode, Reply, quote_reply
+from mailrider.model.security import PeerEvidence
+from mailrider.net.errors import TLSFailed
+from mailrider.smtp.client import State
+from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
+from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mailrider.clock import Clock
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
+    from mailrider.model.security import TLSEvidence
+    from mailrider.net.channel import Channel
+    from mailrider.net.tls import ClientContext
+    from mailrider.smtp.capabilities import Capabilities
+    from mailrider.smtp.client import Answer
+    from mailrider.smtp.content import Content
+    from mailrider.smtp.transaction import Step, Transaction
+
+GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server may well be busy
+QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
+_NOT_ACCEPTING = EnhancedCode(4, 3, 2)
+PIECE = 65536  # octets of content that must be taken within one command time-out
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How we speak to servers; the same for all connections of a target.
+
+    `name`: what EHLO says. Times in seconds.
+    """
+
+    name: NextHop
+    command_timeout: float
+    submission_timeout: float
+    lmtp: bool = False
+    debug: bool = False
+
+
+class Unusable(MailriderError):
+    """This connection cannot carry the message; `reply` is what the recipients would get.
+
+    `refusal`: the server's own words, where it refused the greeting or EHLO; that is about us, not about a recipient.
+    `handshake`: the TLS handshake failed; `may_fall_back` if that was the peer's doing (spec section 4, step 9).
+    """
+
+    def __init__(
+        self,
+        stage: TryResult,
+        reply: Reply,
+        *,
+        refusal: Reply | None = None,
+        handshake: bool = False,
+        may_fall_back: bool = False,
+    ) -> None:
+        super().__init__(reply.text, code=reply.code, enhanced=str(reply.status))
+        self.stage = stage
+        self.reply = reply
+        self.refusal = refusal
+        self.handshake = handshake
+        self.may_fall_back = may_fall_back
+
+    @property
+    def by_server(self) -> bool:
+        """True if the server said something that explains it."""
+        return self.refusal is not None
+
+
+def broken_reply(error: Exception) -> Reply:
+    """What a network error or violation means for the recipients."""
+    if isinstance(error, PeerError):
+        return Reply.make(451, error.enhanced, str(error))
+    if isinstance(error, TLSFailed):
+        return Reply.make(451, "4.7.5", str(error))
+    return Reply.make(451, "4.4.2", str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed)."""
+
+    host: NextHop
+    address: str
+    port: int
+    sni: Domain | None
+    in_clear: str = ""
+
+    @property
+    def name(self) -> str:
+        """The host as reports show it."""
+        return str(self.host)
+
+
+class Session:
+    """An open connection past EHLO. `evidence` is what the peer proved; `transactions` it carried so far."""
+
+    def __init__(self, talk: Conversation, peer: Peer, dialect: Dialect, clear_reason: str) -> None:
+        self.peer = peer
+        self.transactions = 0
+        self.evidence = PeerEvidence(peer.host, peer.address, peer.port, talk.channel.tls, clear_reason)
+        self._talk = talk
+        self._dialect = dialect
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server offers, under TLS if there is any."""
+        return self._talk.machine.capabilities
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the connection ended, or the server announced it."""
+        return self._talk.error is None and self._talk.machine.state is State.READY and not self._talk.has_answers
+
+    async def transact(self, transaction: Transaction, content: Content) -> Exception | None:
+        """Carry a transaction to its end. Returns what ended the connection, if something did."""
+        self.transactions += 1
+        pieces = _Pieces(content)
+        try:
+            while (step := transaction.next()) is not None:
+                await self._perform(step, transaction, pieces)
+        except (NetworkError, PeerError) as error:
+            self._hand_over(transaction, self._talk.take_answers())
+            transaction.lost()
+            self._talk.channel.abort()
+            return error
+        except BaseException:
+            # Cancelled, or a bug: half a transaction must not be mistaken for a kept connection.
+            self._talk.channel.abort()
+            raise
+        return None
+
+    async def _perform(self, step: Step, transaction: Transaction, pieces: _Pieces) -> None:
+        talk, dialect = self._talk, self._dialect
+        match step:
+            case SendCommands(commands):
+                talk.send(*commands)
+                answers = await talk.answers(dialect.command_timeout)
+            case SendContent(command):
+                if not await self._write(pieces.stuffed(), command, transaction):
+                    answers = talk.take_answers()
+                else:
+                    answers = await talk.answers(dialect.submission_timeout)
+            case SendDot():
+                talk.channel.write(b".\r\n")
+                talk.send(EndOfData())
+                answers = await talk.answers(dialect.command_timeout)
+            case SendChunk(command):
+                await self._write(pieces.chunk(command.size, talk.prepare(command)), None, transaction)
+                if command.last:
+                    transaction.sent_final()
+                    answers = await talk.answers(dialect.submission_timeout)
+                else:
+                    answers = await talk.answers(dialect.command_timeout)
+        self._hand_over(transaction, answers)
+
+    async def _write(
+        self, pieces: Iterator[bytes | memoryview], end: EndOfData | None, transaction: Transaction
+    ) -> bool:
+        """Write content, piece by piece as the server takes it; False if it refused before the end.
+
+        The doubt begins when the last piece is handed over: from then on the server may have the whole message.
+        """
+        talk = self._talk
+        channel = talk.channel
+        for piece in pieces:
+            if channel.needs_drain:
+                await talk.drain(self._dialect.command_timeout)
+            if talk.has_answers and end is not None:
+                channel.abort()
+                return False
+            channel.write(piece)
+        if end is not None:
+            talk.send(end)
+            transaction.sent_final()
+        if channel.needs_drain:
+            await talk.drain(self._dialect.command_timeout)
+        return True
+
+    @staticmethod
+    def _hand_over(transaction: Transaction, answers: list[Answer]) -> None:
+        for answer in answers:
+            transaction.take(answer)
+
+    async def quit(self) -> None:
+        """Say goodbye and close; whatever goes wrong here changes nothing."""
+        talk = self._talk
+        try:
+            if self.is_alive:
+                talk.send(Quit())
+                await talk.answers(QUIT_TIMEOUT)
+        except (NetworkError, PeerError, LocalError):
+            pass
+        finally:
+            await talk.channel.close()
+
+    def abort(self) -> None:
+        """Close without a word."""
+        self._talk.channel.abort()
+
+
+class _Pieces:
+    """The content of one transaction, in pieces; chunks continue where the last one ended."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._rest: Iterator[bytes | memoryview] | None = None
+
+    def stuffed(self) -> Iterator[bytes | memoryview]:
+        return self._content.stuffed(PIECE)
+
+    def chunk(self, size: int, command: bytes) -> Iterator[bytes | memoryview]:
+        """The next `size` octets, behind their command; a small message leaves in one piece with it."""
+        if self._rest is None:
+            self._rest = self._content.chunks(PIECE)
+        if not size:
+            yield command
+        while size > 0:
+            piece = next(self._rest)
+            size -= len(piece)
+            yield b"".join((command, piece)) if command else piece
+            command = b""
+
+
+async def open_session(
+    channel: Channel, peer: Peer, dialect: Dialect, clock: Clock, context: ClientContext, emit: Emit
+) -> Session:
+    """Greeting, EHLO, STARTTLS where offered, EHLO. Raises `Unusable`; then the channel is closed."""
+    talk = Conversation(channel, clock, peer.name, emit if dialect.debug else None)
+    try:
+        return await _Opening(talk, peer, dialect, context).run()
+    except BaseException:
+        channel.abort()
+        raise
+
+
+class _Opening:
+    """The steps from the greeting to the last EHLO."""
+
+    def __init__(self, talk: Conversation, peer: Peer, dialect: Dialect, context: ClientContext) -> None:
+        self._talk = talk
+        self._peer = peer
+        self._dialect = dialect
+        self._context = context
+
+    async def run(self) -> Session:
+        await self._greeting()
+        await self._ehlo()
+        clear_reason = self._peer.in_clear or await self._secure()
+        return Session(self._talk, self._peer, self._dialect, clear_reason)
+
+    async def _greeting(self) -> None:
+        reply = await self._answer(TryResult.GREETING, GREETING_TIMEOUT)
+        if not reply.is_positive:
+            raise self._refused(TryResult.GREETING, reply)
+
+    async def _ehlo(self) -> None:
+        if self._dialect.lmtp:
+            reply = await self._ask(TryResult.EHLO, Lhlo(self._dialect.name))
+        else:
+            reply = await self._ask(TryResult.EHLO, Ehlo(self._dialect.name))
+            if reply.is_permanent and self._talk.machine.state is State.READY:
+                # RFC 5321 3.2: HELO only where EHLO is refused for good.
+                reply = await self._ask(TryResult.EHLO, Helo(self._dialect.name))
+        if not reply.is_positive:
+            raise self._refused(TryResult.EHLO, reply)
+
+    async def _secure(self) -> str:
+        """TLS if it can be had; otherwise why not."""
+        if not self._talk.machine.capabilities.starttls:
+            return "the server does not offer STARTTLS"
+        reply = await self._ask(TryResult.TLS, StartTLS())
+        if reply.code == 421:
+            raise self._refused(TryResult.TLS, reply)
+        if not reply.is_positive:
+            return f"the server refused STARTTLS: {reply}"
+        await self._handshake()
+        await self._ehlo_in_tls()
+        return ""
+
+    async def _handshake(self) -> TLSEvidence:
+        # Under DANE the SNI is the TLSA base domain (RFC 7672 8.1), else the MX host.
+        sni = self._peer.sni or (self._peer.host if isinstance(self._peer.host, Domain) else None)
+        name = None if sni is None else sni.ascii
+        try:
+            return await self._talk.start_tls(self._context, name, self._dialect.command_timeout)
+        except TLSFailed as error:
+            raise self._handshake_failed(error, may_fall_back=error.is_peers_doing) from error
+        except (NetworkError, PeerError) as error:
+            raise Unusable(TryResult.TLS, broken_reply(error)) from error
+
+    async def _ehlo_in_tls(self) -> None:
+        """In TLS 1.3 the server's rejection arrives only now: an alert or close before any reply (RFC 8446 6.2)."""
+        received = self._talk.bytes_received
+        try:
+            await self._ehlo()
+        except Unusable as error:
+            cause = error.__cause__
+            if isinstance(cause, PeerError | DeadlineExceeded) or self._talk.bytes_received > received or not cause:
+                raise
+            raise self._handshake_failed(cause, may_fall_back=True) from cause
+
+    def _handshake_failed(self, error: BaseException, *, may_fall_back: bool) -> Unusable:
+        reply = Reply.make(451, "4.7.5", f"TLS handshake with {self._peer.name} failed: {error}")
+        return Unusable(TryResult.TLS, reply, handshake=True, may_fall_back=may_fall_back)
+
+    async def _ask(self, stage: TryResult, command: Ehlo | Helo | Lhlo | StartTLS) -> Reply:
+        try:
+            self._talk.send(command)
+        except LocalError as error:
+            # The server said farewell before we could ask.
+            raise Unusable(stage, Reply.make(451, "4.4.2", f"{self._peer.name} closed the session: {error}")) from error
+        return await self._answer(stage, self._dialect.command_timeout)
+
+    async def _answer(self, stage: TryResult, seconds: float) -> Reply:
+        try:
+            answers = await self._talk.answers(seconds)
+        except (NetworkError, PeerError) as error:
+            # A complete reply that was read before the end counts.
+            answers = self._talk.take_answers()
+            if not answers or answers[0].reply.is_positive:
+                raise Unusable(stage, broken_reply(error)) from error
+        return answers[0].reply
+
+    def _refused(self, stage: TryResult, reply: Reply) -> Unusable:
+        """RFC 5321 3.1: a refused greeting or EHLO is about this connection, never about a recipient."""
+        quoted = quote_reply(self._peer.name, reply)
+        if reply.is_transient:
+            return Unusable(stage, quoted, refusal=quoted)
+        return Unusable(stage, Reply(451, _NOT_ACCEPTING, quoted.lines), refusal=quoted)

@@ -1,0 +1,259 @@
+"""mailrider as a library: `Remote` sends messages to the recipients' own mail servers (spec section 13).
+
+Strings and messages become values here, and results become something to look at. Nothing raises for a mail reason;
+wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from email.message import EmailMessage, Message
+from email.policy import SMTP, SMTPUTF8
+from typing import TYPE_CHECKING, Any, Self
+
+from mailrider.assemble import open_engine, open_remote
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.dns.settings import DNSSettings
+from mailrider.errors import InvalidValue
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
+from mailrider.model.event import discard
+from mailrider.model.outcome import Status
+from mailrider.model.reply import Reply
+from mailrider.model.security import NO_SECURITY, Security
+from mailrider.smtp.content import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mailrider.delivery.remote import RemoteDelivery
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import Outcome, Try
+
+BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one recipient. `recipient` as it was given; the rest as in `model.outcome`."""
+
+    recipient: str
+    status: Status
+    reply: Reply
+    mx: str | None = None
+    address: str | None = None
+    security: Security = NO_SECURITY
+    in_doubt: bool = False
+    attempts: tuple[Try, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One `Result` per recipient, in the order in which they were given."""
+
+    results: tuple[Result, ...]
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, index: int) -> Result:
+        return self.results[index]
+
+
+@dataclass(frozen=True, slots=True)
+class DSN:
+    """What the sender wants to be told (RFC 3461): `notify` and `original` for every recipient, the rest once.
+
+    `notify` as in NOTIFY (`"FAILURE,DELAY"`, `"NEVER"`); `ret` `"FULL"` or `"HDRS"`; `envid` up to 100 characters.
+    """
+
+    notify: str | None = None
+    ret: str | None = None
+    envid: str | None = None
+
+
+NO_DSN = DSN()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Arguments turned into values: an envelope if anything can be delivered, and results for what cannot."""
+
+    envelope: Envelope | None
+    content: Content
+    texts: tuple[str, ...]
+    refused: dict[int, Result]
+
+    def report(self, outcomes: Iterable[Outcome]) -> Report:
+        """Results in the order of the recipients, from the outcomes of the envelope's."""
+        results: list[Result] = []
+        remaining = iter(outcomes)
+        for index, text in enumerate(self.texts):
+            results.append(self.refused.get(index) or _result(text, next(remaining)))
+        return Report(tuple(results))
+
+
+def prepare(
+    message: bytes | Message,
+    sender: str,
+    recipients: Sequence[str],
+    *,
+    requiretls: bool = False,
+    quarantine: bool = False,
+    smtputf8: bool | None = None,
+    dsn: DSN = NO_DSN,
+) -> Submission:
+    """Parse what a caller gives. Raises for wrong types only; an address that is none becomes a result.
+
+    `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says.
+    """
+    texts = _texts(recipients)
+    parsed, refused = _parse_recipients(texts, dsn)
+    path = _parse_sender(sender)
+    if smtputf8 is None:
+        ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
+        smtputf8 = not ascii_paths or (isinstance(message, EmailMessage) and message.policy == SMTPUTF8)
+    content = Content.inspect(_octets(message, utf8=smtputf8))
+    if path is None:
+        refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
+    if path is None or not parsed:
+        return Submission(None, content, texts, refused)
+    envelope = Envelope(
+        path,
+        tuple(parsed),
+        smtputf8=smtputf8,
+        requiretls=requiretls,
+        quarantined=quarantine,
+        ret=None if dsn.ret is None else Ret(dsn.ret.upper()),
+        envid=dsn.envid,
+    )
+    return Submission(envelope, content, texts, refused)
+
+
+def _texts(recipients: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(recipients, str):
+        raise TypeError("recipients is a list of addresses, not one string")
+    texts = tuple(recipients)
+    if not texts:
+        raise ValueError("recipients is empty: there is nobody to send to")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"a recipient is a string, not {type(text).__name__}")
+    return texts
+
+
+def _parse_recipients(texts: Sequence[str], dsn: DSN) -> tuple[list[Recipient], dict[int, Result]]:
+    notify = None if dsn.notify is None else Notify.parse(dsn.notify)
+    parsed: list[Recipient] = []
+    refused: dict[int, Result] = {}
+    for index, text in enumerate(texts):
+        try:
+            mailbox = Mailbox.parse(text)
+        except InvalidValue as error:
+            reply = Reply.make(501, "5.1.3", str(error))
+            refused[index] = Result(text, Status.FAILED, reply)
+        else:
+            parsed.append(Recipient(mailbox, notify, _original(mailbox) if notify else None))
+    return parsed, refused
+
+
+def _original(mailbox: Mailbox) -> OriginalRecipient:
+    """RFC 3461 5.2.1 c: who asks for notifications says to whom it was first addressed."""
+    return OriginalRecipient("rfc822" if mailbox.is_ascii else "utf-8", str(mailbox))
+
+
+def _parse_sender(sender: str) -> ReversePath | None:
+    if not isinstance(sender, str):
+        raise TypeError(f"sender is a string, empty for the null reverse-path, not {type(sender).__name__}")
+    try:
+        return ReversePath.parse(sender)
+    except InvalidValue:
+        return None
+
+
+def _octets(message: bytes | Message, *, utf8: bool) -> bytes:
+    """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532)."""
+    if isinstance(message, Message):
+        return message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
+    if not isinstance(message, bytes):
+        raise TypeError(f"message is bytes or an email.message.EmailMessage, not {type(message).__name__}")
+    return message
+
+
+def _result(text: str, outcome: Outcome) -> Result:
+    return Result(
+        text,
+        outcome.status,
+        outcome.reply,
+        outcome.mx,
+        outcome.address,
+        outcome.security,
+        outcome.in_doubt,
+        outcome.tries,
+    )
+
+
+class Remote:
+    """Sends messages to the recipients' own mail servers; use it with `async with`.
+
+    Keyword arguments are the directives of `target.remote` (`delivery.settings.RemoteSettings`): `hostname`,
+    `mx_auth=[Dane(), MTASTS(cache="ram")]`, `connect_timeout=30`, ... `on_event` is called with every event.
+    """
+
+    def __init__(self, settings: RemoteSettings | None = None, *, on_event: Emit = discard, **directives: Any) -> None:
+        if settings is not None and directives:
+            raise TypeError("give either settings or directives, not both")
+        self.settings = settings or RemoteSettings(**directives)
+        self._emit = on_event
+        self._stack = AsyncExitStack()
+        self._delivery: RemoteDelivery | None = None
+
+    async def __aenter__(self) -> Self:
+        stack = AsyncExitStack()
+        try:
+            engine = await stack.enter_async_context(open_engine(self.settings.dns or DNSSettings(), self._emit))
+            self._delivery = await stack.enter_async_context(open_remote(self.settings, engine))
+        except BaseException:
+            await stack.aclose()
+            raise
+        self._stack = stack
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._delivery = None
+        await self._stack.aclose()
+
+    async def send(
+        self,
+        message: bytes | Message,
+        sender: str,
+        recipients: Sequence[str],
+        *,
+        requiretls: bool = False,
+        quarantine: bool = False,
+        smtputf8: bool | None = None,
+        dsn: DSN = NO_DSN,
+    ) -> Report:
+        """One attempt to deliver `message` (bytes or `EmailMessage`); one result per recipient, in order.
+
+        `sender` empty is the null reverse-path. `requiretls`: RFC 8689. `quarantine`: refused for everybody.
+        Raises `TypeError` and `ValueError` for arguments that can never be right, and nothing for mail reasons.
+        """
+        if self._delivery is None:
+            raise RuntimeError("use `async with Remote(...) as remote`")
+        submission = prepare(
+            message,
+            sender,
+            recipients,
+            requiretls=requiretls,
+            quarantine=quarantine,
+            smtputf8=smtputf8,
+            dsn=dsn,
+        )
+        if submission.envelope is None:
+            return submission.report(())
+        return submission.report(await self._delivery.deliver(submission.envelope, submission.content))

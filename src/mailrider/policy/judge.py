@@ -1,0 +1,103 @@
+"""One judgement after one handshake: does what the peer proved satisfy what is required? (spec sections 2, 4, 7)
+
+The order of the questions is the specification:
+
+1. Does DANE speak? Then it alone decides the certificate, whatever PKIX says (RFC 7672 2.2, RFC 8461 2).
+2. If not, a certificate that PKIX verifies for the MX host makes the channel `authenticated`.
+3. TLS without either is `encrypted`; no TLS is `none`.
+4. Both levels must reach the minimum; the refusal names who demanded it.
+
+`Judge` holds what never changes for a target, the roots, and caches verdicts; it has no clock and does no I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailrider.model.domain import Domain
+from mailrider.model.security import (
+    Mechanism,
+    Refusal,
+    Security,
+    TLSLevel,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from mailrider.model.security import DANETrust, MXLevel, PeerEvidence, Requirement, TLSEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a connection is worth for one next hop: its levels, the verdict that counted, and the refusal, if any.
+
+    `verdict` is None without TLS.
+    """
+
+    security: Security
+    verdict: Verdict | None
+    refusal: Refusal | None
+
+    @property
+    def reason(self) -> str:
+        """Why the levels are what they are, for people."""
+        return self.verdict.reason if self.verdict is not None else "no TLS"
+
+
+class Judge:
+    """Judges connections; `verify_pkix` and `match_dane` are pure."""
+
+    def __init__(
+        self,
+        verify_pkix: Callable[[TLSEvidence, tuple[Domain, ...], datetime], Verdict],
+        match_dane: Callable[[TLSEvidence, DANETrust, datetime], Verdict],
+    ) -> None:
+        self._verify_pkix = verify_pkix
+        self._match_dane = match_dane
+
+    def judge(self, requirement: Requirement, admitted: MXLevel, evidence: PeerEvidence, now: datetime) -> Judgement:
+        """Levels and verdict of a connection for a next hop whose candidate was admitted at `admitted`."""
+        verdict = self._verdict(requirement, evidence, now)
+        tls = evidence.tls
+        if tls is None:
+            security = Security(admitted)
+        elif verdict is not None and verdict.ok:
+            security = Security(admitted, TLSLevel.AUTHENTICATED, verdict.mechanism, tls.version, tls.cipher)
+        else:
+            security = Security(admitted, TLSLevel.ENCRYPTED, None, tls.version, tls.cipher)
+        return Judgement(security, verdict, _refusal(requirement, security, evidence, verdict))
+
+    def _verdict(self, requirement: Requirement, evidence: PeerEvidence, now: datetime) -> Verdict | None:
+        if evidence.tls is None:
+            return None
+        if requirement.dane is not None:
+            return self._match_dane(evidence.tls, requirement.dane, now)
+        if not isinstance(evidence.host, Domain):
+            # An address proves nothing about a name: at most `encrypted` (spec section 4, step 2).
+            return Verdict(False, Mechanism.PKIX, "an address literal has no name that a certificate could prove")
+        return self._verify_pkix(evidence.tls, (evidence.host,), now)
+
+
+def _refusal(
+    requirement: Requirement, security: Security, evidence: PeerEvidence, verdict: Verdict | None
+) -> Refusal | None:
+    if requirement.dane is not None and (verdict is None or not verdict.ok):
+        return Refusal("dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}")
+    if security.mx_level < requirement.min_mx:
+        text = f"MX level {security.mx_level}, {requirement.mx_reason} demands {requirement.min_mx}"
+        return Refusal(requirement.mx_reason, 451, "4.7.0", text)
+    if security.tls_level < requirement.min_tls:
+        text = (
+            f"TLS level {security.tls_level}, {requirement.tls_reason} demands {requirement.min_tls}: "
+            f"{_why(evidence, verdict)}"
+        )
+        return Refusal(requirement.tls_reason, 451, "4.7.1", text)
+    return None
+
+
+def _why(evidence: PeerEvidence, verdict: Verdict | None) -> str:
+    return evidence.clear_reason if verdict is None else verdict.reason
