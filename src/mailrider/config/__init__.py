@@ -1,1 +1,28 @@
-"""The configuration language: text to nodes with positions, nodes to settings; every error says where."""
+"""The configuration language: text to nodes with positions, nodes to settings; every error says where.
+
+    lexer -> parser -> expand -> bind -> Configuration
+
+`load` reads a file, `loads` a text; both give a `Configuration`, or raise `ConfigError` with everything that is wrong.
+The settings classes themselves stand in the packages that they configure; `kinds` says which of them may stand where,
+and what this version supports. The manual in `docs/reference` is written from the same declarations (`reference`).
+"""
+
+from mailrider.config.configuration import Configuration, Instance, complete
+from mailrider.config.kinds import SUPPORTED
+from mailrider.config.loader import default_text, find_config, load, loads
+from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
+
+__all__ = [
+    "SUPPORTED",
+    "Configuration",
+    "Globals",
+    "Instance",
+    "LogFormat",
+    "complete",
+    "default_runtime_dir",
+    "default_state_dir",
+    "default_text",
+    "find_config",
+    "load",
+    "loads",
+]

@@ -109,7 +109,7 @@ def _limit(value: Limit | str) -> Limit:
 
 
 LIMIT = ValueType(
-    "limit",
+    "rate BURST [PERIOD] | concurrency MAX",
     "rate BURST [PERIOD], such as rate 20 1s, or concurrency MAX",
     _limit,
     choices=("rate", "concurrency"),
@@ -126,16 +126,17 @@ def _scope(doc: str) -> Setting[tuple[Limit, ...], Iterable[Limit | str]]:
 
 @settings
 class LimitsSettings(Settings):
-    """How many messages may pass: `SCOPE rate BURST [PERIOD]` and `SCOPE concurrency MAX`.
+    """How many messages may pass. `SCOPE rate BURST [PERIOD]`: at most BURST in any PERIOD (`1s` if there is none).
+    `SCOPE concurrency MAX`: at most MAX at once. Several lines may share a scope, and all of them hold. All that refer
+    to one named block share it. A message that is held back by a limit has not failed: it is tried again when it may.
 
-    Several lines may share a scope, all hold. `name` is that of a block at the top level: all that
-    refer to one name share its slots; a block without a name (None) is its owner's alone.
+    `name` is that of a block at the top level; a block without one (None) is its owner's alone.
     """
 
     all: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope("All messages together.")
     ip: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope("Messages of one submitting client, by its address.")
     source: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope(
-        "Messages of one sender's domain, as it is when the message leaves."
+        "Messages of one sender's domain, as it is when the message leaves; those with the null reverse-path together."
     )
     destination: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope(
         "Messages to one recipient domain, as it is when the message leaves."

@@ -64,13 +64,14 @@ class InvalidSetting(Unacceptable):
 class Block(ValueType[Any]):
     """A directive whose value is a settings class, written as a block.
 
-    `reference`: the kind of instance that `&name` may refer to here, if any. `shorthand`: words
-    that may stand instead of a block, with what they mean.
+    `reference`: the kind of instance that `&name` may refer to here, if any. `shorthand`: words that may stand instead
+    of a block, with what they mean. `bare`: the name alone, without a block, means an empty block.
     """
 
     settings: type[Settings] = field(kw_only=True)
     reference: str | None = None
     shorthand: Mapping[str, Callable[[], Settings]] = field(default_factory=dict)
+    bare: bool = False
 
 
 def block(
@@ -79,6 +80,7 @@ def block(
     convert: Callable[[Any], Settings] | None = None,
     reference: str | None = None,
     shorthand: Mapping[str, Callable[[], Settings]] = MappingProxyType({}),
+    bare: bool = False,
 ) -> Block:
     """The value type of a directive with a block. `convert` takes what else a program may give."""
 
@@ -96,29 +98,33 @@ def block(
         settings=settings,
         reference=reference,
         shorthand=shorthand,
+        bare=bare,
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Directive:
     """What is known of a setting.
 
-    `shown_default` is for people, where the default is no plain value. `inherits`: where it is not
-    given, the global directive of the same name holds. `only_global`: it exists at the top level
-    only and is copied from there. `required`: None will not do once inheritance is done.
-    `feature`: the part of the engine that it needs.
+    - `shown_default` says the default to people, where it is no plain value;
+    - `inherits`: where it is not given, the global directive of the same name holds;
+    - `only_global`: it exists at the top level only, and is copied from there;
+    - `required`: once inheritance is done, None will not do;
+    - `state_path`: the default is this path in the state directory;
+    - `feature`: the part of the engine that it needs.
     """
 
-    name: str
+    name: str = ""  # that of the field
     type: ValueType[Any]
     default: object
     doc: str
-    shown_default: str
+    shown_default: str = ""
     unit: str = ""
     repeatable: bool = False
     inherits: bool = False
     only_global: bool = False
     required: bool = False
+    state_path: str | None = None
     feature: str | None = None
 
 
@@ -133,23 +139,22 @@ def directive(
     inherits: bool = False,
     only_global: bool = False,
     required: bool = False,
+    state_path: str | None = None,
     feature: str | None = None,
 ) -> Any:
-    """A dataclass field that carries its `Directive`. Only where None is the default it is accepted."""
-    if not shown_default:
-        shown_default = "none" if default is None else type.show(default)
+    """A dataclass field that carries its `Directive`. It takes None only where that is the default."""
     carried = Directive(
-        "",  # the field's name, once there is one: `directives_of`
-        type,
-        default,
-        doc,
-        shown_default,
-        unit,
-        repeatable,
-        inherits or only_global,
-        only_global,
-        required,
-        feature,
+        type=type,
+        default=default,
+        doc=doc,
+        shown_default=shown_default,
+        unit=unit,
+        repeatable=repeatable,
+        inherits=inherits,
+        only_global=only_global,
+        required=required,
+        state_path=state_path,
+        feature=feature,
     )
     return field(default=default, metadata={_KEY: carried})
 

@@ -74,9 +74,7 @@ class ValueType(Generic[T]):
 
     def show(self, value: object) -> str:
         """The value as it would be written in a configuration file."""
-        if self.item is not None and isinstance(value, tuple):
-            return " ".join(map(self.item.show, value)) or "none"
-        return show_word(value)
+        return " ".join(map(show_word, value)) if isinstance(value, tuple) else show_word(value)
 
 
 def show(value: object) -> str:
@@ -192,7 +190,9 @@ def duration(*, positive: bool = False, bare_seconds: bool = False) -> ValueType
 def _parse_duration(text: str, *, bare_seconds: bool) -> timedelta:
     if text == "0":
         return timedelta(0)
-    if bare_seconds and _INTEGER.fullmatch(text):
+    if _INTEGER.fullmatch(text):
+        if not bare_seconds:
+            raise Unacceptable(f'expected a duration with its unit, not {show(text)}; did you mean "{text}s"?')
         return timedelta(seconds=int(text))
     if not _DURATION.fullmatch(text):
         raise ValueError
@@ -282,6 +282,6 @@ def many(item: ValueType[T], *, none: bool = False) -> ValueType[tuple[T, ...]]:
             return (item.accept(value),)
         return tuple(map(item.accept, cast("Iterable[object]", value)))
 
-    words = Words.EACH if item.words is Words.ONE else Words.LINE
+    name, words = (f"{item.name}...", Words.EACH) if item.words is Words.ONE else (item.name, Words.LINE)
     choices = (*item.choices, "none") if none else item.choices
-    return ValueType(f"{item.name}...", item.expected, convert, choices, words, item)
+    return ValueType(name, item.expected, convert, choices, words, item)

@@ -72,7 +72,6 @@ class TLSClientSettings(Settings):
     protocols: Setting[tuple[TLSVersion, TLSVersion], Iterable[str]] = directive(
         PROTOCOLS,
         default=(TLSVersion.TLS1_2, TLSVersion.TLS1_3),
-        shown_default="tls1.2 tls1.3",
         doc="The oldest and the newest protocol version that is spoken. With one version, the "
         "newest is tls1.3. tls1.0 and tls1.1 are insecure, and work when they are asked for.",
     )

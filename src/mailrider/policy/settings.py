@@ -39,6 +39,7 @@ class MTASTS(Settings):
     fs_dir: OptionalPath = directive(
         PATH,
         default=None,
+        state_path="mtasts_cache",
         shown_default="StateDirectory/mtasts_cache",
         doc="The directory of the `fs` cache.",
     )
@@ -96,28 +97,28 @@ class MXAuth(Settings):
     """The policies that authenticate MX hosts and channels; any subset, each at most once."""
 
     mtasts: Setting[MTASTS | None, MTASTS | None] = directive(
-        block(MTASTS),
+        block(MTASTS, bare=True),
         default=None,
         shown_default="off",
         feature="mtasts",
         doc="Obey the MTA-STS policies of recipient domains (RFC 8461).",
     )
     dane: Setting[Dane | None, Dane | None] = directive(
-        block(Dane),
+        block(Dane, bare=True),
         default=None,
         shown_default="off",
         feature="dane",
         doc="Verify certificates by TLSA records (RFC 7672). Needs a validating resolver on loopback.",
     )
     dnssec: Setting[DNSSEC | None, DNSSEC | None] = directive(
-        block(DNSSEC),
+        block(DNSSEC, bare=True),
         default=None,
         shown_default="off",
         feature="dnssec",
         doc="Tell authenticated MX records from others. Needs a validating resolver on loopback.",
     )
     local_policy: Setting[LocalPolicy | None, LocalPolicy | None] = directive(
-        block(LocalPolicy, shorthand={"off": LocalPolicy.off}),
+        block(LocalPolicy, shorthand={"off": LocalPolicy.off}, bare=True),
         default=None,
         shown_default="off",
         feature="local_policy",

@@ -1,0 +1,254 @@
+"""Nodes to settings: each block is read by its settings class, each directive by its declaration.
+
+Everything that is wrong is told, with its place; a block in which anything is wrong is `WRONG` as a whole, and reading
+goes on behind it. What is not known is an error, and so is what is known and not yet supported: nothing is ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mailrider.config.configuration import Instance
+from mailrider.config.kinds import KINDS, TARGET, TOP_LEVEL, Kind, homes, is_later, top_level_names
+from mailrider.config.nearest import did_you_mean
+from mailrider.config.values import WRONG, Wrong, read_value
+from mailrider.delivery.settings import LimitsSettings
+from mailrider.model.directive import Block, InvalidSetting, directives_of
+from mailrider.model.valuetype import PATH, either, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mailrider.config.parser import Node, Word
+    from mailrider.config.source import Problems
+    from mailrider.model.directive import Directive, Settings
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_STATE_DIRECTORY = "StateDirectory"
+
+
+@dataclass(slots=True)
+class Binder:
+    """Reads the blocks of one configuration.
+
+    `state_dir` is where relative paths begin. `named` are the blocks that can be referred to; `later` the names of
+    those that are not yet supported, which has been told where they stand.
+    """
+
+    problems: Problems
+    supported: frozenset[str]
+    state_dir: Path
+    named: dict[str, tuple[Kind, Node]] = field(default_factory=dict)
+    later: set[str] = field(default_factory=set)
+    _bound: dict[str, Instance | Wrong] = field(default_factory=dict)
+
+    # --- Blocks ---------------------------------------------------------------------------------
+
+    def settings(self, cls: type[Settings], nodes: Iterable[Node], where: str) -> Any:
+        """The settings that the directives in a block make, or `WRONG`."""
+        values: dict[str, Any] = {}
+        given: dict[str, Node] = {}
+        for node in nodes:
+            known = self._known(cls, node, where)
+            if known is None:
+                values[""] = WRONG
+            elif known.name in given and not known.repeatable:
+                first = given[known.name].name.position
+                self.problems.add(node.name.position, f"{known.name} is there twice; first at {first}")
+                values[""] = WRONG
+            else:
+                value = self._value(known, node)
+                repeated = known.name in given and WRONG not in (value, values[known.name])
+                values[known.name] = values[known.name] + value if repeated else value
+                given.setdefault(known.name, node)
+        if WRONG in values.values():
+            return WRONG
+        try:
+            return cls(**values)
+        except InvalidSetting as error:
+            self.problems.add(given[error.field].name.position, error.problem)
+            return WRONG
+
+    def _known(self, cls: type[Settings], node: Node, where: str) -> Directive | None:
+        """The declaration of a directive that may stand here and is supported."""
+        name = node.name.text
+        directives = {name: known for name, known in directives_of(cls).items() if not known.only_global}
+        known = directives.get(name)
+        if known is None:
+            self.problems.add(node.name.position, _unknown(name, where, directives))
+            return None
+        if known.feature is not None and known.feature not in self.supported:
+            self.problems.add(node.name.position, f"{name} is not yet supported")
+            return None
+        return known
+
+    def _value(self, known: Directive, node: Node) -> Any:
+        if isinstance(known.type, Block):
+            return self._block(known.name, known.type, node)
+        value = read_value(known, node, self.problems)
+        if value is WRONG or PATH not in (known.type, known.type.item):
+            return value
+        if known.name == "state_dir":  # it is where all others begin
+            return self.state_dir
+        return tuple(map(self.resolve, value)) if known.type.item else self.resolve(value)
+
+    def resolve(self, path: Path) -> Path:
+        """A path of the configuration: relative ones begin at the state directory, and so does `StateDirectory/`."""
+        if path.parts[:1] == (_STATE_DIRECTORY,):
+            path = Path(*path.parts[1:])
+        return self.state_dir / path
+
+    def _block(self, name: str, type: Block, node: Node) -> Any:
+        if not node.arguments:
+            if node.children is None and not type.bare:
+                self.problems.add(node.name.position, f"{name}: expected {_written(name, type)}")
+                return WRONG
+            return self.settings(type.settings, node.children or (), name)
+        first, *more = node.arguments
+        if more or node.children is not None:
+            extra = more[0] if more else first
+            self.problems.add(
+                extra.position, f"{name}: expected {_written(name, type)}; {show(extra.text)} is too much"
+            )
+            return WRONG
+        if first.text in type.shorthand:
+            return type.shorthand[first.text]()
+        if type.reference and first.text.startswith("&"):
+            instance = self.reference(first, type.reference, name)
+            return WRONG if instance is WRONG else instance.settings
+        near = did_you_mean(first.text, self.named, prefix="&") if type.reference else ""
+        self.problems.add(first.position, f"{name}: expected {_written(name, type)}, not {show(first.text)}{near}")
+        return WRONG
+
+    # --- Instances ------------------------------------------------------------------------------
+
+    def declare(self, kind: Kind, node: Node) -> None:
+        """Note a block of the top level, so that it can be referred to from anywhere."""
+        if len(node.arguments) > 1:
+            extra = node.arguments[1]
+            self.problems.add(extra.position, f"{kind.name} takes one name; {show(extra.text)} is too much")
+        if not node.arguments and kind.needs_name:
+            self.problems.add(
+                node.name.position,
+                f"{kind.name} at the top level needs a name, so that it can be used as {kind.name} &NAME: "
+                f"expected {kind.name} NAME {{ ... }}",
+            )
+            return
+        word = node.arguments[0] if node.arguments else node.name
+        name = word.text if node.arguments else kind.default_name
+        if not _NAME.fullmatch(name):
+            self.problems.add(word.position, f"expected a name of letters, digits, _ - and ., not {show(name)}")
+        elif name in self.named:
+            _, first = self.named[name]
+            self.problems.add(word.position, f'the name "{name}" is already used, at {first.name.position}')
+        else:
+            self.named[name] = kind, node
+
+    def instances(self) -> dict[str, Instance]:
+        """All blocks that were declared and are right."""
+        bound = {name: self._instance(name) for name in self.named}
+        return {name: instance for name, instance in bound.items() if isinstance(instance, Instance)}
+
+    def _instance(self, name: str) -> Any:
+        if name not in self._bound:
+            kind, node = self.named[name]
+            self._bound[name] = self.inline(kind, node, name)
+        return self._bound[name]
+
+    def inline(self, kind: Kind, node: Node, name: str | None = None) -> Any:
+        """The instance that a block makes, or `WRONG`."""
+        if kind.feature not in self.supported:
+            self.problems.add(node.name.position, f"{kind.name} is not yet supported")
+            return WRONG
+        if node.children is None and not kind.is_target:
+            self.problems.add(node.name.position, f"{kind.name}: expected a block: {kind.name} {name} {{ ... }}")
+            return WRONG
+        settings = self.settings(kind.settings, node.children or (), kind.name)
+        if settings is WRONG:
+            return WRONG
+        if isinstance(settings, LimitsSettings):
+            settings = dataclasses.replace(settings, name=name)
+        return Instance(kind.name, name, settings, node.name.position)
+
+    def reference(self, word: Word, kind: str, needed_by: str) -> Any:
+        """The instance that `&name` means, or `WRONG`; `kind` is what it has to be, `target.` for any target."""
+        name = word.text.removeprefix("&")
+        if name in self.later:
+            return WRONG
+        if name not in self.named:
+            fitting = [each for each, (its, _) in self.named.items() if its.name.startswith(kind)]
+            define = f"; it would be defined at the top level: {kind} {name} {{ ... }}" if kind in KINDS else ""
+            known = f"; there are: {', '.join(f'&{each}' for each in fitting[:10])}" if fitting else define
+            near = did_you_mean(name, fitting, prefix="&") or known
+            self.problems.add(word.position, f"{needed_by}: no block is named {show(name)}{near}")
+            return WRONG
+        found, node = self.named[name]
+        if not found.name.startswith(kind):
+            needed = "a target" if kind == TARGET else f"of kind {kind}"
+            self.problems.add(
+                word.position,
+                f"{needed_by}: &{name} is of kind {found.name} (at {node.name.position}), but has to be {needed}",
+            )
+            return WRONG
+        return self._instance(name)
+
+    def target(self, node: Node) -> Any:
+        """What `deliver_to` names: `&name`, or a kind of target with a block."""
+        if not node.arguments:
+            self.problems.add(
+                node.name.position, f"{node.name}: expected &NAME, or a target: {node.name} remote {{ ... }}"
+            )
+            return WRONG
+        first, *more = node.arguments
+        is_reference = first.text.startswith("&")
+        if more or (is_reference and node.children is not None):
+            extra = more[0] if more else first
+            self.problems.add(
+                extra.position, f"{node.name}: expected &NAME, or a block; {show(extra.text)} is too much"
+            )
+            return WRONG
+        if is_reference:
+            return self.reference(first, TARGET, node.name.text)
+        name = TARGET + first.text.removeprefix(TARGET)
+        if name in KINDS and node.children is not None:
+            return self.inline(KINDS[name], node)
+        if is_later(name):
+            self.problems.add(first.position, f"{name} is not yet supported")
+            return WRONG
+        targets = [kind.default_name for kind in KINDS.values() if kind.is_target]
+        near = did_you_mean(first.text, self.named, prefix="&") or did_you_mean(first.text, targets)
+        expected = f"&NAME or a kind of target ({', '.join(targets)}) with a block"
+        self.problems.add(first.position, f"{node.name}: expected {expected}, not {show(first.text)}{near}")
+        return WRONG
+
+
+def _written(name: str, type: Block) -> str:
+    ways = [f"{name} {{ ... }}"]
+    ways += [f"{name} &NAME"] if type.reference else []
+    ways += [f"{name} {word}" for word in type.shorthand]
+    return either(ways)
+
+
+def unknown_at_top_level(name: str) -> str:
+    """What to say of a directive that the top level does not know."""
+    return _unknown(name, TOP_LEVEL, top_level_names())
+
+
+def _unknown(name: str, where: str, directives: Iterable[str]) -> str:
+    """What to say of a directive that is not known here."""
+    if name.endswith("{") and len(name) > 1:
+        return f"expected a space before the {{ in {show(name)}"
+    elsewhere = [_in(home) for home in homes(name) if home != where]
+    if elsewhere:
+        return f"{name} does not stand {_in(where)}; it belongs {either(elsewhere)}"
+    directives = tuple(directives)
+    known = f"; known here: {', '.join(directives)}" if directives else ", which has none"
+    return f"unknown directive {show(name)} {_in(where)}{did_you_mean(name, directives) or known}"
+
+
+def _in(place: str) -> str:
+    return f"at {place}" if place == TOP_LEVEL else f"in {place}"

@@ -1,0 +1,91 @@
+"""A configuration that was read and is right: what everything else is made from.
+
+Values only: no object of the engine exists yet, nothing was opened. Settings from a file are complete: what a block
+leaves to the global directives has been filled in (`complete`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mailrider.config.kinds import KINDS
+from mailrider.config.nearest import did_you_mean
+from mailrider.errors import ConfigError
+from mailrider.model.directive import InvalidSetting, Settings, directives_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mailrider.config.settings import Globals
+    from mailrider.config.source import Position
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A block with its settings. `name` is None for one that stands where it is used; `position` for errors."""
+
+    kind: str
+    name: str | None
+    settings: Settings
+    position: Position | None = None
+
+    @property
+    def is_target(self) -> bool:
+        """True if messages can be given to it."""
+        return KINDS[self.kind].is_target
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The whole of it. `path` is None for the built-in defaults and for a text that is no file.
+
+    `instances` are the named blocks, in the order of the file; `deliver_to` the targets that the top level names, by
+    reference or as inline blocks.
+    """
+
+    globals: Globals
+    instances: Mapping[str, Instance]
+    deliver_to: tuple[Instance, ...] = ()
+    path: Path | None = None
+
+    @property
+    def targets(self) -> dict[str, Instance]:
+        """The named targets."""
+        return {name: instance for name, instance in self.instances.items() if instance.is_target}
+
+    def target(self, name: str) -> Instance:
+        """A target by its name; `ConfigError` if there is none."""
+        targets = self.targets
+        if name not in targets:
+            known = f"; there are: {', '.join(targets)}" if targets else "; there are none"
+            raise ConfigError(f'no target is named "{name}"{did_you_mean(name, targets) or known}')
+        return targets[name]
+
+
+def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:
+    """The settings with everything filled in that they leave to the global ones.
+
+    Raises `InvalidSetting` if something that is required stands in neither.
+    """
+    changes: dict[str, Any] = {}
+    for name, known in directives_of(type(settings)).items():
+        value = getattr(settings, name)
+        if known.only_global or (known.inherits and value is None):
+            changes[name] = value = getattr(global_settings, name)
+        if known.state_path and value is None:
+            changes[name] = global_settings.state_dir / known.state_path
+        if known.required and value is None:
+            raise InvalidSetting(name, "it is required, here or at the top level")
+        if isinstance(value, Settings):
+            changes[name] = complete(value, global_settings)
+    return dataclasses.replace(settings, **changes) if changes else settings  # type: ignore[type-var] # a dataclass

@@ -1,0 +1,138 @@
+"""What may stand in a configuration: the kinds of blocks, and what of all that this version supports.
+
+`KINDS` are the blocks that can stand at the top level as instances; a kind's settings class says what goes into it.
+`SUPPORTED` is the switch: a directive or kind whose feature is not in it is known, and refused as not yet supported;
+it is never ignored. What has no settings class yet is named in `LATER` and `ELSEWHERE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mailrider.config.settings import Globals
+from mailrider.delivery.settings import LimitsSettings, RemoteSettings
+from mailrider.model.directive import Block, directives_of
+from mailrider.policy.settings import MXAuth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mailrider.model.directive import Settings
+
+# Features of the engine, as `Directive.feature` and `Kind.feature` name them: limits, mx_auth, mtasts, dane, dnssec,
+# local_policy, pool, requiretls, target.remote.
+SUPPORTED = frozenset({"target.remote"})
+
+TARGET = "target."
+TOP_LEVEL = "the top level"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of block that can be an instance. `needs_name`: without one nothing could refer to it."""
+
+    name: str
+    settings: type[Settings]
+    feature: str
+    needs_name: bool = False
+
+    @property
+    def is_target(self) -> bool:
+        """True if messages can be given to it."""
+        return self.name.startswith(TARGET)
+
+    @property
+    def default_name(self) -> str:
+        """What an instance without a name is called."""
+        return self.name.removeprefix(TARGET)
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("target.remote", RemoteSettings, feature="target.remote"),
+        Kind("mx_auth", MXAuth, feature="mx_auth", needs_name=True),
+        Kind("limits", LimitsSettings, feature="limits", needs_name=True),
+    )
+}
+
+# Top-level directives that are known and have no settings yet.
+LATER = frozenset({"target.queue", "target.smtp", "target.lmtp", "submission", "smtp", "lmtp", "openmetrics", "tls"})
+LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
+
+# Directives that belong into blocks that have no settings yet.
+_PIPELINE = "a pipeline (submission, smtp, lmtp, bounce)"
+_ENDPOINT = "submission, smtp or lmtp"
+ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "target.queue": (
+        "target",
+        "location",
+        "max_parallelism",
+        "max_tries",
+        "initial_retry_time",
+        "retry_time_scale",
+        "max_retry_time",
+        "expire",
+        "delay_warning",
+        "bounce",
+    ),
+    _ENDPOINT: (
+        "auth",
+        "max_message_size",
+        "max_header_size",
+        "max_recipients",
+        "max_received",
+        "read_timeout",
+    ),
+    _PIPELINE: (
+        "source",
+        "default_source",
+        "destination",
+        "default_destination",
+        "reject",
+        "check",
+        "modify",
+    ),
+}
+
+
+def is_later(name: str) -> bool:
+    """True for a top-level directive that is known and has no settings yet."""
+    return name in LATER or (name.startswith(LATER_PREFIXES) and not name.endswith("."))
+
+
+def top_level_names() -> tuple[str, ...]:
+    """All that may stand at the top level."""
+    return (*directives_of(Globals), *KINDS, *sorted(LATER), "deliver_to", "import")
+
+
+@cache
+def homes(name: str) -> tuple[str, ...]:
+    """The blocks in which a directive of that name is known, as an error calls them."""
+    found = dict.fromkeys(where for where, cls in settings_classes() if _stands_in(cls, name))
+    found |= dict.fromkeys(where for where, names in ELSEWHERE.items() if name in names)
+    if name in KINDS or name in LATER:
+        found[TOP_LEVEL] = None
+    return tuple(found)
+
+
+def _stands_in(cls: type[Settings], name: str) -> bool:
+    known = directives_of(cls).get(name)
+    return known is not None and not known.only_global
+
+
+def settings_classes() -> Iterator[tuple[str, type[Settings]]]:
+    """Every block that has settings, once, with what it is called; the top level first."""
+    seen: set[type[Settings]] = set()
+    pending: list[tuple[str, type[Settings]]] = [(TOP_LEVEL, Globals)]
+    pending += [(kind.name, kind.settings) for kind in KINDS.values()]
+    while pending:
+        where, cls = pending.pop(0)
+        if cls in seen:
+            continue
+        seen.add(cls)
+        yield where, cls
+        blocks = ((name, known.type) for name, known in directives_of(cls).items())
+        pending += [(name, type.settings) for name, type in blocks if isinstance(type, Block)]

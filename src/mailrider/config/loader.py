@@ -1,0 +1,172 @@
+"""From a file, or a text, to a `Configuration`; or a `ConfigError` with everything that is wrong.
+
+`load` reads files, and nothing else does: the rest of this package is given a function for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailrider.config.bind import Binder, unknown_at_top_level
+from mailrider.config.configuration import Configuration, Instance, complete
+from mailrider.config.expand import MAX_FILE, Allowance, Expander, TooMuch, decode
+from mailrider.config.kinds import KINDS, SUPPORTED, TOP_LEVEL, is_later
+from mailrider.config.settings import Globals, default_state_dir
+from mailrider.config.source import Problems, Source
+from mailrider.config.values import WRONG, read_value
+from mailrider.errors import ConfigError, InvalidValue, Problem
+from mailrider.model.directive import InvalidSetting, directives_of
+from mailrider.model.domain import Domain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from mailrider.config.parser import Node
+
+SEARCHED = (Path("mailrider.conf"), Path("/etc/mailrider/mailrider.conf"))
+
+
+def read_file(path: Path) -> bytes:
+    """A file's octets, no more of them than show that it is too large."""
+    with path.open("rb") as file:
+        return file.read(MAX_FILE + 1)
+
+
+def find_config(searched: Iterable[Path] = SEARCHED) -> Path | None:
+    """The configuration file that is used if none is named; None if there is none."""
+    return next((path for path in searched if path.exists()), None)
+
+
+def default_text(supported: frozenset[str] = SUPPORTED) -> str:
+    """The built-in configuration: deliver to the world, with every policy that never stops mail on its own account."""
+    policies = [f"        {name}" for name in ("mtasts", "dane", "dnssec") if {name, "mx_auth"} <= supported]
+    mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
+    lines = [f"hostname {_own_name()}", "target.remote remote {", *mx_auth, "}", "deliver_to &remote"]
+    return "\n".join(lines) + "\n"
+
+
+def _own_name() -> str:
+    try:
+        return Domain.parse(socket.gethostname()).ascii
+    except InvalidValue:
+        return "localhost"
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    supported: frozenset[str] = SUPPORTED,
+) -> Configuration:
+    """The configuration in a file; without one, in the first that `find_config` finds, or the built-in one.
+
+    Raises `ConfigError` with all problems, a missing file included.
+    """
+    file = find_config() if path is None else Path(path)
+    if file is None:
+        return loads(default_text(supported), name="built-in", environment=environment, supported=supported)
+    problems = Problems()
+    try:
+        content = read_file(file)
+    except OSError as error:
+        raise ConfigError([Problem(f"cannot read the configuration: {error.strerror}", str(file))]) from error
+    source = decode(str(file), content, file.parent, problems)
+    if source is None:
+        raise ConfigError(problems.in_order())
+    return _load(source, problems, environment, supported, read_file, file)
+
+
+def loads(
+    text: str,
+    *,
+    name: str = "text",
+    directory: Path = Path(),
+    environment: Mapping[str, str] = os.environ,
+    supported: frozenset[str] = SUPPORTED,
+    read: Callable[[Path], bytes] = read_file,
+) -> Configuration:
+    """The configuration in a text. `name` stands in errors, imports are relative to `directory` and go by `read`."""
+    source = Source(name, text.replace("\r\n", "\n"), directory)
+    return _load(source, Problems(), environment, supported, read, None)
+
+
+def _load(
+    source: Source,
+    problems: Problems,
+    environment: Mapping[str, str],
+    supported: frozenset[str],
+    read: Callable[[Path], bytes],
+    path: Path | None,
+) -> Configuration:
+    try:
+        nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
+    except TooMuch:
+        nodes = ()
+    configuration = _bind(nodes, source.directory, problems, supported, path)
+    if configuration is None:
+        raise ConfigError(problems.in_order())
+    return configuration
+
+
+def _bind(
+    nodes: Iterable[Node], directory: Path, problems: Problems, supported: frozenset[str], path: Path | None
+) -> Configuration | None:
+    binder = Binder(problems, supported, _state_dir(nodes, directory))
+    global_nodes, deliver_to = _sort(nodes, binder)
+    global_settings = binder.settings(Globals, global_nodes, TOP_LEVEL)
+    instances = binder.instances()
+    targets = [binder.target(node) for node in deliver_to]
+    if global_settings is WRONG:
+        return None
+    completed = {name: _complete(instance, global_settings, problems) for name, instance in instances.items()}
+    used = (
+        completed[target.name] if target.name else _complete(target, global_settings, problems)
+        for target in targets
+        if target is not WRONG
+    )
+    configuration = Configuration(global_settings, completed, tuple(used), path)
+    return None if problems else configuration
+
+
+def _state_dir(nodes: Iterable[Node], directory: Path) -> Path:
+    """The state directory, which has to be known before any path is read; if it is wrong, that is told later."""
+    known = directives_of(Globals)["state_dir"]
+    for node in nodes:
+        if node.name.text == known.name:
+            path = read_value(known, node, Problems())
+            if path is not WRONG:
+                return Path(os.path.abspath(directory / path))
+    return default_state_dir()
+
+
+def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node]]:
+    """Declare the instances; return the global directives, and what messages are delivered to."""
+    global_nodes: list[Node] = []
+    deliver_to: list[Node] = []
+    for node in nodes:
+        name = node.name.text
+        if name in KINDS:
+            binder.declare(KINDS[name], node)
+        elif name == "deliver_to":
+            deliver_to.append(node)
+        elif is_later(name):
+            binder.problems.add(node.name.position, f"{name} is not yet supported")
+            binder.later |= {word.text for word in node.arguments}
+        elif name in directives_of(Globals):
+            global_nodes.append(node)
+        else:
+            binder.problems.add(node.name.position, unknown_at_top_level(name))
+    return global_nodes, deliver_to
+
+
+def _complete(instance: Instance, global_settings: Globals, problems: Problems) -> Instance:
+    try:
+        settings = complete(instance.settings, global_settings)
+    except InvalidSetting as error:
+        if instance.position is not None:
+            problems.add(instance.position, f"{instance.label} has no {error.field}: {error.problem}")
+        return instance
+    return Instance(instance.kind, instance.name, settings, instance.position)

@@ -1,0 +1,123 @@
+"""The reference manual, written from the declarations: `python -m mailrider.config.reference [DIRECTORY]`.
+
+A page for each block that stands by itself, with every directive: type, default, unit, meaning. The page on the
+language itself is written by hand and is not touched.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailrider.config.kinds import KINDS, SUPPORTED
+from mailrider.config.settings import Globals
+from mailrider.model.directive import Block, directives_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mailrider.model.directive import Directive, Settings
+
+COMMAND = "python -m mailrider.config.reference"
+DIRECTORY = Path("docs/reference")
+_WRITTEN = f"<!-- Written by `{COMMAND}` from the settings: change those, not this. -->"
+_LANGUAGE = ("language.md", "The language", "comments, quotes, blocks, macros, snippets, imports, values")
+
+# The pages beside those of KINDS: file name, title, what it is about, the settings. Other blocks are sections.
+_OWN_PAGES: tuple[tuple[str, str, type[Settings]], ...] = (
+    ("global", "Global directives", Globals),
+    *((kind.name, f"`{kind.name}`", kind.settings) for kind in KINDS.values()),
+    *((name, f"`{name}`", directives_of(Globals)[name].type.settings) for name in ("tls_client", "dns")),  # type: ignore[attr-defined] # a Block
+)
+_PAGE_OF = {cls: f"{name}.md" for name, _, cls in _OWN_PAGES}
+
+
+def pages() -> dict[str, str]:
+    """The files of the manual, by name."""
+    written = {f"{name}.md": _page(title, name, cls) for name, title, cls in _OWN_PAGES}
+    index = [_WRITTEN, "", "# Configuration reference", ""]
+    index.append(f"- [{_LANGUAGE[1]}]({_LANGUAGE[0]}): {_LANGUAGE[2]}")
+    index += [f"- [{title}]({name}.md): {_sentence(cls)}" for name, title, cls in _OWN_PAGES]
+    return {"README.md": "\n".join(index) + "\n", **written}
+
+
+def _page(title: str, name: str, cls: type[Settings]) -> str:
+    kind = KINDS.get(name)
+    lines = [_WRITTEN, "", f"# {title}", "", *_about(cls)]
+    if kind is not None:
+        lines += [*_not_yet(kind.feature), f"    {_heading(kind.name, needs_name=kind.needs_name)}", ""]
+    return "\n".join([*lines, *_directives(cls, "##")]).rstrip() + "\n"
+
+
+def _heading(name: str, *, needs_name: bool) -> str:
+    return f"{name} NAME {{ ... }}" if needs_name else f"{name} [NAME] {{ ... }}"
+
+
+def _directives(cls: type[Settings], level: str) -> Iterator[str]:
+    for known in directives_of(cls).values():
+        if known.only_global:
+            continue
+        yield from (f"{level} {known.name}", "", f"    {_usage(known)}", "", _facts(known), "", known.doc, "")
+        yield from _not_yet(known.feature)
+        if isinstance(known.type, Block):
+            yield from _nested(known.type, level)
+
+
+def _nested(block: Block, level: str) -> Iterator[str]:
+    if block.settings in _PAGE_OF:
+        yield from (f"Its directives: [{_PAGE_OF[block.settings]}]({_PAGE_OF[block.settings]}).", "")
+        return
+    yield from _about(block.settings)
+    yield from _directives(block.settings, f"{level}#")
+
+
+def _usage(known: Directive) -> str:
+    if not isinstance(known.type, Block):
+        return f"{known.name} {known.type.name}"
+    forms = [f"{known.name} {{ ... }}"]
+    forms += [f"{known.name} &NAME"] if known.type.reference else []
+    forms += [f"{known.name} {word}" for word in known.type.shorthand]
+    return "  |  ".join(forms)
+
+
+def _facts(known: Directive) -> str:
+    facts = [f"Type: {known.type.name.rstrip('.')}"]
+    facts += [f"Unit: {known.unit}"] if known.unit else []
+    facts += ["May be repeated"] if known.repeatable else []
+    facts += ["Required"] if known.required else []
+    return ". ".join([*facts, f"Default: {_default(known)}"]) + "."
+
+
+def _default(known: Directive) -> str:
+    if known.shown_default or known.default is None:
+        return known.shown_default or "none"
+    return f"`{known.type.show(known.default)}`" if known.default != () else "none"
+
+
+def _not_yet(feature: str | None) -> list[str]:
+    if feature is None or feature in SUPPORTED:
+        return []
+    return ["**Not yet supported:** it is known, and refused.", ""]
+
+
+def _about(cls: type[Settings]) -> list[str]:
+    """The first paragraph of a class's docstring: the others are for those who construct one."""
+    paragraph = inspect.cleandoc(cls.__doc__ or "").split("\n\n", 1)[0]
+    return [" ".join(paragraph.split()), ""]
+
+
+def _sentence(cls: type[Settings]) -> str:
+    return _about(cls)[0].split(". ", 1)[0].rstrip(".")
+
+
+def write(directory: Path) -> None:
+    """Write all pages."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if sys.argv[1:] else DIRECTORY)

@@ -1,0 +1,72 @@
+"""Arguments to values: one directive's line, read as its value type says, with errors at the words that are wrong."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from mailrider.config.nearest import did_you_mean
+from mailrider.model.valuetype import Unacceptable, ValueType, Words, show
+
+if TYPE_CHECKING:
+    from mailrider.config.parser import Node, Word
+    from mailrider.config.source import Problems
+    from mailrider.model.directive import Directive
+
+
+class Wrong(enum.Enum):
+    """Stands for a value that could not be read; why has been told."""
+
+    WRONG = enum.auto()
+
+
+WRONG = Wrong.WRONG
+
+
+def read_value(known: Directive, node: Node, problems: Problems) -> Any:
+    """The value that a line gives to its directive, or `WRONG`."""
+    if node.children is not None:
+        problems.add(node.name.position, f"{known.name} takes no block, but {known.type.expected}")
+        return WRONG
+    if not node.arguments:
+        problems.add(node.name.position, f"{known.name}: expected {known.type.expected}{_vanished(node)}")
+        return WRONG
+    match known.type.words:
+        case Words.ONE if len(node.arguments) > 1:
+            extra = node.arguments[1]
+            problems.add(extra.position, f"{known.name} takes one argument; {show(extra.text)} is too much")
+            return WRONG
+        case Words.ONE:
+            return _accept(known, known.type, node.arguments[0], node, problems)
+        case Words.LINE:
+            first = node.arguments[0]
+            line = " ".join(word.text for word in node.arguments)
+            return _accept(known, known.type, first, node, problems, line)
+        case Words.EACH:
+            return _items(known, node, problems)
+
+
+def _items(known: Directive, node: Node, problems: Problems) -> Any:
+    if len(node.arguments) == 1 and node.arguments[0].text in known.type.choices:
+        return _accept(known, known.type, node.arguments[0], node, problems)
+    item = known.type.item or known.type
+    values = [_accept(known, item, word, node, problems) for word in node.arguments]
+    return WRONG if WRONG in values else tuple(values)
+
+
+def _accept(
+    known: Directive, type: ValueType[Any], word: Word, node: Node, problems: Problems, text: str | None = None
+) -> Any:
+    text = word.text if text is None else text
+    try:
+        return type.accept(text)
+    except Unacceptable as error:
+        near = did_you_mean(word.text, type.choices)
+        problems.add(word.position, f"{known.name}: {error}{near}{_vanished(node)}")
+        return WRONG
+
+
+def _vanished(node: Node) -> str:
+    if not node.undefined:
+        return ""
+    return f" ({', '.join(f'$({name})' for name in node.undefined)} is not defined, and so is nothing)"
