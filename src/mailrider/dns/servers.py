@@ -28,7 +28,7 @@ DNS_PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
 MAX_RESOLV_CONF = 65536  # octets; it has a few lines, and a path may be pointed at anything
 
-_BRACKETED = re.compile(r"\[(?P<host>[^]]*:[^]]*)\](?::(?P<port>.*))?")
+_BRACKETED = re.compile(r"\[(?P<host>[^]]*:[^]]*)\](?::(?P<port>.+))?")
 
 
 @dataclass(frozen=True, slots=True)

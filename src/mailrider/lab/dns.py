@@ -13,6 +13,7 @@ the latest `MAX_LOG`; `zones` may be changed at any time. For faults see `Fault`
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Timer
 
 MAX_LOG = 10_000  # queries; a lab may run for days
-MAX_BINDS = 20  # a port that is free for TCP need not be free for UDP
+MAX_BINDS = 20  # a port that is free for UDP need not be free for TCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +92,16 @@ class LabDNS:
 
     async def _bind(self) -> None:
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(partial(_Stream, self), self.address, self.port)
-        port = listener.sockets[0].getsockname()[1]
+        sock = socket.socket(self.server.family, socket.SOCK_DGRAM)
         try:
-            self._datagrams, _ = await loop.create_datagram_endpoint(
-                partial(_Datagrams, self), local_addr=(self.address, port)
-            )
+            sock.bind((self.address, self.port))
+            port = sock.getsockname()[1]
+            self._listener = await loop.create_server(partial(_Stream, self), self.address, port)
         except OSError:
-            listener.close()
+            sock.close()
             raise
-        self._listener, self.port = listener, port
+        self._datagrams, _ = await loop.create_datagram_endpoint(partial(_Datagrams, self), sock=sock)
+        self.port = port
 
     async def __aexit__(self, *_: object) -> None:
         for timer in self._pending:
