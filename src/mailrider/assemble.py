@@ -6,6 +6,7 @@ No constructor does I/O; what is entered here is left in reverse order, whatever
 
 from __future__ import annotations
 
+import asyncio
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mailrider.clock import SystemClock
+from mailrider.config.settings import default_state_dir
 from mailrider.dane.match import match_evidence
 from mailrider.delivery.connect import Connector
 from mailrider.delivery.destination import Routing
@@ -25,10 +27,19 @@ from mailrider.dns.stub import StubResolver
 from mailrider.errors import ConfigError
 from mailrider.model.event import SecurityUnavailable
 from mailrider.net.dial import TCPDialer
+from mailrider.net.https import HTTPSFetcher
 from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
 from mailrider.net.tls import default_root_paths, make_client_context
+from mailrider.policy.dane import DANEPolicies
+from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.judge import Judge
+from mailrider.policy.local import LocalMinimum
+from mailrider.policy.mtasts import STSPolicies
+from mailrider.policy.mtasts_cache import RAMStore
+from mailrider.policy.mtasts_files import FSStore
+from mailrider.policy.mtasts_source import PolicySource
+from mailrider.policy.settings import MTASTS, MXAuth, STSCache
 from mailrider.x509.anchors import load_anchors
 from mailrider.x509.cache import VerdictCache, verify_evidence
 
@@ -41,6 +52,7 @@ if TYPE_CHECKING:
     from mailrider.dns.settings import DNSSettings
     from mailrider.model.event import Emit
     from mailrider.policy.base import Policy
+    from mailrider.policy.mtasts_cache import PolicyStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +117,10 @@ async def open_remote(settings: RemoteSettings, engine: Engine) -> AsyncIterator
         settings.force_ipv4,
     )
     async with AsyncExitStack() as stack:
-        policies, evidence = await _open_policies(settings, engine, stack)
+        policies = _Policies(settings, engine, stack)
+        listed = await policies.listed()
         pool = await stack.enter_async_context(Pool(connector, engine.emit))
-        yield RemoteDelivery(settings, routing, policies, evidence, pool, engine.clock, engine.emit)
+        yield RemoteDelivery(settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit)
 
 
 def _judge(tls: TLSClientSettings) -> Judge:
@@ -121,7 +134,65 @@ def _judge(tls: TLSClientSettings) -> Judge:
     )
 
 
-async def _open_policies(
-    settings: RemoteSettings, engine: Engine, stack: AsyncExitStack
-) -> tuple[Sequence[Policy], Sequence[Policy]]:
-    return (), ()
+class _Policies:
+    """The policies of a target: those that are listed, and those that REQUIRETLS asks as well (spec section 6)."""
+
+    def __init__(self, settings: RemoteSettings, engine: Engine, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._auth = settings.mx_auth or MXAuth()
+        self._engine = engine
+        self._stack = stack
+        self._opening = asyncio.Lock()
+        self._sts: STSPolicies | None = None
+        self._evidence: Sequence[Policy] | None = None
+
+    async def listed(self) -> Sequence[Policy]:
+        """Those of `mx_auth`, in the order of evaluation."""
+        auth, engine = self._auth, self._engine
+        listed: list[Policy] = []
+        if auth.mtasts is not None:
+            listed.append(await self._open_sts(auth.mtasts))
+        if auth.dane is not None:
+            listed.append(DANEPolicies(engine.resolver, self._settings.port))
+        if auth.dnssec is not None:
+            listed.append(DNSSECPolicy())
+        if auth.local_policy is not None:
+            listed.append(LocalMinimum(auth.local_policy))
+        return listed
+
+    async def evidence(self) -> Sequence[Policy]:
+        """The listed ones and MTA-STS, DANE, DNSSEC in any case; opened when the first message needs them."""
+        async with self._opening:
+            if self._evidence is None:
+                sts = self._sts or await self._open_sts(MTASTS(cache="ram"))
+                local = [LocalMinimum(self._auth.local_policy)] if self._auth.local_policy is not None else []
+                dane = DANEPolicies(self._engine.resolver, self._settings.port)
+                self._evidence = (sts, dane, DNSSECPolicy(), *local)
+        return self._evidence
+
+    async def _open_sts(self, settings: MTASTS) -> STSPolicies:
+        engine = self._engine
+        fetcher = HTTPSFetcher(
+            engine.resolver,
+            engine.clock,
+            prohibited=self._settings.prohibited_addresses,
+            port=settings.https_port,
+            root_ca=settings.root_ca,
+        )
+        await self._stack.enter_async_context(fetcher)
+        source = PolicySource(
+            resolver=engine.resolver,
+            fetcher=fetcher,
+            store=self._store(settings),
+            clock=engine.clock,
+            emit=engine.emit,
+            rng=engine.rng,
+        )
+        await self._stack.enter_async_context(source)
+        self._sts = STSPolicies(source, engine.clock, engine.emit)
+        return self._sts
+
+    def _store(self, settings: MTASTS) -> PolicyStore:
+        if settings.cache is STSCache.RAM:
+            return RAMStore()
+        return FSStore(settings.fs_dir or default_state_dir() / "mtasts_cache", self._engine.clock, self._engine.emit)

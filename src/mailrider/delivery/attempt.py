@@ -196,6 +196,7 @@ class Attempt:
                 async with self._connections.lease(call, fresh=fresh) as lease:
                     refusal = lease.judgement.refusal
                     if refusal is not None:
+                        await self._destination.tls_failed()
                         self._refuse(candidate, str(call.address), refusal, lease.judgement.security)
                         return True
                     if self._lacks_extension(lease):
@@ -204,6 +205,8 @@ class Attempt:
                     lost = await self._transact(lease, todo)
             except Unusable as error:
                 self._end_unusable(call, error)
+                if error.stage is TryResult.TLS:
+                    await self._destination.tls_failed()
                 return isinstance(error.__cause__, InjectedPlaintext)
             transaction = self._finished_transaction()
             if lost and lease.reused and not transaction.answered and not transaction.content_sent:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.session import Peer, Unusable, open_session
 from mailrider.errors import LocalError, NetworkError
-from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear
+from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply
 
@@ -101,6 +101,11 @@ class Connector:
                     call.next_hop, session.peer.name, session.peer.address, judgement.security, judgement.reason
                 )
             )
+            if judgement.security.tls_level < call.requirement.wanted_tls:
+                missed = (
+                    f"TLS level {judgement.security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
+                )
+                self._emit(TestingPolicyMissed(call.next_hop, session.peer.name, session.peer.address, missed))
         return judgement
 
     def _remember(self, call: Call, error: Unusable) -> None:

@@ -54,23 +54,24 @@ class Routing:
 
 
 class Destination:
-    """A next hop, and the policies that bind one message to it. `found` comes first, the rest in any order."""
+    """A next hop for one message. `find` comes first; then `policies` are those that bind the message there."""
 
     def __init__(self, next_hop: NextHop, routing: Routing, policies: Sequence[Policy], message: Requirement) -> None:
         self.next_hop = next_hop
         self._routing = routing
         self._message = message
-        self._bound: list[DestinationPolicy] = []
+        self.policies: list[DestinationPolicy] = []
+        self._told_of_tls = False
         self._hosts: dict[Candidate, Host | HostNotFound] = {}
         self._budgets: dict[Candidate, Budget] = {}
-        self._policies = policies if isinstance(next_hop, Domain) else ()
+        self._configured = policies if isinstance(next_hop, Domain) else ()
 
     async def find(self) -> Candidates:
         """The candidates, best first; binds the policies to them. Raises `Unroutable`."""
         prepared: list[Prepared] = []
         try:
             if isinstance(self.next_hop, Domain):
-                prepared = [policy.prepare(self.next_hop) for policy in self._policies]
+                prepared = [policy.prepare(self.next_hop) for policy in self._configured]
             candidates = await find_candidates(self._routing.resolver, self.next_hop, self._routing.rng)
         except BaseException as error:
             for policy in prepared:
@@ -81,7 +82,7 @@ class Destination:
         for policy in prepared:
             bound = await policy.bind(candidates)
             if bound is not None:
-                self._bound.append(bound)
+                self.policies.append(bound)
         self._routing.emit(CandidatesFound(candidates))
         return candidates
 
@@ -121,7 +122,7 @@ class Destination:
     async def admit(self, candidate: Candidate) -> Admission | Refusal:
         """The highest MX level that a policy awards; the first refusal counts."""
         admission = NOT_AWARDED
-        for policy in self._bound:
+        for policy in self.policies:
             verdict = await policy.admit(candidate)
             if isinstance(verdict, Refusal):
                 return verdict
@@ -131,9 +132,16 @@ class Destination:
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What a connection to the host must prove: all policies' demands and the message's own."""
         total = self._message
-        for policy in self._bound:
+        for policy in self.policies:
             demand = await policy.requirement(host)
             if isinstance(demand, Refusal):
                 return demand
             total = strictest(total, demand)
         return total
+
+    async def tls_failed(self) -> None:
+        """Tell the policies, once an attempt: one of them may have been replaced meanwhile (RFC 8461 5.1)."""
+        if not self._told_of_tls:
+            self._told_of_tls = True
+            for policy in self.policies:
+                await policy.tls_failed()

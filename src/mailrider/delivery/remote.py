@@ -17,7 +17,7 @@ from mailrider.model.outcome import AttemptReport
 from mailrider.policy.requiretls import message_security
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import Connections
@@ -35,14 +35,14 @@ MAX_PARALLEL_NEXT_HOPS = 100  # of one message: a mailing list must not take eve
 
 
 class RemoteDelivery:
-    """Delivers messages. `policies` are those of `mx_auth`; `evidence` those that REQUIRETLS asks in any case."""
+    """Delivers messages. `policies` are those of `mx_auth`; `evidence` gives those that REQUIRETLS asks in any case."""
 
     def __init__(
         self,
         settings: RemoteSettings,
         routing: Routing,
         policies: Sequence[Policy],
-        evidence: Sequence[Policy],
+        evidence: Callable[[], Awaitable[Sequence[Policy]]],
         connections: Connections,
         clock: Clock,
         emit: Emit,
@@ -75,9 +75,11 @@ class RemoteDelivery:
             envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
         )
 
-    def destination(self, next_hop: NextHop, security: MessageSecurity) -> Destination:
+    async def destination(self, next_hop: NextHop, security: MessageSecurity) -> Destination:
         """A next hop, with the policies that bind a message of that security."""
-        policies = self._evidence if security.gathers_evidence else self._policies if security.policies_bind else ()
+        policies = self._policies if security.policies_bind else ()
+        if security.gathers_evidence:
+            policies = await self._evidence()
         return Destination(next_hop, self._routing, policies, security.requirement)
 
     async def _attempt_all(
@@ -98,6 +100,6 @@ class RemoteDelivery:
 
     async def _attempt(self, job: Job, next_hop: NextHop, indices: list[int]) -> tuple[list[int], tuple[Outcome, ...]]:
         recipients = [job.envelope.recipients[index] for index in indices]
-        destination = self.destination(next_hop, job.security)
+        destination = await self.destination(next_hop, job.security)
         attempt = Attempt(job, recipients, destination, self._connections, self._settings, self._clock, self._emit)
         return indices, await attempt.run()

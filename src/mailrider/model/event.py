@@ -115,6 +115,16 @@ class ConnectionJudged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TestingPolicyMissed(Event):
+    """An MTA-STS policy in testing mode would have refused this, had it been enforced (RFC 8461 5)."""
+
+    next_hop: NextHop
+    mx: str
+    address: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FellBackToClear(Event):
     """TLS failed, nothing demands it, and the message goes in clear (spec: opportunistic fallback)."""
 

@@ -111,7 +111,8 @@ class Requirement:
     """What a connection must be before a message may use it.
 
     `mx_reason` and `tls_reason` say who demands the minimum, for people. `dane`, if present, decides the certificate
-    alone. `sni` None means the MX host.
+    alone. `sni` None means the MX host. `wanted_tls` is what a policy in testing mode would demand: falling short of it
+    is reported, and refuses nothing.
     """
 
     min_mx: MXLevel = MXLevel.NONE
@@ -120,6 +121,7 @@ class Requirement:
     sni: Domain | None = None
     mx_reason: str = ""
     tls_reason: str = ""
+    wanted_tls: TLSLevel = TLSLevel.NONE
 
     @property
     def demands_tls(self) -> bool:
@@ -149,6 +151,7 @@ def strictest(one: Requirement, other: Requirement) -> Requirement:
         sni=_only(one.sni, other.sni),
         mx_reason=mx.mx_reason,
         tls_reason=tls.tls_reason,
+        wanted_tls=max(one.wanted_tls, other.wanted_tls),
     )
 
 

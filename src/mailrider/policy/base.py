@@ -46,6 +46,9 @@ class DestinationPolicy(Protocol):
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What a connection to the host must prove, or why there must be none."""
 
+    async def tls_failed(self) -> None:
+        """TLS failed with a candidate: the policy may look again, for the sake of the next one."""
+
 
 class Prepared(Protocol):
     """A policy whose lookups for a domain are under way."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mailrider.model.event import Event
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyFetched:
+class PolicyFetched(Event):
     """A policy was fetched. `changed`: it differs from the one before, or there was none."""
 
     domain: Domain
@@ -29,7 +31,7 @@ class PolicyFetched:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyFetchFailed:
+class PolicyFetchFailed(Event):
     """The announced policy could not be fetched, or was none. `failure` is a word for counters."""
 
     domain: Domain
@@ -39,7 +41,7 @@ class PolicyFetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordLookupFailed:
+class RecordLookupFailed(Event):
     """DNS did not say whether the domain has a policy."""
 
     domain: Domain
@@ -48,7 +50,7 @@ class RecordLookupFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordUnusable:
+class RecordUnusable(Event):
     """The TXT record is malformed, or gone although a policy is in force: a mistake, or a downgrade attempt.
 
     Emitted once, until the record is right again or wrong in another way.
@@ -60,7 +62,7 @@ class RecordUnusable:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyExpired:
+class PolicyExpired(Event):
     """A policy reached its max_age and could not be fetched again; it was removed."""
 
     domain: Domain
@@ -69,7 +71,7 @@ class PolicyExpired:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheFault:
+class CacheFault(Event):
     """The cache is damaged or cannot be read or written; `consequence` says what was done about it."""
 
     subject: str
@@ -78,7 +80,7 @@ class CacheFault:
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshCrashed:
+class RefreshCrashed(Event):
     """A bug, met while a policy was refreshed in the background; the others go on."""
 
     domain: Domain | None

@@ -25,11 +25,12 @@ import asyncio
 import random
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.dns.flight import Grounded, SingleFlight
 from mailrider.dns.resolver import lookup_txt
-from mailrider.errors import InvalidValue
+from mailrider.errors import InvalidValue, LocalError
 from mailrider.mtasts.policy import (
     MAX_POLICY_SIZE,
     WELL_KNOWN_PATH,
@@ -40,7 +41,6 @@ from mailrider.mtasts.policy import (
 from mailrider.mtasts.record import NoRecord, STSRecord, find_record, record_name
 from mailrider.net.https import FetchFailed
 from mailrider.policy.bounded import BoundedMap
-from mailrider.policy.flight import SingleFlight
 from mailrider.policy.mtasts_cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
 from mailrider.policy.mtasts_events import (
     CacheFault,
@@ -55,7 +55,7 @@ from mailrider.policy.mtasts_lookup import Known, Origin, PolicyLookup, is_news,
 from mailrider.policy.mtasts_schedule import RefreshSchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Hashable
     from typing import Self
 
     from mailrider.clock import Clock
@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
     from mailrider.mtasts.policy import Mode, STSPolicy
     from mailrider.policy.mtasts_events import STSEvent
+
+K = TypeVar("K", bound="Hashable")
+T = TypeVar("T")
 
 FETCH_TIMEOUT = 60.0  # seconds: RFC 8461 3.3 suggests it
 RETRY_AFTER = 300.0  # seconds until a failed fetch is tried again: RFC 8461 3.3
@@ -118,14 +121,14 @@ class PolicySource:
         if refresher is not None:
             refresher.cancel()
             await asyncio.gather(refresher, return_exceptions=True)
-        await self._discoveries.close()
-        await self._fetches.close()
+        await self._discoveries.aclose()
+        await self._fetches.aclose()
 
     # --- Questions ------------------------------------------------------------------------------
 
     async def lookup(self, domain: Domain) -> PolicyLookup:
         """The policy in force for the domain, fetched first if a new one is announced."""
-        return self._answer_at_once(domain) or await self._discover_once(domain, ask_again=False)
+        return self.peek(domain) or await self._discover_once(domain, ask_again=False)
 
     async def recheck_id(self, domain: Domain) -> PolicyLookup:
         """As `lookup`, but DNS is asked anew: after a TLS failure, and before a message is given up (RFC 8461 5.1)."""
@@ -150,8 +153,8 @@ class PolicySource:
 
     # --- Discovery ------------------------------------------------------------------------------
 
-    def _answer_at_once(self, domain: Domain) -> PolicyLookup | None:
-        """The answer, where nothing has to be waited for: most messages go to domains we have just asked about."""
+    def peek(self, domain: Domain) -> PolicyLookup | None:
+        """What `lookup` would say, where nothing has to be waited for: most mail goes to domains just asked about."""
         known = self._known.get(domain)
         now = self._clock.monotonic()
         if known is None or now - known.loaded > RELOAD_AFTER:
@@ -166,7 +169,15 @@ class PolicySource:
         return self._report(domain, known, record)
 
     async def _discover_once(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
-        return await self._discoveries.run((domain, ask_again), lambda: self._discover(domain, ask_again=ask_again))
+        return await self._share(
+            self._discoveries, (domain, ask_again), lambda: self._discover(domain, ask_again=ask_again)
+        )
+
+    async def _share(self, flights: SingleFlight[K, T], key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await flights.run(key, work)
+        except Grounded as error:
+            raise LocalError("the MTA-STS policies were closed while one was looked up") from error
 
     async def _discover(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
         known = await self._load(domain)
@@ -232,7 +243,7 @@ class PolicySource:
         if held is not None:
             expires = self._clock.now() + timedelta(seconds=max(known.expires - now, 0.0))
         origin = Origin.FETCHED if fetched else Origin.CACHE if held else None
-        error = known.dns_error if record is None else known.fetch_error
+        error = (known.dns_error if record is None else "") or known.fetch_error
         if isinstance(record, NoRecord) and held is None:
             error = ""  # whatever failed before: the domain says that it has no policy
         return PolicyLookup(domain, held, origin, expires, record, error)
@@ -243,7 +254,7 @@ class PolicySource:
         """The policy, fetched now by us or by somebody who is at it; None if that failed, now or lately."""
         if self._clock.monotonic() < self._known_of(domain).fetch_again:
             return None
-        return await self._fetches.run(domain, lambda: self._fetch(domain, policy_id))
+        return await self._share(self._fetches, domain, lambda: self._fetch(domain, policy_id))
 
     async def _fetch(self, domain: Domain, policy_id: str) -> CachedPolicy | None:
         try:

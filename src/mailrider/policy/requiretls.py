@@ -22,8 +22,8 @@ class MessageSecurity:
     """A message's own word on security.
 
     `requirement`: its own minimum. `policies_bind`: False if it waives them (TLS-Required: No). `gathers_evidence`:
-    DNSSEC, DANE and MTA-STS are asked for it even where `mx_auth` does not list them. `needs_extension`: the server must
-    offer REQUIRETLS.
+    DNSSEC, DANE and MTA-STS are asked for it even where `mx_auth` does not list them. `needs_extension`: the server
+    must offer REQUIRETLS.
     """
 
     requirement: Requirement = NO_REQUIREMENT

@@ -1,0 +1,129 @@
+"""`mx_auth dane`: what the TLSA records of a host demand (RFC 7672 2.2; spec section 7).
+
+The host's addresses must be signed before TLSA is asked for (RFC 7672 2.2.1). Base domains: the fully expanded name, if
+the whole CNAME chain is authenticated, then the original; the first with an authenticated, non-empty set decides.
+
+| what DNS says at a base domain | what follows |
+|---|---|
+| an authenticated set with usable records | the certificate must match one |
+| an authenticated set without a usable record | TLS, unauthenticated (RFC 7672 2.2) |
+| nothing, or nothing authenticated | the next base domain; after the last: DANE is silent |
+| the lookup failed | the host is refused: somebody may be hiding the records (RFC 7672 2.1.2) |
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from mailrider.dane.tlsa import select_usable
+from mailrider.dns.answer import LookupFailed
+from mailrider.dns.resolver import lookup_tlsa
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
+from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSLevel
+from mailrider.policy.base import NOT_AWARDED, Admission
+
+if TYPE_CHECKING:
+    from mailrider.dns.answer import Answer, MalformedTLSA
+    from mailrider.dns.resolver import Resolver
+    from mailrider.model.route import Candidate, Candidates, Host
+    from mailrider.model.security import TLSARecord
+
+NAME = "dane"
+
+
+class DANEPolicies:
+    """The policy `dane` of a target; `port` is where its MX hosts listen."""
+
+    name = NAME
+
+    def __init__(self, resolver: Resolver, port: int) -> None:
+        self._resolver = resolver
+        self._port = port
+
+    def prepare(self, _: Domain) -> DANEPolicies:
+        """Nothing can be asked before the hosts are known."""
+        return self
+
+    async def bind(self, candidates: Candidates) -> BoundDANE:
+        """DANE for these candidates."""
+        return BoundDANE(self._resolver, self._port, candidates)
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+class BoundDANE:
+    """DANE for the candidates of one next hop."""
+
+    def __init__(self, resolver: Resolver, port: int, candidates: Candidates) -> None:
+        self._resolver = resolver
+        self._port = port
+        self._candidates = candidates
+
+    async def admit(self, _: Candidate) -> Admission:
+        """TLSA says nothing about whose host it is."""
+        return NOT_AWARDED
+
+    async def requirement(self, host: Host) -> Requirement | Refusal:
+        """What the host's TLSA records demand."""
+        name = host.candidate.host
+        if not host.signed or not isinstance(name, Domain):
+            return NO_REQUIREMENT
+        for base in base_domains(name, host):
+            try:
+                answer = await self._lookup(base)
+            except LookupFailed as error:
+                return Refusal(NAME, 451, "4.7.1", str(error))
+            if answer is not None and answer.authentic and answer.records:
+                names = reference_names(base, name, self._candidates)
+                return _requirement(answer.records, base, names)
+        return NO_REQUIREMENT
+
+    async def tls_failed(self) -> None:
+        """Nothing to look at again."""
+
+    async def _lookup(self, base: Domain) -> Answer[TLSARecord | MalformedTLSA] | None:
+        """The TLSA answer at a base domain; None where the name would be too long to exist."""
+        try:
+            name = tlsa_name(base, self._port)
+        except InvalidValue:
+            return None
+        return await lookup_tlsa(self._resolver, name)
+
+
+def tlsa_name(base: Domain, port: int) -> Domain:
+    """Where the records of a base domain stand (RFC 6698 3). Raises `InvalidValue` if that is no name."""
+    return Domain.parse(f"_{port}._tcp.{base}")
+
+
+def base_domains(name: Domain, host: Host) -> tuple[Domain, ...]:
+    """The TLSA base domains of a host, in the order in which they are asked (RFC 7672 2.2.2)."""
+    if host.canonical is not None and host.canonical_authentic and host.canonical != name:
+        return host.canonical, name
+    return (name,)
+
+
+def reference_names(base: Domain, name: Domain, candidates: Candidates) -> tuple[Domain, ...]:
+    """The names of which a DANE-TA certificate must carry one (RFC 7672 3.2.2).
+
+    The next hop and its CNAME expansion count only if the MX answer was authenticated: otherwise an attacker could lead
+    the mail to a host of a zone that he has certificates for.
+    """
+    names = [base, name]
+    if candidates.authentic:
+        names += [each for each in (candidates.next_hop, candidates.canonical) if isinstance(each, Domain)]
+    return tuple(dict.fromkeys(names))
+
+
+@lru_cache(maxsize=4096)
+def _requirement(
+    records: tuple[TLSARecord | MalformedTLSA, ...], base: Domain, names: tuple[Domain, ...]
+) -> Requirement:
+    usable = select_usable(records).usable
+    if not usable:
+        # RFC 7672 2.2: somebody promised TLS, in a way that we cannot check.
+        return Requirement(min_tls=TLSLevel.ENCRYPTED, sni=base, tls_reason=NAME)
+    trust = DANETrust(usable, base, names)
+    return Requirement(min_tls=TLSLevel.AUTHENTICATED, dane=trust, sni=base, tls_reason=NAME)

@@ -1,0 +1,48 @@
+"""`mx_auth dnssec`: hosts that an authenticated answer named have MX level `dnssec` (spec section 7).
+
+The whole answer counts: CNAMEs, the MX set, or the proof that there is none. We validate nothing ourselves; the
+resolver did (`dns.servers` says when it is believed).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement
+from mailrider.policy.base import Admission
+
+if TYPE_CHECKING:
+    from mailrider.model.domain import Domain
+    from mailrider.model.route import Candidate, Candidates, Host
+
+NAME = "dnssec"
+
+_SIGNED = Admission(MXLevel.DNSSEC)
+
+
+class DNSSECPolicy:
+    """The policy `dnssec` of a target; it is all of its stages, since it holds nothing."""
+
+    name = NAME
+
+    def prepare(self, _: Domain) -> DNSSECPolicy:
+        """Nothing to look up: the MX answer says it all."""
+        return self
+
+    async def bind(self, candidates: Candidates) -> DNSSECPolicy | None:
+        """Itself if the candidates are authentic, else nothing."""
+        return self if candidates.authentic else None
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+    async def admit(self, _: Candidate) -> Admission:
+        """Every candidate was named by the authentic answer."""
+        return _SIGNED
+
+    async def requirement(self, _: Host) -> Requirement:
+        """Nothing is demanded."""
+        return NO_REQUIREMENT
+
+    async def tls_failed(self) -> None:
+        """Nothing to look at again."""

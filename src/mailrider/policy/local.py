@@ -1,0 +1,48 @@
+"""`mx_auth local_policy`: the least levels that the operator wants (spec section 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailrider.model.security import Requirement
+from mailrider.policy.base import NOT_AWARDED, Admission
+
+if TYPE_CHECKING:
+    from mailrider.model.domain import Domain
+    from mailrider.model.route import Candidate, Candidates, Host
+    from mailrider.policy.settings import LocalPolicy
+
+NAME = "local_policy"
+
+
+class LocalMinimum:
+    """The policy `local_policy` of a target; the same for every destination."""
+
+    name = NAME
+
+    def __init__(self, settings: LocalPolicy) -> None:
+        self._requirement = Requirement(
+            min_mx=settings.min_mx_level, min_tls=settings.min_tls_level, mx_reason=NAME, tls_reason=NAME
+        )
+
+    def prepare(self, _: Domain) -> LocalMinimum:
+        """Nothing to look up."""
+        return self
+
+    async def bind(self, _: Candidates) -> LocalMinimum:
+        """The minimum binds every candidate."""
+        return self
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+    async def admit(self, _: Candidate) -> Admission:
+        """It awards nothing; its MX minimum is part of the requirement."""
+        return NOT_AWARDED
+
+    async def requirement(self, _: Host) -> Requirement:
+        """Both minimums."""
+        return self._requirement
+
+    async def tls_failed(self) -> None:
+        """Nothing to look at again."""
