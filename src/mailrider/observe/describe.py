@@ -1,0 +1,174 @@
+"""Events in words: a level, a name and fields for each. Pure.
+
+The log and the counters are made from these. Names are stable, for those who search; fields are short and in the
+field's terms. One line a recipient tells the end of it; the rest explains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING
+
+from mailrider.model import event as events
+from mailrider.model.outcome import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
+
+_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the log. `error` is the exception whose traceback belongs to it."""
+
+    level: str
+    name: str
+    fields: Mapping[str, object]
+    error: BaseException | None = None
+
+
+@singledispatch
+def describe(event: events.Event) -> Line:
+    """The line for an event; any event has one, whether this module knows it or not."""
+    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    return Line(DEBUG if event.is_detail else INFO, event_name(event), fields)
+
+
+def event_name(event: events.Event) -> str:
+    """`ConnectionOpened` as `connection_opened`."""
+    return _WORD_BORDER.sub("_", type(event).__name__).lower()
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _present(**fields: object) -> dict[str, object]:
+    """The fields that say something."""
+    return {name: _plain(value) for name, value in fields.items() if value not in (None, "", ())}
+
+
+@describe.register
+def _(event: events.RecipientSettled) -> Line:
+    outcome = event.outcome
+    security = outcome.security
+    level = INFO if outcome.status is Status.DELIVERED else WARNING
+    return Line(
+        level,
+        outcome.status.value,
+        _present(
+            recipient=outcome.recipient,
+            sender=event.sender or "<>",
+            mx=outcome.mx,
+            address=outcome.address,
+            mx_level=security.mx_level.word,
+            tls_level=security.tls_level.word,
+            authenticated_by=security.authenticated_by,
+            tls_version=security.tls_version,
+            code=outcome.reply.code,
+            enhanced=outcome.reply.status,
+            text=outcome.reply.text,
+            tries=len(outcome.tries),
+            in_doubt="yes" if outcome.in_doubt else None,
+            eligible_at=getattr(outcome, "eligible_at", None),
+        ),
+    )
+
+
+@describe.register
+def _(event: events.CandidatesFound) -> Line:
+    found = event.candidates
+    return Line(
+        DEBUG,
+        "candidates_found",
+        _present(
+            next_hop=found.next_hop,
+            mx=", ".join(f"{each.preference} {each.host}" for each in found.candidates),
+            implicit="yes" if found.implicit else None,
+            authentic="yes" if found.authentic else "no",
+        ),
+    )
+
+
+@describe.register
+def _(event: events.CandidateRefused) -> Line:
+    refusal = event.refusal
+    return Line(
+        WARNING,
+        "refused_by_policy",
+        _present(
+            next_hop=event.next_hop,
+            mx=event.mx,
+            address=event.address,
+            policy=refusal.policy,
+            code=refusal.code,
+            enhanced=refusal.enhanced,
+            reason=refusal.reason,
+        ),
+    )
+
+
+@describe.register
+def _(event: events.AddressFailed) -> Line:
+    return Line(
+        INFO,
+        "address_failed",
+        _present(next_hop=event.next_hop, mx=event.mx, address=event.address, stage=event.stage, reply=event.reply),
+    )
+
+
+@describe.register
+def _(event: events.ConnectionOpened) -> Line:
+    tls = event.tls_version or "none"
+    fields = _present(mx=event.mx, address=event.address, tls=tls, cipher=event.cipher, reason=event.clear_reason)
+    return Line(DEBUG, "connection_opened", fields)
+
+
+@describe.register
+def _(event: events.ConnectionJudged) -> Line:
+    security = event.security
+    return Line(
+        DEBUG,
+        "connection_judged",
+        _present(
+            next_hop=event.next_hop,
+            mx=event.mx,
+            address=event.address,
+            mx_level=security.mx_level.word,
+            tls_level=security.tls_level.word,
+            authenticated_by=security.authenticated_by,
+            reason=event.reason,
+        ),
+    )
+
+
+@describe.register
+def _(event: events.FellBackToClear) -> Line:
+    fields = _present(next_hop=event.next_hop, mx=event.mx, address=event.address, reason=event.reason)
+    return Line(WARNING, "fell_back_to_clear", fields)
+
+
+@describe.register
+def _(event: events.LookupDidFail) -> Line:
+    return Line(
+        WARNING,
+        "lookup_failed",
+        _present(name=event.name, type=event.record_type, reason=event.reason, consequence=event.consequence),
+    )
+
+
+@describe.register
+def _(event: events.SecurityUnavailable) -> Line:
+    return Line(WARNING, "dnssec_and_dane_off", _present(reason=event.reason))
+
+
+@describe.register
+def _(event: events.Bug) -> Line:
+    fields = _present(where=event.where, error=f"{type(event.error).__name__}: {event.error}", consequence="deferred")
+    return Line(ERROR, "bug", fields, event.error)

@@ -1,0 +1,71 @@
+"""The log: key=value lines for people, JSON for machines; on standard error.
+
+`EventLog` is an `Emit`. It never fails and never stops mail: a line that cannot be written is lost. Details are written
+under `debug` only, and nothing is formatted for a line that is not written.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+from mailrider.observe.describe import DEBUG, describe
+
+if TYPE_CHECKING:
+    from mailrider.model.event import Event
+
+
+class EventLog:
+    """Writes events to `stream`; `style` is `text` or `json`."""
+
+    def __init__(self, stream: TextIO | None = None, *, style: str = "text", debug: bool = False) -> None:
+        self._debug = debug
+        self._logger = _make_logger(stream or sys.stderr, style)
+
+    def __call__(self, event: Event) -> None:
+        if event.is_detail and not self._debug:
+            return
+        try:
+            line = describe(event)
+            if line.level == DEBUG and not self._debug:
+                return
+            fields = dict(line.fields)
+            if line.error is not None:
+                fields["exc_info"] = line.error
+            getattr(self._logger, line.level)(line.name, **fields)
+        except (OSError, ValueError):
+            # The disk is full or the pipe is gone: mail matters more than its log.
+            return
+
+
+def _make_logger(stream: TextIO, style: str) -> Any:
+    shared: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    if style == "json":
+        shared.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+    else:
+        shared.append(_render_for_people)
+    return structlog.wrap_logger(
+        structlog.PrintLogger(stream), processors=shared, wrapper_class=structlog.BoundLogger, context_class=dict
+    )
+
+
+def _render_for_people(_: Any, __: str, fields: Any) -> str:
+    """`2026-11-21T02:30:00Z info delivered recipient=b@example.net mx=...`: values with spaces are quoted."""
+    exception = fields.pop("exception", None)
+    head = [fields.pop("timestamp"), fields.pop("level"), fields.pop("event")]
+    line = " ".join([*head, *(f"{name}={_quoted(value)}" for name, value in fields.items())])
+    return f"{line}\n{exception}" if exception else line
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if text and not any(character in ' "=\\' or not character.isprintable() for character in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in escaped) + '"'
