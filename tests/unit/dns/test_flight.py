@@ -75,6 +75,21 @@ async def test_when_the_last_caller_goes_the_work_ends_and_the_next_caller_begin
     assert len(flights) == 0
 
 
+async def test_work_that_goes_down_does_not_take_away_the_work_that_followed_it() -> None:
+    flights: SingleFlight[str, int] = SingleFlight()
+    work = Work()
+    first = asyncio.create_task(flights.run("key", work))
+    await settle()
+    first.cancel()
+    await asyncio.sleep(0)
+    second = asyncio.create_task(flights.run("key", work))
+    await settle()
+    third = asyncio.create_task(flights.run("key", work))
+    await settle()
+    work.released.set()
+    assert list(await asyncio.gather(second, third)) == [2, 2]
+
+
 async def test_a_failure_reaches_every_caller() -> None:
     async def fail() -> int:
         await asyncio.sleep(0)

@@ -74,6 +74,10 @@ def test_what_answers_another_question_is_no_answer(other: object) -> None:
     assert decode_reply(message(other, [("host.test.", "A", "192.0.2.1")]), A_QUESTION) is None  # type: ignore[arg-type]
 
 
+def test_a_refusal_of_another_question_is_no_answer() -> None:
+    assert decode_reply(message(ask("other.test", "A"), rcode=dns.rcode.SERVFAIL), A_QUESTION) is None
+
+
 def test_what_is_no_response_to_a_query_is_no_answer() -> None:
     wire = message(A_QUESTION)
     chaos = wire.replace(b"\0\x01\0\x01", b"\0\x01\0\x03", 1)
