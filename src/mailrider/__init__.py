@@ -3,11 +3,13 @@
 The public names; where they come from is an internal matter.
 """
 
+from importlib.metadata import version
+
 from mailrider.delivery.settings import LimitsSettings as Limits
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, MailriderError
-from mailrider.library import DSN, Remote, Report, Result
+from mailrider.library import DSN, LoadedConfiguration, Remote, Report, Result, load
 from mailrider.model.outcome import Status
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
 from mailrider.net.settings import TLSClientSettings
@@ -21,6 +23,7 @@ __all__ = [
     "DNSSettings",
     "Dane",
     "Limits",
+    "LoadedConfiguration",
     "LocalPolicy",
     "MXLevel",
     "MailriderError",
@@ -33,4 +36,7 @@ __all__ = [
     "Status",
     "TLSClientSettings",
     "TLSLevel",
+    "load",
 ]
+
+__version__ = version("mailrider")

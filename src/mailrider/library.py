@@ -13,9 +13,10 @@ from email.policy import SMTP, SMTPUTF8
 from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.assemble import open_engine, open_remote
+from mailrider.config import load as load_configuration
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
-from mailrider.errors import InvalidValue
+from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
 from mailrider.model.event import discard
@@ -25,8 +26,10 @@ from mailrider.model.security import NO_SECURITY, Security
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Sequence
 
+    from mailrider.config import Configuration
     from mailrider.delivery.remote import RemoteDelivery
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome, Try
@@ -257,3 +260,22 @@ class Remote:
         if submission.envelope is None:
             return submission.report(())
         return submission.report(await self._delivery.deliver(submission.envelope, submission.content))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfiguration:
+    """A configuration file as a program uses it."""
+
+    configuration: Configuration
+
+    def target(self, name: str, *, on_event: Emit = discard) -> Remote:
+        """The target of that name, to be entered with `async with`; `ConfigError` if there is none."""
+        instance = self.configuration.target(name)
+        if not isinstance(instance.settings, RemoteSettings):
+            raise ConfigError(f"{instance.label} is no target.remote")
+        return Remote(instance.settings, on_event=on_event)
+
+
+def load(path: str | os.PathLike[str] | None = None) -> LoadedConfiguration:
+    """The configuration in a file, or the one that is found; `ConfigError` with all that is wrong with it."""
+    return LoadedConfiguration(load_configuration(path))

@@ -1,0 +1,124 @@
+"""`mailrider check`: is this machine fit to send? Configuration, resolver, and what is weak."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+from rich.console import Console
+
+from mailrider.assemble import open_engine, open_remote
+from mailrider.cli.setup import remote_targets
+from mailrider.config import load
+from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
+from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.model.domain import Domain
+from mailrider.model.event import discard
+from mailrider.model.security import TLSLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mailrider.config import Configuration
+    from mailrider.dns.resolver import Resolver
+
+# Names that anybody may ask for to learn whether a resolver validates; options name others in closed networks.
+SIGNED_NAME = "iana.org"
+BOGUS_NAME = "dnssec-failed.org"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `level` is `ok`, `warning` or `error`; `cure` says what to do."""
+
+    level: str
+    subject: str
+    text: str
+    cure: str = ""
+
+
+@click.command()
+@click.option("--signed", default=SIGNED_NAME, show_default=True, metavar="NAME", help="A name that is signed.")
+@click.option("--bogus", default=BOGUS_NAME, show_default=True, metavar="NAME", help="A name with a wrong signature.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding on standard output.")
+@click.pass_obj
+def check(config: str | None, signed: str, bogus: str, as_json: bool) -> int:
+    """Load the configuration, test the resolver, and say what is off or weak, and what to do."""
+    configuration = load(config)
+    findings = [Finding("ok", "configuration", _where(configuration))]
+    findings += uvloop.run(_test(configuration, signed, bogus))
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        if as_json:
+            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+        else:
+            colour = {"ok": "green", "warning": "yellow", "error": "red"}[finding.level]
+            console.print(f"[{colour}]{finding.level:8}[/] ", end="")
+            console.print(f"{finding.subject}: {finding.text}", markup=False)
+            if finding.cure:
+                console.print(f"         {finding.cure}", style="dim", markup=False)
+    return 0
+
+
+def _where(configuration: Configuration) -> str:
+    return f"{configuration.path} is right" if configuration.path else "none found, the built-in one is used"
+
+
+async def _test(configuration: Configuration, signed: str, bogus: str) -> list[Finding]:
+    async with open_engine(configuration.globals.dns, discard) as engine:
+        findings = [await _check_resolver(engine.resolver, signed, bogus)]
+        for label, settings in remote_targets(configuration):
+            # Certificates, ciphers and curves are only known to be right once they were loaded.
+            async with open_remote(settings, engine):
+                findings += weaknesses(label, settings, engine.resolver.validates)
+    return findings
+
+
+async def _check_resolver(resolver: Resolver, signed: str, bogus: str) -> Finding:
+    """Does it validate? A signed name must be authentic, a bogus one must fail."""
+    off = "DNSSEC and DANE are off"
+    cure = "run a validating resolver, such as unbound, on this host and name it: dns { server 127.0.0.1 }"
+    if not resolver.validates:
+        return Finding("warning", "resolver", f"it is not on loopback, so its word cannot be trusted; {off}", cure)
+    try:
+        answer = await resolver.lookup(Domain.parse(signed), RecordType.MX)
+    except LookupFailed as error:
+        return Finding("warning", "resolver", f"{error}; mail is deferred as long as DNS fails", "check the resolver")
+    if not answer.authentic:
+        return Finding(
+            "warning", "resolver", f"{signed} is signed, but came without AD: it does not validate; {off}", cure
+        )
+    try:
+        await resolver.lookup(Domain.parse(bogus), RecordType.A)
+    except LookupFailed:
+        return Finding("ok", "resolver", f"it validates: {signed} is authentic, {bogus} is refused")
+    text = f"it gave an answer for {bogus}, whose signature is wrong: it does not validate all zones"
+    return Finding("warning", "resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
+
+
+def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterator[Finding]:
+    """What a postmaster should know about a target's settings. Pure."""
+    auth = settings.mx_auth
+    if auth is None or not auth.policies:
+        text = "without mx_auth nothing is enforced: whoever controls the network can read and redirect mail"
+        yield Finding("warning", label, text, "mx_auth { mtasts  dane  dnssec  local_policy }")
+        return
+    if (auth.dane or auth.dnssec) and not validates:
+        yield Finding("warning", label, "dane and dnssec are listed, but the resolver cannot support them")
+    if auth.local_policy is None or auth.local_policy.min_tls_level is TLSLevel.NONE:
+        text = "domains without DANE or MTA-STS may get mail in clear"
+        yield Finding("warning", label, text, "local_policy { min_tls_level encrypted } refuses that")
+    if auth.local_policy is not None and settings.requiretls_override:
+        text = "a sender can waive local_policy with `TLS-Required: No`"
+        yield Finding("warning", label, text, "requiretls_override no forbids that")
+    if settings.prohibited_addresses != PROHIBITED_ADDRESSES:
+        yield Finding("warning", label, "prohibited_addresses is not the default: other people's zones may point at us")
+    if settings.port != 25:
+        yield Finding("warning", label, f"port {settings.port} is for labs: MX hosts listen on 25")
+    if settings.tls_client is not None and settings.tls_client.protocols[0] < "tls1.2":
+        yield Finding(
+            "warning", label, f"{settings.tls_client.protocols[0].value} is insecure", "protocols tls1.2 tls1.3"
+        )

@@ -1,0 +1,65 @@
+"""`mailrider [-c FILE] COMMAND`: options that all commands share, and how every failure ends.
+
+Exit codes are those of sysexits(3): 0 delivered or fine, 64 usage, 65 bad message or address, 66 a message that cannot
+be read, 69 something failed, 70 a bug, 75 something deferred, 78 configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mailrider.cli.check import check
+from mailrider.cli.send import send
+from mailrider.errors import ConfigError, MailriderError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    help="The configuration; default: ./mailrider.conf, /etc/mailrider/mailrider.conf, built-in.",
+)
+@click.version_option(package_name="mailrider", prog_name="mailrider")
+@click.pass_context
+def cli(context: click.Context, config: str | None) -> None:
+    """Gets mail to the recipients' own servers, over the strongest security that they offer."""
+    context.obj = config
+
+
+cli.add_command(send)
+cli.add_command(check)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code; a mistake ends in one clear sentence, never in a traceback."""
+    try:
+        code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
+    except click.exceptions.Abort:
+        _complain("interrupted")
+        code = 130  # as a shell reports SIGINT
+    except click.ClickException as error:
+        error.show()
+        code = os.EX_USAGE
+    except ConfigError as error:
+        _complain(str(error))
+        code = os.EX_CONFIG
+    except MailriderError as error:
+        _complain(str(error))
+        code = os.EX_TEMPFAIL
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = os.EX_OK
+    sys.exit(code if isinstance(code, int) else os.EX_OK)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"mailrider: {text}", err=True)

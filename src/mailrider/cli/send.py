@@ -1,0 +1,228 @@
+"""`mailrider send`: deliver a message now, without a queue, and say what became of each recipient."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import uvloop
+from rich.console import Console
+from rich.text import Text
+
+from mailrider.cli.setup import make_log, remote_settings
+from mailrider.errors import InvalidValue
+from mailrider.library import DSN, Remote
+from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpened
+from mailrider.model.outcome import Status
+from mailrider.smtp.content import Content
+
+if TYPE_CHECKING:
+    from mailrider.library import Report, Result
+    from mailrider.model.event import Emit, Event
+    from mailrider.model.outcome import Try
+
+PATIENCE = 1.0  # seconds until a person is told what takes so long
+
+_COLOURS = {Status.DELIVERED: "green", Status.DEFERRED: "yellow", Status.FAILED: "red"}
+
+
+@click.command()
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help='The sender; "" is the null reverse-path.')
+@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="A recipient; repeatable.")
+@click.option("--target", metavar="NAME", help="The target.remote to use, if several are configured.")
+@click.option("--requiretls", is_flag=True, help="Send with REQUIRETLS (RFC 8689).")
+@click.option("--quarantine", is_flag=True, help="Mark the message as quarantined: it is refused.")
+@click.option("--notify", metavar="WHEN", help="DSNs that are asked for: NEVER, or of SUCCESS,FAILURE,DELAY.")
+@click.option("--ret", type=click.Choice(["FULL", "HDRS"], case_sensitive=False), help="What a failure DSN returns.")
+@click.option("--envid", metavar="TEXT", help="An id that DSNs repeat.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per recipient on standard output.")
+@click.option("--debug", is_flag=True, help="The dialogue and every decision, on standard error.")
+@click.argument("file", default="-", metavar="[FILE|-]")
+@click.pass_obj
+def send(
+    config: str | None,
+    sender: str,
+    recipients: tuple[str, ...],
+    target: str | None,
+    requiretls: bool,
+    quarantine: bool,
+    notify: str | None,
+    ret: str | None,
+    envid: str | None,
+    as_json: bool,
+    debug: bool,
+    file: str,
+) -> int:
+    """Deliver the message in FILE (or standard input) now, and report on each recipient."""
+    configuration, settings = remote_settings(config, target)
+    message = _read_message(file)
+    debug = debug or bool(settings.debug)
+    progress = _Progress(make_log(configuration, debug=debug, quiet=not as_json))
+    remote = Remote(replace(settings, debug=debug), on_event=progress)
+    arguments = {
+        "requiretls": requiretls,
+        "quarantine": quarantine,
+        "dsn": DSN(notify, ret, envid),
+    }
+    try:
+        report = uvloop.run(_deliver(remote, progress, message, sender, recipients, arguments))
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from error
+    for result in report:
+        if as_json:
+            click.echo(json.dumps(as_object(result), ensure_ascii=False))
+        else:
+            Console(highlight=False, soft_wrap=True).print(as_text(result))
+    return exit_code(report)
+
+
+async def _deliver(
+    remote: Remote,
+    progress: _Progress,
+    message: bytes,
+    sender: str,
+    recipients: tuple[str, ...],
+    arguments: dict[str, Any],
+) -> Report:
+    async with remote, progress.shown():
+        return await remote.send(message, sender, recipients, **arguments)
+
+
+def _read_message(file: str) -> bytes:
+    """The message, with a clear word if there is none."""
+    try:
+        message = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        _give_up(os.EX_NOINPUT, f"the message cannot be read: {file}: {error.strerror}")
+    if not message:
+        _give_up(os.EX_DATAERR, "the message is empty")
+    fault = Content.inspect(message).header_fault()
+    if fault is not None:
+        _give_up(os.EX_DATAERR, f"this is no message: {fault}")
+    return message
+
+
+def _give_up(code: int, text: str) -> Any:
+    click.echo(f"mailrider: {text}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+def exit_code(report: Report) -> int:
+    """What a report means to a shell: 69 if anything failed (65 if only for its address), else 75 if deferred."""
+    failed = [result for result in report if result.status is Status.FAILED]
+    if failed:
+        return os.EX_DATAERR if all(result.reply.code == 501 for result in failed) else os.EX_UNAVAILABLE
+    deferred = any(result.status is Status.DEFERRED for result in report)
+    return os.EX_TEMPFAIL if deferred else os.EX_OK
+
+
+def as_object(result: Result) -> dict[str, Any]:
+    """A result as the JSON object of spec section 12."""
+    security = result.security
+    return {
+        "recipient": result.recipient,
+        "status": result.status.value,
+        "code": result.reply.code,
+        "enhanced": str(result.reply.status),
+        "text": result.reply.text,
+        "mx": result.mx,
+        "address": result.address,
+        "mx_level": security.mx_level.word,
+        "tls_level": security.tls_level.word,
+        "tls_version": security.tls_version,
+        "cipher": security.cipher,
+        "authenticated_by": security.authenticated_by,
+        "in_doubt": result.in_doubt,
+        "attempts": [_try_object(each) for each in result.attempts],
+    }
+
+
+def _try_object(attempt: Try) -> dict[str, Any]:
+    return {
+        "mx": attempt.mx,
+        "address": attempt.address,
+        "result": attempt.result.value,
+        "code": attempt.reply.code,
+        "enhanced": str(attempt.reply.status),
+        "text": attempt.reply.text,
+    }
+
+
+def as_text(result: Result) -> Text:
+    """A result for a person: what, where to, how safe; then the words of whoever decided, and what else was tried."""
+    line = Text.assemble(
+        result.recipient, "  ", (result.status.value, f"bold {_COLOURS[result.status]}"), _whereabouts(result)
+    )
+    line.append(f"\n    {result.reply}", style="dim" if result.status is Status.DELIVERED else "")
+    if result.in_doubt:
+        line.append("\n    the server may have the message all the same: it is in doubt", style="yellow")
+    decisive = result.reply
+    for attempt in result.attempts:
+        if attempt.reply is not decisive:
+            where = f"{attempt.mx} [{attempt.address}]" if attempt.address else attempt.mx
+            line.append(f"\n    before: {where} {attempt.result.value}: {attempt.reply}", style="dim")
+    return line
+
+
+def _whereabouts(result: Result) -> str:
+    if result.mx is None:
+        return ""
+    security = result.security
+    address = f" [{result.address}]" if result.address else ""
+    tls = security.tls_version or "no TLS"
+    by = f" by {security.authenticated_by}" if security.authenticated_by else ""
+    return f"  {result.mx}{address}  {tls}  tls={security.tls_level.word}{by} mx={security.mx_level.word}"
+
+
+class _Progress:
+    """Tells a person at a terminal what is being waited for, once it takes long; passes events on to the log."""
+
+    def __init__(self, log: Emit) -> None:
+        self._log = log
+        self._console = Console(stderr=True)
+        self._doing = "looking up mail servers"
+
+    def __call__(self, event: Event) -> None:
+        self._log(event)
+        match event:
+            case CandidatesFound(candidates):
+                self._doing = f"connecting to the mail servers of {candidates.next_hop}"
+            case AddressFailed(_, mx, address, stage):
+                self._doing = f"{mx} [{address}] ended at {stage}, trying the next"
+            case ConnectionOpened(mx, address):
+                self._doing = f"talking to {mx} [{address}]"
+            case _:
+                pass
+
+    def shown(self) -> _Shown:
+        """While this is entered, what takes long is shown, on a terminal only."""
+        return _Shown(self._console, lambda: self._doing)
+
+
+class _Shown:
+    def __init__(self, console: Console, doing: Any) -> None:
+        self._console = console
+        self._doing = doing
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        if self._console.is_terminal:
+            self._task = asyncio.create_task(self._show())
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _show(self) -> None:
+        await asyncio.sleep(PATIENCE)
+        with self._console.status(self._doing()) as status:
+            while True:
+                await asyncio.sleep(0.2)
+                status.update(self._doing())
