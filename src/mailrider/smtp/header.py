@@ -42,7 +42,7 @@ def header_end(octets: bytes | bytearray, start: int = 0) -> int:
         return 0
     start = max(0, start - 2)
     crlf = octets.find(b"\n\r\n", start, MAX_HEADER)
-    bare = octets.find(b"\n\n", start, MAX_HEADER if crlf < 0 else crlf)
+    bare = octets.find(b"\n\n", start, MAX_HEADER if crlf < 0 else crlf + 1)
     found = crlf if bare < 0 else bare
     return -1 if found < 0 else found + 1
 

@@ -18,6 +18,7 @@ from mailrider.smtp.header import MAX_HEADER, HeaderFault, header_cut, header_en
         (b"A: 1\r\n\nbody", 6),
         (b"A: 1\n\nB: 2\r\n\r\n", 5),
         (b"A: 1\n\r\nB: 2\n\n", 5),
+        (b"A: 1\n\n\r\nbody", 5),
         (b"\r\nbody", 0),
         (b"\nbody", 0),
         (b"A: 1\r\nB: 2\r\n", -1),

@@ -1,0 +1,140 @@
+"""The states of a server's session, and every transition between them (RFC 5321 4.1.4, 2920, 3030, 3207, 4954).
+
+Two rules for this file: all transitions stand in its tables, and only `ServerMachine._move` applies them.
+
+Theory of operation. The state says which commands may come. A reply moves it: `ON_CONSENT` for a reply that grants
+what was asked for (2xx, for DATA 3xx), `ON_REFUSAL` for any other; what has no entry there moves nothing. A command
+that the state does not allow is answered 503 and never reaches the application.
+
+    CONNECTED --greeting--> FRESH --EHLO--> READY --MAIL--> MAIL --RCPT--> RCPT --DATA--> DATA --EndOfData--> READY
+                                              |                              '---BDAT--> CHUNKS --BDAT LAST--> READY
+                                              |--AUTH/334--> CHALLENGE --AuthResponse--> READY or CHALLENGE
+                                              '--STARTTLS/220--> HANDSHAKE --tls_established()--> FRESH
+
+EHLO (again) and RSET end a transaction and lead back to READY. NOOP, HELP and VRFY move nothing. A 421 to anything, and
+QUIT, lead to CLOSED, which is the end. A greeting of 5xx leaves nothing but QUIT.
+
+BDAT's octets follow the command whatever the state and the answer (RFC 3030 2), so they are always taken, and dropped
+where they have no place.
+
+Some commands end a group of pipelined ones, because their reply decides what comes next (`ENDS_GROUP`). What stands
+behind one of them before it is answered was sent by somebody who talks to nobody: an HTTP client, a bot, or one who
+injects text in front of STARTTLS. The session ends there.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mailrider.smtp.commands import (
+    Auth,
+    AuthResponse,
+    Bdat,
+    Command,
+    Connect,
+    Data,
+    Ehlo,
+    EndOfData,
+    Helo,
+    Help,
+    Lhlo,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTLS,
+    Vrfy,
+)
+
+if TYPE_CHECKING:
+    from mailrider.model.reply import Reply
+
+
+class State(enum.Enum):
+    """Which commands may come; the words follow "... is out of order:" in a reply."""
+
+    CONNECTED = "wait for the greeting"
+    REFUSING = "only QUIT is accepted"
+    FRESH = "introduce yourself first"
+    READY = "there is no transaction"
+    MAIL = "the transaction has no recipient"
+    RCPT = "there is a transaction already"
+    DATA = "content is awaited"
+    CHUNKS = "further chunks of the message are awaited"
+    CHALLENGE = "the AUTH exchange is not finished"
+    HANDSHAKE = "the TLS handshake is due"
+    CLOSED = "the session is over"
+
+
+@dataclass(slots=True)
+class ContentChunk:
+    """Some octets of the message, as they were before dot-stuffing; bare line ends are not mended."""
+
+    octets: bytes
+
+
+@dataclass(slots=True)
+class Rejected:
+    """What the machine has refused by itself, and how; `command` None: a line that is no command."""
+
+    command: Command | None
+    reply: Reply
+
+
+Event = Command | ContentChunk | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may cost us.
+
+    `max_recipients`: RCPTs in a transaction, where the offer names no RCPTMAX. `max_errors`: lines that make no sense.
+    `max_commands`: commands since a message was accepted, but for the RCPTs of an open transaction. `strict_groups`:
+    who does not wait for the reply that ends a group of commands is sent away.
+    """
+
+    max_recipients: int = 1000  # RFC 5321 4.5.3.1.8 asks for at least 100
+    max_errors: int = 20
+    max_commands: int = 5000  # a refused MAIL may have thousands of pipelined RCPTs behind it
+    strict_groups: bool = True
+
+
+_COMMANDS = (State.FRESH, State.READY, State.MAIL, State.RCPT, State.CHUNKS)
+
+# In these a transaction is open.
+IN_TRANSACTION: Final = frozenset({State.MAIL, State.RCPT, State.DATA, State.CHUNKS})
+
+# command -> state that allows it -> state once it is granted.
+ON_CONSENT: Final[dict[type[Command], dict[State, State]]] = {
+    Connect: {State.CONNECTED: State.FRESH},
+    Ehlo: dict.fromkeys(_COMMANDS, State.READY),
+    Lhlo: dict.fromkeys(_COMMANDS, State.READY),
+    Helo: dict.fromkeys(_COMMANDS, State.READY),
+    StartTLS: {State.READY: State.HANDSHAKE},
+    Auth: {State.READY: State.READY},
+    AuthResponse: {State.CHALLENGE: State.READY},
+    Mail: {State.READY: State.MAIL},
+    Rcpt: {State.MAIL: State.RCPT, State.RCPT: State.RCPT},
+    # RFC 2920 3.1: DATA behind nothing but refused RCPTs may be granted; then its end is refused.
+    Data: {State.MAIL: State.DATA, State.RCPT: State.DATA},
+    EndOfData: {State.DATA: State.READY},
+    Bdat: {State.RCPT: State.CHUNKS, State.CHUNKS: State.CHUNKS},  # but LAST: READY
+    Rset: {**dict.fromkeys(_COMMANDS, State.READY), State.FRESH: State.FRESH},
+    Noop: {state: state for state in _COMMANDS},
+    Help: {state: state for state in _COMMANDS},
+    Vrfy: {state: state for state in _COMMANDS},
+    Quit: dict.fromkeys((*_COMMANDS, State.REFUSING), State.CLOSED),
+}
+
+ON_REFUSAL: Final[dict[type[Command], State]] = {
+    Connect: State.REFUSING,  # RFC 5321 3.1
+    AuthResponse: State.READY,  # RFC 4954 4
+    EndOfData: State.READY,
+    Bdat: State.READY,  # RFC 3030 2: the message has failed
+}
+
+# RFC 2920 3.1; AUTH: RFC 4954 4; the greeting: RFC 5321 3.1.
+ENDS_GROUP: Final = frozenset({Connect, Ehlo, Helo, Lhlo, StartTLS, Data, Auth, AuthResponse})
