@@ -1,0 +1,90 @@
+"""Trusted roots: read once, then only looked up.
+
+`load_anchors` is the one place of this package that reads files, and it does so at start, never while it judges.
+Where the system keeps its roots is not known here: whoever assembles asks Python's `ssl`, because the OpenSSL that
+comes with cryptography looks in places of its own.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailrider.errors import ConfigError, InvalidValue
+from mailrider.x509.certificate import parse_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mailrider.x509.certificate import Certificate, NameKey
+
+_PEM = re.compile(
+    rb"-----BEGIN (X509 |)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL
+)  # RFC 7468 5.1, and the older label that OpenSSL reads too
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # as `openssl rehash` names the files of a directory
+
+
+class Anchors:
+    """A set of trust anchors. Never changes; two sets are the same only if they are one object."""
+
+    def __init__(self, certificates: Iterable[Certificate]) -> None:
+        self._certificates = tuple(dict.fromkeys(certificates))
+        self._by_subject: dict[NameKey, list[Certificate]] = {}
+        for certificate in self._certificates:
+            self._by_subject.setdefault(certificate.subject_key, []).append(certificate)
+
+    def __len__(self) -> int:
+        return len(self._certificates)
+
+    def concerning(self, chain: Iterable[Certificate]) -> tuple[Certificate, ...]:
+        """The anchors that may have issued one of these certificates, or be one: the few of many that matter."""
+        names = dict.fromkeys(name for sent in chain for name in (sent.issuer_key, sent.subject_key))
+        return tuple(anchor for name in names for anchor in self._by_subject.get(name, ()))
+
+
+def load_anchors(files: Sequence[Path | str], directories: Sequence[Path | str] = ()) -> Anchors:
+    """The certificates in PEM (or single DER) files, and in directories as `openssl rehash` prepares them.
+
+    A file is somebody's explicit wish: `ConfigError` if it cannot be read, holds no certificate, or a broken one.
+    Directories are the system's: what is missing or broken there is left out.
+    """
+    found: dict[bytes, Certificate] = {}
+    for file in files:
+        try:
+            _read_file(Path(file), found)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no trusted certificates can be read from {file}: {error}") from error
+    for directory in directories:
+        for path in _hashed_files(Path(directory)):
+            with suppress(OSError, ValueError):
+                _read_file(path, found)
+    return Anchors(found.values())
+
+
+def _hashed_files(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if _HASHED.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def _read_file(path: Path, found: dict[bytes, Certificate]) -> None:
+    for der in _certificates(path.read_bytes()):
+        if der not in found:
+            found[der] = parse_certificate(der)
+
+
+def _certificates(data: bytes) -> list[bytes]:
+    """The DER certificates of a file; at least one, or `InvalidValue`."""
+    if b"-----BEGIN" not in data:
+        return [data]
+    try:
+        found = [binascii.a2b_base64(body) for _, body in _PEM.findall(data)]
+    except binascii.Error as error:
+        raise InvalidValue(f"damaged PEM: {error}") from error
+    if not found:
+        raise InvalidValue("it is PEM, but holds no certificate")
+    return found

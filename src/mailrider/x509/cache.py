@@ -1,0 +1,60 @@
+"""Verdicts that were reached, so that the same chain is not judged for every message.
+
+The key is everything that a verdict rests on but the time: the digest of the chain, and the anchors or records and
+the names. A verdict is given back only within the moments for which it is known to hold, so a certificate that
+expires within the hour is refused from that second on; a clock that jumps back is noticed too. Bounded; the verdict
+that was not asked for longest goes first.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mailrider.x509.verify import judge_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable
+    from datetime import datetime
+
+    from mailrider.model.domain import Domain
+    from mailrider.model.security import TLSEvidence, Verdict
+    from mailrider.x509.anchors import Anchors
+    from mailrider.x509.timed import TimedVerdict
+
+MAX_VERDICTS = 4096  # about 3 MB; a large sender keeps connections to a few hundred hosts at a time
+MAX_AGE = timedelta(hours=1)  # no verdict is older, whatever its dates allow
+
+
+class VerdictCache:
+    """A bounded map from what was judged to the verdict. Has no clock; used from one thread."""
+
+    def __init__(self, size: int = MAX_VERDICTS) -> None:
+        self._size = size
+        self._kept: dict[Hashable, tuple[datetime, datetime, Verdict]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def verdict(self, key: Hashable, now: datetime, judge: Callable[[], TimedVerdict]) -> Verdict:
+        """The verdict for `key` at `now`, from `judge` if it is not known."""
+        kept = self._kept.pop(key, None)
+        if kept is None or not kept[0] <= now < kept[1]:
+            judged = judge()
+            kept = (max(judged.since, now - MAX_AGE), min(judged.until, now + MAX_AGE), judged.verdict)
+        self._kept[key] = kept  # last in order, so last to go
+        if len(self._kept) > self._size:
+            del self._kept[next(iter(self._kept))]
+        return kept[2]
+
+
+def verify_evidence(
+    cache: VerdictCache, anchors: Anchors, evidence: TLSEvidence, names: Collection[Domain], now: datetime
+) -> Verdict:
+    """`verify_chain` for what a connection proved, through the cache."""
+    references = tuple(names)
+    return cache.verdict(
+        ("pkix", evidence.chain_digest, anchors, references),
+        now,
+        lambda: judge_chain(evidence.chain, anchors, references, now),
+    )

@@ -1,0 +1,87 @@
+"""What a certificate chain proves by trusted roots: PKIX (RFC 5280, RFC 9525; RFC 8461 4.1 for mail).
+
+A pure function of (chain, anchors, names, now): no socket, no file, no clock, and no exception for anything that a
+peer may send. The verdict carries its reason in a postmaster's words: all that is wrong, not only the first thing.
+
+`check_server` is the part that DANE-TA shares: the same path, purposes, strength and names, by other anchors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from mailrider.model.security import Mechanism, Verdict
+from mailrider.x509.certificate import read_chain
+from mailrider.x509.names import find_match, name_problem, presented_names
+from mailrider.x509.path import date, find_path
+from mailrider.x509.timed import TimedVerdict, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+
+    from mailrider.model.domain import Domain
+    from mailrider.x509.anchors import Anchors
+    from mailrider.x509.certificate import Certificate
+
+
+def verify_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Domain], now: datetime) -> Verdict:
+    """Whether `chain` (DER, leaf first) leads to one of `anchors` and speaks for one of `names`, at `now` (aware).
+
+    Without names, which is how an address literal comes here, the answer is no.
+    """
+    return judge_chain(chain, anchors, names, now).verdict
+
+
+def judge_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Domain], now: datetime) -> TimedVerdict:
+    """`verify_chain`, and for how long the answer holds."""
+    sent = read_chain(chain)
+    if sent.leaf is None:
+        return TimedVerdict(Verdict(False, Mechanism.PKIX, "; ".join(sent.complaints)))
+    concerned = anchors.concerning(sent.certificates)
+    checked = check_server(sent.leaf, sent.others, concerned, names, now)
+    problems = list(checked.problems)
+    if not len(anchors):
+        problems.append("no trusted roots are configured")
+    if problems:
+        verdict = Verdict(False, Mechanism.PKIX, "; ".join((*problems, *sent.complaints)))
+    else:
+        verdict = Verdict(True, Mechanism.PKIX, checked.praise)
+    return timed(verdict, (*sent.certificates, *concerned), now)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCheck:
+    """What speaks against a server's certificate; if nothing does, `praise` says what it proves."""
+
+    problems: tuple[str, ...]
+    praise: str
+
+
+def check_server(
+    leaf: Certificate,
+    others: Iterable[Certificate],
+    anchors: Iterable[Certificate],
+    names: Collection[Domain],
+    now: datetime,
+    *,
+    common_name: bool = False,
+) -> ServerCheck:
+    """Everything that RFC 5280 and RFC 9525 ask of a TLS server's certificate, against these anchors.
+
+    `common_name`: a certificate without DNS names speaks for its common name.
+    """
+    path = find_path(leaf, others, anchors, now)
+    # A name constraint on a CA binds the DNS names only, so behind one the common name is no way round it.
+    constrained = any(certificate.extension(x509.NameConstraints) for certificate in path.certificates)
+    presented = presented_names(leaf, common_name=common_name and not constrained)
+    wrong_name = name_problem(presented, names)
+    if path.problems or wrong_name:
+        return ServerCheck((*path.problems, *((wrong_name,) if wrong_name else ())), "")
+    proven = find_match(presented, names)
+    anchor = path.certificates[-1]
+    by = f"{leaf.issuer}" + ("" if anchor.subject == leaf.issuer else f", under {anchor.subject}")
+    return ServerCheck((), f"valid for {proven} until {date(leaf.not_after)}, issued by {by}")

@@ -1,0 +1,159 @@
+"""DANE verdicts: the table, and what does not fit into it."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrider.dane.match import MAX_PATHS, judge_dane, match_dane, match_evidence
+from mailrider.dane.tlsa import MAX_RECORDS
+from mailrider.model.domain import Domain
+from mailrider.model.security import DANETrust, Mechanism, TLSARecord, TLSEvidence, Verdict
+from mailrider.x509.cache import VerdictCache
+from tests.support.certificates import DAY, NOW, Issued, authority, ec_key, issue
+from tests.support.dane_cases import DANECase, dane_cases
+
+MX = Domain("mx.example.net")
+MINUTE = timedelta(minutes=1)
+ROOT = authority("Test Root")
+LEAF = issue(ROOT)
+
+
+def trust(*records: TLSARecord, names: tuple[Domain, ...] = (MX,)) -> DANETrust:
+    return DANETrust(records, MX, names)
+
+
+def match(chain: list[Issued], *records: TLSARecord, names: tuple[Domain, ...] = (MX,)) -> Verdict:
+    return match_dane([one.der for one in chain], trust(*records, names=names), NOW)
+
+
+@pytest.mark.parametrize("case", dane_cases(), ids=str)
+def test_dane(case: DANECase) -> None:
+    verdict = match_dane([one.der for one in case.chain], trust(*case.records), case.now)
+    assert case.reason in verdict.reason
+    assert verdict.ok is case.ok
+    assert verdict.mechanism is Mechanism.DANE
+
+
+def test_nothing_matches_no_certificate() -> None:
+    assert match([], LEAF.tlsa(3, 1, 1)) == Verdict(False, Mechanism.DANE, "the server sent no certificate")
+
+
+def test_dane_ee_does_not_mind_garbage_behind_the_certificate() -> None:
+    chain = [LEAF.der, b"", b"junk", *[b"\x30\x80"] * 50]
+    assert match_dane(chain, trust(LEAF.tlsa(3, 1, 1)), NOW).ok
+
+
+def test_dane_ee_matches_octets_that_are_no_certificate() -> None:
+    # Whoever publishes the digest of it means it; names, dates and form are nobody's business (RFC 7671 5.1).
+    junk = b"these are no certificate"
+    assert match_dane([junk], trust(TLSARecord(3, 0, 1, hashlib.sha256(junk).digest())), NOW).ok
+
+
+def test_dane_ee_matches_the_key_of_a_certificate_that_cannot_be_decoded_beyond_it() -> None:
+    broken = LEAF.der.replace(b"\x55\x1d\x11", b"\x55\x1d\x25")  # an extension twice
+    assert match_dane([broken], trust(LEAF.tlsa(3, 1, 1)), NOW).ok
+
+
+def test_the_key_of_something_that_has_none_is_a_reason() -> None:
+    verdict = match_dane([b"junk"], trust(LEAF.tlsa(3, 1, 1)), NOW)
+    assert verdict.reason.endswith("…: the server's certificate cannot be read")
+
+
+def test_dane_ta_needs_a_certificate_that_can_be_read() -> None:
+    verdict = match_dane([b"junk", ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW)
+    assert verdict.reason == (
+        "no TLSA record matches: the server's certificate cannot be read: the certificate is missing"
+    )
+
+
+def test_dane_ta_does_not_mind_garbage_among_the_certificates() -> None:
+    assert match_dane([LEAF.der, b"junk", ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).ok
+
+
+def test_dane_ta_does_not_look_past_the_tenth_certificate() -> None:
+    filler = [LEAF.der] * 9
+    assert match_dane([*filler, ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).ok
+    assert not match_dane([*filler, LEAF.der, ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).ok
+
+
+def test_any_one_of_the_reference_names_suffices() -> None:
+    names = (Domain("example.org"), MX)
+    verdict = match([LEAF, ROOT], ROOT.tlsa(2, 0, 1), names=names)
+    assert verdict.ok
+    assert "valid for mx.example.net" in verdict.reason
+
+
+def test_dane_ta_without_any_name_proves_nothing() -> None:
+    verdict = match([LEAF, ROOT], ROOT.tlsa(2, 0, 1), names=())
+    assert verdict.reason.endswith("but: there is no host name that it could prove")
+
+
+def test_a_public_root_does_not_help() -> None:
+    # DANE-TA trusts the record's anchor and nothing else, whatever PKIX would say.
+    assert not match([LEAF, ROOT], authority("Other").tlsa(2, 0, 1)).ok
+
+
+def test_a_cross_signed_ca_counts_in_either_shape() -> None:
+    key = ec_key()
+    plain, crossed = authority("CA", key=key), authority("CA", ROOT, key=key)
+    leaf = issue(plain)
+    for anchor in (plain, crossed):
+        assert match([leaf, plain, crossed], anchor.tlsa(2, 0, 1)).ok
+        assert match([leaf, crossed, plain], anchor.tlsa(2, 1, 1)).ok
+
+
+def test_an_expired_anchor_does_not_spoil_the_good_one_with_the_same_key() -> None:
+    key = ec_key()
+    old, new = (authority("CA", key=key, not_after=NOW + days * DAY) for days in (-1, 1))
+    assert match([issue(new), old, new], new.tlsa(2, 1, 1)).ok
+
+
+def test_the_reason_gives_no_more_than_a_few_records() -> None:
+    records = [TLSARecord(3, 1, 1, bytes([n]) * 32) for n in range(7)]
+    assert match([LEAF], *records).reason.endswith("; and 3 more")
+
+
+def test_the_number_of_paths_that_are_sought_is_bounded() -> None:
+    # Every certificate fits its record and none leads anywhere; the ninth would.
+    strangers = [authority(f"Stranger {n}") for n in range(MAX_PATHS)]
+    records = [stranger.tlsa(2, 0, 0) for stranger in strangers]
+    good = ROOT.tlsa(2, 0, 0)
+    assert match([LEAF], *records[1:], good).ok
+    assert not match([LEAF], *records, good).ok
+
+
+def test_records_past_the_limit_are_not_compared() -> None:
+    stale = [TLSARecord(3, 1, 1, bytes([n]) * 32) for n in range(MAX_RECORDS)]
+    assert match([LEAF], *stale[1:], LEAF.tlsa(3, 1, 1)).ok
+    assert not match([LEAF], *stale, LEAF.tlsa(3, 1, 1)).ok
+
+
+def test_a_record_that_is_not_usable_after_all_matches_nothing() -> None:
+    # `trust.records` are usable by contract; if one is not, the answer is still a verdict.
+    for record in (TLSARecord(2, 0, 0, b"junk"), TLSARecord(2, 1, 0, b"junk"), TLSARecord(1, 0, 1, b"junk")):
+        assert not match([LEAF, ROOT], record).ok
+
+
+def test_verdicts_are_remembered_while_they_hold() -> None:
+    cache, proof = VerdictCache(), TLSEvidence("TLSv1.3", "TLS_AES_128_GCM_SHA256", (LEAF.der, ROOT.der))
+    anchored, pinned = trust(ROOT.tlsa(2, 0, 1)), trust(LEAF.tlsa(3, 1, 1))
+    end = LEAF.certificate.not_valid_after_utc
+    for moment, ok in ((end - 2 * MINUTE, True), (end - MINUTE, True), (end + MINUTE, False), (end - MINUTE, True)):
+        assert match_evidence(cache, proof, anchored, moment).ok is ok
+        assert match_evidence(cache, proof, pinned, moment).ok
+    assert len(cache) == 2
+
+
+@given(st.integers(-40, 70), st.integers(-40, 70), st.sampled_from(range(4)))
+def test_a_verdict_holds_as_long_as_it_says(judged: int, asked: int, which: int) -> None:
+    record = (ROOT.tlsa(2, 0, 1), ROOT.tlsa(2, 0, 0), ROOT.tlsa(2, 1, 0), LEAF.tlsa(3, 1, 1))[which]
+    chain = [LEAF.der, ROOT.der][: 2 if which == 0 else 1]
+    timed = judge_dane(chain, trust(record), NOW + judged * DAY)
+    moment = NOW + asked * DAY
+    if timed.since <= moment < timed.until:
+        assert match_dane(chain, trust(record), moment) == timed.verdict
