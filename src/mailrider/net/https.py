@@ -193,7 +193,8 @@ def _translate(host: Domain, error: Exception) -> FetchFailed:
     if isinstance(cause, aiohttp.ClientSSLError):
         return FetchFailed(host, FetchFailure.TLS, f"TLS failed: {clean_text(str(cause.os_error))}")
     if isinstance(cause, aiohttp.ClientConnectorError):
-        return FetchFailed(host, FetchFailure.CONNECT, f"no connection: {cause.strerror or cause.os_error}")
+        why = cause.strerror or str(cause.os_error) or type(cause.os_error).__name__
+        return FetchFailed(host, FetchFailure.CONNECT, f"no connection: {clean_text(why)}")
     detail = clean_text(str(cause))[:200] or type(cause).__name__
     return FetchFailed(host, FetchFailure.PROTOCOL, f"the exchange failed: {detail}")
 

@@ -38,15 +38,15 @@ class STSPolicies:
     name = NAME
 
     def __init__(self, source: PolicySource, clock: Clock, emit: Emit) -> None:
-        self._source = source
+        self.source = source
         self._clock = clock
         self._emit = emit
 
     def prepare(self, domain: Domain) -> PreparedSTS:
         """Start looking for the domain's policy; the mail domain's own, never that of a CNAME's target."""
-        at_once = self._source.peek(domain)
-        task = None if at_once is not None else asyncio.ensure_future(self._source.lookup(domain))
-        return PreparedSTS(self._source, domain, self._clock.monotonic(), self._emit, at_once, task)
+        at_once = self.source.peek(domain)
+        task = None if at_once is not None else asyncio.ensure_future(self.source.lookup(domain))
+        return PreparedSTS(self.source, domain, self._clock.monotonic(), self._emit, at_once, task)
 
 
 class PreparedSTS:

@@ -32,7 +32,7 @@ class PolicyLookup:
     """The policy of a domain, and how we know.
 
     `held`: the unexpired policy that we have, mode `none` included. `record`: what DNS says now; None if it did not
-    answer. `error`: the last failure of DNS or of a fetch that has not been made good since.
+    answer or was not asked. `error`: the last failure of DNS or of a fetch that has not been made good since.
     """
 
     domain: Domain
@@ -60,6 +60,7 @@ class Known:
     entry: CachedPolicy | None = None
     fetched: float = 0.0
     expires: float = 0.0
+    is_removed: bool = False  # it has ended, and been taken from the store
     loaded: float = float("-inf")
     fetch_again: float = float("-inf")
     fetch_error: str = ""
@@ -74,7 +75,7 @@ class Known:
 
     def hold(self, entry: CachedPolicy, age: timedelta, now: float) -> None:
         """From now on this is the policy; it is `age` old."""
-        self.entry = entry
+        self.entry, self.is_removed = entry, False
         self.fetched = now - age.total_seconds()
         self.expires = self.fetched + entry.policy.max_age.total_seconds()
 

@@ -341,10 +341,11 @@ class PolicySource:
         """Take in what a process before us, or beside us, has left in the store."""
         for domain in self._schedule.align(await self._store.domains()):
             known = await self._load(domain, ask_store=True)
-            if known.entry is None:
-                self._schedule.plan_retry(domain, self._clock.monotonic())
-            else:
+            now = self._clock.monotonic()
+            if known.entry is not None and not known.is_removed:
                 self._plan(domain, known, known.entry)
+            else:  # a file that can be neither read nor removed
+                self._schedule.plan_retry(domain, now)
 
     def _plan(self, domain: Domain, known: Known, entry: CachedPolicy) -> None:
         now = self._clock.monotonic()
@@ -381,10 +382,12 @@ class PolicySource:
 
     async def _remove_expired(self, domain: Domain, known: Known) -> None:
         self._schedule.forget(domain)
-        entry, known.entry = known.entry, None
-        if entry is not None:
-            self._emit(PolicyExpired(domain, entry.policy.mode, entry.fetched))
-            await self._store.discard(entry)
+        if known.entry is None:
+            return
+        if not known.is_removed:
+            known.is_removed = True
+            self._emit(PolicyExpired(domain, known.entry.policy.mode, known.entry.fetched))
+        await self._store.discard(known.entry)
 
 
 def _mode(held: CachedPolicy | None) -> Mode | None:

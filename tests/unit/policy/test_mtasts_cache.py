@@ -1,0 +1,253 @@
+"""Cached policies: their age, their files, and the memory that they may take."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
+from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.policy.bounded import BoundedMap
+from mailrider.policy.mtasts_cache import (
+    MAX_ENTRY,
+    SKEW,
+    CachedPolicy,
+    RAMStore,
+    age_at,
+    decode_entry,
+    encode_entry,
+    is_from_future,
+)
+from tests.unit.mtasts.test_policy import domains, policies
+
+NOW = datetime(2026, 2, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+POLICY = STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),))
+ENTRY = CachedPolicy(Domain("example.com"), POLICY, "id1", NOW)
+
+# --- Age ----------------------------------------------------------------------------------------
+
+AGES = {
+    # fetched, noticed, now -> age
+    "fetched just now": (NOW, None, NOW, timedelta(0)),
+    "fetched an hour ago": (NOW, None, NOW + HOUR, HOUR),
+    "fetched long ago": (NOW, None, NOW + timedelta(days=400), timedelta(days=400)),
+    "a moment ahead, as clocks are": (NOW, None, NOW - SKEW, timedelta(0)),
+    "fetched in the future, seen for the first time": (NOW, None, NOW - HOUR, timedelta(0)),
+    "fetched in the future, noticed a while ago": (NOW, NOW - 3 * HOUR, NOW - HOUR, 2 * HOUR),
+    "fetched in the future, noticed later than now": (NOW, NOW - HOUR, NOW - 3 * HOUR, timedelta(0)),
+    "the clock has passed the stamp": (NOW, NOW - timedelta(days=9000), NOW + HOUR, HOUR),
+}
+
+
+@pytest.mark.parametrize(("fetched", "noticed", "now", "age"), AGES.values(), ids=AGES)
+def test_how_old_an_entry_is(fetched: datetime, noticed: datetime | None, now: datetime, age: timedelta) -> None:
+    assert age_at(replace(ENTRY, fetched=fetched, noticed=noticed), now) == age
+
+
+def test_which_stamps_lie_in_the_future() -> None:
+    assert not is_from_future(ENTRY, NOW)
+    assert not is_from_future(ENTRY, NOW - SKEW)
+    assert is_from_future(ENTRY, NOW - SKEW - timedelta(seconds=1))
+
+
+stamps = st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1)).map(lambda naive: naive.replace(tzinfo=UTC))
+
+
+@given(stamps, stamps, st.timedeltas(timedelta(0), timedelta(days=400)))
+def test_an_entry_from_the_future_ages_from_when_it_was_noticed(
+    fetched: datetime, noticed: datetime, later: timedelta
+) -> None:
+    entry = replace(ENTRY, fetched=fetched, noticed=noticed)
+    if is_from_future(entry, noticed + later):
+        assert age_at(entry, noticed + later) == later
+    else:
+        assert age_at(entry, noticed + later) == max(noticed + later - fetched, timedelta(0))
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        NOW.replace(tzinfo=None),
+        NOW.astimezone(timezone(HOUR)),
+        datetime(9999, 12, 31, tzinfo=UTC),
+    ],
+)
+def test_stamps_are_in_utc_and_such_as_a_clock_can_show(stamp: datetime) -> None:
+    with pytest.raises(InvalidValue):
+        replace(ENTRY, fetched=stamp)
+    with pytest.raises(InvalidValue):
+        replace(ENTRY, noticed=stamp)
+
+
+def test_an_entry_has_a_valid_id() -> None:
+    with pytest.raises(InvalidValue):
+        replace(ENTRY, id="../../etc/passwd")
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+entries = st.builds(
+    CachedPolicy,
+    domain=domains,
+    policy=policies,
+    id=st.from_regex(r"\A[A-Za-z0-9]{1,32}\Z"),
+    fetched=stamps,
+    noticed=st.none() | stamps,
+)
+
+
+@given(entries)
+def test_what_is_encoded_is_decoded_again(entry: CachedPolicy) -> None:
+    assert decode_entry(encode_entry(entry)) == entry
+
+
+def test_what_a_file_looks_like() -> None:
+    lines = encode_entry(replace(ENTRY, noticed=NOW + HOUR)).decode().splitlines()
+    assert lines.pop(1).startswith("sha256: ")
+    assert lines == [
+        "mailrider mta-sts 1",
+        "domain: example.com",
+        "id: id1",
+        "fetched: 2026-02-01T12:00:00+00:00",
+        "noticed: 2026-02-01T13:00:00+00:00",
+        "",
+        "version: STSv1",
+        "mode: enforce",
+        "max_age: 604800",
+        "mx: mx.example.com",
+    ]
+
+
+@given(entries, st.data())
+def test_any_damage_is_found(entry: CachedPolicy, data: st.DataObject) -> None:
+    good = encode_entry(entry)
+    at = data.draw(st.integers(0, len(good) - 1))
+    octet = data.draw(st.integers(0, 255))
+    for damaged in (good[:at], good[:at] + bytes([octet]) + good[at + 1 :], good + bytes([octet])):
+        if damaged != good:
+            with pytest.raises(InvalidValue):
+                decode_entry(damaged)
+
+
+def test_every_prefix_of_a_file_is_damaged() -> None:
+    good = encode_entry(ENTRY)
+    for end in range(len(good)):
+        with pytest.raises(InvalidValue):
+            decode_entry(good[:end])
+
+
+def forged(**changes: str) -> bytes:
+    """An entry as somebody would write it who can compute a checksum."""
+    fields = {"domain": "example.com", "id": "id1", "fetched": "2026-02-01T12:00:00+00:00"}
+    fields |= {name: value for name, value in changes.items() if name != "policy"}
+    policy = changes.get("policy", "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 604800\n")
+    rest = "".join(f"{name}: {value}\n" for name, value in fields.items()) + "\n" + policy
+    return f"mailrider mta-sts 1\nsha256: {hashlib.sha256(rest.encode()).hexdigest()}\n{rest}".encode()
+
+
+FORGERIES = {
+    "no domain": forged(domain="../passwd"),
+    "no id": forged(id="a-b"),
+    "no time": forged(fetched="yesterday"),
+    "a time without a zone": forged(fetched="2026-02-01T12:00:00"),
+    "a time in another zone": forged(fetched="2026-02-01T12:00:00+02:00"),
+    "the end of time": forged(fetched="9999-12-31T23:59:59+00:00"),
+    "noticed at no time": forged(noticed="never"),
+    "no policy": forged(policy=""),
+    "a policy for too long": forged(policy="version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 99999999\n"),
+    "a policy that is not ASCII": forged(policy="version: STSv1\nmode: none\nmax_age: 1\nx: é\n"),
+    "another version of the file": forged().replace(b"mta-sts 1", b"mta-sts 2"),
+    "too large": forged(policy="x: y\n" * MAX_ENTRY),
+    "nothing": b"",
+    "zeros, as a power cut leaves them": bytes(4096),
+}
+
+
+def test_a_forgery_that_is_right_in_everything_is_believed() -> None:
+    assert decode_entry(forged()) == ENTRY
+
+
+@pytest.mark.parametrize("data", FORGERIES.values(), ids=FORGERIES)
+def test_a_file_that_is_wrong_in_anything_is_damaged(data: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        decode_entry(data)
+
+
+@given(st.binary(max_size=300))
+def test_anything_can_stand_in_a_file(data: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        decode_entry(data)
+
+
+# --- Memory -------------------------------------------------------------------------------------
+
+
+def entry_for(name: str, mx: int = 1) -> CachedPolicy:
+    policy = STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),) * mx)
+    return CachedPolicy(Domain(name), policy, "id1", NOW)
+
+
+async def test_the_ram_store_keeps_the_last_entry_of_a_domain() -> None:
+    store = RAMStore()
+    newer = replace(ENTRY, id="id2")
+    assert await store.load(ENTRY.domain) is None
+    await store.save(ENTRY)
+    await store.save(newer)
+    assert await store.load(ENTRY.domain) == newer
+    assert await store.domains() == [ENTRY.domain]
+    await store.discard(ENTRY)  # has been replaced, so it is not this one's to remove
+    assert await store.load(ENTRY.domain) == newer
+    await store.discard(newer)
+    assert await store.load(ENTRY.domain) is None
+
+
+async def test_the_ram_store_forgets_what_was_not_used_for_longest() -> None:
+    store = RAMStore(capacity=3 * entry_for("a.example").weight)
+    for name in ("a.example", "b.example", "c.example"):
+        await store.save(entry_for(name))
+    await store.load(Domain("a.example"))
+    await store.save(entry_for("d.example"))
+    assert await store.domains() == [Domain("c.example"), Domain("a.example"), Domain("d.example")]
+
+
+async def test_a_policy_that_is_too_large_is_not_kept_and_pushes_out_only_what_it_must() -> None:
+    store = RAMStore(capacity=1000)
+    await store.save(entry_for("a.example", mx=100))
+    assert await store.domains() == []
+
+
+@given(
+    st.integers(0, 30),
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["put", "get", "pop"]), st.integers(0, 12)), max_size=60
+    ),
+)
+def test_a_bounded_map_is_a_mapping_that_never_weighs_too_much(
+    capacity: int, steps: list[tuple[str, str, int]]
+) -> None:
+    tested: BoundedMap[str, int] = BoundedMap(capacity)
+    model: dict[str, int] = {}  # in order of use; the value is its own weight
+    for key, step, weight in steps:
+        if step == "get":
+            assert tested.get(key) == model.get(key)
+            if key in model:
+                model[key] = model.pop(key)
+        elif step == "pop":
+            assert tested.pop(key) == model.pop(key, None)
+        else:
+            tested.put(key, weight, weight)
+            model.pop(key, None)
+            model[key] = weight
+            while sum(model.values()) > capacity:
+                del model[next(iter(model))]
+        assert tested.keys() == list(model)
+        assert tested.values() == list(model.values())
+        assert tested.weight == sum(model.values()) <= capacity
+        assert len(tested) == len(model)
