@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.destination import Destination
-    from mailrider.delivery.session import Session
+    from mailrider.delivery.session import Peer
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mailrider.policy.base import Admission
     from mailrider.policy.judge import Judgement
     from mailrider.policy.requiretls import MessageSecurity
+    from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.content import Content
 
 MAX_ADDRESSES = 20  # that one attempt may try
@@ -49,12 +50,25 @@ NOT_QUALIFIED = Reply.make(550, "5.7.10", "REQUIRETLS: no mail server of the dom
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 
 
+class Carrier(Protocol):
+    """What an attempt needs of a session."""
+
+    @property
+    def peer(self) -> Peer: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+    async def transact(self, transaction: Transaction, content: Content) -> Exception | None: ...
+
+
 class Lease(Protocol):
     """A judged connection, ours until the end of the `async with` that gave it. `reused`: it carried others before."""
 
-    session: Session
-    judgement: Judgement
-    reused: bool
+    @property
+    def session(self) -> Carrier: ...
+    @property
+    def judgement(self) -> Judgement: ...
+    @property
+    def reused(self) -> bool: ...
 
     def give_up(self) -> None:
         """The connection is not to be used again."""

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.destination import Destination
 from mailrider.delivery.route import route
+from mailrider.model.domain import Domain
 from mailrider.model.event import RecipientSettled
 from mailrider.model.outcome import AttemptReport
+from mailrider.policy.mtasts import STSPolicies
 from mailrider.policy.requiretls import message_security
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
     from mailrider.delivery.destination import Routing
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.domain import NextHop
-    from mailrider.model.envelope import Envelope
+    from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
     from mailrider.policy.base import Policy
+    from mailrider.policy.mtasts_lookup import PolicyLookup
     from mailrider.policy.requiretls import MessageSecurity
     from mailrider.smtp.content import Content
 
@@ -47,8 +50,8 @@ class RemoteDelivery:
         clock: Clock,
         emit: Emit,
     ) -> None:
-        self._settings = settings
-        self._routing = routing
+        self.settings = settings
+        self.routing = routing
         self._policies = policies
         self._evidence = evidence
         self._connections = connections
@@ -69,7 +72,7 @@ class RemoteDelivery:
 
     def security(self, envelope: Envelope, content: Content) -> MessageSecurity:
         """What the message itself demands or waives."""
-        settings = self._settings
+        settings = self.settings
         fields = content.header_fields("TLS-Required") if settings.requiretls_override else ()
         return message_security(
             envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
@@ -80,7 +83,7 @@ class RemoteDelivery:
         policies = self._policies if security.policies_bind else ()
         if security.gathers_evidence:
             policies = await self._evidence()
-        return Destination(next_hop, self._routing, policies, security.requirement)
+        return Destination(next_hop, self.routing, policies, security.requirement)
 
     async def _attempt_all(
         self, job: Job, groups: dict[NextHop, list[int]]
@@ -101,5 +104,17 @@ class RemoteDelivery:
     async def _attempt(self, job: Job, next_hop: NextHop, indices: list[int]) -> tuple[list[int], tuple[Outcome, ...]]:
         recipients = [job.envelope.recipients[index] for index in indices]
         destination = await self.destination(next_hop, job.security)
-        attempt = Attempt(job, recipients, destination, self._connections, self._settings, self._clock, self._emit)
-        return indices, await attempt.run()
+        return indices, await self.attempt(job, recipients, destination, self._connections).run()
+
+    def attempt(
+        self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections
+    ) -> Attempt:
+        """An attempt at one next hop, over those connections."""
+        return Attempt(job, recipients, destination, connections, self.settings, self._clock, self._emit)
+
+    async def sts_policy(self, next_hop: NextHop) -> PolicyLookup | None:
+        """What is known of the MTA-STS policy of a next hop, in force or not; None for an address."""
+        for policy in await self._evidence():
+            if isinstance(policy, STSPolicies) and isinstance(next_hop, Domain):
+                return await policy.source.lookup(next_hop)
+        return None

@@ -13,6 +13,7 @@ the whole CNAME chain is authenticated, then the original; the first with an aut
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,19 @@ class DANEPolicies:
         """Nothing is under way."""
 
 
+@dataclass(frozen=True, slots=True)
+class TLSALookup:
+    """What DNS said about the TLSA records of one base domain; None if their name would be too long to exist."""
+
+    base: Domain
+    result: Answer[TLSARecord | MalformedTLSA] | LookupFailed | None
+
+
 class BoundDANE:
-    """DANE for the candidates of one next hop."""
+    """DANE for the candidates of one next hop. `lookups` is the evidence: what was asked for which host, and found."""
 
     def __init__(self, resolver: Resolver, port: int, candidates: Candidates) -> None:
+        self.lookups: dict[Candidate, list[TLSALookup]] = {}
         self._resolver = resolver
         self._port = port
         self._candidates = candidates
@@ -71,11 +81,14 @@ class BoundDANE:
         name = host.candidate.host
         if not host.signed or not isinstance(name, Domain):
             return NO_REQUIREMENT
+        lookups = self.lookups[host.candidate] = []
         for base in base_domains(name, host):
             try:
                 answer = await self._lookup(base)
             except LookupFailed as error:
+                lookups.append(TLSALookup(base, error))
                 return Refusal(NAME, 451, "4.7.1", str(error))
+            lookups.append(TLSALookup(base, answer))
             if answer is not None and answer.authentic and answer.records:
                 names = reference_names(base, name, self._candidates)
                 return _requirement(answer.records, base, names)
