@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.parser import MAX_NESTING, TOO_DEEP, Node, Word, parse
-from mailrider.config.source import Position, Problems, Source
+from mailrider.config.source import Position, Problems, Source, TooMuch
 from mailrider.model.valuetype import show
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ MAX_IMPORTS = 20  # files and snippets that import each other: deeper is a mista
 _USE = re.compile(r"\{env:(?P<variable>[^{}]*)\}|\$\((?P<macro>[^()\s]+)\)")
 _DEFINITION = re.compile(r"\$\((?P<name>[^()\s]+)\)")
 _SNIPPET = re.compile(r"\((?P<name>[^()\s]+)\)")
-
-
-class TooMuch(Exception):
-    """The configuration is larger than anything sensible; the problem has been noted."""
 
 
 @dataclass(slots=True)
@@ -203,23 +199,24 @@ class Expander:
             self._problem(node.name, place, "expected the name of one snippet or file, and no block: import NAME")
             return []
         name = arguments[0]
-        if name.text in self._snippets:
-            nodes = self._snippets[name.text].children or ()
-            return self._insert(f"({name.text})", nodes, name, place, top_level=False)
-        path = os.path.normpath(name.position.source.directory / name.text)
-        if path not in self._files:
-            self._files[path] = self._load(Path(path), name)
-        return self._insert(path, self._files[path] or (), name, place, top_level=True)
-
-    def _insert(self, key: str, nodes: tuple[Node, ...], at: Word, place: _Place, *, top_level: bool) -> list[Node]:
+        snippet = self._snippets.get(name.text)
+        key = f"({name.text})" if snippet else os.path.normpath(name.position.source.directory / name.text)
         if key in place.active:
             loop = " -> ".join((*place.active[place.active.index(key) :], key))
-            self.problems.add(at.position, f"this import never ends: {loop}")
+            self.problems.add(name.position, f"this import never ends: {loop}")
             return []
         if len(place.active) > MAX_IMPORTS:
-            self.problems.add(at.position, f"more than {MAX_IMPORTS} imports inside each other")
+            self.problems.add(name.position, f"more than {MAX_IMPORTS} imports inside each other")
             return []
-        return self._nodes(nodes, _Place(place.nesting, top_level, at.position, (*place.active, key)))
+        nodes = snippet.children if snippet else self._file(key, name)
+        # What a snippet holds is inside a block, wherever it is put; what a file holds is at that file's top level.
+        inside = _Place(place.nesting, snippet is None, name.position, (*place.active, key))
+        return self._nodes(nodes or (), inside)
+
+    def _file(self, path: str, at: Word) -> tuple[Node, ...] | None:
+        if path not in self._files:
+            self._files[path] = self._load(Path(path), at)
+        return self._files[path]
 
     def _load(self, path: Path, at: Word) -> tuple[Node, ...] | None:
         try:

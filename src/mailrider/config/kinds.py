@@ -8,7 +8,6 @@ it is never ignored. What has no settings class yet is named in `LATER` and `ELS
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from mailrider.config.settings import Globals
@@ -108,7 +107,6 @@ def top_level_names() -> tuple[str, ...]:
     return (*directives_of(Globals), *KINDS, *sorted(LATER), "deliver_to", "import")
 
 
-@cache
 def homes(name: str) -> tuple[str, ...]:
     """The blocks in which a directive of that name is known, as an error calls them."""
     found = dict.fromkeys(where for where, cls in settings_classes() if _stands_in(cls, name))

@@ -43,8 +43,8 @@ class Token:
 # The alternatives cover every text: whatever no other takes is a word, or the quote of an unclosed string.
 _TOKEN = re.compile(
     r"""
-      (?P<space> [ \t]+ | \\(?:\n|\Z) | \#[^\n]* )
-    | (?P<end> \n )
+      (?P<space> (?:[ \t]++ | \\(?:\n|\Z))++ | \#[^\n]*+ )
+    | (?P<end> \n (?:[ \t\n]++ | \#[^\n]*+)*+ )
     | (?P<string> "(?:[^"\\]++|\\.)*+" )
     | (?P<quote> "[^\n]* )
     | (?P<word> (?:[^\ \t\n\\]++|\\(?!\n|\Z))++ )

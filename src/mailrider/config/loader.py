@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete
-from mailrider.config.expand import MAX_FILE, Allowance, Expander, TooMuch, decode
+from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
 from mailrider.config.kinds import KINDS, SUPPORTED, TOP_LEVEL, is_later
 from mailrider.config.settings import Globals, default_state_dir
-from mailrider.config.source import Problems, Source
+from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.directive import InvalidSetting, directives_of
@@ -68,7 +68,7 @@ def load(
     file = find_config() if path is None else Path(path)
     if file is None:
         return loads(default_text(supported), name="built-in", environment=environment, supported=supported)
-    problems = Problems()
+    problems = Problems(str(file))
     try:
         content = read_file(file)
     except OSError as error:
@@ -90,7 +90,7 @@ def loads(
 ) -> Configuration:
     """The configuration in a text. `name` stands in errors, imports are relative to `directory` and go by `read`."""
     source = Source(name, text.replace("\r\n", "\n"), directory)
-    return _load(source, Problems(), environment, supported, read, None)
+    return _load(source, Problems(name), environment, supported, read, None)
 
 
 def _load(
@@ -103,9 +103,9 @@ def _load(
 ) -> Configuration:
     try:
         nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
+        configuration = _bind(nodes, source.directory, problems, supported, path)
     except TooMuch:
-        nodes = ()
-    configuration = _bind(nodes, source.directory, problems, supported, path)
+        configuration = None
     if configuration is None:
         raise ConfigError(problems.in_order())
     return configuration
@@ -114,6 +114,7 @@ def _load(
 def _bind(
     nodes: Iterable[Node], directory: Path, problems: Problems, supported: frozenset[str], path: Path | None
 ) -> Configuration | None:
+    """The configuration that the directives make; None if anything is wrong."""
     binder = Binder(problems, supported, _state_dir(nodes, directory))
     global_nodes, deliver_to = _sort(nodes, binder)
     global_settings = binder.settings(Globals, global_nodes, TOP_LEVEL)

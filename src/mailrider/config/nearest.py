@@ -25,6 +25,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """`; did you mean "x"?`, to be put behind an error; empty if nothing is near."""
+    """`; did you mean "x"?`, to be put behind an error; empty if nothing is near, or it is the word itself."""
     found = nearest(word, known)
-    return f'; did you mean "{prefix}{found}"?' if found else ""
+    return f'; did you mean "{prefix}{found}"?' if found and prefix + found != word else ""

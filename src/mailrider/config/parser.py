@@ -82,6 +82,7 @@ class _Parser:
         position = Position(self._source, token.offset, self._imported_at)
         match token.kind:
             case Kind.ERROR:
+                self._count(position)
                 self._problems.add(position, token.text)
             case Kind.END:
                 self._end_directive()
@@ -116,6 +117,7 @@ class _Parser:
             self._words = []
 
     def _open_block(self, position: Position) -> None:
+        self._count(position)
         if self._too_deep:
             self._too_deep += 1
             return

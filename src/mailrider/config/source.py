@@ -18,7 +18,7 @@ from mailrider.errors import Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_PROBLEMS = 1000  # shown; whoever has more of them does not read on
+MAX_PROBLEMS = 1000  # told; whoever has more of them does not read on, and neither do we
 MAX_EXCERPT = 100  # characters of a line that a problem shows
 MAX_TRAIL = 10  # imports that a problem shows
 TAB = "\t"
@@ -45,11 +45,11 @@ class Source:
         line = bisect_right(self._line_starts, offset)
         return line, offset - self._line_starts[line - 1] + 1
 
-    def line(self, number: int) -> str:
-        """A line by its number, without its end."""
-        starts = self._line_starts
-        end = starts[number] - 1 if number < len(starts) else len(self.text)
-        return self.text[starts[number - 1] : end]
+    def around(self, offset: int, length: int) -> tuple[str, int]:
+        """The line of a character, or so much of a longer one, and where in that the character is."""
+        start = max(self.text.rfind("\n", 0, offset) + 1, offset - length // 2)
+        end = self.text.find("\n", offset, start + length)
+        return self.text[start : end if end >= 0 else start + length], offset - start
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,31 +75,35 @@ class Position:
         return tuple(trail)
 
 
-class Problems:
-    """All that is wrong with a configuration."""
+class TooMuch(Exception):
+    """There is more, or more is wrong, than makes sense to read; the problem has been noted."""
 
-    def __init__(self) -> None:
+
+class Problems:
+    """All that is wrong with a configuration, whose first file is `main`."""
+
+    def __init__(self, main: str = "") -> None:
         self._found: dict[tuple[str, int, str], Problem] = {}  # the key keeps one problem from being told twice
-        self._sources: dict[str, int] = {}  # in the order in which they were first seen
-        self._left_out = 0
+        self._sources = {main: 0}  # in the order in which something was found in them
+        self._too_many = False
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def add(self, position: Position, message: str) -> None:
-        """There is something wrong at this place."""
+        """There is something wrong at this place. Raises `TooMuch` when it is enough."""
         source = position.source
         key = (source.name, position.offset, message)
         if key in self._found:
             return
         if len(self._found) >= MAX_PROBLEMS:
-            self._left_out += 1
-            return
+            self._too_many = True
+            raise TooMuch
         self._sources.setdefault(source.name, len(self._sources))
         line, column = source.locate(position.offset)
-        width = word_length(source.text, position.offset)
-        excerpt = _excerpt(source.line(line), column - 1, width)
-        self._found[key] = Problem(message, source.name, line, column, excerpt, position.trail)
+        self._found[key] = Problem(
+            message, source.name, line, column, _excerpt(source, position.offset), position.trail
+        )
 
     def add_file(self, file: str, message: str) -> None:
         """A file as a whole is wrong."""
@@ -111,21 +115,20 @@ class Problems:
         found = sorted(
             self._found.values(), key=lambda problem: (self._sources[problem.file], problem.line, problem.column)
         )
-        if self._left_out:
-            found.append(Problem(f"and {self._left_out} more"))
+        if self._too_many:
+            found.append(Problem(f"there are more than {MAX_PROBLEMS} problems: the others were not looked for"))
         return tuple(found)
 
 
-def _excerpt(line: str, start: int, width: int) -> str:
-    """The line, or the part of a long one around `start`, and below it a mark under the word."""
-    cut = max(0, start - MAX_EXCERPT // 2) if len(line) > MAX_EXCERPT else 0
-    shown = line[cut : cut + MAX_EXCERPT]
-    before = shown[: start - cut]
-    indent = len(before) - len(before.lstrip()) if not cut else 0
-    blank = "".join(TAB if char == TAB else " " * _columns(char) for char in before[indent:])
-    marked = shown[len(before) : len(before) + width]
+def _excerpt(source: Source, offset: int) -> str:
+    """The line of a character, and below it a mark under the word that begins there."""
+    line, at = source.around(offset, MAX_EXCERPT)
+    indent = len(line) - len(line.lstrip(" \t"))
+    before = line[min(indent, at) : at]
+    blank = "".join(TAB if char == TAB else " " * _columns(char) for char in before)
+    marked = line[at : at + word_length(line, at)]
     mark = "^" * max(1, sum(map(_columns, marked)))
-    return f"{_printable(shown[indent:])}\n{blank}{mark}"
+    return f"{_printable(line[min(indent, at) :])}\n{blank}{mark}"
 
 
 def _printable(text: str) -> str:

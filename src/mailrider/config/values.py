@@ -37,32 +37,27 @@ def read_value(known: Directive, node: Node, problems: Problems) -> Any:
             problems.add(extra.position, f"{known.name} takes one argument; {show(extra.text)} is too much")
             return WRONG
         case Words.ONE:
-            return _accept(known, known.type, node.arguments[0], node, problems)
+            return _accept(known, known.type, node, node.arguments[:1], problems)
         case Words.LINE:
-            first = node.arguments[0]
-            line = " ".join(word.text for word in node.arguments)
-            return _accept(known, known.type, first, node, problems, line)
+            return _accept(known, known.type, node, node.arguments, problems)
         case Words.EACH:
             return _items(known, node, problems)
 
 
 def _items(known: Directive, node: Node, problems: Problems) -> Any:
-    if len(node.arguments) == 1 and node.arguments[0].text in known.type.choices:
-        return _accept(known, known.type, node.arguments[0], node, problems)
+    if len(node.arguments) == 1:
+        return _accept(known, known.type, node, node.arguments, problems)
     item = known.type.item or known.type
-    values = [_accept(known, item, word, node, problems) for word in node.arguments]
+    values = [_accept(known, item, node, (word,), problems) for word in node.arguments]
     return WRONG if WRONG in values else tuple(values)
 
 
-def _accept(
-    known: Directive, type: ValueType[Any], word: Word, node: Node, problems: Problems, text: str | None = None
-) -> Any:
-    text = word.text if text is None else text
+def _accept(known: Directive, type: ValueType[Any], node: Node, words: tuple[Word, ...], problems: Problems) -> Any:
     try:
-        return type.accept(text)
+        return type.accept(" ".join(word.text for word in words))
     except Unacceptable as error:
-        near = did_you_mean(word.text, type.choices)
-        problems.add(word.position, f"{known.name}: {error}{near}{_vanished(node)}")
+        near = next(filter(None, (did_you_mean(word.text, type.choices) for word in words)), "")
+        problems.add(words[0].position, f"{known.name}: {error}{near}{_vanished(node)}")
         return WRONG
 
 

@@ -21,7 +21,7 @@ def _server(value: ServerAddress | str) -> ServerAddress:
     return value if isinstance(value, ServerAddress) else parse_server(value)
 
 
-SERVER = ValueType("server", "an IP address, or address:port ([address]:port for IPv6)", _server)
+SERVER = ValueType("address[:port]", "an IP address, or address:port ([address]:port for IPv6)", _server)
 
 
 @settings

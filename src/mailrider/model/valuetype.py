@@ -282,6 +282,7 @@ def many(item: ValueType[T], *, none: bool = False) -> ValueType[tuple[T, ...]]:
             return (item.accept(value),)
         return tuple(map(item.accept, cast("Iterable[object]", value)))
 
-    name, words = (f"{item.name}...", Words.EACH) if item.words is Words.ONE else (item.name, Words.LINE)
+    one = f"({item.name})" if item.choices else item.name
+    name, words = (f"{one}...", Words.EACH) if item.words is Words.ONE else (item.name, Words.LINE)
     choices = (*item.choices, "none") if none else item.choices
     return ValueType(name, item.expected, convert, choices, words, item)

@@ -1,0 +1,359 @@
+"""Nodes to settings: what each directive takes, and what comes of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailrider.config import Configuration, Globals, complete
+from mailrider.config.kinds import KINDS, SUPPORTED, settings_classes
+from mailrider.config.settings import LogFormat, default_runtime_dir, default_state_dir
+from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
+from mailrider.dns.servers import ServerAddress
+from mailrider.dns.settings import DNSSettings
+from mailrider.errors import ConfigError
+from mailrider.model.directive import InvalidSetting, directives_of
+from mailrider.model.domain import Domain
+from mailrider.model.security import MXLevel, TLSLevel
+from mailrider.net.settings import Curve, TLSClientSettings, TLSVersion
+from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, STSCache
+from tests.unit.config.reading import EVERYTHING, read
+
+MX = Domain("mx.example.org")
+
+
+def remote(directives: str) -> RemoteSettings:
+    """The settings of a target with these directives; paths begin at /s."""
+    configuration = read(f"state_dir /s\nhostname mx.example.org\ntarget.remote out {{\n{directives}\n}}\n")
+    settings = configuration.target("out").settings
+    assert isinstance(settings, RemoteSettings)
+    return settings
+
+
+MINUTE = timedelta(minutes=1)
+
+REMOTE: dict[str, tuple[str, object]] = {
+    "hostname mx2.Example.org": ("hostname", Domain("mx2.example.org")),
+    "hostname bücher.example": ("hostname", Domain("xn--bcher-kva.example")),
+    "local_ip 192.0.2.1": ("local_ip", IPv4Address("192.0.2.1")),
+    "local_ip 2001:db8::1": ("local_ip", IPv6Address("2001:db8::1")),
+    "force_ipv4 yes": ("force_ipv4", True),
+    "force_ipv4 TRUE": ("force_ipv4", True),
+    "force_ipv4 on": ("force_ipv4", True),
+    "force_ipv4 1": ("force_ipv4", True),
+    "force_ipv4 no": ("force_ipv4", False),
+    "force_ipv4 false": ("force_ipv4", False),
+    "force_ipv4 off": ("force_ipv4", False),
+    "force_ipv4 0": ("force_ipv4", False),
+    "connect_timeout 1h5m": ("connect_timeout", 65 * MINUTE),
+    "connect_timeout 1h 5m": ("connect_timeout", 65 * MINUTE),
+    'connect_timeout "1h 5m"': ("connect_timeout", 65 * MINUTE),
+    "command_timeout 150ms": ("command_timeout", timedelta(milliseconds=150)),
+    "command_timeout 1.5s": ("command_timeout", timedelta(milliseconds=1500)),
+    "submission_timeout 10m": ("submission_timeout", 10 * MINUTE),
+    "debug yes": ("debug", True),
+    "requiretls_override no": ("requiretls_override", False),
+    "relaxed_requiretls no": ("relaxed_requiretls", False),
+    "conn_reuse_limit 1": ("conn_reuse_limit", 1),
+    "conn_max_idle_count 0": ("conn_max_idle_count", 0),
+    "conn_max_idle_time 150": ("conn_max_idle_time", timedelta(seconds=150)),
+    "conn_max_idle_time 2m30s": ("conn_max_idle_time", timedelta(seconds=150)),
+    "conn_max_idle_time 0": ("conn_max_idle_time", timedelta(0)),
+    "port 2525": ("port", 2525),
+    "prohibited_addresses none": ("prohibited_addresses", ()),
+    "prohibited_addresses 10.0.0.0/8 192.0.2.1": (
+        "prohibited_addresses",
+        (IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.1/32")),
+    ),
+    "eight_bit strict": ("eight_bit", EightBit.STRICT),
+    "mx_auth { }": ("mx_auth", MXAuth()),
+    "mx_auth { dane { }\n dnssec { } }": ("mx_auth", MXAuth(dane=Dane(), dnssec=DNSSEC())),
+    "mx_auth { mtasts }": ("mx_auth", MXAuth(mtasts=MTASTS(fs_dir="/s/mtasts_cache"))),
+    "mx_auth { mtasts {\n cache ram\n https_port 8443\n root_ca ca.pem\n fs_dir StateDirectory/x } }": (
+        "mx_auth",
+        MXAuth(mtasts=MTASTS(cache=STSCache.RAM, https_port=8443, root_ca=["/s/ca.pem"], fs_dir="/s/x")),
+    ),
+    "mx_auth { local_policy }": ("mx_auth", MXAuth(local_policy=LocalPolicy())),
+    "mx_auth { local_policy off }": ("mx_auth", MXAuth(local_policy=LocalPolicy.off())),
+    "mx_auth { local_policy {\n min_tls_level authenticated\n min_mx_level mtasts } }": (
+        "mx_auth",
+        MXAuth(local_policy=LocalPolicy(min_tls_level=TLSLevel.AUTHENTICATED, min_mx_level=MXLevel.MTASTS)),
+    ),
+    "limits { }": ("limits", LimitsSettings()),
+    "limits { all rate 20\n all rate 500 1m\n destination concurrency 10\n source rate 5 1h 5m\n ip rate 1 1d }": (
+        "limits",
+        LimitsSettings(
+            all=[Rate(20), Rate(500, MINUTE)],
+            destination=[Concurrency(10)],
+            source=[Rate(5, 65 * MINUTE)],
+            ip=[Rate(1, timedelta(days=1))],
+        ),
+    ),
+    "tls_client { }": ("tls_client", TLSClientSettings()),
+    "tls_client { protocols tls1.3 }": ("tls_client", TLSClientSettings(protocols=("tls1.3", "tls1.3"))),
+    "tls_client { protocols tls1.0 tls1.2 }": (
+        "tls_client",
+        TLSClientSettings(protocols=(TLSVersion.TLS1_0, TLSVersion.TLS1_2)),
+    ),
+    "tls_client {\n ciphers AES128-GCM-SHA256 ECDHE+AESGCM\n curves X25519 p256\n root_ca /a b }": (
+        "tls_client",
+        TLSClientSettings(
+            ciphers=("AES128-GCM-SHA256", "ECDHE+AESGCM"),
+            curves=(Curve.X25519, Curve.P256),
+            root_ca=(Path("/a"), Path("/s/b")),
+        ),
+    ),
+    "tls_client {\n cert StateDirectory/c.pem\n key k.pem }": (
+        "tls_client",
+        TLSClientSettings(cert="/s/c.pem", key="/s/k.pem"),
+    ),
+}
+
+
+@pytest.mark.parametrize("directive", REMOTE)
+def test_target_remote(directive: str) -> None:
+    field, expected = REMOTE[directive]
+    assert getattr(remote(directive), field) == expected
+
+
+def test_every_directive_of_target_remote_is_tried_here() -> None:
+    known = {name for name, each in directives_of(RemoteSettings).items() if not each.only_global}
+    assert {field for field, _ in REMOTE.values()} == known
+
+
+def test_the_defaults_of_target_remote() -> None:
+    settings = remote("")
+    assert settings == RemoteSettings(
+        hostname=MX, debug=False, tls_client=TLSClientSettings(), own_addresses=(), dns=DNSSettings()
+    )
+    assert settings.connect_timeout == 5 * MINUTE
+    assert settings.command_timeout == 5 * MINUTE
+    assert settings.submission_timeout == 12 * MINUTE
+    assert settings.conn_max_idle_time == timedelta(seconds=150)
+    assert (settings.conn_reuse_limit, settings.conn_max_idle_count, settings.port) == (10, 10, 25)
+    assert settings.requiretls_override
+    assert settings.relaxed_requiretls
+    assert (settings.limits, settings.mx_auth, settings.local_ip) == (None, None, None)
+
+
+GLOBALS: dict[str, tuple[str, object]] = {
+    "hostname mx.example.org": ("hostname", MX),
+    "state_dir /var/x": ("state_dir", Path("/var/x")),
+    "state_dir state": ("state_dir", Path("/etc/mailrider/state")),
+    "state_dir /s\nruntime_dir run": ("runtime_dir", Path("/s/run")),
+    "autogenerated_msg_domain example.org": ("autogenerated_msg_domain", Domain("example.org")),
+    "hostname mx.example.org\n": ("autogenerated_msg_domain", MX),
+    "tls_client { protocols tls1.3 }": ("tls_client", TLSClientSettings(protocols=["tls1.3"])),
+    "log json": ("log", LogFormat.JSON),
+    "log stderr": ("log", LogFormat.TEXT),
+    "debug yes": ("debug", True),
+    "own_addresses 192.0.2.1\nown_addresses 192.0.2.2 ::1": (
+        "own_addresses",
+        (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), IPv6Address("::1")),
+    ),
+    "dns {\n server 127.0.0.1\n server 192.0.2.1:5353 [::1]:53\n timeout 1s\n attempts 1\n cache 0\n}": (
+        "dns",
+        DNSSettings(
+            server=[
+                ServerAddress(IPv4Address("127.0.0.1")),
+                ServerAddress(IPv4Address("192.0.2.1"), 5353),
+                ServerAddress(IPv6Address("::1")),
+            ],
+            timeout=1,
+            attempts=1,
+            cache=0,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("text", GLOBALS)
+def test_globals(text: str) -> None:
+    field, expected = GLOBALS[text]
+    assert getattr(read(text).globals, field) == expected
+
+
+def test_every_global_directive_is_tried_here() -> None:
+    assert {field for field, _ in GLOBALS.values()} == set(directives_of(Globals))
+
+
+def test_the_defaults_of_the_globals() -> None:
+    settings = read("").globals
+    assert settings == Globals()
+    assert settings.dns == DNSSettings(server=(), timeout=timedelta(seconds=5), attempts=3, cache=10_000)
+    assert settings.tls_client.protocols == (TLSVersion.TLS1_2, TLSVersion.TLS1_3)
+    assert (settings.state_dir, settings.runtime_dir) == (default_state_dir(), default_runtime_dir())
+
+
+@pytest.mark.parametrize(("user", "state", "runtime"), [(0, "/var/lib/mailrider", "/run/mailrider"), (1000, "", "")])
+def test_where_state_is_kept(user: int, state: str, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/u/.local/state")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert default_state_dir() == Path(state or "/home/u/.local/state/mailrider")
+    assert default_runtime_dir() == Path(runtime or "/run/user/1000/mailrider")
+
+
+# --- Inheritance ---------------------------------------------------------------------------------
+
+
+def test_a_target_takes_from_the_globals_what_it_does_not_say() -> None:
+    settings = (
+        read(
+            """
+        target.remote out { }
+        debug yes
+        own_addresses 192.0.2.1
+        tls_client { protocols tls1.3 }
+        dns { server 127.0.0.1 }
+        hostname mx.example.org
+        """
+        )
+        .target("out")
+        .settings
+    )
+    assert settings == RemoteSettings(
+        hostname="mx.example.org",
+        debug=True,
+        own_addresses=["192.0.2.1"],
+        tls_client=TLSClientSettings(protocols=["tls1.3"]),
+        dns=DNSSettings(server=["127.0.0.1"]),
+    )
+
+
+def test_what_a_target_says_goes_before_the_globals() -> None:
+    text = "hostname a.example\ndebug yes\ntarget.remote out {\n hostname b.example\n debug no\n}"
+    settings = read(text).target("out").settings
+    assert isinstance(settings, RemoteSettings)
+    assert (settings.hostname, settings.debug) == (Domain("b.example"), False)
+
+
+def test_tls_client_in_a_target_replaces_the_global_one_as_a_whole() -> None:
+    text = "hostname a.example\ntls_client {\n root_ca /a\n}\ntarget.remote out {\n tls_client { curves p256 }\n}"
+    settings = read(text).target("out").settings
+    assert isinstance(settings, RemoteSettings)
+    assert settings.tls_client == TLSClientSettings(curves=["p256"])
+
+
+def test_complete_is_there_for_programs_too() -> None:
+    given = RemoteSettings(hostname="b.example", mx_auth=[MTASTS()])
+    completed = complete(given, Globals(hostname="a.example", state_dir="/s", debug=True))
+    assert (completed.hostname, completed.debug) == (Domain("b.example"), True)
+    assert completed.mx_auth == MXAuth(mtasts=MTASTS(fs_dir="/s/mtasts_cache"))
+    assert complete(Dane(), Globals()) == Dane()
+
+
+def test_a_hostname_is_required_somewhere() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        complete(RemoteSettings(), Globals())
+    assert str(caught.value) == "hostname: it is required, here or at the top level"
+
+
+# --- Instances and references --------------------------------------------------------------------
+
+
+def shared() -> Configuration:
+    return read(
+        """
+        hostname mx.example.org
+        deliver_to &b
+        target.remote a { limits &few
+            mx_auth &strict }
+        target.remote b { limits &few
+            mx_auth &strict }
+        limits few { all concurrency 1 }
+        mx_auth strict { dane }
+        target.remote { limits { all concurrency 1 } }
+        deliver_to remote { port 26 }
+        deliver_to target.remote { port 27 }
+        """
+    )
+
+
+def test_instances_by_their_names() -> None:
+    configuration = shared()
+    kinds = {name: instance.kind for name, instance in configuration.instances.items()}
+    assert kinds == {
+        "a": "target.remote",
+        "b": "target.remote",
+        "few": "limits",
+        "strict": "mx_auth",
+        "remote": "target.remote",
+    }
+    assert list(configuration.targets) == ["a", "b", "remote"]
+    assert configuration.target("a") is configuration.instances["a"]
+    assert str(configuration.target("a").position) == "mailrider.conf:4:9"
+    assert configuration.target("a").label == "target.remote a"
+
+
+def test_a_reference_is_the_block_that_it_names_wherever_that_stands() -> None:
+    a, b = (shared().targets[name].settings for name in "ab")
+    assert isinstance(a, RemoteSettings)
+    assert isinstance(b, RemoteSettings)
+    assert a.limits == b.limits == LimitsSettings(all=[Concurrency(1)], name="few")
+    assert a.mx_auth == MXAuth(dane=Dane())
+
+
+def test_a_block_in_a_target_is_its_own() -> None:
+    settings = shared().target("remote").settings
+    assert isinstance(settings, RemoteSettings)
+    assert settings.limits == LimitsSettings(all=[Concurrency(1)], name=None)
+
+
+def test_what_the_top_level_delivers_to() -> None:
+    configuration = shared()
+    named, *inline = configuration.deliver_to
+    assert named is configuration.target("b")
+    assert [(each.kind, each.name, each.label) for each in inline] == [("target.remote", None, "target.remote")] * 2
+    assert [getattr(each.settings, "port", None) for each in inline] == [26, 27]
+    assert [getattr(each.settings, "hostname", None) for each in inline] == [MX, MX]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stricts", 'no target is named "stricts"; there are: a, b, remote'),
+        ("remot", 'no target is named "remot"; did you mean "remote"?'),
+        ("strict", 'no target is named "strict"; there are: a, b, remote'),
+    ],
+)
+def test_a_target_that_is_not_there(name: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        shared().target(name)
+    assert str(caught.value) == message
+
+
+def test_a_target_where_there_is_none() -> None:
+    with pytest.raises(ConfigError, match=r'^no target is named "a"; there are none$'):
+        read("").target("a")
+
+
+# --- What this version supports ------------------------------------------------------------------
+
+
+def test_every_feature_that_is_named_is_known_to_the_tests() -> None:
+    features: set[str | None] = {kind.feature for kind in KINDS.values()}
+    features |= {known.feature for _, cls in settings_classes() for known in directives_of(cls).values()}
+    assert features - {None} == EVERYTHING
+    assert SUPPORTED <= EVERYTHING
+
+
+@pytest.mark.parametrize("feature", sorted(EVERYTHING - {"target.remote"}))
+def test_what_is_not_supported_is_refused_and_the_rest_works(feature: str) -> None:
+    of_feature: dict[str, Any] = {
+        "limits": ("limits", "limits { }"),
+        "mx_auth": ("mx_auth", "mx_auth { }"),
+        "pool": ("conn_reuse_limit", "conn_reuse_limit 1"),
+        "requiretls": ("relaxed_requiretls", "relaxed_requiretls no"),
+    }
+    name, directive = of_feature.get(feature, (feature, f"mx_auth {{ {feature} }}"))
+    text = f"hostname a.example\ntarget.remote {{ {directive} }}"
+    read(text)
+    with pytest.raises(ConfigError) as caught:
+        read(text, supported=EVERYTHING - {feature})
+    (problem,) = caught.value.problems
+    assert problem.message == f"{name} is not yet supported"
