@@ -18,6 +18,7 @@ from mailrider.config.settings import default_state_dir
 from mailrider.dane.match import match_evidence
 from mailrider.delivery.connect import Connector
 from mailrider.delivery.destination import Routing
+from mailrider.delivery.explain import Explainer
 from mailrider.delivery.fallback import FallbackMemory
 from mailrider.delivery.pool import Pool
 from mailrider.delivery.remote import RemoteDelivery
@@ -86,6 +87,19 @@ async def open_engine(dns: DNSSettings, emit: Emit, clock: Clock | None = None) 
 @asynccontextmanager
 async def open_remote(settings: RemoteSettings, engine: Engine) -> AsyncIterator[RemoteDelivery]:
     """A `target.remote`, open. Raises `ConfigError` for what cannot be: no host name, TLS settings, root files."""
+    async with _open_parts(settings, engine) as (delivery, _):
+        yield delivery
+
+
+@asynccontextmanager
+async def open_explainer(settings: RemoteSettings, engine: Engine) -> AsyncIterator[Explainer]:
+    """What explains the deliveries of a `target.remote`, made of that target's own parts. Raises as `open_remote`."""
+    async with _open_parts(settings, engine) as (delivery, connector):
+        yield Explainer(delivery, connector)
+
+
+@asynccontextmanager
+async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
     tls = settings.tls_client or TLSClientSettings()
@@ -120,7 +134,8 @@ async def open_remote(settings: RemoteSettings, engine: Engine) -> AsyncIterator
         policies = _Policies(settings, engine, stack)
         listed = await policies.listed()
         pool = await stack.enter_async_context(Pool(connector, engine.emit))
-        yield RemoteDelivery(settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit)
+        delivery = RemoteDelivery(settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit)
+        yield delivery, connector
 
 
 def _judge(tls: TLSClientSettings) -> Judge:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailrider.cli.check import check
+from mailrider.cli.explain import explain
 from mailrider.cli.send import send
 from mailrider.errors import ConfigError, MailriderError
 
@@ -36,6 +37,7 @@ def cli(context: click.Context, config: str | None) -> None:
 
 cli.add_command(send)
 cli.add_command(check)
+cli.add_command(explain)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

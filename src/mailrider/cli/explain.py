@@ -1,0 +1,64 @@
+"""`mailrider explain DOMAIN`: where mail for a domain would go, how safely, and why; for a person or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+
+from mailrider.assemble import open_engine, open_explainer
+from mailrider.cli.explain_json import as_json_object
+from mailrider.cli.explain_page import print_page
+from mailrider.cli.setup import make_log, remote_settings
+from mailrider.clock import SystemClock
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import AddressLiteral, Domain
+
+if TYPE_CHECKING:
+    from mailrider.config import Configuration
+    from mailrider.delivery.explain import Explanation
+    from mailrider.delivery.settings import RemoteSettings
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
+
+
+@click.command()
+@click.argument("domain")
+@click.option("--target", metavar="NAME", help="The target.remote to use, if several are configured.")
+@click.option("--no-connect", is_flag=True, help="Ask DNS and policy hosts only, call no mail server.")
+@click.option("--json", "as_json", is_flag=True, help="The same facts as one JSON object.")
+@click.option("--debug", is_flag=True, help="The dialogue and every decision, on standard error.")
+@click.pass_obj
+def explain(config: str | None, domain: str, target: str | None, no_connect: bool, as_json: bool, debug: bool) -> int:
+    """Show the delivery plan for DOMAIN (or an address of it), with its evidence."""
+    next_hop = _parse(domain)
+    configuration, settings = remote_settings(config, target)
+    log = make_log(configuration, debug=debug, quiet=True)
+    explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
+    if as_json:
+        click.echo(json.dumps(as_json_object(explanation, SystemClock().now()), ensure_ascii=False))
+    else:
+        print_page(explanation, settings, SystemClock().now())
+    return os.EX_OK
+
+
+def _parse(text: str) -> NextHop:
+    """A domain, an address literal, or the right-hand side of a mail address."""
+    text = text.rpartition("@")[2]
+    try:
+        return AddressLiteral.parse(text) if text.startswith("[") else Domain.parse(text)
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from error
+
+
+async def _explain(
+    configuration: Configuration, settings: RemoteSettings, next_hop: NextHop, log: Emit, *, connect: bool
+) -> Explanation:
+    async with (
+        open_engine(configuration.globals.dns, log) as engine,
+        open_explainer(settings, engine) as explainer,
+    ):
+        return await explainer.explain(next_hop, connect=connect)
