@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from cryptography import x509
 
-from tests.support.certificates import CLIENT, DAY, NOW, Issued, authority, ec_key, issue, rsa_key
+from tests.support.certificates import CLIENT, DAY, NOW, Issued, authority, ec_key, issue, rsa_key, signed_over_sha1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,6 +133,7 @@ def _anchors_in_dns() -> list[DANECase]:
     impostor = authority("Test Root", key_ids=False)
     rsa_root = authority("RSA Root", key=rsa_key(2048))
     weak_root = authority("Weak Root", key=rsa_key(1024))
+    sha1 = signed_over_sha1(issue(rsa_root), rsa_root)
     whole, bare = root.tlsa(2, 0, 0), root.tlsa(2, 1, 0)
     return [
         DANECase("whole_certificate_over_middle", [leaf, middle], [whole], True, "certificate of Test Root (from DNS)"),
@@ -144,6 +145,10 @@ def _anchors_in_dns() -> list[DANECase]:
         DANECase("bare_key_with_a_gap", [leaf], [bare], False, "none but a strong signature by it counts"),
         DANECase("bare_rsa_key", [issue(rsa_root)], [rsa_root.tlsa(2, 1, 0)], True, "valid for mx.example.net"),
         DANECase("bare_weak_key", [issue(weak_root)], [weak_root.tlsa(2, 1, 0)], False, "none but a", openssl=True),
+        # OpenSSL does not look at how the certificate below a bare key was signed.
+        DANECase(
+            "bare_key_signed_over_sha1", [sha1], [rsa_root.tlsa(2, 1, 0)], False, "none but a strong", openssl=True
+        ),
         DANECase("bare_key_of_an_impostor", [direct], [impostor.tlsa(2, 1, 0)], False, "none but a strong signature"),
         DANECase(
             "whole_certificate_of_an_impostor",
@@ -157,7 +162,7 @@ def _anchors_in_dns() -> list[DANECase]:
 
 def _own_certificate() -> list[DANECase]:
     """DANE-TA(2) that names the server's own certificate: a frequent mistake, and no match."""
-    own, issued = issue(), issue(authority("Test Root"))
+    own, issued, namesake = issue(), issue(authority("Test Root")), authority("a server")
     hint = "DANE-TA(2) means that of its issuer, usage 3 would match"
     return [
         *(
@@ -168,6 +173,7 @@ def _own_certificate() -> list[DANECase]:
         DANECase("2_1_0_of_the_leaf", [issued], [issued.tlsa(2, 1, 0)], False, hint),
         # The key in DNS did sign it: then the server is its own CA.
         DANECase("2_1_0_of_the_self_signed_leaf", [own], [own.tlsa(2, 1, 0)], True, "is the key that signed"),
+        DANECase("2_1_0_beside_a_namesake", [own, namesake], [own.tlsa(2, 1, 0)], True, "is the key that signed"),
         DANECase("leaf_sent_twice", [own, own], [own.tlsa(2, 0, 1)], False, hint),
     ]
 

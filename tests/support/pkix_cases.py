@@ -72,6 +72,7 @@ def _paths() -> list[PKIXCase]:
         PKIXCase("sent_root_not_trusted", [deep, middle, root], [other], False, "under the root Test Root, which is"),
         PKIXCase("self_signed", [own], [root], False, "self-signed"),
         PKIXCase("self_signed_and_trusted", [own], [own], True, "issued by a server"),
+        PKIXCase("trusted_itself", [deep], [deep], True, "issued by Middle"),
         PKIXCase("nobody_is_trusted", [leaf], [], False, "no trusted roots are configured"),
         PKIXCase("root_of_the_same_name", [plain], [impostor], False, "its signature is not by Test Root, as it says"),
         PKIXCase("two_roots_of_the_same_name", [leaf], [authority("Test Root"), root, other], True, "by Test Root"),

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from mailrider.dane.tlsa import CERT, DANE_EE, DANE_TA, FULL, MAX_RECORDS, SHA256, SPKI, show
 from mailrider.errors import InvalidValue
 from mailrider.model.security import Mechanism, TLSARecord, Verdict
-from mailrider.x509.certificate import MAX_CHAIN, parse_certificate, read_chain
+from mailrider.x509.certificate import MAX_CHAIN, as_reason, parse_certificate, read_chain
 from mailrider.x509.der import subject_public_key_info
 from mailrider.x509.keys import PublicKey, weak_signature
 from mailrider.x509.timed import TimedVerdict, timed
@@ -172,9 +172,10 @@ def _unreadable(record: TLSARecord) -> str:
 
 
 def _summary(failures: Sequence[str]) -> str:
-    shown = "; ".join(failures[:MAX_REASONS])
-    more = len(failures) - MAX_REASONS
-    return f"no TLSA record matches: {shown}" + (f"; and {more} more" if more > 0 else "")
+    shown, more = list(failures[:MAX_REASONS]), len(failures) - MAX_REASONS
+    if more > 0:
+        shown.append(f"and {more} more")
+    return f"no TLSA record matches: {as_reason(shown)}"
 
 
 def _yes(reason: str) -> Verdict:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mailrider.x509.anchors import Anchors
     from mailrider.x509.timed import TimedVerdict
 
-MAX_VERDICTS = 4096  # about 3 MB; a large sender keeps connections to a few hundred hosts at a time
+MAX_VERDICTS = 1024  # a large sender has connections to some hundred hosts; 1 MB, 64 MB with absurd TLSA records
 MAX_AGE = timedelta(hours=1)  # no verdict is older, whatever its dates allow
 
 

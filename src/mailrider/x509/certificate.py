@@ -24,12 +24,13 @@ from mailrider.x509.der import subject_public_key_info
 from mailrider.x509.keys import PublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 MAX_CERTIFICATE = 65_536  # octets; with a hundred names and a post-quantum signature a real one has 20,000
 MAX_CHAIN = 10  # certificates that are looked at; real chains have 2 to 4, a misconfigured server sends its CA bundle
 MAX_NAME_TEXT = 100  # characters of a subject or issuer that people are shown
+MAX_REASON = 1000  # characters of a verdict's reason; much of it can be names that a stranger chose
 
 # A name in a form that is equal wherever OpenSSL calls two names equal: case, spaces and string type do not count.
 NameKey = tuple[tuple[str, str | bytes], ...]
@@ -139,6 +140,11 @@ def _attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
 def shorten(text: str, limit: int) -> str:
     """The text, cut to `limit` characters with a mark that it was."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def as_reason(parts: Iterable[str]) -> str:
+    """What a verdict says, from its parts."""
+    return shorten("; ".join(parts), MAX_REASON)
 
 
 def _name_key(name: x509.Name) -> NameKey:

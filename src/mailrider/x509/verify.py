@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from mailrider.model.security import Mechanism, Verdict
-from mailrider.x509.certificate import read_chain
+from mailrider.x509.certificate import as_reason, read_chain
 from mailrider.x509.names import find_match, name_problem, presented_names
 from mailrider.x509.path import date, find_path
 from mailrider.x509.timed import TimedVerdict, timed
@@ -40,14 +40,14 @@ def judge_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Doma
     """`verify_chain`, and for how long the answer holds."""
     sent = read_chain(chain)
     if sent.leaf is None:
-        return TimedVerdict(Verdict(False, Mechanism.PKIX, "; ".join(sent.complaints)))
+        return TimedVerdict(Verdict(False, Mechanism.PKIX, as_reason(sent.complaints)))
     concerned = anchors.concerning(sent.certificates)
     checked = check_server(sent.leaf, sent.others, concerned, names, now)
     problems = list(checked.problems)
     if not len(anchors):
         problems.append("no trusted roots are configured")
     if problems:
-        verdict = Verdict(False, Mechanism.PKIX, "; ".join((*problems, *sent.complaints)))
+        verdict = Verdict(False, Mechanism.PKIX, as_reason((*problems, *sent.complaints)))
     else:
         verdict = Verdict(True, Mechanism.PKIX, checked.praise)
     return timed(verdict, (*sent.certificates, *concerned), now)

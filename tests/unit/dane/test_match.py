@@ -149,10 +149,20 @@ def test_verdicts_are_remembered_while_they_hold() -> None:
     assert len(cache) == 2
 
 
-@given(st.integers(-40, 70), st.integers(-40, 70), st.sampled_from(range(4)))
-def test_a_verdict_holds_as_long_as_it_says(judged: int, asked: int, which: int) -> None:
-    record = (ROOT.tlsa(2, 0, 1), ROOT.tlsa(2, 0, 0), ROOT.tlsa(2, 1, 0), LEAF.tlsa(3, 1, 1))[which]
-    chain = [LEAF.der, ROOT.der][: 2 if which == 0 else 1]
+BRIEF_ROOT = authority("Brief Root", not_before=NOW - 20 * DAY, not_after=NOW + 30 * DAY)
+BRIEF_LEAF = issue(BRIEF_ROOT, not_before=NOW - 10 * DAY, not_after=NOW + 50 * DAY)
+
+
+@given(
+    judged=st.integers(-30, 60),
+    asked=st.integers(-30, 60),
+    record=st.sampled_from(
+        [BRIEF_ROOT.tlsa(2, 0, 1), BRIEF_ROOT.tlsa(2, 0, 0), BRIEF_ROOT.tlsa(2, 1, 0), BRIEF_LEAF.tlsa(3, 1, 1)]
+    ),
+    root_is_sent=st.booleans(),
+)
+def test_a_verdict_holds_as_long_as_it_says(judged: int, asked: int, record: TLSARecord, root_is_sent: bool) -> None:
+    chain = [BRIEF_LEAF.der, BRIEF_ROOT.der][: 1 + root_is_sent]
     timed = judge_dane(chain, trust(record), NOW + judged * DAY)
     moment = NOW + asked * DAY
     if timed.since <= moment < timed.until:

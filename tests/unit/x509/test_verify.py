@@ -7,7 +7,7 @@ import pytest
 from mailrider.model.domain import Domain
 from mailrider.model.security import Mechanism, Verdict
 from mailrider.x509.anchors import Anchors
-from mailrider.x509.certificate import MAX_CERTIFICATE, MAX_CHAIN, parse_certificate
+from mailrider.x509.certificate import MAX_CERTIFICATE, MAX_CHAIN, MAX_REASON, parse_certificate
 from mailrider.x509.verify import verify_chain
 from tests.support.certificates import DAY, NOW, Issued, authority, issue
 from tests.support.pkix_cases import PKIXCase, pkix_cases
@@ -121,3 +121,10 @@ def test_a_root_with_serial_number_zero_is_trusted() -> None:
 
 def test_a_name_that_reads_as_a_number_matches_nothing() -> None:
     assert not verify(LEAF.der, names=(Domain("1_0"),)).ok
+
+
+def test_a_reason_is_bounded_whatever_the_names() -> None:
+    names = [f"{'x' * 60}.{'y' * 60}.{'z' * 60}.{n}.example" for n in range(200)]
+    verdict = verify(issue(ROOT, names=names).der, names=tuple(Domain(f"{'w' * 63}.{n}.example") for n in range(20)))
+    assert len(verdict.reason) == MAX_REASON
+    assert verdict.reason.endswith("…")
