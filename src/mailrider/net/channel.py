@@ -80,10 +80,11 @@ class Channel(asyncio.Protocol):
         "_loop",
         "_orderly",
         "_pipe",
-        "_plain_sink",
         "_plain_transport",
         "_read_paused",
+        "_ready_pipe",
         "_receiver",
+        "_sink",
         "_told",
         "_transport",
         "_transport_full",
@@ -101,11 +102,12 @@ class Channel(asyncio.Protocol):
         self._accept = accept
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.Transport
-        # The two short cuts of a connection in clear; None as soon as anything is less simple.
-        self._plain_sink: Receiver | None = None
+        # The short cuts: where plaintext may go at once, each None if it may not.
+        self._sink: Receiver | None = None
         self._plain_transport: asyncio.Transport | None = None
+        self._ready_pipe: TLSPipe | None = None
         self._receiver: Receiver | None = None
-        self._early: list[bytes] = []  # arrived before there was a receiver
+        self._early: list[bytes] = []  # arrived in clear while there was no sink
         self._pipe: TLSPipe | None = None
         self._handshake: asyncio.Future[None] | None = None  # while it is under way
         self._held = False  # who waits for the handshake has not gone on yet
@@ -139,8 +141,7 @@ class Channel(asyncio.Protocol):
     @receiver.setter
     def receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._plain_transport is not None:
-            self._plain_sink = receiver
+        self._find_sink()
         self._deliver()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -157,21 +158,22 @@ class Channel(asyncio.Protocol):
     # --- reading --------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        sink = self._plain_sink
-        if sink is not None:
+        pipe, sink = self._pipe, self._sink
+        if pipe is None and sink is not None:
             sink.data_received(data)
         elif self._deaf:
             return
-        elif self._pipe is None:
+        elif pipe is None:
             self._early.append(data)
             self._pause_transport(True)
         else:
-            self._pipe.feed(data)
+            pipe.feed(data)
             if self._handshake is not None:
-                self._shake_hands()
-            elif self._keeps_back:
+                self._shake_hands(pipe)
+            elif sink is not None:
+                self._decrypt(pipe)
+            else:
                 self._pause_transport(True)
-            self._deliver()
 
     def eof_received(self) -> bool:
         """The peer sends no more: an end for SMTP, whose servers never half-close."""
@@ -188,17 +190,20 @@ class Channel(asyncio.Protocol):
     def pause_reading(self) -> None:
         """Let the peer wait, as soon as what is being handed over now is done."""
         self._read_paused = True
-        self._pause_transport(self._handshake is None)
+        self._find_sink()
+        if self._handshake is None:
+            self._pause_transport(True)
 
     def resume_reading(self) -> None:
         """Go on; what was kept back is handed over in a later turn of the event loop."""
         self._read_paused = False
+        self._find_sink()
         if not self._gone:
             self._loop.call_soon(self._deliver_later)
 
-    @property
-    def _keeps_back(self) -> bool:
-        return self._receiver is None or self._held or self._read_paused
+    def _find_sink(self) -> None:
+        kept_back = self._held or self._read_paused or self._deaf
+        self._sink = None if kept_back else self._receiver
 
     def _pause_transport(self, paused: bool) -> None:
         if paused is self._transport_paused or self._gone:
@@ -211,11 +216,11 @@ class Channel(asyncio.Protocol):
 
     def _deliver(self) -> None:
         """Hand over all that may be handed over; then, if that was the end, say so."""
-        while self._early and self._receiver is not None:
-            self._receiver.data_received(self._early.pop(0))
+        while self._early and (sink := self._sink) is not None:
+            sink.data_received(self._early.pop(0))
         if self._pipe is not None and self._handshake is None:
             self._decrypt(self._pipe)
-        if not self._keeps_back:
+        if self._sink is not None:
             self._pause_transport(False)
         if self._gone and not self._held and not self._told and self._receiver is not None:
             self._tell_loss(self._receiver)
@@ -231,8 +236,8 @@ class Channel(asyncio.Protocol):
     def _decrypt(self, pipe: TLSPipe) -> None:
         data: bytes | None = b""
         try:
-            while not (self._deaf or self._keeps_back) and (data := pipe.read()):
-                cast("Receiver", self._receiver).data_received(data)
+            while (sink := self._sink) is not None and (data := pipe.read()):
+                sink.data_received(data)
         except TLSFailed as failure:
             self._fail(failure)
             return
@@ -249,7 +254,7 @@ class Channel(asyncio.Protocol):
         if error is None and not self._orderly:
             error = ConnectionLost(f"{self._peer} closed the connection without closing TLS")
         self._told = True
-        self._receiver = self._pipe = self._accept = None  # no cycles left behind
+        self._receiver = self._sink = self._pipe = self._accept = None  # no cycles left behind
         receiver.connection_lost(error)
 
     # --- writing --------------------------------------------------------------------------------
@@ -259,6 +264,8 @@ class Channel(asyncio.Protocol):
         transport = self._plain_transport
         if transport is not None:
             transport.write(data)
+        elif (pipe := self._ready_pipe) is not None and not self.needs_drain and len(data) <= RECORD:
+            self._write_record(pipe, data)
         else:
             self._write_encrypted((data,))
 
@@ -285,6 +292,13 @@ class Channel(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._transport_full = False
         self._encrypt_backlog()
+
+    def _write_record(self, pipe: TLSPipe, data: Bytes) -> None:
+        try:
+            if data:
+                self._transport.write(pipe.encrypt(data))
+        except TLSFailed as failure:
+            self._fail(failure)
 
     def _write_encrypted(self, chunks: Iterable[Bytes]) -> None:
         if self.is_closed:
@@ -357,19 +371,20 @@ class Channel(asyncio.Protocol):
             raise LocalError("TLS was started already")
         if self.is_closed:
             raise handshake_loss_of(None, self._peer)
-        self._plain_sink = self._plain_transport = None
+        self._plain_transport = None
         self._pipe = pipe
         self._held = True
+        self._find_sink()
         handshake = self._handshake = self._loop.create_future()
         self._pause_transport(False)
-        self._shake_hands()
+        self._shake_hands(pipe)
         return self._finish_handshake(handshake, deadline)
 
-    def _shake_hands(self) -> None:
-        pipe = cast("TLSPipe", self._pipe)
+    def _shake_hands(self, pipe: TLSPipe) -> None:
         try:
             if pipe.shake_hands():
                 self.tls = pipe.evidence()
+                self._ready_pipe = pipe
                 self._end_handshake()
             elif pipe.fed > MAX_HANDSHAKE:
                 endless = f"{self._peer}: the TLS handshake has no end"
@@ -405,6 +420,7 @@ class Channel(asyncio.Protocol):
 
     def _release(self) -> None:
         self._held = False
+        self._find_sink()
         self._deliver_later()
 
     # --- the end --------------------------------------------------------------------------------
@@ -478,14 +494,14 @@ class Channel(asyncio.Protocol):
 
     def _hear_no_more(self) -> None:
         self._deaf = True
-        self._plain_sink = None
+        self._sink = None
         self._early.clear()
         self._pause_transport(False)  # or nobody would notice the peer's end
 
     def _stop_writing(self) -> None:
         self.is_closed = True
         self.needs_drain = False
-        self._plain_sink = self._plain_transport = None
+        self._plain_transport = self._ready_pipe = None
         self._backlog.clear()
         self._end_handshake()
         self._wake()

@@ -103,23 +103,30 @@ def connect_error(error: OSError, where: str) -> NetworkError | LocalError:
     return Unreachable(f"{where} cannot be reached ({reason})")
 
 
-def loss_of(error: Exception | None, where: str) -> NetworkError | None:
-    """What it means that an open connection ended with `error`; None if it just ended."""
-    if error is None:
-        return None
+def loss_of(error: Exception, where: str) -> NetworkError:
+    """What it means that an open connection ended with `error`."""
+    loss: NetworkError
     if isinstance(error, OSError) and error.errno == errno.ETIMEDOUT:
-        return DeadlineExceeded(f"the connection to {where} went silent ({_reason(error)})")
-    return ConnectionLost(f"the connection to {where} broke ({_reason(error)})")
+        loss = DeadlineExceeded(f"the connection to {where} went silent ({_reason(error)})")
+    else:
+        loss = ConnectionLost(f"the connection to {where} broke ({_reason(error)})")
+    loss.__cause__ = error
+    return loss
 
 
 def handshake_loss_of(error: Exception | None, where: str) -> TLSFailed:
-    """What it means that a connection ended with `error` in the middle of the handshake."""
+    """What it means that a connection ended in the handshake, by `error` or by a close."""
+    if error is None:
+        why = f"{where}: the connection was closed in the TLS handshake"
+        return TLSFailed(why, TLSFailureKind.CLOSED)
     code = error.errno if isinstance(error, OSError) else None
-    if error is None or code in _CLOSED_BY_PEER:
-        ended = "closed" if error is None else f"broke ({_reason(error)})"
-        return TLSFailed(f"{where}: the connection {ended} in the TLS handshake", TLSFailureKind.CLOSED)
-    kind = TLSFailureKind.TIMED_OUT if code == errno.ETIMEDOUT else TLSFailureKind.NETWORK
-    return TLSFailed(f"{where}: the network failed in the TLS handshake ({_reason(error)})", kind)
+    if code in _CLOSED_BY_PEER:
+        kind = TLSFailureKind.CLOSED
+    else:
+        kind = TLSFailureKind.TIMED_OUT if code == errno.ETIMEDOUT else TLSFailureKind.NETWORK
+    failure = TLSFailed(f"{where}: the connection broke in the TLS handshake ({_reason(error)})", kind)
+    failure.__cause__ = error
+    return failure
 
 
 def _reason(error: Exception) -> str:
