@@ -1,152 +1,157 @@
-"""Literal dialogues for the server machine: `C:` what the client writes, `S:` what the server must answer.
+"""A literal dialogue drives a `Transaction` through a `ClientMachine`, as a connection would.
 
-    S: 220 mx.example.org ESMTP
-    C: EHLO client.example
-    S: 250 mx.example.org
+    transact(offer("PIPELINING"), mail("b"), '''
+        C: MAIL FROM:<a@example.org>
+        C: RCPT TO:<b@example.net>
+        C: DATA
+        S: 250 OK
+        S: <close>
+    ''')
 
-Consecutive `C:` lines are one write. `C>` is a line without its CRLF; `\\r`, `\\n`, `\\0`, `\\\\` stand for themselves.
+`C:` is what must be sent now, `S:` what the server says. `C: <content>` is the message behind DATA, `C: .` its final
+dot, `C: <5 octets>` what stands behind a BDAT, `S: <close>` the loss of the connection. A server that speaks before the
+final dot is heard before it is sent. All must be used up in the end, and the transaction over.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from mailrider.smtp.commands import Bdat, Command, EndOfData, Mail, Rcpt
-from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
-from mailrider.smtp.server_states import ContentChunk, Event, Limits, Rejected
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.domain import Domain
+from mailrider.model.envelope import Envelope, Recipient
+from mailrider.model.reply import Reply
+from mailrider.smtp.capabilities import Capabilities, parse_capabilities
+from mailrider.smtp.client import ClientMachine, State
+from mailrider.smtp.commands import Ehlo, EndOfData
+from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, Step, Transaction
 
 if TYPE_CHECKING:
-    from mailrider.model.reply import Reply
-    from mailrider.smtp.capabilities import Capabilities
+    from collections.abc import Sequence
 
-HOST = "mx.example.org"
-EHLO = """
-S: 220 mx.example.org ESMTP
-C: EHLO client.example
-S: 250-mx.example.org
-S: 250-PIPELINING
-S: 250-SIZE
-S: 250-8BITMIME
-S: 250-SMTPUTF8
-S: 250-CHUNKING
-S: 250-DSN
-S: 250 ENHANCEDSTATUSCODES
-"""
-LAX = Limits(strict_groups=False)
+    from mailrider.model.domain import NextHop
 
-_ESCAPES = {"\\r": "\r", "\\n": "\n", "\\0": "\0", "\\\\": "\\"}
+CLOSE = "<close>"
 
 
-@dataclass
-class Message:
-    """What the application was given, as it was given."""
-
-    mail: Mail
-    recipients: tuple[Rcpt, ...]
-    content: bytes
+def offer(*keywords: str) -> Capabilities:
+    """The capabilities of a server that offers `keywords`."""
+    return parse_capabilities(Reply.from_lines(250, ("mx.example.net", *keywords)))
 
 
-@dataclass
-class Application:
-    """Answers what the machine asks: as `decide` says, or as usual."""
+def past_ehlo(name: NextHop, offered: Capabilities) -> ClientMachine:
+    """A machine at the beginning of a transaction."""
+    machine = ClientMachine()
+    machine.receive(b"220 mx.example.net\r\n")
+    machine.send(Ehlo(name))
+    machine.receive(b"250 mx.example.net\r\n")
+    machine.capabilities = offered
+    return machine
 
-    machine: ServerMachine
-    decide: Callable[[Command], Reply | None] = field(default=lambda _: None)
-    messages: list[Message] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    content: bytes = b""
 
-    def run(self) -> bytes:
-        while (event := self.machine.next_event()) is not None:
-            self.take(event)
-        return self.machine.take_output()
+class _Play:
+    def __init__(self, transaction: Transaction, machine: ClientMachine, script: Sequence[str]) -> None:
+        self.transaction = transaction
+        self.machine = machine
+        self.script = list(script)
+        self.lost = False
 
-    def take(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, ContentChunk):
-            assert event.octets
-            self.content += event.octets
-        elif not isinstance(event, Rejected):
-            self.reply(event)
-        if self.machine.mail is None:
-            self.content = b""
-
-    def reply(self, command: Command) -> None:
-        mail, recipients = self.machine.mail, tuple(self.machine.recipients)
-        reply = self.decide(command) or usual_reply(self.machine, command, HOST)
-        if reply.is_positive and (isinstance(command, EndOfData) or (isinstance(command, Bdat) and command.last)):
-            assert mail is not None
-            self.messages.append(Message(mail, recipients, self.content))
-        while self.machine.answers_due:
-            self.machine.answer(reply)
+    def client(self, *lines: str) -> None:
+        for line in lines:
+            expected = self.script.pop(0) if self.script else "the end"
+            assert f"C: {line}" == expected
 
     @property
-    def rejected(self) -> list[Rejected]:
-        return [event for event in self.events if isinstance(event, Rejected)]
+    def server_speaks(self) -> bool:
+        return bool(self.script) and self.script[0].startswith("S: ")
+
+    def hear(self) -> None:
+        """Hand over what the server says, up to the next line of the client."""
+        while self.server_speaks:
+            line = self.script.pop(0).removeprefix("S: ")
+            if line == CLOSE:
+                self.lost = True
+            for answer in self.machine.receive(b"" if self.lost else f"{line}\r\n".encode()):
+                self.transaction.take(answer)
+        if self.machine.violation is not None:
+            self.lost = True
+        if self.lost:
+            self.transaction.lost()
+        else:
+            assert not self.machine.outstanding or self.machine.state is State.CLOSED, "the script owes a reply"
+
+    def perform(self, step: Step) -> None:
+        if isinstance(step, SendCommands):
+            self.client(*self.machine.send(*step.commands).decode().splitlines())
+        elif isinstance(step, SendContent):
+            self.client("<content>")
+            if not self.server_speaks:
+                self.client(".")
+                self.machine.send(step.command)
+                self.transaction.sent_final()
+        elif isinstance(step, SendDot):
+            self.client(".")
+            self.machine.send(EndOfData())
+            self.transaction.sent_final()
+        else:
+            assert isinstance(step, SendChunk)
+            self.client(self.machine.send(step.command).decode().rstrip(), f"<{step.command.size} octets>")
+            if step.command.last:
+                self.transaction.sent_final()
+        self.hear()
 
 
-Decide = Callable[[Command], "Reply | None"]
+def play(transaction: Transaction, machine: ClientMachine, script: str) -> None:
+    """Drive the transaction to its end."""
+    stage = _Play(transaction, machine, [line for line in dedent(script).splitlines() if line])
+    while (step := transaction.next()) is not None:
+        stage.perform(step)
+    assert stage.script == []
 
 
-def as_usual(_: Command) -> None:
-    """Everything is welcome."""
+def fates(transaction: Transaction) -> dict[str, str]:
+    """Recipients by their local parts, and what became of them: stage and reply, `overflow` or `undecided`."""
+    fate = dict.fromkeys(range(len(transaction.recipients)), "")
+    for index, decision in transaction.decisions.items():
+        fate[index] += f"{decision.stage} {decision.reply}"
+    for index in transaction.overflow:
+        fate[index] += "overflow"
+    for index in transaction.undecided:
+        fate[index] += "undecided"
+    return {recipient.mailbox.local_part: fate[index] for index, recipient in enumerate(transaction.recipients)}
 
 
-def turns(dialogue: str) -> Iterator[tuple[bytes, bytes]]:
-    """Pairs of what the client writes and what the server answers."""
-    client, server = b"", b""
-    for line in filter(None, [line.lstrip(" ") for line in dialogue.split("\n")]):
-        text = re.sub(r"\\[rn0\\]", lambda match: _ESCAPES[match[0]], line[3:]).encode()
-        if line.startswith("S:"):
-            server += text + b"\r\n"
-            continue
-        assert line.startswith(("C:", "C>")), line
-        if server:
-            yield client, server
-            client, server = b"", b""
-        client += text + (b"\r\n" if line.startswith("C:") else b"")
-    yield client, server
+@dataclass(frozen=True)
+class Facts:
+    """A message, as far as a transaction looks at it."""
+
+    size: int = 10
+    eight_bit: bool = False
+    header_is_ascii: bool = True
 
 
-def run(app: Application, dialogue: str, size: int = 1 << 20) -> None:
-    """Have the dialogue, each of the client's writes in chunks of `size` octets."""
-    for client, server in turns(dialogue):
-        heard = app.run()
-        for start in range(0, len(client), size):
-            app.machine.receive(client[start : start + size])
-            heard += app.run()
-        assert heard == server, f"{client!r}\nwas answered\n{heard!r}\ninstead of\n{server!r}"
+def to(*names: str) -> tuple[Recipient, ...]:
+    return tuple(Recipient(Mailbox.parse(f"{name}@example.net")) for name in names)
 
 
-def converse(
-    dialogue: str,
-    decide: Decide = as_usual,
+def mail(*names: str, sender: str = "a@example.org", smtputf8: bool = False, requiretls: bool = False) -> Envelope:
+    return Envelope(ReversePath.parse(sender), to(*names), smtputf8=smtputf8, requiretls=requiretls)
+
+
+def transact(
+    offered: Capabilities,
+    envelope: Envelope,
+    script: str,
     *,
-    offer: Capabilities = FULL_OFFER,
-    limits: Limits = LAX,
+    facts: Facts = Facts(),
+    strict_eight_bit: bool = False,
     lmtp: bool = False,
-) -> Application:
-    """Have the dialogue whole, octet by octet, in one write (where limits are lax), and with more behind it."""
-    app = Application(ServerMachine(offer, limits, lmtp=lmtp), decide)
-    run(app, dialogue)
-    by_octet = Application(ServerMachine(offer, limits, lmtp=lmtp), decide)
-    run(by_octet, dialogue, size=1)
-    assert by_octet.messages == app.messages
-    if not limits.strict_groups:
-        said, heard = (b"".join(side) for side in zip(*turns(dialogue), strict=True))
-        at_once = Application(ServerMachine(offer, limits, lmtp=lmtp), decide)
-        at_once.machine.receive(said + b"NOO")
-        assert at_once.run().decode() == heard.decode()
-        assert at_once.messages == app.messages
-    return app
-
-
-def machine_after(dialogue: str, *, offer: Capabilities = FULL_OFFER, limits: Limits = LAX) -> ServerMachine:
-    """A machine that has had this dialogue."""
-    app = Application(ServerMachine(offer, limits))
-    run(app, dialogue)
-    return app.machine
+) -> Transaction:
+    """Play `script` with a server that offered that much."""
+    transaction = Transaction(
+        envelope, envelope.recipients, facts, offered, strict_eight_bit=strict_eight_bit, lmtp=lmtp
+    )
+    play(transaction, past_ehlo(Domain("mx.example.org"), offered), script)
+    return transaction

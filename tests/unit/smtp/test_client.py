@@ -67,7 +67,7 @@ def connected(*keywords: str) -> ClientMachine:
     said(machine, "220 mx.example.net")
     machine.send(EHLO)
     said(machine, *(f"250-{line}" for line in ("mx.example.net", *keywords)), "250 HELP")
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
     return machine
 
 
@@ -87,7 +87,7 @@ def in_state(state: State) -> ClientMachine:
     }[state]
     machine.send(command)
     said(machine, reply)
-    assert machine.state is state
+    assert state_of(machine) is state
     return machine
 
 
@@ -112,14 +112,14 @@ def test_a_session() -> None:
     assert said(machine, "250 OK") == [("Rcpt", 250)]
     assert machine.send(DATA) == b"DATA\r\n"
     assert said(machine, "354 go") == [("Data", 354)]
-    assert machine.state is State.CONTENT
+    assert state_of(machine) is State.CONTENT
     assert machine.send(DOT) == b""
-    assert machine.state is State.CONTENT
+    assert state_of(machine) is State.CONTENT
     assert said(machine, "250 queued") == [("EndOfData", 250)]
     assert state_of(machine) is State.READY
     assert machine.send(QUIT) == b"QUIT\r\n"
     assert said(machine, "221 bye") == [("Quit", 221)]
-    assert machine.state is State.CLOSED
+    assert state_of(machine) is State.CLOSED
 
 
 def test_a_pipelined_group_is_one_write_and_its_replies_come_in_order() -> None:
@@ -149,7 +149,7 @@ def test_chunks_keep_the_session_ready() -> None:
     assert said(machine, "250 5 octets") == [("Bdat", 250)]
     assert machine.send(Bdat(3, last=True)) == b"BDAT 3 LAST\r\n"
     assert said(machine, "250 queued") == [("Bdat", 250)]
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
 
 
 def test_in_lmtp_each_recipient_has_a_reply_to_the_final_dot() -> None:
@@ -253,18 +253,18 @@ def test_an_intermediate_reply_is_no_answer_where_there_is_no_intermediate_step(
 def test_nor_is_it_one_to_the_connection_or_to_the_final_dot() -> None:
     machine = ClientMachine()
     assert said(machine, "354 hello") == []
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
     machine = in_state(State.CONTENT)
     machine.send(DOT)
     assert said(machine, "354 more") == []
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
 
 
 def test_only_an_intermediate_reply_consents_to_data() -> None:
     machine = connected()
     machine.send(DATA)
     assert said(machine, "250 OK") == []
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
 
 
 @pytest.mark.parametrize("code", [421, 451, 503, 554])
@@ -272,7 +272,7 @@ def test_a_refused_data_keeps_the_session_for_commands(code: int) -> None:
     machine = connected()
     machine.send(DATA)
     assert said(machine, f"{code} no") == [("Data", code)]
-    assert machine.state is (State.CLOSED if code == 421 else State.READY)
+    assert state_of(machine) is (State.CLOSED if code == 421 else State.READY)
 
 
 @pytest.mark.parametrize("code", [220, 250, 354, 450, 500, 550])
@@ -282,14 +282,14 @@ def test_a_reply_that_nothing_asked_for_is_a_violation(state: State, code: int) 
     assert said(machine, f"{code} surprise") == []
     assert isinstance(machine.violation, ReplyViolation)
     assert "nothing asked for" in str(machine.violation)
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
 
 
 @pytest.mark.parametrize("state", [State.READY, State.CHALLENGE, State.CLOSED])
 def test_a_server_may_take_its_leave_at_any_time(state: State) -> None:
     machine = in_state(state)
     assert machine.receive(b"421 4.3.2 going down\r\n") == [Answer(None, Reply.make(421, "4.3.2", "going down"))]
-    assert machine.state is State.CLOSED
+    assert state_of(machine) is State.CLOSED
     assert machine.violation is None
 
 
@@ -297,7 +297,7 @@ def test_a_server_may_take_its_leave_at_any_time(state: State) -> None:
 def test_content_may_be_refused_before_its_end(code: int) -> None:
     machine = in_state(State.CONTENT)
     assert said(machine, f"{code} too much") == [("Data", code)]
-    assert machine.state is State.CLOSED
+    assert state_of(machine) is State.CLOSED
     with pytest.raises(LocalError):
         machine.send(DOT)
 
@@ -306,14 +306,14 @@ def test_content_may_be_refused_before_its_end(code: int) -> None:
 def test_content_is_not_accepted_before_its_end(code: int) -> None:
     machine = in_state(State.CONTENT)
     assert said(machine, f"{code} that will do") == []
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
 
 
 def test_an_acceptance_in_one_piece_with_the_consent_is_not_believed() -> None:
     machine = connected()
     machine.send(DATA)
     assert said(machine, "354 go", "250 queued already") == [("Data", 354)]
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one not in (DOT, RESPONSE)], ids=name)
@@ -321,7 +321,7 @@ def test_421_closes_whatever_it_answers(command: Command) -> None:
     machine = connected("PIPELINING")
     machine.send(command)
     assert said(machine, "421 bye") == [(name(command), 421)]
-    assert machine.state is State.CLOSED
+    assert state_of(machine) is State.CLOSED
     with pytest.raises(LocalError, match="takes its leave"):
         machine.send(Noop())
 
@@ -335,21 +335,21 @@ def test_behind_a_421_the_rest_of_the_group_may_still_be_answered() -> None:
         ("Rcpt", 250),
         ("Data", 354),
     ]
-    assert machine.state is State.CLOSED
+    assert state_of(machine) is State.CLOSED
 
 
 def test_a_refused_quit_is_no_end() -> None:
     machine = connected()
     machine.send(QUIT)
     said(machine, "500 what?")
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
 
 
 def test_the_good_replies_before_a_violation_count_and_none_behind_it() -> None:
     machine = connected("PIPELINING")
     machine.send(MAIL, RCPT, RCPT)
     assert said(machine, "250 OK", "nonsense", "250 OK") == [("Mail", 250)]
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
     assert said(machine, "250 OK") == []
     assert machine.receive(b"\n") == []
     with pytest.raises(LocalError, match="broke the protocol"):
@@ -392,7 +392,7 @@ def test_an_exchange_of_auth() -> None:
     assert said(machine, "334 UGFzc3dvcmQ6") == [("AuthResponse", 334)]
     assert machine.send(RESPONSE) == b"Yg==\r\n"
     assert said(machine, "235 welcome") == [("AuthResponse", 235)]
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
 
 
 @pytest.mark.parametrize("reply", ["235 at once", "535 no"])
@@ -400,7 +400,7 @@ def test_auth_may_end_at_once(reply: str) -> None:
     machine = connected("AUTH PLAIN")
     machine.send(Auth("PLAIN", "AGEAYg=="))
     assert said(machine, reply) == [("Auth", int(reply[:3]))]
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
 
 
 # STARTTLS (RFC 3207) -------------------------------------------------------------------------------------------------
@@ -410,13 +410,13 @@ def test_after_the_handshake_the_session_begins_anew() -> None:
     machine = connected("STARTTLS", "PIPELINING")
     assert machine.send(STARTTLS) == b"STARTTLS\r\n"
     assert said(machine, "220 go") == [("StartTLS", 220)]
-    assert machine.state is State.HANDSHAKE
+    assert state_of(machine) is State.HANDSHAKE
     machine.tls_established()
     assert state_of(machine) is State.READY
     assert machine.capabilities == NO_CAPABILITIES
     machine.send(EHLO)
     said(machine, "250 mx.example.net")
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
 
 
 @pytest.mark.parametrize("code", [454, 501, 502])
@@ -424,7 +424,7 @@ def test_a_refused_starttls_changes_nothing(code: int) -> None:
     machine = connected("STARTTLS", "PIPELINING")
     machine.send(STARTTLS)
     assert said(machine, f"{code} no") == [("StartTLS", code)]
-    assert machine.state is State.READY
+    assert state_of(machine) is State.READY
     assert machine.capabilities.pipelining
     with pytest.raises(LocalError, match="no handshake is due"):
         machine.tls_established()
@@ -436,7 +436,7 @@ def test_bytes_behind_the_220_are_an_attack(injected: bytes) -> None:
     machine.send(STARTTLS)
     answers = machine.receive(b"220 go\r\n" + injected)
     assert [(name(command), reply.code) for command, reply in answers] == [("StartTLS", 220)]
-    assert machine.state is State.BROKEN
+    assert state_of(machine) is State.BROKEN
     assert isinstance(machine.violation, InjectedPlaintext | ReplyViolation)
     with pytest.raises(LocalError):
         machine.tls_established()
@@ -497,4 +497,4 @@ def test_whatever_both_sides_do_every_command_has_one_answer(script: list[list[C
                 assert line == b"".join(command.encode() for command in move)
                 due += move
         assert (machine.violation is not None) is (machine.state is State.BROKEN)
-        assert machine.state is State.BROKEN or machine.outstanding == len(due)
+        assert state_of(machine) is State.BROKEN or machine.outstanding == len(due)
