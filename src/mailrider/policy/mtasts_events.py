@@ -85,14 +85,3 @@ class RefreshCrashed(Event):
 
     domain: Domain | None
     error: Exception
-
-
-STSEvent = (
-    PolicyFetched
-    | PolicyFetchFailed
-    | RecordLookupFailed
-    | RecordUnusable
-    | PolicyExpired
-    | CacheFault
-    | RefreshCrashed
-)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.policy.mtasts_events import STSEvent
+    from mailrider.model.event import Emit
 
 MAX_FILES = 100_000  # 400 MB of 4 KiB blocks; past that, newcomers stay in memory and push nobody out
 STALE_TEMPORARY = 3600.0  # seconds: a temporary file that old belongs to a process that died
@@ -63,7 +63,7 @@ class _Damage:
 class FSStore:
     """Entries in files of `directory`, which is made when the first is saved."""
 
-    def __init__(self, directory: Path, clock: Clock, emit: Callable[[STSEvent], object]) -> None:
+    def __init__(self, directory: Path, clock: Clock, emit: Emit) -> None:
         self._directory = directory
         self._clock = clock
         self._emit = emit
@@ -168,12 +168,13 @@ class FSStore:
             os.rename(path, temporary)
         except FileNotFoundError:
             return
-        if not unwanted(_examine(temporary, domain)):
-            try:
-                os.link(temporary, path, follow_symlinks=False)
-            except FileExistsError:
-                pass
-        _delete(temporary)
+        keep = True
+        try:
+            keep = not unwanted(_examine(temporary, domain))
+        finally:
+            if keep:
+                _put_back(temporary, path)
+            _delete(temporary)
 
     def _list(self, now: float) -> list[Domain]:
         names = []
@@ -191,10 +192,11 @@ class FSStore:
 
     def _sweep(self, entry: os.DirEntry[str], now: float) -> None:
         try:
-            if abs(now - entry.stat(follow_symlinks=False).st_mtime) > STALE_TEMPORARY:
-                _delete(self._directory / entry.name)
-        except OSError:
-            pass  # its owner was faster, or it is not ours to remove
+            age = abs(now - entry.stat(follow_symlinks=False).st_mtime)
+        except FileNotFoundError:  # its owner was faster
+            return
+        if age > STALE_TEMPORARY:
+            _delete(self._directory / entry.name)
 
     def _sync_directory(self) -> None:
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -220,11 +222,13 @@ def _examine(path: Path, domain: Domain) -> CachedPolicy | _Damage | None:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
             return _Damage("not a plain file")
         raise
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return _Damage("not a plain file")
-        data = file.read(MAX_ENTRY + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_ENTRY + 1)
+    finally:
+        os.close(descriptor)
     try:
         entry = decode_entry(data)
     except InvalidValue as error:
@@ -234,11 +238,25 @@ def _examine(path: Path, domain: Domain) -> CachedPolicy | _Damage | None:
     return entry
 
 
-def _delete(path: Path) -> None:
+def _put_back(temporary: Path, path: Path) -> None:
+    """Give a file its name again, unless that has been given to another."""
     try:
-        path.unlink()
-    except (IsADirectoryError, PermissionError):  # which of the two a directory gives depends on the system
-        path.rmdir()
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        os.rename(temporary, path)
+
+
+def _delete(path: Path) -> None:
+    """Remove what stands there if possible; the next listing tries again, for it is a temporary name."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # a directory
+        try:
+            path.rmdir()
+        except OSError:
+            pass
 
 
 def _domain_of(name: str) -> Domain | None:

@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from mailrider.dns.answer import Answer
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import Domain
+    from mailrider.model.event import Emit
     from mailrider.mtasts.policy import Mode, STSPolicy
-    from mailrider.policy.mtasts_events import STSEvent
 
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class PolicySource:
         fetcher: Fetcher,
         store: PolicyStore,
         clock: Clock,
-        emit: Callable[[STSEvent], object],
+        emit: Emit,
         rng: random.Random | None = None,
     ) -> None:
         self._resolver = resolver
@@ -130,6 +130,21 @@ class PolicySource:
         """The policy in force for the domain, fetched first if a new one is announced."""
         return self.peek(domain) or await self._discover_once(domain, ask_again=False)
 
+    def peek(self, domain: Domain) -> PolicyLookup | None:
+        """What `lookup` would say, where nothing has to be waited for: most mail goes to domains just asked about."""
+        known = self._known.get(domain)
+        now = self._clock.monotonic()
+        if known is None or now - known.loaded > RELOAD_AFTER:
+            return None
+        held = known.in_force(now)
+        record = self._cached_record(domain)
+        if record is None and (held is None or now >= known.ask_again):
+            return None
+        if must_fetch(record, held) and now >= known.fetch_again:
+            return None
+        self._judge_record(domain, known, record)
+        return self._report(domain, known, record)
+
     async def recheck_id(self, domain: Domain) -> PolicyLookup:
         """As `lookup`, but DNS is asked anew: after a TLS failure, and before a message is given up (RFC 8461 5.1)."""
         return await self._discover_once(domain, ask_again=True)
@@ -152,21 +167,6 @@ class PolicySource:
         return self._report(domain, self._known_of(domain), record, fetched)
 
     # --- Discovery ------------------------------------------------------------------------------
-
-    def peek(self, domain: Domain) -> PolicyLookup | None:
-        """What `lookup` would say, where nothing has to be waited for: most mail goes to domains just asked about."""
-        known = self._known.get(domain)
-        now = self._clock.monotonic()
-        if known is None or now - known.loaded > RELOAD_AFTER:
-            return None
-        held = known.in_force(now)
-        record = self._cached_record(domain)
-        if record is None and (held is None or now >= known.ask_again):
-            return None
-        if must_fetch(record, held) and now >= known.fetch_again:
-            return None
-        self._judge_record(domain, known, record)
-        return self._report(domain, known, record)
 
     async def _discover_once(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
         return await self._share(

@@ -19,10 +19,10 @@ from mailrider.policy.mtasts_source import FETCH_TIMEOUT, PolicySource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mailrider.model.event import Event
     from mailrider.policy.mtasts_cache import CachedPolicy, PolicyStore
-    from mailrider.policy.mtasts_events import STSEvent
 
-EventT = TypeVar("EventT", bound="STSEvent")
+EventT = TypeVar("EventT", bound="Event")
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0
 EXAMPLE = Domain("example.com")
 
@@ -90,7 +90,7 @@ class World:
         self.resolver = FakeResolver(caching=True, clock=self.clock)
         self.hosts = PolicyHosts()
         self.store = store or RAMStore()
-        self.events: list[STSEvent] = []
+        self.events: list[Event] = []
 
     def source(self, seed: int = 1) -> PolicySource:
         """A source, as at the start of a process."""
