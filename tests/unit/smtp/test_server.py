@@ -31,7 +31,7 @@ from mailrider.smtp.commands import (
 from mailrider.smtp.server import MAX_AUTH_LINE, MAX_BACKLOG, MAX_LINE, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
-from tests.unit.smtp.dialogue import EHLO, LAX, Application, Decide, converse, machine_after, run
+from tests.unit.smtp.server_dialogue import EHLO, LAX, Application, Decide, converse, machine_after, run
 
 ENVELOPE = """
 C: MAIL FROM:<a@example.org>

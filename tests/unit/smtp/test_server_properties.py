@@ -16,7 +16,7 @@ from mailrider.smtp.replies import ReplyParser
 from mailrider.smtp.server import MAX_AUTH_LINE, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, ehlo_reply
 from mailrider.smtp.server_states import IN_TRANSACTION, Limits, State
-from tests.unit.smtp.dialogue import Application
+from tests.unit.smtp.server_dialogue import Application
 
 if TYPE_CHECKING:
     from mailrider.smtp.capabilities import Capabilities
