@@ -65,6 +65,15 @@ def test_without_a_name_the_first_file_that_is_there_is_read(tmp_path: Path, mon
     assert load().path == Path("mailrider.conf")
 
 
+def test_a_file_that_may_not_be_looked_at_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stat(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert find_config([Path("a"), Path("b")]) == Path("a")
+    assert find_config([Path("/dev/null/x"), Path("a")]) == Path("/dev/null/x")
+
+
 def test_without_any_file_the_built_in_configuration_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrider.config.loader.find_config", lambda: None)
     configuration = load()

@@ -37,7 +37,18 @@ def read_file(path: Path) -> bytes:
 
 def find_config(searched: Iterable[Path] = SEARCHED) -> Path | None:
     """The configuration file that is used if none is named; None if there is none."""
-    return next((path for path in searched if path.exists()), None)
+    return next(filter(_is_there, searched), None)
+
+
+def _is_there(path: Path) -> bool:
+    """True also for what we may not look at: reading it will say so, which is better than to go on without it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def default_text(supported: frozenset[str] = SUPPORTED) -> str:

@@ -50,7 +50,7 @@ class _Frame:
     """A block that is being read: its directive, what it holds so far, and where its brace stands."""
 
     words: list[Word]
-    brace: Position | None
+    brace: Position
     nodes: list[Node] = field(default_factory=list)
 
 
@@ -72,8 +72,8 @@ class _Parser:
         self._imported_at = imported_at
         self._problems = problems
         self._count = count
-        self._root = _Frame([], None)
-        self._open = [self._root]
+        self._root: list[Node] = []
+        self._open: list[_Frame] = []
         self._words: list[Word] = []
         self._too_deep = 0  # blocks that are open beyond the limit; what is in them is dropped
         self._after_block = False
@@ -96,12 +96,11 @@ class _Parser:
 
     def finish(self) -> tuple[Node, ...]:
         self._end_directive()
-        while len(self._open) > 1:
+        while self._open:
             brace = self._open[-1].brace
-            if brace is not None:
-                self._problems.add(brace, "this block is never closed: expected } before the end of the file")
+            self._problems.add(brace, "this block is never closed: expected } before the end of the file")
             self._pop()
-        return tuple(self._root.nodes)
+        return tuple(self._root)
 
     def _word(self, word: Word) -> None:
         if self._after_block:
@@ -124,7 +123,7 @@ class _Parser:
         if not self._words:
             self._problems.add(position, "expected the name of a directive before {, on the same line")
             self._words = [Word("", position)]  # read on inside; a name that is empty is dropped with its block
-        if len(self._open) > MAX_NESTING:
+        if len(self._open) == MAX_NESTING:
             self._problems.add(position, TOO_DEEP)
             self._too_deep = 1
             self._words = []
@@ -138,7 +137,7 @@ class _Parser:
         self._after_block = True
         if self._too_deep:
             self._too_deep -= 1
-        elif len(self._open) == 1:
+        elif not self._open:
             self._problems.add(position, "there is no block to close here")
         else:
             self._pop()
@@ -150,4 +149,4 @@ class _Parser:
 
     def _add(self, node: Node) -> None:
         if node.name.text or node.name.quoted:
-            self._open[-1].nodes.append(node)
+            (self._open[-1].nodes if self._open else self._root).append(node)

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING
 
 from mailrider.dns.settings import DNSSettings
-from mailrider.model.directive import Settings, block, directive, settings
+from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.model.valuetype import (
     BOOLEAN,
     DOMAIN,
@@ -285,6 +285,10 @@ class RemoteSettings(Settings):
     dns: Setting[DNSSettings | None, DNSSettings | None] = directive(
         block(DNSSettings), default=None, only_global=True, doc="The resolver."
     )
+
+    def _validate(self) -> None:
+        if self.force_ipv4 and self.local_ip is not None and self.local_ip.version == 6:
+            raise InvalidSetting("local_ip", f"expected an IPv4 address beside force_ipv4 yes, not {self.local_ip}")
 
     def prohibits(self, address: IPAddress) -> bool:
         """True if it must never be connected to; an IPv4-mapped address is what it maps."""

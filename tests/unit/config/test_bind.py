@@ -342,6 +342,13 @@ def test_every_feature_that_is_named_is_known_to_the_tests() -> None:
     assert SUPPORTED <= EVERYTHING
 
 
+@pytest.mark.parametrize("kind", ["limits", "mx_auth", "target.remote"])
+def test_a_kind_that_is_not_supported_is_refused_where_it_stands(kind: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(f"hostname a.example\n{kind} x {{ anything }}", supported=EVERYTHING - {kind})
+    assert [problem.message for problem in caught.value.problems] == [f"{kind} is not yet supported"]
+
+
 @pytest.mark.parametrize("feature", sorted(EVERYTHING - {"target.remote"}))
 def test_what_is_not_supported_is_refused_and_the_rest_works(feature: str) -> None:
     of_feature: dict[str, Any] = {

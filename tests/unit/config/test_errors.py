@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrider.config.kinds import top_level_names
 from mailrider.config.source import MAX_PROBLEMS
 from mailrider.errors import ConfigError, Problem
 from tests.unit.config.reading import errors, read
@@ -53,6 +54,10 @@ REMOTE = {
     "a number that is none": ("port smtp", '3:6 port: expected a whole number from 1 to 65535, not "smtp"'),
     "a number out of its bounds": ("port 65536", '3:6 port: expected a whole number from 1 to 65535, not "65536"'),
     "a negative number": ("conn_reuse_limit -1", '3:18 conn_reuse_limit: expected a whole number, 1 or more, not "-1"'),
+    "an IPv6 address where only IPv4 is used": (
+        "local_ip 2001:db8::1\nforce_ipv4 yes",
+        "3:1 expected an IPv4 address beside force_ipv4 yes, not 2001:db8::1",
+    ),
     "a boolean that is none": ("force_ipv4 maybe", '3:12 force_ipv4: expected yes or no, not "maybe"'),
     "a boolean with a slip": (
         "force_ipv4 yess",
@@ -217,6 +222,8 @@ def test_in_a_target(case: str) -> None:
     assert errors(text) == [message]
 
 
+KNOWN = f"known here: {', '.join(top_level_names())}"
+
 TOP_LEVEL = {
     "a directive with a slip": (
         "hostnam x",
@@ -252,6 +259,7 @@ TOP_LEVEL = {
         '3:1 the name "remote" is already used, at mailrider.conf:2:1',
     ),
     "two names": ("limits x y { }", '1:10 limits takes one name; "y" is too much'),
+    "a very long name": ("hostname" * 10, f'1:1 unknown directive "{"hostname" * 10}" at the top level; {KNOWN}'),
     "a name that is none": ("limits &x { }", '1:8 expected a name of letters, digits, _ - and ., not "&x"'),
     "no hostname": (
         "target.remote out { }",
