@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mailrider.clock import SystemClock
 from mailrider.config.settings import default_state_dir
 from mailrider.dane.match import match_evidence
+from mailrider.delivery.assign import PoolLimits
 from mailrider.delivery.connect import Connector
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain import Explainer
@@ -133,9 +134,15 @@ async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator
     async with AsyncExitStack() as stack:
         policies = _Policies(settings, engine, stack)
         listed = await policies.listed()
-        pool = await stack.enter_async_context(Pool(connector, engine.emit))
+        pool = await stack.enter_async_context(Pool(connector, _pool_limits(settings), engine.clock, engine.emit))
         delivery = RemoteDelivery(settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit)
         yield delivery, connector
+
+
+def _pool_limits(settings: RemoteSettings) -> PoolLimits:
+    return PoolLimits(
+        settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
+    )
 
 
 def _judge(tls: TLSClientSettings) -> Judge:

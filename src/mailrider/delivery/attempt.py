@@ -214,6 +214,9 @@ class Attempt:
                         self._refuse(candidate, str(call.address), refusal, lease.judgement.security)
                         return True
                     if self._lacks_extension(lease):
+                        if lease.reused:
+                            fresh = True  # a refusal for good rests on what the server says now
+                            continue
                         self._end_unqualified(call, NO_EXTENSION, lease.judgement.security)
                         return True
                     lost = await self._transact(lease, todo)
@@ -223,10 +226,12 @@ class Attempt:
                     await self._destination.tls_failed()
                 return isinstance(error.__cause__, InjectedPlaintext)
             transaction = self._finished_transaction()
-            if lost and lease.reused and not transaction.answered and not transaction.content_sent:
-                # The server closed an idle connection: nobody's attempt (spec section 9).
+            if (lost or transaction.farewell) and lease.reused and not transaction.answered:
+                # The server closed an idle connection: nobody's attempt (spec section 9). Without an answer no content
+                # was sent; and a 421 that comes first may have been on its way already.
                 fresh = True
                 continue
+            fresh = False
             self._enter(transaction, todo, lease, lost)
             if transaction.undecided:
                 return False

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.session import Peer, Unusable, open_session
+from mailrider.delivery.session import Peer, Unusable, open_session, server_name
 from mailrider.errors import LocalError, NetworkError
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock
@@ -93,20 +93,37 @@ class Connector:
         return session
 
     def judge(self, call: Call, session: Session) -> Judgement:
-        """What the connection is worth for this call."""
+        """What a new connection is worth for this call."""
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
         if judgement.refusal is None:
-            self._emit(
-                ConnectionJudged(
-                    call.next_hop, session.peer.name, session.peer.address, judgement.security, judgement.reason
-                )
-            )
-            if judgement.security.tls_level < call.requirement.wanted_tls:
-                missed = (
-                    f"TLS level {judgement.security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
-                )
-                self._emit(TestingPolicyMissed(call.next_hop, session.peer.name, session.peer.address, missed))
+            self.announce(call, session, judgement)
         return judgement
+
+    def judge_kept(self, call: Call, session: Session, opened_for: Hashable) -> Judgement | None:
+        """What a kept connection, once opened for the next hop `opened_for`, is worth for this call; None: too little.
+
+        What the peer proved is its own; what is demanded is this call's, from current DNS and policy.
+        """
+        tls = session.evidence.tls
+        if tls is not None:
+            if tls.sni != server_name(call.mx, call.requirement.sni):
+                return None
+        elif session.peer.in_clear and not self._may_stay_in_clear(call, opened_for):
+            return None
+        judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
+        return judgement if judgement.refusal is None else None
+
+    def announce(self, call: Call, session: Session, judgement: Judgement) -> None:
+        """Tell the levels that a connection has for a call."""
+        peer, security = session.peer, judgement.security
+        self._emit(ConnectionJudged(call.next_hop, peer.name, peer.address, security, judgement.reason))
+        if security.tls_level < call.requirement.wanted_tls:
+            missed = f"TLS level {security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
+            self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed))
+
+    def _may_stay_in_clear(self, call: Call, opened_for: Hashable) -> bool:
+        """A fallback is one domain's misfortune, and is remembered for so long (spec section 4, step 9)."""
+        return opened_for == call.next_hop and bool(self._fallback.recall(str(call.address), call.next_hop))
 
     def _remember(self, call: Call, error: Unusable) -> None:
         address, mx, reason = str(call.address), str(call.mx), error.reply.text

@@ -20,7 +20,7 @@ from mailrider.smtp.client import Answer, ClientMachine, State
 from mailrider.smtp.commands import Auth, AuthResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock, Timer
     from mailrider.model.event import Emit
@@ -47,12 +47,15 @@ class Conversation:
         "bytes_received",
         "channel",
         "machine",
+        "unexpected",
     )
 
     def __init__(self, channel: Channel, clock: Clock, mx: str, dialogue: Emit | None = None) -> None:
         self.channel = channel
         self.machine = ClientMachine()
         self.bytes_received = 0
+        self.unexpected: Callable[[], object] | None = None
+        """Called when something arrives, or the conversation ends, while nobody waits for it."""
         self._clock = clock
         self._mx = mx
         self._dialogue = dialogue
@@ -75,6 +78,13 @@ class Conversation:
         """True if something arrived that nobody took yet."""
         return bool(self._answers)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """True if a command may be sent, and nothing is left of what went before."""
+        machine = self.machine
+        at_rest = machine.state is State.READY and not machine.outstanding and not self._answers
+        return at_rest and self._error is None and not self.channel.is_closed
+
     # The channel speaks ----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -88,7 +98,7 @@ class Conversation:
         if machine.violation is not None:
             self._fail(machine.violation)
             self.channel.abort()
-        elif self._waiter is not None and (not machine.outstanding or machine.state is State.CLOSED):
+        elif not machine.outstanding or machine.state is State.CLOSED:
             self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -105,7 +115,10 @@ class Conversation:
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
+        if waiter is None:
+            if self.unexpected is not None:
+                self.unexpected()
+        elif not waiter.done():
             waiter.set_result(None)
 
     # We speak --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
 from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mailrider.clock import Clock
     from mailrider.model.domain import NextHop
@@ -109,6 +109,13 @@ class Peer:
         return str(self.host)
 
 
+def server_name(host: NextHop, sni: Domain | None) -> str | None:
+    """The SNI that a server is sent: the TLSA base domain under DANE (RFC 7672 8.1), else the MX host's name."""
+    if sni is not None:
+        return sni.ascii
+    return host.ascii if isinstance(host, Domain) else None
+
+
 class Session:
     """An open connection past EHLO. `evidence` is what the peer proved; `transactions` it carried so far."""
 
@@ -125,20 +132,35 @@ class Session:
         return self._talk.machine.capabilities
 
     @property
+    def is_encrypted(self) -> bool:
+        """True if it has TLS."""
+        return self.evidence.tls is not None
+
+    @property
+    def max_transactions(self) -> int | None:
+        """How many transactions the server takes on one connection, if it says so (RFC 9422 4.1)."""
+        return self._talk.machine.capabilities.max_transactions
+
+    @property
     def is_alive(self) -> bool:
-        """False once the connection ended, or the server announced it."""
-        return self._talk.error is None and self._talk.machine.state is State.READY and not self._talk.has_answers
+        """True if a transaction may begin: the connection has not ended, nor did the server announce it."""
+        return self._talk.is_at_rest
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Have it called when something arrives, or the connection ends, while nobody waits for it."""
+        self._talk.unexpected = callback
 
     async def transact(self, transaction: Transaction, content: Content) -> Exception | None:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
         pieces = _Pieces(content)
+        heard = self._talk.bytes_received
         try:
             while (step := transaction.next()) is not None:
                 await self._perform(step, transaction, pieces)
         except (NetworkError, PeerError) as error:
             self._hand_over(transaction, self._talk.take_answers())
-            transaction.lost()
+            transaction.lost(heard=self._talk.bytes_received > heard)
             self._talk.channel.abort()
             return error
         except BaseException:
@@ -296,9 +318,7 @@ class _Opening:
         return ""
 
     async def _handshake(self) -> TLSEvidence:
-        # Under DANE the SNI is the TLSA base domain (RFC 7672 8.1), else the MX host.
-        sni = self._peer.sni or (self._peer.host if isinstance(self._peer.host, Domain) else None)
-        name = None if sni is None else sni.ascii
+        name = server_name(self._peer.host, self._peer.sni)
         try:
             return await self._talk.start_tls(self._context, name, self._dialect.command_timeout)
         except TLSFailed as error:

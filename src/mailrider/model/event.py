@@ -93,6 +93,17 @@ class ConnectionReused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionAwaited(Event):
+    """A message waited so many seconds for one of the few connections that one host may have, and got it."""
+
+    is_detail: ClassVar[bool] = True
+    next_hop: NextHop
+    mx: str
+    address: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionClosed(Event):
     """A connection ended, and why."""
 

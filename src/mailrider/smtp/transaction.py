@@ -106,9 +106,9 @@ class _State(enum.Enum):
 class Transaction:
     """A message on its way to some recipients over one connection.
 
-    Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `farewell`,
-    the 421 that ended it; `in_doubt`, True if the server may have the message though it did not say so; `reusable`,
-    True if the connection is in a clean state.
+    Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `answered`,
+    True if the server said anything but a farewell; `farewell`, the 421 that ended it; `in_doubt`, True if the server
+    may have the message though it did not say so; `reusable`, True if the connection is in a clean state.
     """
 
     def __init__(
@@ -259,8 +259,9 @@ class Transaction:
 
     def take(self, answer: Answer) -> None:
         """One answer, in the order of arrival."""
-        self.answered = True
         command, reply = answer
+        if reply.code != 421:
+            self.answered = True
         # Every RCPT has one reply, whatever it says: the next one is the next recipient's.
         index = self._unanswered.pop(0) if isinstance(command, Rcpt) else -1
         if isinstance(command, EndOfData) or (isinstance(command, Bdat) and command.last):
@@ -332,8 +333,10 @@ class Transaction:
         """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
         self.in_doubt = self._state is _State.CONTENT and not self._lone_dot
 
-    def lost(self) -> None:
-        """The connection is gone; what was decided stays decided."""
+    def lost(self, *, heard: bool = False) -> None:
+        """The connection is gone; what was decided stays decided. `heard`: it began to answer."""
+        if heard and self.farewell is None:
+            self.answered = True
         self.reusable = False
         self._state = _State.DONE
 
