@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Features of the engine, as `Directive.feature` and `Kind.feature` name them: limits, mx_auth, mtasts, dane, dnssec,
 # local_policy, pool, requiretls, target.remote.
-SUPPORTED = frozenset({"target.remote"})
+SUPPORTED = frozenset({"target.remote", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "requiretls"})
 
 TARGET = "target."
 TOP_LEVEL = "the top level"

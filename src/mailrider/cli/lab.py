@@ -1,0 +1,68 @@
+"""`mailrider lab`: a private internet on loopback, for trying things; `mailrider lab demo` shows it at work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import click
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from mailrider.lab.demo import run_demo
+from mailrider.lab.internet import DNS_PORT, HOSTNAME, HTTPS_PORT, SMTP_PORT, Internet
+
+
+@click.group(invoke_without_command=True)
+@click.option("--port", default=SMTP_PORT, show_default=True, help="Where all MX hosts listen.")
+@click.option("--dns-port", default=DNS_PORT, show_default=True, help="Where DNS listens; 0: any free port.")
+@click.option(
+    "--https-port", default=HTTPS_PORT, show_default=True, help="Where policy hosts listen; 0: any free port."
+)
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path), help="Where configuration and CA go; default: a new one."
+)
+@click.pass_context
+def lab(context: click.Context, port: int, dns_port: int, https_port: int, folder: Path | None) -> int | None:
+    """Start a private internet on loopback and print the configuration that uses it; runs until interrupted."""
+    if context.invoked_subcommand is not None:
+        context.obj = (port, dns_port, https_port)
+        return None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return uvloop.run(_serve(folder.resolve(), port, dns_port, https_port))
+    with tempfile.TemporaryDirectory(prefix="mailrider-lab-") as temporary:
+        return uvloop.run(_serve(Path(temporary), port, dns_port, https_port))
+
+
+@lab.command()
+@click.pass_obj
+def demo(ports: tuple[int, int, int]) -> int:
+    """Send one message to domains of every kind, and show what became of it."""
+    return os.EX_OK if uvloop.run(run_demo(*ports)) else os.EX_SOFTWARE
+
+
+async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with Internet(folder, port=port, dns_port=dns_port, https_port=https_port) as internet:
+        table = Table("domain", "what it shows")
+        for domain in internet.world.domains:
+            table.add_row(domain.name, domain.story)
+        console.print(table)
+        console.print(internet.configuration, markup=False)
+        file = internet.configuration_file
+        console.print(f"It stands in {file}. In another terminal:", markup=False)
+        console.print(f"  mailrider -c {file} explain dane.test", markup=False)
+        to = "--to friend@dane.test --to friend@plain.test"
+        console.print(f"  mailrider -c {file} send --from you@{HOSTNAME} {to} MESSAGE", markup=False)
+        console.print("Ctrl-C ends it.")
+        await stopped.wait()
+    return os.EX_OK
