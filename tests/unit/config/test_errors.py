@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.config.kinds import top_level_names
-from mailrider.config.source import MAX_PROBLEMS
+from mailrider.config.source import MAX_PROBLEMS, Position, Problems, Source, TooMuch
 from mailrider.errors import ConfigError, Problem
 from tests.unit.config.reading import errors, read
 
@@ -460,6 +461,17 @@ def test_there_is_an_end_to_telling() -> None:
     told = errors("x\n" * 5000)
     assert len(told) == MAX_PROBLEMS + 1
     assert told[-1] == f" there are more than {MAX_PROBLEMS} problems: the others were not looked for"
+
+
+def test_the_end_comes_with_the_first_problem_too_many() -> None:
+    source, problems = Source("f", "x\n" * (MAX_PROBLEMS + 1), Path()), Problems()
+    for number in range(MAX_PROBLEMS):
+        problems.add(Position(source, 2 * number), "wrong")
+    problems.add(Position(source, 0), "wrong")  # told already
+    assert len(problems.in_order()) == MAX_PROBLEMS
+    with pytest.raises(TooMuch):
+        problems.add(Position(source, 2 * MAX_PROBLEMS), "wrong")
+    assert len(problems.in_order()) == MAX_PROBLEMS + 1
 
 
 def test_a_problem_without_a_place_is_its_message() -> None:

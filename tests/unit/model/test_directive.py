@@ -70,6 +70,7 @@ def test_none_is_for_fields_whose_default_it_is() -> None:
     [
         ({"port": 0}, "port", "port: expected a whole number from 1 to 65535, not 0"),
         ({"ports": [1, "x"]}, "ports", 'ports: expected a whole number from 1 to 65535, not "x"'),
+        ({"strict": 0}, "strict", "strict: expected yes or no, not 0"),
         ({"inner": 3}, "inner", "inner: expected Inner(...), not 3"),
         ({"lenient": "broken"}, "lenient", "lenient: it is broken"),
         ({"lenient": -1}, "lenient", "lenient: expected a duration longer than 0, such as 1h5m, 30s or 150ms, not -1"),
