@@ -171,7 +171,7 @@ def test_the_built_in_configuration(supported: frozenset[str]) -> None:
     assert isinstance(settings, RemoteSettings)
     assert configuration.targets == {"remote": configuration.deliver_to[0]}
     policies = settings.mx_auth.policies if settings.mx_auth else ()
-    assert [type(policy) for policy in policies] == ([MTASTS, Dane, DNSSEC] if supported is EVERYTHING else [])
+    assert [type(policy) for policy in policies] == [MTASTS, Dane, DNSSEC]
 
 
 @pytest.mark.parametrize(("host", "name"), [("mx.example.org", "mx.example.org"), ("not a name", "localhost")])
