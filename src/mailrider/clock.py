@@ -17,6 +17,7 @@ import heapq
 import itertools
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
@@ -180,12 +181,12 @@ class Deadline:
         self._cancelling = 0
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.current_task()
-        if self._task is None:
+        self._task = task = asyncio.current_task()
+        if task is None:
             raise RuntimeError("a Deadline needs a task to bound")
-        self._cancelling = self._task.cancelling()
+        self._cancelling = task.cancelling()
         if self._when is not None:
-            self._timer = self._clock.call_at(self._when, self._expire)
+            self._timer = self._clock.call_at(self._when, partial(self._expire, task))
         return self
 
     async def __aexit__(
@@ -200,10 +201,9 @@ class Deadline:
         if ours_alone and exc_type is not None and issubclass(exc_type, asyncio.CancelledError):
             raise TimeoutError from exc
 
-    def _expire(self) -> None:
+    def _expire(self, task: asyncio.Task[object]) -> None:
         self._expired = True
-        if self._task is not None:
-            self._task.cancel()
+        task.cancel()
 
 
 def after(clock: Clock, seconds: float) -> Deadline:

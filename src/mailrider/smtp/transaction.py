@@ -278,7 +278,7 @@ class Transaction:
             self._take_chunk(reply)
         elif isinstance(command, Data):
             self._take_data(reply)
-        elif isinstance(command, Rset):
+        else:  # Rset: nothing else is ever sent
             self.reusable = reply.is_positive
 
     def _take_mail(self, reply: Reply) -> None:

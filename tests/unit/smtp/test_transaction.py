@@ -9,12 +9,12 @@ import pytest
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.smtp import transaction as transaction_module
-from mailrider.smtp.transaction import Decision
+from mailrider.smtp.client import Answer
+from mailrider.smtp.transaction import Decision, Transaction
 from tests.unit.smtp.dialogue import Facts, fates, mail, offer, transact
 
 if TYPE_CHECKING:
     from mailrider.smtp.capabilities import Capabilities
-    from mailrider.smtp.transaction import Transaction
 
 PLAIN = offer()
 PIPELINING = offer("PIPELINING")
@@ -547,13 +547,30 @@ def test_in_lmtp_a_loss_leaves_a_doubt_about_those_without_a_final_reply() -> No
     assert done.accepted == (1,)
 
 
-def test_nothing_was_answered_if_the_connection_was_dead() -> None:
-    done = transact(PLAIN, mail("b"), """
-        C: MAIL FROM:<a@example.org>
-        S: <close>
-    """)  # fmt: skip
-    assert not done.answered
+DEAD = {
+    "without a word": (["S: <close>"], False),
+    "with a farewell": (["S: 421 idle for too long"], False),
+    "behind an answer": (["S: 250 OK", "C: RCPT TO:<b@example.net>", "S: <close>"], True),
+    "behind an answer, with a farewell": (["S: 250 OK", "C: RCPT TO:<b@example.net>", "S: 421 bye"], True),
+}
+
+
+@pytest.mark.parametrize(("script", "answered"), DEAD.values(), ids=DEAD)
+def test_a_connection_that_was_dead_already_has_answered_nothing(script: list[str], answered: bool) -> None:
+    done = transact(PLAIN, mail("b"), "\n".join(["C: MAIL FROM:<a@example.org>", *script]))
+    assert done.answered is answered
     assert not done.content_sent
+
+
+@pytest.mark.parametrize(("heard", "reply", "answered"), [(False, None, False), (True, None, True), (True, 421, False)])
+def test_half_a_reply_is_an_answer_unless_it_is_a_farewell(heard: bool, reply: int | None, answered: bool) -> None:
+    envelope = mail("b")
+    transaction = Transaction(envelope, envelope.recipients, Facts(), PLAIN)
+    transaction.next()
+    if reply is not None:
+        transaction.take(Answer(None, Reply(reply)))
+    transaction.lost(heard=heard)
+    assert transaction.answered is answered
 
 
 # Too many recipients (step 12) ---------------------------------------------------------------------------------------
