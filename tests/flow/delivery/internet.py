@@ -1,0 +1,133 @@
+"""A small internet for one test: domains with scripted MX hosts, a resolver, and a `Remote` that uses them.
+
+    async with internet({"a.test": [MXScript(...), MXScript(...)]}) as net:
+        result = await net.send("x@a.test")
+        assert outcome(result) == ("deferred", 451, "4.4.1")
+        assert net.mx("a.test", 1).accepted == 1
+
+Each host has a name (`mx0.a.test`, ...) and a loopback address of its own; the first has the best preference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import mailrider
+from mailrider.lab.dns import LabDNS
+from mailrider.lab.mx import LabMX
+from mailrider.lab.mx_script import Door, MXScript
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mailrider.lab.zones import ZoneTable
+    from mailrider.model.event import Event
+
+MESSAGE = b"Subject: hello\r\n\r\nIt travels.\r\n"
+
+_addresses = itertools.count(1)
+
+
+def new_address() -> str:
+    """A loopback address that no other test of this process uses."""
+    number = next(_addresses)
+    return f"127.{60 + os.getpid() % 60}.{number // 250}.{number % 250 + 1}"
+
+
+def free_port() -> int:
+    """A port that is free on every loopback address at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """A host that nobody answers at, in one of two ways."""
+
+    door: Door
+
+
+REFUSING = Shut(Door.CLOSED)
+UNANSWERING = Shut(Door.UNANSWERED)
+
+Hosts = "Mapping[str, Sequence[MXScript | Shut]]"
+
+
+@dataclass
+class internet:
+    """See the module. `zones` are added to, and win over, what the hosts need; `directives` are those of `Remote`."""
+
+    hosts: Mapping[str, Sequence[MXScript | Shut]]
+    zones: ZoneTable = field(default_factory=dict)
+    directives: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.events: list[Event] = []
+        self._stack = AsyncExitStack()
+        self._servers: dict[str, list[LabMX]] = {}
+        self.port = free_port()
+
+    async def __aenter__(self) -> Self:
+        zones: ZoneTable = {}
+        for domain, scripts in self.hosts.items():
+            servers = self._servers[domain] = []
+            names = [f"mx{number}.{domain}" for number in range(len(scripts))]
+            zones[domain] = {"MX": [f"{number} {name}" for number, name in enumerate(names)]}
+            for name, script in zip(names, scripts, strict=True):
+                server = _server(script, self.port)
+                zones[name] = {"A": server.address}
+                servers.append(await self._stack.enter_async_context(server))
+        self.dns = await self._stack.enter_async_context(LabDNS(zones | self.zones, new_address()))
+        self.remote = mailrider.Remote(
+            **{
+                "hostname": "client.test",
+                "port": self.port,
+                "prohibited_addresses": "none",
+                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=1, attempts=1),
+                **self.directives,
+            },
+            on_event=self.events.append,
+        )
+        self._tasks = asyncio.all_tasks()
+        await self._stack.enter_async_context(self.remote)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def mx(self, domain: str, number: int = 0) -> LabMX:
+        """The host of that rank."""
+        return self._servers[domain][number]
+
+    async def send(self, *recipients: str, message: bytes = MESSAGE, **arguments: Any) -> mailrider.Report:
+        """One attempt, for all of them."""
+        return await self.remote.send(message, "sender@client.test", list(recipients), **arguments)
+
+    async def send_one(self, recipient: str, message: bytes = MESSAGE, **arguments: Any) -> mailrider.Result:
+        """One attempt, for one of them."""
+        (result,) = await self.send(recipient, message=message, **arguments)
+        return result
+
+
+def _server(script: MXScript | Shut, port: int) -> LabMX:
+    if isinstance(script, Shut):
+        return LabMX(MXScript(), new_address(), port, door=script.door)
+    return LabMX(script, new_address(), port)
+
+
+def outcome(result: mailrider.Result) -> tuple[str, int, str]:
+    """What a table of outcomes has: status, code, enhanced code."""
+    return result.status.value, result.reply.code, str(result.reply.status)
+
+
+def stages(result: mailrider.Result) -> list[str]:
+    """How each try ended."""
+    return [attempt.result.value for attempt in result.attempts]
