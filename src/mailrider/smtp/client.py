@@ -77,6 +77,10 @@ class Answer(NamedTuple):
 # Nothing may be sent behind these before their reply is read.
 _BARRIERS = (Ehlo, Helo, Lhlo, StartTLS, Data, EndOfData, Auth, AuthResponse, Quit)
 
+# These tell what the server offers; these may be answered by a challenge.
+_HELLOS = (Ehlo, Lhlo, Helo)
+_EXCHANGES = (Auth, AuthResponse)
+
 # Which states allow a command; all that are not named need READY.
 _ALLOWED: dict[type[Command], State] = {EndOfData: State.CONTENT, AuthResponse: State.CHALLENGE}
 
@@ -160,7 +164,7 @@ class ClientMachine:
             return self._take_unasked(reply)
         command = self._waiting.popleft()
         self._check_sense(command, reply)
-        if isinstance(command, Ehlo | Lhlo | Helo):
+        if isinstance(command, _HELLOS):
             self.capabilities = _capabilities_after(command, reply)
         if reply.code == 421:
             self.state = State.CLOSED
@@ -181,7 +185,7 @@ class ClientMachine:
     def _check_sense(self, command: Command, reply: Reply) -> None:
         """3xx only where there is an intermediate step; DATA is consented to by 3xx alone (RFC 5321 4.3.2)."""
         digit = reply.code // 100
-        wrong = digit == 2 if isinstance(command, Data) else digit == 3 and not isinstance(command, Auth | AuthResponse)
+        wrong = digit == 2 if isinstance(command, Data) else digit == 3 and not isinstance(command, _EXCHANGES)
         if wrong:
             raise ReplyViolation(f"{reply.code} is no answer to {type(command).__name__}")
 
