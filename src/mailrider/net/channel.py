@@ -120,7 +120,7 @@ class Channel(asyncio.Protocol):
         self._orderly = False  # one of us closed the connection, or TLS on it
         self._deaf = False  # what still arrives is of no interest
         self._gone = True  # the transport is (or was never there)
-        self._told = False
+        self._told = True  # the receiver, of the end; or there was no beginning
         self._grace: Timer | None = None
         self.is_closed = True
         """True if nothing can be written, yet or any more."""
@@ -148,7 +148,7 @@ class Channel(asyncio.Protocol):
         self._transport = self._plain_transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._loop = asyncio.get_running_loop()
-        self._gone = self.is_closed = False
+        self._gone = self._told = self.is_closed = False
         peer, local = (transport.get_extra_info(name) for name in ("peername", "sockname"))
         self.peer_address = peer[0] if isinstance(peer, tuple) else ""
         self.local_address = local[0] if isinstance(local, tuple) else local or ""
@@ -428,22 +428,23 @@ class Channel(asyncio.Protocol):
     async def close(self) -> None:
         """Send what is written, close TLS, then TCP; past `CLOSE_GRACE` seconds abort instead.
 
-        From now on nothing that arrives is of interest. May be called in any state, and again.
+        From now on nothing that arrives is of interest; when it returns the receiver has been told.
+        May be called in any state, and again.
         """
-        if self._gone:
-            return
-        self._held = False
         self._hear_no_more()
-        self._begin_grace()
-        try:
-            while self.needs_drain:
-                await self._wait()
-            self._say_goodbye()
-            while not self._gone:
-                await self._wait()
-        except BaseException:
-            self.abort()
-            raise
+        if not self._gone:
+            self._held = False
+            self._begin_grace()
+            try:
+                while self.needs_drain:
+                    await self._wait()
+                self._say_goodbye()
+                while not self._gone:
+                    await self._wait()
+            except BaseException:
+                self.abort()
+                raise
+        self._release()
 
     def abort(self) -> None:
         """Close at once; what is not sent yet is lost."""

@@ -14,6 +14,7 @@ import difflib
 import ssl
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.errors import ConfigError
@@ -21,9 +22,11 @@ from mailrider.net.pipe import PeerObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from mailrider.net.settings import TLSClientSettings
+
+ClientContext = ssl.SSLContext
+"""What `make_client_context` makes, by a name for those who only hand it on."""
 
 PROTOCOLS = {
     "tls1.0": ssl.TLSVersion.TLSv1,
@@ -103,6 +106,12 @@ def make_server_context(
     context.sslobject_class = PeerObject
     context.sni_callback = _remember_name(choose)
     return context
+
+
+def default_root_paths() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Files and directories in which the system keeps its trusted roots, as this Python knows them."""
+    paths = ssl.get_default_verify_paths()
+    return tuple(map(Path, filter(None, (paths.cafile,)))), tuple(map(Path, filter(None, (paths.capath,))))
 
 
 def _restrict(context: ssl.SSLContext) -> None:
