@@ -21,6 +21,7 @@ from mailrider.delivery.connect import Connector
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain import Explainer
 from mailrider.delivery.fallback import FallbackMemory
+from mailrider.delivery.limits import Limiters
 from mailrider.delivery.pool import Pool
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.session import Dialect
@@ -65,6 +66,7 @@ class Engine:
     clock: Clock
     rng: random.Random
     emit: Emit
+    limiters: Limiters
 
 
 @asynccontextmanager
@@ -82,7 +84,7 @@ async def open_engine(dns: DNSSettings, emit: Emit, clock: Clock | None = None) 
     if not resolver.validates:
         emit(SecurityUnavailable(resolver.choice.dnssec_off))
     async with resolver:
-        yield Engine(resolver, clock, rng, emit)
+        yield Engine(resolver, clock, rng, emit, Limiters(clock, emit))
 
 
 @asynccontextmanager
@@ -135,7 +137,10 @@ async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator
         policies = _Policies(settings, engine, stack)
         listed = await policies.listed()
         pool = await stack.enter_async_context(Pool(connector, _pool_limits(settings), engine.clock, engine.emit))
-        delivery = RemoteDelivery(settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit)
+        limiter = engine.limiters.limiter(settings.limits)
+        delivery = RemoteDelivery(
+            settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter
+        )
         yield delivery, connector
 
 

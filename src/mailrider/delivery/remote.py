@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.destination import Destination
+from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
 from mailrider.model.domain import Domain
 from mailrider.model.event import RecipientSettled
-from mailrider.model.outcome import AttemptReport
+from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.policy.mtasts import STSPolicies
 from mailrider.policy.requiretls import message_security
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import Connections
     from mailrider.delivery.destination import Routing
+    from mailrider.delivery.limits import Limiter, Passage
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
@@ -49,7 +51,10 @@ class RemoteDelivery:
         connections: Connections,
         clock: Clock,
         emit: Emit,
+        limiter: Limiter | None = None,
+        patience: float = PATIENCE,
     ) -> None:
+        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again."""
         self.settings = settings
         self.routing = routing
         self._policies = policies
@@ -57,13 +62,15 @@ class RemoteDelivery:
         self._connections = connections
         self._clock = clock
         self._emit = emit
+        self._limiter = limiter
+        self._patience = patience
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
         job = Job(envelope, content, self.security(envelope, content))
         plan = route(envelope)
         outcomes: dict[int, Outcome] = dict(plan.settled)
-        for indices, results in await self._attempt_all(job, plan.groups):
+        for indices, results in await self._attempt_within_limits(job, plan.groups):
             outcomes.update(zip(indices, results, strict=True))
         report = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
         for outcome in report:
@@ -85,26 +92,45 @@ class RemoteDelivery:
             policies = await self._evidence()
         return Destination(next_hop, self.routing, policies, security.requirement)
 
-    async def _attempt_all(
+    async def _attempt_within_limits(
         self, job: Job, groups: dict[NextHop, list[int]]
+    ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
+        if self._limiter is None:
+            return await self._attempt_all(job, groups, None)
+        with self._limiter.passage(job.envelope, self._patience) as passage:
+            return await self._attempt_all(job, groups, passage)
+
+    async def _attempt_all(
+        self, job: Job, groups: dict[NextHop, list[int]], passage: Passage | None
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
         if len(groups) == 1:
             # No task where there is one next hop.
-            return [await self._attempt(job, *item) for item in groups.items()]
+            return [await self._attempt(job, *item, passage) for item in groups.items()]
         slots = asyncio.Semaphore(MAX_PARALLEL_NEXT_HOPS)
 
         async def attempt(item: tuple[NextHop, list[int]]) -> tuple[list[int], tuple[Outcome, ...]]:
             async with slots:
-                return await self._attempt(job, *item)
+                return await self._attempt(job, *item, passage)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt(item)) for item in groups.items()]
         return [task.result() for task in tasks]
 
-    async def _attempt(self, job: Job, next_hop: NextHop, indices: list[int]) -> tuple[list[int], tuple[Outcome, ...]]:
+    async def _attempt(
+        self, job: Job, next_hop: NextHop, indices: list[int], passage: Passage | None
+    ) -> tuple[list[int], tuple[Outcome, ...]]:
         recipients = [job.envelope.recipients[index] for index in indices]
+        if passage is None:
+            return indices, await self._run(job, next_hop, recipients)
+        async with passage.to(next_hop) as held_back:
+            if held_back is None:
+                return indices, await self._run(job, next_hop, recipients)
+            at = held_back.eligible_at
+            return indices, tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
+
+    async def _run(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> tuple[Outcome, ...]:
         destination = await self.destination(next_hop, job.security)
-        return indices, await self.attempt(job, recipients, destination, self._connections).run()
+        return await self.attempt(job, recipients, destination, self._connections).run()
 
     def attempt(
         self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections

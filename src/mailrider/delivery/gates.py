@@ -1,0 +1,158 @@
+"""The arithmetic of limits: may a message of that key pass now, and if not, when? Pure (spec section 8).
+
+A gate is one line of a `limits` block: a `RateGate` or a `ConcurrencyGate`, over all keys of its scope. `opens_at` is
+asked first, then `take` says that the message passed, `give_back` that it is done. `now` is a reading of the monotonic
+clock.
+
+`RateGate` keeps a log of the times at which messages passed, since nothing less is exact: a token bucket of BURST that
+refills within PERIOD lets up to twice as many pass within one PERIOD. Above `RESOLUTION` the log is of groups of
+messages, each with the time of its last one; so it may hold back one per cent too early, never too late.
+
+Memory is bounded, and never at the expense of a limit. Two generations of keys take turns after each period; a key
+moves to the younger one when a message passes, so what is left in the older one has not been used for a whole period,
+and is nothing to remember. Beyond `MAX_KEYS` further keys share `SHARDS` logs, by their hash: they may be held back
+because of each other, and never pass for it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Protocol
+
+RESOLUTION = 100
+"""Entries of a log: one message each up to this burst, then as many groups."""
+MAX_KEYS = 250_000
+"""Keys of a rate with a log of their own within two periods; with one message each they take some 60 MB."""
+SHARDS = 16_384
+"""Logs for all keys beyond."""
+UNKNOWN = float("inf")
+"""When a gate opens that waits for somebody to leave."""
+
+
+class Gate(Protocol):
+    """One line of a `limits` block."""
+
+    def opens_at(self, key: str, now: float) -> float:
+        """`now` if a message may pass; else when one may, at the earliest."""
+
+    def take(self, key: str, now: float) -> None:
+        """A message passes; only when `opens_at` has just said so."""
+
+    def give_back(self, key: str) -> None:
+        """The message that passed is done."""
+
+
+class _Log:
+    """When messages passed: the last time of each full group, and of the one that is being filled."""
+
+    __slots__ = ("filled", "times")
+
+    def __init__(self) -> None:
+        self.times = array("d")
+        self.filled = 0
+
+
+class RateGate:
+    """At most `burst` messages of a key in any `period` (seconds)."""
+
+    def __init__(self, burst: int, period: float, *, max_keys: int = MAX_KEYS, shards: int = SHARDS) -> None:
+        self._burst = burst
+        self._period = period
+        self._group = -(-burst // RESOLUTION)
+        self._max_keys = max_keys
+        self._shards = shards
+        self._younger: dict[str | int, _Log] = {}
+        self._older: dict[str | int, _Log] = {}
+        self._turned = 0.0
+        self._turns_with_shards = 0  # until there is none left
+
+    def __len__(self) -> int:
+        """How many logs there are."""
+        return len(self._younger) + len(self._older)
+
+    def opens_at(self, key: str, now: float) -> float:
+        """See `Gate`."""
+        self._turn(now)
+        log = self._log(self._owner(key))
+        if log is None:
+            return now
+        times = log.times
+        while times and times[0] + self._period <= now:
+            del times[0]
+        if not times or (len(times) - 1) * self._group + log.filled < self._burst:
+            return now
+        return times[0] + self._period
+
+    def take(self, key: str, now: float) -> None:
+        """See `Gate`."""
+        owner = self._owner(key)
+        log = self._log(owner)
+        if log is None:
+            owner, log = self._new_owner(key), _Log()
+        self._older.pop(owner, None)
+        self._younger[owner] = log
+        if isinstance(owner, int):
+            self._turns_with_shards = 2
+        if log.times and log.filled < self._group:
+            log.times[-1] = now
+            log.filled += 1
+        else:
+            log.times.append(now)
+            log.filled = 1
+
+    def give_back(self, key: str) -> None:
+        """Nothing: what has passed has passed."""
+
+    def _turn(self, now: float) -> None:
+        if now < self._turned + self._period:
+            return
+        # Whatever is in the older generation passed before the last turn, and that is a period ago.
+        long_ago = now >= self._turned + 2 * self._period
+        self._older = {} if long_ago else self._younger
+        self._turns_with_shards = 0 if long_ago else max(0, self._turns_with_shards - 1)
+        self._younger = {}
+        self._turned = now
+
+    def _log(self, owner: str | int) -> _Log | None:
+        return self._younger.get(owner) or self._older.get(owner)
+
+    def _owner(self, key: str) -> str | int:
+        """Whose log counts for the key: its own; or a shard's, as long as that one remembers anything."""
+        if self._turns_with_shards and self._log(key) is None:
+            shard = hash(key) % self._shards
+            if self._log(shard) is not None:
+                return shard
+        return key
+
+    def _new_owner(self, key: str) -> str | int:
+        """Who is to remember for a key that nobody remembers."""
+        return key if len(self) < self._max_keys else hash(key) % self._shards
+
+
+class ConcurrencyGate:
+    """At most `maximum` messages of a key at once; remembers only those that are there."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._inside: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """How many keys have messages inside."""
+        return len(self._inside)
+
+    def opens_at(self, key: str, now: float) -> float:
+        """See `Gate`; `UNKNOWN` if it is full."""
+        return now if self._inside.get(key, 0) < self._maximum else UNKNOWN
+
+    def take(self, key: str, now: float) -> None:
+        """See `Gate`."""
+        del now
+        self._inside[key] = self._inside.get(key, 0) + 1
+
+    def give_back(self, key: str) -> None:
+        """See `Gate`."""
+        left = self._inside[key] - 1
+        if left:
+            self._inside[key] = left
+        else:
+            del self._inside[key]

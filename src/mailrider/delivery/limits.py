@@ -1,0 +1,328 @@
+"""The operator's limits in force: who may pass, who waits, who is told when to come again (spec section 8).
+
+    with limiter.passage(envelope, patience) as passage:        # one message
+        async with passage.to(next_hop) as held_back:           # each of its next hops
+            if held_back is None: ...
+
+A `Limiter` is one `limits` block, with its `Gate`s (`delivery.gates`); all who refer to a named block have the same
+`Limiter` (`Limiters`). What always holds:
+
+- a message passes all gates that concern it at once, or none: nothing is taken while anything is closed;
+- the scopes `all`, `ip` and `source` count a message once, when its first next hop passes; `destination` counts it once
+  for each next hop;
+- whatever was taken and can be given back is given back once, when the block ends, however it ends;
+- those who wait at a gate pass it in order; nobody waits longer than `patience`, nor at all if that is known to be
+  in vain. Being held back is no failure: `HeldBack.eligible_at` says when to try again.
+
+No task; one timer a block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from mailrider.delivery.gates import UNKNOWN, ConcurrencyGate, Gate, RateGate
+from mailrider.delivery.settings import Concurrency
+from mailrider.errors import ConfigError
+from mailrider.model.event import LimitReached
+from mailrider.model.reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from types import TracebackType
+
+    from mailrider.clock import Clock, Timer
+    from mailrider.delivery.settings import Limit, LimitsSettings
+    from mailrider.model.domain import NextHop
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
+
+PATIENCE = 5.0
+"""Seconds that a direct send waits; a queue does not wait, it comes again."""
+COME_AGAIN = 1.0
+"""Seconds until a queue should ask again where a message has to wait for others to be done: nobody knows how long."""
+
+THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment; this one is held back, and will be tried again")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Not now: a limit of `scope` for `key` is used up; nothing was tried, and may be from `eligible_at` on."""
+
+    scope: str
+    key: str
+    eligible_at: datetime
+
+
+class Toll(NamedTuple):
+    """What a message has to pass: a gate, with its own key."""
+
+    gate: Gate
+    scope: str
+    key: str
+
+
+class Passage:
+    """One message on its way through the gates of a block."""
+
+    def __init__(self, limiter: Limiter, envelope: Envelope, patience: float) -> None:
+        self.patience = patience
+        self._limiter = limiter
+        domain = envelope.sender.domain
+        self._unpaid = limiter.tolls("all", "")
+        self._unpaid += limiter.tolls("ip", envelope.client)
+        self._unpaid += limiter.tolls("source", "" if domain is None else domain.ascii)
+        self._paid: list[Toll] = []
+
+    def to(self, next_hop: NextHop) -> Claim:
+        """The claim of one next hop: to be entered with `async with`."""
+        return Claim(self._limiter, self, self._limiter.tolls("destination", next_hop.ascii))
+
+    def due(self) -> list[Toll]:
+        """What the message itself still has to pay."""
+        return self._unpaid
+
+    def pay(self) -> None:
+        """It has passed, whatever further next hops do."""
+        self._paid, self._unpaid = self._paid + self._unpaid, []
+
+    def __enter__(self) -> Passage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        paid, self._paid = self._paid, []
+        self._limiter.give_back(paid)
+
+
+class Claim:
+    """One next hop of a message; entering it waits until it may go, and gives None, or why it may not."""
+
+    __slots__ = ("_limiter", "_own", "_paid", "answer", "at", "passage")
+
+    answer: asyncio.Future[HeldBack | None]  # while it waits
+
+    def __init__(self, limiter: Limiter, passage: Passage, own: list[Toll]) -> None:
+        self.passage = passage
+        self.at: Toll | None = None
+        self._limiter = limiter
+        self._own = own
+        self._paid = False
+
+    def tolls(self) -> list[Toll]:
+        """What is to be passed now; that of the message falls away once another next hop has passed."""
+        return self.passage.due() + self._own
+
+    def pay(self) -> None:
+        """It has passed."""
+        self.passage.pay()
+        self._paid = True
+
+    async def __aenter__(self) -> HeldBack | None:
+        return await self._limiter.enter(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Give back what it took, if it passed."""
+        if self._paid:
+            self._paid = False
+            self._limiter.give_back(self._own)
+
+
+class Limiter:
+    """One `limits` block in force."""
+
+    def __init__(self, settings: LimitsSettings, clock: Clock, emit: Emit) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._gates = {
+            scope: tuple(map(_gate, limits))
+            for scope, limits in (
+                ("all", settings.all),
+                ("ip", settings.ip),
+                ("source", settings.source),
+                ("destination", settings.destination),
+            )
+        }
+        self._queues: dict[Toll, OrderedDict[Claim, None]] = {}
+        # What is to be looked at, and when: the first in line at a gate that opens by itself, or a claim's patience.
+        self._agenda: list[tuple[float, int, Toll | Claim]] = []
+        self._on_agenda: set[Toll] = set()
+        self._order = itertools.count()
+        self._timer: Timer | None = None
+        self._timer_at = UNKNOWN
+
+    def passage(self, envelope: Envelope, patience: float = PATIENCE) -> Passage:
+        """A message that wants to pass; `patience` in seconds, 0: it does not wait at all."""
+        return Passage(self, envelope, patience)
+
+    def tolls(self, scope: str, key: str | None) -> list[Toll]:
+        """The gates of a scope, for one key; none for a message that has no such key (no client's address)."""
+        return [] if key is None else [Toll(gate, scope, key) for gate in self._gates[scope]]
+
+    # Entering ---------------------------------------------------------------------------------------------------------
+
+    async def enter(self, claim: Claim) -> HeldBack | None:
+        """None once the claim has passed; or why it is held back."""
+        now = self._clock.monotonic()
+        obstacle = self._obstacle(claim, now)
+        if obstacle is None:
+            self._pass(claim, now)
+            return None
+        opens_at = self._opens_at(claim, now)
+        self._emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
+        deadline = now + claim.passage.patience
+        if claim.passage.patience <= 0 or deadline < opens_at < UNKNOWN:
+            return self._held_back(claim, obstacle, now)
+        return await self._wait(claim, obstacle, now, deadline)
+
+    async def _wait(self, claim: Claim, obstacle: Toll, now: float, deadline: float) -> HeldBack | None:
+        claim.answer = asyncio.get_running_loop().create_future()
+        self._queue_up(claim, obstacle, now)
+        self._note(deadline, claim)
+        try:
+            return await claim.answer
+        except BaseException:
+            # Cancelled: it stands in line still, or has passed in this very turn.
+            self._withdraw(claim)
+            claim.leave()
+            raise
+
+    def give_back(self, tolls: list[Toll]) -> None:
+        """Those who passed are done; whoever waits for that may go on."""
+        for toll in tolls:
+            toll.gate.give_back(toll.key)
+        now = self._clock.monotonic()
+        for toll in tolls:
+            if toll in self._queues:
+                self._serve(toll, now)
+
+    # Decisions --------------------------------------------------------------------------------------------------------
+
+    def _obstacle(self, claim: Claim, now: float) -> Toll | None:
+        """The first gate that is closed for the claim, or has somebody else waiting; None: all are open."""
+        for toll in claim.tolls():
+            queue = self._queues.get(toll)
+            if queue and next(iter(queue)) is not claim:
+                return toll
+            if toll.gate.opens_at(toll.key, now) > now:
+                return toll
+        return None
+
+    def _opens_at(self, claim: Claim, now: float) -> float:
+        """When all gates may be open, at the earliest."""
+        return max((toll.gate.opens_at(toll.key, now) for toll in claim.tolls()), default=now)
+
+    def _held_back(self, claim: Claim, obstacle: Toll, now: float) -> HeldBack:
+        opens_at = self._opens_at(claim, now)
+        if opens_at == UNKNOWN or opens_at <= now:
+            opens_at = now + COME_AGAIN
+        eligible_at = self._clock.now() + timedelta(seconds=opens_at - now)
+        return HeldBack(obstacle.scope, obstacle.key, eligible_at)
+
+    @staticmethod
+    def _pass(claim: Claim, now: float) -> None:
+        for toll in claim.tolls():
+            toll.gate.take(toll.key, now)
+        claim.pay()
+
+    def _serve(self, toll: Toll, now: float) -> None:
+        """Let pass whoever stands in line at a gate and may; who meets another closed gate waits there."""
+        while queue := self._queues.get(toll):
+            claim = next(iter(queue))
+            obstacle = self._obstacle(claim, now)
+            if obstacle == toll:
+                self._note_opening(toll, now)
+                return
+            self._withdraw(claim)
+            if obstacle is not None:
+                self._queue_up(claim, obstacle, now)
+            elif not claim.answer.done():
+                self._pass(claim, now)
+                claim.answer.set_result(None)
+
+    # Queues and time --------------------------------------------------------------------------------------------------
+
+    def _queue_up(self, claim: Claim, toll: Toll, now: float) -> None:
+        claim.at = toll
+        self._queues.setdefault(toll, OrderedDict())[claim] = None
+        self._note_opening(toll, now)
+
+    def _withdraw(self, claim: Claim) -> None:
+        """Take it out of its queue, if it stands in one."""
+        if claim.at is None:
+            return
+        queue = self._queues[claim.at]
+        del queue[claim]
+        if not queue:
+            del self._queues[claim.at]
+        claim.at = None
+
+    def _note_opening(self, toll: Toll, now: float) -> None:
+        opens_at = toll.gate.opens_at(toll.key, now)
+        if opens_at < UNKNOWN and toll not in self._on_agenda:
+            self._on_agenda.add(toll)
+            self._note(opens_at, toll)
+
+    def _note(self, when: float, what: Toll | Claim) -> None:
+        heapq.heappush(self._agenda, (when, next(self._order), what))
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._clock.call_at(when, self._tick)
+            self._timer_at = when
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, UNKNOWN
+        now = self._clock.monotonic()
+        for what in self._due(now):
+            if isinstance(what, Toll):
+                self._on_agenda.discard(what)
+                self._serve(what, now)
+            elif what.at is not None and not what.answer.done():
+                what.answer.set_result(self._held_back(what, what.at, now))
+                self._withdraw(what)
+        if self._agenda:
+            when, _, what = heapq.heappop(self._agenda)
+            self._note(when, what)
+
+    def _due(self, now: float) -> Iterator[Toll | Claim]:
+        while self._agenda and self._agenda[0][0] <= now:
+            yield heapq.heappop(self._agenda)[2]
+
+
+def _gate(limit: Limit) -> Gate:
+    if isinstance(limit, Concurrency):
+        return ConcurrencyGate(limit.maximum)
+    return RateGate(limit.burst, limit.period.total_seconds())
+
+
+class Limiters:
+    """The limits of a process: all who refer to a block of the same name share it."""
+
+    def __init__(self, clock: Clock, emit: Emit) -> None:
+        self._clock = clock
+        self._emit = emit
+        self._named: dict[str, Limiter] = {}
+
+    def limiter(self, settings: LimitsSettings | None) -> Limiter | None:
+        """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name."""
+        if settings is None:
+            return None
+        if settings.name is None:
+            return Limiter(settings, self._clock, self._emit)
+        known = self._named.setdefault(settings.name, Limiter(settings, self._clock, self._emit))
+        if known.settings != settings:
+            raise ConfigError(f"there are two different limits of the name {settings.name}")
+        return known
