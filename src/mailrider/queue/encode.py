@@ -1,0 +1,129 @@
+"""Envelopes, replies and outcomes as the plain text that stores keep, and back.
+
+What is read back was written by us; where it does not parse all the same, `InvalidValue` says so (the store translates
+it). The text is JSON, and absent (None) for what is as usual: most messages have no options.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
+from mailrider.model.reply import EnhancedCode, Reply
+
+if TYPE_CHECKING:
+    from mailrider.model.outcome import Outcome, Try
+
+MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses (spec section 4, step 4)
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def encode_options(envelope: Envelope) -> str | None:
+    """What an envelope has beside its addresses."""
+    options: dict[str, Any] = {}
+    if envelope.smtputf8:
+        options["smtputf8"] = True
+    if envelope.requiretls:
+        options["requiretls"] = True
+    if envelope.quarantined:
+        options["quarantined"] = True
+    if envelope.ret is not None:
+        options["ret"] = envelope.ret.value
+    if envelope.envid is not None:
+        options["envid"] = envelope.envid
+    if envelope.client is not None:
+        options["client"] = envelope.client
+    return _compact(options) if options else None
+
+
+def decode_envelope(sender: str, options: str | None, recipients: tuple[Recipient, ...]) -> Envelope:
+    """The inverse of `encode_options`, with the addresses."""
+    path = ReversePath.parse(sender)
+    if options is None:
+        return Envelope(path, recipients)
+    given = json.loads(options)
+    ret = given.pop("ret", None)
+    return Envelope(path, recipients, ret=None if ret is None else Ret(ret), **given)
+
+
+def encode_wishes(recipient: Recipient) -> str | None:
+    """What a recipient has beside its address."""
+    if recipient.notify is None and recipient.original is None:
+        return None
+    original = recipient.original
+    return _compact(
+        {
+            "notify": None if recipient.notify is None else recipient.notify.words,
+            "original": None if original is None else [original.address_type, original.address],
+        }
+    )
+
+
+def decode_recipient(mailbox: str, wishes: str | None) -> Recipient:
+    """The inverse of `encode_wishes`, with the address."""
+    if wishes is None:
+        return Recipient(Mailbox.parse(mailbox))
+    given = json.loads(wishes)
+    notify, original = given["notify"], given["original"]
+    return Recipient(
+        Mailbox.parse(mailbox),
+        None if notify is None else Notify.parse(notify),
+        None if original is None else OriginalRecipient(*original),
+    )
+
+
+def encode_reply(reply: Reply | None) -> str | None:
+    """A reply, so that it can be had back."""
+    if reply is None:
+        return None
+    enhanced = reply.enhanced
+    return _compact([reply.code, None if enhanced is None else str(enhanced), *reply.lines])
+
+
+def decode_reply(text: str | None) -> Reply | None:
+    """The inverse of `encode_reply`."""
+    if text is None:
+        return None
+    code, enhanced, *lines = json.loads(text)
+    return Reply(code, None if enhanced is None else EnhancedCode.parse(enhanced), tuple(lines))
+
+
+def evidence(outcome: Outcome) -> dict[str, Any]:
+    """An outcome in plain values, as it is kept and shown: the same words as `send --json` uses."""
+    security = outcome.security
+    return {
+        "status": outcome.status.value,
+        **_reply(outcome.reply),
+        "mx": outcome.mx,
+        "address": outcome.address,
+        "mx_level": security.mx_level.word,
+        "tls_level": security.tls_level.word,
+        "tls_version": security.tls_version,
+        "cipher": security.cipher,
+        "authenticated_by": security.authenticated_by,
+        "in_doubt": outcome.in_doubt,
+        "throttled": getattr(outcome, "eligible_at", None) is not None,
+        "attempts": [_try(each) for each in outcome.tries[:MAX_EVIDENCE]],
+    }
+
+
+def encode_evidence(outcome: Outcome) -> str:
+    """`evidence` as text."""
+    return _compact(evidence(outcome))
+
+
+def decode_evidence(text: str) -> dict[str, Any]:
+    """What `encode_evidence` wrote."""
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _try(each: Try) -> dict[str, Any]:
+    return {"mx": each.mx, "address": each.address, "result": each.result.value, **_reply(each.reply)}
+
+
+def _reply(reply: Reply) -> dict[str, Any]:
+    return {"code": reply.code, "enhanced": str(reply.status), "text": reply.text}

@@ -1,0 +1,81 @@
+"""Ids of what is queued: 64-bit integers of ours, in the order of time.
+
+The microseconds since 1970, and eleven random bits, so that two processes do not meet. A message takes a run of them:
+its own, and one behind it for each recipient. So a recipient's id says whose it is, and no index is needed for that.
+
+People see an id as 13 letters and digits (Crockford's base 32: no I, L, O, U to misread), still in the order of time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from mailrider.errors import InvalidValue
+
+if TYPE_CHECKING:
+    import random
+
+    from mailrider.clock import Clock
+
+RANDOM_BITS: Final = 11
+MAX_ID: Final = (1 << 63) - 1  # SQL integers have a sign
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)} | {"i": 1, "l": 1, "o": 0}
+_LENGTH: Final = 13
+
+
+def microseconds(when: datetime) -> int:
+    """The moment as stores keep it."""
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def moment(value: int) -> datetime:
+    """The inverse of `microseconds`."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def first_id_at(when: datetime) -> int:
+    """The least id that a message of that moment can have; what is older has a smaller one."""
+    return max(0, microseconds(when)) << RANDOM_BITS
+
+
+class IdSource:
+    """Gives out ids, each larger than the one before it, whatever the clock does."""
+
+    def __init__(self, clock: Clock, rng: random.Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._next = 0
+
+    def take(self, recipients: int) -> int:
+        """The id of a message; that many ids behind it belong to its recipients."""
+        by_time = first_id_at(self._clock.now()) | self._rng.getrandbits(RANDOM_BITS)
+        first = max(by_time, self._next)
+        self._next = first + recipients + 1
+        return first
+
+
+def format_id(number: int) -> str:
+    """As people see it: `0d7m3k9q2xv4t`."""
+    letters = []
+    for _ in range(_LENGTH):
+        number, value = divmod(number, 32)
+        letters.append(_ALPHABET[value])
+    return "".join(reversed(letters))
+
+
+def parse_id(text: str) -> int:
+    """The inverse, of any case. Raises `InvalidValue`."""
+    try:
+        number = 0
+        for letter in text.strip().lower():
+            number = number * 32 + _VALUES[letter]
+    except KeyError:
+        number = -1
+    if len(text.strip()) != _LENGTH or not 0 <= number <= MAX_ID:
+        raise InvalidValue(f"not the id of a message: {text[:40]!r} (an id has {_LENGTH} letters and digits)")
+    return number

@@ -1,0 +1,297 @@
+"""What is queued, as values: messages, the jobs that they make, and what is to be done with them after an attempt.
+
+A message is split into *jobs*: the recipients of one destination that are due together. Everything that is scheduled,
+leased, attempted and settled is a job; the state is kept for each recipient, so that a job may come apart.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.outcome import Outcome
+    from mailrider.model.reply import Reply
+    from mailrider.smtp.content import Content
+
+INLINE: Final = 256 * 1024  # octets of content that stand in the message's own row; more is written chunk by chunk
+
+ROUTE_TARGET: Final = ""  # delivered by the queue's target
+ROUTE_BOUNCE: Final = "bounce"  # delivered by the pipeline of `bounce { }`
+
+
+class State(enum.IntEnum):
+    """Of a queued recipient. The numbers are stored."""
+
+    QUEUED = 0
+    LEASED = 1
+    HELD = 2
+
+    @property
+    def word(self) -> str:
+        """As people read it."""
+        return {State.QUEUED: "queued", State.LEASED: "active", State.HELD: "held"}[self]
+
+
+class Wish(enum.IntEnum):
+    """What an operator wants for a leased recipient; it takes effect when that is settled. The numbers are stored."""
+
+    HOLD = 1
+    REMOVE = 2
+    RETRY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a message's content without reading it; see `smtp.content.Content`.
+
+    `stored`: the id under which its chunks stand, None if it stands in the message's own row.
+    """
+
+    size: int
+    eight_bit: bool
+    header_size: int
+    stored: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message that is to be queued. `content` is None if its chunks were written before (`facts.stored`)."""
+
+    id: int
+    envelope: Envelope
+    created: datetime
+    facts: Facts
+    content: Content | None
+    route: str = ROUTE_TARGET
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a recipient has come.
+
+    `tries`: failed ones, without those that a limit held back. `warned`: the sender was told of the delay. `in_doubt`:
+    a server may have the message already. `last`: what the last attempt ended with.
+    """
+
+    tries: int = 0
+    warned: bool = False
+    in_doubt: bool = False
+    last: Reply | None = None
+
+
+FRESH: Final = Progress()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Recipients of a message at one destination, leased to this process: to be attempted together and settled.
+
+    `envelope` has these recipients only; `ids` and `progress` are theirs, in its order. `lease` says under which
+    registration of this process they are leased. `content` is there while the message is still in memory.
+    """
+
+    message_id: int
+    destination: str
+    envelope: Envelope
+    ids: tuple[int, ...]
+    progress: tuple[Progress, ...]
+    created: datetime
+    facts: Facts
+    lease: int
+    route: str = ROUTE_TARGET
+    content: Content | None = None
+
+
+class Fate(enum.Enum):
+    """What becomes of a recipient."""
+
+    DONE = "done"  # delivered, or failed and the sender told: nothing remains of it
+    QUEUED = "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The new state of one recipient. `due`, `progress` and `attempt` are None if it is done."""
+
+    id: int
+    fate: Fate
+    due: datetime | None = None
+    progress: Progress | None = None
+    attempt: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a job has come to; `changes` has one for each of its recipients. All of it is committed at once or not."""
+
+    job: Job
+    changes: tuple[Change, ...]
+    at: datetime
+    notifications: tuple[NewMessage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most so many jobs of one destination."""
+
+    destination: str
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueDestination:
+    """A destination that has queued recipients, and when the first of them is due."""
+
+    destination: str
+    due: datetime
+
+
+def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[Job]:
+    """A new message as jobs, all of them fresh."""
+    envelope = message.envelope
+    recipients = envelope.recipients
+    if len(recipients) == 1:
+        ids = (message.id + 1,)
+        destination = destination_of(recipients[0])
+        return [_job(message, destination, envelope, ids, lease)]
+    groups: dict[str, list[int]] = {}
+    for index, recipient in enumerate(recipients):
+        groups.setdefault(destination_of(recipient), []).append(index)
+    return [
+        _job(message, destination, only(envelope, indices), tuple(message.id + 1 + index for index in indices), lease)
+        for destination, indices in groups.items()
+    ]
+
+
+def _job(message: NewMessage, destination: str, envelope: Envelope, ids: tuple[int, ...], lease: int) -> Job:
+    progress = (FRESH,) * len(ids)
+    return Job(
+        message.id,
+        destination,
+        envelope,
+        ids,
+        progress,
+        message.created,
+        message.facts,
+        lease,
+        message.route,
+        message.content,
+    )
+
+
+def only(envelope: Envelope, indices: Sequence[int]) -> Envelope:
+    """The envelope with some of its recipients."""
+    if len(indices) == len(envelope.recipients):
+        return envelope
+    return replace(envelope, recipients=tuple(envelope.recipients[index] for index in indices))
+
+
+class DestinationOf:
+    """What a recipient's mail has to share with another's to be scheduled together: by default the domain."""
+
+    def __call__(self, recipient: Recipient) -> str:
+        domain = recipient.mailbox.domain
+        return "" if domain is None else domain.ascii
+
+
+BY_DOMAIN: Final = DestinationOf()
+
+
+# --- To look into the queue ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which recipients are meant; what is None does not matter.
+
+    `sender` and `recipient` are parts of the address, of any case; `destination` is a whole domain. `before`: messages
+    that were queued before that moment.
+    """
+
+    message: int | None = None
+    destination: str | None = None
+    sender: str | None = None
+    recipient: str | None = None
+    state: State | None = None
+    before: datetime | None = None
+    in_doubt: bool | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """True if nothing is left out."""
+        return self == EVERYTHING
+
+
+EVERYTHING: Final = Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One queued recipient, for a list. An empty `sender` is the null reverse-path."""
+
+    message_id: int
+    recipient_id: int
+    created: datetime
+    sender: str
+    recipient: str
+    destination: str
+    state: State
+    due: datetime
+    size: int
+    progress: Progress
+    wish: Wish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """An attempt of a recipient that remains; `evidence` is the outcome in plain values."""
+
+    at: datetime
+    evidence: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message with all that is known of it: its recipients that remain, and the attempts of each."""
+
+    id: int
+    created: datetime
+    envelope: Envelope
+    facts: Facts
+    route: str
+    entries: tuple[Entry, ...]
+    attempts: dict[int, tuple[PastAttempt, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationCount:
+    """How much is queued for a destination: recipients by state, and since when."""
+
+    destination: str
+    queued: int
+    active: int
+    held: int
+    in_doubt: int
+    oldest: datetime
+    next_due: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much is queued: messages, octets, recipients by destination (the largest first) and by age."""
+
+    messages: int
+    octets: int
+    destinations: tuple[DestinationCount, ...]
+    ages: dict[str, int]
+
+    @property
+    def recipients(self) -> int:
+        """Of all destinations that are listed."""
+        return sum(each.queued + each.active + each.held for each in self.destinations)

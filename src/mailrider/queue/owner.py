@@ -1,0 +1,80 @@
+"""Who holds a lease: a process, told apart from all others, and whether it still lives.
+
+A process id alone says little, since it is used again: with the boot, the pid namespace and the time of its start it
+names one process for ever. What cannot be known (a process of another namespace, a system without /proc) is not
+guessed: there the expiry of the registration decides.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+class Life(enum.Enum):
+    """What is known of a process."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process. `boot` and `namespace` are empty where the system does not tell."""
+
+    boot: str
+    namespace: str
+    pid: int
+    start: str
+
+    @classmethod
+    def own(cls) -> Identity:
+        """This process."""
+        pid = os.getpid()
+        return cls(_boot(), _namespace(), pid, _start(pid) or "")
+
+    def encode(self) -> str:
+        """As a store keeps it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> Identity:
+        """The inverse."""
+        return cls(**json.loads(text))
+
+    def life(self) -> Life:
+        """Whether it still runs, as seen from this process."""
+        if self.boot and _boot() and self.boot != _boot():
+            return Life.DEAD
+        if not self.namespace or self.namespace != _namespace() or not self.start:
+            return Life.UNKNOWN
+        return Life.ALIVE if _start(self.pid) == self.start else Life.DEAD
+
+
+def _boot() -> str:
+    return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str | None:
+    """The time of its start in ticks since the boot; None if there is no such process, or a zombie only."""
+    # proc(5): the second field is the name in parentheses, which may hold anything; the third is the state.
+    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

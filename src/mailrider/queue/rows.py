@@ -1,0 +1,164 @@
+"""Rows of the SQLite store, as they come out of its JSON, to values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.queue.encode import decode_envelope, decode_evidence, decode_recipient, decode_reply
+from mailrider.queue.ids import MAX_ID, RANDOM_BITS, first_id_at, moment
+from mailrider.queue.message import (
+    EVERYTHING,
+    DestinationCount,
+    DueDestination,
+    Entry,
+    Facts,
+    Job,
+    PastAttempt,
+    Progress,
+    State,
+    Stats,
+    StoredMessage,
+    Wish,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from mailrider.queue.message import Filter
+
+# The ages by which a queue is counted, and what people call them.
+AGES: Final = (
+    ("under 5 minutes", timedelta(minutes=5)),
+    ("under 1 hour", timedelta(hours=1)),
+    ("under 4 hours", timedelta(hours=4)),
+    ("under 1 day", timedelta(days=1)),
+    ("under 3 days", timedelta(days=3)),
+    ("older", None),
+)
+
+
+def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> list[Job]:
+    """Leased recipients, grouped by message and destination, in the order in which the messages come."""
+    groups: dict[tuple[int, str], list[Sequence[Any]]] = {}
+    for row in rows:
+        groups.setdefault((row[0], row[1]), []).append(row)
+    return [_job(message, destination, group, lease) for (message, destination), group in groups.items()]
+
+
+def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) -> Job:
+    created, sender, options, route, size, eight_bit, header_size, stored = rows[0][9:]
+    recipients = tuple(decode_recipient(row[3], row[4]) for row in rows)
+    return Job(
+        message,
+        destination,
+        decode_envelope(sender, options, recipients),
+        tuple(row[2] for row in rows),
+        tuple(_progress(*row[5:9]) for row in rows),
+        moment(created),
+        Facts(size, bool(eight_bit), header_size, stored),
+        lease,
+        route,
+    )
+
+
+def _progress(tries: int, warned: int, in_doubt: int, last: str | None) -> Progress:
+    return Progress(tries, bool(warned), bool(in_doubt), decode_reply(last))
+
+
+def destinations_from(rows: Sequence[Sequence[Any]]) -> list[DueDestination]:
+    """Destinations with the moment at which the first of their recipients is due."""
+    return [DueDestination(name, moment(due)) for name, due in rows]
+
+
+def filter_values(wanted: Filter | None) -> dict[str, Any]:
+    """The parameters that a filter gives to a statement."""
+    wanted = wanted or EVERYTHING
+    return {
+        "message": wanted.message,
+        "destination": None if wanted.destination is None else wanted.destination.lower(),
+        "sender": None if wanted.sender is None else wanted.sender.lower(),
+        "recipient": None if wanted.recipient is None else wanted.recipient.lower(),
+        "state": None if wanted.state is None else int(wanted.state),
+        "before": None if wanted.before is None else first_id_at(wanted.before),
+        "in_doubt": None if wanted.in_doubt is None else int(wanted.in_doubt),
+    }
+
+
+def entries_from(rows: Sequence[Sequence[Any]]) -> list[Entry]:
+    """Recipients, for a list."""
+    return [_entry(*row) for row in rows]
+
+
+def _entry(
+    message: int,
+    id: int,
+    created: int,
+    sender: str,
+    mailbox: str,
+    destination: str,
+    state: int,
+    due: int,
+    size: int,
+    *rest: Any,
+) -> Entry:
+    tries, warned, in_doubt, last, wish = rest
+    return Entry(
+        message,
+        id,
+        moment(created),
+        sender,
+        mailbox,
+        destination,
+        State(state),
+        moment(due),
+        size,
+        _progress(tries, warned, in_doubt, last),
+        None if wish is None else Wish(wish),
+    )
+
+
+def message_from(
+    id: int,
+    row: Sequence[Any],
+    recipients: Sequence[Sequence[Any]],
+    entries: Sequence[Entry],
+    attempts: Sequence[Sequence[Any]],
+) -> StoredMessage:
+    """A message with everything."""
+    created, sender, options, route, size, eight_bit, header_size, stored = row
+    envelope = decode_envelope(
+        sender, options, tuple(decode_recipient(mailbox, wishes) for _, mailbox, wishes in recipients)
+    )
+    history: dict[int, list[PastAttempt]] = {}
+    for recipient, at, text in attempts:
+        history.setdefault(recipient, []).append(PastAttempt(moment(at), decode_evidence(text)))
+    return StoredMessage(
+        id,
+        moment(created),
+        envelope,
+        Facts(size, bool(eight_bit), header_size, stored),
+        route,
+        tuple(entries),
+        {recipient: tuple(each) for recipient, each in history.items()},
+    )
+
+
+def stats_from(
+    totals: Sequence[int], rows: Sequence[Sequence[Any]], between: Callable[[int, int], int], now: datetime
+) -> Stats:
+    """Numbers. `between` counts the recipients whose ids lie between two."""
+    destinations = tuple(
+        DestinationCount(
+            name, queued, active, held, doubt, moment(oldest >> RANDOM_BITS), None if due is None else moment(due)
+        )
+        for name, queued, active, held, doubt, oldest, due in rows
+    )
+    ages: dict[str, int] = {}
+    end = MAX_ID
+    for name, age in AGES:
+        start = 0 if age is None else first_id_at(now - age)
+        ages[name] = between(start, end)
+        end = start
+    return Stats(totals[0], totals[1], destinations, ages)

@@ -1,0 +1,233 @@
+"""The statements of the SQLite store.
+
+Each works on a whole set and gives at most one row: every step of a statement waits for the interpreter's lock, which
+beside a busy event loop costs more than all that SQLite does in it. So sets go in and come out as JSON.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+MOST_ROWS: Final = 128  # of one INSERT
+# A clock that stands still gives two attempts one moment: the later one counts.
+_CONFLICT: Final = {"attempt": "REPLACE"}
+
+
+@cache
+def insert(table: str, columns: tuple[str, ...], rows: int) -> str:
+    """An INSERT of so many rows; numbers of rows that are powers of two keep the cached statements few."""
+    row = f"({','.join('?' * len(columns))})"
+    return (
+        f"INSERT OR {_CONFLICT.get(table, 'ABORT')} INTO {table} ({','.join(columns)}) VALUES {','.join([row] * rows)}"  # noqa: S608 - constants only
+    )
+
+
+MESSAGE: Final = (
+    "id",
+    "created",
+    "sender",
+    "options",
+    "recipients",
+    "route",
+    "size",
+    "eight_bit",
+    "header_size",
+    "stored",
+    "content",
+)
+RECIPIENT: Final = ("id", "message", "destination", "state", "due", "owner", "mailbox", "options")
+CHUNK: Final = ("content", "number", "octets")
+ATTEMPT: Final = ("recipient", "at", "evidence")
+
+# --- Settling ------------------------------------------------------------------------------------
+
+# Of these recipients, those that are not leased under this registration, and those that an operator wishes something.
+EXCEPTIONS: Final = """
+SELECT json_group_array(json_array(j.value, r.owner IS :lease, r.wish))
+FROM json_each(:ids) j LEFT JOIN recipient r ON r.id = j.value
+WHERE r.owner IS NOT :lease OR r.wish IS NOT NULL
+"""
+
+DELETE_RECIPIENTS: Final = "DELETE FROM recipient WHERE id IN (SELECT value FROM json_each(?))"
+DELETE_ATTEMPTS: Final = "DELETE FROM attempt WHERE recipient IN (SELECT value FROM json_each(?))"
+DELETE_MESSAGES: Final = """
+DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
+    SELECT 1 FROM recipient r WHERE r.id > message.id AND r.id <= message.id + message.recipients
+)
+"""
+
+# Rows of [id, state, due, tries, warned, in_doubt, last].
+RESCHEDULE: Final = """
+UPDATE recipient SET
+    state = json_extract(j.value, '$[1]'), due = json_extract(j.value, '$[2]'),
+    tries = json_extract(j.value, '$[3]'), warned = json_extract(j.value, '$[4]'),
+    in_doubt = json_extract(j.value, '$[5]'), last = json_extract(j.value, '$[6]'),
+    owner = NULL, wish = NULL
+FROM json_each(?) j WHERE recipient.id = json_extract(j.value, '$[0]')
+"""
+
+# --- Leases --------------------------------------------------------------------------------------
+
+MOST_QUOTAS: Final = 64  # of one claim: SQLite joins up to 500 parts
+
+
+@cache
+def claimable(quotas: int) -> str:
+    """What is due for so many destinations, whole jobs; takes (destination, now, limit) for each, and now.
+
+    A LIMIT cannot look at a row, so each destination has a part of its own; powers of two keep the statements few.
+    """
+    part = (
+        "SELECT * FROM (SELECT id FROM recipient WHERE state = 0 AND destination = ? AND due <= ? ORDER BY due LIMIT ?)"
+    )
+    return f"""
+    SELECT json_group_array(id) FROM (
+        SELECT DISTINCT s.id
+        FROM ({" UNION ALL ".join([part] * quotas)}) q
+        JOIN recipient r ON r.id = q.id
+        JOIN message m ON m.id = r.message
+        JOIN recipient s ON s.id > m.id AND s.id <= m.id + m.recipients
+        WHERE s.state = 0 AND s.destination = r.destination AND s.due <= ?
+    )
+    """  # noqa: S608 - constants only
+
+
+OLDER: Final = """
+SELECT json_group_array(id) FROM (
+    SELECT r.id FROM recipient r
+    WHERE r.id < :before AND r.state = 0 AND (r.warned = 0 OR NOT :unwarned)
+    ORDER BY r.id LIMIT :limit
+)
+"""
+
+LEASE: Final = "UPDATE recipient SET state = 1, owner = :lease WHERE id IN (SELECT value FROM json_each(:ids))"
+
+JOBS: Final = """
+SELECT json_group_array(json_array(
+    r.message, r.destination, r.id, r.mailbox, r.options, r.tries, r.warned, r.in_doubt, r.last,
+    m.created, m.sender, m.options, m.route, m.size, m.eight_bit, m.header_size, m.stored
+))
+FROM json_each(:ids) j JOIN recipient r ON r.id = j.value JOIN message m ON m.id = r.message
+"""
+
+GIVE_BACK: Final = """
+UPDATE recipient SET state = iif(wish = 1, 2, 0), owner = NULL, wish = NULL
+WHERE owner = :lease AND id IN (SELECT value FROM json_each(:ids)) AND wish IS NOT 2
+"""
+GIVE_BACK_ALL: Final = """
+UPDATE recipient SET state = iif(wish = 1, 2, 0), owner = NULL, wish = NULL
+WHERE state = 1 AND owner IN (SELECT value FROM json_each(:owners)) AND wish IS NOT 2
+"""
+# What was to be removed, and is leased by nobody any more.
+REMOVE_GIVEN_BACK: Final = """
+SELECT json_group_array(json_array(id, message)) FROM recipient
+WHERE state = 1 AND wish = 2 AND owner IN (SELECT value FROM json_each(:owners))
+    AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)))
+"""
+
+REGISTER: Final = "INSERT INTO owner (identity, expires) VALUES (?, ?)"
+RENEW: Final = "UPDATE owner SET expires = ? WHERE id = ?"
+OWNERS: Final = "SELECT json_group_array(json_array(id, identity, expires)) FROM owner"
+DELETE_OWNERS: Final = "DELETE FROM owner WHERE id IN (SELECT value FROM json_each(?))"
+
+# --- Content -------------------------------------------------------------------------------------
+
+CONTENT: Final = "SELECT content FROM message WHERE id = ?"
+READ_CHUNK: Final = "SELECT octets FROM chunk WHERE content = ? AND number = ?"
+WARM: Final = "SELECT sum(length(octets) + instr(octets, x'00')) FROM chunk WHERE content = ?"
+SPOOL: Final = "INSERT INTO spool (owner) VALUES (?)"
+UNSPOOL: Final = "DELETE FROM spool WHERE content IN (SELECT value FROM json_each(?))"
+# Contents that no message has, and that no living process is about to give one.
+ORPHANS: Final = """
+SELECT json_group_array(content) FROM (SELECT DISTINCT content FROM chunk) c
+WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.stored = c.content)
+    AND NOT EXISTS (SELECT 1 FROM spool s JOIN owner o ON o.id = s.owner WHERE s.content = c.content)
+"""
+UNUSED: Final = """
+SELECT json_group_array(j.value) FROM json_each(?) j
+WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.stored = j.value)
+"""
+DELETE_CHUNKS: Final = "DELETE FROM chunk WHERE content = ? AND number >= ? AND number < ?"
+CHUNKS: Final = "SELECT count(*) FROM chunk WHERE content = ?"
+
+# --- To look into it -----------------------------------------------------------------------------
+
+# A skip through the index: two seeks a destination, however much is queued for it.
+DESTINATIONS: Final = """
+WITH RECURSIVE step (name, n) AS (
+    SELECT (SELECT min(destination) FROM recipient
+            WHERE state = 0 AND (:after IS NULL OR destination > :after)), 1
+    UNION ALL
+    SELECT (SELECT min(destination) FROM recipient WHERE state = 0 AND destination > name), n + 1
+    FROM step WHERE name IS NOT NULL AND n < :limit
+)
+SELECT json_group_array(json_array(
+    name, (SELECT min(due) FROM recipient WHERE state = 0 AND destination = name)
+)) FROM step WHERE name IS NOT NULL
+"""
+
+_WANTED: Final = """
+    (:message IS NULL OR r.message = :message)
+    AND (:destination IS NULL OR r.destination = :destination)
+    AND (:state IS NULL OR r.state = :state)
+    AND (:before IS NULL OR r.id < :before)
+    AND (:in_doubt IS NULL OR r.in_doubt = :in_doubt)
+    AND (:recipient IS NULL OR instr(lower(r.mailbox), :recipient) > 0)
+    AND (:sender IS NULL OR EXISTS (
+        SELECT 1 FROM message f WHERE f.id = r.message AND instr(lower(f.sender), :sender) > 0
+    ))
+"""
+
+PAGE: Final = f"""
+SELECT json_group_array(json_array(
+    message, id, created, sender, mailbox, destination, state, due, size, tries, warned, in_doubt, last, wish
+)) FROM (
+    SELECT r.*, m.created, m.sender, m.size FROM recipient r JOIN message m ON m.id = r.message
+    WHERE r.id > :after AND {_WANTED}
+    ORDER BY r.id LIMIT :limit
+)
+"""  # noqa: S608 - constants only
+
+SELECTED: Final = f"""
+SELECT json_group_array(json_array(id, message, state)) FROM (
+    SELECT r.id, r.message, r.state FROM recipient r WHERE r.id > :after AND {_WANTED} ORDER BY r.id LIMIT :limit
+)
+"""  # noqa: S608 - constants only
+
+HOLD: Final = "UPDATE recipient SET state = 2 WHERE state = 0 AND id IN (SELECT value FROM json_each(:ids))"
+RELEASE: Final = """
+UPDATE recipient SET state = iif(state = 2, 0, state), wish = NULL
+WHERE (state = 2 OR wish = 1) AND id IN (SELECT value FROM json_each(:ids))
+"""
+RETRY: Final = (
+    "UPDATE recipient SET due = :now WHERE state = 0 AND due > :now AND id IN (SELECT value FROM json_each(:ids))"
+)
+WISH: Final = "UPDATE recipient SET wish = :wish WHERE state = 1 AND id IN (SELECT value FROM json_each(:ids))"
+
+MESSAGE_ROW: Final = """
+SELECT created, sender, options, route, size, eight_bit, header_size, stored FROM message WHERE id = ?
+"""
+MESSAGE_RECIPIENTS: Final = """
+SELECT json_group_array(json_array(id, mailbox, options)) FROM (
+    SELECT r.id, r.mailbox, r.options FROM recipient r JOIN message m ON m.id = :id
+    WHERE r.id > m.id AND r.id <= m.id + m.recipients ORDER BY r.id
+)
+"""
+MESSAGE_ATTEMPTS: Final = """
+SELECT json_group_array(json_array(recipient, at, evidence)) FROM (
+    SELECT a.recipient, a.at, a.evidence FROM attempt a JOIN message m ON m.id = :id
+    WHERE a.recipient > m.id AND a.recipient <= m.id + m.recipients ORDER BY a.recipient, a.at
+)
+"""
+
+TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0) FROM message"
+BY_DESTINATION: Final = """
+SELECT json_group_array(json_array(destination, queued, active, held, doubt, oldest, due)) FROM (
+    SELECT destination, sum(state = 0) AS queued, sum(state = 1) AS active, sum(state = 2) AS held,
+        sum(in_doubt) AS doubt, min(id) AS oldest, min(CASE WHEN state = 0 THEN due END) AS due
+    FROM recipient GROUP BY destination ORDER BY count(*) DESC, destination LIMIT :limit
+)
+"""
+# Recipients between two ids: the age in the order of ids.
+BETWEEN: Final = "SELECT count(*) FROM recipient WHERE id >= ? AND id < ?"

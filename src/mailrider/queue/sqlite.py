@@ -1,0 +1,626 @@
+"""The queue's store in SQLite: one file, one writer thread, durable by group commit.
+
+WAL with synchronous FULL: what was answered survives the loss of power. Reads have a connection and a thread of their
+own and never wait for a writer; checkpoints have another, outside the commit path. The file is opened under a lock, so
+that of two processes only one creates, migrates or sets aside.
+
+A corrupt file is set aside under another name, at once if it is found when opening, at the next opening otherwise; as
+long as it lies there nothing is accepted. Nothing is repaired silently: what was in it is the operator's to decide.
+
+Other processes are told of new work by `poke`; `changed_elsewhere` is the safety net.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from mailrider.errors import InvalidValue
+from mailrider.queue import sql
+from mailrider.queue.batch import Batch, insert_all
+from mailrider.queue.ids import first_id_at, microseconds
+from mailrider.queue.message import BY_DOMAIN
+from mailrider.queue.owner import Identity, Life
+from mailrider.queue.rows import (
+    destinations_from,
+    entries_from,
+    filter_values,
+    jobs_from,
+    message_from,
+    stats_from,
+)
+from mailrider.queue.schema import APPLICATION, MIGRATIONS, VERSION
+from mailrider.queue.store import Command, Done, StoreDamaged, StoreUnavailable
+from mailrider.queue.writer import Add, Call, Settle, Writer, translate
+from mailrider.smtp.content import CHUNK, Content
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+    from types import TracebackType
+
+    from mailrider.clock import Clock
+    from mailrider.queue.message import (
+        DestinationOf,
+        DueDestination,
+        Entry,
+        Filter,
+        Job,
+        NewMessage,
+        Quota,
+        Settlement,
+        Stats,
+        StoredMessage,
+    )
+
+T = TypeVar("T")
+
+FILE: Final = "queue.db"
+DAMAGED: Final = f"{FILE}.damaged"  # and the time: a store that was set aside; as it is: a note to do so
+PATIENCE: Final = 5.0  # seconds that a write waits for another process's
+EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
+CHECKED: Final = 64 * 1024 * 1024  # octets of a file that is checked as a whole when it is opened: half a second
+CHECKPOINT: Final = 4 * 1024 * 1024  # octets of log after which it is carried over into the file
+RESTART: Final = 64 * 1024 * 1024  # octets of log at which writers wait for that
+SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
+VACUUMED: Final = 2000  # pages given back to the file system at a time: 8 MiB
+SELECTED: Final = 2000  # recipients that one transaction of a command changes
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _no_fault(_: str) -> None:
+    """Nothing pulls the plug."""
+
+
+class SQLiteStore:
+    """A `Store` in the directory `location`. `identity` and `fault` are for tests that die."""
+
+    def __init__(
+        self,
+        location: Path,
+        clock: Clock,
+        *,
+        destination_of: DestinationOf = BY_DOMAIN,
+        identity: Identity | None = None,
+        fault: Callable[[str], None] = _no_fault,
+    ) -> None:
+        self._location = location
+        self._path = location / FILE
+        self._clock = clock
+        self._identity = identity
+        self._fault = fault
+        self._batch = Batch(destination_of)
+        self._stack = ExitStack()
+        self._writer: Writer | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._keepers: ThreadPoolExecutor | None = None
+        self._reading: sqlite3.Connection | None = None
+        self._supplying: sqlite3.Connection | None = None
+        self._keeping: sqlite3.Connection | None = None
+        self._data_version = 0
+        self._checkpointing = False
+        self.recovered = 0
+
+    # Opening and closing ---------------------------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> int:
+        """See `Store`."""
+        return self._batch.lease
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        try:
+            connection = await loop.run_in_executor(None, self._open)
+        except (sqlite3.Error, OSError) as error:
+            self._stack.close()
+            raise translate(error) from error
+        self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
+        self._keepers = ThreadPoolExecutor(1, "mailrider queue keeper")
+        self._writer = Writer(connection, self._batch, self._commit_point, self._note_damage)
+        self._writer.start()
+        try:
+            self.recovered = await self._writer.ask(Call(self._register))
+            await self._sweep()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._writer is not None:
+                await self._writer.ask(Call(self._resign))
+        except StoreUnavailable:
+            # The leases stay; whoever opens the store next sees that this process is dead.
+            pass
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.stop()
+        for executor in (self._readers, self._keepers):
+            if executor is not None:
+                await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)
+        self._readers = self._keepers = self._reading = self._supplying = self._keeping = None
+        self._stack.close()
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection that writes, with today's schema."""
+        self._location.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(self._location / "queue.lock"):
+            self._refuse_damaged()
+            try:
+                connection = self._connect()
+                _check(connection, self._path)
+                _migrate(connection)
+            except sqlite3.DatabaseError as error:
+                if isinstance(translate(error), StoreDamaged):
+                    self._stack.close()
+                    raise StoreDamaged(self._set_aside(str(error))) from error
+                raise
+        self._reading = self._connect(reads=True)
+        self._supplying = self._connect(reads=True)
+        self._keeping = self._connect()
+        return connection
+
+    def _connect(self, *, reads: bool = False) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        self._stack.callback(connection.close)
+        # auto_vacuum has to come before the first table; the others hold for this connection only.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA journal_size_limit = {RESTART}")
+        if reads:
+            connection.execute("PRAGMA query_only = 1")
+        return connection
+
+    # A store that is damaged -----------------------------------------------------------------------------------------
+
+    def _refuse_damaged(self) -> None:
+        note = self._location / DAMAGED
+        if note.exists():
+            reason = note.read_text(encoding="utf-8", errors="replace")
+            raise StoreDamaged(self._set_aside(reason))
+        aside = sorted(self._location.glob(f"{DAMAGED}-*"))
+        if aside:
+            raise StoreDamaged(_advice(aside[0]))
+
+    def _set_aside(self, reason: str) -> str:
+        """Give the damaged file and its log another name; returns what to tell the operator."""
+        name = f"{DAMAGED}-{self._clock.now():%Y%m%dT%H%M%SZ}"
+        for suffix in ("-wal", "-shm", ""):
+            path = self._location / (FILE + suffix)
+            if path.exists():
+                path.rename(self._location / (name + suffix))
+        (self._location / DAMAGED).unlink(missing_ok=True)
+        return f"{_advice(self._location / name)} ({reason})"
+
+    def _note_damage(self, reason: str) -> None:
+        """Others may have the file open: it is set aside when it is opened the next time."""
+        try:
+            (self._location / DAMAGED).write_text(reason, encoding="utf-8")
+        except OSError:
+            # Without the note it is found to be damaged again.
+            return
+
+    # Leases ----------------------------------------------------------------------------------------------------------
+
+    def _register(self, connection: sqlite3.Connection) -> int:
+        identity = self._identity or Identity.own()
+        expires = microseconds(self._clock.now() + EXPIRY)
+        self._batch.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
+        return self._free_dead(connection)
+
+    def _resign(self, connection: sqlite3.Connection) -> None:
+        self._free(connection, [self.lease])
+
+    def _free_dead(self, connection: sqlite3.Connection) -> int:
+        now = microseconds(self._clock.now())
+        (owners,) = connection.execute(sql.OWNERS).fetchone()
+        dead = [
+            owner for owner, text, expires in json.loads(owners) if owner != self.lease and _is_dead(text, expires, now)
+        ]
+        return self._free(connection, dead) if dead else 0
+
+    def _free(self, connection: sqlite3.Connection, owners: list[int]) -> int:
+        values = {"owners": _compact(owners), "ids": None}
+        self._remove_given_back(connection, values)
+        freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
+        connection.execute(sql.DELETE_OWNERS, (values["owners"],))
+        return freed
+
+    def _remove_given_back(self, connection: sqlite3.Connection, values: dict[str, Any]) -> None:
+        (found,) = connection.execute(sql.REMOVE_GIVEN_BACK, values).fetchone()
+        pairs = json.loads(found)
+        if pairs:
+            ids = [recipient for recipient, _ in pairs]
+            self._batch.delete(connection, ids, [message for _, message in pairs], ids)
+
+    async def keep_alive(self, now: datetime) -> int:
+        """See `Store`; sweeps as well what nothing refers to any more."""
+        freed: int = await self._ask(Call(self._renew))
+        await self._sweep_doomed()
+        await self._ask(Call(_vacuum, outside=True))
+        return freed
+
+    def _renew(self, connection: sqlite3.Connection) -> int:
+        expires = microseconds(self._clock.now() + EXPIRY)
+        if not connection.execute(sql.RENEW, (expires, self.lease)).rowcount:
+            return self._register(connection)  # somebody held us for dead; what we had leased is lost
+        return self._free_dead(connection)
+
+    async def claim(self, quotas: Sequence[Quota], now: datetime) -> list[Job]:
+        """See `Store`."""
+        jobs: list[Job] = []
+        for start in range(0, len(quotas), sql.MOST_QUOTAS):
+            some = quotas[start : start + sql.MOST_QUOTAS]
+            at = microseconds(now)
+            values: list[str | int] = [value for each in some for value in (each.destination, at, each.jobs)]
+            count = 1 << (len(some) - 1).bit_length()
+            values += ("", at, 0) * (count - len(some))
+            jobs += await self._ask(Call(partial(self._lease, sql.claimable(count), [*values, at])))
+        return jobs
+
+    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
+        """See `Store`."""
+        values = {"before": first_id_at(than), "limit": limit, "unwarned": int(unwarned)}
+        jobs: list[Job] = await self._ask(Call(partial(self._lease, sql.OLDER, values)))
+        return jobs
+
+    def _lease(self, statement: str, values: dict[str, Any] | list[Any], connection: sqlite3.Connection) -> list[Job]:
+        (ids,) = connection.execute(statement, values).fetchone()
+        if ids == "[]":
+            return []
+        connection.execute(sql.LEASE, {"ids": ids, "lease": self.lease})
+        (rows,) = connection.execute(sql.JOBS, {"ids": ids}).fetchone()
+        return jobs_from(json.loads(rows), self.lease)
+
+    async def give_back(self, jobs: Sequence[Job]) -> None:
+        """See `Store`."""
+        ids = [each for job in jobs for each in job.ids]
+        await self._ask(Call(partial(self._give_back, ids)))
+
+    def _give_back(self, ids: list[int], connection: sqlite3.Connection) -> None:
+        values = {"ids": _compact(ids), "lease": self.lease, "owners": _compact([self.lease])}
+        self._remove_given_back(connection, values)
+        connection.execute(sql.GIVE_BACK, values)
+
+    # Messages --------------------------------------------------------------------------------------------------------
+
+    async def add(self, message: NewMessage, *, leased: bool) -> None:
+        """See `Store`."""
+        await self._ask(Add(message, leased))
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """See `Store`."""
+        held: bool = await self._ask(Settle(settlement))
+        return held
+
+    async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
+        """See `Store`. Each chunk is a transaction: a large one would make all others wait."""
+        content = 0
+        number = 0
+        async for chunk in chunks:
+            for start in range(0, len(chunk), CHUNK):
+                content = await self._ask(Call(partial(self._put, content, number, chunk[start : start + CHUNK])))
+                number += 1
+        if not number:
+            raise InvalidValue("there is no content")
+        return content
+
+    def _put(self, content: int, number: int, octets: bytes, connection: sqlite3.Connection) -> int:
+        if not content:
+            content = connection.execute(sql.SPOOL, (self.lease,)).lastrowid or 0
+        insert_all(connection, "chunk", sql.CHUNK, [(content, number, octets)])
+        return content
+
+    async def content(self, job: Job) -> Content:
+        """See `Store`. A large one is given chunk by chunk as it is sent, so that memory stays flat."""
+        facts = job.facts
+        if facts.stored is None:
+            octets: bytes | None = await self._read(partial(_fetch_content, job.message_id))
+            if octets is None:
+                raise StoreUnavailable(f"the content of message {job.message_id} is gone")
+            return Content(facts.size, facts.eight_bit, facts.header_size, True, octets)
+        # The reader's thread goes through it once: then the chunks, which are read between two writes to the network,
+        # come from the system's memory in some 50 us each, and the event loop does not wait for a disk.
+        await self._read(partial(_warm, facts.stored))
+        return Content.stored(
+            partial(self._supply, facts.stored),
+            size=facts.size,
+            eight_bit=facts.eight_bit,
+            header_size=facts.header_size,
+        )
+
+    def _supply(self, content: int) -> Iterator[bytes]:
+        number = 0
+        while True:
+            try:
+                row = self._supplying.execute(sql.READ_CHUNK, (content, number)).fetchone() if self._supplying else None
+            except sqlite3.Error as error:
+                raise translate(error) from error
+            if row is None:
+                return
+            yield row[0]
+            number += 1
+
+    # Unused content --------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Delete contents whose message never came, or is gone."""
+        (found,) = await self._ask(Call(partial(_fetch, sql.ORPHANS, ())))
+        await self._delete_contents(json.loads(found))
+
+    async def _sweep_doomed(self) -> None:
+        doomed, self._batch.doomed = self._batch.doomed, set()
+        if doomed:
+            (found,) = await self._ask(Call(partial(_fetch, sql.UNUSED, (_compact(sorted(doomed)),))))
+            await self._delete_contents(json.loads(found))
+
+    async def _delete_contents(self, contents: Iterable[int]) -> None:
+        for content in contents:
+            (count,) = await self._ask(Call(partial(_fetch, sql.CHUNKS, (content,))))
+            for start in range(0, count, SWEPT):
+                await self._ask(Call(partial(_fetch, sql.DELETE_CHUNKS, (content, start, start + SWEPT))))
+
+    # To look into it -------------------------------------------------------------------------------------------------
+
+    async def destinations(self, after: str | None, limit: int) -> list[DueDestination]:
+        """See `Store`."""
+        return await self._read(
+            lambda connection: destinations_from(_json(connection, sql.DESTINATIONS, after=after, limit=limit))
+        )
+
+    async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
+        """See `Store`."""
+        values = {**filter_values(wanted), "after": after, "limit": limit}
+        return await self._read(lambda connection: entries_from(_json(connection, sql.PAGE, **values)))
+
+    async def find(self, message_id: int) -> StoredMessage | None:
+        """See `Store`."""
+        return await self._read(partial(_find, message_id))
+
+    async def octets(self, message_id: int) -> bytes | None:
+        """See `Store`."""
+        return await self._read(partial(_octets, message_id))
+
+    async def stats(self, now: datetime, destinations: int) -> Stats:
+        """See `Store`."""
+        return await self._read(partial(_stats, now, destinations))
+
+    async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
+        """See `Store`. In steps, so that others may write in between."""
+        changed = later = after = 0
+        while True:
+            work = partial(self._command, command, {**filter_values(wanted), "after": after}, microseconds(now))
+            step, waiting, after = await self._ask(Call(work))
+            changed, later = changed + step, later + waiting
+            if not after:
+                return Done(changed, later)
+
+    def _command(
+        self, command: Command, values: dict[str, Any], now: int, connection: sqlite3.Connection
+    ) -> tuple[int, int, int]:
+        """One step: how many were changed, how many will be, and behind which id it goes on (0: nowhere)."""
+        rows = _json(connection, sql.SELECTED, **values, limit=SELECTED)
+        ids = _compact([row[0] for row in rows])
+        leased = [row[0] for row in rows if row[2] == 1]
+        changed = 0
+        match command:
+            case Command.HOLD:
+                changed = connection.execute(sql.HOLD, {"ids": ids}).rowcount
+            case Command.RELEASE:
+                changed = connection.execute(sql.RELEASE, {"ids": ids}).rowcount
+                leased = []
+            case Command.RETRY:
+                changed = connection.execute(sql.RETRY, {"ids": ids, "now": now}).rowcount
+            case Command.REMOVE:
+                free = [row for row in rows if row[2] != 1]
+                if free:
+                    removed = [row[0] for row in free]
+                    self._doom(connection, [row[1] for row in free])
+                    self._batch.delete(connection, removed, [row[1] for row in free], removed)
+                changed = len(free)
+        if leased:
+            wish = {Command.HOLD: 1, Command.REMOVE: 2, Command.RETRY: 3}[command]
+            connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish})
+        return changed, len(leased), rows[-1][0] if len(rows) == SELECTED else 0
+
+    def _doom(self, connection: sqlite3.Connection, messages: list[int]) -> None:
+        statement = """
+            SELECT json_group_array(stored) FROM message
+            WHERE stored IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))
+        """
+        self._batch.doomed.update(_json(connection, statement, ids=_compact(messages)))
+
+    async def changed_elsewhere(self) -> bool:
+        """See `Store`."""
+        version: int = await self._ask(Call(_data_version, outside=True))
+        changed, self._data_version = version != self._data_version, version
+        return changed
+
+    # Threads ---------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, request: Add | Settle | Call) -> Any:
+        if self._writer is None:
+            raise StoreUnavailable("the queue's store is not open")
+        return await self._writer.ask(request)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._readers is None or self._reading is None:
+            raise StoreUnavailable("the queue's store is not open")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._reading)
+        except (sqlite3.Error, OSError) as error:
+            problem = translate(error)
+            if isinstance(problem, StoreDamaged):
+                self._note_damage(str(problem))
+            raise problem from error
+
+    def _commit_point(self, name: str) -> None:
+        """Called by the writer's thread around each commit."""
+        self._fault(name)
+        if name != "after commit" or self._checkpointing or self._keepers is None:
+            return
+        try:
+            log = os.stat(f"{self._path}-wal").st_size
+        except OSError:
+            return
+        if log >= CHECKPOINT:
+            self._checkpointing = True
+            self._keepers.submit(self._checkpoint, log)
+
+    def _checkpoint(self, log: int) -> None:
+        """Carry the log over into the file. In the keeper's thread."""
+        mode = "RESTART" if log >= RESTART else "PASSIVE"
+        try:
+            if self._keeping is not None:
+                self._keeping.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.Error:
+            # Somebody else is at it, or the disk is full: the log grows on, and the next commit asks again.
+            pass
+        finally:
+            self._checkpointing = False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise for a file that is not ours, or is damaged as far as can be seen in short time."""
+    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application not in (0, APPLICATION) or (tables and not application):
+        raise StoreUnavailable(f"{path} is not a queue of mailrider")
+    if version > VERSION:
+        raise StoreUnavailable(f"{path} was written by a newer mailrider (version {version} of its form)")
+    if tables and path.stat().st_size <= CHECKED:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            error = sqlite3.DatabaseError(verdict)
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    for number in range(_pragma(connection, "user_version"), VERSION):
+        script = f"""
+            BEGIN IMMEDIATE;
+            {MIGRATIONS[number]}
+            PRAGMA application_id = {APPLICATION};
+            PRAGMA user_version = {number + 1};
+            COMMIT;
+        """
+        try:
+            connection.executescript(script)
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    return _pragma(connection, "data_version")
+
+
+def _vacuum(connection: sqlite3.Connection) -> None:
+    """Give free pages back, once they are many. Only `executescript` steps through all of them."""
+    if _pragma(connection, "freelist_count") > max(VACUUMED, _pragma(connection, "page_count") // 4):
+        connection.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")
+
+
+def _is_dead(text: str, expires: int, now: int) -> bool:
+    try:
+        life = Identity.decode(text).life()
+    except (ValueError, TypeError):
+        life = Life.UNKNOWN
+    # A process that lives keeps its leases, whatever the clock says: it may be in the middle of a delivery.
+    return life is Life.DEAD or (life is Life.UNKNOWN and expires < now)
+
+
+def _advice(aside: Path) -> str:
+    return (
+        f"the queue's store was damaged and was set aside as {aside}. Save from it what can be saved "
+        f"(sqlite3 {aside.name} .recover), and move it to another directory: before that, nothing is accepted"
+    )
+
+
+def _fetch(statement: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> Any:
+    return connection.execute(statement, values).fetchone()
+
+
+def _json(connection: sqlite3.Connection, statement: str, **values: Any) -> Any:
+    (text,) = connection.execute(statement, values).fetchone()
+    return json.loads(text)
+
+
+def _fetch_content(message_id: int, connection: sqlite3.Connection) -> bytes | None:
+    row = connection.execute(sql.CONTENT, (message_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _warm(content: int, connection: sqlite3.Connection) -> None:
+    connection.execute(sql.WARM, (content,)).fetchone()
+
+
+def _find(message_id: int, connection: sqlite3.Connection) -> StoredMessage | None:
+    row = connection.execute(sql.MESSAGE_ROW, (message_id,)).fetchone()
+    if row is None:
+        return None
+    everything = filter_values(None) | {"message": message_id, "after": 0, "limit": -1}
+    return message_from(
+        message_id,
+        row,
+        _json(connection, sql.MESSAGE_RECIPIENTS, id=message_id),
+        entries_from(_json(connection, sql.PAGE, **everything)),
+        _json(connection, sql.MESSAGE_ATTEMPTS, id=message_id),
+    )
+
+
+def _octets(message_id: int, connection: sqlite3.Connection) -> bytes | None:
+    row = connection.execute("SELECT content, stored FROM message WHERE id = ?", (message_id,)).fetchone()
+    if row is None or row[1] is None:
+        return None if row is None else row[0]
+    return b"".join(
+        chunk
+        for (chunk,) in connection.execute("SELECT octets FROM chunk WHERE content = ? ORDER BY number", (row[1],))
+    )
+
+
+def _stats(now: datetime, destinations: int, connection: sqlite3.Connection) -> Stats:
+    totals = connection.execute(sql.TOTALS).fetchone()
+
+    def between(first: int, last: int) -> int:
+        count: int = connection.execute(sql.BETWEEN, (first, last)).fetchone()[0]
+        return count
+
+    return stats_from(totals, _json(connection, sql.BY_DESTINATION, limit=destinations), between, now)
