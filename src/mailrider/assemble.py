@@ -25,11 +25,16 @@ from mailrider.delivery.limits import Limiters
 from mailrider.delivery.pool import Pool
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.session import Dialect
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS
 from mailrider.dns.servers import read_resolv_conf
 from mailrider.dns.stub import StubResolver
 from mailrider.errors import ConfigError
 from mailrider.model.event import SecurityUnavailable
-from mailrider.net.dial import TCPDialer
+from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
+from mailrider.model.socket_address import Scheme
+from mailrider.net.dial import TCPDialer, UnixDialer
 from mailrider.net.https import HTTPSFetcher
 from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
@@ -50,10 +55,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from mailrider.clock import Clock
-    from mailrider.delivery.settings import RemoteSettings
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
+    from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
+    from mailrider.model.socket_address import SocketAddress
     from mailrider.policy.base import Policy
     from mailrider.policy.mtasts_cache import PolicyStore
 
@@ -142,6 +148,68 @@ async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator
             settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter
         )
         yield delivery, connector
+
+
+@asynccontextmanager
+async def open_smarthost(settings: SmarthostSettings, engine: Engine) -> AsyncIterator[FixedDelivery]:
+    """A `target.smtp` or `target.lmtp`, open. Raises `ConfigError` as `open_remote` does."""
+    if settings.hostname is None:
+        raise ConfigError("hostname is required: the name that we greet other servers with")
+    tls = settings.tls_client or TLSClientSettings()
+    context, judge = make_client_context(tls), _judge(tls)
+    is_lmtp = isinstance(settings, LMTPSettings)
+    limits = PoolLimits(
+        settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
+    )
+    async with AsyncExitStack() as stack:
+        servers: list[FixedServer] = []
+        for address in settings.host:
+            dialer = (
+                TCPDialer(engine.clock, settings.local_ip)
+                if address.path is None
+                else UnixDialer(engine.clock, address.path)
+            )
+            connector = AuthenticatingConnector(
+                dialer,
+                engine.clock,
+                context,
+                judge,
+                _fixed_dialect(settings, settings.hostname, address, lmtp=is_lmtp),
+                FallbackMemory(engine.clock),
+                engine.emit,
+                address.port,
+            )
+            connector.credentials = settings.auth
+            pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
+            servers.append(FixedServer(server_host(address.host), pool, _fixed_requirement(settings, address)))
+        core = RemoteSettings(
+            hostname=settings.hostname,
+            connect_timeout=settings.connect_timeout,
+            local_ip=settings.local_ip,
+            prohibited_addresses="none",
+            eight_bit=settings.eight_bit,
+        )
+        yield FixedDelivery(core, servers, engine.resolver, engine.clock, engine.emit, lmtp=is_lmtp)
+
+
+def _fixed_dialect(settings: SmarthostSettings, name: Domain, address: SocketAddress, *, lmtp: bool) -> Dialect:
+    return Dialect(
+        name,
+        settings.command_timeout.total_seconds(),
+        settings.submission_timeout.total_seconds(),
+        lmtp=lmtp,
+        debug=bool(settings.debug),
+        implicit_tls=address.scheme is Scheme.TLS,
+        starttls=settings.starttls is not StartTLS.NO and address.scheme is not Scheme.UNIX,
+    )
+
+
+def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> Requirement:
+    """What TLS must prove to us; a unix socket proves by its place in the file system who it is."""
+    if address.scheme is Scheme.UNIX or (address.scheme is Scheme.TCP and settings.starttls is StartTLS.NO):
+        return NO_REQUIREMENT
+    least = TLSLevel.NONE if settings.starttls is StartTLS.OFFERED else TLSLevel.ENCRYPTED
+    return Requirement(min_tls=max(least, settings.min_tls_level), tls_reason="min_tls_level")
 
 
 def _pool_limits(settings: RemoteSettings) -> PoolLimits:

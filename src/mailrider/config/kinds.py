@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.config.settings import Globals
 from mailrider.delivery.settings import LimitsSettings, RemoteSettings
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.model.directive import Block, directives_of
 from mailrider.policy.settings import MXAuth
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 # Features of the engine, as `Directive.feature` and `Kind.feature` name them: limits, mx_auth, mtasts, dane, dnssec,
 # local_policy, pool, requiretls, target.remote.
-SUPPORTED = frozenset({"target.remote", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "requiretls"})
+SUPPORTED = frozenset(
+    {"target.remote", "target.smtp", "target.lmtp", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "requiretls"}
+)
 
 TARGET = "target."
 TOP_LEVEL = "the top level"
@@ -52,13 +55,15 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("target.remote", RemoteSettings, feature="target.remote"),
+        Kind("target.smtp", SmarthostSettings, feature="target.smtp"),
+        Kind("target.lmtp", LMTPSettings, feature="target.lmtp"),
         Kind("mx_auth", MXAuth, feature="mx_auth", needs_name=True),
         Kind("limits", LimitsSettings, feature="limits", needs_name=True),
     )
 }
 
 # Top-level directives that are known and have no settings yet.
-LATER = frozenset({"target.queue", "target.smtp", "target.lmtp", "submission", "smtp", "lmtp", "openmetrics", "tls"})
+LATER = frozenset({"target.queue", "submission", "smtp", "lmtp", "openmetrics", "tls"})
 LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
 
 # Directives that belong into blocks that have no settings yet.

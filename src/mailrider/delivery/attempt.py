@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from mailrider.clock import Clock
-    from mailrider.delivery.destination import Destination
+    from mailrider.delivery.budget import Budget
     from mailrider.delivery.session import Peer
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
-    from mailrider.model.route import Candidate, Host
+    from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import Requirement
     from mailrider.policy.base import Admission
     from mailrider.policy.judge import Judgement
@@ -74,6 +74,20 @@ class Lease(Protocol):
         """The connection is not to be used again."""
 
 
+class Guide(Protocol):
+    """Knows the hosts of a next hop and what they must prove; `destination.Destination` is the one that asks DNS."""
+
+    @property
+    def next_hop(self) -> NextHop: ...
+    async def find(self) -> Candidates: ...
+    async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None: ...
+    async def admit(self, candidate: Candidate) -> Admission | Refusal: ...
+    async def host(self, candidate: Candidate) -> Host | HostNotFound: ...
+    def budget(self, candidate: Candidate) -> Budget: ...
+    async def requirement(self, host: Host) -> Requirement | Refusal: ...
+    async def tls_failed(self) -> None: ...
+
+
 class Connections(Protocol):
     """Where connections come from."""
 
@@ -97,7 +111,7 @@ class Attempt:
         self,
         job: Job,
         recipients: Sequence[Recipient],
-        destination: Destination,
+        destination: Guide,
         connections: Connections,
         settings: RemoteSettings,
         clock: Clock,

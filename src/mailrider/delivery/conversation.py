@@ -163,12 +163,13 @@ class Conversation:
             raise DeadlineExceeded(text) from None
 
     async def start_tls(self, context: ClientContext, server_name: str | None, seconds: float) -> TLSEvidence:
-        """The handshake that is due after the 220. Raises `TLSFailed`."""
+        """The handshake that is due after the 220, or at once. Raises `TLSFailed`."""
         if self._error is not None:
             raise self._error
         deadline = self._clock.monotonic() + seconds
         evidence = await self.channel.start_tls_client(context, server_name, deadline)
-        self.machine.tls_established()
+        if self.machine.state is State.HANDSHAKE:
+            self.machine.tls_established()
         return evidence
 
     async def _wait(self, seconds: float) -> None:

@@ -19,6 +19,7 @@ from mailrider.model.security import PeerEvidence
 from mailrider.net.errors import TLSFailed
 from mailrider.smtp.client import State
 from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
+from mailrider.smtp.sasl import ClientExchange
 from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.client import Answer
     from mailrider.smtp.content import Content
+    from mailrider.smtp.sasl import Credentials
     from mailrider.smtp.transaction import Step, Transaction
 
 GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server may well be busy
 QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
 _NOT_ACCEPTING = EnhancedCode(4, 3, 2)
+_NOT_TRUSTED = EnhancedCode(4, 7, 0)
 PIECE = 65536  # octets of content that must be taken within one command time-out
 
 
@@ -45,7 +48,8 @@ PIECE = 65536  # octets of content that must be taken within one command time-ou
 class Dialect:
     """How we speak to servers; the same for all connections of a target.
 
-    `name`: what EHLO says. Times in seconds.
+    `name`: what EHLO says. Times in seconds. `implicit_tls`: TLS at once (RFC 8314 3.3); `starttls` False: it is not
+    used though it may be offered.
     """
 
     name: NextHop
@@ -53,6 +57,8 @@ class Dialect:
     submission_timeout: float
     lmtp: bool = False
     debug: bool = False
+    implicit_tls: bool = False
+    starttls: bool = True
 
 
 class Unusable(MailriderError):
@@ -221,6 +227,27 @@ class Session:
         for answer in answers:
             transaction.take(answer)
 
+    async def authenticate(self, credentials: Credentials) -> None:
+        """Log in (RFC 4954). Raises `Unusable`: without that the server takes nothing from us."""
+        talk, seconds = self._talk, self._dialect.command_timeout
+        try:
+            exchange = ClientExchange(credentials, self.capabilities.auth)
+            talk.send(exchange.begin())
+            (answer,) = await talk.answers(seconds)
+            while talk.machine.state is State.CHALLENGE:
+                talk.send(exchange.answer())
+                (answer,) = await talk.answers(seconds)
+        except (NetworkError, PeerError, LocalError, ValueError) as error:
+            talk.channel.abort()
+            raise Unusable(
+                TryResult.EHLO, Reply.make(451, "4.7.0", f"{self.peer.name}: AUTH failed: {error}")
+            ) from error
+        if not answer.reply.is_positive:
+            talk.channel.abort()
+            quoted = quote_reply(self.peer.name, answer.reply)
+            # It judges us, not a recipient; somebody will mend the password.
+            raise Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, quoted.lines), refusal=quoted)
+
     async def quit(self) -> None:
         """Say goodbye and close; whatever goes wrong here changes nothing."""
         talk = self._talk
@@ -283,6 +310,8 @@ class _Opening:
         self._context = context
 
     async def run(self) -> Session:
+        if self._dialect.implicit_tls:
+            await self._handshake()
         await self._greeting()
         await self._ehlo()
         clear_reason = self._peer.in_clear or await self._secure()
@@ -306,6 +335,10 @@ class _Opening:
 
     async def _secure(self) -> str:
         """TLS if it can be had; otherwise why not."""
+        if self._dialect.implicit_tls:
+            return ""
+        if not self._dialect.starttls:
+            return "STARTTLS is not used here"
         if not self._talk.machine.capabilities.starttls:
             return "the server does not offer STARTTLS"
         reply = await self._ask(TryResult.TLS, StartTLS())

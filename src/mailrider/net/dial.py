@@ -16,6 +16,8 @@ from mailrider.net.channel import Channel
 from mailrider.net.errors import ConnectTimedOut, LocalAddressUnavailable, connect_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mailrider.clock import Clock
 
 # The kernel then chooses the local port when it knows the remote address, so that a source address of ours does not
@@ -98,6 +100,32 @@ class TCPDialer:
             raise LocalAddressUnavailable(
                 f"local_ip {local_ip} cannot be used: {error.strerror}; it must be an address of this machine"
             ) from error
+
+
+class UnixDialer:
+    """Connects to one unix socket, whatever address is asked for (LMTP, RFC 2033)."""
+
+    def __init__(self, clock: Clock, path: Path) -> None:
+        self._clock = clock
+        self._path = path
+
+    def usable(self, address: IPv4Address | IPv6Address) -> bool:
+        """Always: the address does not matter."""
+        return True
+
+    async def connect(self, address: IPv4Address | IPv6Address, port: int, deadline: float) -> Channel:
+        """See `Dialer.connect`."""
+        where = f"unix://{self._path}"
+        channel = Channel(self._clock)
+        try:
+            async with Deadline(self._clock, deadline):
+                await asyncio.get_running_loop().create_unix_connection(lambda: channel, str(self._path))
+        except BaseException as error:
+            channel.abort()
+            if isinstance(error, OSError):
+                raise _translated(error, where) from error
+            raise
+        return channel
 
 
 def _translated(error: OSError, where: str) -> Exception:

@@ -1,0 +1,197 @@
+"""`target.smtp` and `target.lmtp`: delivery to fixed servers, over the same sessions and pools as `target.remote`.
+
+There is one next hop, the target itself, whose candidates stand in the configuration; DNS is asked for their addresses
+only. What TLS must prove stands there too. LMTP differs in its greeting and in a reply for each recipient (RFC 2033).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from mailrider.clock import Deadline
+from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.budget import Budget
+from mailrider.delivery.connect import Connector
+from mailrider.delivery.mx import HostNotFound, find_host
+from mailrider.delivery.route import QUARANTINED
+from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.event import RecipientSettled
+from mailrider.model.outcome import AttemptReport, Failed
+from mailrider.model.reply import Reply
+from mailrider.model.route import Candidate, Candidates
+from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest
+from mailrider.policy.base import Admission
+from mailrider.policy.requiretls import ORDINARY, MessageSecurity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.connect import Call
+    from mailrider.delivery.pool import Pool, PooledLease
+    from mailrider.delivery.session import Session
+    from mailrider.delivery.settings import RemoteSettings
+    from mailrider.dns.resolver import Resolver
+    from mailrider.model.domain import NextHop
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
+    from mailrider.model.route import Host
+    from mailrider.smtp.content import Content
+    from mailrider.smtp.sasl import Credentials
+
+# RFC 8689 4.2.1: whoever takes such a message must offer the extension, over a channel that has proved itself.
+_REQUIRETLS = MessageSecurity(
+    Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="requiretls"), needs_extension=True
+)
+_ADMITTED = Admission(MXLevel.NONE)
+LOOPBACK = IPv4Address("127.0.0.1")  # where a unix socket is, as far as reports are concerned
+
+
+class AuthenticatingConnector(Connector):
+    """A connector that logs in, once the judge has said that this is the server that may have the password."""
+
+    credentials: Credentials | None = None
+
+    async def open(self, call: Call) -> Session:
+        """See `Connector.open`."""
+        session = await super().open(call)
+        if self.credentials is not None and self.judge(call, session).refusal is None:
+            await session.authenticate(self.credentials)
+        return session
+
+
+@dataclass(frozen=True, slots=True)
+class FixedServer:
+    """One configured server: its pool, and what a connection to it must prove."""
+
+    host: NextHop
+    pool: Pool
+    requirement: Requirement
+
+
+class FixedConnections:
+    """The pools of all servers of a target, as an attempt wants them."""
+
+    def __init__(self, servers: Sequence[FixedServer]) -> None:
+        self._pools: Mapping[NextHop, Pool] = {server.host: server.pool for server in servers}
+
+    def lease(self, call: Call, *, fresh: bool = False) -> PooledLease:
+        """A connection to the server of that name."""
+        return self._pools[call.mx].lease(call, fresh=fresh)
+
+
+class FixedDestination:
+    """A target's servers, for one message; see `destination.Destination`."""
+
+    def __init__(
+        self,
+        servers: Sequence[FixedServer],
+        resolver: Resolver,
+        clock: Clock,
+        connect_timeout: float,
+        message: Requirement = NO_REQUIREMENT,
+    ) -> None:
+        self.next_hop = servers[0].host
+        self._servers = {Candidate(server.host, preference): server for preference, server in enumerate(servers)}
+        self._resolver = resolver
+        self._clock = clock
+        self._connect_timeout = connect_timeout
+        self._message = message
+        self._budgets: dict[Candidate, Budget] = {}
+
+    async def find(self) -> Candidates:
+        """The servers in the order of the configuration."""
+        return Candidates(self.next_hop, tuple(self._servers))
+
+    async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None:
+        """All of them: whoever names a server means it."""
+        return tuple(group)
+
+    def budget(self, candidate: Candidate) -> Budget:
+        """The time that looking up and connecting to this server may still take."""
+        return self._budgets.setdefault(candidate, Budget(self._clock, self._connect_timeout))
+
+    async def host(self, candidate: Candidate) -> Host | HostNotFound:
+        """The server's addresses."""
+        try:
+            with self.budget(candidate) as deadline:
+                async with Deadline(self._clock, deadline):
+                    found = await find_host(self._resolver, candidate, force_ipv4=False)
+        except TimeoutError:
+            return HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
+        if isinstance(found, HostNotFound):
+            # A configured server without an address is a mistake of ours, to be mended, and no reason to bounce.
+            return HostNotFound(candidate, Reply.make(451, "4.4.4", found.reply.text))
+        return found
+
+    async def admit(self, _: Candidate) -> Admission:
+        """MX levels are about MX records; there are none here."""
+        return _ADMITTED
+
+    async def requirement(self, host: Host) -> Requirement:
+        """What the configuration demands of the server, and the message itself."""
+        return strictest(self._servers[host.candidate].requirement, self._message)
+
+    async def tls_failed(self) -> None:
+        """There is nothing to look at again."""
+
+
+class FixedDelivery:
+    """Delivers everything to the servers of one target."""
+
+    def __init__(
+        self,
+        settings: RemoteSettings,
+        servers: Sequence[FixedServer],
+        resolver: Resolver,
+        clock: Clock,
+        emit: Emit,
+        *,
+        lmtp: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._servers = servers
+        self._connections = FixedConnections(servers)
+        self._resolver = resolver
+        self._clock = clock
+        self._emit = emit
+        self._lmtp = lmtp
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """One attempt. The report has the envelope's order."""
+        if envelope.quarantined:
+            report = AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
+        else:
+            report = AttemptReport(await self._attempt(envelope, content).run())
+        for outcome in report:
+            self._emit(RecipientSettled(self._servers[0].host, str(envelope.sender), outcome))
+        return report
+
+    def _attempt(self, envelope: Envelope, content: Content) -> Attempt:
+        security = _REQUIRETLS if envelope.requiretls and not self._lmtp else ORDINARY
+        destination = FixedDestination(
+            self._servers,
+            self._resolver,
+            self._clock,
+            self._settings.connect_timeout.total_seconds(),
+            security.requirement,
+        )
+        return Attempt(
+            Job(envelope, content, security),
+            envelope.recipients,
+            destination,
+            self._connections,
+            self._settings,
+            self._clock,
+            self._emit,
+            lmtp=self._lmtp,
+        )
+
+
+def server_host(host: Domain | IPv4Address | IPv6Address | None) -> NextHop:
+    """A configured host as an attempt names it: an address as a literal, a unix socket (None) as loopback."""
+    if isinstance(host, Domain):
+        return host
+    return AddressLiteral(host or LOOPBACK)

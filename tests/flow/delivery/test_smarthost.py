@@ -1,0 +1,147 @@
+"""`target.smtp` and `target.lmtp`: fixed servers, TLS that must prove itself, a login, LMTP's replies."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.assemble import open_engine, open_smarthost
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
+from mailrider.dns.settings import DNSSettings
+from mailrider.lab.ca import CA, Kind
+from mailrider.lab.dns import LabDNS
+from mailrider.lab.mx import LabMX
+from mailrider.lab.mx_script import MXTLS, MXScript, Stage
+from mailrider.library import prepare
+from mailrider.model.event import discard
+from mailrider.net.settings import TLSClientSettings
+from mailrider.smtp.capabilities import Capabilities
+from tests.flow.delivery.internet import MESSAGE, new_address
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from mailrider.lab.zones import ZoneTable
+    from mailrider.model.outcome import AttemptReport
+
+AUTHORITY = CA()
+TLS = MXTLS(AUTHORITY.issue(["smart.test"]))
+LOGIN = Capabilities(pipelining=True, auth=frozenset({"PLAIN"}), keywords={"AUTH": "PLAIN"})
+
+
+@asynccontextmanager
+async def smarthost(
+    script: MXScript,
+    folder: Path,
+    *,
+    scheme: str = "tcp",
+    kind: type[SmarthostSettings] = SmarthostSettings,
+    **more: Any,
+) -> AsyncIterator[tuple[LabMX, Any]]:
+    """A server under the name smart.test, and what sends through it."""
+    root = AUTHORITY.write_root(folder)
+    async with LabMX(script, new_address()) as server:
+        zones: ZoneTable = {"smart.test": {"A": server.address}}
+        async with LabDNS(zones, new_address()) as dns:
+            settings = kind(
+                hostname="client.test",
+                host=[f"{scheme}://smart.test:{server.port}"],
+                tls_client=TLSClientSettings(root_ca=[root]),
+                **more,
+            )
+            async with (
+                open_engine(DNSSettings(server=[dns.server]), discard) as engine,
+                open_smarthost(settings, engine) as delivery,
+            ):
+
+                async def send(*recipients: str, **arguments: Any) -> AttemptReport:
+                    submission = prepare(MESSAGE, "a@client.test", recipients, **arguments)
+                    assert submission.envelope is not None
+                    report: AttemptReport = await delivery.deliver(submission.envelope, submission.content)
+                    return report
+
+                yield server, send
+
+
+def statuses(report: AttemptReport) -> list[str]:
+    return [outcome.status.value for outcome in report]
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+async def test_everything_goes_to_the_smarthost_in_one_transaction(tmp_path: Path, scheme: str) -> None:
+    tls = MXTLS(AUTHORITY.issue(["smart.test"]), implicit=scheme == "tls")
+    async with smarthost(MXScript(tls=tls), tmp_path, scheme=scheme) as (server, send):
+        report = await send("x@a.test", "y@b.test")
+        assert server.messages[0].addresses == ["x@a.test", "y@b.test"]
+    assert statuses(report) == ["delivered", "delivered"]
+    assert {outcome.security.tls_level.word for outcome in report} == {"authenticated"}
+
+
+@pytest.mark.parametrize("kind", [Kind.SELF_SIGNED, Kind.WRONG_NAME, Kind.EXPIRED])
+async def test_a_server_that_cannot_prove_who_it_is_gets_nothing(tmp_path: Path, kind: Kind) -> None:
+    script = MXScript(tls=MXTLS(AUTHORITY.issue(["smart.test"], kind)), offer=LOGIN)
+    async with smarthost(script, tmp_path, auth="plain user secret") as (server, send):
+        report = await send("x@a.test")
+        said = b"".join(each.octets for each in server.connections[0].transcript if each.who == "C")
+    assert statuses(report) == ["deferred"]
+    assert b"AUTH" not in said
+    assert b"MAIL" not in said
+
+
+async def test_starttls_stripped_is_refused(tmp_path: Path) -> None:
+    async with smarthost(MXScript(), tmp_path) as (server, send):
+        assert statuses(await send("x@a.test")) == ["deferred"]
+        assert server.accepted == 0
+
+
+async def test_it_logs_in_once_a_connection(tmp_path: Path) -> None:
+    script = MXScript(tls=TLS, offer=LOGIN, replies={Stage.AUTH: "235 2.7.0 Welcome"})
+    async with smarthost(script, tmp_path, auth="plain user secret") as (server, send):
+        assert statuses(await send("x@a.test")) == ["delivered"]
+        assert statuses(await send("y@a.test")) == ["delivered"]
+        said = b"".join(each.octets for each in server.connections[0].transcript if each.who == "C")
+        assert server.opened == 1
+    assert said.count(b"AUTH PLAIN " + base64.b64encode(b"\0user\0secret")) == 1
+
+
+async def test_a_refused_login_defers_since_it_is_our_mistake(tmp_path: Path) -> None:
+    script = MXScript(tls=TLS, offer=LOGIN, replies={Stage.AUTH: "535 5.7.8 Wrong password"})
+    async with smarthost(script, tmp_path, auth="plain user wrong") as (server, send):
+        (outcome,) = await send("x@a.test")
+        assert server.accepted == 0
+    assert (outcome.reply.code, str(outcome.reply.enhanced)) == (451, "4.7.0")
+    assert "Wrong password" in outcome.reply.text
+
+
+async def test_a_server_without_a_mechanism_that_we_have_defers(tmp_path: Path) -> None:
+    async with smarthost(MXScript(tls=TLS), tmp_path, auth="plain user secret") as (_, send):
+        (outcome,) = await send("x@a.test")
+    assert "no mechanism that we have" in outcome.reply.text
+
+
+async def test_requiretls_needs_the_extension_at_the_smarthost(tmp_path: Path) -> None:
+    async with smarthost(MXScript(tls=TLS), tmp_path) as (_, send):
+        (outcome,) = await send("x@a.test", requiretls=True)
+    assert (outcome.status.value, outcome.reply.code, str(outcome.reply.enhanced)) == ("failed", 550, "5.7.30")
+
+
+async def test_lmtp_replies_for_each_recipient(tmp_path: Path) -> None:
+    script = MXScript(lmtp=True, finals={"full@a.test": "452 4.2.2 Mailbox full"})
+    async with smarthost(script, tmp_path, kind=LMTPSettings) as (server, send):
+        report = await send("x@a.test", "full@a.test", "postmaster")
+        assert server.accepted
+    assert statuses(report) == ["delivered", "deferred", "delivered"]
+
+
+def test_a_password_is_never_configured_to_go_in_clear() -> None:
+    with pytest.raises(ValueError, match="in clear"):
+        SmarthostSettings(host=["tcp://smart.test:25"], starttls="offered", auth="plain u p")
+
+
+def test_at_least_one_server_is_required() -> None:
+    with pytest.raises(ValueError, match="at least one server"):
+        SmarthostSettings()
