@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 # RFC 5321 4.5.3.1.4 gives 512 octets to a command line, the extensions add some 1,200.
 MAX_LINE: Final = 2048
 MAX_AUTH_LINE: Final = 12288  # RFC 4954 4.5, where AUTH is offered
-MAX_BACKLOG: Final = 65536  # octets that wait for the application: more than a group of commands ever has
+MAX_BACKLOG: Final = 65536  # octets that may wait: one read, and more than a group of commands ever has
 
 _LIMITS: Final = Limits()
 
@@ -216,8 +216,8 @@ class ServerMachine:
 
     @property
     def is_full(self) -> bool:
-        """True if no more should be read until the application has answered."""
-        return bool(self.answers_due) and len(self._buffer) - self._at >= MAX_BACKLOG
+        """True if no more should be read until `next_event` has run dry."""
+        return len(self._buffer) - self._at >= MAX_BACKLOG
 
     @property
     def protocol(self) -> str:

@@ -39,6 +39,7 @@ from mailrider.lab.mx_script import (
 )
 from mailrider.model.domain import Domain
 from mailrider.smtp.commands import Command, Ehlo, Mail, Noop, Quit, Rset
+from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import Limits
 
@@ -195,6 +196,26 @@ async def test_a_huge_message_need_not_be_kept() -> None:
         assert message.sha256 == hashlib.sha256(line * 20_000).hexdigest()
         assert len(message.connection.said()) <= 256 * 1024
         assert message.connection.octets["C"] > 20_000_000
+        client.writer.close()
+
+
+async def test_a_client_that_is_faster_than_the_host_has_to_wait(ca: CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    backlogs: list[int] = []
+
+    def receive(machine: ServerMachine, data: bytes) -> None:
+        true_receive(machine, data)
+        backlogs.append(len(machine._buffer) - machine._at)
+
+    true_receive = ServerMachine.receive
+    monkeypatch.setattr(ServerMachine, "receive", receive)
+    async with LabMX(MXScript(tls=MXTLS(ca.issue(["mx.good.test"]))), keeps_content=False) as mx:
+        client = await connect(mx)
+        await client.hello()
+        await client.start_tls(ca)
+        await client.ask("EHLO client.example")
+        await client.say(ENVELOPE + b"BDAT 16000000 LAST\r\n" + bytes(16_000_000))
+        assert (await mx.wait_message()).size == 16_000_000
+        assert max(backlogs) < 2 * MAX_BACKLOG
         client.writer.close()
 
 
@@ -396,7 +417,7 @@ async def test_a_host_stops_reading_in_the_middle_of_a_message() -> None:
         await client.to_data()
         client.writer.transport.set_write_buffer_limits(high=0)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.say(b"x" * 16_000_000), 0.3)
+            await asyncio.wait_for(client.say(b"x" * 64_000_000), 0.3)
         assert mx.connections[0].octets["C"] < 4_000_000
         client.writer.transport.abort()
 

@@ -444,8 +444,12 @@ def test_one_command_at_a_time_while_the_application_thinks() -> None:
     machine.receive(b"x" * MAX_BACKLOG)
     assert machine.is_full
     machine.answer(Reply.make(250, "2.1.0", "Ok"))
-    assert not machine.is_full
     assert machine.next_event() == Rcpt(Mailbox.parse("b@example.net"))
+    machine.answer(Reply.make(250, "2.1.5", "Ok"))
+    assert machine.next_event() == Rcpt(Mailbox.parse("c@example.net"))
+    machine.answer(Reply.make(250, "2.1.5", "Ok"))
+    assert machine.next_event() is None
+    assert not machine.is_full
 
 
 # Chunks ---------------------------------------------------------------------------------------------------------------
