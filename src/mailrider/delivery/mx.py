@@ -113,14 +113,14 @@ async def find_host(resolver: Resolver, candidate: Candidate, *, force_ipv4: boo
         if failure is not None:
             return HostNotFound(candidate, lookup_failure_reply(failure))
         return HostNotFound(candidate, Reply.make(550, "5.4.4", f"The mail server {name} has no address"))
-    aliased = next((answer for answer in answers if answer.chain), None)
+    aliased = [answer for answer in answers if answer.canonical is not None]
     authentic = any(answer.authentic for answer in answers)
     return Host(
         candidate,
         addresses,
-        signed=authentic or (aliased is not None and await _alias_is_authentic(resolver, name)),
-        canonical=aliased.canonical if aliased is not None else None,
-        canonical_authentic=aliased is not None and aliased.authentic,
+        signed=authentic or (bool(aliased) and await _alias_is_authentic(resolver, name)),
+        canonical=aliased[0].canonical if aliased else None,
+        canonical_authentic=any(answer.authentic for answer in aliased),
     )
 
 
