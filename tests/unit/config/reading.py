@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.config import Configuration, loads
+from mailrider.config.kinds import KINDS
 from mailrider.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Everything that has settings, whether this version's engine supports it or not.
+TARGETS = ", ".join(kind.default_name for kind in KINDS.values() if kind.is_target)
 EVERYTHING = frozenset(
-    {"target.remote", "limits", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "pool", "requiretls"}
+    {"target.remote", "target.smtp", "target.lmtp"}
+    | {"limits", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "pool", "requiretls"}
 )
 DIRECTORY = Path("/etc/mailrider")
 

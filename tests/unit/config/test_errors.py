@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailrider.config.kinds import top_level_names
 from mailrider.config.source import MAX_PROBLEMS, Position, Problems, Source, TooMuch
 from mailrider.errors import ConfigError, Problem
-from tests.unit.config.reading import errors, read
+from tests.unit.config.reading import TARGETS, errors, read
 
 # What stands in a target, from line 3 on; there is a `limits few { }` at the top level.
 REMOTE = {
@@ -282,12 +282,12 @@ TOP_LEVEL = {
     ),
     "deliver_to a kind without a block": (
         "deliver_to remote",
-        '1:12 deliver_to: expected &NAME or a kind of target (remote) with a block, not "remote"',
+        f'1:12 deliver_to: expected &NAME or a kind of target ({TARGETS}) with a block, not "remote"',
     ),
     "deliver_to a name without its &": (
         "hostname a.b\ntarget.remote outbound\ndeliver_to outbound",
         (
-            "3:12 deliver_to: expected &NAME or a kind of target (remote) with a block,"
+            f"3:12 deliver_to: expected &NAME or a kind of target ({TARGETS}) with a block,"
             ' not "outbound"; did you mean "&outbound"?'
         ),
     ),
@@ -319,8 +319,6 @@ def test_at_the_top_level(case: str) -> None:
     "name",
     [
         "target.queue",
-        "target.smtp",
-        "target.lmtp",
         "submission",
         "smtp",
         "lmtp",
