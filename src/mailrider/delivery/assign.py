@@ -222,7 +222,7 @@ class Switchboard(Generic[SessionT, CallerT]):
             place.ending -= 1
         self._note(place)
         while self._starving and self.lines < self.limits.total:
-            place = next(iter(self._starving))
+            place, _ = self._starving.popitem(last=False)  # behind the others, if it goes on starving: they take turns
             caller = next(iter(place.waiting))
             self._grant(place, caller, self._new_line(place, caller))
 
@@ -346,8 +346,6 @@ class Switchboard(Generic[SessionT, CallerT]):
             if not place.lines:
                 self._places.pop(place.key, None)
         elif place.lines < self.limits.per_place:
-            # Behind the others: places take turns.
-            self._starving.pop(place, None)
-            self._starving[place] = None
+            self._starving.setdefault(place, None)
         else:
             self._starving.pop(place, None)
