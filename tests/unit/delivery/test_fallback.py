@@ -1,0 +1,54 @@
+"""The memory of opportunistic fallback (spec section 4, step 9)."""
+
+from __future__ import annotations
+
+from mailrider.clock import FakeClock
+from mailrider.delivery.fallback import MAX_ENTRIES, REMEMBERED, FallbackMemory
+from mailrider.model.domain import Domain
+
+A, B = Domain("a.test"), Domain("b.test")
+
+
+async def test_a_failure_is_remembered_for_ten_minutes() -> None:
+    clock = FakeClock()
+    memory = FallbackMemory(clock)
+    assert memory.recall("192.0.2.1", A) == ""
+    memory.failed("192.0.2.1", A, "bad certificate")
+    await clock.advance(REMEMBERED - 1)
+    assert memory.recall("192.0.2.1", A) == "bad certificate"
+    await clock.advance(1)
+    assert memory.recall("192.0.2.1", A) == ""
+
+
+def test_it_is_of_one_address_and_one_recipient_domain() -> None:
+    memory = FallbackMemory(FakeClock())
+    memory.failed("192.0.2.1", A, "no")
+    assert (memory.recall("192.0.2.2", A), memory.recall("192.0.2.1", B)) == ("", "")
+
+
+def test_a_success_clears_it() -> None:
+    memory = FallbackMemory(FakeClock())
+    memory.failed("192.0.2.1", A, "no")
+    memory.worked("192.0.2.1", A)
+    memory.worked("192.0.2.1", A)
+    assert memory.recall("192.0.2.1", A) == ""
+
+
+async def test_a_new_failure_counts_anew() -> None:
+    clock = FakeClock()
+    memory = FallbackMemory(clock)
+    memory.failed("192.0.2.1", A, "first")
+    await clock.advance(REMEMBERED - 1)
+    memory.failed("192.0.2.1", A, "second")
+    await clock.advance(REMEMBERED - 1)
+    assert memory.recall("192.0.2.1", A) == "second"
+
+
+def test_it_is_bounded_and_forgets_the_oldest() -> None:
+    memory = FallbackMemory(FakeClock())
+    memory.failed("first", A, "no")
+    memory.failed("second", A, "no")
+    memory.failed("first", A, "again")
+    for number in range(MAX_ENTRIES - 1):
+        memory.failed(f"address {number}", A, "no")
+    assert (memory.recall("first", A), memory.recall("second", A)) == ("again", "")
