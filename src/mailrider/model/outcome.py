@@ -55,7 +55,10 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The next hop took the message for this recipient, and is now responsible for it."""
+    """The next hop took the message for this recipient, and is now responsible for it.
+
+    `dsn`: it knows DSN, and has taken over to notify the sender as asked (RFC 3461 5.2.2).
+    """
 
     recipient: Recipient
     reply: Reply
@@ -63,6 +66,7 @@ class Delivered:
     address: str | None = None
     security: Security = NO_SECURITY
     tries: tuple[Try, ...] = ()
+    dsn: bool = False
 
     @property
     def status(self) -> Status:

@@ -1,0 +1,187 @@
+"""What to do with the report of an attempt (spec section 10). Pure: it decides, the store commits it as a whole.
+
+For each recipient: done, or queued again and when; and which notifications go to the sender. The rules:
+
+- delivered is done; its sender is told only if the next hop does not and NOTIFY asked for it (RFC 3461 5.2.2);
+- failed is done, and the sender is told at once, while others are still being tried;
+- deferred is tried again by the schedule, until tries or age are used up: then it has failed. The last try is at the
+  end of its time, however long the delay would be;
+- held back by a limit (`eligible_at`) is no try;
+- in doubt waits longer, and is marked;
+- a delay is told once for each recipient.
+
+NOTIFY is obeyed (RFC 3461 4.1); nothing is ever sent to a null reverse-path, so nothing about a notification either.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, assert_never
+
+from mailrider.model.envelope import Notify
+from mailrider.model.outcome import Deferred, Delivered, Failed
+from mailrider.model.reply import Reply
+from mailrider.queue.message import Change, Fate, Progress
+from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
+
+if TYPE_CHECKING:
+    import random
+    from datetime import datetime
+
+    from mailrider.model.envelope import Recipient
+    from mailrider.model.outcome import AttemptReport, Outcome
+    from mailrider.queue.message import Job
+
+# What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
+EXPIRED: Final = Reply.make(554, "5.4.7", "It could not be delivered in time")
+UNTRIED: Final = Reply.make(451, "4.4.7", "It was not tried yet: the destination cannot be reached")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`max_tries` 0: no limit. `delay_warning` zero: senders are never told of a delay."""
+
+    schedule: Schedule = DEFAULT_SCHEDULE
+    max_tries: int = 0
+    expire: timedelta = timedelta(days=5)
+    delay_warning: timedelta = timedelta(hours=4)
+
+
+class Notice(enum.Enum):
+    """What a sender is told."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    RELAYED = "relayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """A recipient that the sender is told about. `until`: when it will be given up, for a delay."""
+
+    recipient: Recipient
+    notice: Notice
+    outcome: Outcome
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a job: a change for each recipient, and whom the sender is told about.
+
+    `given_up`: recipients that failed because tries or time are used up.
+    """
+
+    changes: tuple[Change, ...]
+    notified: tuple[Notified, ...] = ()
+    given_up: tuple[int, ...] = ()
+
+
+def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> Decision:
+    """Decide after an attempt."""
+    changes: list[Change] = []
+    notified: list[Notified] = []
+    given_up: list[int] = []
+    until = job.created + rules.expire
+    for id, progress, outcome in zip(job.ids, job.progress, report, strict=True):
+        match outcome:
+            case Delivered() | Failed():
+                changes.append(Change(id, Fate.DONE, attempt=outcome))
+                final: Outcome = outcome
+            case Deferred():
+                change = _again(id, progress, outcome, job, rules, now, rng)
+                changes.append(change)
+                final = outcome
+                if change.fate is Fate.DONE:
+                    given_up.append(id)
+                    final = _given_up(outcome, in_doubt=progress.in_doubt or outcome.in_doubt)
+            case _:
+                assert_never(outcome)
+        notice = _notice(final, job, changes[-1], progress, rules, now)
+        if notice is not None:
+            notified.append(Notified(outcome.recipient, notice, final, until))
+            changes[-1] = _warned(changes[-1], notice)
+    return Decision(tuple(changes), tuple(notified), tuple(given_up))
+
+
+def untried(job: Job, rules: Rules, now: datetime) -> Decision:
+    """Decide for a job that was not attempted because its destination is down: it may be late, or its time over.
+
+    Nothing is counted and nothing moves, but that it is given up, or that its sender is told of the delay.
+    """
+    changes: list[Change] = []
+    notified: list[Notified] = []
+    given_up: list[int] = []
+    until = job.created + rules.expire
+    for id, progress, who in zip(job.ids, job.progress, job.envelope.recipients, strict=True):
+        last: Outcome = Deferred(who, progress.last or UNTRIED, in_doubt=progress.in_doubt)
+        change = Change(id, Fate.QUEUED, now, progress)
+        if now >= until:
+            change = Change(id, Fate.DONE)
+            given_up.append(id)
+            last = _given_up(last, in_doubt=progress.in_doubt)
+        changes.append(change)
+        notice = _notice(last, job, change, progress, rules, now)
+        if notice is not None:
+            notified.append(Notified(who, notice, last, until))
+            changes[-1] = _warned(change, notice)
+    return Decision(tuple(changes), tuple(notified), tuple(given_up))
+
+
+def _again(
+    id: int, progress: Progress, outcome: Deferred, job: Job, rules: Rules, now: datetime, rng: random.Random
+) -> Change:
+    """Queued again, or done because nothing is left to try."""
+    until = job.created + rules.expire
+    if outcome.eligible_at is not None:
+        if now >= until:
+            return Change(id, Fate.DONE, attempt=outcome)
+        due = min(max(outcome.eligible_at, now), until)
+        return Change(id, Fate.QUEUED, due, replace(progress, last=outcome.reply))
+    tries = progress.tries + 1
+    if now >= until or (rules.max_tries and tries >= rules.max_tries):
+        return Change(id, Fate.DONE, attempt=outcome)
+    due = min(now + rules.schedule.next_delay(tries, rng, in_doubt=outcome.in_doubt), until)
+    changed = Progress(tries, progress.warned, progress.in_doubt or outcome.in_doubt, outcome.reply)
+    return Change(id, Fate.QUEUED, due, changed, outcome)
+
+
+def _given_up(outcome: Outcome, *, in_doubt: bool) -> Failed:
+    """The outcome of a recipient whose time is over: what the last attempt ended with stays readable."""
+    doubt = ", though a server may have taken it" if in_doubt else ""
+    text = f"{EXPIRED.text}{doubt}; the last attempt ended with: {outcome.reply}"
+    final = Reply.make(EXPIRED.code, str(EXPIRED.status), text[:1000])
+    return Failed(outcome.recipient, final, outcome.mx, outcome.address, outcome.security, outcome.tries)
+
+
+def _notice(
+    outcome: Outcome, job: Job, change: Change, progress: Progress, rules: Rules, now: datetime
+) -> Notice | None:
+    """What the sender is told of this recipient now, if anything."""
+    if job.envelope.sender.is_null:  # RFC 5321 4.5.5: a notification about a notification could go round for ever
+        return None
+    asked = outcome.recipient.notify
+    match outcome:
+        case Delivered():
+            # RFC 3461 5.2.2: a next hop that knows DSN was given the wish, and has taken it over.
+            if asked is not None and Notify.SUCCESS in asked and not outcome.dsn:
+                return Notice.RELAYED
+        case Failed():
+            if asked is None or Notify.FAILURE in asked:
+                return Notice.FAILED
+        case Deferred():
+            is_late = bool(rules.delay_warning) and now >= job.created + rules.delay_warning
+            is_told = progress.warned or change.fate is Fate.DONE
+            if is_late and not is_told and (asked is None or Notify.DELAY in asked):
+                return Notice.DELAYED
+        case _:
+            assert_never(outcome)
+    return None
+
+
+def _warned(change: Change, notice: Notice) -> Change:
+    if notice is not Notice.DELAYED or change.progress is None:
+        return change
+    return replace(change, progress=replace(change.progress, warned=True))
