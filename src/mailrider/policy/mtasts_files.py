@@ -127,7 +127,7 @@ class FSStore:
         """The entry in the domain's file; what is damaged is removed on the way."""
         found = _examine(self._path(domain), domain)
         if isinstance(found, _Damage):
-            self._remove(domain, lambda again: isinstance(again, _Damage))
+            self._remove(domain, lambda now: isinstance(now, _Damage))
         return found
 
     def _write(self, entry: CachedPolicy) -> None:
@@ -160,10 +160,12 @@ class FSStore:
     def _remove(self, domain: Domain, unwanted: Callable[[CachedPolicy | _Damage | None], bool]) -> None:
         """Remove the domain's file if it is unwanted, and never what another process puts there meanwhile.
 
-        The file is taken away first and looked at then, for nobody can replace it any more; if it is wanted it is put
-        back, unless there is a newer one by now.
+        An unwanted file is taken away first and looked at again then, for nobody can replace it any more; if it is
+        another one by now it is put back, unless there is a newer one yet.
         """
         path, temporary = self._path(domain), self._temporary()
+        if not unwanted(_examine(path, domain)):
+            return
         try:
             os.rename(path, temporary)
         except FileNotFoundError:
@@ -192,7 +194,7 @@ class FSStore:
 
     def _sweep(self, entry: os.DirEntry[str], now: float) -> None:
         try:
-            age = abs(now - entry.stat(follow_symlinks=False).st_mtime)
+            age = _age(entry, now)
         except FileNotFoundError:  # its owner was faster
             return
         if age > STALE_TEMPORARY:
@@ -257,6 +259,10 @@ def _delete(path: Path) -> None:
             path.rmdir()
         except OSError:
             pass
+
+
+def _age(entry: os.DirEntry[str], now: float) -> float:
+    return abs(now - entry.stat(follow_symlinks=False).st_mtime)
 
 
 def _domain_of(name: str) -> Domain | None:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -371,12 +372,27 @@ async def test_discarding_forgets_what_could_not_be_written(disk: Disk, monkeypa
     assert await disk.store.domains() == []
 
 
-async def test_while_one_entry_is_written_a_newer_one_is_not_forgotten(disk: Disk) -> None:
+async def test_an_older_entry_that_was_written_late_does_not_push_a_newer_one_out_of_memory(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     newer = replace(ENTRY, id="id2", fetched=NOW + timedelta(seconds=1))
-    await asyncio.gather(disk.store.save(ENTRY), disk.store.save(newer))
-    assert await disk.store.load(EXAMPLE) in (ENTRY, newer)
-    assert disk.events == []
-    assert disk.names == ["example.com"]
+    newer_has_failed = threading.Event()
+    real = disk.store._write
+
+    def write(entry: CachedPolicy) -> None:
+        if entry == newer:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        newer_has_failed.wait()
+        real(entry)
+
+    monkeypatch.setattr(disk.store, "_write", write)
+    slow = asyncio.create_task(disk.store.save(ENTRY))
+    await asyncio.sleep(0)
+    await disk.store.save(newer)
+    newer_has_failed.set()
+    await slow
+    disk.clock.jump(timedelta(seconds=1))
+    assert await disk.store.load(EXAMPLE) == newer
 
 
 async def test_what_cannot_be_read_is_told_and_left_there(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,10 +417,12 @@ async def test_a_file_system_without_hard_links_loses_nothing(disk: Disk, monkey
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
+    newer = replace(ENTRY, id="id2")
     await disk.store.save(ENTRY)
+    when_renaming(disk, monkeypatch, before=newer)
     monkeypatch.setattr(os, "link", refuse)
-    await disk.store.discard(replace(ENTRY, id="unlike"))
-    assert await disk.store.load(EXAMPLE) == ENTRY
+    await disk.store.discard(ENTRY)
+    assert await disk.store.load(EXAMPLE) == newer
     assert disk.names == ["example.com"]
 
 
@@ -483,38 +501,73 @@ async def test_who_is_not_root_gives_nothing_away(disk: Disk, monkeypatch: pytes
 # --- Several processes --------------------------------------------------------------------------
 
 
+def when_renaming(
+    disk: Disk, patch: pytest.MonkeyPatch, *, before: CachedPolicy | None = None, after: CachedPolicy | None = None
+) -> None:
+    """Let another process write just before, or just after, we take a file away, the first time."""
+    other, real = disk.restarted(), os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        patch.setattr(os, "rename", real)
+        if before is not None:
+            other._write(before)
+        real(source, target)
+        if after is not None:
+            other._write(after)
+
+    patch.setattr(os, "rename", rename)
+
+
 async def test_a_file_replaced_while_it_is_being_dropped_stays(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.directory.mkdir(parents=True)
     plant_text(disk.directory / "example.com")
-    other = disk.restarted()
-    real = os.rename
-
-    def late(source: Path, target: Path) -> None:
-        other._write(ENTRY)  # the other process has just fetched
-        real(source, target)
-
-    monkeypatch.setattr(os, "rename", late)
+    when_renaming(disk, monkeypatch, before=ENTRY)
     assert await disk.store.load(EXAMPLE) is None
-    monkeypatch.undo()
     assert await disk.store.load(EXAMPLE) == ENTRY
     assert disk.names == ["example.com"]
 
 
 async def test_a_file_written_while_another_is_put_back_wins(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    newer = replace(ENTRY, id="id2")
+    newer, newest = replace(ENTRY, id="id2"), replace(ENTRY, id="id3")
     await disk.store.save(ENTRY)
-    other = disk.restarted()
-    real = os.rename
-
-    def early(source: Path, target: Path) -> None:
-        real(source, target)
-        other._write(newer)
-
-    monkeypatch.setattr(os, "rename", early)
-    await disk.store.discard(replace(ENTRY, id="unlike"))
-    monkeypatch.undo()
-    assert await disk.store.load(EXAMPLE) == newer
+    when_renaming(disk, monkeypatch, before=newer, after=newest)
+    await disk.store.discard(ENTRY)
+    assert await disk.store.load(EXAMPLE) == newest
     assert disk.names == ["example.com"]
+
+
+async def test_a_file_that_another_process_has_removed_is_gone(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    await disk.store.save(ENTRY)
+    monkeypatch.setattr(os, "rename", gone)
+    await disk.store.discard(ENTRY)
+    assert disk.events == []
+
+
+async def test_a_file_that_is_not_to_be_removed_is_not_touched(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It would be missing for a moment, in which another process would take the domain for one without a policy.
+    await disk.store.save(ENTRY)
+    monkeypatch.setattr(os, "rename", lambda *_: pytest.fail("taken away"))
+    await disk.store.discard(replace(ENTRY, id="unlike"))
+    assert await disk.store.load(EXAMPLE) == ENTRY
+
+
+async def test_a_temporary_file_gone_before_it_is_looked_at_is_no_fault(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await disk.store.save(ENTRY)
+    (disk.directory / ".tmp-quick").touch()
+    real = mtasts_files._age
+
+    def late(entry: os.DirEntry[str], now: float) -> float:
+        os.unlink(entry.path)
+        return real(entry, now)
+
+    monkeypatch.setattr(mtasts_files, "_age", late)
+    assert await disk.store.domains() == [EXAMPLE]
+    assert disk.events == []
 
 
 WRITER = """

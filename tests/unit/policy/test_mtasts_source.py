@@ -505,6 +505,32 @@ async def test_a_stripped_record_is_told_once_until_it_is_back(world: World) -> 
     assert len(world.happened(RecordUnusable)) == 2
 
 
+async def test_with_a_policy_in_force_nothing_is_waited_for_while_dns_is_not_to_be_asked(world: World) -> None:
+    world.publish("id1", text())
+    async with world.source() as source:
+        await source.lookup(EXAMPLE)
+        assert source.peek(EXAMPLE) is None  # the record is not at hand: DNS is to be asked
+        world.break_dns()
+        await source.lookup(EXAMPLE)
+        found = source.peek(EXAMPLE)
+        assert found is not None
+        assert names(found) == ["mx.example.com"]
+        assert "SERVFAIL" in found.error
+
+
+async def test_a_new_id_at_hand_is_not_answered_without_fetching(world: World) -> None:
+    world.serve(text())
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=1)
+    async with world.source() as source:
+        await source.lookup(EXAMPLE)
+        assert source.peek(EXAMPLE) is not None
+        await world.clock.advance(2)
+        world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id2;"], ttl=HOUR)
+        await world.resolver.lookup(Domain("_mta-sts.example.com"), RecordType.TXT)
+        assert source.peek(EXAMPLE) is None
+        assert (await source.lookup(EXAMPLE)).origin is Origin.FETCHED
+
+
 async def test_with_a_policy_in_force_mail_does_not_wait_for_a_silent_dns_again_and_again(world: World) -> None:
     world.publish("id1", text())
     async with world.source() as source:
