@@ -433,7 +433,6 @@ class Channel(asyncio.Protocol):
         """
         self._hear_no_more()
         if not self._gone:
-            self._held = False
             self._begin_grace()
             try:
                 while self.needs_drain:

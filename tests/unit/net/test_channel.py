@@ -262,6 +262,8 @@ async def test_a_large_write_gives_other_connections_a_turn(monkeypatch: pytest.
     transport.set_write_buffer_limits(1 << 30)
     pair.client.write(bytes(SLICE * channel_module.SLICES_A_TURN * 2 + 1))
     assert slices == channel_module.SLICES_A_TURN
+    pair.client.write(b"and more")
+    assert slices == channel_module.SLICES_A_TURN, "there is one queue"
     assert pair.client.needs_drain
     await until(lambda: not pair.client.needs_drain)
     assert slices == channel_module.SLICES_A_TURN * 2 + 1
@@ -482,6 +484,7 @@ async def test_what_comes_with_the_end_of_the_handshake_waits_for_who_awaits_it(
     closing = asyncio.ensure_future(pair.server.close())
     await settle(50)
     assert order == [], "the handshake is done, and nobody has awaited it yet"
+    assert pair.client._transport._reading_paused  # type: ignore[attr-defined]
     await started
     order.append("told")
     await closing
@@ -667,6 +670,15 @@ async def test_a_cancelled_handshake_leaves_nothing_behind() -> None:
     assert clock.pending == 0
 
 
+async def test_an_abort_is_told_even_if_nobody_ever_awaited_the_handshake() -> None:
+    channel, _, recorder = on_wire()
+    started = channel.start_tls_client(client_context(), HOST)
+    channel.abort()
+    await settle()
+    assert recorder.losses == [None]
+    started.close()
+
+
 async def test_closing_in_the_handshake_ends_it() -> None:
     channel, wire, recorder = on_wire()
     started = asyncio.ensure_future(channel.start_tls_client(client_context(), HOST))
@@ -846,6 +858,18 @@ async def test_writing_fails_softly_when_tls_does(size: int, monkeypatch: pytest
     assert pair.at_client.losses == [failure]
 
 
+async def test_a_small_write_behind_a_large_one_stays_behind_it() -> None:
+    pair = Pair()
+    await pair.start_tls()
+    large = bytes(8 * SLICE)
+    pair.client.write(large)
+    pair.client.write(b"small")
+    pair.client.write_many([b"and ", b"small"])
+    await until(lambda: len(pair.at_server.data) == len(large) + 14)
+    assert pair.at_server.data == large + b"smalland small"
+    await pair.end()
+
+
 # --- closing ------------------------------------------------------------------------------------
 
 
@@ -895,6 +919,50 @@ async def test_a_failure_while_the_peer_does_not_read_ends_at_once() -> None:
     await pair.end()
 
 
+async def test_a_failed_handshake_with_a_peer_that_does_not_read_ends_at_once() -> None:
+    channel, wire, _ = on_wire()
+    started = channel.start_tls_client(client_context(), HOST)
+    wire.fill()
+    channel.data_received(b"garbage instead of a hello")
+    assert wire.aborted
+    with pytest.raises(TLSFailed):
+        await started
+
+
+async def test_after_the_end_nobody_waits_for_room_and_nothing_is_kept() -> None:
+    pair = Pair()
+    await pair.start_tls()
+    pair.server.pause_reading()
+    pair.client.write(bytes(1_000_000))
+    assert pair.client._backlog
+    pair.client.abort()
+    assert not pair.client._backlog
+    pair.client.pause_writing()
+    assert not pair.client.needs_drain
+    with pytest.raises(ConnectionLost, match="is closed"):
+        await pair.client.drain()
+    await pair.end()
+
+
+async def test_closing_reads_on_so_that_the_peers_end_is_seen() -> None:
+    channel, wire, _ = on_wire()
+    channel.pause_reading()
+    wire.fill()
+    closing = asyncio.ensure_future(channel.close())
+    await settle()
+    assert not wire.paused
+    wire.empty()
+    await closing
+
+
+async def test_the_end_is_told_once_whoever_is_the_receiver() -> None:
+    channel, _, recorder = on_wire()
+    await channel.close()
+    channel.receiver = late = Recorder()
+    assert recorder.losses == [None]
+    assert late.losses == []
+
+
 async def test_close_may_be_called_in_any_state_and_again() -> None:
     channel, wire, recorder = on_wire()
     await Channel(FakeClock()).close()
@@ -911,6 +979,7 @@ async def test_data_that_comes_while_closing_is_of_no_interest() -> None:
     closing = asyncio.ensure_future(channel.close())
     await settle()
     channel.data_received(b"250 late\r\n")
+    assert not wire.paused, "it is dropped, not kept"
     wire.empty()
     await closing
     assert recorder.chunks == []
