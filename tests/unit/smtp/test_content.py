@@ -104,6 +104,14 @@ def test_a_clean_message_is_never_copied() -> None:
     assert Stuffer().feed(message) is message
 
 
+def test_a_line_end_between_two_chunks_begins_a_line() -> None:
+    stuffer = Stuffer()
+    assert [stuffer.feed(chunk) for chunk in (b"a\r", b"\n.b\r\n", b".")] == [b"a\r", b"\n..b\r\n", b".."]
+    content = Content.inspect(b"A: 1\r\n\r\nab\r\n.c\r\n")
+    for size in range(1, 20):
+        assert b"".join(content.stuffed(size)) == b"A: 1\r\n\r\nab\r\n..c\r\n.\r\n"
+
+
 def test_a_stuffer_passes_over_what_a_mender_held_back() -> None:
     stuffer = Stuffer()
     assert [stuffer.feed(chunk) for chunk in (b"", b".a\r", b"", b"\n", b"", b".")] == [

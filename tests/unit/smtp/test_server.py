@@ -28,6 +28,7 @@ from mailrider.smtp.commands import (
     Rcpt,
     Rset,
 )
+from mailrider.smtp.parse import _parse_cached
 from mailrider.smtp.server import MAX_AUTH_LINE, MAX_BACKLOG, MAX_LINE, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
@@ -509,11 +510,23 @@ def test_the_octets_of_a_chunk_are_taken_even_where_it_has_no_place() -> None:
         C: QUIT
         S: 250 2.1.0 Sender ok
         S: 554 5.5.1 No valid recipients
-        C: NOOP
-        S: 250 2.0.0 Ok
+        C: RCPT TO:<b@example.net>
+        S: 250 2.1.5 Recipient ok
         """
     )
     assert not any(isinstance(event, ContentChunk) for event in app.events)
+
+
+def test_a_chunk_is_no_introduction() -> None:
+    converse(
+        """
+        S: 220 mx.example.org ESMTP
+        C: BDAT 0 LAST
+        S: 502 5.5.1 BDAT is not offered
+        C: MAIL FROM:<a@example.org>
+        S: 503 5.5.1 MAIL is out of order: introduce yourself first
+        """
+    )
 
 
 def test_chunks_after_a_refused_one_are_dropped() -> None:
@@ -975,10 +988,12 @@ def test_auth_in_clear_is_refused_where_tls_is_to_come_first() -> None:
     assert Application(machine).run() == b"538 5.7.11 AUTH is offered under TLS only\r\n"
 
 
-def test_secrets_are_never_shown() -> None:
+def test_secrets_are_never_shown_and_never_kept() -> None:
     machine = machine_after(AUTH_EHLO, offer=SECURE_OFFER_IN_CLEAR)
     machine.receive(b"AUTH PLAIN AGEAYg==\r\n")
+    kept = _parse_cached.cache_info().currsize
     assert "AGEAYg" not in repr(machine.next_event())
+    assert _parse_cached.cache_info().currsize == kept
 
 
 # LMTP -----------------------------------------------------------------------------------------------------------------
