@@ -126,16 +126,17 @@ class LabSTS:
     async def __aenter__(self) -> Self:
         front = _server_context()
         front.sni_callback = self._choose_certificate
-        self._server = await asyncio.start_server(self._serve, self.address, self.port, ssl=front)
+        self._server = await asyncio.start_server(self._accept, self.address, self.port, ssl=front)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
-        for dialogue in self._dialogues:
+        dialogues = list(self._dialogues)
+        for dialogue in dialogues:
             dialogue.cancel()
-        await asyncio.gather(*self._dialogues, return_exceptions=True)
+        await asyncio.gather(*dialogues, return_exceptions=True)
         await asyncio.sleep(0)  # the loop closes sockets in its next round
 
     # --- TLS ------------------------------------------------------------------------------------
@@ -160,16 +161,17 @@ class LabSTS:
 
     # --- HTTP -----------------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        dialogue = asyncio.current_task()
-        assert dialogue is not None  # noqa: S101 (streams always run this in a task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialogue = asyncio.create_task(self._serve(reader, writer))
         self._dialogues.add(dialogue)
+        dialogue.add_done_callback(self._dialogues.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._answer(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client has gone, or talks nonsense
         finally:
-            self._dialogues.discard(dialogue)
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
