@@ -39,8 +39,10 @@ class Conversation:
         "_deadline",
         "_dialogue",
         "_error",
+        "_is_draining",
         "_loop",
         "_mx",
+        "_seconds",
         "_timer",
         "_timer_at",
         "_waiter",
@@ -63,7 +65,9 @@ class Conversation:
         self._answers: list[Answer] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._deadline: float | None = None
+        self._deadline: float | None = None  # of the reply that is due next, while somebody waits for it
+        self._seconds = 0.0
+        self._is_draining = False
         self._timer: Timer | None = None
         self._timer_at = 0.0
         channel.receiver = self
@@ -98,8 +102,13 @@ class Conversation:
         if machine.violation is not None:
             self._fail(machine.violation)
             self.channel.abort()
+        elif self._is_draining and machine.state is State.CLOSED:
+            self.channel.abort()  # it refused the content in the middle, and need not read the rest
         elif not machine.outstanding or machine.state is State.CLOSED:
             self._wake()
+        elif answers and self._deadline is not None:
+            # RFC 5321 4.5.3.2: each reply has its time; that of the next one begins now.
+            self._deadline = self._clock.monotonic() + self._seconds
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `net.channel.Receiver`."""
@@ -138,6 +147,7 @@ class Conversation:
     async def answers(self, seconds: float) -> list[Answer]:
         """The answers to all that was sent, or to as much as the server answers before it takes its leave.
 
+        Each of them has so many `seconds`, from the one before.
         Raises what ended the conversation, if it ended before; then `take_answers` has those that came.
         """
         machine = self.machine
@@ -154,6 +164,7 @@ class Conversation:
 
     async def drain(self, seconds: float) -> None:
         """Wait until the channel takes more. Raises as `answers` does."""
+        self._is_draining = True
         try:
             async with Deadline(self._clock, self._clock.monotonic() + seconds):
                 await self.channel.drain()
@@ -161,6 +172,12 @@ class Conversation:
             text = f"{self._mx} did not take 64 KiB of content within {seconds:g} s"
             self._expire_now(text)
             raise DeadlineExceeded(text) from None
+        except ConnectionLost:
+            if self._error is not None:
+                raise self._error from None
+            raise
+        finally:
+            self._is_draining = False
 
     async def start_tls(self, context: ClientContext, server_name: str | None, seconds: float) -> TLSEvidence:
         """The handshake that is due after the 220, or at once. Raises `TLSFailed`."""
@@ -174,6 +191,7 @@ class Conversation:
 
     async def _wait(self, seconds: float) -> None:
         self._waiter = waiter = self._loop.create_future()
+        self._seconds = seconds
         self._deadline = self._clock.monotonic() + seconds
         if self._timer is None or self._deadline < self._timer_at:
             self._set_timer(self._deadline)
