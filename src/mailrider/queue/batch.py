@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mailrider.queue import sql
 from mailrider.queue.encode import encode_evidence, encode_options, encode_reply, encode_wishes
 from mailrider.queue.ids import microseconds
-from mailrider.queue.message import BY_DOMAIN, Change, Fate, State, Wish
+from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, State, Wish
 
 if TYPE_CHECKING:
     import sqlite3
@@ -155,15 +155,13 @@ def _message_row(message: NewMessage) -> tuple[Any, ...]:
 
 
 def _changed_row(change: Change, wish: Wish | None, now: int) -> tuple[Any, ...]:
-    if change.due is None or change.progress is None:
-        raise ValueError(f"recipient {change.id} is to be tried again, but not said when")
     state = State.HELD if wish is Wish.HOLD else State.QUEUED
-    due = now if wish is Wish.RETRY else microseconds(change.due)
-    progress = change.progress
+    due = None if change.due is None else microseconds(change.due)
+    progress = change.progress or FRESH
     return (
         change.id,
         int(state),
-        due,
+        now if wish is Wish.RETRY else due,
         progress.tries,
         int(progress.warned),
         int(progress.in_doubt),

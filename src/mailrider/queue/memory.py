@@ -128,10 +128,8 @@ class MemoryStore:
             if change.fate is Fate.DONE or row.wish is Wish.REMOVE:
                 self._remove(change.id)
                 continue
-            if change.due is None or change.progress is None:
-                raise ValueError(f"recipient {change.id} is to be tried again, but not said when")
-            row.due = settlement.at if row.wish is Wish.RETRY else change.due
-            row.progress = change.progress
+            row.due = settlement.at if row.wish is Wish.RETRY else change.due or row.due
+            row.progress = change.progress or FRESH
             if change.attempt is not None:
                 row.attempts.append(PastAttempt(settlement.at, evidence(change.attempt)))
             self._unlease(row)

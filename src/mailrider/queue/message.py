@@ -117,7 +117,10 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The new state of one recipient. `due`, `progress` and `attempt` are None if it is done."""
+    """The new state of one recipient. If it is queued: `due` None leaves that as it was; it has its `progress`.
+
+    `attempt` is kept as its history, if there is one.
+    """
 
     id: int
     fate: Fate

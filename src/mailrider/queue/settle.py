@@ -102,7 +102,7 @@ def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: ra
         notice = _notice(final, job, changes[-1], progress, rules, now)
         if notice is not None:
             notified.append(Notified(outcome.recipient, notice, final, until))
-            changes[-1] = _warned(changes[-1], notice)
+        changes[-1] = _warned(changes[-1], job, rules, now)
     return Decision(tuple(changes), tuple(notified), tuple(given_up))
 
 
@@ -117,16 +117,15 @@ def untried(job: Job, rules: Rules, now: datetime) -> Decision:
     until = job.created + rules.expire
     for id, progress, who in zip(job.ids, job.progress, job.envelope.recipients, strict=True):
         last: Outcome = Deferred(who, progress.last or UNTRIED, in_doubt=progress.in_doubt)
-        change = Change(id, Fate.QUEUED, now, progress)
+        change = Change(id, Fate.QUEUED, None, progress)
         if now >= until:
             change = Change(id, Fate.DONE)
             given_up.append(id)
             last = _given_up(last, in_doubt=progress.in_doubt)
-        changes.append(change)
+        changes.append(_warned(change, job, rules, now))
         notice = _notice(last, job, change, progress, rules, now)
         if notice is not None:
             notified.append(Notified(who, notice, last, until))
-            changes[-1] = _warned(change, notice)
     return Decision(tuple(changes), tuple(notified), tuple(given_up))
 
 
@@ -172,7 +171,7 @@ def _notice(
             if asked is None or Notify.FAILURE in asked:
                 return Notice.FAILED
         case Deferred():
-            is_late = bool(rules.delay_warning) and now >= job.created + rules.delay_warning
+            is_late = _is_late(job, rules, now)
             is_told = progress.warned or change.fate is Fate.DONE
             if is_late and not is_told and (asked is None or Notify.DELAY in asked):
                 return Notice.DELAYED
@@ -181,7 +180,12 @@ def _notice(
     return None
 
 
-def _warned(change: Change, notice: Notice) -> Change:
-    if notice is not Notice.DELAYED or change.progress is None:
+def _is_late(job: Job, rules: Rules, now: datetime) -> bool:
+    return bool(rules.delay_warning) and now >= job.created + rules.delay_warning
+
+
+def _warned(change: Change, job: Job, rules: Rules, now: datetime) -> Change:
+    """The delay has been dealt with, whether the sender wanted to hear of it or not."""
+    if change.progress is None or change.progress.warned or not _is_late(job, rules, now):
         return change
     return replace(change, progress=replace(change.progress, warned=True))

@@ -60,7 +60,7 @@ DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS 
 # Rows of [id, state, due, tries, warned, in_doubt, last].
 RESCHEDULE: Final = """
 UPDATE recipient SET
-    state = json_extract(j.value, '$[1]'), due = json_extract(j.value, '$[2]'),
+    state = json_extract(j.value, '$[1]'), due = coalesce(json_extract(j.value, '$[2]'), due),
     tries = json_extract(j.value, '$[3]'), warned = json_extract(j.value, '$[4]'),
     in_doubt = json_extract(j.value, '$[5]'), last = json_extract(j.value, '$[6]'),
     owner = NULL, wish = NULL

@@ -1,0 +1,124 @@
+"""What happens in the queue, typed; see `model.event`.
+
+`message` is the id as people see it (`queue.ids.format_id`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mailrider.model.event import Event
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailrider.model.outcome import Outcome
+    from mailrider.model.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class MessageQueued(Event):
+    """A message was accepted: it is durable."""
+
+    message: str
+    sender: str
+    recipients: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientDone(Event):
+    """An attempt of a queued recipient was recorded. `retry_at` None: it is the end of it, as `outcome` says.
+
+    `given_up`: tries or time were used up. `tries` are the failed ones so far.
+    """
+
+    message: str
+    sender: str
+    outcome: Outcome
+    tries: int
+    retry_at: datetime | None = None
+    given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationQueued(Event):
+    """The sender of `about` will be told: `action` is failed, delayed or relayed."""
+
+    message: str
+    about: str
+    recipient: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationDropped(Event):
+    """The sender of `about` is not told, and why."""
+
+    about: str
+    recipient: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationDown(Event):
+    """No server of a destination could be reached: its mail waits for so many seconds."""
+
+    destination: str
+    seconds: float
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationUp(Event):
+    """A destination that was down takes mail again; what has gathered is released gradually."""
+
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecovered(Event):
+    """A process died while it had these recipients in hand; they are tried again, and may arrive twice."""
+
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost(Event):
+    """An attempt ended, and its recipients were no longer ours: another process may have delivered them as well."""
+
+    message: str
+    recipients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeUnrecorded(Event):
+    """What became of recipients could not be written down yet; they are not tried again before it is."""
+
+    message: str
+    recipients: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptInterrupted(Event):
+    """We had to stop in the middle of an attempt; it counts as none."""
+
+    message: str
+    recipients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueUnavailable(Event):
+    """The queue's store failed; nothing is accepted and nothing is lost, and it is tried again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAvailable(Event):
+    """The queue's store works again."""
+
+    is_detail: ClassVar[bool] = False

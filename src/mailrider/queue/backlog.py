@@ -1,0 +1,146 @@
+"""Brings what is due from the store into memory: as much as is needed soon, from all destinations in turn.
+
+Two ways: a destination of which more is known to be due is asked for directly when it runs low; and the store is
+looked through, page by page from where the last look ended, when there may be something that is not known of. A look
+that found nothing says when the next is worth it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mailrider.queue.message import Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.queue.lanes import Lanes
+    from mailrider.queue.message import DueDestination, Job
+    from mailrider.queue.store import Store
+
+PAGE: Final = 500  # destinations that are read at once
+MAX_KNOWN: Final = 10_000  # destinations with more than is in memory that are remembered by name
+
+
+@dataclass(slots=True)
+class _Look:
+    """How one look through the store goes."""
+
+    cursor: str | None = None
+    is_full: bool = False
+    next_wake: float | None = None
+
+    def wake(self, seconds: float) -> None:
+        self.next_wake = seconds if self.next_wake is None else min(self.next_wake, seconds)
+
+
+class Backlog:
+    """What is due in the store, as far as it is known. `take_in` is given the jobs that were leased."""
+
+    def __init__(self, store: Store, lanes: Lanes, clock: Clock, take_in: Callable[[Sequence[Job]], None]) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._clock = clock
+        self._take_in = take_in
+        self._unseen = True  # there may be something that is not known of
+        self._more: set[str] = set()  # destinations of which more is due
+        self._cursor: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing is known to be due."""
+        return not self._unseen and not self._more
+
+    def look(self) -> None:
+        """Something may have become due anywhere."""
+        self._unseen = True
+
+    def expect(self, destinations: Iterable[str]) -> bool:
+        """Mail for these was stored and not leased. True if it is worth to fetch it now."""
+        self._more.update(destinations)
+        if len(self._more) > MAX_KNOWN:
+            self._more.clear()
+            self._unseen = True
+        return self.wants(destinations)
+
+    def wants(self, destinations: Iterable[str] = ()) -> bool:
+        """True if `refill` has something to do, now that jobs of these destinations have moved on."""
+        if self._unseen and self._lanes.ready < self._lanes.places:
+            return True
+        return any(each in self._more and self._lanes.runs_low(each) for each in destinations)
+
+    async def refill(self) -> float | None:
+        """Lease what is needed; returns in how many seconds there is something again, None if nobody knows."""
+        look = _Look()
+        await self._claim([each for each in self._more if self._lanes.runs_low(each)], look)
+        if self._unseen:
+            self._unseen = False
+            try:
+                await self._look_through(look)
+            except BaseException:
+                self._unseen = True
+                raise
+            self._unseen = self._unseen or look.is_full
+        return look.next_wake
+
+    async def _look_through(self, look: _Look) -> None:
+        """From the cursor to the end, and from the beginning to the cursor, until memory has enough."""
+        start = self._cursor
+        await self._scan(start, None, look)
+        if start is not None and not look.is_full:
+            await self._scan(None, start, look)
+        self._cursor = look.cursor if look.is_full else None
+
+    async def _scan(self, after: str | None, until: str | None, look: _Look) -> None:
+        while not look.is_full:
+            page = await self._store.destinations(after, PAGE)
+            wanted = [each for each in page if until is None or each.destination <= until]
+            await self._claim([each.destination for each in self._due(wanted, look)], look)
+            if len(wanted) < PAGE:
+                return
+            after = wanted[-1].destination
+
+    def _due(self, page: Sequence[DueDestination], look: _Look) -> list[DueDestination]:
+        now = self._clock.now()
+        due: list[DueDestination] = []
+        for each in page:
+            if each.due <= now:
+                due.append(each)
+            else:
+                look.wake((each.due - now).total_seconds())
+        return due
+
+    async def _claim(self, destinations: Sequence[str], look: _Look) -> None:
+        """Lease jobs of these as far as there is room, and take note where there are more."""
+        now = self._clock.monotonic()
+        space = self._lanes.most_ready - self._lanes.ready
+        quotas: list[Quota] = []
+        for destination in destinations:
+            reopens = self._lanes.reopens(destination, now)
+            if reopens is not None:
+                self._more.discard(destination)
+                look.wake(reopens - now)
+                continue
+            if space <= 0:
+                look.is_full = True
+                break
+            look.cursor = destination
+            room = min(self._lanes.room(destination, now), space)
+            if room:
+                quotas.append(Quota(destination, room))
+                space -= room
+            else:
+                self._more.add(destination)
+        if not quotas:
+            return
+        jobs = await self._store.claim(quotas, self._clock.now())
+        counts = Counter(job.destination for job in jobs)
+        for quota in quotas:
+            if counts[quota.destination] >= quota.jobs:
+                self._more.add(quota.destination)
+            else:
+                self._more.discard(quota.destination)
+        self._take_in(jobs)

@@ -1,0 +1,119 @@
+"""Notifications as queued messages: from a decision to what is stored together with it (spec section 10).
+
+Who writes them and whether they may go out at all is given (`BouncePolicy`); how they read is `dsn.compose`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from mailrider.dsn.compose import Action, Notification, Told, compose, redact
+from mailrider.model.address import NULL_PATH
+from mailrider.model.envelope import Envelope, Notify, Recipient
+from mailrider.model.outcome import Failed
+from mailrider.model.queue_event import NotificationDropped, NotificationQueued
+from mailrider.queue.ids import format_id
+from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, Facts, NewMessage
+from mailrider.queue.settle import Notice
+from mailrider.smtp.content import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from mailrider.dsn.compose import Origin
+    from mailrider.model.address import Mailbox
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import AttemptReport
+    from mailrider.queue.ids import IdSource
+    from mailrider.queue.message import Job
+    from mailrider.queue.settle import Decision, Notified
+
+_ACTIONS: Final = {
+    Notice.FAILED: Action.FAILED,
+    Notice.DELAYED: Action.DELAYED,
+    Notice.RELAYED: Action.RELAYED,
+}
+
+# RFC 8689: the levels are not met; the extension is missing.
+_REQUIRETLS: Final = frozenset({"5.7.10", "5.7.30"})
+
+
+@dataclass(frozen=True, slots=True)
+class BouncePolicy:
+    """`refuses` says why a notification to that address must not be sent, or nothing (""). `has_pipeline`: `bounce { }`
+    says where notifications go; otherwise they go the way of all mail of the queue."""
+
+    origin: Origin
+    has_pipeline: bool
+    refuses: Callable[[Mailbox], str]
+
+
+class Bounces:
+    """Writes the notifications that a decision asks for."""
+
+    def __init__(self, policy: BouncePolicy, ids: IdSource, emit: Emit) -> None:
+        self._policy = policy
+        self._ids = ids
+        self._emit = emit
+
+    def write(self, job: Job, decision: Decision, content: Content | None, now: datetime) -> tuple[NewMessage, ...]:
+        """One message for each kind of news. `content` None: the message cannot be read."""
+        sender = job.envelope.sender.mailbox
+        if sender is None or not decision.notified:
+            return ()
+        by_notice: dict[Notice, list[Notified]] = {}
+        for each in decision.notified:
+            by_notice.setdefault(each.notice, []).append(each)
+        written = (self._write(job, sender, _ACTIONS[notice], told, content, now) for notice, told in by_notice.items())
+        return tuple(each for each in written if each is not None)
+
+    def _write(
+        self,
+        job: Job,
+        sender: Mailbox,
+        action: Action,
+        told_of: list[Notified],
+        content: Content | None,
+        now: datetime,
+    ) -> NewMessage | None:
+        about = format_id(job.message_id)
+        reason = self._policy.refuses(sender)
+        if reason:
+            self._emit(NotificationDropped(about, str(sender), action.value, reason))
+            return None
+        id = self._ids.take(1)
+        told = tuple(Told(each.recipient, action, each.outcome, each.until) for each in told_of)
+        name = format_id(id)
+        octets = compose(Notification(job.envelope, told, job.created, now, name, content), self._policy.origin)
+        envelope = Envelope(
+            NULL_PATH,
+            # RFC 3461 6: a notification asks for none itself.
+            (Recipient(sender, Notify.NEVER),),
+            smtputf8=not sender.is_ascii,
+            requiretls=job.envelope.requiretls,
+        )
+        self._emit(NotificationQueued(name, about, str(sender), action.value))
+        return self._message(id, envelope, Content.inspect(octets), now)
+
+    def _message(self, id: int, envelope: Envelope, content: Content, now: datetime) -> NewMessage:
+        facts = Facts(content.size, content.eight_bit, content.header_size)
+        route = ROUTE_BOUNCE if self._policy.has_pipeline else ROUTE_TARGET
+        return NewMessage(id, envelope, now, facts, content, route)
+
+    def redacted(self, job: Job, report: AttemptReport, content: Content, now: datetime) -> tuple[NewMessage, ...]:
+        """What goes out instead of a notification that no connection was secure enough for (spec section 6)."""
+        envelope = job.envelope
+        if not (envelope.requiretls and envelope.sender.is_null):
+            return ()
+        refused = tuple(
+            outcome.recipient
+            for outcome in report
+            if isinstance(outcome, Failed) and str(outcome.reply.status) in _REQUIRETLS
+        )
+        octets = redact(b"".join(content.chunks())) if refused else None
+        if octets is None:
+            return ()
+        replacement = replace(envelope, recipients=refused, requiretls=False)
+        return (self._message(self._ids.take(len(refused)), replacement, Content.inspect(octets), now),)

@@ -1,0 +1,40 @@
+"""To whom the queue gives messages, and what a report says about a destination."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mailrider.model.outcome import Deferred, TryResult
+from mailrider.queue.lanes import Verdict
+
+if TYPE_CHECKING:
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.outcome import AttemptReport, Outcome
+    from mailrider.smtp.content import Content
+
+# A server that came this far speaks to us; what it says then is about the message.
+_SPOKE: Final = frozenset({TryResult.MAIL, TryResult.RCPT, TryResult.DATA, TryResult.FINAL, TryResult.DELIVERED})
+_NETWORK: Final = 4  # the subject of enhanced codes about the network and routing (RFC 3463 3.5)
+
+
+class Deliverer(Protocol):
+    """Makes one attempt; never raises for a mail reason."""
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """One outcome for each recipient, in the envelope's order."""
+
+
+def judge_destination(report: AttemptReport) -> Verdict:
+    """What an attempt says about the whole destination, beyond its own message."""
+    outcomes = report.outcomes
+    if any(each.result in _SPOKE for outcome in outcomes for each in outcome.tries):
+        return Verdict.TOOK
+    if all(map(_says_unreachable, outcomes)):
+        return Verdict.UNREACHABLE
+    return Verdict.UNKNOWN if any(isinstance(outcome, Deferred) for outcome in outcomes) else Verdict.TOOK
+
+
+def _says_unreachable(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Deferred) or outcome.eligible_at is not None:
+        return False
+    return bool(outcome.tries) or outcome.reply.status.subject == _NETWORK

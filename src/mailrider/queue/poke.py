@@ -1,0 +1,97 @@
+"""Telling other processes that there is work: a datagram to each that listens (SQLite itself notifies nobody).
+
+Every process that runs deliveries binds a socket of its own in `runtime_dir`, named after the queue; whoever adds or
+changes something sends a word to all of them. A word that is lost does no harm: the store is looked at now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import os
+import socket
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MAX_LISTENERS: Final = 64  # that are told; more processes than that do not serve one queue
+
+
+class Word(enum.Enum):
+    """What another process may be told."""
+
+    LOOK = b"look"  # something was added or changed
+    RETRY = b"retry"  # an operator wants closed destinations to be tried at once
+
+
+def _prefix(location: Path) -> str:
+    return f"queue-{hashlib.sha256(str(location.resolve()).encode()).hexdigest()[:16]}-"
+
+
+def poke(runtime_dir: Path, location: Path, word: Word = Word.LOOK) -> int:
+    """Tell all who listen; returns how many there are. Never fails."""
+    told = 0
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            for path in sorted(runtime_dir.glob(f"{_prefix(location)}*"))[:MAX_LISTENERS]:
+                told += _tell(sender, path, word)
+    except OSError:
+        return told
+    return told
+
+
+def _tell(sender: socket.socket, path: Path, word: Word) -> bool:
+    try:
+        sender.sendto(word.value, str(path))
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)  # its process died without a word
+        return False
+    except OSError:
+        # Its buffer is full, so it has been told; or it is somebody else's.
+        return False
+    return True
+
+
+class Listener:
+    """Hears the words of others, while it is entered. Where the socket cannot be, nothing is heard."""
+
+    def __init__(self, runtime_dir: Path, location: Path, hear: Callable[[Word], None]) -> None:
+        self._path = runtime_dir / f"{_prefix(location)}{os.getpid()}-{id(self):x}"
+        self._hear = hear
+        self._socket: socket.socket | None = None
+
+    async def __aenter__(self) -> Self:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            listener.setblocking(False)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            listener.bind(str(self._path))
+            asyncio.get_running_loop().add_reader(listener.fileno(), self._receive)
+        except OSError:
+            # No such directory can be made, or its name is too long for a socket: the store is looked at instead.
+            listener.close()
+        else:
+            self._socket = listener
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+            self._path.unlink(missing_ok=True)
+
+    def _receive(self) -> None:
+        words: set[Word] = set()
+        try:
+            while self._socket is not None and len(words) < len(Word):
+                words |= {word for word in Word if word.value == self._socket.recv(64)}
+        except OSError:
+            # Nothing more to read.
+            pass
+        for word in words:
+            self._hear(word)

@@ -1,0 +1,408 @@
+"""Runs deliveries: what is due, fair among destinations, and never more in memory than it needs (spec section 10).
+
+Fresh messages come from memory, backlog from the store (`queue.backlog`); `queue.lanes` says which is next. Nothing is
+polled: the scheduler wakes for new mail, for a free place, for the moment at which something becomes due, and when
+another process says so; every few seconds it asks the store whether it changed, in case a word got lost.
+
+What always holds:
+
+- a job is attempted only while its lease is ours, and every attempt ends in a settlement, or the job is given back;
+- an outcome that cannot be recorded (disk full) is kept and recorded later, and nothing new is begun before;
+- an exception nobody expected defers, it never bounces;
+- at the end running attempts get some time; what has to be cut off counts as no try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from mailrider.clock import Deadline
+from mailrider.model.event import Bug
+from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.model.queue_event import (
+    AttemptInterrupted,
+    DestinationDown,
+    DestinationUp,
+    QueueRecovered,
+    RecipientDone,
+)
+from mailrider.model.reply import Reply
+from mailrider.queue.backlog import Backlog
+from mailrider.queue.deliverer import judge_destination
+from mailrider.queue.ids import format_id
+from mailrider.queue.lanes import Lanes, Verdict
+from mailrider.queue.message import ROUTE_TARGET, Settlement
+from mailrider.queue.recorder import SICK, Recorder, names
+from mailrider.queue.settle import settle, untried
+from mailrider.queue.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from mailrider.clock import Clock, Timer
+    from mailrider.model.event import Emit
+    from mailrider.queue.bounces import Bounces
+    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.message import Job, NewMessage
+    from mailrider.queue.settle import Decision, Rules
+    from mailrider.queue.store import Store
+    from mailrider.smtp.content import Content
+
+TICK: Final = 5.0  # seconds between two questions whether another process changed the store
+HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
+LATE: Final = 200  # jobs that one step of the look for late ones settles
+SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
+FRESH_OCTETS: Final = 64 * 1024 * 1024  # content of fresh messages that is kept in memory for their first attempt
+GRACE: Final = 30.0  # seconds that running attempts get at the end
+
+BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a scheduler needs: who delivers by which route, and the rules for what comes of it."""
+
+    deliverers: Mapping[str, Deliverer]
+    rules: Rules
+    bounces: Bounces
+    parallelism: int = 16
+    grace: float = GRACE
+
+
+class Scheduler:
+    """Delivers what is in a store, while it is entered. The store is open before and closed after."""
+
+    def __init__(self, store: Store, work: Work, clock: Clock, rng: random.Random, emit: Emit) -> None:
+        self._store = store
+        self._work = work
+        self._clock = clock
+        self._rng = rng
+        self._emit = emit
+        self._lanes = Lanes(work.parallelism, rng)
+        self._backlog = Backlog(store, self._lanes, clock, self._take_in)
+        self._recorder = Recorder(store, clock, emit, self.look)
+        self._octets = 0
+        self._workers: dict[asyncio.Task[None], Job] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._refilling = False
+        self._stopping = False
+        self._offset = 0.0
+
+    async def __aenter__(self) -> Self:
+        if self._store.recovered:
+            self._emit(QueueRecovered(self._store.recovered))
+        self._offset = self._clock_offset()
+        self._tasks = [asyncio.create_task(self._refill_for_ever()), asyncio.create_task(self._keep_house())]
+        self.look()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting = self._lanes.withdraw()
+        await self._finish_workers()
+        await self._recorder.give_back(waiting)
+
+    async def _finish_workers(self) -> None:
+        """Let running attempts end; cut off what takes too long."""
+        try:
+            async with Deadline(self._clock, self._clock.monotonic() + self._work.grace):
+                while self._workers:
+                    await asyncio.wait(self._workers)
+        except TimeoutError:
+            workers = list(self._workers)
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    # What comes in ---------------------------------------------------------------------------------------------------
+
+    def has_room(self, jobs: Sequence[Job]) -> bool:
+        """True if a new message with these jobs may come from memory: then it is to be leased from the beginning."""
+        now = self._clock.monotonic()
+        if self._stopping or self._recorder.is_sick or len(jobs) > self._lanes.most_ready - self._lanes.ready:
+            return False
+        if self._octets + sum(job.facts.size for job in jobs) > FRESH_OCTETS:
+            return False
+        return all(self._lanes.room(job.destination, now) > 0 for job in jobs)
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        """Leased jobs of a new message, with their content."""
+        if self._stopping:
+            return  # they are given back with all leases when the store is closed
+        self._octets += sum(job.facts.size for job in jobs if job.content is not None)
+        self._take_in(jobs)
+
+    def expect(self, destinations: Sequence[str]) -> None:
+        """New mail for these was stored, and waits there."""
+        self._idle.clear()
+        if self._backlog.expect(destinations):
+            self._wake.set()
+
+    def look(self, *, reopen: bool = False) -> None:
+        """There may be something due in the store. `reopen`: destinations that were down are tried at once."""
+        if reopen:
+            self._lanes.reopen(self._clock.monotonic())
+        self._backlog.look()
+        self._idle.clear()
+        self._wake.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing is due, but what waits for its destination to come back."""
+        await self._idle.wait()
+
+    def _take_in(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        self._idle.clear()
+        now = self._clock.monotonic()
+        for job in jobs:
+            self._lanes.offer(job, now)
+            if self._lanes.reopens(job.destination, now) is not None:
+                self._put_away(job.destination)
+        self._start()
+
+    def _start(self) -> None:
+        """As many workers as there are jobs that can be started."""
+        while len(self._workers) < self._work.parallelism:
+            job = self._next()
+            if job is None:
+                return
+            task = asyncio.create_task(self._run(job))
+            self._workers[task] = job
+            task.add_done_callback(self._ended)
+
+    def _next(self) -> Job | None:
+        if self._stopping or self._recorder.is_sick:
+            return None
+        return self._lanes.take(self._clock.monotonic())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._workers[task]
+        self._note_idleness()
+
+    # Attempts --------------------------------------------------------------------------------------------------------
+
+    async def _run(self, first: Job) -> None:
+        """Attempt one job after another, while there are any."""
+        job: Job | None = first
+        while job is not None:
+            await self._attempt(job)
+            if self._backlog.wants((job.destination,)):
+                self._wake.set()
+            job = self._next()
+
+    async def _attempt(self, job: Job) -> None:
+        verdict, reply = Verdict.UNKNOWN, BROKEN
+        try:
+            if job.lease != self._store.lease:
+                return  # this process was held for dead, and the job is another's
+            content = job.content or await self._store.content(job)
+            report = await self._deliver(job, content)
+            verdict, reply = judge_destination(report), report.outcomes[0].reply
+            await self._conclude(job, content, report)
+        except asyncio.CancelledError:
+            self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
+            await self._recorder.give_back([job])
+            raise
+        except StoreUnavailable as error:
+            self._recorder.failed(error)
+            self._wake_in(SICK)
+            await self._recorder.give_back([job])
+        except Exception as error:
+            # Where it came from nobody knows, so neither whether the message went out: it stays leased, and is not
+            # tried again before this process ends.
+            self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
+        finally:
+            self._finish(job, verdict, reply)
+
+    async def _deliver(self, job: Job, content: Content) -> AttemptReport:
+        deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
+        try:
+            return await deliverer.deliver(job.envelope, content)
+        except StoreUnavailable:
+            raise  # the content could not be read
+        except Exception as error:
+            # Unknown means temporary: an exception that nobody expected never bounces anything.
+            self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
+            return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
+
+    async def _conclude(self, job: Job, content: Content, report: AttemptReport) -> None:
+        """Decide what the report means, and commit it."""
+        now = self._clock.now()
+        decision = settle(job, report, self._work.rules, now, self._rng)
+        notifications = self._notify(job, decision, content, now)
+        notifications += self._work.bounces.redacted(job, report, content, now)
+        settlement = Settlement(job, decision.changes, now, notifications)
+        if await self._recorder.record(settlement):
+            self._tell(job, decision, report)
+            self._come_back(settlement)
+
+    def _notify(self, job: Job, decision: Decision, content: Content | None, now: datetime) -> tuple[NewMessage, ...]:
+        """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
+        for quoted in (content, None):
+            try:
+                return self._work.bounces.write(job, decision, quoted, now)
+            except Exception as error:
+                self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
+        return ()
+
+    def _tell(self, job: Job, decision: Decision, report: AttemptReport) -> None:
+        name, sender = format_id(job.message_id), str(job.envelope.sender)
+        for change, progress, outcome in zip(decision.changes, job.progress, report, strict=True):
+            tries = progress.tries if change.progress is None else change.progress.tries
+            self._emit(RecipientDone(name, sender, outcome, tries, change.due, change.id in decision.given_up))
+
+    def _come_back(self, settlement: Settlement) -> None:
+        """What was put back comes again: wake for it."""
+        if settlement.notifications:
+            self.look()
+        due = [change.due for change in settlement.changes if change.due is not None]
+        if due:
+            self._wake_in(max(0.0, (min(due) - self._clock.now()).total_seconds()))
+
+    def _finish(self, job: Job, verdict: Verdict, reply: Reply) -> None:
+        self._forget_content(job)
+        was_down = self._lanes.is_down(job.destination)
+        pause = self._lanes.finish(job, verdict, self._clock.monotonic())
+        if pause is not None:
+            self._emit(DestinationDown(job.destination, pause, reply))
+            self._put_away(job.destination)
+            self._wake_in(pause)
+        elif was_down and verdict is Verdict.TOOK:
+            self._emit(DestinationUp(job.destination))
+
+    def _forget_content(self, job: Job) -> None:
+        if job.content is not None:
+            self._octets -= job.facts.size
+            job.content = None
+
+    def _put_away(self, destination: str) -> None:
+        """What waits for a destination that is down waits in the store: memory is for those that move."""
+        waiting = self._lanes.withdraw(destination)
+        if not waiting:
+            return
+        for job in waiting:
+            self._forget_content(job)
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(self._recorder.give_back(waiting)))
+
+    # The store's backlog ---------------------------------------------------------------------------------------------
+
+    async def _refill_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._refilling = True
+            try:
+                await self._refill()
+            except StoreUnavailable as error:
+                self._recorder.failed(error)
+                self._wake_in(SICK)
+            except Exception as error:
+                self._emit(Bug("queue: looking for due mail", error))
+                self._wake_in(SICK)
+            finally:
+                self._refilling = False
+            self._note_idleness()
+
+    async def _refill(self) -> None:
+        if self._recorder.owes:
+            await self._recorder.give_back(())
+        self._lanes.refresh(self._clock.monotonic())
+        self._start()
+        seconds = await self._backlog.refill()
+        if seconds is not None:
+            self._wake_in(seconds)
+        self._recorder.works()
+
+    def _wake_in(self, seconds: float) -> None:
+        """Look at the store again by then; an earlier wish stays."""
+        when = self._clock.monotonic() + seconds
+        if self._stopping or (self._timer is not None and self._timer_at <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._clock.call_at(when, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.look()
+
+    def _note_idleness(self) -> None:
+        moving = self._workers or self._refilling or self._wake.is_set() or not self._lanes.is_idle
+        if not moving and not self._backlog.is_empty:
+            self._wake.set()
+        elif not moving:
+            self._idle.set()
+
+    # Housekeeping ----------------------------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        """Look whether the store changed; now and then renew leases, and find what is late."""
+        elapsed = 0.0
+        while True:
+            await self._clock.sleep(TICK)
+            elapsed += TICK
+            try:
+                if elapsed >= HOUSEKEEPING:
+                    elapsed = 0.0
+                    if await self._store.keep_alive(self._clock.now()):
+                        self.look()
+                    await self._settle_late()
+                if await self._store.changed_elsewhere() or self._clock_jumped():
+                    self.look()
+            except StoreUnavailable as error:
+                self._recorder.failed(error)
+                self._wake_in(SICK)
+            except Exception as error:
+                self._emit(Bug("queue: housekeeping", error))
+
+    def _clock_offset(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _clock_jumped(self) -> bool:
+        """True if the wall clock was set: what is due is not what the timer believes."""
+        offset = self._clock_offset()
+        jumped, self._offset = abs(offset - self._offset) > SKEW, offset
+        return jumped
+
+    async def _settle_late(self) -> None:
+        """Tell senders of delays, and give up, where no attempt comes along that would."""
+        rules = self._work.rules
+        if rules.delay_warning:
+            await self._settle_older(rules.delay_warning, only_down=False)
+        await self._settle_older(rules.expire, only_down=True)
+
+    async def _settle_older(self, age: timedelta, *, only_down: bool) -> None:
+        """`only_down`: where a destination can be reached an attempt decides, and that is the better end."""
+        while True:
+            now = self._clock.now()
+            jobs = await self._store.claim_older(now - age, LATE, unwarned=not only_down)
+            left = [job for job in jobs if only_down and not self._lanes.is_down(job.destination)]
+            await self._recorder.give_back(left)
+            for job in jobs:
+                if job not in left:
+                    await self._settle_untried(job, now)
+            if len(jobs) < LATE or left:
+                return
+
+    async def _settle_untried(self, job: Job, now: datetime) -> None:
+        decision = untried(job, self._work.rules, now)
+        content = await self._store.content(job) if decision.notified else None
+        settlement = Settlement(job, decision.changes, now, self._notify(job, decision, content, now))
+        if await self._recorder.record(settlement):
+            self._come_back(settlement)

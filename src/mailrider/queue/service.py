@@ -1,0 +1,159 @@
+"""A queue as everybody else sees it: messages in, deliveries out, and a look inside.
+
+`submit` returns once a message is durable. While it is `delivering` the queue runs deliveries as well; without that it
+only takes messages in, and tells those processes that deliver.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from mailrider.model.outcome import AttemptReport, Deferred, Delivered
+from mailrider.model.queue_event import MessageQueued
+from mailrider.model.reply import Reply
+from mailrider.queue.ids import format_id
+from mailrider.queue.message import BY_DOMAIN, INLINE, ROUTE_TARGET, Facts, NewMessage, jobs_of
+from mailrider.queue.poke import Listener, Word, poke
+from mailrider.queue.scheduler import Scheduler
+from mailrider.queue.store import Command, StoreUnavailable
+from mailrider.smtp.content import CHUNK
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from mailrider.clock import Clock
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
+    from mailrider.queue.ids import IdSource
+    from mailrider.queue.message import DestinationOf, Filter
+    from mailrider.queue.scheduler import Work
+    from mailrider.queue.store import Done, Store
+    from mailrider.smtp.content import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queue is: its directory, and that for sockets. None where no other process can be."""
+
+    location: Path
+    runtime_dir: Path
+
+
+class DeliveryQueue:
+    """A queue, open while it is entered."""
+
+    def __init__(
+        self,
+        store: Store,
+        work: Work | None,
+        ids: IdSource,
+        clock: Clock,
+        rng: random.Random,
+        emit: Emit,
+        *,
+        place: Place | None = None,
+        destination_of: DestinationOf = BY_DOMAIN,
+    ) -> None:
+        """`work` None: nothing is delivered here."""
+        self.store = store
+        self._ids = ids
+        self._clock = clock
+        self._emit = emit
+        self._place = place
+        self._destination_of = destination_of
+        self._scheduler = None if work is None else Scheduler(store, work, clock, rng, emit)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.store)
+            if self._scheduler is not None:
+                await stack.enter_async_context(self._scheduler)
+                if self._place is not None:
+                    listener = Listener(self._place.runtime_dir, self._place.location, self._hear)
+                    await stack.enter_async_context(listener)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _hear(self, word: Word) -> None:
+        if self._scheduler is not None:
+            self._scheduler.look(reopen=word is Word.RETRY)
+
+    def _poke(self, word: Word) -> None:
+        if self._place is not None:
+            poke(self._place.runtime_dir, self._place.location, word)
+
+    async def submit(self, envelope: Envelope, content: Content, *, route: str = ROUTE_TARGET) -> int:
+        """Accept a message; returns its id once it is durable. Raises `StoreUnavailable`."""
+        message = await self._message(envelope, content, route)
+        scheduler = self._scheduler
+        jobs = [] if scheduler is None else jobs_of(message, self._destination_of, self.store.lease)
+        leased = scheduler is not None and scheduler.has_room(jobs)
+        await self.store.add(message, leased=leased)
+        name, sender = format_id(message.id), str(envelope.sender)
+        self._emit(MessageQueued(name, sender, len(envelope.recipients), content.size))
+        if scheduler is None:
+            self._poke(Word.LOOK)
+        elif leased:
+            scheduler.offer(jobs)
+        else:
+            scheduler.expect([job.destination for job in jobs])
+        return message.id
+
+    async def _message(self, envelope: Envelope, content: Content, route: str) -> NewMessage:
+        stored = None
+        if content.size > INLINE:
+            stored = await self.store.write_content(_pieces(content))
+        facts = Facts(content.size, content.eight_bit, content.header_size, stored)
+        return NewMessage(
+            self._ids.take(len(envelope.recipients)),
+            envelope,
+            self._clock.now(),
+            facts,
+            # A large one is read from the store when its turn comes: memory does not grow with the queue.
+            None if stored is not None else content,
+            route,
+        )
+
+    async def idle(self) -> None:
+        """Wait until nothing is due any more, but for destinations that are down."""
+        if self._scheduler is not None:
+            await self._scheduler.idle()
+
+    async def command(self, command: Command, wanted: Filter) -> Done:
+        """Do something to queued recipients, and tell those who deliver."""
+        done = await self.store.command(command, wanted, self._clock.now())
+        if command in (Command.RETRY, Command.RELEASE):
+            if self._scheduler is not None:
+                self._scheduler.look(reopen=command is Command.RETRY)
+            self._poke(Word.RETRY if command is Command.RETRY else Word.LOOK)
+        return done
+
+
+async def _pieces(content: Content) -> AsyncIterator[bytes]:
+    for piece in content.chunks(CHUNK):
+        yield bytes(piece)
+
+
+class QueueDeliverer:
+    """A queue as the target of something else: given to it is delivered, since then it is its responsibility."""
+
+    def __init__(self, queue: DeliveryQueue) -> None:
+        self._queue = queue
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """See `Deliverer`."""
+        try:
+            id = await self._queue.submit(envelope, content)
+        except StoreUnavailable as error:
+            reply = Reply.make(error.code, error.enhanced, error.public)
+            return AttemptReport(tuple(Deferred(each, reply) for each in envelope.recipients))
+        reply = Reply.make(250, "2.0.0", f"Queued as {format_id(id)}")
+        return AttemptReport(tuple(Delivered(each, reply, dsn=True) for each in envelope.recipients))

@@ -1,0 +1,520 @@
+"""Deliveries: fair, bounded, gentle, and settled whatever happens. On the fake clock, with a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.dsn.compose import Origin
+from mailrider.model.domain import Domain
+from mailrider.model.event import Bug
+from mailrider.model.outcome import AttemptReport
+from mailrider.model.queue_event import (
+    AttemptInterrupted,
+    DestinationDown,
+    DestinationUp,
+    LeaseLost,
+    NotificationDropped,
+    NotificationQueued,
+    OutcomeUnrecorded,
+    QueueAvailable,
+    QueueUnavailable,
+    RecipientDone,
+)
+from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.ids import IdSource
+from mailrider.queue.memory import MemoryShelf, MemoryStore
+from mailrider.queue.message import EVERYTHING, State
+from mailrider.queue.retry import Schedule
+from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
+from mailrider.queue.service import DeliveryQueue, QueueDeliverer
+from mailrider.queue.settle import Rules
+from mailrider.queue.store import Command, StoreUnavailable
+from mailrider.smtp.content import Content
+from tests.support.queueing import (
+    MESSAGE,
+    Writing,
+    deferred,
+    delivered,
+    envelope,
+    failed,
+    throttled,
+    unreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.event import Event
+    from mailrider.model.outcome import Outcome
+
+ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
+RULES = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
+MINUTE = 60.0
+
+
+class Network:
+    """A deliverer that does as each destination is told; `seen` are the envelopes that it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[Envelope] = []
+        self.contents: list[bytes] = []
+        self.running = 0
+        self.most = 0
+        self.behaviour: dict[str, Callable[[Recipient], Outcome] | Exception] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+
+    async def deliver(self, given: Envelope, content: Content) -> AttemptReport:
+        destination = str(given.recipients[0].mailbox.domain)
+        self.seen.append(given)
+        self.contents.append(b"".join(content.chunks()))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if destination in self.gates:
+                await self.gates[destination].wait()
+        finally:
+            self.running -= 1
+        behaviour = self.behaviour.get(destination, delivered)
+        if isinstance(behaviour, Exception):
+            raise behaviour
+        return AttemptReport(tuple(map(behaviour, given.recipients)))
+
+    def destinations(self) -> list[str]:
+        return [str(each.recipients[0].mailbox.domain) for each in self.seen]
+
+
+class World:
+    def __init__(self, *, parallelism: int = 16, refuses: str = "", rules: Rules = RULES) -> None:
+        self.clock = FakeClock()
+        self.shelf = MemoryShelf()
+        self.network = Network()
+        self.bounces = Network()
+        self.events: list[Event] = []
+        self.rng = random.Random(1)
+        self.ids = IdSource(self.clock, self.rng)
+        self.parallelism, self.refuses, self.rules = parallelism, refuses, rules
+
+    @asynccontextmanager
+    async def queue(self, *, delivering: bool = True, pipeline: bool = True) -> AsyncIterator[DeliveryQueue]:
+        policy = BouncePolicy(ORIGIN, pipeline, lambda _: self.refuses)
+        routes = {"": self.network, "bounce": self.bounces}
+        work = Work(routes, self.rules, Bounces(policy, self.ids, self.events.append), self.parallelism)
+        queue = DeliveryQueue(
+            MemoryStore(self.shelf), work if delivering else None, self.ids, self.clock, self.rng, self.events.append
+        )
+        async with asyncio.TaskGroup() as group:
+            closing: asyncio.Task[Any] | None = None
+            async with queue:
+                yield queue
+                await self.clock.advance(0)
+                closing = group.create_task(self._pass(GRACE + 10))
+            closing.cancel()
+
+    async def _pass(self, seconds: float) -> None:
+        """Time goes on while a queue is being closed."""
+        await self.clock.advance(seconds)
+
+    async def fill(self, *recipients: str, **options: Any) -> None:
+        """Mail that is in the store before anybody delivers."""
+        async with self.queue(delivering=False) as queue:
+            for each in recipients:
+                await submit(queue, each, **options)
+        self.events.clear()
+
+    def happened(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def left(self) -> list[tuple[str, State]]:
+        return [(str(row.recipient), row.state) for row in self.shelf.rows.values()]
+
+
+async def submit(queue: DeliveryQueue, *recipients: str, octets: bytes = MESSAGE, **options: Any) -> int:
+    return await queue.submit(envelope(*recipients, **options), Content.inspect(octets))
+
+
+async def test_a_fresh_message_is_delivered_at_once_and_nothing_remains() -> None:
+    world = World()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        assert world.network.contents == [MESSAGE]
+        assert world.left == []
+        (event,) = world.happened(RecipientDone)
+        assert event.outcome.status == "delivered"
+        assert event.retry_at is None
+    assert world.clock.pending == 0
+
+
+async def test_what_is_in_the_store_is_delivered_after_a_start() -> None:
+    world = World()
+    await world.fill(*(f"b@d{number}.example" for number in range(100)))
+    async with world.queue() as queue:
+        await queue.idle()
+        assert sorted(world.network.destinations()) == sorted(f"d{number}.example" for number in range(100))
+        assert world.left == []
+
+
+async def test_each_destination_of_a_message_is_a_delivery_of_its_own() -> None:
+    world = World()
+    world.network.behaviour["example.com"] = failed
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", "c@example.com", "d@example.net")
+        await world.clock.advance(0)
+        assert sorted([str(each) for each in seen.recipients] for seen in world.network.seen) == [
+            ["b@example.net", "d@example.net"],
+            ["c@example.com"],
+        ]
+
+
+async def test_no_more_run_at_once_than_may() -> None:
+    world = World(parallelism=3)
+    await world.fill(*(f"b@d{number}.example" for number in range(10)))
+    world.network.gates = {f"d{number}.example": asyncio.Event() for number in range(10)}
+    async with world.queue() as queue:
+        await world.clock.advance(0)
+        assert world.network.running == 3
+        for gate in world.network.gates.values():
+            gate.set()
+        await queue.idle()
+    assert world.network.most == 3
+    assert world.left == []
+
+
+async def test_a_deferred_message_comes_back_at_its_time() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = deferred
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        (event,) = world.happened(RecipientDone)
+        wait = (event.retry_at - world.clock.now()).total_seconds()
+        await world.clock.advance(wait - 1)
+        assert len(world.network.seen) == 1
+        world.network.behaviour.clear()
+        await world.clock.advance(2)
+        assert len(world.network.seen) == 2
+        assert world.left == []
+
+
+async def test_a_destination_that_hangs_holds_one_place() -> None:
+    world = World(parallelism=8)
+    await world.fill(*(["b@hang.example"] * 200), *(f"b@d{number}.example" for number in range(50)))
+    world.network.gates["hang.example"] = asyncio.Event()
+    async with world.queue():
+        await world.clock.advance(0)
+        await world.clock.advance(0)
+        assert world.network.running == 1
+        assert len(set(world.network.destinations())) == 51
+        world.network.gates["hang.example"].set()
+
+
+async def test_memory_does_not_grow_with_the_queue() -> None:
+    world = World(parallelism=4)
+    await world.fill(*(f"b@d{number % 300}.example" for number in range(1000)))
+    world.network.gates = {f"d{number}.example": asyncio.Event() for number in range(300)}
+    async with world.queue() as queue:
+        await world.clock.advance(0)
+        leased = sum(state is State.LEASED for _, state in world.left)
+        assert leased <= 64 + 4
+        for _ in range(200):
+            await submit(queue, "b@more.example")
+        assert sum(state is State.LEASED for _, state in world.left) <= 64 + 4
+        for gate in world.network.gates.values():
+            gate.set()
+        await queue.idle()
+    assert world.left == []
+    assert len(world.network.seen) == 1200
+
+
+async def test_a_destination_that_is_down_is_not_tried_by_each_message_in_turn() -> None:
+    world = World()
+    await world.fill(*(["b@down.example"] * 50))
+    world.network.behaviour["down.example"] = unreachable
+    async with world.queue() as queue:
+        await queue.idle()
+        assert len(world.network.seen) == 1
+        (event,) = world.happened(DestinationDown)
+        assert 27 <= event.seconds <= 33
+        await world.clock.advance(35)
+        assert len(world.network.seen) == 2
+        await world.clock.advance(600)
+        assert len(world.network.seen) <= 7
+        assert all(state is State.QUEUED for _, state in world.left)
+
+
+async def test_what_has_gathered_for_a_destination_is_released_gradually() -> None:
+    world = World(parallelism=16)
+    await world.fill(*(["b@down.example"] * 50))
+    world.network.behaviour["down.example"] = unreachable
+    async with world.queue() as queue:
+        await queue.idle()
+        world.network.behaviour.clear()
+        gate = world.network.gates["down.example"] = asyncio.Event()
+        await world.clock.advance(35)
+        assert world.network.running == 1
+        gate.set()
+        await queue.idle()
+        await world.clock.advance(20 * MINUTE)
+        assert len(world.happened(DestinationUp)) == 1
+        assert world.left == []
+        assert world.network.most <= 12
+
+
+async def test_a_permanent_failure_is_told_to_the_sender_by_the_bounce_pipeline() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = failed
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", sender="a@example.org")
+        await queue.idle()
+        (bounce,) = world.bounces.seen
+        assert bounce.sender.is_null
+        assert [str(each) for each in bounce.recipients] == ["a@example.org"]
+        assert b"no such user" in world.bounces.contents[0]
+        assert len(world.happened(NotificationQueued)) == 1
+        assert world.left == []
+
+
+async def test_without_a_bounce_pipeline_notifications_go_the_way_of_all_mail() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = failed
+    async with world.queue(pipeline=False) as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+        assert world.network.destinations() == ["example.net", "example.org"]
+
+
+async def test_a_notification_that_fails_is_the_end() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = world.bounces.behaviour["example.org"] = failed
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+    assert len(world.bounces.seen) == 1
+    assert world.left == []
+
+
+async def test_a_notification_that_the_pipeline_refuses_is_dropped_with_a_word() -> None:
+    world = World(refuses="550 5.0.0 not local")
+    world.network.behaviour["example.net"] = failed
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+    assert world.bounces.seen == []
+    assert [event.reason for event in world.happened(NotificationDropped)] == ["550 5.0.0 not local"]
+    assert world.left == []
+
+
+async def test_a_notification_that_no_connection_is_secure_enough_for_goes_out_redacted() -> None:
+    world = World()
+
+    def insecure(who: Recipient) -> Outcome:
+        from mailrider.model.outcome import Failed
+        from mailrider.model.reply import Reply
+
+        return Failed(who, Reply.make(550, "5.7.10", "no TLS"))
+
+    world.network.behaviour["example.net"] = failed
+    world.bounces.behaviour["example.org"] = insecure
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", requiretls=True)
+        await queue.idle()
+    first, second = world.bounces.seen
+    assert first.requiretls
+    assert not second.requiretls
+    assert b"Subject: hello" in world.bounces.contents[0]
+    assert b"Subject: hello" not in world.bounces.contents[1]
+    assert b"Message-ID: <1@example.org>" in world.bounces.contents[1]
+
+
+async def test_an_exception_of_the_deliverer_defers_and_never_bounces() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = RuntimeError("bug")
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+        assert [type(event.error) for event in world.happened(Bug)] == [RuntimeError]
+        assert world.left == [("b@example.net", State.QUEUED)]
+        assert world.bounces.seen == []
+
+
+async def test_throttled_comes_back_when_it_may() -> None:
+    world = World()
+    until = world.clock.now() + timedelta(seconds=7)
+    world.network.behaviour["example.net"] = lambda who: throttled(who, until)
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+        world.network.behaviour.clear()
+        await world.clock.advance(8)
+        assert world.left == []
+        assert world.happened(DestinationDown) == []
+
+
+async def test_an_outcome_that_cannot_be_recorded_is_kept_and_nothing_is_delivered_twice() -> None:
+    world = World()
+    async with world.queue() as queue:
+        gate = world.network.gates["example.net"] = asyncio.Event()
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        world.shelf.full = True
+        gate.set()
+        await world.clock.advance(3 * MINUTE)
+        with pytest.raises(StoreUnavailable):
+            await submit(queue, "c@example.com")
+        assert len(world.happened(OutcomeUnrecorded)) == 1
+        assert len(world.happened(QueueUnavailable)) == 1
+        world.shelf.full = False
+        await world.clock.advance(10)
+        assert world.left == []
+        assert len(world.happened(QueueAvailable)) == 1
+        await submit(queue, "c@example.com")
+        await world.clock.advance(0)
+    assert world.network.destinations() == ["example.net", "example.com"]
+
+
+async def test_a_stop_lets_running_attempts_end() -> None:
+    world = World()
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        world.clock.call_at(world.clock.monotonic() + 5, gate.set)
+    assert world.left == []
+    assert world.happened(AttemptInterrupted) == []
+
+
+async def test_what_has_to_be_cut_off_counts_as_no_try() -> None:
+    world = World()
+    world.network.gates["example.net"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+    assert world.left == [("b@example.net", State.QUEUED)]
+    assert len(world.happened(AttemptInterrupted)) == 1
+    (row,) = world.shelf.rows.values()
+    assert row.progress.tries == 0
+
+
+async def test_a_lease_that_was_lost_is_told_of() -> None:
+    world = World()
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        for row in world.shelf.rows.values():
+            row.owner = 999
+        gate.set()
+        await queue.idle()
+        assert len(world.happened(LeaseLost)) == 1
+
+
+async def test_mail_that_another_process_adds_is_found_without_a_word() -> None:
+    world = World()
+    async with world.queue():
+        await world.clock.advance(1)
+        async with world.queue(delivering=False) as other:
+            await submit(other, "b@example.net")
+        await world.clock.advance(10)
+        assert world.network.destinations() == ["example.net"]
+
+
+async def test_a_retry_by_an_operator_opens_a_destination_that_is_down() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = unreachable
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+        world.network.behaviour.clear()
+        assert (await queue.command(Command.RETRY, EVERYTHING)).changed == 1
+        await queue.idle()
+        assert world.left == []
+
+
+async def test_a_delay_is_told_although_the_destination_is_down_and_nothing_is_tried() -> None:
+    world = World()
+    world.network.behaviour["down.example"] = unreachable
+    await world.fill(*(["b@down.example"] * 5))
+    async with world.queue():
+        await world.clock.advance(RULES.delay_warning.total_seconds() + 2 * HOUSEKEEPING)
+        assert len(world.bounces.seen) == 5
+        assert all(b"Delayed" in octets for octets in world.bounces.contents)
+        await world.clock.advance(3600)
+        assert len(world.bounces.seen) == 5
+
+
+async def test_what_was_never_tried_is_given_up_when_its_time_is_over() -> None:
+    world = World(rules=Rules(RULES.schedule, expire=timedelta(hours=1)))
+    world.network.behaviour["down.example"] = unreachable
+    await world.fill(*(["b@down.example"] * 20))
+    async with world.queue() as queue:
+        await world.clock.advance(3600 + 20 * MINUTE)
+        await queue.idle()
+        assert world.left == []
+        assert len(world.bounces.seen) == 20
+
+
+async def test_a_clock_that_jumps_ahead_makes_mail_due() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = deferred
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+        world.network.behaviour.clear()
+        world.clock.jump(timedelta(hours=1))
+        await world.clock.advance(10)
+        assert world.left == []
+
+
+async def test_a_clock_that_jumps_back_loses_nothing() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = deferred
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await queue.idle()
+        world.network.behaviour.clear()
+        world.clock.jump(timedelta(hours=-1))
+        await submit(queue, "c@example.net")
+        await world.clock.advance(2 * 3600)
+        assert world.left == []
+
+
+async def test_a_large_message_is_read_from_the_store_when_its_turn_comes() -> None:
+    world = World()
+    large = MESSAGE + (b"x" * 70 + b"\r\n") * 10_000
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", octets=large)
+        await queue.idle()
+    assert world.network.contents == [large]
+    assert world.shelf.contents == {}
+
+
+async def test_a_queue_can_be_the_target_of_something_else() -> None:
+    world = World()
+    async with world.queue() as queue:
+        target = QueueDeliverer(queue)
+        (outcome,) = await target.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
+        assert outcome.status == "delivered"
+        assert "Queued as" in outcome.reply.text
+        world.shelf.full = True
+        (outcome,) = await target.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
+        assert outcome.status == "deferred"
+        world.shelf.full = False
+
+
+async def test_a_job_whose_lease_is_not_ours_is_not_attempted() -> None:
+    world = World()
+    async with world.queue() as queue:
+        job = Writing(world.clock).job("b@example.net", lease=999)
+        assert queue._scheduler is not None
+        queue._scheduler.offer([job])
+        await world.clock.advance(0)
+    assert world.network.seen == []
