@@ -162,6 +162,7 @@ class Session:
         pieces = _Pieces(content)
         heard = self._talk.bytes_received
         try:
+            self._hear_what_came_unasked(transaction)
             while (step := transaction.next()) is not None:
                 await self._perform(step, transaction, pieces)
         except (NetworkError, PeerError) as error:
@@ -174,6 +175,13 @@ class Session:
             self._talk.channel.abort()
             raise
         return None
+
+    def _hear_what_came_unasked(self, transaction: Transaction) -> None:
+        """The server may have taken its leave just before: that is no bug of ours, and no answer."""
+        if self._talk.has_answers:
+            self._hand_over(transaction, self._talk.take_answers())
+        if self._talk.error is not None:
+            raise self._talk.error
 
     async def _perform(self, step: Step, transaction: Transaction, pieces: _Pieces) -> None:
         talk, dialect = self._talk, self._dialect
@@ -390,11 +398,14 @@ class _Opening:
             answers = self._talk.take_answers()
             if not answers or answers[0].reply.is_positive:
                 raise Unusable(stage, broken_reply(error)) from error
+        if len(answers) > 1:
+            # Only a 421 can come unasked: welcome and farewell in one breath.
+            raise self._refused(stage, answers[-1].reply)
         return answers[0].reply
 
     def _refused(self, stage: TryResult, reply: Reply) -> Unusable:
         """RFC 5321 3.1: a refused greeting or EHLO is about this connection, never about a recipient."""
-        quoted = quote_reply(self._peer.name, reply)
+        quoted = quote_reply(self._peer.name, Reply(reply.code, reply.status, reply.lines))
         if reply.is_transient:
             return Unusable(stage, quoted, refusal=quoted)
         return Unusable(stage, Reply(451, _NOT_ACCEPTING, quoted.lines), refusal=quoted)

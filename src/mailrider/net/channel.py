@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock, Timer
     from mailrider.model.security import TLSEvidence
 
-HIGH_WATER = 64 * 1024
-"""Bytes in the transport from which writers wait: a chunk of content may always be under way."""
+HIGH_WATER = 48 * 1024
+"""Bytes in the transport from which writers wait: less than a piece of content, so that one may always be under way,
+and no deadline is for more than one."""
 LOW_WATER = 16 * 1024
 """Bytes in the transport at which they go on: enough to keep the line busy meanwhile."""
 SLICE = 4 * RECORD

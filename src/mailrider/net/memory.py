@@ -8,6 +8,8 @@ Flow control, half-sent data, resets and TLS behave as over TCP.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -90,7 +92,7 @@ class MemoryTransport(asyncio.Transport):
         self._unsent.clear()
         self._size = 0
         self._lose(None)
-        self._other._lose(ConnectionResetError("Connection reset by peer"))
+        self._other._lose(_reset())
 
     def _lose(self, error: Exception | None) -> None:
         if not self._lost:
@@ -131,12 +133,16 @@ class MemoryTransport(asyncio.Transport):
             self._protocol.data_received(data)
         except Exception as error:  # a bug in the receiver ends the connection, as on any event loop
             self._lose(error)
-            self._other._lose(ConnectionResetError("Connection reset by peer"))
+            self._other._lose(_reset())
             raise
 
     def _end_of_file(self) -> None:
         if not self._closing and not self._protocol.eof_received():
             self.close()
+
+
+def _reset() -> OSError:
+    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
 def memory_pair(

@@ -9,8 +9,9 @@
     ... server.channel is the client's end ...
     await server.played()
 
-Other lines: `TLS` (begins the handshake), `close`, `abort`, `stall` (reads no more), `drip TEXT` (an octet a second),
-`wait SECONDS`, `octets N` (expects so many, whatever they are). Where the dialogue ends the server is silent.
+Other lines: `TLS` (begins the handshake), `close`, `abort`, `stall` (reads no more), `go` (reads on), `wait SECONDS`,
+`drip TEXT` (an octet a second), `raw TEXT` (with Python's escapes), `octets N` (expects so many, whatever they are).
+Where the dialogue ends the server is silent.
 """
 
 from __future__ import annotations
@@ -89,6 +90,10 @@ class Server:
                 self._channel.abort()
             case "stall":
                 self._channel.pause_reading()
+            case "go":
+                self._channel.resume_reading()
+            case "raw":
+                self._channel.write(rest.encode().decode("unicode_escape").encode("latin-1"))
             case "wait":
                 await self._clock.sleep(float(rest))
             case "drip":
