@@ -248,7 +248,7 @@ class _Policies:
         if auth.mtasts is not None:
             listed.append(await self._open_sts(auth.mtasts))
         if auth.dane is not None:
-            listed.append(DANEPolicies(engine.resolver, self._settings.port))
+            listed.append(DANEPolicies(engine.resolver, self._settings.port, engine.emit))
         if auth.dnssec is not None:
             listed.append(DNSSECPolicy())
         if auth.local_policy is not None:
@@ -261,7 +261,7 @@ class _Policies:
             if self._evidence is None:
                 sts = self._sts or await self._open_sts(MTASTS(cache="ram"))
                 local = [LocalMinimum(self._auth.local_policy)] if self._auth.local_policy is not None else []
-                dane = DANEPolicies(self._engine.resolver, self._settings.port)
+                dane = DANEPolicies(self._engine.resolver, self._settings.port, self._engine.emit)
                 self._evidence = (sts, dane, DNSSECPolicy(), *local)
         return self._evidence
 

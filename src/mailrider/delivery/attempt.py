@@ -18,7 +18,7 @@ from mailrider.errors import MailriderError
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
-from mailrider.model.security import NO_SECURITY, Refusal, Security
+from mailrider.model.security import Refusal, Security
 from mailrider.smtp.client import InjectedPlaintext
 from mailrider.smtp.transaction import Decision, Transaction
 
@@ -46,7 +46,7 @@ MAX_ADDRESSES = 20  # that one attempt may try
 MAX_DURATION = 900.0  # seconds after which no new candidate is begun: the queue tries again, fresher
 
 BUG = Reply.make(451, "4.3.0", "Internal error; the message will be tried again")
-NOT_QUALIFIED = Reply.make(550, "5.7.10", "REQUIRETLS: no mail server of the domain reaches the levels that it demands")
+NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 
 
@@ -81,7 +81,7 @@ class Guide(Protocol):
     def next_hop(self) -> NextHop: ...
     async def find(self) -> Candidates: ...
     async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None: ...
-    async def admit(self, candidate: Candidate) -> Admission | Refusal: ...
+    async def admit(self, candidate: Candidate) -> Admission: ...
     async def host(self, candidate: Candidate) -> Host | HostNotFound: ...
     def budget(self, candidate: Candidate) -> Budget: ...
     async def requirement(self, host: Host) -> Requirement | Refusal: ...
@@ -120,7 +120,7 @@ class Attempt:
         lmtp: bool = False,
     ) -> None:
         self._job = job
-        self._ledger = Ledger(recipients)
+        self._ledger = Ledger(recipients, job.security.requirement)
         self._destination = destination
         self._connections = connections
         self._settings = settings
@@ -157,8 +157,11 @@ class Attempt:
                     raise Unroutable(LOOP)
                 return
             for candidate in usable:
-                late = self._clock.monotonic() - started > MAX_DURATION
-                if not self._ledger.pending or not self._addresses_left or late:
+                if not self._ledger.pending:
+                    return
+                if not self._addresses_left or self._clock.monotonic() - started > MAX_DURATION:
+                    # What was not asked has not said no.
+                    self._ledger.end(Ending(Telling.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
                     return
                 await self._try_candidate(candidate)
 
@@ -172,8 +175,13 @@ class Attempt:
     async def _try_candidate(self, candidate: Candidate) -> None:
         self._answered_here = set()
         admission = await self._destination.admit(candidate)
-        if isinstance(admission, Refusal):
-            self._refuse(candidate, None, admission, NO_SECURITY)
+        own = self._job.security.requirement
+        if admission.level < own.min_mx:
+            # Nothing behind this could make up for it.
+            self._refuse_level(candidate, admission, own)
+            return
+        if admission.refusal is not None:
+            self._refuse(candidate, None, admission.refusal, Security(admission.level))
             return
         host = await self._destination.host(candidate)
         if isinstance(host, HostNotFound):
@@ -309,8 +317,10 @@ class Attempt:
         mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
         self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
         own = self._job.security.requirement
-        if address is not None and not security.satisfies(own):
-            self._ledger.end(Ending(Telling.POLICY, stage, NOT_QUALIFIED, mx, address, security, requiretls=True))
+        is_judged = address is not None
+        if is_judged and not refusal.for_now and not security.satisfies(own):
+            reply = _not_qualified(mx, refusal.reason)
+            self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security, requiretls=True))
             return
         reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
         self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security))
@@ -319,15 +329,18 @@ class Attempt:
         """The MX minimum is checked before connecting (spec section 7)."""
         mx, security = str(candidate.host), Security(admission.level)
         demanded = f"{requirement.mx_reason} demands {requirement.min_mx}"
-        text = f"MX level {admission.level}, {demanded}" + (f"; {admission.doubt}" if admission.doubt else "")
-        refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text)
+        why = admission.doubt or (admission.refusal.reason if admission.refusal else "")
+        for_now = bool(admission.doubt) or (admission.refusal is not None and admission.refusal.for_now)
+        text = f"MX level {admission.level}, {demanded}" + (f"; {why}" if why else "")
+        refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now)
         self._emit(CandidateRefused(self._next_hop, mx, None, refusal))
-        if admission.level < self._job.security.requirement.min_mx and not admission.doubt:
-            stage = TryResult.REFUSED_BY_POLICY
-            self._ledger.end(Ending(Telling.POLICY, stage, NOT_QUALIFIED, mx, None, security, requiretls=True))
+        stage = TryResult.REFUSED_BY_POLICY
+        if admission.level < self._job.security.requirement.min_mx and not for_now:
+            reply = _not_qualified(mx, text)
+            self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, None, security, requiretls=True))
             return
         reply = Reply.make(451, "4.7.0", f"{mx} refused by policy: {text}")
-        self._ledger.end(Ending(Telling.POLICY, TryResult.REFUSED_BY_POLICY, reply, mx, None, security))
+        self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, None, security))
 
     def _end_unqualified(self, call: Call, reply: Reply, security: Security) -> None:
         mx, address = str(call.mx), str(call.address)
@@ -357,6 +370,11 @@ class Attempt:
             for position in transaction.accepted if transaction.in_doubt else ():
                 self._ledger.doubt(todo[position], doubt)
         self._ledger.defer_pending(BUG)
+
+
+def _not_qualified(mx: str, why: str) -> Reply:
+    """RFC 8689 5, 7: the sender, who demanded it, is told what was missing."""
+    return Reply.make(550, "5.7.10", f"REQUIRETLS: {mx} does not reach the levels that it demands: {why}")
 
 
 _TELLING = {TryResult.CONNECT: Telling.CONNECT, TryResult.TLS: Telling.TLS}

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from mailrider.clock import Deadline
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
-from mailrider.model.domain import Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail
 from mailrider.model.reply import Reply
 from mailrider.model.route import Host
 from mailrider.model.security import Refusal, strictest
-from mailrider.policy.base import NOT_AWARDED, Admission
+from mailrider.policy.base import NOT_AWARDED, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
     from mailrider.dns.resolver import Resolver
-    from mailrider.model.domain import NextHop
+    from mailrider.model.domain import Domain, NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates
     from mailrider.model.security import Requirement
-    from mailrider.policy.base import DestinationPolicy, Policy, Prepared
+    from mailrider.policy.base import Admission, DestinationPolicy, Policy, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,13 @@ class Destination:
         self._told_of_tls = False
         self._hosts: dict[Candidate, Host | HostNotFound] = {}
         self._budgets: dict[Candidate, Budget] = {}
-        self._configured = policies if isinstance(next_hop, Domain) else ()
+        self._configured = policies
 
     async def find(self) -> Candidates:
         """The candidates, best first; binds the policies to them. Raises `Unroutable`."""
         prepared: list[Prepared] = []
         try:
-            if isinstance(self.next_hop, Domain):
-                prepared = [policy.prepare(self.next_hop) for policy in self._configured]
+            prepared = [policy.prepare(self.next_hop) for policy in self._configured]
             candidates = await find_candidates(self._routing.resolver, self.next_hop, self._routing.rng)
         except BaseException as error:
             for policy in prepared:
@@ -115,18 +113,19 @@ class Destination:
         try:
             with self.budget(candidate) as deadline:
                 async with Deadline(routing.clock, deadline):
-                    return await find_host(routing.resolver, candidate, force_ipv4=routing.force_ipv4)
+                    found = await find_host(routing.resolver, candidate, force_ipv4=routing.force_ipv4)
         except TimeoutError:
-            return HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
+            found = HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
+        if isinstance(found, HostNotFound) and found.reply.is_transient:
+            name = str(candidate.host)
+            routing.emit(LookupDidFail(name, "A, AAAA", found.reply.text, f"{name} is not used"))
+        return found
 
-    async def admit(self, candidate: Candidate) -> Admission | Refusal:
+    async def admit(self, candidate: Candidate) -> Admission:
         """The highest MX level that a policy awards; the first refusal counts."""
         admission = NOT_AWARDED
         for policy in self.policies:
-            verdict = await policy.admit(candidate)
-            if isinstance(verdict, Refusal):
-                return verdict
-            admission = Admission(max(admission.level, verdict.level), admission.doubt or verdict.doubt)
+            admission = fold(admission, await policy.admit(candidate))
         return admission
 
     async def requirement(self, host: Host) -> Requirement | Refusal:

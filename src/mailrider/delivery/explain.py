@@ -16,7 +16,7 @@ from mailrider.delivery.rehearsal import Rehearsal
 from mailrider.delivery.session import Unusable
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
-from mailrider.model.security import MXLevel, Refusal
+from mailrider.model.security import Refusal
 from mailrider.policy.dane import BoundDANE
 from mailrider.policy.mtasts import BoundSTS
 from mailrider.policy.requiretls import ORDINARY, WAIVED, message_security
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome, Try
     from mailrider.model.reply import Reply
     from mailrider.model.route import Candidate, Candidates, Host
-    from mailrider.model.security import PeerEvidence, Requirement
+    from mailrider.model.security import MXLevel, PeerEvidence, Requirement
     from mailrider.policy.dane import TLSALookup
     from mailrider.policy.judge import Judgement
     from mailrider.policy.mtasts_lookup import PolicyLookup
@@ -213,8 +213,8 @@ class Explainer:
 
 async def _demand(destination: Destination, candidate: Candidate, host: Host | HostNotFound) -> Demand:
     admission = await destination.admit(candidate)
-    if isinstance(admission, Refusal):
-        return Demand(MXLevel.NONE, None, admission)
+    if admission.refusal is not None:
+        return Demand(admission.level, None, admission.refusal)
     if isinstance(host, HostNotFound):
         return Demand(admission.level, None, None)
     requirement = await destination.requirement(host)

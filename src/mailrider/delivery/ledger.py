@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from mailrider.model.outcome import Deferred, Outcome, Try, TryResult, outcome_for
 from mailrider.model.reply import Reply
-from mailrider.model.security import NO_SECURITY, Security
+from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, Security
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mailrider.model.envelope import Recipient
+    from mailrider.model.security import Requirement
 
 MAX_TRANSIENT_CANDIDATES = 2  # that see a 4xx in one attempt: a grey-listing farm must not see us ten times
 
@@ -64,10 +65,11 @@ class _Line:
 
 
 class Ledger:
-    """The recipients of one next hop during one attempt."""
+    """The recipients of one next hop during one attempt. `own` is what the message itself demands (REQUIRETLS)."""
 
-    def __init__(self, recipients: Sequence[Recipient]) -> None:
+    def __init__(self, recipients: Sequence[Recipient], own: Requirement = NO_REQUIREMENT) -> None:
         self._lines = [_Line(recipient) for recipient in recipients]
+        self._own = own
 
     @property
     def pending(self) -> list[int]:
@@ -133,9 +135,8 @@ class Ledger:
         """The outcomes; what is still undecided follows from its endings."""
         return tuple(line.outcome or self._conclude(line) for line in self._lines)
 
-    @staticmethod
-    def _conclude(line: _Line) -> Outcome:
-        shown = decisive_ending(line.endings)
+    def _conclude(self, line: _Line) -> Outcome:
+        shown = decisive_ending(line.endings, self._own)
         if shown is None:
             return Deferred(line.recipient, NOTHING_WORKED, tries=tuple(line.tries))
         return outcome_for(
@@ -148,10 +149,11 @@ class Ledger:
         )
 
 
-def decisive_ending(endings: Sequence[Ending]) -> Ending | None:
+def decisive_ending(endings: Sequence[Ending], own: Requirement = NO_REQUIREMENT) -> Ending | None:
     """The ending that decides a recipient which no candidate decided; None if there are none.
 
-    Temporary ones outrank permanent ones; among equals the most telling, and of these the last.
+    Temporary ones outrank permanent ones; among equals the most telling, and of these the last. A message that demands
+    levels of its `own` hears of them (451 4.7.0), unless a server that reached them had its say.
     """
     if not endings:
         return None
@@ -163,7 +165,9 @@ def decisive_ending(endings: Sequence[Ending]) -> Ending | None:
         # RFC 8689 5: "REQUIRETLS support required" only where nothing else was missing.
         return min(unqualified, key=lambda ending: str(ending.reply.enhanced))
     shown = max(reversed(temporary or endings), key=lambda ending: ending.telling)
-    if unqualified and shown.telling is not Telling.SERVER:
+    has_levels = own.demands_tls and shown.security.satisfies(own)
+    is_about_levels = bool(unqualified) or own.demands_tls
+    if is_about_levels and not has_levels and shown.reply.is_transient and shown.telling is not Telling.SERVER:
         text = f"REQUIRETLS cannot be satisfied at the moment: {shown.reply.text}"
         return replace(shown, reply=Reply.make(451, "4.7.0", text))
     return shown

@@ -114,13 +114,16 @@ async def find_host(resolver: Resolver, candidate: Candidate, *, force_ipv4: boo
             return HostNotFound(candidate, lookup_failure_reply(failure))
         return HostNotFound(candidate, Reply.make(550, "5.4.4", f"The mail server {name} has no address"))
     aliased = [answer for answer in answers if answer.canonical is not None]
-    authentic = any(answer.authentic for answer in answers)
+    signed, doubt = any(answer.authentic for answer in answers), ""
+    if aliased and not signed:
+        signed, doubt = await _alias_is_authentic(resolver, name)
     return Host(
         candidate,
         addresses,
-        signed=authentic or (bool(aliased) and await _alias_is_authentic(resolver, name)),
+        signed=signed,
         canonical=aliased[0].canonical if aliased else None,
         canonical_authentic=any(answer.authentic for answer in aliased),
+        doubt=doubt,
     )
 
 
@@ -141,12 +144,17 @@ async def _lookup_families(
     return answers, failure
 
 
-async def _alias_is_authentic(resolver: Resolver, name: Domain) -> bool:
-    """RFC 7672 2.2.2: a host whose CNAME is signed is signed, though what the alias leads to may not be."""
+async def _alias_is_authentic(resolver: Resolver, name: Domain) -> tuple[bool, str]:
+    """RFC 7672 2.2.2: a host whose CNAME is signed is signed, though what the alias leads to may not be.
+
+    A failure is not a no: somebody who can make this lookup fail would make DANE go away. It comes back as the doubt.
+    """
+    if not resolver.validates:
+        return False, ""
     try:
-        return (await lookup_cname(resolver, name)).authentic
-    except LookupFailed:
-        return False
+        return (await lookup_cname(resolver, name)).authentic, ""
+    except LookupFailed as error:
+        return False, str(error)
 
 
 def order_addresses(addresses: Iterable[Address]) -> tuple[Address, ...]:

@@ -125,10 +125,13 @@ def server_name(host: NextHop, sni: Domain | None) -> str | None:
 class Session:
     """An open connection past EHLO. `evidence` is what the peer proved; `transactions` it carried so far."""
 
-    def __init__(self, talk: Conversation, peer: Peer, dialect: Dialect, clear_reason: str) -> None:
+    def __init__(
+        self, talk: Conversation, peer: Peer, dialect: Dialect, clear_reason: str, *, clear_for_now: bool = False
+    ) -> None:
         self.peer = peer
         self.transactions = 0
-        self.evidence = PeerEvidence(peer.host, peer.address, peer.port, talk.channel.tls, clear_reason)
+        tls = talk.channel.tls
+        self.evidence = PeerEvidence(peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now)
         self._talk = talk
         self._dialect = dialect
 
@@ -316,6 +319,7 @@ class _Opening:
         self._peer = peer
         self._dialect = dialect
         self._context = context
+        self._clear_for_now = False
 
     async def run(self) -> Session:
         if self._dialect.implicit_tls:
@@ -323,7 +327,7 @@ class _Opening:
         await self._greeting()
         await self._ehlo()
         clear_reason = self._peer.in_clear or await self._secure()
-        return Session(self._talk, self._peer, self._dialect, clear_reason)
+        return Session(self._talk, self._peer, self._dialect, clear_reason, clear_for_now=self._clear_for_now)
 
     async def _greeting(self) -> None:
         reply = await self._answer(TryResult.GREETING, GREETING_TIMEOUT)
@@ -353,6 +357,7 @@ class _Opening:
         if reply.code == 421:
             raise self._refused(TryResult.TLS, reply)
         if not reply.is_positive:
+            self._clear_for_now = reply.is_transient
             return f"the server refused STARTTLS: {reply}"
         await self._handshake()
         await self._ehlo_in_tls()

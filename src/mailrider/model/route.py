@@ -43,8 +43,9 @@ class Candidates:
 class Host:
     """A candidate with its addresses, in the order in which they are tried.
 
-    `signed`: any of its address answers, or its CNAME, was authenticated (RFC 7672 2.2.2). `canonical` is the fully
-    expanded name, `canonical_authentic` says that the whole CNAME chain to it was authenticated.
+    `signed`: any of its address answers, or its CNAME, was authenticated (RFC 7672 2.2.2); `doubt` says why that could
+    not be learnt. `canonical` is the fully expanded name, `canonical_authentic` says that the whole CNAME chain to it
+    was authenticated.
     """
 
     candidate: Candidate
@@ -52,3 +53,4 @@ class Host:
     signed: bool = False
     canonical: Domain | None = None
     canonical_authentic: bool = False
+    doubt: str = ""

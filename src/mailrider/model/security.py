@@ -187,7 +187,8 @@ class TLSEvidence:
 class PeerEvidence:
     """What one connection proved about its peer; nothing here comes from DNS or policy.
 
-    `tls` is None for a connection in clear; then `clear_reason` says why (not offered, refused, handshake failed).
+    `tls` is None for a connection in clear; then `clear_reason` says why (not offered, refused, handshake failed), and
+    `clear_for_now` whether the server called it temporary (454, RFC 3207 4).
     """
 
     host: NextHop
@@ -195,6 +196,7 @@ class PeerEvidence:
     port: int
     tls: TLSEvidence | None = None
     clear_reason: str = ""
+    clear_for_now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +210,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A policy's no to a candidate or connection. `policy` is its name in the configuration, or `requiretls`."""
+    """A policy's no to a candidate or connection. `policy` is its name in the configuration, or `requiretls`.
+
+    `for_now`: it rests on something that failed and may work next time, not on what the peer or DNS said.
+    """
 
     policy: str
     code: int
     enhanced: str
     reason: str
+    for_now: bool = False

@@ -4,7 +4,8 @@ For one attempt at one next hop a `Policy` gives a `Prepared`, whose lookups sta
 candidates are known, `bind` gives a `DestinationPolicy`, or None if it has nothing to say. That one is asked about
 each candidate in turn:
 
-- `admit`: may this host be used at all, and what MX level does it have? Levels fold by maximum, one refusal is enough.
+- `admit`: may this host be used at all, and what MX level does it have? Levels fold by maximum, one refusal is enough
+  (`fold`).
 - `requirement`: what must the connection prove, and which SNI? Requirements fold with `model.security.strictest`.
 
 A policy never looks at a connection; `policy.judge` does that, for all of them at once.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from mailrider.model.security import MXLevel
 
 if TYPE_CHECKING:
-    from mailrider.model.domain import Domain
+    from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import Refusal, Requirement
 
@@ -28,19 +29,26 @@ class Admission:
     """The MX level that a candidate is awarded.
 
     `doubt` says what failed for now that might have made it higher; it matters only where the level does not suffice.
+    `refusal`, where several policies are taken together: the first no among them.
     """
 
     level: MXLevel
     doubt: str = ""
+    refusal: Refusal | None = None
 
 
 NOT_AWARDED = Admission(MXLevel.NONE)
 
 
+def fold(one: Admission, other: Admission) -> Admission:
+    """Both at once: the higher level, and the first doubt and refusal."""
+    return Admission(max(one.level, other.level), one.doubt or other.doubt, one.refusal or other.refusal)
+
+
 class DestinationPolicy(Protocol):
     """A policy, bound to the candidates of one next hop for one attempt."""
 
-    async def admit(self, candidate: Candidate) -> Admission | Refusal:
+    async def admit(self, candidate: Candidate) -> Admission:
         """The MX level that this policy awards to the candidate, or why it may not be used."""
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
@@ -60,6 +68,19 @@ class Prepared(Protocol):
         """Give up what is under way: the candidates could not be found."""
 
 
+class _Silent:
+    """A `Prepared` that has nothing to say about any candidate."""
+
+    async def bind(self, _: Candidates) -> None:
+        """Nothing."""
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+NOTHING_TO_SAY: Prepared = _Silent()
+
+
 class Policy(Protocol):
     """A policy as configured; lives as long as its target."""
 
@@ -67,5 +88,5 @@ class Policy(Protocol):
     def name(self) -> str:
         """As in `mx_auth`."""
 
-    def prepare(self, domain: Domain) -> Prepared:
-        """Start what can be started before the candidates are known."""
+    def prepare(self, next_hop: NextHop) -> Prepared:
+        """Start what can be started before the candidates are known; an address literal binds as well."""

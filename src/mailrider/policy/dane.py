@@ -1,7 +1,8 @@
 """`mx_auth dane`: what the TLSA records of a host demand (RFC 7672 2.2; spec section 7).
 
-The host's addresses must be signed before TLSA is asked for (RFC 7672 2.2.1). Base domains: the fully expanded name, if
-the whole CNAME chain is authenticated, then the original; the first with an authenticated, non-empty set decides.
+The host's addresses must be signed before TLSA is asked for (RFC 7672 2.2.1); where DNS did not say whether they are,
+the host is refused. Base domains: the fully expanded name, if the whole CNAME chain is authenticated, then the
+original; the first with an authenticated, non-empty set decides.
 
 | what DNS says at a base domain | what follows |
 |---|---|
@@ -22,12 +23,15 @@ from mailrider.dns.answer import LookupFailed
 from mailrider.dns.resolver import lookup_tlsa
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
+from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSLevel
 from mailrider.policy.base import NOT_AWARDED, Admission
 
 if TYPE_CHECKING:
     from mailrider.dns.answer import Answer, MalformedTLSA
     from mailrider.dns.resolver import Resolver
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import TLSARecord
 
@@ -39,17 +43,18 @@ class DANEPolicies:
 
     name = NAME
 
-    def __init__(self, resolver: Resolver, port: int) -> None:
+    def __init__(self, resolver: Resolver, port: int, emit: Emit = discard) -> None:
         self._resolver = resolver
         self._port = port
+        self._emit = emit
 
-    def prepare(self, _: Domain) -> DANEPolicies:
+    def prepare(self, _: NextHop) -> DANEPolicies:
         """Nothing can be asked before the hosts are known."""
         return self
 
     async def bind(self, candidates: Candidates) -> BoundDANE:
         """DANE for these candidates."""
-        return BoundDANE(self._resolver, self._port, candidates)
+        return BoundDANE(self._resolver, self._port, candidates, self._emit)
 
     def cancel(self) -> None:
         """Nothing is under way."""
@@ -66,11 +71,12 @@ class TLSALookup:
 class BoundDANE:
     """DANE for the candidates of one next hop. `lookups` is the evidence: what was asked for which host, and found."""
 
-    def __init__(self, resolver: Resolver, port: int, candidates: Candidates) -> None:
+    def __init__(self, resolver: Resolver, port: int, candidates: Candidates, emit: Emit = discard) -> None:
         self.lookups: dict[Candidate, list[TLSALookup]] = {}
         self._resolver = resolver
         self._port = port
         self._candidates = candidates
+        self._emit = emit
 
     async def admit(self, _: Candidate) -> Admission:
         """TLSA says nothing about whose host it is."""
@@ -79,6 +85,8 @@ class BoundDANE:
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What the host's TLSA records demand."""
         name = host.candidate.host
+        if host.doubt:
+            return self._refuse(host, f"it is not known whether {name} is signed: {host.doubt}", name, "CNAME")
         if not host.signed or not isinstance(name, Domain):
             return NO_REQUIREMENT
         lookups = self.lookups[host.candidate] = []
@@ -87,7 +95,7 @@ class BoundDANE:
                 answer = await self._lookup(base)
             except LookupFailed as error:
                 lookups.append(TLSALookup(base, error))
-                return Refusal(NAME, 451, "4.7.1", str(error))
+                return self._refuse(host, str(error), error.name, error.record_type)
             lookups.append(TLSALookup(base, answer))
             if answer is not None and answer.authentic and answer.records:
                 names = reference_names(base, name, self._candidates)
@@ -96,6 +104,11 @@ class BoundDANE:
 
     async def tls_failed(self) -> None:
         """Nothing to look at again."""
+
+    def _refuse(self, host: Host, reason: str, name: NextHop, record_type: str) -> Refusal:
+        """RFC 7672 2.1.2: who can make a lookup fail must not make DANE go away."""
+        self._emit(LookupDidFail(str(name), record_type, reason, f"{host.candidate.host} is not used"))
+        return Refusal(NAME, 451, "4.7.1", reason, for_now=True)
 
     async def _lookup(self, base: Domain) -> Answer[TLSARecord | MalformedTLSA] | None:
         """The TLSA answer at a base domain; None where the name would be too long to exist."""
@@ -137,6 +150,7 @@ def _requirement(
     usable = select_usable(records).usable
     if not usable:
         # RFC 7672 2.2: somebody promised TLS, in a way that we cannot check.
-        return Requirement(min_tls=TLSLevel.ENCRYPTED, sni=base, tls_reason=NAME)
+        # The SNI stays the MX host: RFC 7672 8.1 wants the base domain where the records choose the certificate.
+        return Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason=NAME)
     trust = DANETrust(usable, base, names)
     return Requirement(min_tls=TLSLevel.AUTHENTICATED, dane=trust, sni=base, tls_reason=NAME)

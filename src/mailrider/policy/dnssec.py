@@ -12,7 +12,7 @@ from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement
 from mailrider.policy.base import Admission
 
 if TYPE_CHECKING:
-    from mailrider.model.domain import Domain
+    from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidate, Candidates, Host
 
 NAME = "dnssec"
@@ -25,7 +25,7 @@ class DNSSECPolicy:
 
     name = NAME
 
-    def prepare(self, _: Domain) -> DNSSECPolicy:
+    def prepare(self, _: NextHop) -> DNSSECPolicy:
         """Nothing to look up: the MX answer says it all."""
         return self
 

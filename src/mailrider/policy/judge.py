@@ -85,8 +85,10 @@ class Judge:
 def _refusal(
     requirement: Requirement, security: Security, evidence: PeerEvidence, verdict: Verdict | None
 ) -> Refusal | None:
+    # A server that cannot do TLS for now may prove itself next time; one whose certificate fails is what it is.
+    for_now = evidence.tls is None and evidence.clear_for_now
     if requirement.dane is not None and (verdict is None or not verdict.ok):
-        return Refusal("dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}")
+        return Refusal("dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}", for_now)
     if security.mx_level < requirement.min_mx:
         text = f"MX level {security.mx_level}, {requirement.mx_reason} demands {requirement.min_mx}"
         return Refusal(requirement.mx_reason, 451, "4.7.0", text)
@@ -95,7 +97,7 @@ def _refusal(
             f"TLS level {security.tls_level}, {requirement.tls_reason} demands {requirement.min_tls}: "
             f"{_why(evidence, verdict)}"
         )
-        return Refusal(requirement.tls_reason, 451, "4.7.1", text)
+        return Refusal(requirement.tls_reason, 451, "4.7.1", text, for_now)
     return None
 
 

@@ -8,7 +8,7 @@ from mailrider.model.security import Requirement
 from mailrider.policy.base import NOT_AWARDED, Admission
 
 if TYPE_CHECKING:
-    from mailrider.model.domain import Domain
+    from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.policy.settings import LocalPolicy
 
@@ -25,7 +25,7 @@ class LocalMinimum:
             min_mx=settings.min_mx_level, min_tls=settings.min_tls_level, mx_reason=NAME, tls_reason=NAME
         )
 
-    def prepare(self, _: Domain) -> LocalMinimum:
+    def prepare(self, _: NextHop) -> LocalMinimum:
         """Nothing to look up."""
         return self
 

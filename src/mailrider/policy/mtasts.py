@@ -17,12 +17,14 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import TestingPolicyMissed
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.mtasts.policy import Mode, match_mx
-from mailrider.policy.base import NOT_AWARDED, Admission
+from mailrider.policy.base import NOT_AWARDED, NOTHING_TO_SAY, Admission
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
+    from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates, Host
+    from mailrider.policy.base import Prepared
     from mailrider.policy.mtasts_lookup import PolicyLookup
     from mailrider.policy.mtasts_source import PolicySource
 
@@ -42,11 +44,13 @@ class STSPolicies:
         self._clock = clock
         self._emit = emit
 
-    def prepare(self, domain: Domain) -> PreparedSTS:
+    def prepare(self, next_hop: NextHop) -> Prepared:
         """Start looking for the domain's policy; the mail domain's own, never that of a CNAME's target."""
-        at_once = self.source.peek(domain)
-        task = None if at_once is not None else asyncio.ensure_future(self.source.lookup(domain))
-        return PreparedSTS(self.source, domain, self._clock.monotonic(), self._emit, at_once, task)
+        if not isinstance(next_hop, Domain):
+            return NOTHING_TO_SAY
+        at_once = self.source.peek(next_hop)
+        task = None if at_once is not None else asyncio.ensure_future(self.source.lookup(next_hop))
+        return PreparedSTS(self.source, next_hop, self._clock.monotonic(), self._emit, at_once, task)
 
 
 class PreparedSTS:
@@ -102,7 +106,7 @@ class BoundSTS:
         policy, host = self.lookup.policy, candidate.host
         return policy is not None and isinstance(host, Domain) and match_mx(policy, host)
 
-    async def admit(self, candidate: Candidate) -> Admission | Refusal:
+    async def admit(self, candidate: Candidate) -> Admission:
         """RFC 8461 4.1, 5: an enforced policy excludes hosts that it does not name."""
         if self.mode is Mode.ENFORCE and not self.matches(candidate) and not self._asked_again:
             # RFC 8461 5.1: the domain may just have changed its servers.
@@ -114,7 +118,10 @@ class BoundSTS:
             return Admission(MXLevel.MTASTS)
         reason = f"{candidate.host} is not among the MX hosts of the domain's MTA-STS policy"
         if self.mode is Mode.ENFORCE:
-            return Refusal(NAME, 451, "4.7.0", reason)
+            # If the policy could not be fetched again, the domain may have named the host meanwhile.
+            error = self.lookup.error
+            refusal = Refusal(NAME, 451, "4.7.0", f"{reason}; {error}" if error else reason, for_now=bool(error))
+            return Admission(MXLevel.NONE, refusal=refusal)
         self._emit(TestingPolicyMissed(self._domain, str(candidate.host), None, reason))
         return NOT_AWARDED
 
