@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,10 +26,12 @@ from mailrider.lab.mx_script import (
     TLSFault,
 )
 from mailrider.smtp.capabilities import Capabilities
-from mailrider.smtp.client import Answer
 from mailrider.smtp.commands import EndOfData
 from mailrider.smtp.transaction import Transaction
 from tests.flow.delivery.internet import REFUSING, UNANSWERING, Shut, internet, outcome, stages
+
+if TYPE_CHECKING:
+    from mailrider.smtp.client import Answer
 
 GOOD = MXScript()
 SHORT = {"command_timeout": 0.3, "submission_timeout": 0.3, "connect_timeout": 0.3}
