@@ -78,4 +78,4 @@ def test_without_any_file_the_built_in_configuration_is_used(monkeypatch: pytest
     monkeypatch.setattr("mailrider.config.loader.find_config", lambda: None)
     configuration = load()
     assert configuration.path is None
-    assert list(configuration.targets) == ["remote"]
+    assert list(configuration.targets) == ["remote", "queue"]

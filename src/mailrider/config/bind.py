@@ -17,8 +17,10 @@ from mailrider.config.kinds import KINDS, TARGET, TOP_LEVEL, Kind, homes, is_lat
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
-from mailrider.model.directive import Block, InvalidSetting, directives_of
-from mailrider.model.valuetype import PATH, either, show
+from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
+from mailrider.model.pipeline import TargetRef, TargetType
+from mailrider.model.valuetype import PATH, Unacceptable, either, show
+from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,6 +89,11 @@ class Binder:
         return known
 
     def _value(self, known: Directive, node: Node) -> Any:
+        if isinstance(known.type, TargetType):
+            return self._target(node)
+        if isinstance(known.type.item, Section):
+            rule = self._section(known.name, known.type.item, node)
+            return WRONG if rule is WRONG else (rule,)
         if isinstance(known.type, Block):
             return self._block(known.name, known.type, node)
         value = read_value(known, node, self.problems)
@@ -123,6 +130,30 @@ class Binder:
         near = did_you_mean(first.text, self.named, prefix="&") if type.reference else ""
         self.problems.add(first.position, f"{name}: expected {_written(name, type)}, not {show(first.text)}{near}")
         return WRONG
+
+    def _section(self, name: str, type: Section, node: Node) -> Any:
+        """A block with arguments before it."""
+        if not node.arguments or node.children is None:
+            self.problems.add(node.name.position, f"{name}: expected {type.expected}: {name} {type.name}")
+            return WRONG
+        values: list[Any] = []
+        for word in node.arguments:
+            try:
+                values.append(type.arguments.accept(word.text))
+            except Unacceptable as error:
+                self.problems.add(word.position, f"{name}: {error}")
+                values.append(WRONG)
+        settings = self.settings(type.settings, node.children, name)
+        return WRONG if settings is WRONG or WRONG in values else type.accept((tuple(values), settings))
+
+    def _target(self, node: Node) -> Any:
+        """What a directive inside a block delivers to. A reference stays one: two blocks may refer to each other."""
+        if len(node.arguments) == 1 and node.children is None:
+            name = node.arguments[0].text.removeprefix("&")
+            if node.arguments[0].text != name and name in self.named and self.named[name][0].is_target:
+                return TargetRef(name)
+        target = self.target(node)
+        return target if target is WRONG else target.settings
 
     # --- Instances ------------------------------------------------------------------------------
 
@@ -172,6 +203,9 @@ class Binder:
             return WRONG
         if isinstance(settings, LimitsSettings):
             settings = dataclasses.replace(settings, name=name)
+        if isinstance(settings, QueueSettings):
+            own = self.resolve(Path(name)) if name else None
+            settings = dataclasses.replace(settings, name=name, location=settings.location or own)
         return Instance(kind.name, name, settings, node.name.position)
 
     def reference(self, word: Word, kind: str, needed_by: str) -> Any:

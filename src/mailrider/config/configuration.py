@@ -86,6 +86,21 @@ def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:
             changes[name] = global_settings.state_dir / known.state_path
         if known.required and value is None:
             raise InvalidSetting(name, "it is required, here or at the top level")
-        if isinstance(value, Settings):
-            changes[name] = complete(value, global_settings)
+        completed = _complete_inside(value, global_settings)
+        if completed is not value:
+            changes[name] = completed
     return dataclasses.replace(settings, **changes) if changes else settings  # type: ignore[type-var] # a dataclass
+
+
+def _complete_inside(value: Any, global_settings: Globals) -> Any:
+    """Settings within settings, also in lists and as parts of a value."""
+    if isinstance(value, Settings):
+        return complete(value, global_settings)
+    if isinstance(value, tuple):
+        items = tuple(_complete_inside(item, global_settings) for item in value)
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        nested = {name: complete(part, global_settings) for name, part in parts.items() if isinstance(part, Settings)}
+        return dataclasses.replace(value, **nested) if nested else value
+    return value

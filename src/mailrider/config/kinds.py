@@ -15,6 +15,7 @@ from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.model.directive import Block, directives_of
 from mailrider.policy.settings import MXAuth
+from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
 # Features of the engine, as `Directive.feature` and `Kind.feature` name them: limits, mx_auth, mtasts, dane, dnssec,
 # local_policy, pool, requiretls, target.remote.
 SUPPORTED = frozenset(
-    {"target.remote", "target.smtp", "target.lmtp", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "requiretls"}
+    {
+        "target.remote",
+        "target.smtp",
+        "target.lmtp",
+        "target.queue",
+        "mx_auth",
+        "mtasts",
+        "dane",
+        "dnssec",
+        "local_policy",
+        "requiretls",
+    }
 )
 
 TARGET = "target."
@@ -57,31 +69,20 @@ KINDS: Mapping[str, Kind] = {
         Kind("target.remote", RemoteSettings, feature="target.remote"),
         Kind("target.smtp", SmarthostSettings, feature="target.smtp"),
         Kind("target.lmtp", LMTPSettings, feature="target.lmtp"),
+        Kind("target.queue", QueueSettings, feature="target.queue"),
         Kind("mx_auth", MXAuth, feature="mx_auth", needs_name=True),
         Kind("limits", LimitsSettings, feature="limits", needs_name=True),
     )
 }
 
 # Top-level directives that are known and have no settings yet.
-LATER = frozenset({"target.queue", "submission", "smtp", "lmtp", "openmetrics", "tls"})
+LATER = frozenset({"submission", "smtp", "lmtp", "openmetrics", "tls"})
 LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
 
 # Directives that belong into blocks that have no settings yet.
 _PIPELINE = "a pipeline (submission, smtp, lmtp, bounce)"
 _ENDPOINT = "submission, smtp or lmtp"
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
-    "target.queue": (
-        "target",
-        "location",
-        "max_parallelism",
-        "max_tries",
-        "initial_retry_time",
-        "retry_time_scale",
-        "max_retry_time",
-        "expire",
-        "delay_warning",
-        "bounce",
-    ),
     _ENDPOINT: (
         "auth",
         "max_message_size",
@@ -93,9 +94,6 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     _PIPELINE: (
         "source",
         "default_source",
-        "destination",
-        "default_destination",
-        "reject",
         "check",
         "modify",
     ),
@@ -137,5 +135,5 @@ def settings_classes() -> Iterator[tuple[str, type[Settings]]]:
             continue
         seen.add(cls)
         yield where, cls
-        blocks = ((name, known.type) for name, known in directives_of(cls).items())
+        blocks = ((name, known.type.item or known.type) for name, known in directives_of(cls).items())
         pending += [(name, type.settings) for name, type in blocks if isinstance(type, Block)]

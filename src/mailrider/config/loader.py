@@ -55,7 +55,8 @@ def default_text(supported: frozenset[str] = SUPPORTED) -> str:
     """The built-in configuration: deliver to the world, with every policy that never stops mail on its own account."""
     policies = [f"        {name}" for name in ("mtasts", "dane", "dnssec") if {name, "mx_auth"} <= supported]
     mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
-    lines = [f"hostname {_own_name()}", "target.remote remote {", *mx_auth, "}", "deliver_to &remote"]
+    queue = ["target.queue queue {", "    target &remote", "}"] if "target.queue" in supported else []
+    lines = [f"hostname {_own_name()}", "target.remote remote {", *mx_auth, "}", *queue, "deliver_to &remote"]
     return "\n".join(lines) + "\n"
 
 

@@ -61,8 +61,9 @@ def _directives(cls: type[Settings], level: str) -> Iterator[str]:
             continue
         yield from (f"{level} {known.name}", "", f"    {_usage(known)}", "", _facts(known), "", known.doc, "")
         yield from _not_yet(known.feature)
-        if isinstance(known.type, Block):
-            yield from _nested(known.type, level)
+        nested = known.type.item or known.type
+        if isinstance(nested, Block):
+            yield from _nested(nested, level)
 
 
 def _nested(block: Block, level: str) -> Iterator[str]:

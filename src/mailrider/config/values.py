@@ -28,7 +28,7 @@ def read_value(known: Directive, node: Node, problems: Problems) -> Any:
     if node.children is not None:
         problems.add(node.name.position, f"{known.name} takes no block, but {known.type.expected}")
         return WRONG
-    if not node.arguments:
+    if not node.arguments and not known.type.alone:
         problems.add(node.name.position, f"{known.name}: expected {known.type.expected}{_vanished(node)}")
         return WRONG
     match known.type.words:

@@ -74,6 +74,16 @@ class Block(ValueType[Any]):
     bare: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Section(Block):
+    """A block with arguments before it: `destination example.org { ... }`. `arguments` is the type of each of them.
+
+    It is converted from a pair: the arguments, and the settings.
+    """
+
+    arguments: ValueType[Any] = field(kw_only=True)
+
+
 def block(
     settings: type[Settings],
     *,

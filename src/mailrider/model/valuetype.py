@@ -53,7 +53,7 @@ class ValueType(Generic[T]):
 
     `choices` are the words that it takes, if they are few. `convert` raises `ValueError`, `TypeError` or
     `KeyError` for what it does not take; their text is not shown, that of `Unacceptable` is. `item` is the type of the
-    items, for a list.
+    items, for a list. `alone`: the directive's name without arguments gives a value too, from the empty text.
     """
 
     name: str
@@ -62,6 +62,7 @@ class ValueType(Generic[T]):
     choices: tuple[str, ...] = ()
     words: Words = Words.ONE
     item: ValueType[Any] | None = None
+    alone: bool = False
 
     def accept(self, value: object) -> T:
         """The value, or `Unacceptable`."""

@@ -237,10 +237,7 @@ TOP_LEVEL = {
     "a directive of a block": ("server 127.0.0.1", "1:1 server does not stand at the top level; it belongs in dns"),
     "a directive of a later block": (
         "default_destination { }",
-        (
-            "1:1 default_destination does not stand at the top level;"
-            " it belongs in a pipeline (submission, smtp, lmtp, bounce)"
-        ),
+        "1:1 default_destination does not stand at the top level; it belongs in bounce",
     ),
     "a global directive twice": ("debug no\ndebug no", "2:1 debug is there twice; first at mailrider.conf:1:1"),
     "a block without a name that needs one": (
@@ -291,7 +288,6 @@ TOP_LEVEL = {
             ' not "outbound"; did you mean "&outbound"?'
         ),
     ),
-    "deliver_to a later target": ("deliver_to queue { }", "1:12 target.queue is not yet supported"),
     "deliver_to an inline block with an error": (
         "hostname a.b\ndeliver_to remote { prt 5 }",
         '2:21 unknown directive "prt" in target.remote; did you mean "port"?',
@@ -318,7 +314,6 @@ def test_at_the_top_level(case: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "target.queue",
         "submission",
         "smtp",
         "lmtp",

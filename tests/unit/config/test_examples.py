@@ -11,10 +11,12 @@ import pytest
 from mailrider.config import SUPPORTED, default_text
 from mailrider.config.kinds import KINDS
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate, RemoteSettings
+from mailrider.model.pipeline import TargetRef
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth
-from tests.unit.config.reading import EVERYTHING, errors, read
+from mailrider.queue.settings import QueueSettings
+from tests.unit.config.reading import EVERYTHING, read
 
 LANGUAGE = Path(__file__).parents[3] / "docs/reference/language.md"
 
@@ -156,9 +158,12 @@ def test_the_outbound_part_as_people_have_it() -> None:
     )
 
 
-def test_a_queue_is_not_yet_supported() -> None:
+def test_a_queue_in_front_of_a_target() -> None:
     text = "hostname a.b\ntarget.remote x { }\ntarget.queue remote_queue {\n    target &x\n}\n"
-    assert errors(text) == ["3:1 target.queue is not yet supported"]
+    settings = read(text).target("remote_queue").settings
+    assert isinstance(settings, QueueSettings)
+    assert settings.target == TargetRef("x")
+    assert settings.location == Path("/var/lib/mailrider/remote_queue")
 
 
 # --- Ours ---------------------------------------------------------------------------------------
@@ -169,7 +174,8 @@ def test_the_built_in_configuration(supported: frozenset[str]) -> None:
     configuration = read(default_text(supported), supported=supported)
     (settings,) = (instance.settings for instance in configuration.deliver_to)
     assert isinstance(settings, RemoteSettings)
-    assert configuration.targets == {"remote": configuration.deliver_to[0]}
+    assert configuration.targets["remote"] == configuration.deliver_to[0]
+    assert list(configuration.targets) == ["remote", *(["queue"] if "target.queue" in supported else [])]
     policies = settings.mx_auth.policies if settings.mx_auth else ()
     assert [type(policy) for policy in policies] == [MTASTS, Dane, DNSSEC]
 

@@ -1,0 +1,1 @@
+"""Doors for mail: what listens, and where a message goes from there."""
