@@ -1,0 +1,466 @@
+"""Limits in force: who passes, who waits and for how long, and that every slot is given back once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrider.clock import FakeClock
+from mailrider.delivery.limits import COME_AGAIN, HeldBack, Limiter, Limiters, Passage
+from mailrider.delivery.settings import LimitsSettings
+from mailrider.errors import ConfigError
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.domain import Domain
+from mailrider.model.envelope import Envelope, Recipient
+from mailrider.model.event import Event, LimitReached, discard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+A, B = Domain("a.test"), Domain("b.test")
+
+
+def envelope(sender: str = "s@source.test", client: str | None = None) -> Envelope:
+    return Envelope(ReversePath.parse(sender), (Recipient(Mailbox("r", A)),), client=client)
+
+
+class World:
+    """A limiter with a clock that stands still, and messages that try to pass."""
+
+    def __init__(self, **settings: object) -> None:
+        self.clock = FakeClock()
+        self.events: list[Event] = []
+        self.limiter = Limiter(LimitsSettings(**settings), self.clock, self.events.append)  # type: ignore[arg-type]
+        self.leave = asyncio.Event()
+        self.inside: Counter[str] = Counter()
+
+    async def pass_through(self, passage: Passage, next_hop: Domain = A) -> HeldBack | None:
+        """One next hop of a message, inside until `leave` is set."""
+        async with passage.to(next_hop) as held_back:
+            if held_back is None:
+                self.inside[next_hop.ascii] += 1
+                try:
+                    await self.leave.wait()
+                finally:
+                    self.inside[next_hop.ascii] -= 1
+            return held_back
+
+    async def send(
+        self, sender: str = "s@source.test", client: str | None = None, next_hop: Domain = A, patience: float = 5.0
+    ) -> HeldBack | None:
+        """A message with one next hop."""
+        with self.limiter.passage(envelope(sender, client), patience) as passage:
+            return await self.pass_through(passage, next_hop)
+
+    async def passes(self, **arguments: object) -> bool:
+        """Whether a message may pass at once; it is done at once, too."""
+        task = asyncio.ensure_future(self.send(patience=0, **arguments))  # type: ignore[arg-type]
+        await settle()
+        if task.done():
+            return task.result() is None
+        self.leave.set()
+        assert await task is None
+        self.leave.clear()
+        return True
+
+    def assert_clean(self) -> None:
+        """Nobody is inside, nobody waits."""
+        assert not +self.inside
+        assert not self.limiter._queues
+        for gates in self.limiter._gates.values():
+            for gate in gates:
+                assert not getattr(gate, "_inside", None)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+# Scopes ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_all_counts_all_messages_together() -> None:
+    world = World(all=["rate 2 1m"])
+    assert [await world.passes(sender=f"x@{name}.test") for name in "abc"] == [True, True, False]
+
+
+async def test_ip_counts_each_submitting_client_and_nobody_without_an_address() -> None:
+    world = World(ip=["rate 1 1m"])
+    assert await world.passes(client="192.0.2.1")
+    assert not await world.passes(client="192.0.2.1")
+    assert await world.passes(client="192.0.2.2")
+    assert [await world.passes(client=None) for _ in range(2)] == [True, True]
+
+
+async def test_source_counts_each_domain_of_a_sender_and_the_null_path_by_itself() -> None:
+    world = World(source=["rate 1 1m"])
+    senders = ["x@a.test", "y@A.test", "", "", "x@[192.0.2.1]", "x@[192.0.2.1]", "x@b.test"]
+    assert [await world.passes(sender=sender) for sender in senders] == [True, False, True, False, True, False, True]
+
+
+async def test_destination_counts_each_next_hop_of_a_message() -> None:
+    world = World(destination=["rate 1 1m"], all=["rate 2 1m"])
+    world.leave.set()
+    with world.limiter.passage(envelope(), 0) as passage:
+        assert await world.pass_through(passage, A) is None
+        assert await world.pass_through(passage, B) is None
+    assert not await world.passes(next_hop=A)
+    assert await world.passes(next_hop=Domain("c.test")), "two next hops were one message"
+    assert not await world.passes(next_hop=Domain("d.test"))
+
+
+async def test_several_lines_of_a_scope_all_hold() -> None:
+    world = World(all=["rate 2 1s", "rate 3 1m"])
+    assert [await world.passes() for _ in range(3)] == [True, True, False]
+    await world.clock.advance(1)
+    assert [await world.passes() for _ in range(2)] == [True, False]
+    await world.clock.advance(1)
+    assert not await world.passes()
+    await world.clock.advance(58)
+    assert await world.passes()
+
+
+async def test_a_message_that_is_held_back_by_one_limit_uses_up_nothing_of_the_others() -> None:
+    world = World(all=["rate 2 1m"], destination=["rate 1 1m"])
+    assert await world.passes(next_hop=A)
+    assert [await world.passes(next_hop=A) for _ in range(5)] == [False] * 5
+    assert await world.passes(next_hop=B)
+
+
+# Being held back ------------------------------------------------------------------------------------------------------
+
+
+async def test_who_does_not_wait_is_told_at_once_when_a_rate_lets_it_pass() -> None:
+    world = World(destination=["rate 1 1h"])
+    assert await world.passes()
+    held_back = await world.send(patience=0)
+    assert held_back is not None
+    assert held_back.eligible_at == world.clock.now() + timedelta(hours=1)
+    assert (held_back.scope, held_back.key) == ("destination", "a.test")
+
+
+async def test_eligible_at_is_when_the_last_of_the_limits_opens() -> None:
+    world = World(all=["rate 1 1m"], destination=["rate 1 1h"])
+    assert await world.passes()
+    held_back = await world.send(patience=0)
+    assert held_back is not None
+    assert held_back.eligible_at == world.clock.now() + timedelta(hours=1)
+
+
+async def test_nobody_knows_when_others_are_done_so_a_queue_comes_again_soon() -> None:
+    world = World(all=["concurrency 1"])
+    first = asyncio.ensure_future(world.send())
+    await settle()
+    held_back = await world.send(patience=0)
+    assert held_back is not None
+    assert held_back.eligible_at == world.clock.now() + timedelta(seconds=COME_AGAIN)
+    world.leave.set()
+    assert await first is None
+    world.assert_clean()
+
+
+async def test_a_direct_send_waits_for_a_rate_as_long_as_it_is_patient() -> None:
+    world = World(all=["rate 1 5s"])
+    world.leave.set()
+    assert await world.send() is None
+    waiting = asyncio.ensure_future(world.send(patience=5.0))
+    await world.clock.advance(4.9)
+    assert not waiting.done()
+    await world.clock.advance(0.1)
+    assert await waiting is None
+    world.assert_clean()
+
+
+async def test_a_direct_send_waits_until_another_is_done() -> None:
+    world = World(source=["concurrency 1"])
+    first, second = asyncio.ensure_future(world.send()), asyncio.ensure_future(world.send())
+    await settle()
+    assert world.inside["a.test"] == 1
+    world.leave.set()
+    assert await first is None
+    assert await second is None
+    world.assert_clean()
+
+
+async def test_patience_ends() -> None:
+    world = World(all=["concurrency 1"])
+    first, second = asyncio.ensure_future(world.send()), asyncio.ensure_future(world.send(patience=5.0))
+    await world.clock.advance(4.9)
+    assert not second.done()
+    await world.clock.advance(0.2)
+    assert isinstance(await second, HeldBack)
+    world.leave.set()
+    await first
+    world.assert_clean()
+    assert world.clock.pending == 0
+
+
+async def test_nobody_waits_for_what_is_known_to_come_too_late() -> None:
+    world = World(all=["rate 1 1m"])
+    assert await world.passes()
+    assert isinstance(await world.send(patience=5.0), HeldBack)
+    assert world.clock.pending == 0
+
+
+async def test_the_limit_that_held_a_message_back_is_an_event() -> None:
+    world = World(destination=["rate 1 1m"])
+    await world.passes()
+    await world.passes()
+    assert world.events == [LimitReached("destination", "a.test", 60.0)]
+
+
+# Order ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_those_who_wait_pass_in_order_and_nobody_overtakes_them() -> None:
+    world = World(all=["rate 1 1s"])
+    world.leave.set()
+    order: list[int] = []
+
+    async def send(number: int) -> None:
+        assert await world.send(patience=5.0) is None
+        order.append(number)
+
+    tasks = [asyncio.ensure_future(send(number)) for number in range(3)]
+    await settle()
+    await world.clock.advance(0.999)
+    late = asyncio.ensure_future(send(3))
+    await world.clock.advance(3.0)
+    assert order == [0, 1, 2, 3]
+    await asyncio.gather(*tasks, late)
+    world.assert_clean()
+
+
+async def test_who_waits_for_one_destination_is_not_in_the_way_of_another() -> None:
+    world = World(all=["concurrency 2"], destination=["concurrency 1"])
+    first = asyncio.ensure_future(world.send(next_hop=A))
+    second = asyncio.ensure_future(world.send(next_hop=A))
+    third = asyncio.ensure_future(world.send(next_hop=B))
+    await settle()
+    assert world.inside == {"a.test": 1, "b.test": 1}
+    world.leave.set()
+    assert set(await asyncio.gather(first, second, third)) == {None}
+    world.assert_clean()
+
+
+async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding_the_first() -> None:
+    world = World(all=["concurrency 1"], destination=["rate 1 3s"])
+    world.leave.set()
+    assert await world.send(next_hop=A) is None
+    world.leave.clear()
+    blocker = asyncio.ensure_future(world.send(next_hop=B))
+    await settle()
+    waiting = asyncio.ensure_future(world.send(next_hop=A, patience=5.0))  # at `all`, then at the destination
+    await settle()
+    world.leave.set()
+    assert await blocker is None
+    await settle()
+    assert not waiting.done()
+    assert await world.passes(next_hop=Domain("c.test")), "the slot is free"
+    await world.clock.advance(3.0)
+    world.leave.set()
+    assert await waiting is None
+    world.assert_clean()
+
+
+async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
+    world = World(all=["concurrency 1"], source=["concurrency 1"])
+    with world.limiter.passage(envelope(), 5.0) as passage:
+        tasks = [asyncio.ensure_future(world.pass_through(passage, hop)) for hop in (A, B)]
+        await settle()
+        assert world.inside == {"a.test": 1, "b.test": 1}
+        world.leave.set()
+        await asyncio.gather(*tasks)
+        assert not await world.passes(), "the message is not done yet"
+    assert await world.passes()
+    world.assert_clean()
+
+
+async def test_next_hops_of_one_message_that_wait_together_pass_together() -> None:
+    world = World(all=["concurrency 1"])
+    blocker = asyncio.ensure_future(world.send(next_hop=B))
+    await settle()
+    with world.limiter.passage(envelope(), 5.0) as passage:
+        tasks = [asyncio.ensure_future(world.pass_through(passage, hop)) for hop in (A, B)]
+        await settle()
+        world.leave.set()
+        await blocker
+        assert await asyncio.gather(*tasks) == [None, None]
+    world.assert_clean()
+
+
+# Everything is given back ---------------------------------------------------------------------------------------------
+
+
+async def test_an_exception_inside_gives_everything_back() -> None:
+    world = World(all=["concurrency 1"], destination=["concurrency 1"])
+
+    async def fail() -> None:
+        with world.limiter.passage(envelope(), 5.0) as passage:
+            async with passage.to(A):
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    world.assert_clean()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelling_at_any_moment_gives_everything_back_once(turns: int) -> None:
+    world = World(all=["concurrency 1"], destination=["concurrency 1"], source=["rate 100 1s"])
+    tasks = [asyncio.ensure_future(world.send()) for _ in range(4)]
+    await settle()
+    world.leave.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in tasks[1:3]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert tasks[3].result() is None
+    world.assert_clean()
+
+
+async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_next_one_pass() -> None:
+    world = World(all=["concurrency 1"])
+    with world.limiter.passage(envelope(), 5.0) as first:
+        async with first.to(A):
+            unlucky, next_one = (asyncio.ensure_future(world.send()) for _ in range(2))
+            await settle()
+    unlucky.cancel()  # it has been told, and has not had its turn
+    await settle()
+    assert unlucky.cancelled()
+    assert world.inside["a.test"] == 1
+    world.leave.set()
+    assert await next_one is None
+    world.assert_clean()
+
+
+async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> None:
+    world = World(all=["concurrency 1"])
+    with world.limiter.passage(envelope(), 5.0) as first:
+        async with first.to(A):
+            unlucky, next_one = (asyncio.ensure_future(world.send()) for _ in range(2))
+            await settle()
+            unlucky.cancel()
+    await settle()
+    assert world.inside["a.test"] == 1
+    world.leave.set()
+    assert await next_one is None
+    world.assert_clean()
+
+
+# Sharing --------------------------------------------------------------------------------------------------------------
+
+
+async def test_all_who_refer_to_a_named_block_share_it() -> None:
+    limiters = Limiters(FakeClock(), discard)
+    one, other = (limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared")) for _ in range(2))
+    assert one is other
+
+
+async def test_a_block_without_a_name_is_its_owners_alone() -> None:
+    limiters = Limiters(FakeClock(), discard)
+    settings = LimitsSettings(all=["rate 1 1s"])
+    assert limiters.limiter(settings) is not limiters.limiter(settings)
+    assert limiters.limiter(None) is None
+
+
+async def test_one_name_with_two_meanings_is_an_error() -> None:
+    limiters = Limiters(FakeClock(), discard)
+    limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared"))
+    with pytest.raises(ConfigError, match="two different limits of the name shared"):
+        limiters.limiter(LimitsSettings(all=["rate 2 1s"], name="shared"))
+
+
+# Properties -----------------------------------------------------------------------------------------------------------
+
+lines = st.lists(
+    st.one_of(
+        st.builds("rate {} {}s".format, st.integers(1, 3), st.sampled_from([1, 4, 30])),
+        st.builds("concurrency {}".format, st.integers(1, 3)),
+    ),
+    max_size=2,
+)
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.sampled_from(["a", "b"]), st.sampled_from([0.0, 5.0])),
+        st.tuples(st.just("time"), st.sampled_from([0.1, 0.5, 1.0, 4.0]), st.just(0.0)),
+        st.tuples(st.just("done"), st.integers(0, 10), st.just(0.0)),
+        st.tuples(st.just("cancel"), st.integers(0, 10), st.just(0.0)),
+    ),
+    max_size=40,
+)
+
+
+@given(scopes=st.fixed_dictionaries(dict.fromkeys(("all", "source", "destination"), lines)), moves=moves)
+def test_no_limit_is_ever_broken_and_every_slot_comes_back(
+    scopes: dict[str, list[str]], moves: list[tuple[str, object, float]]
+) -> None:
+    asyncio.run(_play(scopes, moves))
+
+
+async def _play(scopes: dict[str, list[str]], moves: list[tuple[str, object, float]]) -> None:
+    world = World(**scopes)
+    passed: dict[tuple[str, str], list[float]] = defaultdict(list)
+    inside: Counter[tuple[str, str]] = Counter()
+    leaves: dict[asyncio.Task[None], asyncio.Event] = {}
+
+    async def send(name: str, patience: float, leave: asyncio.Event) -> None:
+        keys = [("all", ""), ("source", f"{name}.test"), ("destination", f"{name}.test")]
+        with world.limiter.passage(envelope(f"s@{name}.test"), patience) as passage:
+            async with passage.to(Domain(f"{name}.test")) as held_back:
+                if held_back is not None:
+                    assert held_back.eligible_at > world.clock.now()
+                    return
+                with ExitStack() as stack:
+                    for key in keys:
+                        passed[key].append(world.clock.monotonic())
+                        inside[key] += 1
+                        stack.callback(inside.subtract, {key: 1})
+                        for scope, line in _lines(scopes):
+                            if scope == key[0]:
+                                _assert_holds(line, passed[key], inside[key])
+                    await leave.wait()
+
+    for kind, what, patience in moves:
+        tasks = list(leaves)
+        if kind == "send":
+            leave = asyncio.Event()
+            leaves[asyncio.ensure_future(send(str(what), patience, leave))] = leave
+        elif kind == "time":
+            await world.clock.advance(float(what))  # type: ignore[arg-type]
+        elif tasks:
+            task = tasks[int(what) % len(tasks)]  # type: ignore[call-overload]
+            task.cancel() if kind == "cancel" else leaves[task].set()
+        await settle()
+    for leave in leaves.values():
+        leave.set()
+    await world.clock.advance(10.0)
+    for task in leaves:
+        assert task.done(), "nobody waits longer than it is patient"
+        assert task.cancelled() or task.exception() is None
+    world.assert_clean()
+    assert world.clock.pending == 0
+
+
+def _lines(scopes: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
+    for scope, texts in scopes.items():
+        for text in texts:
+            yield scope, text.split()
+
+
+def _assert_holds(line: list[str], times: list[float], inside: int) -> None:
+    kind, most = line[0], int(line[1])
+    if kind == "concurrency":
+        assert inside <= most
+    elif len(times) > most:
+        period = float(line[2].removesuffix("s"))
+        assert times[-1] >= times[-1 - most] + period
