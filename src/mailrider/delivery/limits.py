@@ -104,9 +104,10 @@ class Passage:
 class Claim:
     """One next hop of a message; entering it waits until it may go, and gives None, or why it may not."""
 
-    __slots__ = ("_limiter", "_own", "_paid", "answer", "at", "passage")
+    __slots__ = ("_limiter", "_own", "_paid", "answer", "at", "deadline", "passage")
 
     answer: asyncio.Future[HeldBack | None]  # while it waits
+    deadline: float
 
     def __init__(self, limiter: Limiter, passage: Passage, own: list[Toll]) -> None:
         self.passage = passage
@@ -182,15 +183,15 @@ class Limiter:
             return None
         opens_at = self._opens_at(claim, now)
         self._emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
-        deadline = now + claim.passage.patience
-        if claim.passage.patience <= 0 or deadline < opens_at < UNKNOWN:
+        claim.deadline = now + claim.passage.patience
+        if claim.deadline <= now or self._is_in_vain(claim, now):
             return self._held_back(claim, obstacle, now)
-        return await self._wait(claim, obstacle, now, deadline)
+        return await self._wait(claim, obstacle, now)
 
-    async def _wait(self, claim: Claim, obstacle: Toll, now: float, deadline: float) -> HeldBack | None:
+    async def _wait(self, claim: Claim, obstacle: Toll, now: float) -> HeldBack | None:
         claim.answer = asyncio.get_running_loop().create_future()
         self._queue_up(claim, obstacle, now)
-        self._note(deadline, claim)
+        self._note(claim.deadline, claim)
         try:
             return await claim.answer
         except BaseException:
@@ -224,6 +225,10 @@ class Limiter:
         """When all gates may be open, at the earliest."""
         return max((toll.gate.opens_at(toll.key, now) for toll in claim.tolls()), default=now)
 
+    def _is_in_vain(self, claim: Claim, now: float) -> bool:
+        """Whether the claim's patience is known to end before it may pass."""
+        return claim.deadline < self._opens_at(claim, now) < UNKNOWN
+
     def _held_back(self, claim: Claim, obstacle: Toll, now: float) -> HeldBack:
         opens_at = self._opens_at(claim, now)
         if opens_at == UNKNOWN or opens_at <= now:
@@ -246,11 +251,15 @@ class Limiter:
                 self._note_opening(toll, now)
                 return
             self._withdraw(claim)
-            if obstacle is not None:
-                self._queue_up(claim, obstacle, now)
-            elif not claim.answer.done():
+            if claim.answer.done():
+                continue
+            if obstacle is None:
                 self._pass(claim, now)
                 claim.answer.set_result(None)
+            elif self._is_in_vain(claim, now):
+                claim.answer.set_result(self._held_back(claim, obstacle, now))
+            else:
+                self._queue_up(claim, obstacle, now)
 
     # Queues and time --------------------------------------------------------------------------------------------------
 

@@ -210,6 +210,20 @@ async def test_nobody_waits_for_what_is_known_to_come_too_late() -> None:
     assert world.clock.pending == 0
 
 
+async def test_nobody_goes_on_waiting_when_another_limit_turns_out_to_come_too_late() -> None:
+    world = World(all=["concurrency 1"], destination=["rate 1 1m"])
+    inside = asyncio.ensure_future(world.send())
+    await settle()
+    waiting = asyncio.ensure_future(world.send(next_hop=B, patience=5.0))
+    late = asyncio.ensure_future(world.send(next_hop=B, patience=5.0))
+    await settle()
+    world.leave.set()
+    assert await inside is None
+    assert await waiting is None
+    assert isinstance(await late, HeldBack)
+    world.assert_clean()
+
+
 async def test_the_limit_that_held_a_message_back_is_an_event() -> None:
     world = World(destination=["rate 1 1m"])
     await world.passes()
