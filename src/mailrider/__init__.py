@@ -9,11 +9,12 @@ from mailrider.delivery.settings import LimitsSettings as Limits
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, MailriderError
-from mailrider.library import DSN, LoadedConfiguration, Remote, Report, Result, load
+from mailrider.library import DSN, LoadedConfiguration, Queue, Remote, Report, Result, load
 from mailrider.model.outcome import Status
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
 from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy
+from mailrider.queue.settings import QueueSettings
 
 __all__ = [
     "DNSSEC",
@@ -28,6 +29,8 @@ __all__ = [
     "MXLevel",
     "MailriderError",
     "Mechanism",
+    "Queue",
+    "QueueSettings",
     "Remote",
     "RemoteSettings",
     "Report",

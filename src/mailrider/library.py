@@ -1,4 +1,4 @@
-"""mailrider as a library: `Remote` sends messages to the recipients' own mail servers (spec section 13).
+"""mailrider as a library: `Remote` sends messages to the recipients' own servers, `Queue` keeps them (spec section 13).
 
 Strings and messages become values here, and results become something to look at. Nothing raises for a mail reason;
 wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `ConfigError`.
@@ -10,9 +10,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from email.message import EmailMessage, Message
 from email.policy import SMTP, SMTPUTF8
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.assemble import open_engine, open_remote
+from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
@@ -23,16 +25,21 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
+from mailrider.queue.ids import format_id
+from mailrider.queue.settings import QueueSettings
 from mailrider.smtp.content import Content
+from mailrider.targets import Targets, make_queue
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mailrider.config import Configuration
     from mailrider.delivery.remote import RemoteDelivery
+    from mailrider.model.directive import Settings
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome, Try
+    from mailrider.queue.service import DeliveryQueue
 
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
 
@@ -262,6 +269,95 @@ class Remote:
         return submission.report(await self._delivery.deliver(submission.envelope, submission.content))
 
 
+class Queue:
+    """A durable queue: what it has accepted is delivered, tried again, or bounced. Use it with `async with`.
+
+    Keyword arguments are the directives of `target.queue` (`queue.settings.QueueSettings`): `target` (the settings of
+    what delivers, such as `RemoteSettings`), `location`, `hostname`, `expire=86400`, ... `named` are targets that
+    settings refer to by name. `on_event` is called with every event; what became of each message is among them.
+    With `deliver=False` messages are only taken in, for another process to deliver.
+    """
+
+    def __init__(
+        self,
+        settings: QueueSettings | None = None,
+        *,
+        named: Mapping[str, Settings] | None = None,
+        dns: DNSSettings | None = None,
+        deliver: bool = True,
+        on_event: Emit = discard,
+        **directives: Any,
+    ) -> None:
+        if settings is not None and directives:
+            raise TypeError("give either settings or directives, not both")
+        self.settings = settings or QueueSettings(**directives)
+        self._named = named or {}
+        self._dns = dns
+        self._deliver = deliver
+        self._emit = on_event
+        self._stack = AsyncExitStack()
+        self._queue: DeliveryQueue | None = None
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._deliver:
+                dns = self._dns or getattr(self.settings.target, "dns", None) or DNSSettings()
+                engine = await stack.enter_async_context(open_engine(dns, self._emit))
+                targets = await stack.enter_async_context(Targets(engine, self._named))
+                self._queue = await targets.open_queue(self.settings)
+            else:
+                queue = make_queue(self.settings, None, SystemClock(), SystemRandom(), self._emit)
+                self._queue = await stack.enter_async_context(queue)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue = None
+        await self._stack.aclose()
+
+    @property
+    def opened(self) -> DeliveryQueue:
+        """The queue itself, while it is entered."""
+        if self._queue is None:
+            raise RuntimeError("use `async with Queue(...) as queue`")
+        return self._queue
+
+    async def submit(
+        self,
+        message: bytes | Message,
+        sender: str,
+        recipients: Sequence[str],
+        *,
+        requiretls: bool = False,
+        quarantine: bool = False,
+        smtputf8: bool | None = None,
+        dsn: DSN = NO_DSN,
+    ) -> str:
+        """Accept a message; returns its id once it is durable. Arguments as in `Remote.send`.
+
+        Raises `ValueError` if the sender or a recipient is not a mail address, since nobody could be told later, and
+        `MailriderError` (with the reply for a submitter) if the queue cannot take anything now.
+        """
+        queue = self.opened
+        submission = prepare(
+            message,
+            sender,
+            recipients,
+            requiretls=requiretls,
+            quarantine=quarantine,
+            smtputf8=smtputf8,
+            dsn=dsn,
+        )
+        if submission.envelope is None or submission.refused:
+            refused = next(iter(submission.refused.values()))
+            raise InvalidValue(refused.reply.text, code=refused.reply.code, enhanced=str(refused.reply.status))
+        return format_id(await queue.submit(submission.envelope, submission.content))
+
+    async def idle(self) -> None:
+        """Wait until nothing is due any more, but for destinations that are down."""
+        await self.opened.idle()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedConfiguration:
     """A configuration file as a program uses it."""
@@ -274,6 +370,15 @@ class LoadedConfiguration:
         if not isinstance(instance.settings, RemoteSettings):
             raise ConfigError(f"{instance.label} is no target.remote")
         return Remote(instance.settings, on_event=on_event)
+
+    def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
+        """The queue of that name, to be entered with `async with`; `ConfigError` if there is none."""
+        instance = self.configuration.target(name)
+        if not isinstance(instance.settings, QueueSettings):
+            raise ConfigError(f"{instance.label} is no target.queue")
+        named = {name: each.settings for name, each in self.configuration.targets.items()}
+        dns = self.configuration.globals.dns
+        return Queue(instance.settings, named=named, dns=dns, deliver=deliver, on_event=on_event)
 
 
 def load(path: str | os.PathLike[str] | None = None) -> LoadedConfiguration:

@@ -1,0 +1,186 @@
+"""Targets as they refer to each other: opened once each, shared, whatever order and circle they stand in.
+
+A queue delivers by another target, and its notifications by a pipeline that may name any target, itself included. So
+targets are known by name from the moment at which their opening begins; only a chain of `target` that leads back to
+itself can never deliver anything, and is refused.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, Self
+
+from mailrider.assemble import open_remote, open_smarthost
+from mailrider.config.settings import default_state_dir
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.dsn.compose import Origin
+from mailrider.endpoint.pipeline import PipelineDeliverer
+from mailrider.errors import ConfigError
+from mailrider.model.pipeline import PipelineSettings, TargetRef, decide
+from mailrider.model.reply import Reply
+from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.ids import IdSource
+from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
+from mailrider.queue.scheduler import Work
+from mailrider.queue.service import DeliveryQueue, Place, QueueDeliverer
+from mailrider.queue.settings import QueueSettings
+from mailrider.queue.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mailrider.assemble import Engine
+    from mailrider.clock import Clock
+    from mailrider.model.address import Mailbox
+    from mailrider.model.directive import Settings
+    from mailrider.model.domain import Domain
+    from mailrider.model.envelope import Recipient
+    from mailrider.model.event import Emit
+    from mailrider.model.pipeline import Target
+    from mailrider.queue.deliverer import Deliverer
+
+
+class OneServer(DestinationOf):
+    """Everything goes to the same place, so it is one destination."""
+
+    def __call__(self, recipient: Recipient) -> str:
+        """See `DestinationOf`."""
+        return ""
+
+
+_ONE_SERVER: Final = OneServer()
+
+
+class Targets:
+    """The open targets of a process. `named` are the settings of those that have a name."""
+
+    def __init__(self, engine: Engine, named: Mapping[str, Settings]) -> None:
+        self._engine = engine
+        self._named = named
+        self._open: dict[str, Deliverer] = {}
+        self._inline: dict[int, Deliverer] = {}
+        self._opening: list[str] = []
+        self._locations: set[Path] = set()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def open(self, target: Target) -> Deliverer:
+        """The target, opened if it is not yet. Raises `ConfigError` for what cannot be."""
+        if not isinstance(target, TargetRef):
+            if id(target) not in self._inline:
+                self._inline[id(target)] = await self._deliverer(target)
+            return self._inline[id(target)]
+        if target.name in self._open:
+            return self._open[target.name]
+        if target.name in self._opening:
+            circle = " -> ".join([*self._opening, target.name])
+            raise ConfigError(f"these targets lead in a circle, and so nowhere: {circle}")
+        self._opening.append(target.name)
+        try:
+            deliverer = await self._deliverer(self._settings_of(target))
+        finally:
+            self._opening.remove(target.name)
+        return self._open.setdefault(target.name, deliverer)
+
+    def _settings_of(self, target: Target) -> Settings:
+        if not isinstance(target, TargetRef):
+            return target
+        if target.name not in self._named:
+            raise ConfigError(f'no target is named "{target.name}"')
+        return self._named[target.name]
+
+    def get(self, target: Target) -> Deliverer:
+        """A target that is open."""
+        return self._open[target.name] if isinstance(target, TargetRef) else self._inline[id(target)]
+
+    async def _deliverer(self, settings: Settings) -> Deliverer:
+        if isinstance(settings, QueueSettings):
+            return QueueDeliverer(await self.open_queue(settings))
+        if isinstance(settings, RemoteSettings):
+            return await self._stack.enter_async_context(open_remote(settings, self._engine))
+        if isinstance(settings, SmarthostSettings):
+            return await self._stack.enter_async_context(open_smarthost(settings, self._engine))
+        raise ConfigError(f"{type(settings).__name__} is not a target")
+
+    async def open_queue(self, settings: QueueSettings) -> DeliveryQueue:
+        """A queue that delivers."""
+        if settings.target is None:
+            raise ConfigError("a queue needs a target: what delivers")
+        engine = self._engine
+        location = queue_location(settings)
+        if location in self._locations:
+            raise ConfigError(f"two queues share the directory {location}: give each its own location")
+        self._locations.add(location)
+        target = self._settings_of(settings.target)
+        deliverers = {ROUTE_TARGET: await self.open(settings.target)}
+        ids = IdSource(engine.clock, engine.rng)
+        bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
+        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
+        queue = make_queue(settings, work, engine.clock, engine.rng, engine.emit, ids=ids, target=target)
+        if settings.bounce is not None:
+            if settings.name is not None:
+                self._open[settings.name] = QueueDeliverer(queue)
+            for each in settings.bounce.targets:
+                await self.open(each)
+            deliverers[ROUTE_BOUNCE] = self._bounce_pipeline(settings.bounce, settings.name, deliverers[ROUTE_TARGET])
+        return await self._stack.enter_async_context(queue)
+
+    def _bounce_pipeline(self, pipeline: PipelineSettings, own: str | None, direct: Deliverer) -> Deliverer:
+        """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
+
+        def target_of(target: Target) -> Deliverer:
+            is_own = isinstance(target, TargetRef) and target.name == own
+            return direct if is_own else self.get(target)
+
+        return PipelineDeliverer(pipeline, target_of)
+
+
+def queue_location(settings: QueueSettings) -> Path:
+    """The directory of a queue."""
+    return settings.location or default_state_dir() / "queue"
+
+
+def make_queue(
+    settings: QueueSettings,
+    work: Work | None,
+    clock: Clock,
+    rng: random.Random,
+    emit: Emit,
+    *,
+    ids: IdSource | None = None,
+    target: Settings | None = None,
+) -> DeliveryQueue:
+    """A queue, not yet open; `work` None: it only takes messages in and can be looked into."""
+    location = queue_location(settings)
+    destination_of = _ONE_SERVER if isinstance(target, SmarthostSettings) else BY_DOMAIN
+    return DeliveryQueue(
+        SQLiteStore(location, clock, destination_of=destination_of),
+        work,
+        ids or IdSource(clock, rng),
+        clock,
+        rng,
+        emit,
+        place=Place(location, settings.runtime_dir or location),
+        destination_of=destination_of,
+    )
+
+
+def _bounce_policy(settings: QueueSettings, target: Settings) -> BouncePolicy:
+    hostname: Domain | None = settings.hostname or getattr(target, "hostname", None)
+    if hostname is None:
+        raise ConfigError("hostname is required: the name in notifications to senders")
+    pipeline = settings.bounce
+
+    def refuses(sender: Mailbox) -> str:
+        route = None if pipeline is None else decide(pipeline, sender)
+        return str(route) if isinstance(route, Reply) else ""
+
+    return BouncePolicy(Origin(hostname, settings.autogenerated_msg_domain or hostname), pipeline is not None, refuses)
