@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content
 
 MAX_ADDRESSES = 20  # that one attempt may try
-MAX_DURATION = 900.0  # seconds after which no new candidate is begun: the queue tries again, fresher
+MAX_DURATION = 900.0  # seconds after which no new candidate or address is begun: the queue tries again, fresher
 
 BUG = Reply.make(451, "4.3.0", "Internal error; the message will be tried again")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
@@ -128,6 +128,7 @@ class Attempt:
         self._emit = emit
         self._lmtp = lmtp
         self._addresses_left = MAX_ADDRESSES
+        self._began = clock.monotonic()
         self._answered_here: set[int] = set()
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
 
@@ -148,9 +149,11 @@ class Attempt:
         return self._ledger.conclude()
 
     async def _run(self) -> None:
-        started = self._clock.monotonic()
+        self._began = self._clock.monotonic()
         candidates = await self._destination.find()
         for number, group in enumerate(preference_groups(candidates)):
+            if not self._ledger.pending:
+                return
             usable = await self._destination.usable_group(group)
             if usable is None:
                 if not number:
@@ -159,11 +162,19 @@ class Attempt:
             for candidate in usable:
                 if not self._ledger.pending:
                     return
-                if not self._addresses_left or self._clock.monotonic() - started > MAX_DURATION:
-                    # What was not asked has not said no.
-                    self._ledger.end(Ending(Telling.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
+                if self._is_spent:
+                    self._end_unreached(candidate)
                     return
                 await self._try_candidate(candidate)
+
+    @property
+    def _is_spent(self) -> bool:
+        """True if no further candidate or address is to be tried in this attempt."""
+        return not self._addresses_left or self._clock.monotonic() - self._began > MAX_DURATION
+
+    def _end_unreached(self, candidate: Candidate) -> None:
+        """What was not asked has not said no."""
+        self._ledger.end(Ending(Telling.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
 
     @property
     def _todo(self) -> list[int]:
@@ -204,7 +215,10 @@ class Attempt:
             text = f"{mx} has no address of the family of local_ip"
             self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
         for address in addresses:
-            if not self._addresses_left or not self._todo:
+            if not self._todo:
+                return
+            if self._is_spent:
+                self._end_unreached(host.candidate)
                 return
             self._addresses_left -= 1
             if self._settings.prohibits(address):
@@ -251,10 +265,12 @@ class Attempt:
             if (lost or transaction.farewell) and lease.reused and not transaction.answered:
                 # The server closed an idle connection: nobody's attempt (spec section 9). Without an answer no content
                 # was sent; and a 421 that comes first may have been on its way already.
+                self._under_way = None
                 fresh = True
                 continue
             fresh = False
             self._enter(transaction, todo, lease, lost)
+            self._under_way = None
             if transaction.undecided:
                 return False
             todo = [todo[index] for index in transaction.overflow]
@@ -281,10 +297,9 @@ class Attempt:
         return self._job.security.needs_extension and not lease.session.capabilities.requiretls
 
     def _finished_transaction(self) -> Transaction:
-        under_way, self._under_way = self._under_way, None
-        if under_way is None:
+        if self._under_way is None:
             raise MailriderError("a lease ended without a transaction")
-        return under_way[0]
+        return self._under_way[0]
 
     # What it means ---------------------------------------------------------------------------------------------------
 
@@ -364,11 +379,14 @@ class Attempt:
         if self._under_way is not None:
             transaction, todo, lease = self._under_way
             peer, security = lease.session.peer, lease.judgement.security
+            pending = set(self._ledger.pending)
             for position, decision in transaction.decisions.items():
-                self._enter_decision(todo[position], decision, peer.name, peer.address, security)
+                if todo[position] in pending:
+                    self._enter_decision(todo[position], decision, peer.name, peer.address, security)
             doubt = Ending(Telling.CLOSED, TryResult.FINAL, BUG, peer.name, peer.address, security)
             for position in transaction.accepted if transaction.in_doubt else ():
-                self._ledger.doubt(todo[position], doubt)
+                if todo[position] in pending:
+                    self._ledger.doubt(todo[position], doubt)
         self._ledger.defer_pending(BUG)
 
 

@@ -30,6 +30,9 @@ class OwnAddresses:
 
     def __call__(self, address: IPv4Address | IPv6Address) -> bool:
         """True if mail sent to that address would come back to us."""
+        mapped = address.ipv4_mapped if address.version == 6 else None
+        if mapped is not None:
+            address = mapped
         if address in self._behind_nat:
             return True
         if address.is_loopback or address.is_unspecified or address.is_multicast:

@@ -18,6 +18,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+
 import mailrider
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
@@ -46,6 +48,18 @@ def free_port() -> int:
         probe.bind(("0.0.0.0", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+        return True
+
+
+IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="no ::1 here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,15 @@ class internet:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def enter(self, server: LabMX) -> LabMX:
+        """One more host, which runs as long as the others."""
+        return await self._stack.enter_async_context(server)
+
+    @property
+    def servers(self) -> list[LabMX]:
+        """All hosts."""
+        return [server for servers in self._servers.values() for server in servers]
 
     def mx(self, domain: str, number: int = 0) -> LabMX:
         """The host of that rank."""

@@ -1,0 +1,361 @@
+"""The order of things in an attempt, with servers that are functions (spec section 4 step 5, section 5, section 9)."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from mailrider.clock import FakeClock
+from mailrider.delivery.attempt import MAX_DURATION, Attempt, Job
+from mailrider.delivery.budget import Budget
+from mailrider.delivery.ledger import Ledger
+from mailrider.delivery.mx import HostNotFound
+from mailrider.delivery.session import Peer, Unusable
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.domain import Domain
+from mailrider.model.envelope import Envelope, Recipient
+from mailrider.model.event import AddressFailed, Bug
+from mailrider.model.outcome import TryResult
+from mailrider.model.reply import Reply
+from mailrider.model.route import Candidate, Candidates, Host
+from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY
+from mailrider.policy.base import NOT_AWARDED
+from mailrider.policy.judge import Judgement
+from mailrider.policy.requiretls import ORDINARY, MessageSecurity
+from mailrider.smtp.capabilities import Capabilities
+from mailrider.smtp.client import Answer
+from mailrider.smtp.commands import Data, EndOfData, Mail, Rcpt
+from mailrider.smtp.content import Content
+from mailrider.smtp.transaction import SendCommands, SendContent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    import pytest
+
+    from mailrider.delivery.connect import Call
+    from mailrider.model.event import Event
+    from mailrider.model.outcome import Outcome
+    from mailrider.model.security import Requirement
+    from mailrider.policy.base import Admission
+    from mailrider.smtp.transaction import Transaction
+
+NEXT_HOP = Domain("a.test")
+CONTENT = Content.inspect(b"Subject: x\r\n\r\n")
+OK, GO_ON = Reply.make(250, "2.0.0", "Ok"), Reply.make(354, None, "Go on")
+LATER, NEVER = Reply.make(450, "4.2.0", "Later"), Reply.make(550, "5.1.1", "Never")
+REFUSED = Reply.make(451, "4.4.1", "Connection refused")
+
+
+def says(**replies: Reply | list[Reply]) -> Callable[[Transaction], Exception | None]:
+    """A server that answers by the verb; with a list one after the other. What is not named is accepted."""
+    queues = {verb: list(each) if isinstance(each, list) else each for verb, each in replies.items()}
+
+    def reply(verb: str, usual: Reply) -> Reply:
+        given = queues.get(verb, usual)
+        return given.pop(0) if isinstance(given, list) else given
+
+    def serve(transaction: Transaction) -> None:
+        while (step := transaction.next()) is not None:
+            match step:
+                case SendCommands(commands):
+                    for command in commands:
+                        verb = {Mail: "mail", Rcpt: "rcpt", Data: "data"}.get(type(command), "rset")
+                        transaction.take(Answer(command, reply(verb, GO_ON if verb == "data" else OK)))
+                case SendContent(command):
+                    transaction.sent_final()
+                    transaction.take(Answer(command, reply("end", OK)))
+                case _:
+                    transaction.take(Answer(EndOfData(), OK))
+
+    return serve
+
+
+def loses(transaction: Transaction) -> Exception:
+    """A server that goes before it says a word."""
+    transaction.lost()
+    return ConnectionError("gone")
+
+
+def unusable(reply: Reply = REFUSED, **more: Any) -> Callable[[Transaction], Exception | None]:
+    """An address that does not get as far as a transaction."""
+
+    def serve(_: Transaction) -> None:
+        raise NotImplementedError
+
+    serve.error = Unusable(TryResult.CONNECT, reply, **more)  # type: ignore[attr-defined]
+    return serve
+
+
+GREETS_521 = unusable(Reply.make(451, "4.3.2", "No mail here"), refusal=Reply.make(521, "5.3.2", "No mail here"))
+
+
+@dataclass
+class FakeSession:
+    peer: Peer
+    capabilities: Capabilities
+    serve: Callable[[Transaction], Exception | None]
+
+    async def transact(self, transaction: Transaction, _: Content) -> Exception | None:
+        return self.serve(transaction)
+
+
+@dataclass
+class FakeLease:
+    session: FakeSession
+    reused: bool = False
+    judgement: Judgement = Judgement(NO_SECURITY, None, None)  # noqa: RUF009 (it is immutable)
+    given_up: bool = False
+
+    def give_up(self) -> None:
+        self.given_up = True
+
+
+@dataclass
+class World:
+    """Candidates `mx0`, `mx1`, ... with the given addresses each; servers by address, in order of the calls."""
+
+    hosts: Sequence[Sequence[Callable[[Transaction], Exception | None]]]
+    clock: FakeClock = field(default_factory=FakeClock)
+    takes: float = 0.0
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    security: MessageSecurity = ORDINARY
+    reused: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.next_hop = NEXT_HOP
+        self.called: list[str] = []
+        self.fresh: list[bool] = []
+        self.leases: list[FakeLease] = []
+        self.events: list[Event] = []
+        self.servers = {
+            f"192.0.{number}.{index}": serve
+            for number, servers in enumerate(self.hosts)
+            for index, serve in enumerate(servers)
+        }
+
+    # As a `Guide`:
+
+    async def find(self) -> Candidates:
+        return Candidates(NEXT_HOP, tuple(Candidate(Domain(f"mx{n}.a.test"), n) for n in range(len(self.hosts))))
+
+    async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None:
+        return tuple(group)
+
+    async def admit(self, _: Candidate) -> Admission:
+        return NOT_AWARDED
+
+    async def host(self, candidate: Candidate) -> Host | HostNotFound:
+        number = candidate.preference
+        if not self.hosts[number]:
+            return HostNotFound(candidate, Reply.make(550, "5.4.4", "No address"))
+        return Host(candidate, tuple(ip_address(f"192.0.{number}.{n}") for n in range(len(self.hosts[number]))))
+
+    def budget(self, _: Candidate) -> Budget:
+        return Budget(self.clock, 300)
+
+    async def requirement(self, _: Host) -> Requirement:
+        return NO_REQUIREMENT
+
+    async def tls_failed(self) -> None:
+        pass
+
+    # As `Connections`:
+
+    @asynccontextmanager
+    async def lease(self, call: Call, *, fresh: bool = False) -> AsyncIterator[FakeLease]:
+        address = str(call.address)
+        self.called.append(address)
+        self.fresh.append(fresh)
+        await self.clock.advance(self.takes)
+        serve = self.servers[address]
+        if hasattr(serve, "error"):
+            raise serve.error
+        session = FakeSession(Peer(call.mx, address, 25, None), self.capabilities, serve)
+        reused = bool(self.reused) and not fresh and self.reused.pop(0)
+        self.leases.append(FakeLease(session, reused))
+        yield self.leases[-1]
+
+    def run(self, recipients: int = 1) -> Awaitable[tuple[Outcome, ...]]:
+        everybody = tuple(Recipient(Mailbox.parse(f"{number}@a.test")) for number in range(recipients))
+        job = Job(Envelope(ReversePath.parse("a@b.test"), everybody), CONTENT, self.security)
+        settings = RemoteSettings(hostname="client.test")
+        return Attempt(job, everybody, self, self, settings, self.clock, self.events.append).run()
+
+
+def facts(outcome: Outcome) -> tuple[str, int, str]:
+    return outcome.status.value, outcome.reply.code, str(outcome.reply.enhanced)
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_no_new_candidate_is_begun_after_fifteen_minutes() -> None:
+    world = World([[unusable()]] * 10, takes=MAX_DURATION / 3)
+    (outcome,) = await world.run()
+    assert world.called == ["192.0.0.0", "192.0.1.0", "192.0.2.0", "192.0.3.0"]
+    assert facts(outcome) == ("deferred", 451, "4.4.1")
+
+
+async def test_no_new_address_is_begun_after_fifteen_minutes() -> None:
+    world = World([[unusable()] * 6], takes=MAX_DURATION / 2 + 1)
+    (outcome,) = await world.run()
+    assert world.called == ["192.0.0.0", "192.0.0.1"]
+    assert facts(outcome) == ("deferred", 451, "4.4.1")
+
+
+async def test_at_most_twenty_addresses_are_tried() -> None:
+    world = World([[unusable()] * 6] * 10)
+    await world.run()
+    assert len(world.called) == 20
+
+
+async def test_what_was_not_tried_has_not_said_521() -> None:
+    for hosts in ([[GREETS_521] * 6] * 4, [[GREETS_521] * 6] * 3 + [[GREETS_521] * 2, [GREETS_521]]):
+        (outcome,) = await World(hosts).run()
+        assert facts(outcome) == ("deferred", 451, "4.3.2")
+    (outcome,) = await World([[GREETS_521] * 5] * 4).run()
+    assert facts(outcome) == ("failed", 521, "5.3.2")
+
+
+# From address to address ----------------------------------------------------------------------------------------------
+
+
+async def test_addresses_are_tried_in_turn_then_the_next_candidate() -> None:
+    world = World([[unusable(), loses], [], [says(), says()]])
+    (outcome,) = await world.run()
+    assert world.called == ["192.0.0.0", "192.0.0.1", "192.0.2.0"]
+    assert (outcome.status, [each.result for each in outcome.tries]) == (
+        "delivered",
+        ["connect", "mail", "lookup", "delivered"],
+    )
+    assert [event.address for event in world.events if isinstance(event, AddressFailed)] == ["192.0.0.0", "192.0.0.1"]
+
+
+async def test_a_4xx_leads_to_the_next_candidate_not_to_the_next_address() -> None:
+    world = World([[says(rcpt=LATER), says()], [says()]])
+    (outcome,) = await world.run()
+    assert (world.called, outcome.status) == (["192.0.0.0", "192.0.1.0"], "delivered")
+
+
+async def test_only_those_that_the_first_candidate_deferred_go_to_the_second() -> None:
+    world = World([[says(rcpt=[OK, LATER, NEVER, LATER])], [says(rcpt=[OK, LATER])], [says()]])
+    outcomes = await world.run(4)
+    assert [outcome.status.value for outcome in outcomes] == ["delivered", "delivered", "failed", "deferred"]
+    assert world.called == ["192.0.0.0", "192.0.1.0"]
+
+
+async def test_those_that_a_lost_connection_left_go_on_and_those_that_were_deferred_do_not() -> None:
+    def half(transaction: Transaction) -> Exception:
+        step = transaction.next()
+        assert isinstance(step, SendCommands)
+        transaction.take(Answer(step.commands[0], OK))
+        for reply in (LATER, OK):
+            step = transaction.next()
+            assert isinstance(step, SendCommands)
+            transaction.take(Answer(step.commands[0], reply))
+        transaction.lost()
+        return ConnectionError("gone")
+
+    rcpts: list[int] = []
+
+    def counts(transaction: Transaction) -> Exception | None:
+        rcpts.append(len(transaction.recipients))
+        return says()(transaction)
+
+    world = World([[half, counts], [counts]])
+    outcomes = await world.run(2)
+    assert (rcpts, world.called) == ([1, 1], ["192.0.0.0", "192.0.0.1", "192.0.1.0"])
+    assert [outcome.status.value for outcome in outcomes] == ["delivered", "delivered"]
+
+
+async def test_recipients_past_the_limit_go_in_further_transactions_to_the_same_address() -> None:
+    world = World([[says(rcpt=[OK, Reply.make(452, "4.5.3", "Too many"), OK])]])
+    outcomes = await world.run(2)
+    assert ({outcome.status.value for outcome in outcomes}, world.called) == ({"delivered"}, ["192.0.0.0"] * 2)
+
+
+# Kept connections -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_kept_connection_that_was_gone_costs_no_attempt() -> None:
+    calls = iter([loses, says()])
+    world = World([[lambda transaction: next(calls)(transaction)]], reused=[True])
+    (outcome,) = await world.run()
+    assert (world.called, world.fresh) == (["192.0.0.0"] * 2, [False, True])
+    assert (outcome.status, len(outcome.tries)) == ("delivered", 1)
+
+
+async def test_a_new_connection_that_was_lost_is_not_tried_again() -> None:
+    world = World([[loses]])
+    (outcome,) = await world.run()
+    assert (facts(outcome), world.called) == (("deferred", 451, "4.4.2"), ["192.0.0.0"])
+
+
+async def test_a_kept_connection_without_requiretls_is_asked_anew_before_it_is_a_no() -> None:
+    needs = MessageSecurity(needs_extension=True)
+    world = World([[says()]], reused=[True], security=needs)
+    (outcome,) = await world.run()
+    assert (facts(outcome), world.fresh) == (("failed", 550, "5.7.30"), [False, True])
+
+
+async def test_a_connection_whose_data_failed_is_given_up() -> None:
+    world = World([[says(data=LATER)], [says()]])
+    await world.run()
+    assert [lease.given_up for lease in world.leases] == [True, False]
+
+
+# What nobody expected -------------------------------------------------------------------------------------------------
+
+
+async def test_a_bug_defers_what_is_undecided_and_is_told() -> None:
+    def explode(_: Transaction) -> None:
+        raise ZeroDivisionError
+
+    world = World([[explode], [says()]])
+    (outcome,) = await world.run()
+    assert (facts(outcome), world.called) == (("deferred", 451, "4.3.0"), ["192.0.0.0"])
+    assert [type(event.error) for event in world.events if isinstance(event, Bug)] == [ZeroDivisionError]
+
+
+async def test_replies_that_were_read_before_a_bug_stand() -> None:
+    def half(transaction: Transaction) -> None:
+        says(rcpt=[NEVER, OK], end=OK)(transaction)
+        raise ZeroDivisionError
+
+    outcomes = await World([[half]]).run(2)
+    assert [facts(outcome)[:2] for outcome in outcomes] == [("failed", 550), ("delivered", 250)]
+
+
+async def test_a_bug_while_results_are_written_down_loses_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Ledger.decide
+    explosions = iter([False, True])
+
+    def decide(ledger: Ledger, *arguments: Any) -> None:
+        if next(explosions, False):
+            raise ZeroDivisionError
+        usual(ledger, *arguments)
+
+    monkeypatch.setattr(Ledger, "decide", decide)
+    outcomes = await World([[says(rcpt=[NEVER, OK, OK])]]).run(3)
+    assert [facts(outcome)[:2] for outcome in outcomes] == [("failed", 550), ("delivered", 250), ("delivered", 250)]
+    assert [len(outcome.tries) for outcome in outcomes] == [1, 1, 1]
+
+
+async def test_a_bug_behind_the_final_dot_is_in_doubt() -> None:
+    def explode(transaction: Transaction) -> None:
+        usual = transaction.take
+
+        def take(answer: Answer) -> None:
+            if isinstance(answer.command, EndOfData):
+                raise ZeroDivisionError
+            usual(answer)
+
+        transaction.take = take  # type: ignore[method-assign]
+        says(rcpt=[NEVER, OK])(transaction)
+
+    outcomes = await World([[explode], [says()]]).run(2)
+    assert [(outcome.status.value, outcome.in_doubt) for outcome in outcomes] == [("failed", False), ("deferred", True)]

@@ -1,0 +1,80 @@
+"""Which addresses are ours (spec section 4, step 4)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.net import local
+from mailrider.net.local import KEPT, MAX_KEPT, OwnAddresses
+
+if TYPE_CHECKING:
+    from mailrider.delivery.mx import Address
+
+
+class Machine:
+    """A machine with some addresses; `asked` counts how often it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+        self.addresses = {ip_address(each) for each in addresses}
+        self.asked: list[Address] = []
+        monkeypatch.setattr(local, "_can_be_bound", self._can_be_bound)
+
+    def _can_be_bound(self, address: Address) -> bool:
+        self.asked.append(address)
+        return address in self.addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "ours"),
+    [
+        ("192.0.2.1", True),
+        ("::ffff:192.0.2.1", True),
+        ("192.0.2.2", False),
+        ("2001:db8::1", True),
+        ("2001:db8::2", False),
+        ("203.0.113.7", True),
+        ("::ffff:203.0.113.7", True),
+        ("127.0.0.1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::1", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("224.0.0.1", False),
+    ],
+)
+def test_ours_is_what_an_interface_other_than_loopback_has_and_what_reaches_us_through_nat(
+    address: str, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine(monkeypatch, "192.0.2.1", "2001:db8::1", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1")
+    own = OwnAddresses(FakeClock(), [ip_address("203.0.113.7")])
+    assert own(ip_address(address)) is ours
+
+
+async def test_the_machine_is_asked_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, clock, address = Machine(monkeypatch), FakeClock(), ip_address("192.0.2.1")
+    own = OwnAddresses(clock)
+    assert not own(address)
+    machine.addresses.add(address)
+    await clock.advance(KEPT - 1)
+    assert not own(address)
+    await clock.advance(1)
+    assert own(address)
+    assert len(machine.asked) == 2
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, first = Machine(monkeypatch), ip_address("10.0.0.0")
+    own = OwnAddresses(FakeClock())
+    for number in range(MAX_KEPT + 1):
+        own(first + number)
+    own(first)
+    assert machine.asked.count(first) == 2
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"])
+def test_the_kernel_says_what_can_be_bound(text: str) -> None:
+    assert local._can_be_bound(ip_address(text)) is (text in {"127.0.0.1", "::1"})
