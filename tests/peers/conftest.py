@@ -35,6 +35,7 @@ _PROGRAMS = {
     "unbound": Path("/usr/sbin/unbound"),
     "ldns": Path("/usr/bin/ldns-signzone"),
     "swaks": Path("/usr/bin/swaks"),
+    "dkimpy": Path("/usr/lib/python3/dist-packages/dkim/__init__.py"),
 }
 
 

@@ -1,0 +1,97 @@
+"""The keys of DKIM signatures: each in a file of its own, made when it is first needed, with its DNS record beside.
+
+`DOMAIN_SELECTOR.key` is the private key in PEM, for nobody but us to read; `DOMAIN_SELECTOR.dns` the line that
+belongs into the zone (RFC 6376 3.6.1), which is told once as `KeyMade`. A key file that is there is never written to:
+two processes that make one at the same time end up with the same.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mailrider.errors import ConfigError, InvalidValue
+from mailrider.model.event import Event
+from mailrider.x509.signing import KeyKind, SigningKey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mailrider.model.domain import Domain
+    from mailrider.model.event import Emit
+
+MAX_KEY: Final = 64 * 1024  # octets of a key file: RSA 4096 has 3,300
+_STRING: Final = 255  # octets of one string of a TXT record: RFC 1035 3.3
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMade(Event):
+    """A new key was made: its record has to be in DNS before receivers can verify what it signs."""
+
+    domain: str
+    selector: str
+    path: str
+    record: str
+
+
+def key_path(directory: Path, domain: Domain, selector: str) -> Path:
+    """Where a key is."""
+    return directory / f"{domain.ascii}_{selector}.key"
+
+
+def dns_record(domain: Domain, selector: str, key: SigningKey) -> str:
+    """The line of a zone file that publishes a key; long ones are cut into strings, as DNS wants them."""
+    value = f"v=DKIM1; k={key.name}; p={key.public}"
+    strings = [f'"{value[start : start + _STRING]}"' for start in range(0, len(value), _STRING)]
+    text = f"( {' '.join(strings)} )" if len(strings) > 1 else strings[0]
+    return f"{selector}._domainkey.{domain.ascii}. IN TXT {text}"
+
+
+def open_key(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emit) -> SigningKey:
+    """The key in a file, made if there is none. Blocks. Raises `ConfigError` if it cannot be read, written or used."""
+    try:
+        if not path.exists():
+            _make(path, kind, domain, selector, emit)
+        return _load(path)
+    except OSError as error:
+        raise ConfigError(f"dkim: the key {path} cannot be had: {error.strerror or error}") from error
+
+
+def _load(path: Path) -> SigningKey:
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        pem = file.read(MAX_KEY)
+    if mode & stat.S_IRWXO:
+        raise ConfigError(f"dkim: everybody can read the key {path}; make it private: chmod 600 {path}")
+    try:
+        return SigningKey.load(pem)
+    except InvalidValue as error:
+        raise ConfigError(f"dkim: the key {path} cannot be used: {error}") from error
+
+
+def _make(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emit) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = SigningKey.make(kind)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    _write(unfinished, key.pem(), 0o600)
+    try:
+        os.link(unfinished, path)  # fails if another process was faster; then its key is ours as well
+    except FileExistsError:
+        return
+    finally:
+        unfinished.unlink()
+    record = dns_record(domain, selector, key)
+    beside = path.with_suffix(".dns")
+    beside.unlink(missing_ok=True)
+    _write(beside, f"{record}\n".encode(), 0o644)
+    emit(KeyMade(domain.ascii, selector, str(beside), record))
+
+
+def _write(path: Path, octets: bytes, mode: int) -> None:
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())

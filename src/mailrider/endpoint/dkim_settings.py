@@ -1,0 +1,108 @@
+"""`dkim DOMAIN SELECTOR { ... }` in `modify { }`: who signs, with which key, and how that becomes a `Signer`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from mailrider.endpoint.dkim import OVERSIGNED, SIGNED, Signer
+from mailrider.endpoint.dkim_keys import key_path, open_key
+from mailrider.errors import InvalidValue
+from mailrider.model.directive import InvalidSetting, Settings, directive, settings
+from mailrider.model.domain import Domain
+from mailrider.model.valuetype import BOOLEAN, DURATION, PATH, ValueType, choice, many
+from mailrider.x509.signing import KeyKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from mailrider.model.directive import Duration, OptionalPath, Setting
+    from mailrider.model.event import Emit
+
+DIRECTORY: Final = "dkim_keys"  # in the state directory
+
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
+_SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*", re.I)
+
+
+def _field_name(value: str) -> str:
+    if not _FIELD_NAME.fullmatch(value) or ";" in value or value.lower() == "dkim-signature":
+        raise ValueError
+    return value
+
+
+FIELD_NAME = ValueType("field", "the name of a header field, such as Subject", _field_name)
+
+
+@settings
+class DKIMOptions(Settings):
+    """Signs messages of a domain (RFC 6376). The key is made when it is first needed, and its DNS record logged."""
+
+    newkey_algo: Setting[KeyKind, KeyKind | str] = directive(
+        choice(KeyKind),
+        default=KeyKind.RSA2048,
+        doc="What a new key is. Not all receivers know `ed25519` yet: sign with an RSA key as well, by a second `dkim` "
+        "with another selector.",
+    )
+    key_path: OptionalPath = directive(
+        PATH,
+        default=None,
+        shown_default="`dkim_keys/DOMAIN_SELECTOR.key` in `state_dir`",
+        doc="The private key, in PEM. The record for DNS is written beside a new one, in a file that ends in `.dns`.",
+    )
+    oversign_fields: Setting[tuple[str, ...], Iterable[str]] = directive(
+        many(FIELD_NAME),
+        default=OVERSIGNED,
+        doc="Header fields that are signed once more often than they are there, so that none can be added.",
+    )
+    sign_fields: Setting[tuple[str, ...], Iterable[str]] = directive(
+        many(FIELD_NAME), default=SIGNED, doc="Further header fields that are signed where they are there."
+    )
+    sig_expiry: Duration = directive(
+        DURATION,
+        default=timedelta(0),
+        shown_default="`0`: never",
+        doc="How long after signing a signature is valid. Give it more than `expire` of the queue.",
+    )
+    sign_subdomains: Setting[bool, bool | str] = directive(
+        BOOLEAN, default=False, doc="Sign for authors of subdomains, too."
+    )
+
+    def _validate(self) -> None:
+        if "from" not in map(str.lower, self.oversign_fields):
+            raise InvalidSetting("oversign_fields", "From has to be among them (RFC 6376 5.4)")
+
+
+@dataclass(frozen=True, slots=True)
+class DKIMSettings:
+    """One signature: for whom, under which selector, and how."""
+
+    domain: Domain
+    selector: str
+    options: DKIMOptions = DKIMOptions()  # noqa: RUF009 # frozen
+
+    @classmethod
+    def of(cls, domain: Domain | str, selector: str, options: DKIMOptions | None = None) -> DKIMSettings:
+        """Raises `InvalidValue`."""
+        if not _SELECTOR.fullmatch(selector) or len(selector) > 63:
+            raise InvalidValue(f"a selector is letters, digits, - and ., such as s2026a; not {selector[:80]!r}")
+        return cls(domain if isinstance(domain, Domain) else Domain.parse(domain), selector, options or DKIMOptions())
+
+
+def open_signer(given: DKIMSettings, state_dir: Path, emit: Emit) -> Signer:
+    """Reads the key, or makes it. Blocks. Raises `ConfigError`."""
+    options = given.options
+    path = options.key_path or key_path(state_dir / DIRECTORY, given.domain, given.selector)
+    key = open_key(path, options.newkey_algo, given.domain, given.selector, emit)
+    return Signer(
+        given.domain,
+        given.selector,
+        key,
+        options.oversign_fields,
+        options.sign_fields,
+        options.sig_expiry or None,
+        options.sign_subdomains,
+    )
