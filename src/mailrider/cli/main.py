@@ -15,6 +15,7 @@ import click
 from mailrider.cli.check import check
 from mailrider.cli.explain import explain
 from mailrider.cli.lab import lab
+from mailrider.cli.queue import queue
 from mailrider.cli.send import send
 from mailrider.errors import ConfigError, MailriderError
 
@@ -39,6 +40,7 @@ def cli(context: click.Context, config: str | None) -> None:
 cli.add_command(send)
 cli.add_command(check)
 cli.add_command(lab)
+cli.add_command(queue)
 cli.add_command(explain)
 
 

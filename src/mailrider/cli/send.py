@@ -15,9 +15,10 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from mailrider.cli.setup import make_log, remote_settings
+from mailrider.cli.setup import choose_queue, make_log, remote_settings
+from mailrider.config import load
 from mailrider.errors import InvalidValue
-from mailrider.library import DSN, Remote
+from mailrider.library import DSN, Queue, Remote
 from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpened
 from mailrider.model.outcome import Status
 from mailrider.smtp.content import Content
@@ -36,6 +37,7 @@ _COLOURS = {Status.DELIVERED: "green", Status.DEFERRED: "yellow", Status.FAILED:
 @click.option("--from", "sender", required=True, metavar="ADDRESS", help='The sender; "" is the null reverse-path.')
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="A recipient; repeatable.")
 @click.option("--target", metavar="NAME", help="The target.remote to use, if several are configured.")
+@click.option("--queue", "to_queue", is_flag=True, help="Give it to the queue (that of --target) and print its id.")
 @click.option("--requiretls", is_flag=True, help="Send with REQUIRETLS (RFC 8689).")
 @click.option("--quarantine", is_flag=True, help="Mark the message as quarantined: it is refused.")
 @click.option("--notify", metavar="WHEN", help="DSNs that are asked for: NEVER, or of SUCCESS,FAILURE,DELAY.")
@@ -50,6 +52,7 @@ def send(
     sender: str,
     recipients: tuple[str, ...],
     target: str | None,
+    to_queue: bool,
     requiretls: bool,
     quarantine: bool,
     notify: str | None,
@@ -60,6 +63,9 @@ def send(
     file: str,
 ) -> int:
     """Deliver the message in FILE (or standard input) now, and report on each recipient."""
+    if to_queue:
+        dsn = DSN(notify, ret, envid)
+        return _enqueue(config, target, file, sender, recipients, as_json, requiretls, quarantine, dsn)
     configuration, settings = remote_settings(config, target)
     message = _read_message(file)
     debug = debug or bool(settings.debug)
@@ -80,6 +86,35 @@ def send(
         else:
             Console(highlight=False, soft_wrap=True).print(as_text(result))
     return exit_code(report)
+
+
+def _enqueue(
+    config: str | None,
+    target: str | None,
+    file: str,
+    sender: str,
+    recipients: tuple[str, ...],
+    as_json: bool,
+    requiretls: bool,
+    quarantine: bool,
+    dsn: DSN,
+) -> int:
+    """Accept it durably; whoever delivers from the queue is told."""
+    settings = choose_queue(load(config), target)
+    message = _read_message(file)
+
+    async def submit() -> str:
+        async with Queue(settings, deliver=False) as queue:
+            return await queue.submit(
+                message, sender, recipients, requiretls=requiretls, quarantine=quarantine, dsn=dsn
+            )
+
+    try:
+        id = uvloop.run(submit())
+    except InvalidValue as error:
+        return int(_give_up(os.EX_DATAERR, str(error)))
+    click.echo(json.dumps({"id": id}) if as_json else id)
+    return os.EX_OK
 
 
 async def _deliver(

@@ -10,6 +10,7 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 from mailrider.observe.log import EventLog
+from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration, Instance
@@ -48,6 +49,25 @@ def remote_settings(path: str | None, target: str | None) -> tuple[Configuration
     if not isinstance(instance.settings, RemoteSettings):
         raise ConfigError(f"{instance.label} is no target.remote: it cannot be delivered to directly")
     return configuration, instance.settings
+
+
+def choose_queue(configuration: Configuration, name: str | None) -> QueueSettings:
+    """The queue that is named, or the only one. Raises `ConfigError`."""
+    if name is not None:
+        instance = configuration.target(name)
+        if not isinstance(instance.settings, QueueSettings):
+            raise ConfigError(f"{instance.label} is no target.queue")
+        return instance.settings
+    every = (*configuration.deliver_to, *configuration.targets.values())
+    found = {id(each.settings): each for each in every if isinstance(each.settings, QueueSettings)}
+    queues = [(each.label, each.settings) for each in found.values() if isinstance(each.settings, QueueSettings)]
+    if not queues:
+        raise ConfigError("no target.queue is configured")
+    if len(queues) > 1:
+        raise ConfigError(
+            f"there are several queues, say which one is meant: {', '.join(label for label, _ in queues)}"
+        )
+    return queues[0][1]
 
 
 def make_log(configuration: Configuration, *, debug: bool, quiet: bool) -> Emit:

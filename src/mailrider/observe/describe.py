@@ -13,6 +13,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from mailrider.model import event as events
+from mailrider.model import queue_event as queue_events
 from mailrider.model.outcome import Status
 
 if TYPE_CHECKING:
@@ -79,6 +80,49 @@ def _(event: events.RecipientSettled) -> Line:
             eligible_at=getattr(outcome, "eligible_at", None),
         ),
     )
+
+
+@describe.register
+def _(event: queue_events.RecipientDone) -> Line:
+    outcome = event.outcome
+    end = "failed" if event.given_up else outcome.status.value
+    return Line(
+        INFO if end == "delivered" else WARNING,
+        f"queue_{end}",
+        _present(
+            message=event.message,
+            recipient=outcome.recipient,
+            sender=event.sender or "<>",
+            tries=event.tries or None,
+            retry_at=event.retry_at,
+            given_up="yes" if event.given_up else None,
+            in_doubt="yes" if outcome.in_doubt else None,
+            reply=outcome.reply,
+        ),
+    )
+
+
+@describe.register
+def _(event: queue_events.QueueUnavailable) -> Line:
+    return Line(ERROR, "queue_unavailable", _present(reason=event.reason))
+
+
+@describe.register
+def _(event: queue_events.OutcomeUnrecorded) -> Line:
+    recipients = " ".join(event.recipients)
+    return Line(
+        ERROR, "outcome_unrecorded", _present(message=event.message, recipients=recipients, reason=event.reason)
+    )
+
+
+@describe.register
+def _(event: queue_events.LeaseLost) -> Line:
+    return Line(WARNING, "lease_lost", _present(message=event.message, recipients=" ".join(event.recipients)))
+
+
+@describe.register
+def _(event: queue_events.AttemptInterrupted) -> Line:
+    return Line(WARNING, "attempt_interrupted", _present(message=event.message, recipients=" ".join(event.recipients)))
 
 
 @describe.register

@@ -1,0 +1,310 @@
+"""`mailrider queue`: look into a queue, change what is in it, and deliver what is due.
+
+Safe while deliveries run in another process: everything goes through the store, what is being attempted is changed
+when its attempt has ended, and those who deliver are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import uvloop
+from rich.console import Console
+
+from mailrider.cli.queue_show import (
+    entry_lines,
+    entry_object,
+    message_object,
+    message_text,
+    stats_object,
+    stats_text,
+)
+from mailrider.cli.setup import choose_queue, make_log
+from mailrider.clock import SystemClock
+from mailrider.config import load
+from mailrider.errors import InvalidValue
+from mailrider.library import Queue
+from mailrider.model.event import discard
+from mailrider.model.outcome import Status
+from mailrider.model.queue_event import RecipientDone
+from mailrider.model.valuetype import DURATION, Unacceptable
+from mailrider.queue.ids import parse_id
+from mailrider.queue.message import EVERYTHING, Filter, State
+from mailrider.queue.sqlite import FILE
+from mailrider.queue.store import Command
+from mailrider.targets import make_queue, queue_location
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mailrider.config import Configuration
+    from mailrider.model.event import Emit, Event
+    from mailrider.queue.message import Entry
+    from mailrider.queue.service import DeliveryQueue
+    from mailrider.queue.settings import QueueSettings
+
+T = TypeVar("T")
+
+PAGE = 500  # entries that are read at a time
+DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
+
+STATES = {state.word: state for state in State}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The queue that a command is about."""
+
+    configuration: Configuration
+    settings: QueueSettings
+
+    def with_queue(self, work: Callable[[DeliveryQueue], Awaitable[T]], otherwise: T) -> T:
+        """Do something with the queue, without delivering; `otherwise` if there is none yet."""
+        if not (queue_location(self.settings) / FILE).exists():
+            return otherwise
+
+        async def run() -> T:
+            async with make_queue(self.settings, None, SystemClock(), SystemRandom(), discard) as queue:
+                return await work(queue)
+
+        return uvloop.run(run())
+
+
+@click.group()
+@click.option("--queue", "name", metavar="NAME", help="The target.queue that is meant, if there are several.")
+@click.pass_context
+def queue(context: click.Context, name: str | None) -> None:
+    """Look into a queue, change what is in it, deliver what is due."""
+    configuration = load(context.obj)
+    context.obj = Chosen(configuration, choose_queue(configuration, name))
+
+
+def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which recipients are meant."""
+    for option in (
+        click.option("--in-doubt", is_flag=True, help="Those that a server may have already."),
+        click.option("--older", metavar="AGE", help="Queued longer ago than, as 4h or 2d."),
+        click.option("--state", type=click.Choice(list(STATES)), help="In that state."),
+        click.option("--domain", metavar="DOMAIN", help="Of that recipient domain."),
+        click.option("--to", "recipient", metavar="TEXT", help="Whose address contains that."),
+        click.option("--from", "sender", metavar="TEXT", help="Whose sender's address contains that."),
+    ):
+        command = option(command)
+    return command
+
+
+def _filter(
+    sender: str | None,
+    recipient: str | None,
+    domain: str | None,
+    state: str | None,
+    older: str | None,
+    in_doubt: bool,
+    message: int | None = None,
+) -> Filter:
+    try:
+        before = None if older is None else SystemClock().now() - DURATION.accept(older)
+    except Unacceptable as error:
+        raise click.UsageError(f"--older: {error}") from error
+    return Filter(
+        message, domain, sender, recipient, None if state is None else STATES[state], before, True if in_doubt else None
+    )
+
+
+def _id(text: str) -> int:
+    try:
+        return parse_id(text)
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _print(*lines: Any) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+# --- Looking -------------------------------------------------------------------------------------
+
+
+@queue.command("list")
+@filters
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=0), help="The most; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per recipient.")
+@click.pass_obj
+def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
+    """List queued recipients, the oldest messages first."""
+
+    def show(entries: list[Entry]) -> None:
+        if as_json:
+            for entry in entries:
+                click.echo(json.dumps(entry_object(entry), ensure_ascii=False))
+        else:
+            now = SystemClock().now()
+            _print(*(line for entry in entries for line in entry_lines(entry, now)))
+
+    count, more = chosen.with_queue(lambda queue: _pages(queue, _filter(**wanted), limit, show), (0, False))
+    if not as_json:
+        click.echo(f"{count} recipients{', and there are more: see --limit' if more else ''}", err=True)
+    return os.EX_OK
+
+
+async def _pages(
+    queue: DeliveryQueue, wanted: Filter, limit: int, show: Callable[[list[Entry]], None]
+) -> tuple[int, bool]:
+    """Show page by page: memory does not grow with the queue. How many were shown, and whether there are more."""
+    count = after = 0
+    while True:
+        space = PAGE if not limit else min(PAGE, limit - count)
+        entries = await queue.store.page(wanted, after, space + 1)
+        show(entries[:space])
+        count += len(entries[:space])
+        if len(entries) <= space:
+            return count, False
+        if limit and count >= limit:
+            return count, True
+        after = entries[space - 1].recipient_id
+
+
+@queue.command()
+@click.option("--content", is_flag=True, help="The message itself, on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.argument("id")
+@click.pass_obj
+def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
+    """Show a message: its envelope, its recipients, and every attempt with what was learned in it."""
+    number = _id(id)
+    if content:
+        octets = chosen.with_queue(lambda queue: queue.store.octets(number), None)
+        if octets is not None:
+            sys.stdout.buffer.write(octets)
+            return os.EX_OK
+    else:
+        message = chosen.with_queue(lambda queue: queue.store.find(number), None)
+        if message is not None and as_json:
+            click.echo(json.dumps(message_object(message), ensure_ascii=False))
+            return os.EX_OK
+        if message is not None:
+            _print(*message_text(message, SystemClock().now()))
+            return os.EX_OK
+    click.echo(f"mailrider: no message {id} is queued", err=True)
+    return os.EX_UNAVAILABLE
+
+
+@queue.command()
+@click.option("--limit", default=DESTINATIONS, show_default=True, type=click.IntRange(min=1), help="Destinations.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def stats(chosen: Chosen, limit: int, as_json: bool) -> int:
+    """Count what is queued, by destination and age."""
+    now = SystemClock().now()
+    found = chosen.with_queue(lambda queue: queue.store.stats(now, limit), None)
+    if found is None:
+        click.echo(json.dumps({"messages": 0, "octets": 0, "recipients": 0, "ages": {}, "destinations": []}))
+    elif as_json:
+        click.echo(json.dumps(stats_object(found), ensure_ascii=False))
+    else:
+        _print(*stats_text(found, now))
+    return os.EX_OK
+
+
+# --- Changing ------------------------------------------------------------------------------------
+
+_DONE = {
+    Command.RETRY: "tried again now",
+    Command.HOLD: "held",
+    Command.RELEASE: "released",
+    Command.REMOVE: "removed",
+}
+
+
+def _changes(command: Command, help: str) -> None:
+    """Define a subcommand that changes recipients, by the ids of their messages or by what filters name."""
+
+    @queue.command(command.value, help=help)
+    @filters
+    @click.option("--all", "everything", is_flag=True, help="Everything in the queue.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+    @click.argument("ids", nargs=-1)
+    @click.pass_obj
+    def change(chosen: Chosen, /, ids: tuple[str, ...], everything: bool, as_json: bool, **wanted: Any) -> int:
+        meant = [_filter(**wanted, message=_id(id)) for id in ids] or [_filter(**wanted)]
+        if meant == [EVERYTHING] and not everything:
+            raise click.UsageError("say which: ids, filters, or --all")
+
+        async def work(queue: DeliveryQueue) -> tuple[int, int]:
+            done = [await queue.command(command, each) for each in meant]
+            return sum(each.changed for each in done), sum(each.later for each in done)
+
+        changed, later = chosen.with_queue(work, (0, 0))
+        if as_json:
+            click.echo(json.dumps({"changed": changed, "later": later}))
+        else:
+            waiting = f"; {later} when their attempt has ended" if later else ""
+            click.echo(f"{changed} recipients {_DONE[command]}{waiting}")
+        return os.EX_OK
+
+
+_changes(Command.RETRY, "Try again now, whatever the schedule says; destinations that are down too.")
+_changes(Command.HOLD, "Do not try any more, until it is released.")
+_changes(Command.RELEASE, "Let go what was held.")
+_changes(Command.REMOVE, "Remove from the queue. The sender is not told.")
+
+
+# --- Delivering ----------------------------------------------------------------------------------
+
+
+@queue.command()
+@click.option("--debug", is_flag=True, help="The dialogue and every decision, on standard error.")
+@click.pass_obj
+def run(chosen: Chosen, debug: bool) -> int:
+    """Deliver what is due until nothing is any more; what is due later stays."""
+    log = make_log(chosen.configuration, debug=debug, quiet=False)
+    tally = _Tally(log)
+    uvloop.run(_run(chosen, tally))
+    click.echo(f"{tally.delivered} delivered, {tally.deferred} deferred, {tally.failed} failed", err=True)
+    if tally.failed:
+        return os.EX_UNAVAILABLE
+    return os.EX_TEMPFAIL if tally.deferred else os.EX_OK
+
+
+async def _run(chosen: Chosen, tally: _Tally) -> None:
+    """Until it is idle, or somebody asks to stop: running attempts get their time in either case."""
+    named = {name: each.settings for name, each in chosen.configuration.targets.items()}
+    dns = chosen.configuration.globals.dns
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Queue(chosen.settings, named=named, dns=dns, on_event=tally) as queue:
+        waiting = [asyncio.create_task(queue.idle()), asyncio.create_task(stop.wait())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class _Tally:
+    """Counts how recipients ended, and passes events on to the log."""
+
+    def __init__(self, log: Emit) -> None:
+        self._log = log
+        self.delivered = self.deferred = self.failed = 0
+
+    def __call__(self, event: Event) -> None:
+        self._log(event)
+        if not isinstance(event, RecipientDone):
+            return
+        if event.retry_at is not None:
+            self.deferred += 1
+        elif event.outcome.status is Status.DELIVERED:
+            self.delivered += 1
+        else:
+            self.failed += 1

@@ -1,0 +1,216 @@
+"""What the queue holds, in words and as JSON objects. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from mailrider.model.valuetype import show_duration
+from mailrider.queue.ids import format_id
+from mailrider.queue.message import State, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from mailrider.model.reply import Reply
+    from mailrider.queue.message import Entry, PastAttempt, Stats, StoredMessage
+
+_COLOURS: Final = {State.QUEUED: "", State.LEASED: "green", State.HELD: "yellow"}
+_WISHES: Final = {Wish.HOLD: "to be held", Wish.REMOVE: "to be removed", Wish.RETRY: "to be retried"}
+
+
+def entry_object(entry: Entry) -> dict[str, Any]:
+    """One queued recipient."""
+    return {
+        "id": format_id(entry.message_id),
+        "recipient": entry.recipient,
+        "sender": entry.sender,
+        "destination": entry.destination,
+        "state": entry.state.word,
+        "created": _stamp(entry.created),
+        "due": _stamp(entry.due),
+        "size": entry.size,
+        "tries": entry.progress.tries,
+        "in_doubt": entry.progress.in_doubt,
+        "delay_told": entry.progress.warned,
+        "wish": None if entry.wish is None else entry.wish.name.lower(),
+        "last": _reply_object(entry.progress.last),
+    }
+
+
+def message_object(message: StoredMessage) -> dict[str, Any]:
+    """A message with its recipients and their history."""
+    envelope = message.envelope
+    return {
+        "id": format_id(message.id),
+        "sender": str(envelope.sender),
+        "created": _stamp(message.created),
+        "size": message.facts.size,
+        "route": message.route or "target",
+        "smtputf8": envelope.smtputf8,
+        "requiretls": envelope.requiretls,
+        "quarantined": envelope.quarantined,
+        "ret": None if envelope.ret is None else envelope.ret.value,
+        "envid": envelope.envid,
+        "client": envelope.client,
+        "recipients": [
+            entry_object(entry)
+            | {
+                "notify": None if recipient.notify is None else recipient.notify.words,
+                "history": [_attempt_object(each) for each in message.attempts.get(entry.recipient_id, ())],
+            }
+            for entry, recipient in zip(message.entries, envelope.recipients, strict=True)
+        ],
+    }
+
+
+def stats_object(stats: Stats) -> dict[str, Any]:
+    """The numbers."""
+    return {
+        "messages": stats.messages,
+        "octets": stats.octets,
+        "recipients": sum(stats.ages.values()),
+        "ages": stats.ages,
+        "destinations": [
+            {
+                "destination": each.destination,
+                "queued": each.queued,
+                "active": each.active,
+                "held": each.held,
+                "in_doubt": each.in_doubt,
+                "oldest": _stamp(each.oldest),
+                "next_due": None if each.next_due is None else _stamp(each.next_due),
+            }
+            for each in stats.destinations
+        ],
+    }
+
+
+def entry_lines(entry: Entry, now: datetime) -> Iterator[Text]:
+    """A list's lines about one recipient, for a person."""
+    state = Text(entry.state.word, style=_COLOURS[entry.state])
+    if entry.wish is not None:
+        state.append(f", {_WISHES[entry.wish]}")
+    if entry.progress.in_doubt:
+        state.append(", in doubt", style="yellow")
+    head = f"{format_id(entry.message_id)}  {_span(now - entry.created):>6}  {size(entry.size):>9}  "
+    yield Text.assemble(head, state, f"  {entry.sender or '<>'} -> ", (entry.recipient, "bold"))
+    if entry.progress.last is not None or entry.state is State.QUEUED:
+        last = "" if entry.progress.last is None else f": {entry.progress.last}"
+        yield Text(f"    {entry.progress.tries} tries, next {_next_try(entry, now)}{last}", style="dim")
+
+
+def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
+    """A message for a person, line by line."""
+    envelope = message.envelope
+    yield f"Message   {format_id(message.id)}"
+    yield f"Sender    {str(envelope.sender) or '<>'}"
+    yield f"Queued    {_stamp(message.created)} ({_span(now - message.created)} ago)"
+    yield f"Size      {size(message.facts.size)}"
+    options = [name for name in ("smtputf8", "requiretls", "quarantined") if getattr(envelope, name)]
+    options += [f"ret={envelope.ret.value}"] if envelope.ret is not None else []
+    options += [f"envid={envelope.envid}"] if envelope.envid is not None else []
+    options += [f"client={envelope.client}"] if envelope.client is not None else []
+    if options:
+        yield f"Options   {' '.join(options)}"
+    if message.route:
+        yield f"Route     {message.route}"
+    for entry in message.entries:
+        yield ""
+        yield from _entry_text(entry, now)
+        for attempt in message.attempts.get(entry.recipient_id, ()):
+            yield from _attempt_text(attempt)
+
+
+def _entry_text(entry: Entry, now: datetime) -> Iterator[str]:
+    wish = f", {_WISHES[entry.wish]}" if entry.wish is not None else ""
+    yield f"{entry.recipient}  {entry.state.word}{wish}, {entry.progress.tries} tries, next {_next_try(entry, now)}"
+    if entry.progress.in_doubt:
+        yield "    in doubt: a server may have the message already"
+    if entry.progress.warned:
+        yield "    it is late, and that has been dealt with"
+
+
+def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
+    found: Any = attempt.evidence
+    where = f" {found['mx']}" + (f" [{found['address']}]" if found["address"] else "") if found["mx"] else ""
+    by = f" by {found['authenticated_by']}" if found["authenticated_by"] else ""
+    tls = f"  {found['tls_version'] or 'no TLS'} tls={found['tls_level']}{by} mx={found['mx_level']}" if where else ""
+    yield f"    {_stamp(attempt.at)}{where}{tls}"
+    yield f"        {found['code']} {found['enhanced']} {found['text']}"
+    for each in found["attempts"][:-1]:
+        address = f" [{each['address']}]" if each["address"] else ""
+        yield f"        before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
+
+
+def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
+    """The numbers for a person."""
+    yield f"{stats.messages} messages, {sum(stats.ages.values())} recipients, {size(stats.octets)}"
+    if not stats.messages:
+        return
+    ages = Table("age", "recipients", box=None)
+    for name, count in stats.ages.items():
+        ages.add_row(name, str(count))
+    yield ages
+    table = Table("destination", "queued", "active", "held", "in doubt", "oldest", "next try", box=None)
+    for each in stats.destinations:
+        due = "" if each.next_due is None else _span(each.next_due - now)
+        table.add_row(
+            each.destination or "(none)",
+            *map(str, (each.queued, each.active, each.held, each.in_doubt)),
+            _span(now - each.oldest),
+            due,
+        )
+    yield table
+
+
+def _next_try(entry: Entry, now: datetime) -> str:
+    match entry.state:
+        case State.QUEUED:
+            return "due" if entry.due <= now else f"in {_span(entry.due - now)}"
+        case State.LEASED:
+            return "now"
+        case State.HELD:
+            return "held"
+
+
+def _span(span: timedelta) -> str:
+    """A span of time, its two largest units."""
+    if span < timedelta(seconds=1):
+        return "0s"
+    whole = show_duration(timedelta(seconds=int(span.total_seconds())))
+    return "".join(list(_split(whole))[:2])
+
+
+def _split(text: str) -> Iterator[str]:
+    part = ""
+    for letter in text:
+        part += letter
+        if letter.isalpha():
+            yield part
+            part = ""
+
+
+def size(octets: int) -> str:
+    """Octets as people write them."""
+    if octets < 1024:
+        return f"{octets} B"
+    if octets < 1024 * 1024:
+        return f"{octets / 1024:.1f} KiB"
+    return f"{octets / (1024 * 1024):.1f} MiB"
+
+
+def _stamp(when: datetime) -> str:
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _reply_object(reply: Reply | None) -> dict[str, Any] | None:
+    return None if reply is None else {"code": reply.code, "enhanced": str(reply.status), "text": reply.text}
+
+
+def _attempt_object(attempt: PastAttempt) -> dict[str, Any]:
+    return {"at": _stamp(attempt.at), **attempt.evidence}
