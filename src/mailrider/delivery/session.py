@@ -193,25 +193,27 @@ class Session:
                 talk.send(*commands)
                 answers = await talk.answers(dialect.command_timeout)
             case SendContent(command):
-                if not await self._write(pieces.stuffed(), command, transaction):
-                    answers = talk.take_answers()
-                else:
+                if await self._write(pieces.stuffed(), transaction, end=command):
                     answers = await talk.answers(dialect.submission_timeout)
+                else:
+                    answers = talk.take_answers()
             case SendDot():
                 talk.channel.write(b".\r\n")
                 talk.send(EndOfData())
                 answers = await talk.answers(dialect.command_timeout)
             case SendChunk(command):
-                await self._write(pieces.chunk(command.size, talk.prepare(command)), None, transaction)
-                if command.last:
-                    transaction.sent_final()
-                    answers = await talk.answers(dialect.submission_timeout)
-                else:
-                    answers = await talk.answers(dialect.command_timeout)
+                chunk = pieces.chunk(command.size, talk.prepare(command))
+                await self._write(chunk, transaction, is_last=command.last)
+                answers = await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
         self._hand_over(transaction, answers)
 
     async def _write(
-        self, pieces: Iterator[bytes | memoryview], end: EndOfData | None, transaction: Transaction
+        self,
+        pieces: Iterator[bytes | memoryview],
+        transaction: Transaction,
+        *,
+        is_last: bool = True,
+        end: EndOfData | None = None,
     ) -> bool:
         """Write content, piece by piece as the server takes it; False if it refused before the end.
 
@@ -228,6 +230,7 @@ class Session:
             channel.write(piece)
         if end is not None:
             talk.send(end)
+        if is_last:
             transaction.sent_final()
         if channel.needs_drain:
             await talk.drain(self._dialect.command_timeout)

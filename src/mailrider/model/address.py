@@ -16,8 +16,9 @@ from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.text import UNSAFE
 
-MAX_LOCAL_PART = 64  # octets: RFC 5321 4.5.3.1.1
-MAX_PATH = 254  # octets of the mailbox; 256 with the angle brackets: RFC 5321 4.5.3.1.3
+# Octets of the mailbox; 256 with the angle brackets: RFC 5321 4.5.3.1.3. The local part has no limit of its own, though
+# RFC 5321 4.5.3.1.1 names 64: that is what all must take, and rewritten senders (VERP, SRS) are longer.
+MAX_PATH = 254
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
@@ -38,8 +39,6 @@ class Mailbox:
         local = self.local_part
         if UNSAFE.search(local):
             raise InvalidValue(f"control character in the local part {local[:100]!r}")
-        if len(local.encode()) > MAX_LOCAL_PART:
-            raise InvalidValue(f"local part longer than {MAX_LOCAL_PART} octets: {local[:100]!r}")
         if len(str(self).encode()) > MAX_PATH:
             raise InvalidValue(f"address longer than {MAX_PATH} octets: {str(self)[:100]!r}...")
 

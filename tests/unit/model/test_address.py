@@ -44,6 +44,7 @@ MAILBOXES = {
     "beyond the BMP": ("😀@example.org", "😀", EXAMPLE, None),
     # RFC 5321 4.5.3.1
     "64 octets before the @": (f"{LOCAL_64}@example.org", LOCAL_64, EXAMPLE, None),
+    "a rewritten sender's 200 octets": ("v" * 200 + "@example.org", "v" * 200, EXAMPLE, None),
     "64 octets in UTF-8": ("é" * 32 + "@example.org", "é" * 32, EXAMPLE, None),
     "254 octets in all": (f"{LOCAL_64}@{DOMAIN_189}", LOCAL_64, Domain(DOMAIN_189), None),
 }
@@ -92,8 +93,6 @@ NO_MAILBOXES = {
     "bidirectional isolate": '"a\u2066b"@example.org',
     "octets that are not UTF-8": b"j\xfcrgen@example.org".decode(errors="surrogateescape"),
     "octets that are not UTF-8 in the domain": b"a@b\xfccher.example".decode(errors="surrogateescape"),
-    "65 octets before the @": f"{LOCAL_64}l@example.org",
-    "66 octets in UTF-8": "é" * 33 + "@example.org",
     "255 octets in all": f"{LOCAL_64}@{DOMAIN_189}d",
     "255 octets in all by quotes": f'"{"l" * 62} "@{DOMAIN_189}',
     "longer than anything": "a" * 100_000 + "@example.org",
@@ -114,7 +113,7 @@ def test_what_is_no_mailbox(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "local", ["a\r\nb", "a\0", "a\x85", "a\u2028", "a\u202e", "a\udc80", "a" * 65, "é" * 33], ids=ascii
+    "local", ["a\r\nb", "a\0", "a\x85", "a\u2028", "a\u202e", "a\udc80", "a" * 255, "é" * 130], ids=ascii
 )
 def test_a_mailbox_is_validated_however_it_is_made(local: str) -> None:
     with pytest.raises(InvalidValue):
