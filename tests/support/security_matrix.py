@@ -7,7 +7,7 @@ the engine: a dozen lines of rules, in the order in which the specification eval
 from __future__ import annotations
 
 import itertools
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def product(message: Message = "ordinary") -> Iterator[Point]:
     shapes = itertools.product(
         (False, True), (False, True), *map(get_args, (TLSA, STS, Cert, STARTTLS)), range(3), range(3)
     )
-    return (Point(*shape, message=message) for shape in shapes)
+    return (replace(Point(*shape), message=message) for shape in shapes)
 
 
 @dataclass(frozen=True, slots=True)

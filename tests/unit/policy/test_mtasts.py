@@ -1,0 +1,221 @@
+"""What a domain's MTA-STS policy means for its MX hosts (RFC 8461 4 and 5; spec section 7)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.dns.answer import LookupFailure
+from mailrider.model import event as events
+from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.route import Candidate, Candidates, Host
+from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel
+from mailrider.mtasts.policy import Mode
+from mailrider.policy.base import NOT_AWARDED, Admission
+from mailrider.policy.mtasts import BoundSTS, STSPolicies
+from tests.unit.policy.mtasts_world import EXAMPLE, World, text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MX, OTHER = Candidate(Domain("mx.example.com")), Candidate(Domain("mx.evil.test"))
+CANDIDATES = Candidates(EXAMPLE, (MX, OTHER))
+MATCH = Admission(MXLevel.MTASTS)
+
+
+class Policies:
+    """The policy `mtasts` of a target, over a small internet in memory."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.source = world.source()
+        self._policies = STSPolicies(self.source, world.clock, world.events.append)
+
+    async def bound(self) -> BoundSTS | None:
+        """What an attempt has, once the candidates are known."""
+        bound = await self._policies.prepare(EXAMPLE).bind(CANDIDATES)
+        assert bound is None or isinstance(bound, BoundSTS)
+        return bound
+
+    async def present(self) -> BoundSTS:
+        bound = await self.bound()
+        assert bound is not None
+        return bound
+
+
+@pytest.fixture
+async def net() -> AsyncIterator[Policies]:
+    policies = Policies(World())
+    async with policies.source:
+        yield policies
+
+
+def host(candidate: Candidate) -> Host:
+    return Host(candidate, (ip_address("192.0.2.1"),))
+
+
+# Modes ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_host_that_an_enforced_policy_names_is_admitted_and_must_prove_itself(net: Policies) -> None:
+    net.world.publish("1", text("enforce"))
+    bound = await net.present()
+    assert await bound.admit(MX) == MATCH
+    assert await bound.requirement(host(MX)) == Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="mtasts")
+
+
+async def test_a_host_that_it_does_not_name_is_refused(net: Policies) -> None:
+    net.world.publish("1", text("enforce"))
+    admission = await (await net.present()).admit(OTHER)
+    refusal = admission.refusal
+    assert admission.level is MXLevel.NONE
+    assert refusal is not None
+    assert (refusal.policy, refusal.code, refusal.enhanced, refusal.for_now) == ("mtasts", 451, "4.7.0", False)
+    assert refusal.reason == "mx.evil.test is not among the MX hosts of the domain's MTA-STS policy"
+
+
+async def test_a_testing_policy_awards_its_level_and_refuses_nobody(net: Policies) -> None:
+    net.world.publish("1", text("testing"))
+    bound = await net.present()
+    assert await bound.admit(MX) == MATCH
+    assert await bound.admit(OTHER) == NOT_AWARDED
+    assert await bound.requirement(host(MX)) == Requirement(wanted_tls=TLSLevel.AUTHENTICATED)
+    assert [(event.mx, event.address) for event in net.world.happened(events.TestingPolicyMissed)] == [
+        ("mx.evil.test", None)
+    ]
+
+
+async def test_a_policy_of_mode_none_is_as_if_there_were_none(net: Policies) -> None:
+    net.world.publish("1", text("none"))
+    assert await net.bound() is None
+
+
+async def test_a_domain_without_a_policy_has_nothing_to_say(net: Policies) -> None:
+    assert await net.bound() is None
+
+
+async def test_an_address_literal_has_no_policy_and_nothing_is_asked(net: Policies) -> None:
+    literal = AddressLiteral(ip_address("192.0.2.1"))
+    prepared = STSPolicies(net.source, net.world.clock, net.world.events.append).prepare(literal)
+    assert await prepared.bind(Candidates(literal, (Candidate(literal),))) is None
+    prepared.cancel()
+    assert net.world.resolver.lookups == []
+
+
+# Fetched once more before a mismatch refuses (RFC 8461 5.1) -----------------------------------------------------------
+
+
+async def test_before_a_mismatch_refuses_the_policy_is_fetched_once_more(net: Policies) -> None:
+    net.world.publish("1", text("enforce", mx="mx.old.test"))
+    await net.present()
+    await net.world.clock.advance(3600)
+    net.world.serve(text("enforce"))  # the new one, whose id nobody has announced
+    bound = await net.present()
+    assert await bound.admit(MX) == MATCH
+    assert net.world.fetches() == 2
+
+
+async def test_once_an_attempt_is_enough(net: Policies) -> None:
+    net.world.publish("1", text("enforce", mx="mx.old.test"))
+    await net.present()
+    await net.world.clock.advance(3600)
+    bound = await net.present()
+    for candidate in (MX, OTHER, MX):
+        assert (await bound.admit(candidate)).refusal is not None
+    assert net.world.fetches() == 2
+
+
+async def test_a_policy_that_this_attempt_fetched_is_not_fetched_again(net: Policies) -> None:
+    net.world.publish("1", text("enforce", mx="mx.old.test"))
+    assert (await (await net.present()).admit(MX)).refusal is not None
+    assert net.world.fetches() == 1
+
+
+async def test_if_it_cannot_be_fetched_again_the_refusal_is_for_now(net: Policies) -> None:
+    net.world.publish("1", text("enforce", mx="mx.old.test"))
+    await net.present()
+    await net.world.clock.advance(3600)
+    net.world.block_host()
+    refusal = (await (await net.present()).admit(MX)).refusal
+    assert refusal is not None
+    assert refusal.for_now
+    assert "no connection" in refusal.reason
+
+
+async def test_a_policy_replaced_by_none_refuses_nobody(net: Policies) -> None:
+    net.world.publish("1", text("enforce", mx="mx.old.test"))
+    await net.present()
+    await net.world.clock.advance(3600)
+    net.world.serve(text("none"))
+    bound = await net.present()
+    assert await bound.admit(MX) == NOT_AWARDED
+    assert await bound.requirement(host(MX)) is NO_REQUIREMENT
+
+
+# Doubt: there may be a policy that we could not get (RFC 8461 3.3) ----------------------------------------------------
+
+
+async def test_a_policy_that_cannot_be_fetched_is_a_doubt_and_no_refusal(net: Policies) -> None:
+    net.world.announce("1")
+    bound = await net.present()
+    admission = await bound.admit(MX)
+    assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
+    assert "no connection" in admission.doubt
+    assert bound.mode is None
+    assert await bound.requirement(host(MX)) is NO_REQUIREMENT
+
+
+async def test_so_is_a_record_that_cannot_be_looked_up(net: Policies) -> None:
+    net.world.break_dns()
+    admission = await (await net.present()).admit(MX)
+    assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
+    assert admission.doubt.startswith("TXT lookup of _mta-sts.example.com failed")
+
+
+@pytest.mark.parametrize("attack", ["break_dns", "strip_record", "block_host"])
+async def test_whoever_blocks_dns_or_the_policy_host_later_changes_nothing(net: Policies, attack: str) -> None:
+    net.world.publish("1", text("enforce"))
+    await net.present()
+    getattr(net.world, attack)()
+    await net.world.clock.advance(2 * 86_400)
+    bound = await net.present()
+    assert bound.mode is Mode.ENFORCE
+    assert (await bound.admit(OTHER)).refusal is not None
+    assert (await bound.requirement(host(MX))) == Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="mtasts")
+
+
+# After a TLS failure --------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_tls_failure_the_id_is_asked_for_again(net: Policies) -> None:
+    net.world.publish("1", text("enforce"))
+    await net.present()
+    bound = await net.present()
+    asked = net.world.asked()
+    net.world.publish("2", text("testing"))
+    await bound.tls_failed()
+    assert net.world.asked() == asked + 1
+    assert bound.mode is Mode.TESTING
+
+
+async def test_a_policy_that_nobody_waits_for_is_given_up(net: Policies) -> None:
+    net.world.publish("1", text("enforce"))
+    net.world.hosts.gate.clear()
+    prepared = STSPolicies(net.source, net.world.clock, net.world.events.append).prepare(EXAMPLE)
+    prepared.cancel()
+    net.world.hosts.gate.set()
+    assert await net.bound() is not None, "and the next one is served"
+
+
+async def test_what_is_known_takes_no_time(net: Policies) -> None:
+    net.world.resolver.answers["_mta-sts.example.com", "TXT"] = [b"v=STSv1; id=1;"]
+    net.world.serve(text("enforce"))
+    await net.present()
+    net.world.resolver.answers["_mta-sts.example.com", "TXT"] = LookupFailure.SERVFAIL
+    prepared = STSPolicies(net.source, net.world.clock, net.world.events.append).prepare(EXAMPLE)
+    coroutine = prepared.bind(CANDIDATES)
+    with pytest.raises(StopIteration) as done:
+        coroutine.send(None)  # it never waits
+    assert isinstance(done.value.value, BoundSTS)
