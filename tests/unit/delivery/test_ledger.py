@@ -11,7 +11,7 @@ from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Recipient
 from mailrider.model.outcome import Deferred, Delivered, Failed, Try, TryResult
 from mailrider.model.reply import EnhancedCode, Reply
-from mailrider.model.security import NO_SECURITY, MXLevel, Security, TLSLevel
+from mailrider.model.security import NO_SECURITY, MXLevel, Requirement, Security, TLSLevel
 
 ONE, TWO = (Recipient(Mailbox.parse(f"{name}@example.org")) for name in ("one", "two"))
 
@@ -76,6 +76,34 @@ def test_a_deferred_requiretls_message_says_what_failed() -> None:
     shown = decisive_ending([NOT_QUALIFIED, CONNECT])
     assert shown is not None
     assert shown.reply.text == f"REQUIRETLS cannot be satisfied at the moment: {CONNECT.reply.text}"
+
+
+# A message with REQUIRETLS hears of its levels, unless a server that reached them had its say (spec section 6).
+
+OWN = Requirement(min_mx=MXLevel.MTASTS, min_tls=TLSLevel.AUTHENTICATED)
+SHOWN = Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED)
+REQUIRETLS_TABLE = {
+    "nobody could be connected to": ([CONNECT], (451, "4.7.0")),
+    "no address could be looked up": ([LOOKUP], (451, "4.7.0")),
+    "a handshake failed": ([TLS], (451, "4.7.0")),
+    "a lookup failed, says a policy": ([POLICY], (451, "4.7.0")),
+    "a server was too busy to show its levels": ([BUSY], (450, "4.3.2")),
+    "one qualified, and was lost": ([ending(Telling.CLOSED, 451, "4.4.2", security=SHOWN)], (451, "4.4.2")),
+    "one qualified, and was lost; another does not": (
+        [NO_EXTENSION, ending(Telling.CLOSED, 451, "4.4.2", security=SHOWN)],
+        (451, "4.4.2"),
+    ),
+    "one qualified, and says 4xx": ([ending(Telling.SERVER, 452, "4.2.2", security=SHOWN)], (452, "4.2.2")),
+    "none has an address": ([NO_ADDRESS], (550, "5.4.4")),
+    "levels": ([NOT_QUALIFIED], (550, "5.7.10")),
+}
+
+
+@pytest.mark.parametrize(("endings", "expected"), REQUIRETLS_TABLE.values(), ids=REQUIRETLS_TABLE)
+def test_endings_of_a_requiretls_message_decide(endings: list[Ending], expected: tuple[int, str]) -> None:
+    shown = decisive_ending(endings, OWN)
+    assert shown is not None
+    assert (shown.reply.code, str(shown.reply.enhanced)) == expected
 
 
 ANY = st.sampled_from(
