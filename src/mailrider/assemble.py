@@ -23,6 +23,7 @@ from mailrider.delivery.explain import Explainer
 from mailrider.delivery.fallback import FallbackMemory
 from mailrider.delivery.limits import Limiters
 from mailrider.delivery.pool import Pool
+from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.session import Dialect
 from mailrider.delivery.settings import RemoteSettings
@@ -137,6 +138,7 @@ async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator
         OwnAddresses(engine.clock, settings.own_addresses),
         engine.clock,
         settings.connect_timeout.total_seconds(),
+        RouteMemory(engine.resolver, force_ipv4=settings.force_ipv4),
         settings.force_ipv4,
     )
     async with AsyncExitStack() as stack:

@@ -308,6 +308,8 @@ class Attempt:
         peer, security = lease.session.peer, lease.judgement.security
         for position, decision in transaction.decisions.items():
             self._enter_decision(todo[position], decision, peer.name, peer.address, security)
+        if len(transaction.decisions) == len(todo):
+            return
         ending = _lost_ending(transaction, peer.name, peer.address, security, lost)
         if transaction.in_doubt:
             for position in transaction.accepted:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
+    from mailrider.delivery.recall import RouteMemory
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import Domain, NextHop
     from mailrider.model.event import Emit
@@ -49,6 +50,7 @@ class Routing:
     is_own_address: Callable[[Address], bool]
     clock: Clock
     connect_timeout: float
+    memory: RouteMemory
     force_ipv4: bool = False
 
 
@@ -70,7 +72,7 @@ class Destination:
         prepared: list[Prepared] = []
         try:
             prepared = [policy.prepare(self.next_hop) for policy in self._configured]
-            candidates = await find_candidates(self._routing.resolver, self.next_hop, self._routing.rng)
+            candidates = self._routing.memory.candidates(self.next_hop) or await self._find_candidates()
         except BaseException as error:
             for policy in prepared:
                 policy.cancel()
@@ -83,6 +85,11 @@ class Destination:
                 self.policies.append(bound)
         self._routing.emit(CandidatesFound(candidates))
         return candidates
+
+    async def _find_candidates(self) -> Candidates:
+        found = await find_candidates(self._routing.resolver, self.next_hop, self._routing.rng)
+        self._routing.memory.keep_candidates(found)
+        return found
 
     async def usable_group(self, group: Sequence[Candidate]) -> tuple[Candidate, ...] | None:
         """The candidates of one preference, unless one of them is ourselves: then None, and none worse either.
@@ -105,7 +112,8 @@ class Destination:
         """The candidate's addresses, looked up once an attempt."""
         known = self._hosts.get(candidate)
         if known is None:
-            known = self._hosts[candidate] = await self._find_host(candidate)
+            known = self._routing.memory.host(candidate) or await self._find_host(candidate)
+            self._hosts[candidate] = known
         return known
 
     async def _find_host(self, candidate: Candidate) -> Host | HostNotFound:
@@ -116,7 +124,9 @@ class Destination:
                     found = await find_host(routing.resolver, candidate, force_ipv4=routing.force_ipv4)
         except TimeoutError:
             found = HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
-        if isinstance(found, HostNotFound) and found.reply.is_transient:
+        if isinstance(found, Host):
+            routing.memory.keep_host(found)
+        elif found.reply.is_transient:
             name = str(candidate.host)
             routing.emit(LookupDidFail(name, "A, AAAA", found.reply.text, f"{name} is not used"))
         return found

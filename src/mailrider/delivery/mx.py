@@ -91,6 +91,8 @@ def _by_preference(records: Iterable[MXRecord], rng: Random) -> tuple[Candidate,
 
 def preference_groups(candidates: Candidates) -> list[tuple[Candidate, ...]]:
     """The candidates in groups of equal preference, best first."""
+    if len(candidates.candidates) == 1:
+        return [candidates.candidates]
     return [tuple(group) for _, group in groupby(candidates.candidates, key=lambda candidate: candidate.preference)]
 
 
