@@ -133,7 +133,7 @@ class Binder:
 
     def _section(self, name: str, type: Section, node: Node) -> Any:
         """A block with arguments before it."""
-        if not node.arguments or node.children is None:
+        if not node.arguments or (node.children is None and not type.bare):
             self.problems.add(node.name.position, f"{name}: expected {type.expected}: {name} {type.name}")
             return WRONG
         values: list[Any] = []
@@ -143,8 +143,14 @@ class Binder:
             except Unacceptable as error:
                 self.problems.add(word.position, f"{name}: {error}")
                 values.append(WRONG)
-        settings = self.settings(type.settings, node.children, name)
-        return WRONG if settings is WRONG or WRONG in values else type.accept((tuple(values), settings))
+        settings = self.settings(type.settings, node.children or (), name)
+        if settings is WRONG or WRONG in values:
+            return WRONG
+        try:
+            return type.accept((tuple(values), settings))
+        except Unacceptable as error:
+            self.problems.add(node.arguments[0].position, f"{name}: {error}")
+            return WRONG
 
     def _target(self, node: Node) -> Any:
         """What a directive inside a block delivers to. A reference stays one: two blocks may refer to each other."""

@@ -1,0 +1,251 @@
+"""Checks: what fits, which word holds, and what becomes of a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.config.bind import Binder
+from mailrider.config.expand import Allowance, Expander
+from mailrider.config.source import Problems, Source
+from mailrider.config.values import WRONG
+from mailrider.endpoint.check import (
+    NOT_NOW,
+    REFUSED,
+    Action,
+    Arrival,
+    Finding,
+    HeaderCheck,
+    MessageChecked,
+    examine,
+    strictest,
+)
+from mailrider.endpoint.check_settings import CheckSettings, ModifySettings, RspamdOptions, open_checks, open_signing
+from mailrider.endpoint.dkim import DKIMSigning, Signer
+from mailrider.endpoint.guard import Guard
+from mailrider.model.directive import InvalidSetting
+from mailrider.model.domain import Domain
+from mailrider.model.event import discard
+from mailrider.model.outcome import AttemptReport, Status, outcome_for
+from mailrider.model.reply import Reply
+from mailrider.smtp.content import Content
+from mailrider.x509.signing import KeyKind, SigningKey
+from tests.support.queueing import MESSAGE, TAKEN, envelope
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from mailrider.model.directive import Settings
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Event
+
+HOSTNAME = Domain("mx.example.org")
+
+
+@dataclass
+class Says:
+    """A check that says always the same."""
+
+    finding: Finding
+    asked: list[Arrival] = field(default_factory=list)
+
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+        self.asked.append(arrival)
+        return self.finding
+
+
+@dataclass
+class Target:
+    """Takes everything."""
+
+    given: list[tuple[Envelope, Content]] = field(default_factory=list)
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        self.given.append((envelope, content))
+        return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
+
+
+def says(action: Action, reply: Reply | None = None) -> Says:
+    return Says(Finding(action, "test", "because", reply))
+
+
+# --- A header field against a pattern -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "fits"),
+    [
+        ("YES", b"yes", True),
+        ("YES", b"yes, score 9", False),
+        ("yes*", b"Yes, score 9", True),
+        ("*buy now*", b"please buy now!", True),
+        ("*buy now*", b"please buy\r\n now!", True),
+        ("a.c", b"abc", False),
+        ("[ab]?", b"b1", True),
+        ("*grün*", "ist grün".encode(), True),
+        ("*grün*", b"=?utf-8?q?ist_gr=C3=BCn?=", True),
+        ("*x*", b"=?no-such-charset?q?x?=", True),
+        ("*x*", b"\xff\xfe", False),
+        ("*", b"", True),
+    ],
+)
+async def test_a_pattern_fits_the_whole_value_whatever_its_case(pattern: str, value: bytes, fits: bool) -> None:
+    check = HeaderCheck("X-Test", pattern, Action.QUARANTINE)
+    content = Content.inspect(b"From: a@example.org\r\nx-test: " + value + b"\r\n\r\nbody\r\n")
+    found = await check.examine(envelope("b@example.net"), content, Arrival())
+    assert found.action is (Action.QUARANTINE if fits else Action.PASS)
+
+
+async def test_any_field_of_the_name_will_do_and_the_body_is_none() -> None:
+    check = HeaderCheck("X", "yes", Action.REJECT)
+    two = Content.inspect(b"X: no\r\nX: yes\r\n\r\n")
+    body = Content.inspect(b"X: no\r\n\r\nX: yes\r\n")
+    assert (await check.examine(envelope("b@example.net"), two, Arrival())).action is Action.REJECT
+    assert (await check.examine(envelope("b@example.net"), body, Arrival())).action is Action.PASS
+
+
+def test_a_pattern_of_many_stars_costs_no_more_than_others() -> None:
+    assert not HeaderCheck("X", "*a" * 40 + "b", Action.REJECT).fits(b"a" * 20_000)
+
+
+# --- Which word holds ---------------------------------------------------------------------------
+
+
+def test_the_strictest_word_holds() -> None:
+    findings = [Finding(each) for each in (Action.PASS, Action.DEFER, Action.QUARANTINE)]
+    assert strictest(findings).action is Action.DEFER
+    assert strictest([*findings, Finding(Action.REJECT)]).action is Action.REJECT
+    assert strictest([]).action is Action.PASS
+
+
+async def test_after_a_rejection_nobody_else_is_asked() -> None:
+    events: list[Event] = []
+    later = says(Action.PASS)
+    checks = [says(Action.QUARANTINE), says(Action.REJECT), later]
+    found = await examine(checks, envelope("b@example.net"), Content.inspect(MESSAGE), Arrival(id="1"), events.append)
+    assert found.refusal == REFUSED
+    assert later.asked == []
+    assert [(type(each), getattr(each, "action", "")) for each in events] == [
+        (MessageChecked, "quarantine"),
+        (MessageChecked, "reject"),
+    ]
+
+
+# --- Before a target ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("check", "reply", "status"),
+    [
+        (says(Action.REJECT), REFUSED, Status.FAILED),
+        (says(Action.REJECT, Reply.make(550, "5.7.1", "spam")), Reply.make(550, "5.7.1", "spam"), Status.FAILED),
+        (says(Action.DEFER), NOT_NOW, Status.DEFERRED),
+    ],
+)
+async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status: Status) -> None:
+    target = Target()
+    guard = Guard(target, [check], None, HOSTNAME, discard)
+    report = await guard.deliver(envelope("b@example.net", "c@example.net"), Content.inspect(MESSAGE))
+    assert [(each.reply, each.status) for each in report] == [(reply, status)] * 2
+    assert target.given == []
+
+
+async def test_a_quarantined_message_goes_on_marked() -> None:
+    target = Target()
+    check = says(Action.QUARANTINE)
+    given = replace(envelope("b@example.net"), client="192.0.2.1")
+    await Guard(target, [check], None, HOSTNAME, discard).deliver(given, Content.inspect(MESSAGE))
+    assert target.given[0][0].quarantined
+    assert check.asked == [Arrival("192.0.2.1", hostname="mx.example.org")]
+
+
+async def test_what_passes_is_signed_and_otherwise_left_alone() -> None:
+    target = Target()
+    signing = DKIMSigning([Signer(Domain("example.org"), "s", SigningKey.make(KeyKind.ED25519))], FakeClock(), discard)
+    given, arrival = envelope("b@example.net"), Arrival(helo="client", user="a")
+    check = says(Action.PASS)
+    await Guard(target, [check], signing, HOSTNAME, discard).deliver(given, Content.inspect(MESSAGE), arrival)
+    ((passed, content),) = target.given
+    assert passed is given
+    assert content.header_fields("DKIM-Signature")
+    assert b"".join(content.chunks()).endswith(MESSAGE)
+    assert check.asked == [arrival]
+
+
+# --- Settings -----------------------------------------------------------------------------------
+
+
+def read(cls: type[Settings], text: str, directory: Path) -> tuple[Any, str]:
+    problems = Problems("text")
+    nodes = Expander(problems, {}, lambda _: b"", Allowance(problems)).expand(Source("text", text, directory))
+    settings = Binder(problems, frozenset(), directory).settings(cls, nodes, "check")
+    return settings, "\n".join(str(each.message) for each in problems.in_order())
+
+
+def test_checks_are_configured_by_a_line_each(tmp_path: Path) -> None:
+    text = (
+        'header X-Spam-Flag YES quarantine\nheader Subject "*buy now*" reject\n'
+        "rspamd http://127.0.0.1:11333\nrspamd unix:///run/rspamd.sock {\n timeout 3s\n io_error_action ignore\n}\n"
+    )
+    settings, problems = read(CheckSettings, text, tmp_path)
+    assert problems == ""
+    assert settings.header == (
+        HeaderCheck("X-Spam-Flag", "YES", Action.QUARANTINE),
+        HeaderCheck("Subject", "*buy now*", Action.REJECT),
+    )
+    first, second = settings.rspamd
+    assert (first.url, first.options) == ("http://127.0.0.1:11333", RspamdOptions())
+    assert (second.url, second.options.io_error_action) == ("unix:///run/rspamd.sock", Action.PASS)
+
+
+def test_signatures_are_configured_by_a_line_each(tmp_path: Path) -> None:
+    text = "dkim example.org s1\ndkim example.org s2 {\n newkey_algo ed25519\n key_path keys/s2.pem\n}\n"
+    settings, problems = read(ModifySettings, text, tmp_path)
+    assert problems == ""
+    assert [(each.domain.ascii, each.selector) for each in settings.dkim] == [
+        ("example.org", "s1"),
+        ("example.org", "s2"),
+    ]
+    assert settings.dkim[1].options.newkey_algo is KeyKind.ED25519
+    assert settings.dkim[1].options.key_path == tmp_path / "keys" / "s2.pem"
+
+
+@pytest.mark.parametrize(
+    ("cls", "text", "problem"),
+    [
+        (CheckSettings, "header Subject reject", "a field, a pattern and"),
+        (CheckSettings, "header Subject x bounce", "expected quarantine or reject at the end"),
+        (CheckSettings, "header a:b x reject", "expected"),
+        (CheckSettings, "rspamd ftp://127.0.0.1", "http://HOST:PORT"),
+        (CheckSettings, "rspamd", "the address of rspamd"),
+        (CheckSettings, "rspamd http://127.0.0.1:1 {\n io_error_action reject\n}", "use defer"),
+        (ModifySettings, "dkim example.org", "a domain, a selector"),
+        (ModifySettings, "dkim example.org -s", "a selector is letters"),
+        (ModifySettings, "dkim exa..mple s", "domain"),
+        (ModifySettings, "dkim example.org s {\n newkey_algo dsa\n}", "rsa2048, rsa4096 or ed25519"),
+    ],
+)
+def test_what_makes_no_sense_is_told(cls: type[Settings], text: str, problem: str, tmp_path: Path) -> None:
+    settings, problems = read(cls, text + "\n", tmp_path)
+    assert settings is WRONG
+    assert problem in problems
+
+
+def test_programs_give_values(tmp_path: Path) -> None:
+    check = HeaderCheck("X", "y", Action.REJECT)
+    assert CheckSettings(header=[check]).header == (check,)
+    with pytest.raises(InvalidSetting):
+        CheckSettings(rspamd=[3])  # type: ignore[list-item]
+    with pytest.raises(InvalidSetting):
+        ModifySettings(dkim=[3])  # type: ignore[list-item]
+
+
+async def test_nothing_configured_is_nothing_done(tmp_path: Path) -> None:
+    async with open_checks(None, FakeClock()) as checks:
+        assert checks == ()
+    assert await open_signing(None, tmp_path, FakeClock(), discard) is None
+    assert await open_signing(ModifySettings(), tmp_path, FakeClock(), discard) is None
