@@ -210,10 +210,13 @@ class Channel(asyncio.Protocol):
         if paused is self._transport_paused or self._gone:
             return
         self._transport_paused = paused
-        if paused:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+        try:
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+        except RuntimeError:
+            pass  # uvloop: the transport is closed, by a connect that was cancelled, and has not told us yet
 
     def _deliver(self) -> None:
         """Hand over all that may be handed over; then, if that was the end, say so."""

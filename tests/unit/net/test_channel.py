@@ -997,3 +997,18 @@ async def test_a_cancelled_close_aborts() -> None:
     assert wire.aborted
     assert recorder.losses == [None]
     assert clock.pending == 0
+
+
+async def test_a_channel_whose_transport_somebody_else_closed_can_be_aborted() -> None:
+    # What a cancelled connect leaves on uvloop, if the greeting came in time to wait for a receiver.
+    channel, wire = Channel(FakeClock()), Wire()
+    wire.carry(channel)
+    channel.data_received(b"220 mx\r\n")
+    assert wire.paused
+
+    def resume_reading() -> None:
+        raise RuntimeError("the handler is closed")
+
+    wire.resume_reading = resume_reading  # type: ignore[method-assign]
+    channel.abort()
+    assert wire.aborted
