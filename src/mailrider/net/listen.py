@@ -67,6 +67,16 @@ class Listener:
             raise _cannot_listen(str(path), error) from error
         self.address = str(path)
 
+    async def open_socket(self, opened: socket.socket) -> None:
+        """Serve a socket that somebody else has bound, and listens on perhaps (socket activation)."""
+        try:
+            await self._serve(opened)
+        except OSError as error:
+            opened.close()
+            raise _cannot_listen(str(opened), error) from error
+        name = opened.getsockname()
+        self.address, self.port = name[:2] if isinstance(name, tuple) else (str(name), 0)
+
     def _bind_unix(self, opened: socket.socket, path: Path, mode: int) -> None:
         _remove_if_dead(path)
         opened.bind(str(path))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ClientContext = ssl.SSLContext
 """What `make_client_context` makes, by a name for those who only hand it on."""
+ServerContext = ssl.SSLContext
+"""The same of `make_server_context`."""
 
 PROTOCOLS = {
     "tls1.0": ssl.TLSVersion.TLSv1,

@@ -1,0 +1,559 @@
+"""One client of an endpoint: the server machine over a channel, and what the endpoint has to say (spec section 11).
+
+A task for each connection takes the machine's events one by one and answers them. What always holds:
+
+- 250 to the end of data is said only after the sink has taken responsibility; whatever goes wrong before that is a 4xx;
+- one timer a connection cuts off who is silent, who sends one octet a second, and who does not read our replies. Each
+  command has `read_timeout` in all, and so has every 64 KiB of content; while *we* work the timer rests;
+- reading stops while the machine has enough to do, so that a client can fill no memory;
+- nothing is accepted from a client that has to log in and has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from mailrider.endpoint.gather import Gatherer, Memory
+from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
+from mailrider.errors import InvalidValue, NetworkError
+from mailrider.model.address import NULL_PATH
+from mailrider.model.domain import AddressLiteral
+from mailrider.model.endpoint_event import ClientCutOff, ClientLeft, LoginFailed, MailRefused, MailTaken
+from mailrider.model.envelope import Envelope, Recipient
+from mailrider.model.event import Bug
+from mailrider.model.outcome import Delivered, Failed
+from mailrider.model.reply import Reply
+from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData, Mail, Rcpt
+from mailrider.smtp.content import CHUNK
+from mailrider.smtp.header import header_fault
+from mailrider.smtp.sasl import SERVERS, Challenge
+from mailrider.smtp.server import ServerMachine
+from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
+from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
+
+    from mailrider.clock import Clock, Timer
+    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.domain import Domain
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import AttemptReport, Outcome
+    from mailrider.model.security import TLSEvidence
+    from mailrider.net.tls import ServerContext
+    from mailrider.smtp.capabilities import Capabilities
+    from mailrider.smtp.content import Content
+    from mailrider.smtp.sasl import Credentials, ServerExchange
+
+HANDSHAKE: Final = 60.0  # seconds for TLS; longer only who does nothing takes
+MAX_LOGINS: Final = 3  # wrong passwords on a connection
+WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow
+LIMITS: Final = Limits(max_commands=1000)
+
+_GOING_DOWN: Final = Reply.make(421, "4.3.2", "Shutting down; good bye")
+_TOO_SLOW: Final = Reply.make(421, "4.4.2", "You took too long; good bye")
+_LOGGED_IN: Final = Reply.make(235, "2.7.0", "Welcome")
+_WRONG: Final = Reply.make(535, "5.7.8", "Wrong user name or password")
+_TOO_MANY_LOGINS: Final = Reply.make(421, "4.7.0", "Too many wrong passwords; good bye")
+_MALFORMED: Final = Reply.make(501, "5.5.2", "That is no right response")
+_LOGIN_FIRST: Final = Reply.make(530, "5.7.0", "Authentication required")  # RFC 4954 6
+_TLS_FIRST: Final = Reply.make(530, "5.7.0", "Say STARTTLS first")  # RFC 3207 4
+_FAILED: Final = Reply.make(451, "4.3.0", "Internal error, try again later")
+_BROKEN: Final = Reply.make(421, "4.3.0", "Internal error, try again later")
+_LOOP: Final = Reply.make(554, "5.4.6", "Too many hops: this message goes round in circles")
+
+
+class MessageSink(Protocol):
+    """Takes responsibility for messages: what it reports as delivered is durable."""
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """One outcome for each recipient, in the envelope's order. The content is readable until it returns."""
+
+
+class Authenticator(Protocol):
+    """Knows passwords."""
+
+    async def verify(self, credentials: Credentials) -> bool | Reply:
+        """True if they are right; a reply if that cannot be found out now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all connections of an endpoint share.
+
+    `judge` decides on a recipient before the content is there: None if the sink will take it. `authenticator` None:
+    nobody can log in; `needs_login`: nothing is accepted before. `tls` None: there is no STARTTLS.
+    """
+
+    name: str
+    hostname: Domain
+    sink: MessageSink
+    judge: Callable[[ReversePath, Mailbox], Reply | None]
+    clock: Clock
+    emit: Emit
+    new_id: Callable[[], str]
+    memory: Memory
+    tls: ServerContext | None = None
+    authenticator: Authenticator | None = None
+    needs_login: bool = False
+    is_submission: bool = False
+    is_lmtp: bool = False
+    max_size: int = 32 << 20
+    max_header: int = 1 << 20
+    max_recipients: int = 1000
+    max_received: int = 100
+    read_timeout: float = 300.0
+    spool: Path | None = None
+
+
+class Wire(Protocol):
+    """What a session needs of a `net.channel.Channel`."""
+
+    peer_address: str
+    needs_drain: bool
+    tls: TLSEvidence | None
+
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def abort(self) -> None: ...
+    async def drain(self) -> None: ...
+    async def close(self) -> None: ...
+    def start_tls_server(
+        self, context: ServerContext, deadline: float | None = None
+    ) -> Coroutine[Any, Any, TLSEvidence]: ...
+
+
+class Session:
+    """One connection; a receiver of its channel. `local`: nobody beyond this machine can be at its other end."""
+
+    __slots__ = (
+        "_busy",
+        "_channel",
+        "_client",
+        "_deadline",
+        "_exchange",
+        "_failed_logins",
+        "_gatherer",
+        "_leaving",
+        "_local",
+        "_machine",
+        "_open",
+        "_paused",
+        "_progress",
+        "_service",
+        "_timed_out",
+        "_timer",
+        "_user",
+        "_waiter",
+        "_why",
+    )
+
+    def __init__(self, service: Service, channel: Wire, *, local: bool, implicit_tls: bool = False) -> None:
+        self._service = service
+        self._channel = channel
+        self._local = local
+        self._client = channel.peer_address
+        self._machine = ServerMachine(
+            self._offer(secure=implicit_tls), LIMITS, lmtp=service.is_lmtp, secure=implicit_tls
+        )
+        self._open = True
+        self._paused = False
+        self._busy = False  # we work, the client waits
+        self._leaving = False
+        self._timed_out = False
+        self._why = ""
+        self._user = ""
+        self._exchange: tuple[ServerExchange, str] | None = None
+        self._failed_logins = 0
+        self._gatherer: Gatherer | None = None
+        self._progress = 0  # octets of content since the timer was set
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._timer: Timer | None = None
+
+    def _offer(self, *, secure: bool) -> Capabilities:
+        return offer(self._service, secure=secure, local=self._local)
+
+    @property
+    def client(self) -> str:
+        """Who it is, for people."""
+        return self._client or "local"
+
+    # The channel's side -----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        machine = self._machine
+        machine.receive(data)
+        if machine.is_full:
+            self._paused = True
+            self._channel.pause_reading()
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._open = False
+        if error is not None and not self._why:
+            self._why = str(error)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # The endpoint's side ----------------------------------------------------------------------------------------------
+
+    def begin(self) -> Coroutine[Any, Any, None]:
+        """Begin now, with TLS if that comes first; the rest is to be awaited, in a task of its own."""
+        handshake = self._start_tls() if self._machine.is_secure else None
+        return self._run(handshake)
+
+    def leave(self) -> None:
+        """Say good bye as soon as no message is under way."""
+        self._leaving = True
+        self._wake()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._why = self._why or "shut down in the middle of it"
+        self._channel.abort()
+
+    async def _run(self, handshake: Coroutine[Any, Any, TLSEvidence] | None) -> None:
+        try:
+            if handshake is not None:
+                await handshake
+            self._rest()
+            while self._open:
+                await self._round()
+        except NetworkError as error:
+            self._why = self._why or str(error)
+        except Exception as error:
+            self._service.emit(Bug(f"endpoint {self._service.name}", error))
+            self._why = "a bug"
+            self._machine.leave(_BROKEN)
+            self._channel.write(self._machine.take_output())
+            await self._channel.close()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._forget()
+            self._channel.abort()
+            self._service.emit(ClientLeft(self._service.name, self.client, self._why))
+
+    async def _round(self) -> None:
+        machine = self._machine
+        if self._timed_out:
+            machine.leave(_TOO_SLOW)
+            self._cut_off("too slow")
+        elif self._leaving and machine.mail is None:
+            machine.leave(_GOING_DOWN)
+        event = machine.next_event()
+        if event is not None:
+            await self._take(event)
+            return
+        if output := machine.take_output():
+            self._channel.write(output)
+        if machine.state is State.CLOSED:
+            self._open = False
+            await self._channel.close()
+        elif machine.state is State.HANDSHAKE:
+            await self._start_tls()
+            self._forget_login()
+            machine.tls_established(self._offer(secure=True))
+            self._rest()
+        elif self._channel.needs_drain and not self._timed_out:
+            await self._channel.drain()
+        else:
+            await self._read_on()
+
+    async def _read_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._channel.resume_reading()
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+        self._waiter = None
+
+    def _start_tls(self) -> Coroutine[Any, Any, TLSEvidence]:
+        """What arrives from now on is the handshake; the result is to be awaited."""
+        service = self._service
+        if service.tls is None:  # STARTTLS is not offered then, and implicit TLS not configured
+            raise NetworkError("there is no certificate")
+        seconds = min(HANDSHAKE, service.read_timeout)
+        return self._channel.start_tls_server(service.tls, service.clock.monotonic() + seconds)
+
+    def _cut_off(self, reason: str) -> None:
+        self._why = reason
+        self._service.emit(ClientCutOff(self._service.name, self.client, reason))
+
+    # The timer --------------------------------------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        """The client has got somewhere: its time begins anew."""
+        service = self._service
+        self._progress = 0
+        self._deadline = service.clock.monotonic() + service.read_timeout
+        if self._timer is None:
+            self._timer = service.clock.call_at(self._deadline, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        service = self._service
+        now = service.clock.monotonic()
+        if self._busy:
+            self._deadline = now + service.read_timeout
+        if now < self._deadline:
+            # One timer a connection: it was not moved for each command, and is set again only now.
+            self._timer = service.clock.call_at(self._deadline, self._look_at_clock)
+            return
+        self._timed_out = True
+        if self._channel.needs_drain:
+            self._why = "does not read our replies"
+            self._channel.abort()
+        self._wake()
+
+    # Events -----------------------------------------------------------------------------------------------------------
+
+    async def _take(self, event: Command | ContentChunk | Rejected) -> None:
+        machine = self._machine
+        match event:
+            case ContentChunk(octets):
+                self._take_content(octets)
+            case Rejected(command, reply):
+                self._note_rejected(command, reply)
+                self._rest()
+            case EndOfData() | Bdat(last=True):
+                await self._finish()
+                self._rest()
+            case Auth() | AuthResponse():
+                await self._log_in(event)
+                self._rest()
+            case _:
+                machine.answer(self._reply(event))
+                self._rest()
+        if machine.mail is None and self._gatherer is not None:
+            self._forget()
+
+    def _reply(self, command: Command) -> Reply:
+        refusal: Reply | None = None
+        if isinstance(command, Mail):
+            refusal = self._sender_refusal()
+        elif isinstance(command, Rcpt):
+            refusal = self._service.judge(self._sender, command.mailbox)
+        if refusal is None:
+            return usual_reply(self._machine, command, self._service.hostname.ascii)
+        self._note_refused(command, refusal)
+        return refusal
+
+    @property
+    def _sender(self) -> ReversePath:
+        mail = self._machine.mail
+        return NULL_PATH if mail is None else mail.sender
+
+    def _sender_refusal(self) -> Reply | None:
+        if not self._service.needs_login or self._machine.is_authenticated:
+            return None
+        return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
+
+    def _note_rejected(self, command: Command | None, reply: Reply) -> None:
+        if self._machine.state is State.CLOSED:
+            self._cut_off(reply.text)
+        elif isinstance(command, EndOfData | Bdat | Mail | Rcpt):
+            self._note_refused(command, reply)
+
+    def _note_refused(self, command: Command, reply: Reply) -> None:
+        service = self._service
+        sender = command.sender if isinstance(command, Mail) else self._sender
+        recipient = str(command.mailbox) if isinstance(command, Rcpt) else ""
+        service.emit(MailRefused(service.name, self.client, self._user, str(sender), recipient, reply))
+
+    # Content ----------------------------------------------------------------------------------------------------------
+
+    def _take_content(self, octets: bytes) -> None:
+        service = self._service
+        if self._gatherer is None:
+            self._gatherer = Gatherer(service.memory, service.spool, service.max_header)
+        self._gatherer.feed(octets)
+        self._progress += len(octets)
+        if self._progress >= CHUNK:
+            self._rest()
+
+    async def _finish(self) -> None:
+        """The message is complete: hand it over, and say what came of it, in LMTP for each recipient."""
+        service, machine = self._service, self._machine
+        if not machine.recipients:
+            machine.answer(usual_reply(machine, EndOfData(), service.hostname.ascii))
+            return
+        gatherer = self._gatherer or Gatherer(service.memory, service.spool, service.max_header)
+        gatherer.finish()
+        replies = self._content_refusal(gatherer)
+        if replies is None:
+            self._busy = True
+            try:
+                replies = await self._hand_over(gatherer)
+            finally:
+                self._busy = False
+        self._note(gatherer.size, replies)
+        for reply in replies if service.is_lmtp else (worst(replies),):
+            if machine.answers_due:
+                machine.answer(reply)
+
+    def _content_refusal(self, gatherer: Gatherer) -> Sequence[Reply] | None:
+        service = self._service
+        refusal = gatherer.fault
+        header = gatherer.header
+        if refusal is None and count_received(header) > service.max_received:
+            refusal = _LOOP
+        if refusal is None and service.is_submission and header:
+            fault = header_fault(header)
+            if fault is not None:
+                refusal = Reply.make(554, "5.6.0", f"This is no message: {fault}")
+        return None if refusal is None else [refusal] * len(self._machine.recipients)
+
+    async def _hand_over(self, gatherer: Gatherer) -> Sequence[Reply]:
+        envelope, header = self._envelope(), gatherer.header
+        passage = self._passage(envelope)
+        if self._service.is_submission:
+            header = submitted_header(header, passage)
+        try:
+            report = await self._service.sink.deliver(envelope, gatherer.content(received_field(passage) + header))
+        except Exception as error:
+            # Unknown is temporary; the client still has the message.
+            self._service.emit(Bug(f"endpoint {self._service.name}", error))
+            return [_FAILED] * len(envelope.recipients)
+        return [reply_to(outcome) for outcome in report]
+
+    def _envelope(self) -> Envelope:
+        mail = self._machine.mail or Mail(NULL_PATH)
+        recipients = tuple(Recipient(each.mailbox, each.notify, each.original) for each in self._machine.recipients)
+        return Envelope(
+            mail.sender,
+            recipients,
+            smtputf8=mail.smtputf8,
+            requiretls=mail.requiretls,
+            ret=mail.ret,
+            envid=mail.envid,
+            client=self._client or None,
+        )
+
+    def _passage(self, envelope: Envelope) -> Passage:
+        service, tls = self._service, self._channel.tls
+        name = self._machine.client_name
+        return Passage(
+            "unknown" if name is None else name.ascii,
+            address_literal(self._client) if self._client else "local",
+            service.hostname,
+            self._machine.protocol,
+            service.new_id(),
+            service.clock.now(),
+            str(envelope.recipients[0]) if len(envelope.recipients) == 1 else "",
+            f"using {tls.version} with cipher {tls.cipher}" if tls is not None else "",
+        )
+
+    def _note(self, size: int, replies: Sequence[Reply]) -> None:
+        service, machine = self._service, self._machine
+        service.emit(
+            MailTaken(
+                service.name,
+                self.client,
+                self._user,
+                machine.protocol,
+                str(self._sender),
+                len(machine.recipients),
+                size,
+                worst(replies),
+            )
+        )
+
+    def _forget(self) -> None:
+        if self._gatherer is not None:
+            self._gatherer.close()
+            self._gatherer = None
+
+    # Logging in -------------------------------------------------------------------------------------------------------
+
+    async def _log_in(self, command: Auth | AuthResponse) -> None:
+        machine = self._machine
+        if isinstance(command, Auth):
+            self._exchange = SERVERS[command.mechanism](), command.mechanism
+            response = command.initial_response
+        else:
+            response = command.response
+        if response == "*" or self._exchange is None:
+            machine.answer(usual_reply(machine, command, self._service.hostname.ascii))
+            return
+        try:
+            step = self._exchange[0].take(response)
+        except InvalidValue:
+            machine.answer(_MALFORMED)
+            return
+        if isinstance(step, Challenge):
+            machine.answer(Reply(334, None, (step.text,)))
+        else:
+            machine.answer(await self._verify(step))
+
+    async def _verify(self, credentials: Credentials) -> Reply:
+        service, authenticator = self._service, self._service.authenticator
+        if authenticator is None:
+            return _WRONG
+        self._busy = True
+        try:
+            verdict = await authenticator.verify(credentials)
+            if isinstance(verdict, Reply):
+                return verdict
+            if verdict:
+                self._user = credentials.user
+                return _LOGGED_IN
+            service.emit(LoginFailed(service.name, self.client, credentials.user[:100]))
+            await service.clock.sleep(WRONG_LOGIN)
+        finally:
+            self._busy = False
+        self._failed_logins += 1
+        return _TOO_MANY_LOGINS if self._failed_logins >= MAX_LOGINS else _WRONG
+
+    def _forget_login(self) -> None:
+        self._user = ""
+        self._exchange = None
+
+
+def offer(service: Service, *, secure: bool, local: bool) -> Capabilities:
+    """What a client is offered now. Passwords go over TLS only, or never leave this machine."""
+    may_log_in = service.authenticator is not None and (secure or local)
+    return replace(
+        FULL_OFFER,
+        starttls=service.tls is not None and not secure,
+        requiretls=secure,  # RFC 8689 3: offered under TLS only
+        auth=frozenset(SERVERS) if may_log_in else frozenset(),
+        max_size=service.max_size,
+        max_recipients=service.max_recipients,
+    )
+
+
+def reply_to(outcome: Outcome) -> Reply:
+    """What a client is told of a recipient: the reply that decided it, with a code that fits here.
+
+    Another server's 421 is about its connection with us, not about ours with the client.
+    """
+    reply = outcome.reply
+    if isinstance(outcome, Delivered):
+        return reply if reply.code == 250 else Reply(250, None, reply.lines)
+    if isinstance(outcome, Failed):
+        return reply if reply.is_permanent else Reply(554, None, reply.lines)
+    return reply if reply.is_transient and reply.code != 421 else Reply(451, None, reply.lines)
+
+
+def worst(replies: Sequence[Reply]) -> Reply:
+    """The one reply for a message of several recipients.
+
+    A temporary one goes before a permanent one: the client tries again, and nobody loses mail that could have been
+    delivered.
+    """
+    return max(replies, key=lambda reply: (reply.is_transient, reply.is_permanent))
+
+
+def address_literal(address: str) -> str:
+    """An IP address as it stands in a Received field (RFC 5321 4.1.3); a link-local one without its zone."""
+    bare = address.partition("%")[0]
+    return str(AddressLiteral.parse(f"[IPv6:{bare}]" if ":" in bare else f"[{bare}]"))

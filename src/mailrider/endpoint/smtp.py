@@ -1,0 +1,160 @@
+"""An endpoint: sockets that accept SMTP or LMTP, and the sessions that came of them (spec section 11).
+
+`open` listens, `close` ends in order: no more connections, a good bye for who is idle, time for who is in the middle of
+a message, and then the end. How many may be connected at once, in all and from one address, is bounded: one client can
+neither use up memory nor keep others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.clock import after
+from mailrider.endpoint.session import Session
+from mailrider.errors import LocalError
+from mailrider.model.endpoint_event import ClientConnected, ClientTurnedAway, EndpointClosed, EndpointOpened
+from mailrider.model.reply import Reply
+from mailrider.model.socket_address import Scheme
+from mailrider.net.listen import Listener
+from mailrider.smtp.replies import encode_reply
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Coroutine, Sequence
+
+    from mailrider.endpoint.session import Service
+    from mailrider.model.socket_address import SocketAddress
+    from mailrider.net.channel import Channel
+
+MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
+
+_BUSY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many connections an endpoint serves at once: in all, and from one IP address."""
+
+    most: int = 10_000
+    most_of_one: int = 500
+
+
+class Endpoint:
+    """One `submission`, `smtp` or `lmtp` block, while it is open."""
+
+    def __init__(self, service: Service, addresses: Sequence[SocketAddress], crowd: Crowd) -> None:
+        self._service = service
+        self._addresses = addresses
+        self._crowd = crowd
+        self._listeners: list[Listener] = []
+        self._sessions: dict[Session, asyncio.Task[None]] = {}
+        self._by_client: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._closing = False
+
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports, in the order of the addresses; 0 for unix sockets."""
+        return [listener.port for listener in self._listeners]
+
+    @property
+    def connections(self) -> int:
+        """How many sessions are under way."""
+        return len(self._sessions)
+
+    async def open(self, inherited: dict[SocketAddress, socket.socket] | None = None) -> None:
+        """Listen on all addresses. `LocalError` if one cannot be; then none is. `inherited`: sockets that listen
+        already, for these addresses."""
+        try:
+            for address in self._addresses:
+                await self._listen(address, (inherited or {}).get(address))
+        except BaseException:
+            await self.close(0)
+            raise
+
+    async def _listen(self, address: SocketAddress, ready: socket.socket | None) -> None:
+        implicit, local = address.scheme is Scheme.TLS, address.is_local
+        listener = Listener(
+            self._service.clock, lambda channel: self._accept(channel, local=local, implicit_tls=implicit)
+        )
+        self._listeners.append(listener)
+        if ready is not None:
+            await listener.open_socket(ready)
+        elif address.path is not None:
+            await listener.open_unix(address.path, MODE)
+        elif address.ip is not None:
+            await listener.open_tcp(address.ip, address.port)
+        else:
+            raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
+        self._service.emit(EndpointOpened(self._service.name, str(address)))
+
+    def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> Session:
+        service, client = self._service, channel.peer_address
+        session = Session(service, channel, local=local, implicit_tls=implicit_tls)
+        reason = self._too_many(client)
+        if reason:
+            service.emit(ClientTurnedAway(service.name, session.client, reason))
+            if not implicit_tls:
+                channel.write(_BUSY)
+            self._start(session, client, channel.close())
+        else:
+            service.emit(ClientConnected(service.name, session.client))
+            self._start(session, client, session.begin())
+        return session
+
+    def _too_many(self, client: str) -> str:
+        if self._closing:
+            return "shutting down"
+        if len(self._sessions) >= self._crowd.most:
+            return f"there are {self._crowd.most} connections already"
+        if client and self._by_client[client] >= self._crowd.most_of_one:
+            return f"it has {self._crowd.most_of_one} connections already"
+        return ""
+
+    def _start(self, session: Session, client: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._sessions[session] = task
+        self._by_client[client] += 1
+
+        def done(_: object) -> None:
+            del self._sessions[session]
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
+            if not self._sessions:
+                self._empty.set()
+
+        task.add_done_callback(done)
+
+    def stop(self) -> None:
+        """Accept no more; say good bye to who is idle, and to the others once their message is through."""
+        self._closing = True
+        for listener in self._listeners:
+            listener.stop()
+        for session in list(self._sessions):
+            session.leave()
+
+    async def close(self, grace: float) -> None:
+        """End, within so many seconds; who is not done then is cut off, and has got no reply."""
+        self.stop()
+        self._empty.clear()
+        try:
+            async with after(self._service.clock, grace):
+                if self._sessions:
+                    await self._empty.wait()
+        except TimeoutError:
+            pass
+        left = list(self._sessions.items())
+        for session, task in left:
+            session.abort()
+            task.cancel()
+        await asyncio.gather(*(task for _, task in left), return_exceptions=True)
+        for listener in self._listeners:
+            await listener.close()
+        if self._listeners:
+            where = ", ".join(map(str, self._addresses))
+            self._service.emit(EndpointClosed(self._service.name, where, len(left)))
+        self._listeners = []

@@ -1,0 +1,73 @@
+"""What an endpoint writes into a header, and what it takes out. Pure.
+
+- Received is added to every message, at the top (RFC 5321 4.4; the words behind `with`: RFC 3848, RFC 6531 3.7.3);
+- on submission Date and Message-ID are added if they are missing (RFC 6409 8), and Bcc is taken out: the envelope has
+  those recipients, and nobody else shall read them (RFC 5322 3.6.3);
+- everything else stays, octet by octet, in its order: signatures cover it. Return-Path is for whoever delivers
+  finally (RFC 5321 4.4), and not touched.
+
+All functions take a mended header: lines that end in CRLF, without the empty line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+from mailrider.smtp.header import header_fields
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailrider.model.domain import Domain
+
+# A field with the lines that continue it.
+_BCC = re.compile(rb"(?im)^bcc[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
+_RECEIVED = re.compile(rb"(?im)^received[ \t]*:")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How a message came to us.
+
+    `name` is what the client called itself, `client` its address literal or `local`; `recipient` is given only if
+    there is no other (RFC 5321 7.6: others must not be disclosed). `tls` describes the channel, empty in clear.
+    """
+
+    name: str
+    client: str
+    hostname: Domain
+    protocol: str
+    id: str
+    at: datetime
+    recipient: str = ""
+    tls: str = ""
+
+
+def received_field(passage: Passage) -> bytes:
+    """The Received field, folded, with its line end."""
+    using = f"\r\n\t({passage.tls})" if passage.tls else ""
+    to = f"\r\n\tfor <{passage.recipient}>" if passage.recipient else ""
+    text = (
+        f"Received: from {passage.name} ({passage.client}){using}\r\n"
+        f"\tby {passage.hostname.ascii} with {passage.protocol} id {passage.id}{to};\r\n"
+        f"\t{format_datetime(passage.at)}\r\n"
+    )
+    return text.encode("utf-8")
+
+
+def submitted_header(header: bytes, passage: Passage) -> bytes:
+    """The header of a message that its author's program handed in, as it goes on; Received still to be added."""
+    added = b""
+    if not header_fields(header, "Message-ID"):
+        added += f"Message-ID: <{passage.id}@{passage.hostname.ascii}>\r\n".encode("ascii")
+    if not header_fields(header, "Date"):
+        added += f"Date: {format_datetime(passage.at)}\r\n".encode("ascii")
+    return added + _BCC.sub(b"", header)
+
+
+def count_received(header: bytes) -> int:
+    """How many servers the message came through; too many mean a loop (RFC 5321 6.3)."""
+    return len(_RECEIVED.findall(header))

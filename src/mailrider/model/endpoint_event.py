@@ -1,0 +1,100 @@
+"""Events of the accepting side: who came, what was taken, what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mailrider.model.event import Event
+
+if TYPE_CHECKING:
+    from mailrider.model.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConnected(Event):
+    """Somebody connected; `client` is an IP address, or `local` on a unix socket."""
+
+    is_detail: ClassVar[bool] = True
+    endpoint: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLeft(Event):
+    """A connection ended; `reason` is empty if it did so in order."""
+
+    is_detail: ClassVar[bool] = True
+    endpoint: str
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTurnedAway(Event):
+    """A connection was not served at all, and why."""
+
+    endpoint: str
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCutOff(Event):
+    """A connection was ended by us, and why: too slow, too many errors, talks out of turn."""
+
+    endpoint: str
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFailed(Event):
+    """A wrong password, or a user that is not known."""
+
+    endpoint: str
+    client: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailTaken(Event):
+    """A message arrived whole and was answered: accepted if `reply` is positive."""
+
+    endpoint: str
+    client: str
+    user: str
+    protocol: str
+    sender: str
+    recipients: int
+    size: int
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class MailRefused(Event):
+    """A sender, a recipient or a message was refused before its content was given to anybody."""
+
+    endpoint: str
+    client: str
+    user: str
+    sender: str
+    recipient: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOpened(Event):
+    """We listen."""
+
+    endpoint: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointClosed(Event):
+    """We listen no more; so many connections were cut off in the middle of something."""
+
+    endpoint: str
+    address: str
+    cut_off: int

@@ -1,0 +1,561 @@
+"""Clients of an endpoint, honest and hostile: what is taken, what is refused, and what it may cost us."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import smtplib
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.endpoint.gather import INLINE, Memory
+from mailrider.endpoint.smtp import Crowd
+from mailrider.lab.ca import CA
+from mailrider.model.endpoint_event import (
+    ClientCutOff,
+    ClientTurnedAway,
+    EndpointClosed,
+    LoginFailed,
+    MailRefused,
+    MailTaken,
+)
+from mailrider.model.envelope import Notify, Ret
+from mailrider.model.event import Bug
+from mailrider.model.reply import Reply
+from mailrider.model.socket_address import Scheme
+from tests.flow.endpoint.door import HOST, MESSAGE, Client, Sink, open_door, server_context
+from tests.support.loops import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.smtp.sasl import Credentials
+
+SECRET = base64.b64encode(b"\0anna\0open sesame").decode()
+WRONG = base64.b64encode(b"\0anna\0wrong").decode()
+
+
+@pytest.fixture(scope="module")
+def ca() -> CA:
+    return CA()
+
+
+@pytest.fixture
+def tls(ca: CA, tmp_path: Path) -> ssl.SSLContext:
+    return server_context(ca, tmp_path)
+
+
+class Doorkeeper:
+    """Knows one password."""
+
+    async def verify(self, credentials: Credentials) -> bool | Reply:
+        if credentials.user == "later":
+            return Reply.make(454, "4.7.0", "Later")
+        return (credentials.user, credentials.password) == ("anna", "open sesame")
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stock_client_hands_in_a_message_and_its_way_is_written_on_top() -> None:
+    async with open_door() as door:
+
+        def send() -> None:
+            with smtplib.SMTP(HOST, door.port, local_hostname="client.example") as client:
+                client.sendmail("a@example.org", ["b@example.net", "c@example.net"], MESSAGE, ["BODY=8BITMIME"])
+
+        await asyncio.to_thread(send)
+        ((envelope, octets),) = door.sink.taken
+        assert (str(envelope.sender), [str(each) for each in envelope.recipients], envelope.client) == (
+            "a@example.org",
+            ["b@example.net", "c@example.net"],
+            HOST,
+        )
+        received, rest = octets[: octets.index(b"From: ")], octets[octets.index(b"From: ") :]
+        assert rest == MESSAGE
+        assert re.fullmatch(
+            rb"Received: from client\.example \(\[127\.0\.0\.1\]\)\r\n"
+            rb"\tby mx\.here\.test with ESMTP id id1;\r\n\t\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d \+0000\r\n",
+            received,
+        )
+
+
+async def test_the_parameters_of_mail_and_rcpt_are_in_the_envelope() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(
+            "MAIL FROM:<ä@example.org> SMTPUTF8 RET=HDRS ENVID=e+2Bv\r\n"
+            "RCPT TO:<ü@example.net> NOTIFY=DELAY ORCPT=rfc822;x@example.com\r\nDATA\r\n".encode()
+        )
+        assert await client.hear_codes(3) == [250, 250, 354]
+        await client.say(MESSAGE + b".\r\n")
+        assert await client.hear_codes(1) == [250]
+        envelope, octets = door.sink.taken[0]
+        (recipient,) = envelope.recipients
+        assert (envelope.smtputf8, envelope.ret, envelope.envid) == (True, Ret.HEADERS, "e+v")
+        assert (recipient.notify, recipient.original is not None) == (Notify.DELAY, True)
+        assert "with UTF8SMTP id id1\r\n\tfor <ü@example.net>;".encode() in octets
+
+
+async def test_a_large_message_in_chunks_arrives_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    body = b"".join(b"%08d\r\n" % number for number in range(INLINE // 5))
+    async with open_door(spool=tmp_path) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@example.net>\r\n")
+        assert await client.hear_codes(2) == [250, 250]
+        for part in (b"Subject: x\r", b"\n\r\n" + body[:100_001], body[100_001:]):
+            await client.say(b"BDAT %d\r\n%b" % (len(part), part))
+            assert await client.hear_codes(1) == [250]
+        assert (await client.ask("BDAT 0 LAST"))[:3] == "250"
+        ((envelope, octets),) = door.sink.taken
+        assert envelope.sender.is_null
+        assert octets.endswith(b"Subject: x\r\n\r\n" + body)
+        assert list(tmp_path.iterdir()) == []
+        assert door.memory.left == Memory().left
+
+
+@pytest.mark.parametrize("size", [INLINE - 400, INLINE - 100, INLINE, INLINE + 1, 3 * INLINE])
+async def test_content_of_any_size_is_what_was_sent(size: int) -> None:
+    content = b"Subject: x\r\n\r\n" + b"y" * (size - 16) + b"\r\n"
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        for _ in range(2):
+            assert (await client.send(content)).startswith("250 2.0.0 Queued as 1")
+        assert [octets.endswith(content) for _, octets in door.sink.taken] == [True, True]
+
+
+async def test_a_submission_gets_its_date_and_id_and_loses_bcc() -> None:
+    async with open_door(is_submission=True) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(b"Bcc: c@example.net,\r\n d@example.net\r\nSubject: x\r\nbcc:e\r\n\r\nBcc: f\r\n"))[
+            :3
+        ] == "250"
+        _, octets = door.sink.taken[0]
+        header, _, body = octets.partition(b"\r\n\r\n")
+        assert body == b"Bcc: f\r\n"
+        assert b"cc" not in header.replace(b"\r\n\t", b" ")
+        assert b"Message-ID: <id1@mx.here.test>\r\n" in header
+        assert re.search(rb"\r\nDate: \w{3}, ", header)
+        assert header.endswith(b"\r\nSubject: x")
+
+
+async def test_what_is_no_message_cannot_be_submitted() -> None:
+    async with open_door(is_submission=True) as door:
+        client = await door.client()
+        await client.hello()
+        reply = await client.send(b"Hello there\r\n")
+        assert reply.startswith("554 5.6.0 This is no message")
+        assert (await client.send(b"\r\njust a body\r\n"))[:3] == "250"
+        assert door.sink.taken[0][1].count(b"\r\n\r\n") == 1
+
+
+async def test_a_message_that_goes_round_in_circles_is_refused() -> None:
+    async with open_door(max_received=3) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(b"Received: x\r\n" * 3 + MESSAGE))[:3] == "250"
+        assert (await client.send(b"received : x\r\n" * 4 + MESSAGE)).startswith("554 5.4.6 ")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({}, "250 2.0.0 Queued as 1"),
+        ({"b@x.test": "550 5.1.1 no"}, "550 5.1.1 no"),
+        ({"b@x.test": "550 5.1.1 no", "c@x.test": "451 4.3.0 later"}, "451 4.3.0 later"),
+        ({"c@x.test": "421 4.3.0 theirs"}, "451 theirs"),
+        ({"c@x.test": "354 hm"}, "451 hm"),
+    ],
+)
+async def test_one_reply_for_several_recipients_is_the_worst(answers: dict[str, str], expected: str) -> None:
+    def reply(text: str) -> Reply:
+        code, rest = text.split(" ", 1)
+        return Reply.from_lines(int(code), (rest,))
+
+    sink = Sink({recipient: reply(text) for recipient, text in answers.items()})
+    async with open_door(sink=sink) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(MESSAGE, "b@x.test", "c@x.test")).strip() == expected
+        assert (await client.ask("NOOP"))[:3] == "250"
+
+
+async def test_lmtp_answers_for_each_recipient() -> None:
+    sink = Sink({"c@x.test": Reply.make(550, "5.2.2", "full")})
+    async with open_door(sink=sink, is_lmtp=True) as door:
+        client = await door.client()
+        assert "EHLO" not in await client.hello("LHLO")
+        assert (await client.send(MESSAGE, "b@x.test", "c@x.test", "d@x.test")).startswith("250")
+        assert [await client.hear() for _ in range(2)] == ["550 5.2.2 full\r\n", "250 2.0.0 Queued as 1\r\n"]
+
+
+async def test_a_sink_that_breaks_defers_and_the_session_goes_on() -> None:
+    sink = Sink(error=RuntimeError("oops"))
+    async with open_door(sink=sink) as door:
+        client = await door.client()
+        await client.hello()
+        assert await client.send(MESSAGE) == "451 4.3.0 Internal error, try again later\r\n"
+        assert isinstance(door.noted(Bug)[0].error, RuntimeError)
+        sink.error = None
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert [event.reply.code for event in door.noted(MailTaken)] == [451, 250]
+
+
+async def test_a_recipient_that_nobody_takes_is_refused_at_once() -> None:
+    def judge(sender: ReversePath, mailbox: Mailbox) -> Reply | None:
+        return None if str(mailbox) == "b@x.test" else Reply.make(550, "5.7.1", f"not from {sender}")
+
+    async with open_door(judge=judge) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask("MAIL FROM:<a@example.org>"))[:3] == "250"
+        assert (await client.ask("RCPT TO:<c@x.test>")) == "550 5.7.1 not from a@example.org\r\n"
+        assert (await client.ask("DATA"))[:3] == "554"
+        assert (await client.ask("RCPT TO:<b@x.test>"))[:3] == "250"
+        assert door.noted(MailRefused)[0].recipient == "c@x.test"
+
+
+# Sizes ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_is_too_large_is_refused_before_and_after_it_is_sent() -> None:
+    async with open_door(max_size=1000) as door:
+        client = await door.client()
+        assert "SIZE 1000\r\n" in await client.hello()
+        assert (await client.ask("MAIL FROM:<a@example.org> SIZE=1001")).startswith("552 5.3.4")
+        assert (await client.send(MESSAGE + b"x\r\n" * 1000)).startswith("552 5.3.4")
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert door.memory.left == Memory().left
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_header_that_is_too_large_is_refused(*, ends: bool) -> None:
+    async with open_door(max_header=500) as door:
+        client = await door.client()
+        await client.hello()
+        header = b"X: " + b"y" * 80 + b"\r\n"
+        content = header * 10 + (b"\r\nbody\r\n" if ends else b"")
+        assert (await client.send(content)).startswith("552 5.3.4 The header is larger than 500 octets")
+        assert (await client.send(header + b"\r\n" + header * 100))[:3] == "250"
+
+
+async def test_messages_that_arrive_together_share_a_bounded_memory() -> None:
+    async with open_door(memory=Memory(10_000)) as door:
+        first, second = await door.client(), await door.client()
+        for client in (first, second):
+            await client.hello()
+            await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+            assert await client.hear_codes(3) == [250, 250, 354]
+        await first.say(MESSAGE + b"x" * 6000 + b"\r\n")
+        await eventually(lambda: door.memory.left < 5000)
+        await second.say(MESSAGE + b"x" * 6000 + b"\r\n.\r\n")
+        assert await second.hear() == "452 4.3.1 Too much mail at once, try again later\r\n"
+        await first.say(b".\r\n")
+        assert await first.hear_codes(1) == [250]
+        assert door.memory.left == 10_000
+        assert (await second.send(MESSAGE))[:3] == "250"
+
+
+async def test_a_line_without_end_costs_no_memory() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        for _ in range(64):
+            await client.say(b"x" * 65536)
+        await client.say(b"\r\n")
+        assert await client.hear() == "500 5.5.2 Line too long\r\n"
+        assert door.memory.left == Memory().left
+
+
+async def test_content_of_one_endless_line_costs_no_more_than_its_limit(tmp_path: Path) -> None:
+    async with open_door(max_size=2_000_000, spool=tmp_path, memory=Memory(400_000)) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+        assert await client.hear_codes(3) == [250, 250, 354]
+        for _ in range(64):
+            await client.say(b"x" * 65536)
+        await client.say(b"\r\n.\r\n")
+        assert (await client.hear())[:3] in ("452", "552")
+        assert door.memory.left == 400_000
+
+
+# Logging in -----------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_accepted_before_login_where_it_is_needed() -> None:
+    async with open_door(authenticator=Doorkeeper(), needs_login=True) as door:
+        client = await door.client()
+        assert "AUTH LOGIN PLAIN" in await client.hello()  # loopback: the password does not leave this machine
+        assert (await client.ask("MAIL FROM:<a@example.org>")).startswith("530 5.7.0 Authentication required")
+        assert (await client.ask(f"AUTH PLAIN {SECRET}")).startswith("235 2.7.0")
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert b"with ESMTPA id id1" in door.sink.taken[0][1]
+        assert door.noted(MailTaken)[0].user == "anna"
+
+
+async def test_login_step_by_step() -> None:
+    async with open_door(authenticator=Doorkeeper()) as door:
+        client = await door.client()
+        await client.hello()
+        assert await client.ask("AUTH LOGIN") == "334 VXNlcm5hbWU6\r\n"
+        assert (await client.ask(base64.b64encode(b"anna").decode()))[:3] == "334"
+        assert (await client.ask(base64.b64encode(b"open sesame").decode()))[:3] == "235"
+        assert (await client.ask(f"AUTH PLAIN {SECRET}"))[:3] == "503"
+
+
+async def test_who_guesses_is_slowed_down_and_sent_away() -> None:
+    clock = FakeClock()
+    async with open_door(authenticator=Doorkeeper(), clock=clock) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask("AUTH PLAIN"))[:3] == "334"
+        assert (await client.ask("*"))[:3] == "501"
+        assert (await client.ask("AUTH PLAIN AAAA")).startswith("501 5.5.2")
+        await client.say(b"AUTH PLAIN bGF0ZXIAbGF0ZXIAeA==\r\n")
+        assert (await client.hear()).startswith("454 4.7.0")
+        replies: list[int] = []
+        while len(replies) < 3:
+            await client.say(f"AUTH PLAIN {WRONG}\r\n".encode())
+            await eventually(lambda: len(door.noted(LoginFailed)) > len(replies))
+            await clock.advance(2.0)
+            replies += await client.hear_codes(1)
+        assert replies == [535, 535, 421]
+        assert await client.rest() == b""
+        assert [event.user for event in door.noted(LoginFailed)] == ["anna"] * 3
+
+
+async def test_passwords_are_asked_for_under_tls_only(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if the client came from elsewhere.
+    monkeypatch.setattr("mailrider.model.socket_address.SocketAddress.is_local", False)
+    async with open_door(authenticator=Doorkeeper(), needs_login=True, tls=tls) as door:
+        client = await door.client()
+        ehlo = await client.hello()
+        assert "AUTH" not in ehlo
+        assert "STARTTLS" in ehlo
+        assert "REQUIRETLS" not in ehlo
+        assert (await client.ask(f"AUTH PLAIN {SECRET}")).startswith("538 5.7.11")
+        assert (await client.ask("MAIL FROM:<a@example.org>")).startswith("530 5.7.0 Say STARTTLS first")
+        await client.start_tls()
+        ehlo = await client.ask("EHLO client.example")
+        assert "AUTH LOGIN PLAIN" in ehlo
+        assert "STARTTLS" not in ehlo
+        assert "REQUIRETLS" in ehlo
+        assert (await client.ask(f"AUTH PLAIN {SECRET}"))[:3] == "235"
+        assert (await client.ask("MAIL FROM:<a@example.org> REQUIRETLS"))[:3] == "250"
+        assert (await client.ask("RCPT TO:<b@example.net>"))[:3] == "250"
+        assert (await client.ask("DATA"))[:3] == "354"
+        await client.say(MESSAGE + b".\r\n")
+        assert await client.hear_codes(1) == [250]
+        envelope, octets = door.sink.taken[0]
+        assert envelope.requiretls
+        assert b"(using TLSv1.3 with cipher TLS_" in octets
+        assert b"with ESMTPSA id id1" in octets
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_implicit_tls_comes_before_the_greeting(ca: CA, tls: ssl.SSLContext) -> None:
+    async with open_door(scheme=Scheme.TLS, tls=tls) as door:
+        trusting = ssl.create_default_context(cadata=ca.root_pem.decode())
+
+        def send() -> None:
+            trusting.check_hostname = False
+            with smtplib.SMTP_SSL(HOST, door.port, context=trusting) as client:
+                client.sendmail("a@example.org", ["b@example.net"], MESSAGE)
+
+        await asyncio.to_thread(send)
+        assert len(door.sink.taken) == 1
+
+
+async def test_what_is_said_in_clear_behind_starttls_ends_the_session(tls: ssl.SSLContext) -> None:
+    async with open_door(tls=tls) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"STARTTLS\r\nMAIL FROM:<evil@example.org>\r\nRCPT TO:<b@x.test>\r\n")
+        assert (await client.rest()).startswith(b"554 5.5.0")
+        assert "reply" in door.noted(ClientCutOff)[0].reason
+
+
+async def test_a_handshake_that_is_none_harms_nobody_else(tls: ssl.SSLContext) -> None:
+    async with open_door(tls=tls) as door:
+        bad, good = await door.client(), await door.client()
+        await bad.hello()
+        await good.hello()
+        assert (await bad.ask("STARTTLS"))[:3] == "220"
+        await bad.say(b"GET / HTTP/1.1\r\n\r\n")
+        await bad.rest()
+        assert (await good.send(MESSAGE))[:3] == "250"
+
+
+# Smuggling ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\r\n\0.\r\n", b"\r\n.\0\r\n"]
+)
+async def test_one_message_never_becomes_two(end: bytes) -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+        assert await client.hear_codes(3) == [250, 250, 354]
+        smuggled = b"MAIL FROM:<evil@x.test>\r\nRCPT TO:<c@x.test>\r\nDATA\r\nSubject: smuggled\r\n\r\n"
+        await client.say(b"Subject: x\r\n\r\nhello" + end + smuggled + b"\r\n.\r\n")
+        assert (await client.hear()).startswith("554 5.6.0")
+        assert (await client.ask("NOOP"))[:3] == "250"
+        assert door.sink.taken == []
+
+
+# Time -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_silence_is_cut_off() -> None:
+    clock = FakeClock()
+    async with open_door(clock=clock, read_timeout=60) as door:
+        client = await door.client()
+        await client.hello()
+        await clock.advance(59)
+        assert (await client.ask("NOOP"))[:3] == "250"
+        await clock.advance(59)
+        assert (await client.ask("NOOP"))[:3] == "250"
+        await clock.advance(61)
+        assert await client.rest() == b"421 4.4.2 You took too long; good bye\r\n"
+        assert door.noted(ClientCutOff)[0].reason == "too slow"
+
+
+async def test_one_octet_a_second_is_as_good_as_silence() -> None:
+    clock = FakeClock()
+    async with open_door(clock=clock, read_timeout=60) as door:
+        client = await door.client()
+        await client.hello()
+        for octet in b"MAIL FROM:<somebody@a-rather-long-domain.example.org> SIZE=1000\r\n"[:60]:
+            await client.say(bytes([octet]))
+            await clock.advance(1)
+        assert (await client.rest()).startswith(b"421 4.4.2")
+
+
+async def test_content_by_drops_is_cut_off_too_and_content_that_flows_is_not() -> None:
+    clock = FakeClock()
+    async with open_door(clock=clock, read_timeout=60) as door:
+        slow, steady = await door.client(), await door.client()
+        for client in (slow, steady):
+            await client.hello()
+            await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+            assert await client.hear_codes(3) == [250, 250, 354]
+        for least in (69_990, 139_990, 209_990):
+            await slow.say(b"x\r\n")
+            await steady.say((b"y" * 998 + b"\r\n") * 70)
+            while Memory().left - door.memory.left < least:
+                await asyncio.sleep(0.001)
+            await clock.advance(30)
+        assert (await slow.rest()).startswith(b"421 4.4.2")
+        await steady.say(b".\r\n")
+        assert await steady.hear_codes(1) == [250]
+
+
+async def test_our_own_time_is_not_the_clients() -> None:
+    clock, gate = FakeClock(), asyncio.Event()
+    async with open_door(clock=clock, read_timeout=60, sink=Sink(gate=gate)) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+        assert await client.hear_codes(3) == [250, 250, 354]
+        await client.say(MESSAGE + b".\r\n")
+        await eventually(lambda: door.sink.started)
+        await clock.advance(500)
+        gate.set()
+        assert await client.hear_codes(1) == [250]
+        await clock.advance(59)
+        assert (await client.ask("NOOP"))[:3] == "250"
+
+
+async def test_who_does_not_read_our_replies_is_cut_off() -> None:
+    clock = FakeClock()
+    async with open_door(clock=clock, read_timeout=60) as door:
+        client = await door.client()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        task = asyncio.ensure_future(_say_for_ever(client))
+        for _ in range(100):
+            await clock.advance(30)
+            await asyncio.sleep(0.01)
+            if not door.endpoint.connections:
+                break
+        assert door.endpoint.connections == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _say_for_ever(client: Client) -> None:
+    await client.say(b"EHLO client.example\r\n")
+    while True:
+        await client.say(b"RSET\r\nVRFY x\r\n" * 300)
+
+
+# Crowds and the end ---------------------------------------------------------------------------------------------------
+
+
+async def test_one_client_cannot_keep_others_out() -> None:
+    async with open_door(crowd=Crowd(most=100, most_of_one=2)) as door:
+        clients = [await door.client() for _ in range(3)]
+        assert [await client.hear_codes(1) for client in clients] == [[220], [220], [421]]
+        assert "has 2 connections" in door.noted(ClientTurnedAway)[0].reason
+        clients[0].close()
+        await eventually(lambda: door.endpoint.connections == 1)
+        last = await door.client()
+        assert await last.hear_codes(1) == [220]
+
+
+async def test_closing_waits_for_the_message_that_is_under_way() -> None:
+    gate = asyncio.Event()
+    async with open_door(sink=Sink(gate=gate)) as door:
+        idle, busy = await door.client(), await door.client()
+        await idle.hello()
+        await busy.hello()
+        await busy.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+        assert await busy.hear_codes(3) == [250, 250, 354]
+        await busy.say(MESSAGE + b".\r\n")
+        await eventually(lambda: door.sink.started)
+        closing = asyncio.ensure_future(door.endpoint.close(30))
+        assert await idle.rest() == b"421 4.3.2 Shutting down; good bye\r\n"
+        gate.set()
+        assert (await busy.rest()).startswith(b"250 2.0.0 Queued as 1\r\n421 4.3.2")
+        await closing
+        assert door.noted(EndpointClosed)[0].cut_off == 0
+
+
+async def test_closing_does_not_wait_for_ever() -> None:
+    gate, clock = asyncio.Event(), FakeClock()
+    async with open_door(sink=Sink(gate=gate), clock=clock) as door:
+        busy = await door.client()
+        await busy.hello()
+        await busy.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+        assert await busy.hear_codes(3) == [250, 250, 354]
+        await busy.say(MESSAGE + b".\r\n")
+        await eventually(lambda: door.sink.started)
+        closing = asyncio.ensure_future(door.endpoint.close(30))
+        await clock.advance(31)
+        await closing
+        assert await busy.rest() == b""
+        assert (door.noted(EndpointClosed)[0].cut_off, door.sink.taken) == (1, [])
+
+
+async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "smtp"
+    async with open_door(scheme=Scheme.UNIX, path=path) as door:
+        client = door.known(Client(*await asyncio.open_unix_connection(str(path))))
+        await client.hello()
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert b"Received: from client.example (local)" in door.sink.taken[0][1]
+        assert door.sink.taken[0][0].client is None
+    assert not path.exists()
