@@ -7,6 +7,7 @@ the engine: a dozen lines of rules, in the order in which the specification eval
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -101,3 +102,19 @@ def tls_level(point: Point, dane: str) -> int:
 
 def delivered(mx: int, tls: int, mechanism: str) -> Expected:
     return Expected(250, "2.0.0", MX_LEVELS[mx], TLS_LEVELS[tls], mechanism if tls == 2 else "")
+
+
+def sample(size: int, seed: int = 8461) -> list[Point]:
+    """So many points of all messages' matrices, always the same ones, in which every pair of values occurs."""
+    everything = [point for message in get_args(Message) for point in product(message)]
+    random.Random(seed).shuffle(everything)
+    chosen: list[Point] = []
+    covered: set[tuple[int, object, int, object]] = set()
+    for point in everything:
+        values = astuple(point)
+        pairs = {(i, values[i], j, values[j]) for j in range(len(values)) for i in range(j)}
+        # Many new pairs at first, any at the end: few points then hold them all.
+        if len(pairs - covered) > max(0, 24 - len(chosen)):
+            chosen.append(point)
+            covered |= pairs
+    return list(dict.fromkeys(chosen + everything))[:size]
