@@ -7,6 +7,7 @@ import base64
 import re
 import smtplib
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,7 @@ from mailrider.model.envelope import Notify, Ret
 from mailrider.model.event import Bug
 from mailrider.model.reply import Reply
 from mailrider.model.socket_address import Scheme
-from tests.flow.endpoint.door import HOST, MESSAGE, Client, Sink, open_door, server_context
+from tests.flow.endpoint.door import HOST, MESSAGE, Client, Door, Sink, open_door, server_context
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ class Doorkeeper:
         if credentials.user == "later":
             return Reply.make(454, "4.7.0", "Later")
         return (credentials.user, credentials.password) == ("anna", "open sesame")
+
+
+def _failed_logins(door: Door, least: int) -> bool:
+    return len(door.noted(LoginFailed)) >= least
+
+
+def _holds(door: Door, least: int) -> bool:
+    return Memory().left - door.memory.left >= least
 
 
 # Messages -------------------------------------------------------------------------------------------------------------
@@ -326,7 +335,7 @@ async def test_who_guesses_is_slowed_down_and_sent_away() -> None:
         replies: list[int] = []
         while len(replies) < 3:
             await client.say(f"AUTH PLAIN {WRONG}\r\n".encode())
-            await eventually(lambda: len(door.noted(LoginFailed)) > len(replies))
+            await eventually(partial(_failed_logins, door, len(replies) + 1))
             await clock.advance(2.0)
             replies += await client.hear_codes(1)
         assert replies == [535, 535, 421]
@@ -456,8 +465,7 @@ async def test_content_by_drops_is_cut_off_too_and_content_that_flows_is_not() -
         for least in (69_990, 139_990, 209_990):
             await slow.say(b"x\r\n")
             await steady.say((b"y" * 998 + b"\r\n") * 70)
-            while Memory().left - door.memory.left < least:
-                await asyncio.sleep(0.001)
+            await eventually(partial(_holds, door, least))
             await clock.advance(30)
         assert (await slow.rest()).startswith(b"421 4.4.2")
         await steady.say(b".\r\n")
