@@ -124,6 +124,8 @@ class Writer:
             return self._transaction(asked)
         except Exception as error:
             problem = self._translate(error)
+            if len(asked) == 1 and isinstance(problem, sqlite3.Error):
+                problem = _caused(StoreUnavailable(f"the queue's store cannot do this: {error}"), error)
             if len(asked) == 1 or isinstance(problem, StoreUnavailable):
                 return [(future, problem) for _, future in asked]
         return [outcome for each in asked for outcome in self._commit([each])]

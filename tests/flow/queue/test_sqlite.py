@@ -1,0 +1,345 @@
+"""The SQLite store in trouble: full, read-only, locked, damaged. It keeps what it has, and comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.queue import sqlite as module
+from mailrider.queue.message import EVERYTHING, Change, Fate, Quota, Settlement
+from mailrider.queue.owner import Identity, Life
+from mailrider.queue.schema import MIGRATIONS, VERSION
+from mailrider.queue.sqlite import DAMAGED, FILE, SQLiteStore
+from mailrider.queue.store import StoreDamaged, StoreFull, StoreUnavailable
+from tests.support.queueing import Writing, chunked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LARGE = b"Subject: x\r\n\r\n" + b"x" * 50_000 + b"\r\n"
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def writing(clock: FakeClock) -> Writing:
+    return Writing(clock)
+
+
+async def count(store: SQLiteStore) -> int:
+    return len(await store.page(EVERYTHING, 0, 10_000))
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+# --- What can become of a disk -------------------------------------------------------------------
+
+
+@AS_ROOT
+async def test_a_full_disk_is_a_temporary_error_and_keeps_what_is_there(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        async with SQLiteStore(disk / "queue", clock) as store:
+            kept = 0
+
+            async def fill() -> None:
+                nonlocal kept
+                while True:
+                    await store.add(writing.message(octets=LARGE), leased=False)
+                    kept += 1
+
+            with pytest.raises(StoreFull) as caught:
+                await fill()
+            assert (caught.value.code, caught.value.enhanced) == (452, "4.3.1")
+            assert kept > 3
+            assert await count(store) == kept
+            subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+            await store.add(writing.message(), leased=False)
+            assert await count(store) == kept + 1
+
+
+@AS_ROOT
+async def test_a_disk_that_becomes_read_only_is_a_temporary_error(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        async with SQLiteStore(disk / "queue", clock) as store:
+            await store.add(writing.message(), leased=False)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(StoreUnavailable):
+            async with SQLiteStore(disk / "queue", clock):
+                pass
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        async with SQLiteStore(disk / "queue", clock) as store:
+            assert await count(store) == 1
+
+
+async def test_a_store_that_another_program_locks_is_a_temporary_error(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    async with SQLiteStore(tmp_path, clock) as store:
+        locker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        locker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await store.add(writing.message(), leased=False)
+        locker.execute("ROLLBACK")
+        locker.close()
+        await store.add(writing.message(), leased=False)
+        assert await count(store) == 1
+
+
+async def test_out_of_file_descriptors_is_a_temporary_error(tmp_path: Path, clock: FakeClock, writing: Writing) -> None:
+    async with SQLiteStore(tmp_path / "a", clock) as store:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with pytest.raises(StoreUnavailable):
+                async with SQLiteStore(tmp_path / "b", clock):
+                    pass
+            await store.add(writing.message(), leased=False)  # an open store needs no more files
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert await count(store) == 1
+
+
+async def test_a_directory_that_cannot_be_made_is_a_temporary_error(tmp_path: Path, clock: FakeClock) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable):
+        async with SQLiteStore(tmp_path / "file" / "queue", clock):
+            pass
+
+
+async def test_a_store_that_is_not_open_says_so(tmp_path: Path, clock: FakeClock, writing: Writing) -> None:
+    store = SQLiteStore(tmp_path, clock)
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await store.add(writing.message(), leased=False)
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await count(store)
+
+
+# --- Damage --------------------------------------------------------------------------------------
+
+
+def damage(path: Path) -> None:
+    octets = bytearray(path.read_bytes())
+    for start in range(4096, len(octets), 512):
+        octets[start : start + 256] = b"\xff" * len(octets[start : start + 256])
+    path.write_bytes(octets)
+
+
+async def test_a_damaged_file_is_set_aside_and_nothing_is_accepted_until_it_is_moved(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    location = tmp_path / "queue"
+    async with SQLiteStore(location, clock) as store:
+        await store.add(writing.message(), leased=False)
+    damage(location / FILE)
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match=r"set aside as .*queue\.db\.damaged-2026"):
+            async with SQLiteStore(location, clock):
+                pass
+    assert not (location / FILE).exists()
+    for aside in location.glob(f"{DAMAGED}-*"):
+        aside.rename(tmp_path / aside.name)
+    async with SQLiteStore(location, clock) as store:
+        assert await count(store) == 0
+
+
+async def test_what_is_no_database_is_set_aside(tmp_path: Path, clock: FakeClock) -> None:
+    (tmp_path / FILE).write_bytes(b"this is not a database, but it is long enough to look like one" * 100)
+    with pytest.raises(StoreDamaged):
+        async with SQLiteStore(tmp_path, clock):
+            pass
+
+
+async def test_damage_that_shows_later_is_noted_for_the_next_opening(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        for _ in range(50):
+            await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
+    monkeypatch.setattr(module, "CHECKED", 0)
+    octets = bytearray((tmp_path / FILE).read_bytes())
+    octets[40_000:] = b"\xff" * len(octets[40_000:])
+    (tmp_path / FILE).write_bytes(octets)
+
+    async def use() -> None:
+        async with SQLiteStore(tmp_path, clock) as store:
+            await count(store)
+            await store.stats(clock.now(), 10)
+            await store.claim([Quota("example.net", 100)], clock.now())
+
+    with pytest.raises(StoreDamaged):
+        await use()
+    with pytest.raises(StoreDamaged, match="set aside"):
+        async with SQLiteStore(tmp_path, clock):
+            pass
+
+
+# --- Versions ------------------------------------------------------------------------------------
+
+
+async def test_a_store_of_another_program_is_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+    with sqlite3.connect(tmp_path / FILE) as other:
+        other.execute("CREATE TABLE mine (x)")
+    other.close()
+    with pytest.raises(StoreUnavailable, match="not a queue of mailrider"):
+        async with SQLiteStore(tmp_path, clock):
+            pass
+
+
+async def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+    async with SQLiteStore(tmp_path, clock):
+        pass
+    with sqlite3.connect(tmp_path / FILE) as newer:
+        newer.execute(f"PRAGMA user_version = {VERSION + 1}")
+    newer.close()
+    with pytest.raises(StoreUnavailable, match="newer mailrider"):
+        async with SQLiteStore(tmp_path, clock):
+            pass
+
+
+async def test_an_older_store_is_brought_up_to_date(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        await store.add(writing.message(), leased=False)
+    monkeypatch.setattr(module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x);"))
+    monkeypatch.setattr(module, "VERSION", VERSION + 1)
+    async with SQLiteStore(tmp_path, clock) as store:
+        assert await count(store) == 1
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+        connection.execute("SELECT x FROM more")
+    connection.close()
+
+
+async def test_a_step_that_fails_leaves_the_older_store_as_it_was(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(tmp_path, clock):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x); CREATE TABLE more (x);"))
+        patch.setattr(module, "VERSION", VERSION + 1)
+        with pytest.raises(StoreUnavailable):
+            async with SQLiteStore(tmp_path, clock):
+                pass
+    async with SQLiteStore(tmp_path, clock) as store:
+        assert await count(store) == 0
+
+
+# --- How it keeps things -------------------------------------------------------------------------
+
+
+async def test_what_was_added_is_there_after_reopening(tmp_path: Path, clock: FakeClock, writing: Writing) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        await asyncio.gather(*(store.add(writing.message(), leased=False) for _ in range(300)))
+    async with SQLiteStore(tmp_path, clock) as store:
+        assert await count(store) == 300
+
+
+async def test_one_bad_message_does_not_fail_those_of_the_same_commit(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        twice = writing.message()
+        messages = [writing.message(), twice, writing.message(), twice, writing.message()]
+        results = await asyncio.gather(*(store.add(each, leased=False) for each in messages), return_exceptions=True)
+        assert [type(result) for result in results if result is not None] == [StoreUnavailable]
+        assert await count(store) == 4
+
+
+async def test_content_without_a_message_is_swept_when_its_writer_is_dead(tmp_path: Path, clock: FakeClock) -> None:
+    dead = SQLiteStore(tmp_path, clock, identity=Identity("another boot", "", 1, ""))
+    async with dead:
+        await dead.write_content(chunked(b"x" * 100_000))
+        async with SQLiteStore(tmp_path, clock):
+            pass
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute("SELECT count(*) FROM chunk").fetchone() == (0,)
+    connection.close()
+
+
+async def test_content_that_is_being_written_by_the_living_is_not_swept(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        stored = await store.write_content(chunked(b"x" * 100_000))
+        async with SQLiteStore(tmp_path, clock):
+            pass
+        await store.add(writing.message(stored=stored), leased=False)
+        (job,) = await store.claim([Quota("example.net", 1)], clock.now())
+        assert sum(map(len, (await store.content(job)).chunks())) == 100_000
+
+
+async def test_content_of_what_is_done_is_deleted_in_steps_and_space_given_back(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        stored = await store.write_content(chunked(*[b"x" * 65536] * 400))
+        await store.add(writing.message(stored=stored), leased=False)
+        (job,) = await store.claim([Quota("example.net", 1)], clock.now())
+        assert await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))
+        for _ in range(6):
+            await store.keep_alive(clock.now())
+    assert (tmp_path / FILE).stat().st_size < 5_000_000
+
+
+async def test_the_log_does_not_grow_without_end(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT", 500_000)
+    monkeypatch.setattr(module, "RESTART", 2_000_000)
+    async with SQLiteStore(tmp_path, clock) as store:
+        for _ in range(400):
+            await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
+        assert (tmp_path / f"{FILE}-wal").stat().st_size < 4_000_000
+
+
+async def test_a_registration_that_nobody_can_look_at_expires(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    unknown = SQLiteStore(tmp_path, clock, identity=Identity("", "", 1, ""))
+    async with unknown:
+        await unknown.add(writing.message(), leased=True)
+        async with SQLiteStore(tmp_path, clock) as store:
+            assert store.recovered == 0
+            clock.jump(timedelta(minutes=11))
+            assert await store.keep_alive(clock.now()) == 1
+        lease = unknown.lease
+        await unknown.keep_alive(clock.now())
+        assert unknown.lease != lease
+
+
+def test_this_process_is_alive_and_others_are_what_they_are() -> None:
+    own = Identity.own()
+    assert own.life() is Life.ALIVE
+    assert Identity(own.boot, own.namespace, own.pid, "1").life() is Life.DEAD
+    assert Identity(own.boot, "another", own.pid, own.start).life() is Life.UNKNOWN
+    assert Identity("another", own.namespace, own.pid, own.start).life() is Life.DEAD
+    assert Identity.decode(own.encode()) == own
