@@ -17,6 +17,7 @@ from mailrider.cli.explain import explain
 from mailrider.cli.lab import lab
 from mailrider.cli.queue import queue
 from mailrider.cli.send import send
+from mailrider.cli.sendmail import sendmail
 from mailrider.errors import ConfigError, MailriderError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ cli.add_command(check)
 cli.add_command(lab)
 cli.add_command(queue)
 cli.add_command(explain)
+cli.add_command(sendmail)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

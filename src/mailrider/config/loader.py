@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
-from mailrider.config.kinds import KINDS, SUPPORTED, TOP_LEVEL, is_later
+from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL, is_later
 from mailrider.config.settings import Globals, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
+from mailrider.endpoint.settings import EndpointSettings, address_fault, relay_hole
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from mailrider.config.parser import Node
+    from mailrider.model.directive import Settings
 
 SEARCHED = (Path("mailrider.conf"), Path("/etc/mailrider/mailrider.conf"))
 
@@ -56,11 +58,12 @@ def default_text(supported: frozenset[str] = SUPPORTED) -> str:
     policies = [f"        {name}" for name in ("mtasts", "dane", "dnssec") if {name, "mx_auth"} <= supported]
     mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
     queue = ["target.queue queue {", "    target &remote", "}"] if "target.queue" in supported else []
-    lines = [f"hostname {_own_name()}", "target.remote remote {", *mx_auth, "}", *queue, "deliver_to &remote"]
+    lines = [f"hostname {own_name()}", "target.remote remote {", *mx_auth, "}", *queue, "deliver_to &remote"]
     return "\n".join(lines) + "\n"
 
 
-def _own_name() -> str:
+def own_name() -> str:
+    """What this machine calls itself."""
     try:
         return Domain.parse(socket.gethostname()).ascii
     except InvalidValue:
@@ -128,10 +131,11 @@ def _bind(
 ) -> Configuration | None:
     """The configuration that the directives make; None if anything is wrong."""
     binder = Binder(problems, supported, _state_dir(nodes, directory))
-    global_nodes, deliver_to = _sort(nodes, binder)
+    global_nodes, deliver_to, endpoint_nodes = _sort(nodes, binder)
     global_settings = binder.settings(Globals, global_nodes, TOP_LEVEL)
     instances = binder.instances()
     targets = [binder.target(node) for node in deliver_to]
+    endpoints = [binder.endpoint(node) for node in endpoint_nodes]
     if global_settings is WRONG:
         return None
     completed = {name: _complete(instance, global_settings, problems) for name, instance in instances.items()}
@@ -140,8 +144,24 @@ def _bind(
         for target in targets
         if target is not WRONG
     )
-    configuration = Configuration(global_settings, completed, tuple(used), path)
+    doors = tuple(_complete(each, global_settings, problems) for each in endpoints if each is not WRONG)
+    for door in doors:
+        _refuse_unsafe(door, completed, problems)
+    configuration = Configuration(global_settings, completed, tuple(used), path, doors)
     return None if problems else configuration
+
+
+def _refuse_unsafe(door: Instance, instances: Mapping[str, Instance], problems: Problems) -> None:
+    """Tell of what an endpoint must not be: above all an open relay."""
+
+    def find(name: str) -> Settings | None:
+        return instances[name].settings if name in instances else None
+
+    settings = door.settings
+    if isinstance(settings, EndpointSettings) and door.position is not None:
+        fault = address_fault(settings) or relay_hole(settings, find)
+        if fault:
+            problems.add(door.position, f"{door.kind}: {fault}")
 
 
 def _state_dir(nodes: Iterable[Node], directory: Path) -> Path:
@@ -155,8 +175,9 @@ def _state_dir(nodes: Iterable[Node], directory: Path) -> Path:
     return default_state_dir()
 
 
-def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node]]:
-    """Declare the instances; return the global directives, and what messages are delivered to."""
+def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node], list[Node]]:
+    """Declare the instances; return the global directives, what messages are delivered to, and the endpoints."""
+    endpoints: list[Node] = []
     global_nodes: list[Node] = []
     deliver_to: list[Node] = []
     for node in nodes:
@@ -165,6 +186,8 @@ def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node]
             binder.declare(KINDS[name], node)
         elif name == "deliver_to":
             deliver_to.append(node)
+        elif name in ENDPOINTS:
+            endpoints.append(node)
         elif is_later(name):
             binder.problems.add(node.name.position, f"{name} is not yet supported")
             binder.later |= {word.text for word in node.arguments}
@@ -172,7 +195,7 @@ def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node]
             global_nodes.append(node)
         else:
             binder.problems.add(node.name.position, unknown_at_top_level(name))
-    return global_nodes, deliver_to
+    return global_nodes, deliver_to, endpoints
 
 
 def _complete(instance: Instance, global_settings: Globals, problems: Problems) -> Instance:

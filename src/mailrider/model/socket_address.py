@@ -18,6 +18,7 @@ from mailrider.model.valuetype import ValueType
 
 _NETWORK = re.compile(r"(?P<scheme>tcp|tls)://(?:\[(?P<six>[^]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]{1,5})")
 _UNIX = re.compile(r"unix://(?P<path>/[^\0]*)")
+SENDMAIL_SOCKET = "submission.sock"  # in `runtime_dir`: where programs of this machine hand in mail
 MAX_PATH = 107  # octets: what Linux takes for the address of a unix socket
 
 

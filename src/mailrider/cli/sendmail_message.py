@@ -1,0 +1,64 @@
+"""What sendmail makes of its standard input: a message with a header, and the recipients that it names. Pure.
+
+Programs hand in less than a message: lines that end in LF, no header at all, no From, a mailbox file's `From ` line on
+top. Each of these is mended here, as sendmail does; nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import formataddr, getaddresses
+from typing import Final
+
+from mailrider.smtp.content import Content
+from mailrider.smtp.header import MAX_HEADER, header_fields
+
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)
+_MAILBOX_LINE = re.compile(rb"(?:>?From [^\n]*\n)+")
+_LINE: Final = re.compile(rb"[^\n]*\n?")
+
+
+def read_message(octets: bytes, *, dot_ends: bool) -> Content:
+    """The message in what was read. `dot_ends`: a line of a single dot ends it, as if it were typed."""
+    if dot_ends and (dot := _DOT_LINE.search(octets)):
+        octets = octets[: dot.start()]
+    if mailbox := _MAILBOX_LINE.match(octets):
+        octets = octets[mailbox.end() :]
+    return Content.inspect(_with_empty_line(octets))
+
+
+def _with_empty_line(octets: bytes) -> bytes:
+    """The message with an empty line where the header ends and none is."""
+    at = 0
+    for match in _LINE.finditer(octets, 0, MAX_HEADER):
+        line = match[0].rstrip(b"\r\n")
+        if not line:
+            return octets  # the empty line, or the end of the message
+        if not _FIELD.match(line) and not (at and line[:1] in b" \t"):
+            return octets[:at] + b"\n" + octets[at:]
+        at = match.end()
+    return octets
+
+
+def recipients_in(header: bytes) -> list[str]:
+    """The addresses of To, Cc and Bcc; of the Resent ones alone, if there are any (RFC 5322 3.6.6)."""
+    for prefix in ("Resent-", ""):
+        values = [value for name in ("To", "Cc", "Bcc") for value in header_fields(header, prefix + name)]
+        found = [address for _, address in getaddresses([value.decode("utf-8", "replace") for value in values])]
+        if values:
+            return list(dict.fromkeys(filter(None, found)))
+    return []
+
+
+def from_field(header: bytes, address: str, full_name: str) -> bytes:
+    """The From field to add; nothing if there is one."""
+    if header_fields(header, "From"):
+        return b""
+    name = " ".join(full_name.split())
+    charset = "utf-8" if name else "ascii"
+    try:
+        text = formataddr((name, address), charset)
+    except UnicodeError:  # an address that needs SMTPUTF8
+        text = f"<{address}>"
+    return f"From: {text}\r\n".encode()

@@ -1,0 +1,223 @@
+"""sendmail against a daemon's socket: what it says, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.cli import sendmail as module
+from mailrider.cli.sendmail import run
+from mailrider.model.socket_address import SENDMAIL_SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+MESSAGE = b"From: a@example.org\nTo: b@example.net\nBcc: c@example.net\nSubject: hello\n\nHello.\n.dot\n"
+PROGRAM = "from mailrider.cli import main; main()"
+OFFERS = b"250-mx.example.org\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 DSN\r\n"
+
+
+class Daemon:
+    """Answers each command as `answers` say, else positively; keeps what it heard. A reply of b"" hangs up."""
+
+    def __init__(self, directory: Path, **answers: bytes) -> None:
+        self.directory = directory
+        self.answers = {"CONNECT": b"220 mx.example.org\r\n", "EHLO": OFFERS, "DATA": b"354 go on\r\n"}
+        self.answers |= {verb.upper(): answer for verb, answer in answers.items()}
+        self.commands: list[str] = []
+        self.message = b""
+        self.config = directory / "mailrider.conf"
+        self.config.write_text(f"hostname mx.example.org\nruntime_dir {directory}\n")
+
+    @contextmanager
+    def running(self) -> Iterator[Daemon]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(self.directory / SENDMAIL_SOCKET))
+            listener.listen()
+            thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)
+            thread.start()
+            yield self
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(20)
+
+    def _serve(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as file:
+                self._talk(connection, file)
+        except OSError:
+            return  # nobody came, or who came went away
+
+    def _talk(self, connection: socket.socket, file: BinaryIO) -> None:
+        going_on = self._answer(connection, "CONNECT")
+        while going_on and (line := file.readline()):
+            self.commands.append(line.decode().strip())
+            verb = line.split()[0].decode().upper()
+            going_on = self._answer(connection, verb)
+            if verb == "DATA" and self.answers["DATA"].startswith(b"354"):
+                while not self.message.endswith(b"\r\n.\r\n"):
+                    self.message += file.readline()
+                going_on = self._answer(connection, "DOT")
+
+    def _answer(self, connection: socket.socket, verb: str) -> bool:
+        answer = self.answers.get(verb, b"250 2.0.0 fine\r\n")
+        connection.sendall(answer)
+        return bool(answer)
+
+
+def call(daemon: Daemon, *arguments: str, message: bytes = MESSAGE) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", PROGRAM, "-c", str(daemon.config), "sendmail", *arguments]
+    return subprocess.run(command, input=message, capture_output=True, timeout=50, check=False)
+
+
+def test_it_hands_over_what_t_finds_and_says_nothing(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        done = call(daemon, "-t", "-i", "-f", "me@example.org")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert daemon.commands == [
+        "EHLO mx.example.org",
+        f"MAIL FROM:<me@example.org> SIZE={len(MESSAGE) + MESSAGE.count(10)}",
+        "RCPT TO:<b@example.net>",
+        "RCPT TO:<c@example.net>",
+        "DATA",
+        "QUIT",
+    ]
+    assert daemon.message == MESSAGE.replace(b"\n", b"\r\n").replace(b"\r\n.", b"\r\n..") + b".\r\n"
+
+
+def test_cron_needs_no_more_than_a_user_of_this_machine(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        done = call(daemon, "-FCronDaemon", "-odi", "-oem", "-or0s", "root", message=b"Subject: job\n\nout\n")
+    assert done.returncode == 0
+    assert "RCPT TO:<root@mx.example.org>" in daemon.commands
+    assert daemon.message.startswith(b"From: CronDaemon <")
+    assert daemon.commands[1].startswith("MAIL FROM:<")
+    assert "@mx.example.org>" in daemon.commands[1]
+
+
+def test_wishes_for_notifications_are_passed_on(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, "-f", "", "-N", "failure", "-R", "hdrs", "-V", "id1", "b@example.net").returncode == 0
+    assert daemon.commands[1].startswith("MAIL FROM:<> ")
+    assert daemon.commands[1].endswith("RET=HDRS ENVID=id1")
+    assert daemon.commands[2] == "RCPT TO:<b@example.net> NOTIFY=FAILURE ORCPT=rfc822;b@example.net"
+
+
+def test_international_mail_says_so(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, "ä@example.net", message="Subject: grüße\n\n".encode()).returncode == 0
+    assert "BODY=8BITMIME SMTPUTF8" in daemon.commands[1]
+    assert daemon.commands[2] == "RCPT TO:<ä@example.net>"
+
+
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        ({"connect": b"421 4.3.2 busy\r\n"}, os.EX_TEMPFAIL),
+        ({"connect": b"554 no\r\n"}, os.EX_UNAVAILABLE),
+        ({"connect": b""}, os.EX_TEMPFAIL),
+        ({"connect": b"hello\r\n"}, os.EX_TEMPFAIL),
+        ({"mail": b"452 4.3.1 full\r\n"}, os.EX_TEMPFAIL),
+        ({"mail": b"552 5.3.4 too large\r\n"}, os.EX_UNAVAILABLE),
+        ({"rcpt": b"550 5.1.1 nobody\r\n"}, os.EX_NOUSER),
+        ({"rcpt": b"501 5.1.3 what\r\n"}, os.EX_DATAERR),
+        ({"rcpt": b"451 4.3.0 later\r\n"}, os.EX_TEMPFAIL),
+        ({"data": b"554 5.0.0 no\r\n"}, os.EX_UNAVAILABLE),
+        ({"dot": b"451 4.3.0 later\r\n"}, os.EX_TEMPFAIL),
+        ({"dot": b"554 5.7.1 spam\r\n"}, os.EX_UNAVAILABLE),
+        ({"dot": b""}, os.EX_TEMPFAIL),
+        ({"quit": b""}, os.EX_OK),
+    ],
+)
+def test_every_refusal_has_its_exit_code(
+    answers: dict[str, bytes], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    with Daemon(tmp_path, **answers).running() as daemon:
+        assert run(["-t", "-i"], str(daemon.config)) == code
+
+
+def _stdin(message: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(message))
+
+
+def test_a_refused_recipient_means_that_nothing_is_sent(tmp_path: Path) -> None:
+    with Daemon(tmp_path, rcpt=b"550 5.1.1 nobody\r\n").running() as daemon:
+        done = call(daemon, "-i", "b@example.net", "c@example.net")
+    assert done.returncode == os.EX_NOUSER
+    assert done.stderr == b"sendmail: b@example.net: 550 5.1.1 nobody\n"
+    assert daemon.message == b""
+
+
+def test_a_daemon_that_is_down_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    done = call(Daemon(tmp_path), "b@example.net")
+    assert done.returncode == os.EX_TEMPFAIL
+    assert b"the daemon does not answer at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (["-z"], MESSAGE, os.EX_USAGE),
+        ([], MESSAGE, os.EX_USAGE),
+        (["-t"], b"Subject: to nobody\n\n", os.EX_USAGE),
+        (["a b@example.net"], MESSAGE, os.EX_DATAERR),
+        (["-f", "a b", "b@example.net"], MESSAGE, os.EX_DATAERR),
+        (["-bi"], b"", os.EX_OK),
+    ],
+)
+def test_what_is_wrong_with_us_is_told_before_the_daemon_is_asked(
+    arguments: list[str], message: bytes, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _stdin(message))
+    assert run(arguments, str(Daemon(tmp_path).config)) == code
+
+
+def test_a_message_without_bounds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_MESSAGE", 10)
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    assert run(["b@example.net"], str(Daemon(tmp_path).config)) == os.EX_DATAERR
+
+
+def test_a_configuration_that_was_named_has_to_be_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    assert run(["b@example.net"], str(tmp_path / "none.conf")) == os.EX_CONFIG
+
+
+def test_without_a_configuration_the_usual_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONFIG", tmp_path / "none.conf")
+    monkeypatch.setattr(module, "SYSTEM_RUNTIME_DIR", tmp_path / "none")
+    monkeypatch.setattr(module, "default_runtime_dir", lambda: tmp_path)
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    with Daemon(tmp_path).running() as daemon:
+        assert run(["-i", "b@example.net"], None) == os.EX_OK
+    assert daemon.message
+
+
+def test_a_socket_that_we_may_not_use_is_no_reason_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert run(["-i", "b@example.net"], str(Daemon(tmp_path).config)) == os.EX_NOPERM
+
+
+@pytest.mark.parametrize(("name", "code"), [("sendmail", os.EX_USAGE), ("newaliases", os.EX_OK)])
+def test_the_program_may_be_called_by_another_name(name: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/sbin/{name}", "-z"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == code

@@ -1,0 +1,129 @@
+"""sendmail's options and messages, as the programs give them that call it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
+from mailrider.cli.sendmail_options import Mode, Options, UsageError, parse_options
+from mailrider.model.envelope import Notify, Ret
+
+
+def parsed(line: str) -> Options:
+    return parse_options(line.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("-t -i", {"recipients_from_header": True, "dot_ends": False}),  # PHP
+        ("-ti", {"recipients_from_header": True, "dot_ends": False}),
+        ("-t -i -fbounces@example.org", {"sender": "bounces@example.org"}),  # PHP, with additional parameters
+        ("-FCronDaemon -i -B8BITMIME -oem root", {"full_name": "CronDaemon", "recipients": ("root",)}),  # Debian's cron
+        ("-FCronDaemon -odi -oem -or0s root", {"full_name": "CronDaemon", "dot_ends": True}),  # Vixie's cron
+        ("-i -f a@example.org b@example.net c@example.net", {"recipients": ("b@example.net", "c@example.net")}),  # git
+        ("-oi -f a@example.org -- -odd@example.net", {"dot_ends": False, "recipients": ("-odd@example.net",)}),
+        ("-r a@example.org b@example.net", {"sender": "a@example.org"}),  # mailx
+        ("-f <> b@example.net", {"sender": ""}),
+        ("-f<a@example.org> b@example.net", {"sender": "a@example.org"}),
+        ("-N failure,delay -R hdrs -V id1 b", {"notify": Notify.FAILURE | Notify.DELAY, "ret": Ret.HEADERS}),
+        ("-Nnever b", {"notify": Notify.NEVER}),
+        ("-v -U -G -m -n -L tag -X /log -O Timeout=1 -C /cf -d0.1 -h 3 -p x -A m b", {"recipients": ("b",)}),
+        ("-bm b", {"mode": Mode.DELIVER}),
+        ("-bi", {"mode": Mode.NOTHING}),
+        ("-o i b", {"dot_ends": False}),
+        ("b", {"recipients": ("b",), "sender": None, "dot_ends": True}),
+        ("", {"recipients": ()}),
+    ],
+)
+def test_options_as_programs_give_them(line: str, expected: dict[str, Any]) -> None:
+    options = parsed(line)
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_an_empty_sender_is_the_null_sender() -> None:
+    assert parse_options(["-f", "", "b"]).sender == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("-f", "-f needs a value"),
+        ("-L", "-L needs a value"),
+        ("-z", "unknown option -z"),
+        ("-iz", "unknown option -z"),
+        ("-N sometimes", "-N: "),
+        ("-R some", "full or hdrs"),
+        ("-V \u00e4", "-V: "),
+        ("-bs", "submission socket or port"),
+        ("-bp", "mailrider queue list"),
+        ("-bx", "unknown mode"),
+        ("-q15m", "mailrider queue retry"),
+        ("--help", "unknown option --help"),
+    ],
+)
+def test_what_makes_no_sense_is_told(line: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        parsed(line)
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"Subject: x\n\nbody\n", b"Subject: x\r\n\r\nbody\r\n"),
+        (b"Subject: x\r\n\r\nbody\r\n", b"Subject: x\r\n\r\nbody\r\n"),
+        (b"Subject: x\n folded\n\n", b"Subject: x\r\n folded\r\n\r\n"),
+        (b"no header at all\n", b"\r\nno header at all\r\n"),
+        (b"Subject: x\nbody\n", b"Subject: x\r\n\r\nbody\r\n"),
+        (b" indented\n", b"\r\n indented\r\n"),
+        (b"\nbody: x\n", b"\r\nbody: x\r\n"),
+        (b"From a@b Sat Nov 21\nSubject: x\n\nb\n", b"Subject: x\r\n\r\nb\r\n"),
+        (b">From a@b\nFrom c@d\nSubject: x\n\n", b"Subject: x\r\n\r\n"),
+        (b"Subject: x", b"Subject: x\r\n"),
+        (b"", b""),
+        (b"Subject: x\n\na\n.\nb\n", b"Subject: x\r\n\r\na\r\n"),
+        (b"Subject: x\n\na\n..\n.b\n", b"Subject: x\r\n\r\na\r\n..\r\n.b\r\n"),
+    ],
+)
+def test_what_is_less_than_a_message_is_made_one(octets: bytes, expected: bytes) -> None:
+    assert b"".join(read_message(octets, dot_ends=True).chunks()) == expected
+
+
+def test_with_i_a_lone_dot_is_a_line_like_others() -> None:
+    content = read_message(b"Subject: x\n\na\n.\nb\n", dot_ends=False)
+    assert b"".join(content.chunks()) == b"Subject: x\r\n\r\na\r\n.\r\nb\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"To: a@x, B <b@x>\nCc: c@x\nBcc: d@x\n", ["a@x", "b@x", "c@x", "d@x"]),
+        (b"To: a@x,\n\tA <a@x>\nFrom: no@x\n", ["a@x"]),
+        (b"To: root\n", ["root"]),
+        (b"To: undisclosed-recipients:;\nBcc: d@x\n", ["d@x"]),
+        (b"To: old@x\nResent-To: new@x\nResent-Bcc: too@x\n", ["new@x", "too@x"]),
+        ("To: Ä <ä@x>\n".encode(), ["ä@x"]),
+        (b"Subject: none\n", []),
+    ],
+)
+def test_the_header_names_recipients(header: bytes, expected: list[str]) -> None:
+    assert recipients_in(read_message(header + b"\n", dot_ends=True).header) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "name", "expected"),
+    [
+        ("root@mx.example.org", "", "From: root@mx.example.org"),
+        ("root@mx.example.org", "Cron Daemon", "From: Cron Daemon <root@mx.example.org>"),
+        ("root@mx.example.org", "A, B", 'From: "A, B" <root@mx.example.org>'),
+        ("root@mx.example.org", "Ä\nX: y", "From: =?utf-8?"),
+        ("ä@example.org", "", "From: <ä@example.org>"),
+    ],
+)
+def test_a_missing_from_is_added(address: str, name: str, expected: str) -> None:
+    field = from_field(b"Subject: x\r\n", address, name).decode()
+    assert field.startswith(expected)
+    assert field.count("\r\n") == 1
+    assert from_field(b"From: a@x\r\n", address, name) == b""
