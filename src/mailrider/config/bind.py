@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailrider.config.configuration import Instance
-from mailrider.config.kinds import KINDS, TARGET, TOP_LEVEL, Kind, homes, is_later, top_level_names
+from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, Kind, homes, is_later, top_level_names
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
 from mailrider.model.pipeline import TargetRef, TargetType
+from mailrider.model.socket_address import SOCKET_ADDRESS
 from mailrider.model.valuetype import PATH, Unacceptable, either, show
+from mailrider.net.settings import ServerTLS
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ class Binder:
         if isinstance(known.type, Block):
             return self._block(known.name, known.type, node)
         value = read_value(known, node, self.problems)
+        if isinstance(value, ServerTLS) and value.cert is not None and value.key is not None:
+            return ServerTLS(self.resolve(value.cert), self.resolve(value.key))
         if value is WRONG or PATH not in (known.type, known.type.item):
             return value
         if known.name == "state_dir":  # it is where all others begin
@@ -213,6 +217,24 @@ class Binder:
             own = self.resolve(Path(name)) if name else None
             settings = dataclasses.replace(settings, name=name, location=settings.location or own)
         return Instance(kind.name, name, settings, node.name.position)
+
+    def endpoint(self, node: Node) -> Any:
+        """The block of an endpoint, with the addresses before it, or `WRONG`."""
+        addresses: list[Any] = []
+        for word in node.arguments:
+            try:
+                addresses.append(SOCKET_ADDRESS.accept(word.text))
+            except Unacceptable as error:
+                self.problems.add(word.position, f"{node.name}: {error}")
+                addresses.append(WRONG)
+        if node.children is None:
+            self.problems.add(node.name.position, f"{node.name}: expected a block: {node.name} ADDRESS... {{ ... }}")
+            return WRONG
+        settings = self.settings(ENDPOINTS[node.name.text], node.children, node.name.text)
+        if settings is WRONG or WRONG in addresses:
+            return WRONG
+        settings = dataclasses.replace(settings, listen=tuple(addresses))
+        return Instance(node.name.text, None, settings, node.name.position)
 
     def reference(self, word: Word, kind: str, needed_by: str) -> Any:
         """The instance that `&name` means, or `WRONG`; `kind` is what it has to be, `target.` for any target."""

@@ -37,7 +37,7 @@ class Instance:
     @property
     def is_target(self) -> bool:
         """True if messages can be given to it."""
-        return KINDS[self.kind].is_target
+        return self.kind in KINDS and KINDS[self.kind].is_target
 
     @property
     def label(self) -> str:
@@ -50,13 +50,14 @@ class Configuration:
     """The whole of it. `path` is None for the built-in defaults and for a text that is no file.
 
     `instances` are the named blocks, in the order of the file; `deliver_to` the targets that the top level names, by
-    reference or as inline blocks.
+    reference or as inline blocks; `endpoints` the blocks that accept mail.
     """
 
     globals: Globals
     instances: Mapping[str, Instance]
     deliver_to: tuple[Instance, ...] = ()
     path: Path | None = None
+    endpoints: tuple[Instance, ...] = ()
 
     @property
     def targets(self) -> dict[str, Instance]:

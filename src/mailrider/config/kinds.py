@@ -2,7 +2,8 @@
 
 `KINDS` are the blocks that can stand at the top level as instances; a kind's settings class says what goes into it.
 `SUPPORTED` is the switch: a directive or kind whose feature is not in it is known, and refused as not yet supported;
-it is never ignored. What has no settings class yet is named in `LATER` and `ELSEWHERE`.
+it is never ignored. What has no settings class yet is named in
+`LATER`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from mailrider.config.settings import Globals
 from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
+from mailrider.endpoint.settings import EndpointSettings, LMTPEndpointSettings, SubmissionSettings
 from mailrider.model.directive import Block, directives_of
 from mailrider.policy.settings import MXAuth
 from mailrider.queue.settings import QueueSettings
@@ -75,29 +77,16 @@ KINDS: Mapping[str, Kind] = {
     )
 }
 
-# Top-level directives that are known and have no settings yet.
-LATER = frozenset({"submission", "smtp", "lmtp", "openmetrics", "tls"})
-LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
-
-# Directives that belong into blocks that have no settings yet.
-_PIPELINE = "a pipeline (submission, smtp, lmtp, bounce)"
-_ENDPOINT = "submission, smtp or lmtp"
-ELSEWHERE: Mapping[str, tuple[str, ...]] = {
-    _ENDPOINT: (
-        "auth",
-        "max_message_size",
-        "max_header_size",
-        "max_recipients",
-        "max_received",
-        "read_timeout",
-    ),
-    _PIPELINE: (
-        "source",
-        "default_source",
-        "check",
-        "modify",
-    ),
+# Blocks that accept mail; addresses stand before them, and nothing refers to them.
+ENDPOINTS: Mapping[str, type[EndpointSettings]] = {
+    "submission": SubmissionSettings,
+    "smtp": EndpointSettings,
+    "lmtp": LMTPEndpointSettings,
 }
+
+# Top-level directives that are known and have no settings yet.
+LATER = frozenset({"openmetrics"})
+LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
 
 
 def is_later(name: str) -> bool:
@@ -107,14 +96,13 @@ def is_later(name: str) -> bool:
 
 def top_level_names() -> tuple[str, ...]:
     """All that may stand at the top level."""
-    return (*directives_of(Globals), *KINDS, *sorted(LATER), "deliver_to", "import")
+    return (*directives_of(Globals), *KINDS, *ENDPOINTS, *sorted(LATER), "deliver_to", "import")
 
 
 def homes(name: str) -> tuple[str, ...]:
     """The blocks in which a directive of that name is known, as an error calls them."""
     found = dict.fromkeys(where for where, cls in settings_classes() if _stands_in(cls, name))
-    found |= dict.fromkeys(where for where, names in ELSEWHERE.items() if name in names)
-    if name in KINDS or name in LATER:
+    if name in KINDS or name in LATER or name in ENDPOINTS:
         found[TOP_LEVEL] = None
     return tuple(found)
 
@@ -129,6 +117,7 @@ def settings_classes() -> Iterator[tuple[str, type[Settings]]]:
     seen: set[type[Settings]] = set()
     pending: list[tuple[str, type[Settings]]] = [(TOP_LEVEL, Globals)]
     pending += [(kind.name, kind.settings) for kind in KINDS.values()]
+    pending += ENDPOINTS.items()
     while pending:
         where, cls = pending.pop(0)
         if cls in seen:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.config.kinds import KINDS, SUPPORTED
+from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED
 from mailrider.config.settings import Globals
 from mailrider.model.directive import Block, directives_of
 
@@ -29,6 +29,7 @@ _LANGUAGE = ("language.md", "The language", "comments, quotes, blocks, macros, s
 _OWN_PAGES: tuple[tuple[str, str, type[Settings]], ...] = (
     ("global", "Global directives", Globals),
     *((kind.name, f"`{kind.name}`", kind.settings) for kind in KINDS.values()),
+    *((name, f"`{name}`", cls) for name, cls in ENDPOINTS.items()),
     *((name, f"`{name}`", directives_of(Globals)[name].type.settings) for name in ("tls_client", "dns")),  # type: ignore[attr-defined] # a Block
 )
 _PAGE_OF = {cls: f"{name}.md" for name, _, cls in _OWN_PAGES}
@@ -48,6 +49,8 @@ def _page(title: str, name: str, cls: type[Settings]) -> str:
     lines = [_WRITTEN, "", f"# {title}", "", *_about(cls)]
     if kind is not None:
         lines += [*_not_yet(kind.feature), f"    {_heading(kind.name, needs_name=kind.needs_name)}", ""]
+    if name in ENDPOINTS:
+        lines += [f"    {name} ADDRESS... {{ ... }}", ""]
     return "\n".join([*lines, *_directives(cls, "##")]).rstrip() + "\n"
 
 

@@ -12,7 +12,7 @@ import platformdirs
 from mailrider.dns.settings import DNSSettings
 from mailrider.model.directive import Settings, block, directive, settings
 from mailrider.model.valuetype import BOOLEAN, DOMAIN, IP_ADDRESS, PATH, choice, many
-from mailrider.net.settings import TLSClientSettings
+from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
 
 if TYPE_CHECKING:
     from mailrider.model.directive import IPAddresses, OptionalDomain, Setting
@@ -74,6 +74,12 @@ class Globals(Settings):
         default=TLSClientSettings(),
         shown_default="that of each directive in it",
         doc="How connections that we open use TLS. One inside a target replaces it as a whole.",
+    )
+    tls: Setting[ServerTLS, ServerTLS | str] = directive(
+        SERVER_TLS,
+        default=ServerTLS(),
+        shown_default="off",
+        doc="Our certificate for endpoints: PEM files with the chain and its key.",
     )
     log: Setting[LogFormat, LogFormat | str] = directive(
         choice(LogFormat, stderr=LogFormat.TEXT),

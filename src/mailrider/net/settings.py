@@ -1,4 +1,4 @@
-"""Settings of the client side of TLS: `tls_client { }`.
+"""Settings of TLS: `tls_client { }` for connections that we open, `tls` for those that we accept.
 
 Only what the configuration says: whether the Python at hand can do it (several curves, ciphers of
 TLS 1.3) is for `net.channel` to find out when it makes its contexts, before any connection.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailrider.model.directive import InvalidSetting, Settings, directive, settings
@@ -63,6 +65,40 @@ PROTOCOLS = ValueType(
     words=Words.LINE,
 )
 CIPHER = ValueType("cipher", "a cipher name as OpenSSL writes it", _cipher)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """Our certificate, as PEM files: the chain, leaf first, and its key. Without them there is no TLS."""
+
+    cert: Path | None = None
+    key: Path | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """True if there is a certificate."""
+        return self.cert is not None and self.key is not None
+
+    def __str__(self) -> str:
+        return f"{self.cert} {self.key}" if self.is_on else "off"
+
+
+def _server_tls(value: ServerTLS | str) -> ServerTLS:
+    if isinstance(value, ServerTLS):
+        return value
+    words = value.split()
+    if words == ["off"]:
+        return ServerTLS()
+    if words[:1] == ["file"]:  # maddy's word for it
+        words = words[1:]
+    if len(words) != 2:
+        raise ValueError
+    return ServerTLS(Path(words[0]), Path(words[1]))
+
+
+SERVER_TLS = ValueType(
+    "CERT KEY | off", "a file with the certificate and one with its key, or off", _server_tls, words=Words.LINE
+)
 
 
 @settings

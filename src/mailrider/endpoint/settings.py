@@ -1,0 +1,246 @@
+"""Settings of the endpoints: `submission`, `smtp`, `lmtp`; and what would make an open relay of them (spec section 11).
+
+`relay_hole` looks at an endpoint with all targets at hand: whether mail from anybody can reach the world through it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
+from mailrider.endpoint.check_settings import CheckSettings, ModifySettings
+from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
+from mailrider.model.pipeline import MATCH, Match, PipelineSettings, TargetRef
+from mailrider.model.socket_address import Scheme
+from mailrider.model.valuetype import DOMAIN, PATH, SIZE, TIMEOUT, integer, many
+from mailrider.net.settings import SERVER_TLS, ServerTLS
+from mailrider.queue.settings import QueueSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mailrider.model.address import ReversePath
+    from mailrider.model.directive import Duration, OptionalDomain, OptionalPath, Setting
+    from mailrider.model.pipeline import Target
+    from mailrider.model.socket_address import SocketAddress
+
+LEAST_SIZE: Final = 64 * 1024  # octets: RFC 5321 4.5.3.1.7
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRule:
+    """Where mail of these senders goes."""
+
+    matches: tuple[Match, ...]
+    pipeline: PipelineSettings
+
+
+def _source(value: object) -> SourceRule:
+    match value:
+        case SourceRule():
+            return value
+        case (matches, PipelineSettings() as pipeline):
+            return SourceRule(many(MATCH).accept(matches), pipeline)
+        case _:
+            raise TypeError
+
+
+SOURCE: Final = Section(
+    "domain or address... { ... }",
+    "domains or addresses of senders, and a block",
+    _source,
+    settings=PipelineSettings,
+    arguments=MATCH,
+)
+
+
+@settings
+class EndpointSettings(PipelineSettings):
+    """Accepts mail. The addresses stand before the block: `smtp tcp://192.0.2.1:25 tls://[::1]:465 unix:///run/x { }`.
+
+    `listen` are these addresses.
+    """
+
+    hostname: OptionalDomain = directive(
+        DOMAIN,
+        default=None,
+        inherits=True,
+        required=True,
+        shown_default="the global `hostname`",
+        doc="The name that we greet with, and that stands in Received fields.",
+    )
+    tls: Setting[ServerTLS | None, ServerTLS | str | None] = directive(
+        SERVER_TLS,
+        default=None,
+        inherits=True,
+        shown_default="the global `tls`",
+        doc="The certificate for STARTTLS and `tls://`: PEM files with the chain and its key.",
+    )
+    auth: OptionalPath = directive(
+        PATH,
+        default=None,
+        shown_default="none: nobody can log in",
+        doc="The password file, which `mailrider auth` manages. Passwords are asked for under TLS, on loopback and on "
+        "unix sockets only.",
+    )
+    max_message_size: Setting[int, int | str] = directive(
+        SIZE, default=32 << 20, shown_default="32M", doc="Larger messages are refused."
+    )
+    max_header_size: Setting[int, int | str] = directive(
+        SIZE, default=1 << 20, shown_default="1M", doc="Messages with a larger header are refused; at most 1M."
+    )
+    max_recipients: Setting[int, int] = directive(
+        integer(100, 100_000),
+        default=1000,
+        doc="How many recipients a message may have at once; for the others it has to be sent again.",
+    )
+    max_received: Setting[int, int] = directive(
+        integer(1, 1000), default=100, doc="Messages that came through more servers go in a loop, and are refused."
+    )
+    read_timeout: Duration = directive(
+        TIMEOUT,
+        default=timedelta(minutes=5),
+        doc="The time for a command, and for each 64 KiB of content; who needs more is cut off.",
+    )
+    max_connections: Setting[int, int] = directive(
+        integer(1, 1_000_000), default=10_000, doc="How many clients may be connected at once."
+    )
+    max_client_connections: Setting[int, int] = directive(
+        integer(1, 1_000_000), default=500, doc="How many connections one IP address may have at once."
+    )
+    source: Setting[tuple[SourceRule, ...], Iterable[SourceRule | tuple[Any, PipelineSettings]]] = directive(
+        many(SOURCE),
+        default=(),
+        repeatable=True,
+        doc="Where mail of these senders goes, by the envelope. An address goes before its domain. The sender proves "
+        "nothing: anybody may claim to be anybody.",
+    )
+    default_source: Setting[PipelineSettings | None, PipelineSettings | None] = directive(
+        block(PipelineSettings), default=None, doc="Where mail of everybody else goes, that of no sender included."
+    )
+    check: Setting[CheckSettings | None, CheckSettings | None] = directive(
+        block(CheckSettings), default=None, doc="What is looked at before a message is accepted."
+    )
+    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+        block(ModifySettings), default=None, doc="What is done to a message once it is accepted, such as signing."
+    )
+    listen: tuple[SocketAddress, ...] = field(default=())
+
+    @property
+    def needs_login(self) -> bool:
+        """True if nothing is accepted before a login."""
+        return False
+
+    def _validate(self) -> None:
+        PipelineSettings._validate(self)
+        if self.max_message_size < LEAST_SIZE:
+            raise InvalidSetting("max_message_size", "expected 64K or more: RFC 5321 4.5.3.1.7 demands it")
+        if not 1024 <= self.max_header_size <= 1 << 20:
+            raise InvalidSetting("max_header_size", "expected a size from 1K to 1M")
+        own = [name for name in ("deliver_to", "reject", "default_destination") if getattr(self, name) is not None]
+        if self.default_source is not None and (own or self.destination):
+            name = own[0] if own else "destination"
+            raise InvalidSetting(name, f"{name} would never be used: default_source takes everybody; put it in there")
+
+    @property
+    def pipelines(self) -> Iterator[PipelineSettings]:
+        """All that a message may go through."""
+        yield from (rule.pipeline for rule in self.source)
+        yield self.default_source or self
+
+    @property
+    def every_target(self) -> Iterator[Target]:
+        """All that it may deliver to."""
+        for pipeline in self.pipelines:
+            yield from pipeline.targets
+
+
+@settings
+class SubmissionSettings(EndpointSettings):
+    """Accepts mail from its authors' programs (RFC 6409): with a login, or from this machine only.
+
+    Date and Message-ID are added where they are missing, and Bcc is taken out. The addresses stand before the block:
+    `submission tls://0.0.0.0:465 tcp://127.0.0.1:587 { ... }`. `listen` are these addresses.
+    """
+
+    @property
+    def needs_login(self) -> bool:
+        """True if nothing is accepted before a login."""
+        return self.auth is not None
+
+
+@settings
+class LMTPEndpointSettings(EndpointSettings):
+    """Accepts mail over LMTP (RFC 2033), with an answer for each recipient. `listen` are the addresses."""
+
+
+def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> PipelineSettings:
+    """The part of an endpoint's pipeline that mail of a sender goes through."""
+    mailbox = sender.mailbox
+    if mailbox is not None:
+        for by_address in (True, False):
+            for rule in endpoint.source:
+                if any(each.is_address is by_address and each.fits(mailbox) for each in rule.matches):
+                    return rule.pipeline
+    return endpoint.default_source or endpoint
+
+
+# What must not be ----------------------------------------------------------------------------------------------------
+
+
+def address_fault(endpoint: EndpointSettings) -> str:
+    """Why it cannot listen where it should; empty if it can."""
+    if not endpoint.listen:
+        return "expected an address, such as tcp://127.0.0.1:587 or unix:///run/mailrider/submission"
+    has_tls = endpoint.tls is not None and endpoint.tls.is_on
+    for address in endpoint.listen:
+        if address.scheme is not Scheme.UNIX and address.ip is None:
+            return f"{address}: expected an IP address, not a name"
+        if address.scheme is Scheme.TLS and not has_tls:
+            return f"{address} needs a certificate: tls CERT KEY"
+    beyond = [each for each in endpoint.listen if not each.is_local]
+    if beyond and isinstance(endpoint, SubmissionSettings):
+        if endpoint.auth is None:
+            return f"{beyond[0]} would be an open relay: auth FILE is needed where others than this machine can connect"
+        if not has_tls:
+            return f"{beyond[0]} would never let anybody log in: passwords go over TLS only, so tls CERT KEY is needed"
+    return ""
+
+
+def relay_hole(endpoint: EndpointSettings, find: Callable[[str], Settings | None]) -> str:
+    """How mail from anybody to anybody could leave through it, in words; empty if it cannot.
+
+    `find` gives the settings of a target by its name. Domains that `destination` names are the operator's word.
+    """
+    beyond = [each for each in endpoint.listen if not each.is_local]
+    if isinstance(endpoint, SubmissionSettings) or not beyond:
+        return ""
+    for pipeline in endpoint.pipelines:
+        default = pipeline.default_destination
+        for target in (pipeline.deliver_to, None if default is None else default.deliver_to):
+            if target is not None and _leads_out(target, find, ()):
+                return (
+                    f"{beyond[0]} would be an open relay: mail from anybody to anybody would go to {_name(target)}; "
+                    "name the domains that it is for: destination example.org { deliver_to ... }, and reject the rest"
+                )
+    return ""
+
+
+def _leads_out(target: Target, find: Callable[[str], Settings | None], seen: tuple[str, ...]) -> bool:
+    if isinstance(target, TargetRef):
+        if target.name in seen:
+            return False
+        found = find(target.name)
+        return found is not None and _leads_out(found, find, (*seen, target.name))
+    if isinstance(target, QueueSettings):
+        return target.target is not None and _leads_out(target.target, find, seen)
+    # A smarthost trusts us, and so it is a way out as well.
+    is_smarthost = isinstance(target, SmarthostSettings) and not isinstance(target, LMTPSettings)
+    return is_smarthost or isinstance(target, RemoteSettings)
+
+
+def _name(target: Target) -> str:
+    return str(target) if isinstance(target, TargetRef) else "the world"

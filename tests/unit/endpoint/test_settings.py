@@ -1,0 +1,145 @@
+"""Endpoints in the configuration: above all what would make an open relay of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailrider.config import loads
+from mailrider.endpoint.settings import EndpointSettings, SubmissionSettings, pipeline_for
+from mailrider.errors import ConfigError
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.pipeline import TargetRef, decide
+from mailrider.model.reply import Reply
+
+TARGETS = """hostname mx.example.org
+target.remote out { }
+target.queue world { target &out }
+target.queue home { target &store }
+target.lmtp store { host unix:///run/lmtp }
+target.smtp smart { host tls://smtp.example.org:465 }
+target.queue twice { target &world }
+"""
+
+
+def endpoint(text: str) -> EndpointSettings:
+    configuration = loads(TARGETS + text)
+    (found,) = configuration.endpoints
+    assert isinstance(found.settings, EndpointSettings)
+    return found.settings
+
+
+def fault(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        loads(TARGETS + text)
+    (problem,) = caught.value.problems
+    assert problem.line == TARGETS.count("\n") + 1
+    return problem.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "submission tcp://127.0.0.1:587 tcp://[::1]:587 unix:///run/x { deliver_to &world }",
+        "submission tls://0.0.0.0:465 { tls c k; auth users; deliver_to &world }",
+        "smtp tcp://127.0.0.1:25 { deliver_to &world }",
+        "smtp unix:///run/x { deliver_to remote { } }",
+        "smtp tcp://0.0.0.0:25 { deliver_to &home }",
+        "smtp tcp://0.0.0.0:25 { destination example.org { deliver_to &world }; default_destination { reject } }",
+        "smtp tcp://0.0.0.0:25 { source example.org { destination example.net { deliver_to &out } } }",
+        "lmtp tcp://0.0.0.0:24 { deliver_to &store }",
+    ],
+)
+def test_what_is_safe_is_accepted(text: str) -> None:
+    assert endpoint(text.replace("; ", "\n").replace("{ ", "{\n").replace(" }", "\n}")).listen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "submission tcp://0.0.0.0:587 { deliver_to &world }",
+        "submission tcp://127.0.0.1:587 tcp://192.0.2.1:587 { deliver_to &world }",
+        "smtp tcp://0.0.0.0:25 { deliver_to &world }",
+        "smtp tcp://0.0.0.0:25 { deliver_to &out }",
+        "smtp tcp://0.0.0.0:25 { deliver_to &twice }",
+        "smtp tcp://0.0.0.0:25 { deliver_to &smart }",
+        "smtp tcp://0.0.0.0:25 { deliver_to remote { } }",
+        "smtp tcp://0.0.0.0:25 { deliver_to queue { target &out } }",
+        "smtp tcp://0.0.0.0:25 { auth users; deliver_to &world }",
+        "smtp tcp://[::]:25 { destination a.test { deliver_to &home }; default_destination { deliver_to &world } }",
+        # Whoever claims to be of example.org would be let through.
+        "smtp tcp://0.0.0.0:25 { source example.org { deliver_to &world } }",
+        "smtp tcp://0.0.0.0:25 { default_source { deliver_to &world } }",
+        "lmtp tcp://0.0.0.0:24 { deliver_to &world }",
+    ],
+)
+def test_an_open_relay_is_refused(text: str) -> None:
+    assert "would be an open relay" in fault(text.replace("; ", "\n").replace("{ ", "{\n").replace(" }", "\n}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("smtp { }", "expected an address"),
+        ("smtp tcp://mx.example.org:25 { }", "expected an IP address, not a name"),
+        ("smtp tls://127.0.0.1:465 { }", "needs a certificate"),
+        ("submission tcp://0.0.0.0:587 {\n auth users\n}", "would never let anybody log in"),
+    ],
+)
+def test_what_cannot_listen_is_refused(text: str, expected: str) -> None:
+    assert expected in fault(text)
+
+
+@pytest.mark.parametrize(
+    ("directives", "field"),
+    [
+        ({"max_message_size": "1K"}, "max_message_size"),
+        ({"max_header_size": "2M"}, "max_header_size"),
+        ({"max_header_size": "1b"}, "max_header_size"),
+        ({"reject": "", "default_source": EndpointSettings()}, "reject"),
+        ({"reject": "", "deliver_to": TargetRef("x")}, "reject"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(directives: dict[str, object], field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        EndpointSettings(**directives)  # type: ignore[arg-type]
+
+
+def test_a_submission_needs_a_login_where_there_is_a_password_file() -> None:
+    assert SubmissionSettings(auth="users").needs_login
+    assert not SubmissionSettings().needs_login
+    assert not EndpointSettings(auth="users").needs_login
+
+
+def test_a_sender_has_its_own_way() -> None:
+    given = endpoint(
+        """smtp tcp://127.0.0.1:25 {
+        source example.org {
+            reject 550 5.7.1 domain
+        }
+        source a@example.org B@example.net {
+            deliver_to &home
+        }
+        destination example.com {
+            reject 550 5.7.1 destination
+        }
+        deliver_to &world
+        }"""
+    )
+
+    def way(sender: str, recipient: str = "x@y.test") -> str:
+        found = decide(pipeline_for(given, ReversePath.parse(sender)), Mailbox.parse(recipient))
+        return found.text if isinstance(found, Reply) else str(found)
+
+    assert way("a@example.org") == "&home"
+    assert way("b@Example.ORG") == "domain"
+    assert way("b@example.net") == "&home"
+    assert way("c@example.net") == "&world"
+    assert way("c@example.net", "x@example.com") == "destination"
+    assert way("") == "&world"
+
+
+def test_a_default_source_takes_everybody_else() -> None:
+    given = endpoint("smtp tcp://127.0.0.1:25 {\ndefault_source {\nreject 450 4.7.1 nobody\n}\n}")
+    assert decide(pipeline_for(given, ReversePath.parse("")), Mailbox.parse("x@y.test")) == Reply.make(
+        450, "4.7.1", "nobody"
+    )
