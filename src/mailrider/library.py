@@ -6,10 +6,11 @@ wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `Confi
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from email.message import EmailMessage, Message
-from email.policy import SMTP, SMTPUTF8
+from email.message import Message
+from email.policy import EmailPolicy
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +21,7 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
-from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
+from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret, check_envid
 from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.reply import Reply
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.delivery.remote import RemoteDelivery
     from mailrider.model.directive import Settings
-    from mailrider.model.event import Emit
+    from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Outcome, Try
     from mailrider.queue.service import DeliveryQueue
+
+MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
 
@@ -85,7 +88,16 @@ class DSN:
     ret: str | None = None
     envid: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.notify is not None:
+            Notify.parse(self.notify)
+        if self.ret is not None and self.ret.upper() not in _RETS:
+            raise InvalidValue(f"RET takes {' or '.join(_RETS)}, not {self.ret[:100]!r}")
+        if self.envid is not None:
+            check_envid(self.envid)
 
+
+_RETS = [each.value for each in Ret]
 NO_DSN = DSN()
 
 
@@ -126,7 +138,8 @@ def prepare(
     path = _parse_sender(sender)
     if smtputf8 is None:
         ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
-        smtputf8 = not ascii_paths or (isinstance(message, EmailMessage) and message.policy == SMTPUTF8)
+        is_utf8 = isinstance(message, Message) and getattr(message.policy, "utf8", False)
+        smtputf8 = not ascii_paths or is_utf8
     content = Content.inspect(_octets(message, utf8=smtputf8))
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
@@ -186,9 +199,16 @@ def _parse_sender(sender: str) -> ReversePath | None:
 
 
 def _octets(message: bytes | Message, *, utf8: bool) -> bytes:
-    """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532)."""
+    """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532).
+
+    Fields that were parsed stay folded as they came: they may be signed.
+    """
     if isinstance(message, Message):
-        return message.as_bytes(policy=SMTPUTF8 if utf8 else SMTP)
+        policy = message.policy
+        if isinstance(policy, EmailPolicy):
+            return message.as_bytes(policy=policy.clone(linesep="\r\n", refold_source="none", utf8=utf8))
+        # The policy of old folds what is longer than it is told, and this long must be folded.
+        return message.as_bytes(policy=policy.clone(linesep="\r\n", max_line_length=MAX_LINE))
     if not isinstance(message, bytes):
         raise TypeError(f"message is bytes or an email.message.EmailMessage, not {type(message).__name__}")
     return message
@@ -207,6 +227,21 @@ def _result(text: str, outcome: Outcome) -> Result:
     )
 
 
+def _harmless(on_event: Emit) -> Emit:
+    """A listener as an `Emit`, which never fails: its exceptions are told to the event loop's handler, not to us."""
+    if on_event is discard:
+        return discard
+
+    def emit(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception as error:
+            context = {"message": f"on_event raised for {type(event).__name__}", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    return emit
+
+
 class Remote:
     """Sends messages to the recipients' own mail servers; use it with `async with`.
 
@@ -218,19 +253,19 @@ class Remote:
         if settings is not None and directives:
             raise TypeError("give either settings or directives, not both")
         self.settings = settings or RemoteSettings(**directives)
-        self._emit = on_event
+        if self.settings.hostname is None:
+            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+        self._emit = _harmless(on_event)
         self._stack = AsyncExitStack()
         self._delivery: RemoteDelivery | None = None
 
     async def __aenter__(self) -> Self:
-        stack = AsyncExitStack()
-        try:
+        if self._delivery is not None:
+            raise RuntimeError("this Remote is entered already")
+        async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(self.settings.dns or DNSSettings(), self._emit))
             self._delivery = await stack.enter_async_context(open_remote(self.settings, engine))
-        except BaseException:
-            await stack.aclose()
-            raise
-        self._stack = stack
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -294,7 +329,7 @@ class Queue:
         self._named = named or {}
         self._dns = dns
         self._deliver = deliver
-        self._emit = on_event
+        self._emit = _harmless(on_event)
         self._stack = AsyncExitStack()
         self._queue: DeliveryQueue | None = None
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.attempt import BUG, Attempt, Job
 from mailrider.delivery.destination import Destination
 from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
 from mailrider.model.domain import Domain
-from mailrider.model.event import RecipientSettled
+from mailrider.model.event import Bug, RecipientSettled
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.policy.mtasts import STSPolicies
 from mailrider.policy.requiretls import message_security
@@ -120,13 +120,21 @@ class RemoteDelivery:
         self, job: Job, next_hop: NextHop, indices: list[int], passage: Passage | None
     ) -> tuple[list[int], tuple[Outcome, ...]]:
         recipients = [job.envelope.recipients[index] for index in indices]
-        if passage is None:
-            return indices, await self._run(job, next_hop, recipients)
-        async with passage.to(next_hop) as held_back:
-            if held_back is None:
-                return indices, await self._run(job, next_hop, recipients)
-            at = held_back.eligible_at
-            return indices, tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
+        outcomes: tuple[Outcome, ...] | None = None
+        try:
+            if passage is None:
+                outcomes = await self._run(job, next_hop, recipients)
+            else:
+                async with passage.to(next_hop) as held_back:
+                    if held_back is None:
+                        outcomes = await self._run(job, next_hop, recipients)
+                    else:
+                        at = held_back.eligible_at
+                        outcomes = tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
+        except Exception as error:
+            # Around an attempt, as in it: deferred, never a bounce; and no other domain is to suffer from it.
+            self._emit(Bug(f"delivery to {next_hop}", error))
+        return indices, outcomes or tuple(Deferred(recipient, BUG) for recipient in recipients)
 
     async def _run(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> tuple[Outcome, ...]:
         destination = await self.destination(next_hop, job.security)

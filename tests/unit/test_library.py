@@ -1,0 +1,235 @@
+"""Arguments become values, and results something to look at; without any I/O (spec section 13)."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from typing import Any
+
+import pytest
+
+import mailrider
+from mailrider.library import Submission, prepare
+from mailrider.model.outcome import Delivered
+from mailrider.model.reply import Reply
+
+MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
+
+
+def submission(
+    message: Any = MESSAGE, sender: Any = "a@b.test", recipients: Any = ("x@a.test",), **more: Any
+) -> Submission:
+    return prepare(message, sender, recipients, **more)
+
+
+def octets(message: Any, **more: Any) -> bytes:
+    return b"".join(map(bytes, submission(message, **more).content.chunks()))
+
+
+# Wrong arguments raise at once ----------------------------------------------------------------------------------------
+
+WRONG = {
+    "a message that is text": (
+        {"message": "Subject: x\n\n"},
+        TypeError,
+        "bytes or an email.message.EmailMessage, not str",
+    ),
+    "a message that is a file": ({"message": object()}, TypeError, "not object"),
+    "no message": ({"message": None}, TypeError, "not NoneType"),
+    "a sender that is None": ({"sender": None}, TypeError, "empty for the null reverse-path, not NoneType"),
+    "one recipient for a list": ({"recipients": "x@a.test"}, TypeError, "a list of addresses, not one string"),
+    "recipients as bytes": ({"recipients": b"x@a.test"}, TypeError, "a recipient is a string, not int"),
+    "a recipient that is None": ({"recipients": [None]}, TypeError, "not NoneType"),
+    "nobody": ({"recipients": []}, ValueError, "there is nobody to send to"),
+    "recipients that are none": ({"recipients": 7}, TypeError, "not iterable"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), WRONG.values(), ids=WRONG)
+def test_wrong_arguments_raise(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        submission(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"notify": "SOMETIMES"}, "NOTIFY takes"),
+        ({"notify": "NEVER,DELAY"}, "NOTIFY takes"),
+        ({"ret": "BODY"}, "RET takes FULL or HDRS, not 'BODY'"),
+        ({"envid": ""}, "ENVID is 1 to 100"),
+        ({"envid": "x" * 101}, "ENVID is 1 to 100"),
+        ({"envid": "ü"}, "ENVID is 1 to 100"),
+    ],
+)
+def test_wishes_for_dsns_that_nobody_has_raise_where_they_are_made(wishes: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mailrider.DSN(**wishes)
+
+
+@pytest.mark.parametrize(
+    "directives",
+    [
+        {"port": 0},
+        {"port": "smtp"},
+        {"connect_timeout": -1},
+        {"local_ip": "here"},
+        {"mx_auth": ["dane"]},
+        {"hostname": "-"},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_raise_where_they_are_made(directives: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(directives))):
+        mailrider.Remote(**{"hostname": "client.test", **directives})
+
+
+def test_a_directive_that_does_not_exist_raises() -> None:
+    with pytest.raises(TypeError, match="conect_timeout"):
+        mailrider.Remote(hostname="client.test", conect_timeout=1)
+
+
+def test_settings_come_as_a_whole_or_one_by_one() -> None:
+    with pytest.raises(TypeError, match="either settings or directives"):
+        mailrider.Remote(mailrider.RemoteSettings(hostname="a.test"), hostname="b.test")
+
+
+def test_a_host_name_is_required_at_once() -> None:
+    with pytest.raises(mailrider.ConfigError, match="hostname is required"):
+        mailrider.Remote()
+
+
+async def test_a_remote_is_used_within_async_with() -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await mailrider.Remote(hostname="a.test").send(MESSAGE, "a@b.test", ["x@a.test"])
+
+
+# Addresses ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_that_is_none_is_a_result_in_its_place() -> None:
+    prepared = submission(recipients=["one@a.test", "nonsense@", "two@a.test"])
+    assert prepared.envelope is not None
+    assert [str(each) for each in prepared.envelope.recipients] == ["one@a.test", "two@a.test"]
+    ok = Reply.make(250, "2.0.0", "Ok")
+    report = prepared.report(Delivered(each, ok) for each in prepared.envelope.recipients)
+    assert [(each.recipient, each.status.value, each.reply.code) for each in report] == [
+        ("one@a.test", "delivered", 250),
+        ("nonsense@", "failed", 501),
+        ("two@a.test", "delivered", 250),
+    ]
+    assert (len(report), report[1].mx) == (3, None)
+
+
+def test_a_sender_that_is_none_fails_everybody_and_says_so_once_each() -> None:
+    prepared = submission(sender="nobody", recipients=["one@a.test", "nonsense@"])
+    assert prepared.envelope is None
+    assert [str(each.reply.enhanced) for each in prepared.report(())] == ["5.1.7", "5.1.7"]
+
+
+def test_recipients_may_come_from_anything_that_can_be_iterated() -> None:
+    prepared = submission(recipients=(f"{n}@a.test" for n in range(2)))
+    assert prepared.texts == ("0@a.test", "1@a.test")
+
+
+def test_whether_smtputf8_is_needed_follows_from_the_addresses_unless_it_is_said() -> None:
+    def needs(**arguments: Any) -> bool:
+        envelope = submission(**arguments).envelope
+        assert envelope is not None
+        return envelope.smtputf8
+
+    assert [needs(), needs(sender="ü@b.test"), needs(recipients=["x@a.test", "ü@a.test"])] == [False, True, True]
+    assert [needs(sender="a@ü.test"), needs(smtputf8=True), needs(sender="ü@b.test", smtputf8=False)] == [
+        False,
+        True,
+        False,
+    ]
+    assert needs(message=EmailMessage(policy=email.policy.SMTPUTF8)) is True
+    assert needs(message=EmailMessage(policy=email.policy.default.clone(utf8=True))) is True
+    assert needs(message=EmailMessage()) is False
+
+
+def test_wishes_for_dsns_reach_the_envelope() -> None:
+    envelope = submission(recipients=["x@a.test", "ü@a.test"], dsn=mailrider.DSN("failure", "hdrs", "id")).envelope
+    assert envelope is not None
+    assert (envelope.ret and envelope.ret.value, envelope.envid) == ("HDRS", "id")
+    assert [
+        (each.notify and each.notify.words, each.original and each.original.address_type)
+        for each in envelope.recipients
+    ] == [
+        ("FAILURE", "rfc822"),
+        ("FAILURE", "utf-8"),
+    ]
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_taken_as_they_are() -> None:
+    assert octets(MESSAGE) == MESSAGE
+
+
+def new_message() -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = Address("Müller", "a", "b.test")
+    message["Subject"] = "Grüße"
+    message.set_content("Grüße\n.\n")
+    return message
+
+
+def test_a_message_that_was_made_is_encoded_for_everybody() -> None:
+    header, _, body = octets(new_message()).partition(b"\r\n\r\n")
+    assert header.isascii()
+    assert header.count(b"\n") == header.count(b"\r\n")
+    parsed = email.message_from_bytes(header, policy=email.policy.default)
+    assert (parsed["From"], parsed["Subject"]) == ("Müller <a@b.test>", "Grüße")
+    assert body == "Grüße\r\n.\r\n".encode()
+
+
+def test_in_a_message_with_smtputf8_the_header_is_utf8() -> None:
+    header = octets(new_message(), smtputf8=True).partition(b"\r\n\r\n")[0].decode()
+    assert header.startswith("From: Müller <a@b.test>\r\nSubject: Grüße\r\n")
+    assert octets(new_message(), recipients=["ü@a.test"]).startswith("From: Müller".encode())
+
+
+def test_long_fields_that_were_made_are_folded() -> None:
+    message = EmailMessage()
+    message["To"] = ", ".join(f"recipient{n}@example.org" for n in range(20))
+    lines = octets(message).split(b"\r\n")
+    assert max(map(len, lines)) <= 78
+
+
+SIGNED = (
+    b"DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d=example.org; s=x; h=from:to:subject; bh="
+    + b"A" * 44
+    + b"; b="
+    + b"B" * 300
+    + b"\r\n"
+    b"From: \xc3\xbc <a@example.org>\r\n"
+    b"To: a@b.test,\r\n\tc@d.test\r\n"
+    b"Subject: " + b"very long " * 30 + b"\r\n\r\n"
+    b"\xfcber\r\n.\r\nFrom here\r\n"
+)
+
+
+@pytest.mark.parametrize("policy", [email.policy.default, email.policy.SMTPUTF8, email.policy.compat32], ids=repr)
+def test_a_message_that_was_parsed_keeps_its_fields_as_they_were_signed(policy: email.policy.Policy) -> None:
+    assert octets(email.message_from_bytes(SIGNED, policy=policy)) == SIGNED
+    assert octets(email.message_from_bytes(SIGNED.replace(b"\r\n", b"\n"), policy=policy)) == SIGNED
+
+
+def test_messages_of_the_old_kind_are_taken_too() -> None:
+    message = MIMEMultipart()
+    message["Subject"] = "Grüße"
+    message["To"] = ", ".join(f"recipient{n}@example.org" for n in range(60))
+    message.attach(MIMEText("Grüße\n", "plain", "utf-8"))
+    given = octets(message)
+    lines = given.split(b"\r\n")
+    assert b"Subject: =?utf-8?b?R3LDvMOfZQ==?=" in lines
+    assert max(map(len, lines)) <= 998
+    assert given.count(b"\n") == given.count(b"\r\n")
+    assert email.message_from_bytes(given).get_payload(0).get_payload(decode=True) == "Grüße\n".encode()  # type: ignore[union-attr]
