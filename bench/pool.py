@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvloop
 from aiosmtplib import SMTP
@@ -24,6 +24,11 @@ from mailrider import Remote
 from mailrider.dns.settings import DNSSettings
 from mailrider.lab.dns import LabDNS
 from mailrider.model.outcome import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from mailrider.lab.zones import ZoneTable
 
 SENDER = "a@example.org"
 MX = "mx.bench.test"
@@ -38,8 +43,8 @@ class Task:
     senders: int = 20
     domains: int = 1
 
-    def zones(self) -> dict[str, dict[str, str]]:
-        zones = {domain: {"MX": f"10 {MX}"} for domain in self.names()}
+    def zones(self) -> ZoneTable:
+        zones: ZoneTable = {domain: {"MX": f"10 {MX}"} for domain in self.names()}
         return zones | {MX: {"A": HOST}}
 
     def names(self) -> list[str]:

@@ -14,7 +14,6 @@ import asyncio
 import cProfile
 import pstats
 import sys
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
 
@@ -39,9 +38,7 @@ if TYPE_CHECKING:
 
 CLOCK = SystemClock()
 DIALECT = Dialect(Domain("client.bench.test"), 60.0, 60.0)
-ENVELOPE = Envelope(
-    ReversePath(Mailbox("a", Domain("example.org"))), (Recipient(Mailbox("b", Domain("example.net"))),)
-)
+ENVELOPE = Envelope(ReversePath(Mailbox("a", Domain("example.org"))), (Recipient(Mailbox("b", Domain("example.net"))),))
 
 
 def make_message(size: int) -> bytes:

@@ -237,8 +237,10 @@ TOP_LEVEL = {
     "a directive of a block": ("server 127.0.0.1", "1:1 server does not stand at the top level; it belongs in dns"),
     "a directive of a later block": (
         "default_destination { }",
-        "1:1 default_destination does not stand at the top level; "
-        "it belongs in submission, in smtp, in lmtp or in bounce",
+        (
+            "1:1 default_destination does not stand at the top level; "
+            "it belongs in submission, in smtp, in lmtp or in bounce"
+        ),
     ),
     "a global directive twice": ("debug no\ndebug no", "2:1 debug is there twice; first at mailrider.conf:1:1"),
     "a block without a name that needs one": (

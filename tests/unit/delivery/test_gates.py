@@ -61,7 +61,9 @@ def test_who_is_told_when_it_opens_may_pass_then_and_not_before(burst: int, arri
         assert knock(gate, key, now, passed)
 
 
-@given(group=st.integers(2, 5), more=st.integers(0, RESOLUTION - 1), waits=st.lists(st.sampled_from([0.0, 0.0078125, 0.5])))
+@given(
+    group=st.integers(2, 5), more=st.integers(0, RESOLUTION - 1), waits=st.lists(st.sampled_from([0.0, 0.0078125, 0.5]))
+)
 def test_a_large_burst_is_never_exceeded_and_at_most_a_group_short(group: int, more: int, waits: list[float]) -> None:
     burst = (group - 1) * RESOLUTION + 1 + more
     gate, now = RateGate(burst, PERIOD), 1000.0
