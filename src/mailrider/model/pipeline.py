@@ -130,7 +130,8 @@ def _rule(value: object) -> Rule:
             return value
         case (matches, RouteSettings() as route):
             return Rule(many(MATCH).accept(matches), route)
-    raise TypeError
+        case _:
+            raise TypeError
 
 
 SECTION: Final = Section(
