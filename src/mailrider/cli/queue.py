@@ -38,7 +38,7 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.model.valuetype import DURATION, Unacceptable
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, State
-from mailrider.queue.sqlite import FILE
+from mailrider.queue.sqlite_file import FILE
 from mailrider.queue.store import Command
 from mailrider.targets import make_queue, queue_location
 

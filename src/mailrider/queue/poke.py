@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import hashlib
+import itertools
 import os
 import socket
 from typing import TYPE_CHECKING, Final, Self
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+_numbers = itertools.count(1)  # of the listeners of this process
 
 MAX_LISTENERS: Final = 64  # that are told; more processes than that do not serve one queue
 
@@ -28,7 +31,7 @@ class Word(enum.Enum):
 
 
 def _prefix(location: Path) -> str:
-    return f"queue-{hashlib.sha256(str(location.resolve()).encode()).hexdigest()[:16]}-"
+    return f"queue-{hashlib.sha256(str(location.resolve()).encode()).hexdigest()[:10]}-"
 
 
 def poke(runtime_dir: Path, location: Path, word: Word = Word.LOOK) -> int:
@@ -60,7 +63,7 @@ class Listener:
     """Hears the words of others, while it is entered. Where the socket cannot be, nothing is heard."""
 
     def __init__(self, runtime_dir: Path, location: Path, hear: Callable[[Word], None]) -> None:
-        self._path = runtime_dir / f"{_prefix(location)}{os.getpid()}-{id(self):x}"
+        self._path = runtime_dir / f"{_prefix(location)}{os.getpid()}-{next(_numbers)}"
         self._hear = hear
         self._socket: socket.socket | None = None
 

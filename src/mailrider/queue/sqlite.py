@@ -13,12 +13,11 @@ Other processes are told of new work by `poke`; `changed_elsewhere` is the safet
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -37,7 +36,7 @@ from mailrider.queue.rows import (
     message_from,
     stats_from,
 )
-from mailrider.queue.schema import APPLICATION, MIGRATIONS, VERSION
+from mailrider.queue.sqlite_file import StoreFile, pragma
 from mailrider.queue.store import Command, Done, StoreDamaged, StoreUnavailable
 from mailrider.queue.writer import Add, Call, Settle, Writer, translate
 from mailrider.smtp.content import CHUNK, Content
@@ -64,11 +63,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FILE: Final = "queue.db"
-DAMAGED: Final = f"{FILE}.damaged"  # and the time: a store that was set aside; as it is: a note to do so
-PATIENCE: Final = 5.0  # seconds that a write waits for another process's
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
-CHECKED: Final = 64 * 1024 * 1024  # octets of a file that is checked as a whole when it is opened: half a second
 CHECKPOINT: Final = 4 * 1024 * 1024  # octets of log after which it is carried over into the file
 RESTART: Final = 64 * 1024 * 1024  # octets of log at which writers wait for that
 SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
@@ -94,8 +89,7 @@ class SQLiteStore:
         identity: Identity | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> None:
-        self._location = location
-        self._path = location / FILE
+        self._file = StoreFile(location, clock)
         self._clock = clock
         self._identity = identity
         self._fault = fault
@@ -127,7 +121,7 @@ class SQLiteStore:
             raise translate(error) from error
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
         self._keepers = ThreadPoolExecutor(1, "mailrider queue keeper")
-        self._writer = Writer(connection, self._batch, self._commit_point, self._note_damage)
+        self._writer = Writer(connection, self._batch, self._commit_point, self._file.note_damage)
         self._writer.start()
         try:
             self.recovered = await self._writer.ask(Call(self._register))
@@ -160,68 +154,11 @@ class SQLiteStore:
         self._stack.close()
 
     def _open(self) -> sqlite3.Connection:
-        """The connection that writes, with today's schema."""
-        self._location.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self._location / "queue.lock"):
-            self._refuse_damaged()
-            try:
-                connection = self._connect()
-                _check(connection, self._path)
-                _migrate(connection)
-            except sqlite3.DatabaseError as error:
-                if isinstance(translate(error), StoreDamaged):
-                    self._stack.close()
-                    raise StoreDamaged(self._set_aside(str(error))) from error
-                raise
-        self._reading = self._connect(reads=True)
-        self._supplying = self._connect(reads=True)
-        self._keeping = self._connect()
+        connection = self._file.open(self._stack)
+        self._reading = self._file.connect(self._stack, reads=True)
+        self._supplying = self._file.connect(self._stack, reads=True)
+        self._keeping = self._file.connect(self._stack)
         return connection
-
-    def _connect(self, *, reads: bool = False) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        self._stack.callback(connection.close)
-        # auto_vacuum has to come before the first table; the others hold for this connection only.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute(f"PRAGMA journal_size_limit = {RESTART}")
-        if reads:
-            connection.execute("PRAGMA query_only = 1")
-        return connection
-
-    # A store that is damaged -----------------------------------------------------------------------------------------
-
-    def _refuse_damaged(self) -> None:
-        note = self._location / DAMAGED
-        if note.exists():
-            reason = note.read_text(encoding="utf-8", errors="replace")
-            raise StoreDamaged(self._set_aside(reason))
-        aside = sorted(self._location.glob(f"{DAMAGED}-*"))
-        if aside:
-            raise StoreDamaged(_advice(aside[0]))
-
-    def _set_aside(self, reason: str) -> str:
-        """Give the damaged file and its log another name; returns what to tell the operator."""
-        name = f"{DAMAGED}-{self._clock.now():%Y%m%dT%H%M%SZ}"
-        for suffix in ("-wal", "-shm", ""):
-            path = self._location / (FILE + suffix)
-            if path.exists():
-                path.rename(self._location / (name + suffix))
-        (self._location / DAMAGED).unlink(missing_ok=True)
-        return f"{_advice(self._location / name)} ({reason})"
-
-    def _note_damage(self, reason: str) -> None:
-        """Others may have the file open: it is set aside when it is opened the next time."""
-        try:
-            (self._location / DAMAGED).write_text(reason, encoding="utf-8")
-        except OSError:
-            # Without the note it is found to be damaged again.
-            return
 
     # Leases ----------------------------------------------------------------------------------------------------------
 
@@ -474,7 +411,7 @@ class SQLiteStore:
         except (sqlite3.Error, OSError) as error:
             problem = translate(error)
             if isinstance(problem, StoreDamaged):
-                self._note_damage(str(problem))
+                self._file.note_damage(str(problem))
             raise problem from error
 
     def _commit_point(self, name: str) -> None:
@@ -483,7 +420,7 @@ class SQLiteStore:
         if name != "after commit" or self._checkpointing or self._keepers is None:
             return
         try:
-            log = os.stat(f"{self._path}-wal").st_size
+            log = os.stat(f"{self._file.path}-wal").st_size
         except OSError:
             return
         if log >= CHECKPOINT:
@@ -503,58 +440,13 @@ class SQLiteStore:
             self._checkpointing = False
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise for a file that is not ours, or is damaged as far as can be seen in short time."""
-    application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application not in (0, APPLICATION) or (tables and not application):
-        raise StoreUnavailable(f"{path} is not a queue of mailrider")
-    if version > VERSION:
-        raise StoreUnavailable(f"{path} was written by a newer mailrider (version {version} of its form)")
-    if tables and path.stat().st_size <= CHECKED:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            error = sqlite3.DatabaseError(verdict)
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    for number in range(_pragma(connection, "user_version"), VERSION):
-        script = f"""
-            BEGIN IMMEDIATE;
-            {MIGRATIONS[number]}
-            PRAGMA application_id = {APPLICATION};
-            PRAGMA user_version = {number + 1};
-            COMMIT;
-        """
-        try:
-            connection.executescript(script)
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
-    return int(value)
-
-
 def _data_version(connection: sqlite3.Connection) -> int:
-    return _pragma(connection, "data_version")
+    return pragma(connection, "data_version")
 
 
 def _vacuum(connection: sqlite3.Connection) -> None:
     """Give free pages back, once they are many. Only `executescript` steps through all of them."""
-    if _pragma(connection, "freelist_count") > max(VACUUMED, _pragma(connection, "page_count") // 4):
+    if pragma(connection, "freelist_count") > max(VACUUMED, pragma(connection, "page_count") // 4):
         connection.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")
 
 
@@ -565,13 +457,6 @@ def _is_dead(text: str, expires: int, now: int) -> bool:
         life = Life.UNKNOWN
     # A process that lives keeps its leases, whatever the clock says: it may be in the middle of a delivery.
     return life is Life.DEAD or (life is Life.UNKNOWN and expires < now)
-
-
-def _advice(aside: Path) -> str:
-    return (
-        f"the queue's store was damaged and was set aside as {aside}. Save from it what can be saved "
-        f"(sqlite3 {aside.name} .recover), and move it to another directory: before that, nothing is accepted"
-    )
 
 
 def _fetch(statement: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> Any:

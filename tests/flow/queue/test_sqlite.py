@@ -15,10 +15,12 @@ import pytest
 
 from mailrider.clock import FakeClock
 from mailrider.queue import sqlite as module
+from mailrider.queue import sqlite_file as file_module
 from mailrider.queue.message import EVERYTHING, Change, Fate, Quota, Settlement
 from mailrider.queue.owner import Identity, Life
 from mailrider.queue.schema import MIGRATIONS, VERSION
-from mailrider.queue.sqlite import DAMAGED, FILE, SQLiteStore
+from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite_file import DAMAGED, FILE
 from mailrider.queue.store import StoreDamaged, StoreFull, StoreUnavailable
 from tests.support.queueing import Writing, chunked
 
@@ -100,7 +102,7 @@ async def test_a_disk_that_becomes_read_only_is_a_temporary_error(
 async def test_a_store_that_another_program_locks_is_a_temporary_error(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(file_module, "PATIENCE", 0.05)
     async with SQLiteStore(tmp_path, clock) as store:
         locker = sqlite3.connect(tmp_path / FILE, isolation_level=None)
         locker.execute("BEGIN IMMEDIATE")
@@ -182,7 +184,7 @@ async def test_damage_that_shows_later_is_noted_for_the_next_opening(
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(50):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
-    monkeypatch.setattr(module, "CHECKED", 0)
+    monkeypatch.setattr(file_module, "CHECKED", 0)
     octets = bytearray((tmp_path / FILE).read_bytes())
     octets[40_000:] = b"\xff" * len(octets[40_000:])
     (tmp_path / FILE).write_bytes(octets)
@@ -228,8 +230,8 @@ async def test_an_older_store_is_brought_up_to_date(
 ) -> None:
     async with SQLiteStore(tmp_path, clock) as store:
         await store.add(writing.message(), leased=False)
-    monkeypatch.setattr(module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x);"))
-    monkeypatch.setattr(module, "VERSION", VERSION + 1)
+    monkeypatch.setattr(file_module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x);"))
+    monkeypatch.setattr(file_module, "VERSION", VERSION + 1)
     async with SQLiteStore(tmp_path, clock) as store:
         assert await count(store) == 1
     with sqlite3.connect(tmp_path / FILE) as connection:
@@ -244,8 +246,8 @@ async def test_a_step_that_fails_leaves_the_older_store_as_it_was(
     async with SQLiteStore(tmp_path, clock):
         pass
     with monkeypatch.context() as patch:
-        patch.setattr(module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x); CREATE TABLE more (x);"))
-        patch.setattr(module, "VERSION", VERSION + 1)
+        patch.setattr(file_module, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x); CREATE TABLE more (x);"))
+        patch.setattr(file_module, "VERSION", VERSION + 1)
         with pytest.raises(StoreUnavailable):
             async with SQLiteStore(tmp_path, clock):
                 pass

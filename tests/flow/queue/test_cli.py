@@ -1,0 +1,204 @@
+"""`mailrider queue` and `send --queue`, for a person and for a script. The resolver is gone: mail is deferred."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.cli.main import main
+from mailrider.queue.sqlite_file import FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = """\
+hostname mx.example.org
+state_dir {state}
+runtime_dir {state}/run
+log off
+dns {{
+    server 127.0.0.1:9
+    timeout 100ms
+    attempts 1
+}}
+target.remote out {{ }}
+target.queue mail {{
+    target &out
+    {more}
+}}
+"""
+
+
+@dataclass
+class Terminal:
+    """Runs commands; `code` is what the last one ended with."""
+
+    config: Path
+    message: Path
+    capture: pytest.CaptureFixture[str]
+    code: int = 0
+    errors: str = ""
+
+    def __call__(self, *arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["-c", str(self.config), *arguments])
+        self.code = int(ended.value.code or 0)
+        captured = self.capture.readouterr()
+        self.errors = captured.err
+        return captured.out
+
+    def send(self, *recipients: str, sender: str = "a@example.org", more: tuple[str, ...] = ()) -> str:
+        to = [word for each in recipients for word in ("--to", each)]
+        return self("send", "--queue", "--from", sender, *to, *more, str(self.message)).strip()
+
+    def objects(self, *arguments: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self("queue", *arguments, "--json").splitlines()]
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    config = tmp_path / "mailrider.conf"
+    config.write_text(CONFIG.format(state=tmp_path / "state", more=""))
+    message = tmp_path / "message"
+    message.write_bytes(b"Subject: hello\r\n\r\nHello.\r\n")
+    return Terminal(config, message, capsys)
+
+
+def test_a_queue_that_nobody_used_is_empty_and_is_not_made_by_looking(terminal: Terminal, tmp_path: Path) -> None:
+    assert terminal("queue", "list") == ""
+    assert terminal.code == 0
+    assert terminal.errors == "0 recipients\n"
+    assert terminal.objects("stats")[0]["messages"] == 0
+    assert terminal("queue", "retry", "--all") == "0 recipients tried again now\n"
+    terminal("queue", "show", "0000000000000")
+    assert terminal.code == 69
+    assert not (tmp_path / "state" / "mail" / FILE).exists()
+
+
+def test_send_to_the_queue_prints_an_id_under_which_it_is_found(terminal: Terminal) -> None:
+    id = terminal.send("b@example.net", "c@example.com", more=("--envid", "e1", "--notify", "FAILURE"))
+    assert terminal.code == 0
+    (shown,) = terminal.objects("show", id)
+    assert shown["id"] == id
+    assert shown["sender"] == "a@example.org"
+    assert shown["envid"] == "e1"
+    assert [(each["recipient"], each["state"], each["notify"]) for each in shown["recipients"]] == [
+        ("b@example.net", "queued", "FAILURE"),
+        ("c@example.com", "queued", "FAILURE"),
+    ]
+    text = terminal("queue", "show", id)
+    assert "b@example.net  queued, 0 tries, next due" in text
+    assert "envid=e1" in text
+    assert terminal("queue", "show", id, "--content").replace("\r\n", "\n") == "Subject: hello\n\nHello.\n"
+
+
+def test_a_wrong_address_is_refused_at_once(terminal: Terminal) -> None:
+    terminal.send("b@@example.net")
+    assert terminal.code == 65
+    assert "not a domain name" in terminal.errors
+    assert terminal.objects("list") == []
+
+
+def test_run_delivers_what_is_due_and_says_what_came_of_it(terminal: Terminal) -> None:
+    id = terminal.send("b@example.net")
+    terminal("queue", "run")
+    assert terminal.code == 75
+    assert "0 delivered, 1 deferred, 0 failed" in terminal.errors
+    (entry,) = terminal.objects("list")
+    assert entry["tries"] == 1
+    assert entry["last"]["enhanced"] == "4.4.3"
+    (shown,) = terminal.objects("show", id)
+    (attempt,) = shown["recipients"][0]["history"]
+    assert attempt["status"] == "deferred"
+    assert "4.4.3" in terminal("queue", "show", id)
+    assert "1 tries, next in 1" in terminal("queue", "list")
+    terminal("queue", "run")
+    assert terminal.code == 0  # nothing was due
+
+
+def test_a_message_that_is_given_up_is_bounced(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.config.write_text(CONFIG.format(state=tmp_path / "state", more="max_tries 1"))
+    terminal.send("b@example.net")
+    terminal("queue", "run")
+    assert terminal.code == 69
+    terminal("queue", "run")
+    left = terminal.objects("list")
+    assert [(each["sender"], each["recipient"]) for each in left] in ([("", "a@example.org")], [])
+
+
+def test_a_list_can_be_filtered_and_limited(terminal: Terminal) -> None:
+    for number in range(3):
+        terminal.send(f"b{number}@example.net", f"c{number}@example.com")
+    assert len(terminal.objects("list")) == 6
+    assert len(terminal.objects("list", "--limit", "2")) == 2
+    assert len(terminal.objects("list", "--limit", "0")) == 6
+    assert len(terminal.objects("list", "--domain", "example.net")) == 3
+    assert len(terminal.objects("list", "--to", "c1@")) == 1
+    assert len(terminal.objects("list", "--from", "nobody")) == 0
+    assert len(terminal.objects("list", "--older", "1h")) == 0
+    assert len(terminal.objects("list", "--in-doubt")) == 0
+    assert terminal("queue", "list", "--limit", "1").count("\n") == 2
+    assert "there are more" in terminal.errors
+    terminal("queue", "list", "--older", "soon")
+    assert terminal.code == 64
+
+
+def test_hold_release_retry_and_remove(terminal: Terminal) -> None:
+    first, _ = terminal.send("b@example.net"), terminal.send("c@example.com")
+    assert terminal("queue", "hold", first) == "1 recipients held\n"
+    assert [each["state"] for each in terminal.objects("list")] == ["held", "queued"]
+    assert len(terminal.objects("list", "--state", "held")) == 1
+    terminal("queue", "run")
+    assert "1 deferred" in terminal.errors
+    assert terminal.objects("retry", "--all") == [{"changed": 1, "later": 0}]
+    assert terminal.objects("release", "--state", "held") == [{"changed": 1, "later": 0}]
+    assert terminal.objects("remove", "--domain", "example.net") == [{"changed": 1, "later": 0}]
+    assert [each["recipient"] for each in terminal.objects("list")] == ["c@example.com"]
+
+
+@pytest.mark.parametrize("command", ["hold", "release", "retry", "remove"])
+def test_a_change_needs_to_know_what_is_meant(terminal: Terminal, command: str) -> None:
+    terminal("queue", command)
+    assert terminal.code == 64
+    terminal("queue", command, "no-id")
+    assert terminal.code == 64
+
+
+def test_stats_by_destination_and_age(terminal: Terminal) -> None:
+    terminal.send("b@example.net", "c@example.net", "d@example.com")
+    (stats,) = terminal.objects("stats")
+    assert (stats["messages"], stats["recipients"]) == (1, 3)
+    assert [(each["destination"], each["queued"]) for each in stats["destinations"]] == [
+        ("example.net", 2),
+        ("example.com", 1),
+    ]
+    assert stats["ages"]["under 5 minutes"] == 3
+    text = terminal("queue", "stats")
+    assert "1 messages, 3 recipients" in text
+    assert "example.net" in text
+
+
+def test_which_queue_is_meant_has_to_be_clear(terminal: Terminal, tmp_path: Path) -> None:
+    text = CONFIG.format(state=tmp_path / "state", more="") + "target.queue other {\n target &out\n}\n"
+    terminal.config.write_text(text)
+    terminal("queue", "list")
+    assert terminal.code == 78
+    terminal("queue", "--queue", "other", "list")
+    assert terminal.code == 0
+    terminal("queue", "--queue", "out", "list")
+    assert terminal.code == 78
+    terminal.config.write_text("hostname a.example\ntarget.remote out { }\n")
+    terminal("queue", "list")
+    assert terminal.code == 78
+
+
+def test_a_queue_that_is_damaged_says_what_to_do(terminal: Terminal, tmp_path: Path) -> None:
+    location = tmp_path / "state" / "mail"
+    location.mkdir(parents=True)
+    (location / FILE).write_bytes(b"garbage" * 1000)
+    terminal.send("b@example.net")
+    assert terminal.code == 75
+    assert "set aside as" in terminal.errors

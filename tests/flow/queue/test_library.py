@@ -1,0 +1,222 @@
+"""`mailrider.Queue`: accepted means delivered or bounced, for programs; targets that refer to each other; words."""
+
+from __future__ import annotations
+
+import asyncio
+from email.message import EmailMessage
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import mailrider
+from mailrider.assemble import open_engine
+from mailrider.config import loads
+from mailrider.dns.settings import DNSSettings
+from mailrider.endpoint.pipeline import PipelineDeliverer
+from mailrider.errors import ConfigError, InvalidValue
+from mailrider.model.event import discard
+from mailrider.model.outcome import AttemptReport
+from mailrider.model.pipeline import PipelineSettings, RouteSettings, TargetRef
+from mailrider.model.queue_event import MessageQueued, RecipientDone
+from mailrider.queue.poke import Listener, Word, poke
+from mailrider.queue.settings import QueueSettings
+from mailrider.smtp.content import Content
+from mailrider.targets import Targets
+from tests.support.queueing import MESSAGE, deferred, delivered, envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mailrider.model.directive import Settings
+    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.event import Event
+    from mailrider.model.outcome import Outcome
+
+DEAD_DNS = DNSSettings(server=["127.0.0.1:9"], timeout=0.1, attempts=1)
+REMOTE = mailrider.RemoteSettings(hostname="mx.example.org", dns=DEAD_DNS)
+
+
+async def test_submit_returns_an_id_and_events_tell_what_became_of_it(tmp_path: Path) -> None:
+    events: list[Event] = []
+    message = EmailMessage()
+    message["Subject"] = "hello"
+    message.set_content("Hello.")
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", on_event=events.append) as queue:
+        id = await queue.submit(message, sender="a@example.org", recipients=["b@example.net"])
+        await queue.idle()
+    (queued,) = [event for event in events if isinstance(event, MessageQueued)]
+    (done,) = [event for event in events if isinstance(event, RecipientDone)]
+    assert queued.message == done.message == id
+    assert done.outcome.status == "deferred"
+    assert done.retry_at is not None
+
+
+async def test_wrong_arguments_raise_at_once(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not both"):
+        mailrider.Queue(QueueSettings(target=REMOTE), location=tmp_path)
+    queue = mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False)
+    with pytest.raises(RuntimeError, match="async with"):
+        await queue.submit(MESSAGE, "a@example.org", ["b@example.net"])
+    async with queue:
+        for sender, recipients in (("no address", ["b@example.net"]), ("a@example.org", ["b@example.net", "x@@y"])):
+            with pytest.raises(InvalidValue):
+                await queue.submit(MESSAGE, sender, recipients)
+        assert (await queue.opened.store.stats(queue.opened._clock.now(), 1)).messages == 0
+
+
+async def test_a_queue_without_a_target_or_a_name_cannot_be_opened(tmp_path: Path) -> None:
+    for settings in (
+        QueueSettings(location=tmp_path),
+        QueueSettings(location=tmp_path, target=mailrider.RemoteSettings()),
+    ):
+        with pytest.raises(ConfigError):
+            async with mailrider.Queue(settings, dns=DEAD_DNS):
+                pass
+
+
+async def test_what_one_process_takes_in_another_delivers(tmp_path: Path) -> None:
+    events: list[Event] = []
+    settings = QueueSettings(target=REMOTE, location=tmp_path / "q", runtime_dir=tmp_path)
+    done = asyncio.Event()
+
+    def hear(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, RecipientDone):
+            done.set()
+
+    async with mailrider.Queue(settings, on_event=hear) as delivering:
+        await delivering.idle()
+        async with mailrider.Queue(settings, deliver=False) as taking:
+            await taking.submit(MESSAGE, "a@example.org", ["b@example.net"])
+        await done.wait()
+
+
+def named(text: str, tmp_path: Path) -> dict[str, Settings]:
+    head = f"hostname mx.example.org\nstate_dir {tmp_path}\nruntime_dir {tmp_path}\ntarget.remote out {{ }}\n"
+    return {name: each.settings for name, each in loads(head + text).targets.items()}
+
+
+async def open_queue(text: str, tmp_path: Path, name: str = "a") -> list[str]:
+    """The routes of a queue that is opened from a configuration."""
+    settings = named(text, tmp_path)
+    async with open_engine(DEAD_DNS, discard) as engine, Targets(engine, settings) as targets:
+        queue = settings[name]
+        assert isinstance(queue, QueueSettings)
+        opened = await targets.open_queue(queue)
+        assert opened._scheduler is not None
+        return sorted(opened._scheduler._work.deliverers)
+
+
+async def test_two_queues_may_send_their_notifications_through_each_other(tmp_path: Path) -> None:
+    text = (
+        "target.queue a {\n target &out\n bounce {\n deliver_to &b\n }\n}\n"
+        "target.queue b {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
+    )
+    assert await open_queue(text, tmp_path) == ["", "bounce"]
+
+
+async def test_a_queue_may_send_its_notifications_itself(tmp_path: Path) -> None:
+    text = "target.queue a {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
+    assert await open_queue(text, tmp_path) == ["", "bounce"]
+
+
+async def test_targets_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
+    text = "target.queue a {\n target &b\n}\ntarget.queue b {\n target &c\n}\ntarget.queue c {\n target &b\n}\n"
+    with pytest.raises(ConfigError, match="b -> c -> b"):
+        await open_queue(text, tmp_path)
+
+
+async def test_two_queues_cannot_share_a_directory(tmp_path: Path) -> None:
+    text = "target.queue a {\n target &b\n location x\n}\ntarget.queue b {\n target &out\n location x\n}\n"
+    with pytest.raises(ConfigError, match="share the directory"):
+        await open_queue(text, tmp_path)
+
+
+async def test_the_configuration_gives_queues_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "mailrider.conf"
+    file.write_text(
+        f"hostname a.example\nstate_dir {tmp_path}\ntarget.remote out {{ }}\ntarget.queue q {{\n target &out\n}}\n"
+    )
+    loaded = mailrider.load(file)
+    async with loaded.queue("q", deliver=False) as queue:
+        assert len(await queue.submit(MESSAGE, "a@example.org", ["b@example.net"])) == 13
+    with pytest.raises(ConfigError, match=r"no target\.queue"):
+        loaded.queue("out")
+
+
+# --- The pipeline --------------------------------------------------------------------------------
+
+
+class Fixed:
+    def __init__(self, outcome: Callable[[Recipient], Outcome]) -> None:
+        self.outcome = outcome
+
+    async def deliver(self, given: Envelope, _: Content) -> AttemptReport:
+        return AttemptReport(tuple(map(self.outcome, given.recipients)))
+
+
+async def test_a_pipeline_shares_a_message_out_and_keeps_the_order() -> None:
+    good, bad = TargetRef("good"), TargetRef("bad")
+    pipeline = PipelineSettings(
+        destination=[
+            (["good.example"], RouteSettings(deliver_to=good)),
+            (["bad.example"], RouteSettings(deliver_to=bad)),
+        ],
+        reject="550 5.1.1 unknown",
+    )
+    targets: dict[Any, Fixed] = {good: Fixed(delivered), bad: Fixed(deferred)}
+    deliverer = PipelineDeliverer(pipeline, targets.__getitem__)
+    report = await deliverer.deliver(
+        envelope("1@bad.example", "2@none.example", "3@good.example", "4@bad.example"), Content.inspect(MESSAGE)
+    )
+    assert [(str(each.recipient)[0], each.status.value) for each in report] == [
+        ("1", "deferred"),
+        ("2", "failed"),
+        ("3", "delivered"),
+        ("4", "deferred"),
+    ]
+
+
+# --- Words between processes ---------------------------------------------------------------------
+
+
+async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(tmp_path: Path) -> None:
+    heard: list[tuple[str, Word]] = []
+    got = asyncio.Event()
+
+    def listener(name: str, location: str) -> Listener:
+        def hear(word: Word) -> None:
+            heard.append((name, word))
+            if len(heard) == 3:
+                got.set()
+
+        return Listener(tmp_path / "run", tmp_path / location, hear)
+
+    async with listener("a", "q"), listener("b", "q"), listener("c", "other"):
+        assert poke(tmp_path / "run", tmp_path / "q", Word.RETRY) == 2
+        assert poke(tmp_path / "run", tmp_path / "other") == 1
+        await got.wait()
+    assert sorted(heard, key=str) == [("a", Word.RETRY), ("b", Word.RETRY), ("c", Word.LOOK)]
+    assert list((tmp_path / "run").iterdir()) == []
+    assert poke(tmp_path / "run", tmp_path / "q") == 0
+
+
+async def test_the_socket_of_a_dead_process_is_taken_away(tmp_path: Path) -> None:
+    async with Listener(tmp_path, tmp_path / "q", lambda _: None) as listener:
+        assert listener._socket is not None
+        copy = listener._socket.dup()
+        copy.close()
+        path = listener._path
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(str(path))
+    assert poke(tmp_path, tmp_path / "q") == 0
+    assert not path.exists()
+
+
+async def test_where_no_socket_can_be_nothing_is_heard_and_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with Listener(tmp_path / "file" / "run", tmp_path / "q", lambda _: None):
+        assert poke(tmp_path / "file" / "run", tmp_path / "q") == 0
