@@ -92,7 +92,8 @@ class Listener:
         words: set[Word] = set()
         try:
             while self._socket is not None and len(words) < len(Word):
-                words |= {word for word in Word if word.value == self._socket.recv(64)}
+                octets = self._socket.recv(64)
+                words |= {word for word in Word if word.value == octets}
         except OSError:
             # Nothing more to read.
             pass

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import tempfile
 from email.message import EmailMessage
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +28,7 @@ from mailrider.targets import Targets
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from mailrider.model.directive import Settings
     from mailrider.model.envelope import Envelope, Recipient
@@ -75,9 +77,9 @@ async def test_a_queue_without_a_target_or_a_name_cannot_be_opened(tmp_path: Pat
                 pass
 
 
-async def test_what_one_process_takes_in_another_delivers(tmp_path: Path) -> None:
+async def test_what_one_process_takes_in_another_delivers(tmp_path: Path, runtime_dir: Path) -> None:
     events: list[Event] = []
-    settings = QueueSettings(target=REMOTE, location=tmp_path / "q", runtime_dir=tmp_path)
+    settings = QueueSettings(target=REMOTE, location=tmp_path / "q", runtime_dir=runtime_dir)
     done = asyncio.Event()
 
     def hear(event: Event) -> None:
@@ -181,7 +183,16 @@ async def test_a_pipeline_shares_a_message_out_and_keeps_the_order() -> None:
 # --- Words between processes ---------------------------------------------------------------------
 
 
-async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(tmp_path: Path) -> None:
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """A short path: the name of a socket has 107 octets at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(
+    tmp_path: Path, runtime_dir: Path
+) -> None:
     heard: list[tuple[str, Word]] = []
     got = asyncio.Event()
 
@@ -191,28 +202,23 @@ async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(tm
             if len(heard) == 3:
                 got.set()
 
-        return Listener(tmp_path / "run", tmp_path / location, hear)
+        return Listener(runtime_dir / "run", tmp_path / location, hear)
 
     async with listener("a", "q"), listener("b", "q"), listener("c", "other"):
-        assert poke(tmp_path / "run", tmp_path / "q", Word.RETRY) == 2
-        assert poke(tmp_path / "run", tmp_path / "other") == 1
+        assert poke(runtime_dir / "run", tmp_path / "q", Word.RETRY) == 2
+        assert poke(runtime_dir / "run", tmp_path / "other") == 1
         await got.wait()
     assert sorted(heard, key=str) == [("a", Word.RETRY), ("b", Word.RETRY), ("c", Word.LOOK)]
-    assert list((tmp_path / "run").iterdir()) == []
-    assert poke(tmp_path / "run", tmp_path / "q") == 0
+    assert list((runtime_dir / "run").iterdir()) == []
+    assert poke(runtime_dir / "run", tmp_path / "q") == 0
 
 
-async def test_the_socket_of_a_dead_process_is_taken_away(tmp_path: Path) -> None:
-    async with Listener(tmp_path, tmp_path / "q", lambda _: None) as listener:
-        assert listener._socket is not None
-        copy = listener._socket.dup()
-        copy.close()
+async def test_the_socket_of_a_dead_process_is_taken_away(tmp_path: Path, runtime_dir: Path) -> None:
+    async with Listener(runtime_dir, tmp_path / "q", lambda _: None) as listener:
         path = listener._path
-    import socket
-
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
         dead.bind(str(path))
-    assert poke(tmp_path, tmp_path / "q") == 0
+    assert poke(runtime_dir, tmp_path / "q") == 0
     assert not path.exists()
 
 
