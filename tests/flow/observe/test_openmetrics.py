@@ -1,0 +1,92 @@
+"""The counters over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address
+
+import aiohttp
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from mailrider.clock import SystemClock
+from mailrider.errors import ConfigError, LocalError, MailriderError
+from mailrider.model.queue_event import MessageQueued
+from mailrider.model.socket_address import Scheme, SocketAddress
+from mailrider.observe import openmetrics
+from mailrider.observe.metrics import Metrics
+from mailrider.observe.openmetrics import open_openmetrics
+from mailrider.queue.message import Stats
+
+ANYWHERE = SocketAddress(Scheme.TCP, IPv4Address("127.0.0.1"), 0)
+CLOCK = SystemClock()
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+
+async def get(port: int, path: str = "/metrics", **headers: str) -> tuple[int, str, str]:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}{path}", headers=headers) as response:
+            return response.status, response.headers["Content-Type"], await response.text()
+
+
+async def test_who_looks_gets_openmetrics_with_the_queue_as_it_is_now() -> None:
+    metrics = Metrics(CLOCK)
+
+    async def refresh() -> None:
+        metrics.show_queue("main", Stats(7, 70, (), {}))
+
+    metrics(MessageQueued("1", "a@example.org", 1, 10))
+    async with open_openmetrics(ANYWHERE, metrics, CLOCK, refresh) as port:
+        status, content_type, text = await get(port, **OPENMETRICS)
+    assert status == 200
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    samples = {sample.name: sample.value for family in families for sample in family.samples}
+    assert samples["mailrider_queued_messages_total"] == 1
+    assert samples["mailrider_queue_messages"] == 7
+
+
+async def test_older_programs_get_the_older_text() -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        status, content_type, _ = await get(port)
+    assert (status, content_type.partition(";")[0]) == (200, "text/plain")
+
+
+async def test_there_is_nothing_else() -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        assert (await get(port, "/"))[0] == 404
+
+
+async def test_a_queue_that_cannot_be_asked_takes_nothing_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmetrics, "REFRESH", 0.05)
+    metrics = Metrics(CLOCK)
+    metrics(MessageQueued("1", "a@example.org", 1, 10))
+
+    async def hang() -> None:
+        await asyncio.sleep(30)
+
+    async def fail() -> None:
+        raise MailriderError("the store is gone")
+
+    for refresh in (hang, fail):
+        async with open_openmetrics(ANYWHERE, metrics, CLOCK, refresh) as port:
+            assert "mailrider_queued_messages_total 1.0" in (await get(port))[2]
+
+
+async def test_a_port_that_is_taken_is_told() -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        taken = SocketAddress(Scheme.TCP, IPv4Address("127.0.0.1"), port)
+        with pytest.raises(LocalError, match="cannot listen on tcp://"):
+            async with open_openmetrics(taken, Metrics(CLOCK), CLOCK, _nothing):
+                pass
+
+
+@pytest.mark.parametrize("text", ["tls://127.0.0.1:1", "unix:///x", "tcp://localhost:1"])
+async def test_only_an_address_and_a_port_will_do(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected tcp://ADDRESS:PORT"):
+        async with open_openmetrics(SocketAddress.parse(text), Metrics(CLOCK), CLOCK, _nothing):
+            pass
+
+
+async def _nothing() -> None:
+    pass

@@ -1,0 +1,151 @@
+"""Counters from events."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.model.domain import Domain
+from mailrider.model.endpoint_event import ClientTurnedAway, LoginFailed, MailRefused, MailTaken
+from mailrider.model.event import (
+    AddressFailed,
+    CandidateRefused,
+    ConnectionAwaited,
+    ConnectionOpened,
+    ConnectionReused,
+    RecipientSettled,
+)
+from mailrider.model.outcome import Delivered
+from mailrider.model.queue_event import DestinationDown, DestinationUp, MessageQueued, NotificationQueued, RecipientDone
+from mailrider.model.reply import Reply
+from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
+from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.queue.ids import IdSource, format_id
+from mailrider.queue.message import DestinationCount, Stats
+from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, recipient
+
+if TYPE_CHECKING:
+    from mailrider.model.event import Event
+
+NET = Domain("example.net")
+B = recipient("b@example.net")
+SAFE = Delivered(B, TAKEN, security=Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED, authenticated_by=Mechanism.DANE))
+
+
+def count(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"mailrider_{name}", labels)
+
+
+def waiting_for(destination: str, queued: int, active: int, held: int) -> DestinationCount:
+    return DestinationCount(destination, queued, active, held, 0, datetime(2026, 1, 1, tzinfo=UTC), None)
+
+
+@pytest.mark.parametrize(
+    ("happened", "name", "labels"),
+    [
+        (
+            MailTaken("submission", "192.0.2.1", "a", "ESMTPSA", "a@example.org", 1, 10, TAKEN),
+            "received_messages_total",
+            {"endpoint": "submission", "reply": "2xx"},
+        ),
+        (
+            MailTaken("smtp", "192.0.2.1", "", "ESMTP", "a@example.org", 1, 10, BUSY),
+            "received_messages_total",
+            {"endpoint": "smtp", "reply": "4xx"},
+        ),
+        (
+            MailRefused("smtp", "192.0.2.1", "", "a@example.org", "b", Reply.make(550, "5.7.1", "no")),
+            "refused_total",
+            {"endpoint": "smtp", "reply": "5xx"},
+        ),
+        (ClientTurnedAway("smtp", "192.0.2.1", "full"), "turned_away_clients_total", {"endpoint": "smtp"}),
+        (LoginFailed("submission", "192.0.2.1", "a"), "failed_logins_total", {"endpoint": "submission"}),
+        (RecipientSettled(NET, "a@example.org", failed(B)), "outcomes_total", {"status": "failed"}),
+        (
+            RecipientSettled(NET, "a@example.org", SAFE),
+            "delivered_recipients_total",
+            {"mx_level": "dnssec", "tls_level": "authenticated", "authenticated_by": "dane"},
+        ),
+        (ConnectionOpened("mx", "192.0.2.1", "TLSv1.3", "x", ""), "connections_total", {"tls": "TLSv1.3"}),
+        (ConnectionOpened("mx", "192.0.2.1", None, None, "no"), "connections_total", {"tls": "none"}),
+        (ConnectionReused("mx", "192.0.2.1", 1), "reused_connections_total", {}),
+        (ConnectionAwaited(NET, "mx", "192.0.2.1", 0.5), "connection_wait_seconds_count", {}),
+        (
+            CandidateRefused(NET, "mx", None, Refusal("mtasts", 451, "4.7.0", "no match")),
+            "policy_refusals_total",
+            {"policy": "mtasts"},
+        ),
+        (AddressFailed(NET, "mx", None, "connect", BUSY), "failed_addresses_total", {"stage": "connect"}),
+        (MessageQueued("1", "a@example.org", 1, 10), "queued_messages_total", {}),
+        (NotificationQueued("1", "2", "b", "failed"), "notifications_total", {"action": "failed"}),
+        (RecipientDone("1", "a", failed(B), 1), "queue_recipients_total", {"end": "failed"}),
+        (RecipientDone("1", "a", deferred(B), 1, given_up=True), "queue_recipients_total", {"end": "given_up"}),
+        (
+            RecipientDone("1", "a", deferred(B), 1, datetime(2026, 1, 1, tzinfo=UTC)),
+            "queue_recipients_total",
+            {"end": "deferred"},
+        ),
+    ],
+)
+def test_what_operators_ask_for_is_counted(happened: Event, name: str, labels: dict[str, str]) -> None:
+    metrics = Metrics(FakeClock())
+    metrics(happened)
+    metrics(happened)
+    assert count(metrics, name, **labels) == 2
+
+
+def test_every_event_is_counted_by_its_name() -> None:
+    metrics, seen = Metrics(FakeClock()), list[object]()
+    fan_out(metrics, seen.append)(ClientTurnedAway("smtp", "192.0.2.1", "full"))
+    assert count(metrics, "events_total", event="client_turned_away") == 1
+    assert len(seen) == 1
+
+
+def test_only_what_was_accepted_counts_as_received_octets() -> None:
+    metrics = Metrics(FakeClock())
+    for reply in (TAKEN, BUSY):
+        metrics(MailTaken("smtp", "192.0.2.1", "", "ESMTP", "a@example.org", 1, 10, reply))
+    assert count(metrics, "received_octets_total", endpoint="smtp") == 10
+
+
+async def test_the_time_to_delivery_is_that_since_acceptance() -> None:
+    clock = FakeClock()
+    metrics = Metrics(clock)
+    message = format_id(IdSource(clock, random.Random(1)).take(1))
+    await clock.advance(20)
+    metrics(RecipientDone(message, "a", delivered(B), 1))
+    assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
+    assert count(metrics, "delivery_seconds_bucket", le="10.0") == 0
+    assert count(metrics, "delivery_seconds_bucket", le="30.0") == 1
+    clock.jump(timedelta(days=-1))  # a wrong clock makes no nonsense
+    metrics(RecipientDone(message, "a", delivered(B), 1))
+    assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
+
+
+def test_destinations_that_are_down_come_up_again() -> None:
+    metrics = Metrics(FakeClock())
+    metrics(DestinationDown("example.net", 60, BUSY))
+    metrics(DestinationDown("example.com", 60, BUSY))
+    metrics(DestinationUp("example.net"))
+    assert count(metrics, "destinations_down") == 1
+
+
+def test_a_queue_shows_what_is_in_it_now_and_nothing_of_before() -> None:
+    metrics = Metrics(FakeClock())
+    metrics.show_queue("other", Stats(1, 1, (waiting_for("example.org", 1, 0, 0),), {}))
+    metrics.show_queue("main", Stats(2, 20, (waiting_for("example.net", 1, 2, 3),), {"1h": 6}))
+    waiting = {"queue": "main", "destination": "example.net"}
+    assert [count(metrics, "queue_waiting", **waiting, state=each) for each in ("queued", "active", "held")] == [
+        1,
+        2,
+        3,
+    ]
+    assert count(metrics, "queue_age", queue="main", age="1h") == 6
+    metrics.show_queue("main", Stats(0, 0, (), {}))
+    assert count(metrics, "queue_messages", queue="main") == 0
+    assert count(metrics, "queue_waiting", **waiting, state="queued") is None
+    assert count(metrics, "queue_waiting", queue="other", destination="example.org", state="queued") == 1
