@@ -1,0 +1,237 @@
+"""Store and settle against a model: whatever happens in whatever order, every recipient comes to one end.
+
+The model knows of each recipient its state and when it is due, nothing of rows, leases or commits. The machine runs
+on the fake clock, with any store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mailrider.clock import FakeClock
+from mailrider.queue.memory import MemoryShelf, MemoryStore
+from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, Settlement, State
+from mailrider.queue.owner import Identity
+from mailrider.queue.retry import Schedule
+from mailrider.queue.settle import Notice, Rules, settle
+from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.store import Command
+from tests.support.queueing import Writing, deferred, delivered, failed, in_doubt, report
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from datetime import datetime
+
+    from mailrider.queue.message import Job
+    from mailrider.queue.store import Store
+
+RULES = Rules(
+    Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)),
+    max_tries=5,
+    expire=timedelta(hours=12),
+    delay_warning=timedelta(hours=2),
+)
+OUTCOMES = {"delivered": delivered, "deferred": deferred, "failed": failed, "in doubt": in_doubt}
+DOMAINS = ["a.example", "b.example", "c.example"]
+
+
+@dataclass
+class Known:
+    """What the model knows of a recipient."""
+
+    destination: str
+    due: datetime
+    state: State = State.QUEUED
+    wish: Command | None = None
+    tries: int = 0
+    told: list[Notice] = field(default_factory=list)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    kind = "memory"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.clock = FakeClock()
+        self.writing = Writing(self.clock)
+        self.rng = random.Random(1)
+        self.known: dict[int, Known] = {}
+        self.jobs: list[Job] = []
+        self.ended: dict[int, str] = {}
+        self.folder = tempfile.TemporaryDirectory()
+        self.shelf = MemoryShelf()
+        self.others: list[Store] = []
+        self.store: Store
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def open(self) -> Store:
+        if self.kind == "memory":
+            memory: Store = self.run(MemoryStore(self.shelf).__aenter__())
+            return memory
+        # A process that is dead for all others, as soon as they look: so a crash needs no real one.
+        identity = Identity("another boot", "", 1, "")
+        store: Store = self.run(SQLiteStore(Path(self.folder.name), self.clock, identity=identity).__aenter__())
+        return store
+
+    @initialize()
+    def begin(self) -> None:
+        self.store = self.open()
+
+    def teardown(self) -> None:
+        for store in [*self.others, self.store]:
+            self.run(store.__aexit__(None, None, None))
+        self.loop.close()
+        self.folder.cleanup()
+
+    @rule(domains=st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=4), leased=st.booleans())
+    def add(self, domains: list[str], leased: bool) -> None:
+        message = self.writing.message(*(f"u{index}@{domain}" for index, domain in enumerate(domains)))
+        self.run(self.store.add(message, leased=False))
+        for index, domain in enumerate(domains):
+            self.known[message.id + 1 + index] = Known(domain, message.created)
+
+    @rule(destination=st.sampled_from(DOMAINS), jobs=st.integers(1, 3))
+    def claim(self, destination: str, jobs: int) -> None:
+        claimed = self.run(self.store.claim([Quota(destination, jobs)], self.clock.now()))
+        due = [id for id, one in self.known.items() if self.is_due(one, destination)]
+        taken = [id for job in claimed for id in job.ids]
+        assert set(taken) <= set(due)
+        assert len(taken) == len(set(taken))
+        assert bool(taken) is bool(due)
+        for id in taken:
+            self.known[id].state = State.LEASED
+        self.jobs += claimed
+
+    def is_due(self, one: Known, destination: str) -> bool:
+        return one.state is State.QUEUED and one.destination == destination and one.due <= self.clock.now()
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def attempt(self, data: st.DataObject) -> None:
+        job = self.jobs.pop(data.draw(st.integers(0, len(self.jobs) - 1)))
+        words = [data.draw(st.sampled_from(sorted(OUTCOMES))) for _ in job.ids]
+        now = self.clock.now()
+        found = report(job, *(OUTCOMES[word] for word in words))
+        decision = settle(job, found, RULES, now, self.rng)
+        held = self.run(self.store.settle(Settlement(job, decision.changes, now)))
+        assert held is (job.lease == self.store.lease)
+        if held:
+            for change, word in zip(decision.changes, words, strict=True):
+                self.settled(change, word, now)
+            for told in decision.notified:
+                index = [str(each) for each in job.envelope.recipients].index(str(told.recipient))
+                if job.ids[index] in self.known:
+                    assert told.notice is not Notice.DELAYED or told.notice not in self.known[job.ids[index]].told
+                    self.known[job.ids[index]].told.append(told.notice)
+
+    def settled(self, change: Any, word: str, now: datetime) -> None:
+        one = self.known[change.id]
+        if change.fate is Fate.DONE or one.wish is Command.REMOVE:
+            assert change.id not in self.ended
+            self.ended[change.id] = "removed" if change.fate is not Fate.DONE else word
+            del self.known[change.id]
+            return
+        one.tries += 1
+        assert one.tries < RULES.max_tries
+        assert now < change.due <= now + RULES.expire
+        one.due = now if one.wish is Command.RETRY else change.due
+        one.state = State.HELD if one.wish is Command.HOLD else State.QUEUED
+        one.wish = None
+
+    @precondition(lambda self: self.jobs)
+    @rule()
+    def give_back(self) -> None:
+        self.run(self.store.give_back(self.jobs))
+        self.freed()
+
+    def freed(self) -> None:
+        """Every job is back, and what was wished for it has happened."""
+        for job in self.jobs:
+            for id in job.ids:
+                one = self.known[id]
+                if one.wish is Command.REMOVE:
+                    self.ended[id] = "removed"
+                    del self.known[id]
+                else:
+                    one.state = State.HELD if one.wish is Command.HOLD else State.QUEUED
+                    one.wish = None
+        self.jobs = []
+
+    @rule()
+    def crash(self) -> None:
+        """The process dies with everything that it had in hand; another one goes on."""
+        self.others.append(self.store)
+        if isinstance(self.store, MemoryStore):
+            self.shelf.alive.discard(self.store.lease)
+        self.store = self.open()
+        self.freed()
+
+    @rule(command=st.sampled_from(list(Command)), destination=st.sampled_from([*DOMAINS, None]))
+    def command(self, command: Command, destination: str | None) -> None:
+        now = self.clock.now()
+        self.run(self.store.command(command, Filter(destination=destination), now))
+        for id, one in list(self.known.items()):
+            if destination not in (None, one.destination):
+                continue
+            if one.state is State.LEASED:
+                one.wish = command if command is not Command.RELEASE else None if one.wish is Command.HOLD else one.wish
+            elif command is Command.REMOVE:
+                self.ended[id] = "removed"
+                del self.known[id]
+            elif command is Command.HOLD:
+                one.state = State.HELD
+            elif command is Command.RELEASE:
+                one.state = State.QUEUED
+            elif one.state is State.QUEUED:
+                one.due = min(one.due, now)
+
+    @rule(minutes=st.integers(1, 300))
+    def wait(self, minutes: int) -> None:
+        self.run(self.clock.advance(minutes * 60))
+
+    @invariant()
+    def it_is_as_the_model_says(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        entries = self.run(self.store.page(EVERYTHING, 0, 1000))
+        found = {entry.recipient_id: (entry.destination, entry.state, entry.due) for entry in entries}
+        assert found == {id: (one.destination, one.state, one.due) for id, one in self.known.items()}
+        first: dict[str, datetime] = {}
+        for one in self.known.values():
+            if one.state is State.QUEUED:
+                first[one.destination] = min(one.due, first.get(one.destination, one.due))
+        destinations = self.run(self.store.destinations(None, 10))
+        assert {each.destination: each.due for each in destinations} == first
+
+
+class SQLiteMachine(QueueMachine):
+    kind = "sqlite"
+
+
+def limited(machine: type[QueueMachine], examples: int) -> Any:
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+    return case
+
+
+TestMemoryStore = limited(QueueMachine, 60)
+TestSQLiteStore = pytest.mark.slow(limited(SQLiteMachine, 20))
