@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.model.outcome import AttemptReport, outcome_for
-from mailrider.model.pipeline import decide
+from mailrider.model.pipeline import TargetRef, decide
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -36,14 +36,15 @@ class PipelineDeliverer:
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One attempt at each target that is concerned, at the same time."""
         outcomes: dict[int, Outcome] = {}
-        groups: dict[int, tuple[Target, list[int]]] = {}
+        groups: dict[str | int, tuple[Target, list[int]]] = {}
         for index, recipient in enumerate(envelope.recipients):
             route = decide(self._pipeline, recipient.mailbox)
             if isinstance(route, Reply):
                 outcomes[index] = outcome_for(recipient, route)
             else:
-                # By identity: a target is one thing, though another may be set up just alike.
-                groups.setdefault(id(route), (route, []))[1].append(index)
+                # By name or identity: a target is one thing, though another may be set up just alike.
+                key = route.name if isinstance(route, TargetRef) else id(route)
+                groups.setdefault(key, (route, []))[1].append(index)
         attempts = [self._attempt(target, indices, envelope, content) for target, indices in groups.values()]
         for found in await asyncio.gather(*attempts):
             outcomes.update(found)

@@ -15,6 +15,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mailrider.endpoint.check import Arrival
 from mailrider.endpoint.gather import Gatherer, Memory
 from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
 from mailrider.errors import InvalidValue, NetworkError
@@ -69,7 +70,7 @@ _LOOP: Final = Reply.make(554, "5.4.6", "Too many hops: this message goes round 
 class MessageSink(Protocol):
     """Takes responsibility for messages: what it reports as delivered is durable."""
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
         """One outcome for each recipient, in the envelope's order. The content is readable until it returns."""
 
 
@@ -147,16 +148,21 @@ class Session:
         "_service",
         "_timed_out",
         "_timer",
+        "_uid",
         "_user",
         "_waiter",
         "_why",
     )
 
-    def __init__(self, service: Service, channel: Wire, *, local: bool, implicit_tls: bool = False) -> None:
+    def __init__(
+        self, service: Service, channel: Wire, *, local: bool, implicit_tls: bool = False, uid: int | None = None
+    ) -> None:
+        """`uid`: whose process it is, where the system knows."""
         self._service = service
         self._channel = channel
         self._local = local
         self._client = channel.peer_address
+        self._uid = uid
         self._machine = ServerMachine(
             self._offer(secure=implicit_tls), LIMITS, lmtp=service.is_lmtp, secure=implicit_tls
         )
@@ -181,7 +187,9 @@ class Session:
     @property
     def client(self) -> str:
         """Who it is, for people."""
-        return self._client or "local"
+        if self._client:
+            return self._client
+        return "local" if self._uid is None else f"uid {self._uid}"
 
     # The channel's side -----------------------------------------------------------------------------------------------
 
@@ -418,7 +426,8 @@ class Session:
         if self._service.is_submission:
             header = submitted_header(header, passage)
         try:
-            report = await self._service.sink.deliver(envelope, gatherer.content(received_field(passage) + header))
+            content = gatherer.content(received_field(passage) + header)
+            report = await self._service.sink.deliver(envelope, content, self._arrival(passage))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
             self._service.emit(Bug(f"endpoint {self._service.name}", error))
@@ -443,7 +452,7 @@ class Session:
         name = self._machine.client_name
         return Passage(
             "unknown" if name is None else name.ascii,
-            address_literal(self._client) if self._client else "local",
+            address_literal(self._client) if self._client else self.client,
             service.hostname,
             self._machine.protocol,
             service.new_id(),
@@ -451,6 +460,10 @@ class Session:
             str(envelope.recipients[0]) if len(envelope.recipients) == 1 else "",
             f"using {tls.version} with cipher {tls.cipher}" if tls is not None else "",
         )
+
+    def _arrival(self, passage: Passage) -> Arrival:
+        user = self._user or None
+        return Arrival(self._client or None, passage.name, user, passage.hostname.ascii, passage.id)
 
     def _note(self, size: int, replies: Sequence[Reply]) -> None:
         service, machine = self._service, self._machine

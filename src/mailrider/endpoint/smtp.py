@@ -19,11 +19,12 @@ from mailrider.model.endpoint_event import ClientConnected, ClientTurnedAway, En
 from mailrider.model.reply import Reply
 from mailrider.model.socket_address import Scheme
 from mailrider.net.listen import Listener
+from mailrider.net.peer import peer_credentials
 from mailrider.smtp.replies import encode_reply
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from mailrider.endpoint.session import Service
     from mailrider.model.socket_address import SocketAddress
@@ -65,12 +66,11 @@ class Endpoint:
         """How many sessions are under way."""
         return len(self._sessions)
 
-    async def open(self, inherited: dict[SocketAddress, socket.socket] | None = None) -> None:
-        """Listen on all addresses. `LocalError` if one cannot be; then none is. `inherited`: sockets that listen
-        already, for these addresses."""
+    async def open(self, take: Callable[[SocketAddress], socket.socket] | None = None) -> None:
+        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound."""
         try:
             for address in self._addresses:
-                await self._listen(address, (inherited or {}).get(address))
+                await self._listen(address, None if take is None else take(address))
         except BaseException:
             await self.close(0)
             raise
@@ -93,7 +93,9 @@ class Endpoint:
 
     def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> Session:
         service, client = self._service, channel.peer_address
-        session = Session(service, channel, local=local, implicit_tls=implicit_tls)
+        peer = None if client else peer_credentials(channel)
+        uid = None if peer is None else peer.uid
+        session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid)
         reason = self._too_many(client)
         if reason:
             service.emit(ClientTurnedAway(service.name, session.client, reason))

@@ -42,46 +42,27 @@ class Listener:
 
     async def open_tcp(self, address: IPv4Address | IPv6Address, port: int) -> None:
         """Listen on `address`, no other, and `port`; 0 lets the system choose one."""
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if address.version == 6:
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.bind((str(address), port))
-            await self._serve(opened)
-        except OSError as error:
-            opened.close()
-            raise _cannot_listen(f"[{address}]:{port}", error) from error
-        self.address, self.port = opened.getsockname()[:2]
+        await self.open_socket(tcp_socket(address, port))
 
     async def open_unix(self, path: Path, mode: int) -> None:
         """Listen on a unix socket at `path` with the permissions `mode`; one that nobody serves is replaced."""
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened = unix_socket(path, mode)
+        self._path = path
         try:
-            self._bind_unix(opened, path, mode)
-            await self._serve(opened)
-        except OSError as error:
-            opened.close()
+            await self.open_socket(opened)
+        except BaseException:
             self._remove_path()
-            raise _cannot_listen(str(path), error) from error
-        self.address = str(path)
+            raise
 
     async def open_socket(self, opened: socket.socket) -> None:
-        """Serve a socket that somebody else has bound, and listens on perhaps (socket activation)."""
+        """Serve a socket that is bound already (socket activation)."""
+        name = opened.getsockname()
         try:
             await self._serve(opened)
         except OSError as error:
             opened.close()
-            raise _cannot_listen(str(opened), error) from error
-        name = opened.getsockname()
+            raise _cannot_listen(str(name), error) from error
         self.address, self.port = name[:2] if isinstance(name, tuple) else (str(name), 0)
-
-    def _bind_unix(self, opened: socket.socket, path: Path, mode: int) -> None:
-        _remove_if_dead(path)
-        opened.bind(str(path))
-        self._path = path
-        path.chmod(mode)  # nobody can connect before we listen
 
     async def _serve(self, opened: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -157,6 +138,38 @@ async def listen_unix(
     listener = Listener(clock, factory)
     await listener.open_unix(path, mode)
     return listener
+
+
+def tcp_socket(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
+    """A socket that is bound to `address`, no other, and `port`. `LocalError` if it cannot be."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.version == 6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((str(address), port))
+    except OSError as error:
+        opened.close()
+        raise _cannot_listen(f"[{address}]:{port}", error) from error
+    return opened
+
+
+def unix_socket(path: Path, mode: int) -> socket.socket:
+    """A socket that is bound to `path`, with the permissions `mode`; one that nobody serves is replaced."""
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
+    try:
+        _remove_if_dead(path)
+        opened.bind(str(path))
+        bound = True
+        path.chmod(mode)  # nobody can connect before we listen
+    except OSError as error:
+        opened.close()
+        if bound:
+            path.unlink(missing_ok=True)
+        raise _cannot_listen(str(path), error) from error
+    return opened
 
 
 def _remove_if_dead(path: Path) -> None:

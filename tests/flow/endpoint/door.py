@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.endpoint.check import Arrival
     from mailrider.lab.ca import CA
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.envelope import Envelope
@@ -47,7 +48,7 @@ class Sink:
     started: int = 0
     keeps: bool = True
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
         self.started += 1
         if self.gate is not None:
             await self.gate.wait()

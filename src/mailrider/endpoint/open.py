@@ -1,0 +1,143 @@
+"""Settings of an endpoint to an open one: its certificate, its passwords, its checks, and the way to its targets."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mailrider.endpoint.auth import PasswordFile, read_passwords
+from mailrider.endpoint.check_settings import open_checks, open_signing
+from mailrider.endpoint.gather import Memory
+from mailrider.endpoint.guard import Guard
+from mailrider.endpoint.pipeline import PipelineDeliverer
+from mailrider.endpoint.session import Service
+from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
+from mailrider.endpoint.smtp import Crowd, Endpoint
+from mailrider.errors import ConfigError
+from mailrider.model.pipeline import decide
+from mailrider.model.reply import Reply
+from mailrider.net.tls import make_server_context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from mailrider.clock import Clock
+    from mailrider.endpoint.check import Arrival
+    from mailrider.endpoint.pipeline import Deliverer
+    from mailrider.endpoint.settings import EndpointSettings
+    from mailrider.endpoint.sockets import Sockets
+    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import AttemptReport
+    from mailrider.model.pipeline import PipelineSettings, Target
+    from mailrider.net.tls import ServerContext
+    from mailrider.smtp.content import Content
+
+GRACE: Final = 20.0  # seconds for messages that are under way when an endpoint closes
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an endpoint finds in the process that it runs in. `target_of` gives open targets."""
+
+    target_of: Callable[[Target], Deliverer]
+    clock: Clock
+    emit: Emit
+    state_dir: Path
+    sockets: Sockets
+
+
+class Router:
+    """The sink of an endpoint: the part of its pipeline that is the sender's, with checks and signatures before it."""
+
+    def __init__(self, settings: EndpointSettings, guards: Mapping[int, Guard]) -> None:
+        self._settings = settings
+        self._guards = guards
+
+    def judge(self, sender: ReversePath, mailbox: Mailbox) -> Reply | None:
+        """Why a recipient is refused; None if it is not."""
+        route = decide(pipeline_for(self._settings, sender), mailbox)
+        return route if isinstance(route, Reply) else None
+
+    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
+        """See `MessageSink`."""
+        guard = self._guards[id(pipeline_for(self._settings, envelope.sender))]
+        return await guard.deliver(envelope, content, arrival)
+
+
+@asynccontextmanager
+async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundings) -> AsyncIterator[Endpoint]:
+    """An endpoint that accepts mail. Raises `ConfigError`, or `LocalError` if it cannot listen."""
+    if settings.hostname is None:
+        raise ConfigError("hostname is required: the name that we greet with")
+    async with AsyncExitStack() as stack:
+        router = await _open_router(settings, around, stack)
+        service = Service(
+            name,
+            settings.hostname,
+            router,
+            router.judge,
+            around.clock,
+            around.emit,
+            _new_id,
+            Memory(),
+            tls=server_context(settings),
+            authenticator=await _open_passwords(settings, stack),
+            needs_login=settings.needs_login,
+            is_submission=isinstance(settings, SubmissionSettings),
+            is_lmtp=isinstance(settings, LMTPEndpointSettings),
+            max_size=settings.max_message_size,
+            max_header=settings.max_header_size,
+            max_recipients=settings.max_recipients,
+            max_received=settings.max_received,
+            read_timeout=settings.read_timeout.total_seconds(),
+        )
+        crowd = Crowd(settings.max_connections, settings.max_client_connections)
+        endpoint = Endpoint(service, settings.listen, crowd)
+        await endpoint.open(around.sockets.take)
+        try:
+            yield endpoint
+        finally:
+            await endpoint.close(GRACE)
+
+
+async def _open_router(settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack) -> Router:
+    checks = await stack.enter_async_context(open_checks(settings.check, around.clock))
+    signing = await open_signing(settings.modify, around.state_dir, around.clock, around.emit)
+    hostname = settings.hostname
+    assert hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
+
+    def guard(pipeline: PipelineSettings) -> Guard:
+        target = PipelineDeliverer(pipeline, around.target_of)
+        return Guard(target, checks, signing, hostname, around.emit)
+
+    return Router(settings, {id(pipeline): guard(pipeline) for pipeline in settings.pipelines})
+
+
+async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:
+    if settings.auth is None:
+        return None
+    return await stack.enter_async_context(PasswordFile(settings.auth))
+
+
+def server_context(settings: EndpointSettings) -> ServerContext | None:
+    """The TLS context of an endpoint; None if it has no certificate. Raises `ConfigError`."""
+    tls = settings.tls
+    if tls is None or tls.cert is None or tls.key is None:
+        return None
+    return make_server_context(tls.cert, tls.key)
+
+
+def try_endpoint(settings: EndpointSettings) -> None:
+    """Find out what would keep an endpoint from opening, before anything is closed for it. Raises as that does."""
+    server_context(settings)
+    if settings.auth is not None:
+        read_passwords(settings.auth)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)

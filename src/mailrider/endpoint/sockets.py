@@ -1,0 +1,111 @@
+"""The listening sockets of a daemon: its own, or those that it was started with (socket activation).
+
+They outlive the endpoints that serve them: while a configuration is replaced nobody is refused, new connections wait in
+the kernel. `take` gives a duplicate for an endpoint; the original is kept until `keep_only` or `close`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from mailrider.errors import LocalError
+from mailrider.model.socket_address import Scheme
+from mailrider.net.listen import tcp_socket, unix_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from mailrider.model.socket_address import SocketAddress
+
+MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
+FIRST: Final = 3  # the descriptor that sd_listen_fds(3) begins with
+
+_Key = tuple[str, int] | str
+
+
+def inherited_sockets(environment: Mapping[str, str], pid: int) -> list[socket.socket]:
+    """The sockets that systemd has opened for us (sd_listen_fds(3)); none if it has not, or for somebody else."""
+    if environment.get("LISTEN_PID") != str(pid):
+        return []
+    try:
+        count = int(environment.get("LISTEN_FDS", "0"))
+    except ValueError:
+        return []
+    found = []
+    for descriptor in range(FIRST, FIRST + count):
+        os.set_inheritable(descriptor, False)
+        found.append(socket.socket(fileno=descriptor))
+    return found
+
+
+class Sockets:
+    """Sockets by the address at which they listen. Not to be used after `close`."""
+
+    def __init__(self, inherited: Iterable[socket.socket] = ()) -> None:
+        self._open: dict[_Key, socket.socket] = {_key_of_socket(each): each for each in inherited}
+        self._inherited = set(self._open)
+
+    def take(self, address: SocketAddress) -> socket.socket:
+        """A socket that listens at that address, for its caller to close. Raises `LocalError`."""
+        key = _key(address)
+        if key not in self._open:
+            self._open[key] = _bind(address)
+        return self._open[key].dup()
+
+    def keep_only(self, addresses: Iterable[SocketAddress]) -> list[str]:
+        """Close what listens at other addresses; returns what we were started with and do not use."""
+        wanted = set(map(_key, addresses))
+        unused = []
+        for key in [key for key in self._open if key not in wanted]:
+            if key in self._inherited:
+                unused.append(_show(key))
+            self._forget(key)
+        return unused
+
+    def _forget(self, key: _Key) -> None:
+        self._open.pop(key).close()
+        if isinstance(key, str) and key not in self._inherited:
+            try:
+                os.unlink(key)
+            except FileNotFoundError:
+                pass
+
+    def close(self) -> None:
+        """Close them all."""
+        self.keep_only(())
+
+
+def _key(address: SocketAddress) -> _Key:
+    if address.path is not None:
+        return str(address.path)
+    if address.ip is None:
+        raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
+    return str(address.ip), address.port
+
+
+def _key_of_socket(opened: socket.socket) -> _Key:
+    name = opened.getsockname()
+    return str(name) if isinstance(name, str) else (str(ip_address(name[0])), name[1])
+
+
+def _show(key: _Key) -> str:
+    return key if isinstance(key, str) else f"{key[0]} port {key[1]}"
+
+
+def _bind(address: SocketAddress) -> socket.socket:
+    if address.scheme is Scheme.UNIX and address.path is not None:
+        _make_directory(address.path.parent)
+        return unix_socket(address.path, MODE)
+    assert address.ip is not None  # noqa: S101 # `_key` has seen to that
+    return tcp_socket(address.ip, address.port)
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"cannot make the directory {directory}: {error.strerror}") from error
