@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from mailrider.model.directive import Settings
 
-# Features of the engine, as `Directive.feature` and `Kind.feature` name them: limits, mx_auth, mtasts, dane, dnssec,
-# local_policy, pool, requiretls, target.remote.
+# Features of the engine, as `Directive.feature` and `Kind.feature` name them. `limits` are those of target.remote;
+# `target.smtp.limits`, those of target.smtp and target.lmtp, are not there yet.
 SUPPORTED = frozenset(
     {
         "target.remote",
@@ -38,6 +38,8 @@ SUPPORTED = frozenset(
         "dnssec",
         "local_policy",
         "requiretls",
+        "limits",
+        "pool",
     }
 )
 
