@@ -69,6 +69,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.rng = random.Random(1)
         self.known: dict[int, Known] = {}
         self.jobs: list[Job] = []
+        self.stale: list[Job] = []
         self.ended: dict[int, str] = {}
         self.folder = tempfile.TemporaryDirectory()
         self.shelf = MemoryShelf()
@@ -97,15 +98,18 @@ class QueueMachine(RuleBasedStateMachine):
         self.loop.close()
         self.folder.cleanup()
 
-    @rule(domains=st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=4), leased=st.booleans())
-    def add(self, domains: list[str], leased: bool) -> None:
+    @rule(domains=st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=4))
+    def add(self, domains: list[str]) -> None:
         message = self.writing.message(*(f"u{index}@{domain}" for index, domain in enumerate(domains)))
         self.run(self.store.add(message, leased=False))
         for index, domain in enumerate(domains):
             self.known[message.id + 1 + index] = Known(domain, message.created)
 
-    @rule(destination=st.sampled_from(DOMAINS), jobs=st.integers(1, 3))
-    def claim(self, destination: str, jobs: int) -> None:
+    @precondition(lambda self: any(one.state is State.QUEUED for one in self.known.values()))
+    @rule(data=st.data(), jobs=st.integers(1, 3))
+    def claim(self, data: st.DataObject, jobs: int) -> None:
+        queued = sorted({one.destination for one in self.known.values() if one.state is State.QUEUED})
+        destination = data.draw(st.sampled_from(queued))
         claimed = self.run(self.store.claim([Quota(destination, jobs)], self.clock.now()))
         due = [id for id, one in self.known.items() if self.is_due(one, destination)]
         taken = [id for job in claimed for id in job.ids]
@@ -153,7 +157,13 @@ class QueueMachine(RuleBasedStateMachine):
         one.wish = None
 
     @precondition(lambda self: self.jobs)
-    @rule()
+    @rule(crashes=st.booleans())
+    def stop(self, crashes: bool) -> None:
+        if crashes:
+            self.crash()
+        else:
+            self.give_back()
+
     def give_back(self) -> None:
         self.run(self.store.give_back(self.jobs))
         self.freed()
@@ -171,16 +181,33 @@ class QueueMachine(RuleBasedStateMachine):
                     one.wish = None
         self.jobs = []
 
-    @rule()
     def crash(self) -> None:
         """The process dies with everything that it had in hand; another one goes on."""
+        self.stale += self.jobs
         self.others.append(self.store)
         if isinstance(self.store, MemoryStore):
             self.shelf.alive.discard(self.store.lease)
         self.store = self.open()
         self.freed()
 
+    @precondition(lambda self: self.stale)
+    @rule()
+    def come_back_from_the_dead(self) -> None:
+        """Whoever was held for dead cannot settle any more."""
+        job = self.stale.pop()
+        found = report(job, delivered)
+        decision = settle(job, found, RULES, self.clock.now(), self.rng)
+        assert not self.run(self.others[-1].settle(Settlement(job, decision.changes, self.clock.now())))
+
+    @precondition(lambda self: self.jobs)
+    @rule(command=st.sampled_from(list(Command)))
+    def command_what_is_leased(self, command: Command) -> None:
+        self.command(command, None)
+
     @rule(command=st.sampled_from(list(Command)), destination=st.sampled_from([*DOMAINS, None]))
+    def command_some(self, command: Command, destination: str | None) -> None:
+        self.command(command, destination)
+
     def command(self, command: Command, destination: str | None) -> None:
         now = self.clock.now()
         self.run(self.store.command(command, Filter(destination=destination), now))
@@ -226,12 +253,12 @@ def limited(machine: type[QueueMachine], examples: int) -> Any:
     case = machine.TestCase
     case.settings = settings(
         max_examples=examples,
-        stateful_step_count=30,
+        stateful_step_count=40,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     return case
 
 
-TestMemoryStore = limited(QueueMachine, 60)
-TestSQLiteStore = pytest.mark.slow(limited(SQLiteMachine, 20))
+TestMemoryStore = limited(QueueMachine, 100)
+TestSQLiteStore = pytest.mark.slow(limited(SQLiteMachine, 120))
