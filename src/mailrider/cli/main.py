@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import click
 
+from mailrider.cli.auth import auth
 from mailrider.cli.check import check
 from mailrider.cli.explain import explain
 from mailrider.cli.lab import lab
 from mailrider.cli.queue import queue
+from mailrider.cli.run import run
 from mailrider.cli.send import send
 from mailrider.cli.sendmail import sendmail
 from mailrider.errors import ConfigError, MailriderError
@@ -41,6 +44,8 @@ def cli(context: click.Context, config: str | None) -> None:
 cli.add_command(send)
 cli.add_command(check)
 cli.add_command(lab)
+cli.add_command(run)
+cli.add_command(auth)
 cli.add_command(queue)
 cli.add_command(explain)
 cli.add_command(sendmail)
@@ -66,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has seen enough; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = os.EX_OK
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        code = os.EX_OSERR
+    except Exception:
+        traceback.print_exc()
+        _complain("this is a bug of mailrider; please report what stands above")
+        code = os.EX_SOFTWARE
     sys.exit(code if isinstance(code, int) else os.EX_OK)
 
 

@@ -14,13 +14,14 @@ from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
 from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL, is_later
-from mailrider.config.settings import Globals, default_state_dir
+from mailrider.config.settings import Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.endpoint.settings import EndpointSettings, address_fault, relay_hole
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
+from mailrider.model.socket_address import MAX_PATH, SENDMAIL_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,8 +59,18 @@ def default_text(supported: frozenset[str] = SUPPORTED) -> str:
     policies = [f"        {name}" for name in ("mtasts", "dane", "dnssec") if {name, "mx_auth"} <= supported]
     mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
     queue = ["target.queue queue {", "    target &remote", "}"] if "target.queue" in supported else []
-    lines = [f"hostname {own_name()}", "target.remote remote {", *mx_auth, "}", *queue, "deliver_to &remote"]
+    door = _default_endpoint() if queue else []
+    lines = [f"hostname {own_name()}", "target.remote remote {", *mx_auth, "}", *queue, *door, "deliver_to &remote"]
     return "\n".join(lines) + "\n"
+
+
+def _default_endpoint() -> list[str]:
+    """Mail from programs of this machine, into the queue; unix sockets have short names only."""
+    addresses = [f"tcp://127.0.0.1:{587 if os.geteuid() == 0 else 2587}"]
+    path = default_runtime_dir() / SENDMAIL_SOCKET
+    if len(os.fsencode(path)) <= MAX_PATH and '"' not in str(path):
+        addresses.append(f'"unix://{path}"')
+    return [f"submission {' '.join(addresses)} {{", "    deliver_to &queue", "}"]
 
 
 def own_name() -> str:

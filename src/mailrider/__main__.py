@@ -1,0 +1,5 @@
+"""`python -m mailrider`: the command line."""
+
+from mailrider.cli import main
+
+main()

@@ -1,0 +1,99 @@
+"""`mailrider auth`: who may log in to the endpoints; it writes the password file that `auth` names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailrider.config import load
+from mailrider.endpoint.auth import check_name, hash_password, is_right, read_passwords, write_passwords
+from mailrider.endpoint.settings import EndpointSettings
+from mailrider.errors import ConfigError, InvalidValue
+
+if TYPE_CHECKING:
+    from mailrider.config import Configuration
+
+LEAST = 8  # characters of a password: NIST SP 800-63B 5.1.1.1
+
+
+@click.group()
+@click.option("--file", "path", metavar="FILE", help="The password file; default: the one that the endpoints name.")
+@click.pass_context
+def auth(context: click.Context, path: str | None) -> None:
+    """Manage the users who may log in. A running daemon sees changes at once."""
+    context.obj = Path(path) if path else password_file(load(context.obj))
+
+
+def password_file(configuration: Configuration) -> Path:
+    """The password file of a configuration, if there is one and no other. Raises `ConfigError`."""
+    settings = (each.settings for each in configuration.endpoints)
+    found = {each.auth for each in settings if isinstance(each, EndpointSettings) and each.auth is not None}
+    if len(found) == 1:
+        return found.pop()
+    if not found:
+        raise ConfigError("no endpoint has a password file; add auth FILE to one, or say which with --file")
+    raise ConfigError(f"there are several password files, say with --file which: {', '.join(sorted(map(str, found)))}")
+
+
+def _ask(*, confirm: bool) -> str:
+    """A password from the terminal, or the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+@auth.command()
+@click.argument("user")
+@click.pass_obj
+def add(path: Path, user: str) -> int:
+    """Add USER, or give it a new password, which is asked for or read from standard input."""
+    try:
+        check_name(user)
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from error
+    users = read_passwords(path) if path.exists() else {}
+    password = _ask(confirm=True)
+    if len(password) < LEAST:
+        raise click.UsageError(f"a password has at least {LEAST} characters")
+    known = user in users
+    write_passwords(path, {**users, user: hash_password(password)})
+    click.echo(f"{user}: {'new password' if known else 'added'}")
+    return os.EX_OK
+
+
+@auth.command()
+@click.argument("user")
+@click.pass_obj
+def remove(path: Path, user: str) -> int:
+    """Remove USER."""
+    users = read_passwords(path)
+    if user not in users:
+        raise click.UsageError(f"there is no user {user}")
+    del users[user]
+    write_passwords(path, users)
+    click.echo(f"{user}: removed")
+    return os.EX_OK
+
+
+@auth.command("list")
+@click.pass_obj
+def list_users(path: Path) -> int:
+    """Show who may log in."""
+    for user in sorted(read_passwords(path)):
+        click.echo(user)
+    return os.EX_OK
+
+
+@auth.command()
+@click.argument("user")
+@click.pass_obj
+def check(path: Path, user: str) -> int:
+    """Say whether a password of USER, asked for or read from standard input, is right; exit with 69 if it is not."""
+    hashed = read_passwords(path).get(user)
+    right = hashed is not None and is_right(hashed, _ask(confirm=False))
+    click.echo(f"{user}: {'right' if right else 'wrong'}")
+    return os.EX_OK if right else os.EX_UNAVAILABLE

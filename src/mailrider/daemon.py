@@ -1,0 +1,209 @@
+"""The daemon: endpoints, queues and targets of a configuration, open until a signal says otherwise (spec section 12).
+
+- SIGTERM, SIGINT: no new connections; messages that are under way have some seconds; then everything is closed. What
+  was accepted is in the queue, what was not has got no 250.
+- SIGHUP: the configuration is read again. If anything in it is wrong nothing changes, and the log says what. Otherwise
+  it takes the place of the old one: the listening sockets stay, so that nobody is refused meanwhile. If it turns out
+  only then that it cannot be opened, the old one comes back.
+
+Type=notify services are told (sd_notify(3)), and sockets taken over (sd_listen_fds(3)). Nothing here forks, changes its
+user, or writes a process id anywhere: that is the service manager's trade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mailrider.assemble import open_engine
+from mailrider.clock import SystemClock
+from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
+from mailrider.endpoint.settings import EndpointSettings
+from mailrider.endpoint.sockets import Sockets, inherited_sockets
+from mailrider.errors import ConfigError, MailriderError
+from mailrider.model.event import Event
+from mailrider.model.pipeline import TargetRef
+from mailrider.queue.settings import QueueSettings
+from mailrider.targets import Targets
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from mailrider.clock import Clock
+    from mailrider.config import Configuration
+    from mailrider.endpoint.smtp import Endpoint
+    from mailrider.model.event import Emit
+
+# Seconds that a thread may keep the interpreter: the store's writer works beside the event loop.
+SWITCH_INTERVAL: Final = 0.0005
+
+
+_CLOCK: Final = SystemClock()
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonReady(Event):
+    """Everything is open. `configuration` is the file, or says that there is none."""
+
+    configuration: str
+    endpoints: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRefused(Event):
+    """The new configuration was not taken; the old one goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SocketUnused(Event):
+    """A socket that the service manager gave us is at no address that the configuration names."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStopping(Event):
+    """A signal says that this is the end."""
+
+    signal: str
+
+
+class Notifier:
+    """Tells the service manager; silent where there is none."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+
+    def say(self, *words: str) -> None:
+        """Assignments such as `READY=1`. Never fails: a service manager that does not listen is its own problem."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
+                opened.connect(address)
+                opened.send("\n".join(words).encode())
+        except OSError:
+            return
+
+
+@asynccontextmanager
+async def open_configuration(
+    configuration: Configuration, sockets: Sockets, emit: Emit, clock: Clock | None = None
+) -> AsyncIterator[list[Endpoint]]:
+    """Everything that a configuration names, open; left in reverse order, so that no mail comes in behind."""
+    named = {name: instance.settings for name, instance in configuration.targets.items()}
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_engine(configuration.globals.dns, emit, clock))
+        targets = await stack.enter_async_context(Targets(engine, named))
+        for name, settings in named.items():
+            if isinstance(settings, QueueSettings):  # it may hold mail, whether or not anything refers to it
+                await targets.open(TargetRef(name))
+        endpoints = []
+        around = Surroundings(targets.get, engine.clock, emit, configuration.globals.state_dir, sockets)
+        for kind, door in _endpoints(configuration):
+            for target in door.every_target:
+                await targets.open(target)
+            endpoints.append(await stack.enter_async_context(open_endpoint(kind, door, around)))
+        yield endpoints
+
+
+class Daemon:
+    """Runs until it is told to stop. `load` reads the configuration, again for each reload."""
+
+    def __init__(
+        self,
+        load: Callable[[], Configuration],
+        emit: Emit,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        clock: Clock = _CLOCK,
+    ) -> None:
+        self._load = load
+        self._emit = emit
+        self._clock = clock
+        self._notifier = Notifier(environment)
+        self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._stack = AsyncExitStack()
+        self.endpoints: list[Endpoint] = []
+        """Those that are open."""
+
+    async def run(self, configuration: Configuration) -> None:
+        """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for each in handled:
+            loop.add_signal_handler(each, self._signals.put_nowait, each)
+        try:
+            await self._open(configuration)
+            await self._serve(configuration)
+        finally:
+            self._notifier.say("STOPPING=1")
+            await self._stack.aclose()
+            self._sockets.close()
+            for each in handled:
+                loop.remove_signal_handler(each)
+
+    async def _open(self, configuration: Configuration) -> None:
+        opened = open_configuration(configuration, self._sockets, self._emit, self._clock)
+        self.endpoints = await self._stack.enter_async_context(opened)
+        for unused in self._sockets.keep_only(
+            address for _, door in _endpoints(configuration) for address in door.listen
+        ):
+            self._emit(SocketUnused(unused))
+        self._emit(DaemonReady(str(configuration.path or "built-in"), len(self.endpoints)))
+        self._notifier.say("READY=1", f"STATUS={len(self.endpoints)} endpoints")
+
+    async def _serve(self, configuration: Configuration) -> None:
+        while True:
+            caught = await self._signals.get()
+            if caught is not signal.SIGHUP:
+                self._emit(DaemonStopping(caught.name))
+                return
+            configuration = await self._reload(configuration)
+
+    async def _reload(self, old: Configuration) -> Configuration:
+        self._notifier.say("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic() * 1e6)}")
+        try:
+            new = self._load()
+            has_work(new)
+            for _, settings in _endpoints(new):
+                try_endpoint(settings)
+        except MailriderError as error:
+            self._emit(ReloadRefused(str(error)))
+            self._notifier.say("READY=1")
+            return old
+        await self._stack.aclose()
+        try:
+            await self._open(new)
+        except MailriderError as error:
+            self._emit(ReloadRefused(str(error)))
+            await self._stack.aclose()
+            await self._open(old)
+            return old
+        return new
+
+
+def _endpoints(configuration: Configuration) -> Iterator[tuple[str, EndpointSettings]]:
+    for instance in configuration.endpoints:
+        if isinstance(instance.settings, EndpointSettings):
+            yield instance.kind, instance.settings
+
+
+def has_work(configuration: Configuration) -> None:
+    """Raises `ConfigError` if there is nothing to run."""
+    queues = [each for each in configuration.targets.values() if isinstance(each.settings, QueueSettings)]
+    if not configuration.endpoints and not queues:
+        raise ConfigError(
+            "there is nothing to run: expected an endpoint (submission, smtp, lmtp) or a target.queue in the file"
+        )

@@ -1,0 +1,83 @@
+"""`mailrider run` as a process of its own, with a configuration of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import smtplib
+import socket
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mailrider.clock import SystemClock, after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+PATIENCE = 20.0  # seconds for anything that a process has to do
+MESSAGE = b"From: a@example.org\r\nSubject: hello\r\n\r\nhello\r\n"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """The daemon, and every line of its log."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    async def line(self, word: str) -> str:
+        """The next line of the log with that word in it."""
+        assert self.process.stderr is not None
+        async with after(SystemClock(), PATIENCE):
+            while octets := await self.process.stderr.readline():
+                self.lines.append(octets.decode().rstrip())
+                if word in self.lines[-1]:
+                    return self.lines[-1]
+        raise AssertionError(f"{word} is not in the log:\n" + "\n".join(self.lines))
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code, once it has ended."""
+        self.process.send_signal(number)
+        async with after(SystemClock(), PATIENCE):
+            assert self.process.stderr is not None
+            self.lines += (await self.process.stderr.read()).decode().splitlines()
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(config: Path, **options: object) -> AsyncIterator[Process]:
+    """The daemon, ready; killed at the end if it has not ended by then."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "mailrider",
+        "-c",
+        str(config),
+        "run",
+        stderr=asyncio.subprocess.PIPE,
+        **options,  # type: ignore[arg-type]
+    )
+    started = Process(process)
+    try:
+        await started.line("daemon_ready")
+        yield started
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def submit(port: int, recipient: str = "b@example.net", message: bytes = MESSAGE) -> None:
+    def send() -> None:
+        with smtplib.SMTP("127.0.0.1", port, local_hostname="client.example") as client:
+            client.sendmail("a@example.org", [recipient], message)
+
+    await asyncio.to_thread(send)

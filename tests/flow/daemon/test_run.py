@@ -1,0 +1,194 @@
+"""The daemon as its operator sees it: it accepts, delivers, reloads and stops, and loses nothing on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import SystemClock, after
+from mailrider.lab.mx import LabMX
+from tests.flow.daemon.running import PATIENCE, free_port, running, submit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def configuration(tmp_path: Path, port: int, mx: LabMX, *, hostname: str = "mx.here.test", more: str = "") -> Path:
+    path = tmp_path / "mailrider.conf"
+    path.write_text(
+        f"""hostname {hostname}
+        state_dir state
+        runtime_dir {tmp_path}/run
+        dns {{
+            server 127.0.0.1:9
+        }}
+        target.smtp next {{
+            host tcp://{mx.address}:{mx.port}
+            starttls no
+            min_tls_level none
+        }}
+        target.queue queue {{
+            target &next
+        }}
+        submission tcp://127.0.0.1:{port} unix://{tmp_path}/run/submission.sock {{
+            deliver_to &queue
+        }}
+        {more}
+        """
+    )
+    return path
+
+
+async def test_a_message_goes_in_and_out_and_the_daemon_stops_when_told(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        await submit(port)
+        message = await mx.wait_message()
+        assert message.addresses == ["b@example.net"]
+        assert b"by mx.here.test with ESMTP id" in message.content
+        assert b"\r\nMessage-ID: <" in message.content
+        assert await daemon.stop() == 0
+        assert not (tmp_path / "run/submission.sock").exists()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_new_configuration_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    port, other = free_port(), free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        configuration(
+            tmp_path, port, mx, hostname="new.here.test", more=f"lmtp tcp://127.0.0.1:{other} {{\ndeliver_to &queue\n}}"
+        )
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("daemon_ready")
+        await submit(port)
+        assert b"by new.here.test with" in (await mx.wait_message()).content
+        _, writer = await asyncio.open_connection("127.0.0.1", other)
+        writer.close()
+        assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("fault", ["nonsense here", "smtp tcp://0.0.0.0:1 {\ndeliver_to &queue\n}", "tls /no /no"])
+async def test_a_wrong_configuration_changes_nothing_and_says_so(tmp_path: Path, fault: str) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        configuration(tmp_path, port, mx, hostname="new.here.test", more=fault)
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("reload_refused")
+        await submit(port)
+        assert b"by mx.here.test with" in (await mx.wait_message()).content
+        assert await daemon.stop() == 0
+
+
+async def test_a_configuration_that_cannot_be_opened_brings_the_old_one_back(tmp_path: Path) -> None:
+    port, taken = free_port(), socket.socket()
+    with taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+            more = f"lmtp tcp://127.0.0.1:{taken.getsockname()[1]} {{\ndeliver_to &queue\n}}"
+            configuration(tmp_path, port, mx, hostname="new.here.test", more=more)
+            daemon.process.send_signal(signal.SIGHUP)
+            assert "cannot listen on" in await daemon.line("reload_refused")
+            await daemon.line("daemon_ready")
+            await submit(port)
+            assert b"by mx.here.test with" in (await mx.wait_message()).content
+            assert await daemon.stop() == 0
+
+
+async def test_what_was_accepted_survives_a_kill(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        gone = configuration(tmp_path, port, mx)
+        there = gone.read_text()
+        gone.write_text(there.replace(f"tcp://{mx.address}:{mx.port}", f"tcp://127.0.0.1:{free_port()}"))
+        async with running(gone) as daemon:
+            for number in range(20):
+                await submit(port, f"b{number}@example.net")
+            await daemon.stop(signal.SIGKILL)
+        gone.write_text(there.replace("target &next", "target &next\ninitial_retry_time 1s"))
+        async with running(gone) as daemon:
+            subprocess.run([sys.executable, "-m", "mailrider", "-c", str(gone), "queue", "retry", "--all"], check=False)
+            arrived = {(await mx.wait_message(number + 1)).addresses[0] for number in range(20)}
+            assert arrived == {f"b{number}@example.net" for number in range(20)}
+            assert await daemon.stop() == 0
+
+
+async def told(manager: socket.socket) -> bytes:
+    async with after(SystemClock(), PATIENCE):
+        return await asyncio.get_running_loop().sock_recv(manager, 500)
+
+
+async def test_the_service_manager_is_told_and_its_sockets_are_used(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, socket.socket() as given:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        given.bind(("127.0.0.1", 0))
+        given.listen()
+        port = given.getsockname()[1]
+        async with LabMX() as mx:
+            script = (
+                "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+                "os.execv(sys.executable, [sys.executable, '-m', 'mailrider', '-c', sys.argv[2], 'run'])"
+            )
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                script,
+                str(given.fileno()),
+                str(configuration(tmp_path, port, mx)),
+                pass_fds=[given.fileno()],
+                env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "LISTEN_FDS": "1"},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                assert (await told(manager)).startswith(b"READY=1\n")
+                await submit(port)
+                assert (await mx.wait_message()).addresses == ["b@example.net"]
+                process.send_signal(signal.SIGHUP)
+                assert (await told(manager)).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+                assert (await told(manager)).startswith(b"READY=1\n")
+                process.send_signal(signal.SIGTERM)
+                assert await told(manager) == b"STOPPING=1"
+                _, log = await process.communicate()
+                assert process.returncode == 0, log.decode()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+def test_without_anything_to_run_it_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("hostname a.test\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mailrider", "-c", str(tmp_path / "c"), "run"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert "nothing to run" in done.stderr
+
+
+async def test_a_client_that_is_not_trusted_gets_no_further(tmp_path: Path) -> None:
+    port = free_port()
+    more = f"""smtp tcp://127.0.0.1:{port} {{
+        destination example.net {{
+            deliver_to &queue
+        }}
+    }}"""
+    async with LabMX() as mx, running(configuration(tmp_path, free_port(), mx, more=more)) as daemon:
+        await submit(port)
+        await mx.wait_message()
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            await submit(port, "x@elsewhere.test")
+        assert refused.value.recipients["x@elsewhere.test"][0] == 550
+        assert await daemon.stop() == 0
