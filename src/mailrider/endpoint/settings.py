@@ -136,6 +136,8 @@ class EndpointSettings(PipelineSettings):
 
     def _validate(self) -> None:
         PipelineSettings._validate(self)
+        if self.auth is not None and self.auth.name.startswith("&"):  # maddy's way
+            raise InvalidSetting("auth", "expected the path of a password file, which mailrider auth add USER makes")
         if self.max_message_size < LEAST_SIZE:
             raise InvalidSetting("max_message_size", "expected 64K or more: RFC 5321 4.5.3.1.7 demands it")
         if not 1024 <= self.max_header_size <= 1 << 20:
