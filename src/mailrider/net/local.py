@@ -1,13 +1,15 @@
 """Which addresses are ours.
 
-The kernel is asked, not the list of interfaces: an address that can be bound is one of this machine's, whatever
-interface it stands on now. Loopback does not count (spec section 4, step 4: labs live there), and answers are kept for
-a minute, since addresses come and go.
+The kernel is asked, not the list of interfaces: packets to an address of this machine have that very address as their
+source, whatever interface it stands on. (That an address can be bound says nothing: with `ip_nonlocal_bind` each can.)
+Loopback does not count (spec section 4, step 4: labs live there), and answers are kept for a minute, since addresses
+come and go; where the kernel gives none, the next question is asked anew.
 """
 
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 KEPT = 60.0  # seconds
 MAX_KEPT = 10_000
+_DISCARD = 9  # RFC 863; any port would do
 
 
 class OwnAddresses:
@@ -41,18 +44,26 @@ class OwnAddresses:
         until, known = self._known.get(address, (0.0, False))
         if now < until:
             return known
+        ours = _has(address)
+        if ours is None:
+            return False
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
-        ours = _can_be_bound(address)
         self._known[address] = (now + KEPT, ours)
         return ours
 
 
-def _can_be_bound(address: IPv4Address | IPv6Address) -> bool:
+def _has(address: IPv4Address | IPv6Address) -> bool | None:
+    """Whether the machine has that address; None if the kernel does not say: there is no route, or no descriptor."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
+            probe.connect((str(address), _DISCARD))  # chooses a source, and sends nothing
+            source = probe.getsockname()[0]
     except OSError:
-        return False
-    return True
+        return None
+    return _unscoped(source) == _unscoped(str(address))
+
+
+def _unscoped(text: str) -> IPv4Address | IPv6Address:
+    return ip_address(text.partition("%")[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -21,11 +23,12 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
         self.addresses = {ip_address(each) for each in addresses}
         self.asked: list[Address] = []
-        monkeypatch.setattr(local, "_can_be_bound", self._can_be_bound)
+        self.is_mute = False
+        monkeypatch.setattr(local, "_has", self._has)
 
-    def _can_be_bound(self, address: Address) -> bool:
+    def _has(self, address: Address) -> bool | None:
         self.asked.append(address)
-        return address in self.addresses
+        return None if self.is_mute else address in self.addresses
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,40 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.asked.count(first) == 2
 
 
+async def test_without_an_answer_an_address_is_not_ours_and_the_next_question_is_asked_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, address = Machine(monkeypatch, "192.0.2.1"), ip_address("192.0.2.1")
+    own = OwnAddresses(FakeClock())
+    machine.is_mute = True
+    assert not own(address)
+    machine.is_mute = False
+    assert own(address)
+
+
+class FreelyBound(socket.socket):
+    """A socket on a machine with the sysctl ip_nonlocal_bind."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        if family == socket.AF_INET:
+            self.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+        else:
+            self.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+
+
 @pytest.mark.parametrize("text", ["127.0.0.1", "::1", "198.51.100.1", "2001:db8::1"])
-def test_the_kernel_says_what_can_be_bound(text: str) -> None:
-    assert local._can_be_bound(ip_address(text)) is (text in {"127.0.0.1", "::1"})
+def test_the_kernel_says_what_the_machine_has_even_if_any_address_can_be_bound(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bool(local._has(ip_address(text))) is (text in {"127.0.0.1", "::1"})
+    monkeypatch.setattr(socket, "socket", FreelyBound)
+    assert bool(local._has(ip_address(text))) is (text in {"127.0.0.1", "::1"})
+
+
+def test_without_a_descriptor_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", fail)
+    assert local._has(ip_address("127.0.0.1")) is None
