@@ -1,4 +1,4 @@
-# setup: .venv with everything. demo, test, lint, bench, format stand on it.
+# setup: .venv with everything. run, demo, test, lint, bench, format stand on it.
 #   make test            as root also the tests against real servers; CI=true leaves nothing out
 #   make PYTHON=...      another interpreter, 3.11 or newer
 
@@ -10,13 +10,16 @@ STAMP    := $(VENV)/.installed
 
 export COVERAGE
 
-.PHONY: setup demo test lint bench format
+.PHONY: setup run demo test lint bench format
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup
 	@touch $@
+
+run: setup
+	@$(BIN)/mailrider run
 
 demo: setup
 	@$(BIN)/mailrider lab demo

@@ -19,6 +19,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.assemble import open_engine
@@ -29,6 +30,8 @@ from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, MailriderError
 from mailrider.model.event import Event
 from mailrider.model.pipeline import TargetRef
+from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.settings import QueueSettings
 from mailrider.targets import Targets
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 # Seconds that a thread may keep the interpreter: the store's writer works beside the event loop.
 SWITCH_INTERVAL: Final = 0.0005
+DESTINATIONS: Final = 20  # of each queue that the counters name
 
 
 _CLOCK: Final = SystemClock()
@@ -97,7 +101,7 @@ class Notifier:
 
 @asynccontextmanager
 async def open_configuration(
-    configuration: Configuration, sockets: Sockets, emit: Emit, clock: Clock | None = None
+    configuration: Configuration, sockets: Sockets, emit: Emit, clock: Clock, metrics: Metrics
 ) -> AsyncIterator[list[Endpoint]]:
     """Everything that a configuration names, open; left in reverse order, so that no mail comes in behind."""
     named = {name: instance.settings for name, instance in configuration.targets.items()}
@@ -107,6 +111,9 @@ async def open_configuration(
         for name, settings in named.items():
             if isinstance(settings, QueueSettings):  # it may hold mail, whether or not anything refers to it
                 await targets.open(TargetRef(name))
+        if configuration.globals.openmetrics is not None:
+            address, refresh = configuration.globals.openmetrics, partial(_look_into_queues, targets, metrics, clock)
+            await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh))
         endpoints = []
         around = Surroundings(targets.get, engine.clock, emit, configuration.globals.state_dir, sockets)
         for kind, door in _endpoints(configuration):
@@ -114,6 +121,11 @@ async def open_configuration(
                 await targets.open(target)
             endpoints.append(await stack.enter_async_context(open_endpoint(kind, door, around)))
         yield endpoints
+
+
+async def _look_into_queues(targets: Targets, metrics: Metrics, clock: Clock) -> None:
+    for name, queue in targets.queues.items():
+        metrics.show_queue(name, await queue.store.stats(clock.now(), DESTINATIONS))
 
 
 class Daemon:
@@ -128,7 +140,8 @@ class Daemon:
         clock: Clock = _CLOCK,
     ) -> None:
         self._load = load
-        self._emit = emit
+        self._metrics = Metrics(clock)
+        self._emit = fan_out(emit, self._metrics)
         self._clock = clock
         self._notifier = Notifier(environment)
         self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
@@ -155,7 +168,7 @@ class Daemon:
                 loop.remove_signal_handler(each)
 
     async def _open(self, configuration: Configuration) -> None:
-        opened = open_configuration(configuration, self._sockets, self._emit, self._clock)
+        opened = open_configuration(configuration, self._sockets, self._emit, self._clock, self._metrics)
         self.endpoints = await self._stack.enter_async_context(opened)
         for unused in self._sockets.keep_only(
             address for _, door in _endpoints(configuration) for address in door.listen

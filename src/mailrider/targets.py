@@ -64,6 +64,8 @@ class Targets:
         self._inline: dict[int, Deliverer] = {}
         self._opening: list[str] = []
         self._locations: set[Path] = set()
+        self.queues: dict[str, DeliveryQueue] = {}
+        """The queues that are open, by name; those without one by their directory."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -131,7 +133,8 @@ class Targets:
             for each in settings.bounce.targets:
                 await self.open(each)
             deliverers[ROUTE_BOUNCE] = self._bounce_pipeline(settings.bounce, settings.name, deliverers[ROUTE_TARGET])
-        return await self._stack.enter_async_context(queue)
+        self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
+        return queue
 
     def _bounce_pipeline(self, pipeline: PipelineSettings, own: str | None, direct: Deliverer) -> Deliverer:
         """A notification for the queue that it stands in already goes on directly, with that queue's retries."""

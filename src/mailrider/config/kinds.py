@@ -87,7 +87,7 @@ ENDPOINTS: Mapping[str, type[EndpointSettings]] = {
 }
 
 # Top-level directives that are known and have no settings yet.
-LATER = frozenset({"openmetrics"})
+LATER: frozenset[str] = frozenset()
 LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from mailrider.dns.settings import DNSSettings
-from mailrider.model.directive import Settings, block, directive, settings
+from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.model.socket_address import SOCKET_ADDRESS, Scheme
 from mailrider.model.valuetype import BOOLEAN, DOMAIN, IP_ADDRESS, PATH, choice, many
 from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
 
 if TYPE_CHECKING:
     from mailrider.model.directive import IPAddresses, OptionalDomain, Setting
+    from mailrider.model.socket_address import SocketAddress
 
 
 class LogFormat(enum.StrEnum):
@@ -81,6 +83,13 @@ class Globals(Settings):
         shown_default="off",
         doc="Our certificate for endpoints: PEM files with the chain and its key.",
     )
+    openmetrics: Setting[SocketAddress | None, SocketAddress | str | None] = directive(
+        SOCKET_ADDRESS,
+        default=None,
+        shown_default="none",
+        doc="Where the daemon shows its counters, at `/metrics`: `tcp://127.0.0.1:9749`. Everybody who can connect can "
+        "read them.",
+    )
     log: Setting[LogFormat, LogFormat | str] = directive(
         choice(LogFormat, stderr=LogFormat.TEXT),
         default=LogFormat.TEXT,
@@ -105,6 +114,9 @@ class Globals(Settings):
     )
 
     def _validate(self) -> None:
+        where = self.openmetrics
+        if where is not None and (where.scheme is not Scheme.TCP or where.ip is None):
+            raise InvalidSetting("openmetrics", f"openmetrics: expected tcp://ADDRESS:PORT, not {where}")
         for name, default in (("state_dir", default_state_dir), ("runtime_dir", default_runtime_dir)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default())

@@ -9,6 +9,7 @@ import smtplib
 import socket
 import subprocess
 import sys
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -164,6 +165,23 @@ async def test_the_service_manager_is_told_and_its_sockets_are_used(tmp_path: Pa
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
+
+
+async def test_the_counters_can_be_watched(tmp_path: Path) -> None:
+    port, watched = free_port(), free_port()
+    more = f"openmetrics tcp://127.0.0.1:{watched}"
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx, more=more)) as daemon:
+        await submit(port)
+        await mx.wait_message()
+
+        def look() -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{watched}/metrics") as page:
+                return str(page.read().decode())
+
+        shown = await asyncio.to_thread(look)
+        assert 'mailrider_received_messages_total{endpoint="submission",reply="2xx"} 1.0' in shown
+        assert 'mailrider_queue_messages{queue="queue"} ' in shown
+        assert await daemon.stop() == 0
 
 
 def test_without_anything_to_run_it_says_what_is_missing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mailrider.errors import ConfigError
 from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
 from mailrider.model.security import MXLevel, TLSLevel
+from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.settings import Curve, ServerTLS, TLSClientSettings, TLSVersion
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, STSCache
 from tests.unit.config.reading import EVERYTHING, read
@@ -151,6 +152,7 @@ GLOBALS: dict[str, tuple[str, object]] = {
     "state_dir /s\ntls a.pem /b.pem": ("tls", ServerTLS(Path("/s/a.pem"), Path("/b.pem"))),
     "tls file /a.pem /b.pem": ("tls", ServerTLS(Path("/a.pem"), Path("/b.pem"))),
     "tls off": ("tls", ServerTLS()),
+    "openmetrics tcp://[::1]:9749": ("openmetrics", SocketAddress(Scheme.TCP, IPv6Address("::1"), 9749)),
     "log json": ("log", LogFormat.JSON),
     "log stderr": ("log", LogFormat.TEXT),
     "debug yes": ("debug", True),

@@ -317,7 +317,6 @@ def test_at_the_top_level(case: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "openmetrics",
         "auth.pass_file",
         "check.rspamd",
         "modify.dkim",

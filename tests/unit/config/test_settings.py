@@ -129,12 +129,13 @@ def test_addresses_that_are_never_connected_to(address: str) -> None:
     assert not RemoteSettings(prohibited_addresses="none").prohibits(ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fc00::1", "::ffff:192.0.2.1", "::2"])
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fc00::1", "::ffff:192.0.2.1", "::1:0:0:2"])
 def test_addresses_that_may_be_connected_to(address: str) -> None:
     assert not RemoteSettings().prohibits(ip_address(address))
 
 
-def test_a_network_covers_its_ipv4_mapped_addresses() -> None:
+@pytest.mark.parametrize("form", ["::ffff:{}", "::{}", "64:ff9b::{}"])
+def test_a_network_covers_the_ipv6_addresses_that_its_own_stand_in(form: str) -> None:
     settings = RemoteSettings(prohibited_addresses=["10.0.0.0/8"])
-    assert settings.prohibits(ip_address("::ffff:10.1.2.3"))
-    assert not settings.prohibits(ip_address("::ffff:11.1.2.3"))
+    assert settings.prohibits(ip_address(form.format("10.1.2.3")))
+    assert not settings.prohibits(ip_address(form.format("11.1.2.3")))
