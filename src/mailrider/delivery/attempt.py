@@ -307,7 +307,7 @@ class Attempt:
         """Write a transaction's results down."""
         peer, security = lease.session.peer, lease.judgement.security
         for position, decision in transaction.decisions.items():
-            self._enter_decision(todo[position], decision, peer.name, peer.address, security)
+            self._enter_decision(todo[position], decision, lease)
         if len(transaction.decisions) == len(todo):
             return
         ending = _lost_ending(transaction, peer.name, peer.address, security, lost)
@@ -320,14 +320,16 @@ class Attempt:
             self._emit(AddressFailed(self._next_hop, peer.name, peer.address, ending.stage, ending.reply))
             self._ledger.end(ending, undecided)
 
-    def _enter_decision(self, index: int, decision: Decision, mx: str, address: str, security: Security) -> None:
+    def _enter_decision(self, index: int, decision: Decision, lease: Lease) -> None:
+        mx, address, security = lease.session.peer.name, lease.session.peer.address, lease.judgement.security
         reply = quote_reply(mx, _with_status(decision.reply)) if not decision.is_ours else decision.reply
         if decision.may_try_another:
             ending = Ending(Telling.SERVER, decision.stage, reply, mx, address, security)
             self._answered_here.add(index)
             self._ledger.defer_transient(index, ending)
         else:
-            self._ledger.decide(index, decision.stage, reply, mx, address, security)
+            dsn = lease.session.capabilities.dsn
+            self._ledger.decide(index, decision.stage, reply, mx, address, security, dsn)
 
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent (spec section 6)."""
@@ -384,7 +386,7 @@ class Attempt:
             pending = set(self._ledger.pending)
             for position, decision in transaction.decisions.items():
                 if todo[position] in pending:
-                    self._enter_decision(todo[position], decision, peer.name, peer.address, security)
+                    self._enter_decision(todo[position], decision, lease)
             doubt = Ending(Telling.CLOSED, TryResult.FINAL, BUG, peer.name, peer.address, security)
             for position in transaction.accepted if transaction.in_doubt else ():
                 if todo[position] in pending:

@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mailrider.model.outcome import Deferred, Outcome, Try, TryResult, outcome_for
+from mailrider.model.outcome import Deferred, Delivered, Outcome, Try, TryResult, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, Security
 
@@ -101,15 +101,21 @@ class Ledger:
             line.outcome = self._conclude(line)
 
     def decide(
-        self, index: int, stage: TryResult, reply: Reply, mx: str, address: str | None, security: Security
+        self,
+        index: int,
+        stage: TryResult,
+        reply: Reply,
+        mx: str,
+        address: str | None,
+        security: Security,
+        dsn: bool = False,
     ) -> None:
-        """A server's reply decides this recipient."""
+        """A server's reply decides this recipient. `dsn`: the server was told which notifications are wanted."""
         line = self._lines[index]
         result = TryResult.DELIVERED if reply.is_positive else stage
         line.tries.append(Try(mx, address, result, reply, security))
-        line.outcome = outcome_for(
-            line.recipient, reply, mx=mx, address=address, security=security, tries=tuple(line.tries)
-        )
+        outcome = outcome_for(line.recipient, reply, mx=mx, address=address, security=security, tries=tuple(line.tries))
+        line.outcome = replace(outcome, dsn=dsn) if dsn and isinstance(outcome, Delivered) else outcome
 
     def doubt(self, index: int, ending: Ending) -> None:
         """The connection was lost behind the final dot: the server may have the message."""
