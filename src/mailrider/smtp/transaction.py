@@ -107,8 +107,9 @@ class Transaction:
     """A message on its way to some recipients over one connection.
 
     Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `answered`,
-    True if the server said anything but a farewell; `farewell`, the 421 that ended it; `in_doubt`, True if the server
-    may have the message though it did not say so; `reusable`, True if the connection is in a clean state.
+    True if the server said anything, a farewell and what is behind it aside; `farewell`, the 421 that ended it;
+    `in_doubt`, True if the server may have the message though it did not say so; `reusable`, True if the connection is
+    in a clean state.
     """
 
     def __init__(
@@ -260,7 +261,7 @@ class Transaction:
     def take(self, answer: Answer) -> None:
         """One answer, in the order of arrival."""
         command, reply = answer
-        if reply.code != 421:
+        if reply.code != 421 and self.farewell is None:
             self.answered = True
         # Every RCPT has one reply, whatever it says: the next one is the next recipient's.
         index = self._unanswered.pop(0) if isinstance(command, Rcpt) else -1
