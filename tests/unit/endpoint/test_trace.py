@@ -1,0 +1,62 @@
+"""What an endpoint writes into a header, and what it takes out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
+from mailrider.model.domain import Domain
+
+AT = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
+PASSAGE = Passage("client.example", "[192.0.2.1]", Domain("mx.here.test"), "ESMTP", "id1", AT)
+DATE = b"Date: Sat, 21 Nov 2026 03:04:05 +0000\r\n"
+ID = b"Message-ID: <id1@mx.here.test>\r\n"
+
+
+def test_the_received_field_tells_who_how_and_when() -> None:
+    assert received_field(PASSAGE) == (
+        b"Received: from client.example ([192.0.2.1])\r\n"
+        b"\tby mx.here.test with ESMTP id id1;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
+    )
+    full = Passage("[IPv6:::1]", "uid 8", PASSAGE.hostname, "ESMTPSA", "id2", AT, "b@x.test", "using TLSv1.3")
+    assert received_field(full) == (
+        b"Received: from [IPv6:::1] (uid 8)\r\n\t(using TLSv1.3)\r\n"
+        b"\tby mx.here.test with ESMTPSA id id2\r\n\tfor <b@x.test>;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"", ID + DATE),
+        (b"Subject: x\r\n", ID + DATE + b"Subject: x\r\n"),
+        (b"date: x\r\nMESSAGE-ID : y\r\n", b"date: x\r\nMESSAGE-ID : y\r\n"),
+        (b"X-Date: x\r\nMessage-ID: y\r\n", DATE + b"X-Date: x\r\nMessage-ID: y\r\n"),
+        (ID + DATE + b"Bcc: a,\r\n b\r\n\tc\r\nX-Bcc: d\r\n", ID + DATE + b"X-Bcc: d\r\n"),
+        (ID + b"BCC : a\r\n" + DATE + b"bcc:\r\n", ID + DATE),
+        (ID + DATE + b"Subject: x\r\n Bcc: part of it\r\n", ID + DATE + b"Subject: x\r\n Bcc: part of it\r\n"),
+        (ID + DATE + b"Return-Path: <x@y.test>\r\n", ID + DATE + b"Return-Path: <x@y.test>\r\n"),
+    ],
+)
+def test_a_submitted_header_is_completed_and_otherwise_left_alone(header: bytes, expected: bytes) -> None:
+    assert submitted_header(header, PASSAGE) == expected
+
+
+lines = st.sampled_from(
+    [b"Bcc: a\r\n", b"bcc:\r\n", b"Subject: x\r\n", b" folded\r\n", b"\tbcc: x\r\n", DATE, ID, b"Bccx: y\r\n"]
+)
+
+
+@given(st.lists(lines).map(b"".join))
+def test_no_bcc_is_left_and_nothing_is_done_twice(header: bytes) -> None:
+    once = submitted_header(header, PASSAGE)
+    assert not any(line.lower().startswith(b"bcc:") for line in once.split(b"\r\n"))
+    assert submitted_header(once, PASSAGE) == once
+
+
+def test_only_received_fields_are_counted() -> None:
+    assert count_received(b"Received: a\r\nX-Received: b\r\nRECEIVED :c\r\n received: d\r\n") == 2
