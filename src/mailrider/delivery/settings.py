@@ -6,11 +6,12 @@ import enum
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv6Address, ip_network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from mailrider.dns.settings import DNSSettings
 from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.model.ip import is_within
 from mailrider.model.valuetype import (
     BOOLEAN,
     DOMAIN,
@@ -291,7 +292,5 @@ class RemoteSettings(Settings):
             raise InvalidSetting("local_ip", f"expected an IPv4 address beside force_ipv4 yes, not {self.local_ip}")
 
     def prohibits(self, address: IPAddress) -> bool:
-        """True if it must never be connected to; an IPv4-mapped address is what it maps."""
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        forms = (address, mapped) if mapped else (address,)
-        return any(form in network for network in self.prohibited_addresses for form in forms)
+        """True if it must never be connected to; an IPv6 address is also the IPv4 address in it."""
+        return is_within(address, self.prohibited_addresses)

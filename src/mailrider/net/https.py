@@ -17,7 +17,6 @@ import asyncio
 import enum
 import socket
 import ssl
-from ipaddress import IPv4Address, IPv6Address
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,11 +31,12 @@ from mailrider.dns.answer import LookupFailed
 from mailrider.dns.resolver import lookup_a, lookup_aaaa
 from mailrider.errors import ConfigError, NetworkError
 from mailrider.model.domain import Domain
+from mailrider.model.ip import is_within
 from mailrider.model.reply import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from ipaddress import IPv4Network, IPv6Network
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
     from typing import Self
 
     from mailrider.clock import Clock
@@ -211,7 +211,7 @@ class _Addresses(AbstractResolver):
     ) -> list[ResolveResult]:
         name = Domain(host)
         found = await self._lookup(name)
-        allowed = [address for address in found if not self._is_prohibited(address)]
+        allowed = [address for address in found if not is_within(address, self._prohibited)]
         if not allowed:
             detail = f"its address {found[0]} is in prohibited_addresses"
             raise FetchFailed(name, FetchFailure.PROHIBITED, detail)
@@ -237,10 +237,6 @@ class _Addresses(AbstractResolver):
         if failures:
             raise FetchFailed(name, FetchFailure.LOOKUP, str(failures[0])) from failures[0]
         raise FetchFailed(name, FetchFailure.NO_ADDRESS, "the host has no address")
-
-    def _is_prohibited(self, address: IPv4Address | IPv6Address) -> bool:
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return any(each in network for network in self._prohibited for each in (address, mapped) if each is not None)
 
 
 def _result(host: str, port: int, address: IPv4Address | IPv6Address) -> ResolveResult:

@@ -377,6 +377,8 @@ PROHIBITED = {
     "an IPv4 address": ("A", [IPv4Address("127.0.0.44")]),
     "an IPv6 address": ("AAAA", [IPv6Address("::1")]),
     "an IPv4 address in IPv6 clothes": ("AAAA", [IPv6Address("::ffff:127.0.0.44")]),
+    "an IPv4 address behind NAT64": ("AAAA", [IPv6Address("64:ff9b::127.0.0.44")]),
+    "an IPv4 address in 6to4": ("AAAA", [IPv6Address("2002:7f00:2c::1")]),
 }
 
 

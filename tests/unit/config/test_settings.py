@@ -129,7 +129,7 @@ def test_addresses_that_are_never_connected_to(address: str) -> None:
     assert not RemoteSettings(prohibited_addresses="none").prohibits(ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fc00::1", "::ffff:192.0.2.1", "::1:0:0:2"])
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fc00::1", "::ffff:192.0.2.1", "::1:0:0"])
 def test_addresses_that_may_be_connected_to(address: str) -> None:
     assert not RemoteSettings().prohibits(ip_address(address))
 
