@@ -183,7 +183,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine) -> AsyncIt
             )
             connector.credentials = settings.auth
             pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
-            servers.append(FixedServer(server_host(address.host), pool, _fixed_requirement(settings, address)))
+            servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address)))
         core = RemoteSettings(
             hostname=settings.hostname,
             connect_timeout=settings.connect_timeout,

@@ -7,8 +7,9 @@ only. What TLS must prove stands there too. LMTP differs in its greeting and in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mailrider.clock import Deadline
 from mailrider.delivery.attempt import Attempt, Job
@@ -26,7 +27,8 @@ from mailrider.policy.base import Admission
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.delivery.connect import Call
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.model.route import Host
+    from mailrider.model.socket_address import SocketAddress
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
 
@@ -57,8 +60,13 @@ class AuthenticatingConnector(Connector):
     async def open(self, call: Call) -> Session:
         """See `Connector.open`."""
         session = await super().open(call)
-        if self.credentials is not None and self.judge(call, session).refusal is None:
-            await session.authenticate(self.credentials)
+        try:
+            if self.credentials is not None and self.judge(call, session).refusal is None:
+                await session.authenticate(self.credentials)
+        except BaseException:
+            # Cancelled, refused, a bug: nobody else knows of this connection yet.
+            session.abort()
+            raise
         return session
 
 
@@ -71,19 +79,12 @@ class FixedServer:
     requirement: Requirement
 
 
-class FixedConnections:
-    """The pools of all servers of a target, as an attempt wants them."""
-
-    def __init__(self, servers: Sequence[FixedServer]) -> None:
-        self._pools: Mapping[NextHop, Pool] = {server.host: server.pool for server in servers}
-
-    def lease(self, call: Call, *, fresh: bool = False) -> PooledLease:
-        """A connection to the server of that name."""
-        return self._pools[call.mx].lease(call, fresh=fresh)
-
-
 class FixedDestination:
-    """A target's servers, for one message; see `destination.Destination`."""
+    """A target's servers, for one message: where to, and over which connections; see `Guide` and `Connections`.
+
+    Two servers may have the same host and differ in port, scheme or path, so the name in a call does not tell them
+    apart: connections come from the server whose requirement was asked last, as an attempt is at one at a time.
+    """
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class FixedDestination:
         message: Requirement = NO_REQUIREMENT,
     ) -> None:
         self.next_hop = servers[0].host
+        self._server = servers[0]
         self._servers = {Candidate(server.host, preference): server for preference, server in enumerate(servers)}
         self._resolver = resolver
         self._clock = clock
@@ -132,7 +134,12 @@ class FixedDestination:
 
     async def requirement(self, host: Host) -> Requirement:
         """What the configuration demands of the server, and the message itself."""
-        return strictest(self._servers[host.candidate].requirement, self._message)
+        self._server = self._servers[host.candidate]
+        return strictest(self._server.requirement, self._message)
+
+    def lease(self, call: Call, *, fresh: bool = False) -> PooledLease:
+        """A connection to the server that the attempt is at."""
+        return self._server.pool.lease(call, fresh=fresh)
 
     async def tls_failed(self) -> None:
         """There is nothing to look at again."""
@@ -153,7 +160,6 @@ class FixedDelivery:
     ) -> None:
         self._settings = settings
         self._servers = servers
-        self._connections = FixedConnections(servers)
         self._resolver = resolver
         self._clock = clock
         self._emit = emit
@@ -182,7 +188,7 @@ class FixedDelivery:
             Job(envelope, content, security),
             envelope.recipients,
             destination,
-            self._connections,
+            destination,
             self._settings,
             self._clock,
             self._emit,
@@ -190,8 +196,18 @@ class FixedDelivery:
         )
 
 
-def server_host(host: Domain | IPv4Address | IPv6Address | None) -> NextHop:
-    """A configured host as an attempt names it: an address as a literal, a unix socket (None) as loopback."""
-    if isinstance(host, Domain):
-        return host
-    return AddressLiteral(host or LOOPBACK)
+@dataclass(frozen=True, slots=True)
+class UnixHost(AddressLiteral):
+    """This machine, named in reports by the unix socket that we go through."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix://{quote(str(self.path))}"
+
+
+def server_host(address: SocketAddress) -> NextHop:
+    """A configured server as an attempt names it: an IP address as a literal, a unix socket by its path."""
+    if address.path is not None:
+        return UnixHost(LOOPBACK, address.path)
+    return address.host if isinstance(address.host, Domain) else AddressLiteral(address.host or LOOPBACK)

@@ -137,6 +137,31 @@ async def test_lmtp_replies_for_each_recipient(tmp_path: Path) -> None:
     assert statuses(report) == ["delivered", "deferred", "delivered"]
 
 
+@pytest.mark.parametrize(("first", "accepted"), [(MXScript(tls=TLS), [1, 0]), (MXScript(), [0, 1])])
+async def test_servers_of_one_host_are_told_apart_by_their_ports(
+    tmp_path: Path, first: MXScript, accepted: list[int]
+) -> None:
+    """What the first must prove is asked of the first, and only the second is tried next."""
+    root, address = AUTHORITY.write_root(tmp_path), new_address()
+    async with LabMX(first, address) as one, LabMX(MXScript(tls=TLS), address) as two:
+        async with LabDNS({"smart.test": {"A": address}}, new_address()) as dns:
+            settings = SmarthostSettings(
+                hostname="client.test",
+                host=[f"tcp://smart.test:{server.port}" for server in (one, two)],
+                tls_client=TLSClientSettings(root_ca=[root]),
+            )
+            async with (
+                open_engine(DNSSettings(server=[dns.server]), discard) as engine,
+                open_smarthost(settings, engine) as delivery,
+            ):
+                submission = prepare(MESSAGE, "a@client.test", ["x@a.test"])
+                assert submission.envelope is not None
+                report = await delivery.deliver(submission.envelope, submission.content)
+        assert statuses(report) == ["delivered"]
+        assert [one.accepted, two.accepted] == accepted
+        assert [one.opened, two.opened] == [1, accepted[1]]
+
+
 def test_a_password_is_never_configured_to_go_in_clear() -> None:
     with pytest.raises(ValueError, match="in clear"):
         SmarthostSettings(host=["tcp://smart.test:25"], starttls="offered", auth="plain u p")
