@@ -54,7 +54,10 @@ postlog  unix-dgram n - n - 1 postlogd
 
 @dataclass(frozen=True)
 class PostfixSettings:
-    """`parameters` go into main.cf last, so they win."""
+    """`parameters` go into main.cf last, so they win.
+
+    `listeners`: further addresses, each with a certificate of its own, or without STARTTLS.
+    """
 
     domains: tuple[str, ...] = ("example.net",)
     certificate: Certificate | None = None
@@ -64,6 +67,7 @@ class PostfixSettings:
     port: int = 2525
     hostname: str = "postfix.example.net"
     parameters: Mapping[str, str] = field(default_factory=dict)
+    listeners: Mapping[str, Certificate | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,29 @@ def _write_home(home: Path, settings: PostfixSettings) -> None:
     os.chown(home / "data", postfix, -1)
     os.chown(home / "mail", nobody.pw_uid, nobody.pw_gid)
     parameters = _main_cf(home, settings, nobody)
-    (home / "etc/main.cf").write_text("".join(f"{k} = {v}\n" for k, v in parameters.items()))
-    (home / "etc/master.cf").write_text(_MASTER_CF.format(address=settings.address, port=settings.port))
+    write_main_cf(home / "etc", parameters)
+    services = _MASTER_CF.format(address=settings.address, port=settings.port)
+    services += "".join(_service(address, settings.port, each) for address, each in settings.listeners.items())
+    (home / "etc/master.cf").write_text(services)
+
+
+def write_main_cf(folder: Path, parameters: Mapping[str, str | int]) -> None:
+    """Postfix's settings. Dated back: its programs wait until a file has not been changed for two seconds."""
+    file = folder / "main.cf"
+    file.write_text("".join(f"{name} = {value}\n" for name, value in parameters.items()))
+    os.utime(file, (0, 0))
+
+
+def _service(address: str, port: int, certificate: Certificate | None) -> str:
+    options = {"smtpd_tls_security_level": "none"}
+    if certificate is not None:
+        options = {
+            "smtpd_tls_security_level": "may",
+            "smtpd_tls_cert_file": str(certificate.chain),
+            "smtpd_tls_key_file": str(certificate.key),
+        }
+    written = "".join(f"\n  -o {name}={value}" for name, value in options.items())
+    return f"{address}:{port} inet n - n - - smtpd{written}\n"
 
 
 def _main_cf(home: Path, settings: PostfixSettings, owner: pwd.struct_passwd) -> dict[str, str | int]:
