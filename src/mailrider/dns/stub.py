@@ -2,8 +2,9 @@
 
 A lookup goes: cache, then whoever is already asking the same (`flight`), then the servers in their order, each
 over UDP and, if the answer is truncated, over TCP; `attempts` rounds, in which only those are asked again that
-kept silent. A server that says that it cannot tell is not asked again for this name; the next one is. CNAMEs
-are followed with further questions where a reply ends on one (`chain`).
+kept silent. A server that says that it cannot tell is not asked again for this name. The next one is, but where
+answers can be authentic: there SERVFAIL may mean forged data, and is the end, as is any other word of a failure
+(spec section 3). CNAMEs are followed with further questions where a reply ends on one (`chain`).
 
 What always holds: `lookup` gives what a server said, or raises `LookupFailed`; silence, refusal and damage are
 never taken for absence. Names are absolute; search lists do not exist. Opening starts nothing; closing ends
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
 
 MAX_IN_FLIGHT = 256  # questions at once: each is a descriptor, and processes have 1,024
+
+# Failures that say nothing of the name: another server may be asked whatever is at stake.
+_UNHEARD = frozenset((LookupFailure.TIMEOUT, LookupFailure.NO_RESOLVER))
 
 # Of several servers' failures the first of these is reported: words before silence.
 _MOST_TELLING = (
@@ -138,7 +142,10 @@ class StubResolver:
                     reply = await self._ask(server, name, record_type)
                 if isinstance(reply, Reply):
                     return reply
-                failures.append(Failure(reply.failure, f"{server}: {reply.detail}".removesuffix(": ")))
+                failure = Failure(reply.failure, f"{server}: {reply.detail}".removesuffix(": "))
+                if self.validates and failure.failure not in _UNHEARD:
+                    return failure
+                failures.append(failure)
                 if reply.failure is not LookupFailure.TIMEOUT:
                     willing.remove(server)
         none = Failure(LookupFailure.NO_RESOLVER, "no DNS server is configured")

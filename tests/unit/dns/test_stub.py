@@ -34,7 +34,7 @@ from tests.unit.dns.messages import Row, message
 
 T = TypeVar("T")
 
-ONE, TWO, AWAY = (ServerAddress(ip_address(ip)) for ip in ("127.0.0.1", "127.0.0.2", "192.0.2.1"))
+ONE, TWO, AWAY, FAR = (ServerAddress(ip_address(ip)) for ip in ("127.0.0.1", "127.0.0.2", "192.0.2.1", "192.0.2.2"))
 NAME = Domain("host.test")
 A = RecordType.A
 ADDRESS = ("host.test.", "A", "192.0.2.7")
@@ -177,9 +177,40 @@ async def test_beside_a_loopback_server_no_other_is_asked_even_if_it_fails() -> 
     ],
 )
 async def test_a_server_that_cannot_tell_is_passed_over_and_not_asked_again(first: Server) -> None:
-    network = Network({ONE: first, TWO: says(ADDRESS)})
+    network = Network({AWAY: first, FAR: says(ADDRESS)})
     async with resolver(network) as stub:
         assert (await stub.lookup(NAME, A)).records
+    assert network.log == [("udp", AWAY), ("udp", FAR)]
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (fails(dns.rcode.SERVFAIL), LookupFailure.SERVFAIL),
+        (fails(dns.rcode.REFUSED), LookupFailure.REFUSED),
+        (fails(dns.rcode.NOTIMP), LookupFailure.NOTIMP),
+        (fails(dns.rcode.FORMERR), LookupFailure.FORMERR),
+        (raises(NotAnAnswer("forged")), LookupFailure.MALFORMED),
+    ],
+)
+async def test_where_answers_can_be_authentic_a_failure_is_not_covered_by_another_servers_answer(
+    first: Server, expected: LookupFailure
+) -> None:
+    network = Network({ONE: first, TWO: says(ADDRESS)})
+    async with resolver(network) as stub:
+        assert stub.validates
+        assert (await failure(stub)).failure is expected
+    assert network.log == [("udp", ONE)]
+
+
+@pytest.mark.parametrize("first", [silent, REFUSED_CONNECTION])
+async def test_a_server_that_does_not_answer_is_passed_over_on_loopback_too(first: Server) -> None:
+    clock = FakeClock()
+    network = Network({ONE: first, TWO: says(ADDRESS)})
+    async with resolver(network, clock=clock) as stub:
+        lookup = asyncio.create_task(stub.lookup(NAME, A))
+        await advance_until(clock, lookup)
+        assert (await lookup).records
     assert network.log == [("udp", ONE), ("udp", TWO)]
 
 
@@ -198,7 +229,7 @@ async def test_a_server_that_cannot_tell_is_passed_over_and_not_asked_again(firs
     ],
 )
 async def test_if_all_fail_the_most_telling_failure_is_reported(servers: list[Server], expected: str) -> None:
-    network = Network(dict(zip((ONE, TWO), servers, strict=False)))
+    network = Network(dict(zip((AWAY, FAR), servers, strict=False)))
     async with resolver(network) as stub:
         assert (await failure(stub)).failure == expected
     assert len(network.log) == len(servers)
@@ -216,12 +247,12 @@ async def test_silence_is_asked_again_as_often_as_attempts_say() -> None:
 
 async def test_in_later_rounds_only_those_are_asked_that_kept_silent() -> None:
     clock = FakeClock()
-    network = Network({ONE: fails(dns.rcode.SERVFAIL), TWO: silent})
+    network = Network({AWAY: fails(dns.rcode.SERVFAIL), FAR: silent})
     async with resolver(network, clock=clock) as stub:
         lookup = asyncio.create_task(failure(stub))
         await advance_until(clock, lookup)
         assert (await lookup).failure is LookupFailure.SERVFAIL
-    assert network.log == [("udp", ONE)] + [("udp", TWO)] * 3
+    assert network.log == [("udp", AWAY)] + [("udp", FAR)] * 3
 
 
 async def test_without_servers_there_is_no_resolver() -> None:
@@ -256,7 +287,7 @@ async def test_a_truncated_answer_is_asked_for_again_over_tcp() -> None:
 async def test_what_goes_wrong_over_tcp_is_a_failure_of_that_server(tcp: Server, expected: LookupFailure) -> None:
     async with resolver(Network({ONE: TRUNCATED}, {ONE: tcp})) as stub:
         assert (await failure(stub)).failure is expected
-    async with resolver(Network({ONE: TRUNCATED, TWO: says(ADDRESS)}, {ONE: tcp})) as stub:
+    async with resolver(Network({AWAY: TRUNCATED, FAR: says(ADDRESS)}, {AWAY: tcp})) as stub:
         assert (await stub.lookup(NAME, A)).records
 
 
