@@ -14,7 +14,7 @@ from mailrider.assemble import open_engine, open_remote
 from mailrider.cli.setup import remote_targets
 from mailrider.config import load
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
-from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import TLSLevel
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
+    from mailrider.policy.settings import MXAuth
 
 # Names that anybody may ask for to learn whether a resolver validates; options name others in closed networks.
 SIGNED_NAME = "iana.org"
@@ -93,7 +94,9 @@ async def _check_resolver(resolver: Resolver, signed: str, bogus: str) -> Findin
         )
     try:
         await resolver.lookup(Domain.parse(bogus), RecordType.A)
-    except LookupFailed:
+    except LookupFailed as error:
+        if error.failure is not LookupFailure.SERVFAIL:
+            return Finding("warning", "resolver", f"{error}; whether it refuses wrong signatures is not known")
         return Finding("ok", "resolver", f"it validates: {signed} is authentic, {bogus} is refused")
     text = f"it gave an answer for {bogus}, whose signature is wrong: it does not validate all zones"
     return Finding("warning", "resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
@@ -105,7 +108,19 @@ def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterato
     if auth is None or not auth.policies:
         text = "without mx_auth nothing is enforced: whoever controls the network can read and redirect mail"
         yield Finding("warning", label, text, "mx_auth { mtasts  dane  dnssec  local_policy }")
-        return
+    else:
+        yield from _weak_policies(label, settings, auth, validates)
+    if settings.prohibited_addresses != PROHIBITED_ADDRESSES:
+        yield Finding("warning", label, "prohibited_addresses is not the default: other people's zones may point at us")
+    if settings.port != 25:
+        yield Finding("warning", label, f"port {settings.port} is for labs: MX hosts listen on 25")
+    if settings.tls_client is not None and settings.tls_client.protocols[0] < "tls1.2":
+        yield Finding(
+            "warning", label, f"{settings.tls_client.protocols[0].value} is insecure", "protocols tls1.2 tls1.3"
+        )
+
+
+def _weak_policies(label: str, settings: RemoteSettings, auth: MXAuth, validates: bool) -> Iterator[Finding]:
     if (auth.dane or auth.dnssec) and not validates:
         yield Finding("warning", label, "dane and dnssec are listed, but the resolver cannot support them")
     if auth.local_policy is None or auth.local_policy.min_tls_level is TLSLevel.NONE:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
@@ -15,6 +17,9 @@ from rich.table import Table
 
 from mailrider.lab.demo import run_demo
 from mailrider.lab.internet import DNS_PORT, HOSTNAME, HTTPS_PORT, SMTP_PORT, Internet
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
 @click.group(invoke_without_command=True)
@@ -34,16 +39,32 @@ def lab(context: click.Context, port: int, dns_port: int, https_port: int, folde
         return None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        return uvloop.run(_serve(folder.resolve(), port, dns_port, https_port))
+        return _run(_serve(folder.resolve(), port, dns_port, https_port))
     with tempfile.TemporaryDirectory(prefix="mailrider-lab-") as temporary:
-        return uvloop.run(_serve(Path(temporary), port, dns_port, https_port))
+        return _run(_serve(Path(temporary), port, dns_port, https_port))
 
 
 @lab.command()
 @click.pass_obj
 def demo(ports: tuple[int, int, int]) -> int:
     """Send one message to domains of every kind, and show what became of it."""
-    return os.EX_OK if uvloop.run(run_demo(*ports)) else os.EX_SOFTWARE
+    return _run(_demonstrate(ports))
+
+
+async def _demonstrate(ports: tuple[int, int, int]) -> int:
+    return os.EX_OK if await run_demo(*ports) else os.EX_SOFTWARE
+
+
+def _run(lab: Coroutine[Any, Any, int]) -> int:
+    """Its exit code; a port that is taken ends in a clear word."""
+    try:
+        return uvloop.run(lab)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+            raise
+        hint = "is another lab running? --port, --dns-port and --https-port name others"
+        click.echo(f"mailrider: the lab cannot listen: {error.strerror}; {hint}", err=True)
+        return os.EX_UNAVAILABLE
 
 
 async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int:
@@ -62,7 +83,7 @@ async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int
         console.print(f"It stands in {file}. In another terminal:", markup=False)
         console.print(f"  mailrider -c {file} explain dane.test", markup=False)
         to = "--to friend@dane.test --to friend@plain.test"
-        console.print(f"  mailrider -c {file} send --from you@{HOSTNAME} {to} MESSAGE", markup=False)
+        console.print(f"  echo 'Subject: hello' | mailrider -c {file} send --from you@{HOSTNAME} {to}", markup=False)
         console.print("Ctrl-C ends it.")
         await stopped.wait()
     return os.EX_OK

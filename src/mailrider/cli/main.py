@@ -67,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MailriderError as error:
         _complain(str(error))
         code = os.EX_TEMPFAIL
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # How click ends where nobody reads our output any more: whoever did has seen enough.
         code = os.EX_OK
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))

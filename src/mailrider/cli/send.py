@@ -21,6 +21,7 @@ from mailrider.errors import InvalidValue
 from mailrider.library import DSN, Queue, Remote
 from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpened
 from mailrider.model.outcome import Status
+from mailrider.model.reply import clean_text
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ def send(
     file: str,
 ) -> int:
     """Deliver the message in FILE (or standard input) now, and report on each recipient."""
-    if to_queue:
+    try:
         dsn = DSN(notify, ret, envid)
+    except InvalidValue as error:
+        raise click.UsageError(str(error)) from error
+    if to_queue:
         return _enqueue(config, target, file, sender, recipients, as_json, requiretls, quarantine, dsn)
     configuration, settings = remote_settings(config, target)
     message = _read_message(file)
@@ -74,18 +78,24 @@ def send(
     arguments = {
         "requiretls": requiretls,
         "quarantine": quarantine,
-        "dsn": DSN(notify, ret, envid),
+        "dsn": dsn,
     }
+    report = uvloop.run(_deliver(remote, progress, message, sender, recipients, arguments))
     try:
-        report = uvloop.run(_deliver(remote, progress, message, sender, recipients, arguments))
-    except InvalidValue as error:
-        raise click.UsageError(str(error)) from error
+        _show(report, as_json)
+    except BrokenPipeError:
+        # Whoever read has seen enough; what became of the message stands all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exit_code(report)
+
+
+def _show(report: Report, as_json: bool) -> None:
     for result in report:
         if as_json:
             click.echo(json.dumps(as_object(result), ensure_ascii=False))
         else:
             Console(highlight=False, soft_wrap=True).print(as_text(result))
-    return exit_code(report)
+    sys.stdout.flush()
 
 
 def _enqueue(
@@ -131,6 +141,8 @@ async def _deliver(
 
 def _read_message(file: str) -> bytes:
     """The message, with a clear word if there is none."""
+    if file == "-" and sys.stdin.isatty():
+        click.echo("mailrider: type the message, header first; Ctrl-D ends it", err=True)
     try:
         message = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -191,9 +203,8 @@ def _try_object(attempt: Try) -> dict[str, Any]:
 
 def as_text(result: Result) -> Text:
     """A result for a person: what, where to, how safe; then the words of whoever decided, and what else was tried."""
-    line = Text.assemble(
-        result.recipient, "  ", (result.status.value, f"bold {_COLOURS[result.status]}"), _whereabouts(result)
-    )
+    status = (result.status.value, f"bold {_COLOURS[result.status]}")
+    line = Text.assemble(clean_text(result.recipient), "  ", status, _whereabouts(result))
     line.append(f"\n    {result.reply}", style="dim" if result.status is Status.DELIVERED else "")
     if result.in_doubt:
         line.append("\n    the server may have the message all the same: it is in doubt", style="yellow")

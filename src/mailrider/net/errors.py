@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 
 from mailrider.errors import ConnectionLost, DeadlineExceeded, LocalError, NetworkError
 
@@ -91,7 +92,8 @@ _CLOSED_BY_PEER = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
 def connect_error(error: OSError, where: str) -> NetworkError | LocalError:
     """What a failed connect to `where` means."""
-    reason = _reason(error)
+    # asyncio's own words ("Connect call failed") are about the call, not the cause.
+    reason = os.strerror(error.errno) if error.errno else _reason(error)
     if error.errno in _REFUSED:
         return ConnectRefused(f"{where} refused the connection ({reason})")
     if error.errno == errno.ETIMEDOUT:

@@ -1,0 +1,86 @@
+"""What `check` finds weak in settings, and what it makes of a resolver (spec sections 6, 7, 12)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import mailrider
+from mailrider.cli.check import _check_resolver, weaknesses
+from mailrider.dns.answer import LookupFailure
+from mailrider.dns.fake import FakeResolver, Given, mx
+
+STRONG = mailrider.RemoteSettings(
+    hostname="client.test",
+    mx_auth=[mailrider.MTASTS(), mailrider.Dane(), mailrider.DNSSEC(), mailrider.LocalPolicy()],
+    requiretls_override=False,
+)
+
+
+def found(validates: bool = True, **changes: Any) -> list[str]:
+    return [finding.text for finding in weaknesses("target", replace(STRONG, **changes), validates)]
+
+
+def test_strong_settings_have_no_weakness() -> None:
+    assert found() == []
+
+
+WEAK = {
+    "no mx_auth": ({"mx_auth": None}, "without mx_auth nothing is enforced"),
+    "an empty mx_auth": ({"mx_auth": []}, "without mx_auth nothing is enforced"),
+    "no local_policy": ({"mx_auth": [mailrider.Dane()]}, "may get mail in clear"),
+    "a local_policy that is off": (
+        {"mx_auth": [mailrider.Dane(), mailrider.LocalPolicy(min_tls_level="none")]},
+        "may get mail in clear",
+    ),
+    "the override beside a local_policy": ({"requiretls_override": True}, "waive local_policy with `TLS-Required: No`"),
+    "other addresses than ours prohibited": (
+        {"prohibited_addresses": "none"},
+        "prohibited_addresses is not the default",
+    ),
+    "a port of a lab": ({"port": 2525}, "port 2525 is for labs"),
+    "old TLS": ({"tls_client": mailrider.TLSClientSettings(protocols=["tls1.0"])}, "tls1.0 is insecure"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), WEAK.values(), ids=WEAK)
+def test_a_weakness_is_told(changes: dict[str, Any], words: str) -> None:
+    (text,) = found(**changes)
+    assert words in text
+
+
+def test_all_weaknesses_are_told_with_or_without_mx_auth() -> None:
+    assert len(found(mx_auth=None, port=2525, prohibited_addresses="none")) == 3
+    assert len(found(validates=False, port=2525, requiretls_override=True)) == 3
+
+
+RESOLVERS = {
+    "validates": (
+        FakeResolver(
+            {("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True), ("bad.test", "A"): LookupFailure.SERVFAIL}
+        ),
+        ("ok", "it validates"),
+    ),
+    "not on loopback": (FakeResolver(validates=False), ("warning", "not on loopback")),
+    "no AD": (FakeResolver({("good.test", "MX"): [mx(1, "mx.test")]}), ("warning", "came without AD")),
+    "dead": (FakeResolver({("good.test", "MX"): LookupFailure.TIMEOUT}), ("warning", "mail is deferred")),
+    "believes everything": (
+        FakeResolver({("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True)}),
+        ("warning", "it does not validate all zones"),
+    ),
+    "dead half-way": (
+        FakeResolver(
+            {("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True), ("bad.test", "A"): LookupFailure.TIMEOUT}
+        ),
+        ("warning", "is not known"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("resolver", "expected"), RESOLVERS.values(), ids=RESOLVERS)
+async def test_a_resolver_is_tried_out(resolver: FakeResolver, expected: tuple[str, str]) -> None:
+    finding = await _check_resolver(resolver, "good.test", "bad.test")
+    assert (finding.level, finding.subject) == (expected[0], "resolver")
+    assert expected[1] in finding.text
