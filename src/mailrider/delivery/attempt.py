@@ -214,7 +214,7 @@ class Attempt:
         if not addresses:
             text = f"{mx} has no address of the family of local_ip"
             self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
-        for address in addresses:
+        for number, address in enumerate(addresses):
             if not self._todo:
                 return
             if self._is_spent:
@@ -227,7 +227,8 @@ class Attempt:
                     Ending(Telling.CONNECT, TryResult.PROHIBITED, Reply.make(451, "4.4.1", text), str(mx), str(address))
                 )
                 continue
-            call = Call(self._next_hop, mx, address, requirement, admission.level, budget, self._ledger.note)
+            left = len(addresses) - number
+            call = Call(self._next_hop, mx, address, requirement, admission.level, budget, self._ledger.note, left)
             if await self._try_address(call, host.candidate):
                 return
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy."""
+    """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy.
+
+    `addresses_left`: how many of the host's addresses share what is left of the budget, this one included.
+    """
 
     next_hop: NextHop
     mx: NextHop
@@ -42,6 +45,7 @@ class Call:
     admitted: MXLevel
     budget: Budget
     note: Callable[[Try], None]
+    addresses_left: int = 1
 
 
 class Connector:
@@ -133,7 +137,10 @@ class Connector:
 
     async def _open(self, call: Call, in_clear: str) -> Session:
         peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear)
-        with call.budget as deadline:
+        with call.budget.share(call.addresses_left) as deadline:
+            if deadline <= self._clock.monotonic():
+                text = f"{call.mx} [{call.address}]: no time was left to connect to it"
+                raise Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", text))
             try:
                 channel = await self._dialer.connect(call.address, self.port, deadline)
             except NetworkError as error:

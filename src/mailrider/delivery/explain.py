@@ -169,18 +169,19 @@ class Explainer:
                 sts_match = policy.matches(candidate)
         contacts: list[Contact] = []
         if rehearsal is not None and not is_ourselves and not isinstance(host, HostNotFound):
-            for address in host.addresses:
-                contacts.append(await self._contact(host, address, destinations, demands, rehearsal))  # noqa: PERF401
+            for number in range(len(host.addresses)):
+                contacts.append(await self._contact(host, number, destinations, demands, rehearsal))  # noqa: PERF401
         return CandidatePlan(candidate, is_ourselves, host, sts_match, tlsa, demands, tuple(contacts))
 
     async def _contact(
         self,
         host: Host,
-        address: Address,
+        number: int,
         destinations: dict[str, Destination],
         demands: dict[str, Demand],
         rehearsal: Rehearsal,
     ) -> Contact:
+        address, left = host.addresses[number], len(host.addresses) - number
         if self._delivery.settings.prohibits(address):
             return Contact(address, prohibited=True)
         notes: list[Try] = []
@@ -191,8 +192,8 @@ class Explainer:
                 continue
             destination = destinations[kind]
             budget = destination.budget(host.candidate)
-            mx = host.candidate.host
-            call = Call(destination.next_hop, mx, address, demand.requirement, demand.mx_level, budget, notes.append)
+            mx, level = host.candidate.host, demand.mx_level
+            call = Call(destination.next_hop, mx, address, demand.requirement, level, budget, notes.append, left)
             session = await rehearsal.contact(call)
             if isinstance(session, Unusable):
                 if seen.evidence is None:

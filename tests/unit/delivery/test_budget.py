@@ -24,3 +24,17 @@ async def test_what_is_used_up_stays_so() -> None:
         await clock.advance(11)
     with budget as deadline:
         assert deadline == clock.monotonic()
+
+
+async def test_a_step_gets_an_even_share_and_what_it_does_not_use_is_the_others() -> None:
+    clock = FakeClock()
+    budget = Budget(clock, 30)
+    with budget.share(3) as deadline:
+        assert deadline == clock.monotonic() + 10
+        await clock.advance(10)
+    await clock.advance(100)
+    with budget.share(2) as deadline:
+        assert deadline == clock.monotonic() + 10
+        await clock.advance(2)
+    with budget.share(1) as deadline:
+        assert deadline == clock.monotonic() + 18
