@@ -33,6 +33,7 @@ _PROGRAMS = {
     "OpenSMTPD": UNPACKED / "usr/sbin/smtpd",
     "NSD": Path("/usr/sbin/nsd"),
     "unbound": Path("/usr/sbin/unbound"),
+    "nginx": Path("/usr/sbin/nginx"),
     "ldns": Path("/usr/bin/ldns-signzone"),
     "swaks": Path("/usr/bin/swaks"),
     "dkimpy": Path("/usr/lib/python3/dist-packages/dkim/__init__.py"),
