@@ -24,12 +24,14 @@ SHOWN = (
     *("sts.test", "ststesting.test", "stsstrip.test", "nobody.test", "greylist.test"),
 )
 
+WIDTH = 110  # columns, where there is room
+
 _COLOURS = {Status.DELIVERED: "green", Status.DEFERRED: "yellow", Status.FAILED: "red"}
 
 
 async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
     """Start the lab, send, show. True if everything ended as the stories say."""
-    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    console = Console(width=min(Console().width, WIDTH) if Console().is_terminal else WIDTH, highlight=False)
     with tempfile.TemporaryDirectory(prefix="mailrider-lab-") as folder:
         async with Internet(Path(folder), port=port, dns_port=dns_port, https_port=https_port) as internet:
             servers = f"{len(internet.servers)} mail servers on port {port}"
@@ -55,9 +57,10 @@ def _message() -> EmailMessage:
 
 
 def _table(report: Report, domains: list[LabDomain]) -> Table:
-    table = Table(show_lines=True)
-    for heading in ("domain", "outcome", "server", "TLS level", "MX level", "reply"):
-        table.add_column(heading, overflow="fold")
+    table = Table(show_lines=True, expand=True)
+    table.add_column("domain", ratio=2)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("where it went, and how safely", ratio=3)
     for domain, result in zip(domains, report, strict=True):
         table.add_row(*_row(domain, result))
     return table
@@ -66,12 +69,13 @@ def _table(report: Report, domains: list[LabDomain]) -> Table:
 def _row(domain: LabDomain, result: Result) -> list[Text]:
     security = result.security
     by = f" by {security.authenticated_by.upper()}" if security.authenticated_by else ""
-    tls = f"{security.tls_level.word}{by}" + (f"\n{security.tls_version}" if security.tls_version else "")
+    version = f" ({security.tls_version})" if security.tls_version else ""
     return [
         Text.assemble((domain.name, "bold"), f"\n{domain.story}"),
         Text(result.status.value, style=_COLOURS[result.status]),
-        Text(f"{result.mx or '-'}\n{result.address or ''}".rstrip()),
-        Text(tls),
-        Text(security.mx_level.word),
-        Text(str(result.reply)),
+        Text.assemble(
+            (f"{result.mx} [{result.address}]", "bold"),
+            f"\nTLS {security.tls_level}{by}{version}, MX {security.mx_level}",
+            (f"\n{result.reply}", "dim"),
+        ),
     ]
