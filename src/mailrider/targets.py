@@ -14,7 +14,9 @@ from mailrider.assemble import open_remote, open_smarthost
 from mailrider.config.settings import default_state_dir
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.dkim.settings import open_signing
 from mailrider.dsn.compose import Origin
+from mailrider.endpoint.guard import Guard
 from mailrider.endpoint.pipeline import PipelineDeliverer
 from mailrider.errors import ConfigError
 from mailrider.model.pipeline import PipelineSettings, TargetRef, decide
@@ -132,7 +134,9 @@ class Targets:
                 self._open[settings.name] = QueueDeliverer(queue)
             for each in settings.bounce.targets:
                 await self.open(each)
-            deliverers[ROUTE_BOUNCE] = self._bounce_pipeline(settings.bounce, settings.name, deliverers[ROUTE_TARGET])
+            bounced = self._bounce_pipeline(settings.bounce, settings.name, deliverers[ROUTE_TARGET])
+            signing = await open_signing(settings.bounce.modify, engine.clock, engine.emit)
+            deliverers[ROUTE_BOUNCE] = bounced if signing is None else Guard(bounced, (), signing, "", engine.emit)
         self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
         return queue
 

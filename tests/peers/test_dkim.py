@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.clock import SystemClock
-from mailrider.endpoint.dkim import DKIMSigning, Signer
-from mailrider.endpoint.dkim_keys import dns_record
+from mailrider.dkim.keys import dns_record
+from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.smtp.content import Content

@@ -1,8 +1,7 @@
-"""`check { ... }` and `modify { ... }` of an endpoint, and how they become checks and signatures."""
+"""`check { ... }` of an endpoint, and how it becomes checks."""
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,27 +9,22 @@ from typing import TYPE_CHECKING, Final
 
 from yarl import URL
 
+from mailrider.dkim.settings import FIELD_NAME, WORD
 from mailrider.endpoint.check import Action, HeaderCheck
-from mailrider.endpoint.dkim import DKIMSigning
-from mailrider.endpoint.dkim_settings import FIELD_NAME, DKIMOptions, DKIMSettings, open_signer
 from mailrider.endpoint.rspamd import RspamdCheck
-from mailrider.errors import InvalidValue
 from mailrider.model.directive import InvalidSetting, Section, Settings, directive, settings
 from mailrider.model.valuetype import TIMEOUT, Unacceptable, ValueType, Words, choice, many
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
-    from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.endpoint.check import Check
     from mailrider.model.directive import Duration, Setting
-    from mailrider.model.event import Emit
 
 MAX_PATTERN: Final = 1000  # characters
 
 ACTION = choice(Action, ignore=Action.PASS)
-WORD: Final = ValueType("word", "a word", str)
 
 
 def _header(value: HeaderCheck | str) -> HeaderCheck:
@@ -136,42 +130,6 @@ class CheckSettings(Settings):
     )
 
 
-def _dkim(value: object) -> DKIMSettings:
-    match value:
-        case DKIMSettings():
-            return value
-        case ((str() as domain, str() as selector), DKIMOptions() as options):
-            try:
-                return DKIMSettings.of(domain, selector, options)
-            except InvalidValue as error:
-                raise Unacceptable(str(error)) from error
-        case _:
-            raise TypeError
-
-
-DKIM: Final = Section(
-    "DOMAIN SELECTOR { ... }",
-    "a domain, a selector, and a block",
-    _dkim,
-    settings=DKIMOptions,
-    arguments=WORD,
-    bare=True,
-)
-
-
-@settings
-class ModifySettings(Settings):
-    """What is done to a message once it is accepted."""
-
-    dkim: Setting[tuple[DKIMSettings, ...], Iterable[DKIMSettings]] = directive(
-        many(DKIM),
-        default=(),
-        repeatable=True,
-        doc="Sign messages of which the author (From) is of this domain. The record that has to be in DNS is logged "
-        "when the key is made.",
-    )
-
-
 @asynccontextmanager
 async def open_checks(given: CheckSettings | None, clock: Clock) -> AsyncIterator[tuple[Check, ...]]:
     """The checks, open: those that ask nobody first."""
@@ -181,11 +139,3 @@ async def open_checks(given: CheckSettings | None, clock: Clock) -> AsyncIterato
     async with AsyncExitStack() as stack:
         asked = [await stack.enter_async_context(RspamdCheck(each.url, each.options, clock)) for each in given.rspamd]
         yield (*given.header, *asked)
-
-
-async def open_signing(given: ModifySettings | None, state_dir: Path, clock: Clock, emit: Emit) -> DKIMSigning | None:
-    """What signs; None if nothing does. Keys are read or made. Raises `ConfigError`."""
-    if given is None or not given.dkim:
-        return None
-    signers = [await asyncio.to_thread(open_signer, each, state_dir, emit) for each in given.dkim]
-    return DKIMSigning(signers, clock, emit)

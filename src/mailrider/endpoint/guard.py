@@ -15,10 +15,9 @@ from mailrider.model.outcome import AttemptReport, outcome_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mailrider.dkim.sign import DKIMSigning
     from mailrider.endpoint.check import Check
-    from mailrider.endpoint.dkim import DKIMSigning
     from mailrider.endpoint.pipeline import Deliverer
-    from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.smtp.content import Content
@@ -31,12 +30,12 @@ class Guard:
     target: Deliverer
     checks: Sequence[Check]
     signing: DKIMSigning | None
-    hostname: Domain
+    hostname: str
     emit: Emit
 
     async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival | None = None) -> AttemptReport:
         """See `Deliverer`; `arrival` tells the checks more than the envelope does."""
-        came = arrival or Arrival(envelope.client, hostname=self.hostname.ascii)
+        came = arrival or Arrival(envelope.client, hostname=self.hostname)
         found = await examine(self.checks, envelope, content, came, self.emit)
         if (refusal := found.refusal) is not None:
             return AttemptReport(tuple(outcome_for(each, refusal) for each in envelope.recipients))

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from mailrider.dkim.settings import open_signing
 from mailrider.endpoint.auth import PasswordFile, read_passwords
-from mailrider.endpoint.check_settings import open_checks, open_signing
+from mailrider.endpoint.check_settings import open_checks
 from mailrider.endpoint.gather import Memory
 from mailrider.endpoint.guard import Guard
 from mailrider.endpoint.pipeline import PipelineDeliverer
@@ -22,7 +23,6 @@ from mailrider.net.tls import make_server_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-    from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.endpoint.check import Arrival
@@ -47,7 +47,6 @@ class Surroundings:
     target_of: Callable[[Target], Deliverer]
     clock: Clock
     emit: Emit
-    state_dir: Path
     sockets: Sockets
 
 
@@ -107,13 +106,13 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
 
 async def _open_router(settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack) -> Router:
     checks = await stack.enter_async_context(open_checks(settings.check, around.clock))
-    signing = await open_signing(settings.modify, around.state_dir, around.clock, around.emit)
+    signing = await open_signing(settings.modify, around.clock, around.emit)
     hostname = settings.hostname
     assert hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
 
     def guard(pipeline: PipelineSettings) -> Guard:
         target = PipelineDeliverer(pipeline, around.target_of)
-        return Guard(target, checks, signing, hostname, around.emit)
+        return Guard(target, checks, signing, hostname.ascii, around.emit)
 
     return Router(settings, {id(pipeline): guard(pipeline) for pipeline in settings.pipelines})
 

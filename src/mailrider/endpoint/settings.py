@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
-from mailrider.endpoint.check_settings import CheckSettings, ModifySettings
+from mailrider.dkim.settings import ModifySettings
+from mailrider.endpoint.check_settings import CheckSettings
 from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.model.pipeline import MATCH, Match, PipelineSettings, TargetRef
 from mailrider.model.socket_address import Scheme

@@ -239,7 +239,7 @@ TOP_LEVEL = {
         "default_destination { }",
         (
             "1:1 default_destination does not stand at the top level; "
-            "it belongs in submission, in smtp, in lmtp or in bounce"
+            "it belongs in submission, in smtp, in lmtp, in bounce or in source"
         ),
     ),
     "a global directive twice": ("debug no\ndebug no", "2:1 debug is there twice; first at mailrider.conf:1:1"),

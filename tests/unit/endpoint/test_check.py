@@ -12,6 +12,8 @@ from mailrider.config.bind import Binder
 from mailrider.config.expand import Allowance, Expander
 from mailrider.config.source import Problems, Source
 from mailrider.config.values import WRONG
+from mailrider.dkim.settings import ModifySettings, open_signing
+from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.endpoint.check import (
     NOT_NOW,
     REFUSED,
@@ -23,8 +25,7 @@ from mailrider.endpoint.check import (
     examine,
     strictest,
 )
-from mailrider.endpoint.check_settings import CheckSettings, ModifySettings, RspamdOptions, open_checks, open_signing
-from mailrider.endpoint.dkim import DKIMSigning, Signer
+from mailrider.endpoint.check_settings import CheckSettings, RspamdOptions, open_checks
 from mailrider.endpoint.guard import Guard
 from mailrider.model.directive import InvalidSetting
 from mailrider.model.domain import Domain
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Event
 
-HOSTNAME = Domain("mx.example.org")
+HOSTNAME = "mx.example.org"
 
 
 @dataclass
@@ -244,8 +245,8 @@ def test_programs_give_values(tmp_path: Path) -> None:
         ModifySettings(dkim=[3])  # type: ignore[list-item]
 
 
-async def test_nothing_configured_is_nothing_done(tmp_path: Path) -> None:
+async def test_nothing_configured_is_nothing_done() -> None:
     async with open_checks(None, FakeClock()) as checks:
         assert checks == ()
-    assert await open_signing(None, tmp_path, FakeClock(), discard) is None
-    assert await open_signing(ModifySettings(), tmp_path, FakeClock(), discard) is None
+    assert await open_signing(None, FakeClock(), discard) is None
+    assert await open_signing(ModifySettings(), FakeClock(), discard) is None

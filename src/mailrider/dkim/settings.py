@@ -1,24 +1,26 @@
-"""`dkim DOMAIN SELECTOR { ... }` in `modify { }`: who signs, with which key, and how that becomes a `Signer`."""
+"""`modify { dkim DOMAIN SELECTOR { ... } }`: who signs, with which key, and how that becomes signatures."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from mailrider.endpoint.dkim import OVERSIGNED, SIGNED, Signer
-from mailrider.endpoint.dkim_keys import key_path, open_key
-from mailrider.errors import InvalidValue
-from mailrider.model.directive import InvalidSetting, Settings, directive, settings
+from mailrider.dkim.keys import key_path, open_key
+from mailrider.dkim.sign import OVERSIGNED, SIGNED, DKIMSigning, Signer
+from mailrider.errors import ConfigError, InvalidValue
+from mailrider.model.directive import InvalidSetting, Section, Settings, directive, settings
 from mailrider.model.domain import Domain
-from mailrider.model.valuetype import BOOLEAN, DURATION, PATH, ValueType, choice, many
+from mailrider.model.valuetype import BOOLEAN, DURATION, PATH, Unacceptable, ValueType, choice, many
 from mailrider.x509.signing import KeyKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from mailrider.clock import Clock
     from mailrider.model.directive import Duration, OptionalPath, Setting
     from mailrider.model.event import Emit
 
@@ -34,7 +36,8 @@ def _field_name(value: str) -> str:
     return value
 
 
-FIELD_NAME = ValueType("field", "the name of a header field, such as Subject", _field_name)
+WORD: Final = ValueType("word", "a word", str)
+FIELD_NAME: Final = ValueType("field", "the name of a header field, such as Subject", _field_name)
 
 
 @settings
@@ -92,6 +95,46 @@ class DKIMSettings:
         return cls(domain if isinstance(domain, Domain) else Domain.parse(domain), selector, options or DKIMOptions())
 
 
+def _dkim(value: object) -> DKIMSettings:
+    match value:
+        case DKIMSettings():
+            return value
+        case ((str() as domain, str() as selector), DKIMOptions() as options):
+            try:
+                return DKIMSettings.of(domain, selector, options)
+            except InvalidValue as error:
+                raise Unacceptable(str(error)) from error
+        case _:
+            raise TypeError
+
+
+DKIM: Final = Section(
+    "DOMAIN SELECTOR { ... }",
+    "a domain, a selector, and a block",
+    _dkim,
+    settings=DKIMOptions,
+    arguments=WORD,
+    bare=True,
+)
+
+
+@settings
+class ModifySettings(Settings):
+    """What is done to a message once it is accepted."""
+
+    state_dir: Setting[Path | None, Path | str | None] = directive(
+        PATH, default=None, only_global=True, doc="Where keys are made."
+    )
+
+    dkim: Setting[tuple[DKIMSettings, ...], Iterable[DKIMSettings]] = directive(
+        many(DKIM),
+        default=(),
+        repeatable=True,
+        doc="Sign messages of which the author (From) is of this domain. The record that has to be in DNS is logged "
+        "when the key is made.",
+    )
+
+
 def open_signer(given: DKIMSettings, state_dir: Path, emit: Emit) -> Signer:
     """Reads the key, or makes it. Blocks. Raises `ConfigError`."""
     options = given.options
@@ -106,3 +149,13 @@ def open_signer(given: DKIMSettings, state_dir: Path, emit: Emit) -> Signer:
         options.sig_expiry or None,
         options.sign_subdomains,
     )
+
+
+async def open_signing(given: ModifySettings | None, clock: Clock, emit: Emit) -> DKIMSigning | None:
+    """What signs; None if nothing does. Keys are read or made. Raises `ConfigError`."""
+    if given is None or not given.dkim:
+        return None
+    if given.state_dir is None:
+        raise ConfigError("dkim: no directory for keys; give state_dir")
+    signers = [await asyncio.to_thread(open_signer, each, given.state_dir, emit) for each in given.dkim]
+    return DKIMSigning(signers, clock, emit)

@@ -12,7 +12,7 @@ What always holds:
   say of others what only they can say.
 
 A message that cannot be signed (`Unsigned` says why) is passed on as it is: that is for the receiver to judge. Keys
-are in `endpoint.dkim_keys`.
+are in `dkim.keys`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from email.utils import getaddresses
 from typing import TYPE_CHECKING, Final
 
-from mailrider.endpoint.prepend import prepend
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.event import Event
 from mailrider.smtp.content import CHUNK
+from mailrider.smtp.prepend import prepend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

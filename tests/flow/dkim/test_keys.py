@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.endpoint.dkim_keys import KeyMade, dns_record, key_path, open_key
-from mailrider.endpoint.dkim_settings import DKIMOptions, DKIMSettings, open_signer
+from mailrider.dkim.keys import KeyMade, dns_record, key_path, open_key
+from mailrider.dkim.settings import DKIMOptions, DKIMSettings, open_signer
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.clock import FakeClock
-from mailrider.endpoint.dkim import (
+from mailrider.dkim.settings import DKIMOptions, DKIMSettings
+from mailrider.dkim.sign import (
     OVERSIGNED,
     DKIMSigning,
     Header,
@@ -27,12 +28,11 @@ from mailrider.endpoint.dkim import (
     body_hash,
     relaxed_field,
 )
-from mailrider.endpoint.dkim_settings import DKIMOptions, DKIMSettings
-from mailrider.endpoint.prepend import COPIED, prepend
 from mailrider.errors import InvalidValue
 from mailrider.model.directive import InvalidSetting
 from mailrider.model.domain import Domain
 from mailrider.smtp.content import Content
+from mailrider.smtp.prepend import COPIED, prepend
 from mailrider.x509.signing import KeyKind, SigningKey
 
 if TYPE_CHECKING:
