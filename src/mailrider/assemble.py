@@ -191,7 +191,8 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine) -> AsyncIt
             prohibited_addresses="none",
             eight_bit=settings.eight_bit,
         )
-        yield FixedDelivery(core, servers, engine.resolver, engine.clock, engine.emit, lmtp=is_lmtp)
+        limiter = engine.limiters.limiter(settings.limits)
+        yield FixedDelivery(core, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
 
 
 def _fixed_dialect(settings: SmarthostSettings, name: Domain, address: SocketAddress, *, lmtp: bool) -> Dialect:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.directive import Settings
 
-# Features of the engine, as `Directive.feature` and `Kind.feature` name them. `limits` are those of target.remote;
-# `target.smtp.limits`, those of target.smtp and target.lmtp, are not there yet.
+# Features of the engine, as `Directive.feature` and `Kind.feature` name them.
 SUPPORTED = frozenset(
     {
         "target.remote",

@@ -6,6 +6,8 @@ only. What TLS must prove stands there too. LMTP differs in its greeting and in 
 
 from __future__ import annotations
 
+import copy
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -15,11 +17,12 @@ from mailrider.clock import Deadline
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.connect import Connector
+from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.delivery.route import QUARANTINED
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import RecipientSettled
-from mailrider.model.outcome import AttemptReport, Failed
+from mailrider.model.outcome import AttemptReport, Deferred, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest
@@ -32,13 +35,15 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.connect import Call
+    from mailrider.delivery.limits import HeldBack, Limiter
     from mailrider.delivery.pool import Pool, PooledLease
     from mailrider.delivery.session import Session
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
-    from mailrider.model.envelope import Envelope
+    from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
+    from mailrider.model.outcome import Outcome
     from mailrider.model.route import Host
     from mailrider.model.socket_address import SocketAddress
     from mailrider.smtp.content import Content
@@ -155,27 +160,63 @@ class FixedDelivery:
         resolver: Resolver,
         clock: Clock,
         emit: Emit,
+        limiter: Limiter | None = None,
+        patience: float = PATIENCE,
         *,
         lmtp: bool = False,
     ) -> None:
+        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again."""
         self._settings = settings
         self._servers = servers
         self._resolver = resolver
         self._clock = clock
         self._emit = emit
+        self._limiter = limiter
+        self._patience = patience
         self._lmtp = lmtp
+
+    def impatient(self) -> FixedDelivery:
+        """The same, as a queue wants it: it waits for no limit, and says when to come again."""
+        other = copy.copy(self)
+        other._patience = 0.0
+        return other
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
         if envelope.quarantined:
             report = AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
         else:
-            report = AttemptReport(await self._attempt(envelope, content).run())
+            report = AttemptReport(await self._attempt_within_limits(envelope, content))
         for outcome in report:
             self._emit(RecipientSettled(self._servers[0].host, str(envelope.sender), outcome))
         return report
 
-    def _attempt(self, envelope: Envelope, content: Content) -> Attempt:
+    async def _attempt_within_limits(self, envelope: Envelope, content: Content) -> tuple[Outcome, ...]:
+        """All recipients whose domains may pass go together; the others come again."""
+        if self._limiter is None:
+            return await self._attempt(envelope, content, envelope.recipients).run()
+        domains = [each.mailbox.domain or self._servers[0].host for each in envelope.recipients]
+        held_back: dict[NextHop, HeldBack] = {}
+        async with AsyncExitStack() as stack:
+            passage = stack.enter_context(self._limiter.passage(envelope, self._patience))
+            until = self._clock.monotonic() + self._patience
+            # In one order, so that no two messages wait for each other; and one patience for all domains together.
+            for domain in sorted(set(domains), key=lambda each: each.ascii):
+                passage.patience = max(0.0, until - self._clock.monotonic())
+                answer = await stack.enter_async_context(passage.to(domain))
+                if answer is not None:
+                    held_back[domain] = answer
+            placed = list(zip(envelope.recipients, domains, strict=True))
+            going = [recipient for recipient, domain in placed if domain not in held_back]
+            outcomes = iter(await self._attempt(envelope, content, going).run() if going else ())
+            return tuple(
+                Deferred(recipient, THROTTLED, eligible_at=held_back[domain].eligible_at)
+                if domain in held_back
+                else next(outcomes)
+                for recipient, domain in placed
+            )
+
+    def _attempt(self, envelope: Envelope, content: Content, recipients: Sequence[Recipient]) -> Attempt:
         security = _REQUIRETLS if envelope.requiretls and not self._lmtp else ORDINARY
         destination = FixedDestination(
             self._servers,
@@ -186,7 +227,7 @@ class FixedDelivery:
         )
         return Attempt(
             Job(envelope, content, security),
-            envelope.recipients,
+            recipients,
             destination,
             destination,
             self._settings,

@@ -94,7 +94,7 @@ class SmarthostSettings(Settings):
     limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
         block(LimitsSettings, reference="limits"),
         default=None,
-        feature="target.smtp.limits",
+        feature="limits",
         doc="How many messages may leave, in all and by source and destination.",
     )
     local_ip: Setting[IPAddress | None, IPAddress | str | None] = directive(

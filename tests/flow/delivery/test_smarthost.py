@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.assemble import open_engine, open_smarthost
+from mailrider.delivery.settings import LimitsSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.lab.ca import CA, Kind
@@ -17,6 +18,7 @@ from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXTLS, MXScript, Stage
 from mailrider.library import prepare
 from mailrider.model.event import discard
+from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.capabilities import Capabilities
 from tests.flow.delivery.internet import MESSAGE, new_address
@@ -160,6 +162,37 @@ async def test_servers_of_one_host_are_told_apart_by_their_ports(
         assert statuses(report) == ["delivered"]
         assert [one.accepted, two.accepted] == accepted
         assert [one.opened, two.opened] == [1, accepted[1]]
+
+
+@pytest.mark.parametrize("kind", [SmarthostSettings, LMTPSettings])
+async def test_recipients_whose_domain_is_held_back_by_a_limit_come_again_and_the_others_go(
+    tmp_path: Path, kind: type[SmarthostSettings]
+) -> None:
+    script = MXScript(tls=TLS, lmtp=kind is LMTPSettings)
+    limits = LimitsSettings(destination=["rate 1 1h"])
+    async with smarthost(script, tmp_path, kind=kind, limits=limits) as (server, send):
+        assert statuses(await send("x@a.test", "y@b.test")) == ["delivered", "delivered"]
+        report = await send("x@c.test", "y@b.test", "z@d.test", "y@a.test")
+        taken = [address for message in server.messages for address in message.addresses]
+        assert taken == ["x@a.test", "y@b.test", "x@c.test", "z@d.test"]
+    assert statuses(report) == ["delivered", "deferred", "delivered", "deferred"]
+    assert [isinstance(each, Deferred) and each.eligible_at is not None for each in report] == [
+        status == "deferred" for status in statuses(report)
+    ]
+
+
+async def test_a_message_that_a_limit_holds_back_opens_no_connection(tmp_path: Path) -> None:
+    async with smarthost(MXScript(tls=TLS), tmp_path, limits=LimitsSettings(all=["rate 1 1h"])) as (server, send):
+        await send("x@a.test")
+        assert statuses(await send("x@a.test", "y@b.test")) == ["deferred", "deferred"]
+        assert server.accepted == 1
+
+
+async def test_what_a_message_took_of_its_limits_is_given_back(tmp_path: Path) -> None:
+    limits = LimitsSettings(all=["concurrency 1"], destination=["concurrency 1"])
+    async with smarthost(MXScript(tls=TLS), tmp_path, limits=limits) as (_, send):
+        for _ in range(3):
+            assert statuses(await send("x@a.test", "y@b.test")) == ["delivered", "delivered"]
 
 
 def test_a_password_is_never_configured_to_go_in_clear() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Everything that has settings, whether this version's engine supports it or not.
 TARGETS = ", ".join(kind.default_name for kind in KINDS.values() if kind.is_target)
 EVERYTHING = frozenset(
-    {"target.remote", "target.smtp", "target.smtp.limits", "target.lmtp", "target.queue"}
+    {"target.remote", "target.smtp", "target.lmtp", "target.queue"}
     | {"limits", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "pool", "requiretls"}
 )
 DIRECTORY = Path("/etc/mailrider")

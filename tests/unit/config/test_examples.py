@@ -11,6 +11,7 @@ import pytest
 from mailrider.config import SUPPORTED, default_text
 from mailrider.config.kinds import KINDS
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate, RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.model.pipeline import TargetRef
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.net.settings import TLSClientSettings
@@ -164,6 +165,27 @@ def test_a_queue_in_front_of_a_target() -> None:
     assert isinstance(settings, QueueSettings)
     assert settings.target == TargetRef("x")
     assert settings.location == Path("/var/lib/mailrider/remote_queue")
+
+
+@pytest.mark.parametrize("kind", ["remote", "smtp", "lmtp"])
+def test_what_limits_a_target_and_keeps_its_connections_is_supported_everywhere(kind: str) -> None:
+    host = "" if kind == "remote" else "host tcp://smart.test:25\n"
+    text = f"""
+        hostname mx.example.org
+        target.{kind} out {{
+            {host}
+            limits {{
+                destination rate 20 1s
+            }}
+            conn_reuse_limit 10
+            conn_max_idle_count 5
+            conn_max_idle_time 60
+        }}
+    """
+    settings = read(text, supported=SUPPORTED).target("out").settings
+    assert isinstance(settings, RemoteSettings | SmarthostSettings)
+    assert settings.limits == LimitsSettings(destination=[Rate(20, timedelta(seconds=1))])
+    assert settings.conn_reuse_limit == 10
 
 
 # --- Ours ---------------------------------------------------------------------------------------
