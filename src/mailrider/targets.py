@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.assemble import open_remote, open_smarthost
 from mailrider.config.settings import default_state_dir
+from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost import FixedDelivery
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dkim.settings import open_signing
 from mailrider.dsn.compose import Origin
@@ -124,7 +126,7 @@ class Targets:
             raise ConfigError(f"two queues share the directory {location}: give each its own location")
         self._locations.add(location)
         target = self._settings_of(settings.target)
-        deliverers = {ROUTE_TARGET: await self.open(settings.target)}
+        deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target))}
         ids = IdSource(engine.clock, engine.rng)
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
         work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
@@ -145,9 +147,14 @@ class Targets:
 
         def target_of(target: Target) -> Deliverer:
             is_own = isinstance(target, TargetRef) and target.name == own
-            return direct if is_own else self.get(target)
+            return direct if is_own else _for_queue(self.get(target))
 
         return PipelineDeliverer(pipeline, target_of)
+
+
+def _for_queue(deliverer: Deliverer) -> Deliverer:
+    """A target as a queue uses it: a message that a limit holds back goes back at once, and takes nobody's place."""
+    return deliverer.impatient() if isinstance(deliverer, RemoteDelivery | FixedDelivery) else deliverer
 
 
 def queue_location(settings: QueueSettings) -> Path:

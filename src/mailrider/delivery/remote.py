@@ -7,6 +7,7 @@ an `AttemptReport` with an outcome for each recipient, never an exception for a 
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import BUG, Attempt, Job
@@ -64,6 +65,12 @@ class RemoteDelivery:
         self._emit = emit
         self._limiter = limiter
         self._patience = patience
+
+    def impatient(self) -> RemoteDelivery:
+        """The same, as a queue wants it: it waits for no limit, and says when to come again."""
+        other = copy.copy(self)
+        other._patience = 0.0
+        return other
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
