@@ -39,6 +39,12 @@ def test_the_daemon_is_not_root_and_keeps_no_rights() -> None:
     assert service["ProtectSystem"] == "strict"
 
 
+def test_the_daemon_sees_the_processes_that_may_hold_its_mail() -> None:
+    service = read("mailrider.service")["Service"]
+    assert "ProcSubset" not in service
+    assert "ProtectProc" not in service
+
+
 def test_a_wrong_configuration_is_not_tried_again() -> None:
     service = read("mailrider.service")["Service"]
     assert service["Type"] == "notify"
