@@ -24,8 +24,11 @@ class Resolver(Protocol):
     def validates(self) -> bool:
         """True if answers can be authentic at all: every server that is asked is on loopback."""
 
-    async def lookup(self, name: Domain, record_type: RecordType) -> Answer[Any]:
-        """The records of that type at `name`, CNAMEs followed (at most 16), or their absence."""
+    async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
+        """The records of that type at `name`, CNAMEs followed (at most 16), or their absence.
+
+        `fresh`: what is in the cache is not good enough, though it is fresh by its TTL.
+        """
 
     def cached(self, name: Domain, record_type: RecordType) -> Answer[Any] | None:
         """The answer, if it is in the cache and fresh: lets the hot path go on without waiting."""

@@ -105,9 +105,13 @@ class StubResolver:
         """Empty the cache."""
         self._cache.clear()
 
-    async def lookup(self, name: Domain, record_type: RecordType) -> Answer[Any]:
-        """The records of that type at `name`, CNAMEs followed, or their absence. Raises `LookupFailed`."""
-        outcome = self._cache.get(name, record_type) or await self._shared(name, record_type)
+    async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
+        """The records of that type at `name`, CNAMEs followed, or their absence. Raises `LookupFailed`.
+
+        `fresh` passes the cache over, and renews it.
+        """
+        kept = None if fresh else self._cache.get(name, record_type)
+        outcome = kept or await self._shared(name, record_type)
         if isinstance(outcome, Failure):
             # A fresh exception for each who waits: a shared one would gather their tracebacks.
             raise LookupFailed(name, record_type, outcome.failure, outcome.detail)

@@ -146,7 +146,7 @@ class PolicySource:
         return self._report(domain, known, record)
 
     async def recheck_id(self, domain: Domain) -> PolicyLookup:
-        """As `lookup`, but DNS is asked anew: after a TLS failure, and before a message is given up (RFC 8461 5.1)."""
+        """As `lookup`, but DNS is asked anew, whatever the record's TTL: after a TLS failure (RFC 8461 5.1)."""
         return await self._discover_once(domain, ask_again=True)
 
     async def refetch(self, domain: Domain, *, since: float | None = None) -> PolicyLookup:
@@ -199,7 +199,7 @@ class PolicySource:
             return NoRecord("the domain is too long to have a record")
         try:
             if ask_again:
-                answer: Answer[bytes] = await self._resolver.lookup(name, RecordType.TXT)
+                answer: Answer[bytes] = await self._resolver.lookup(name, RecordType.TXT, fresh=True)
             else:
                 answer = await lookup_txt(self._resolver, name)
         except LookupFailed as error:

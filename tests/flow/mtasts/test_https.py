@@ -299,7 +299,7 @@ async def test_dns_fails_for_one_family_and_the_other_has_nothing(fetch: Fetchin
 
 async def test_a_bug_in_the_resolver_is_not_taken_for_a_failed_lookup() -> None:
     class Buggy(FakeResolver):
-        async def lookup(self, name: Domain, record_type: RecordType) -> Answer[Any]:
+        async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
             raise ZeroDivisionError
 
     async with HTTPSFetcher(Buggy(), SystemClock(), prohibited=()) as fetcher:

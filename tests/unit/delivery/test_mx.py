@@ -222,7 +222,7 @@ async def test_an_address_literal_has_its_address_and_nothing_is_asked() -> None
 
 async def test_a_bug_in_the_resolver_is_not_taken_for_absence() -> None:
     class Broken(FakeResolver):
-        async def lookup(self, *_: object) -> Answer[IPv4Address]:
+        async def lookup(self, *_: object, **__: object) -> Answer[IPv4Address]:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -269,10 +269,10 @@ async def test_the_expanded_name_is_known_with_the_word_on_its_whole_chain() -> 
 
 async def test_a_cname_that_cannot_be_looked_up_does_not_sign_the_host() -> None:
     class OnceOnly(FakeResolver):
-        async def lookup(self, name: Domain, record_type: object) -> Answer[IPv4Address]:
+        async def lookup(self, name: Domain, record_type: object, *, fresh: bool = False) -> Answer[IPv4Address]:
             if record_type == "CNAME":
                 self.answers["mx.example.org", "CNAME"] = LookupFailure.SERVFAIL
-            return await super().lookup(name, record_type)  # type: ignore[arg-type]
+            return await super().lookup(name, record_type, fresh=fresh)  # type: ignore[arg-type]
 
     table: dict[tuple[str, str], Row] = {
         ("mx.example.org", "CNAME"): Domain("middle.test"),

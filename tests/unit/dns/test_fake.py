@@ -119,3 +119,10 @@ async def test_it_caches_only_if_told_to() -> None:
         for _ in range(2):
             await lookup_a(fake, Domain("a.test"))
         assert fake.asked("a.test", "A") == asked
+
+
+async def test_a_fresh_lookup_passes_the_cache_over() -> None:
+    fake = FakeResolver({("a.test", "A"): ADDRESS}, caching=True, clock=FakeClock())
+    for fresh, asked in ((False, 1), (False, 1), (True, 2)):
+        await fake.lookup(Domain("a.test"), RecordType.A, fresh=fresh)
+        assert fake.asked("a.test", "A") == asked

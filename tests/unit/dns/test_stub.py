@@ -337,6 +337,16 @@ async def test_an_answer_is_remembered_for_its_ttl() -> None:
         assert stub.cached(NAME, A) is None
 
 
+async def test_a_fresh_lookup_passes_the_cache_over_and_renews_it() -> None:
+    network = Network({ONE: says(ADDRESS, ttl=60)})
+    async with resolver(network) as stub:
+        before = await stub.lookup(NAME, A)
+        after = await stub.lookup(NAME, A, fresh=True)
+        assert after is not before
+        assert await stub.lookup(NAME, A) is after
+    assert len(network.log) == 2
+
+
 async def test_an_absence_is_remembered_too() -> None:
     network = Network({ONE: says(rcode=dns.rcode.NXDOMAIN, soa="test.")})
     async with resolver(network) as stub:

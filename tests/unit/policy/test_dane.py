@@ -243,10 +243,10 @@ async def test_a_host_whose_alias_cannot_be_checked_is_refused() -> None:
     """Its addresses came unauthenticated by way of a CNAME. Was that one signed? Who hides it must not win."""
 
     class Hiding(FakeResolver):
-        async def lookup(self, name: Domain, record_type: RecordType) -> Answer[Any]:
+        async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
             if record_type is RecordType.CNAME:
                 raise LookupFailed(name, record_type, LookupFailure.SERVFAIL)
-            return await super().lookup(name, record_type)
+            return await super().lookup(name, record_type, fresh=fresh)
 
     resolver = Hiding({("mx.signed.test", "CNAME"): Domain("real.plain.test"), ("real.plain.test", "A"): A})
     candidate = Candidate(MX)

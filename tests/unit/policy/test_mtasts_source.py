@@ -666,6 +666,17 @@ async def test_recheck_id_asks_dns_and_takes_a_new_policy(world: World) -> None:
         assert names(await source.recheck_id(EXAMPLE)) == ["new.example.com"]
 
 
+async def test_recheck_id_asks_dns_though_the_record_is_still_in_the_resolvers_cache(world: World) -> None:
+    world.publish("id1", text(mx="old.example.com"))
+    world.resolver.answers["_mta-sts.example.com", "TXT"] = Given([b"v=STSv1; id=id1;"], ttl=HOUR)
+    async with world.source() as source:
+        await source.lookup(EXAMPLE)
+        world.publish("id2", text(mx="new.example.com"))
+        assert names(await source.lookup(EXAMPLE)) == ["old.example.com"]
+        assert names(await source.recheck_id(EXAMPLE)) == ["new.example.com"]
+        assert names(await source.lookup(EXAMPLE)) == ["new.example.com"]
+
+
 async def test_recheck_id_does_not_mind_that_dns_failed_a_moment_ago(world: World) -> None:
     world.publish("id1", text(mx="old.example.com"))
     async with world.source() as source:
