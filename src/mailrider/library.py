@@ -7,6 +7,7 @@ wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `Confi
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from email.message import Message
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mailrider.assemble import open_engine, open_remote
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
+from mailrider.delivery.route import QUARANTINED
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, InvalidValue
@@ -143,6 +145,9 @@ def prepare(
     content = Content.inspect(_octets(message, utf8=smtputf8))
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
+    if quarantine:
+        # Spec section 4, step 1: that comes first, whatever else is wrong.
+        refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
     if path is None or not parsed:
         return Submission(None, content, texts, refused)
     envelope = Envelope(
@@ -228,7 +233,10 @@ def _result(text: str, outcome: Outcome) -> Result:
 
 
 def _harmless(on_event: Emit) -> Emit:
-    """A listener as an `Emit`, which never fails: its exceptions are told to the event loop's handler, not to us."""
+    """A listener as an `Emit`, which never fails: its exceptions are told to the event loop's handler, not to us.
+
+    From a thread, where there is no loop, they go where that handler sends them unless told otherwise: to the log.
+    """
     if on_event is discard:
         return discard
 
@@ -236,8 +244,13 @@ def _harmless(on_event: Emit) -> Emit:
         try:
             on_event(event)
         except Exception as error:
-            context = {"message": f"on_event raised for {type(event).__name__}", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+            text = f"on_event raised for {type(event).__name__}"
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                logging.getLogger("mailrider").error(text, exc_info=error)
+            else:
+                loop.call_exception_handler({"message": text, "exception": error})
 
     return emit
 

@@ -8,14 +8,18 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import mailrider
 from mailrider.library import Submission, prepare
+from mailrider.model.event import Bug
 from mailrider.model.outcome import Delivered
 from mailrider.model.reply import Reply
+
+if TYPE_CHECKING:
+    from mailrider.model.event import Event
 
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -131,6 +135,15 @@ def test_a_sender_that_is_none_fails_everybody_and_says_so_once_each() -> None:
     assert [str(each.reply.enhanced) for each in prepared.report(())] == ["5.1.7", "5.1.7"]
 
 
+@pytest.mark.parametrize("sender", ["a@b.test", "nobody", ""])
+def test_a_quarantined_message_is_refused_as_such_whatever_else_is_wrong(sender: str) -> None:
+    prepared = submission(sender=sender, recipients=["one@a.test", "nonsense@"], quarantine=True)
+    refused = [0, 1] if sender == "nobody" else [1]
+    assert [(index, str(each.reply)) for index, each in prepared.refused.items()] == [
+        (index, "550 5.7.0 The message is quarantined and will not be sent on") for index in refused
+    ]
+
+
 def test_recipients_may_come_from_anything_that_can_be_iterated() -> None:
     prepared = submission(recipients=(f"{n}@a.test" for n in range(2)))
     assert prepared.texts == ("0@a.test", "1@a.test")
@@ -233,3 +246,23 @@ def test_messages_of_the_old_kind_are_taken_too() -> None:
     assert max(map(len, lines)) <= 998
     assert given.count(b"\n") == given.count(b"\r\n")
     assert email.message_from_bytes(given).get_payload(0).get_payload(decode=True) == "Grüße\n".encode()  # type: ignore[union-attr]
+
+
+# Listeners ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", [mailrider.Remote, mailrider.Queue])
+def test_a_listener_that_raises_where_there_is_no_event_loop_does_no_harm_either(
+    made: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Events may come from a thread, such as when a key is made."""
+
+    def listener(_: Event) -> None:
+        raise ZeroDivisionError
+
+    directives = {"hostname": "client.test"}
+    made(on_event=listener, **directives)._emit(Bug("a test", KeyError()))
+    (record,) = caplog.records
+    assert record.getMessage() == "on_event raised for Bug"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
