@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
     from mailrider.model.route import Candidate, Candidates, Host
-    from mailrider.model.security import Requirement
+    from mailrider.model.security import PeerEvidence, Requirement
     from mailrider.policy.base import Admission
     from mailrider.policy.judge import Judgement
     from mailrider.policy.requiretls import MessageSecurity
@@ -55,6 +55,8 @@ class Carrier(Protocol):
 
     @property
     def peer(self) -> Peer: ...
+    @property
+    def evidence(self) -> PeerEvidence: ...
     @property
     def capabilities(self) -> Capabilities: ...
     async def transact(self, transaction: Transaction, content: Content) -> Exception | None: ...
@@ -166,6 +168,8 @@ class Attempt:
                     self._end_unreached(candidate)
                     return
                 await self._try_candidate(candidate)
+        if candidates.beyond:
+            self._end_unreached(candidates.beyond[0])
 
     @property
     def _is_spent(self) -> bool:
@@ -246,22 +250,24 @@ class Attempt:
             try:
                 async with self._connections.lease(call, fresh=fresh) as lease:
                     refusal = lease.judgement.refusal
-                    if refusal is not None:
-                        await self._destination.tls_failed()
-                        self._refuse(candidate, str(call.address), refusal, lease.judgement.security)
-                        return True
-                    if self._lacks_extension(lease):
+                    if refusal is None and self._lacks_extension(lease):
                         if lease.reused:
                             fresh = True  # a refusal for good rests on what the server says now
                             continue
                         self._end_unqualified(call, NO_EXTENSION, lease.judgement.security)
                         return True
-                    lost = await self._transact(lease, todo)
+                    lost = await self._transact(lease, todo) if refusal is None else None
             except Unusable as error:
                 self._end_unusable(call, error)
                 if error.stage is TryResult.TLS:
                     await self._destination.tls_failed()
                 return isinstance(error.__cause__, InjectedPlaintext)
+            if refusal is not None:
+                # Behind the lease: nobody else should have to wait while a policy is looked up again.
+                self._refuse(candidate, str(call.address), refusal, lease.judgement.security)
+                await self._destination.tls_failed()
+                # Without TLS this address is unusable; a certificate that was judged speaks for the whole host.
+                return lease.session.evidence.tls is not None
             transaction = self._finished_transaction()
             if (lost or transaction.farewell) and lease.reused and not transaction.answered:
                 # The server closed an idle connection: nobody's attempt (spec section 9). Without an answer no content
@@ -270,9 +276,9 @@ class Attempt:
                 fresh = True
                 continue
             fresh = False
-            self._enter(transaction, todo, lease, lost)
+            stranded = self._enter(transaction, todo, lease, lost)
             self._under_way = None
-            if transaction.undecided:
+            if stranded:
                 return False
             todo = [todo[index] for index in transaction.overflow]
         return True
@@ -304,22 +310,24 @@ class Attempt:
 
     # What it means ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, transaction: Transaction, todo: Sequence[int], lease: Lease, lost: Exception | None) -> None:
-        """Write a transaction's results down."""
+    def _enter(self, transaction: Transaction, todo: Sequence[int], lease: Lease, lost: Exception | None) -> bool:
+        """Write a transaction's results down. True if it left recipients for whom this address can do no more."""
         peer, security = lease.session.peer, lease.judgement.security
         for position, decision in transaction.decisions.items():
             self._enter_decision(todo[position], decision, lease)
         if len(transaction.decisions) == len(todo):
-            return
+            return False
         ending = _lost_ending(transaction, peer.name, peer.address, security, lost)
         if transaction.in_doubt:
             for position in transaction.accepted:
                 self._ledger.doubt(todo[position], ending)
-        undecided = [todo[position] for position in transaction.undecided]
-        undecided = [index for index in undecided if index in self._ledger.pending]
-        if undecided:
+        has_ended = lost is not None or transaction.farewell is not None
+        positions = [*transaction.undecided, *(transaction.overflow if has_ended else ())]
+        stranded = [todo[position] for position in positions if todo[position] in self._ledger.pending]
+        if stranded:
             self._emit(AddressFailed(self._next_hop, peer.name, peer.address, ending.stage, ending.reply))
-            self._ledger.end(ending, undecided)
+            self._ledger.end(ending, stranded)
+        return bool(positions)
 
     def _enter_decision(self, index: int, decision: Decision, lease: Lease) -> None:
         mx, address, security = lease.session.peer.name, lease.session.peer.address, lease.judgement.security
@@ -372,7 +380,8 @@ class Attempt:
     def _end_unusable(self, call: Call, error: Unusable) -> None:
         telling = Telling.SERVER if error.refusal is not None else _TELLING.get(error.stage, Telling.CLOSED)
         # RFC 7504: 521 says that there is no mail service here at all; permanent if every candidate says so.
-        if_all = error.refusal if error.refusal is not None and error.refusal.code == 521 else None
+        greeted_521 = error.stage is TryResult.GREETING and error.refusal is not None and error.refusal.code == 521
+        if_all = error.refusal if greeted_521 else None
         self._fail_address(Ending(telling, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all))
 
     def _fail_address(self, ending: Ending) -> None:

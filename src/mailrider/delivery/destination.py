@@ -63,6 +63,7 @@ class Destination:
         self._message = message
         self.policies: list[DestinationPolicy] = []
         self._told_of_tls = False
+        self._beyond: tuple[Candidate, ...] = ()
         self._hosts: dict[Candidate, Host | HostNotFound] = {}
         self._budgets: dict[Candidate, Budget] = {}
         self._configured = policies
@@ -84,6 +85,7 @@ class Destination:
             if bound is not None:
                 self.policies.append(bound)
         self._routing.emit(CandidatesFound(candidates))
+        self._beyond = candidates.beyond
         return candidates
 
     async def _find_candidates(self) -> Candidates:
@@ -97,10 +99,10 @@ class Destination:
         RFC 5321 5.1: a relay drops itself and all of equal or worse preference, or mail would go round in circles.
         """
         hosts = await asyncio.gather(*map(self.host, group)) if len(group) > 1 else [await self.host(group[0])]
-        is_ours = any(
-            candidate.host == self._routing.hostname
-            or (isinstance(host, Host) and any(map(self._routing.is_own_address, host.addresses)))
-            for candidate, host in zip(group, hosts, strict=True)
+        # Those of the same preference that are not tried count, too, as far as their names tell.
+        equals = [*group, *(each for each in self._beyond if each.preference == group[0].preference)]
+        is_ours = any(candidate.host == self._routing.hostname for candidate in equals) or any(
+            isinstance(host, Host) and any(map(self._routing.is_own_address, host.addresses)) for host in hosts
         )
         return None if is_ours else tuple(group)
 

@@ -172,8 +172,9 @@ def decisive_ending(endings: Sequence[Ending], own: Requirement = NO_REQUIREMENT
         return min(unqualified, key=lambda ending: str(ending.reply.enhanced))
     shown = max(reversed(temporary or endings), key=lambda ending: ending.telling)
     has_levels = own.demands_tls and shown.security.satisfies(own)
-    is_about_levels = bool(unqualified) or own.demands_tls
-    if is_about_levels and not has_levels and shown.reply.is_transient and shown.telling is not Telling.SERVER:
+    # Where all that can be said is a server's own temporary words, they are said; beside a refusal they are not enough.
+    is_about_levels = bool(unqualified) or (own.demands_tls and shown.telling is not Telling.SERVER)
+    if is_about_levels and not has_levels and shown.reply.is_transient:
         text = f"REQUIRETLS cannot be satisfied at the moment: {shown.reply.text}"
         return replace(shown, reply=Reply.make(451, "4.7.0", text))
     return shown

@@ -76,7 +76,8 @@ def rank_candidates(next_hop: Domain, answer: Answer[MXRecord], rng: Random) -> 
         # A zone with nothing but nonsense is a mistake that somebody will mend.
         raise Unroutable(Reply.make(451, "4.4.3", f"No MX record of {next_hop} names a host"))
     ranked = _by_preference(named, rng)
-    return Candidates(next_hop, ranked[:MAX_CANDIDATES], answer.authentic, canonical=canonical)
+    tried, beyond = ranked[:MAX_CANDIDATES], ranked[MAX_CANDIDATES:]
+    return Candidates(next_hop, tried, answer.authentic, canonical=canonical, beyond=beyond)
 
 
 def _by_preference(records: Iterable[MXRecord], rng: Random) -> tuple[Candidate, ...]:

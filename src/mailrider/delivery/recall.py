@@ -46,7 +46,8 @@ class RouteMemory:
             return
         answer = self._resolver.cached(next_hop, RecordType.MX)
         preferences = {candidate.preference for candidate in candidates.candidates}
-        if answer is not None and len(preferences) == len(candidates.candidates):
+        is_fixed = len(preferences) == len(candidates.candidates) and not candidates.beyond
+        if answer is not None and is_fixed:
             _keep(self._candidates, next_hop, (answer, candidates))
 
     def host(self, candidate: Candidate) -> Host | None:

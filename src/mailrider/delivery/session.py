@@ -14,7 +14,7 @@ from mailrider.delivery.conversation import Conversation
 from mailrider.errors import DeadlineExceeded, LocalError, MailriderError, NetworkError, PeerError
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import TryResult
-from mailrider.model.reply import EnhancedCode, Reply, quote_reply
+from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
 from mailrider.model.security import PeerEvidence
 from mailrider.net.errors import TLSFailed
 from mailrider.smtp.client import State
@@ -382,7 +382,12 @@ class _Opening:
             await self._ehlo()
         except Unusable as error:
             cause = error.__cause__
-            if isinstance(cause, PeerError | DeadlineExceeded) or self._talk.bytes_received > received or not cause:
+            tls = self._talk.channel.tls
+            is_late = (tls is not None and tls.version == "TLSv1.3") or (
+                isinstance(cause, TLSFailed) and cause.is_peers_doing
+            )
+            answered = self._talk.bytes_received > received
+            if isinstance(cause, PeerError | DeadlineExceeded) or answered or not cause or not is_late:
                 raise
             raise self._handshake_failed(cause, may_fall_back=True) from cause
 
@@ -416,4 +421,5 @@ class _Opening:
         quoted = quote_reply(self._peer.name, Reply(reply.code, reply.status, reply.lines))
         if reply.is_transient:
             return Unusable(stage, quoted, refusal=quoted)
-        return Unusable(stage, Reply(451, _NOT_ACCEPTING, quoted.lines), refusal=quoted)
+        text = f"{self._peer.name} said: {reply}"[:MAX_QUOTE]
+        return Unusable(stage, Reply(451, _NOT_ACCEPTING, (text,)), refusal=quoted)

@@ -29,7 +29,8 @@ class Candidates:
 
     `authentic`: the whole answer that named them (CNAMEs, the MX set, or the proof that there is none) was
     authenticated by DNSSEC. `implicit`: there is no MX record, the domain itself is the only candidate.
-    `canonical`: the name that the MX records stand at, after CNAMEs.
+    `canonical`: the name that the MX records stand at, after CNAMEs. `beyond` are those past the limit of an attempt:
+    they are not tried, and have not said no.
     """
 
     next_hop: NextHop
@@ -37,6 +38,7 @@ class Candidates:
     authentic: bool = False
     implicit: bool = False
     canonical: Domain | None = None
+    beyond: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,8 @@ class ClientMachine:
             # Too large, or out of disk: the server does not wait for the end. It takes its consent to DATA back.
             self.state = State.CLOSED
             return Answer(Data(), reply)
-        if reply.code != 421:
+        if reply.code != 421 or self.state is State.CLOSED:
+            # One farewell is enough: whoever says it for ever wants our memory.
             raise ReplyViolation(f"a reply that nothing asked for: {reply}")
         self.state = State.CLOSED
         return Answer(None, reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.client import Answer
 
 GOOD = MXScript()
-SHORT = {"command_timeout": 0.3, "submission_timeout": 0.3, "connect_timeout": 0.3}
+SHORT = {"command_timeout": 1, "submission_timeout": 1, "connect_timeout": 1}
 
 CA_ = CA()
 
@@ -209,7 +210,7 @@ async def test_a_5xx_greeting_is_about_us_and_defers_432_quoting_it() -> None:
     async with internet({"a.test": [refusing, refusing]}) as net:
         result = await net.send_one("x@a.test")
     assert outcome(result) == ("deferred", 451, "4.3.2")
-    assert "mx1.a.test said: Your network is not welcome" in result.reply.text
+    assert "mx1.a.test said: 554 5.7.1 Your network is not welcome" in result.reply.text
 
 
 async def test_ehlo_and_helo_refused_defers_432() -> None:
@@ -414,3 +415,41 @@ async def test_an_exception_after_the_end_of_data_is_in_doubt(monkeypatch: pytes
         result = await net.send_one("x@a.test")
         assert (net.mx("a.test").accepted, net.mx("a.test", 1).opened) == (1, 0)
     assert (outcome(result), result.in_doubt) == (("deferred", 451, "4.3.0"), True)
+
+
+# Found by an audit ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_address_without_tls_is_unusable_where_tls_is_demanded_and_the_next_one_is_tried() -> None:
+    asked = itertools.count()
+    script = MXScript(
+        tls=MXTLS(CA_.issue(["mx0.a.test"])),
+        replies={Stage.STARTTLS: lambda _: "454 4.7.0 Not now" if next(asked) == 0 else None},
+    )
+    async with internet({"a.test": [script], "b.test": [script]}, directives=DEMANDING) as net:
+        net.dns.zones["mx0.a.test"] = {"A": [net.mx("a.test").address, net.mx("b.test").address]}
+        result = await net.send_one("x@a.test")
+    assert (result.status.value, stages(result)) == ("delivered", ["policy", "delivered"])
+
+
+async def test_recipients_past_the_limit_share_the_fate_of_a_farewell() -> None:
+    script = replace(at(Stage.MAIL, Close("421 4.3.2 Going down")), offer=PLAIN_OFFER)
+    async with internet({"a.test": [script]}) as net:
+        report = await net.send(*(f"{number}@a.test" for number in range(103)))
+    assert {outcome(result) for result in report} == {("deferred", 421, "4.3.2")}
+    assert {len(result.attempts) for result in report} == {1}
+
+
+async def test_a_finished_handshake_of_tls_1_2_is_never_a_reason_to_fall_back() -> None:
+    tls = MXTLS(CA_.issue(["mx0.a.test"]), protocols=("tls1.2", "tls1.2"))
+    script = MXScript(tls=tls, replies={Stage.EHLO_IN_TLS: Close()})
+    async with internet({"a.test": [script]}) as net:
+        result = await net.send_one("x@a.test")
+        assert net.mx("a.test").opened == 1
+    assert (outcome(result), stages(result)) == (("deferred", 451, "4.4.2"), ["ehlo"])
+
+
+async def test_521_to_ehlo_is_no_greeting() -> None:
+    script = MXScript(replies={Stage.EHLO: "521 5.3.2 No", Stage.HELO: "521 5.3.2 No"})
+    async with internet({"a.test": [script]}) as net:
+        assert outcome(await net.send_one("x@a.test")) == ("deferred", 451, "4.3.2")

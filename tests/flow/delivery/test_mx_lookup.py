@@ -154,7 +154,9 @@ async def test_at_most_ten_candidates_are_tried() -> None:
     async with internet({"a.test": [REFUSING] * 12}) as net:
         result = await net.send_one("x@a.test")
     assert outcome(result) == ("deferred", 451, "4.4.1")
-    assert [attempt.mx for attempt in result.attempts] == [f"mx{number}.a.test" for number in range(10)]
+    # The eleventh is named as the first that was not reached.
+    assert [attempt.mx for attempt in result.attempts] == [f"mx{number}.a.test" for number in range(11)]
+    assert result.attempts[-1].address is None
 
 
 async def test_at_most_twenty_addresses_are_tried() -> None:
@@ -243,6 +245,13 @@ async def test_a_better_candidate_than_ourselves_takes_it() -> None:
         assert (await net.send_one("x@a.test")).status == "delivered"
 
 
+async def test_ourselves_among_those_beyond_the_limit_is_a_loop_too() -> None:
+    names = ["client.test", *(f"mx{number}.many.test" for number in range(11))]
+    async with internet({}) as net:
+        net.dns.zones["a.test"] = {"MX": [f"10 {name}" for name in names]}
+        assert outcome(await net.send_one("x@a.test")) == ("failed", 554, "5.4.6")
+
+
 # Hostile --------------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +260,8 @@ async def test_ten_thousand_mx_records_are_bounded_and_outcomes_are_right() -> N
         net.dns.zones["a.test"] = {"MX": [f"{number % 7} mx{number}.many.test" for number in range(10_000)]}
         result = await net.send_one("x@a.test")
         assert len(net.dns.queries) < 30
-    assert outcome(result) == ("failed", 550, "5.4.4")
+    # Those that were not asked have not said that they have no address.
+    assert outcome(result) == ("deferred", 451, "4.4.1")
 
 
 async def test_a_dead_host_is_not_waited_for_beyond_its_time() -> None:

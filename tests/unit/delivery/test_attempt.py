@@ -80,17 +80,21 @@ def loses(transaction: Transaction) -> Exception:
     return ConnectionError("gone")
 
 
-def unusable(reply: Reply = REFUSED, **more: Any) -> Callable[[Transaction], Exception | None]:
+def unusable(
+    reply: Reply = REFUSED, stage: TryResult = TryResult.CONNECT, **more: Any
+) -> Callable[[Transaction], Exception | None]:
     """An address that does not get as far as a transaction."""
 
     def serve(_: Transaction) -> None:
         raise NotImplementedError
 
-    serve.error = Unusable(TryResult.CONNECT, reply, **more)  # type: ignore[attr-defined]
+    serve.error = Unusable(stage, reply, **more)  # type: ignore[attr-defined]
     return serve
 
 
-GREETS_521 = unusable(Reply.make(451, "4.3.2", "No mail here"), refusal=Reply.make(521, "5.3.2", "No mail here"))
+GREETS_521 = unusable(
+    Reply.make(451, "4.3.2", "No mail here"), TryResult.GREETING, refusal=Reply.make(521, "5.3.2", "No mail here")
+)
 
 
 @dataclass

@@ -52,7 +52,7 @@ TABLE = {
     "REQUIRETLS: a lookup that could have qualified failed": ([NOT_QUALIFIED, LOOKUP], (451, "4.7.0")),
     "REQUIRETLS: a connection that could have qualified failed": ([CONNECT, NO_EXTENSION], (451, "4.7.0")),
     "REQUIRETLS: TLS that could have qualified failed": ([NO_EXTENSION, TLS], (451, "4.7.0")),
-    "REQUIRETLS: a server that could have qualified was busy": ([NOT_QUALIFIED, BUSY], (450, "4.3.2")),
+    "REQUIRETLS: a server that could have qualified was busy": ([NOT_QUALIFIED, BUSY], (451, "4.7.0")),
 }
 
 

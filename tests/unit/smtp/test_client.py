@@ -285,12 +285,18 @@ def test_a_reply_that_nothing_asked_for_is_a_violation(state: State, code: int) 
     assert state_of(machine) is State.BROKEN
 
 
-@pytest.mark.parametrize("state", [State.READY, State.CHALLENGE, State.CLOSED])
+@pytest.mark.parametrize("state", [State.READY, State.CHALLENGE])
 def test_a_server_may_take_its_leave_at_any_time(state: State) -> None:
     machine = in_state(state)
     assert machine.receive(b"421 4.3.2 going down\r\n") == [Answer(None, Reply.make(421, "4.3.2", "going down"))]
     assert state_of(machine) is State.CLOSED
     assert machine.violation is None
+
+
+def test_one_farewell_is_enough() -> None:
+    machine = in_state(State.CLOSED)
+    assert machine.receive(b"421 4.3.2 going down\r\n" * 1000) == []
+    assert isinstance(machine.violation, ReplyViolation)
 
 
 @pytest.mark.parametrize("code", [421, 452, 552, 554])
