@@ -31,6 +31,14 @@ def test_systemd_has_nothing_to_say(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_finds_little_that_an_intruder_could_do() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager"]
+    unit = str(UNITS / "mailrider.service")
+    done = subprocess.run([*command, unit], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()
+
+
 def test_the_daemon_is_not_root_and_keeps_no_rights() -> None:
     service = read("mailrider.service")["Service"]
     assert service["User"] == "mailrider"
