@@ -18,6 +18,7 @@ from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import TLSLevel
+from mailrider.model.text import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def check(config: str | None, signed: str, bogus: str, as_json: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         if as_json:
-            click.echo(json.dumps(asdict(finding), ensure_ascii=False))
+            click.echo(json_line(asdict(finding)))
         else:
             colour = {"ok": "green", "warning": "yellow", "error": "red"}[finding.level]
             console.print(f"[{colour}]{finding.level:8}[/] ", end="")

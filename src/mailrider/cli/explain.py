@@ -16,6 +16,7 @@ from mailrider.cli.setup import make_log, remote_settings
 from mailrider.clock import SystemClock
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.text import json_line
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration
@@ -39,7 +40,7 @@ def explain(config: str | None, domain: str, target: str | None, no_connect: boo
     log = make_log(configuration, debug=debug, quiet=True)
     explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
     if as_json:
-        click.echo(json.dumps(as_json_object(explanation, SystemClock().now()), ensure_ascii=False))
+        click.echo(json_line(as_json_object(explanation, SystemClock().now())))
     else:
         print_page(explanation, settings, SystemClock().now())
     return os.EX_OK

@@ -22,6 +22,7 @@ from mailrider.library import DSN, Queue, Remote
 from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpened
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
+from mailrider.model.text import json_line
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def send(
 def _show(report: Report, as_json: bool) -> None:
     for result in report:
         if as_json:
-            click.echo(json.dumps(as_object(result), ensure_ascii=False))
+            click.echo(json_line(as_object(result)))
         else:
             Console(highlight=False, soft_wrap=True).print(as_text(result))
     sys.stdout.flush()
@@ -123,7 +124,7 @@ def _enqueue(
         id = uvloop.run(submit())
     except InvalidValue as error:
         return int(_give_up(os.EX_DATAERR, str(error)))
-    click.echo(json.dumps({"id": id}) if as_json else id)
+    click.echo(json_line({"id": id}) if as_json else id)
     return os.EX_OK
 
 

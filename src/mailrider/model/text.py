@@ -12,7 +12,17 @@ and no value here carries them:
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
 UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def json_line(value: object) -> str:
+    """JSON that stays one line whoever reads it: readable, but for unsafe characters, which are escaped."""
+    return UNSAFE.sub(_escape, json.dumps(value, ensure_ascii=False))
+
+
+def _escape(unsafe: re.Match[str]) -> str:
+    return "".join(f"\\u{ord(character):04x}" for character in unsafe[0])

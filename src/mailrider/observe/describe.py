@@ -12,14 +12,30 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
+from mailrider.model import endpoint_event as endpoint_events
 from mailrider.model import event as events
 from mailrider.model import queue_event as queue_events
 from mailrider.model.outcome import Status
+from mailrider.policy import mtasts_events as policy_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
+
+# What wants an operator's attention; the fields say why.
+_WARNINGS = (
+    endpoint_events.ClientTurnedAway,
+    endpoint_events.LoginFailed,
+    events.TestingPolicyMissed,
+    policy_events.CacheFault,
+    policy_events.PolicyExpired,
+    policy_events.PolicyFetchFailed,
+    policy_events.RecordLookupFailed,
+    policy_events.RecordUnusable,
+    queue_events.DestinationDown,
+    queue_events.NotificationDropped,
+)
 
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -37,8 +53,11 @@ class Line:
 @singledispatch
 def describe(event: events.Event) -> Line:
     """The line for an event; any event has one, whether this module knows it or not."""
-    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
-    return Line(DEBUG if event.is_detail else INFO, event_name(event), fields)
+    values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    fields = {name: _plain(value) for name, value in values.items()}
+    error = next((value for value in values.values() if isinstance(value, BaseException)), None)
+    level = ERROR if error is not None else WARNING if isinstance(event, _WARNINGS) else INFO
+    return Line(DEBUG if event.is_detail else level, event_name(event), fields, error)
 
 
 def event_name(event: events.Event) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
+from mailrider.model.text import json_line
 from mailrider.observe.describe import DEBUG, describe
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class EventLog:
             if line.error is not None:
                 fields["exc_info"] = line.error
             getattr(self._logger, line.level)(line.name, **fields)
-        except (OSError, ValueError):
-            # The disk is full or the pipe is gone: mail matters more than its log.
+        except Exception:
+            # The disk is full, the pipe is gone, or a bug: mail matters more than its log.
             return
 
 
@@ -47,7 +48,7 @@ def _make_logger(stream: TextIO, style: str) -> Any:
         structlog.processors.format_exc_info,
     ]
     if style == "json":
-        shared.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+        shared.append(structlog.processors.JSONRenderer(lambda fields, **_: json_line(fields)))
     else:
         shared.append(_render_for_people)
     return structlog.wrap_logger(
@@ -60,12 +61,16 @@ def _render_for_people(_: Any, __: str, fields: Any) -> str:
     exception = fields.pop("exception", None)
     head = [fields.pop("timestamp"), fields.pop("level"), fields.pop("event")]
     line = " ".join([*head, *(f"{name}={_quoted(value)}" for name, value in fields.items())])
-    return f"{line}\n{exception}" if exception else line
+    # Nothing that an exception quotes can begin a line of the log.
+    return "\n    ".join([line, *map(_printable, exception.split("\n"))]) if exception else line
 
 
 def _quoted(value: object) -> str:
     text = str(value)
     if text and not any(character in ' "=\\' or not character.isprintable() for character in text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in escaped) + '"'
+    return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)

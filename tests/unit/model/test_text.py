@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from mailrider.model.text import UNSAFE
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrider.model.text import UNSAFE, json_line
 
 HARMFUL = {
     "NUL": "\0",
@@ -47,3 +51,30 @@ def test_harmless_characters_are_left_alone(character: str) -> None:
 
 def test_a_run_of_harmful_characters_is_one_match() -> None:
     assert UNSAFE.sub(" ", "a\r\n\u2028\0b") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("grüße", '"grüße"'),
+        ("a\nb", r'"a\nb"'),
+        ("a\x85\u2028\u202eb", r'"a\u0085\u2028\u202eb"'),
+        ("\x1b\x7f", r'"\u001b\u007f"'),
+        ("\udcff", r'"\udcff"'),
+        ({"ä": [1, None, True]}, '{"ä": [1, null, true]}'),
+    ],
+)
+def test_json_is_one_line_and_readable_but_for_what_does_harm(value: object, line: str) -> None:
+    assert json_line(value) == line
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_json_means_the_same_whatever_was_escaped(value: object) -> None:
+    line = json_line(value)
+    assert json.loads(line) == value
+    assert not UNSAFE.search(line)
+    line.encode()

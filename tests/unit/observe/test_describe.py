@@ -1,0 +1,209 @@
+"""Every event has a line: a level, a stable name, and fields that say something."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import mailrider
+from mailrider.model.address import Mailbox
+from mailrider.model.domain import Domain
+from mailrider.model.endpoint_event import LoginFailed
+from mailrider.model.envelope import Recipient
+from mailrider.model.event import (
+    AddressFailed,
+    Bug,
+    CandidateRefused,
+    CandidatesFound,
+    ConnectionJudged,
+    ConnectionOpened,
+    Dialogue,
+    Event,
+    LookupDidFail,
+    RecipientSettled,
+)
+from mailrider.model.outcome import Deferred, Delivered, Failed
+from mailrider.model.queue_event import DestinationDown
+from mailrider.model.reply import Reply
+from mailrider.model.route import Candidate, Candidates
+from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
+from mailrider.mtasts.policy import Mode
+from mailrider.observe.describe import describe, event_name
+from mailrider.policy.mtasts_events import PolicyFetchFailed, RefreshCrashed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+A, MX = Domain("a.test"), Domain("mx.a.test")
+RECIPIENT = Recipient(Mailbox.parse("x@a.test"))
+SECURE = Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED, Mechanism.DANE, "TLSv1.3", "AES")
+REPLY = Reply.make(250, "2.0.0", "Ok")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+# A value for each type that a field may have. A new type is added here, and looked at in the log once.
+SAMPLES: dict[str, Any] = {
+    "str": "text",
+    "int": 7,
+    "float": 1.5,
+    "bool": True,
+    "NextHop": A,
+    "Domain": A,
+    "Reply": REPLY,
+    "Refusal": Refusal("dane", 451, "4.7.1", "no match"),
+    "Security": SECURE,
+    "Outcome": Delivered(RECIPIENT, REPLY),
+    "Candidates": Candidates(A, (Candidate(MX, 10),)),
+    "BaseException": ZeroDivisionError("a bug"),
+    "Exception": ZeroDivisionError("a bug"),
+    "datetime": NOW,
+    "timedelta": timedelta(seconds=5),
+    "tuple[str, ...]": ("one", "two"),
+    "Mode": Mode.ENFORCE,
+}
+
+
+def every_event() -> Iterator[type[Event]]:
+    for module in pkgutil.walk_packages(mailrider.__path__, "mailrider."):
+        if "event" in module.name:
+            importlib.import_module(module.name)
+    return _below(Event)
+
+
+def _below(kind: type[Event]) -> Iterator[type[Event]]:
+    for below in kind.__subclasses__():
+        # A class with slots is made twice; the first one is nobody's.
+        if getattr(sys.modules[below.__module__], below.__name__, None) is below:
+            yield below
+        yield from _below(below)
+
+
+def sample(kind: type[Event]) -> Event:
+    values = {}
+    for each in dataclasses.fields(kind):
+        words = str(each.type).removesuffix(" | None")
+        values[each.name] = SAMPLES[words.rpartition(".")[2] if "[" not in words else words]
+    return kind(**values)
+
+
+EVENTS = sorted(set(every_event()), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
+def test_every_event_has_a_line(kind: type[Event]) -> None:
+    line = describe(sample(kind))
+    assert line.level in {"debug", "info", "warning", "error"}
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", line.name)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in line.fields)
+    assert all(isinstance(value, str | int | float | bool | None) for value in line.fields.values())
+    # These are the log's own.
+    assert not line.fields.keys() & {"event", "level", "timestamp", "exception", "exc_info", "stack_info"}
+    # What is wanted under debug only is never more than that.
+    assert line.level == "debug" or not kind.is_detail
+
+
+def test_there_are_events_at_all() -> None:
+    assert len(EVENTS) > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(ConnectionOpened, "connection_opened"), (Dialogue, "dialogue"), (LookupDidFail, "lookup_did_fail")],
+)
+def test_an_events_name_is_its_class_in_words(kind: type[Event], name: str) -> None:
+    assert event_name(sample(kind)) == name
+
+
+def test_a_delivery_says_all_that_matters_in_one_line() -> None:
+    line = describe(RecipientSettled(A, "s@b.test", Delivered(RECIPIENT, REPLY, "mx.a.test", "192.0.2.1", SECURE)))
+    assert (line.level, line.name) == ("info", "delivered")
+    assert line.fields == {
+        "recipient": "x@a.test",
+        "sender": "s@b.test",
+        "mx": "mx.a.test",
+        "address": "192.0.2.1",
+        "mx_level": "dnssec",
+        "tls_level": "authenticated",
+        "authenticated_by": "dane",
+        "tls_version": "TLSv1.3",
+        "code": 250,
+        "enhanced": "2.0.0",
+        "text": "Ok",
+        "tries": 0,
+    }
+
+
+def test_what_did_not_arrive_is_a_warning_and_says_what_is_special_about_it() -> None:
+    later = Deferred(RECIPIENT, Reply.make(451, "4.4.2", "Lost"), in_doubt=True, eligible_at=NOW)
+    line = describe(RecipientSettled(None, "", later))
+    assert (line.level, line.name, line.fields["sender"]) == ("warning", "deferred", "<>")
+    assert (line.fields["in_doubt"], line.fields["eligible_at"]) == ("yes", str(NOW))
+    assert "mx" not in line.fields
+    never = Failed(RECIPIENT, Reply(550, None, ("Nobody",)))
+    assert describe(RecipientSettled(A, "", never)).fields["enhanced"] == "5.0.0"
+
+
+def test_candidates_stand_by_preference_in_one_field() -> None:
+    found = Candidates(A, (Candidate(MX, 10), Candidate(A, 20)), authentic=True)
+    assert describe(CandidatesFound(found)).fields == {
+        "next_hop": "a.test",
+        "mx": "10 mx.a.test, 20 a.test",
+        "authentic": "yes",
+    }
+
+
+def test_a_refusal_names_the_policy_and_why() -> None:
+    line = describe(CandidateRefused(A, "mx.a.test", None, Refusal("dane", 451, "4.7.1", "no match")))
+    assert (line.level, line.name) == ("warning", "refused_by_policy")
+    assert line.fields == {
+        "next_hop": "a.test",
+        "mx": "mx.a.test",
+        "policy": "dane",
+        "code": 451,
+        "enhanced": "4.7.1",
+        "reason": "no match",
+    }
+
+
+def test_connections_in_clear_say_why() -> None:
+    line = describe(ConnectionOpened("mx", "192.0.2.1", None, None, "not offered"))
+    assert line.fields == {"mx": "mx", "address": "192.0.2.1", "tls": "none", "reason": "not offered"}
+    judged = describe(ConnectionJudged(A, "mx", "192.0.2.1", Security(), "no TLS"))
+    assert (judged.fields["tls_level"], judged.fields["reason"]) == ("none", "no TLS")
+
+
+def test_an_address_that_failed_says_at_what_stage_and_with_what_words() -> None:
+    line = describe(AddressFailed(A, "mx", None, "lookup", Reply.make(451, "4.4.3", "SERVFAIL")))
+    assert line.fields == {"next_hop": "a.test", "mx": "mx", "stage": "lookup", "reply": "451 4.4.3 SERVFAIL"}
+
+
+def test_a_bug_keeps_its_exception_for_the_traceback() -> None:
+    error = ZeroDivisionError("a bug")
+    line = describe(Bug("delivery to a.test", error))
+    assert (line.level, line.error, line.fields["error"]) == ("error", error, "ZeroDivisionError: a bug")
+
+
+@pytest.mark.parametrize("kind", [PolicyFetchFailed, LoginFailed, DestinationDown], ids=lambda kind: kind.__name__)
+def test_what_wants_attention_is_a_warning(kind: type[Event]) -> None:
+    assert describe(sample(kind)).level == "warning"
+
+
+def test_any_event_with_an_exception_is_an_error_with_a_traceback() -> None:
+    line = describe(sample(RefreshCrashed))
+    assert (line.level, line.error) == ("error", SAMPLES["Exception"])
+
+
+def test_an_event_that_nobody_described_has_its_own_fields() -> None:
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class SomethingNewHappened(Event):
+        where: Domain
+        times: int
+
+    line = describe(SomethingNewHappened(A, 3))
+    assert (line.level, line.name, line.fields) == ("info", "something_new_happened", {"where": "a.test", "times": 3})

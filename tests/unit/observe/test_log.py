@@ -1,0 +1,134 @@
+"""The log: a line is a line, whatever strangers say; and no failure of it stops mail."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrider.model.event import Bug, ConnectionOpened, Dialogue, LookupDidFail
+from mailrider.observe.log import EventLog
+
+EVENT = LookupDidFail("a.test", "MX", "SERVFAIL", "deferred")
+
+
+def written(*events: object, style: str = "text", debug: bool = False) -> str:
+    stream = io.StringIO()
+    log = EventLog(stream, style=style, debug=debug)
+    for event in events:
+        log(event)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_people_get_time_level_name_and_fields() -> None:
+    time, level, name, *fields = written(EVENT).split()
+    assert time.endswith("Z")
+    assert "T" in time
+    assert (level, name) == ("warning", "lookup_failed")
+    assert fields == ["name=a.test", "type=MX", "reason=SERVFAIL", "consequence=deferred"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("two words", '"two words"'),
+        ('say "hi"', r'"say \"hi\""'),
+        ("a=b", '"a=b"'),
+        ("back\\slash", r'"back\\slash"'),
+        ("line\nend", r'"line\x0aend"'),
+        ("\x1b[31mred", r'"\x1b[31mred"'),
+        ("\u2028", r'"\x2028"'),
+        ("grüße", "grüße"),
+    ],
+)
+def test_values_are_quoted_where_they_must_be(value: str, shown: str) -> None:
+    line = written(LookupDidFail("a.test", "MX", value, "deferred"))
+    assert line.endswith(f" reason={shown} consequence=deferred\n")
+
+
+FORGED = 'x\n2026-01-01T00:00:00Z info delivered recipient=victim@b.test\r\n"} {"event": "delivered"'
+
+
+@given(st.text(max_size=200) | st.just(FORGED))
+def test_no_value_forges_a_line_or_a_field_for_people(value: str) -> None:
+    text = written(LookupDidFail("a.test", "MX", value, "deferred"))
+    (line,) = text.removesuffix("\n").splitlines()
+    words = shlex.split(line)
+    assert [word.partition("=")[0] for word in words[3:]] == [
+        "name",
+        "type",
+        *(["reason"] if value else []),
+        "consequence",
+    ]
+
+
+@given(st.text(max_size=200) | st.just(FORGED))
+def test_no_value_forges_a_line_or_a_field_for_machines(value: str) -> None:
+    (line,) = written(LookupDidFail("a.test", "MX", value, "deferred"), style="json").removesuffix("\n").splitlines()
+    fields = json.loads(line)
+    assert fields.get("reason", "") == value
+    assert (fields["event"], fields["level"], fields["name"]) == ("lookup_failed", "warning", "a.test")
+    line.encode()
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def test_a_traceback_stands_below_its_line_and_begins_none() -> None:
+    error = raised(ZeroDivisionError(FORGED + "\x1b[31m"))
+    first, *rest = written(Bug("delivery", error)).splitlines()
+    assert " error bug where=delivery " in first
+    assert any("ZeroDivisionError" in line for line in rest)
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    (line,) = written(Bug("delivery", error), style="json").splitlines()
+    assert "Traceback" in json.loads(line)["exception"]
+
+
+def test_details_are_written_under_debug_only() -> None:
+    details = Dialogue("mx", "192.0.2.1", "C", "EHLO x"), ConnectionOpened("mx", "192.0.2.1", None, None, "not offered")
+    assert written(*details) == ""
+    assert len(written(*details, debug=True).splitlines()) == 2
+
+
+def test_nothing_is_formatted_for_a_line_that_is_not_written() -> None:
+    class Costly:
+        def __str__(self) -> str:
+            raise AssertionError("nobody asked")
+
+    assert written(Dialogue("mx", "192.0.2.1", "C", Costly())) == ""  # type: ignore[arg-type]
+
+
+class Broken(io.StringIO):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, _: str) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BrokenPipeError(), OSError(28, "No space left"), ValueError("I/O on closed file"), RuntimeError()],
+    ids=repr,
+)
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_log_that_cannot_be_written_stops_nobody(error: Exception, style: str) -> None:
+    EventLog(Broken(error), style=style)(EVENT)
+
+
+def test_an_event_that_cannot_be_described_stops_nobody() -> None:
+    class Evil:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert written(LookupDidFail(Evil(), "MX", "x", "y"), EVENT).count("\n") == 1  # type: ignore[arg-type]
