@@ -10,7 +10,7 @@ import pytest
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox
 from mailrider.model.directive import InvalidSetting
-from mailrider.model.pipeline import (
+from mailrider.model.pipeline import (, Rule
     NOT_ACCEPTED,
     PipelineSettings,
     RouteSettings,
@@ -82,6 +82,7 @@ def test_an_inline_target_within_a_destination_is_completed_too() -> None:
     )
     assert given.bounce is not None
     (rule,) = given.bounce.destination
+    assert isinstance(rule, Rule)
     assert isinstance(rule.route.deliver_to, RemoteSettings)
     assert str(rule.route.deliver_to.hostname) == "mx.example.org"
     assert given.bounce.targets == (rule.route.deliver_to,)

@@ -21,7 +21,7 @@ from mailrider.model.event import AddressFailed, Bug
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
-from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY
+from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, PeerEvidence
 from mailrider.policy.base import NOT_AWARDED
 from mailrider.policy.judge import Judgement
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
@@ -102,6 +102,10 @@ class FakeSession:
     peer: Peer
     capabilities: Capabilities
     serve: Callable[[Transaction], Exception | None]
+
+    @property
+    def evidence(self) -> PeerEvidence:
+        return PeerEvidence(self.peer.host, self.peer.address, self.peer.port)
 
     async def transact(self, transaction: Transaction, _: Content) -> Exception | None:
         return self.serve(transaction)
