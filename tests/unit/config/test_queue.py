@@ -10,10 +10,11 @@ import pytest
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox
 from mailrider.model.directive import InvalidSetting
-from mailrider.model.pipeline import (, Rule
+from mailrider.model.pipeline import (
     NOT_ACCEPTED,
     PipelineSettings,
     RouteSettings,
+    Rule,
     TargetRef,
     decide,
 )
