@@ -84,6 +84,14 @@ class RemoteDelivery:
             self._emit(RecipientSettled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
         return report
 
+    async def look_again(self, envelope: Envelope, content: Content) -> None:
+        """Check whether the domains have new MTA-STS policies: before the last attempt at a message (RFC 8461 5.1)."""
+        for policy in await self._policies_for(self.security(envelope, content)):
+            if isinstance(policy, STSPolicies):
+                for next_hop in route(envelope).groups:  # one in a queue, which has a job for each
+                    if isinstance(next_hop, Domain):
+                        await policy.source.recheck_id(next_hop)
+
     def security(self, envelope: Envelope, content: Content) -> MessageSecurity:
         """What the message itself demands or waives."""
         settings = self.settings
@@ -94,10 +102,12 @@ class RemoteDelivery:
 
     async def destination(self, next_hop: NextHop, security: MessageSecurity) -> Destination:
         """A next hop, with the policies that bind a message of that security."""
-        policies = self._policies if security.policies_bind else ()
+        return Destination(next_hop, self.routing, await self._policies_for(security), security.requirement)
+
+    async def _policies_for(self, security: MessageSecurity) -> Sequence[Policy]:
         if security.gathers_evidence:
-            policies = await self._evidence()
-        return Destination(next_hop, self.routing, policies, security.requirement)
+            return await self._evidence()
+        return self._policies if security.policies_bind else ()
 
     async def _attempt_within_limits(
         self, job: Job, groups: dict[NextHop, list[int]]

@@ -146,7 +146,7 @@ class PolicySource:
         return self._report(domain, known, record)
 
     async def recheck_id(self, domain: Domain) -> PolicyLookup:
-        """As `lookup`, but DNS is asked anew, whatever the record's TTL: after a TLS failure (RFC 8461 5.1)."""
+        """As `lookup`, past the resolver's cache: after a TLS failure, before a message is given up (RFC 8461 5.1)."""
         return await self._discover_once(domain, ask_again=True)
 
     async def refetch(self, domain: Domain, *, since: float | None = None) -> PolicyLookup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from mailrider.model.outcome import Deferred, TryResult
 from mailrider.queue.lanes import Verdict
@@ -22,6 +22,14 @@ class Deliverer(Protocol):
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One outcome for each recipient, in the envelope's order."""
+
+
+@runtime_checkable
+class LooksAgain(Protocol):
+    """A `Deliverer` that remembers what destinations demand; a message is not given up for what has changed since."""
+
+    async def look_again(self, envelope: Envelope, content: Content) -> None:
+        """Ask anew what the next attempt, which is the last, will go by."""
 
 
 def judge_destination(report: AttemptReport) -> Verdict:

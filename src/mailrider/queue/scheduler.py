@@ -30,12 +30,12 @@ from mailrider.model.queue_event import (
 )
 from mailrider.model.reply import Reply
 from mailrider.queue.backlog import Backlog
-from mailrider.queue.deliverer import judge_destination
+from mailrider.queue.deliverer import LooksAgain, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.lanes import Lanes, Verdict
 from mailrider.queue.message import ROUTE_TARGET, Settlement
 from mailrider.queue.recorder import SICK, Recorder, names
-from mailrider.queue.settle import settle, untried
+from mailrider.queue.settle import is_last_try, settle, untried
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -230,6 +230,8 @@ class Scheduler:
 
     async def _deliver(self, job: Job, content: Content) -> AttemptReport:
         deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
+        if isinstance(deliverer, LooksAgain) and is_last_try(job, self._work.rules, self._clock.now()):
+            await self._look_again(deliverer, job, content)
         try:
             return await deliverer.deliver(job.envelope, content)
         except StoreUnavailable:
@@ -238,6 +240,16 @@ class Scheduler:
             # Unknown means temporary: an exception that nobody expected never bounces anything.
             self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
             return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
+
+    async def _look_again(self, deliverer: LooksAgain, job: Job, content: Content) -> None:
+        """Before a message is given up: RFC 8461 5.1 wants the domain's policy checked first."""
+        try:
+            await deliverer.look_again(job.envelope, content)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # The attempt goes by what is known, then.
+            self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
 
     async def _conclude(self, job: Job, content: Content, report: AttemptReport) -> None:
         """Decide what the report means, and commit it."""

@@ -79,6 +79,11 @@ class Decision:
     given_up: tuple[int, ...] = ()
 
 
+def is_last_try(job: Job, rules: Rules, now: datetime) -> bool:
+    """True if a recipient that is deferred by an attempt made now is given up."""
+    return any(_is_over(progress, job, rules, now) for progress in job.progress)
+
+
 def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> Decision:
     """Decide after an attempt."""
     changes: list[Change] = []
@@ -140,11 +145,16 @@ def _again(
         due = min(max(outcome.eligible_at, now), until)
         return Change(id, Fate.QUEUED, due, replace(progress, last=outcome.reply))
     tries = progress.tries + 1
-    if now >= until or (rules.max_tries and tries >= rules.max_tries):
+    if _is_over(progress, job, rules, now):
         return Change(id, Fate.DONE, attempt=outcome)
     due = min(now + rules.schedule.next_delay(tries, rng, in_doubt=outcome.in_doubt), until)
     changed = Progress(tries, progress.warned, progress.in_doubt or outcome.in_doubt, outcome.reply)
     return Change(id, Fate.QUEUED, due, changed, outcome)
+
+
+def _is_over(progress: Progress, job: Job, rules: Rules, now: datetime) -> bool:
+    """Whether this try is the last one, by time or by number."""
+    return now >= job.created + rules.expire or 0 < rules.max_tries <= progress.tries + 1
 
 
 def _given_up(outcome: Outcome, *, in_doubt: bool) -> Failed:

@@ -518,3 +518,37 @@ async def test_a_job_whose_lease_is_not_ours_is_not_attempted() -> None:
         queue._scheduler.offer([job])
         await world.clock.advance(0)
     assert world.network.seen == []
+
+
+# --- Before a message is given up -------------------------------------------------------------------------------------
+
+
+class Looking(Network):
+    """A deliverer that can look again; `looks` are the numbers of attempts before each look."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.looks: list[int] = []
+        self.error = error
+
+    async def look_again(self, given: Envelope, content: Content) -> None:
+        assert content is not None
+        assert [str(each) for each in given.recipients] == ["b@example.net"]
+        self.looks.append(len(self.seen))
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+async def test_before_the_last_attempt_the_deliverer_looks_again_and_the_attempt_is_made_in_any_case(
+    error: Exception | None,
+) -> None:
+    world = World(rules=Rules(RULES.schedule, max_tries=3))
+    world.network = network = Looking(error)
+    network.behaviour["example.net"] = deferred
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(120 * MINUTE)
+        assert len(network.seen) == 3
+        assert network.looks == [2]
+        assert [each.error for each in world.happened(Bug)] == ([error] if error else [])

@@ -14,7 +14,7 @@ from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
 from mailrider.queue.message import Fate, Job, Progress
 from mailrider.queue.retry import IN_DOUBT, JITTER, Schedule
-from mailrider.queue.settle import Notice, Rules, settle, untried
+from mailrider.queue.settle import Notice, Rules, is_last_try, settle, untried
 from tests.support.queueing import (
     BUSY,
     HOUR,
@@ -122,6 +122,28 @@ def test_time_used_up_is_failed_and_says_how_the_last_attempt_ended(outcome: Any
 def test_a_message_that_may_have_arrived_is_not_given_up_without_saying_so() -> None:
     decision = decide(make_job(), in_doubt, age=RULES.expire)
     assert "though a server may have taken it" in decision.notified[0].outcome.reply.text
+
+
+@pytest.mark.parametrize(
+    ("tries", "age", "last"),
+    [
+        (0, HOUR, False),
+        (3, HOUR, False),
+        (4, HOUR, True),
+        (0, timedelta(days=5) - timedelta(seconds=1), False),
+        (0, timedelta(days=5), True),
+    ],
+)
+def test_the_last_try_is_the_one_after_which_nothing_is_put_back(tries: int, age: timedelta, last: bool) -> None:
+    job, rules = make_job("b@example.net", tries=tries), replace(RULES, max_tries=5)
+    assert is_last_try(job, rules, job.created + age) is last
+    (change,) = decide(job, deferred, age=age, rules=rules).changes
+    assert (change.fate is Fate.DONE) is last
+
+
+def test_without_a_limit_of_tries_there_is_no_last_one_before_the_time_is_over() -> None:
+    job = make_job("b@example.net", tries=1000)
+    assert not is_last_try(job, RULES, job.created + HOUR)
 
 
 def test_the_last_try_is_at_the_end_of_the_time() -> None:
