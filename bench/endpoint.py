@@ -155,7 +155,8 @@ def stay(port: int, clients: int) -> None:
 
     async def run() -> None:
         kept = [await asyncio.open_connection(HOST, port) for _ in range(clients)]
-        for _, writer in kept:
+        for reader, writer in kept:
+            await reader.readline()  # who does not wait for the greeting is sent away
             writer.write(b"EHLO client.bench.test\r\n")
         await asyncio.sleep(600)
 

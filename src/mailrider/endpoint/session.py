@@ -6,7 +6,7 @@ A task for each connection takes the machine's events one by one and answers the
 - one timer a connection cuts off who is silent, who sends one octet a second, and who does not read our replies. Each
   command has `read_timeout` in all, and so has every 64 KiB of content; while *we* work the timer rests;
 - reading stops while the machine has enough to do, so that a client can fill no memory;
-- nothing is accepted from a client that has to log in and has not.
+- nothing is accepted from a client that has to log in and has not; on a unix socket the system says who it is.
 """
 
 from __future__ import annotations
@@ -361,7 +361,8 @@ class Session:
         return NULL_PATH if mail is None else mail.sender
 
     def _sender_refusal(self) -> Reply | None:
-        if not self._service.needs_login or self._machine.is_authenticated:
+        # Whose process is at the other end of a unix socket the system knows better than any password.
+        if not self._service.needs_login or self._machine.is_authenticated or self._uid is not None:
             return None
         return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
 

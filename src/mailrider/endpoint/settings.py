@@ -84,8 +84,8 @@ class EndpointSettings(PipelineSettings):
         PATH,
         default=None,
         shown_default="none: nobody can log in",
-        doc="The password file, which `mailrider auth` manages. Passwords are asked for under TLS, on loopback and on "
-        "unix sockets only.",
+        doc="The password file, which `mailrider auth` manages. Passwords are asked for under TLS and on loopback "
+        "only. On a unix socket the system says whose process it is, and no login is needed.",
     )
     max_message_size: Setting[int, int | str] = directive(
         SIZE, default=32 << 20, shown_default="32M", doc="Larger messages are refused."

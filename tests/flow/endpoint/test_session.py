@@ -561,10 +561,12 @@ async def test_closing_does_not_wait_for_ever() -> None:
 
 async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     path = tmp_path / "smtp"
-    async with open_door(scheme=Scheme.UNIX, path=path) as door:
+    # Nobody has to log in where the system says who it is.
+    async with open_door(scheme=Scheme.UNIX, path=path, authenticator=Doorkeeper(), needs_login=True) as door:
         client = door.known(Client(*await asyncio.open_unix_connection(str(path))))
         await client.hello()
         assert (await client.send(MESSAGE))[:3] == "250"
         assert f"Received: from client.example (uid {os.getuid()})".encode() in door.sink.taken[0][1]
         assert door.sink.taken[0][0].client is None
+        assert door.noted(MailTaken)[0].client == f"uid {os.getuid()}"
     assert not path.exists()
