@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ def explain(config: str | None, domain: str, target: str | None, no_connect: boo
     log = make_log(configuration, debug=debug, quiet=True)
     explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
     if as_json:
-        click.echo(json_line(as_json_object(explanation, SystemClock().now())))
+        click.echo(json_line(as_json_object(explanation, settings, SystemClock().now())))
     else:
         print_page(explanation, settings, SystemClock().now())
     return os.EX_OK

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mailrider.cli.explain_advice import advise
 from mailrider.dane.tlsa import select_usable
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
 from mailrider.model.route import Host
 from mailrider.mtasts.record import STSRecord
+from mailrider.policy.settings import MXAuth
 from mailrider.x509.describe import CertificateSummary, describe_chain
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.delivery.explain import CandidatePlan, Contact, Demand, Explanation
+    from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.outcome import Outcome
     from mailrider.model.reply import Reply
     from mailrider.model.security import Requirement
@@ -23,11 +26,22 @@ if TYPE_CHECKING:
     from mailrider.policy.mtasts_lookup import PolicyLookup
 
 
-def as_json_object(explanation: Explanation, now: datetime) -> dict[str, Any]:
-    """Everything that an explanation holds. `now` is for ages."""
+def as_json_object(explanation: Explanation, settings: RemoteSettings, now: datetime) -> dict[str, Any]:
+    """Everything that an explanation holds, and what it means for a target of these settings. `now` is for ages."""
     found = explanation.candidates
     return {
         "next_hop": str(explanation.next_hop),
+        "advice": [
+            {
+                "subject": advice.subject,
+                "cause": advice.cause,
+                "cure": advice.cure,
+                "whose": advice.whose.name.lower(),
+                "keeps_mail": advice.keeps_mail,
+            }
+            for advice in advise(explanation, settings)
+        ],
+        "mx_auth": _enforced(settings),
         "resolver_validates": explanation.validates,
         "unroutable": _reply(explanation.unroutable),
         "mx": None
@@ -40,6 +54,19 @@ def as_json_object(explanation: Explanation, now: datetime) -> dict[str, Any]:
         "mtasts": _sts(explanation.sts, now),
         "candidates": [_plan(plan) for plan in explanation.plans],
         "verdicts": {kind: _outcome(outcome) for kind, outcome in explanation.outcomes.items()},
+    }
+
+
+def _enforced(settings: RemoteSettings) -> dict[str, Any]:
+    auth = settings.mx_auth or MXAuth()
+    local = auth.local_policy
+    return {
+        "mtasts": auth.mtasts is not None,
+        "dane": auth.dane is not None,
+        "dnssec": auth.dnssec is not None,
+        "local_policy": None
+        if local is None
+        else {"min_mx_level": local.min_mx_level.word, "min_tls_level": local.min_tls_level.word},
     }
 
 
@@ -136,6 +163,10 @@ def _contact(contact: Contact) -> dict[str, Any]:
         "tls_version": None if tls is None else tls.version,
         "cipher": None if tls is None else tls.cipher,
         "no_tls_because": None if evidence is None else evidence.clear_reason or None,
+        "certificate": {
+            verdict.mechanism.value: {"ok": verdict.ok, "reason": verdict.reason} for verdict in contact.verdicts
+        },
+        "fallbacks": [note.reply.text for note in contact.notes],
         "chain": [] if tls is None else [_certificate(each) for each in describe_chain(tls.chain)],
         "extensions": None if contact.capabilities is None else dict(contact.capabilities.keywords),
         "judgements": {kind: _judgement(each) for kind, each in contact.judgements.items()},

@@ -1,4 +1,7 @@
-"""An explanation as a page that is read from top to bottom: DNS, policies, each host, and what it adds up to."""
+"""An explanation as a page that is read from top to bottom: in short, then DNS, policies, each host, and the verdicts.
+
+Everything that a stranger may have written is cleaned of what a terminal would obey.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from mailrider.cli.explain_advice import advise
 from mailrider.dane.tlsa import select_usable, show
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
 from mailrider.model.outcome import Status
+from mailrider.model.reply import clean_text
 from mailrider.mtasts.record import STSRecord
+from mailrider.policy.mtasts_lookup import Origin
 from mailrider.x509.describe import describe_chain
 
 if TYPE_CHECKING:
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.explain import CandidatePlan, Contact, Explanation
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.outcome import Outcome
-    from mailrider.model.security import TLSEvidence
+    from mailrider.model.security import Security, TLSEvidence
     from mailrider.policy.dane import TLSALookup
     from mailrider.policy.mtasts_lookup import PolicyLookup
 
@@ -39,17 +45,19 @@ class _Page:
         self._console = Console(highlight=False, soft_wrap=True)
 
     def head(self, text: str) -> None:
-        self._console.print(Text(f"\n{text}", style="bold"))
+        self._console.print(Text(f"\n{clean_text(text)}", style="bold"))
 
     def say(self, text: str, *, good: bool | None = None, depth: int = 1) -> None:
         mark, style = _MARKS[good]
-        self._console.print(Text.assemble("  " * depth, (mark, style), text))
+        self._console.print(Text.assemble("  " * depth, (mark, style), clean_text(text)))
 
 
 def print_page(explanation: Explanation, settings: RemoteSettings, now: datetime) -> None:
     """Print the page on standard output, in colour if that is a terminal."""
     page = _Page()
-    page.head(f"Mail for {explanation.next_hop.unicode}")
+    page.head(f"Mail for {explanation.next_hop.unicode}, in short")
+    _print_summary(page, explanation, settings)
+    page.head("DNS")
     _print_dns(page, explanation)
     page.head("MTA-STS")
     _print_sts(page, explanation.sts, now)
@@ -62,6 +70,15 @@ def print_page(explanation: Explanation, settings: RemoteSettings, now: datetime
         page.say("not known, since no mail server was called (--no-connect)")
     for kind, outcome in explanation.outcomes.items():
         _print_outcome(page, _KINDS[kind], outcome)
+
+
+def _print_summary(page: _Page, explanation: Explanation, settings: RemoteSettings) -> None:
+    ordinary = explanation.outcomes.get("ordinary")
+    if ordinary is not None:
+        _print_outcome(page, "an ordinary message now", ordinary)
+    for advice in advise(explanation, settings):
+        page.say(f"{advice.subject}: {advice.cause}", good=False if advice.keeps_mail else None)
+        page.say(f"Cure, for {advice.whose}: {advice.cure}", depth=2)
 
 
 def _print_dns(page: _Page, explanation: Explanation) -> None:
@@ -91,11 +108,12 @@ def _print_sts(page: _Page, lookup: PolicyLookup | None, now: datetime) -> None:
     if isinstance(lookup.record, STSRecord):
         page.say(f"TXT record found, id {lookup.record.id}", good=True)
     elif lookup.record is not None:
-        page.say(f"no TXT record at _mta-sts: {lookup.record.reason}")
+        page.say(f"not announced: {lookup.record.reason}", good=False if lookup.record.malformed else None)
     held = lookup.held
     if held is not None:
         policy = held.policy
-        page.say(f"policy of mode {policy.mode.value}, id {held.id}, from {lookup.origin or 'the cache'}", good=True)
+        whence = "fetched just now" if lookup.origin is Origin.FETCHED else "from the cache"
+        page.say(f"policy of mode {policy.mode.value}, id {held.id}, {whence}", good=True)
         page.say(f"{_span(now - held.fetched)} old, holds for {_span(policy.max_age)}", depth=2)
         page.say(f"names {', '.join(map(str, policy.mx)) or 'no host'}", depth=2)
     elif isinstance(lookup.record, STSRecord):
@@ -212,6 +230,8 @@ def _print_contact(page: _Page, contact: Contact) -> None:
     else:
         page.say(f"{where} {evidence.tls.version}, {evidence.tls.cipher}", good=True)
         _print_chain(page, evidence.tls)
+        for verdict in contact.verdicts:
+            page.say(f"{verdict.mechanism.upper()}: {verdict.reason}", good=verdict.ok, depth=2)
     _print_judgements(page, contact)
     if contact.capabilities is not None:
         page.say(f"offers {', '.join(sorted(contact.capabilities.keywords)) or 'no extension'}", depth=2)
@@ -232,19 +252,19 @@ def _print_chain(page: _Page, tls: TLSEvidence) -> None:
 def _print_judgements(page: _Page, contact: Contact) -> None:
     for kind, judgement in contact.judgements.items():
         security, refusal = judgement.security, judgement.refusal
-        levels = f"TLS level {security.tls_level.word}, MX level {security.mx_level.word}"
         if refusal is not None:
             page.say(f"{_KINDS[kind]}: refused by {refusal.policy}: {refusal.reason}", good=False, depth=2)
         else:
-            by = f" by {security.authenticated_by.upper()}" if security.authenticated_by else ""
-            page.say(f"{_KINDS[kind]}: {levels}{by}; {judgement.reason}", good=True, depth=2)
+            page.say(f"{_KINDS[kind]}: {_levels(security)}", good=True, depth=2)
+
+
+def _levels(security: Security) -> str:
+    by = f" by {security.authenticated_by.upper()}" if security.authenticated_by else ""
+    return f"TLS level {security.tls_level.word}{by}, MX level {security.mx_level.word}"
 
 
 def _print_outcome(page: _Page, who: str, outcome: Outcome) -> None:
     if outcome.status is not Status.DELIVERED:
         page.say(f"{who}: {outcome.status.value}, {outcome.reply}", good=False)
         return
-    security = outcome.security
-    by = f" by {security.authenticated_by.upper()}" if security.authenticated_by else ""
-    levels = f"TLS level {security.tls_level.word}{by}, MX level {security.mx_level.word}"
-    page.say(f"{who}: goes to {outcome.mx} [{outcome.address}], {levels}", good=True)
+    page.say(f"{who}: goes to {outcome.mx} [{outcome.address}], {_levels(outcome.security)}", good=True)

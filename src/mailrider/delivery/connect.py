@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.session import Dialect, Session
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
-    from mailrider.model.security import MXLevel, Requirement
+    from mailrider.model.security import MXLevel, Requirement, Verdict
     from mailrider.net.dial import Dialer
     from mailrider.net.tls import ClientContext
     from mailrider.policy.judge import Judge, Judgement
@@ -102,6 +102,10 @@ class Connector:
         if judgement.refusal is None:
             self.announce(call, session, judgement)
         return judgement
+
+    def verdicts(self, call: Call, session: Session) -> tuple[Verdict, ...]:
+        """What PKIX says of its certificate, and DANE where it speaks."""
+        return self._judge.verdicts(call.requirement, session.evidence, self._clock.now())
 
     def judge_kept(self, call: Call, session: Session, opened_for: Hashable) -> Judgement | None:
         """What a kept connection, once opened for the next hop `opened_for`, is worth for this call; None: too little.

@@ -16,7 +16,7 @@ from mailrider.delivery.rehearsal import Rehearsal
 from mailrider.delivery.session import Unusable
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
-from mailrider.model.security import Refusal
+from mailrider.model.security import Mechanism, Refusal
 from mailrider.policy.dane import BoundDANE
 from mailrider.policy.mtasts import BoundSTS
 from mailrider.policy.requiretls import ORDINARY, WAIVED, message_security
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome, Try
     from mailrider.model.reply import Reply
     from mailrider.model.route import Candidate, Candidates, Host
-    from mailrider.model.security import MXLevel, PeerEvidence, Requirement
+    from mailrider.model.security import MXLevel, PeerEvidence, Requirement, Verdict
     from mailrider.policy.dane import TLSALookup
     from mailrider.policy.judge import Judgement
     from mailrider.policy.mtasts_lookup import PolicyLookup
@@ -56,7 +56,8 @@ class Demand:
 class Contact:
     """One address of a candidate: what the server proved, or why it could not be used.
 
-    `judgements` by kind of message. `notes` are events on the way, such as a fallback.
+    `judgements` by kind of message. `verdicts` is what DANE, where it speaks, and PKIX say of the certificate. `notes`
+    are events on the way, such as a fallback.
     """
 
     address: Address
@@ -65,6 +66,7 @@ class Contact:
     evidence: PeerEvidence | None = None
     capabilities: Capabilities | None = None
     judgements: dict[str, Judgement] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
     notes: tuple[Try, ...] = ()
 
 
@@ -186,6 +188,7 @@ class Explainer:
             return Contact(address, prohibited=True)
         notes: list[Try] = []
         judgements: dict[str, Judgement] = {}
+        verdicts: dict[Mechanism, Verdict] = {}
         seen: Contact = Contact(address)
         for kind, demand in demands.items():
             if demand.requirement is None:
@@ -200,6 +203,7 @@ class Explainer:
                     seen = Contact(address, problem=session.reply)
                 continue
             judgements[kind] = self._connector.judge(call, session)
+            verdicts |= {verdict.mechanism: verdict for verdict in self._connector.verdicts(call, session)}
             if seen.evidence is None or seen.evidence.tls is None:
                 seen = Contact(address, evidence=session.evidence, capabilities=session.capabilities)
         return Contact(
@@ -208,6 +212,7 @@ class Explainer:
             evidence=seen.evidence,
             capabilities=seen.capabilities,
             judgements=judgements,
+            verdicts=tuple(verdicts[each] for each in (Mechanism.DANE, Mechanism.PKIX) if each in verdicts),
             notes=tuple(notes),
         )
 

@@ -71,6 +71,15 @@ class Judge:
             security = Security(admitted, TLSLevel.ENCRYPTED, None, tls.version, tls.cipher)
         return Judgement(security, verdict, _refusal(requirement, security, evidence, verdict))
 
+    def verdicts(self, requirement: Requirement, evidence: PeerEvidence, now: datetime) -> tuple[Verdict, ...]:
+        """What every mechanism says of the certificate, the one that counts first; for people, who want to compare."""
+        first = self._verdict(requirement, evidence, now)
+        if first is None or evidence.tls is None:
+            return ()
+        if first.mechanism is Mechanism.DANE and isinstance(evidence.host, Domain):
+            return first, self._verify_pkix(evidence.tls, (evidence.host,), now)
+        return (first,)
+
     def _verdict(self, requirement: Requirement, evidence: PeerEvidence, now: datetime) -> Verdict | None:
         if evidence.tls is None:
             return None
