@@ -26,6 +26,8 @@ from mailrider.errors import ConfigError, MailriderError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LAST_STANDARD_STREAM = 2  # the number of standard error
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -53,6 +55,7 @@ cli.add_command(sendmail)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; a mistake ends in one clear sentence, never in a traceback."""
+    _occupy_standard_streams()
     try:
         code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
     except click.exceptions.Abort:
@@ -78,6 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain("this is a bug of mailrider; please report what stands above")
         code = os.EX_SOFTWARE
     sys.exit(code if isinstance(code, int) else os.EX_OK)
+
+
+def _occupy_standard_streams() -> None:
+    """Open what of 0, 1 and 2 was closed by our caller: a socket must not get what is written there.
+
+    libuv would end the program over a socket of that number, once the message is delivered.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_STREAM:
+        pass
+    os.close(number)
 
 
 def _complain(text: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from mailrider.model.text import json_line
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mailrider.library import Report, Result
     from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Try
@@ -82,11 +84,8 @@ def send(
         "dsn": dsn,
     }
     report = uvloop.run(_deliver(remote, progress, message, sender, recipients, arguments))
-    try:
+    with _telling():
         _show(report, as_json)
-    except BrokenPipeError:
-        # Whoever read has seen enough; what became of the message stands all the same.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return exit_code(report)
 
 
@@ -96,7 +95,21 @@ def _show(report: Report, as_json: bool) -> None:
             click.echo(json_line(as_object(result)))
         else:
             Console(highlight=False, soft_wrap=True).print(as_text(result))
-    sys.stdout.flush()
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Around what goes to standard output: what became of the message stands, whether or not that can be told."""
+    try:
+        yield
+    except SystemExit:
+        # This is how rich ends where nobody reads any more: whoever did has seen enough.
+        return
+    except OSError as error:
+        # Nor may the rest be tried again at the exit of the interpreter.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"mailrider: standard output cannot be written: {error.strerror}", err=True)
 
 
 def _enqueue(
@@ -124,7 +137,8 @@ def _enqueue(
         id = uvloop.run(submit())
     except InvalidValue as error:
         return int(_give_up(os.EX_DATAERR, str(error)))
-    click.echo(json_line({"id": id}) if as_json else id)
+    with _telling():
+        click.echo(json_line({"id": id}) if as_json else id)
     return os.EX_OK
 
 
@@ -142,6 +156,8 @@ async def _deliver(
 
 def _read_message(file: str) -> bytes:
     """The message, with a clear word if there is none."""
+    if file == "-" and sys.stdin is None:
+        _give_up(os.EX_NOINPUT, "the message cannot be read: standard input is closed")
     if file == "-" and sys.stdin.isatty():
         click.echo("mailrider: type the message, header first; Ctrl-D ends it", err=True)
     try:
@@ -165,7 +181,9 @@ def exit_code(report: Report) -> int:
     """What a report means to a shell: 69 if anything failed (65 if only for its address), else 75 if deferred."""
     failed = [result for result in report if result.status is Status.FAILED]
     if failed:
-        return os.EX_DATAERR if all(result.reply.code == 501 for result in failed) else os.EX_UNAVAILABLE
+        # A server may say 501 as well, of what we took for an address.
+        ours = all(result.reply.code == 501 and result.mx is None for result in failed)
+        return os.EX_DATAERR if ours else os.EX_UNAVAILABLE
     deferred = any(result.status is Status.DEFERRED for result in report)
     return os.EX_TEMPFAIL if deferred else os.EX_OK
 

@@ -25,6 +25,7 @@ DELIVERED = result("delivered", 250, "2.0.0")
 DEFERRED = result("deferred", 451, "4.4.1")
 FAILED = result("failed", 550, "5.1.1")
 NO_ADDRESS = result("failed", 501, "5.1.3")
+REFUSED_ADDRESS = result("failed", 501, "5.1.3", mx="mx.test")
 
 CODES = {
     "all delivered": ([DELIVERED, DELIVERED], 0),
@@ -34,6 +35,7 @@ CODES = {
     "an address that is none": ([NO_ADDRESS], 65),
     "an address that is none beside others": ([NO_ADDRESS, DELIVERED, DEFERRED], 65),
     "an address that is none, and a failure": ([NO_ADDRESS, FAILED], 69),
+    "an address that a server says is none": ([REFUSED_ADDRESS, NO_ADDRESS], 69),
 }
 
 
