@@ -116,7 +116,7 @@ async def open_configuration(
             address, refresh = configuration.globals.openmetrics, partial(_look_into_queues, targets, metrics, clock)
             await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh))
         endpoints = []
-        around = Surroundings(targets.get, engine.clock, emit, sockets)
+        around = Surroundings(targets.get, engine.clock, emit, sockets, engine.limiters)
         for kind, door in _endpoints(configuration):
             for target in door.every_target:
                 await targets.open(target)

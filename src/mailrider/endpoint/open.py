@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from mailrider.delivery.limits import THROTTLED
 from mailrider.dkim.settings import open_signing
 from mailrider.endpoint.auth import PasswordFile, read_passwords
 from mailrider.endpoint.check_settings import open_checks
@@ -17,6 +18,7 @@ from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
 from mailrider.endpoint.smtp import Crowd, Endpoint
 from mailrider.errors import ConfigError
+from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.pipeline import decide
 from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
@@ -25,14 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from mailrider.clock import Clock
+    from mailrider.delivery.limits import Limiter, Limiters
     from mailrider.endpoint.check import Arrival
     from mailrider.endpoint.pipeline import Deliverer
     from mailrider.endpoint.settings import EndpointSettings
     from mailrider.endpoint.sockets import Sockets
     from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
-    from mailrider.model.outcome import AttemptReport
     from mailrider.model.pipeline import PipelineSettings, Target
     from mailrider.net.tls import ServerContext
     from mailrider.smtp.content import Content
@@ -48,14 +51,20 @@ class Surroundings:
     clock: Clock
     emit: Emit
     sockets: Sockets
+    limiters: Limiters
 
 
 class Router:
-    """The sink of an endpoint: the part of its pipeline that is the sender's, with checks and signatures before it."""
+    """The sink of an endpoint: the part of its pipeline that is the sender's, with limits, checks and signatures before
+    it."""
 
-    def __init__(self, settings: EndpointSettings, guards: Mapping[int, Guard]) -> None:
+    def __init__(
+        self, settings: EndpointSettings, guards: Mapping[int, Guard], limiter: Limiter | None, hostname: Domain
+    ) -> None:
         self._settings = settings
         self._guards = guards
+        self._limiter = limiter
+        self._hostname = hostname
 
     def judge(self, sender: ReversePath, mailbox: Mailbox) -> Reply | None:
         """Why a recipient is refused; None if it is not."""
@@ -65,7 +74,15 @@ class Router:
     async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
         """See `MessageSink`."""
         guard = self._guards[id(pipeline_for(self._settings, envelope.sender))]
-        return await guard.deliver(envelope, content, arrival)
+        if self._limiter is None:
+            return await guard.deliver(envelope, content, arrival)
+        domains = dict.fromkeys(each.mailbox.domain or self._hostname for each in envelope.recipients)
+        async with AsyncExitStack() as stack:
+            passage = stack.enter_context(self._limiter.passage(envelope))
+            for domain in domains:
+                if await stack.enter_async_context(passage.to(domain)) is not None:
+                    return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
+            return await guard.deliver(envelope, content, arrival)
 
 
 @asynccontextmanager
@@ -114,7 +131,8 @@ async def _open_router(settings: EndpointSettings, around: Surroundings, stack: 
         target = PipelineDeliverer(pipeline, around.target_of)
         return Guard(target, checks, signing, hostname.ascii, around.emit)
 
-    return Router(settings, {id(pipeline): guard(pipeline) for pipeline in settings.pipelines})
+    guards = {id(pipeline): guard(pipeline) for pipeline in settings.pipelines}
+    return Router(settings, guards, around.limiters.limiter(settings.limits), hostname)
 
 
 async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:

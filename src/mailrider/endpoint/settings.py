@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dkim.settings import ModifySettings
 from mailrider.endpoint.check_settings import CheckSettings
@@ -86,6 +86,13 @@ class EndpointSettings(PipelineSettings):
         shown_default="none: nobody can log in",
         doc="The password file, which `mailrider auth` manages. Passwords are asked for under TLS and on loopback "
         "only. On a unix socket the system says whose process it is, and no login is needed.",
+    )
+    limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
+        block(LimitsSettings, reference="limits"),
+        default=None,
+        feature="limits",
+        doc="How many messages are accepted, in all, by client (`ip`), by source and destination. What is too much "
+        "waits for some seconds, and is then asked to come again.",
     )
     max_message_size: Setting[int, int | str] = directive(
         SIZE, default=32 << 20, shown_default="32M", doc="Larger messages are refused."

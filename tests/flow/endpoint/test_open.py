@@ -1,0 +1,123 @@
+"""Endpoints as the configuration describes them: routes, limits, logins, and where they listen."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock, SystemClock
+from mailrider.delivery.limits import Limiters
+from mailrider.delivery.settings import LimitsSettings
+from mailrider.endpoint.auth import PasswordFileError, hash_password, write_passwords
+from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
+from mailrider.endpoint.settings import EndpointSettings, SubmissionSettings
+from mailrider.endpoint.sockets import Sockets
+from mailrider.errors import ConfigError
+from mailrider.model.domain import Domain
+from mailrider.model.event import discard
+from mailrider.model.outcome import AttemptReport, Delivered
+from mailrider.model.pipeline import PipelineSettings, RouteSettings, TargetRef
+from mailrider.model.reply import Reply
+from mailrider.model.socket_address import Scheme, SocketAddress
+from mailrider.net.settings import ServerTLS
+from tests.flow.daemon.running import free_port
+from tests.flow.endpoint.door import HOST, MESSAGE, Client
+from tests.support.loops import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from mailrider.clock import Clock
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.pipeline import Target
+    from mailrider.smtp.content import Content
+
+
+class Targets:
+    """Every target there is, and what it got."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, list[str]]] = []
+
+    def get(self, target: Target) -> One:
+        return One(self, str(target))
+
+
+class One:
+    def __init__(self, targets: Targets, name: str) -> None:
+        self.targets = targets
+        self.name = name
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        self.targets.got.append((self.name, [str(each) for each in envelope.recipients]))
+        reply = Reply.make(250, "2.0.0", f"{self.name} has it")
+        return AttemptReport(tuple(Delivered(each, reply) for each in envelope.recipients))
+
+
+@asynccontextmanager
+async def opened(settings: EndpointSettings, targets: Targets, clock: Clock | None = None) -> AsyncIterator[Client]:
+    """A client that has said EHLO."""
+    clock = clock or SystemClock()
+    sockets = Sockets()
+    port = free_port()
+    settings = replace(
+        settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
+    )
+    around = Surroundings(targets.get, clock, discard, sockets, Limiters(clock, discard))
+    async with open_endpoint("smtp", settings, around):
+        client = Client(*await asyncio.open_connection(HOST, port))
+        await client.hello()
+        yield client
+        client.writer.transport.abort()
+    sockets.close()
+
+
+async def test_recipients_go_where_they_belong_and_others_nowhere() -> None:
+    targets = Targets()
+    settings = EndpointSettings(
+        destination=[(["a.test"], RouteSettings(deliver_to=TargetRef("one"))), (["b.test"], RouteSettings(reject=""))],
+        source=[(["evil.test"], PipelineSettings(reject="450 4.7.1 Not you"))],
+        deliver_to=TargetRef("two"),
+    )
+    async with opened(settings, targets) as client:
+        assert (await client.send(MESSAGE, "x@a.test", "y@c.test", "z@a.test"))[:3] == "250"
+        assert sorted(targets.got) == [("&one", ["x@a.test", "z@a.test"]), ("&two", ["y@c.test"])]
+        assert (await client.send(MESSAGE, "x@b.test")).startswith("554 5.5.1 No valid recipients")
+        await client.ask("RSET")
+        await client.ask("MAIL FROM:<me@evil.test>")
+        assert await client.ask("RCPT TO:<x@a.test>") == "450 4.7.1 Not you\r\n"
+
+
+async def test_what_is_over_the_limit_is_asked_to_come_again() -> None:
+    targets, clock = Targets(), FakeClock()
+    settings = EndpointSettings(deliver_to=TargetRef("one"), limits=LimitsSettings(ip=["rate 2 1h"]))
+    async with opened(settings, targets, clock) as client:
+        assert [(await client.send(MESSAGE))[:3] for _ in range(3)] == ["250", "250", "451"]
+        assert len(targets.got) == 2
+
+
+async def test_a_login_by_the_password_file(tmp_path: Path) -> None:
+    write_passwords(tmp_path / "users", {"anna": hash_password("open sesame")})
+    targets = Targets()
+    settings = SubmissionSettings(auth=tmp_path / "users", deliver_to=TargetRef("one"))
+    async with opened(settings, targets) as client:
+        assert (await client.ask("MAIL FROM:<a@example.org>"))[:3] == "530"
+        secret = base64.b64encode(b"\0anna\0open sesame").decode()
+        assert (await client.ask(f"AUTH PLAIN {secret}"))[:3] == "235"
+        assert (await client.send(MESSAGE))[:3] == "250"
+    await eventually(lambda: targets.got)
+
+
+def test_what_would_keep_it_from_opening_is_found_before(tmp_path: Path) -> None:
+    try_endpoint(EndpointSettings())
+    with pytest.raises(ConfigError, match="cannot be read"):
+        try_endpoint(EndpointSettings(tls=ServerTLS(tmp_path / "cert", tmp_path / "key")))
+    with pytest.raises(PasswordFileError):
+        try_endpoint(EndpointSettings(auth=tmp_path / "none"))
