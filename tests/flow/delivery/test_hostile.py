@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mailrider.lab.mx_script import Action
     from mailrider.lab.zones import ZoneTable
 
-SHORT = {"command_timeout": 1, "submission_timeout": 1, "connect_timeout": 1}
+SHORT = {"command_timeout": 0.5, "submission_timeout": 0.5, "connect_timeout": 0.5}
 PIPELINING = Capabilities(pipelining=True)
 CERTIFIED = MXTLS(CA().issue(["mx0.a.test"]))
 BOUND = 20.0  # seconds; generous, since what has no bound never ends
