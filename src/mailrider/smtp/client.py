@@ -118,7 +118,10 @@ class ClientMachine:
             self._check_allowed(command, before)
             before = command
         for command in commands:
-            self._waiting.extend((command,) * (command.replies if isinstance(command, EndOfData) else 1))
+            if isinstance(command, EndOfData):
+                self._waiting.extend((command,) * command.replies)
+            else:
+                self._waiting.append(command)
         return b"".join([command.encode() for command in commands])
 
     def _check_allowed(self, command: Command, before: Command | None) -> None:

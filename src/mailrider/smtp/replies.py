@@ -14,12 +14,14 @@ from mailrider.errors import PeerError
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # RFC 5321 4.5.3.1.5 gives 512 octets to a reply line; servers send more, so four times that.
 MAX_LINE = 2048
 # Sendmail's help is the longest known reply with some 30 lines; an endless one must end somewhere.
 MAX_LINES = 100
+# Octets of several lines whose meaning is remembered: servers say the same to everybody, EHLO's reply has some 300.
+MAX_REMEMBERED = 1024
 
 
 class ReplyViolation(PeerError):
@@ -42,11 +44,18 @@ class ReplyParser:
         """True between replies: no byte of a further one has been received."""
         return not self._buffer and not self._lines
 
-    def receive(self, data: bytes) -> Iterator[Reply]:
+    def receive(self, data: bytes) -> Iterable[Reply]:
         """The replies that `data` completes, in order; to be exhausted.
 
         Raises `ReplyViolation` behind the last good one; then the connection is worthless.
         """
+        if self.is_empty and not self._broken and data.count(b"\n") > 1 and len(data) <= MAX_REMEMBERED:
+            remembered = _parse_whole(data)
+            if remembered is not None:
+                return remembered
+        return self._parse(data)
+
+    def _parse(self, data: bytes) -> Iterator[Reply]:
         if self._broken:
             raise ReplyViolation("the server broke the protocol before")
         pieces = ((self._buffer + data) if self._buffer else data).split(b"\n")
@@ -95,6 +104,17 @@ def _parse_line(line: bytes) -> tuple[int, bool, str]:
         raise ReplyViolation("NUL in a reply line")
     # Text is for people (RFC 6531 3.7.4.2 allows UTF-8): undecodable octets must not hide the code.
     return int(digits), separator != b"-", line[4:].decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=512)
+def _parse_whole(data: bytes) -> tuple[Reply, ...] | None:
+    """The replies that `data` is, if it is whole and right: what servers say to EHLO and to MAIL, RCPT and DATA."""
+    parser = ReplyParser()
+    try:
+        replies = tuple(parser._parse(data))
+    except ReplyViolation:
+        return None
+    return replies if parser.is_empty else None
 
 
 def encode_reply(reply: Reply) -> bytes:

@@ -96,6 +96,10 @@ class SendChunk:
 Step = SendCommands | SendContent | SendDot | SendChunk
 
 
+_DATA = Data()
+_CONTENT = SendContent(EndOfData())
+
+
 class _State(enum.Enum):
     START = enum.auto()
     ENVELOPE = enum.auto()
@@ -111,6 +115,30 @@ class Transaction:
     `in_doubt`, True if the server may have the message though it did not say so; `reusable`, True if the connection is
     in a clean state.
     """
+
+    __slots__ = (
+        "_accepted",
+        "_capabilities",
+        "_chunking",
+        "_content",
+        "_data_answered",
+        "_envelope",
+        "_lmtp",
+        "_lone_dot",
+        "_mail_accepted",
+        "_octets_left",
+        "_state",
+        "_unanswered",
+        "_unsent",
+        "answered",
+        "content_sent",
+        "decisions",
+        "farewell",
+        "in_doubt",
+        "overflow",
+        "recipients",
+        "reusable",
+    )
 
     def __init__(
         self,
@@ -199,7 +227,7 @@ class Transaction:
         self._unsent = []
         # BDAT carries content at once, so it waits for the replies; DATA asks first (RFC 2920 3.1).
         if not self._chunking:
-            commands.append(Data())
+            commands.append(_DATA)
         return SendCommands(tuple(commands))
 
     def _continue_envelope(self) -> Step | None:
@@ -214,7 +242,7 @@ class Transaction:
         if self._chunking:
             self._state = _State.CONTENT
             return self._continue_content()
-        return SendCommands((Data(),))
+        return SendCommands((_DATA,))
 
     def _after_consent(self) -> Step:
         self._state = _State.CONTENT
@@ -223,7 +251,7 @@ class Transaction:
             self.reusable = False
             return SendDot()
         self.content_sent = True
-        return SendContent(EndOfData(len(self._accepted) if self._lmtp else 1))
+        return SendContent(EndOfData(len(self._accepted))) if self._lmtp else _CONTENT
 
     def _continue_content(self) -> Step | None:
         if not self._chunking or (self.content_sent and not self._octets_left):
