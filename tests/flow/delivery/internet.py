@@ -105,7 +105,7 @@ class internet:
                 "hostname": "client.test",
                 "port": self.port,
                 "prohibited_addresses": "none",
-                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=1, attempts=1),
+                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=3, attempts=1),
                 **self.directives,
             },
             on_event=self.events.append,
