@@ -570,3 +570,31 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
         assert door.sink.taken[0][0].client is None
         assert door.noted(MailTaken)[0].client == f"uid {os.getuid()}"
     assert not path.exists()
+
+
+# Faults of ours -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bug_ends_one_session_with_a_temporary_word_and_no_other() -> None:
+    def judge(_: ReversePath, mailbox: Mailbox) -> Reply | None:
+        if mailbox.local_part == "bug":
+            raise RuntimeError("oops")
+        return None
+
+    async with open_door(judge=judge) as door:
+        bad, good = await door.client(), await door.client()
+        await bad.hello()
+        await good.hello()
+        await bad.ask("MAIL FROM:<a@example.org>")
+        await bad.say(b"RCPT TO:<bug@x.test>\r\n")
+        assert await bad.rest() == b"421 4.3.0 Internal error, try again later\r\n"
+        assert (await good.send(MESSAGE))[:3] == "250"
+        assert isinstance(door.noted(Bug)[0].error, RuntimeError)
+
+
+async def test_a_disk_that_takes_nothing_defers(tmp_path: Path) -> None:
+    async with open_door(spool=tmp_path / "gone") as door:
+        client = await door.client()
+        await client.hello()
+        assert await client.send(MESSAGE + b"x\r\n" * INLINE) == "452 4.3.1 Insufficient system storage\r\n"
+        assert (await client.send(MESSAGE))[:3] == "250"

@@ -1,0 +1,73 @@
+"""`mailrider auth`: the password file as a person manages it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import argon2
+import pytest
+from click.testing import CliRunner
+
+from mailrider.cli.main import cli
+from mailrider.endpoint import auth
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+def run(*arguments: str, given: str = "") -> tuple[object, str]:
+    """What the command returns (None: a wrong use), and what it says."""
+    found: list[object] = []
+    runner = CliRunner()
+    with runner.isolation(input=given) as (out, *_):
+        try:
+            found.append(cli.main(list(arguments), standalone_mode=False))
+        except Exception as error:
+            return None, str(error)
+        return found[0], out.getvalue().decode()
+
+
+def config(tmp_path: Path, *files: str) -> str:
+    path = tmp_path / "mailrider.conf"
+    doors = [f"submission unix:///run/x{number} {{\nauth {file}\n}}\n" for number, file in enumerate(files)]
+    path.write_text(f"hostname a.test\nstate_dir {tmp_path}\n" + "".join(doors))
+    return str(path)
+
+
+def test_users_come_and_go(tmp_path: Path) -> None:
+    using = ("-c", config(tmp_path, "users", "users"), "auth")
+    assert run(*using, "add", "anna", given="open sesame\n") == (0, "anna: added\n")
+    assert run(*using, "add", "bert", given="hello bert\n") == (0, "bert: added\n")
+    assert run(*using, "add", "anna", given="another one\n") == (0, "anna: new password\n")
+    assert run(*using, "list") == (0, "anna\nbert\n")
+    assert run(*using, "check", "anna", given="another one\n") == (0, "anna: right\n")
+    assert run(*using, "check", "anna", given="open sesame\n") == (69, "anna: wrong\n")
+    assert run(*using, "check", "nobody", given="\n") == (69, "nobody: wrong\n")
+    assert run(*using, "remove", "anna") == (0, "anna: removed\n")
+    assert run("auth", "--file", str(tmp_path / "users"), "list") == (0, "bert\n")
+    assert "open sesame" not in (tmp_path / "users").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "expected"),
+    [
+        (("add", "a:b"), "open sesame\n", "a user name is printable"),
+        (("add", "anna"), "short\n", "at least 8 characters"),
+        (("remove", "nobody"), "", "cannot read the password file"),
+        (("list",), "", "cannot read the password file"),
+    ],
+)
+def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], given: str, expected: str) -> None:
+    code, said = run("-c", config(tmp_path, "users"), "auth", *arguments, given=given)
+    assert code is None
+    assert expected in said
+
+
+def test_which_file_is_meant_has_to_be_clear(tmp_path: Path) -> None:
+    assert "no endpoint has a password file" in run("-c", config(tmp_path), "auth", "list")[1]
+    assert "several password files" in run("-c", config(tmp_path, "a", "b"), "auth", "list")[1]
