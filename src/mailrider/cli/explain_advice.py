@@ -241,8 +241,8 @@ def _about_contact(contact: Contact, plan: CandidatePlan, mx: str, port: int) ->
         return
     judgement = contact.judgements.get("ordinary")
     if judgement is None:
-        if contact.problem is not None:
-            yield _about_problem(contact.problem, where, port)
+        if "ordinary" in contact.problems:
+            yield _about_problem(contact.problems["ordinary"], where, port)
         return
     for note in contact.notes:
         cure = "Mend TLS on the server; meanwhile its mail goes in clear where nothing demands TLS."

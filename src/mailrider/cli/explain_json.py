@@ -160,6 +160,7 @@ def _contact(contact: Contact) -> dict[str, Any]:
         "address": str(contact.address),
         "prohibited": contact.prohibited,
         "problem": _reply(contact.problem),
+        "problems": {kind: _reply(problem) for kind, problem in contact.problems.items()},
         "tls_version": None if tls is None else tls.version,
         "cipher": None if tls is None else tls.cipher,
         "no_tls_because": None if evidence is None else evidence.clear_reason or None,

@@ -257,6 +257,9 @@ def _print_judgements(page: _Page, contact: Contact) -> None:
         else:
             page.say(f"{_KINDS[kind]}: {_levels(security)}", good=True, depth=2)
 
+    for kind, problem in contact.problems.items():
+        page.say(f"{_KINDS[kind]}: {problem.text}", good=False, depth=2)
+
 
 def _levels(security: Security) -> str:
     by = f" by {security.authenticated_by.upper()}" if security.authenticated_by else ""

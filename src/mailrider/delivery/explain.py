@@ -56,7 +56,7 @@ class Demand:
 class Contact:
     """One address of a candidate: what the server proved, or why it could not be used.
 
-    `judgements` by kind of message. `verdicts` is what DANE, where it speaks, and PKIX say of the certificate. `notes`
+    `judgements` by kind of message, and `problems` of the kinds that get no connection to be judged. `verdicts` is what DANE, where it speaks, and PKIX say of the certificate. `notes`
     are events on the way, such as a fallback.
     """
 
@@ -66,6 +66,7 @@ class Contact:
     evidence: PeerEvidence | None = None
     capabilities: Capabilities | None = None
     judgements: dict[str, Judgement] = field(default_factory=dict)
+    problems: dict[str, Reply] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[Try, ...] = ()
 
@@ -188,6 +189,7 @@ class Explainer:
             return Contact(address, prohibited=True)
         notes: list[Try] = []
         judgements: dict[str, Judgement] = {}
+        problems: dict[str, Reply] = {}
         verdicts: dict[Mechanism, Verdict] = {}
         seen: Contact = Contact(address)
         for kind, demand in demands.items():
@@ -199,6 +201,7 @@ class Explainer:
             call = Call(destination.next_hop, mx, address, demand.requirement, level, budget, notes.append, left)
             session = await rehearsal.contact(call)
             if isinstance(session, Unusable):
+                problems[kind] = session.reply
                 if seen.evidence is None:
                     seen = Contact(address, problem=session.reply)
                 continue
@@ -212,6 +215,7 @@ class Explainer:
             evidence=seen.evidence,
             capabilities=seen.capabilities,
             judgements=judgements,
+            problems=problems,
             verdicts=tuple(verdicts[each] for each in (Mechanism.DANE, Mechanism.PKIX) if each in verdicts),
             notes=tuple(notes),
         )
