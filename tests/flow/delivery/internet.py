@@ -82,6 +82,7 @@ class internet:
     hosts: Mapping[str, Sequence[MXScript | Shut]]
     zones: ZoneTable = field(default_factory=dict)
     directives: Mapping[str, Any] = field(default_factory=dict)
+    dns_timeout: float = 1
 
     def __post_init__(self) -> None:
         self.events: list[Event] = []

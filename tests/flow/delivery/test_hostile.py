@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from mailrider.lab.mx_script import Action
     from mailrider.lab.zones import ZoneTable
 
-SHORT = {"command_timeout": 0.5, "submission_timeout": 0.5, "connect_timeout": 0.5}
+
+def timers(seconds: float) -> dict[str, float]:
+    """Short where a server may be silent, long where only a busy machine is slow."""
+    return {"command_timeout": seconds, "submission_timeout": seconds, "connect_timeout": 30}
+
+
 PIPELINING = Capabilities(pipelining=True)
 CERTIFIED = MXTLS(CA().issue(["mx0.a.test"]))
 BOUND = 20.0  # seconds; generous, since what has no bound never ends
@@ -98,7 +103,7 @@ CASES: Mapping[str, Case] = {
 def test_it_ends_as_it_should_and_leaves_nothing(case: Case, loop: str) -> None:
     async def scenario() -> None:
         scripts = {} if case.script is None else {"a.test": [case.script]}
-        async with internet(scripts, case.zones, SHORT) as net:
+        async with internet(scripts, case.zones, timers(0.5), dns_timeout=20) as net:
             began = time.monotonic()
             result = await net.send_one("x@a.test", case.message)
             assert time.monotonic() - began < BOUND
@@ -112,11 +117,10 @@ def test_many_deliveries_to_hosts_of_every_kind_leave_nothing(loop: str) -> None
     scripts = {f"d{n}.test": [case.script] for n, case in enumerate(CASES.values()) if case.script is not None}
 
     async def scenario() -> None:
-        async with internet({"good.test": [MXScript()], **scripts}, directives=SHORT) as net:
-            for _ in range(2):
-                good, *rest = await net.send("x@good.test", *(f"x@{domain}" for domain in scripts))
-                assert good.status == "delivered"
-                assert not any(result.status == "delivered" for result in rest)
+        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(3), dns_timeout=20) as net:
+            good, *rest = await net.send("x@good.test", *(f"x@{domain}" for domain in scripts))
+        assert good.status == "delivered"
+        assert not any(result.status == "delivered" for result in rest)
 
     run_clean(loop, scenario())
 
