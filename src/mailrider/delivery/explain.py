@@ -56,8 +56,8 @@ class Demand:
 class Contact:
     """One address of a candidate: what the server proved, or why it could not be used.
 
-    `judgements` by kind of message, and `problems` of the kinds that get no connection to be judged. `verdicts` is what DANE, where it speaks, and PKIX say of the certificate. `notes`
-    are events on the way, such as a fallback.
+    `judgements` by kind of message, and `problems` of the kinds that get no connection to be judged. `verdicts` is what
+    DANE, where it speaks, and PKIX say of the certificate. `notes` are events on the way, such as a fallback.
     """
 
     address: Address
