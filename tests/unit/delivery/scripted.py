@@ -32,8 +32,15 @@ class Server:
     """See the module. `received` is all that the client sent, `lost` how the connection ended for the server."""
 
     def __init__(
-        self, clock: Clock, script: str, *, context: ssl.SSLContext | None = None, piece: int | None = None
+        self,
+        clock: Clock,
+        script: str,
+        *,
+        context: ssl.SSLContext | None = None,
+        piece: int | None = None,
+        accepted: Channel | None = None,
     ) -> None:
+        """`accepted`: the server's end of a connection that is there already; then it is the receiver to give it."""
         self.received = b""
         self.lost: list[Exception | None] = []
         self._clock = clock
@@ -41,7 +48,10 @@ class Server:
         self._unread = b""
         self._changed = asyncio.Event()
         self._steps = [line.strip() for line in script.splitlines() if line.strip()]
-        self.channel, self._channel = memory_pair(clock, self._accept, address="192.0.2.25", piece=piece)
+        if accepted is not None:
+            self.channel = self._channel = accepted
+        else:
+            self.channel, self._channel = memory_pair(clock, self._accept, address="192.0.2.25", piece=piece)
         self._play = asyncio.create_task(self._run())
 
     def _accept(self, _: Channel) -> Server:

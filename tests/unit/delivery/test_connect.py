@@ -1,0 +1,191 @@
+"""New connections: dialled, opened, with the fallback in clear where nothing demands TLS (spec section 4, step 9)."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.delivery.budget import Budget
+from mailrider.delivery.connect import Call, Connector
+from mailrider.delivery.fallback import REMEMBERED, FallbackMemory
+from mailrider.delivery.session import Dialect, Session, Unusable
+from mailrider.model import event as events
+from mailrider.model.domain import Domain
+from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear
+from mailrider.model.security import NO_REQUIREMENT, Mechanism, MXLevel, Requirement, TLSLevel, Verdict
+from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
+from mailrider.net.memory import MemoryDialer
+from mailrider.policy.judge import Judge
+from tests.support.channels import HOST, client_context, server_context, settle
+from tests.unit.delivery.scripted import Server
+
+if TYPE_CHECKING:
+    from mailrider.model.event import Event
+    from mailrider.model.outcome import Try
+    from mailrider.net.channel import Channel
+
+A, MX = Domain("a.test"), Domain(HOST)
+ADDRESS = ip_address("192.0.2.25")
+DEMANDS = Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason="local_policy")
+
+CLEAR = "S: 220 mx\nC: EHLO client.test\nS: 250 mx"
+OFFERS = "S: 220 mx\nC: EHLO client.test\nS: 250-mx\nS: 250 STARTTLS\n"
+BREAKS = OFFERS + "C: STARTTLS\nS: 220 Go\noctets 5\nclose"
+WORKS = OFFERS + "C: STARTTLS\nS: 220 Go\nTLS\nC: EHLO client.test\nS: 250 mx"
+SILENT = OFFERS + "C: STARTTLS\nS: 220 Go"
+
+
+class World:
+    """A connector, and what each connection in turn meets at the only address."""
+
+    def __init__(self, *scripts: str, failure: Exception | None = None) -> None:
+        self.clock = FakeClock()
+        self.events: list[Event] = []
+        self.notes: list[Try] = []
+        self.servers: list[Server] = []
+        self._scripts = iter(scripts)
+        hosts: Any = {(str(ADDRESS), 25): failure or self._accept}
+        verdict = Verdict(False, Mechanism.PKIX, "nobody vouches for it")
+        self.connector = Connector(
+            MemoryDialer(self.clock, hosts),
+            self.clock,
+            client_context(),
+            Judge(lambda *_: verdict, lambda *_: verdict),
+            Dialect(Domain("client.test"), 30, 60),
+            FallbackMemory(self.clock),
+            self.events.append,
+            25,
+        )
+
+    def _accept(self, channel: Channel) -> Server:
+        self.servers.append(Server(self.clock, next(self._scripts), context=server_context(), accepted=channel))
+        return self.servers[-1]
+
+    def call(self, requirement: Requirement = NO_REQUIREMENT, next_hop: Domain = A) -> Call:
+        return Call(next_hop, MX, ADDRESS, requirement, MXLevel.NONE, Budget(self.clock, 300), self.notes.append)
+
+    async def open(self, **more: Any) -> Session:
+        session = await self.connector.open(self.call(**more))
+        session.abort()
+        await settle()
+        return session
+
+    async def unusable(self, **more: Any) -> Unusable:
+        with pytest.raises(Unusable) as caught:
+            await self.open(**more)
+        await settle()
+        return caught.value
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def test_a_connection_is_opened_and_told() -> None:
+    world = World(WORKS)
+    session = await world.open()
+    (opened,) = world.of(ConnectionOpened)
+    assert (opened.mx, opened.address, opened.tls_version) == (HOST, "192.0.2.25", "TLSv1.3")
+    assert (session.is_encrypted, world.notes) == (True, [])
+
+
+async def test_a_broken_handshake_means_one_new_connection_in_clear() -> None:
+    world = World(BREAKS, OFFERS)
+    session = await world.open()
+    assert len(world.servers) == 2
+    assert b"STARTTLS" not in world.servers[1].received
+    assert session.evidence.tls is None
+    assert "TLS handshake with" in session.evidence.clear_reason
+    assert [note.result.value for note in world.notes] == ["fallback"]
+    assert [event.address for event in world.of(FellBackToClear)] == ["192.0.2.25"]
+
+
+async def test_where_something_demands_tls_there_is_none_in_clear() -> None:
+    world = World(BREAKS)
+    error = await world.unusable(requirement=DEMANDS)
+    assert (error.stage.value, len(world.servers), world.notes) == ("tls", 1, [])
+
+
+async def test_a_fallback_is_remembered_for_ten_minutes_for_that_domain() -> None:
+    world = World(BREAKS, OFFERS, OFFERS, WORKS, WORKS)
+    await world.open()
+    remembered = await world.open()
+    assert (len(world.servers), remembered.is_encrypted) == (3, False)
+    assert (await world.open(next_hop=Domain("b.test"))).is_encrypted
+    await world.clock.advance(REMEMBERED)
+    assert (await world.open()).is_encrypted
+    assert len(world.notes) == 1
+
+
+async def test_what_is_remembered_does_not_bind_who_demands_tls_and_a_success_clears_it() -> None:
+    world = World(BREAKS, OFFERS, WORKS, WORKS)
+    await world.open()
+    assert (await world.open(requirement=DEMANDS)).is_encrypted
+    assert (await world.open()).is_encrypted
+
+
+async def test_a_fallback_that_fails_too_is_the_end_of_that_address() -> None:
+    world = World(BREAKS, "close")
+    error = await world.unusable()
+    assert (error.stage.value, len(world.servers)) == ("greeting", 2)
+
+
+async def test_a_handshake_that_times_out_never_falls_back() -> None:
+    world = World(SILENT)
+    opening = asyncio.create_task(world.unusable())
+    await world.clock.advance(31)
+    assert ((await opening).stage.value, len(world.servers)) == ("tls", 1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (ConnectRefused("[192.0.2.25]:25 refused the connection"), (451, "4.4.1")),
+        (LocalAddressUnavailable("local_ip 10.0.0.1 cannot be used"), (451, "4.3.0")),
+    ],
+    ids=["refused", "our own trouble"],
+)
+async def test_who_cannot_be_dialled_is_unusable_and_our_trouble_stays_ours(
+    failure: Exception, expected: tuple[int, str]
+) -> None:
+    error = await World(failure=failure).unusable()
+    assert (error.stage.value, error.reply.code, str(error.reply.enhanced)) == ("connect", *expected)
+    assert "10.0.0.1" not in error.reply.text
+
+
+# Judgement ------------------------------------------------------------------------------------------------------------
+
+
+async def judge(script: str, requirement: Requirement) -> tuple[World, Any]:
+    world = World(script)
+    call = world.call(requirement)
+    session = await world.connector.open(world.call())
+    judgement = world.connector.judge(call, session)
+    session.abort()
+    await settle()
+    return world, judgement
+
+
+async def test_what_is_good_enough_is_announced_with_its_levels() -> None:
+    world, judgement = await judge(WORKS, DEMANDS)
+    assert judgement.refusal is None
+    (judged,) = world.of(ConnectionJudged)
+    assert (judged.security.tls_level, judged.reason) == (TLSLevel.ENCRYPTED, "nobody vouches for it")
+
+
+async def test_what_is_refused_is_not() -> None:
+    world, judgement = await judge(CLEAR, DEMANDS)
+    assert judgement.refusal.policy == "local_policy"
+    assert "the server does not offer STARTTLS" in judgement.refusal.reason
+    assert world.of(ConnectionJudged) == []
+
+
+@pytest.mark.parametrize(("script", "why"), [(CLEAR, "does not offer STARTTLS"), (WORKS, "nobody vouches for it")])
+async def test_a_testing_policy_that_would_have_refused_it_is_told(script: str, why: str) -> None:
+    world, judgement = await judge(script, Requirement(wanted_tls=TLSLevel.AUTHENTICATED))
+    assert judgement.refusal is None
+    (missed,) = world.of(events.TestingPolicyMissed)
+    assert why in missed.reason
