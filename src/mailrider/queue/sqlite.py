@@ -36,7 +36,7 @@ from mailrider.queue.rows import (
     message_from,
     stats_from,
 )
-from mailrider.queue.sqlite_file import StoreFile, pragma
+from mailrider.queue.sqlite_file import PATIENCE, StoreFile, pragma
 from mailrider.queue.store import Command, Done, StoreDamaged, StoreUnavailable
 from mailrider.queue.writer import Add, Call, Settle, Writer, translate
 from mailrider.smtp.content import CHUNK, Content
@@ -65,7 +65,8 @@ T = TypeVar("T")
 
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
 CHECKPOINT: Final = 4 * 1024 * 1024  # octets of log after which it is carried over into the file
-RESTART: Final = 64 * 1024 * 1024  # octets of log at which writers wait for that
+RESTART: Final = 64 * 1024 * 1024  # octets of log at which the writer stops to carry it over and cut it
+CUT_PATIENCE: Final = 100  # milliseconds that it waits for readers then
 SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
 VACUUMED: Final = 2000  # pages given back to the file system at a time: 8 MiB
 SELECTED: Final = 2000  # recipients that one transaction of a command changes
@@ -103,6 +104,8 @@ class SQLiteStore:
         self._keeping: sqlite3.Connection | None = None
         self._data_version = 0
         self._checkpointing = False
+        self._committing: sqlite3.Connection | None = None
+        self._cut_at = RESTART
         self.recovered = 0
 
     # Opening and closing ---------------------------------------------------------------------------------------------
@@ -121,6 +124,7 @@ class SQLiteStore:
             raise translate(error) from error
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
         self._keepers = ThreadPoolExecutor(1, "mailrider queue keeper")
+        self._committing = connection
         self._writer = Writer(connection, self._batch, self._commit_point, self._file.note_damage)
         self._writer.start()
         try:
@@ -423,16 +427,34 @@ class SQLiteStore:
             log = os.stat(f"{self._file.path}-wal").st_size
         except OSError:
             return
-        if log >= CHECKPOINT:
+        if log >= self._cut_at:
+            self._cut_log(log)
+        elif log >= CHECKPOINT:
             self._checkpointing = True
-            self._keepers.submit(self._checkpoint, log)
+            self._keepers.submit(self._checkpoint)
 
-    def _checkpoint(self, log: int) -> None:
-        """Carry the log over into the file. In the keeper's thread."""
-        mode = "RESTART" if log >= RESTART else "PASSIVE"
+    def _cut_log(self, log: int) -> None:
+        """Carry all of the log over and begin it anew; in the writer's thread, for only a writer that rests allows it.
+
+        A keeper beside a writer that never rests is always a little late: the log would grow without end.
+        """
+        connection = self._committing
+        if connection is None:
+            return
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {CUT_PATIENCE}")
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error:
+            busy = 1  # the disk is full, or somebody reads: later
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
+        self._cut_at = log + RESTART // 4 if busy else RESTART
+
+    def _checkpoint(self) -> None:
+        """Carry the log over into the file, as far as that goes. In the keeper's thread."""
         try:
             if self._keeping is not None:
-                self._keeping.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                self._keeping.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error:
             # Somebody else is at it, or the disk is full: the log grows on, and the next commit asks again.
             pass
