@@ -28,6 +28,7 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
+from mailrider.model.value import value
 from mailrider.queue.ids import format_id
 from mailrider.queue.settings import QueueSettings
 from mailrider.smtp.content import Content
@@ -49,7 +50,7 @@ MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """What became of one recipient. `recipient` as it was given; the rest as in `model.outcome`."""
 
@@ -63,7 +64,7 @@ class Result:
     attempts: tuple[Try, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """One `Result` per recipient, in the order in which they were given."""
 
@@ -103,7 +104,7 @@ _RETS = [each.value for each in Ret]
 NO_DSN = DSN()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submission:
     """Arguments turned into values: an envelope if anything can be delivered, and results for what cannot."""
 

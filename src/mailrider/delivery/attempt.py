@@ -7,7 +7,6 @@ for a mail reason. An exception that nobody expected defers what is undecided, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.delivery.connect import Call
@@ -19,6 +18,7 @@ from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
+from mailrider.model.value import value
 from mailrider.smtp.client import InjectedPlaintext
 from mailrider.smtp.transaction import Decision, Transaction
 
@@ -97,7 +97,7 @@ class Connections(Protocol):
         """A connection for the call, a new one if `fresh`. Entering raises `Unusable`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Job:
     """What is to be delivered: the same for all next hops of a message."""
 

@@ -6,7 +6,6 @@ TLS (spec section 4, steps 6 to 9).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.session import Peer, Unusable, open_session, server_name
@@ -14,6 +13,7 @@ from mailrider.errors import LocalError, NetworkError
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mailrider.policy.judge import Judge, Judgement
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy.
 

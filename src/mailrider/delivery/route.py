@@ -5,11 +5,11 @@ Recipients are grouped by domain; those that cannot be routed have their outcome
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.model.outcome import Failed, Outcome
 from mailrider.model.reply import Reply
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
@@ -19,7 +19,7 @@ QUARANTINED = Reply.make(550, "5.7.0", "The message is quarantined and will not 
 NO_DOMAIN = Reply.make(550, "5.1.1", "The recipient has no domain, so there is no server to send it to")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """Where an envelope goes: indices of its recipients by next hop, and the outcomes that need no delivery."""
 

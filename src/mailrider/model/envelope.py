@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.model.text import UNSAFE
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.address import Mailbox, ReversePath
@@ -83,7 +84,7 @@ class OriginalRecipient:
             raise InvalidValue(f"an original recipient of type {self.address_type} is ASCII: {self.address[:100]!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recipient:
     """One recipient and what the sender wants to be told about it; `notify` None means nothing was said."""
 
@@ -95,7 +96,7 @@ class Recipient:
         return str(self.mailbox)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """One message's routing: `recipients` in the order in which their outcomes are reported.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from mailrider.model.security import NO_SECURITY, Security
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ class TryResult(enum.StrEnum):
     DELIVERED = "delivered"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Try:
     """One candidate host or address that was tried: what ended it, and the reply or error as one."""
 
@@ -53,7 +53,7 @@ class Try:
     security: Security = NO_SECURITY
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """The next hop took the message for this recipient, and is now responsible for it.
 
@@ -79,7 +79,7 @@ class Delivered:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deferred:
     """Not now; try later. `in_doubt`: the server may have it. `eligible_at`: held back by a limit, not a failed try."""
 
@@ -98,7 +98,7 @@ class Deferred:
         return Status.DEFERRED
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """Never; tell the sender."""
 
@@ -137,7 +137,7 @@ def outcome_for(
     return kind(recipient, reply, mx, address, security, tries)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptReport:
     """The result of one attempt: an outcome per recipient, in the envelope's order."""
 

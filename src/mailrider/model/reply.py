@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from mailrider.errors import InvalidValue
 from mailrider.model.text import UNSAFE
+from mailrider.model.value import value
 
 MAX_QUOTE = 512  # characters of a remote server's text that we repeat to others
 
@@ -61,7 +62,7 @@ def split_enhanced(text: str) -> tuple[EnhancedCode | None, str]:
     return _enhanced(int(match[1]), int(match[2]), int(match[3])), text[match.end() + 1 :]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """One complete reply: `code` 200 to 599, its lines of text without codes, the enhanced code if it has a right one.
 

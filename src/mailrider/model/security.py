@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from mailrider.errors import InvalidValue, LocalError
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.domain import Domain, NextHop
@@ -58,7 +59,7 @@ class Mechanism(enum.StrEnum):
     DANE = "dane"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Security:
     """The levels that a connection has for one next hop, and how TLS reached its own."""
 

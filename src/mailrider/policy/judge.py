@@ -12,7 +12,6 @@ The order of the questions is the specification:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.model.domain import Domain
@@ -23,6 +22,7 @@ from mailrider.model.security import (
     TLSLevel,
     Verdict,
 )
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mailrider.model.security import DANETrust, MXLevel, PeerEvidence, Requirement, TLSEvidence
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Judgement:
     """What a connection is worth for one next hop: its levels, the verdict that counted, and the refusal, if any.
 

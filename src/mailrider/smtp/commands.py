@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret, check_envid
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.address import Mailbox, ReversePath
@@ -137,7 +138,7 @@ class StartTLS(Command):
         return b"STARTTLS\r\n"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mail(Command):
     """MAIL FROM with its parameters; None and False mean that the parameter is not there.
 
@@ -182,7 +183,7 @@ class Mail(Command):
         return (" ".join(words) + "\r\n").encode("utf-8")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rcpt(Command):
     """RCPT TO with its DSN parameters (RFC 3461 4.1, 4.2)."""
 
@@ -207,7 +208,7 @@ class Data(Command):
         return b"DATA\r\n"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndOfData(Command):
     """The lone dot after DATA's content; no line of its own, the content's encoding brings it.
 
@@ -221,7 +222,7 @@ class EndOfData(Command):
             raise InvalidValue("the end of data is answered at least once")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bdat(Command):
     """BDAT: `size` octets of content follow at once; `last` ends the message (RFC 3030 2)."""
 

@@ -14,7 +14,7 @@ from mailrider.errors import PeerError
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 # RFC 5321 4.5.3.1.5 gives 512 octets to a reply line; servers send more, so four times that.
 MAX_LINE = 2048
@@ -44,7 +44,7 @@ class ReplyParser:
         """True between replies: no byte of a further one has been received."""
         return not self._buffer and not self._lines
 
-    def receive(self, data: bytes) -> Iterable[Reply]:
+    def receive(self, data: bytes) -> Iterator[Reply]:
         """The replies that `data` completes, in order; to be exhausted.
 
         Raises `ReplyViolation` behind the last good one; then the connection is worthless.
@@ -52,7 +52,7 @@ class ReplyParser:
         if self.is_empty and not self._broken and data.count(b"\n") > 1 and len(data) <= MAX_REMEMBERED:
             remembered = _parse_whole(data)
             if remembered is not None:
-                return remembered
+                return iter(remembered)
         return self._parse(data)
 
     def _parse(self, data: bytes) -> Iterator[Reply]:

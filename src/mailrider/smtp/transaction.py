@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply
+from mailrider.model.value import value
 from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Rcpt, Rset
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class ContentFacts(Protocol):
     def header_is_ascii(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """A recipient's fate on this server: the reply, and the stage that it answers.
 
@@ -67,14 +68,14 @@ class Decision:
         return self.reply.is_transient and self.stage is not TryResult.FINAL
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendCommands:
     """Write these as one group, then hand over every answer."""
 
     commands: tuple[Command, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendContent:
     """Write the dot-stuffed content with its final dot, then hand over the answers to `command`."""
 
@@ -86,7 +87,7 @@ class SendDot:
     """Write a lone dot: a DATA that was consented to although nobody is left to receive it (RFC 2920 3.1)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendChunk:
     """Write the command and, right behind it, the next `command.size` octets of the content as they are."""
 
@@ -115,30 +116,6 @@ class Transaction:
     `in_doubt`, True if the server may have the message though it did not say so; `reusable`, True if the connection is
     in a clean state.
     """
-
-    __slots__ = (
-        "_accepted",
-        "_capabilities",
-        "_chunking",
-        "_content",
-        "_data_answered",
-        "_envelope",
-        "_lmtp",
-        "_lone_dot",
-        "_mail_accepted",
-        "_octets_left",
-        "_state",
-        "_unanswered",
-        "_unsent",
-        "answered",
-        "content_sent",
-        "decisions",
-        "farewell",
-        "in_doubt",
-        "overflow",
-        "recipients",
-        "reusable",
-    )
 
     def __init__(
         self,
