@@ -114,8 +114,11 @@ class Ledger:
         line = self._lines[index]
         result = TryResult.DELIVERED if reply.is_positive else stage
         line.tries.append(Try(mx, address, result, reply, security))
-        outcome = outcome_for(line.recipient, reply, mx=mx, address=address, security=security, tries=tuple(line.tries))
-        line.outcome = replace(outcome, dsn=dsn) if dsn and isinstance(outcome, Delivered) else outcome
+        tries = tuple(line.tries)
+        if reply.is_positive:
+            line.outcome = Delivered(line.recipient, reply, mx, address, security, tries, dsn)
+        else:
+            line.outcome = outcome_for(line.recipient, reply, mx=mx, address=address, security=security, tries=tries)
 
     def doubt(self, index: int, ending: Ending) -> None:
         """The connection was lost behind the final dot: the server may have the message."""

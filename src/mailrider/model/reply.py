@@ -109,7 +109,7 @@ class Reply:
     @property
     def text(self) -> str:
         """All lines as one line of printable text."""
-        return clean_text(" ".join(self.lines))
+        return " ".join(self.lines).strip()
 
     @property
     def is_positive(self) -> bool:

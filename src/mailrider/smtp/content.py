@@ -88,7 +88,10 @@ class Content:
     def header(self) -> bytes:
         """The header as it will be sent, without the empty line; at most `MAX_HEADER`, mending aside."""
         if self._header is None:
-            self._header = bytes(next(self.chunks(self.header_size))) if self.header_size else b""
+            if isinstance(self.source, bytes) and self.is_clean:
+                self._header = self.source[: self.header_size]
+            else:
+                self._header = bytes(next(self.chunks(self.header_size))) if self.header_size else b""
         return self._header
 
     @property
