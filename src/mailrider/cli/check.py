@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,11 @@ from mailrider.cli.setup import remote_targets
 from mailrider.config import load
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
+from mailrider.dns.servers import choose_servers, read_resolv_conf
+from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
-from mailrider.model.security import TLSLevel
+from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.text import json_line
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
+    from mailrider.dns.settings import DNSSettings
     from mailrider.policy.settings import MXAuth
 
 # Names that anybody may ask for to learn whether a resolver validates; options name others in closed networks.
@@ -42,12 +44,29 @@ class Finding:
     cure: str = ""
 
 
+def _domain(_: click.Context, __: click.Parameter, text: str) -> Domain:
+    """A domain; what is none is a mistake of usage."""
+    try:
+        return Domain.parse(text)
+    except InvalidValue as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
-@click.option("--signed", default=SIGNED_NAME, show_default=True, metavar="NAME", help="A name that is signed.")
-@click.option("--bogus", default=BOGUS_NAME, show_default=True, metavar="NAME", help="A name with a wrong signature.")
+@click.option(
+    "--signed", callback=_domain, default=SIGNED_NAME, show_default=True, metavar="NAME", help="A name that is signed."
+)
+@click.option(
+    "--bogus",
+    callback=_domain,
+    default=BOGUS_NAME,
+    show_default=True,
+    metavar="NAME",
+    help="One with a wrong signature.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per finding on standard output.")
 @click.pass_obj
-def check(config: str | None, signed: str, bogus: str, as_json: bool) -> int:
+def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> int:
     """Load the configuration, test the resolver, and say what is off or weak, and what to do."""
     configuration = load(config)
     findings = [Finding("ok", "configuration", _where(configuration))]
@@ -69,9 +88,10 @@ def _where(configuration: Configuration) -> str:
     return f"{configuration.path} is right" if configuration.path else "none found, the built-in one is used"
 
 
-async def _test(configuration: Configuration, signed: str, bogus: str) -> list[Finding]:
+async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> list[Finding]:
+    findings = list(_ignored_servers(configuration.globals.dns))
     async with open_engine(configuration.globals.dns, discard) as engine:
-        findings = [await _check_resolver(engine.resolver, signed, bogus)]
+        findings.append(await _check_resolver(engine.resolver, signed, bogus))
         for label, settings in remote_targets(configuration):
             # Certificates, ciphers and curves are only known to be right once they were loaded.
             async with open_remote(settings, engine):
@@ -79,14 +99,22 @@ async def _test(configuration: Configuration, signed: str, bogus: str) -> list[F
     return findings
 
 
-async def _check_resolver(resolver: Resolver, signed: str, bogus: str) -> Finding:
+def _ignored_servers(dns: DNSSettings) -> Iterator[Finding]:
+    choice = choose_servers(dns.server or read_resolv_conf())
+    if choice.ignored:
+        asked, ignored = (", ".join(map(str, servers)) for servers in (choice.asked, choice.ignored))
+        text = f"only {asked} is asked; {ignored} is not, since its word could be forged on the way"
+        yield Finding("ok", "resolver", text)
+
+
+async def _check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
     """Does it validate? A signed name must be authentic, a bogus one must fail."""
     off = "DNSSEC and DANE are off"
     cure = "run a validating resolver, such as unbound, on this host and name it: dns { server 127.0.0.1 }"
     if not resolver.validates:
         return Finding("warning", "resolver", f"it is not on loopback, so its word cannot be trusted; {off}", cure)
     try:
-        answer = await resolver.lookup(Domain.parse(signed), RecordType.MX)
+        answer = await resolver.lookup(signed, RecordType.MX)
     except LookupFailed as error:
         return Finding("warning", "resolver", f"{error}; mail is deferred as long as DNS fails", "check the resolver")
     if not answer.authentic:
@@ -94,7 +122,7 @@ async def _check_resolver(resolver: Resolver, signed: str, bogus: str) -> Findin
             "warning", "resolver", f"{signed} is signed, but came without AD: it does not validate; {off}", cure
         )
     try:
-        await resolver.lookup(Domain.parse(bogus), RecordType.A)
+        await resolver.lookup(bogus, RecordType.A)
     except LookupFailed as error:
         if error.failure is not LookupFailure.SERVFAIL:
             return Finding("warning", "resolver", f"{error}; whether it refuses wrong signatures is not known")
@@ -123,18 +151,22 @@ def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterato
 
 def _weak_policies(label: str, settings: RemoteSettings, auth: MXAuth, validates: bool) -> Iterator[Finding]:
     if (auth.dane or auth.dnssec) and not validates:
-        yield Finding("warning", label, "dane and dnssec are listed, but the resolver cannot support them")
+        text = "dane and dnssec are listed, but the resolver cannot support them"
+        yield Finding("warning", label, text, "dns { server 127.0.0.1 } with a validating resolver there")
+    yield from _unreachable(label, auth)
     if auth.local_policy is None or auth.local_policy.min_tls_level is TLSLevel.NONE:
         text = "domains without DANE or MTA-STS may get mail in clear"
         yield Finding("warning", label, text, "local_policy { min_tls_level encrypted } refuses that")
     if auth.local_policy is not None and settings.requiretls_override:
         text = "a sender can waive local_policy with `TLS-Required: No`"
         yield Finding("warning", label, text, "requiretls_override no forbids that")
-    if settings.prohibited_addresses != PROHIBITED_ADDRESSES:
-        yield Finding("warning", label, "prohibited_addresses is not the default: other people's zones may point at us")
-    if settings.port != 25:
-        yield Finding("warning", label, f"port {settings.port} is for labs: MX hosts listen on 25")
-    if settings.tls_client is not None and settings.tls_client.protocols[0] < "tls1.2":
-        yield Finding(
-            "warning", label, f"{settings.tls_client.protocols[0].value} is insecure", "protocols tls1.2 tls1.3"
-        )
+
+
+def _unreachable(label: str, auth: MXAuth) -> Iterator[Finding]:
+    """An MX level that is demanded, and that no listed policy awards (spec section 2)."""
+    demanded = auth.local_policy.min_mx_level if auth.local_policy is not None else MXLevel.NONE
+    awarded = MXLevel.DNSSEC if auth.dnssec else MXLevel.MTASTS if auth.mtasts else MXLevel.NONE
+    if demanded > awarded:
+        text = f"local_policy demands MX level {demanded.word}, which no listed policy awards: all mail is deferred"
+        cure = "list dnssec" if demanded is MXLevel.DNSSEC else "list mtasts, dnssec or both"
+        yield Finding("warning", label, text, cure)

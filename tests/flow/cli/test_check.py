@@ -79,3 +79,18 @@ async def test_a_wrong_configuration_is_78_with_every_error_at_its_place(tmp_pat
 async def test_what_only_loading_shows_is_78_too(tmp_path: Path) -> None:
     ran = await check(tmp_path, more="tls_client { ciphers NO-SUCH-CIPHER }\ntarget.remote { }\n")
     assert (ran.code, "NO-SUCH-CIPHER" in ran.err) == (78, True)
+
+
+async def test_servers_beside_one_on_loopback_are_not_asked_and_that_is_told(tmp_path: Path) -> None:
+    async with internet({}, ZONES) as net:
+        file = tmp_path / "mailrider.conf"
+        server = net.dns.server
+        file.write_text(f"hostname client.test\nstate_dir {tmp_path}\ndns {{ server {server} 192.0.2.53 }}\n{STRONG}")
+        ran = await run("-c", file, "check", "--signed", "good.test", "--bogus", "bad.test")
+    assert f"ok       resolver: only {server} is asked; 192.0.2.53:53 is not" in ran.out
+    assert "it validates: good.test is authentic" in ran.out
+
+
+async def test_a_name_that_is_none_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    ran = await check(tmp_path, signed_name="a..b")
+    assert (ran.code, ran.out) == (64, "")

@@ -11,6 +11,7 @@ import mailrider
 from mailrider.cli.check import _check_resolver, weaknesses
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.fake import FakeResolver, Given, mx
+from mailrider.model.domain import Domain
 
 STRONG = mailrider.RemoteSettings(
     hostname="client.test",
@@ -34,6 +35,14 @@ WEAK = {
     "a local_policy that is off": (
         {"mx_auth": [mailrider.Dane(), mailrider.LocalPolicy(min_tls_level="none")]},
         "may get mail in clear",
+    ),
+    "an MX level that nobody awards": (
+        {"mx_auth": [mailrider.MTASTS(), mailrider.LocalPolicy(min_mx_level="dnssec")]},
+        "local_policy demands MX level dnssec, which no listed policy awards",
+    ),
+    "an MX level, and nothing that awards any": (
+        {"mx_auth": [mailrider.Dane(), mailrider.LocalPolicy(min_mx_level="mtasts")]},
+        "local_policy demands MX level mtasts, which no listed policy awards",
     ),
     "the override beside a local_policy": ({"requiretls_override": True}, "waive local_policy with `TLS-Required: No`"),
     "other addresses than ours prohibited": (
@@ -81,6 +90,6 @@ RESOLVERS = {
 
 @pytest.mark.parametrize(("resolver", "expected"), RESOLVERS.values(), ids=RESOLVERS)
 async def test_a_resolver_is_tried_out(resolver: FakeResolver, expected: tuple[str, str]) -> None:
-    finding = await _check_resolver(resolver, "good.test", "bad.test")
+    finding = await _check_resolver(resolver, Domain("good.test"), Domain("bad.test"))
     assert (finding.level, finding.subject) == (expected[0], "resolver")
     assert expected[1] in finding.text
