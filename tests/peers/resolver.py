@@ -55,7 +55,7 @@ server:
     directory: "{home}"
     pidfile: "{home}/unbound.pid"
     num-threads: 1
-    module-config: "validator iterator"
+    module-config: "{modules}"
     do-not-query-localhost: no
     qname-minimisation: no
     local-zone: "." static
@@ -73,13 +73,14 @@ stub-zone:
 
 @dataclass(frozen=True)
 class ResolverSettings:
-    """Where the two listen; the resolver's port is 53 unless told otherwise."""
+    """Where the two listen; the resolver's port is 53 unless told otherwise. Not `validates`: it believes everything."""
 
     zones: tuple[Zone, ...]
     address: str = field(default_factory=loopback_address)
     port: int = 53
     authority_address: str = field(default_factory=loopback_address)
     authority_port: int = 53
+    validates: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def _write_nsd_conf(home: Path, settings: ResolverSettings, zones: list[ZoneFile
 
 def _write_unbound_conf(home: Path, settings: ResolverSettings, zones: list[ZoneFile]) -> Path:
     path = home / "unbound.conf"
-    server = _UNBOUND_CONF.format(home=home, address=settings.address, port=settings.port)
+    modules = "validator iterator" if settings.validates else "iterator"
+    server = _UNBOUND_CONF.format(home=home, address=settings.address, port=settings.port, modules=modules)
     stubs = [
         _UNBOUND_ZONE.format(name=z.zone.name, address=settings.authority_address, port=settings.authority_port)
         for z in zones
