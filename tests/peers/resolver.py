@@ -73,7 +73,7 @@ stub-zone:
 
 @dataclass(frozen=True)
 class ResolverSettings:
-    """Where the two listen; the resolver's port is 53 unless told otherwise. Not `validates`: it believes everything."""
+    """Where the two listen; the resolver's port is 53. Not `validates`: the resolver believes everything."""
 
     zones: tuple[Zone, ...]
     address: str = field(default_factory=loopback_address)
