@@ -38,4 +38,4 @@ test: lint
 	@BIN="$(BIN)" scripts/test
 
 bench: setup
-	@$(BIN)/python -m bench.peers
+	@$(BIN)/python -m bench
