@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from mailrider.model import endpoint_event, event, queue_event
 from mailrider.model.outcome import Status
 from mailrider.observe.describe import event_name
+from mailrider.policy import mtasts_events
 from mailrider.queue.ids import RANDOM_BITS, moment, parse_id
 
 if TYPE_CHECKING:
@@ -74,6 +75,17 @@ class Metrics:
             "authenticated_by",
         )
         self._connections = counter("connections", "Connections opened to other servers", "tls")
+        self._judged = counter(
+            "judged_connections",
+            "Connections found good enough for a message, by security level",
+            "mx_level",
+            "tls_level",
+            "authenticated_by",
+        )
+        self._fallbacks = counter("fallbacks", "Connections in clear because TLS failed and nothing demanded it")
+        self._lookups = counter("failed_lookups", "Questions that DNS could not answer", "type")
+        self._fetches = counter("policy_fetches", "Fetches of MTA-STS policies, by what came of them", "result")
+        self._missed = counter("testing_misses", "What an MTA-STS policy in testing mode would have refused")
         self._reused = counter("reused_connections", "Transactions on connections that were there already")
         self._policy = counter("policy_refusals", "Hosts and connections that a policy refused", "policy")
         self._addresses = counter("failed_addresses", "Addresses that took us nowhere, by the stage", "stage")
@@ -100,6 +112,13 @@ class Metrics:
             endpoint_event.LoginFailed: lambda it: self._logins_failed(it.endpoint).inc(),
             event.RecipientSettled: self._settle,
             event.ConnectionOpened: lambda it: self._connections(it.tls_version or "none").inc(),
+            event.ConnectionJudged: self._judge,
+            event.FellBackToClear: lambda _: self._fallbacks().inc(),
+            event.LookupDidFail: lambda it: self._lookups(it.record_type).inc(),
+            event.TestingPolicyMissed: lambda _: self._missed().inc(),
+            mtasts_events.RecordLookupFailed: lambda _: self._lookups("TXT").inc(),
+            mtasts_events.PolicyFetched: lambda _: self._fetches("ok").inc(),
+            mtasts_events.PolicyFetchFailed: lambda it: self._fetches(it.failure).inc(),
             event.ConnectionReused: lambda _: self._reused().inc(),
             event.ConnectionAwaited: lambda it: self._waited.observe(it.seconds),
             event.CandidateRefused: lambda it: self._policy(it.refusal.policy).inc(),
@@ -133,6 +152,10 @@ class Metrics:
         if outcome.status is Status.DELIVERED:
             security = outcome.security
             self._levels(security.mx_level.word, security.tls_level.word, security.authenticated_by or "none").inc()
+
+    def _judge(self, judged: event.ConnectionJudged) -> None:
+        security = judged.security
+        self._judged(security.mx_level.word, security.tls_level.word, security.authenticated_by or "none").inc()
 
     def _finish(self, done: queue_event.RecipientDone) -> None:
         if done.retry_at is not None:

@@ -15,15 +15,21 @@ from mailrider.model.event import (
     AddressFailed,
     CandidateRefused,
     ConnectionAwaited,
+    ConnectionJudged,
     ConnectionOpened,
     ConnectionReused,
+    FellBackToClear,
+    LookupDidFail,
     RecipientSettled,
 )
+from mailrider.model.event import TestingPolicyMissed as MissedPolicy
 from mailrider.model.outcome import Delivered
 from mailrider.model.queue_event import DestinationDown, DestinationUp, MessageQueued, NotificationQueued, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
+from mailrider.mtasts.policy import Mode
 from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.policy.mtasts_events import PolicyFetched, PolicyFetchFailed, RecordLookupFailed
 from mailrider.queue.ids import IdSource, format_id
 from mailrider.queue.message import DestinationCount, Stats
 from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, recipient
@@ -72,6 +78,22 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
         ),
         (ConnectionOpened("mx", "192.0.2.1", "TLSv1.3", "x", ""), "connections_total", {"tls": "TLSv1.3"}),
         (ConnectionOpened("mx", "192.0.2.1", None, None, "no"), "connections_total", {"tls": "none"}),
+        (
+            ConnectionJudged(NET, "mx", "192.0.2.1", SAFE.security, "a match"),
+            "judged_connections_total",
+            {"mx_level": "dnssec", "tls_level": "authenticated", "authenticated_by": "dane"},
+        ),
+        (
+            ConnectionJudged(NET, "mx", "192.0.2.1", Security(), "no TLS"),
+            "judged_connections_total",
+            {"mx_level": "none", "tls_level": "none", "authenticated_by": "none"},
+        ),
+        (FellBackToClear(NET, "mx", "192.0.2.1", "an alert"), "fallbacks_total", {}),
+        (LookupDidFail("example.net", "MX", "SERVFAIL", "deferred"), "failed_lookups_total", {"type": "MX"}),
+        (RecordLookupFailed(NET, "SERVFAIL", None), "failed_lookups_total", {"type": "TXT"}),
+        (MissedPolicy(NET, "mx", None, "not named"), "testing_misses_total", {}),
+        (PolicyFetched(NET, "1", Mode.ENFORCE, timedelta(days=1), True), "policy_fetches_total", {"result": "ok"}),
+        (PolicyFetchFailed(NET, "redirect", "301", None), "policy_fetches_total", {"result": "redirect"}),
         (ConnectionReused("mx", "192.0.2.1", 1), "reused_connections_total", {}),
         (ConnectionAwaited(NET, "mx", "192.0.2.1", 0.5), "connection_wait_seconds_count", {}),
         (
