@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.clock import Deadline
+from mailrider.errors import MailriderError
 from mailrider.net.channel import Channel
 from mailrider.net.errors import ConnectTimedOut, LocalAddressUnavailable, connect_error
 
@@ -56,37 +57,36 @@ class TCPDialer:
             raise LocalAddressUnavailable(
                 f"{where} cannot be reached from {self._local_ip}: they are of different families"
             )
-        loop = asyncio.get_running_loop()
         channel = Channel(self._clock)
-        opened = self._open_socket(address, where)
         try:
             async with Deadline(self._clock, deadline):
-                await loop.sock_connect(opened, (str(address), port))
-                await loop.create_connection(lambda: channel, sock=opened)
+                if self._local_ip is None:
+                    # The loop's own way: a quarter of the time that a socket of ours takes.
+                    await asyncio.get_running_loop().create_connection(lambda: channel, str(address), port)
+                else:
+                    await self._connect_from(str(self._local_ip), address, port, channel)
         except BaseException as error:
             channel.abort()
-            opened.close()
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, MailriderError):
                 raise _translated(error, where) from error
             raise
         return channel
 
-    def _open_socket(self, address: IPv4Address | IPv6Address, where: str) -> socket.socket:
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        try:
-            opened = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise connect_error(error, where) from error
+    async def _connect_from(
+        self, local_ip: str, address: IPv4Address | IPv6Address, port: int, channel: Channel
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        opened = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
         try:
             opened.setblocking(False)
             # Commands are whole when they are written: waiting for more only adds 40 ms.
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._local_ip is not None:
-                self._bind(opened, str(self._local_ip))
+            self._bind(opened, local_ip)
+            await loop.sock_connect(opened, (str(address), port))
+            await loop.create_connection(lambda: channel, sock=opened)
         except BaseException:
             opened.close()
             raise
-        return opened
 
     @staticmethod
     def _bind(opened: socket.socket, local_ip: str) -> None:
