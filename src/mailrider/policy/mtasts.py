@@ -17,7 +17,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import TestingPolicyMissed
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.mtasts.policy import Mode, match_mx
-from mailrider.policy.base import NOT_AWARDED, NOTHING_TO_SAY, Admission
+from mailrider.policy.base import NOTHING_TO_SAY, Admission
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
@@ -123,7 +123,7 @@ class BoundSTS:
             refusal = Refusal(NAME, 451, "4.7.0", f"{reason}; {error}" if error else reason, for_now=bool(error))
             return Admission(MXLevel.NONE, refusal=refusal)
         self._emit(TestingPolicyMissed(self._domain, str(candidate.host), None, reason))
-        return NOT_AWARDED
+        return Admission(MXLevel.NONE, self.lookup.error)
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """RFC 8461 4.2: an enforced policy demands a certificate that is valid for the host."""

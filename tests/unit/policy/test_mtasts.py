@@ -87,6 +87,16 @@ async def test_a_testing_policy_awards_its_level_and_refuses_nobody(net: Policie
     ]
 
 
+async def test_a_testing_policy_that_may_have_changed_leaves_a_doubt(net: Policies) -> None:
+    net.world.publish("1", text("testing"))
+    await net.present()
+    net.world.announce("2")
+    net.world.block_host()
+    admission = await (await net.present()).admit(OTHER)
+    assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
+    assert "no connection" in admission.doubt
+
+
 async def test_a_policy_of_mode_none_is_as_if_there_were_none(net: Policies) -> None:
     net.world.publish("1", text("none"))
     assert await net.bound() is None
