@@ -60,8 +60,7 @@ class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)  # asked ten times for a message: without a detour
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         # A loop's own time need not be time.monotonic (uvloop caches it), so the interval is what is handed over.

@@ -99,12 +99,14 @@ class Destination:
         RFC 5321 5.1: a relay drops itself and all of equal or worse preference, or mail would go round in circles.
         """
         hosts = await asyncio.gather(*map(self.host, group)) if len(group) > 1 else [await self.host(group[0])]
+        for host in hosts:
+            if isinstance(host, Host) and any(map(self._routing.is_own_address, host.addresses)):
+                return None
         # Those of the same preference that are not tried count, too, as far as their names tell.
-        equals = [*group, *(each for each in self._beyond if each.preference == group[0].preference)]
-        is_ours = any(candidate.host == self._routing.hostname for candidate in equals) or any(
-            isinstance(host, Host) and any(map(self._routing.is_own_address, host.addresses)) for host in hosts
-        )
-        return None if is_ours else tuple(group)
+        for candidate in (*group, *self._beyond):
+            if candidate.host == self._routing.hostname and candidate.preference == group[0].preference:
+                return None
+        return tuple(group)
 
     def budget(self, candidate: Candidate) -> Budget:
         """The time that looking up and connecting to this candidate may still take."""

@@ -15,7 +15,7 @@ from mailrider.delivery.destination import Destination
 from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
 from mailrider.model.domain import Domain
-from mailrider.model.event import Bug, RecipientSettled
+from mailrider.model.event import Bug, RecipientSettled, discard
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.policy.mtasts import STSPolicies
 from mailrider.policy.requiretls import message_security
@@ -79,9 +79,10 @@ class RemoteDelivery:
         outcomes: dict[int, Outcome] = dict(plan.settled)
         for indices, results in await self._attempt_within_limits(job, plan.groups):
             outcomes.update(zip(indices, results, strict=True))
-        report = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
-        for outcome in report:
-            self._emit(RecipientSettled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
+        report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
+        if self._emit is not discard:
+            for outcome in report:
+                self._emit(RecipientSettled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
         return report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
@@ -122,7 +123,8 @@ class RemoteDelivery:
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
         if len(groups) == 1:
             # No task where there is one next hop.
-            return [await self._attempt(job, *item, passage) for item in groups.items()]
+            ((next_hop, indices),) = groups.items()
+            return [await self._attempt(job, next_hop, indices, passage)]
         slots = asyncio.Semaphore(MAX_PARALLEL_NEXT_HOPS)
 
         async def attempt(item: tuple[NextHop, list[int]]) -> tuple[list[int], tuple[Outcome, ...]]:

@@ -33,6 +33,20 @@ class OwnAddresses:
 
     def __call__(self, address: IPv4Address | IPv6Address) -> bool:
         """True if mail sent to that address would come back to us."""
+        now = self._clock.monotonic()
+        until, known = self._known.get(address, (0.0, False))
+        if now < until:
+            return known
+        ours = self._is_ours(address)
+        if ours is None:
+            return False
+        if len(self._known) >= MAX_KEPT:
+            self._known.clear()
+        self._known[address] = (now + KEPT, ours)
+        return ours
+
+    def _is_ours(self, address: IPv4Address | IPv6Address) -> bool | None:
+        """None if the kernel does not say."""
         mapped = address.ipv4_mapped if address.version == 6 else None
         if mapped is not None:
             address = mapped
@@ -40,17 +54,7 @@ class OwnAddresses:
             return True
         if address.is_loopback or address.is_unspecified or address.is_multicast:
             return False
-        now = self._clock.monotonic()
-        until, known = self._known.get(address, (0.0, False))
-        if now < until:
-            return known
-        ours = _has(address)
-        if ours is None:
-            return False
-        if len(self._known) >= MAX_KEPT:
-            self._known.clear()
-        self._known[address] = (now + KEPT, ours)
-        return ours
+        return _has(address)
 
 
 def _has(address: IPv4Address | IPv6Address) -> bool | None:
