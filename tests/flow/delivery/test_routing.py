@@ -35,11 +35,7 @@ async def test_a_quarantined_message_fails_for_all_without_lookup_or_connection(
     async with internet({"a.test": [GOOD], "b.test": [GOOD]}) as net:
         report = await net.send("x@a.test", "y@b.test", "not an address", quarantine=True)
         assert untouched(net)
-    assert [outcome(result) for result in report] == [
-        ("failed", 550, "5.7.0"),
-        ("failed", 550, "5.7.0"),
-        ("failed", 501, "5.1.3"),
-    ]
+    assert [outcome(result) for result in report] == [("failed", 550, "5.7.0")] * 3
 
 
 async def test_a_sender_that_cannot_be_parsed_fails_all_without_lookup_or_connection() -> None:
