@@ -422,3 +422,44 @@ async def test_five_hundred_mx_records_are_ten_candidates() -> None:
         assert fate(result) == HOST_REFUSED
         *tried, beyond = result.attempts
         assert (len(tried), beyond.address) == (10, None)
+
+
+# After a TLS failure (RFC 8461 5.1): the domain may have changed its policy meanwhile ---------------------------------
+
+
+async def test_after_a_tls_failure_the_id_is_asked_for_again_once_an_attempt() -> None:
+    async with SecureNet() as net:
+        for name in ("one.test", "two.test", "three.test"):
+            await net.add(name)
+        hosts = [f"mx.{name}" for name in ("one.test", "two.test", "three.test")]
+        net.set(VICTIM, {"MX": [f"{preference} {host}" for preference, host in enumerate(hosts)]})
+        net.publish(VICTIM, "enforce", *hosts)
+        net.set(RECORD, {"TXT": "v=STSv1; id=1;"})  # kept for its five minutes
+        async with net.remote(mx_auth=[net.mtasts()], conn_reuse_limit=1) as remote:
+            assert fate(await send(remote, f"x@{VICTIM}")) == DELIVERED
+            for name in ("one.test", "two.test", "three.test"):
+                net.mx[name].script = MXScript(tls=MXTLS(net.ca.issue([f"mx.{name}"], Kind.EXPIRED)))
+                net.mx[name].connections.clear()
+            # They gave up enforcing, and said so.
+            net.publish(VICTIM, "testing", *hosts)
+            asked = net.dns.asked(RECORD, "TXT")
+            result = await send(remote, f"x@{VICTIM}")
+        assert (fate(result), result.mx) == (DELIVERED, "mx.two.test")
+        assert told_nothing(net.mx["one.test"])
+        assert net.dns.asked(RECORD, "TXT") == asked + 1
+
+
+async def test_and_if_nothing_has_changed_all_are_refused_and_it_was_asked_once() -> None:
+    async with SecureNet() as net:
+        hosts = []
+        for name in ("one.test", "two.test", "three.test"):
+            await net.add(name, Kind.EXPIRED)
+            hosts.append(f"mx.{name}")
+        net.set(VICTIM, {"MX": [f"{preference} {host}" for preference, host in enumerate(hosts)]})
+        net.publish(VICTIM, "enforce", *hosts)
+        async with net.remote(mx_auth=[net.mtasts()]) as remote:
+            result = await send(remote, f"x@{VICTIM}")
+        assert fate(result) == CHANNEL_REFUSED
+        assert len(result.attempts) == 3
+        assert net.dns.asked(RECORD, "TXT") == 2
+        assert net.sts.fetches(VICTIM) == 1

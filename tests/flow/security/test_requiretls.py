@@ -321,3 +321,41 @@ async def test_waiving_for_one_message_waives_nothing_for_the_next() -> None:
         async with net.remote(mx_auth=[mailrider.Dane(), mailrider.LocalPolicy()]) as remote:
             assert fate(await send(remote, f"x@{NAME}", message=WAIVED)) == DELIVERED
             assert fate(await send(remote, f"x@{NAME}")) == ("deferred", 451, "4.7.1")
+
+
+async def test_the_local_minimum_binds_a_requiretls_message_as_well() -> None:
+    async with SecureNet() as net:
+        await signed_mx()(net, NAME)
+        async with net.remote(mx_auth=[mailrider.LocalPolicy(min_mx_level="dnssec")]) as remote:
+            assert fate(await send(remote, f"x@{NAME}", requiretls=True)) == DELIVERED
+        await by_sts()(net, "sts.test")
+        async with net.remote(mx_auth=[net.mtasts(), mailrider.LocalPolicy(min_mx_level="dnssec")]) as remote:
+            result = await send(remote, "x@sts.test", requiretls=True)
+        assert fate(result) == LATER
+        assert "local_policy demands dnssec" in result.reply.text
+
+
+async def test_a_fallback_that_is_remembered_helps_no_message_that_demands_tls() -> None:
+    """Somebody broke one handshake: that must not keep TLS out for those who need it."""
+    async with SecureNet() as net:
+        await net.add(NAME, script=MXScript(tls=MXTLS(fault=TLSFault.ALERT)), mx_signed=True)
+        async with net.remote(mx_auth=net.everything()) as remote:
+            assert levels(await send(remote, f"x@{NAME}", message=WAIVED))[1] == "none"
+            net.mx[NAME].script = server(net, NAME)
+            assert levels(await send(remote, f"x@{NAME}"))[1] == "authenticated"
+            assert fate(await send(remote, f"x@{NAME}", requiretls=True)) == DELIVERED
+
+
+async def test_a_connection_that_asked_for_another_name_is_not_reused() -> None:
+    """Under DANE the name is that of the records; for a message that waives it, that of the host."""
+    async with SecureNet() as net:
+        host = await net.add(NAME, mx_signed=True)
+        certificate = net.ca.issue(["real.test"])
+        host.script = MXScript(tls=MXTLS(certificate))
+        net.set(f"mx.{NAME}", Name({"CNAME": "real.test"}, signed=True))
+        net.set("real.test", Name({"A": host.address}, signed=True))
+        net.tlsa("real.test", ee(certificate))
+        async with net.remote(mx_auth=net.everything()) as remote:
+            assert levels(await send(remote, f"x@{NAME}")) == DANE_LEVELS
+            assert levels(await send(remote, f"x@{NAME}", message=WAIVED))[1] == "encrypted"
+        assert [connection.sni for connection in host.connections] == ["real.test", f"mx.{NAME}"]

@@ -37,6 +37,7 @@ class Asked:
     def __init__(self, result: Requirement | Refusal, resolver: FakeResolver, bound: BoundDANE) -> None:
         self.result = result
         self.tlsa = [name.ascii for name, kind in resolver.lookups if kind is RecordType.TLSA]
+        self.types = {kind for _, kind in resolver.lookups}
         self.lookups = bound.lookups
 
     @property
@@ -261,7 +262,7 @@ async def test_a_host_whose_alias_cannot_be_checked_is_refused() -> None:
 
 async def test_behind_a_resolver_that_is_not_to_be_believed_no_alias_is_checked() -> None:
     asked = await ask({**ALIASED, ("_25._tcp.mx.signed.test", "TLSA"): EE}, validates=False)
-    assert asked.result is NO_REQUIREMENT
+    assert (asked.result, asked.types) == (NO_REQUIREMENT, {RecordType.A})
 
 
 async def test_a_name_too_long_to_have_records_has_none() -> None:
