@@ -117,7 +117,7 @@ def test_many_deliveries_to_hosts_of_every_kind_leave_nothing(loop: str) -> None
     scripts = {f"d{n}.test": [case.script] for n, case in enumerate(CASES.values()) if case.script is not None}
 
     async def scenario() -> None:
-        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(3), dns_timeout=20) as net:
+        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(8), dns_timeout=20) as net:
             good, *rest = await net.send("x@good.test", *(f"x@{domain}" for domain in scripts))
         assert good.status == "delivered"
         assert not any(result.status == "delivered" for result in rest)
