@@ -68,7 +68,7 @@ def smtp_sink(*options: str) -> Iterator[Sink]:
     """An smtp-sink on a free port of loopback while the block lasts."""
     port = _free_port()
     account = ["-u", "nobody"] if os.geteuid() == 0 else []
-    command = [_find("smtp-sink"), *account, *options, f"inet:{HOST}:{port}", "1000"]
+    command = [find_program("smtp-sink"), *account, *options, f"inet:{HOST}:{port}", "1000"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
         try:
             _wait_for(port, process)
@@ -80,7 +80,7 @@ def smtp_sink(*options: str) -> Iterator[Sink]:
 def run_smtp_source(sink: Sink, load: Load) -> Measurement:
     """One round of smtp-source."""
     keep = ["-d"] if load.kept else []
-    command = [_find("smtp-source"), *keep]
+    command = [find_program("smtp-source"), *keep]
     command += ["-s", str(load.sessions), "-m", str(load.messages), "-l", str(load.size)]
     command += ["-f", "a@example.org", "-t", "b@example.net", f"inet:{HOST}:{sink.port}"]
     return measure_program(_name("smtp-source", load), command, load.messages)
@@ -90,7 +90,8 @@ def _name(program: str, load: Load) -> str:
     return f"{program}, {load.sessions} {'kept' if load.kept else 'new'} connections"
 
 
-def _find(program: str) -> str:
+def find_program(program: str) -> str:
+    """Where a program of Debian's postfix package is. Raises `MissingError`."""
     path = shutil.which(program, path=_SBIN)
     if path is None:
         raise MissingError(f"{program} is not here; on Debian it comes with postfix")

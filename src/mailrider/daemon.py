@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +29,7 @@ from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, MailriderError
 from mailrider.model.event import Event
 from mailrider.model.pipeline import TargetRef
+from mailrider.model.value import value
 from mailrider.observe.metrics import Metrics, fan_out
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.settings import QueueSettings
@@ -52,7 +52,7 @@ DESTINATIONS: Final = 20  # of each queue that the counters name
 _CLOCK: Final = SystemClock()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DaemonReady(Event):
     """Everything is open. `configuration` is the file, or says that there is none."""
 
@@ -60,21 +60,21 @@ class DaemonReady(Event):
     endpoints: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReloadRefused(Event):
     """The new configuration was not taken; the old one goes on."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SocketUnused(Event):
     """A socket that the service manager gave us is at no address that the configuration names."""
 
     address: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DaemonStopping(Event):
     """A signal says that this is the end."""
 

@@ -7,6 +7,7 @@ itself can never deliver anything, and is refused.
 
 from __future__ import annotations
 
+import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Self
 
@@ -32,7 +33,6 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -127,7 +127,8 @@ class Targets:
         self._locations.add(location)
         target = self._settings_of(settings.target)
         deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target))}
-        ids = IdSource(engine.clock, engine.rng)
+        # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
+        ids = IdSource(engine.clock, random.Random(engine.rng.getrandbits(64)))
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
         work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
         queue = make_queue(settings, work, engine.clock, engine.rng, engine.emit, ids=ids, target=target)

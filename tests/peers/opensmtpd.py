@@ -84,7 +84,7 @@ class OpenSMTPD:
 def start_opensmtpd(settings: OpenSMTPDSettings) -> Iterator[OpenSMTPD]:
     """An OpenSMTPD that listens while the block lasts. Needs root."""
     with private_directory() as root:
-        _furnish(root)
+        furnish(root)
         _configure(root, settings)
         log = root / "smtpd.log"
         with running(
@@ -95,7 +95,7 @@ def start_opensmtpd(settings: OpenSMTPDSettings) -> Iterator[OpenSMTPD]:
             yield OpenSMTPD(settings, Maildir(root / "mail/all", log))
 
 
-def _furnish(root: Path) -> None:
+def furnish(root: Path) -> None:
     """The programs, the libraries they are linked with, users, and the few folders they expect."""
     for program in _PROGRAMS:
         _copy(UNPACKED / program[1:], root / program[1:])

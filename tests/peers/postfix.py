@@ -100,10 +100,10 @@ def start_postfix(settings: PostfixSettings) -> Iterator[Postfix]:
             yield Postfix(settings, Maildir(home / "mail/all", home / "mail.log"))
 
 
-def _write_home(home: Path, settings: PostfixSettings) -> None:
-    postfix, nobody = pwd.getpwnam("postfix").pw_uid, pwd.getpwnam("nobody")
-    postdrop = grp.getgrnam("postdrop").gr_gid
-    for name in ("etc", "queue", "data", "mail", "queue/pid"):
+def make_folders(home: Path) -> None:
+    """The folders of an instance, owned as `master` wants them."""
+    postfix, postdrop = pwd.getpwnam("postfix").pw_uid, grp.getgrnam("postdrop").gr_gid
+    for name in ("etc", "queue", "data", "queue/pid"):
         (home / name).mkdir()
     for name in _QUEUE_FOLDERS:
         (home / "queue" / name).mkdir(mode=0o700)
@@ -113,6 +113,12 @@ def _write_home(home: Path, settings: PostfixSettings) -> None:
         os.chown(home / "queue" / name, postfix, postdrop)
         (home / "queue" / name).chmod(mode)
     os.chown(home / "data", postfix, -1)
+
+
+def _write_home(home: Path, settings: PostfixSettings) -> None:
+    make_folders(home)
+    nobody = pwd.getpwnam("nobody")
+    (home / "mail").mkdir()
     os.chown(home / "mail", nobody.pw_uid, nobody.pw_gid)
     parameters = _main_cf(home, settings, nobody)
     write_main_cf(home / "etc", parameters)

@@ -15,7 +15,7 @@ from mailrider.delivery.destination import Destination
 from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
 from mailrider.model.domain import Domain
-from mailrider.model.event import Bug, RecipientSettled, discard
+from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.policy.mtasts import STSPolicies
 from mailrider.policy.requiretls import message_security
@@ -65,11 +65,13 @@ class RemoteDelivery:
         self._emit = emit
         self._limiter = limiter
         self._patience = patience
+        self._settled: type[RecipientSettled] = RecipientSettled
 
     def impatient(self) -> RemoteDelivery:
         """The same, as a queue wants it: it waits for no limit, and says when to come again."""
         other = copy.copy(self)
         other._patience = 0.0
+        other._settled = RecipientAttempted
         return other
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
@@ -82,7 +84,7 @@ class RemoteDelivery:
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
         if self._emit is not discard:
             for outcome in report:
-                self._emit(RecipientSettled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
+                self._emit(self._settled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
         return report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:

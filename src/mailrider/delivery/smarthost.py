@@ -21,7 +21,7 @@ from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.delivery.route import QUARANTINED
 from mailrider.model.domain import AddressLiteral, Domain
-from mailrider.model.event import RecipientSettled
+from mailrider.model.event import RecipientAttempted, RecipientSettled
 from mailrider.model.outcome import AttemptReport, Deferred, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
@@ -174,11 +174,13 @@ class FixedDelivery:
         self._limiter = limiter
         self._patience = patience
         self._lmtp = lmtp
+        self._settled: type[RecipientSettled] = RecipientSettled
 
     def impatient(self) -> FixedDelivery:
         """The same, as a queue wants it: it waits for no limit, and says when to come again."""
         other = copy.copy(self)
         other._patience = 0.0
+        other._settled = RecipientAttempted
         return other
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
@@ -188,7 +190,7 @@ class FixedDelivery:
         else:
             report = AttemptReport(await self._attempt_within_limits(envelope, content))
         for outcome in report:
-            self._emit(RecipientSettled(self._servers[0].host, str(envelope.sender), outcome))
+            self._emit(self._settled(self._servers[0].host, str(envelope.sender), outcome))
         return report
 
     async def _attempt_within_limits(self, envelope: Envelope, content: Content) -> tuple[Outcome, ...]:

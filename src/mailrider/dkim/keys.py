@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import Event
+from mailrider.model.value import value
 from mailrider.x509.signing import KeyKind, SigningKey
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MAX_KEY: Final = 64 * 1024  # octets of a key file: RSA 4096 has 3,300
 _STRING: Final = 255  # octets of one string of a TXT record: RFC 1035 3.3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyMade(Event):
     """A new key was made: its record has to be in DNS before receivers can verify what it signs."""
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.event import Event
+from mailrider.model.value import value
 from mailrider.smtp.content import CHUNK
 from mailrider.smtp.prepend import prepend
 
@@ -84,7 +85,7 @@ _FOLDED: Final = 72  # characters of a line of the field that we write
 _NEW_LINE: Final = "\r\n\t"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unsigned(Event):
     """A message went on without a signature of this domain, and why."""
 
@@ -199,8 +200,8 @@ class Header:
     def canonical(self, names: Iterable[str]) -> bytes:
         """The fields of these names in relaxed form; of several of one name the last first (RFC 6376 5.4.2)."""
         left: dict[bytes, list[bytes]] = {}
-        for name, value in self.fields:
-            left.setdefault(name, []).append(value)
+        for name, body in self.fields:
+            left.setdefault(name, []).append(body)
         lines: list[bytes] = []
         for each in names:
             wanted = each.lower().encode()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.model.event import Event
 from mailrider.model.reply import Reply
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +84,7 @@ class Finding:
 PASSED: Final = Finding(Action.PASS)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageChecked(Event):
     """A check found something."""
 

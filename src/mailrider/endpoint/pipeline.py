@@ -45,6 +45,9 @@ class PipelineDeliverer:
                 # By name or identity: a target is one thing, though another may be set up just alike.
                 key = route.name if isinstance(route, TargetRef) else id(route)
                 groups.setdefault(key, (route, []))[1].append(index)
+        if len(groups) == 1 and not outcomes:
+            # No task, and no other envelope, where all go the same way.
+            return await self._target_of(next(iter(groups.values()))[0]).deliver(envelope, content)
         attempts = [self._attempt(target, indices, envelope, content) for target, indices in groups.values()]
         for found in await asyncio.gather(*attempts):
             outcomes.update(found)

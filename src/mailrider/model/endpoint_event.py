@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mailrider.model.event import Event
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.reply import Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClientConnected(Event):
     """Somebody connected; `client` is an IP address, or `local` on a unix socket."""
 
@@ -20,7 +20,7 @@ class ClientConnected(Event):
     client: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClientLeft(Event):
     """A connection ended; `reason` is empty if it did so in order."""
 
@@ -30,7 +30,7 @@ class ClientLeft(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClientTurnedAway(Event):
     """A connection was not served at all, and why."""
 
@@ -39,7 +39,7 @@ class ClientTurnedAway(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClientCutOff(Event):
     """A connection was ended by us, and why: too slow, too many errors, talks out of turn."""
 
@@ -48,7 +48,7 @@ class ClientCutOff(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoginFailed(Event):
     """A wrong password, or a user that is not known."""
 
@@ -57,7 +57,7 @@ class LoginFailed(Event):
     user: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailTaken(Event):
     """A message arrived whole and was answered: accepted if `reply` is positive."""
 
@@ -71,7 +71,7 @@ class MailTaken(Event):
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailRefused(Event):
     """A sender, a recipient or a message was refused before its content was given to anybody."""
 
@@ -83,7 +83,7 @@ class MailRefused(Event):
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndpointOpened(Event):
     """We listen."""
 
@@ -91,7 +91,7 @@ class EndpointOpened(Event):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndpointClosed(Event):
     """We listen no more; so many connections were cut off in the middle of something."""
 

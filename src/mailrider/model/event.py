@@ -7,8 +7,9 @@ an `Emit`; nobody who emits knows who listens. Emitting never fails and never wa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mailrider.model.security import Refusal, Security
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """Any event. `is_detail`: wanted only under `debug`."""
 
@@ -32,7 +33,7 @@ def discard(_: Event) -> None:
     """The `Emit` of those who do not listen."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CandidatesFound(Event):
     """DNS named the hosts of a next hop."""
 
@@ -40,7 +41,7 @@ class CandidatesFound(Event):
     candidates: Candidates
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LookupDidFail(Event):
     """DNS could not tell something; `consequence` says what follows from that."""
 
@@ -50,7 +51,7 @@ class LookupDidFail(Event):
     consequence: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CandidateRefused(Event):
     """A policy refused a candidate (`address` None) or a connection to one of its addresses."""
 
@@ -60,7 +61,7 @@ class CandidateRefused(Event):
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddressFailed(Event):
     """One address took us nowhere; `stage` is a `TryResult` value."""
 
@@ -71,10 +72,11 @@ class AddressFailed(Event):
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionOpened(Event):
     """A new connection got through EHLO, and TLS if there is any."""
 
+    is_detail: ClassVar[bool] = True
     mx: str
     address: str
     tls_version: str | None
@@ -82,7 +84,7 @@ class ConnectionOpened(Event):
     clear_reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionReused(Event):
     """A kept connection serves another message; `transactions` it carried before."""
 
@@ -92,7 +94,7 @@ class ConnectionReused(Event):
     transactions: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionAwaited(Event):
     """A message waited so many seconds for one of the few connections that one host may have, and got it."""
 
@@ -103,7 +105,7 @@ class ConnectionAwaited(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionClosed(Event):
     """A connection ended, and why."""
 
@@ -114,10 +116,11 @@ class ConnectionClosed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionJudged(Event):
     """The levels that a connection has for a next hop, found good enough."""
 
+    is_detail: ClassVar[bool] = True
     next_hop: NextHop
     mx: str
     address: str
@@ -125,7 +128,7 @@ class ConnectionJudged(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TestingPolicyMissed(Event):
     """An MTA-STS policy in testing mode would have refused this, had it been enforced (RFC 8461 5)."""
 
@@ -135,7 +138,7 @@ class TestingPolicyMissed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FellBackToClear(Event):
     """TLS failed, nothing demands it, and the message goes in clear (spec: opportunistic fallback)."""
 
@@ -145,7 +148,7 @@ class FellBackToClear(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dialogue(Event):
     """One line of an SMTP dialogue, `direction` `C` or `S`; content and secrets are never shown."""
 
@@ -156,7 +159,7 @@ class Dialogue(Event):
     line: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecipientSettled(Event):
     """An attempt ended for one recipient."""
 
@@ -165,7 +168,14 @@ class RecipientSettled(Event):
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@value
+class RecipientAttempted(RecipientSettled):
+    """The same for a recipient that a queue has: it tells all of this again, with what follows from it."""
+
+    is_detail: ClassVar[bool] = True
+
+
+@value
 class LimitReached(Event):
     """A message is held back by a limit: `scope`, its `key`, and for how many seconds at least."""
 
@@ -174,7 +184,7 @@ class LimitReached(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bug(Event):
     """An exception that nobody expected; the recipients concerned were deferred."""
 
@@ -182,7 +192,7 @@ class Bug(Event):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecurityUnavailable(Event):
     """DNSSEC and DANE are off for all, and why; emitted once."""
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mailrider.model.event import Event
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from mailrider.model.reply import Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageQueued(Event):
-    """A message was accepted: it is durable."""
+    """A message was accepted: it is durable. Who handed it in is told the id, and who took it in logs that."""
 
+    is_detail: ClassVar[bool] = True
     message: str
     sender: str
     recipients: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecipientDone(Event):
     """An attempt of a queued recipient was recorded. `retry_at` None: it is the end of it, as `outcome` says.
 
@@ -42,7 +43,7 @@ class RecipientDone(Event):
     given_up: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NotificationQueued(Event):
     """The sender of `about` will be told: `action` is failed, delayed or relayed."""
 
@@ -52,7 +53,7 @@ class NotificationQueued(Event):
     action: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NotificationDropped(Event):
     """The sender of `about` is not told, and why."""
 
@@ -62,7 +63,7 @@ class NotificationDropped(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DestinationDown(Event):
     """No server of a destination could be reached: its mail waits for so many seconds."""
 
@@ -71,21 +72,21 @@ class DestinationDown(Event):
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DestinationUp(Event):
     """A destination that was down takes mail again; what has gathered is released gradually."""
 
     destination: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class QueueRecovered(Event):
     """A process died while it had these recipients in hand; they are tried again, and may arrive twice."""
 
     recipients: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LeaseLost(Event):
     """An attempt ended, and its recipients were no longer ours: another process may have delivered them as well."""
 
@@ -93,7 +94,7 @@ class LeaseLost(Event):
     recipients: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutcomeUnrecorded(Event):
     """What became of recipients could not be written down yet; they are not tried again before it is."""
 
@@ -102,7 +103,7 @@ class OutcomeUnrecorded(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AttemptInterrupted(Event):
     """We had to stop in the middle of an attempt; it counts as none."""
 
@@ -110,14 +111,14 @@ class AttemptInterrupted(Event):
     recipients: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class QueueUnavailable(Event):
     """The queue's store failed; nothing is accepted and nothing is lost, and it is tried again."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class QueueAvailable(Event):
     """The queue's store works again."""
 

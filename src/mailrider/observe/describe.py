@@ -21,6 +21,8 @@ from mailrider.policy import mtasts_events as policy_events
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mailrider.model.outcome import Outcome
+
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 # What wants an operator's attention; the fields say why.
@@ -57,40 +59,50 @@ def describe(event: events.Event) -> Line:
     fields = {name: _plain(value) for name, value in values.items()}
     error = next((value for value in values.values() if isinstance(value, BaseException)), None)
     level = ERROR if error is not None else WARNING if isinstance(event, _WARNINGS) else INFO
-    return Line(DEBUG if event.is_detail else level, event_name(event), fields, error)
+    return Line(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
 
 
-def event_name(event: events.Event) -> str:
+def event_name(kind: type[events.Event]) -> str:
     """`ConnectionOpened` as `connection_opened`."""
-    return _WORD_BORDER.sub("_", type(event).__name__).lower()
+    return _WORD_BORDER.sub("_", kind.__name__).lower()
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _plain(value: object) -> object:
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return value if type(value) in _PLAIN else str(value)
 
 
 def _present(**fields: object) -> dict[str, object]:
     """The fields that say something."""
-    return {name: _plain(value) for name, value in fields.items() if value not in (None, "", ())}
+    return {name: _plain(value) for name, value in fields.items() if value is not None and value != "" and value != ()}
+
+
+def _safety(outcome: Outcome) -> dict[str, object]:
+    """Where an attempt got, and how safely."""
+    security = outcome.security
+    return {
+        "mx": outcome.mx,
+        "address": outcome.address,
+        "mx_level": security.mx_level.word,
+        "tls_level": security.tls_level.word,
+        "authenticated_by": security.authenticated_by,
+        "tls_version": security.tls_version,
+    }
 
 
 @describe.register
 def _(event: events.RecipientSettled) -> Line:
     outcome = event.outcome
-    security = outcome.security
     level = INFO if outcome.status is Status.DELIVERED else WARNING
     return Line(
-        level,
+        DEBUG if event.is_detail else level,
         outcome.status.value,
         _present(
             recipient=outcome.recipient,
             sender=event.sender or "<>",
-            mx=outcome.mx,
-            address=outcome.address,
-            mx_level=security.mx_level.word,
-            tls_level=security.tls_level.word,
-            authenticated_by=security.authenticated_by,
-            tls_version=security.tls_version,
+            **_safety(outcome),
             code=outcome.reply.code,
             enhanced=outcome.reply.status,
             text=outcome.reply.text,
@@ -98,6 +110,24 @@ def _(event: events.RecipientSettled) -> Line:
             in_doubt="yes" if outcome.in_doubt else None,
             eligible_at=getattr(outcome, "eligible_at", None),
         ),
+    )
+
+
+@describe.register
+def _(event: endpoint_events.MailTaken) -> Line:
+    return Line(
+        INFO,
+        "mail_taken",
+        {
+            "endpoint": event.endpoint,
+            "client": event.client,
+            "user": event.user,
+            "protocol": event.protocol,
+            "sender": event.sender,
+            "recipients": event.recipients,
+            "size": event.size,
+            "reply": str(event.reply),
+        },
     )
 
 
@@ -112,6 +142,7 @@ def _(event: queue_events.RecipientDone) -> Line:
             message=event.message,
             recipient=outcome.recipient,
             sender=event.sender or "<>",
+            **_safety(outcome),
             tries=event.tries or None,
             retry_at=event.retry_at,
             given_up="yes" if event.given_up else None,

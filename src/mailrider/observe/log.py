@@ -6,13 +6,14 @@ under `debug` only, and nothing is formatted for a line that is not written.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
 from mailrider.model.text import json_line
-from mailrider.observe.describe import DEBUG, describe
+from mailrider.observe.describe import DEBUG, ERROR, INFO, WARNING, describe
 
 if TYPE_CHECKING:
     from mailrider.model.event import Event
@@ -23,7 +24,8 @@ class EventLog:
 
     def __init__(self, stream: TextIO | None = None, *, style: str = "text", debug: bool = False) -> None:
         self._debug = debug
-        self._logger = _make_logger(stream or sys.stderr, style)
+        logger = _make_logger(stream or sys.stderr, style)
+        self._write = {level: getattr(logger, level) for level in (DEBUG, INFO, WARNING, ERROR)}
 
     def __call__(self, event: Event) -> None:
         if event.is_detail and not self._debug:
@@ -35,13 +37,14 @@ class EventLog:
             fields = dict(line.fields)
             if line.error is not None:
                 fields["exc_info"] = line.error
-            getattr(self._logger, line.level)(line.name, **fields)
+            self._write[line.level](line.name, **fields)
         except Exception:
             # The disk is full, the pipe is gone, or a bug: mail matters more than its log.
             return
 
 
 def _make_logger(stream: TextIO, style: str) -> Any:
+    """A logger that is bound once: what structlog does for each line by default costs more than the line."""
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -52,8 +55,12 @@ def _make_logger(stream: TextIO, style: str) -> Any:
     else:
         shared.append(_render_for_people)
     return structlog.wrap_logger(
-        structlog.PrintLogger(stream), processors=shared, wrapper_class=structlog.BoundLogger, context_class=dict
-    )
+        structlog.WriteLogger(stream), processors=shared, wrapper_class=structlog.BoundLogger, context_class=dict
+    ).bind()
+
+
+# An empty value, or one that holds what a reader takes for the end of it.
+_NEEDS_QUOTES = re.compile(r"""\A\Z|[ "'=\\]""").search
 
 
 def _render_for_people(_: Any, __: str, fields: Any) -> str:
@@ -67,10 +74,12 @@ def _render_for_people(_: Any, __: str, fields: Any) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    if text and not any(character in ' "=\\' or not character.isprintable() for character in text):
+    if text.isprintable() and not _NEEDS_QUOTES(text):
         return text
     return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)

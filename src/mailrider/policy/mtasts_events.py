@@ -7,10 +7,10 @@ failure while a policy of mode `none` is in force wants nobody's attention.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.model.event import Event
+from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mailrider.mtasts.policy import Mode
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PolicyFetched(Event):
     """A policy was fetched. `changed`: it differs from the one before, or there was none."""
 
@@ -30,7 +30,7 @@ class PolicyFetched(Event):
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PolicyFetchFailed(Event):
     """The announced policy could not be fetched, or was none. `failure` is a word for counters."""
 
@@ -40,7 +40,7 @@ class PolicyFetchFailed(Event):
     in_force: Mode | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecordLookupFailed(Event):
     """DNS did not say whether the domain has a policy."""
 
@@ -49,7 +49,7 @@ class RecordLookupFailed(Event):
     in_force: Mode | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecordUnusable(Event):
     """The TXT record is malformed, or gone although a policy is in force: a mistake, or a downgrade attempt.
 
@@ -61,7 +61,7 @@ class RecordUnusable(Event):
     in_force: Mode | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PolicyExpired(Event):
     """A policy reached its max_age and could not be fetched again; it was removed."""
 
@@ -70,7 +70,7 @@ class PolicyExpired(Event):
     fetched: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CacheFault(Event):
     """The cache is damaged or cannot be read or written; `consequence` says what was done about it."""
 
@@ -79,7 +79,7 @@ class CacheFault(Event):
     consequence: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RefreshCrashed(Event):
     """A bug, met while a policy was refreshed in the background; the others go on."""
 

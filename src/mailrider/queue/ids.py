@@ -26,6 +26,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)} | {"i": 1, "l": 1, "o": 0}
 _LENGTH: Final = 13
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 def microseconds(when: datetime) -> int:
@@ -61,11 +62,7 @@ class IdSource:
 
 def format_id(number: int) -> str:
     """As people see it: `0d7m3k9q2xv4t`."""
-    letters = []
-    for _ in range(_LENGTH):
-        number, value = divmod(number, 32)
-        letters.append(_ALPHABET[value])
-    return "".join(reversed(letters))
+    return _ALPHABET[number >> 60] + "".join([_PAIRS[number >> shift & 1023] for shift in (50, 40, 30, 20, 10, 0)])
 
 
 def parse_id(text: str) -> int:

@@ -230,7 +230,7 @@ class Scheduler:
 
     async def _deliver(self, job: Job, content: Content) -> AttemptReport:
         deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
-        if isinstance(deliverer, LooksAgain) and is_last_try(job, self._work.rules, self._clock.now()):
+        if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
         try:
             return await deliverer.deliver(job.envelope, content)

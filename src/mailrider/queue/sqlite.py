@@ -42,7 +42,7 @@ from mailrider.queue.writer import Add, Call, Settle, Writer, translate
 from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -252,10 +252,11 @@ class SQLiteStore:
         """See `Store`."""
         await self._ask(Add(message, leased))
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> Awaitable[bool]:
         """See `Store`."""
-        held: bool = await self._ask(Settle(settlement))
-        return held
+        if self._writer is None:
+            raise StoreUnavailable("the queue's store is not open")
+        return self._writer.ask(Settle(settlement))
 
     async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
         """See `Store`. Each chunk is a transaction: a large one would make all others wait."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from mailrider.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -106,7 +106,7 @@ class Store(Protocol):
         """Lease jobs of messages that are older, due or not; with `unwarned` only those of recipients whose sender was
         not told of the delay."""
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> Awaitable[bool]:
         """Commit what a job came to. False if the lease was lost: then nothing was changed, and another process may
         have delivered it as well."""
 

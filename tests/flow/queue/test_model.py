@@ -30,7 +30,7 @@ from mailrider.queue.store import Command
 from tests.support.queueing import Writing, deferred, delivered, failed, in_doubt, report
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
     from datetime import datetime
 
     from mailrider.queue.message import Job
@@ -76,7 +76,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.others: list[Store] = []
         self.store: Store
 
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, work: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(work)
 
     def open(self) -> Store:

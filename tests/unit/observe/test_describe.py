@@ -34,6 +34,7 @@ from mailrider.model.queue_event import DestinationDown
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
+from mailrider.model.value import value
 from mailrider.mtasts.policy import Mode
 from mailrider.observe.describe import describe, event_name
 from mailrider.policy.mtasts_events import PolicyFetchFailed, RefreshCrashed
@@ -117,7 +118,7 @@ def test_there_are_events_at_all() -> None:
     [(ConnectionOpened, "connection_opened"), (Dialogue, "dialogue"), (LookupDidFail, "lookup_did_fail")],
 )
 def test_an_events_name_is_its_class_in_words(kind: type[Event], name: str) -> None:
-    assert event_name(sample(kind)) == name
+    assert event_name(kind) == name
 
 
 def test_a_delivery_says_all_that_matters_in_one_line() -> None:
@@ -200,7 +201,7 @@ def test_any_event_with_an_exception_is_an_error_with_a_traceback() -> None:
 
 
 def test_an_event_that_nobody_described_has_its_own_fields() -> None:
-    @dataclasses.dataclass(frozen=True, slots=True)
+    @value
     class SomethingNewHappened(Event):
         where: Domain
         times: int

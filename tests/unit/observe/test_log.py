@@ -39,6 +39,7 @@ def test_people_get_time_level_name_and_fields() -> None:
         ("two words", '"two words"'),
         ('say "hi"', r'"say \"hi\""'),
         ("a=b", '"a=b"'),
+        ("it's", '"it\'s"'),
         ("back\\slash", r'"back\\slash"'),
         ("line\nend", r'"line\x0aend"'),
         ("\x1b[31mred", r'"\x1b[31mred"'),

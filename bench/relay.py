@@ -1,0 +1,177 @@
+"""Relaying durably, beside the mail systems that people install: smtp-source, a system with its queue, smtp-sink.
+
+    python -m bench.relay                       # every system; one destination and 50; the ceiling
+    python -m bench.relay --tls                 # over TLS 1.3, DANE checked; kept connections and new ones
+    python -m bench.relay --only mailrider --messages 50000 --size 16384
+
+Each system gets the same traffic in the same run, accepts it with its durable queue, finds the destination by MX
+through the same validating resolver, and delivers to the same sink; the clock stops when the sink has every message.
+Round by round all systems have a turn, and the best round of each counts. Processor time is that of all processes and
+threads of a system; memory and fsyncs come from rounds of their own, since looking costs time. Wants root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.footprint import peak_of, syncs_in
+from bench.measure import machine
+from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, wait_all
+from bench.peers import MissingError
+from bench.systems import MAILRIDER_TUNED, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.network import Network
+    from bench.systems import System
+
+REFERENCE = POSTFIX_TUNED.name
+SYSTEMS: tuple[System, ...] = (POSTFIX_TUNED, POSTFIX, OpenSMTPD(), Exim(), Mailrider(), MAILRIDER_TUNED)
+TRACED = 1_000  # messages of the round that counts fsyncs
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round of one system came to. `cpu` in seconds, `memory` in octets."""
+
+    messages: int
+    wall: float
+    cpu: float
+    memory: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.wall
+
+
+@dataclass(slots=True)
+class Row:
+    """A system's best round, and what the others told."""
+
+    name: str
+    best: Round
+    memory: int = 0
+    syncs: float = 0.0
+
+
+def relay(system: System, net: Network, traffic: Traffic, *, watched: bool = False) -> Round:
+    """One round. `watched`: with a look at the memory now and then."""
+    with counting_sink(net.mx_address, SMTP_PORT, traffic.messages) as sink, system.start(net) as running:
+        began, before = time.monotonic(), running.group.cpu()
+        sources = send(traffic, running.address, running.port)
+        if watched:
+            with peak_of(running.group) as peak:
+                sink.wait(PATIENCE)
+        else:
+            peak = [0]
+            sink.wait(PATIENCE)
+        wall, cpu = time.monotonic() - began, running.group.cpu() - before
+        wait_all(sources)
+    return Round(traffic.messages, wall, cpu, peak[0])
+
+
+def count_syncs(system: System, net: Network, traffic: Traffic) -> float:
+    """Fsyncs a message."""
+    few = replace(traffic, messages=TRACED)
+    with tempfile.NamedTemporaryFile(prefix="mailrider-bench-") as report:
+        with counting_sink(net.mx_address, SMTP_PORT, few.messages) as sink:
+            with system.start(net, syncs=Path(report.name)) as running:
+                wait_all(send(few, running.address, running.port))
+                sink.wait(PATIENCE)
+        return syncs_in(Path(report.name)) / few.messages
+
+
+def compare(systems: Sequence[System], net: Network, traffic: Traffic, rounds: int, *, whole: bool) -> list[Row]:
+    """All systems, round by round. `whole`: their memory and fsyncs too."""
+    rows: dict[str, Row] = {}
+    for _ in range(rounds):
+        for system in systems:
+            one = relay(system, net, _fitting(system, traffic))
+            row = rows.setdefault(system.name, Row(system.name, one))
+            if one.rate > row.best.rate:
+                row.best = one
+    for system in systems if whole else ():
+        fitting = _fitting(system, traffic)
+        rows[system.name].memory = relay(system, net, fitting, watched=True).memory
+        rows[system.name].syncs = count_syncs(system, net, traffic)
+    return list(rows.values())
+
+
+def _fitting(system: System, traffic: Traffic) -> Traffic:
+    """So many messages that a round takes some seconds, whatever the system."""
+    most = system.capacity if traffic.kept else system.capacity // 2
+    messages = min(traffic.messages, most)
+    return replace(traffic, messages=messages - messages % traffic.domains)
+
+
+def ceiling(net: Network, traffic: Traffic) -> Row:
+    """The source straight to the sink."""
+    with counting_sink(net.mx_address, SMTP_PORT, traffic.messages) as sink:
+        began = time.monotonic()
+        sources = send(traffic, net.mx_address, SMTP_PORT)
+        sink.wait(PATIENCE)
+        wall = time.monotonic() - began
+        for source in sources:
+            source.wait(PATIENCE)  # it fails when the sink has enough
+    return Row("smtp-source straight to smtp-sink", Round(traffic.messages, wall, 0.0))
+
+
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """A table; the last column relative to tuned Postfix, or else to the first row."""
+    base = next((row for row in rows if row.name == REFERENCE), rows[0]).best.rate
+    print(f"\n{title}")
+    print(f"{'':36} {'messages':>8} {'wall s':>7} {'per s':>8} {'cpu ms':>7} {'MB':>6} {'fsyncs':>7} {'x':>6}")
+    for row in rows:
+        best = row.best
+        memory = f"{row.memory / 1e6:6.0f}" if row.memory else f"{'':6}"
+        syncs = f"{row.syncs:7.2f}" if row.syncs else f"{'':7}"
+        cpu = f"{best.cpu / best.messages * 1000:7.3f}" if best.cpu else f"{'':7}"
+        print(
+            f"{row.name:36} {best.messages:8} {best.wall:7.2f} {best.rate:8.0f} {cpu} {memory} {syncs}"
+            f" {best.rate / base:6.2f}",
+            flush=True,
+        )
+
+
+def in_clear(systems: Sequence[System], usual: Traffic, rounds: int) -> None:
+    """Part a: one destination and 50, and a new connection for each message."""
+    with network(50) as net:
+        print_rows("one destination", [ceiling(net, usual), *compare(systems, net, usual, rounds, whole=True)])
+        many = replace(usual, domains=50)
+        print_rows("50 destinations", [ceiling(net, many), *compare(systems, net, many, rounds, whole=False)])
+        new = replace(usual, kept=False, messages=usual.messages // 4)
+        print_rows(
+            "one destination, each message submitted on a new connection", compare(systems, net, new, 1, whole=False)
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.relay")
+    parser.add_argument("--messages", type=int, default=20_000, help="at most; slower systems get fewer")
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--size", type=int, default=4096, help="payload octets")
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
+    parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
+    options = parser.parse_args()
+    systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
+    try:
+        print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues, MX by unbound")
+        for system in systems:
+            print(f"    {system.name}: {system.configuration}")
+        in_clear(systems, Traffic(options.messages, options.sessions, options.size), options.rounds)
+    except MissingError as error:
+        print(f"bench.relay: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

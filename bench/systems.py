@@ -1,0 +1,342 @@
+"""The mail systems that are measured: each accepts over SMTP, queues durably, and relays by MX.
+
+mailrider beside Debian's Postfix (as it comes, and tuned for this job), OpenSMTPD and Exim. Each runs in a temporary
+folder and a control group of its own, on a loopback address of its own; what the machine itself has installed is
+neither read nor touched. `configuration` is what stands in the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bench.footprint import confined, counting_syncs
+from tests.peers import opensmtpd, postfix
+from tests.peers.process import accepts, loopback_address, private_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from bench.footprint import ControlGroup
+    from bench.network import Network
+
+PORT = 2525
+RESOLV_CONF, PASSWD, GROUP = Path("/etc/resolv.conf"), Path("/etc/passwd"), Path("/etc/group")
+EXIM = Path(__file__).parents[1] / ".peers/exim"
+_EXIM_UID = 64010
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A running system; `home` is its folder."""
+
+    address: str
+    port: int
+    group: ControlGroup
+    home: Path
+
+
+class System(Protocol):
+    """What can be measured."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def configuration(self) -> str: ...
+    @property
+    def capacity(self) -> int:
+        """Messages that a round should have, so that it takes some seconds."""
+
+    def start(self, network: Network, *, syncs: Path | None = None) -> contextlib.AbstractContextManager[Relay]:
+        """It runs while the block lasts. `syncs`: a file for what strace counts, complete at the end."""
+
+
+@contextlib.contextmanager
+def _started(
+    name: str,
+    home: Path,
+    command: list[str],
+    address: str,
+    *,
+    syncs: Path | None,
+    environment: Mapping[str, str] | None = None,
+    files: Mapping[Path, Path] | None = None,
+) -> Iterator[Relay]:
+    with confined(
+        counting_syncs(command, syncs) if syncs else command,
+        name=name,
+        log=home / "log",
+        ready=lambda: accepts(address, PORT),
+        environment=environment,
+        files=files,
+    ) as group:
+        yield Relay(address, PORT, group, home)
+
+
+def _resolv_conf(home: Path, network: Network) -> Path:
+    path = home / "resolv.conf"
+    path.write_text(f"nameserver {network.resolver}\noptions trust-ad\n")
+    return path
+
+
+# --- mailrider -----------------------------------------------------------------------------------
+
+_MAILRIDER = """\
+hostname client.bench.test
+state_dir {home}/state
+dns {{
+    server {resolver}
+}}
+log stderr
+target.remote world {{
+    prohibited_addresses none
+    {tls}
+    {remote}
+}}
+target.queue outgoing {{
+    target &world
+    {queue}
+}}
+smtp tcp://{address}:{port} {{
+    deliver_to &outgoing
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mailrider:
+    """This checkout's daemon. `remote`, `queue`: directives that differ from the defaults."""
+
+    name: str = "mailrider"
+    remote: str = ""
+    queue: str = ""
+    root_ca: str = ""
+    dane: bool = False
+    capacity: int = 20_000
+
+    @property
+    def configuration(self) -> str:
+        given = "; ".join(filter(None, (self.remote, self.queue))).replace("\n", "; ")
+        return f"one process, {given or 'as it comes'}; mx_auth {'dane' if self.dane else 'none'}"
+
+    @contextlib.contextmanager
+    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
+        address = loopback_address()
+        with private_directory() as home:
+            text = _MAILRIDER.format(
+                home=home,
+                resolver=network.resolver,
+                address=address,
+                port=PORT,
+                remote=self.remote,
+                queue=self.queue,
+                tls="mx_auth {\n        dane\n    }" if self.dane else "",
+            )
+            (home / "mailrider.conf").write_text(text)
+            command = [sys.executable, "-m", "mailrider", "-c", str(home / "mailrider.conf"), "run"]
+            with _started("mailrider", home, command, address, syncs=syncs) as relay:
+                yield relay
+
+
+MAILRIDER_TUNED = Mailrider(
+    "mailrider, tuned",
+    remote="conn_reuse_limit 1000\n    conn_max_idle_count 50",
+    queue="max_parallelism 50",
+)
+
+# --- Postfix -------------------------------------------------------------------------------------
+
+_MASTER_CF = """\
+{address}:{port} inet n - n - - smtpd
+pickup   unix n - n 60 1 pickup
+cleanup  unix n - n -  0 cleanup
+qmgr     unix n - n 300 1 qmgr
+tlsmgr   unix - - n 1000? 1 tlsmgr
+rewrite  unix - - n - - trivial-rewrite
+bounce   unix - - n - 0 bounce
+defer    unix - - n - 0 bounce
+trace    unix - - n - 0 bounce
+verify   unix - - n - 1 verify
+flush    unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp     unix - - n - - smtp
+error    unix - - n - - error
+retry    unix - - n - - error
+discard  unix - - n - - discard
+anvil    unix - - n - 1 anvil
+scache   unix - - n - 1 scache
+tlsproxy unix - - n - 0 tlsproxy
+postlog  unix-dgram n - n - 1 postlogd
+"""
+_POSTFIX = {
+    "compatibility_level": "3.6",
+    "myhostname": "client.bench.test",
+    "mydestination": "",
+    "mynetworks": "127.0.0.0/8",
+    "inet_interfaces": "127.0.0.1",  # must be known to the system; master.cf has ours
+    "inet_protocols": "ipv4",
+    "alias_maps": "",
+    "smtpd_relay_restrictions": "permit_mynetworks, reject",
+    "smtp_host_lookup": "dns",
+}
+# What its documents (TUNING_README, QSHAPE_README, CONNECTION_CACHE_README) name for a busy relay, and what two
+# processors like: fewer processes, no counting of clients, many messages at a time to one destination.
+_POSTFIX_TUNED = {
+    "default_process_limit": "40",
+    "max_use": "10000",
+    "smtpd_client_connection_count_limit": "0",
+    "smtpd_client_port_logging": "no",
+    "smtpd_peername_lookup": "no",
+    "in_flow_delay": "0",
+    "local_header_rewrite_clients": "",
+    "enable_original_recipient": "no",
+    "default_destination_concurrency_limit": "40",
+    "initial_destination_concurrency": "20",
+    "smtp_connection_cache_destinations": "bench.test",
+    "parent_domain_matches_subdomains": "smtp_connection_cache_destinations",
+    "qmgr_message_active_limit": "100000",
+    "qmgr_message_recipient_limit": "100000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Postfix:
+    """Debian's. `parameters` beyond what makes it a relay."""
+
+    name: str
+    parameters: Mapping[str, str]
+    root_ca: str = ""
+    dane: bool = False
+    capacity: int = 6_000
+
+    @property
+    def configuration(self) -> str:
+        given = ", ".join(f"{name} = {value}" for name, value in self._all().items())
+        return given or "as it comes"
+
+    def _all(self) -> dict[str, str]:
+        secure = {"smtp_dns_support_level": "dnssec", "smtp_tls_security_level": "dane"} if self.dane else {}
+        return {**self.parameters, **secure}
+
+    @contextlib.contextmanager
+    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
+        address = loopback_address()
+        with private_directory() as home:
+            postfix.make_folders(home)
+            places = {
+                "queue_directory": f"{home}/queue",
+                "data_directory": f"{home}/data",
+                "maillog_file": f"{home}/mail.log",
+                "maillog_file_prefixes": str(home),
+            }
+            postfix.write_main_cf(home / "etc", {**_POSTFIX, **places, **self._all()})
+            (home / "etc/master.cf").write_text(_MASTER_CF.format(address=address, port=PORT))
+            command = [f"{postfix.DAEMONS}/master", "-c", str(home / "etc"), "-d"]
+            files = {RESOLV_CONF: _resolv_conf(home, network)}
+            environment = {"MAIL_CONFIG": str(home / "etc")}
+            with _started(
+                "postfix", home, command, address, syncs=syncs, environment=environment, files=files
+            ) as relay:
+                yield relay
+
+
+POSTFIX = Postfix("Postfix, as it comes", {})
+POSTFIX_TUNED = Postfix("Postfix, tuned", _POSTFIX_TUNED)
+
+# --- OpenSMTPD -----------------------------------------------------------------------------------
+
+_OPENSMTPD = """\
+listen on {address} port {port} hostname client.bench.test
+action "out" relay helo client.bench.test
+match from any for any action "out"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSMTPD:
+    """Debian's, in a root folder of its own."""
+
+    name: str = "OpenSMTPD"
+    configuration: str = "as it comes"
+    capacity: int = 2_000
+
+    @contextlib.contextmanager
+    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
+        address = loopback_address()
+        with private_directory() as home:
+            opensmtpd.furnish(home)
+            (home / "etc/smtpd.conf").write_text(_OPENSMTPD.format(address=address, port=PORT))
+            (home / "etc/smtpd.conf").chmod(0o600)
+            shutil.copyfile(_resolv_conf(home, network), home / "etc/resolv.conf")
+            command = ["/usr/sbin/chroot", str(home), "/usr/sbin/smtpd", "-d"]
+            with _started("opensmtpd", home, command, address, syncs=syncs) as relay:
+                yield relay
+
+
+# --- Exim ----------------------------------------------------------------------------------------
+
+_EXIM = """\
+primary_hostname = client.bench.test
+spool_directory = {home}/spool
+log_file_path = {home}/%slog
+local_interfaces = {address}
+daemon_smtp_ports = {port}
+acl_smtp_rcpt = accept
+smtp_accept_max = 200
+smtp_accept_queue_per_connection = 0
+hosts_treat_as_local =
+tls_advertise_hosts =
+disable_ipv6
+exim_path = {program}
+begin routers
+dns:
+  driver = dnslookup
+  transport = smtp
+  self = send
+begin transports
+smtp:
+  driver = smtp
+  allow_localhost
+begin retry
+* * F,2h,15m
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Exim:
+    """Debian's exim4-daemon-light, unpacked beside the system."""
+
+    name: str = "Exim"
+    configuration: str = "smtp_accept_max = 200, smtp_accept_queue_per_connection = 0 (any number delivered at once)"
+    capacity: int = 1_000
+
+    @contextlib.contextmanager
+    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
+        address = loopback_address()
+        with private_directory() as home:
+            (home / "exim.conf").write_text(
+                _EXIM.format(home=home, address=address, port=PORT, program=EXIM / "usr/sbin/exim4")
+            )
+            for name in ("spool", "."):
+                (home / name).mkdir(exist_ok=True)
+                os.chown(home / name, _EXIM_UID, _EXIM_UID)
+            command = [str(EXIM / "usr/sbin/exim4"), "-C", str(home / "exim.conf"), "-bdf", "-q30s"]
+            files = {
+                RESOLV_CONF: _resolv_conf(home, network),
+                PASSWD: _with_line(home, PASSWD, f"Debian-exim:x:{_EXIM_UID}:{_EXIM_UID}::{home}:/bin/false"),
+                GROUP: _with_line(home, GROUP, f"Debian-exim:x:{_EXIM_UID}:"),
+            }
+            with _started("exim", home, command, address, syncs=syncs, files=files) as relay:
+                yield relay
+
+
+def _with_line(home: Path, file: Path, line: str) -> Path:
+    path = home / file.name
+    path.write_text(f"{file.read_text()}{line}\n")
+    path.chmod(0o644)
+    return path
