@@ -13,6 +13,7 @@ user, or writes a process id anywhere: that is the service manager's trade.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 # Seconds that a thread may keep the interpreter: the store's writer works beside the event loop, and is passed over as
 # long as the loop turns faster than this. With 0.5 ms a commit beside a busy loop may take seconds, with 0.1 ms 10 ms.
 SWITCH_INTERVAL: Final = 0.0001
+COLLECTED: Final = 20_000  # new objects that make the garbage collector look at them; some hundred messages
 DESTINATIONS: Final = 20  # of each queue that the counters name
 
 
@@ -154,6 +156,7 @@ class Daemon:
     async def run(self, configuration: Configuration) -> None:
         """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        _rest_collector()
         loop = asyncio.get_running_loop()
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         for each in handled:
@@ -206,6 +209,13 @@ class Daemon:
             await self._open(old)
             return old
         return new
+
+
+def _rest_collector() -> None:
+    """What is there at the start stays, and mail makes few cycles: looking for them is worth it now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED, 20, 50)
 
 
 def _endpoints(configuration: Configuration) -> Iterator[tuple[str, EndpointSettings]]:

@@ -1,6 +1,8 @@
 """One client of an endpoint: the server machine over a channel, and what the endpoint has to say (spec section 11).
 
-A task for each connection takes the machine's events one by one and answers them. What always holds:
+Commands are answered where they arrive; what has to be waited for (the end of a message, a password, TLS, a client that
+does not read) is the business of a task that each connection has, and nothing else is answered meanwhile. What always
+holds:
 
 - 250 to the end of data is said only after the sink has taken responsibility; whatever goes wrong before that is a 4xx;
 - one timer a connection cuts off who is silent, who sends one octet a second, and who does not read our replies. Each
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
 
 from mailrider.endpoint.check import Arrival
 from mailrider.endpoint.gather import Gatherer, Memory
@@ -48,11 +50,17 @@ if TYPE_CHECKING:
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials, ServerExchange
+    from mailrider.smtp.server_states import Event
 
 HANDSHAKE: Final = 60.0  # seconds for TLS; longer only who does nothing takes
 MAX_LOGINS: Final = 3  # wrong passwords on a connection
 WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow
 LIMITS: Final = Limits(max_commands=1000)
+
+# What cannot be answered at once (a chunk that is not the last one can, but is not worth a case of its own), and the
+# states in which the task goes on.
+_AWAITED: Final = (EndOfData, Bdat, Auth, AuthResponse)
+_FOR_THE_TASK: Final = (State.CLOSED, State.HANDSHAKE)
 
 _GOING_DOWN: Final = Reply.make(421, "4.3.2", "Shutting down; good bye")
 _TOO_SLOW: Final = Reply.make(421, "4.4.2", "You took too long; good bye")
@@ -144,6 +152,7 @@ class Session:
         "_machine",
         "_open",
         "_paused",
+        "_pending",
         "_progress",
         "_service",
         "_timed_out",
@@ -168,6 +177,7 @@ class Session:
         )
         self._open = True
         self._paused = False
+        self._pending: Event | None = None  # what the task is to take first
         self._busy = False  # we work, the client waits
         self._leaving = False
         self._timed_out = False
@@ -199,7 +209,14 @@ class Session:
         if machine.is_full:
             self._paused = True
             self._channel.pause_reading()
-        self._wake()
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return  # the task is at work, and will see it
+        try:
+            if self._answer_at_once():
+                waiter.set_result(None)
+        except Exception as error:
+            waiter.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
@@ -251,6 +268,20 @@ class Session:
             self._channel.abort()
             self._service.emit(ClientLeft(self._service.name, self.client, self._why))
 
+    def _answer_at_once(self) -> bool:
+        """Take what need not be waited for; True if there is something for the task."""
+        machine, channel = self._machine, self._channel
+        if self._timed_out or self._leaving:
+            return True
+        while (event := machine.next_event()) is not None:
+            if isinstance(event, _AWAITED):
+                self._pending = event
+                return True
+            self._take(event)
+        if output := machine.take_output():
+            channel.write(output)
+        return self._paused or machine.state in _FOR_THE_TASK or channel.needs_drain
+
     async def _round(self) -> None:
         machine = self._machine
         if self._timed_out:
@@ -258,9 +289,12 @@ class Session:
             self._cut_off("too slow")
         elif self._leaving and machine.mail is None:
             machine.leave(_GOING_DOWN)
-        event = machine.next_event()
+        event, self._pending = self._pending or machine.next_event(), None
+        if isinstance(event, _AWAITED):
+            await self._take_awaited(event)
+            return
         if event is not None:
-            await self._take(event)
+            self._take(event)
             return
         if output := machine.take_output():
             self._channel.write(output)
@@ -282,8 +316,10 @@ class Session:
             self._paused = False
             self._channel.resume_reading()
         self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-        self._waiter = None
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _start_tls(self) -> Coroutine[Any, Any, TLSEvidence]:
         """What arrives from now on is the handshake; the result is to be awaited."""
@@ -324,24 +360,30 @@ class Session:
 
     # Events -----------------------------------------------------------------------------------------------------------
 
-    async def _take(self, event: Command | ContentChunk | Rejected) -> None:
-        machine = self._machine
+    def _take(self, event: Event) -> None:
+        if isinstance(event, ContentChunk):
+            self._take_content(event.octets)
+        else:
+            if isinstance(event, Rejected):
+                self._note_rejected(event.command, event.reply)
+            else:
+                self._machine.answer(self._reply(event))
+            self._rest()
+        if self._machine.mail is None and self._gatherer is not None:
+            self._forget()
+
+    async def _take_awaited(self, event: EndOfData | Bdat | Auth | AuthResponse) -> None:
         match event:
-            case ContentChunk(octets):
-                self._take_content(octets)
-            case Rejected(command, reply):
-                self._note_rejected(command, reply)
-                self._rest()
             case EndOfData() | Bdat(last=True):
                 await self._finish()
-                self._rest()
+            case Bdat():
+                self._machine.answer(self._reply(event))
             case Auth() | AuthResponse():
                 await self._log_in(event)
-                self._rest()
             case _:
-                machine.answer(self._reply(event))
-                self._rest()
-        if machine.mail is None and self._gatherer is not None:
+                assert_never(event)
+        self._rest()
+        if self._machine.mail is None and self._gatherer is not None:
             self._forget()
 
     def _reply(self, command: Command) -> Reply:
