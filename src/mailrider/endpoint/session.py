@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
 
 from mailrider.endpoint.check import Arrival
@@ -609,6 +610,7 @@ def worst(replies: Sequence[Reply]) -> Reply:
     return max(replies, key=lambda reply: (reply.is_transient, reply.is_permanent))
 
 
+@lru_cache(maxsize=1024)
 def address_literal(address: str) -> str:
     """An IP address as it stands in a Received field (RFC 5321 4.1.3); a link-local one without its zone."""
     bare = address.partition("%")[0]

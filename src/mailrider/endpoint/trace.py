@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mailrider.smtp.header import header_fields
@@ -53,7 +54,7 @@ def received_field(passage: Passage) -> bytes:
     text = (
         f"Received: from {passage.name} ({passage.client}){using}\r\n"
         f"\tby {passage.hostname.ascii} with {passage.protocol} id {passage.id}{to};\r\n"
-        f"\t{format_datetime(passage.at)}\r\n"
+        f"\t{_date(passage.at.replace(microsecond=0))}\r\n"
     )
     return text.encode("utf-8")
 
@@ -64,8 +65,11 @@ def submitted_header(header: bytes, passage: Passage) -> bytes:
     if not header_fields(header, "Message-ID"):
         added += f"Message-ID: <{passage.id}@{passage.hostname.ascii}>\r\n".encode("ascii")
     if not header_fields(header, "Date"):
-        added += f"Date: {format_datetime(passage.at)}\r\n".encode("ascii")
+        added += f"Date: {_date(passage.at.replace(microsecond=0))}\r\n".encode("ascii")
     return added + _BCC.sub(b"", header)
+
+
+_date = lru_cache(maxsize=16)(format_datetime)  # many messages have one second
 
 
 def count_received(header: bytes) -> int:

@@ -9,7 +9,7 @@ routing, not of syntax.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mailrider.errors import InvalidValue
@@ -34,13 +34,17 @@ class Mailbox:
 
     local_part: str
     domain: Domain | AddressLiteral | None
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         local = self.local_part
         if UNSAFE.search(local):
             raise InvalidValue(f"control character in the local part {local[:100]!r}")
-        if len(str(self).encode()) > MAX_PATH:
-            raise InvalidValue(f"address longer than {MAX_PATH} octets: {str(self)[:100]!r}...")
+        quoted = quote_local_part(local)
+        text = quoted if self.domain is None else f"{quoted}@{self.domain.ascii}"
+        if len(text.encode()) > MAX_PATH:
+            raise InvalidValue(f"address longer than {MAX_PATH} octets: {text[:100]!r}...")
+        object.__setattr__(self, "_text", text)
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
@@ -54,8 +58,7 @@ class Mailbox:
 
     def __str__(self) -> str:
         """The address as it goes on the wire: A-labels always, which RFC 6531 3.2 allows too."""
-        local = quote_local_part(self.local_part)
-        return local if self.domain is None else f"{local}@{self.domain.ascii}"
+        return self._text
 
 
 def quote_local_part(local: str) -> str:

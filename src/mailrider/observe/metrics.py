@@ -35,10 +35,19 @@ _WAITS: Final = (0.01, 0.1, 1, 10, 60, 300)
 
 
 def fan_out(*emits: Emit) -> Emit:
-    """An `Emit` that tells all of these."""
+    """An `Emit` that tells all of these.
+
+    One that has a method `listener_for` is asked once for each kind of event who of it is to be told; None: nobody.
+    """
+    listeners: dict[type[Event], list[Emit]] = {}
 
     def emit(happened: Event) -> None:
-        for each in emits:
+        kind = type(happened)
+        told = listeners.get(kind)
+        if told is None:
+            asked = (getattr(each, "listener_for", lambda _, each=each: each)(kind) for each in emits)
+            told = listeners[kind] = [each for each in asked if each is not None]
+        for each in told:
             each(happened)
 
     return emit

@@ -9,6 +9,7 @@ People see an id as 13 letters and digits (Crockford's base 32: no I, L, O, U to
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import InvalidValue
@@ -60,6 +61,7 @@ class IdSource:
         return first
 
 
+@lru_cache(maxsize=1024)  # of one message everybody tells it
 def format_id(number: int) -> str:
     """As people see it: `0d7m3k9q2xv4t`."""
     return _ALPHABET[number >> 60] + "".join([_PAIRS[number >> shift & 1023] for shift in (50, 40, 30, 20, 10, 0)])
