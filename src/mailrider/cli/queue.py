@@ -32,12 +32,13 @@ from mailrider.clock import SystemClock
 from mailrider.config import load
 from mailrider.errors import InvalidValue
 from mailrider.library import Queue
+from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.valuetype import DURATION, Unacceptable
 from mailrider.queue.ids import parse_id
-from mailrider.queue.message import EVERYTHING, Filter, State
+from mailrider.queue.message import EVERYTHING, Filter, State, Stats
 from mailrider.queue.sqlite_file import FILE
 from mailrider.queue.store import Command
 from mailrider.targets import make_queue, queue_location
@@ -95,7 +96,12 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--state", type=click.Choice(list(STATES)), help="In that state."),
         click.option("--domain", metavar="DOMAIN", help="Of that recipient domain."),
         click.option("--to", "recipient", metavar="TEXT", help="Whose address contains that."),
-        click.option("--from", "sender", metavar="TEXT", help="Whose sender's address contains that."),
+        click.option(
+            "--from",
+            "sender",
+            metavar="TEXT",
+            help='Whose sender\'s address contains that; "" is the null reverse-path of notifications.',
+        ),
     ):
         command = option(command)
     return command
@@ -110,13 +116,29 @@ def _filter(
     in_doubt: bool,
     message: int | None = None,
 ) -> Filter:
+    if recipient == "":
+        # An empty variable in a script must not mean everybody.
+        raise click.UsageError("--to: expected a part of an address, not an empty text")
     try:
         before = None if older is None else SystemClock().now() - DURATION.accept(older)
     except Unacceptable as error:
         raise click.UsageError(f"--older: {error}") from error
     return Filter(
-        message, domain, sender, recipient, None if state is None else STATES[state], before, True if in_doubt else None
+        message,
+        domain=None if domain is None else _domain(domain),
+        sender="" if sender == "<>" else sender,
+        recipient=recipient,
+        state=None if state is None else STATES[state],
+        before=before,
+        in_doubt=True if in_doubt else None,
     )
+
+
+def _domain(text: str) -> str:
+    try:
+        return (AddressLiteral.parse(text) if text.startswith("[") else Domain.parse(text)).ascii
+    except InvalidValue as error:
+        raise click.UsageError(f"--domain: {error}") from error
 
 
 def _id(text: str) -> int:
@@ -152,7 +174,7 @@ def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
             _print(*(line for entry in entries for line in entry_lines(entry, now)))
 
     count, more = chosen.with_queue(lambda queue: _pages(queue, _filter(**wanted), limit, show), (0, False))
-    if not as_json:
+    if more or not as_json:
         click.echo(f"{count} recipients{', and there are more: see --limit' if more else ''}", err=True)
     return os.EX_OK
 
@@ -206,14 +228,15 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
 def stats(chosen: Chosen, limit: int, as_json: bool) -> int:
     """Count what is queued, by destination and age."""
     now = SystemClock().now()
-    found = chosen.with_queue(lambda queue: queue.store.stats(now, limit), None)
-    if found is None:
-        click.echo(json.dumps({"messages": 0, "octets": 0, "recipients": 0, "ages": {}, "destinations": []}))
-    elif as_json:
+    found = chosen.with_queue(lambda queue: queue.store.stats(now, limit), Stats(0, 0, (), {}))
+    if as_json:
         click.echo(json.dumps(stats_object(found), ensure_ascii=False))
     else:
         _print(*stats_text(found, now))
     return os.EX_OK
+
+
+queue.add_command(stats, "count")
 
 
 # --- Changing ------------------------------------------------------------------------------------

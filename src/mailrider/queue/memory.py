@@ -282,11 +282,11 @@ class MemoryStore:
         sender, recipient = str(row.message.envelope.sender).lower(), str(row.recipient).lower()
         return (
             wanted.message in (None, row.message.id)
-            and wanted.destination in (None, row.destination)
+            and (wanted.domain is None or str(row.recipient).endswith(f"@{wanted.domain}"))
             and wanted.state in (None, row.state)
             and wanted.in_doubt in (None, row.progress.in_doubt)
             and (wanted.before is None or id < first_id_at(wanted.before))
-            and (wanted.sender is None or wanted.sender.lower() in sender)
+            and (wanted.sender is None or (wanted.sender.lower() in sender if wanted.sender else not sender))
             and (wanted.recipient is None or wanted.recipient.lower() in recipient)
         )
 
@@ -344,8 +344,8 @@ class MemoryStore:
                 row.state = State.QUEUED
             case Command.RELEASE if row.wish is Wish.HOLD:
                 row.wish = None
-            case Command.RETRY if row.state is State.QUEUED and row.due > now:
-                row.due = now
+            case Command.RETRY if row.state is State.QUEUED:
+                row.due = min(row.due, now)
             case Command.REMOVE:
                 self._remove(id)
             case _:

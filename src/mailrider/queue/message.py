@@ -213,12 +213,12 @@ BY_DOMAIN: Final = DestinationOf()
 class Filter:
     """Which recipients are meant; what is None does not matter.
 
-    `sender` and `recipient` are parts of the address, of any case; `destination` is a whole domain. `before`: messages
-    that were queued before that moment.
+    `sender` and `recipient` are parts of the address, of any case; an empty `sender` is the null reverse-path. `domain`
+    is that of the recipient, as A-labels. `before`: messages that were queued before that moment.
     """
 
     message: int | None = None
-    destination: str | None = None
+    domain: str | None = None
     sender: str | None = None
     recipient: str | None = None
     state: State | None = None

@@ -77,7 +77,7 @@ def filter_values(wanted: Filter | None) -> dict[str, Any]:
     wanted = wanted or EVERYTHING
     return {
         "message": wanted.message,
-        "destination": None if wanted.destination is None else wanted.destination.lower(),
+        "domain": wanted.domain,
         "sender": None if wanted.sender is None else wanted.sender.lower(),
         "recipient": None if wanted.recipient is None else wanted.recipient.lower(),
         "state": None if wanted.state is None else int(wanted.state),

@@ -169,13 +169,14 @@ SELECT json_group_array(json_array(
 
 _WANTED: Final = """
     (:message IS NULL OR r.message = :message)
-    AND (:destination IS NULL OR r.destination = :destination)
+    AND (:domain IS NULL OR substr(r.mailbox, -length(:domain) - 1) = '@' || :domain)
     AND (:state IS NULL OR r.state = :state)
     AND (:before IS NULL OR r.id < :before)
     AND (:in_doubt IS NULL OR r.in_doubt = :in_doubt)
     AND (:recipient IS NULL OR instr(lower(r.mailbox), :recipient) > 0)
     AND (:sender IS NULL OR EXISTS (
-        SELECT 1 FROM message f WHERE f.id = r.message AND instr(lower(f.sender), :sender) > 0
+        SELECT 1 FROM message f WHERE f.id = r.message
+            AND iif(:sender = '', f.sender = '', instr(lower(f.sender), :sender) > 0)
     ))
 """
 
@@ -200,9 +201,8 @@ RELEASE: Final = """
 UPDATE recipient SET state = iif(state = 2, 0, state), wish = NULL
 WHERE (state = 2 OR wish = 1) AND id IN (SELECT value FROM json_each(:ids))
 """
-RETRY: Final = (
-    "UPDATE recipient SET due = :now WHERE state = 0 AND due > :now AND id IN (SELECT value FROM json_each(:ids))"
-)
+# What is due already keeps its turn.
+RETRY: Final = "UPDATE recipient SET due = min(due, :now) WHERE state = 0 AND id IN (SELECT value FROM json_each(:ids))"
 WISH: Final = "UPDATE recipient SET wish = :wish WHERE state = 1 AND id IN (SELECT value FROM json_each(:ids))"
 
 MESSAGE_ROW: Final = """

@@ -72,6 +72,7 @@ def test_a_queue_that_nobody_used_is_empty_and_is_not_made_by_looking(terminal: 
     assert terminal.code == 0
     assert terminal.errors == "0 recipients\n"
     assert terminal.objects("stats")[0]["messages"] == 0
+    assert terminal("queue", "stats") == "0 messages, 0 recipients, 0 B\n"
     assert terminal("queue", "retry", "--all") == "0 recipients tried again now\n"
     terminal("queue", "show", "0000000000000")
     assert terminal.code == 69
@@ -146,6 +147,41 @@ def test_a_list_can_be_filtered_and_limited(terminal: Terminal) -> None:
     assert terminal.code == 64
 
 
+def test_an_empty_sender_means_notifications_and_an_empty_recipient_nobody(terminal: Terminal) -> None:
+    terminal.send("b@example.net")
+    terminal.send("c@example.net", sender="")
+    for null in ("", "<>"):
+        assert [each["recipient"] for each in terminal.objects("list", "--from", null)] == ["c@example.net"]
+    for empty in (("--to", ""), ("--domain", "")):
+        terminal("queue", "remove", *empty)
+        assert terminal.code == 64
+    assert terminal.objects("remove", "--from", "") == [{"changed": 1, "later": 0}]
+    assert [each["recipient"] for each in terminal.objects("list")] == ["b@example.net"]
+
+
+@pytest.mark.parametrize("domain", ["bücher.example", "XN--BCHER-KVA.example", "bücher.example."])
+def test_a_domain_is_meant_however_it_is_written(terminal: Terminal, domain: str) -> None:
+    terminal.send("b@bücher.example", "c@example", "d@[192.0.2.1]")
+    assert [each["recipient"] for each in terminal.objects("list", "--domain", domain)] == ["b@xn--bcher-kva.example"]
+    assert [each["recipient"] for each in terminal.objects("list", "--domain", "[192.0.2.1]")] == ["d@[192.0.2.1]"]
+    assert [each["recipient"] for each in terminal.objects("list", "--domain", "example")] == ["c@example"]
+
+
+def test_a_program_is_told_that_a_list_goes_on(terminal: Terminal) -> None:
+    terminal.send("b@example.net", "c@example.net")
+    assert len(terminal.objects("list", "--limit", "1")) == 1
+    assert "there are more" in terminal.errors
+    terminal.objects("list", "--limit", "2")
+    assert terminal.errors == ""
+
+
+def test_what_is_due_already_is_tried_again_as_well(terminal: Terminal) -> None:
+    id = terminal.send("b@example.net")
+    (before,) = terminal.objects("list")
+    assert terminal("queue", "retry", id) == "1 recipients tried again now\n"
+    assert terminal.objects("list") == [before]
+
+
 def test_hold_release_retry_and_remove(terminal: Terminal) -> None:
     first, _ = terminal.send("b@example.net"), terminal.send("c@example.com")
     assert terminal("queue", "hold", first) == "1 recipients held\n"
@@ -176,7 +212,7 @@ def test_stats_by_destination_and_age(terminal: Terminal) -> None:
         ("example.com", 1),
     ]
     assert stats["ages"]["under 5 minutes"] == 3
-    text = terminal("queue", "stats")
+    text = terminal("queue", "count")
     assert "1 messages, 3 recipients" in text
     assert "example.net" in text
 

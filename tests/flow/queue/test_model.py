@@ -210,7 +210,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def command(self, command: Command, destination: str | None) -> None:
         now = self.clock.now()
-        self.run(self.store.command(command, Filter(destination=destination), now))
+        self.run(self.store.command(command, Filter(domain=destination), now))
         for id, one in list(self.known.items()):
             if destination not in (None, one.destination):
                 continue

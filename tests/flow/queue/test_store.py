@@ -412,13 +412,15 @@ async def test_a_page_can_be_filtered(world: World, store: Store) -> None:
         return [entry.recipient for entry in await store.page(Filter(**wanted), 0, 10)]
 
     assert await found(message=first.id) == [f"Bob@{NET}"]
-    assert await found(destination=NET) == [f"Bob@{NET}", f"dave@{NET}"]
+    assert await found(domain=NET) == [f"Bob@{NET}", f"dave@{NET}"]
+    assert await found(domain=NET[1:]) == []
+    assert await found(sender="") == ["carol@example.com", f"dave@{NET}"]
     assert await found(sender="ALICE") == [f"Bob@{NET}"]
     assert await found(recipient="bob@") == [f"Bob@{NET}"]
     assert await found(state=State.HELD) == [f"dave@{NET}"]
     assert await found(before=world.now - timedelta(minutes=1)) == [f"Bob@{NET}"]
     assert await found(in_doubt=True) == []
-    assert await found(destination=NET, state=State.QUEUED) == [f"Bob@{NET}"]
+    assert await found(domain=NET, state=State.QUEUED) == [f"Bob@{NET}"]
 
 
 async def test_stats_count_by_destination_and_age(world: World, store: Store) -> None:
