@@ -35,7 +35,7 @@ from mailrider.queue.ids import format_id
 from mailrider.queue.lanes import Lanes, Verdict
 from mailrider.queue.message import ROUTE_TARGET, Settlement
 from mailrider.queue.recorder import SICK, Recorder, names
-from mailrider.queue.settle import is_last_try, settle, untried
+from mailrider.queue.settle import as_it_stands, is_last_try, settle, untried
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -150,6 +150,14 @@ class Scheduler:
         self._idle.clear()
         if self._backlog.expect(destinations):
             self._wake.set()
+
+    def give_up(self, jobs: Sequence[Job]) -> None:
+        """Leased jobs of a message whose submitter went away while it was stored: if it was, it waits there."""
+        self._tasks.append(asyncio.create_task(self._return(jobs)))
+
+    async def _return(self, jobs: Sequence[Job]) -> None:
+        await self._recorder.give_back(jobs)
+        self.look()
 
     def look(self, *, reopen: bool = False) -> None:
         """There may be something due in the store. `reopen`: destinations that were down are tried at once."""
@@ -396,15 +404,15 @@ class Scheduler:
         """Tell senders of delays, and give up, where no attempt comes along that would."""
         rules = self._work.rules
         if rules.delay_warning:
-            await self._settle_older(rules.delay_warning, only_down=False)
-        await self._settle_older(rules.expire, only_down=True)
+            await self._settle_older(rules.delay_warning, unwarned=True)
+        await self._settle_older(rules.expire, unwarned=False)
 
-    async def _settle_older(self, age: timedelta, *, only_down: bool) -> None:
-        """`only_down`: where a destination can be reached an attempt decides, and that is the better end."""
+    async def _settle_older(self, age: timedelta, *, unwarned: bool) -> None:
+        """What is over at a destination that can be reached is left alone: an attempt decides, the better end."""
         while True:
             now = self._clock.now()
-            jobs = await self._store.claim_older(now - age, LATE, unwarned=not only_down)
-            left = [job for job in jobs if only_down and not self._lanes.is_down(job.destination)]
+            jobs = await self._store.claim_older(now - age, LATE, unwarned=unwarned)
+            left = [job for job in jobs if self._is_over(job, now) and not self._lanes.is_down(job.destination)]
             await self._recorder.give_back(left)
             for job in jobs:
                 if job not in left:
@@ -412,9 +420,14 @@ class Scheduler:
             if len(jobs) < LATE or left:
                 return
 
+    def _is_over(self, job: Job, now: datetime) -> bool:
+        return now >= job.created + self._work.rules.expire
+
     async def _settle_untried(self, job: Job, now: datetime) -> None:
         decision = untried(job, self._work.rules, now)
         content = await self._store.content(job) if decision.notified else None
         settlement = Settlement(job, decision.changes, now, self._notify(job, decision, content, now))
         if await self._recorder.record(settlement):
+            if decision.given_up:  # all of them: what is over is over for each recipient
+                self._tell(job, decision, as_it_stands(job))
             self._come_back(settlement)

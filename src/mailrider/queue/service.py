@@ -6,6 +6,7 @@ only takes messages in, and tells those processes that deliver.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -96,7 +97,12 @@ class DeliveryQueue:
         scheduler = self._scheduler
         jobs = [] if scheduler is None else jobs_of(message, self._destination_of, self.store.lease)
         leased = scheduler is not None and scheduler.has_room(jobs)
-        await self.store.add(message, leased=leased)
+        try:
+            await self.store.add(message, leased=leased)
+        except asyncio.CancelledError:
+            if scheduler is not None and leased:
+                scheduler.give_up(jobs)  # the store goes on: leased and not offered it would lie there for ever
+            raise
         name, sender = format_id(message.id), str(envelope.sender)
         self._emit(MessageQueued(name, sender, len(envelope.recipients), content.size))
         if scheduler is None:

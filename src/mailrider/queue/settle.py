@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
 from mailrider.model.envelope import Notify
-from mailrider.model.outcome import Deferred, Delivered, Failed
+from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.queue.message import Change, Fate, Progress
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.model.envelope import Recipient
-    from mailrider.model.outcome import AttemptReport, Outcome
+    from mailrider.model.outcome import Outcome
     from mailrider.queue.message import Job
 
 # What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
@@ -120,8 +120,7 @@ def untried(job: Job, rules: Rules, now: datetime) -> Decision:
     notified: list[Notified] = []
     given_up: list[int] = []
     until = job.created + rules.expire
-    for id, progress, who in zip(job.ids, job.progress, job.envelope.recipients, strict=True):
-        last: Outcome = Deferred(who, progress.last or UNTRIED, in_doubt=progress.in_doubt)
+    for id, progress, last in zip(job.ids, job.progress, as_it_stands(job), strict=True):
         change = Change(id, Fate.QUEUED, None, progress)
         if now >= until:
             change = Change(id, Fate.DONE)
@@ -130,8 +129,18 @@ def untried(job: Job, rules: Rules, now: datetime) -> Decision:
         changes.append(_warned(change, job, rules, now))
         notice = _notice(last, job, change, progress, rules, now)
         if notice is not None:
-            notified.append(Notified(who, notice, last, until))
+            notified.append(Notified(last.recipient, notice, last, until))
     return Decision(tuple(changes), tuple(notified), tuple(given_up))
+
+
+def as_it_stands(job: Job) -> AttemptReport:
+    """What is known of a job's recipients without an attempt: how the last one ended."""
+    return AttemptReport(
+        tuple(
+            Deferred(who, progress.last or UNTRIED, in_doubt=progress.in_doubt)
+            for who, progress in zip(job.envelope.recipients, job.progress, strict=True)
+        )
+    )
 
 
 def _again(

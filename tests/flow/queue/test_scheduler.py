@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settle import Rules
+from mailrider.queue.sqlite import SQLiteStore
 from mailrider.queue.store import Command, StoreUnavailable
 from mailrider.smtp.content import Content
 from tests.support.queueing import (
@@ -50,10 +52,12 @@ from tests.support.queueing import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
+    from mailrider.queue.store import Store
 
 ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
 RULES = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
@@ -103,13 +107,14 @@ class World:
         self.parallelism, self.refuses, self.rules = parallelism, refuses, rules
 
     @asynccontextmanager
-    async def queue(self, *, delivering: bool = True, pipeline: bool = True) -> AsyncIterator[DeliveryQueue]:
+    async def queue(
+        self, store: Store | None = None, *, delivering: bool = True, pipeline: bool = True
+    ) -> AsyncIterator[DeliveryQueue]:
         policy = BouncePolicy(ORIGIN, pipeline, lambda _: self.refuses)
         routes = {"": self.network, "bounce": self.bounces}
         work = Work(routes, self.rules, Bounces(policy, self.ids, self.events.append), self.parallelism)
-        queue = DeliveryQueue(
-            MemoryStore(self.shelf), work if delivering else None, self.ids, self.clock, self.rng, self.events.append
-        )
+        store = store or MemoryStore(self.shelf)
+        queue = DeliveryQueue(store, work if delivering else None, self.ids, self.clock, self.rng, self.events.append)
         async with asyncio.TaskGroup() as group:
             closing: asyncio.Task[Any] | None = None
             async with queue:
@@ -460,6 +465,23 @@ async def test_what_was_never_tried_is_given_up_when_its_time_is_over() -> None:
         await queue.idle()
         assert world.left == []
         assert len(world.bounces.seen) == 20
+    assert sum(done.given_up for done in world.happened(RecipientDone)) == 20
+
+
+async def test_what_could_be_tried_is_not_given_up_untried() -> None:
+    """After a long stop all is over, and much waits for its turn: that a destination is down is not known."""
+    world = World(rules=Rules(RULES.schedule, expire=timedelta(hours=5)))
+    await world.fill(*(["b@slow.example"] * 20))
+    world.clock.jump(timedelta(hours=6))
+    gate = world.network.gates["slow.example"] = asyncio.Event()
+    async with world.queue() as queue:
+        await world.clock.advance(3 * HOUSEKEEPING)
+        assert len(world.left) == 20
+        gate.set()
+        await queue.idle()
+    assert world.left == []
+    assert len(world.network.seen) == 20
+    assert world.bounces.seen == []
 
 
 async def test_a_clock_that_jumps_ahead_makes_mail_due() -> None:
@@ -508,6 +530,36 @@ async def test_a_queue_can_be_the_target_of_something_else() -> None:
         (outcome,) = await target.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
         assert outcome.status == "deferred"
         world.shelf.full = False
+
+
+async def test_a_message_whose_submitter_goes_away_while_it_is_stored_is_delivered(tmp_path: Path) -> None:
+    """The writer goes on: what it commits then must not stay leased by nobody."""
+    world = World()
+    arrived = asyncio.Event()
+
+    def take(who: Recipient) -> Outcome:
+        arrived.set()
+        return delivered(who)
+
+    world.network.behaviour["example.net"] = take
+    held, reached = threading.Event(), threading.Event()
+
+    def fault(name: str) -> None:
+        if name == "before commit" and not held.is_set():
+            reached.set()
+            held.wait()
+
+    held.set()
+    async with world.queue(SQLiteStore(tmp_path, world.clock, fault=fault)) as queue:
+        await queue.idle()
+        held.clear()
+        submitting = asyncio.create_task(submit(queue, "b@example.net"))
+        await asyncio.to_thread(reached.wait)
+        submitting.cancel()
+        held.set()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        await arrived.wait()
 
 
 async def test_a_job_whose_lease_is_not_ours_is_not_attempted() -> None:
