@@ -1,8 +1,8 @@
 """Who holds a lease: a process, told apart from all others, and whether it still lives.
 
 A process id alone says little, since it is used again: with the boot, the pid namespace and the time of its start it
-names one process for ever. What cannot be known (a process of another namespace, a system without /proc) is not
-guessed: there the expiry of the registration decides.
+names one process for ever. What cannot be known (a process of another namespace, one that /proc hides from us, a system
+without /proc) is not guessed: there the expiry of the registration decides.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Identity:
             return Life.DEAD
         if not self.namespace or self.namespace != _namespace() or not self.start:
             return Life.UNKNOWN
-        return Life.ALIVE if _start(self.pid) == self.start else Life.DEAD
+        if _start(self.pid) == self.start:
+            return Life.ALIVE
+        return Life.UNKNOWN if _is_hidden(self.pid) else Life.DEAD
 
 
 def _boot() -> str:
@@ -67,10 +69,27 @@ def _namespace() -> str:
 
 
 def _start(pid: int) -> str | None:
-    """The time of its start in ticks since the boot; None if there is no such process, or a zombie only."""
+    """The time of its start in ticks since the boot; None if there is no such process to be seen, or a zombie only."""
     # proc(5): the second field is the name in parentheses, which may hold anything; the third is the state.
-    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    fields = _stat(pid).rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else None
+
+
+def _is_hidden(pid: int) -> bool:
+    """True if there is such a process, and /proc does not show it: another user's (hidepid, ProtectProc=)."""
+    if _stat(pid):
+        return False
+    try:
+        os.kill(pid, 0)  # only asks whether it could be
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _stat(pid: int) -> str:
+    return _read(Path(f"/proc/{pid}/stat"))
 
 
 def _read(path: Path) -> str:

@@ -9,11 +9,13 @@ import sqlite3
 import subprocess
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mailrider.clock import FakeClock
+from mailrider.queue import owner as owner_module
 from mailrider.queue import sqlite as module
 from mailrider.queue import sqlite_file as file_module
 from mailrider.queue.message import EVERYTHING, Change, Fate, Quota, Settlement
@@ -26,7 +28,6 @@ from tests.support.queueing import Writing, chunked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LARGE = b"Subject: x\r\n\r\n" + b"x" * 50_000 + b"\r\n"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -345,3 +346,20 @@ def test_this_process_is_alive_and_others_are_what_they_are() -> None:
     assert Identity(own.boot, "another", own.pid, own.start).life() is Life.UNKNOWN
     assert Identity("another", own.namespace, own.pid, own.start).life() is Life.DEAD
     assert Identity.decode(own.encode()) == own
+
+
+def test_a_process_that_is_hidden_from_us_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Identity.own()
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        hidden = Path(f"/proc/{child.pid}/stat")
+        start = hidden.read_text().rpartition(")")[2].split()[19]
+        other = Identity(own.boot, own.namespace, child.pid, start)
+        assert other.life() is Life.ALIVE
+        read = owner_module._read
+        monkeypatch.setattr(owner_module, "_read", lambda path: "" if path == hidden else read(path))
+        assert other.life() is Life.UNKNOWN
+    finally:
+        child.kill()
+        child.wait()
+    assert other.life() is Life.DEAD
