@@ -77,8 +77,10 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(dns: DNSSettings, emit: Emit, clock: Clock | None = None) -> AsyncIterator[Engine]:
-    """The shared part, open. Says once if DNSSEC and DANE are off, and why."""
+async def open_engine(
+    dns: DNSSettings, emit: Emit, clock: Clock | None = None, limiters: Limiters | None = None
+) -> AsyncIterator[Engine]:
+    """The shared part, open. Says once if DNSSEC and DANE are off, and why. `limiters`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
     resolver = StubResolver(
         dns.server or read_resolv_conf(),
@@ -91,7 +93,7 @@ async def open_engine(dns: DNSSettings, emit: Emit, clock: Clock | None = None) 
     if not resolver.validates:
         emit(SecurityUnavailable(resolver.choice.dnssec_off))
     async with resolver:
-        yield Engine(resolver, clock, rng, emit, Limiters(clock, emit))
+        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock))
 
 
 @asynccontextmanager

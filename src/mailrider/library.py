@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from email.policy import EmailPolicy
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 from mailrider.assemble import open_engine, open_remote
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
+from mailrider.delivery.limits import Limiters
 from mailrider.delivery.route import QUARANTINED
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
@@ -36,7 +38,7 @@ from mailrider.targets import Targets, make_queue
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mailrider.config import Configuration
     from mailrider.delivery.remote import RemoteDelivery
@@ -256,20 +258,33 @@ def _harmless(on_event: Emit) -> Emit:
     return emit
 
 
+def _own_limits() -> Limiters:
+    return Limiters(SystemClock())
+
+
 class Remote:
     """Sends messages to the recipients' own mail servers; use it with `async with`.
 
     Keyword arguments are the directives of `target.remote` (`delivery.settings.RemoteSettings`): `hostname`,
-    `mx_auth=[Dane(), MTASTS(cache="ram")]`, `connect_timeout=30`, ... `on_event` is called with every event.
+    `mx_auth=[Dane(), MTASTS(cache="ram")]`, `connect_timeout=30`, ... `on_event` is called with every event. What
+    `limits_here` gives when it is entered is shared with others: `LoadedConfiguration` sees to that.
     """
 
-    def __init__(self, settings: RemoteSettings | None = None, *, on_event: Emit = discard, **directives: Any) -> None:
+    def __init__(
+        self,
+        settings: RemoteSettings | None = None,
+        *,
+        on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
+        **directives: Any,
+    ) -> None:
         if settings is not None and directives:
             raise TypeError("give either settings or directives, not both")
         self.settings = settings or RemoteSettings(**directives)
         if self.settings.hostname is None:
             raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
         self._emit = _harmless(on_event)
+        self._limits_here = limits_here
         self._stack = AsyncExitStack()
         self._delivery: RemoteDelivery | None = None
 
@@ -277,7 +292,8 @@ class Remote:
         if self._delivery is not None:
             raise RuntimeError("this Remote is entered already")
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(open_engine(self.settings.dns or DNSSettings(), self._emit))
+            dns = self.settings.dns or DNSSettings()
+            engine = await stack.enter_async_context(open_engine(dns, self._emit, limiters=self._limits_here()))
             self._delivery = await stack.enter_async_context(open_remote(self.settings, engine))
             self._stack = stack.pop_all()
         return self
@@ -324,7 +340,7 @@ class Queue:
     Keyword arguments are the directives of `target.queue` (`queue.settings.QueueSettings`): `target` (the settings of
     what delivers, such as `RemoteSettings`), `location`, `hostname`, `expire=86400`, ... `named` are targets that
     settings refer to by name. `on_event` is called with every event; what became of each message is among them.
-    With `deliver=False` messages are only taken in, for another process to deliver.
+    With `deliver=False` messages are only taken in, for another process to deliver. `limits_here` as in `Remote`.
     """
 
     def __init__(
@@ -335,6 +351,7 @@ class Queue:
         dns: DNSSettings | None = None,
         deliver: bool = True,
         on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
         **directives: Any,
     ) -> None:
         if settings is not None and directives:
@@ -344,6 +361,7 @@ class Queue:
         self._dns = dns
         self._deliver = deliver
         self._emit = _harmless(on_event)
+        self._limits_here = limits_here
         self._stack = AsyncExitStack()
         self._queue: DeliveryQueue | None = None
 
@@ -351,7 +369,7 @@ class Queue:
         async with AsyncExitStack() as stack:
             if self._deliver:
                 dns = self._dns or getattr(self.settings.target, "dns", None) or DNSSettings()
-                engine = await stack.enter_async_context(open_engine(dns, self._emit))
+                engine = await stack.enter_async_context(open_engine(dns, self._emit, limiters=self._limits_here()))
                 targets = await stack.enter_async_context(Targets(engine, self._named))
                 self._queue = await targets.open_queue(self.settings)
             else:
@@ -409,16 +427,28 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfiguration:
-    """A configuration file as a program uses it."""
+    """A configuration file as a program uses it.
+
+    Its targets share its named `limits`, as long as they are used in one event loop.
+    """
 
     configuration: Configuration
+    _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, Limiters] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+
+    def _limits_here(self) -> Limiters:
+        loop = asyncio.get_running_loop()
+        if loop not in self._limits:
+            self._limits[loop] = _own_limits()
+        return self._limits[loop]
 
     def target(self, name: str, *, on_event: Emit = discard) -> Remote:
         """The target of that name, to be entered with `async with`; `ConfigError` if there is none."""
         instance = self.configuration.target(name)
         if not isinstance(instance.settings, RemoteSettings):
             raise ConfigError(f"{instance.label} is no target.remote")
-        return Remote(instance.settings, on_event=on_event)
+        return Remote(instance.settings, on_event=on_event, limits_here=self._limits_here)
 
     def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
         """The queue of that name, to be entered with `async with`; `ConfigError` if there is none."""
@@ -427,7 +457,14 @@ class LoadedConfiguration:
             raise ConfigError(f"{instance.label} is no target.queue")
         named = {name: each.settings for name, each in self.configuration.targets.items()}
         dns = self.configuration.globals.dns
-        return Queue(instance.settings, named=named, dns=dns, deliver=deliver, on_event=on_event)
+        return Queue(
+            instance.settings,
+            named=named,
+            dns=dns,
+            deliver=deliver,
+            on_event=on_event,
+            limits_here=self._limits_here,
+        )
 
 
 def load(path: str | os.PathLike[str] | None = None) -> LoadedConfiguration:

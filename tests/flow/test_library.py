@@ -11,7 +11,7 @@ import pytest
 import mailrider
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.lab.mx_script import MXScript
-from mailrider.model.event import RecipientSettled
+from mailrider.model.event import LimitReached, RecipientSettled
 from tests.flow.delivery.internet import internet
 
 if TYPE_CHECKING:
@@ -150,3 +150,47 @@ async def test_a_bug_around_an_attempt_defers_its_domain_only(monkeypatch: pytes
     async with internet({"a.test": [GOOD]}) as net:
         a, b = await net.send("x@a.test", "x@b.test")
     assert (a.status, b.status, b.reply.code, str(b.reply.enhanced)) == ("delivered", "deferred", 451, "4.3.0")
+
+
+async def test_the_targets_of_a_configuration_share_its_named_limits(tmp_path: Path) -> None:
+    events: list[Event] = []
+    async with internet({"a.test": [GOOD]}) as net:
+        file = tmp_path / "mailrider.conf"
+        file.write_text(
+            f"""hostname client.test
+            state_dir {tmp_path}
+            dns {{
+                server {net.dns.server}
+            }}
+            limits narrow {{
+                all rate 2 1h
+            }}
+            target.remote one {{
+                port {net.port}
+                prohibited_addresses none
+                limits &narrow
+            }}
+            target.remote two {{
+                port {net.port}
+                prohibited_addresses none
+                limits &narrow
+            }}
+            target.queue mail {{
+                target &two
+            }}
+            """
+        )
+        loaded = mailrider.load(file)
+        statuses = []
+        for name in ("one", "two", "one"):
+            async with loaded.target(name) as target:
+                (result,) = await target.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
+                statuses.append((result.status.value, str(result.reply.enhanced)))
+        assert statuses == [("delivered", "2.0.0"), ("delivered", "2.0.0"), ("deferred", "4.4.5")]
+        async with loaded.queue("mail", on_event=events.append) as queue:
+            await queue.submit(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
+            await queue.idle()
+        assert [event.scope for event in events if isinstance(event, LimitReached)] == ["all"]
+        async with mailrider.load(file).target("one") as target:
+            (result,) = await target.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
+        assert result.status == "delivered", "another configuration, another block"

@@ -1,6 +1,6 @@
 """The operator's limits in force: who may pass, who waits, who is told when to come again (spec section 8).
 
-    with limiter.passage(envelope, patience) as passage:        # one message
+    with limiter.passage(envelope, emit, patience) as passage:  # one message
         async with passage.to(next_hop) as held_back:           # each of its next hops
             if held_back is None: ...
 
@@ -10,6 +10,8 @@ A `Limiter` is one `limits` block, with its `Gate`s (`delivery.gates`); all who 
 - a message passes all gates that concern it at once, or none: nothing is taken while anything is closed;
 - the scopes `all`, `ip` and `source` count a message once, when its first next hop passes; `destination` counts it once
   for each next hop;
+- a message that is inside a block passes it freely: an endpoint and the target that it gives a message to at once may
+  refer to the same block, and it neither counts twice nor waits for itself;
 - whatever was taken and can be given back is given back once, when the block ends, however it ends;
 - those who wait at a gate pass it in order; nobody waits longer than `patience`, nor at all if that is known to be
   in vain. Being held back is no failure: `HeldBack.eligible_at` says when to try again.
@@ -23,6 +25,7 @@ import asyncio
 import heapq
 import itertools
 from collections import OrderedDict
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,6 +52,8 @@ PATIENCE = 5.0
 COME_AGAIN = 1.0
 """Seconds until a queue should ask again where a message has to wait for others to be done: nobody knows how long."""
 
+_inside: ContextVar[frozenset[Limiter]] = ContextVar("limits that the message at hand has passed", default=frozenset())
+
 THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment; this one is held back, and will be tried again")
 
 
@@ -72,18 +77,19 @@ class Toll(NamedTuple):
 class Passage:
     """One message on its way through the gates of a block."""
 
-    def __init__(self, limiter: Limiter, envelope: Envelope, patience: float) -> None:
+    def __init__(self, limiter: Limiter, envelope: Envelope, emit: Emit, patience: float) -> None:
+        self.emit = emit
         self.patience = patience
         self._limiter = limiter
-        domain = envelope.sender.domain
-        self._unpaid = limiter.tolls("all", "")
-        self._unpaid += limiter.tolls("ip", envelope.client)
-        self._unpaid += limiter.tolls("source", "" if domain is None else domain.ascii)
+        self._outer = _inside.get()
+        self._is_free = limiter in self._outer
+        self._unpaid = [] if self._is_free else limiter.tolls_of(envelope)
         self._paid: list[Toll] = []
 
     def to(self, next_hop: NextHop) -> Claim:
         """The claim of one next hop: to be entered with `async with`."""
-        return Claim(self._limiter, self, self._limiter.tolls("destination", next_hop.ascii))
+        own = [] if self._is_free else self._limiter.tolls("destination", next_hop.ascii)
+        return Claim(self._limiter, self, own)
 
     def due(self) -> list[Toll]:
         """What the message itself still has to pay."""
@@ -94,9 +100,11 @@ class Passage:
         self._paid, self._unpaid = self._paid + self._unpaid, []
 
     def __enter__(self) -> Passage:
+        _inside.set(self._outer | {self._limiter})
         return self
 
     def __exit__(self, *_: object) -> None:
+        _inside.set(self._outer)
         paid, self._paid = self._paid, []
         self._limiter.give_back(paid)
 
@@ -143,10 +151,9 @@ class Claim:
 class Limiter:
     """One `limits` block in force."""
 
-    def __init__(self, settings: LimitsSettings, clock: Clock, emit: Emit) -> None:
+    def __init__(self, settings: LimitsSettings, clock: Clock) -> None:
         self.settings = settings
         self._clock = clock
-        self._emit = emit
         self._gates = {
             scope: tuple(map(_gate, limits))
             for scope, limits in (
@@ -164,9 +171,15 @@ class Limiter:
         self._timer: Timer | None = None
         self._timer_at = UNKNOWN
 
-    def passage(self, envelope: Envelope, patience: float = PATIENCE) -> Passage:
+    def passage(self, envelope: Envelope, emit: Emit, patience: float = PATIENCE) -> Passage:
         """A message that wants to pass; `patience` in seconds, 0: it does not wait at all."""
-        return Passage(self, envelope, patience)
+        return Passage(self, envelope, emit, patience)
+
+    def tolls_of(self, envelope: Envelope) -> list[Toll]:
+        """The gates of the message itself, whoever it goes to."""
+        domain = envelope.sender.domain
+        source = "" if domain is None else domain.ascii
+        return [*self.tolls("all", ""), *self.tolls("ip", envelope.client), *self.tolls("source", source)]
 
     def tolls(self, scope: str, key: str | None) -> list[Toll]:
         """The gates of a scope, for one key; none for a message that has no such key (no client's address)."""
@@ -182,7 +195,7 @@ class Limiter:
             self._pass(claim, now)
             return None
         opens_at = self._opens_at(claim, now)
-        self._emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
+        claim.passage.emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
         claim.deadline = now + claim.passage.patience
         if claim.deadline <= now or self._is_in_vain(claim, now):
             return self._held_back(claim, obstacle, now)
@@ -318,11 +331,10 @@ def _gate(limit: Limit) -> Gate:
 
 
 class Limiters:
-    """The limits of a process: all who refer to a block of the same name share it."""
+    """The limits of a configuration: all who refer to a block of the same name share it."""
 
-    def __init__(self, clock: Clock, emit: Emit) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._emit = emit
         self._named: dict[str, Limiter] = {}
 
     def limiter(self, settings: LimitsSettings | None) -> Limiter | None:
@@ -330,8 +342,8 @@ class Limiters:
         if settings is None:
             return None
         if settings.name is None:
-            return Limiter(settings, self._clock, self._emit)
-        known = self._named.setdefault(settings.name, Limiter(settings, self._clock, self._emit))
+            return Limiter(settings, self._clock)
+        known = self._named.setdefault(settings.name, Limiter(settings, self._clock))
         if known.settings != settings:
             raise ConfigError(f"there are two different limits of the name {settings.name}")
         return known

@@ -117,7 +117,7 @@ class RemoteDelivery:
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
         if self._limiter is None:
             return await self._attempt_all(job, groups, None)
-        with self._limiter.passage(job.envelope, self._patience) as passage:
+        with self._limiter.passage(job.envelope, self._emit, self._patience) as passage:
             return await self._attempt_all(job, groups, passage)
 
     async def _attempt_all(

@@ -200,7 +200,7 @@ class FixedDelivery:
         domains = [each.mailbox.domain or self._servers[0].host for each in envelope.recipients]
         held_back: dict[NextHop, HeldBack] = {}
         async with AsyncExitStack() as stack:
-            passage = stack.enter_context(self._limiter.passage(envelope, self._patience))
+            passage = stack.enter_context(self._limiter.passage(envelope, self._emit, self._patience))
             until = self._clock.monotonic() + self._patience
             # In one order, so that no two messages wait for each other; and one patience for all domains together.
             for domain in sorted(set(domains), key=lambda each: each.ascii):

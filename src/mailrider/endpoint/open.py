@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mailrider.delivery.limits import THROTTLED
+from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.dkim.settings import open_signing
 from mailrider.endpoint.auth import PasswordFile, read_passwords
 from mailrider.endpoint.check_settings import open_checks
@@ -59,8 +59,16 @@ class Router:
     it."""
 
     def __init__(
-        self, settings: EndpointSettings, guards: Mapping[int, Guard], limiter: Limiter | None, hostname: Domain
+        self,
+        settings: EndpointSettings,
+        guards: Mapping[int, Guard],
+        limiter: Limiter | None,
+        hostname: Domain,
+        clock: Clock,
+        emit: Emit,
     ) -> None:
+        self._clock = clock
+        self._emit = emit
         self._settings = settings
         self._guards = guards
         self._limiter = limiter
@@ -76,10 +84,13 @@ class Router:
         guard = self._guards[id(pipeline_for(self._settings, envelope.sender))]
         if self._limiter is None:
             return await guard.deliver(envelope, content, arrival)
-        domains = dict.fromkeys(each.mailbox.domain or self._hostname for each in envelope.recipients)
+        domains = {each.mailbox.domain or self._hostname for each in envelope.recipients}
         async with AsyncExitStack() as stack:
-            passage = stack.enter_context(self._limiter.passage(envelope))
-            for domain in domains:
+            passage = stack.enter_context(self._limiter.passage(envelope, self._emit))
+            until = self._clock.monotonic() + PATIENCE
+            # In one order, so that no two messages wait for each other; and one patience for all domains together.
+            for domain in sorted(domains, key=lambda each: each.ascii):
+                passage.patience = max(0.0, until - self._clock.monotonic())
                 if await stack.enter_async_context(passage.to(domain)) is not None:
                     return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
             return await guard.deliver(envelope, content, arrival)
@@ -132,7 +143,7 @@ async def _open_router(settings: EndpointSettings, around: Surroundings, stack: 
         return Guard(target, checks, signing, hostname.ascii, around.emit)
 
     guards = {id(pipeline): guard(pipeline) for pipeline in settings.pipelines}
-    return Router(settings, guards, around.limiters.limiter(settings.limits), hostname)
+    return Router(settings, guards, around.limiters.limiter(settings.limits), hostname, around.clock, around.emit)
 
 
 async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:

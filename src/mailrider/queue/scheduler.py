@@ -15,6 +15,7 @@ What always holds:
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -188,7 +189,8 @@ class Scheduler:
             job = self._next()
             if job is None:
                 return
-            task = asyncio.create_task(self._run(job))
+            # In a context of its own, not that of the submitter, who may be inside limits that this job has to pass.
+            task = asyncio.create_task(self._run(job), context=Context())
             self._workers[task] = job
             task.add_done_callback(self._ended)
 

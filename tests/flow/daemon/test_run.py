@@ -210,3 +210,23 @@ async def test_a_client_that_is_not_trusted_gets_no_further(tmp_path: Path) -> N
             await submit(port, "x@elsewhere.test")
         assert refused.value.recipients["x@elsewhere.test"][0] == 550
         assert await daemon.stop() == 0
+
+
+async def test_an_endpoint_and_its_target_may_share_one_block_of_limits(tmp_path: Path) -> None:
+    """A message that is given on at once is in the block once; what the queue delivers later has to pass again."""
+    port, direct = free_port(), free_port()
+    narrow = "limits narrow {\nall concurrency 1\nall rate 4 1h\n}\n"
+    async with LabMX() as mx:
+        path = configuration(tmp_path, port, mx, more=f"submission tcp://127.0.0.1:{direct} {{\ndeliver_to &next\n}}")
+        text = path.read_text()
+        for block in ("min_tls_level none", "deliver_to &queue", "deliver_to &next"):
+            text = text.replace(block, f"{block}\nlimits &narrow")
+        path.write_text(narrow + text)
+        async with running(path) as daemon:
+            await submit(direct)
+            await submit(port)
+            await mx.wait_message(2)
+            await submit(direct)
+            with pytest.raises(smtplib.SMTPDataError, match="held back"):
+                await submit(direct)
+            assert await daemon.stop() == 0

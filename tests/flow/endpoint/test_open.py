@@ -29,6 +29,7 @@ from mailrider.net.settings import ServerTLS
 from tests.flow.daemon.running import free_port
 from tests.flow.endpoint.door import HOST, MESSAGE, Client
 from tests.support.loops import eventually
+from tests.support.queueing import envelope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,7 +63,9 @@ class One:
 
 
 @asynccontextmanager
-async def opened(settings: EndpointSettings, targets: Targets, clock: Clock | None = None) -> AsyncIterator[Client]:
+async def opened(
+    settings: EndpointSettings, targets: Targets, clock: Clock | None = None, limiters: Limiters | None = None
+) -> AsyncIterator[Client]:
     """A client that has said EHLO."""
     clock = clock or SystemClock()
     sockets = Sockets()
@@ -70,7 +73,7 @@ async def opened(settings: EndpointSettings, targets: Targets, clock: Clock | No
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.get, clock, discard, sockets, Limiters(clock, discard))
+    around = Surroundings(targets.get, clock, discard, sockets, limiters or Limiters(clock))
     async with open_endpoint("smtp", settings, around):
         client = Client(*await asyncio.open_connection(HOST, port))
         await client.hello()
@@ -101,6 +104,24 @@ async def test_what_is_over_the_limit_is_asked_to_come_again() -> None:
     async with opened(settings, targets, clock) as client:
         assert [(await client.send(MESSAGE))[:3] for _ in range(3)] == ["250", "250", "451"]
         assert len(targets.got) == 2
+
+
+async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_other() -> None:
+    """Each takes what it needs in one order: neither holds what the other waits for while it waits itself."""
+    targets, clock = Targets(), FakeClock()
+    limits = LimitsSettings(destination=["concurrency 1"], name="narrow")
+    limiters = Limiters(clock)
+    limiter = limiters.limiter(limits)
+    assert limiter is not None
+    settings = EndpointSettings(deliver_to=TargetRef("one"), limits=limits)
+    async with opened(settings, targets, clock, limiters) as client:
+        with limiter.passage(envelope("x@a.test", "x@b.test"), discard, 0.0) as passage:
+            async with passage.to(Domain("a.test")):
+                sending = asyncio.create_task(client.send(MESSAGE, "y@b.test", "y@a.test"))
+                await eventually(lambda: limiter._queues)  # it waits
+                async with passage.to(Domain("b.test")) as held_back:
+                    assert held_back is None
+        assert (await sending)[:3] == "250"
 
 
 async def test_a_login_by_the_password_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,10 +62,11 @@ async def test_a_queue_is_told_at_once_that_a_message_is_held_back(
         limiter = engine.limiters.limiter(LIMITS)
         assert limiter is not None
         another = envelope("c@example.net")
-        with limiter.passage(another) as passage:
+        with limiter.passage(another, discard) as passage:
             async with passage.to(another.recipients[0].mailbox.domain):  # type: ignore[arg-type]
                 deliverer = works[0].deliverers[route]
-                task = asyncio.create_task(deliverer.deliver(envelope("b@example.net"), Content.inspect(MESSAGE)))
+                delivery = deliverer.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
+                task = asyncio.create_task(delivery, context=Context())
                 for _ in range(TURNS):
                     await asyncio.sleep(0)
                 assert task.done()

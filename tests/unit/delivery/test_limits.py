@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from contextlib import ExitStack
+from contextvars import Context
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -19,10 +20,12 @@ from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
-from mailrider.model.event import Event, LimitReached, discard
+from mailrider.model.event import Event, LimitReached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
+
+T = TypeVar("T")
 
 A, B = Domain("a.test"), Domain("b.test")
 
@@ -31,13 +34,18 @@ def envelope(sender: str = "s@source.test", client: str | None = None) -> Envelo
     return Envelope(ReversePath.parse(sender), (Recipient(Mailbox("r", A)),), client=client)
 
 
+def start(message: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A message of its own, which is not inside what another one has passed."""
+    return asyncio.create_task(message, context=Context())
+
+
 class World:
     """A limiter with a clock that stands still, and messages that try to pass."""
 
     def __init__(self, **settings: object) -> None:
         self.clock = FakeClock()
         self.events: list[Event] = []
-        self.limiter = Limiter(LimitsSettings(**settings), self.clock, self.events.append)  # type: ignore[arg-type]
+        self.limiter = Limiter(LimitsSettings(**settings), self.clock)  # type: ignore[arg-type]
         self.leave = asyncio.Event()
         self.inside: Counter[str] = Counter()
 
@@ -56,12 +64,12 @@ class World:
         self, sender: str = "s@source.test", client: str | None = None, next_hop: Domain = A, patience: float = 5.0
     ) -> HeldBack | None:
         """A message with one next hop."""
-        with self.limiter.passage(envelope(sender, client), patience) as passage:
+        with self.limiter.passage(envelope(sender, client), self.events.append, patience) as passage:
             return await self.pass_through(passage, next_hop)
 
     async def passes(self, **arguments: object) -> bool:
         """Whether a message may pass at once; it is done at once, too."""
-        task = asyncio.ensure_future(self.send(patience=0, **arguments))  # type: ignore[arg-type]
+        task = start(self.send(patience=0, **arguments))  # type: ignore[arg-type]
         await settle()
         if task.done():
             return task.result() is None
@@ -109,7 +117,7 @@ async def test_source_counts_each_domain_of_a_sender_and_the_null_path_by_itself
 async def test_destination_counts_each_next_hop_of_a_message() -> None:
     world = World(destination=["rate 1 1m"], all=["rate 2 1m"])
     world.leave.set()
-    with world.limiter.passage(envelope(), 0) as passage:
+    with world.limiter.passage(envelope(), world.events.append, 0) as passage:
         assert await world.pass_through(passage, A) is None
         assert await world.pass_through(passage, B) is None
     assert not await world.passes(next_hop=A)
@@ -157,7 +165,7 @@ async def test_eligible_at_is_when_the_last_of_the_limits_opens() -> None:
 
 async def test_nobody_knows_when_others_are_done_so_a_queue_comes_again_soon() -> None:
     world = World(all=["concurrency 1"])
-    first = asyncio.ensure_future(world.send())
+    first = start(world.send())
     await settle()
     held_back = await world.send(patience=0)
     assert held_back is not None
@@ -171,7 +179,7 @@ async def test_a_direct_send_waits_for_a_rate_as_long_as_it_is_patient() -> None
     world = World(all=["rate 1 5s"])
     world.leave.set()
     assert await world.send() is None
-    waiting = asyncio.ensure_future(world.send(patience=5.0))
+    waiting = start(world.send(patience=5.0))
     await world.clock.advance(4.9)
     assert not waiting.done()
     await world.clock.advance(0.1)
@@ -181,7 +189,7 @@ async def test_a_direct_send_waits_for_a_rate_as_long_as_it_is_patient() -> None
 
 async def test_a_direct_send_waits_until_another_is_done() -> None:
     world = World(source=["concurrency 1"])
-    first, second = asyncio.ensure_future(world.send()), asyncio.ensure_future(world.send())
+    first, second = start(world.send()), start(world.send())
     await settle()
     assert world.inside["a.test"] == 1
     world.leave.set()
@@ -192,7 +200,7 @@ async def test_a_direct_send_waits_until_another_is_done() -> None:
 
 async def test_patience_ends() -> None:
     world = World(all=["concurrency 1"])
-    first, second = asyncio.ensure_future(world.send()), asyncio.ensure_future(world.send(patience=5.0))
+    first, second = start(world.send()), start(world.send(patience=5.0))
     await world.clock.advance(4.9)
     assert not second.done()
     await world.clock.advance(0.2)
@@ -212,10 +220,10 @@ async def test_nobody_waits_for_what_is_known_to_come_too_late() -> None:
 
 async def test_nobody_goes_on_waiting_when_another_limit_turns_out_to_come_too_late() -> None:
     world = World(all=["concurrency 1"], destination=["rate 1 1m"])
-    inside = asyncio.ensure_future(world.send())
+    inside = start(world.send())
     await settle()
-    waiting = asyncio.ensure_future(world.send(next_hop=B, patience=5.0))
-    late = asyncio.ensure_future(world.send(next_hop=B, patience=5.0))
+    waiting = start(world.send(next_hop=B, patience=5.0))
+    late = start(world.send(next_hop=B, patience=5.0))
     await settle()
     world.leave.set()
     assert await inside is None
@@ -243,10 +251,10 @@ async def test_those_who_wait_pass_in_order_and_nobody_overtakes_them() -> None:
         assert await world.send(patience=5.0) is None
         order.append(number)
 
-    tasks = [asyncio.ensure_future(send(number)) for number in range(3)]
+    tasks = [start(send(number)) for number in range(3)]
     await settle()
     await world.clock.advance(0.999)
-    late = asyncio.ensure_future(send(3))
+    late = start(send(3))
     await world.clock.advance(3.0)
     assert order == [0, 1, 2, 3]
     await asyncio.gather(*tasks, late)
@@ -255,9 +263,9 @@ async def test_those_who_wait_pass_in_order_and_nobody_overtakes_them() -> None:
 
 async def test_who_waits_for_one_destination_is_not_in_the_way_of_another() -> None:
     world = World(all=["concurrency 2"], destination=["concurrency 1"])
-    first = asyncio.ensure_future(world.send(next_hop=A))
-    second = asyncio.ensure_future(world.send(next_hop=A))
-    third = asyncio.ensure_future(world.send(next_hop=B))
+    first = start(world.send(next_hop=A))
+    second = start(world.send(next_hop=A))
+    third = start(world.send(next_hop=B))
     await settle()
     assert world.inside == {"a.test": 1, "b.test": 1}
     world.leave.set()
@@ -270,9 +278,9 @@ async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding
     world.leave.set()
     assert await world.send(next_hop=A) is None
     world.leave.clear()
-    blocker = asyncio.ensure_future(world.send(next_hop=B))
+    blocker = start(world.send(next_hop=B))
     await settle()
-    waiting = asyncio.ensure_future(world.send(next_hop=A, patience=5.0))  # at `all`, then at the destination
+    waiting = start(world.send(next_hop=A, patience=5.0))  # at `all`, then at the destination
     await settle()
     world.leave.set()
     assert await blocker is None
@@ -287,7 +295,7 @@ async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding
 
 async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
     world = World(all=["concurrency 1"], source=["concurrency 1"])
-    with world.limiter.passage(envelope(), 5.0) as passage:
+    with world.limiter.passage(envelope(), world.events.append, 5.0) as passage:
         tasks = [asyncio.ensure_future(world.pass_through(passage, hop)) for hop in (A, B)]
         await settle()
         assert world.inside == {"a.test": 1, "b.test": 1}
@@ -300,9 +308,9 @@ async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
 
 async def test_next_hops_of_one_message_that_wait_together_pass_together() -> None:
     world = World(all=["concurrency 1"])
-    blocker = asyncio.ensure_future(world.send(next_hop=B))
+    blocker = start(world.send(next_hop=B))
     await settle()
-    with world.limiter.passage(envelope(), 5.0) as passage:
+    with world.limiter.passage(envelope(), world.events.append, 5.0) as passage:
         tasks = [asyncio.ensure_future(world.pass_through(passage, hop)) for hop in (A, B)]
         await settle()
         world.leave.set()
@@ -318,7 +326,7 @@ async def test_an_exception_inside_gives_everything_back() -> None:
     world = World(all=["concurrency 1"], destination=["concurrency 1"])
 
     async def fail() -> None:
-        with world.limiter.passage(envelope(), 5.0) as passage:
+        with world.limiter.passage(envelope(), world.events.append, 5.0) as passage:
             async with passage.to(A):
                 raise ZeroDivisionError
 
@@ -330,7 +338,7 @@ async def test_an_exception_inside_gives_everything_back() -> None:
 @pytest.mark.parametrize("turns", range(8))
 async def test_cancelling_at_any_moment_gives_everything_back_once(turns: int) -> None:
     world = World(all=["concurrency 1"], destination=["concurrency 1"], source=["rate 100 1s"])
-    tasks = [asyncio.ensure_future(world.send()) for _ in range(4)]
+    tasks = [start(world.send()) for _ in range(4)]
     await settle()
     world.leave.set()
     for _ in range(turns):
@@ -344,9 +352,9 @@ async def test_cancelling_at_any_moment_gives_everything_back_once(turns: int) -
 
 async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_next_one_pass() -> None:
     world = World(all=["concurrency 1"])
-    with world.limiter.passage(envelope(), 5.0) as first:
+    with world.limiter.passage(envelope(), world.events.append, 5.0) as first:
         async with first.to(A):
-            unlucky, next_one = (asyncio.ensure_future(world.send()) for _ in range(2))
+            unlucky, next_one = (start(world.send()) for _ in range(2))
             await settle()
     unlucky.cancel()  # it has been told, and has not had its turn
     await settle()
@@ -359,9 +367,9 @@ async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_n
 
 async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> None:
     world = World(all=["concurrency 1"])
-    with world.limiter.passage(envelope(), 5.0) as first:
+    with world.limiter.passage(envelope(), world.events.append, 5.0) as first:
         async with first.to(A):
-            unlucky, next_one = (asyncio.ensure_future(world.send()) for _ in range(2))
+            unlucky, next_one = (start(world.send()) for _ in range(2))
             await settle()
             unlucky.cancel()
     await settle()
@@ -375,23 +383,37 @@ async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> Non
 
 
 async def test_all_who_refer_to_a_named_block_share_it() -> None:
-    limiters = Limiters(FakeClock(), discard)
+    limiters = Limiters(FakeClock())
     one, other = (limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared")) for _ in range(2))
     assert one is other
 
 
 async def test_a_block_without_a_name_is_its_owners_alone() -> None:
-    limiters = Limiters(FakeClock(), discard)
+    limiters = Limiters(FakeClock())
     settings = LimitsSettings(all=["rate 1 1s"])
     assert limiters.limiter(settings) is not limiters.limiter(settings)
     assert limiters.limiter(None) is None
 
 
 async def test_one_name_with_two_meanings_is_an_error() -> None:
-    limiters = Limiters(FakeClock(), discard)
+    limiters = Limiters(FakeClock())
     limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared"))
     with pytest.raises(ConfigError, match="two different limits of the name shared"):
         limiters.limiter(LimitsSettings(all=["rate 2 1s"], name="shared"))
+
+
+async def test_a_message_that_is_inside_a_block_passes_it_freely() -> None:
+    world = World(all=["concurrency 1", "rate 2 1h"], destination=["concurrency 1"])
+    with world.limiter.passage(envelope(), world.events.append) as outer:
+        async with outer.to(A) as held_back:
+            assert held_back is None
+            with world.limiter.passage(envelope(), world.events.append, 0.0) as inner:
+                async with inner.to(B) as held_back:
+                    assert held_back is None
+    assert world.events == []
+    assert await world.passes(), "it has counted once"
+    assert not await world.passes()
+    world.assert_clean()
 
 
 # Properties -----------------------------------------------------------------------------------------------------------
@@ -429,7 +451,7 @@ async def _play(scopes: dict[str, list[str]], moves: list[tuple[str, object, flo
 
     async def send(name: str, patience: float, leave: asyncio.Event) -> None:
         keys = [("all", ""), ("source", f"{name}.test"), ("destination", f"{name}.test")]
-        with world.limiter.passage(envelope(f"s@{name}.test"), patience) as passage:
+        with world.limiter.passage(envelope(f"s@{name}.test"), world.events.append, patience) as passage:
             async with passage.to(Domain(f"{name}.test")) as held_back:
                 if held_back is not None:
                     assert held_back.eligible_at > world.clock.now()
@@ -448,7 +470,7 @@ async def _play(scopes: dict[str, list[str]], moves: list[tuple[str, object, flo
         tasks = list(leaves)
         if kind == "send":
             leave = asyncio.Event()
-            leaves[asyncio.ensure_future(send(str(what), patience, leave))] = leave
+            leaves[start(send(str(what), patience, leave))] = leave
         elif kind == "time":
             await world.clock.advance(float(what))  # type: ignore[arg-type]
         elif tasks:
