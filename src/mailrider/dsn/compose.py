@@ -55,12 +55,13 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A recipient and what became of it. `until`: when it will be given up, for a delay."""
+    """A recipient and what became of it. `until`: when it will be given up, for a delay. `was_tried`: just now."""
 
     recipient: Recipient
     action: Action
     outcome: Outcome
     until: datetime | None = None
+    was_tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +252,19 @@ def _recipient(told: Told, at: datetime, *, is_global: bool) -> Iterator[str]:
     yield _line("Status", _status_code(outcome))
     if outcome.mx is not None:
         yield _line("Remote-MTA", f"dns; {outcome.mx}")
-        yield _line("Diagnostic-Code", f"smtp; {_ascii(str(outcome.reply), is_global=is_global)}")
-    else:
-        yield _line("Diagnostic-Code", f"x-mailrider; {_ascii(str(outcome.reply), is_global=is_global)}")
-    yield _line("Last-Attempt-Date", format_datetime(at))
+    yield _line("Diagnostic-Code", _ascii(_diagnosis(outcome), is_global=is_global))
+    if told.was_tried:
+        yield _line("Last-Attempt-Date", format_datetime(at))
     if told.action is Action.DELAYED and told.until is not None:
         yield _line("Will-Retry-Until", format_datetime(told.until))
+
+
+def _diagnosis(outcome: Outcome) -> str:
+    """RFC 3464 2.3.6: a server's reply as it gave it; or, under a type of ours, the reason that is ours."""
+    reply, quoting = outcome.reply, f"{outcome.mx} said: "
+    if outcome.mx is not None and reply.text.startswith(quoting):
+        return f"smtp; {str(reply).replace(quoting, '', 1)}"
+    return f"x-mailrider; {reply}"
 
 
 def _status_code(outcome: Outcome) -> str:

@@ -45,7 +45,8 @@ class RecipientDone(Event):
 
 @value
 class NotificationQueued(Event):
-    """The sender of `about` will be told: `action` is failed, delayed or relayed."""
+    """The sender of `about` will be told: `action` is failed, delayed or relayed; redacted, if `about` is such a
+    notification itself, and no connection was secure enough for it."""
 
     message: str
     about: str

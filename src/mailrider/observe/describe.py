@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,12 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _plain(value: object) -> object:
-    return value if type(value) in _PLAIN else str(value)
+    kind = type(value)
+    if kind is float:
+        return round(value, 3)  # type: ignore[call-overload]
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return value if kind in _PLAIN else str(value)
 
 
 def _present(**fields: object) -> dict[str, object]:
@@ -150,6 +156,12 @@ def _(event: queue_events.RecipientDone) -> Line:
             reply=outcome.reply,
         ),
     )
+
+
+@describe.register
+def _(event: queue_events.MessageQueued) -> Line:
+    fields = _present(message=event.message, sender=event.sender or "<>", recipients=event.recipients, size=event.size)
+    return Line(INFO, "message_queued", fields)
 
 
 @describe.register

@@ -84,7 +84,7 @@ class Bounces:
             self._emit(NotificationDropped(about, str(sender), action.value, reason))
             return None
         id = self._ids.take(1)
-        told = tuple(Told(each.recipient, action, each.outcome, each.until) for each in told_of)
+        told = tuple(Told(each.recipient, action, each.outcome, each.until, each.was_tried) for each in told_of)
         name = format_id(id)
         octets = compose(Notification(job.envelope, told, job.created, now, name, content), self._policy.origin)
         envelope = Envelope(
@@ -102,18 +102,24 @@ class Bounces:
         route = ROUTE_BOUNCE if self._policy.has_pipeline else ROUTE_TARGET
         return NewMessage(id, envelope, now, facts, content, route)
 
-    def redacted(self, job: Job, report: AttemptReport, content: Content, now: datetime) -> tuple[NewMessage, ...]:
-        """What goes out instead of a notification that no connection was secure enough for (spec section 6)."""
+    def redacted(
+        self, job: Job, decision: Decision, report: AttemptReport, content: Content, now: datetime
+    ) -> tuple[NewMessage, ...]:
+        """What goes out instead of a notification that no connection was secure enough for (spec section 6), be it that
+        none was found in time."""
         envelope = job.envelope
         if not (envelope.requiretls and envelope.sender.is_null):
             return ()
         refused = tuple(
             outcome.recipient
-            for outcome in report
-            if isinstance(outcome, Failed) and str(outcome.reply.status) in _REQUIRETLS
+            for id, outcome in zip(job.ids, report, strict=True)
+            if id in decision.given_up or (isinstance(outcome, Failed) and str(outcome.reply.status) in _REQUIRETLS)
         )
         octets = redact(b"".join(content.chunks())) if refused else None
         if octets is None:
             return ()
         replacement = replace(envelope, recipients=refused, requiretls=False)
-        return (self._message(self._ids.take(len(refused)), replacement, Content.inspect(octets), now),)
+        id = self._ids.take(len(refused))
+        whom = " ".join(map(str, refused))
+        self._emit(NotificationQueued(format_id(id), format_id(job.message_id), whom, "redacted"))
+        return (self._message(id, replacement, Content.inspect(octets), now),)

@@ -5,8 +5,8 @@ that can start a job stand in a ring and take turns, so that a large queue for o
 
 A window begins with 1 and grows with each message that a server dealt with, so that a destination which hangs holds
 one place and not all of them; nobody's grows beyond three quarters of all places. A destination that cannot be
-reached is closed for a while, longer each time; then one message tries. When it gets through, the window grows again
-from 1: what has gathered is released gradually.
+reached is closed for a while, longer each time, but not longer than the schedule has a message wait; then one message
+tries. When it gets through, the window grows again from 1: what has gathered is released gradually.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import enum
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
 
 if TYPE_CHECKING:
     import random
@@ -54,10 +56,11 @@ class Lane:
 
 
 class Lanes:
-    """The jobs in memory. `places`: the most that run at once."""
+    """The jobs in memory. `places`: the most that run at once; `schedule`: when messages are tried again."""
 
-    def __init__(self, places: int, rng: random.Random) -> None:
+    def __init__(self, places: int, rng: random.Random, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
         self.places = places
+        self._schedule = schedule
         self.ready = 0
         self.running = 0
         self._rng = rng
@@ -158,7 +161,8 @@ class Lanes:
         if now < lane.closed_until:  # another one that was under way says the same
             return None
         lane.failures += 1
-        pause = min(FIRST_PAUSE * 2.0 ** min(lane.failures - 1, 16), LONGEST_PAUSE)
+        retry = self._schedule.delay(lane.failures).total_seconds()
+        pause = min(FIRST_PAUSE * 2.0 ** min(lane.failures - 1, 16), LONGEST_PAUSE, retry)
         pause *= self._rng.uniform(1 - JITTER, 1 + JITTER)
         lane.closed_until = now + pause
         self._ring.pop(lane.destination, None)

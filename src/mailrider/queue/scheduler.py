@@ -83,7 +83,7 @@ class Scheduler:
         self._clock = clock
         self._rng = rng
         self._emit = emit
-        self._lanes = Lanes(work.parallelism, rng)
+        self._lanes = Lanes(work.parallelism, rng, work.rules.schedule)
         self._backlog = Backlog(store, self._lanes, clock, self._take_in)
         self._recorder = Recorder(store, clock, emit, self.look)
         self._octets = 0
@@ -266,7 +266,7 @@ class Scheduler:
         now = self._clock.now()
         decision = settle(job, report, self._work.rules, now, self._rng)
         notifications = self._notify(job, decision, content, now)
-        notifications += self._work.bounces.redacted(job, report, content, now)
+        notifications += self._work.bounces.redacted(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
         if await self._recorder.record(settlement):
             self._tell(job, decision, report)

@@ -59,12 +59,16 @@ class Notice(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """A recipient that the sender is told about. `until`: when it will be given up, for a delay."""
+    """A recipient that the sender is told about. `until`: when it will be given up, for a delay.
+
+    `was_tried`: just now.
+    """
 
     recipient: Recipient
     notice: Notice
     outcome: Outcome
     until: datetime
+    was_tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def untried(job: Job, rules: Rules, now: datetime) -> Decision:
         changes.append(_warned(change, job, rules, now))
         notice = _notice(last, job, change, progress, rules, now)
         if notice is not None:
-            notified.append(Notified(last.recipient, notice, last, until))
+            notified.append(Notified(last.recipient, notice, last, until, was_tried=False))
     return Decision(tuple(changes), tuple(notified), tuple(given_up))
 
 
@@ -154,10 +158,10 @@ def _again(
         due = min(max(outcome.eligible_at, now), until)
         return Change(id, Fate.QUEUED, due, replace(progress, last=outcome.reply))
     tries = progress.tries + 1
-    if _is_over(progress, job, rules, now):
-        return Change(id, Fate.DONE, attempt=outcome)
-    due = min(now + rules.schedule.next_delay(tries, rng, in_doubt=outcome.in_doubt), until)
     changed = Progress(tries, progress.warned, progress.in_doubt or outcome.in_doubt, outcome.reply)
+    if _is_over(progress, job, rules, now):
+        return Change(id, Fate.DONE, None, changed, outcome)
+    due = min(now + rules.schedule.next_delay(tries, rng, in_doubt=outcome.in_doubt), until)
     return Change(id, Fate.QUEUED, due, changed, outcome)
 
 

@@ -338,6 +338,30 @@ async def test_a_notification_that_no_connection_is_secure_enough_for_goes_out_r
     assert b"Subject: hello" in world.bounces.contents[0]
     assert b"Subject: hello" not in world.bounces.contents[1]
     assert b"Message-ID: <1@example.org>" in world.bounces.contents[1]
+    assert [each.action for each in world.happened(NotificationQueued)] == ["failed", "redacted"]
+
+
+async def test_a_notification_that_found_no_secure_connection_in_time_goes_out_redacted() -> None:
+    world = World(rules=Rules(RULES.schedule, max_tries=2))
+    world.network.behaviour["example.net"] = failed
+    world.bounces.behaviour["example.org"] = deferred
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", requiretls=True)
+        await world.clock.advance(15 * MINUTE)
+        await queue.idle()
+    assert [each.requiretls for each in world.bounces.seen[:3]] == [True, True, False]
+
+
+async def test_a_destination_rests_no_longer_than_the_schedule_has_a_message_wait() -> None:
+    world = World(rules=Rules(Schedule(timedelta(seconds=2), 2.0, timedelta(hours=1)), max_tries=3))
+    world.network.behaviour["down.example"] = unreachable
+    async with world.queue() as queue:
+        await submit(queue, "b@down.example")
+        await world.clock.advance(2 * 1.1 + 4 * 1.1 + 1)
+        await queue.idle()
+        assert world.left == []
+    assert len(world.network.seen) == 3
+    assert [done.tries for done in world.happened(RecipientDone) if done.given_up] == [3]
 
 
 async def test_an_exception_of_the_deliverer_defers_and_never_bounces() -> None:

@@ -98,7 +98,7 @@ def test_a_machine_reads_the_fields_of_rfc_3464() -> None:
         "Action": "failed",
         "Status": "5.1.1",
         "Remote-MTA": "dns; mx.example.net",
-        "Diagnostic-Code": "smtp; 550 5.1.1 mx.example.net said: no such user",
+        "Diagnostic-Code": "smtp; 550 5.1.1 no such user",
         "Last-Attempt-Date": "Sun, 01 Mar 2026 12:00:00 +0000",
     }
 
@@ -148,6 +148,16 @@ def test_our_own_reasons_are_not_passed_off_as_a_servers() -> None:
     _, each = report(notification(Told(who, Action.FAILED, Failed(who, Reply.make(550, "5.1.2", "no such domain")))))
     assert each["Diagnostic-Code"] == "x-mailrider; 550 5.1.2 no such domain"
     assert "Remote-MTA" not in each
+    ours = Reply.make(550, "5.7.10", "mx.example.net does not reach the levels")
+    _, each = report(notification(Told(who, Action.FAILED, Failed(who, ours, "mx.example.net"))))
+    assert each["Diagnostic-Code"] == "x-mailrider; 550 5.7.10 mx.example.net does not reach the levels"
+    assert each["Remote-MTA"] == "dns; mx.example.net"
+
+
+def test_where_nothing_was_tried_no_attempt_is_dated() -> None:
+    who = recipient("b@example.net")
+    told = Told(who, Action.DELAYED, deferred(who), was_tried=False)
+    assert "Last-Attempt-Date" not in report(notification(told))[1]
 
 
 def test_several_recipients_are_told_of_in_one_notification() -> None:
@@ -228,7 +238,8 @@ def test_a_whole_internationalized_message_is_returned_as_global() -> None:
 
 def test_replies_with_characters_beyond_ascii_are_replaced_where_the_report_is_ascii() -> None:
     who = recipient("b@example.net")
-    given = notification(Told(who, Action.FAILED, Failed(who, Reply.make(550, "5.1.1", "kein Empfänger"), "mx")))
+    reply = Reply.make(550, "5.1.1", "mx said: kein Empfänger")
+    given = notification(Told(who, Action.FAILED, Failed(who, reply, "mx")))
     assert report(given)[1]["Diagnostic-Code"] == "smtp; 550 5.1.1 kein Empf?nger"
     assert "kein Empfänger" in letter(given)
 

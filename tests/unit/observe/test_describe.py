@@ -30,7 +30,7 @@ from mailrider.model.event import (
     RecipientSettled,
 )
 from mailrider.model.outcome import Deferred, Delivered, Failed
-from mailrider.model.queue_event import DestinationDown
+from mailrider.model.queue_event import DestinationDown, MessageQueued, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
@@ -144,7 +144,7 @@ def test_what_did_not_arrive_is_a_warning_and_says_what_is_special_about_it() ->
     later = Deferred(RECIPIENT, Reply.make(451, "4.4.2", "Lost"), in_doubt=True, eligible_at=NOW)
     line = describe(RecipientSettled(None, "", later))
     assert (line.level, line.name, line.fields["sender"]) == ("warning", "deferred", "<>")
-    assert (line.fields["in_doubt"], line.fields["eligible_at"]) == ("yes", str(NOW))
+    assert (line.fields["in_doubt"], line.fields["eligible_at"]) == ("yes", "2026-01-01T00:00:00Z")
     assert "mx" not in line.fields
     never = Failed(RECIPIENT, Reply(550, None, ("Nobody",)))
     assert describe(RecipientSettled(A, "", never)).fields["enhanced"] == "5.0.0"
@@ -188,6 +188,27 @@ def test_a_bug_keeps_its_exception_for_the_traceback() -> None:
     error = ZeroDivisionError("a bug")
     line = describe(Bug("delivery to a.test", error))
     assert (line.level, line.error, line.fields["error"]) == ("error", error, "ZeroDivisionError: a bug")
+
+
+def test_the_end_of_a_queued_recipient_says_which_message_where_it_went_and_when_it_is_tried_again() -> None:
+    outcome = Deferred(RECIPIENT, Reply.make(451, "4.7.1", "mx.a.test said: Later"), "mx.a.test", "192.0.2.1")
+    line = describe(RecipientDone("0d7m3k9q2xv4t", "", outcome, 2, NOW))
+    assert (line.level, line.name) == ("warning", "queue_deferred")
+    assert line.fields == {
+        "message": "0d7m3k9q2xv4t",
+        "recipient": str(RECIPIENT),
+        "sender": "<>",
+        "mx": "mx.a.test",
+        "address": "192.0.2.1",
+        "tries": 2,
+        "retry_at": "2026-01-01T00:00:00Z",
+        "reply": "451 4.7.1 mx.a.test said: Later",
+    }
+
+
+def test_numbers_are_readable_and_the_null_sender_is_seen() -> None:
+    assert describe(DestinationDown("a.test", 32.050890850759764, Reply(451, None, ("x",)))).fields["seconds"] == 32.051
+    assert describe(MessageQueued("0d7m3k9q2xv4t", "", 1, 100)).fields["sender"] == "<>"
 
 
 @pytest.mark.parametrize("kind", [PolicyFetchFailed, LoginFailed, DestinationDown], ids=lambda kind: kind.__name__)
