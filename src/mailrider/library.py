@@ -28,6 +28,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret, check_envid
 from mailrider.model.event import discard
 from mailrider.model.outcome import Status
+from mailrider.model.pipeline import TargetRef
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
 from mailrider.model.value import value
@@ -373,7 +374,10 @@ class Queue:
                 targets = await stack.enter_async_context(Targets(engine, self._named))
                 self._queue = await targets.open_queue(self.settings)
             else:
-                queue = make_queue(self.settings, None, SystemClock(), SystemRandom(), self._emit)
+                target = self.settings.target
+                if isinstance(target, TargetRef):
+                    target = self._named.get(target.name)
+                queue = make_queue(self.settings, None, SystemClock(), SystemRandom(), self._emit, target=target)
                 self._queue = await stack.enter_async_context(queue)
             self._stack = stack.pop_all()
         return self

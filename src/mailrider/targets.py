@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from mailrider.assemble import open_remote, open_smarthost
 from mailrider.config.settings import default_state_dir
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 
 class OneServer(DestinationOf):
-    """Everything goes to the same place, so it is one destination."""
+    """Everything goes to the same place, so it is one destination, of that name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __call__(self, recipient: Recipient) -> str:
         """See `DestinationOf`."""
-        return ""
-
-
-_ONE_SERVER: Final = OneServer()
+        return self._name
 
 
 class Targets:
@@ -175,7 +175,7 @@ def make_queue(
 ) -> DeliveryQueue:
     """A queue, not yet open; `work` None: it only takes messages in and can be looked into."""
     location = queue_location(settings)
-    destination_of = _ONE_SERVER if isinstance(target, SmarthostSettings) else BY_DOMAIN
+    destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
     return DeliveryQueue(
         SQLiteStore(location, clock, destination_of=destination_of),
         work,

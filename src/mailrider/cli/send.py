@@ -124,11 +124,13 @@ def _enqueue(
     dsn: DSN,
 ) -> int:
     """Accept it durably; whoever delivers from the queue is told."""
-    settings = choose_queue(load(config), target)
+    configuration = load(config)
+    settings = choose_queue(configuration, target)
+    named = {name: each.settings for name, each in configuration.targets.items()}
     message = _read_message(file)
 
     async def submit() -> str:
-        async with Queue(settings, deliver=False) as queue:
+        async with Queue(settings, named=named, deliver=False) as queue:
             return await queue.submit(
                 message, sender, recipients, requiretls=requiretls, quarantine=quarantine, dsn=dsn
             )

@@ -217,6 +217,18 @@ def test_stats_by_destination_and_age(terminal: Terminal) -> None:
     assert "example.net" in text
 
 
+def test_what_goes_to_one_server_is_one_destination_of_its_name(terminal: Terminal, tmp_path: Path) -> None:
+    smarthost = "target.smtp smart {\n host tcp://127.0.0.1:9\n}\n"
+    config = CONFIG.format(state=tmp_path / "state", more="").replace("target &out", "target &smart")
+    terminal.config.write_text(smarthost + config)
+    terminal.send("b@example.net", "c@example.com")
+    terminal("queue", "run")
+    assert terminal.code == 75
+    (stats,) = terminal.objects("stats")
+    assert [each["destination"] for each in stats["destinations"]] == ["tcp://127.0.0.1:9"]
+    assert [each["recipient"] for each in terminal.objects("list", "--domain", "example.com")] == ["c@example.com"]
+
+
 def test_which_queue_is_meant_has_to_be_clear(terminal: Terminal, tmp_path: Path) -> None:
     text = CONFIG.format(state=tmp_path / "state", more="") + "target.queue other {\n target &out\n}\n"
     terminal.config.write_text(text)
