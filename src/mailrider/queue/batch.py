@@ -43,7 +43,7 @@ class Batch:
     def _recipient_rows(self, message: NewMessage, leased: bool) -> Iterable[tuple[Any, ...]]:
         state, owner = (1, self.lease) if leased else (0, None)
         due = microseconds(message.created)
-        destination_of = self._destination_of
+        destination_of = self._destination_of.by(message.route)
         for number, each in enumerate(message.envelope.recipients, message.id + 1):
             yield (
                 number,

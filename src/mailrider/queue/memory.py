@@ -113,8 +113,9 @@ class MemoryStore:
 
     def _insert(self, message: NewMessage, *, leased: bool) -> None:
         state, owner = (State.LEASED, self.lease) if leased else (State.QUEUED, None)
+        destination_of = self._destination_of.by(message.route)
         for number, each in enumerate(message.envelope.recipients, message.id + 1):
-            self.shelf.rows[number] = _Row(message, each, self._destination_of(each), state, message.created, owner)
+            self.shelf.rows[number] = _Row(message, each, destination_of(each), state, message.created, owner)
 
     async def settle(self, settlement: Settlement) -> bool:
         """See `Store`."""

@@ -158,6 +158,7 @@ class DueDestination:
 def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[Job]:
     """A new message as jobs, all of them fresh."""
     envelope = message.envelope
+    destination_of = destination_of.by(message.route)
     recipients = envelope.recipients
     if len(recipients) == 1:
         ids = (message.id + 1,)
@@ -201,6 +202,20 @@ class DestinationOf:
     def __call__(self, recipient: Recipient) -> str:
         domain = recipient.mailbox.domain
         return "" if domain is None else domain.ascii
+
+    def by(self, route: str) -> DestinationOf:
+        """The same for messages that go by a route. Another one than the target's may lead to other servers."""
+        return self if route == ROUTE_TARGET else _ByRoute(route)
+
+
+class _ByRoute(DestinationOf):
+    """`bounce/example.org`: that the target's servers cannot be reached says nothing about it."""
+
+    def __init__(self, route: str) -> None:
+        self._route = route
+
+    def __call__(self, recipient: Recipient) -> str:
+        return f"{self._route}/{super().__call__(recipient)}"
 
 
 BY_DOMAIN: Final = DestinationOf()

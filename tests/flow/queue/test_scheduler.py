@@ -352,6 +352,20 @@ async def test_a_notification_that_found_no_secure_connection_in_time_goes_out_r
     assert [each.requiretls for each in world.bounces.seen[:3]] == [True, True, False]
 
 
+async def test_a_notification_that_goes_another_way_does_not_wait_for_the_targets_servers() -> None:
+    world = World()
+    world.network.behaviour["example.org"] = unreachable
+    world.network.behaviour["example.net"] = failed
+    async with world.queue() as queue:
+        await submit(queue, "b@example.org")
+        await queue.idle()
+        await submit(queue, "b@example.net", sender="a@example.org")
+        await queue.idle()
+    assert world.bounces.destinations() == ["example.org"]
+    (down,) = world.happened(DestinationDown)
+    assert down.destination == "example.org"
+
+
 async def test_a_destination_rests_no_longer_than_the_schedule_has_a_message_wait() -> None:
     world = World(rules=Rules(Schedule(timedelta(seconds=2), 2.0, timedelta(hours=1)), max_tries=3))
     world.network.behaviour["down.example"] = unreachable

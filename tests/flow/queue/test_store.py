@@ -244,7 +244,7 @@ async def test_notifications_are_queued_with_the_state_that_they_tell_of(world: 
     notification = world.message("a@example.org", sender="", route="bounce")
     settlement = Settlement(job, done(world, job).changes, world.now, (notification,))
     assert await store.settle(settlement)
-    (bounce,) = await claim(world, store, "example.org")
+    (bounce,) = await claim(world, store, "bounce/example.org")
     assert bounce.route == "bounce"
     assert bounce.envelope == notification.envelope
 
