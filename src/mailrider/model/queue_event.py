@@ -88,6 +88,15 @@ class QueueRecovered(Event):
 
 
 @value
+class RecipientsUnreadable(Event):
+    """So many recipients of a message stand in the store in a form that is none of ours: they are held."""
+
+    message: str
+    recipients: int
+    reason: str
+
+
+@value
 class LeaseLost(Event):
     """An attempt ended, and its recipients were no longer ours: another process may have delivered them as well."""
 

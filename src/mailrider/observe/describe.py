@@ -38,6 +38,7 @@ _WARNINGS = (
     policy_events.RecordUnusable,
     queue_events.DestinationDown,
     queue_events.NotificationDropped,
+    queue_events.RecipientsUnreadable,
 )
 
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

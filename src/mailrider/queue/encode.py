@@ -1,7 +1,7 @@
 """Envelopes, replies and outcomes as the plain text that stores keep, and back.
 
-What is read back was written by us; where it does not parse all the same, `InvalidValue` says so (the store translates
-it). The text is JSON, and absent (None) for what is as usual: most messages have no options.
+What is read back was written by us; where it does not parse all the same, an exception says so (the store holds such
+recipients). The text is JSON, and absent (None) for what is as usual: most messages have no options.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mailrider.queue.encode import decode_envelope, decode_evidence, decode_recipient, decode_reply
 from mailrider.queue.ids import MAX_ID, RANDOM_BITS, first_id_at, moment
@@ -39,12 +39,27 @@ AGES: Final = (
 )
 
 
-def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> list[Job]:
+class Unreadable(NamedTuple):
+    """Recipients of a message that are not as we write them: a person or another version did."""
+
+    message: int
+    ids: tuple[int, ...]
+    reason: str
+
+
+def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> tuple[list[Job], list[Unreadable]]:
     """Leased recipients, grouped by message and destination, in the order in which the messages come."""
     groups: dict[tuple[int, str], list[Sequence[Any]]] = {}
     for row in rows:
         groups.setdefault((row[0], row[1]), []).append(row)
-    return [_job(message, destination, group, lease) for (message, destination), group in groups.items()]
+    jobs: list[Job] = []
+    unreadable: list[Unreadable] = []
+    for (message, destination), group in groups.items():
+        try:
+            jobs.append(_job(message, destination, group, lease))
+        except (LookupError, TypeError, ValueError) as error:  # `InvalidValue` is one
+            unreadable.append(Unreadable(message, tuple(row[2] for row in group), f"{type(error).__name__}: {error}"))
+    return jobs, unreadable
 
 
 def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) -> Job:

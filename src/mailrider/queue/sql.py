@@ -103,6 +103,8 @@ SELECT json_group_array(id) FROM (
 
 LEASE: Final = "UPDATE recipient SET state = 1, owner = :lease WHERE id IN (SELECT value FROM json_each(:ids))"
 
+SET_ASIDE: Final = "UPDATE recipient SET state = 2, owner = NULL WHERE id IN (SELECT value FROM json_each(:ids))"
+
 JOBS: Final = """
 SELECT json_group_array(json_array(
     r.message, r.destination, r.id, r.mailbox, r.options, r.tries, r.warned, r.in_doubt, r.last,

@@ -23,9 +23,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mailrider.errors import InvalidValue
+from mailrider.model.event import discard
+from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import sql
 from mailrider.queue.batch import Batch, insert_all
-from mailrider.queue.ids import first_id_at, microseconds
+from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN
 from mailrider.queue.owner import Identity, Life
 from mailrider.queue.rows import (
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mailrider.clock import Clock
+    from mailrider.model.event import Emit
     from mailrider.queue.message import (
         DestinationOf,
         DueDestination,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
         Stats,
         StoredMessage,
     )
+    from mailrider.queue.rows import Unreadable
 
 T = TypeVar("T")
 
@@ -87,11 +91,13 @@ class SQLiteStore:
         clock: Clock,
         *,
         destination_of: DestinationOf = BY_DOMAIN,
+        emit: Emit = discard,
         identity: Identity | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> None:
         self._file = StoreFile(location, clock)
         self._clock = clock
+        self._emit = emit
         self._identity = identity
         self._fault = fault
         self._batch = Batch(destination_of)
@@ -219,22 +225,35 @@ class SQLiteStore:
             values: list[str | int] = [value for each in some for value in (each.destination, at, each.jobs)]
             count = 1 << (len(some) - 1).bit_length()
             values += ("", at, 0) * (count - len(some))
-            jobs += await self._ask(Call(partial(self._lease, sql.claimable(count), [*values, at])))
+            jobs += await self._claim(sql.claimable(count), [*values, at])
         return jobs
 
     async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
         """See `Store`."""
         values = {"before": first_id_at(than), "limit": limit, "unwarned": int(unwarned)}
-        jobs: list[Job] = await self._ask(Call(partial(self._lease, sql.OLDER, values)))
+        return await self._claim(sql.OLDER, values)
+
+    async def _claim(self, statement: str, values: dict[str, Any] | list[Any]) -> list[Job]:
+        jobs: list[Job]
+        jobs, unreadable = await self._ask(Call(partial(self._lease, statement, values)))
+        for each in unreadable:
+            self._emit(RecipientsUnreadable(format_id(each.message), len(each.ids), each.reason))
         return jobs
 
-    def _lease(self, statement: str, values: dict[str, Any] | list[Any], connection: sqlite3.Connection) -> list[Job]:
+    def _lease(
+        self, statement: str, values: dict[str, Any] | list[Any], connection: sqlite3.Connection
+    ) -> tuple[list[Job], list[Unreadable]]:
+        """What cannot be read is held: it is the operator's to decide, and keeps nothing else up."""
         (ids,) = connection.execute(statement, values).fetchone()
         if ids == "[]":
-            return []
+            return [], []
         connection.execute(sql.LEASE, {"ids": ids, "lease": self.lease})
         (rows,) = connection.execute(sql.JOBS, {"ids": ids}).fetchone()
-        return jobs_from(json.loads(rows), self.lease)
+        jobs, unreadable = jobs_from(json.loads(rows), self.lease)
+        if unreadable:
+            held = [id for each in unreadable for id in each.ids]
+            connection.execute(sql.SET_ASIDE, {"ids": _compact(held)})
+        return jobs, unreadable
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """See `Store`."""

@@ -7,7 +7,7 @@ import os
 import resource
 import sqlite3
 import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.clock import FakeClock
+from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import owner as owner_module
 from mailrider.queue import sqlite as module
 from mailrider.queue import sqlite_file as file_module
-from mailrider.queue.message import EVERYTHING, Change, Fate, Quota, Settlement
+from mailrider.queue.ids import format_id
+from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, Settlement, State
 from mailrider.queue.owner import Identity, Life
 from mailrider.queue.schema import MIGRATIONS, VERSION
 from mailrider.queue.sqlite import SQLiteStore
 from mailrider.queue.sqlite_file import DAMAGED, FILE
-from mailrider.queue.store import StoreDamaged, StoreFull, StoreUnavailable
+from mailrider.queue.store import Command, StoreDamaged, StoreFull, StoreUnavailable
 from tests.support.queueing import Writing, chunked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mailrider.model.event import Event
 
 LARGE = b"Subject: x\r\n\r\n" + b"x" * 50_000 + b"\r\n"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -363,3 +367,32 @@ def test_a_process_that_is_hidden_from_us_is_not_dead(monkeypatch: pytest.Monkey
         child.kill()
         child.wait()
     assert other.life() is Life.DEAD
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE recipient SET mailbox = '@@' WHERE message = ?",
+        "UPDATE recipient SET options = '{}' WHERE message = ?",
+        'UPDATE message SET options = \'{"of": "the future"}\' WHERE id = ?',
+        "UPDATE message SET options = '{' WHERE id = ?",
+    ],
+)
+async def test_what_cannot_be_read_is_held_and_keeps_nothing_else_up(
+    tmp_path: Path, clock: FakeClock, writing: Writing, damage: str
+) -> None:
+    bad, good = writing.message("b@example.net"), writing.message("c@example.net")
+    events: list[Event] = []
+    async with SQLiteStore(tmp_path, clock, emit=events.append) as store:
+        await store.add(bad, leased=False)
+        await store.add(good, leased=False)
+        with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+            connection.execute(damage, (bad.id,))
+            connection.commit()
+        (job,) = await store.claim([Quota("example.net", 10)], clock.now())
+        assert job.message_id == good.id
+        assert [entry.state for entry in await store.page(EVERYTHING, 0, 10)] == [State.HELD, State.LEASED]
+        assert (await store.command(Command.REMOVE, Filter(message=bad.id), clock.now())).changed == 1
+    (event,) = events
+    assert isinstance(event, RecipientsUnreadable)
+    assert event.message == format_id(bad.id)
