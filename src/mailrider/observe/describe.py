@@ -59,6 +59,8 @@ def describe(event: events.Event) -> Line:
     """The line for an event; any event has one, whether this module knows it or not."""
     values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
     fields = {name: _plain(value) for name, value in values.items()}
+    if fields.get("sender") == "":
+        fields["sender"] = "<>"
     error = next((value for value in values.values() if isinstance(value, BaseException)), None)
     level = ERROR if error is not None else WARNING if isinstance(event, _WARNINGS) else INFO
     return Line(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
@@ -157,12 +159,6 @@ def _(event: queue_events.RecipientDone) -> Line:
             reply=outcome.reply,
         ),
     )
-
-
-@describe.register
-def _(event: queue_events.MessageQueued) -> Line:
-    fields = _present(message=event.message, sender=event.sender or "<>", recipients=event.recipients, size=event.size)
-    return Line(INFO, "message_queued", fields)
 
 
 @describe.register
