@@ -49,8 +49,11 @@ def presented_names(certificate: Certificate, *, common_name: bool) -> tuple[str
 
 def find_match(presented: Collection[str], references: Collection[Domain]) -> Domain | None:
     """The first of `references` that the certificate speaks for."""
+    # A stranger's certificate may hold thousands of names: only those that can match are worth the reading.
+    wanted = {form for name in references for form in (name.ascii, f"*.{name.parent}")}
+    likely = [name for name in presented if name.strip().lower() in wanted]
     # One bad name in a certificate does not spoil the others, so each is read by itself.
-    patterns = [pattern for name in presented if (pattern := _pattern(name))]
+    patterns = [pattern for name in likely if (pattern := _pattern(name))]
     return next((name for name in references if any(_matches(pattern, name) for pattern in patterns)), None)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from mailrider.model.domain import Domain
 from mailrider.model.security import Mechanism, Verdict
+from mailrider.x509 import names
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import MAX_CERTIFICATE, MAX_CHAIN, MAX_REASON, parse_certificate
 from mailrider.x509.verify import verify_chain
@@ -43,6 +44,16 @@ def test_any_one_of_the_names_suffices() -> None:
 def test_all_names_that_were_wanted_are_told() -> None:
     verdict = verify(LEAF.der, names=(Domain("a.example"), Domain("b.example")))
     assert verdict.reason == "valid only for mx.example.net, not for a.example or b.example"
+
+
+def test_of_thousands_of_names_only_those_that_can_match_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Reading each took the event loop half a second for a certificate, and a hostile server sends one after the other.
+    read: list[str] = []
+    monkeypatch.setattr(names, "_pattern", lambda name: read.append(name))
+    noise = [f"{number:x}.example" for number in range(3000)]
+    crowd = issue(ROOT, names=(*noise, "MX.Example.NET", "*.example.net", "*.net"))
+    assert not verify(crowd.der, names=(MX,)).ok
+    assert set(read) == {"MX.Example.NET", "*.example.net"}
 
 
 def test_without_a_name_nothing_is_proven() -> None:
