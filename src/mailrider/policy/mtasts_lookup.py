@@ -49,8 +49,8 @@ class PolicyLookup:
 
     @property
     def is_uncertain(self) -> bool:
-        """True if we have no policy although there may be one: DNS or the fetch failed."""
-        return self.held is None and bool(self.error)
+        """True if none is applied although there may be one by now: DNS or the fetch failed. Mode `none` may be over."""
+        return self.policy is None and bool(self.error)
 
 
 @dataclass(slots=True)

@@ -102,6 +102,19 @@ async def test_a_policy_of_mode_none_is_as_if_there_were_none(net: Policies) -> 
     assert await net.bound() is None
 
 
+@pytest.mark.parametrize("attack", ["block_host", "break_dns"])
+async def test_a_policy_of_mode_none_that_may_have_been_replaced_leaves_a_doubt(net: Policies, attack: str) -> None:
+    net.world.publish("1", text("none"))
+    await net.bound()
+    net.world.announce("2")
+    getattr(net.world, attack)()
+    bound = await net.present()
+    admission = await bound.admit(MX)
+    assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
+    assert admission.doubt
+    assert await bound.requirement(host(MX)) == NO_REQUIREMENT
+
+
 async def test_a_domain_without_a_policy_has_nothing_to_say(net: Policies) -> None:
     assert await net.bound() is None
 
