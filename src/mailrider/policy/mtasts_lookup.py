@@ -49,7 +49,7 @@ class PolicyLookup:
 
     @property
     def is_uncertain(self) -> bool:
-        """True if none is applied although there may be one by now: DNS or the fetch failed. Mode `none` may be over."""
+        """True if we apply none although there may be one by now (`none` may be over): DNS or the fetch failed."""
         return self.policy is None and bool(self.error)
 
 
