@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.dane.tlsa import select_usable
 from mailrider.dns.answer import LookupFailed
+from mailrider.dns.cache import weigh
 from mailrider.dns.resolver import lookup_tlsa
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from mailrider.model.security import TLSARecord
 
 NAME = "dane"
+# Places in the cache of a set whose meaning is remembered: real ones take one. 4,096 hostile ones would be 300 MB.
+MAX_REMEMBERED = 4
 
 
 class DANEPolicies:
@@ -99,7 +102,8 @@ class BoundDANE:
             lookups.append(TLSALookup(base, answer))
             if answer is not None and answer.authentic and answer.records:
                 names = reference_names(base, name, self._candidates)
-                return _requirement(answer.records, base, names)
+                demand = _remembered if weigh(answer) <= MAX_REMEMBERED else _requirement
+                return demand(answer.records, base, names)
         return NO_REQUIREMENT
 
     async def tls_failed(self) -> None:
@@ -143,7 +147,6 @@ def reference_names(base: Domain, name: Domain, candidates: Candidates) -> tuple
     return tuple(dict.fromkeys(names))
 
 
-@lru_cache(maxsize=4096)
 def _requirement(
     records: tuple[TLSARecord | MalformedTLSA, ...], base: Domain, names: tuple[Domain, ...]
 ) -> Requirement:
@@ -154,3 +157,6 @@ def _requirement(
         return Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason=NAME)
     trust = DANETrust(usable, base, names)
     return Requirement(min_tls=TLSLevel.AUTHENTICATED, dane=trust, sni=base, tls_reason=NAME)
+
+
+_remembered = lru_cache(maxsize=4096)(_requirement)

@@ -14,7 +14,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSARecord, TLSLevel
-from mailrider.policy.dane import BoundDANE, DANEPolicies, reference_names
+from mailrider.policy.dane import BoundDANE, DANEPolicies, _remembered, reference_names
 
 if TYPE_CHECKING:
     from mailrider.dns.answer import Answer
@@ -314,3 +314,12 @@ async def test_an_unsigned_mx_lends_the_domains_name_to_nobody() -> None:
 async def test_a_thousand_records_are_bounded() -> None:
     records = [TLSARecord(3, 1, 1, number.to_bytes(32)) for number in range(1000)]
     assert len((await ask({**HERE, **tlsa(*records)})).records) == 32
+
+
+async def test_what_a_large_set_demands_is_not_remembered() -> None:
+    # A zone can give another set of 64 KiB for every message.
+    before = _remembered.cache_info().currsize
+    for number in range(3):
+        records = [TLSARecord(3, 1, 1, bytes([number, index]) + bytes(638)) for index in range(100)]
+        assert (await ask({**HERE, **tlsa(*records)})).result == ENCRYPTED
+    assert _remembered.cache_info().currsize == before
