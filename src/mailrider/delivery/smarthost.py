@@ -49,10 +49,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
 
-# RFC 8689 4.2.1: whoever takes such a message must offer the extension, over a channel that has proved itself.
-_REQUIRETLS = MessageSecurity(
-    Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="requiretls"), needs_extension=True
-)
+_PROVED = Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="requiretls")
 _ADMITTED = Admission(MXLevel.NONE)
 LOOPBACK = IPv4Address("127.0.0.1")  # where a unix socket is, as far as reports are concerned
 
@@ -218,8 +215,16 @@ class FixedDelivery:
                 for recipient, domain in placed
             )
 
+    def _security(self, envelope: Envelope) -> MessageSecurity:
+        """What the message itself demands of a server."""
+        if not envelope.requiretls or self._lmtp:
+            return ORDINARY
+        # RFC 8689 4.2.1: whoever takes such a message must offer the extension, over a channel that has proved itself.
+        # As with `target.remote`, a notification is never failed for want of the extension.
+        return MessageSecurity(_PROVED, needs_extension=not envelope.sender.is_null)
+
     def _attempt(self, envelope: Envelope, content: Content, recipients: Sequence[Recipient]) -> Attempt:
-        security = _REQUIRETLS if envelope.requiretls and not self._lmtp else ORDINARY
+        security = self._security(envelope)
         destination = FixedDestination(
             self._servers,
             self._resolver,

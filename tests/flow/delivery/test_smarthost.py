@@ -60,8 +60,8 @@ async def smarthost(
                 open_smarthost(settings, engine) as delivery,
             ):
 
-                async def send(*recipients: str, **arguments: Any) -> AttemptReport:
-                    submission = prepare(MESSAGE, "a@client.test", recipients, **arguments)
+                async def send(*recipients: str, sender: str = "a@client.test", **arguments: Any) -> AttemptReport:
+                    submission = prepare(MESSAGE, sender, recipients, **arguments)
                     assert submission.envelope is not None
                     report: AttemptReport = await delivery.deliver(submission.envelope, submission.content)
                     return report
@@ -129,6 +129,14 @@ async def test_requiretls_needs_the_extension_at_the_smarthost(tmp_path: Path) -
     async with smarthost(MXScript(tls=TLS), tmp_path) as (_, send):
         (outcome,) = await send("x@a.test", requiretls=True)
     assert (outcome.status.value, outcome.reply.code, str(outcome.reply.enhanced)) == ("failed", 550, "5.7.30")
+
+
+async def test_a_bounce_is_not_failed_there_for_want_of_the_extension(tmp_path: Path) -> None:
+    async with smarthost(MXScript(tls=TLS), tmp_path) as (server, send):
+        assert statuses(await send("x@a.test", requiretls=True, sender="")) == ["delivered"]
+    async with smarthost(MXScript(), tmp_path) as (server, send):
+        assert statuses(await send("x@a.test", requiretls=True, sender="")) == ["failed"]
+        assert server.accepted == 0
 
 
 async def test_lmtp_replies_for_each_recipient(tmp_path: Path) -> None:
