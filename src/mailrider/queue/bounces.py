@@ -13,19 +13,20 @@ from mailrider.model.address import NULL_PATH
 from mailrider.model.envelope import Envelope, Notify, Recipient
 from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import NotificationDropped, NotificationQueued
+from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, Facts, NewMessage
 from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from mailrider.dsn.compose import Origin
     from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
-    from mailrider.model.outcome import AttemptReport
+    from mailrider.model.outcome import AttemptReport, Outcome
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import Job
     from mailrider.queue.settle import Decision, Notified
@@ -36,8 +37,9 @@ _ACTIONS: Final = {
     Notice.RELAYED: Action.RELAYED,
 }
 
-# RFC 8689: the levels are not met; the extension is missing.
+# RFC 8689: the levels are not met; the extension is missing. And what a try says of levels that may be met later.
 _REQUIRETLS: Final = frozenset({"5.7.10", "5.7.30"})
+_NOT_NOW: Final = "4.7.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +107,15 @@ class Bounces:
     def redacted(
         self, job: Job, decision: Decision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
-        """What goes out instead of a notification that no connection was secure enough for (spec section 6), be it that
-        none was found in time."""
+        """What goes out instead of a notification that no connection was secure enough for, at once or ever (spec
+        section 6)."""
         envelope = job.envelope
         if not (envelope.requiretls and envelope.sender.is_null):
             return ()
         refused = tuple(
             outcome.recipient
             for id, outcome in zip(job.ids, report, strict=True)
-            if id in decision.given_up or (isinstance(outcome, Failed) and str(outcome.reply.status) in _REQUIRETLS)
+            if _is_never_secure(outcome, id in decision.given_up)
         )
         octets = redact(b"".join(content.chunks())) if refused else None
         if octets is None:
@@ -123,3 +125,13 @@ class Bounces:
         whom = " ".join(map(str, refused))
         self._emit(NotificationQueued(format_id(id), format_id(job.message_id), whom, "redacted"))
         return (self._message(id, replacement, Content.inspect(octets), now),)
+
+
+def _is_never_secure(outcome: Outcome, is_given_up: bool) -> bool:
+    """True if what REQUIRETLS demands was not there, and is not waited for any longer."""
+    if isinstance(outcome, Failed):
+        return str(outcome.reply.status) in _REQUIRETLS
+    security = outcome.security
+    # A server that reached the levels and said 4.7.0 itself was secure enough.
+    was_secure = security.mx_level >= MXLevel.MTASTS and security.tls_level >= TLSLevel.AUTHENTICATED
+    return is_given_up and str(outcome.reply.status) == _NOT_NOW and not was_secure

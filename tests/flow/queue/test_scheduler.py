@@ -15,7 +15,7 @@ from mailrider.clock import FakeClock
 from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
-from mailrider.model.outcome import AttemptReport
+from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import (
     AttemptInterrupted,
     DestinationDown,
@@ -28,6 +28,8 @@ from mailrider.model.queue_event import (
     QueueUnavailable,
     RecipientDone,
 )
+from mailrider.model.reply import Reply
+from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.memory import MemoryShelf, MemoryStore
@@ -376,6 +378,34 @@ async def test_a_destination_rests_no_longer_than_the_schedule_has_a_message_wai
         assert world.left == []
     assert len(world.network.seen) == 3
     assert [done.tries for done in world.happened(RecipientDone) if done.given_up] == [3]
+
+
+@pytest.mark.parametrize(
+    ("security", "is_redacted"),
+    [
+        (Security(), True),
+        (Security(MXLevel.MTASTS, TLSLevel.ENCRYPTED), True),
+        (Security(MXLevel.NONE, TLSLevel.AUTHENTICATED), True),
+        (Security(MXLevel.MTASTS, TLSLevel.AUTHENTICATED), False),  # so the server said that itself, and may see it all
+    ],
+)
+async def test_so_does_one_that_was_given_up_for_want_of_security(security: Security, is_redacted: bool) -> None:
+    world = World(rules=Rules(RULES.schedule, expire=timedelta(hours=3)))
+    not_now = Reply.make(451, "4.7.0", "REQUIRETLS cannot be satisfied at the moment")
+    world.network.behaviour["example.net"] = failed
+    world.bounces.behaviour["example.org"] = lambda who: Deferred(who, not_now, security=security)
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", requiretls=True)
+        await queue.idle()
+        assert [each.requiretls for each in world.bounces.seen] == [True], "while it may still be met"
+        await world.clock.advance(3 * 60 * MINUTE)
+        await queue.idle()
+    redacted = [
+        content
+        for given, content in zip(world.bounces.seen, world.bounces.contents, strict=True)
+        if not given.requiretls
+    ]
+    assert [b"Subject: hello" in content for content in redacted] == ([False] if is_redacted else [])
 
 
 async def test_an_exception_of_the_deliverer_defers_and_never_bounces() -> None:
