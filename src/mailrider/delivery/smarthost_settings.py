@@ -77,8 +77,8 @@ class SmarthostSettings(Settings):
         CREDENTIALS,
         default=None,
         shown_default="off",
-        doc="`plain USER PASSWORD` logs in, once TLS has proved who the server is. `{env:NAME}` keeps the password out "
-        "of the file.",
+        doc="`plain USER PASSWORD` logs in, once TLS has proved what `min_tls_level` demands. `{env:NAME}` keeps the "
+        "password out of the file.",
     )
     starttls: Setting[StartTLS, StartTLS | str] = directive(
         choice(StartTLS),
@@ -151,6 +151,11 @@ class SmarthostSettings(Settings):
         clear = [each for each in self.host if each.scheme is Scheme.TCP and self.starttls is not StartTLS.REQUIRED]
         if self.auth is not None and any(not each.is_local for each in clear):
             raise InvalidSetting("auth", f"{clear[0]} could get the password in clear; use starttls required or tls://")
+        remote = [each for each in self.host if not each.is_local]
+        if self.auth is not None and remote and self.min_tls_level is TLSLevel.NONE:
+            # Whoever stands in between would only have to show some certificate.
+            text = f"anybody could answer for {remote[0]} and get the password; use min_tls_level authenticated"
+            raise InvalidSetting("auth", text)
 
 
 @settings

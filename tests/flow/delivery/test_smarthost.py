@@ -208,6 +208,14 @@ def test_a_password_is_never_configured_to_go_in_clear() -> None:
         SmarthostSettings(host=["tcp://smart.test:25"], starttls="offered", auth="plain u p")
 
 
+@pytest.mark.parametrize("address", ["tls://store.test:24", "tls://192.0.2.1:24"])
+def test_a_password_is_not_for_a_server_that_has_to_prove_nothing(address: str) -> None:
+    with pytest.raises(ValueError, match="anybody could answer for"):
+        LMTPSettings(host=[address], auth="plain u p")
+    assert LMTPSettings(host=[address], auth="plain u p", min_tls_level="authenticated").auth
+    assert LMTPSettings(host=["tls://127.0.0.1:24", "unix:///run/lmtp"], auth="plain u p").auth
+
+
 def test_at_least_one_server_is_required() -> None:
     with pytest.raises(ValueError, match="at least one server"):
         SmarthostSettings()
