@@ -12,7 +12,7 @@ from mailrider.delivery.session import Peer, Unusable, open_session, server_name
 from mailrider.errors import LocalError, NetworkError
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
-from mailrider.model.reply import Reply
+from mailrider.model.reply import Reply, quote_reply
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -80,8 +80,11 @@ class Connector:
         except Unusable as error:
             if not error.may_fall_back or call.requirement.demands_tls:
                 raise
-            self._remember(call, error)
+            self._fallback.failed(address, call.next_hop, error.reply.text)
+            self._tell_fallback(call, error.reply)
             session = await self._open(call, error.reply.text)
+        if session.starttls_refusal is not None and not call.requirement.demands_tls:
+            self._tell_fallback(call, quote_reply(session.peer.name, session.starttls_refusal))
         if session.evidence.tls is not None:
             self._fallback.worked(address, call.next_hop)
         tls = session.evidence.tls
@@ -133,11 +136,11 @@ class Connector:
         """A fallback is one domain's misfortune, and is remembered for so long (spec section 4, step 9)."""
         return opened_for == call.next_hop and bool(self._fallback.recall(str(call.address), call.next_hop))
 
-    def _remember(self, call: Call, error: Unusable) -> None:
-        address, mx, reason = str(call.address), str(call.mx), error.reply.text
-        self._fallback.failed(address, call.next_hop, reason)
-        call.note(Try(mx, address, TryResult.FALLBACK, error.reply))
-        self._emit(FellBackToClear(call.next_hop, mx, address, reason))
+    def _tell_fallback(self, call: Call, reply: Reply) -> None:
+        """What goes in clear although the server has TLS stands in the evidence, with the reason."""
+        address, mx = str(call.address), str(call.mx)
+        call.note(Try(mx, address, TryResult.FALLBACK, reply))
+        self._emit(FellBackToClear(call.next_hop, mx, address, reply.text))
 
     async def _open(self, call: Call, in_clear: str) -> Session:
         peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear)

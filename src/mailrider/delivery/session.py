@@ -123,14 +123,24 @@ def server_name(host: NextHop, sni: Domain | None) -> str | None:
 
 
 class Session:
-    """An open connection past EHLO. `evidence` is what the peer proved; `transactions` it carried so far."""
+    """An open connection past EHLO. `evidence` is what the peer proved; `transactions` it carried so far.
+
+    `starttls_refusal`: the server offered STARTTLS, and then answered it with this.
+    """
 
     def __init__(
-        self, talk: Conversation, peer: Peer, dialect: Dialect, clear_reason: str, *, clear_for_now: bool = False
+        self,
+        talk: Conversation,
+        peer: Peer,
+        dialect: Dialect,
+        clear_reason: str,
+        starttls_refusal: Reply | None = None,
     ) -> None:
         self.peer = peer
         self.transactions = 0
+        self.starttls_refusal = starttls_refusal
         tls = talk.channel.tls
+        clear_for_now = starttls_refusal is not None and starttls_refusal.is_transient
         self.evidence = PeerEvidence(peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now)
         self._talk = talk
         self._dialect = dialect
@@ -322,7 +332,7 @@ class _Opening:
         self._peer = peer
         self._dialect = dialect
         self._context = context
-        self._clear_for_now = False
+        self._starttls_refusal: Reply | None = None
 
     async def run(self) -> Session:
         if self._dialect.implicit_tls:
@@ -330,7 +340,7 @@ class _Opening:
         await self._greeting()
         await self._ehlo()
         clear_reason = self._peer.in_clear or await self._secure()
-        return Session(self._talk, self._peer, self._dialect, clear_reason, clear_for_now=self._clear_for_now)
+        return Session(self._talk, self._peer, self._dialect, clear_reason, self._starttls_refusal)
 
     async def _greeting(self) -> None:
         reply = await self._answer(TryResult.GREETING, GREETING_TIMEOUT)
@@ -360,7 +370,7 @@ class _Opening:
         if reply.code == 421:
             raise self._refused(TryResult.TLS, reply)
         if not reply.is_positive:
-            self._clear_for_now = reply.is_transient
+            self._starttls_refusal = reply
             return f"the server refused STARTTLS: {reply}"
         await self._handshake()
         await self._ehlo_in_tls()

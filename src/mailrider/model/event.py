@@ -140,7 +140,7 @@ class TestingPolicyMissed(Event):
 
 @value
 class FellBackToClear(Event):
-    """TLS failed, nothing demands it, and the message goes in clear (spec: opportunistic fallback)."""
+    """TLS failed or was refused, nothing demands it, and the message goes in clear (spec section 4, step 9)."""
 
     next_hop: NextHop
     mx: str

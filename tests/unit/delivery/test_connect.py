@@ -103,6 +103,17 @@ async def test_a_broken_handshake_means_one_new_connection_in_clear() -> None:
     assert [event.address for event in world.of(FellBackToClear)] == ["192.0.2.25"]
 
 
+@pytest.mark.parametrize("reply", ["454 4.7.0 Not now", "502 5.5.1 No"])
+async def test_a_refused_starttls_is_told_where_the_message_goes_in_clear(reply: str) -> None:
+    world = World(f"{OFFERS}C: STARTTLS\nS: {reply}", f"{OFFERS}C: STARTTLS\nS: {reply}")
+    session = await world.open()
+    assert (session.is_encrypted, len(world.servers)) == (False, 1)
+    assert [(note.result.value, note.reply.code) for note in world.notes] == [("fallback", int(reply[:3]))]
+    assert [event.address for event in world.of(FellBackToClear)] == ["192.0.2.25"]
+    await world.open(requirement=DEMANDS)
+    assert len(world.notes) == 1, "where TLS is demanded it is a refusal, and told as one"
+
+
 async def test_where_something_demands_tls_there_is_none_in_clear() -> None:
     world = World(BREAKS)
     error = await world.unusable(requirement=DEMANDS)
