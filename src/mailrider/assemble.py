@@ -213,7 +213,8 @@ def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> R
     """What TLS must prove to us; a unix socket proves by its place in the file system who it is."""
     if address.scheme is Scheme.UNIX or (address.scheme is Scheme.TCP and settings.starttls is StartTLS.NO):
         return NO_REQUIREMENT
-    least = TLSLevel.NONE if settings.starttls is StartTLS.OFFERED else TLSLevel.ENCRYPTED
+    is_optional = settings.starttls is StartTLS.OFFERED and address.scheme is Scheme.TCP
+    least = TLSLevel.NONE if is_optional else TLSLevel.ENCRYPTED
     return Requirement(min_tls=max(least, settings.min_tls_level), tls_reason="min_tls_level")
 
 

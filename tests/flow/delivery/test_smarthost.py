@@ -15,7 +15,7 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import MXTLS, MXScript, Stage
+from mailrider.lab.mx_script import MXTLS, MXScript, Stage, TLSFault
 from mailrider.library import prepare
 from mailrider.model.event import discard
 from mailrider.model.outcome import Deferred
@@ -219,3 +219,12 @@ def test_a_password_is_not_for_a_server_that_has_to_prove_nothing(address: str) 
 def test_at_least_one_server_is_required() -> None:
     with pytest.raises(ValueError, match="at least one server"):
         SmarthostSettings()
+
+
+async def test_where_tls_comes_first_there_is_nothing_to_fall_back_to(tmp_path: Path) -> None:
+    script = MXScript(lmtp=True, tls=MXTLS(fault=TLSFault.ALERT, implicit=True))
+    async with smarthost(script, tmp_path, scheme="tls", kind=LMTPSettings) as (server, send):
+        (outcome,) = await send("x@a.test")
+        assert server.opened == 1
+    assert [each.result.value for each in outcome.tries] == ["tls"]
+    assert (outcome.reply.code, str(outcome.reply.enhanced)) == (451, "4.7.5")
