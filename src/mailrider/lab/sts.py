@@ -52,6 +52,8 @@ class STSFault(enum.StrEnum):
     ENDLESS_HEADER = "endless-header"
     SLOW = "slow"
     """The policy, an octet a second."""
+    PADDED = "padded"
+    """An endless body, each of its octets a chunk with a kilobyte of extensions (RFC 9112 7.1.1)."""
     TOO_LARGE = "too-large"
     """A body with an honest Content-Length of 1 MiB."""
     SHORT = "short"
@@ -208,6 +210,9 @@ class LabSTS:
                 await _repeat(writer, b"X-Filler: " + b"x" * 1000 + b"\r\n")
             case STSFault.SLOW:
                 await self._drip(writer, _framed(head, body))
+            case STSFault.PADDED:
+                writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+                await _repeat(writer, b"1;" + b"x" * 1000 + b"\r\n#\r\n")
             case STSFault.TOO_LARGE:
                 writer.write(_framed(head, b"#" * (1 << 20)))
             case STSFault.SHORT:

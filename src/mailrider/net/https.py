@@ -7,6 +7,7 @@ What always holds: the certificate chains to the system's roots (or to `root_ca`
 name as a DNS-ID; status 200; `text/plain`; no larger than asked for; done within the time given. An address in
 `prohibited` is never connected to: the owner of a zone decides what our lookup of `mta-sts.<zone>` gives, and must not
 be able to make us knock at our own network's doors.
+No more than `MAX_RECEIVED` octets are heard, whatever they are.
 What it never does: follow a redirect, keep a cookie, use a proxy or credentials from the environment, decompress,
 cache, reuse a connection. Whatever goes wrong is a `FetchFailed` with a reason for people; all are temporary.
 """
@@ -37,13 +38,14 @@ from mailrider.model.reply import clean_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-    from typing import Self
+    from typing import Any, Self
 
     from mailrider.clock import Clock
     from mailrider.dns.resolver import Resolver
 
 MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
 MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running
+MAX_RECEIVED = 512 * 1024  # octets of one answer, whatever they are: header, chunk sizes, interim responses, body
 _CHUNK = 16 * 1024  # octets asked for at once
 
 
@@ -250,8 +252,27 @@ def _result(host: str, port: int, address: IPv4Address | IPv6Address) -> Resolve
     )
 
 
+class _BoundedTLS(ssl.SSLObject):
+    """TLS that hears no more than `MAX_RECEIVED` octets.
+
+    What a body may hold is bounded where it is read. What stands around it is not: aiohttp takes in interim responses
+    (RFC 9110 15.2) as fast as they come, and lets nothing else have a turn meanwhile.
+    """
+
+    _received = 0
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        """See `ssl.SSLObject`: the octets; with a `buffer` their number."""
+        data: Any = super().read(len, buffer)
+        self._received += memoryview(data).nbytes if buffer is None else data
+        if self._received > MAX_RECEIVED:
+            raise ssl.SSLError(f"more than {MAX_RECEIVED} octets came")
+        return data
+
+
 def _tls_context(root_ca: Sequence[Path]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the chain and the host's name
+    context.sslobject_class = _BoundedTLS
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # RFC 8461 3.3: the name is a DNS-ID
     context.set_alpn_protocols(["http/1.1"])

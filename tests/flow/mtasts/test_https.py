@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, Mode, parse_policy, policy_host
-from mailrider.net.https import MAX_ADDRESSES, FetchFailed, FetchFailure, HTTPSFetcher
+from mailrider.net.https import MAX_ADDRESSES, MAX_RECEIVED, FetchFailed, FetchFailure, HTTPSFetcher, _tls_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -130,6 +132,7 @@ FAULTS = {
         "larger than 65536 octets",
     ),
     "endless": (PolicyHost(fault=STSFault.ENDLESS), FetchFailure.TOO_LARGE, "larger than 65536 octets"),
+    "endless, and mostly not body": (PolicyHost(fault=STSFault.PADDED), FetchFailure.PROTOCOL, "the exchange failed"),
     "endless header": (PolicyHost(fault=STSFault.ENDLESS_HEADER), FetchFailure.PROTOCOL, "the exchange failed"),
     "a bomb": (PolicyHost(fault=STSFault.COMPRESSED), FetchFailure.ENCODING, "content encoding gzip"),
     "not HTTP": (PolicyHost(fault=STSFault.GARBAGE), FetchFailure.PROTOCOL, "the exchange failed"),
@@ -187,6 +190,27 @@ async def test_what_a_policy_host_may_not_do(
     # RFC 9112 9.3.1: a request is repeated once if the connection closed before any answer.
     assert fetch.hosts.fetches("bad.test") <= 1 + (host.fault is STSFault.CLOSE)
     assert await fetch() == GOOD  # and the next one is not disturbed
+
+
+def test_no_more_is_heard_than_an_answer_may_have(ca: CA, tmp_path: Path) -> None:
+    # Interim responses, which any number of may come, took the event loop for as long as they came.
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(*ca.issue(["mta-sts.good.test"]).write(tmp_path, "host"))
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = _tls_context([ca.write_root(tmp_path)]).wrap_bio(ours, theirs, server_hostname="mta-sts.good.test")
+    server = server_context.wrap_bio(theirs, ours, server_side=True)
+    for side in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".ljust(16384)
+    place = bytearray(16384)
+    for number in range(MAX_RECEIVED // 16384):
+        server.write(interim)
+        heard = client.read(16384, place) if number % 2 else len(client.read(16384))
+        assert heard == 16384
+    server.write(b"!")
+    with pytest.raises(ssl.SSLError, match="more than 524288 octets"):
+        client.read(16384)
 
 
 async def test_no_such_host_behind_the_name(fetch: Fetching) -> None:
