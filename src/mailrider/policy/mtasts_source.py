@@ -322,6 +322,8 @@ class PolicySource:
             entry = replace(entry, noticed=now)
             await self._store.save(entry)
         known.hold(entry, age_at(entry, now), self._clock.monotonic())
+        if known.fetched >= known.fetch_again - RETRY_AFTER:  # another process fetched it after we had failed
+            known.fetch_again, known.fetch_error = float("-inf"), ""
         self._remember(entry.domain, known)
         self._plan(entry.domain, known, entry)
 

@@ -782,6 +782,37 @@ async def test_a_policy_that_another_process_knows_protects_us_too() -> None:
         assert names(await ours.lookup(EXAMPLE)) == ["mx.example.com"]
 
 
+async def test_what_another_process_has_fetched_since_makes_our_failure_good() -> None:
+    world = World(DurableStore())
+    world.publish("id1", text("testing"))
+    async with world.source() as ours, world.source() as theirs:
+        await ours.lookup(EXAMPLE)
+        world.announce("id2")
+        world.block_host()
+        assert (await ours.lookup(EXAMPLE)).error
+        await world.clock.advance(10)
+        world.serve(text("enforce"))
+        await theirs.lookup(EXAMPLE)
+        await world.clock.advance(RELOAD_AFTER + 1)
+        found = await ours.lookup(EXAMPLE)
+        assert (found.policy and found.policy.mode, found.error) == (Mode.ENFORCE, "")
+
+
+async def test_what_another_process_had_fetched_before_does_not() -> None:
+    world = World(DurableStore())
+    async with world.source() as ours, world.source() as theirs:
+        assert (await ours.lookup(EXAMPLE)).held is None
+        world.publish("id1", text("testing"))
+        await theirs.lookup(EXAMPLE)
+        await world.clock.advance(10)
+        world.announce("id2")
+        world.block_host()
+        assert (await ours.lookup(EXAMPLE)).error
+        await world.clock.advance(RELOAD_AFTER + 1)
+        found = await ours.lookup(EXAMPLE)
+        assert (found.policy and found.policy.mode, bool(found.error)) == (Mode.TESTING, True)
+
+
 async def test_a_store_that_has_lost_a_policy_gets_it_back() -> None:
     store = DurableStore()
     world = World(store)
