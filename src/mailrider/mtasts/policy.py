@@ -20,7 +20,7 @@ from mailrider.errors import InvalidValue, PeerError
 from mailrider.model.domain import Domain
 
 MAX_POLICY_SIZE = 64 * 1024  # octets: RFC 8461 3.3 suggests it
-MAX_MX_LINES = 128  # more hosts than anybody runs; keeps what we encode below MAX_POLICY_SIZE
+MAX_MX_LINES = 4096  # what a file of that size holds, of names of 11 characters; each candidate is compared with all
 MAX_LIFETIME = timedelta(seconds=31_557_600)  # one year: RFC 8461 3.2
 WELL_KNOWN_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3
 
@@ -55,11 +55,6 @@ class MXPattern:
         """`mx.example.com` or `*.example.com`, in any case, as A-labels or U-labels. Raises `InvalidValue`."""
         wildcard = text.startswith("*.")
         return cls(Domain.parse(text[2:] if wildcard else text), wildcard)
-
-    def matches(self, host: Domain) -> bool:
-        """True if the pattern names `host`."""
-        # RFC 8461 4.1: the wildcard stands for the whole left-most label, and for one label only.
-        return (host.parent if self.wildcard else host) == self.domain
 
     def __str__(self) -> str:
         return f"*.{self.domain}" if self.wildcard else str(self.domain)
@@ -96,12 +91,14 @@ def policy_host(domain: Domain) -> Domain:
 
 def match_mx(policy: STSPolicy, host: Domain) -> bool:
     """True if the policy names `host` as an MX of its domain, whatever the policy's mode."""
-    return any(pattern.matches(host) for pattern in policy.mx)
+    # RFC 8461 4.1: a wildcard stands for the whole left-most label, and for one label only.
+    parent = host.parent
+    return any((parent if pattern.wildcard else host) == pattern.domain for pattern in policy.mx)
 
 
-def parse_policy(body: bytes) -> STSPolicy:
-    """The policy in the file `body`. Raises `MalformedPolicy`, and nothing else."""
-    first, mx_lines = _read_fields(_decode(body))
+def parse_policy(body: bytes, *, max_size: int = MAX_POLICY_SIZE) -> STSPolicy:
+    """The policy in the file `body`, of at most `max_size` octets. Raises `MalformedPolicy`, and nothing else."""
+    first, mx_lines = _read_fields(_decode(body, max_size))
     # RFC 8461 3.2: a policy that lacks a field is invalid.
     for name in ("version", "mode", "max_age"):
         if name not in first:
@@ -116,9 +113,9 @@ def parse_policy(body: bytes) -> STSPolicy:
         raise MalformedPolicy(f"bad policy: {error}") from error
 
 
-def _decode(body: bytes) -> str:
-    if len(body) > MAX_POLICY_SIZE:
-        raise MalformedPolicy(f"the policy is larger than {MAX_POLICY_SIZE} octets")
+def _decode(body: bytes, max_size: int) -> str:
+    if len(body) > max_size:
+        raise MalformedPolicy(f"the policy is larger than {max_size} octets")
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:

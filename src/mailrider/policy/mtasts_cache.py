@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SKEW = timedelta(minutes=5)  # stamps this far ahead are what clocks that are set now and then give
-MAX_ENTRY = MAX_POLICY_SIZE + 1024  # octets of an encoded entry: the policy, and a header of at most 600
-MAX_MEMORY = 16 * 1024 * 1024  # octets of policies kept in memory: 40,000 of the usual size
+# Octets of an encoded entry: a header of at most 600, and the policy, whose U-labels are up to 2.7 times as long now.
+MAX_ENTRY = 3 * MAX_POLICY_SIZE + 1024
+MAX_MEMORY = 64 * 1024 * 1024  # octets of policies kept in memory: 80,000 of the usual size, 60 of the largest
 
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)  # no stamp is that late, and sums with it do not overflow
 _ENTRY = re.compile(
@@ -96,7 +97,7 @@ def decode_entry(data: bytes) -> CachedPolicy:
         raise InvalidValue("the checksum is wrong")
     try:
         stamps = [datetime.fromisoformat(match[name]) for name in ("fetched", "noticed") if match[name]]
-        policy = parse_policy(match["policy"].encode("ascii"))
+        policy = parse_policy(match["policy"].encode("ascii"), max_size=MAX_ENTRY)
         return CachedPolicy(Domain.parse(match["domain"]), policy, match["id"], *stamps)
     except (ValueError, MalformedPolicy) as error:
         raise InvalidValue(str(error)) from error

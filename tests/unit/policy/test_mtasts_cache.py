@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MAX_MX_LINES, MAX_POLICY_SIZE, Mode, MXPattern, STSPolicy, parse_policy
 from mailrider.policy.bounded import BoundedMap
 from mailrider.policy.mtasts_cache import (
     MAX_ENTRY,
@@ -105,6 +105,19 @@ entries = st.builds(
 
 @given(entries)
 def test_what_is_encoded_is_decoded_again(entry: CachedPolicy) -> None:
+    assert decode_entry(encode_entry(entry)) == entry
+
+
+@pytest.mark.parametrize("line", ["mx: mx{}.good.test\n", "mx: *.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü.ü{}\n"])
+def test_a_policy_as_large_as_allowed_fits_into_a_file(line: str) -> None:
+    served = b"version: STSv1\nmode: enforce\nmax_age: 604800\n"
+    for number in range(MAX_MX_LINES):
+        more = line.format(number).encode()
+        if len(served + more) > MAX_POLICY_SIZE:
+            break
+        served += more
+    entry = replace(ENTRY, policy=parse_policy(served))
+    assert len(served) > MAX_POLICY_SIZE - 100
     assert decode_entry(encode_entry(entry)) == entry
 
 
