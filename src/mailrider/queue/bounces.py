@@ -20,7 +20,7 @@ from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from datetime import datetime
 
     from mailrider.dsn.compose import Origin
