@@ -15,7 +15,7 @@ from mailrider.clock import FakeClock
 from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
-from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.model.outcome import AttemptReport, Deferred, Failed
 from mailrider.model.queue_event import (
     AttemptInterrupted,
     DestinationDown,
@@ -324,9 +324,6 @@ async def test_a_notification_that_no_connection_is_secure_enough_for_goes_out_r
     world = World()
 
     def insecure(who: Recipient) -> Outcome:
-        from mailrider.model.outcome import Failed
-        from mailrider.model.reply import Reply
-
         return Failed(who, Reply.make(550, "5.7.10", "no TLS"))
 
     world.network.behaviour["example.net"] = failed
@@ -341,17 +338,6 @@ async def test_a_notification_that_no_connection_is_secure_enough_for_goes_out_r
     assert b"Subject: hello" not in world.bounces.contents[1]
     assert b"Message-ID: <1@example.org>" in world.bounces.contents[1]
     assert [each.action for each in world.happened(NotificationQueued)] == ["failed", "redacted"]
-
-
-async def test_a_notification_that_found_no_secure_connection_in_time_goes_out_redacted() -> None:
-    world = World(rules=Rules(RULES.schedule, max_tries=2))
-    world.network.behaviour["example.net"] = failed
-    world.bounces.behaviour["example.org"] = deferred
-    async with world.queue() as queue:
-        await submit(queue, "b@example.net", requiretls=True)
-        await world.clock.advance(15 * MINUTE)
-        await queue.idle()
-    assert [each.requiretls for each in world.bounces.seen[:3]] == [True, True, False]
 
 
 async def test_a_notification_that_goes_another_way_does_not_wait_for_the_targets_servers() -> None:
