@@ -19,10 +19,9 @@ from mailrider.delivery.smarthost import FixedDelivery
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dkim.settings import open_signing
 from mailrider.dsn.compose import Origin
-from mailrider.endpoint.guard import Guard
-from mailrider.endpoint.pipeline import PipelineDeliverer
+from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
 from mailrider.errors import ConfigError
-from mailrider.model.pipeline import PipelineSettings, TargetRef, decide
+from mailrider.model.pipeline import TargetRef, decide
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.pipeline import Target
     from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.settings import BounceSettings
 
 
 class OneServer(DestinationOf):
@@ -137,20 +137,25 @@ class Targets:
                 self._open[settings.name] = QueueDeliverer(queue)
             for each in settings.bounce.targets:
                 await self.open(each)
-            bounced = self._bounce_pipeline(settings.bounce, settings.name, deliverers[ROUTE_TARGET])
-            signing = await open_signing(settings.bounce.modify, engine.clock, engine.emit)
-            deliverers[ROUTE_BOUNCE] = bounced if signing is None else Guard(bounced, (), signing, "", engine.emit)
+            deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(
+                settings.bounce, settings.name, deliverers[ROUTE_TARGET]
+            )
         self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
         return queue
 
-    def _bounce_pipeline(self, pipeline: PipelineSettings, own: str | None, direct: Deliverer) -> Deliverer:
+    async def _bounce_pipeline(self, pipeline: BounceSettings, own: str | None, direct: Deliverer) -> Deliverer:
         """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
 
         def target_of(target: Target) -> Deliverer:
             is_own = isinstance(target, TargetRef) and target.name == own
             return direct if is_own else _for_queue(self.get(target))
 
-        return PipelineDeliverer(pipeline, target_of)
+        clock, emit = self._engine.clock, self._engine.emit
+        signing = await open_signing(pipeline.modify, clock, emit)
+        stages = {id(pipeline): Stage((), signing)}
+        for route in pipeline.routes:
+            stages[id(route)] = Stage((), await open_signing(route.modify, clock, emit, signing))
+        return PipelineDeliverer(pipeline, target_of, stages, emit)
 
 
 def _for_queue(deliverer: Deliverer) -> Deliverer:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailrider.config.configuration import Instance
-from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, Kind, homes, is_later, top_level_names
+from mailrider.config.foreign import advice
+from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, Kind, homes, top_level_names
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
 from mailrider.model.pipeline import TargetRef, TargetType
 from mailrider.model.socket_address import SOCKET_ADDRESS
-from mailrider.model.valuetype import PATH, Unacceptable, either, show
+from mailrider.model.valuetype import PathType, Unacceptable, either, show
 from mailrider.net.settings import ServerTLS
 from mailrider.queue.settings import QueueSettings
 
@@ -39,15 +40,15 @@ _STATE_DIRECTORY = "StateDirectory"
 class Binder:
     """Reads the blocks of one configuration.
 
-    `state_dir` is where relative paths begin. `named` are the blocks that can be referred to; `later` the names of
-    those that are not yet supported, which has been told where they stand.
+    `state_dir` is where relative paths begin. `named` are the blocks that can be referred to; `refused` the names
+    of blocks that are not known, which has been told where they stand.
     """
 
     problems: Problems
     supported: frozenset[str]
     state_dir: Path
     named: dict[str, tuple[Kind, Node]] = field(default_factory=dict)
-    later: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     _bound: dict[str, Instance | Wrong] = field(default_factory=dict)
 
     # --- Blocks ---------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class Binder:
         value = read_value(known, node, self.problems)
         if isinstance(value, ServerTLS) and value.cert is not None and value.key is not None:
             return ServerTLS(self.resolve(value.cert), self.resolve(value.key))
-        if value is WRONG or PATH not in (known.type, known.type.item):
+        if value is WRONG or not isinstance(known.type.item or known.type, PathType):
             return value
         if known.name == "state_dir":  # it is where all others begin
             return self.state_dir
@@ -239,7 +240,7 @@ class Binder:
     def reference(self, word: Word, kind: str, needed_by: str) -> Any:
         """The instance that `&name` means, or `WRONG`; `kind` is what it has to be, `target.` for any target."""
         name = word.text.removeprefix("&")
-        if name in self.later:
+        if name in self.refused:
             return WRONG
         if name not in self.named:
             fitting = [each for each, (its, _) in self.named.items() if its.name.startswith(kind)]
@@ -278,9 +279,6 @@ class Binder:
         name = TARGET + first.text.removeprefix(TARGET)
         if name in KINDS and node.children is not None:
             return self.inline(KINDS[name], node)
-        if is_later(name):
-            self.problems.add(first.position, f"{name} is not yet supported")
-            return WRONG
         targets = [kind.default_name for kind in KINDS.values() if kind.is_target]
         near = did_you_mean(first.text, self.named, prefix="&") or did_you_mean(first.text, targets)
         expected = f"&NAME or a kind of target ({', '.join(targets)}) with a block"
@@ -304,6 +302,9 @@ def _unknown(name: str, where: str, directives: Iterable[str]) -> str:
     """What to say of a directive that is not known here."""
     if name.endswith("{") and len(name) > 1:
         return f"expected a space before the {{ in {show(name)}"
+    instead = advice(where, name)
+    if instead:
+        return f"there is no {name} {_in(where)}: {instead}"
     elsewhere = [_in(home) for home in homes(name) if home != where]
     if elsewhere:
         return f"{name} does not stand {_in(where)}; it belongs {either(elsewhere)}"

@@ -2,8 +2,7 @@
 
 `KINDS` are the blocks that can stand at the top level as instances; a kind's settings class says what goes into it.
 `SUPPORTED` is the switch: a directive or kind whose feature is not in it is known, and refused as not yet supported;
-it is never ignored. What has no settings class yet is named in
-`LATER`.
+it is never ignored.
 """
 
 from __future__ import annotations
@@ -85,25 +84,16 @@ ENDPOINTS: Mapping[str, type[EndpointSettings]] = {
     "lmtp": LMTPEndpointSettings,
 }
 
-# Top-level directives that are known and have no settings yet.
-LATER: frozenset[str] = frozenset()
-LATER_PREFIXES = ("auth.", "check.", "modify.", "table.")
-
-
-def is_later(name: str) -> bool:
-    """True for a top-level directive that is known and has no settings yet."""
-    return name in LATER or (name.startswith(LATER_PREFIXES) and not name.endswith("."))
-
 
 def top_level_names() -> tuple[str, ...]:
     """All that may stand at the top level."""
-    return (*directives_of(Globals), *KINDS, *ENDPOINTS, *sorted(LATER), "deliver_to", "import")
+    return (*directives_of(Globals), *KINDS, *ENDPOINTS, "deliver_to", "import")
 
 
 def homes(name: str) -> tuple[str, ...]:
     """The blocks in which a directive of that name is known, as an error calls them."""
     found = dict.fromkeys(where for where, cls in settings_classes() if _stands_in(cls, name))
-    if name in KINDS or name in LATER or name in ENDPOINTS:
+    if name in KINDS or name in ENDPOINTS:
         found[TOP_LEVEL] = None
     return tuple(found)
 

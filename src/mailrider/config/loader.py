@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
-from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL, is_later
+from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL
 from mailrider.config.settings import Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
-from mailrider.endpoint.settings import EndpointSettings, address_fault, relay_hole
+from mailrider.endpoint.settings import EndpointSettings, address_fault, login_fault, relay_hole
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
@@ -170,7 +170,7 @@ def _refuse_unsafe(door: Instance, instances: Mapping[str, Instance], problems: 
 
     settings = door.settings
     if isinstance(settings, EndpointSettings) and door.position is not None:
-        fault = address_fault(settings) or relay_hole(settings, find)
+        fault = address_fault(settings) or login_fault(settings) or relay_hole(settings, find)
         if fault:
             problems.add(door.position, f"{door.kind}: {fault}")
 
@@ -199,13 +199,12 @@ def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node]
             deliver_to.append(node)
         elif name in ENDPOINTS:
             endpoints.append(node)
-        elif is_later(name):
-            binder.problems.add(node.name.position, f"{name} is not yet supported")
-            binder.later |= {word.text for word in node.arguments}
         elif name in directives_of(Globals):
             global_nodes.append(node)
         else:
             binder.problems.add(node.name.position, unknown_at_top_level(name))
+            if node.children is not None:
+                binder.refused |= {word.text for word in node.arguments[:1]}
     return global_nodes, deliver_to, endpoints
 
 

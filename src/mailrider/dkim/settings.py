@@ -1,4 +1,4 @@
-"""`modify { dkim DOMAIN SELECTOR { ... } }`: who signs, with which key, and how that becomes signatures."""
+"""`modify { dkim DOMAIN... SELECTOR { ... } }`: who signs, with which key, and how that becomes signatures."""
 
 from __future__ import annotations
 
@@ -77,31 +77,38 @@ class DKIMOptions(Settings):
     def _validate(self) -> None:
         if "from" not in map(str.lower, self.oversign_fields):
             raise InvalidSetting("oversign_fields", "From has to be among them (RFC 6376 5.4)")
+        if self.key_path is not None and "{" in str(self.key_path):  # maddy's {domain} and {selector}
+            raise InvalidSetting("key_path", "expected the path of one file; without it, DOMAIN_SELECTOR.key is used")
 
 
 @dataclass(frozen=True, slots=True)
 class DKIMSettings:
-    """One signature: for whom, under which selector, and how."""
+    """Signatures: for whom (each domain has a key of its own), under which selector, and how."""
 
-    domain: Domain
+    domains: tuple[Domain, ...]
     selector: str
     options: DKIMOptions = DKIMOptions()  # noqa: RUF009 # frozen
 
     @classmethod
-    def of(cls, domain: Domain | str, selector: str, options: DKIMOptions | None = None) -> DKIMSettings:
+    def of(cls, domains: Iterable[Domain | str], selector: str, options: DKIMOptions | None = None) -> DKIMSettings:
         """Raises `InvalidValue`."""
         if not _SELECTOR.fullmatch(selector) or len(selector) > 63:
             raise InvalidValue(f"a selector is letters, digits, - and ., such as s2026a; not {selector[:80]!r}")
-        return cls(domain if isinstance(domain, Domain) else Domain.parse(domain), selector, options or DKIMOptions())
+        parsed = (each if isinstance(each, Domain) else Domain.parse(each) for each in domains)
+        once = tuple(dict.fromkeys(parsed))
+        if len(once) > 1 and options is not None and options.key_path is not None:
+            raise InvalidValue("key_path is for one domain; give each of them a dkim of its own")
+        return cls(once, selector, options or DKIMOptions())
 
 
 def _dkim(value: object) -> DKIMSettings:
     match value:
         case DKIMSettings():
             return value
-        case ((str() as domain, str() as selector), DKIMOptions() as options):
+        case (tuple() as words, DKIMOptions() as options) if len(words) > 1:
+            *domains, selector = words
             try:
-                return DKIMSettings.of(domain, selector, options)
+                return DKIMSettings.of(domains, selector, options)
             except InvalidValue as error:
                 raise Unacceptable(str(error)) from error
         case _:
@@ -109,8 +116,8 @@ def _dkim(value: object) -> DKIMSettings:
 
 
 DKIM: Final = Section(
-    "DOMAIN SELECTOR { ... }",
-    "a domain, a selector, and a block",
+    "DOMAIN... SELECTOR { ... }",
+    "domains, a selector, and a block",
     _dkim,
     settings=DKIMOptions,
     arguments=WORD,
@@ -130,18 +137,22 @@ class ModifySettings(Settings):
         many(DKIM),
         default=(),
         repeatable=True,
-        doc="Sign messages of which the author (From) is of this domain. The record that has to be in DNS is logged "
-        "when the key is made.",
+        doc="Sign messages of which the author (From) is of one of these domains. Each has a key of its own; its "
+        "record, which has to be in DNS, is logged when it is made.",
     )
 
 
-def open_signer(given: DKIMSettings, state_dir: Path, emit: Emit) -> Signer:
-    """Reads the key, or makes it. Blocks. Raises `ConfigError`."""
+def open_signers(given: DKIMSettings, state_dir: Path, emit: Emit) -> list[Signer]:
+    """Reads the keys, or makes them. Blocks. Raises `ConfigError`."""
+    return [_open_signer(given, domain, state_dir, emit) for domain in given.domains]
+
+
+def _open_signer(given: DKIMSettings, domain: Domain, state_dir: Path, emit: Emit) -> Signer:
     options = given.options
-    path = options.key_path or key_path(state_dir / DIRECTORY, given.domain, given.selector)
-    key = open_key(path, options.newkey_algo, given.domain, given.selector, emit)
+    path = options.key_path or key_path(state_dir / DIRECTORY, domain, given.selector)
+    key = open_key(path, options.newkey_algo, domain, given.selector, emit)
     return Signer(
-        given.domain,
+        domain,
         given.selector,
         key,
         options.oversign_fields,
@@ -151,11 +162,14 @@ def open_signer(given: DKIMSettings, state_dir: Path, emit: Emit) -> Signer:
     )
 
 
-async def open_signing(given: ModifySettings | None, clock: Clock, emit: Emit) -> DKIMSigning | None:
-    """What signs; None if nothing does. Keys are read or made. Raises `ConfigError`."""
+async def open_signing(
+    given: ModifySettings | None, clock: Clock, emit: Emit, around: DKIMSigning | None = None
+) -> DKIMSigning | None:
+    """What signs, beside what signs `around` it; None if nothing does. Keys are read or made. Raises `ConfigError`."""
     if given is None or not given.dkim:
-        return None
+        return around
     if given.state_dir is None:
         raise ConfigError("dkim: no directory for keys; give state_dir")
-    signers = [await asyncio.to_thread(open_signer, each, given.state_dir, emit) for each in given.dkim]
-    return DKIMSigning(signers, clock, emit)
+    state_dir = given.state_dir
+    signers = [signer for each in given.dkim for signer in await asyncio.to_thread(open_signers, each, state_dir, emit)]
+    return DKIMSigning(signers, clock, emit) if around is None else around.extended(signers)

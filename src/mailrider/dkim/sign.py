@@ -292,6 +292,11 @@ class DKIMSigning:
         self._clock = clock
         self._emit = emit
 
+    def extended(self, signers: Iterable[Signer]) -> DKIMSigning:
+        """The same with further signers; one for a domain and selector that is there already takes its place."""
+        known = {(each.domain, each.selector): each for each in (*self._signers, *signers)}
+        return DKIMSigning(tuple(known.values()), self._clock, self._emit)
+
     async def modify(self, content: Content) -> Content:
         """The message with its signatures before everything else; as it was, if it cannot be signed."""
         try:

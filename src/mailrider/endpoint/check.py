@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from functools import lru_cache
@@ -79,6 +79,10 @@ class Finding:
         if self.action is Action.DEFER:
             return self.reply or NOT_NOW
         return None
+
+    def mark(self, envelope: Envelope) -> Envelope:
+        """The message as it goes on if it is not refused."""
+        return replace(envelope, quarantined=True) if self.action is Action.QUARANTINE else envelope
 
 
 PASSED: Final = Finding(Action.PASS)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from yarl import URL
 
 from mailrider.dkim.settings import FIELD_NAME, WORD
+from mailrider.endpoint.authorize import AuthorizeSender, AuthorizeSettings
 from mailrider.endpoint.check import Action, HeaderCheck
 from mailrider.endpoint.rspamd import RspamdCheck
-from mailrider.model.directive import InvalidSetting, Section, Settings, directive, settings
+from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.model.valuetype import TIMEOUT, Unacceptable, ValueType, Words, choice, many
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ RSPAMD: Final = Section(
 class CheckSettings(Settings):
     """What is looked at before a message is accepted. The strictest word holds: reject, defer, quarantine, pass."""
 
+    authorize_sender: Setting[AuthorizeSettings | None, AuthorizeSettings | None] = directive(
+        block(AuthorizeSettings, bare=True),
+        default=None,
+        shown_default="users may send as anybody",
+        doc="Users may send under their own addresses only. Who has not logged in is refused.",
+    )
     header: Setting[tuple[HeaderCheck, ...], Iterable[HeaderCheck | str]] = directive(
         many(HEADER),
         default=(),
@@ -138,4 +145,5 @@ async def open_checks(given: CheckSettings | None, clock: Clock) -> AsyncIterato
         return
     async with AsyncExitStack() as stack:
         asked = [await stack.enter_async_context(RspamdCheck(each.url, each.options, clock)) for each in given.rspamd]
-        yield (*given.header, *asked)
+        tied = () if given.authorize_sender is None else (AuthorizeSender(given.authorize_sender),)
+        yield (*tied, *given.header, *asked)

@@ -13,7 +13,7 @@ from mailrider.endpoint.auth import PasswordFile, read_passwords
 from mailrider.endpoint.check_settings import open_checks
 from mailrider.endpoint.gather import Memory
 from mailrider.endpoint.guard import Guard
-from mailrider.endpoint.pipeline import PipelineDeliverer
+from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
 from mailrider.endpoint.smtp import Crowd, Endpoint
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits import Limiter, Limiters
     from mailrider.endpoint.check import Arrival
     from mailrider.endpoint.pipeline import Deliverer
-    from mailrider.endpoint.settings import EndpointSettings
+    from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
     from mailrider.endpoint.sockets import Sockets
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
-    from mailrider.model.pipeline import PipelineSettings, Target
+    from mailrider.model.pipeline import Target
     from mailrider.net.tls import ServerContext
     from mailrider.smtp.content import Content
 
@@ -133,17 +133,44 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
 
 
 async def _open_router(settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack) -> Router:
-    checks = await stack.enter_async_context(open_checks(settings.check, around.clock))
-    signing = await open_signing(settings.modify, around.clock, around.emit)
-    hostname = settings.hostname
-    assert hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
+    assert settings.hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
+    opener = _Opener(around, stack, answers_each=isinstance(settings, LMTPEndpointSettings))
+    own = await opener.stage(settings, Stage())
+    guards: dict[int, Guard] = {}
+    for pipeline in settings.pipelines:
+        stage = own
+        if pipeline is not settings:
+            inner = await opener.stage(pipeline, own)
+            stage = Stage((*own.checks, *inner.checks), inner.signing)
+        guards[id(pipeline)] = await opener.guard(pipeline, stage)
+    limiter = around.limiters.limiter(settings.limits)
+    return Router(settings, guards, limiter, settings.hostname, around.clock, around.emit)
 
-    def guard(pipeline: PipelineSettings) -> Guard:
-        target = PipelineDeliverer(pipeline, around.target_of)
-        return Guard(target, checks, signing, hostname.ascii, around.emit)
 
-    guards = {id(pipeline): guard(pipeline) for pipeline in settings.pipelines}
-    return Router(settings, guards, around.limiters.limiter(settings.limits), hostname, around.clock, around.emit)
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """Opens what the blocks of a pipeline say is done to messages."""
+
+    around: Surroundings
+    stack: AsyncExitStack
+    answers_each: bool
+
+    async def stage(self, block: EndpointSettings | SourceSettings | DoorRouteSettings, outer: Stage) -> Stage:
+        """That of one block: its checks, and its signatures beside those of the outer one."""
+        clock, emit = self.around.clock, self.around.emit
+        checks = await self.stack.enter_async_context(open_checks(block.check, clock))
+        return Stage(checks, await open_signing(block.modify, clock, emit, outer.signing))
+
+    async def guard(self, pipeline: EndpointSettings | SourceSettings, whole: Stage) -> Guard:
+        """A pipeline whose own stage is open."""
+        plain = Stage((), whole.signing)
+        stages = {id(pipeline): plain}
+        for route in pipeline.routes:
+            has_own = route.check is not None or route.modify is not None
+            stages[id(route)] = await self.stage(route, whole) if has_own else plain
+        emit = self.around.emit
+        target = PipelineDeliverer(pipeline, self.around.target_of, stages, emit, answers_each=self.answers_each)
+        return Guard(target, whole.checks, emit)
 
 
 async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:

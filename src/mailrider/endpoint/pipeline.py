@@ -1,19 +1,32 @@
-"""Runs the routing part of a pipeline: gives each recipient to the target that `model.pipeline.decide` names."""
+"""Runs a pipeline: gives each recipient to the target that `model.pipeline` names, through the stage of its block.
+
+A stage is what the blocks say is done to a message: checks look at it, and it is signed. What always holds:
+
+- all checks have spoken before any target is given the message;
+- SMTP has one answer to a message: what the check of one `destination` refuses is refused for all its recipients, so
+  that nobody gets what its sender is told was refused. LMTP has an answer for each;
+- signing is the last thing that is done: whatever changed a message afterwards would break the signature.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol
 
+from mailrider.endpoint.check import PASSED, Arrival, examine, strictest
+from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, outcome_for
-from mailrider.model.pipeline import TargetRef, decide
+from mailrider.model.pipeline import TargetRef, outcome_of, route_of
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
+    from mailrider.dkim.sign import DKIMSigning
+    from mailrider.endpoint.check import Check, Finding
     from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
     from mailrider.model.pipeline import PipelineSettings, Target
     from mailrider.smtp.content import Content
@@ -26,36 +39,106 @@ class Deliverer(Protocol):
         """One outcome for each recipient, in the envelope's order."""
 
 
-class PipelineDeliverer:
-    """A `Deliverer` that shares a message out. `target_of` gives the open target for what the settings name."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is done to messages in a block: `checks` are its own, `signing` is that of all blocks around it as well."""
 
-    def __init__(self, pipeline: PipelineSettings, target_of: Callable[[Target], Deliverer]) -> None:
+    checks: Sequence[Check] = ()
+    signing: DKIMSigning | None = None
+
+
+_NOTHING: Final = Stage()
+
+
+@dataclass(slots=True)
+class _Share:
+    """The recipients, by their places in the envelope, that get the message in the same form from the same target."""
+
+    target: Target
+    stage: Stage
+    indices: list[int]
+
+    def of(self, envelope: Envelope) -> Envelope:
+        """The message for these recipients only."""
+        return replace(envelope, recipients=tuple(envelope.recipients[index] for index in self.indices))
+
+    def answer(self, envelope: Envelope, reply: Reply) -> dict[int, Outcome]:
+        """What becomes of them if that is the reply."""
+        return {index: outcome_for(envelope.recipients[index], reply) for index in self.indices}
+
+
+class PipelineDeliverer:
+    """A `Deliverer` that shares a message out. `target_of` gives the open target for what the settings name.
+
+    `stages` are those of the pipeline and of the blocks in it, by their identity. `answers_each`: each recipient has an
+    answer of its own.
+    """
+
+    def __init__(
+        self,
+        pipeline: PipelineSettings,
+        target_of: Callable[[Target], Deliverer],
+        stages: Mapping[int, Stage] | None = None,
+        emit: Emit = discard,
+        *,
+        answers_each: bool = False,
+    ) -> None:
         self._pipeline = pipeline
         self._target_of = target_of
+        self._stages = stages or {}
+        self._emit = emit
+        self._answers_each = answers_each
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival | None = None) -> AttemptReport:
         """One attempt at each target that is concerned, at the same time."""
         outcomes: dict[int, Outcome] = {}
-        groups: dict[str | int, tuple[Target, list[int]]] = {}
-        for index, recipient in enumerate(envelope.recipients):
-            route = decide(self._pipeline, recipient.mailbox)
-            if isinstance(route, Reply):
-                outcomes[index] = outcome_for(recipient, route)
-            else:
-                # By name or identity: a target is one thing, though another may be set up just alike.
-                key = route.name if isinstance(route, TargetRef) else id(route)
-                groups.setdefault(key, (route, []))[1].append(index)
-        if len(groups) == 1 and not outcomes:
+        shares = self._share_out(envelope, outcomes)
+        if len(shares) == 1 and not outcomes and not shares[0].stage.checks:
             # No task, and no other envelope, where all go the same way.
-            return await self._target_of(next(iter(groups.values()))[0]).deliver(envelope, content)
-        attempts = [self._attempt(target, indices, envelope, content) for target, indices in groups.values()]
-        for found in await asyncio.gather(*attempts):
-            outcomes.update(found)
+            (share,) = shares
+            signing = share.stage.signing
+            given = content if signing is None else await signing.modify(content)
+            return await self._target_of(share.target).deliver(envelope, given)
+        findings = await self._examine(shares, envelope, content, arrival or Arrival(envelope.client))
+        passed: list[tuple[_Share, Envelope]] = []
+        for share, found in zip(shares, findings, strict=True):
+            if found.refusal is not None:
+                outcomes.update(share.answer(envelope, found.refusal))
+            else:
+                passed.append((share, found.mark(share.of(envelope))))
+        signed = await _sign(content, {share.stage.signing for share, _ in passed})
+        attempts = [self._target_of(share.target).deliver(some, signed[share.stage.signing]) for share, some in passed]
+        for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
+            outcomes.update(zip(share.indices, report, strict=True))
         return AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
 
-    async def _attempt(
-        self, target: Target, indices: list[int], envelope: Envelope, content: Content
-    ) -> dict[int, Outcome]:
-        some = replace(envelope, recipients=tuple(envelope.recipients[index] for index in indices))
-        report = await self._target_of(target).deliver(some, content)
-        return dict(zip(indices, report, strict=True))
+    def _share_out(self, envelope: Envelope, outcomes: dict[int, Outcome]) -> list[_Share]:
+        """Who gets it from where; what is decided already goes into `outcomes`."""
+        shares: dict[tuple[str | int, int], _Share] = {}
+        for index, recipient in enumerate(envelope.recipients):
+            route = route_of(self._pipeline, recipient.mailbox)
+            target = outcome_of(route)
+            if isinstance(target, Reply):
+                outcomes[index] = outcome_for(recipient, target)
+            else:
+                stage = self._stages.get(id(route), _NOTHING)
+                # By name or identity: a target is one thing, though another may be set up just alike.
+                key = target.name if isinstance(target, TargetRef) else id(target)
+                shares.setdefault((key, id(stage)), _Share(target, stage, [])).indices.append(index)
+        return list(shares.values())
+
+    async def _examine(
+        self, shares: Sequence[_Share], envelope: Envelope, content: Content, arrival: Arrival
+    ) -> Sequence[Finding]:
+        """What holds for each share."""
+        if not any(share.stage.checks for share in shares):
+            return [PASSED] * len(shares)
+        looks = [examine(share.stage.checks, share.of(envelope), content, arrival, self._emit) for share in shares]
+        findings = await asyncio.gather(*looks)
+        strict = strictest(findings)
+        return findings if strict.refusal is None or self._answers_each else [strict] * len(shares)
+
+
+async def _sign(content: Content, signings: set[DKIMSigning | None]) -> Mapping[DKIMSigning | None, Content]:
+    """The message as each of them makes it."""
+    return {each: content if each is None else await each.modify(content) for each in signings}

@@ -14,21 +14,97 @@ from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSetting
 from mailrider.dkim.settings import ModifySettings
 from mailrider.endpoint.check_settings import CheckSettings
 from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
-from mailrider.model.pipeline import MATCH, Match, PipelineSettings, TargetRef
+from mailrider.model.pipeline import (
+    MATCH,
+    NEVER_USED,
+    Match,
+    PipelineSettings,
+    RouteSettings,
+    TargetRef,
+    default_destination,
+    destinations,
+)
 from mailrider.model.socket_address import Scheme
-from mailrider.model.valuetype import DOMAIN, PATH, SIZE, TIMEOUT, integer, many
+from mailrider.model.valuetype import DOMAIN, PATH, SIZE, TIMEOUT, PathType, integer, many
 from mailrider.net.settings import SERVER_TLS, ServerTLS
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from mailrider.model.address import ReversePath
     from mailrider.model.directive import Duration, OptionalDomain, OptionalPath, Setting
-    from mailrider.model.pipeline import Target
+    from mailrider.model.pipeline import Rule, Target
     from mailrider.model.socket_address import SocketAddress
 
+
+def _password_file(value: object) -> Path:
+    path = PATH.accept(value)
+    if path.name.startswith("&"):  # maddy refers to a block
+        raise ValueError
+    return path
+
+
+PASSWORD_FILE: Final = PathType(
+    "path", "the path of a password file, which mailrider auth add USER makes", _password_file
+)
 LEAST_SIZE: Final = 64 * 1024  # octets: RFC 5321 4.5.3.1.7
+
+
+@settings
+class DoorRouteSettings(RouteSettings):
+    """What is done with mail for some recipients: it goes to a target, or is refused."""
+
+    check: Setting[CheckSettings | None, CheckSettings | None] = directive(
+        block(CheckSettings),
+        default=None,
+        doc="What is looked at in messages for these recipients, after the checks of the blocks around this one. SMTP "
+        "has one answer to a message, and so what is refused here is refused for its other recipients, too (not in "
+        "LMTP); what is quarantined, is so for these.",
+    )
+    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+        block(ModifySettings),
+        default=None,
+        doc="What is done to the message that these recipients get, beside what the blocks around this one do.",
+    )
+
+    def _validate(self) -> None:
+        RouteSettings._validate(self)
+        _refuse_idle(self, is_idle=self.deliver_to is None)
+
+
+@settings
+class SourceSettings(PipelineSettings):
+    """Where messages go, by recipient. Directives outside of a `destination` are for all others."""
+
+    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, DoorRouteSettings]]] = destinations(
+        DoorRouteSettings
+    )
+    default_destination: Setting[DoorRouteSettings | None, DoorRouteSettings | None] = default_destination(
+        DoorRouteSettings
+    )
+    check: Setting[CheckSettings | None, CheckSettings | None] = directive(
+        block(CheckSettings),
+        default=None,
+        doc="What is looked at before a message of these senders is accepted, after the checks of the endpoint.",
+    )
+    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+        block(ModifySettings),
+        default=None,
+        doc="What is done to messages of these senders, beside what the endpoint does to all.",
+    )
+
+    def _validate(self) -> None:
+        PipelineSettings._validate(self)
+        _refuse_idle(self, is_idle=not self.targets)
+
+
+def _refuse_idle(given: DoorRouteSettings | SourceSettings, *, is_idle: bool) -> None:
+    """What is done to messages that go nowhere is a mistake."""
+    for name in ("check", "modify"):
+        if is_idle and getattr(given, name) is not None:
+            raise InvalidSetting(name, NEVER_USED.format(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +112,14 @@ class SourceRule:
     """Where mail of these senders goes."""
 
     matches: tuple[Match, ...]
-    pipeline: PipelineSettings
+    pipeline: SourceSettings
 
 
 def _source(value: object) -> SourceRule:
     match value:
         case SourceRule():
             return value
-        case (matches, PipelineSettings() as pipeline):
+        case (matches, SourceSettings() as pipeline):
             return SourceRule(many(MATCH).accept(matches), pipeline)
         case _:
             raise TypeError
@@ -53,7 +129,7 @@ SOURCE: Final = Section(
     "domain or address... { ... }",
     "domains or addresses of senders, and a block",
     _source,
-    settings=PipelineSettings,
+    settings=SourceSettings,
     arguments=MATCH,
 )
 
@@ -65,6 +141,12 @@ class EndpointSettings(PipelineSettings):
     `listen` are these addresses.
     """
 
+    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, DoorRouteSettings]]] = destinations(
+        DoorRouteSettings
+    )
+    default_destination: Setting[DoorRouteSettings | None, DoorRouteSettings | None] = default_destination(
+        DoorRouteSettings
+    )
     hostname: OptionalDomain = directive(
         DOMAIN,
         default=None,
@@ -81,7 +163,7 @@ class EndpointSettings(PipelineSettings):
         doc="The certificate for STARTTLS and `tls://`: PEM files with the chain and its key.",
     )
     auth: OptionalPath = directive(
-        PATH,
+        PASSWORD_FILE,
         default=None,
         shown_default="none: nobody can log in",
         doc="The password file, which `mailrider auth` manages. Passwords are asked for under TLS and on loopback "
@@ -119,21 +201,27 @@ class EndpointSettings(PipelineSettings):
     max_client_connections: Setting[int, int] = directive(
         integer(1, 1_000_000), default=500, doc="How many connections one IP address may have at once."
     )
-    source: Setting[tuple[SourceRule, ...], Iterable[SourceRule | tuple[Any, PipelineSettings]]] = directive(
+    source: Setting[tuple[SourceRule, ...], Iterable[SourceRule | tuple[Any, SourceSettings]]] = directive(
         many(SOURCE),
         default=(),
         repeatable=True,
         doc="Where mail of these senders goes, by the envelope. An address goes before its domain. The sender proves "
         "nothing: anybody may claim to be anybody.",
     )
-    default_source: Setting[PipelineSettings | None, PipelineSettings | None] = directive(
-        block(PipelineSettings), default=None, doc="Where mail of everybody else goes, that of no sender included."
+    default_source: Setting[SourceSettings | None, SourceSettings | None] = directive(
+        block(SourceSettings), default=None, doc="Where mail of everybody else goes, that of no sender included."
     )
     check: Setting[CheckSettings | None, CheckSettings | None] = directive(
-        block(CheckSettings), default=None, doc="What is looked at before a message is accepted."
+        block(CheckSettings),
+        default=None,
+        doc="What is looked at before a message is accepted, whoever sent it. In a `source` or `destination` it is for "
+        "some messages only.",
     )
     modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
-        block(ModifySettings), default=None, doc="What is done to a message once it is accepted, such as signing."
+        block(ModifySettings),
+        default=None,
+        doc="What is done to every message once it is accepted, such as signing. In a `source` or `destination` it is "
+        "for some messages only.",
     )
     listen: tuple[SocketAddress, ...] = field(default=())
 
@@ -144,8 +232,6 @@ class EndpointSettings(PipelineSettings):
 
     def _validate(self) -> None:
         PipelineSettings._validate(self)
-        if self.auth is not None and self.auth.name.startswith("&"):  # maddy's way
-            raise InvalidSetting("auth", "expected the path of a password file, which mailrider auth add USER makes")
         if self.max_message_size < LEAST_SIZE:
             raise InvalidSetting("max_message_size", "expected 64K or more: RFC 5321 4.5.3.1.7 demands it")
         if not 1024 <= self.max_header_size <= 1 << 20:
@@ -156,7 +242,7 @@ class EndpointSettings(PipelineSettings):
             raise InvalidSetting(name, f"{name} would never be used: default_source takes everybody; put it in there")
 
     @property
-    def pipelines(self) -> Iterator[PipelineSettings]:
+    def pipelines(self) -> Iterator[SourceSettings | EndpointSettings]:
         """All that a message may go through."""
         yield from (rule.pipeline for rule in self.source)
         yield self.default_source or self
@@ -187,7 +273,7 @@ class LMTPEndpointSettings(EndpointSettings):
     """Accepts mail over LMTP (RFC 2033), with an answer for each recipient. `listen` are the addresses."""
 
 
-def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> PipelineSettings:
+def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> SourceSettings | EndpointSettings:
     """The part of an endpoint's pipeline that mail of a sender goes through."""
     mailbox = sender.mailbox
     if mailbox is not None:
@@ -217,6 +303,16 @@ def address_fault(endpoint: EndpointSettings) -> str:
             return f"{beyond[0]} would be an open relay: auth FILE is needed where others than this machine can connect"
         if not has_tls:
             return f"{beyond[0]} would never let anybody log in: passwords go over TLS only, so tls CERT KEY is needed"
+    return ""
+
+
+def login_fault(endpoint: EndpointSettings) -> str:
+    """Why a check for logged-in users would let nobody through; empty if there are some."""
+    if endpoint.auth is not None:
+        return ""
+    blocks = [endpoint, *(block for pipeline in endpoint.pipelines for block in (pipeline, *pipeline.routes))]
+    if any(block.check is not None and block.check.authorize_sender is not None for block in blocks):
+        return "authorize_sender would let nobody through: auth FILE is needed, so that users can log in"
     return ""
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NOT_ACCEPTED: Final = Reply.make(550, "5.7.1", "Mail for this address is not accepted here")
 
+NEVER_USED: Final = "{} would never be used: nothing in this block is delivered"
+
 
 @dataclass(frozen=True, slots=True)
 class TargetRef:
@@ -124,38 +126,40 @@ class Rule:
     route: RouteSettings
 
 
-def _rule(value: object) -> Rule:
-    match value:
-        case Rule():
-            return value
-        case (matches, RouteSettings() as route):
-            return Rule(many(MATCH).accept(matches), route)
-        case _:
-            raise TypeError
+def destinations(of: type[RouteSettings]) -> Any:
+    """The directive `destination` of a pipeline in which such blocks stand."""
+
+    def rule(value: object) -> Rule:
+        match value:
+            case Rule(_, of()):
+                return value
+            case (matches, of() as route):
+                return Rule(many(MATCH).accept(matches), route)
+            case _:
+                raise TypeError
+
+    section = Section(
+        "domain or address... { ... }",
+        "domains or addresses, and a block",
+        rule,
+        settings=of,
+        arguments=MATCH,
+    )
+    doc = "Mail for these domains or addresses. An address goes before its domain."
+    return directive(many(section), default=(), repeatable=True, doc=doc)
 
 
-SECTION: Final = Section(
-    "domain or address... { ... }",
-    "domains or addresses, and a block",
-    _rule,
-    settings=RouteSettings,
-    arguments=MATCH,
-)
+def default_destination(of: type[RouteSettings]) -> Any:
+    """The directive `default_destination` of a pipeline in which such a block stands."""
+    return directive(block(of), default=None, doc="Mail for everybody else.")
 
 
 @settings
 class PipelineSettings(Settings):
     """Where messages go, by recipient. Directives outside of a `destination` are for all others."""
 
-    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, RouteSettings]]] = directive(
-        many(SECTION),
-        default=(),
-        repeatable=True,
-        doc="Mail for these domains or addresses. An address goes before its domain.",
-    )
-    default_destination: Setting[RouteSettings | None, RouteSettings | None] = directive(
-        block(RouteSettings), default=None, doc="Mail for everybody else."
-    )
+    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, RouteSettings]]] = destinations(RouteSettings)
+    default_destination: Setting[RouteSettings | None, RouteSettings | None] = default_destination(RouteSettings)
     deliver_to: Setting[Target | None, Target | None] = directive(
         TARGET, default=None, doc="The target for everybody else; the same as in `default_destination`."
     )
@@ -171,21 +175,30 @@ class PipelineSettings(Settings):
     @property
     def targets(self) -> tuple[Target, ...]:
         """All that it may deliver to."""
-        routes = [rule.route for rule in self.destination] + [self.default_destination or RouteSettings()]
-        found = [*(route.deliver_to for route in routes), self.deliver_to]
+        found = [*(route.deliver_to for route in self.routes), self.deliver_to]
         return tuple(each for each in found if each is not None)
+
+    @property
+    def routes(self) -> tuple[Any, ...]:
+        """The blocks in it, each for some recipients; of the class that the pipeline is made of."""
+        default = () if self.default_destination is None else (self.default_destination,)
+        return (*(rule.route for rule in self.destination), *default)
+
+
+def route_of(pipeline: PipelineSettings, mailbox: Mailbox) -> RouteSettings | PipelineSettings:
+    """The block that says what is done with mail for a recipient; the pipeline itself, if no block in it does."""
+    for by_address in (True, False):
+        for rule in pipeline.destination:
+            if any(each.is_address is by_address and each.fits(mailbox) for each in rule.matches):
+                return rule.route
+    return pipeline.default_destination or pipeline
+
+
+def outcome_of(route: RouteSettings | PipelineSettings) -> Target | Reply:
+    """The target that such a block names, or the reply that refuses."""
+    return route.deliver_to or route.reject or NOT_ACCEPTED
 
 
 def decide(pipeline: PipelineSettings, mailbox: Mailbox) -> Target | Reply:
     """The target of a recipient, or the reply that refuses it."""
-    for by_address in (True, False):
-        for rule in pipeline.destination:
-            if any(each.is_address is by_address and each.fits(mailbox) for each in rule.matches):
-                return _outcome(rule.route)
-    if pipeline.default_destination is not None:
-        return _outcome(pipeline.default_destination)
-    return pipeline.deliver_to or pipeline.reject or NOT_ACCEPTED
-
-
-def _outcome(route: RouteSettings) -> Target | Reply:
-    return route.deliver_to or route.reject or NOT_ACCEPTED
+    return outcome_of(route_of(pipeline, mailbox))

@@ -264,7 +264,14 @@ def _string(value: object) -> str:
 DOMAIN = ValueType("domain", "a domain name such as mx.example.org", _domain)
 IP_ADDRESS = ValueType("IP address", "an IPv4 or IPv6 address", _ip)
 NETWORK = ValueType("network", "a network such as 10.0.0.0/8 or fc00::/7", _network)
-PATH = ValueType("path", "a path", _path)
+
+
+@dataclass(frozen=True, slots=True)
+class PathType(ValueType[Path]):
+    """A value type of paths; in a configuration relative ones begin at the state directory."""
+
+
+PATH = PathType("path", "a path", _path)
 
 
 # --- Lists --------------------------------------------------------------------------------------

@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.dkim.settings import ModifySettings
-from mailrider.model.directive import Settings, block, directive, settings
-from mailrider.model.pipeline import TARGET, PipelineSettings
+from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.model.pipeline import (
+    NEVER_USED,
+    TARGET,
+    PipelineSettings,
+    RouteSettings,
+    default_destination,
+    destinations,
+)
 from mailrider.model.valuetype import DOMAIN, DURATION, PATH, TIMEOUT, ValueType, integer
 from mailrider.queue.retry import Schedule
 from mailrider.queue.settle import Rules
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from mailrider.model.directive import Duration, OptionalDomain, Setting
-    from mailrider.model.pipeline import Target
+    from mailrider.model.pipeline import Rule, Target
 
 MAX_SCALE = 1000.0  # beyond that the second delay is the longest in any case
 
@@ -36,9 +44,29 @@ SCALE = ValueType("number", "a number from 1 to 1000, such as 1.25", _scale)
 
 
 @settings
+class BounceRouteSettings(RouteSettings):
+    """What is done with notifications to some senders: they go to a target, or are not sent."""
+
+    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+        block(ModifySettings), default=None, doc="What is done to these, beside what `bounce` does to all."
+    )
+
+    def _validate(self) -> None:
+        RouteSettings._validate(self)
+        if self.modify is not None and self.deliver_to is None:
+            raise InvalidSetting("modify", NEVER_USED.format("modify"))
+
+
+@settings
 class BounceSettings(PipelineSettings):
     """Where notifications to senders go, and what is done to them."""
 
+    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, BounceRouteSettings]]] = destinations(
+        BounceRouteSettings
+    )
+    default_destination: Setting[BounceRouteSettings | None, BounceRouteSettings | None] = default_destination(
+        BounceRouteSettings
+    )
     modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
         block(ModifySettings),
         default=None,

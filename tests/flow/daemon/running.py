@@ -75,9 +75,11 @@ async def running(config: Path, **options: object) -> AsyncIterator[Process]:
             await process.wait()
 
 
-async def submit(port: int, recipient: str = "b@example.net", message: bytes = MESSAGE) -> None:
+async def submit(
+    port: int, recipient: str = "b@example.net", message: bytes = MESSAGE, *, sender: str = "a@example.org"
+) -> None:
     def send() -> None:
         with smtplib.SMTP("127.0.0.1", port, local_hostname="client.example") as client:
-            client.sendmail("a@example.org", [recipient], message)
+            client.sendmail(sender, [recipient], message)
 
     await asyncio.to_thread(send)

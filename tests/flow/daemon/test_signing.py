@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import smtplib
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+
+import pytest
 
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript
@@ -14,7 +17,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def configuration(tmp_path: Path, port: int, mx: LabMX) -> Path:
+SIMPLE = """import signed
+            deliver_to &queue"""
+BY_BLOCK = """source example.org {
+                destination example.net {
+                    deliver_to &queue
+                }
+                default_destination {
+                    import signed
+                    deliver_to &queue
+                }
+            }
+            default_source {
+                reject 501 5.1.8 "Not of this house"
+            }"""
+BOUNCE_BY_BLOCK = """default_destination {
+                    import signed
+                    deliver_to &queue
+                }"""
+
+
+def configuration(tmp_path: Path, port: int, mx: LabMX, *, submission: str = SIMPLE, bounce: str = SIMPLE) -> Path:
     path = tmp_path / "mailrider.conf"
     path.write_text(
         f"""hostname mx.example.org
@@ -40,13 +63,11 @@ def configuration(tmp_path: Path, port: int, mx: LabMX) -> Path:
         target.queue queue {{
             target &next
             bounce {{
-                import signed
-                deliver_to &queue
+                {bounce}
             }}
         }}
         submission tcp://127.0.0.1:{port} unix://{tmp_path}/run/submission.sock {{
-            import signed
-            deliver_to &queue
+            {submission}
         }}
         """
     )
@@ -70,6 +91,28 @@ async def test_messages_and_notifications_are_signed_with_the_same_keys(tmp_path
     for each in (message, notification):
         assert each.startswith(b"DKIM-Signature: v=1; a=rsa-sha256;")
         assert each.partition(b"\r\n\r\n")[0].count(b"DKIM-Signature: ") == 2
+
+
+async def test_what_is_signed_is_a_matter_of_the_block_that_mail_goes_through(tmp_path: Path) -> None:
+    port = free_port()
+    script = MXScript(recipients={"nobody@example.net": "550 5.1.1 no such user"})
+    async with LabMX(script) as mx:
+        config = configuration(tmp_path, port, mx, submission=BY_BLOCK, bounce=BOUNCE_BY_BLOCK)
+        async with running(config) as daemon:
+            await submit(port, "b@example.net")
+            await mx.wait_message()
+            await submit(port, "b@elsewhere.test")
+            await mx.wait_message(2)
+            await submit(port, "nobody@example.net")
+            await mx.wait_message(3)
+            with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+                await submit(port, sender="a@example.com")
+            assert await daemon.stop() == 0
+    home, world, notification = (each.content for each in mx.messages)
+    assert b"DKIM-Signature" not in home
+    assert world.startswith(b"DKIM-Signature: ")
+    assert notification.startswith(b"DKIM-Signature: ")
+    assert refused.value.recipients["b@example.net"] == (501, b"5.1.8 Not of this house")
 
 
 async def test_sendmail_hands_mail_to_the_daemon(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.dkim.keys import KeyMade, dns_record, key_path, open_key
-from mailrider.dkim.settings import DKIMOptions, DKIMSettings, open_signer
+from mailrider.dkim.settings import DKIMOptions, DKIMSettings, open_signers
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
@@ -28,8 +28,8 @@ def test_a_key_is_made_when_it_is_first_needed_and_its_record_told_once(
     tmp_path: Path, kind: KeyKind, name: str
 ) -> None:
     events: list[Event] = []
-    given = DKIMSettings.of("example.org", "s1", DKIMOptions(newkey_algo=kind))
-    first = open_signer(given, tmp_path, events.append)
+    given = DKIMSettings.of(["example.org"], "s1", DKIMOptions(newkey_algo=kind))
+    (first,) = open_signers(given, tmp_path, events.append)
     path = tmp_path / "dkim_keys" / "example.org_s1.key"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -39,9 +39,17 @@ def test_a_key_is_made_when_it_is_first_needed_and_its_record_told_once(
     assert event.record.startswith("s1._domainkey.example.org. IN TXT ")
     value = "".join(re.findall(r'"([^"]*)"', event.record))
     assert value == f"v=DKIM1; k={name}; p={first.key.public}"
-    assert open_signer(given, tmp_path, events.append).key.public == first.key.public
+    assert open_signers(given, tmp_path, events.append)[0].key.public == first.key.public
     assert len(events) == 1
     assert sorted(each.name for each in path.parent.iterdir()) == ["example.org_s1.dns", "example.org_s1.key"]
+
+
+def test_each_domain_has_a_key_of_its_own(tmp_path: Path) -> None:
+    given = DKIMSettings.of(["example.org", "example.net", "Example.ORG"], "s1")
+    first, second = open_signers(given, tmp_path, discard)
+    assert [each.domain.ascii for each in (first, second)] == ["example.org", "example.net"]
+    assert first.key.public != second.key.public
+    assert (tmp_path / "dkim_keys" / "example.net_s1.dns").exists()
 
 
 def test_a_long_record_is_cut_into_strings_that_dns_can_hold() -> None:

@@ -15,14 +15,17 @@ from mailrider.clock import FakeClock, SystemClock
 from mailrider.delivery.limits import Limiters
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.auth import PasswordFileError, hash_password, write_passwords
+from mailrider.endpoint.authorize import AuthorizeSettings
+from mailrider.endpoint.check import Action, HeaderCheck
+from mailrider.endpoint.check_settings import CheckSettings
 from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
-from mailrider.endpoint.settings import EndpointSettings, SubmissionSettings
+from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings, SubmissionSettings
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered
-from mailrider.model.pipeline import PipelineSettings, RouteSettings, TargetRef
+from mailrider.model.pipeline import TargetRef
 from mailrider.model.reply import Reply
 from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.settings import ServerTLS
@@ -85,8 +88,11 @@ async def opened(
 async def test_recipients_go_where_they_belong_and_others_nowhere() -> None:
     targets = Targets()
     settings = EndpointSettings(
-        destination=[(["a.test"], RouteSettings(deliver_to=TargetRef("one"))), (["b.test"], RouteSettings(reject=""))],
-        source=[(["evil.test"], PipelineSettings(reject="450 4.7.1 Not you"))],
+        destination=[
+            (["a.test"], DoorRouteSettings(deliver_to=TargetRef("one"))),
+            (["b.test"], DoorRouteSettings(reject="")),
+        ],
+        source=[(["evil.test"], SourceSettings(reject="450 4.7.1 Not you"))],
         deliver_to=TargetRef("two"),
     )
     async with opened(settings, targets) as client:
@@ -134,6 +140,67 @@ async def test_a_login_by_the_password_file(tmp_path: Path) -> None:
         assert (await client.ask(f"AUTH PLAIN {secret}"))[:3] == "235"
         assert (await client.send(MESSAGE))[:3] == "250"
     await eventually(lambda: targets.got)
+
+
+async def test_a_user_sends_under_his_own_address_only(tmp_path: Path) -> None:
+    write_passwords(tmp_path / "users", {"anna@example.org": hash_password("open sesame")})
+    targets = Targets()
+    check = CheckSettings(authorize_sender=AuthorizeSettings())
+    settings = EndpointSettings(auth=tmp_path / "users", check=check, deliver_to=TargetRef("one"))
+    boss = MESSAGE.replace(b"From: a@", b"From: boss@")
+    own = MESSAGE.replace(b"From: a@", b"From: anna@")
+    async with opened(settings, targets) as client:
+        assert (await client.send(own, sender="anna@example.org")).startswith("530 5.7.0 ")
+        secret = base64.b64encode(b"\0anna@example.org\0open sesame").decode()
+        assert (await client.ask(f"AUTH PLAIN {secret}"))[:3] == "235"
+        refused = "550 5.7.1 anna@example.org may not send as boss@example.org\r\n"
+        assert await client.send(own, sender="boss@example.org") == refused
+        assert await client.send(boss, sender="anna@example.org") == refused
+        assert targets.got == []
+        assert (await client.send(own, sender="anna@example.org"))[:3] == "250"
+        assert len(targets.got) == 1
+
+
+async def test_what_is_done_to_a_message_depends_on_who_sends_it_to_whom() -> None:
+    """Checks of the endpoint, of the sender's block and of the recipients' block, in that order."""
+    targets = Targets()
+
+    def check(field: str) -> CheckSettings:
+        return CheckSettings(header=[HeaderCheck(field, "yes", Action.REJECT)])
+
+    settings = EndpointSettings(
+        check=check("Everywhere"),
+        source=[
+            (
+                ["example.org"],
+                SourceSettings(
+                    check=check("Source"),
+                    destination=[
+                        (["b.test"], DoorRouteSettings(check=check("Destination"), deliver_to=TargetRef("one")))
+                    ],
+                    deliver_to=TargetRef("two"),
+                ),
+            )
+        ],
+        deliver_to=TargetRef("three"),
+    )
+
+    async def code(field: str, sender: str, recipient: str) -> str:
+        return (await client.send(field.encode() + b": yes\r\n" + MESSAGE, recipient, sender=sender))[:3]
+
+    async with opened(settings, targets) as client:
+        table = {
+            ("Everywhere", "a@example.org", "x@b.test"): "550",
+            ("Everywhere", "a@example.net", "x@b.test"): "550",
+            ("Source", "a@example.org", "x@b.test"): "550",
+            ("Source", "a@example.org", "x@c.test"): "550",
+            ("Source", "a@example.net", "x@b.test"): "250",
+            ("Destination", "a@example.org", "x@b.test"): "550",
+            ("Destination", "a@example.org", "x@c.test"): "250",
+            ("Destination", "a@example.net", "x@b.test"): "250",
+        }
+        assert {case: await code(*case) for case in table} == table
+    assert [name for name, _ in targets.got] == ["&three", "&two", "&three"]
 
 
 def test_what_would_keep_it_from_opening_is_found_before(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_what_is_no_key_is_refused(pem: bytes) -> None:
 @pytest.mark.parametrize("selector", ["", "a_b", "-a", "a.", "a b", "ä", "x" * 64])
 def test_a_selector_is_a_name_in_dns(selector: str) -> None:
     with pytest.raises(InvalidValue):
-        DKIMSettings.of("example.org", selector)
+        DKIMSettings.of(["example.org"], selector)
 
 
 def test_a_signature_without_from_cannot_be_configured() -> None:

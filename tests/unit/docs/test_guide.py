@@ -28,6 +28,9 @@ PLACES = {
     "target.remote": "target.remote r {{\n {line}\n}}\n",
     "target.smtp": "target.smtp s {{\n {host}\n {line}\n}}\n",
     "target.queue": "target.queue q {{\n target &outbound\n {line}\n}}\n",
+    "submission with auth": "submission tcp://127.0.0.1:587 {{\n auth users\n deliver_to &outqueue\n {line}\n}}\n",
+    "authorize_sender": "submission tcp://127.0.0.1:587 {{\n auth users\n deliver_to &outqueue\n"
+    " check {{\n authorize_sender {{\n {line}\n}}\n}}\n}}\n",
     "submission": "submission tcp://127.0.0.1:587 {{\n deliver_to &outqueue\n {line}\n}}\n",
 }
 AROUND = "target.remote outbound {\n}\ntarget.queue outqueue {\n target &outbound\n}\n"

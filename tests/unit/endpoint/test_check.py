@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +13,6 @@ from mailrider.config.expand import Allowance, Expander
 from mailrider.config.source import Problems, Source
 from mailrider.config.values import WRONG
 from mailrider.dkim.settings import ModifySettings, open_signing
-from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.endpoint.check import (
     NOT_NOW,
     REFUSED,
@@ -28,12 +27,11 @@ from mailrider.endpoint.check import (
 from mailrider.endpoint.check_settings import CheckSettings, RspamdOptions, open_checks
 from mailrider.endpoint.guard import Guard
 from mailrider.model.directive import InvalidSetting
-from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Status, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.x509.signing import KeyKind
 from tests.support.queueing import MESSAGE, TAKEN, envelope
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Event
 
-HOSTNAME = "mx.example.org"
+ARRIVAL = Arrival("192.0.2.1", "client", "anna", "mx.example.org", "1")
 
 
 @dataclass
@@ -60,13 +58,13 @@ class Says:
 
 
 @dataclass
-class Target:
+class Sink:
     """Takes everything."""
 
-    given: list[tuple[Envelope, Content]] = field(default_factory=list)
+    given: list[tuple[Envelope, Content, Arrival]] = field(default_factory=list)
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
-        self.given.append((envelope, content))
+    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
+        self.given.append((envelope, content, arrival))
         return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
 
 
@@ -136,7 +134,7 @@ async def test_after_a_rejection_nobody_else_is_asked() -> None:
     ]
 
 
-# --- Before a target ----------------------------------------------------------------------------
+# --- Before a pipeline --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,33 +146,26 @@ async def test_after_a_rejection_nobody_else_is_asked() -> None:
     ],
 )
 async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status: Status) -> None:
-    target = Target()
-    guard = Guard(target, [check], None, HOSTNAME, discard)
-    report = await guard.deliver(envelope("b@example.net", "c@example.net"), Content.inspect(MESSAGE))
+    sink = Sink()
+    given = envelope("b@example.net", "c@example.net")
+    report = await Guard(sink, [check], discard).deliver(given, Content.inspect(MESSAGE), Arrival())
     assert [(each.reply, each.status) for each in report] == [(reply, status)] * 2
-    assert target.given == []
+    assert sink.given == []
 
 
 async def test_a_quarantined_message_goes_on_marked() -> None:
-    target = Target()
-    check = says(Action.QUARANTINE)
-    given = replace(envelope("b@example.net"), client="192.0.2.1")
-    await Guard(target, [check], None, HOSTNAME, discard).deliver(given, Content.inspect(MESSAGE))
-    assert target.given[0][0].quarantined
-    assert check.asked == [Arrival("192.0.2.1", hostname="mx.example.org")]
+    sink, check = Sink(), says(Action.QUARANTINE)
+    await Guard(sink, [check], discard).deliver(envelope("b@example.net"), Content.inspect(MESSAGE), ARRIVAL)
+    ((passed, _, _),) = sink.given
+    assert passed.quarantined
 
 
-async def test_what_passes_is_signed_and_otherwise_left_alone() -> None:
-    target = Target()
-    signing = DKIMSigning([Signer(Domain("example.org"), "s", SigningKey.make(KeyKind.ED25519))], FakeClock(), discard)
-    given, arrival = envelope("b@example.net"), Arrival(helo="client", user="a")
-    check = says(Action.PASS)
-    await Guard(target, [check], signing, HOSTNAME, discard).deliver(given, Content.inspect(MESSAGE), arrival)
-    ((passed, content),) = target.given
-    assert passed is given
-    assert content.header_fields("DKIM-Signature")
-    assert b"".join(content.chunks()).endswith(MESSAGE)
-    assert check.asked == [arrival]
+async def test_what_passes_is_left_alone() -> None:
+    sink, check = Sink(), says(Action.PASS)
+    given, content = envelope("b@example.net"), Content.inspect(MESSAGE)
+    await Guard(sink, [check], discard).deliver(given, content, ARRIVAL)
+    assert sink.given == [(given, content, ARRIVAL)]
+    assert check.asked == [ARRIVAL]
 
 
 # --- Settings -----------------------------------------------------------------------------------
@@ -204,15 +195,19 @@ def test_checks_are_configured_by_a_line_each(tmp_path: Path) -> None:
 
 
 def test_signatures_are_configured_by_a_line_each(tmp_path: Path) -> None:
-    text = "dkim example.org s1\ndkim example.org s2 {\n newkey_algo ed25519\n key_path keys/s2.pem\n}\n"
+    text = (
+        "dkim example.org s1\ndkim example.org example.net example.org s2\n"
+        "dkim example.org s3 {\n newkey_algo ed25519\n key_path keys/s3.pem\n}\n"
+    )
     settings, problems = read(ModifySettings, text, tmp_path)
     assert problems == ""
-    assert [(each.domain.ascii, each.selector) for each in settings.dkim] == [
-        ("example.org", "s1"),
-        ("example.org", "s2"),
+    assert [(list(map(str, each.domains)), each.selector) for each in settings.dkim] == [
+        (["example.org"], "s1"),
+        (["example.org", "example.net"], "s2"),
+        (["example.org"], "s3"),
     ]
-    assert settings.dkim[1].options.newkey_algo is KeyKind.ED25519
-    assert settings.dkim[1].options.key_path == tmp_path / "keys" / "s2.pem"
+    assert settings.dkim[2].options.newkey_algo is KeyKind.ED25519
+    assert settings.dkim[2].options.key_path == tmp_path / "keys" / "s3.pem"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +219,9 @@ def test_signatures_are_configured_by_a_line_each(tmp_path: Path) -> None:
         (CheckSettings, "rspamd ftp://127.0.0.1", "http://HOST:PORT"),
         (CheckSettings, "rspamd", "the address of rspamd"),
         (CheckSettings, "rspamd http://127.0.0.1:1 {\n io_error_action reject\n}", "use defer"),
-        (ModifySettings, "dkim example.org", "a domain, a selector"),
+        (ModifySettings, "dkim example.org", "domains, a selector"),
+        (ModifySettings, "dkim a.example b.example s {\n key_path k\n}", "key_path is for one domain"),
+        (ModifySettings, "dkim a.example s {\n key_path {domain}_{selector}.key\n}", "the path of one file"),
         (ModifySettings, "dkim example.org -s", "a selector is letters"),
         (ModifySettings, "dkim exa..mple s", "domain"),
         (ModifySettings, "dkim example.org s {\n newkey_algo dsa\n}", "rsa2048, rsa4096 or ed25519"),

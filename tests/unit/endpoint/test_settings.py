@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailrider.config import loads
-from mailrider.endpoint.settings import EndpointSettings, SubmissionSettings, pipeline_for
+from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, pipeline_for
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.pipeline import TargetRef, decide
@@ -95,7 +95,7 @@ def test_what_cannot_listen_is_refused(text: str, expected: str) -> None:
         ({"max_message_size": "1K"}, "max_message_size"),
         ({"max_header_size": "2M"}, "max_header_size"),
         ({"max_header_size": "1b"}, "max_header_size"),
-        ({"reject": "", "default_source": EndpointSettings()}, "reject"),
+        ({"reject": "", "default_source": SourceSettings()}, "reject"),
         ({"reject": "", "deliver_to": TargetRef("x")}, "reject"),
     ],
 )
@@ -143,3 +143,69 @@ def test_a_default_source_takes_everybody_else() -> None:
     assert decide(pipeline_for(given, ReversePath.parse("")), Mailbox.parse("x@y.test")) == Reply.make(
         450, "4.7.1", "nobody"
     )
+
+
+SIGNED = "modify {\ndkim example.org s1\n}"
+CHECKED = "check {\nheader X-Spam YES reject\n}"
+
+
+@pytest.mark.parametrize("what", [SIGNED, CHECKED])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{what}\ndeliver_to &home",
+        "source example.org {{\n{what}\ndeliver_to &home\n}}",
+        "default_source {{\n{what}\ndestination a.test {{\ndeliver_to &home\n}}\n}}",
+        "source example.org {{\ndefault_destination {{\n{what}\ndeliver_to &home\n}}\n}}",
+        "destination example.org {{\n{what}\ndeliver_to &home\n}}",
+        "default_destination {{\n{what}\ndeliver_to &home\n}}",
+    ],
+)
+def test_checks_and_signatures_stand_in_any_block_of_an_endpoint(text: str, what: str) -> None:
+    assert endpoint(f"smtp tcp://127.0.0.1:25 {{\n{text.format(what=what)}\n}}").listen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "source example.org {{\n{what}\nreject\n}}\ndeliver_to &home",
+        "default_source {{\n{what}\ndestination a.test {{\nreject\n}}\n}}",
+        "destination example.org {{\n{what}\nreject\n}}\ndeliver_to &home",
+        "default_destination {{\n{what}\n}}",
+    ],
+)
+@pytest.mark.parametrize(("what", "name"), [(SIGNED, "modify"), (CHECKED, "check")])
+def test_what_would_be_done_to_mail_that_goes_nowhere_is_a_mistake(text: str, what: str, name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads(f"{TARGETS}smtp tcp://127.0.0.1:25 {{\n{text.format(what=what)}\n}}")
+    assert f"{name} would never be used" in caught.value.problems[0].message
+
+
+def test_notifications_are_signed_by_destination_and_not_checked() -> None:
+    signed = f"target.queue q {{\ntarget &out\nbounce {{\ndefault_destination {{\n{SIGNED}\ndeliver_to &q\n}}\n}}\n}}"
+    loads(TARGETS + signed)
+    for wrong, expected in (
+        (signed.replace(SIGNED, CHECKED), "notifications are not checked"),
+        (signed.replace("deliver_to &q", "reject"), "modify would never be used"),
+        (signed.replace("default_destination", "source example.org"), "notifications have no sender"),
+        (signed.replace("default_destination", "default_source"), "notifications have no sender"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            loads(TARGETS + wrong)
+        assert expected in caught.value.problems[0].message
+
+
+TIED = "check {\nauthorize_sender\n}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{TIED}\ndeliver_to &home",
+        f"source a.test {{\n{TIED}\ndeliver_to &home\n}}",
+        f"destination a.test {{\n{TIED}\ndeliver_to &home\n}}",
+    ],
+)
+def test_a_check_of_logged_in_users_needs_somebody_who_can_log_in(text: str) -> None:
+    assert "authorize_sender would let nobody through" in fault(f"submission tcp://127.0.0.1:587 {{\n{text}\n}}")
+    endpoint(f"submission tcp://127.0.0.1:587 {{\nauth users\n{text}\n}}")
