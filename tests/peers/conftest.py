@@ -36,6 +36,9 @@ _PROGRAMS = {
     "nginx": Path("/usr/sbin/nginx"),
     "ldns": Path("/usr/bin/ldns-signzone"),
     "swaks": Path("/usr/bin/swaks"),
+    "curl": Path("/usr/bin/curl"),
+    "msmtp": Path("/usr/bin/msmtp"),
+    "SASL": next(Path("/usr/lib").glob("*/sasl2/libplain.so*"), Path("libsasl2-modules")),
     "dkimpy": Path("/usr/lib/python3/dist-packages/dkim/__init__.py"),
 }
 

@@ -1,4 +1,5 @@
-"""Debian's Postfix as a receiver: a whole instance in a folder of its own, on a loopback address.
+"""Debian's Postfix, a whole instance in a folder of its own, on a loopback address: a receiver, or (`relay_to`) a
+client that passes on what it gets.
 
 The system's own Postfix is neither read nor touched: configuration, queue, data, log and mailboxes
 are in one temporary folder, and `master` runs in the foreground under us. Every recipient of the
@@ -46,6 +47,7 @@ proxymap unix - - n -    - proxymap
 error    unix - - n -    - error
 retry    unix - - n -    - error
 discard  unix - - n -    - discard
+smtp     unix - - n -    - smtp
 virtual  unix - n n -    - virtual
 anvil    unix - - n -    1 anvil
 postlog  unix-dgram n - n - 1 postlogd
@@ -70,9 +72,26 @@ class PostfixSettings:
     listeners: Mapping[str, Certificate | None] = field(default_factory=dict)
 
 
+def relay_to(address: str, port: int, **parameters: str) -> PostfixSettings:
+    """One that passes on all mail from this machine to that server, as it is."""
+    return PostfixSettings(
+        domains=(),
+        hostname="relay.example.org",
+        parameters={
+            "mynetworks": "127.0.0.0/8",
+            "smtpd_relay_restrictions": "permit_mynetworks, reject",
+            "default_transport": "smtp",
+            "relayhost": f"[{address}]:{port}",
+            "smtp_host_lookup": "native",
+            "smtp_line_length_limit": "0",  # it would fold longer lines
+            **parameters,
+        },
+    )
+
+
 @dataclass(frozen=True)
 class Postfix:
-    """A running receiver."""
+    """A running one."""
 
     settings: PostfixSettings
     mailbox: Maildir
