@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -157,6 +158,7 @@ class Daemon:
         """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         _rest_collector()
+        _allow_files()
         loop = asyncio.get_running_loop()
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         for each in handled:
@@ -216,6 +218,12 @@ def _rest_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECTED, 20, 50)
+
+
+def _allow_files() -> None:
+    """Take as many file descriptors as we may have: shells grant 1024 at first, and each connection needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _endpoints(configuration: Configuration) -> Iterator[tuple[str, EndpointSettings]]:

@@ -200,6 +200,8 @@ def test_the_end_of_a_queued_recipient_says_which_message_where_it_went_and_when
         "sender": "<>",
         "mx": "mx.a.test",
         "address": "192.0.2.1",
+        "mx_level": "none",
+        "tls_level": "none",
         "tries": 2,
         "retry_at": "2026-01-01T00:00:00Z",
         "reply": "451 4.7.1 mx.a.test said: Later",
