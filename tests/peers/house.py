@@ -41,6 +41,17 @@ submission tcp://{house.address}:{house.submission} tls://{house.address}:{house
     deliver_to &queue
 }}
 smtp tcp://{house.address}:{house.smtp} {{
+    source signed.example.org {{
+        modify {{
+            dkim signed.example.org rsa
+            dkim signed.example.org ed {{
+                newkey_algo ed25519
+            }}
+        }}
+        destination example.net {{
+            deliver_to &queue
+        }}
+    }}
     destination example.net {{
         deliver_to &queue
     }}
@@ -58,6 +69,11 @@ class House:
     submissions: int
     smtp: int
     log: Path
+
+    @property
+    def dkim_records(self) -> list[str]:
+        """What belongs into DNS: a line a key."""
+        return [path.read_text().strip() for path in sorted(self.log.parent.glob("state/dkim_keys/*.dns"))]
 
 
 @contextlib.contextmanager

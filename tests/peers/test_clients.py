@@ -18,6 +18,7 @@ from tests.peers.house import NAME, PASSWORD, USER, start_house
 from tests.peers.postfix import relay_to, start_postfix
 from tests.peers.process import wait_until
 from tests.peers.submission import send
+from tests.peers.test_dkim import verdicts
 from tests.peers.test_receivers import MESSAGES
 
 if TYPE_CHECKING:
@@ -190,6 +191,20 @@ def test_postfix_uses_us_as_its_smarthost(
         trace, content = arrived(postfix, recipient, 2)
     assert content == MESSAGE
     assert b" with ESMTPSA id " in trace[0]
+
+
+def test_what_we_sign_on_the_way_is_right_where_it_arrives(
+    house: House, postfix: Postfix, recipient: str, tmp_path: Path
+) -> None:
+    """With the records that were made for DNS, by a verifier that is not ours."""
+    message = MESSAGE.replace(b"anna@example.org", b"anna@signed.example.org")
+    with smtplib.SMTP(house.address, house.smtp, "client.example.org") as client:
+        client.sendmail("anna@signed.example.org", recipient, message)
+    (stored,) = postfix.mailbox.wait_for(recipient)
+    assert stored.content.endswith(message)
+    assert len(house.dkim_records) == 2
+    assert verdicts(stored.content, tmp_path, house.dkim_records) == ["True", "True"]
+    assert verdicts(stored.content.replace(b".hidden", b".Hidden"), tmp_path, house.dkim_records) == ["False", "False"]
 
 
 def test_without_a_login_a_smarthost_takes_nothing(house: House) -> None:
