@@ -26,6 +26,7 @@ from mailrider.cli.sendmail_message import from_field, read_message, recipients_
 from mailrider.cli.sendmail_options import Mode, Options, parse_options
 from mailrider.config import default_runtime_dir, load
 from mailrider.config.loader import own_name
+from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR
 from mailrider.errors import ConfigError, InvalidValue, MailriderError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
     from mailrider.model.reply import Reply
 
-CONFIG: Final = Path("/etc/mailrider/mailrider.conf")
-SYSTEM_RUNTIME_DIR: Final = Path("/run/mailrider")
 MAX_MESSAGE: Final = 256 * 1024 * 1024  # octets held in memory; the daemon's own limit is far below
 PATIENCE: Final = 300.0  # seconds for a reply: the daemon answers once the message is on disk
 FAREWELL: Final = 5.0  # seconds for the reply to QUIT
@@ -103,7 +102,7 @@ def _options(arguments: Sequence[str]) -> Options:
 def _place(config: str | None) -> _Place:
     """From the configuration; without a readable one from where things usually are."""
     try:
-        found = load(config or CONFIG).globals
+        found = load(config or SYSTEM_CONFIG).globals
     except ConfigError as error:
         if config is not None:
             raise _Stop(os.EX_CONFIG, str(error)) from error

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from pathlib import Path
@@ -14,7 +15,7 @@ from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
 from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL
-from mailrider.config.settings import Globals, default_runtime_dir, default_state_dir
+from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.endpoint.settings import EndpointSettings, address_fault, login_fault, relay_hole
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mailrider.config.parser import Node
     from mailrider.model.directive import Settings
 
-SEARCHED = (Path("mailrider.conf"), Path("/etc/mailrider/mailrider.conf"))
+SEARCHED = (Path("mailrider.conf"), SYSTEM_CONFIG)
 
 
 def read_file(path: Path) -> bytes:
@@ -141,7 +142,8 @@ def _bind(
     nodes: Iterable[Node], directory: Path, problems: Problems, supported: frozenset[str], path: Path | None
 ) -> Configuration | None:
     """The configuration that the directives make; None if anything is wrong."""
-    binder = Binder(problems, supported, _state_dir(nodes, directory))
+    defaults = _default_dirs(path)
+    binder = Binder(problems, supported, _state_dir(nodes, directory) or defaults["state_dir"])
     global_nodes, deliver_to, endpoint_nodes = _sort(nodes, binder)
     global_settings = binder.settings(Globals, global_nodes, TOP_LEVEL)
     instances = binder.instances()
@@ -149,6 +151,9 @@ def _bind(
     endpoints = [binder.endpoint(node) for node in endpoint_nodes]
     if global_settings is WRONG:
         return None
+    given = {node.name.text for node in global_nodes}
+    missing = {name: default for name, default in defaults.items() if name not in given}
+    global_settings = dataclasses.replace(global_settings, **missing)
     completed = {name: _complete(instance, global_settings, problems) for name, instance in instances.items()}
     used = (
         completed[target.name] if target.name else _complete(target, global_settings, problems)
@@ -175,15 +180,21 @@ def _refuse_unsafe(door: Instance, instances: Mapping[str, Instance], problems: 
             problems.add(door.position, f"{door.kind}: {fault}")
 
 
-def _state_dir(nodes: Iterable[Node], directory: Path) -> Path:
-    """The state directory, which has to be known before any path is read; if it is wrong, that is told later."""
+def _default_dirs(path: Path | None) -> dict[str, Path]:
+    """Where state and sockets are if a file does not say."""
+    system = path is not None and Path(os.path.abspath(path)) == SYSTEM_CONFIG
+    return {"state_dir": default_state_dir(system=system), "runtime_dir": default_runtime_dir(system=system)}
+
+
+def _state_dir(nodes: Iterable[Node], directory: Path) -> Path | None:
+    """The state directory that is given; it has to be known before any path is read. What is wrong is told later."""
     known = directives_of(Globals)["state_dir"]
     for node in nodes:
         if node.name.text == known.name:
             path = read_value(known, node, Problems())
             if path is not WRONG:
                 return Path(os.path.abspath(directory / path))
-    return default_state_dir()
+    return None
 
 
 def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node], list[Node]]:

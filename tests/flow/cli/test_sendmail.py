@@ -195,7 +195,7 @@ def test_a_configuration_that_was_named_has_to_be_right(tmp_path: Path, monkeypa
 
 
 def test_without_a_configuration_the_usual_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONFIG", tmp_path / "none.conf")
+    monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path / "none.conf")
     monkeypatch.setattr(module, "SYSTEM_RUNTIME_DIR", tmp_path / "none")
     monkeypatch.setattr(module, "default_runtime_dir", lambda: tmp_path)
     monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))

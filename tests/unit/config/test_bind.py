@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mailrider.config import Configuration, Globals, complete
+from mailrider.config import Configuration, Globals, complete, load
 from mailrider.config.kinds import KINDS, SUPPORTED, settings_classes
 from mailrider.config.settings import LogFormat, default_runtime_dir, default_state_dir
 from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
@@ -201,6 +202,35 @@ def test_where_state_is_kept(user: int, state: str, runtime: str, monkeypatch: p
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     assert default_state_dir() == Path(state or "/home/u/.local/state/mailrider")
     assert default_runtime_dir() == Path(runtime or "/run/user/1000/mailrider")
+
+
+def test_the_folders_of_the_systems_configuration_are_the_systems_whoever_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mailrider.conf").write_text("hostname a.example\nmx_auth x {\nmtasts {\nfs_dir cache\n}\n}\n")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    own = load(tmp_path / "mailrider.conf").globals
+    assert own.state_dir != Path("/var/lib/mailrider")
+    monkeypatch.setattr("mailrider.config.loader.SYSTEM_CONFIG", tmp_path / "mailrider.conf")
+    monkeypatch.chdir(tmp_path)
+    found = load("mailrider.conf")
+    assert (found.globals.state_dir, found.globals.runtime_dir) == (Path("/var/lib/mailrider"), Path("/run/mailrider"))
+    assert found.instances["x"].settings.mtasts.fs_dir == Path("/var/lib/mailrider/cache")  # type: ignore[attr-defined]
+    (tmp_path / "mailrider.conf").write_text("hostname a.example\nstate_dir s\nruntime_dir /r\n")
+    given = load("mailrider.conf").globals
+    assert (given.state_dir, given.runtime_dir) == (tmp_path / "s", Path("/r"))
+
+
+def test_who_has_no_runtime_folder_of_his_own_has_one_in_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/u/.local/state")
+
+    def none(_: str) -> str:
+        warnings.warn("there is none", UserWarning, stacklevel=1)
+        return "/tmp/anybodys"
+
+    monkeypatch.setattr("platformdirs.user_runtime_dir", none)
+    assert default_runtime_dir() == Path("/home/u/.local/state/mailrider/run")
 
 
 # --- Inheritance ---------------------------------------------------------------------------------
