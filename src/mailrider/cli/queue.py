@@ -24,6 +24,7 @@ from mailrider.cli.queue_show import (
     entry_object,
     message_object,
     message_text,
+    recipients,
     stats_object,
     stats_text,
 )
@@ -175,7 +176,7 @@ def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
 
     count, more = chosen.with_queue(lambda queue: _pages(queue, _filter(**wanted), limit, show), (0, False))
     if more or not as_json:
-        click.echo(f"{count} recipients{', and there are more: see --limit' if more else ''}", err=True)
+        click.echo(f"{recipients(count)}{', and there are more: see --limit' if more else ''}", err=True)
     return os.EX_OK
 
 
@@ -272,7 +273,7 @@ def _changes(command: Command, help: str) -> None:
             click.echo(json.dumps({"changed": changed, "later": later}))
         else:
             waiting = f"; {later} when their attempt has ended" if later else ""
-            click.echo(f"{changed} recipients {_DONE[command]}{waiting}")
+            click.echo(f"{recipients(changed)} {_DONE[command]}{waiting}")
         return os.EX_OK
 
 

@@ -90,6 +90,20 @@ def stats_object(stats: Stats) -> dict[str, Any]:
     }
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """So many of something."""
+    return f"{count} {one if count == 1 else many}"
+
+
+def _tries(entry: Entry) -> str:
+    return counted(entry.progress.tries, "try", "tries")
+
+
+def recipients(count: int) -> str:
+    """So many recipients."""
+    return counted(count, "recipient", "recipients")
+
+
 def entry_lines(entry: Entry, now: datetime) -> Iterator[Text]:
     """A list's lines about one recipient, for a person."""
     state = Text(entry.state.word, style=_COLOURS[entry.state])
@@ -101,7 +115,7 @@ def entry_lines(entry: Entry, now: datetime) -> Iterator[Text]:
     yield Text.assemble(head, state, f"  {entry.sender or '<>'} -> ", (entry.recipient, "bold"))
     if entry.progress.last is not None or entry.state is State.QUEUED:
         last = "" if entry.progress.last is None else f": {entry.progress.last}"
-        yield Text(f"    {entry.progress.tries} tries, next {_next_try(entry, now)}{last}", style="dim")
+        yield Text(f"    {_tries(entry)}, next {_next_try(entry, now)}{last}", style="dim")
 
 
 def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
@@ -128,7 +142,7 @@ def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
 
 def _entry_text(entry: Entry, now: datetime) -> Iterator[str]:
     wish = f", {_WISHES[entry.wish]}" if entry.wish is not None else ""
-    yield f"{entry.recipient}  {entry.state.word}{wish}, {entry.progress.tries} tries, next {_next_try(entry, now)}"
+    yield f"{entry.recipient}  {entry.state.word}{wish}, {_tries(entry)}, next {_next_try(entry, now)}"
     if entry.progress.in_doubt:
         yield "    in doubt: a server may have the message already"
     if entry.progress.warned:
@@ -149,7 +163,8 @@ def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
 
 def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
     """The numbers for a person."""
-    yield f"{stats.messages} messages, {sum(stats.ages.values())} recipients, {size(stats.octets)}"
+    messages = counted(stats.messages, "message", "messages")
+    yield f"{messages}, {recipients(sum(stats.ages.values()))}, {size(stats.octets)}"
     if not stats.messages:
         return
     ages = Table("age", "recipients", box=None)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 """Connections that the kernel keeps for us: a burst, while we are busy for some milliseconds."""
 
+RESERVED = 1024
+"""The first port that everybody may listen on."""
+_HANDED_OVER = f"; ports below {RESERVED} are root's: let systemd hand it over (mailrider.socket), or take a higher one"
+
 
 class Listener:
     """A socket that accepts, and the channels that came of it. Close it, or use it as `async with`."""
@@ -151,7 +155,8 @@ def tcp_socket(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
         opened.bind((str(address), port))
     except OSError as error:
         opened.close()
-        raise _cannot_listen(f"[{address}]:{port}", error) from error
+        reserved = isinstance(error, PermissionError) and port < RESERVED
+        raise _cannot_listen(f"[{address}]:{port}", error, _HANDED_OVER if reserved else "") from error
     return opened
 
 
@@ -186,5 +191,5 @@ def _remove_if_dead(path: Path) -> None:
             pass  # it is somebody's: bind says so
 
 
-def _cannot_listen(where: str, error: OSError) -> LocalError:
-    return LocalError(f"cannot listen on {where}: {error.strerror or error}")
+def _cannot_listen(where: str, error: OSError, advice: str = "") -> LocalError:
+    return LocalError(f"cannot listen on {where}: {error.strerror or error}{advice}")

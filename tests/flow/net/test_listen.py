@@ -13,7 +13,7 @@ from mailrider.clock import SystemClock
 from mailrider.errors import LocalError
 from mailrider.net.dial import TCPDialer
 from mailrider.net.errors import ConnectRefused
-from mailrider.net.listen import Listener, listen, listen_unix
+from mailrider.net.listen import Listener, listen, listen_unix, tcp_socket
 from tests.support.channels import Recorder
 from tests.support.loops import LOOPS, eventually, run_clean
 
@@ -90,6 +90,17 @@ def test_a_port_in_use_is_an_error_that_says_so(loop: str) -> None:
                 await listen(CLOCK, LOOPBACK, listener.port, Recorder)
 
     run_clean(loop, scenario())
+
+
+def test_a_port_that_is_roots_says_who_may_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(LocalError, match=r"cannot listen on \[127\.0\.0\.1\]:25: Permission denied; ports below 1024"):
+        tcp_socket(LOOPBACK, 25)
+    with pytest.raises(LocalError, match=r"cannot listen on \[127\.0\.0\.1\]:2525: Permission denied$"):
+        tcp_socket(LOOPBACK, 2525)
 
 
 async def unix_peer(path: Path) -> socket.socket:

@@ -115,7 +115,7 @@ def test_run_delivers_what_is_due_and_says_what_came_of_it(terminal: Terminal) -
     (attempt,) = shown["recipients"][0]["history"]
     assert attempt["status"] == "deferred"
     assert "4.4.3" in terminal("queue", "show", id)
-    assert "1 tries, next in 1" in terminal("queue", "list")
+    assert "1 try, next in 1" in terminal("queue", "list")
     terminal("queue", "run")
     assert terminal.code == 0  # nothing was due
 
@@ -178,13 +178,13 @@ def test_a_program_is_told_that_a_list_goes_on(terminal: Terminal) -> None:
 def test_what_is_due_already_is_tried_again_as_well(terminal: Terminal) -> None:
     id = terminal.send("b@example.net")
     (before,) = terminal.objects("list")
-    assert terminal("queue", "retry", id) == "1 recipients tried again now\n"
+    assert terminal("queue", "retry", id) == "1 recipient tried again now\n"
     assert terminal.objects("list") == [before]
 
 
 def test_hold_release_retry_and_remove(terminal: Terminal) -> None:
     first, _ = terminal.send("b@example.net"), terminal.send("c@example.com")
-    assert terminal("queue", "hold", first) == "1 recipients held\n"
+    assert terminal("queue", "hold", first) == "1 recipient held\n"
     assert [each["state"] for each in terminal.objects("list")] == ["held", "queued"]
     assert len(terminal.objects("list", "--state", "held")) == 1
     terminal("queue", "run")
@@ -213,7 +213,7 @@ def test_stats_by_destination_and_age(terminal: Terminal) -> None:
     ]
     assert stats["ages"]["under 5 minutes"] == 3
     text = terminal("queue", "count")
-    assert "1 messages, 3 recipients" in text
+    assert "1 message, 3 recipients" in text
     assert "example.net" in text
 
 
