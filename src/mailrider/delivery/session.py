@@ -319,6 +319,13 @@ async def open_session(
     talk = Conversation(channel, clock, peer.name, emit if dialect.debug else None)
     try:
         return await _Opening(talk, peer, dialect, context).run()
+    except Unusable as error:
+        if error.by_server and talk.is_at_rest:
+            # RFC 5321 4.1.1.10: a refusal, too, is answered by QUIT; the reply to it would change nothing.
+            talk.send(Quit())
+            await channel.close()
+        channel.abort()
+        raise
     except BaseException:
         channel.abort()
         raise
@@ -353,10 +360,18 @@ class _Opening:
         else:
             reply = await self._ask(TryResult.EHLO, Ehlo(self._dialect.name))
             if reply.is_permanent and self._talk.machine.state is State.READY:
-                # RFC 5321 3.2: HELO only where EHLO is refused for good.
-                reply = await self._ask(TryResult.EHLO, Helo(self._dialect.name))
+                reply = await self._helo(reply)
         if not reply.is_positive:
             raise self._refused(TryResult.EHLO, reply)
+
+    async def _helo(self, refused: Reply) -> Reply:
+        """RFC 5321 3.2: HELO only where EHLO is refused for good; who then goes without a word has said no to both."""
+        try:
+            return await self._ask(TryResult.EHLO, Helo(self._dialect.name))
+        except Unusable as error:
+            if isinstance(error.__cause__, NetworkError):
+                raise self._refused(TryResult.EHLO, refused) from error.__cause__
+            raise
 
     async def _secure(self) -> str:
         """TLS if it can be had; otherwise why not."""

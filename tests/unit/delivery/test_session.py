@@ -211,6 +211,51 @@ async def test_a_refusal_and_then_close_is_the_refusal(clock: FakeClock) -> None
     assert (facts(error), error.by_server) == (("greeting", 451, "4.3.2"), True)
 
 
+GONE_AFTER_EHLO = {
+    "at once": "S: 554 5.7.1 Go away\nclose",
+    "when HELO comes": "S: 554 5.7.1 Go away\nC: HELO client.test\nclose",
+    "by silence": "S: 554 5.7.1 Go away\nC: HELO client.test\nwait 400",
+}
+
+
+@pytest.mark.parametrize("script", GONE_AFTER_EHLO.values(), ids=GONE_AFTER_EHLO)
+async def test_who_refuses_ehlo_and_has_no_word_for_helo_is_quoted(clock: FakeClock, script: str) -> None:
+    call = Call(clock, HELLO + script)
+    await clock.advance(301)
+    error = await call.unusable()
+    assert (facts(error), error.by_server) == (("ehlo", 451, "4.3.2"), True)
+    assert error.reply.text == f"{HOST} said: 554 5.7.1 Go away"
+    await clock.advance(100)
+    await call.server.played()
+
+
+async def test_nonsense_for_an_answer_to_helo_is_nonsense(clock: FakeClock) -> None:
+    error = await Call(clock, HELLO + "S: 502 5.5.1 No\nC: HELO client.test\nS: what?").unusable()
+    assert (facts(error), error.by_server) == (("ehlo", 451, "4.5.0"), False)
+
+
+SENT_AWAY = {
+    "greeting 4xx": "S: 450 4.3.2 Busy\n",
+    "greeting 5xx": "S: 554 5.7.1 Go away\n",
+    "EHLO 4xx": HELLO + "S: 450 4.3.2 Busy\n",
+    "EHLO and HELO 5xx": HELLO + "S: 502 5.5.1 No\nC: HELO client.test\nS: 550 5.7.1 No\n",
+    "EHLO in TLS 4xx": IN_TLS + "S: 450 4.3.2 Busy\n",
+}
+
+
+@pytest.mark.parametrize("script", SENT_AWAY.values(), ids=SENT_AWAY)
+async def test_a_refusal_is_answered_by_quit(clock: FakeClock, script: str) -> None:
+    call = Call(clock, script + "C: QUIT")
+    await call.unusable()
+    await call.server.played()
+
+
+async def test_a_farewell_is_not(clock: FakeClock) -> None:
+    call = Call(clock, "S: 421 4.3.2 Closing")
+    await call.unusable()
+    assert call.server.received == b""
+
+
 async def test_a_refusal_and_then_nonsense_is_the_refusal(clock: FakeClock) -> None:
     error = await Call(clock, "S: 554 5.7.1 Go away\nS: what?").unusable()
     assert facts(error) == ("greeting", 451, "4.3.2")
@@ -244,7 +289,7 @@ async def test_a_certificate_demanded_of_us_fails_the_handshake_though_it_seemed
 NOT_THE_HANDSHAKE = {
     "nonsense as the reply to EHLO in TLS": (IN_TLS + "S: what?", ("ehlo", 451, "4.5.0")),
     "a reply to EHLO that breaks off": (IN_TLS + "S: 250-mx\nclose", ("ehlo", 451, "4.4.2")),
-    "closed at HELO in TLS": (IN_TLS + "S: 502 5.5.1 No\nC: HELO client.test\nclose", ("ehlo", 451, "4.4.2")),
+    "closed at HELO in TLS": (IN_TLS + "S: 502 5.5.1 No\nC: HELO client.test\nclose", ("ehlo", 451, "4.3.2")),
 }
 
 
