@@ -333,7 +333,7 @@ class Attempt:
         mx, address, security = lease.session.peer.name, lease.session.peer.address, lease.judgement.security
         reply = quote_reply(mx, _with_status(decision.reply)) if not decision.is_ours else decision.reply
         if decision.may_try_another:
-            ending = Ending(Telling.SERVER, decision.stage, reply, mx, address, security)
+            ending = Ending(Telling.MAIL, decision.stage, reply, mx, address, security)
             self._answered_here.add(index)
             self._ledger.defer_transient(index, ending)
         else:

@@ -26,7 +26,10 @@ NOTHING_WORKED = Reply.make(451, "4.4.1", "No mail server of the recipient's dom
 
 
 class Telling(enum.IntEnum):
-    """How much an ending says about why mail does not flow; the highest is shown."""
+    """How much an ending says about why mail does not flow; the highest is shown.
+
+    `SERVER`: its words about us or itself (greeting, farewell). `MAIL`: about the message or the recipient.
+    """
 
     LOOKUP = 0
     CONNECT = 1
@@ -34,6 +37,7 @@ class Telling(enum.IntEnum):
     TLS = 3
     POLICY = 4
     SERVER = 5
+    MAIL = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ def decisive_ending(endings: Sequence[Ending], own: Requirement = NO_REQUIREMENT
     shown = max(reversed(temporary or endings), key=lambda ending: ending.telling)
     has_levels = own.demands_tls and shown.security.satisfies(own)
     # Where all that can be said is a server's own temporary words, they are said; beside a refusal they are not enough.
-    is_about_levels = bool(unqualified) or (own.demands_tls and shown.telling is not Telling.SERVER)
+    is_about_levels = bool(unqualified) or (own.demands_tls and shown.telling < Telling.SERVER)
     if is_about_levels and not has_levels and shown.reply.is_transient:
         text = f"REQUIRETLS cannot be satisfied at the moment: {shown.reply.text}"
         return replace(shown, reply=Reply.make(451, "4.7.0", text))

@@ -250,6 +250,15 @@ async def test_a_4xx_leads_to_the_next_candidate_and_two_of_them_end_the_attempt
     assert helped.status == "delivered"
 
 
+async def test_what_a_server_said_of_the_recipient_is_shown_whatever_another_says_of_itself() -> None:
+    greylisting = at(Stage.RCPT, "450 4.2.0 Greylisted")
+    busy = at(Stage.CONNECT, Close("421 4.3.2 Busy"))
+    async with internet({"a.test": [greylisting, busy, at(Stage.CONNECT, "554 5.7.1 Go away")]}) as net:
+        result = await net.send_one("x@a.test")
+    assert (outcome(result), result.mx) == (("deferred", 450, "4.2.0"), "mx0.a.test")
+    assert stages(result) == ["rcpt", "greeting", "greeting"]
+
+
 # MAIL/RCPT/DATA/final 5xx ---------------------------------------------------------------------------------------------
 
 PERMANENT = {stage.name: at(stage, "554 5.7.1 Never") for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END)}

@@ -27,6 +27,7 @@ LOST = ending(Telling.CLOSED, 451, "4.4.2")
 TLS = ending(Telling.TLS, 451, "4.7.5")
 POLICY = ending(Telling.POLICY, 451, "4.7.1")
 BUSY = ending(Telling.SERVER, 450, "4.3.2")
+GREYLISTED = ending(Telling.MAIL, 450, "4.2.0")
 GREETS_521 = ending(Telling.SERVER, 451, "4.3.2", if_all=Reply(521, EnhancedCode(5, 3, 2), ("No mail here",)))
 NOT_QUALIFIED = ending(Telling.POLICY, 550, "5.7.10", requiretls=True)
 NO_EXTENSION = ending(Telling.POLICY, 550, "5.7.30", requiretls=True)
@@ -39,7 +40,9 @@ TABLE = {
     "a lost connection tells more than one that was never made": ([LOST, CONNECT], (451, "4.4.2")),
     "TLS tells more than the network": ([TLS, LOST, CONNECT, LOOKUP], (451, "4.7.5")),
     "a policy tells more than TLS": ([POLICY, TLS], (451, "4.7.1")),
-    "a server's words tell most": ([BUSY, POLICY, TLS, LOST, CONNECT, LOOKUP], (450, "4.3.2")),
+    "a server's words tell more than ours": ([BUSY, POLICY, TLS, LOST, CONNECT, LOOKUP], (450, "4.3.2")),
+    "a server's words about the recipient tell most": ([GREYLISTED, BUSY], (450, "4.2.0")),
+    "a server's words about the recipient tell more than 521": ([GREYLISTED, GREETS_521], (450, "4.2.0")),
     "521 from all": ([GREETS_521, GREETS_521], (521, "5.3.2")),
     "521 from one, another is dead": ([GREETS_521, CONNECT], (451, "4.3.2")),
     "521 from the last, another is dead": ([CONNECT, GREETS_521], (451, "4.3.2")),
@@ -93,7 +96,7 @@ REQUIRETLS_TABLE = {
         [NO_EXTENSION, ending(Telling.CLOSED, 451, "4.4.2", security=SHOWN)],
         (451, "4.4.2"),
     ),
-    "one qualified, and says 4xx": ([ending(Telling.SERVER, 452, "4.2.2", security=SHOWN)], (452, "4.2.2")),
+    "one qualified, and says 4xx": ([ending(Telling.MAIL, 452, "4.2.2", security=SHOWN)], (452, "4.2.2")),
     "none has an address": ([NO_ADDRESS], (550, "5.4.4")),
     "levels": ([NOT_QUALIFIED], (550, "5.7.10")),
 }
@@ -107,7 +110,7 @@ def test_endings_of_a_requiretls_message_decide(endings: list[Ending], expected:
 
 
 ANY = st.sampled_from(
-    [LOOKUP, NO_ADDRESS, CONNECT, LOST, TLS, POLICY, BUSY, GREETS_521, NOT_QUALIFIED, NO_EXTENSION],
+    [LOOKUP, NO_ADDRESS, CONNECT, LOST, TLS, POLICY, BUSY, GREYLISTED, GREETS_521, NOT_QUALIFIED, NO_EXTENSION],
 )
 
 
