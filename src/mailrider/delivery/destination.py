@@ -11,11 +11,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.clock import Deadline
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
 from mailrider.model.event import CandidatesFound, LookupDidFail
-from mailrider.model.reply import Reply
 from mailrider.model.route import Host
 from mailrider.model.security import Refusal, strictest
 from mailrider.policy.base import NOT_AWARDED, fold
@@ -99,14 +97,18 @@ class Destination:
         RFC 5321 5.1: a relay drops itself and all of equal or worse preference, or mail would go round in circles.
         """
         hosts = await asyncio.gather(*map(self.host, group)) if len(group) > 1 else [await self.host(group[0])]
-        for host in hosts:
-            if isinstance(host, Host) and any(map(self._routing.is_own_address, host.addresses)):
-                return None
+        if any(isinstance(host, Host) and self._is_ourselves(host) for host in hosts):
+            return None
         # Those of the same preference that are not tried count, too, as far as their names tell.
         for candidate in (*group, *self._beyond):
             if candidate.host == self._routing.hostname and candidate.preference == group[0].preference:
                 return None
         return tuple(group)
+
+    def _is_ourselves(self, host: Host) -> bool:
+        """RFC 5321 5.1: what a CNAME leads to counts as if it were the name itself."""
+        alias_of_us = host.canonical is not None and host.canonical == self._routing.hostname
+        return alias_of_us or any(map(self._routing.is_own_address, host.addresses))
 
     def budget(self, candidate: Candidate) -> Budget:
         """The time that looking up and connecting to this candidate may still take."""
@@ -122,12 +124,8 @@ class Destination:
 
     async def _find_host(self, candidate: Candidate) -> Host | HostNotFound:
         routing = self._routing
-        try:
-            with self.budget(candidate) as deadline:
-                async with Deadline(routing.clock, deadline):
-                    found = await find_host(routing.resolver, candidate, force_ipv4=routing.force_ipv4)
-        except TimeoutError:
-            found = HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
+        with self.budget(candidate) as deadline:
+            found = await find_host(routing.resolver, candidate, routing.clock, deadline, force_ipv4=routing.force_ipv4)
         if isinstance(found, Host):
             routing.memory.keep_host(found)
         elif found.reply.is_transient:

@@ -10,9 +10,10 @@ import asyncio
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain, groupby, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mailrider.dns.answer import LookupFailed
+from mailrider.clock import Deadline
+from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.resolver import lookup_a, lookup_aaaa, lookup_cname, lookup_mx
 from mailrider.errors import MailriderError
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
@@ -20,9 +21,10 @@ from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from random import Random
 
+    from mailrider.clock import Clock
     from mailrider.dns.answer import Answer, MXRecord
     from mailrider.dns.resolver import Resolver
 
@@ -105,12 +107,30 @@ class HostNotFound:
     reply: Reply
 
 
-async def find_host(resolver: Resolver, candidate: Candidate, *, force_ipv4: bool) -> Host | HostNotFound:
-    """The candidate's addresses, or why there are none. A failed lookup of one family only removes that family."""
+async def find_host(
+    resolver: Resolver, candidate: Candidate, clock: Clock, deadline: float, *, force_ipv4: bool
+) -> Host | HostNotFound:
+    """The candidate's addresses, or why there are none; `deadline` is a reading of the clock.
+
+    A failed lookup of one family only removes that family. So does one that takes more than half of the time, if the
+    other family is there by then: what is left is for connecting.
+    """
     name = candidate.host
     if isinstance(name, AddressLiteral):
         return Host(candidate, (name.ip,))
-    answers, failure = await _lookup_families(resolver, name, force_ipv4=force_ipv4)
+    try:
+        async with Deadline(clock, deadline):
+            return await _find_host(resolver, candidate, name, clock, deadline, force_ipv4=force_ipv4)
+    except TimeoutError:
+        return HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {name} timed out"))
+
+
+async def _find_host(
+    resolver: Resolver, candidate: Candidate, name: Domain, clock: Clock, deadline: float, *, force_ipv4: bool
+) -> Host | HostNotFound:
+    now = clock.monotonic()
+    patience = Deadline(clock, now + (deadline - now) / 2)
+    answers, failure = await _lookup_families(resolver, name, patience, force_ipv4=force_ipv4)
     addresses = order_addresses(record for answer in answers for record in answer.records)
     if not addresses:
         if failure is not None:
@@ -131,20 +151,55 @@ async def find_host(resolver: Resolver, candidate: Candidate, *, force_ipv4: boo
 
 
 async def _lookup_families(
-    resolver: Resolver, name: Domain, *, force_ipv4: bool
-) -> tuple[list[Answer[IPv4Address] | Answer[IPv6Address]], LookupFailed | None]:
-    lookups = [lookup_a(resolver, name)] if force_ipv4 else [lookup_aaaa(resolver, name), lookup_a(resolver, name)]
-    results = await asyncio.gather(*lookups, return_exceptions=True)
-    answers: list[Answer[IPv4Address] | Answer[IPv6Address]] = []
+    resolver: Resolver, name: Domain, patience: Deadline, *, force_ipv4: bool
+) -> tuple[list[Answer[Any]], LookupFailed | None]:
+    families = (RecordType.A,) if force_ipv4 else (RecordType.AAAA, RecordType.A)
+    lookups = [asyncio.ensure_future(_lookup_family(resolver, name, family)) for family in families]
+    try:
+        await _wait_for_addresses(lookups, patience)
+    finally:
+        for lookup in lookups:
+            lookup.cancel()
+    answers: list[Answer[Any]] = []
     failure: LookupFailed | None = None
-    for result in results:
+    results = await asyncio.gather(*lookups, return_exceptions=True)
+    for family, result in zip(families, results, strict=True):
         if isinstance(result, LookupFailed):
             failure = result
+        elif isinstance(result, asyncio.CancelledError):
+            failure = LookupFailed(name, family, LookupFailure.TIMEOUT)
         elif isinstance(result, BaseException):
             raise result
         else:
             answers.append(result)
     return answers, failure
+
+
+async def _lookup_family(resolver: Resolver, name: Domain, family: RecordType) -> Answer[Any] | LookupFailed:
+    try:
+        return await (lookup_a if family is RecordType.A else lookup_aaaa)(resolver, name)
+    except LookupFailed as failure:
+        return failure
+
+
+async def _wait_for_addresses(
+    lookups: Sequence[asyncio.Future[Answer[Any] | LookupFailed]], patience: Deadline
+) -> None:
+    """Until all are done; once patience is at its end, until one has addresses."""
+    waiting = set(lookups)
+    try:
+        async with patience:
+            await asyncio.wait(waiting)
+    except TimeoutError:
+        while waiting and not any(map(_has_addresses, lookups)):
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _has_addresses(lookup: asyncio.Future[Answer[Any] | LookupFailed]) -> bool:
+    if not lookup.done():
+        return False
+    result = lookup.result()
+    return not isinstance(result, LookupFailed) and bool(result.records)
 
 
 async def _alias_is_authentic(resolver: Resolver, name: Domain) -> tuple[bool, str]:

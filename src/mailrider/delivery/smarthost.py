@@ -13,7 +13,6 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mailrider.clock import Deadline
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.connect import Connector
@@ -119,13 +118,9 @@ class FixedDestination:
 
     async def host(self, candidate: Candidate) -> Host | HostNotFound:
         """The server's addresses."""
-        try:
-            with self.budget(candidate) as deadline:
-                async with Deadline(self._clock, deadline):
-                    found = await find_host(self._resolver, candidate, force_ipv4=False)
-        except TimeoutError:
-            return HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {candidate.host} timed out"))
-        if isinstance(found, HostNotFound):
+        with self.budget(candidate) as deadline:
+            found = await find_host(self._resolver, candidate, self._clock, deadline, force_ipv4=False)
+        if isinstance(found, HostNotFound) and found.reply.is_permanent:
             # A configured server without an address is a mistake of ours, to be mended, and no reason to bounce.
             return HostNotFound(candidate, Reply.make(451, "4.4.4", found.reply.text))
         return found

@@ -167,6 +167,23 @@ async def test_a_group_with_our_name_is_not_whatever_its_addresses() -> None:
     assert await destination.usable_group(best) is None
 
 
+ALIASES = {
+    "the domain": {("a.test", "CNAME"): Domain("client.test"), ("client.test", "A"): THEIRS},
+    "its MX": {
+        ("a.test", "MX"): [mx(10, "mx.test")],
+        ("mx.test", "CNAME"): Domain("client.test"),
+        ("client.test", "A"): THEIRS,
+    },
+}
+
+
+@pytest.mark.parametrize("zone", ALIASES.values(), ids=ALIASES)
+async def test_an_alias_of_our_name_is_ourselves(zone: dict[tuple[str, str], Any]) -> None:
+    destination = World(zone).destination()
+    (only,) = groups(await destination.find())
+    assert await destination.usable_group(only) is None
+
+
 # Hosts ----------------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrider.clock import FakeClock
 from mailrider.delivery.mx import (
     MAX_ADDRESSES,
     MAX_CANDIDATES,
@@ -25,6 +27,7 @@ from mailrider.dns.answer import Answer, LookupFailure, MXRecord
 from mailrider.dns.fake import FakeResolver, Given, mx
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
+from tests.support.channels import settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,11 +167,13 @@ V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 
 
 async def host(resolver: FakeResolver, *, force_ipv4: bool = False) -> Host | HostNotFound:
-    return await find_host(resolver, CANDIDATE, force_ipv4=force_ipv4)
+    clock = FakeClock()
+    return await find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=force_ipv4)
 
 
-def rows(**families: object) -> FakeResolver:
-    return FakeResolver({("mx.example.org", family): row for family, row in families.items()})  # type: ignore[misc]
+def rows(clock: FakeClock | None = None, /, **families: object) -> FakeResolver:
+    table = {("mx.example.org", family): row for family, row in families.items()}
+    return FakeResolver(table, clock=clock)  # type: ignore[arg-type]
 
 
 async def test_both_families_are_asked_and_interleaved() -> None:
@@ -195,6 +200,50 @@ async def test_a_failed_family_removes_only_itself(
     assert found.addresses == expected
 
 
+LATE_FAMILIES = {
+    "one is there: half of the time": ({"A": V4, "AAAA": Given([V6], delay=9)}, 5, (V4,)),
+    "the other one is there": ({"A": Given([V4], delay=9), "AAAA": V6}, 5, (V6,)),
+    "both come in good time": ({"A": Given([V4], delay=2), "AAAA": Given([V6], delay=4)}, 4, (V6, V4)),
+    "one comes late, the other one later": ({"A": Given([V4], delay=7), "AAAA": Given([V6], delay=9)}, 7, (V4,)),
+    "one is empty, the other one late": ({"A": Given([V4], delay=9), "AAAA": []}, 9, (V4,)),
+    "one failed, the other one late": ({"A": Given([V4], delay=9), "AAAA": LookupFailure.SERVFAIL}, 9, (V4,)),
+    "one comes late and empty, the other one later": (
+        {"A": Given([V4], delay=9), "AAAA": Given([], delay=7)},
+        9,
+        (V4,),
+    ),
+}
+
+
+@pytest.mark.parametrize(("families", "seconds", "expected"), LATE_FAMILIES.values(), ids=LATE_FAMILIES)
+async def test_a_late_family_removes_only_itself(
+    families: dict[str, object], seconds: int, expected: tuple[IPv4Address | IPv6Address, ...]
+) -> None:
+    clock = FakeClock()
+    resolver = rows(clock, **families)
+    looking = asyncio.create_task(find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=False))
+    await clock.advance(seconds - 0.1)
+    assert not looking.done()
+    await clock.advance(0.1)
+    found = await looking
+    assert isinstance(found, Host)
+    assert found.addresses == expected
+    await settle()
+    assert clock.pending == 0
+
+
+async def test_families_that_are_both_too_late_defer_443() -> None:
+    clock = FakeClock()
+    resolver = rows(clock, A=Given([V4], delay=11), AAAA=Given([V6], delay=12))
+    looking = asyncio.create_task(find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=False))
+    await clock.advance(10)
+    found = await looking
+    assert isinstance(found, HostNotFound)
+    assert (found.reply.code, str(found.reply.enhanced)) == (451, "4.4.3")
+    await settle()
+    assert clock.pending == 0
+
+
 @pytest.mark.parametrize(
     ("families", "expected"),
     [
@@ -216,7 +265,7 @@ async def test_without_an_address_the_cause_says_whether_that_may_change(
 
 async def test_an_address_literal_has_its_address_and_nothing_is_asked() -> None:
     resolver, candidate = rows(), Candidate(AddressLiteral(V6))
-    assert await find_host(resolver, candidate, force_ipv4=False) == Host(candidate, (V6,))
+    assert await find_host(resolver, candidate, FakeClock(), 0.0, force_ipv4=False) == Host(candidate, (V6,))
     assert resolver.lookups == []
 
 

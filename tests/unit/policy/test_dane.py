@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
+from mailrider.clock import FakeClock
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.dns.answer import LookupFailed, LookupFailure, MalformedTLSA, RecordType
 from mailrider.dns.fake import FakeResolver, Given, Row
@@ -25,6 +26,7 @@ Table: TypeAlias = "dict[tuple[str, str], Row]"
 DOMAIN = Domain("good.test")
 MX, ALIAS_OF = Domain("mx.signed.test"), Domain("real.signed.test")
 A = IPv4Address("192.0.2.1")
+NEVER = float("inf")
 EE = TLSARecord(3, 1, 1, bytes(32))
 OTHER = TLSARecord(3, 1, 1, b"\xab" * 32)
 PKIX_EE = TLSARecord(1, 1, 1, bytes(32))
@@ -59,7 +61,7 @@ async def ask(
     """What DANE demands of `host`, an MX of good.test, when DNS is `rows`."""
     resolver = FakeResolver(rows, signed=signed, validates=validates)
     candidate = Candidate(Domain(host))
-    found = await find_host(resolver, candidate, force_ipv4=True)
+    found = await find_host(resolver, candidate, FakeClock(), NEVER, force_ipv4=True)
     assert not isinstance(found, HostNotFound)
     candidates = Candidates(DOMAIN, (candidate,), authentic, canonical=Domain(canonical) if canonical else None)
     bound = await DANEPolicies(resolver, port, discard if events is None else events.append).bind(candidates)
@@ -251,7 +253,7 @@ async def test_a_host_whose_alias_cannot_be_checked_is_refused() -> None:
 
     resolver = Hiding({("mx.signed.test", "CNAME"): Domain("real.plain.test"), ("real.plain.test", "A"): A})
     candidate = Candidate(MX)
-    found = await find_host(resolver, candidate, force_ipv4=True)
+    found = await find_host(resolver, candidate, FakeClock(), NEVER, force_ipv4=True)
     assert isinstance(found, Host)
     bound = await DANEPolicies(resolver, 25).bind(Candidates(DOMAIN, (candidate,)))
     refusal = await bound.requirement(found)
