@@ -166,8 +166,16 @@ async def test_a_refused_starttls_goes_on_in_clear_on_the_same_connection() -> N
         result = await net.send_one("x@a.test")
         assert (net.mx("a.test").opened, result.status) == (1, "delivered")
     assert result.security.tls_level == mailrider.TLSLevel.NONE
-    assert stages(result) == ["fallback", "delivered"], "both stand in the evidence"
+    assert stages(result) == ["fallback", "delivered"]
     assert str(result.attempts[0].reply) == "454 4.7.0 mx0.a.test said: Not now"
+
+
+async def test_a_refused_starttls_is_no_fallback_where_tls_is_demanded() -> None:
+    script = MXScript(tls=MXTLS(CA_.issue(["mx0.a.test"])), replies={Stage.STARTTLS: "454 4.7.0 Not now"})
+    async with internet({"a.test": [script]}, directives=DEMANDING) as net:
+        result = await net.send_one("x@a.test")
+        assert net.mx("a.test").accepted == 0
+    assert (outcome(result), stages(result)) == (("deferred", 451, "4.7.1"), ["policy"])
 
 
 async def test_bytes_behind_the_220_to_starttls_make_the_candidate_unusable() -> None:
