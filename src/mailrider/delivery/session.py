@@ -41,6 +41,7 @@ GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server
 QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
 _NOT_ACCEPTING = EnhancedCode(4, 3, 2)
 _NOT_TRUSTED = EnhancedCode(4, 7, 0)
+MAX_REASON = 256  # characters of why there is no TLS: a part of other sentences, which are no longer than a quote
 PIECE = 65536  # octets of content that must be taken within one command time-out
 
 
@@ -386,7 +387,7 @@ class _Opening:
             raise self._refused(TryResult.TLS, reply)
         if not reply.is_positive:
             self._starttls_refusal = reply
-            return f"the server refused STARTTLS: {reply}"
+            return f"the server refused STARTTLS: {reply}"[:MAX_REASON]
         await self._handshake()
         await self._ehlo_in_tls()
         return ""

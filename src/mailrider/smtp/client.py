@@ -182,7 +182,7 @@ class ClientMachine:
             return Answer(Data(), reply)
         if reply.code != 421 or self.state is State.CLOSED:
             # One farewell is enough: whoever says it for ever wants our memory.
-            raise ReplyViolation(f"a reply that nothing asked for: {reply}")
+            raise ReplyViolation(f"a reply that nothing asked for: {str(reply)[:80]}")
         self.state = State.CLOSED
         return Answer(None, reply)
 

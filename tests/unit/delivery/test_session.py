@@ -135,6 +135,14 @@ async def test_a_refused_starttls_goes_on_in_clear_on_the_same_connection(clock:
     await leave(session, call.server)
 
 
+async def test_a_refusal_of_starttls_is_a_short_reason_however_long_it_is(clock: FakeClock) -> None:
+    lines = "".join(f"S: 454-{'x' * 2000}\n" for _ in range(50))
+    call = Call(clock, STARTTLS + lines + "S: 454 Not now")
+    session = await call.session()
+    assert len(session.evidence.clear_reason) == 256
+    await leave(session, call.server)
+
+
 async def test_ehlo_refused_for_good_is_followed_by_helo(clock: FakeClock) -> None:
     call = Call(clock, HELLO + "S: 502 5.5.1 What?\nC: HELO client.test\nS: 250 mx")
     session = await call.session()

@@ -285,6 +285,12 @@ def test_a_reply_that_nothing_asked_for_is_a_violation(state: State, code: int) 
     assert state_of(machine) is State.BROKEN
 
 
+def test_the_words_of_a_violation_are_few_however_long_the_reply_is() -> None:
+    machine = in_state(State.READY)
+    machine.receive(b"250-" + b"x" * 2000 + b"\r\n250 and so on\r\n")
+    assert len(str(machine.violation)) < 200
+
+
 @pytest.mark.parametrize("state", [State.READY, State.CHALLENGE])
 def test_a_server_may_take_its_leave_at_any_time(state: State) -> None:
     machine = in_state(state)
