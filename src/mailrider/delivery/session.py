@@ -211,12 +211,20 @@ class Session:
             case SendDot():
                 talk.channel.write(b".\r\n")
                 talk.send(EndOfData())
-                answers = await talk.answers(dialect.command_timeout)
+                answers = await self._whatever_it_says(dialect.command_timeout)
             case SendChunk(command):
                 chunk = pieces.chunk(command.size, talk.prepare(command))
                 await self._write(chunk, transaction, is_last=command.last)
                 answers = await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
         self._hand_over(transaction, answers)
+
+    async def _whatever_it_says(self, seconds: float) -> list[Answer]:
+        """The reply to a lone dot, which nobody heeds: an end instead of it leaves no recipient in want of another."""
+        try:
+            return await self._talk.answers(seconds)
+        except (NetworkError, PeerError):
+            self._talk.channel.abort()
+            return []
 
     async def _write(
         self,
@@ -409,9 +417,7 @@ class _Opening:
         except Unusable as error:
             cause = error.__cause__
             tls = self._talk.channel.tls
-            is_late = (tls is not None and tls.version == "TLSv1.3") or (
-                isinstance(cause, TLSFailed) and cause.is_peers_doing
-            )
+            is_late = tls is not None and tls.version == "TLSv1.3"
             answered = self._talk.bytes_received > received
             if isinstance(cause, PeerError | DeadlineExceeded) or answered or not cause or not is_late:
                 raise

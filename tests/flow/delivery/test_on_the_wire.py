@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.lab.mx_script import MXScript, Stage
+from mailrider.lab.mx_script import Close, MXScript, Stage
 from mailrider.model.event import Dialogue
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.server_replies import FULL_OFFER
-from tests.flow.delivery.internet import MESSAGE, internet, outcome
+from tests.flow.delivery.internet import MESSAGE, internet, outcome, stages
 
 if TYPE_CHECKING:
     from mailrider.library import Result
@@ -286,6 +286,18 @@ async def test_a_consent_that_nobody_is_left_for_is_answered_by_a_lone_dot_on_a_
         assert net.mx("a.test").connections[0].said().split(b"DATA\r\n")[1].startswith(b".\r\n")
         assert (await net.send_one("x@a.test")).status == "delivered"
         assert net.mx("a.test").opened == 2
+
+
+async def test_a_lone_dot_that_ends_the_connection_costs_those_beyond_the_limit_nothing() -> None:
+    script = MXScript(
+        offer=Capabilities(pipelining=True, max_recipients=1),
+        replies={Stage.RCPT: ["550 5.1.1 Nobody"], Stage.DATA: ["354 Go on"], Stage.END: [Close()]},
+    )
+    async with internet({"a.test": [script]}) as net:
+        report = await net.send("x@a.test", "y@a.test")
+        assert net.mx("a.test").opened == 2
+    assert [outcome(result) for result in report] == [("failed", 550, "5.1.1"), ("delivered", 250, "2.0.0")]
+    assert stages(report[1]) == ["delivered"]
 
 
 async def test_a_refused_chunk_decides() -> None:

@@ -10,7 +10,8 @@
     await server.played()
 
 Other lines: `TLS` (begins the handshake), `close`, `abort`, `stall` (reads no more), `go` (reads on), `wait SECONDS`,
-`drip TEXT` (an octet a second), `raw TEXT` (with Python's escapes), `octets N` (expects so many, whatever they are).
+`drip TEXT` (an octet a second), `raw TEXT` (with Python's escapes), `beneath TEXT` (the same, past TLS), `octets N`
+(expects so many, whatever they are).
 Where the dialogue ends the server is silent.
 """
 
@@ -104,6 +105,8 @@ class Server:
                 self._channel.resume_reading()
             case "raw":
                 self._channel.write(rest.encode().decode("unicode_escape").encode("latin-1"))
+            case "beneath":
+                self._channel._transport.write(rest.encode().decode("unicode_escape").encode("latin-1"))
             case "wait":
                 await self._clock.sleep(float(rest))
             case "drip":

@@ -309,6 +309,21 @@ async def test_what_goes_wrong_once_the_server_spoke_in_tls_is_not_the_handshake
     assert (facts(error), error.may_fall_back) == (expected, False)
 
 
+ALERT = r"beneath \x15\x03\x03\x00\x02\x02\x28"
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("tls1.2", ("ehlo", 451, "4.7.5")), ("tls1.3", ("tls", 451, "4.7.5"))],
+)
+async def test_an_alert_in_place_of_a_reply_is_a_failed_handshake_in_tls_1_3_only(
+    clock: FakeClock, version: str, expected: tuple[str, int, str]
+) -> None:
+    call = Call(clock, IN_TLS + ALERT, context=server_context(protocols=(version, version)))
+    error = await call.unusable()
+    assert (facts(error), error.may_fall_back) == (expected, version == "tls1.3")
+
+
 # Timers ---------------------------------------------------------------------------------------------------------------
 
 SILENCES = {
@@ -451,6 +466,23 @@ async def test_consent_without_a_recipient_is_answered_by_a_lone_dot(clock: Fake
     await leave(delivery.session, delivery.call.server)
 
 
+LONE_DOT = PLAIN + GROUP + "S: 250 Ok\nS: 550 5.1.1 Nobody\nS: 354 Go on\nC: .\n"
+
+
+@pytest.mark.parametrize("end", ["S: 250 2.0.0 Ok", "S: 421 4.3.2 Closing", "S: what?", "close", "abort", "wait 301"])
+async def test_whatever_follows_a_lone_dot_is_ignored_and_the_connection_not_used_again(
+    clock: FakeClock, end: str
+) -> None:
+    delivery = Delivery(clock, LONE_DOT + end)
+    transacting = await delivery.begin()
+    await settle()
+    await clock.advance(301)
+    assert await transacting is None
+    transaction = delivery.transaction
+    assert (delivery.codes, transaction.reusable, transaction.farewell) == ([550], False, None)
+    await leave(delivery.session, delivery.call.server)
+
+
 async def test_a_refused_sender_is_followed_by_rset_and_the_connection_stays_good(clock: FakeClock) -> None:
     script = HELLO + "S: 250 mx\nC: MAIL FROM:<a@b.test>\nS: 550 5.7.1 No\nC: RSET\nS: 250 Ok"
     delivery = Delivery(clock, script)
@@ -521,7 +553,6 @@ TIMERS = {
         720,
         True,
     ),
-    "the lone dot": (PLAIN + GROUP + "S: 250 Ok\nS: 550 5.1.1 Nobody\nS: 354 Go on\nC: .", 300, False),
 }
 
 
