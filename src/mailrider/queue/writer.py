@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 512  # requests of one transaction: what a crash undoes, and nobody was told of, stays small
-GATHER: Final = 0.002  # seconds that a commit waits for company, if the one before it had some
+LOOKED: Final = 0.001  # seconds between two looks at who came while a commit waits for company
+LOOKS: Final = 4  # after which it does not wait any longer, whoever may come
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,7 @@ class Writer:
         while not stopping:
             taken = [self._requests.get()]
             if crowded:
-                # Beside a busy event loop each statement waits for the interpreter's lock: fewer commits are less work
-                # for everybody. While it sleeps nobody has to wake this thread.
-                time.sleep(GATHER)
+                self._gather()
             try:
                 while len(taken) < MOST_AT_ONCE:
                     taken.append(self._requests.get_nowait())
@@ -120,6 +119,19 @@ class Writer:
             asked = [each for each in taken if each is not None]
             if asked:
                 self._answer(self._work(asked))
+
+    def _gather(self) -> None:
+        """Wait for more as long as there come more.
+
+        Beside a busy event loop each statement waits for the interpreter's lock: fewer commits are less work for
+        everybody. Where all who could come have come, nobody is kept waiting for long.
+        """
+        waiting = self._requests.qsize()
+        for _ in range(LOOKS):
+            time.sleep(LOOKED)  # nobody has to wake this thread meanwhile
+            before, waiting = waiting, self._requests.qsize()
+            if waiting == before:
+                return
 
     def _work(self, asked: Sequence[tuple[Request, asyncio.Future[Any]]]) -> list[Outcome]:
         inside = [each for each in asked if not (isinstance(each[0], Call) and each[0].outside)]
