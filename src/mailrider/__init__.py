@@ -7,9 +7,10 @@ from importlib.metadata import version
 
 from mailrider.delivery.settings import LimitsSettings as Limits
 from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, MailriderError
-from mailrider.library import DSN, LoadedConfiguration, Queue, Remote, Report, Result, load
+from mailrider.library import DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
 from mailrider.model.outcome import Status
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
 from mailrider.net.settings import TLSClientSettings
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DNSSettings",
     "Dane",
+    "LMTPSettings",
     "Limits",
     "LoadedConfiguration",
     "LocalPolicy",
@@ -36,6 +38,8 @@ __all__ = [
     "Report",
     "Result",
     "Security",
+    "Smarthost",
+    "SmarthostSettings",
     "Status",
     "TLSClientSettings",
     "TLSLevel",

@@ -1,4 +1,4 @@
-"""mailrider as a library: `Remote` sends messages to the recipients' own servers, `Queue` keeps them (spec section 13).
+"""mailrider as a library (spec section 13): `Remote` and `Smarthost` send messages, `Queue` keeps them.
 
 Strings and messages become values here, and results become something to look at. Nothing raises for a mail reason;
 wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `ConfigError`.
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from email.message import Message
 from email.policy import EmailPolicy
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from mailrider.assemble import open_engine, open_remote
+from mailrider.assemble import open_engine, open_remote, open_smarthost
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
 from mailrider.delivery.limits import Limiters
 from mailrider.delivery.route import QUARANTINED
 from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
@@ -40,13 +42,18 @@ from mailrider.targets import Targets, make_queue
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from mailrider.assemble import Engine
     from mailrider.config import Configuration
     from mailrider.delivery.remote import RemoteDelivery
+    from mailrider.delivery.smarthost import FixedDelivery
     from mailrider.model.directive import Settings
     from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Outcome, Try
     from mailrider.queue.service import DeliveryQueue
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
 
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
@@ -139,6 +146,7 @@ def prepare(
 
     `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says.
     """
+    _check_options(requiretls=requiretls, quarantine=quarantine, smtputf8=smtputf8, dsn=dsn)
     texts = _texts(recipients)
     parsed, refused = _parse_recipients(texts, dsn)
     path = _parse_sender(sender)
@@ -164,6 +172,16 @@ def prepare(
         envid=dsn.envid,
     )
     return Submission(envelope, content, texts, refused)
+
+
+def _check_options(*, requiretls: bool, quarantine: bool, smtputf8: bool | None, dsn: DSN) -> None:
+    """`quarantine="no"` would be a yes."""
+    flags = {"requiretls": requiretls, "quarantine": quarantine, "smtputf8": smtputf8}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool) and not (name == "smtputf8" and flag is None):
+            raise TypeError(f"{name} is True or False, not {type(flag).__name__}")
+    if not isinstance(dsn, DSN):
+        raise TypeError(f"dsn is mailrider.DSN(...), not {type(dsn).__name__}")
 
 
 def _texts(recipients: Sequence[str]) -> tuple[str, ...]:
@@ -263,39 +281,33 @@ def _own_limits() -> Limiters:
     return Limiters(SystemClock())
 
 
-class Remote:
-    """Sends messages to the recipients' own mail servers; use it with `async with`.
+class Sender(ABC):
+    """Something that delivers messages at once; use it with `async with`. What it is made of, its heirs say.
 
-    Keyword arguments are the directives of `target.remote` (`delivery.settings.RemoteSettings`): `hostname`,
-    `mx_auth=[Dane(), MTASTS(cache="ram")]`, `connect_timeout=30`, ... `on_event` is called with every event. What
-    `limits_here` gives when it is entered is shared with others: `LoadedConfiguration` sees to that.
+    What `limits_here` gives when it is entered is shared with others: `LoadedConfiguration` sees to that.
     """
 
     def __init__(
-        self,
-        settings: RemoteSettings | None = None,
-        *,
-        on_event: Emit = discard,
-        limits_here: Callable[[], Limiters] = _own_limits,
-        **directives: Any,
+        self, dns: DNSSettings | None, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
     ) -> None:
-        if settings is not None and directives:
-            raise TypeError("give either settings or directives, not both")
-        self.settings = settings or RemoteSettings(**directives)
-        if self.settings.hostname is None:
-            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+        self._dns = dns or DNSSettings()
         self._emit = _harmless(on_event)
         self._limits_here = limits_here
         self._stack = AsyncExitStack()
-        self._delivery: RemoteDelivery | None = None
+        self._delivery: RemoteDelivery | FixedDelivery | None = None
+
+    @abstractmethod
+    def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery | FixedDelivery]:
+        """The target, to be entered."""
 
     async def __aenter__(self) -> Self:
         if self._delivery is not None:
-            raise RuntimeError("this Remote is entered already")
+            raise RuntimeError(f"this {type(self).__name__} is entered already")
         async with AsyncExitStack() as stack:
-            dns = self.settings.dns or DNSSettings()
-            engine = await stack.enter_async_context(open_engine(dns, self._emit, limiters=self._limits_here()))
-            self._delivery = await stack.enter_async_context(open_remote(self.settings, engine))
+            engine = await stack.enter_async_context(
+                open_engine(self._dns, self._emit, limiters=self._limits_here())
+            )
+            self._delivery = await stack.enter_async_context(self._open(engine))
             self._stack = stack.pop_all()
         return self
 
@@ -320,7 +332,7 @@ class Remote:
         Raises `TypeError` and `ValueError` for arguments that can never be right, and nothing for mail reasons.
         """
         if self._delivery is None:
-            raise RuntimeError("use `async with Remote(...) as remote`")
+            raise RuntimeError(f"use `async with {type(self).__name__}(...) as target`")
         submission = prepare(
             message,
             sender,
@@ -333,6 +345,67 @@ class Remote:
         if submission.envelope is None:
             return submission.report(())
         return submission.report(await self._delivery.deliver(submission.envelope, submission.content))
+
+
+class Remote(Sender):
+    """Sends messages to the recipients' own mail servers; use it with `async with`.
+
+    Keyword arguments are the directives of `target.remote` (`delivery.settings.RemoteSettings`): `hostname`,
+    `mx_auth=[Dane(), MTASTS(cache="ram")]`, `connect_timeout=30`, ... `on_event` is called with every event.
+    """
+
+    def __init__(
+        self,
+        settings: RemoteSettings | None = None,
+        *,
+        on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
+        **directives: Any,
+    ) -> None:
+        self.settings = _settings(RemoteSettings, settings, directives)
+        if self.settings.hostname is None:
+            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+        super().__init__(self.settings.dns, on_event, limits_here)
+
+    def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery]:
+        return open_remote(self.settings, engine)
+
+
+class Smarthost(Sender):
+    """Sends messages to fixed servers, which take them on from there; use it with `async with`.
+
+    Keyword arguments are the directives of `target.smtp` (`delivery.smarthost_settings.SmarthostSettings`):
+    `host=["tls://smtp.example.org:465"]`, `auth=["plain", user, password]`, `hostname`, ... `LMTPSettings` given as
+    `settings` make it speak LMTP, as `target.lmtp` does. `dns` is how the servers' addresses are looked up.
+    """
+
+    def __init__(
+        self,
+        settings: SmarthostSettings | None = None,
+        *,
+        dns: DNSSettings | None = None,
+        on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
+        **directives: Any,
+    ) -> None:
+        self.settings = _settings(SmarthostSettings, settings, directives)
+        if self.settings.hostname is None:
+            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+        super().__init__(dns, on_event, limits_here)
+
+    def _open(self, engine: Engine) -> AbstractAsyncContextManager[FixedDelivery]:
+        return open_smarthost(self.settings, engine)
+
+
+def _settings(cls: type[SettingsT], settings: SettingsT | None, directives: Mapping[str, Any]) -> SettingsT:
+    """The settings that were given, or made of directives."""
+    if settings is None:
+        return cls(**directives)
+    if directives:
+        raise TypeError("give either settings or directives, not both")
+    if not isinstance(settings, cls):
+        raise TypeError(f"settings are {cls.__name__}(...), not {type(settings).__name__}")
+    return settings
 
 
 class Queue:
@@ -355,9 +428,7 @@ class Queue:
         limits_here: Callable[[], Limiters] = _own_limits,
         **directives: Any,
     ) -> None:
-        if settings is not None and directives:
-            raise TypeError("give either settings or directives, not both")
-        self.settings = settings or QueueSettings(**directives)
+        self.settings = _settings(QueueSettings, settings, directives)
         self._named = named or {}
         self._dns = dns
         self._deliver = deliver
@@ -367,6 +438,8 @@ class Queue:
         self._queue: DeliveryQueue | None = None
 
     async def __aenter__(self) -> Self:
+        if self._queue is not None:
+            raise RuntimeError("this Queue is entered already")
         async with AsyncExitStack() as stack:
             if self._deliver:
                 dns = self._dns or getattr(self.settings.target, "dns", None) or DNSSettings()
@@ -447,12 +520,15 @@ class LoadedConfiguration:
             self._limits[loop] = _own_limits()
         return self._limits[loop]
 
-    def target(self, name: str, *, on_event: Emit = discard) -> Remote:
-        """The target of that name, to be entered with `async with`; `ConfigError` if there is none."""
-        instance = self.configuration.target(name)
-        if not isinstance(instance.settings, RemoteSettings):
-            raise ConfigError(f"{instance.label} is no target.remote")
-        return Remote(instance.settings, on_event=on_event, limits_here=self._limits_here)
+    def target(self, name: str, *, on_event: Emit = discard) -> Any:
+        """The target of that name, to be entered with `async with`; `ConfigError` if there is none.
+
+        A `Remote`, a `Smarthost` or a `Queue`: which one stands in the file, where no type checker looks.
+        """
+        settings = self.configuration.target(name).settings
+        if isinstance(settings, QueueSettings):
+            return self.queue(name, on_event=on_event)
+        return direct(settings, self.configuration.globals.dns, on_event, self._limits_here)
 
     def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
         """The queue of that name, to be entered with `async with`; `ConfigError` if there is none."""
@@ -469,6 +545,19 @@ class LoadedConfiguration:
             on_event=on_event,
             limits_here=self._limits_here,
         )
+
+
+def direct(
+    settings: Settings, dns: DNSSettings, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
+) -> Remote | Smarthost:
+    """The target with these settings, if it is one that delivers at once. Raises `ConfigError`."""
+    match settings:
+        case RemoteSettings():
+            return Remote(settings, on_event=on_event, limits_here=limits_here)
+        case SmarthostSettings():
+            return Smarthost(settings, dns=dns, on_event=on_event, limits_here=limits_here)
+        case _:
+            raise ConfigError(f"{type(settings).__name__} delivers nothing at once")
 
 
 def load(path: str | os.PathLike[str] | None = None) -> LoadedConfiguration:

@@ -10,9 +10,11 @@ import pytest
 
 import mailrider
 from mailrider.delivery.remote import RemoteDelivery
+from mailrider.lab.dns import LabDNS
+from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript
 from mailrider.model.event import LimitReached, RecipientSettled
-from tests.flow.delivery.internet import internet
+from tests.flow.delivery.internet import internet, new_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +33,15 @@ target.remote other {{
     hostname other.test
     port {port}
     prohibited_addresses none
+}}
+"""
+
+FIXED = """
+hostname client.test
+dns {{ server {dns} }}
+target.{kind} smart {{
+    host tcp://smart.test:{port}
+    starttls no
 }}
 """
 
@@ -73,6 +84,34 @@ async def test_a_target_of_a_configuration_is_used_by_its_name(tmp_path: Path) -
             assert f"EHLO {hostname}\r\n".encode() in net.mx("a.test").connections[-1].said()
         with pytest.raises(mailrider.ConfigError, match="outbond"):
             configuration.target("outbond")
+
+
+@pytest.mark.parametrize(("kind", "greeting"), [("smtp", "EHLO"), ("lmtp", "LHLO")])
+async def test_fixed_servers_of_a_configuration_are_used_by_their_target_s_name(
+    kind: str, greeting: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mailrider.conf"
+    async with LabMX(MXScript(lmtp=kind == "lmtp"), new_address()) as server:
+        async with LabDNS({"smart.test": {"A": server.address}}, new_address()) as dns:
+            file.write_text(FIXED.format(dns=dns.server, kind=kind, port=server.port))
+            async with mailrider.load(file).target("smart") as target:
+                assert isinstance(target, mailrider.Smarthost)
+                (result,) = await target.send(b"Subject: x\r\n\r\n", sender="s@client.test", recipients=["x@a.test"])
+        assert (result.recipient, result.status, result.mx) == ("x@a.test", "delivered", "smart.test")
+        assert f"{greeting} client.test\r\n".encode() in server.connections[-1].said()
+
+
+async def test_a_queue_of_a_configuration_is_used_by_its_name(tmp_path: Path) -> None:
+    async with internet({"a.test": [GOOD]}) as net:
+        file = tmp_path / "mailrider.conf"
+        text = CONFIGURATION.format(dns=net.dns.server, port=net.port)
+        file.write_text(f"state_dir {tmp_path}\n{text}target.queue outqueue {{ target &outbound }}\n")
+        async with mailrider.load(file).target("outqueue") as queue:
+            assert await queue.submit(b"Subject: x\r\n\r\n", sender="s@client.test", recipients=["x@a.test"])
+            await queue.idle()
+            with pytest.raises(RuntimeError, match="entered already"):
+                await queue.__aenter__()
+        assert net.mx("a.test").accepted == 1
 
 
 def test_all_errors_of_a_configuration_are_raised_at_once(tmp_path: Path) -> None:

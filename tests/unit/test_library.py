@@ -50,6 +50,10 @@ WRONG = {
     "a recipient that is None": ({"recipients": [None]}, TypeError, "not NoneType"),
     "nobody": ({"recipients": []}, ValueError, "there is nobody to send to"),
     "recipients that are none": ({"recipients": 7}, TypeError, "not iterable"),
+    "a no that would be a yes": ({"quarantine": "no"}, TypeError, "quarantine is True or False, not str"),
+    "a wish that is a word": ({"requiretls": "yes"}, TypeError, "requiretls is True or False, not str"),
+    "a number for SMTPUTF8": ({"smtputf8": 1}, TypeError, "smtputf8 is True or False, not int"),
+    "a DSN that is a word": ({"dsn": "NEVER"}, TypeError, r"dsn is mailrider.DSN\(...\), not str"),
 }
 
 
@@ -102,9 +106,17 @@ def test_settings_come_as_a_whole_or_one_by_one() -> None:
         mailrider.Remote(mailrider.RemoteSettings(hostname="a.test"), hostname="b.test")
 
 
+@pytest.mark.parametrize("door", [mailrider.Remote, mailrider.Smarthost, mailrider.Queue])
+def test_settings_of_another_kind_raise(door: Any) -> None:
+    with pytest.raises(TypeError, match=r"settings are \w+\(\.\.\.\), not str"):
+        door("mx.example.org")
+
+
 def test_a_host_name_is_required_at_once() -> None:
     with pytest.raises(mailrider.ConfigError, match="hostname is required"):
         mailrider.Remote()
+    with pytest.raises(mailrider.ConfigError, match="hostname is required"):
+        mailrider.Smarthost(host=["tcp://127.0.0.1:25"])
 
 
 async def test_a_remote_is_used_within_async_with() -> None:

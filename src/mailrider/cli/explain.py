@@ -11,8 +11,10 @@ import uvloop
 from mailrider.assemble import open_engine, open_explainer
 from mailrider.cli.explain_json import as_json_object
 from mailrider.cli.explain_page import print_page
-from mailrider.cli.setup import make_log, remote_settings
+from mailrider.cli.setup import choose_target, make_log
 from mailrider.clock import SystemClock
+from mailrider.config import load
+from mailrider.delivery.settings import RemoteSettings
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.text import json_line
@@ -20,7 +22,6 @@ from mailrider.model.text import json_line
 if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.delivery.explain import Explanation
-    from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
 
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 def explain(config: str | None, domain: str, target: str | None, no_connect: bool, as_json: bool, debug: bool) -> int:
     """Show the delivery plan for DOMAIN (or an address of it), with its evidence."""
     next_hop = _parse(domain)
-    configuration, settings = remote_settings(config, target)
+    configuration = load(config)
+    settings = choose_target(configuration, target, ["target.remote"]).settings
+    assert isinstance(settings, RemoteSettings)  # noqa: S101 # that is its kind
     log = make_log(configuration, debug=debug, quiet=True)
     explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
     if as_json:

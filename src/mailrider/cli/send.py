@@ -15,10 +15,12 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from mailrider.cli.setup import choose_queue, make_log, remote_settings
+from mailrider.cli.setup import choose_queue, choose_target, make_log
 from mailrider.config import load
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.errors import InvalidValue
-from mailrider.library import DSN, Queue, Remote
+from mailrider.library import DSN, Queue, direct
 from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpened
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
@@ -28,7 +30,7 @@ from mailrider.smtp.content import Content
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.library import Report, Result
+    from mailrider.library import Report, Result, Sender
     from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Try
 
@@ -40,7 +42,7 @@ _COLOURS = {Status.DELIVERED: "green", Status.DEFERRED: "yellow", Status.FAILED:
 @click.command()
 @click.option("--from", "sender", required=True, metavar="ADDRESS", help='The sender; "" is the null reverse-path.')
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="A recipient; repeatable.")
-@click.option("--target", metavar="NAME", help="The target.remote to use, if several are configured.")
+@click.option("--target", metavar="NAME", help="The target to use, if several are configured.")
 @click.option("--queue", "to_queue", is_flag=True, help="Give it to the queue (that of --target) and print its id.")
 @click.option("--requiretls", is_flag=True, help="Send with REQUIRETLS (RFC 8689).")
 @click.option("--quarantine", is_flag=True, help="Mark the message as quarantined: it is refused.")
@@ -73,17 +75,19 @@ def send(
         raise click.UsageError(str(error)) from error
     if to_queue:
         return _enqueue(config, target, file, sender, recipients, as_json, requiretls, quarantine, dsn)
-    configuration, settings = remote_settings(config, target)
+    configuration = load(config)
+    settings = choose_target(configuration, target).settings
+    assert isinstance(settings, RemoteSettings | SmarthostSettings)  # noqa: S101 # they are of the kinds that deliver
     message = _read_message(file)
     debug = debug or bool(settings.debug)
     progress = _Progress(make_log(configuration, debug=debug, quiet=not as_json))
-    remote = Remote(replace(settings, debug=debug), on_event=progress)
+    chosen = direct(replace(settings, debug=debug), configuration.globals.dns, progress)
     arguments = {
         "requiretls": requiretls,
         "quarantine": quarantine,
         "dsn": dsn,
     }
-    report = uvloop.run(_deliver(remote, progress, message, sender, recipients, arguments))
+    report = uvloop.run(_deliver(chosen, progress, message, sender, recipients, arguments))
     with _telling():
         _show(report, as_json)
     return exit_code(report)
@@ -145,15 +149,15 @@ def _enqueue(
 
 
 async def _deliver(
-    remote: Remote,
+    target: Sender,
     progress: _Progress,
     message: bytes,
     sender: str,
     recipients: tuple[str, ...],
     arguments: dict[str, Any],
 ) -> Report:
-    async with remote, progress.shown():
-        return await remote.send(message, sender, recipients, **arguments)
+    async with target, progress.shown():
+        return await target.send(message, sender, recipients, **arguments)
 
 
 def _read_message(file: str) -> bytes:

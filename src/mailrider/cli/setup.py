@@ -5,50 +5,48 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mailrider.config import load
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
+from mailrider.model.valuetype import either
 from mailrider.observe.log import EventLog
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mailrider.config import Configuration, Instance
     from mailrider.model.event import Emit
 
+DIRECT = ("target.remote", "target.smtp", "target.lmtp")  # targets that deliver at once
 
-def choose_target(configuration: Configuration, name: str | None) -> Instance:
-    """The target that is named, or the one that a direct delivery means: a `target.remote`, if there is just one."""
+
+def choose_target(configuration: Configuration, name: str | None, kinds: Sequence[str] = DIRECT) -> Instance:
+    """The target that is named, or the one that a direct delivery means, of the first of `kinds` that there is.
+
+    What the top level delivers to goes before what is only defined. Raises `ConfigError`.
+    """
     if name is not None:
-        return configuration.target(name)
-    found = _remotes(configuration)
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise ConfigError("no target.remote is configured, so there is no way to deliver a message")
-    names = ", ".join(each.name or each.label for each in found)
-    raise ConfigError(f"there are several targets, say with --target which one is meant: {names}")
-
-
-def _remotes(configuration: Configuration) -> list[Instance]:
-    every = (*configuration.deliver_to, *configuration.targets.values())
-    return list({id(each.settings): each for each in every if isinstance(each.settings, RemoteSettings)}.values())
+        instance = configuration.target(name)
+        if instance.kind not in kinds:
+            raise ConfigError(f"{instance.label} is no {either(kinds)}: nothing can be delivered to it directly")
+        return instance
+    for kind in kinds:
+        for group in (configuration.deliver_to, configuration.targets.values()):
+            found = list({id(each.settings): each for each in group if each.kind == kind}.values())
+            if len(found) == 1:
+                return found[0]
+            if found:
+                names = ", ".join(each.name or each.label for each in found)
+                raise ConfigError(f"there are several targets, say with --target which one is meant: {names}")
+    raise ConfigError(f"no {either(kinds)} is configured, so there is no way to deliver a message")
 
 
 def remote_targets(configuration: Configuration) -> list[tuple[str, RemoteSettings]]:
     """Every `target.remote`, by what people call it."""
-    return [
-        (each.label, each.settings) for each in _remotes(configuration) if isinstance(each.settings, RemoteSettings)
-    ]
-
-
-def remote_settings(path: str | None, target: str | None) -> tuple[Configuration, RemoteSettings]:
-    """The configuration, and the settings of the `target.remote` in it that is meant. Raises `ConfigError`."""
-    configuration = load(path)
-    instance = choose_target(configuration, target)
-    if not isinstance(instance.settings, RemoteSettings):
-        raise ConfigError(f"{instance.label} is no target.remote: it cannot be delivered to directly")
-    return configuration, instance.settings
+    every = (*configuration.deliver_to, *configuration.targets.values())
+    found = {id(each.settings): (each.label, each.settings) for each in every}
+    return [(label, settings) for label, settings in found.values() if isinstance(settings, RemoteSettings)]
 
 
 def choose_queue(configuration: Configuration, name: str | None) -> QueueSettings:

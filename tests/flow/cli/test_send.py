@@ -44,8 +44,45 @@ def configure(net: internet, folder: Path, more: str = "") -> Path:
     return file
 
 
-async def send(net: internet, folder: Path, *arguments: str, stdin: bytes = MESSAGE) -> Ran:
-    return await run("-c", configure(net, folder), "send", "--from", "a@client.test", *arguments, stdin=stdin)
+async def send(net: internet, folder: Path, *arguments: str, stdin: bytes = MESSAGE, more: str = "") -> Ran:
+    return await run("-c", configure(net, folder, more), "send", "--from", "a@client.test", *arguments, stdin=stdin)
+
+
+# Which target -------------------------------------------------------------------------------------------------------
+
+FIXED = """
+target.{kind} fixed {{
+    host tcp://mx0.a.test:{port}
+    starttls no
+}}
+"""
+
+
+@pytest.mark.parametrize("kind", ["smtp", "lmtp"])
+async def test_a_target_with_fixed_servers_delivers_too(kind: str, tmp_path: Path) -> None:
+    async with internet({"a.test": [MXScript(lmtp=kind == "lmtp")]}) as net:
+        more = FIXED.format(kind=kind, port=net.port)
+        named = await send(net, tmp_path, "--target=fixed", "--to=x@elsewhere.test", "--json", more=more)
+        only = tmp_path / "only.conf"
+        only.write_text(f"hostname client.test\ndns {{ server {net.dns.server} }}\n{more}")
+        alone = await run("-c", only, "send", "--from=a@b.test", "--to=x@elsewhere.test", stdin=MESSAGE)
+    assert (named.code, named.objects[0]["status"], named.objects[0]["mx"]) == (0, "delivered", "mx0.a.test")
+    assert alone.code == 0
+
+
+async def test_what_the_top_level_delivers_to_is_meant_where_no_target_is_named(tmp_path: Path) -> None:
+    async with internet({"a.test": [GOOD]}) as net:
+        ran = await send(net, tmp_path, "--to=x@a.test", more="target.remote other { hostname other.test }\n")
+        (connection,) = net.mx("a.test").connections
+    assert ran.code == 0
+    assert b"EHLO client.test\r\n" in connection.said()
+
+
+async def test_a_target_that_delivers_nothing_at_once_is_an_error_of_configuration(tmp_path: Path) -> None:
+    async with internet({}) as net:
+        ran = await send(net, tmp_path, "--to=x@a.test", "--target=q", more="target.queue q { target &outbound }\n")
+    assert (ran.code, ran.out) == (78, "")
+    assert "target.queue q is no target.remote, target.smtp or target.lmtp" in ran.err
 
 
 # Exit codes and output ------------------------------------------------------------------------------------------------
@@ -243,6 +280,7 @@ async def test_a_target_is_chosen_by_name_and_must_be_if_there_are_several(tmp_p
     more = "target.remote other {{ port {port}; prohibited_addresses none; hostname other.test }}\n"
     async with internet({"a.test": [GOOD]}) as net:
         file = configure(net, tmp_path, more.format(port=net.port).replace("; ", "\n"))
+        file.write_text(file.read_text().replace("deliver_to &outbound", ""))
         unsaid = await run("-c", file, "send", "--from=", "--to=x@a.test", stdin=MESSAGE)
         chosen = await run("-c", file, "send", "--target=other", "--from=", "--to=x@a.test", stdin=MESSAGE)
         unknown = await run("-c", file, "send", "--target=othre", "--from=", "--to=x@a.test", stdin=MESSAGE)
