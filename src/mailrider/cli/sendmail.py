@@ -1,10 +1,10 @@
 """`mailrider sendmail`, and `sendmail` itself: takes a message on standard input to the daemon.
 
-The daemon listens on a unix socket in `runtime_dir` and knows from the kernel who is there; neither a password nor the
-right to read the queue is needed. Date, Message-ID and the removal of Bcc are the daemon's. Exit codes are those of
-sysexits(3), and of sendmail where the two differ: 0 the message is in the queue, 64 usage, 65 bad address or message,
-67 a recipient was refused, 69 refused otherwise, 75 try again later (the daemon is down, or has no room), 77 the
-socket may not be used. If any recipient is refused nothing is sent, so that a failure means one thing.
+The daemon listens on a unix socket, that of its `submission` endpoint, and knows from the kernel who is there; neither
+a password nor the right to read the queue is needed. Date, Message-ID and the removal of Bcc are the daemon's. Exit
+codes are those of sysexits(3), and of sendmail where the two differ: 0 the message is in the queue, 64 usage, 65 bad
+address or message, 67 a recipient was refused, 69 refused otherwise, 75 try again later (the daemon is down, or has no
+room), 77 the socket may not be used. If any recipient is refused nothing is sent, so that a failure means one thing.
 
 As `sendmail` it reads /etc/mailrider/mailrider.conf only, never a file in the current directory: it runs wherever the
 program happens to be that calls it.
@@ -24,9 +24,10 @@ import click
 
 from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
 from mailrider.cli.sendmail_options import Mode, Options, parse_options
-from mailrider.config import default_runtime_dir, load
-from mailrider.config.loader import own_name
+from mailrider.config import default_runtime_dir, find_config, load
+from mailrider.config.loader import SEARCHED, own_name
 from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR
+from mailrider.endpoint.settings import SubmissionSettings
 from mailrider.errors import ConfigError, InvalidValue, MailriderError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -40,6 +41,7 @@ from mailrider.smtp.replies import ReplyParser
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mailrider.config import Configuration
     from mailrider.model.reply import Reply
 
 MAX_MESSAGE: Final = 256 * 1024 * 1024  # octets held in memory; the daemon's own limit is far below
@@ -70,7 +72,8 @@ class _Place:
 @click.pass_obj
 def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:
     """Hand the message on standard input to the daemon, as sendmail(8): -t -i -f FROM [RECIPIENT...]."""
-    return run(arguments, config)
+    here = find_config(SEARCHED[:1])
+    return run(arguments, config or (str(here) if here else None))
 
 
 def main() -> None:
@@ -102,13 +105,21 @@ def _options(arguments: Sequence[str]) -> Options:
 def _place(config: str | None) -> _Place:
     """From the configuration; without a readable one from where things usually are."""
     try:
-        found = load(config or SYSTEM_CONFIG).globals
+        found = load(config or SYSTEM_CONFIG)
     except ConfigError as error:
         if config is not None:
             raise _Stop(os.EX_CONFIG, str(error)) from error
         directories = dict.fromkeys((SYSTEM_RUNTIME_DIR, default_runtime_dir()))
         return _Place(tuple(each / SENDMAIL_SOCKET for each in directories), Domain(own_name()))
-    return _Place((found.runtime_dir / SENDMAIL_SOCKET,), found.hostname or Domain(own_name()))
+    return _Place(_sockets(found), found.globals.hostname or Domain(own_name()))
+
+
+def _sockets(configuration: Configuration) -> tuple[Path, ...]:
+    """Where the daemon's submission endpoints listen for programs of this machine, the usual place first."""
+    usual = configuration.globals.runtime_dir / SENDMAIL_SOCKET
+    doors = (each.settings for each in configuration.endpoints if isinstance(each.settings, SubmissionSettings))
+    paths = [address.path for door in doors for address in door.listen if address.path is not None]
+    return tuple(sorted(paths, key=lambda path: path != usual)) or (usual,)
 
 
 def _hand_over(options: Options, place: _Place) -> None:

@@ -16,6 +16,7 @@ import pytest
 from mailrider.cli import sendmail as module
 from mailrider.cli.sendmail import run
 from mailrider.model.socket_address import SENDMAIL_SOCKET
+from tests.support.commands import run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Daemon:
     """Answers each command as `answers` say, else positively; keeps what it heard. A reply of b"" hangs up."""
 
     def __init__(self, directory: Path, **answers: bytes) -> None:
-        self.directory = directory
+        self.socket = directory / SENDMAIL_SOCKET
         self.answers = {"CONNECT": b"220 mx.example.org\r\n", "EHLO": OFFERS, "DATA": b"354 go on\r\n"}
         self.answers |= {verb.upper(): answer for verb, answer in answers.items()}
         self.commands: list[str] = []
@@ -42,7 +43,7 @@ class Daemon:
     @contextmanager
     def running(self) -> Iterator[Daemon]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(str(self.directory / SENDMAIL_SOCKET))
+            listener.bind(str(self.socket))
             listener.listen()
             thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)
             thread.start()
@@ -192,6 +193,39 @@ def test_a_message_without_bounds_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_a_configuration_that_was_named_has_to_be_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
     assert run(["b@example.net"], str(tmp_path / "none.conf")) == os.EX_CONFIG
+
+
+ENDPOINTS = """
+submission tcp://127.0.0.1:2587 unix://{folder}/own.sock {{
+    reject
+}}
+"""
+
+
+@pytest.mark.parametrize("more", ["", "submission unix://{folder}/submission.sock {{ reject }}\n"])
+def test_the_socket_is_that_of_the_submission_endpoint(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _stdin(MESSAGE))
+    daemon = Daemon(tmp_path)
+    daemon.config.write_text(daemon.config.read_text() + (ENDPOINTS + more).format(folder=tmp_path))
+    if not more:
+        daemon.socket.touch()  # somebody else's, or left behind
+        daemon.socket = tmp_path / "own.sock"
+    with daemon.running():
+        assert run(["-i", "b@example.net"], str(daemon.config)) == os.EX_OK
+    assert daemon.message
+
+
+def test_the_command_finds_its_configuration_as_all_commands_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Daemon(tmp_path).running() as daemon:
+        assert run_here("sendmail", "-i", "b@example.net", stdin=MESSAGE).code == os.EX_OK
+    assert daemon.message
+    daemon.config.write_text("hostnam x\n")
+    assert run_here("sendmail", "-i", "b@example.net", stdin=MESSAGE).code == os.EX_CONFIG
 
 
 def test_without_a_configuration_the_usual_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
