@@ -304,9 +304,7 @@ class Sender(ABC):
         if self._delivery is not None:
             raise RuntimeError(f"this {type(self).__name__} is entered already")
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(
-                open_engine(self._dns, self._emit, limiters=self._limits_here())
-            )
+            engine = await stack.enter_async_context(open_engine(self._dns, self._emit, limiters=self._limits_here()))
             self._delivery = await stack.enter_async_context(self._open(engine))
             self._stack = stack.pop_all()
         return self

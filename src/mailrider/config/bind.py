@@ -16,6 +16,7 @@ from mailrider.config.configuration import Instance
 from mailrider.config.foreign import advice
 from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, Kind, homes, top_level_names
 from mailrider.config.nearest import did_you_mean
+from mailrider.config.settings import Globals
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STATE_DIRECTORY = "StateDirectory"
+# What is there, though it is wrong, must not be told to be missing.
+_STAND_INS = {"hostname": "stand-in.invalid", "tls": ServerTLS(Path("stand-in"), Path("stand-in"))}
 
 
 @dataclass(slots=True)
@@ -49,12 +52,36 @@ class Binder:
     state_dir: Path
     named: dict[str, tuple[Kind, Node]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    _unnamed: list[tuple[Kind, Node]] = field(default_factory=list)
     _bound: dict[str, Instance | Wrong] = field(default_factory=dict)
 
     # --- Blocks ---------------------------------------------------------------------------------
 
     def settings(self, cls: type[Settings], nodes: Iterable[Node], where: str) -> Any:
         """The settings that the directives in a block make, or `WRONG`."""
+        values, given = self._values(cls, nodes, where)
+        if WRONG in values.values():
+            return WRONG
+        try:
+            return cls(**values)
+        except InvalidSetting as error:
+            self.problems.add(given[error.field].name.position, error.problem)
+            return WRONG
+
+    def globals(self, nodes: Iterable[Node]) -> tuple[Globals, bool]:
+        """The global settings, and whether they are right. If not, others stand in, so that the rest can be judged."""
+        values, given = self._values(Globals, nodes, TOP_LEVEL)
+        wrong = {name for name, value in values.items() if value is WRONG}
+        right = {name: value for name, value in values.items() if name not in wrong}
+        right |= {name: value for name, value in _STAND_INS.items() if name in wrong}
+        try:
+            return Globals(**right), not wrong
+        except InvalidSetting as error:
+            self.problems.add(given[error.field].name.position, error.problem)
+            return Globals(**{name: value for name, value in right.items() if name != error.field}), False
+
+    def _values(self, cls: type[Settings], nodes: Iterable[Node], where: str) -> tuple[dict[str, Any], dict[str, Node]]:
+        """What each directive of a block gives, `WRONG` among it if anything is; and where each stands first."""
         values: dict[str, Any] = {}
         given: dict[str, Node] = {}
         for node in nodes:
@@ -64,19 +91,14 @@ class Binder:
             elif known.name in given and not known.repeatable:
                 first = given[known.name].name.position
                 self.problems.add(node.name.position, f"{known.name} is there twice; first at {first}")
+                self._value(known, node)  # for what is wrong in it
                 values[""] = WRONG
             else:
                 value = self._value(known, node)
                 repeated = known.name in given and WRONG not in (value, values[known.name])
                 values[known.name] = values[known.name] + value if repeated else value
                 given.setdefault(known.name, node)
-        if WRONG in values.values():
-            return WRONG
-        try:
-            return cls(**values)
-        except InvalidSetting as error:
-            self.problems.add(given[error.field].name.position, error.problem)
-            return WRONG
+        return values, given
 
     def _known(self, cls: type[Settings], node: Node, where: str) -> Directive | None:
         """The declaration of a directive that may stand here and is supported."""
@@ -179,19 +201,25 @@ class Binder:
                 f"{kind.name} at the top level needs a name, so that it can be used as {kind.name} &NAME: "
                 f"expected {kind.name} NAME {{ ... }}",
             )
+            self._unnamed.append((kind, node))
             return
         word = node.arguments[0] if node.arguments else node.name
         name = word.text if node.arguments else kind.default_name
         if not _NAME.fullmatch(name):
             self.problems.add(word.position, f"expected a name of letters, digits, _ - and ., not {show(name)}")
+            self._unnamed.append((kind, node))
         elif name in self.named:
             _, first = self.named[name]
             self.problems.add(word.position, f'the name "{name}" is already used, at {first.name.position}')
+            self._unnamed.append((kind, node))
         else:
             self.named[name] = kind, node
 
     def instances(self) -> dict[str, Instance]:
         """All blocks that were declared and are right."""
+        for kind, node in self._unnamed:
+            if node.children is not None:
+                self.inline(kind, node)  # for what is wrong in it
         bound = {name: self._instance(name) for name in self.named}
         return {name: instance for name, instance in bound.items() if isinstance(instance, Instance)}
 

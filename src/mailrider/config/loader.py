@@ -18,17 +18,21 @@ from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
-from mailrider.endpoint.settings import EndpointSettings, address_fault, login_fault, relay_hole
+from mailrider.endpoint.settings import EndpointSettings, address_faults, login_faults, relay_holes
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
-from mailrider.model.socket_address import MAX_PATH, SENDMAIL_SOCKET
+from mailrider.model.pipeline import TargetRef
+from mailrider.model.socket_address import MAX_PATH, SENDMAIL_SOCKET, Scheme
+from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from mailrider.config.parser import Node
+    from mailrider.config.source import Position
     from mailrider.model.directive import Settings
+    from mailrider.model.socket_address import SocketAddress
 
 SEARCHED = (Path("mailrider.conf"), SYSTEM_CONFIG)
 
@@ -145,26 +149,28 @@ def _bind(
     defaults = _default_dirs(path)
     binder = Binder(problems, supported, _state_dir(nodes, directory) or defaults["state_dir"])
     global_nodes, deliver_to, endpoint_nodes = _sort(nodes, binder)
-    global_settings = binder.settings(Globals, global_nodes, TOP_LEVEL)
+    global_settings, globals_are_right = binder.globals(global_nodes)
     instances = binder.instances()
     targets = [binder.target(node) for node in deliver_to]
     endpoints = [binder.endpoint(node) for node in endpoint_nodes]
-    if global_settings is WRONG:
-        return None
     given = {node.name.text for node in global_nodes}
     missing = {name: default for name, default in defaults.items() if name not in given}
     global_settings = dataclasses.replace(global_settings, **missing)
     completed = {name: _complete(instance, global_settings, problems) for name, instance in instances.items()}
-    used = (
+    used = tuple(
         completed[target.name] if target.name else _complete(target, global_settings, problems)
         for target in targets
         if target is not WRONG
     )
     doors = tuple(_complete(each, global_settings, problems) for each in endpoints if each is not WRONG)
+    everything = (*completed.values(), *used, *doors)
     for door in doors:
         _refuse_unsafe(door, completed, problems)
-    configuration = Configuration(global_settings, completed, tuple(used), path, doors)
-    return None if problems else configuration
+    _refuse_shared_addresses(doors, problems)
+    _refuse_circles(completed, problems)
+    _refuse_shared_locations(everything, problems)
+    configuration = Configuration(global_settings, completed, used, path, doors)
+    return configuration if globals_are_right and not problems else None
 
 
 def _refuse_unsafe(door: Instance, instances: Mapping[str, Instance], problems: Problems) -> None:
@@ -175,9 +181,71 @@ def _refuse_unsafe(door: Instance, instances: Mapping[str, Instance], problems: 
 
     settings = door.settings
     if isinstance(settings, EndpointSettings) and door.position is not None:
-        fault = address_fault(settings) or login_fault(settings) or relay_hole(settings, find)
-        if fault:
+        for fault in (*address_faults(settings), *login_faults(settings), *relay_holes(settings, find)):
             problems.add(door.position, f"{door.kind}: {fault}")
+
+
+def _refuse_shared_addresses(doors: Iterable[Instance], problems: Problems) -> None:
+    """Tell of an address at which two endpoints would listen: chance would say which of them a client gets."""
+    taken: dict[SocketAddress, Instance] = {}
+    for door in doors:
+        assert isinstance(door.settings, EndpointSettings)  # noqa: S101 # that is what doors are
+        for address in door.settings.listen:
+            first = taken.setdefault(dataclasses.replace(address, scheme=Scheme.TCP), door)
+            again = first is not door or door.settings.listen.count(address) > 1
+            if again and door.position is not None:
+                where = f"{first.kind} (at {first.position})"
+                problems.add(door.position, f"{door.kind}: {address} is already listened at, by {where}")
+
+
+def _refuse_circles(instances: Mapping[str, Instance], problems: Problems) -> None:
+    """Tell of queues that lead to each other, and so nowhere."""
+    told: set[str] = set()
+    for name, instance in instances.items():
+        chain = [name]
+        target = _target_of(instance.settings)
+        while isinstance(target, TargetRef) and target.name in instances and target.name not in chain:
+            chain.append(target.name)
+            target = _target_of(instances[target.name].settings)
+        if isinstance(target, TargetRef) and target.name == name and name not in told and instance.position is not None:
+            told.update(chain)
+            circle = " -> ".join([*chain, name])
+            problems.add(instance.position, f"{instance.label} leads in a circle, and so nowhere: {circle}")
+
+
+def _target_of(settings: object) -> object:
+    """What a queue delivers by, through queues that stand in it."""
+    while isinstance(settings, QueueSettings):
+        settings = settings.target
+    return settings
+
+
+def _refuse_shared_locations(instances: Iterable[Instance], problems: Problems) -> None:
+    """Tell of two queues that would keep their messages in one directory."""
+    taken: dict[Path, tuple[QueueSettings, Position]] = {}
+    for instance in instances:
+        for queue in _queues_in(instance.settings):
+            if queue.location is None or instance.position is None:
+                continue
+            first, position = taken.setdefault(queue.location, (queue, instance.position))
+            if first is not queue:
+                problems.add(
+                    instance.position,
+                    f"{instance.label}: the queue at {position} is in the directory {queue.location}, too: "
+                    "give each its own location",
+                )
+
+
+def _queues_in(settings: object) -> Iterator[QueueSettings]:
+    """A queue, and those that stand in a block: references are to others, which are looked at by themselves."""
+    if isinstance(settings, EndpointSettings):
+        for target in settings.every_target:
+            yield from _queues_in(target)
+    if isinstance(settings, QueueSettings):
+        yield settings
+        yield from _queues_in(settings.target)
+        for target in () if settings.bounce is None else settings.bounce.targets:
+            yield from _queues_in(target)
 
 
 def _default_dirs(path: Path | None) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Settings of the endpoints: `submission`, `smtp`, `lmtp`; and what would make an open relay of them (spec section 11).
 
-`relay_hole` looks at an endpoint with all targets at hand: whether mail from anybody can reach the world through it.
+`relay_holes` looks at an endpoint with all targets at hand: whether mail from anybody can reach the world through it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mailrider.model.pipeline import (
     destinations,
 )
 from mailrider.model.socket_address import Scheme
-from mailrider.model.valuetype import DOMAIN, PATH, SIZE, TIMEOUT, PathType, integer, many
+from mailrider.model.valuetype import DOMAIN, PATH, TIMEOUT, PathType, integer, many, size
 from mailrider.net.settings import SERVER_TLS, ServerTLS
 from mailrider.queue.settings import QueueSettings
 
@@ -49,7 +49,8 @@ def _password_file(value: object) -> Path:
 PASSWORD_FILE: Final = PathType(
     "path", "the path of a password file, which mailrider auth add USER makes", _password_file
 )
-LEAST_SIZE: Final = 64 * 1024  # octets: RFC 5321 4.5.3.1.7
+MESSAGE_SIZE: Final = size(64 << 10, within=", 64K or more (RFC 5321 4.5.3.1.7),")
+HEADER_SIZE: Final = size(1 << 10, 1 << 20, within=" from 1K to 1M,")
 
 
 @settings
@@ -177,10 +178,10 @@ class EndpointSettings(PipelineSettings):
         "waits for some seconds, and is then asked to come again.",
     )
     max_message_size: Setting[int, int | str] = directive(
-        SIZE, default=32 << 20, shown_default="32M", doc="Larger messages are refused."
+        MESSAGE_SIZE, default=32 << 20, shown_default="32M", doc="Larger messages are refused."
     )
     max_header_size: Setting[int, int | str] = directive(
-        SIZE, default=1 << 20, shown_default="1M", doc="Messages with a larger header are refused; at most 1M."
+        HEADER_SIZE, default=1 << 20, shown_default="1M", doc="Messages with a larger header are refused; at most 1M."
     )
     max_recipients: Setting[int, int] = directive(
         integer(100, 100_000),
@@ -232,10 +233,6 @@ class EndpointSettings(PipelineSettings):
 
     def _validate(self) -> None:
         PipelineSettings._validate(self)
-        if self.max_message_size < LEAST_SIZE:
-            raise InvalidSetting("max_message_size", "expected 64K or more: RFC 5321 4.5.3.1.7 demands it")
-        if not 1024 <= self.max_header_size <= 1 << 20:
-            raise InvalidSetting("max_header_size", "expected a size from 1K to 1M")
         own = [name for name in ("deliver_to", "reject", "default_destination") if getattr(self, name) is not None]
         if self.default_source is not None and (own or self.destination):
             name = own[0] if own else "destination"
@@ -287,52 +284,49 @@ def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> SourceSetti
 # What must not be ----------------------------------------------------------------------------------------------------
 
 
-def address_fault(endpoint: EndpointSettings) -> str:
-    """Why it cannot listen where it should; empty if it can."""
+def address_faults(endpoint: EndpointSettings) -> Iterator[str]:
+    """Why it cannot listen where it should; nothing if it can."""
     if not endpoint.listen:
-        return "expected an address, such as tcp://127.0.0.1:587 or unix:///run/mailrider/submission"
+        yield "expected an address, such as tcp://127.0.0.1:587 or unix:///run/mailrider/submission"
     has_tls = endpoint.tls is not None and endpoint.tls.is_on
     for address in endpoint.listen:
         if address.scheme is not Scheme.UNIX and address.ip is None:
-            return f"{address}: expected an IP address, not a name"
-        if address.scheme is Scheme.TLS and not has_tls:
-            return f"{address} needs a certificate: tls CERT KEY"
-    beyond = [each for each in endpoint.listen if not each.is_local]
+            yield f"{address}: expected an IP address, not a name"
+        elif address.scheme is Scheme.TLS and not has_tls:
+            yield f"{address} needs a certificate: tls CERT KEY"
+    beyond = [each for each in endpoint.listen if each.ip is not None and not each.is_local]
     if beyond and isinstance(endpoint, SubmissionSettings):
         if endpoint.auth is None:
-            return f"{beyond[0]} would be an open relay: auth FILE is needed where others than this machine can connect"
-        if not has_tls:
-            return f"{beyond[0]} would never let anybody log in: passwords go over TLS only, so tls CERT KEY is needed"
-    return ""
+            yield f"{beyond[0]} would be an open relay: auth FILE is needed where others than this machine can connect"
+        elif not has_tls:
+            yield f"{beyond[0]} would never let anybody log in: passwords go over TLS only, so tls CERT KEY is needed"
 
 
-def login_fault(endpoint: EndpointSettings) -> str:
-    """Why a check for logged-in users would let nobody through; empty if there are some."""
+def login_faults(endpoint: EndpointSettings) -> Iterator[str]:
+    """Why a check for logged-in users would let nobody through; nothing if there are some."""
     if endpoint.auth is not None:
-        return ""
+        return
     blocks = [endpoint, *(block for pipeline in endpoint.pipelines for block in (pipeline, *pipeline.routes))]
     if any(block.check is not None and block.check.authorize_sender is not None for block in blocks):
-        return "authorize_sender would let nobody through: auth FILE is needed, so that users can log in"
-    return ""
+        yield "authorize_sender would let nobody through: auth FILE is needed, so that users can log in"
 
 
-def relay_hole(endpoint: EndpointSettings, find: Callable[[str], Settings | None]) -> str:
-    """How mail from anybody to anybody could leave through it, in words; empty if it cannot.
+def relay_holes(endpoint: EndpointSettings, find: Callable[[str], Settings | None]) -> Iterator[str]:
+    """How mail from anybody to anybody could leave through it, in words; nothing if it cannot.
 
     `find` gives the settings of a target by its name. Domains that `destination` names are the operator's word.
     """
-    beyond = [each for each in endpoint.listen if not each.is_local]
+    beyond = [each for each in endpoint.listen if each.ip is not None and not each.is_local]
     if isinstance(endpoint, SubmissionSettings) or not beyond:
-        return ""
+        return
     for pipeline in endpoint.pipelines:
         default = pipeline.default_destination
         for target in (pipeline.deliver_to, None if default is None else default.deliver_to):
             if target is not None and _leads_out(target, find, ()):
-                return (
+                yield (
                     f"{beyond[0]} would be an open relay: mail from anybody to anybody would go to {_name(target)}; "
                     "name the domains that it is for: destination example.org { deliver_to ... }, and reject the rest"
                 )
-    return ""
 
 
 def _leads_out(target: Target, find: Callable[[str], Settings | None], seen: tuple[str, ...]) -> bool:

@@ -212,19 +212,23 @@ def show_duration(span: timedelta) -> str:
     return "".join(parts) or "0"
 
 
-def _size(value: int | str) -> int:
-    if isinstance(value, str) and _SIZE.fullmatch(value):
-        value = sum(int(part[:-1]) * _SIZES[part[-1].lower()] for part in value.split())
-    elif value == "0":
-        value = 0
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_NUMBER:
-        raise ValueError
-    return value
+def size(least: int = 0, most: int = MAX_NUMBER, within: str = "") -> ValueType[int]:
+    """Numbers of octets within bounds, which `within` puts in words: ` of 64K or more`."""
+
+    def convert(value: int | str) -> int:
+        if isinstance(value, str) and _SIZE.fullmatch(value):
+            value = sum(int(part[:-1]) * _SIZES[part[-1].lower()] for part in value.split())
+        elif value == "0":
+            value = 0
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return ValueType("size", f"a size{within} such as 32M, 3M 5K or 5b", convert, words=Words.LINE)
 
 
 DURATION = duration()
 TIMEOUT = duration(positive=True)
-SIZE = ValueType("size", "a size such as 32M, 3M 5K or 5b", _size, words=Words.LINE)
 
 
 # --- Names, addresses, paths --------------------------------------------------------------------

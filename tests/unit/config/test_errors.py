@@ -413,9 +413,37 @@ def test_a_block_with_an_error_is_not_reported_as_missing() -> None:
 
 
 def test_a_wrong_global_directive_is_not_reported_as_missing() -> None:
-    assert errors("hostname a..b\ntarget.remote x") == [
-        '1:10 hostname: expected a domain name such as mx.example.org, not "a..b"'
+    assert errors("hostname a..b\ntls x\nsmtp tls://127.0.0.1:25 { }\ntarget.remote x") == [
+        '1:10 hostname: expected a domain name such as mx.example.org, not "a..b"',
+        '2:5 tls: expected a file with the certificate and one with its key, or off, not "x"',
     ]
+
+
+@pytest.mark.parametrize("wrong", ["debug maybe", "openmetrics unix:///x"])
+def test_a_wrong_global_directive_hides_nothing(wrong: str) -> None:
+    told = errors(f"{wrong}\ntarget.remote out\nsmtp tcp://192.0.2.1:25 {{ deliver_to &out\nhostname a.b\n}}")
+    assert [each.split()[0] for each in told] == ["1:7" if "debug" in wrong else "1:1", "2:1", "3:1"]
+    assert "target.remote out has no hostname" in told[1]
+    assert "would be an open relay" in told[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("target.remote { port 25\nport zz\n}", '3:6 port: expected a whole number from 1 to 65535, not "zz"'),
+        (
+            "mx_auth x { local_policy off\nlocal_policy { min_tls_level some }\n}",
+            '3:30 min_tls_level: expected none, encrypted or authenticated, not "some"',
+        ),
+        ("target.remote { }\ntarget.remote { prt 1 }", '3:17 unknown directive "prt" in target.remote; did you mean'),
+        ("target.remote ! { prt 1 }", '2:19 unknown directive "prt" in target.remote; did you mean "port"?'),
+        ("mx_auth { dan }", '2:11 unknown directive "dan" in mx_auth; did you mean "dane"?'),
+    ],
+)
+def test_what_cannot_be_used_is_looked_into_all_the_same(text: str, hidden: str) -> None:
+    told = errors(f"hostname a.b\n{text}")
+    assert len(told) == 2
+    assert told[1].startswith(hidden)
 
 
 def test_the_same_problem_of_a_file_imported_twice_is_told_once() -> None:

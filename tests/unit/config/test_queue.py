@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -196,3 +197,36 @@ def test_what_is_done_with_everybody_else(pipeline: PipelineSettings, target: ob
 def test_a_program_has_to_give_targets_and_rules(field: str) -> None:
     with pytest.raises(InvalidSetting):
         PipelineSettings(**{field: "remote"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("target.queue q { target &q }", ["3:1 target.queue q leads in a circle, and so nowhere: q -> q"]),
+        (
+            "target.queue s { target &r }\ntarget.queue q { target &r }\ntarget.queue r { target queue { target &q }\n}",
+            ["4:1 target.queue q leads in a circle, and so nowhere: q -> r -> q"],
+        ),
+    ],
+)
+def test_queues_that_lead_to_each_other_are_refused(text: str, expected: list[str]) -> None:
+    assert errors(HEAD + text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "target.queue q {\nlocation x\ntarget &out\n}\ntarget.queue r {\nlocation x\ntarget &out\n}",
+        "target.queue x { target &out }\ntarget.queue r {\nlocation x\ntarget &out\n}",
+        "deliver_to queue { target &out }\nsmtp tcp://127.0.0.1:25 { deliver_to queue { target &out\n}\n}",
+        "target.queue {\ntarget &out\nbounce { deliver_to queue { target &out }\n}\n}",
+    ],
+)
+def test_no_two_queues_are_in_one_directory(text: str) -> None:
+    (told,) = errors(HEAD + text)
+    assert re.search(r"the queue at mailrider.conf:3:1 is in the directory /var/lib/mailrider/\w+, too", told)
+
+
+def test_a_queue_may_be_referred_to_more_than_once() -> None:
+    text = "target.queue q { target &out }\ntarget.queue r { target &q }\ndeliver_to &q\ndeliver_to &r\n"
+    assert len(read(HEAD + text).deliver_to) == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from unittest.mock import ANY
+
 import pytest
 
 from mailrider.config import loads
@@ -87,6 +90,34 @@ def test_an_open_relay_is_refused(text: str) -> None:
 )
 def test_what_cannot_listen_is_refused(text: str, expected: str) -> None:
     assert expected in fault(text)
+
+
+def test_all_faults_of_an_endpoint_are_told() -> None:
+    text = "submission tcp://192.0.2.1:587 tcp://localhost:25 tls://127.0.0.1:465 { reject }\n"
+    text += "smtp tcp://192.0.2.1:25 tls://127.0.0.1:466 {\nsource a.b { deliver_to &out }\ndeliver_to &world\n}"
+    with pytest.raises(ConfigError) as caught:
+        loads(TARGETS + text)
+    assert [re.split("[;:] ", problem.message)[:3] for problem in caught.value.problems] == [
+        ["submission", "tcp://localhost:25", "expected an IP address, not a name"],
+        ["submission", "tls://127.0.0.1:465 needs a certificate", "tls CERT KEY"],
+        ["submission", "tcp://192.0.2.1:587 would be an open relay", ANY],
+        ["smtp", "tls://127.0.0.1:466 needs a certificate", "tls CERT KEY"],
+        ["smtp", "tcp://192.0.2.1:25 would be an open relay", "mail from anybody to anybody would go to &out"],
+        ["smtp", "tcp://192.0.2.1:25 would be an open relay", "mail from anybody to anybody would go to &world"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "smtp tcp://127.0.0.1:25 { reject }\nsubmission tls://127.0.0.1:25 { tls c k\nreject }",
+        "smtp unix:///run/x { reject }\nlmtp unix:///run/x { reject }",
+        "smtp tcp://127.0.0.1:25 tcp://127.0.0.1:25 { reject }",
+    ],
+)
+def test_no_two_endpoints_listen_at_one_address(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is already listened at, by smtp \(at text:8:1\)"):
+        loads(TARGETS + text)
 
 
 @pytest.mark.parametrize(

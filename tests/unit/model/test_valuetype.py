@@ -24,7 +24,6 @@ from mailrider.model.valuetype import (
     NETWORK,
     PATH,
     PORT,
-    SIZE,
     TIMEOUT,
     Unacceptable,
     ValueType,
@@ -36,6 +35,7 @@ from mailrider.model.valuetype import (
     many,
     show,
     show_duration,
+    size,
 )
 
 
@@ -51,6 +51,7 @@ class Size(enum.IntEnum):
 
 COLOUR = choice(Colour, crimson=Colour.RED)
 SECONDS = duration(bare_seconds=True)
+SIZE = size()
 second, minute, hour = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 
 ACCEPTED: list[tuple[ValueType[Any], object, object]] = [
@@ -150,6 +151,7 @@ REFUSED: list[tuple[ValueType[Any], object, str]] = [
     *((SIZE, word, "expected a size such as 32M, 3M 5K or 5b, not") for word in ("", "1", "1T", "M", "-1M", "1.5M")),
     *((SIZE, each, "expected a size such as 32M, 3M 5K or 5b, not") for each in ("32M5K", -1, True, None, 2.0, "1 M")),
     (SIZE, "999999999999G", "expected a size"),
+    *((size(2, 4, " from 2b to 4b"), word, "expected a size from 2b to 4b such as") for word in ("1b", "5b")),
     *((DOMAIN, word, "expected a domain name such as mx.example.org, not") for word in ("", "a..b", "a b", None, 1)),
     *((IP_ADDRESS, each, "expected an IPv4 or IPv6 address, not") for each in ("", "1.2.3", "1.2.3.4/8", 1, None)),
     *((NETWORK, each, "expected a network such as 10.0.0.0/8 or fc00::/7, not") for each in ("", "ten", "::/129", 1)),

@@ -43,10 +43,7 @@ def test_its_counters_exist() -> None:
 
 def test_its_lines_of_the_log_exist() -> None:
     known = {
-        event_name(kind)
-        for module in (events, mtasts_events)
-        for kind in vars(module).values()
-        if _is_event(kind)
+        event_name(kind) for module in (events, mtasts_events) for kind in vars(module).values() if _is_event(kind)
     }
     named = set(re.findall(r"\(`([a-z_]+)`(?:, `([a-z_]+)`)?\)", TEXT))
     words = {word for pair in named for word in pair if word and "_" in word}
