@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -225,6 +226,21 @@ def _parse_sender(sender: str) -> ReversePath | None:
         return None
 
 
+class _AsTheyCame(EmailPolicy):
+    """Writes fields that were parsed as they are, in octets or as text; Python 3.13 encodes what is 8-bit in them."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        """See `email.policy.Policy`; a field that a program made has a `name` of its own."""
+        if hasattr(value, "name"):
+            return super().fold_binary(name, value)
+        lines = re.split(r"\r\n|\r|\n", value)
+        try:
+            field = f"{name}: {self.linesep.join(lines)}{self.linesep}"
+            return field.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+        except UnicodeEncodeError:  # parsed from text: there never were any octets
+            return super().fold_binary(name, self.header_factory(name, "".join(lines)))
+
+
 def _octets(message: bytes | Message, *, utf8: bool) -> bytes:
     """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532).
 
@@ -233,7 +249,7 @@ def _octets(message: bytes | Message, *, utf8: bool) -> bytes:
     if isinstance(message, Message):
         policy = message.policy
         if isinstance(policy, EmailPolicy):
-            return message.as_bytes(policy=policy.clone(linesep="\r\n", refold_source="none", utf8=utf8))
+            return message.as_bytes(policy=_AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8}))
         # The policy of old folds what is longer than it is told, and this long must be folded.
         return message.as_bytes(policy=policy.clone(linesep="\r\n", max_line_length=MAX_LINE))
     if not isinstance(message, bytes):

@@ -241,6 +241,20 @@ SIGNED = (
 )
 
 
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (email.policy.default, b"Subject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n"),
+        (email.policy.SMTPUTF8, "Subject: grüße\r\n".encode()),
+        (email.policy.compat32, b"Subject: =?utf-8?b?Z3LDvMOfZQ==?=\r\n"),
+    ],
+    ids=repr,
+)
+def test_a_message_that_was_parsed_from_text_becomes_octets(policy: email.policy.Policy, expected: bytes) -> None:
+    message = email.message_from_string("Received: a\n\tb\nSubject: grüße\n\nx\n", policy=policy)
+    assert octets(message) == b"Received: a\r\n\tb\r\n" + expected + b"\r\nx\r\n"
+
+
 @pytest.mark.parametrize("policy", [email.policy.default, email.policy.SMTPUTF8, email.policy.compat32], ids=repr)
 def test_a_message_that_was_parsed_keeps_its_fields_as_they_were_signed(policy: email.policy.Policy) -> None:
     assert octets(email.message_from_bytes(SIGNED, policy=policy)) == SIGNED

@@ -199,12 +199,15 @@ def test_a_program_has_to_give_targets_and_rules(field: str) -> None:
         PipelineSettings(**{field: "remote"})  # type: ignore[arg-type]
 
 
+INLINE = "target.queue r { target queue { target &q }\n}"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("target.queue q { target &q }", ["3:1 target.queue q leads in a circle, and so nowhere: q -> q"]),
         (
-            "target.queue s { target &r }\ntarget.queue q { target &r }\ntarget.queue r { target queue { target &q }\n}",
+            "target.queue s { target &r }\ntarget.queue q { target &r }\n" + INLINE,
             ["4:1 target.queue q leads in a circle, and so nowhere: q -> r -> q"],
         ),
     ],
