@@ -39,6 +39,11 @@ def password_file(configuration: Configuration) -> Path:
     raise ConfigError(f"there are several password files, say with --file which: {', '.join(sorted(map(str, found)))}")
 
 
+def _users(path: Path) -> dict[str, str]:
+    """Those that there are; none before the first was added."""
+    return read_passwords(path) if path.exists() else {}
+
+
 def _ask(*, confirm: bool) -> str:
     """A password from the terminal, or the first line of standard input."""
     if sys.stdin.isatty():
@@ -55,7 +60,7 @@ def add(path: Path, user: str) -> int:
         check_name(user)
     except InvalidValue as error:
         raise click.UsageError(str(error)) from error
-    users = read_passwords(path) if path.exists() else {}
+    users = _users(path)
     password = _ask(confirm=True)
     if len(password) < LEAST:
         raise click.UsageError(f"a password has at least {LEAST} characters")
@@ -70,7 +75,7 @@ def add(path: Path, user: str) -> int:
 @click.pass_obj
 def remove(path: Path, user: str) -> int:
     """Remove USER."""
-    users = read_passwords(path)
+    users = _users(path)
     if user not in users:
         raise click.UsageError(f"there is no user {user}")
     del users[user]
@@ -83,7 +88,7 @@ def remove(path: Path, user: str) -> int:
 @click.pass_obj
 def list_users(path: Path) -> int:
     """Show who may log in."""
-    for user in sorted(read_passwords(path)):
+    for user in sorted(_users(path)):
         click.echo(user)
     return os.EX_OK
 
@@ -93,7 +98,7 @@ def list_users(path: Path) -> int:
 @click.pass_obj
 def check(path: Path, user: str) -> int:
     """Say whether a password of USER, asked for or read from standard input, is right; exit with 69 if it is not."""
-    hashed = read_passwords(path).get(user)
+    hashed = _users(path).get(user)
     right = hashed is not None and is_right(hashed, _ask(confirm=False))
     click.echo(f"{user}: {'right' if right else 'wrong'}")
     return os.EX_OK if right else os.EX_UNAVAILABLE

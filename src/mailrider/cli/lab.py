@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from mailrider.lab.demo import run_demo
 from mailrider.lab.internet import DNS_PORT, HOSTNAME, HTTPS_PORT, SMTP_PORT, Internet
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
 
 @click.group(invoke_without_command=True)
@@ -74,16 +73,28 @@ async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with Internet(folder, port=port, dns_port=dns_port, https_port=https_port) as internet:
-        table = Table("domain", "what it shows")
-        for domain in internet.world.domains:
-            table.add_row(domain.name, domain.story)
-        console.print(table)
+        for line in _introduction(internet):
+            console.print(line, markup=False)
         console.print(internet.configuration, markup=False)
-        file = internet.configuration_file
-        console.print(f"It stands in {file}. In another terminal:", markup=False)
-        console.print(f"  mailrider -c {file} explain dane.test", markup=False)
-        to = "--to friend@dane.test --to friend@plain.test"
-        console.print(f"  echo 'Subject: hello' | mailrider -c {file} send --from you@{HOSTNAME} {to}", markup=False)
-        console.print("Ctrl-C ends it.")
+        for line in _invitation(internet.configuration_file):
+            console.print(line, markup=False)
         await stopped.wait()
     return os.EX_OK
+
+
+# All that is printed is a configuration: what is for people stands in comments.
+
+
+def _introduction(internet: Internet) -> Iterator[str]:
+    width = max(len(domain.name) for domain in internet.world.domains)
+    for domain in internet.world.domains:
+        yield f"# {domain.name:{width}}  {domain.story}"
+    yield ""
+
+
+def _invitation(file: Path) -> Iterator[str]:
+    yield f"# It stands in {file}. In another terminal:"
+    yield f"#   mailrider -c {file} explain dane.test"
+    to = "--to friend@dane.test --to friend@plain.test"
+    yield f"#   echo 'Subject: hello' | mailrider -c {file} send --from you@{HOSTNAME} {to}"
+    yield "# Ctrl-C ends it."

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import argon2
 
-from mailrider.errors import InvalidValue, LocalError
+from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.reply import Reply
 from mailrider.model.text import UNSAFE
 
@@ -43,8 +43,8 @@ UNAVAILABLE: Final = Reply.make(454, "4.7.0", "Authentication is not possible no
 _HASHER: Final = argon2.PasswordHasher(time_cost=3, memory_cost=65536, parallelism=4)
 
 
-class PasswordFileError(LocalError):
-    """The password file cannot be read or written, or is none."""
+class PasswordFileError(ConfigError):
+    """The password file, which the configuration names, cannot be read or written, or is none."""
 
 
 def check_name(name: str) -> str:
@@ -102,9 +102,13 @@ def read_passwords(path: Path) -> dict[str, str]:
 
 
 def write_passwords(path: Path, users: Mapping[str, str]) -> None:
-    """Replace the file, as a whole or not at all; its owner and permissions stay, a new one is its owner's only."""
+    """Replace the file, as a whole or not at all; its owner and permissions stay, a new one is its owner's only.
+
+    Its directory is made if there is none: users may be added before the daemon has ever run.
+    """
     lines = "".join(f"{check_name(name)}:{hashed}\n" for name, hashed in users.items())
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

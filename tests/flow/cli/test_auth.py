@@ -58,14 +58,26 @@ def test_users_come_and_go(tmp_path: Path) -> None:
     [
         (("add", "a:b"), "open sesame\n", "a user name is printable"),
         (("add", "anna"), "short\n", "at least 8 characters"),
-        (("remove", "nobody"), "", "cannot read the password file"),
-        (("list",), "", "cannot read the password file"),
+        (("remove", "nobody"), "", "there is no user nobody"),
     ],
 )
 def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], given: str, expected: str) -> None:
     code, said = run("-c", config(tmp_path, "users"), "auth", *arguments, given=given)
     assert code is None
     assert expected in said
+
+
+def test_nothing_has_to_be_there_before_the_first_user(tmp_path: Path) -> None:
+    using = ("-c", config(tmp_path, "not/yet/there"), "auth")
+    assert run(*using, "list") == (0, "")
+    assert run(*using, "check", "anna", given="open sesame\n") == (69, "anna: wrong\n")
+    assert run(*using, "add", "anna", given="open sesame\n") == (0, "anna: added\n")
+    assert (tmp_path / "not/yet").stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    assert "cannot read the password file" in run("-c", config(tmp_path, "users"), "auth", "list")[1]
 
 
 def test_which_file_is_meant_has_to_be_clear(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ async def test_what_it_prints_makes_another_process_deliver_within_it(tmp_path: 
         assert file is not None
         # The configuration that it shows is the one that it wrote.
         assert (await asyncio.to_thread(open_text, file[1])) in printed
-        explained = await run("-c", file[1], "explain", "dane.test")
+        (tmp_path / "printed.conf").write_text(printed)
+        explained = await run("-c", tmp_path / "printed.conf", "explain", "dane.test")
         assert explained.code == 0
         recipients = ["dane.test", "plain.test", "nobody.test", "servfail.test", "sts.test"]
         ran = await send(file[1], *recipients)

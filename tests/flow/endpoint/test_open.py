@@ -14,7 +14,7 @@ import pytest
 from mailrider.clock import FakeClock, SystemClock
 from mailrider.delivery.limits import Limiters
 from mailrider.delivery.settings import LimitsSettings
-from mailrider.endpoint.auth import PasswordFileError, hash_password, write_passwords
+from mailrider.endpoint.auth import hash_password, write_passwords
 from mailrider.endpoint.authorize import AuthorizeSettings
 from mailrider.endpoint.check import Action, HeaderCheck
 from mailrider.endpoint.check_settings import CheckSettings
@@ -207,5 +207,5 @@ def test_what_would_keep_it_from_opening_is_found_before(tmp_path: Path) -> None
     try_endpoint(EndpointSettings())
     with pytest.raises(ConfigError, match="cannot be read"):
         try_endpoint(EndpointSettings(tls=ServerTLS(tmp_path / "cert", tmp_path / "key")))
-    with pytest.raises(PasswordFileError):
+    with pytest.raises(ConfigError, match="cannot read the password file"):
         try_endpoint(EndpointSettings(auth=tmp_path / "none"))
