@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.assemble import open_engine
 from mailrider.clock import SystemClock
+from mailrider.config import placed
 from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from mailrider.clock import Clock
-    from mailrider.config import Configuration
+    from mailrider.config import Configuration, Instance
     from mailrider.endpoint.smtp import Endpoint
     from mailrider.model.event import Emit
 
@@ -112,18 +113,20 @@ async def open_configuration(
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_engine(configuration.globals.dns, emit, clock))
         targets = await stack.enter_async_context(Targets(engine, named))
-        for name, settings in named.items():
-            if isinstance(settings, QueueSettings):  # it may hold mail, whether or not anything refers to it
-                await targets.open(TargetRef(name))
+        for name, instance in configuration.targets.items():
+            if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not anything refers to it
+                with placed(instance):
+                    await targets.open(TargetRef(name))
         if configuration.globals.openmetrics is not None:
             address, refresh = configuration.globals.openmetrics, partial(_look_into_queues, targets, metrics, clock)
             await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh))
         endpoints = []
         around = Surroundings(targets.get, engine.clock, emit, sockets, engine.limiters)
-        for kind, door in _endpoints(configuration):
-            for target in door.every_target:
-                await targets.open(target)
-            endpoints.append(await stack.enter_async_context(open_endpoint(kind, door, around)))
+        for instance, door in _endpoints(configuration):
+            with placed(instance):
+                for target in door.every_target:
+                    await targets.open(target)
+                endpoints.append(await stack.enter_async_context(open_endpoint(instance.kind, door, around)))
         yield endpoints
 
 
@@ -196,8 +199,9 @@ class Daemon:
         try:
             new = self._load()
             has_work(new)
-            for _, settings in _endpoints(new):
-                try_endpoint(settings)
+            for instance, settings in _endpoints(new):
+                with placed(instance):
+                    try_endpoint(settings)
         except MailriderError as error:
             self._emit(ReloadRefused(str(error)))
             self._notifier.say("READY=1")
@@ -226,10 +230,10 @@ def _allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _endpoints(configuration: Configuration) -> Iterator[tuple[str, EndpointSettings]]:
+def _endpoints(configuration: Configuration) -> Iterator[tuple[Instance, EndpointSettings]]:
     for instance in configuration.endpoints:
         if isinstance(instance.settings, EndpointSettings):
-            yield instance.kind, instance.settings
+            yield instance, instance.settings
 
 
 def has_work(configuration: Configuration) -> None:

@@ -9,13 +9,16 @@ import click
 import uvloop
 from rich.console import Console
 
-from mailrider.assemble import open_engine, open_remote
-from mailrider.cli.setup import remote_targets
-from mailrider.config import load
+from mailrider.assemble import open_engine, open_remote, open_smarthost
+from mailrider.cli.setup import direct_targets
+from mailrider.config import load, placed
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.servers import choose_servers, read_resolv_conf
-from mailrider.errors import InvalidValue
+from mailrider.endpoint.open import try_endpoint
+from mailrider.endpoint.settings import EndpointSettings
+from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import MXLevel, TLSLevel
@@ -24,9 +27,12 @@ from mailrider.model.text import json_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mailrider.assemble import Engine
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
+    from mailrider.errors import Problem
+    from mailrider.model.directive import Settings
     from mailrider.policy.settings import MXAuth
 
 # Names that anybody may ask for to learn whether a resolver validates; options name others in closed networks.
@@ -92,11 +98,39 @@ async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> 
     findings = list(_ignored_servers(configuration.globals.dns))
     async with open_engine(configuration.globals.dns, discard) as engine:
         findings.append(await _check_resolver(engine.resolver, signed, bogus))
-        for label, settings in remote_targets(configuration):
-            # Certificates, ciphers and curves are only known to be right once they were loaded.
-            async with open_remote(settings, engine):
-                findings += weaknesses(label, settings, engine.resolver.validates)
+        problems = await _try_everything(configuration, engine)
+        for each in direct_targets(configuration):
+            if isinstance(each.settings, RemoteSettings):
+                findings += weaknesses(each.label, each.settings, engine.resolver.validates)
+    if problems:
+        raise ConfigError(problems)
     return findings
+
+
+async def _try_everything(configuration: Configuration, engine: Engine) -> list[Problem]:
+    """What is wrong with certificates, ciphers, curves, passwords: that is only known once they were loaded."""
+    problems: list[Problem] = []
+    for each in (*direct_targets(configuration), *configuration.endpoints):
+        try:
+            with placed(each):
+                await _try(each.settings, engine)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+async def _try(settings: Settings, engine: Engine) -> None:
+    match settings:
+        case RemoteSettings():
+            async with open_remote(settings, engine):
+                pass
+        case SmarthostSettings():
+            async with open_smarthost(settings, engine):
+                pass
+        case EndpointSettings():
+            try_endpoint(settings)
+        case _:  # a queue is opened by those who deliver from it
+            pass
 
 
 def _ignored_servers(dns: DNSSettings) -> Iterator[Finding]:

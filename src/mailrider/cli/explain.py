@@ -13,7 +13,7 @@ from mailrider.cli.explain_json import as_json_object
 from mailrider.cli.explain_page import print_page
 from mailrider.cli.setup import choose_target, make_log
 from mailrider.clock import SystemClock
-from mailrider.config import load
+from mailrider.config import load, placed
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
@@ -37,10 +37,12 @@ def explain(config: str | None, domain: str, target: str | None, no_connect: boo
     """Show the delivery plan for DOMAIN (or an address of it), with its evidence."""
     next_hop = _parse(domain)
     configuration = load(config)
-    settings = choose_target(configuration, target, ["target.remote"]).settings
+    instance = choose_target(configuration, target, ["target.remote"])
+    settings = instance.settings
     assert isinstance(settings, RemoteSettings)  # noqa: S101 # that is its kind
     log = make_log(configuration, debug=debug, quiet=True)
-    explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
+    with placed(instance):
+        explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
     if as_json:
         click.echo(json_line(as_json_object(explanation, settings, SystemClock().now())))
     else:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mailrider.cli.setup import choose_queue, choose_target, make_log
-from mailrider.config import load
+from mailrider.config import load, placed
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.errors import InvalidValue
@@ -76,7 +76,8 @@ def send(
     if to_queue:
         return _enqueue(config, target, file, sender, recipients, as_json, requiretls, quarantine, dsn)
     configuration = load(config)
-    settings = choose_target(configuration, target).settings
+    instance = choose_target(configuration, target)
+    settings = instance.settings
     assert isinstance(settings, RemoteSettings | SmarthostSettings)  # noqa: S101 # they are of the kinds that deliver
     message = _read_message(file)
     debug = debug or bool(settings.debug)
@@ -87,7 +88,8 @@ def send(
         "quarantine": quarantine,
         "dsn": dsn,
     }
-    report = uvloop.run(_deliver(chosen, progress, message, sender, recipients, arguments))
+    with placed(instance):
+        report = uvloop.run(_deliver(chosen, progress, message, sender, recipients, arguments))
     with _telling():
         _show(report, as_json)
     return exit_code(report)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.settings import RemoteSettings
+from mailrider.config import Instance, targets_within
+from mailrider.config.kinds import KINDS
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 from mailrider.model.valuetype import either
@@ -15,7 +16,7 @@ from mailrider.queue.settings import QueueSettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.config import Configuration, Instance
+    from mailrider.config import Configuration
     from mailrider.model.event import Emit
 
 DIRECT = ("target.remote", "target.smtp", "target.lmtp")  # targets that deliver at once
@@ -29,10 +30,10 @@ def choose_target(configuration: Configuration, name: str | None, kinds: Sequenc
     if name is not None:
         instance = configuration.target(name)
         if instance.kind not in kinds:
-            raise ConfigError(f"{instance.label} is no {either(kinds)}: nothing can be delivered to it directly")
+            raise ConfigError(f"{instance.label} cannot be used for this: expected a {either(kinds)}")
         return instance
     for kind in kinds:
-        for group in (configuration.deliver_to, configuration.targets.values()):
+        for group in (configuration.deliver_to, configuration.targets.values(), direct_targets(configuration)):
             found = list({id(each.settings): each for each in group if each.kind == kind}.values())
             if len(found) == 1:
                 return found[0]
@@ -42,11 +43,16 @@ def choose_target(configuration: Configuration, name: str | None, kinds: Sequenc
     raise ConfigError(f"no {either(kinds)} is configured, so there is no way to deliver a message")
 
 
-def remote_targets(configuration: Configuration) -> list[tuple[str, RemoteSettings]]:
-    """Every `target.remote`, by what people call it."""
-    every = (*configuration.deliver_to, *configuration.targets.values())
-    found = {id(each.settings): (each.label, each.settings) for each in every}
-    return [(label, settings) for label, settings in found.values() if isinstance(settings, RemoteSettings)]
+def direct_targets(configuration: Configuration) -> list[Instance]:
+    """Every target that delivers at once, those within the blocks of queues and endpoints too."""
+    found: dict[int, Instance] = {}
+    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+        for settings in targets_within(owner.settings):
+            kind = next(kind.name for kind in KINDS.values() if kind.settings is type(settings))
+            if kind in DIRECT:
+                name = owner.name if settings is owner.settings else None
+                found.setdefault(id(settings), Instance(kind, name, settings, owner.position))
+    return list(found.values())
 
 
 def choose_queue(configuration: Configuration, name: str | None) -> QueueSettings:

@@ -7,16 +7,20 @@ leaves to the global directives has been filled in (`complete`).
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailrider.config.kinds import KINDS
 from mailrider.config.nearest import did_you_mean
+from mailrider.config.source import Problems
+from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError
 from mailrider.model.directive import InvalidSetting, Settings, directives_of
+from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from mailrider.config.settings import Globals
@@ -71,6 +75,35 @@ class Configuration:
             known = f"; there are: {', '.join(targets)}" if targets else "; there are none"
             raise ConfigError(f'no target is named "{name}"{did_you_mean(name, targets) or known}')
         return targets[name]
+
+
+def targets_within(settings: object) -> Iterator[Settings]:
+    """A target, and those that stand in its block, or in that of an endpoint; references are to others."""
+    if isinstance(settings, EndpointSettings):
+        for target in settings.every_target:
+            yield from targets_within(target)
+    elif isinstance(settings, Settings):
+        yield settings
+    if isinstance(settings, QueueSettings):
+        yield from targets_within(settings.target)
+        for target in () if settings.bounce is None else settings.bounce.targets:
+            yield from targets_within(target)
+
+
+@contextmanager
+def placed(instance: Instance) -> Iterator[None]:
+    """Around what opens an instance: what only that shows to be wrong is told with the place of its block."""
+    try:
+        yield
+    except ConfigError as error:
+        if instance.position is None:
+            raise
+        problems = Problems(instance.position.source.name)
+        for each in error.problems:
+            if each.file:
+                raise
+            problems.add(instance.position, each.message)
+        raise ConfigError(problems.in_order()) from error
 
 
 def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:

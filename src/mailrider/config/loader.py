@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailrider.config.bind import Binder, unknown_at_top_level
-from mailrider.config.configuration import Configuration, Instance, complete
+from mailrider.config.configuration import Configuration, Instance, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
-from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED, TOP_LEVEL
+from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
@@ -27,7 +27,7 @@ from mailrider.model.socket_address import MAX_PATH, SENDMAIL_SOCKET, Scheme
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from mailrider.config.parser import Node
     from mailrider.config.source import Position
@@ -224,8 +224,8 @@ def _refuse_shared_locations(instances: Iterable[Instance], problems: Problems) 
     """Tell of two queues that would keep their messages in one directory."""
     taken: dict[Path, tuple[QueueSettings, Position]] = {}
     for instance in instances:
-        for queue in _queues_in(instance.settings):
-            if queue.location is None or instance.position is None:
+        for queue in targets_within(instance.settings):
+            if not isinstance(queue, QueueSettings) or queue.location is None or instance.position is None:
                 continue
             first, position = taken.setdefault(queue.location, (queue, instance.position))
             if first is not queue:
@@ -234,18 +234,6 @@ def _refuse_shared_locations(instances: Iterable[Instance], problems: Problems) 
                     f"{instance.label}: the queue at {position} is in the directory {queue.location}, too: "
                     "give each its own location",
                 )
-
-
-def _queues_in(settings: object) -> Iterator[QueueSettings]:
-    """A queue, and those that stand in a block: references are to others, which are looked at by themselves."""
-    if isinstance(settings, EndpointSettings):
-        for target in settings.every_target:
-            yield from _queues_in(target)
-    if isinstance(settings, QueueSettings):
-        yield settings
-        yield from _queues_in(settings.target)
-        for target in () if settings.bounce is None else settings.bounce.targets:
-            yield from _queues_in(target)
 
 
 def _default_dirs(path: Path | None) -> dict[str, Path]:

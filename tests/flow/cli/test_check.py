@@ -81,6 +81,44 @@ async def test_what_only_loading_shows_is_78_too(tmp_path: Path) -> None:
     assert (ran.code, "NO-SUCH-CIPHER" in ran.err) == (78, True)
 
 
+BROKEN = """
+target.remote {
+    tls_client { root_ca /nowhere/root.pem }
+}
+target.queue q {
+    target remote {
+        tls_client { ciphers NO-SUCH-CIPHER }
+    }
+}
+target.smtp s {
+    host tls://smtp.test:465
+    tls_client { ciphers NONE-EITHER }
+}
+smtp tcp://127.0.0.1:2525 {
+    tls /nowhere/cert.pem /nowhere/key.pem
+}
+submission tcp://127.0.0.1:2587 {
+    auth missing
+    deliver_to &q
+}
+"""
+
+
+async def test_everything_that_only_loading_shows_is_told_with_the_place_of_its_block(tmp_path: Path) -> None:
+    ran = await check(tmp_path, more=BROKEN)
+    assert (ran.code, ran.out) == (78, "")
+    told = [line for line in ran.err.splitlines() if "mailrider.conf:" in line]
+    expected = {
+        5: "/nowhere/root.pem",
+        8: "NO-SUCH-CIPHER",
+        13: "NONE-EITHER",
+        17: "/nowhere/cert.pem",
+        20: "cannot read the password file",
+    }
+    assert [int(line.split("mailrider.conf:")[1].split(":")[0]) for line in told] == list(expected)
+    assert all(words in line for words, line in zip(expected.values(), told, strict=True))
+
+
 async def test_servers_beside_one_on_loopback_are_not_asked_and_that_is_told(tmp_path: Path) -> None:
     async with internet({}, ZONES) as net:
         file = tmp_path / "mailrider.conf"

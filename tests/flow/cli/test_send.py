@@ -78,11 +78,22 @@ async def test_what_the_top_level_delivers_to_is_meant_where_no_target_is_named(
     assert b"EHLO client.test\r\n" in connection.said()
 
 
+async def test_a_target_that_stands_in_a_queue_or_an_endpoint_is_found(tmp_path: Path) -> None:
+    remote = "remote {{\nport {port}\nprohibited_addresses none\n}}"
+    async with internet({"a.test": [GOOD]}) as net:
+        for block in (f"target.queue q {{{{\ntarget {remote}\n}}}}", f"smtp unix:///x {{{{\ndeliver_to {remote}\n}}}}"):
+            file = tmp_path / "mailrider.conf"
+            text = f"hostname client.test\ndns {{ server {net.dns.server} }}\n{block.format(port=net.port)}\n"
+            file.write_text(text)
+            ran = await run("-c", file, "send", "--from=a@b.test", "--to=x@a.test", stdin=MESSAGE)
+            assert (ran.code, ran.err) == (0, "")
+
+
 async def test_a_target_that_delivers_nothing_at_once_is_an_error_of_configuration(tmp_path: Path) -> None:
     async with internet({}) as net:
         ran = await send(net, tmp_path, "--to=x@a.test", "--target=q", more="target.queue q { target &outbound }\n")
     assert (ran.code, ran.out) == (78, "")
-    assert "target.queue q is no target.remote, target.smtp or target.lmtp" in ran.err
+    assert "target.queue q cannot be used for this: expected a target.remote, target.smtp or target.lmtp" in ran.err
 
 
 # Exit codes and output ------------------------------------------------------------------------------------------------
