@@ -15,6 +15,8 @@ from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mailrider.config import Configuration
 
 LEAST = 8  # characters of a password: NIST SP 800-63B 5.1.1.1
@@ -25,7 +27,8 @@ LEAST = 8  # characters of a password: NIST SP 800-63B 5.1.1.1
 @click.pass_context
 def auth(context: click.Context, path: str | None) -> None:
     """Manage the users who may log in. A running daemon sees changes at once."""
-    context.obj = Path(path) if path else password_file(load(context.obj))
+    config = context.obj
+    context.obj = lambda: Path(path) if path else password_file(load(config))
 
 
 def password_file(configuration: Configuration) -> Path:
@@ -54,12 +57,13 @@ def _ask(*, confirm: bool) -> str:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def add(path: Path, user: str) -> int:
+def add(find: Callable[[], Path], user: str) -> int:
     """Add USER, or give it a new password, which is asked for or read from standard input."""
     try:
         check_name(user)
     except InvalidValue as error:
         raise click.UsageError(str(error)) from error
+    path = find()
     users = _users(path)
     password = _ask(confirm=True)
     if len(password) < LEAST:
@@ -73,8 +77,9 @@ def add(path: Path, user: str) -> int:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def remove(path: Path, user: str) -> int:
+def remove(find: Callable[[], Path], user: str) -> int:
     """Remove USER."""
+    path = find()
     users = _users(path)
     if user not in users:
         raise click.UsageError(f"there is no user {user}")
@@ -86,9 +91,9 @@ def remove(path: Path, user: str) -> int:
 
 @auth.command("list")
 @click.pass_obj
-def list_users(path: Path) -> int:
+def list_users(find: Callable[[], Path]) -> int:
     """Show who may log in."""
-    for user in sorted(_users(path)):
+    for user in sorted(_users(find())):
         click.echo(user)
     return os.EX_OK
 
@@ -96,9 +101,9 @@ def list_users(path: Path) -> int:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def check(path: Path, user: str) -> int:
+def check(find: Callable[[], Path], user: str) -> int:
     """Say whether a password of USER, asked for or read from standard input, is right; exit with 69 if it is not."""
-    hashed = _users(path).get(user)
+    hashed = _users(find()).get(user)
     right = hashed is not None and is_right(hashed, _ask(confirm=False))
     click.echo(f"{user}: {'right' if right else 'wrong'}")
     return os.EX_OK if right else os.EX_UNAVAILABLE

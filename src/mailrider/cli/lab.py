@@ -21,11 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
 
+PORT = click.IntRange(1, 65535)
+ANY_PORT = click.IntRange(0, 65535)
+
+
 @click.group(invoke_without_command=True)
-@click.option("--port", default=SMTP_PORT, show_default=True, help="Where all MX hosts listen.")
-@click.option("--dns-port", default=DNS_PORT, show_default=True, help="Where DNS listens; 0: any free port.")
+@click.option("--port", default=SMTP_PORT, type=PORT, show_default=True, help="Where all MX hosts listen.")
 @click.option(
-    "--https-port", default=HTTPS_PORT, show_default=True, help="Where policy hosts listen; 0: any free port."
+    "--dns-port", default=DNS_PORT, type=ANY_PORT, show_default=True, help="Where DNS listens; 0: any free port."
+)
+@click.option(
+    "--https-port",
+    default=HTTPS_PORT,
+    type=ANY_PORT,
+    show_default=True,
+    help="Where policy hosts listen; 0: any free port.",
 )
 @click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Where configuration and CA go; default: a new one."

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,12 +62,22 @@ DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
 STATES = {state.word: state for state in State}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chosen:
-    """The queue that a command is about."""
+    """The queue that a command is about; looked for when it is needed, so that `--help` needs none."""
 
-    configuration: Configuration
-    settings: QueueSettings
+    path: str | None
+    name: str | None
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The configuration. Raises `ConfigError`."""
+        return load(self.path)
+
+    @cached_property
+    def settings(self) -> QueueSettings:
+        """Those of the queue. Raises `ConfigError`."""
+        return choose_queue(self.configuration, self.name)
 
     def with_queue(self, work: Callable[[DeliveryQueue], Awaitable[T]], otherwise: T) -> T:
         """Do something with the queue, without delivering; `otherwise` if there is none yet."""
@@ -85,8 +96,7 @@ class Chosen:
 @click.pass_context
 def queue(context: click.Context, name: str | None) -> None:
     """Look into a queue, change what is in it, deliver what is due."""
-    configuration = load(context.obj)
-    context.obj = Chosen(configuration, choose_queue(configuration, name))
+    context.obj = Chosen(context.obj, name)
 
 
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:

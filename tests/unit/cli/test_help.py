@@ -1,0 +1,39 @@
+"""Help is there for everybody: for those without a configuration, and with a wrong one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from mailrider.cli.main import cli
+from tests.support.commands import run_here
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
+    """Every command, as it is typed."""
+    for name, command in group.commands.items():
+        yield (*above, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *above, name)
+
+
+@pytest.mark.parametrize("command", [(), *commands(cli)], ids=" ".join)
+def test_help_needs_no_configuration(command: tuple[str, ...], tmp_path: Path) -> None:
+    wrong = tmp_path / "mailrider.conf"
+    wrong.write_text("nonsense")
+    ran = run_here("-c", wrong, *command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"Usage: {' '.join(('mailrider', *command))} [OPTIONS]")
+
+
+@pytest.mark.parametrize("port", ["--port=0", "--port=65536", "--dns-port=65536", "--https-port=-1", "--port=smtp"])
+def test_a_port_that_is_none_is_a_mistake_of_usage(port: str) -> None:
+    ran = run_here("lab", port)
+    assert (ran.code, ran.out) == (64, "")
+    assert port.partition("=")[0] in ran.err
