@@ -9,7 +9,7 @@ import dataclasses
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete, targets_within
@@ -154,7 +154,7 @@ def _bind(
     targets = [binder.target(node) for node in deliver_to]
     endpoints = [binder.endpoint(node) for node in endpoint_nodes]
     given = {node.name.text for node in global_nodes}
-    missing = {name: default for name, default in defaults.items() if name not in given}
+    missing: dict[str, Any] = {name: default for name, default in defaults.items() if name not in given}
     global_settings = dataclasses.replace(global_settings, **missing)
     completed = {name: _complete(instance, global_settings, problems) for name, instance in instances.items()}
     used = tuple(

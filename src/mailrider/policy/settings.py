@@ -7,6 +7,7 @@ A policy that is not listed is off.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
@@ -14,8 +15,6 @@ from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.valuetype import PATH, PORT, choice, many, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from mailrider.model.directive import OptionalPath, Paths, Setting
 
 
@@ -126,10 +125,12 @@ class MXAuth(Settings):
     )
 
     @classmethod
-    def of(cls, policies: MXAuth | Iterable[Policy]) -> MXAuth:
+    def of(cls, policies: object) -> MXAuth:
         """The set of these policies; `InvalidSetting` for one that is there twice or unknown."""
         if isinstance(policies, MXAuth):
             return policies
+        if isinstance(policies, str) or not isinstance(policies, Iterable):
+            raise InvalidSetting("mx_auth", f"expected a list of policies, such as [Dane()], not {show(policies)}")
         given: dict[str, Policy] = {}
         for policy in policies:
             name = _NAMES.get(type(policy))

@@ -49,7 +49,9 @@ def test_policies_are_evaluated_in_their_own_order() -> None:
     [
         (RemoteSettings, {"mx_auth": [Dane(), Dane()]}, "mx_auth: dane is there twice"),
         (RemoteSettings, {"mx_auth": ["dane"]}, 'mx_auth: expected policies, not "dane"'),
-        (RemoteSettings, {"mx_auth": 5}, "mx_auth: expected MXAuth(...), not 5"),
+        (RemoteSettings, {"mx_auth": Dane()}, "mx_auth: expected a list of policies, such as [Dane()], not Dane()"),
+        (RemoteSettings, {"mx_auth": "dane"}, 'mx_auth: expected a list of policies, such as [Dane()], not "dane"'),
+        (RemoteSettings, {"mx_auth": 5}, "mx_auth: expected a list of policies, such as [Dane()], not 5"),
         (RemoteSettings, {"hostname": "not a name"}, "hostname: expected a domain name such as mx.example.org,"),
         (RemoteSettings, {"limits": {"all": 5}}, "limits: expected LimitsSettings(...), not {'all': 5}"),
         (RemoteSettings, {"eight_bit": "mend"}, 'eight_bit: expected send or strict, not "mend"'),
