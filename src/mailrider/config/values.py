@@ -38,7 +38,7 @@ def read_value(known: Directive, node: Node, problems: Problems) -> Any:
             return WRONG
         case Words.ONE:
             return _accept(known, known.type, node, node.arguments[:1], problems)
-        case Words.LINE:
+        case Words.LINE | Words.WORDS:
             return _accept(known, known.type, node, node.arguments, problems)
         case Words.EACH:
             return _items(known, node, problems)
@@ -53,8 +53,9 @@ def _items(known: Directive, node: Node, problems: Problems) -> Any:
 
 
 def _accept(known: Directive, type: ValueType[Any], node: Node, words: tuple[Word, ...], problems: Problems) -> Any:
+    texts = tuple(word.text for word in words)
     try:
-        return type.accept(" ".join(word.text for word in words))
+        return type.accept(texts if type.words is Words.WORDS else " ".join(texts))
     except Unacceptable as error:
         near = next(filter(None, (did_you_mean(word.text, type.choices) for word in words)), "")
         problems.add(words[0].position, f"{known.name}: {error}{near}{_vanished(node)}")

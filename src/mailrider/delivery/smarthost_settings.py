@@ -16,6 +16,7 @@ from mailrider.model.valuetype import (
     DOMAIN,
     IP_ADDRESS,
     TIMEOUT,
+    Unacceptable,
     ValueType,
     Words,
     choice,
@@ -46,12 +47,13 @@ def _credentials(value: object) -> Credentials | None:
     words = value.split() if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
     if words == ["off"]:
         return None
-    if len(words) != 3 or words[0] != "plain":
-        raise ValueError
+    if len(words) != 3 or words[0] != "plain" or not all(words):
+        # What was given is not repeated: the password is in it.
+        raise Unacceptable("expected plain USER PASSWORD, or off")
     return Credentials(words[1], words[2])
 
 
-CREDENTIALS = ValueType("credentials", "plain USER PASSWORD, or off", _credentials, words=Words.LINE)
+CREDENTIALS = ValueType("credentials", "plain USER PASSWORD, or off", _credentials, words=Words.WORDS)
 
 
 @settings

@@ -5,8 +5,8 @@ One `ValueType` serves both doors. `accept` takes what a program gives (`timedel
 the one typed value. What it cannot take raises `Unacceptable`, which says what was expected; it
 never guesses and never clips.
 
-`words` says how the arguments of a line make a value: one argument, the whole line, or each
-argument an item.
+`words` says how the arguments of a line make a value: one argument, the whole line, all of them, or
+each argument an item.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Words(enum.Enum):
 
     ONE = "one argument"
     LINE = "all arguments, joined by spaces"
+    WORDS = "all arguments, each as it stands"
     EACH = "each argument is an item of a list"
 
 
@@ -71,7 +72,8 @@ class ValueType(Generic[T]):
         except Unacceptable:
             raise
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise Unacceptable(f"expected {self.expected}, not {show(value)}") from error
+            given = " ".join(value) if self.words is Words.WORDS and isinstance(value, tuple) else value
+            raise Unacceptable(f"expected {self.expected}, not {show(given)}") from error
 
     def show(self, value: object) -> str:
         """The value as it would be written in a configuration file."""

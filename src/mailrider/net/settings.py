@@ -83,10 +83,10 @@ class ServerTLS:
         return f"{self.cert} {self.key}" if self.is_on else "off"
 
 
-def _server_tls(value: ServerTLS | str) -> ServerTLS:
+def _server_tls(value: ServerTLS | str | Iterable[str]) -> ServerTLS:
     if isinstance(value, ServerTLS):
         return value
-    words = value.split()
+    words = value.split() if isinstance(value, str) else list(value)
     if words == ["off"]:
         return ServerTLS()
     if words[:1] == ["file"]:  # maddy's word for it
@@ -97,7 +97,7 @@ def _server_tls(value: ServerTLS | str) -> ServerTLS:
 
 
 SERVER_TLS = ValueType(
-    "CERT KEY | off", "a file with the certificate and one with its key, or off", _server_tls, words=Words.LINE
+    "CERT KEY | off", "a file with the certificate and one with its key, or off", _server_tls, words=Words.WORDS
 )
 
 

@@ -14,6 +14,7 @@ from mailrider.config import Configuration, Globals, complete, load
 from mailrider.config.kinds import KINDS, SUPPORTED, settings_classes
 from mailrider.config.settings import LogFormat, default_runtime_dir, default_state_dir
 from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import ServerAddress
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError
@@ -23,7 +24,8 @@ from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.settings import Curve, ServerTLS, TLSClientSettings, TLSVersion
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, STSCache
-from tests.unit.config.reading import EVERYTHING, read
+from mailrider.smtp.sasl import Credentials
+from tests.unit.config.reading import EVERYTHING, errors, read
 
 MX = Domain("mx.example.org")
 
@@ -399,3 +401,25 @@ def test_what_is_not_supported_is_refused_and_the_rest_works(feature: str) -> No
         read(text, supported=EVERYTHING - {feature})
     (problem,) = caught.value.problems
     assert problem.message == f"{name} is not yet supported"
+
+
+# Arguments that are more than words ------------------------------------------------------------------------------------
+
+SMARTHOST = "hostname a.b\ntarget.smtp smart {{\nhost tls://smtp.test:465\nauth {auth}\n}}"
+
+
+@pytest.mark.parametrize("auth", ['plain "a user" "pass  word"', "plain {env:USER} {env:PASSWORD}"])
+def test_a_quoted_argument_is_one_whatever_is_in_it(auth: str) -> None:
+    text = SMARTHOST.format(auth=auth)
+    settings = read(text, environment={"USER": "a user", "PASSWORD": "pass  word"}).target("smart").settings
+    assert isinstance(settings, SmarthostSettings)
+    assert settings.auth == Credentials("a user", "pass  word")
+    assert read('tls "/my certs/a.pem" "/my certs/a.key"').globals.tls == ServerTLS(
+        Path("/my certs/a.pem"), Path("/my certs/a.key")
+    )
+
+
+@pytest.mark.parametrize("auth", ["login user {env:PASSWORD}", "plain user {env:PASSWORD} x", "plain user {env:NONE}"])
+def test_a_password_is_never_repeated_by_an_error(auth: str) -> None:
+    told = errors(SMARTHOST.format(auth=auth), environment={"PASSWORD": "s3cret"})
+    assert told == ["4:6 auth: expected plain USER PASSWORD, or off"]
