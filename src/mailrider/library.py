@@ -443,6 +443,8 @@ class Queue:
         **directives: Any,
     ) -> None:
         self.settings = _settings(QueueSettings, settings, directives)
+        if deliver and self.settings.target is None:
+            raise ConfigError("a queue needs a target: what delivers")
         self._named = named or {}
         self._dns = dns
         self._deliver = deliver

@@ -8,6 +8,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -117,6 +118,12 @@ def test_a_host_name_is_required_at_once() -> None:
         mailrider.Remote()
     with pytest.raises(mailrider.ConfigError, match="hostname is required"):
         mailrider.Smarthost(host=["tcp://127.0.0.1:25"])
+
+
+def test_a_queue_that_delivers_needs_a_target_at_once() -> None:
+    with pytest.raises(mailrider.ConfigError, match="needs a target"):
+        mailrider.Queue(hostname="a.test")
+    mailrider.Queue(hostname="a.test", deliver=False)
 
 
 async def test_a_remote_is_used_within_async_with() -> None:
@@ -277,7 +284,7 @@ def test_messages_of_the_old_kind_are_taken_too() -> None:
 # Listeners ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("made", [mailrider.Remote, mailrider.Queue])
+@pytest.mark.parametrize("made", [mailrider.Remote, partial(mailrider.Queue, deliver=False)])
 def test_a_listener_that_raises_where_there_is_no_event_loop_does_no_harm_either(
     made: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

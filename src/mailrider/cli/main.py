@@ -6,6 +6,9 @@ be read, 69 something failed, 70 a bug, 75 something deferred, 78 configuration.
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import os
 import sys
 import traceback
@@ -56,6 +59,7 @@ cli.add_command(sendmail)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; a mistake ends in one clear sentence, never in a traceback."""
     _occupy_standard_streams()
+    _write_what_the_terminal_cannot()
     try:
         code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
     except click.exceptions.Abort:
@@ -91,6 +95,22 @@ def _occupy_standard_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_STREAM:
         pass
     os.close(number)
+
+
+def _write_what_the_terminal_cannot() -> None:
+    """Escape characters that the locale's encoding does not have, as JSON does: nothing fails for a mark or a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ESCAPE)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 # it is for writing only
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+_ESCAPE = "mailrider.escape"
+codecs.register_error(_ESCAPE, _escape)
 
 
 def _complain(text: str) -> None:

@@ -7,7 +7,6 @@ when its attempt has ended, and those who deliver are told.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -38,6 +37,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
+from mailrider.model.text import json_line
 from mailrider.model.valuetype import DURATION, Unacceptable
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, State, Stats
@@ -179,7 +179,7 @@ def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
     def show(entries: list[Entry]) -> None:
         if as_json:
             for entry in entries:
-                click.echo(json.dumps(entry_object(entry), ensure_ascii=False))
+                click.echo(json_line(entry_object(entry)))
         else:
             now = SystemClock().now()
             _print(*(line for entry in entries for line in entry_lines(entry, now)))
@@ -223,7 +223,7 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
     else:
         message = chosen.with_queue(lambda queue: queue.store.find(number), None)
         if message is not None and as_json:
-            click.echo(json.dumps(message_object(message), ensure_ascii=False))
+            click.echo(json_line(message_object(message)))
             return os.EX_OK
         if message is not None:
             _print(*message_text(message, SystemClock().now()))
@@ -241,7 +241,7 @@ def stats(chosen: Chosen, limit: int, as_json: bool) -> int:
     now = SystemClock().now()
     found = chosen.with_queue(lambda queue: queue.store.stats(now, limit), Stats(0, 0, (), {}))
     if as_json:
-        click.echo(json.dumps(stats_object(found), ensure_ascii=False))
+        click.echo(json_line(stats_object(found)))
     else:
         _print(*stats_text(found, now))
     return os.EX_OK
@@ -280,7 +280,7 @@ def _changes(command: Command, help: str) -> None:
 
         changed, later = chosen.with_queue(work, (0, 0))
         if as_json:
-            click.echo(json.dumps({"changed": changed, "later": later}))
+            click.echo(json_line({"changed": changed, "later": later}))
         else:
             waiting = f"; {later} when their attempt has ended" if later else ""
             click.echo(f"{recipients(changed)} {_DONE[command]}{waiting}")

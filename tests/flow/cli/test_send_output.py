@@ -81,3 +81,20 @@ async def test_what_is_queued_is_queued_though_its_id_cannot_be_told(tmp_path: P
             assert (await send_without_output(file, full, "--queue"))[0] == os.EX_OK
     finally:
         os.close(full)
+
+
+async def test_a_terminal_that_lacks_characters_gets_them_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    async with internet({"a.test": [MXScript(replies={Stage.RCPT: "550 5.1.1 \u2717 grüße \U0001f4ed"})]}) as net:
+        file = configure(net, tmp_path, "log off\n")
+        process = await start("-c", file, "explain", "a.test")
+        page, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        assert "MX 0 mx0.a.test" in page.decode("latin-1")
+        for form in ([], ["--json"]):
+            process = await start("-c", file, "send", "--from=", "--to=x@a.test", *form)
+            said, err = await process.communicate(MESSAGE)
+            assert (process.returncode, err) == (os.EX_UNAVAILABLE, b"")
+            assert r"\u2717 grüße \ud83d\udced" in said.decode("latin-1")

@@ -403,7 +403,7 @@ def test_what_is_not_supported_is_refused_and_the_rest_works(feature: str) -> No
     assert problem.message == f"{name} is not yet supported"
 
 
-# Arguments that are more than words ------------------------------------------------------------------------------------
+# Arguments that are more than words -----------------------------------------------------------------------------------
 
 SMARTHOST = "hostname a.b\ntarget.smtp smart {{\nhost tls://smtp.test:465\nauth {auth}\n}}"
 
