@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHES = ("peers", "channel", "session", "pool", "endpoint", "queue")
+BENCHES = ("peers", "channel", "session", "pool", "endpoint", "queue", "growth", "outage")
 
 
 def main() -> int:

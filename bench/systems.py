@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.footprint import confined, counting_syncs
+from bench.peers import find_program
 from tests.peers import opensmtpd, postfix
 from tests.peers.process import accepts, loopback_address, private_directory
 
@@ -138,9 +139,16 @@ class Mailrider:
                 tls="mx_auth {\n        dane\n    }" if self.dane else "",
             )
             (home / "mailrider.conf").write_text(text)
-            command = [sys.executable, "-m", "mailrider", "-c", str(home / "mailrider.conf"), "run"]
-            with _started("mailrider", home, command, address, syncs=syncs) as relay:
+            with _started("mailrider", home, [*_mailrider(home), "run"], address, syncs=syncs) as relay:
                 yield relay
+
+    def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
+        """The command that has it try everything now, and its environment."""
+        return [*_mailrider(relay.home), "queue", "retry", "--all"], {}
+
+
+def _mailrider(home: Path) -> list[str]:
+    return [sys.executable, "-m", "mailrider", "-c", str(home / "mailrider.conf")]
 
 
 MAILRIDER_TUNED = Mailrider(
@@ -243,6 +251,10 @@ class Postfix:
                 "postfix", home, command, address, syncs=syncs, environment=environment, files=files
             ) as relay:
                 yield relay
+
+    def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
+        """The command that has it try everything now, and its environment."""
+        return [find_program("postqueue"), "-f"], {"MAIL_CONFIG": str(relay.home / "etc")}
 
 
 POSTFIX = Postfix("Postfix, as it comes", {})

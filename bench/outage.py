@@ -1,0 +1,129 @@
+"""Accepting while the next hop is down, and what happens when it comes back: beside tuned Postfix.
+
+    python -m bench.outage
+    python -m bench.outage --only mailrider --messages 50000 --rounds 1
+
+Nobody listens at the address of the only MX host, so that connections are refused. smtp-source says how fast a system
+accepts all the same (with its durable queue, as always). When the system has come to rest smtp-sink begins to listen,
+and the operator says so: `mailrider queue retry --all`, `postqueue -f`; neither would wait for it, but both would take
+their retry time. The clock of the drain runs from before that command until the sink has every message. Round by round
+all systems have a turn, and the best of each counts. Wants root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from bench.measure import Measurement, machine, ratio
+from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, wait_all
+from bench.peers import MissingError
+from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, Mailrider, System
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.footprint import ControlGroup
+    from bench.network import Network
+    from bench.systems import Relay
+
+LOOK = 0.5  # seconds between two looks whether a system is at rest
+AT_REST = 0.02  # of one processor, at most
+
+
+class Flushed(System, Protocol):
+    """A system that can be told to try everything now."""
+
+    def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
+        """The command that says so, and what its environment has besides."""
+
+
+SYSTEMS: tuple[Flushed, ...] = (POSTFIX_TUNED, Mailrider(), MAILRIDER_TUNED)
+
+
+@dataclass(slots=True)
+class Row:
+    """A system's best."""
+
+    accepted: Measurement
+    drained: Measurement
+
+    def improve(self, other: Row) -> None:
+        """What is better in the other one counts."""
+        self.accepted = min(self.accepted, other.accepted, key=lambda each: each.wall)
+        self.drained = min(self.drained, other.drained, key=lambda each: each.wall)
+
+
+def outage(system: Flushed, net: Network, traffic: Traffic) -> Row:
+    """One round."""
+    with system.start(net) as running:
+        began, before = time.monotonic(), running.group.cpu()
+        wait_all(send(traffic, running.address, running.port))
+        wall, cpu = time.monotonic() - began, running.group.cpu() - before
+        accepted = Measurement(system.name, traffic.messages, wall, cpu)
+        _wait_for_rest(running.group)
+        command, environment = system.flush(running)
+        with counting_sink(net.mx_address, SMTP_PORT, traffic.messages) as sink:
+            began, before = time.monotonic(), running.group.cpu()
+            subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
+            sink.wait(PATIENCE)
+            wall, cpu = time.monotonic() - began, running.group.cpu() - before
+    return Row(accepted, Measurement(system.name, traffic.messages, wall, cpu))
+
+
+def _wait_for_rest(group: ControlGroup) -> None:
+    """Until the system has nothing to do but to wait."""
+    used = LOOK
+    while used > AT_REST * LOOK:
+        before = group.cpu()
+        time.sleep(LOOK)
+        used = group.cpu() - before
+
+
+def print_rows(title: str, measurements: Sequence[Measurement]) -> None:
+    """A table; `x` is relative to the first."""
+    print(f"\n{title}")
+    print(f"{'':36} {'messages':>8} {'wall s':>7} {'per s':>8} {'cpu ms':>7} {'x':>6}")
+    for each in measurements:
+        print(
+            f"{each.name:36} {each.transactions:8} {each.wall:7.2f} {each.rate:8.0f} {each.cpu_each:7.3f}"
+            f" {ratio(each, measurements[0]):6.2f}",
+            flush=True,
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.outage")
+    parser.add_argument("--messages", type=int, default=20_000, help="at most; slower systems get fewer")
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--size", type=int, default=4096, help="payload octets")
+    parser.add_argument("--rounds", type=int, default=2, help="the fastest one counts")
+    parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
+    options = parser.parse_args()
+    systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
+    try:
+        print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues")
+        for system in systems:
+            print(f"    {system.name}: {system.configuration}")
+        rows: dict[str, Row] = {}
+        with network(1) as net:
+            for _ in range(options.rounds):
+                for system in systems:
+                    messages = min(options.messages, system.capacity)
+                    one = outage(system, net, Traffic(messages, options.sessions, options.size))
+                    rows.setdefault(system.name, one).improve(one)
+        print_rows("accepting, the next hop refuses connections", [each.accepted for each in rows.values()])
+        print_rows("draining, from the command to the last message", [each.drained for each in rows.values()])
+    except MissingError as error:
+        print(f"bench.outage: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
