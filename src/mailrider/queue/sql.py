@@ -76,7 +76,8 @@ MOST_QUOTAS: Final = 64  # of one claim: SQLite joins up to 500 parts
 def claimable(quotas: int) -> str:
     """What is due for so many destinations, whole jobs; takes (destination, now, limit) for each, and now.
 
-    A LIMIT cannot look at a row, so each destination has a part of its own; powers of two keep the statements few.
+    A LIMIT cannot look at a row, so each destination has a part of its own; powers of two keep the statements few. The
+    plus signs keep SQLite from looking for the rest of a job among all that its destination has, instead of by id.
     """
     part = (
         "SELECT * FROM (SELECT id FROM recipient WHERE state = 0 AND destination = ? AND due <= ? ORDER BY due LIMIT ?)"
@@ -88,15 +89,16 @@ def claimable(quotas: int) -> str:
         JOIN recipient r ON r.id = q.id
         JOIN message m ON m.id = r.message
         JOIN recipient s ON s.id > m.id AND s.id <= m.id + m.recipients
-        WHERE s.state = 0 AND s.destination = r.destination AND s.due <= ?
+        WHERE +s.state = 0 AND +s.destination = r.destination AND +s.due <= ?
     )
     """  # noqa: S608 - constants only
 
 
+# By id, as far as the oldest go, not by the index through everything: hence the plus sign.
 OLDER: Final = """
 SELECT json_group_array(id) FROM (
     SELECT r.id FROM recipient r
-    WHERE r.id < :before AND r.state = 0 AND (r.warned = 0 OR NOT :unwarned)
+    WHERE r.id < :before AND +r.state = 0 AND (r.warned = 0 OR NOT :unwarned)
     ORDER BY r.id LIMIT :limit
 )
 """

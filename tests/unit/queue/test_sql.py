@@ -1,0 +1,69 @@
+"""What a claim costs does not depend on how much is queued: the instructions that SQLite executes are counted."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.queue import sql
+from mailrider.queue.schema import MIGRATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DESTINATION = "example.net"
+FEW, MANY = 50, 2000
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for script in MIGRATIONS:
+            connection.executescript(script)
+        yield connection
+
+
+def queue(connection: sqlite3.Connection, messages: range) -> None:
+    """One recipient each, all for one destination, all due."""
+    values = [(number * 2, 0, "a@example.org", 1, "", 1, 0, 1, None, b"x") for number in messages]
+    connection.executemany(sql.insert("message", (*sql.MESSAGE[:3], *sql.MESSAGE[4:]), 1), values)
+    for number in messages:
+        row = (number * 2 + 1, number * 2, DESTINATION, 0, number, None, f"b@{DESTINATION}", None)
+        connection.execute(sql.insert("recipient", sql.RECIPIENT, 1), row)
+
+
+def steps(connection: sqlite3.Connection, statement: str, values: Any) -> int:
+    """How many instructions the statement takes; it must find something."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    connection.set_progress_handler(step, 1)
+    try:
+        (ids,) = connection.execute(statement, values).fetchone()
+    finally:
+        connection.set_progress_handler(None, 0)
+    assert ids != "[]"
+    return count
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        pytest.param(sql.claimable(1), [DESTINATION, MANY, 10, MANY], id="what is due at a destination"),
+        pytest.param(sql.OLDER, {"before": 20, "limit": 200, "unwarned": 1}, id="what is older than a moment"),
+    ],
+)
+def test_a_claim_costs_the_same_however_much_is_queued(
+    connection: sqlite3.Connection, statement: str, values: Any
+) -> None:
+    queue(connection, range(1, FEW))
+    before = steps(connection, statement, values)
+    queue(connection, range(FEW, MANY))
+    assert steps(connection, statement, values) == before
