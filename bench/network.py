@@ -20,6 +20,8 @@ from tests.peers.zone import Signing, Zone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.peers.zone import Records
+
 ZONE = "bench.test"
 MX = f"mx.{ZONE}"
 SMTP_PORT = 25
@@ -40,10 +42,13 @@ def domain(number: int) -> str:
 
 
 @contextlib.contextmanager
-def network(domains: int, tlsa: str | None = None) -> Iterator[Network]:
-    """The domains, resolvable while the block lasts. `tlsa`: the MX host's record; without one it has no DANE."""
+def network(domains: int, tlsa: str | None = None, more: Records | None = None) -> Iterator[Network]:
+    """The domains, resolvable while the block lasts. `tlsa`: the MX host's record; without one it has no DANE.
+
+    `more`: further records of the zone.
+    """
     address = loopback_address()
-    records = {f"d{number}": [f"MX 10 {MX}."] for number in range(domains)}
+    records = {**(more or {}), **{f"d{number}": [f"MX 10 {MX}."] for number in range(domains)}}
     records["mx"] = [f"A {address}"]
     if tlsa is not None:
         records[f"_{SMTP_PORT}._tcp.mx"] = [f"TLSA {tlsa}"]

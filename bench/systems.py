@@ -96,7 +96,7 @@ dns {{
 log stderr
 target.remote world {{
     prohibited_addresses none
-    {tls}
+    {authentication}
     {remote}
 }}
 target.queue outgoing {{
@@ -111,19 +111,30 @@ smtp tcp://{address}:{port} {{
 
 @dataclass(frozen=True, slots=True)
 class Mailrider:
-    """This checkout's daemon. `remote`, `queue`: directives that differ from the defaults."""
+    """This checkout's daemon. `remote`, `queue`: directives that differ from the defaults.
+
+    `policy_root`: what certifies the policy hosts of MTA-STS, which is on if this is given.
+    """
 
     name: str = "mailrider"
     remote: str = ""
     queue: str = ""
     root_ca: str = ""
     dane: bool = False
+    policy_root: str = ""
     capacity: int = 20_000
 
     @property
     def configuration(self) -> str:
         given = "; ".join(filter(None, (self.remote, self.queue))).replace("\n", "; ")
-        return f"one process, {given or 'as it comes'}; mx_auth {'dane' if self.dane else 'none'}"
+        policies = " ".join(["dane"] * self.dane + ["mtasts"] * bool(self.policy_root))
+        return f"one process, {given or 'as it comes'}; mx_auth {policies or 'none'}"
+
+    def _authentication(self) -> str:
+        policies = ["dane"] * self.dane
+        if self.policy_root:
+            policies.append(f"mtasts {{\n root_ca {self.policy_root}\n }}")
+        return "\n".join(["mx_auth {", *policies, "}"]) if policies else ""
 
     @contextlib.contextmanager
     def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
@@ -136,7 +147,7 @@ class Mailrider:
                 port=PORT,
                 remote=self.remote,
                 queue=self.queue,
-                tls="mx_auth {\n        dane\n    }" if self.dane else "",
+                authentication=self._authentication(),
             )
             (home / "mailrider.conf").write_text(text)
             with _started("mailrider", home, [*_mailrider(home), "run"], address, syncs=syncs) as relay:
@@ -160,7 +171,7 @@ MAILRIDER_TUNED = Mailrider(
 # --- Postfix -------------------------------------------------------------------------------------
 
 _MASTER_CF = """\
-{address}:{port} inet n - n - - smtpd
+{address}:{port} inet n - n - {receivers} smtpd
 pickup   unix n - n 60 1 pickup
 cleanup  unix n - n -  0 cleanup
 qmgr     unix n - n 300 1 qmgr
@@ -214,10 +225,11 @@ _POSTFIX_TUNED = {
 
 @dataclass(frozen=True, slots=True)
 class Postfix:
-    """Debian's. `parameters` beyond what makes it a relay."""
+    """Debian's. `parameters` beyond what makes it a relay; `receivers`: processes that accept, at most (master(5))."""
 
     name: str
     parameters: Mapping[str, str]
+    receivers: str = "-"
     root_ca: str = ""
     dane: bool = False
     capacity: int = 6_000
@@ -243,7 +255,7 @@ class Postfix:
                 "maillog_file_prefixes": str(home),
             }
             postfix.write_main_cf(home / "etc", {**_POSTFIX, **places, **self._all()})
-            (home / "etc/master.cf").write_text(_MASTER_CF.format(address=address, port=PORT))
+            (home / "etc/master.cf").write_text(_MASTER_CF.format(address=address, port=PORT, receivers=self.receivers))
             command = [f"{postfix.DAEMONS}/master", "-c", str(home / "etc"), "-d"]
             files = {RESOLV_CONF: _resolv_conf(home, network)}
             environment = {"MAIL_CONFIG": str(home / "etc")}
