@@ -9,7 +9,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHES = ("peers", "channel", "session", "pool", "endpoint", "queue", "relay", "destinations", "delay", "growth", "outage")
+BENCHES = (
+    "peers",
+    "channel",
+    "session",
+    "pool",
+    "endpoint",
+    "queue",
+    "relay",
+    "destinations",
+    "delay",
+    "growth",
+    "outage",
+)
 
 
 def main() -> int:

@@ -66,7 +66,7 @@ class World:
     @contextlib.contextmanager
     def network(self, domains: int) -> Iterator[Network]:
         """The domains, and a resolver that knows nothing yet."""
-        address, records = loopback_address(), {}
+        address, records: dict[str, list[str]] = loopback_address(), {}
         for number in range(domains):
             records |= {
                 f"d{number}": [f"MX 10 mx{number}"],
