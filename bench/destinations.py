@@ -66,7 +66,8 @@ class World:
     @contextlib.contextmanager
     def network(self, domains: int) -> Iterator[Network]:
         """The domains, and a resolver that knows nothing yet."""
-        address, records: dict[str, list[str]] = loopback_address(), {}
+        address = loopback_address()
+        records: dict[str, list[str]] = {}
         for number in range(domains):
             records |= {
                 f"d{number}": [f"MX 10 mx{number}"],
