@@ -38,4 +38,5 @@ test: lint
 	@BIN="$(BIN)" scripts/test
 
 bench: setup
+	@if [ "$$(id -u)" = 0 ]; then scripts/debian-bench; else echo "make bench: not root: the real mail systems are left out"; fi
 	@$(BIN)/python -m bench

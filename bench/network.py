@@ -7,13 +7,16 @@ from NSD's signed zone. The load is Debian's smtp-source, the receiver Debian's 
 from __future__ import annotations
 
 import contextlib
+import ssl
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.peers import find_program
-from tests.peers.process import accepts, loopback_address
+from mailrider.x509.describe import describe_chain
+from tests.peers.certificate import Authority
+from tests.peers.process import accepts, loopback_address, private_directory, running
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
 
@@ -30,10 +33,19 @@ PATIENCE = 900.0  # seconds for a round
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """`resolver`: the address of a validating resolver; `mx_address`: where the only MX host is."""
+    """`resolver`: the address of a validating resolver; `mx_address`: where the only MX host is.
+
+    `sink`: address and port at which an smtp-sink has to listen, if something stands in front of it.
+    """
 
     resolver: str
     mx_address: str
+    sink: tuple[str, int] | None = None
+
+    @property
+    def sink_at(self) -> tuple[str, int]:
+        """Where the sink listens."""
+        return self.sink or (self.mx_address, SMTP_PORT)
 
 
 def domain(number: int) -> str:
@@ -54,6 +66,45 @@ def network(domains: int, tlsa: str | None = None, more: Records | None = None) 
         records[f"_{SMTP_PORT}._tcp.mx"] = [f"TLSA {tlsa}"]
     with start_resolver(ResolverSettings((Zone(ZONE, records, Signing.VALID, ttl=3600),))) as resolver:
         yield Network(resolver.address, address)
+
+
+_STUNNEL = """\
+foreground = yes
+pid =
+syslog = no
+debug = err
+[smtp]
+accept = {address}:{port}
+connect = {sink}:{sink_port}
+protocol = smtp
+cert = {certificate.chain}
+key = {certificate.key}
+"""
+
+
+@contextlib.contextmanager
+def tls_network(domains: int) -> Iterator[Network]:
+    """The same with an MX host that offers STARTTLS, and whose key stands in the signed zone.
+
+    smtp-sink has no TLS, so Debian's stunnel speaks it in front of one: in C, as the sink itself, so that the receivers
+    take as little of the machine as they can.
+    """
+    with private_directory() as home:
+        certificate = Authority(home).issue(MX)
+        leaf, end, _ = certificate.chain.read_text().partition("-----END CERTIFICATE-----\n")
+        tlsa = f"3 1 1 {describe_chain([ssl.PEM_cert_to_DER_cert(leaf + end)])[0].spki_sha256}"
+        with network(domains, tlsa) as net:
+            sink, sink_port = loopback_address(), 2526
+            text = _STUNNEL.format(
+                address=net.mx_address, port=SMTP_PORT, sink=sink, sink_port=sink_port, certificate=certificate
+            )
+            (home / "stunnel.conf").write_text(text)
+            with running(
+                ["stunnel4", str(home / "stunnel.conf")],
+                log=home / "stunnel.log",
+                ready=lambda: accepts(net.mx_address, SMTP_PORT),
+            ):
+                yield replace(net, sink=(sink, sink_port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Relaying durably, beside the mail systems that people install: smtp-source, a system with its queue, smtp-sink.
 
-    python -m bench.relay                       # every system; one destination and 50; the ceiling
-    python -m bench.relay --tls                 # over TLS 1.3, DANE checked; kept connections and new ones
+    python -m bench.relay                       # every system; one destination and 50; the ceiling; over TLS with DANE
     python -m bench.relay --only mailrider --messages 50000 --size 16384
 
 Each system gets the same traffic in the same run, accepts it with its durable queue, finds the destination by MX
@@ -22,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from bench.footprint import peak_of, syncs_in
 from bench.measure import machine
-from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, wait_all
+from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, tls_network, wait_all
 from bench.peers import MissingError
-from bench.systems import MAILRIDER_TUNED, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD
+from bench.systems import MAILRIDER_TUNED, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD, Postfix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +63,7 @@ class Row:
 
 def relay(system: System, net: Network, traffic: Traffic, *, watched: bool = False) -> Round:
     """One round. `watched`: with a look at the memory now and then."""
-    with counting_sink(net.mx_address, SMTP_PORT, traffic.messages) as sink, system.start(net) as running:
+    with counting_sink(*net.sink_at, traffic.messages) as sink, system.start(net) as running:
         began, before = time.monotonic(), running.group.cpu()
         sources = send(traffic, running.address, running.port)
         if watched:
@@ -82,7 +81,7 @@ def count_syncs(system: System, net: Network, traffic: Traffic) -> float:
     """Fsyncs a message."""
     few = replace(traffic, messages=TRACED)
     with tempfile.NamedTemporaryFile(prefix="mailrider-bench-") as report:
-        with counting_sink(net.mx_address, SMTP_PORT, few.messages) as sink:
+        with counting_sink(*net.sink_at, few.messages) as sink:
             with system.start(net, syncs=Path(report.name)) as running:
                 wait_all(send(few, running.address, running.port))
                 sink.wait(PATIENCE)
@@ -114,7 +113,7 @@ def _fitting(system: System, traffic: Traffic) -> Traffic:
 
 def ceiling(net: Network, traffic: Traffic) -> Row:
     """The source straight to the sink."""
-    with counting_sink(net.mx_address, SMTP_PORT, traffic.messages) as sink:
+    with counting_sink(*net.sink_at, traffic.messages) as sink:
         began = time.monotonic()
         sources = send(traffic, net.mx_address, SMTP_PORT)
         sink.wait(PATIENCE)
@@ -153,6 +152,16 @@ def in_clear(systems: Sequence[System], usual: Traffic, rounds: int) -> None:
         )
 
 
+def over_tls(systems: Sequence[System], usual: Traffic, rounds: int) -> None:
+    """Part b: TLS 1.3 to the receivers, DANE checked; connections kept, and a new one for each message."""
+    checked = [replace(each, dane=True) for each in systems if isinstance(each, Mailrider | Postfix)]
+    with tls_network(50) as net:
+        print_rows("TLS 1.3 with DANE, kept connections", compare(checked, net, usual, rounds, whole=False))
+        single = [each.without_reuse() for each in checked]
+        few = replace(usual, messages=usual.messages // 4)
+        print_rows("TLS 1.3 with DANE, a new connection for each message", compare(single, net, few, 1, whole=False))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.relay")
     parser.add_argument("--messages", type=int, default=20_000, help="at most; slower systems get fewer")
@@ -166,7 +175,9 @@ def main() -> int:
         print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues, MX by unbound")
         for system in systems:
             print(f"    {system.name}: {system.configuration}")
-        in_clear(systems, Traffic(options.messages, options.sessions, options.size), options.rounds)
+        traffic = Traffic(options.messages, options.sessions, options.size)
+        in_clear(systems, traffic, options.rounds)
+        over_tls(systems, traffic, options.rounds)
     except MissingError as error:
         print(f"bench.relay: {error}", file=sys.stderr)
         return 1

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -124,6 +124,10 @@ class Mailrider:
     policy_root: str = ""
     capacity: int = 20_000
 
+    def without_reuse(self) -> Mailrider:
+        """The same with a new connection for each message."""
+        return replace(self, name=f"{self.name}, new connections", remote="conn_reuse_limit 1")
+
     @property
     def configuration(self) -> str:
         given = "; ".join(filter(None, (self.remote, self.queue))).replace("\n", "; ")
@@ -217,6 +221,7 @@ _POSTFIX_TUNED = {
     "default_destination_concurrency_limit": "40",
     "initial_destination_concurrency": "20",
     "smtp_connection_cache_destinations": "bench.test",
+    "smtp_tls_connection_reuse": "yes",
     "parent_domain_matches_subdomains": "smtp_connection_cache_destinations",
     "qmgr_message_active_limit": "100000",
     "qmgr_message_recipient_limit": "100000",
@@ -233,6 +238,15 @@ class Postfix:
     root_ca: str = ""
     dane: bool = False
     capacity: int = 6_000
+
+    def without_reuse(self) -> Postfix:
+        """The same with a new connection for each message."""
+        never = {
+            "smtp_connection_cache_on_demand": "no",
+            "smtp_connection_cache_destinations": "",
+            "smtp_tls_connection_reuse": "no",
+        }
+        return replace(self, name=f"{self.name}, new connections", parameters={**self.parameters, **never})
 
     @property
     def configuration(self) -> str:
