@@ -82,7 +82,7 @@ class internet:
     hosts: Mapping[str, Sequence[MXScript | Shut]]
     zones: ZoneTable = field(default_factory=dict)
     directives: Mapping[str, Any] = field(default_factory=dict)
-    dns_timeout: float = 1
+    dns_timeout: float = 3
 
     def __post_init__(self) -> None:
         self.events: list[Event] = []
@@ -106,7 +106,7 @@ class internet:
                 "hostname": "client.test",
                 "port": self.port,
                 "prohibited_addresses": "none",
-                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=3, attempts=1),
+                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=self.dns_timeout, attempts=1),
                 **self.directives,
             },
             on_event=self.events.append,

@@ -256,7 +256,7 @@ async def test_ourselves_among_those_beyond_the_limit_is_a_loop_too() -> None:
 
 
 async def test_ten_thousand_mx_records_are_bounded_and_outcomes_are_right() -> None:
-    async with internet({}) as net:
+    async with internet({}, dns_timeout=20) as net:
         net.dns.zones["a.test"] = {"MX": [f"{number % 7} mx{number}.many.test" for number in range(10_000)]}
         result = await net.send_one("x@a.test")
         assert len(net.dns.queries) < 30
