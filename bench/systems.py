@@ -301,7 +301,7 @@ class OpenSMTPD:
 
     name: str = "OpenSMTPD"
     configuration: str = "as it comes"
-    capacity: int = 2_000
+    capacity: int = 300  # it rests for minutes now and then
 
     @contextlib.contextmanager
     def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
