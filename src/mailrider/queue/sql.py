@@ -160,8 +160,11 @@ CHUNKS: Final = "SELECT count(*) FROM chunk WHERE content = ?"
 # A skip through the index: two seeks a destination, however much is queued for it.
 DESTINATIONS: Final = """
 WITH RECURSIVE step (name, n) AS (
-    SELECT (SELECT min(destination) FROM recipient
-            WHERE state = 0 AND (:after IS NULL OR destination > :after)), 1
+    SELECT iif(
+        :after IS NULL,
+        (SELECT min(destination) FROM recipient WHERE state = 0),
+        (SELECT min(destination) FROM recipient WHERE state = 0 AND destination > :after)
+    ), 1
     UNION ALL
     SELECT (SELECT min(destination) FROM recipient WHERE state = 0 AND destination > name), n + 1
     FROM step WHERE name IS NOT NULL AND n < :limit

@@ -1,4 +1,4 @@
-"""What a claim costs does not depend on how much is queued: the instructions that SQLite executes are counted."""
+"""What claims and looks cost does not depend on how much is queued: SQLite's instructions are counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailrider.queue.schema import MIGRATIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DESTINATION = "example.net"
+DESTINATION, NEXT = "example.net", "example.org"
 FEW, MANY = 50, 2000
 
 
@@ -27,11 +27,12 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 
 def queue(connection: sqlite3.Connection, messages: range) -> None:
-    """One recipient each, all for one destination, all due."""
+    """One recipient each, all due; all for one destination, and the first for the next one."""
     values = [(number * 2, 0, "a@example.org", 1, "", 1, 0, 1, None, b"x") for number in messages]
     connection.executemany(sql.insert("message", (*sql.MESSAGE[:3], *sql.MESSAGE[4:]), 1), values)
     for number in messages:
-        row = (number * 2 + 1, number * 2, DESTINATION, 0, number, None, f"b@{DESTINATION}", None)
+        destination = NEXT if number == 1 else DESTINATION
+        row = (number * 2 + 1, number * 2, destination, 0, number, None, f"b@{destination}", None)
         connection.execute(sql.insert("recipient", sql.RECIPIENT, 1), row)
 
 
@@ -58,11 +59,11 @@ def steps(connection: sqlite3.Connection, statement: str, values: Any) -> int:
     [
         pytest.param(sql.claimable(1), [DESTINATION, MANY, 10, MANY], id="what is due at a destination"),
         pytest.param(sql.OLDER, {"before": 20, "limit": 200, "unwarned": 1}, id="what is older than a moment"),
+        pytest.param(sql.DESTINATIONS, {"after": None, "limit": 2}, id="the first destinations"),
+        pytest.param(sql.DESTINATIONS, {"after": DESTINATION, "limit": 2}, id="the destinations behind a large one"),
     ],
 )
-def test_a_claim_costs_the_same_however_much_is_queued(
-    connection: sqlite3.Connection, statement: str, values: Any
-) -> None:
+def test_it_costs_the_same_however_much_is_queued(connection: sqlite3.Connection, statement: str, values: Any) -> None:
     queue(connection, range(1, FEW))
     before = steps(connection, statement, values)
     queue(connection, range(FEW, MANY))
