@@ -178,7 +178,7 @@ class Session:
         )
         self._open = True
         self._paused = False
-        self._pending: Event | None = None  # what the task is to take first
+        self._pending: EndOfData | Bdat | Auth | AuthResponse | None = None  # what the task is to take first
         self._busy = False  # we work, the client waits
         self._leaving = False
         self._timed_out = False
@@ -214,7 +214,7 @@ class Session:
         if waiter is None or waiter.done():
             return  # the task is at work, and will see it
         try:
-            if self._answer_at_once():
+            if self._timed_out or self._leaving or self._answer_at_once():
                 waiter.set_result(None)
         except Exception as error:
             waiter.set_exception(error)
@@ -272,8 +272,6 @@ class Session:
     def _answer_at_once(self) -> bool:
         """Take what need not be waited for; True if there is something for the task."""
         machine, channel = self._machine, self._channel
-        if self._timed_out or self._leaving:
-            return True
         while (event := machine.next_event()) is not None:
             if isinstance(event, _AWAITED):
                 self._pending = event
@@ -285,21 +283,17 @@ class Session:
 
     async def _round(self) -> None:
         machine = self._machine
-        if self._timed_out:
-            machine.leave(_TOO_SLOW)
-            self._cut_off("too slow")
-        elif self._leaving and machine.mail is None:
-            machine.leave(_GOING_DOWN)
-        event, self._pending = self._pending or machine.next_event(), None
-        if isinstance(event, _AWAITED):
-            await self._take_awaited(event)
-            return
+        if self._pending is None:
+            if self._timed_out:
+                machine.leave(_TOO_SLOW)
+                self._cut_off("too slow")
+            elif self._leaving and machine.mail is None:
+                machine.leave(_GOING_DOWN)
+            self._answer_at_once()
+        event, self._pending = self._pending, None
         if event is not None:
-            self._take(event)
-            return
-        if output := machine.take_output():
-            self._channel.write(output)
-        if machine.state is State.CLOSED:
+            await self._take_awaited(event)
+        elif machine.state is State.CLOSED:
             self._open = False
             await self._channel.close()
         elif machine.state is State.HANDSHAKE:

@@ -1,0 +1,113 @@
+"""One client of an endpoint, without a network: what is answered at once, and what its task still has to do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mailrider.clock import FakeClock
+from mailrider.endpoint.gather import Memory
+from mailrider.endpoint.session import Service, Session
+from mailrider.model.domain import Domain
+from mailrider.model.event import Bug
+from tests.flow.endpoint.door import Sink, welcome
+
+if TYPE_CHECKING:
+    from mailrider.model.event import Event
+    from mailrider.model.reply import Reply
+    from mailrider.smtp.sasl import Credentials
+
+SECRET = base64.b64encode(b"\0anna\0open sesame").decode()
+
+
+@dataclass
+class FakeWire:
+    """What is written stays here."""
+
+    peer_address: str = "127.0.0.1"
+    needs_drain: bool = False
+    tls: None = None
+    written: list[bytes] = field(default_factory=list)
+    closed: bool = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def abort(self) -> None: ...
+    async def drain(self) -> None: ...
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def start_tls_server(self, *_: object) -> Any:
+        raise AssertionError("nobody asked for TLS")
+
+
+class Doorkeeper:
+    """Lets everybody in."""
+
+    async def verify(self, _: Credentials) -> bool | Reply:
+        return True
+
+
+class Visit:
+    """A session on a fake wire, whose task runs."""
+
+    def __init__(self) -> None:
+        self.wire = FakeWire()
+        self.events: list[Event] = []
+        service = Service(
+            "smtp",
+            Domain("mx.here.test"),
+            Sink(),
+            welcome,
+            FakeClock(),
+            self.events.append,
+            lambda: "id1",
+            Memory(),
+            authenticator=Doorkeeper(),
+        )
+        self.session = Session(service, self.wire, local=True)
+        self.task = asyncio.ensure_future(self.session.begin())
+
+    async def rest(self) -> list[bytes]:
+        """What was written since the last call, when the task waits again."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return self.take()
+
+    def take(self) -> list[bytes]:
+        written, self.wire.written = self.wire.written, []
+        return written
+
+
+async def test_commands_are_answered_in_the_very_call_that_brings_them() -> None:
+    visit = Visit()
+    assert (await visit.rest())[0].startswith(b"220 ")
+    visit.session.data_received(b"EHLO client.test\r\n")
+    assert visit.take()[0].startswith(b"250-mx.here.test")
+    visit.session.data_received(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+    (group,) = visit.take()
+    assert [line[:3] for line in group.split(b"\r\n")] == [b"250", b"250", b"354", b""], "one write for a group"
+    visit.session.leave()
+    visit.session.abort()
+    visit.session.connection_lost(None)
+    await visit.task
+
+
+async def test_what_came_before_the_good_bye_is_answered_before_it() -> None:
+    visit = Visit()
+    await visit.rest()
+    visit.session.data_received(b"EHLO client.test\r\n")
+    visit.take()
+    visit.session.data_received(f"AUTH PLAIN {SECRET}\r\n".encode())
+    visit.session.leave()
+    answers = b"".join(await visit.rest())
+    assert [line[:3] for line in answers.split(b"\r\n")] == [b"235", b"421", b""]
+    await visit.task
+    assert visit.wire.closed
+    assert [event for event in visit.events if isinstance(event, Bug)] == []
