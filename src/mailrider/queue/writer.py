@@ -63,7 +63,10 @@ Request = Add | Settle | Call
 
 
 class Writer:
-    """Runs requests on a connection of its own. `fault` is called around commits, for tests that pull the plug."""
+    """Runs requests on a connection of its own. `fault` is called around commits, for tests that pull the plug.
+
+    `pause` is how it waits for company, in its thread.
+    """
 
     def __init__(
         self,
@@ -71,11 +74,13 @@ class Writer:
         batch: Batch,
         fault: Callable[[str], None],
         on_damage: Callable[[str], None],
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._connection = connection
         self._batch = batch
         self._fault = fault
         self._on_damage = on_damage
+        self._pause = pause
         self._requests: SimpleQueue[tuple[Request, asyncio.Future[Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="mailrider queue writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,7 +133,7 @@ class Writer:
         """
         waiting = self._requests.qsize()
         for _ in range(LOOKS):
-            time.sleep(LOOKED)  # nobody has to wake this thread meanwhile
+            self._pause(LOOKED)  # nobody has to wake this thread meanwhile
             before, waiting = waiting, self._requests.qsize()
             if waiting == before:
                 return

@@ -62,6 +62,18 @@ async def test_a_message_goes_in_and_out_and_the_daemon_stops_when_told(tmp_path
             await asyncio.open_connection("127.0.0.1", port)
 
 
+async def test_a_message_has_two_lines_in_the_log_who_brought_it_and_where_it_went(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        await submit(port)
+        last = await daemon.line("queue_delivered")
+        names = [line.split()[2] for line in daemon.lines]
+        assert names[names.index("daemon_ready") + 1 :] == ["mail_taken", "queue_delivered"]
+        for field in ("recipient=b@example.net", f"address={mx.address}", "mx_level=none", "tls_level=none", "2.0.0"):
+            assert field in last
+        assert await daemon.stop() == 0
+
+
 async def test_a_new_configuration_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:

@@ -17,6 +17,7 @@ from tests.flow.endpoint.door import Sink, welcome
 if TYPE_CHECKING:
     from mailrider.model.event import Event
     from mailrider.model.reply import Reply
+    from mailrider.model.security import TLSEvidence
     from mailrider.smtp.sasl import Credentials
 
 SECRET = base64.b64encode(b"\0anna\0open sesame").decode()
@@ -28,7 +29,7 @@ class FakeWire:
 
     peer_address: str = "127.0.0.1"
     needs_drain: bool = False
-    tls: None = None
+    tls: TLSEvidence | None = None
     written: list[bytes] = field(default_factory=list)
     closed: bool = False
 

@@ -100,6 +100,12 @@ def test_details_are_written_under_debug_only() -> None:
     assert len(written(*details, debug=True).splitlines()) == 2
 
 
+def test_the_log_is_told_details_under_debug_only() -> None:
+    for debug in (False, True):
+        log = EventLog(io.StringIO(), debug=debug)
+        assert (log.listener_for(Dialogue) is log, log.listener_for(LookupDidFail) is log) == (debug, True)
+
+
 def test_nothing_is_formatted_for_a_line_that_is_not_written() -> None:
     class Costly:
         def __str__(self) -> str:

@@ -35,7 +35,7 @@ from mailrider.queue.message import DestinationCount, Stats
 from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, recipient
 
 if TYPE_CHECKING:
-    from mailrider.model.event import Event
+    from mailrider.model.event import Emit, Event
 
 NET = Domain("example.net")
 B = recipient("b@example.net")
@@ -125,6 +125,22 @@ def test_every_event_is_counted_by_its_name() -> None:
     fan_out(metrics, seen.append)(ClientTurnedAway("smtp", "192.0.2.1", "full"))
     assert count(metrics, "events_total", event="client_turned_away") == 1
     assert len(seen) == 1
+
+
+def test_each_listener_is_asked_once_for_a_kind_and_told_what_it_wants() -> None:
+    asked: list[object] = []
+    told: list[Event] = []
+
+    class Choosy:
+        def listener_for(self, kind: type[Event]) -> Emit | None:
+            asked.append(kind)
+            return told.append if kind is ClientTurnedAway else None
+
+    emit = fan_out(Choosy())  # type: ignore[arg-type] # what it is told goes elsewhere
+    away = ClientTurnedAway("smtp", "192.0.2.1", "full")
+    for happened in (away, ConnectionReused("mx", "192.0.2.1", 1), away):
+        emit(happened)
+    assert (told, asked) == ([away, away], [ClientTurnedAway, ConnectionReused])
 
 
 def test_only_what_was_accepted_counts_as_received_octets() -> None:

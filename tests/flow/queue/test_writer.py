@@ -1,0 +1,103 @@
+"""The writer's group commit: who comes together is committed together, and who comes alone waits for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+from mailrider.queue.batch import Batch
+from mailrider.queue.writer import LOOKS, Call, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+import pytest
+
+
+class Company:
+    """A writer with a thread of its own; during each of its pauses one more request comes, while there are any left."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.to_come = 0
+        self.pauses = 0
+        self.commits: list[int] = []  # how many requests each of them had
+        self.asked: list[asyncio.Future[Any]] = []
+        self._in_this = 0
+        connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self.connection = connection
+        self.writer = Writer(connection, Batch(), self._fault, lambda _: None, self._pause)
+
+    def ask(self) -> None:
+        self.asked.append(self.writer.ask(Call(self._count)))
+
+    async def answered(self) -> None:
+        """Until all that was asked for is answered."""
+        while not all(each.done() for each in self.asked):
+            await asyncio.wait(self.asked)
+
+    # In the thread
+
+    def _count(self, _: sqlite3.Connection) -> None:
+        self._in_this += 1
+
+    def _fault(self, where: str) -> None:
+        if where == "after commit":
+            self.commits.append(self._in_this)
+            self._in_this = 0
+
+    def _pause(self, _: float) -> None:
+        self.pauses += 1
+        if self.to_come:
+            self.to_come -= 1
+            came = threading.Event()
+            self.loop.call_soon_threadsafe(self._come, came)
+            assert came.wait(30)
+
+    def _come(self, came: threading.Event) -> None:
+        self.ask()
+        came.set()
+
+
+@pytest.fixture
+async def company() -> AsyncIterator[Company]:
+    made = Company()
+    made.writer.start()
+    yield made
+    await made.writer.stop()
+    made.connection.close()
+
+
+async def ask_together(company: Company, requests: int) -> None:
+    """So many at once: the thread can take the first of them alone, the others wait for it."""
+    for _ in range(requests):
+        company.ask()
+    await company.answered()
+
+
+async def test_a_request_that_comes_alone_is_committed_at_once(company: Company) -> None:
+    for _ in range(3):
+        await ask_together(company, 1)
+    assert (company.commits, company.pauses) == ([1, 1, 1], 0)
+
+
+async def test_behind_a_commit_with_company_the_next_one_waits_for_as_long_as_more_come(company: Company) -> None:
+    while not company.commits or company.commits[-1] == 1:
+        await ask_together(company, 50)
+    commits, company.pauses, company.to_come = len(company.commits), 0, 2
+    await ask_together(company, 1)
+    assert (company.commits[commits:], company.pauses) == ([3], 3), "two came, and then nobody"
+
+
+async def test_it_does_not_wait_for_ever(company: Company) -> None:
+    while not company.commits or company.commits[-1] == 1:
+        await ask_together(company, 50)
+    commits, company.pauses, company.to_come = len(company.commits), 0, 100
+    company.ask()
+    while len(company.commits) == commits:
+        await asyncio.wait(company.asked[:])
+    assert company.commits[commits] == 1 + LOOKS
+    company.to_come = 0
+    await company.answered()
