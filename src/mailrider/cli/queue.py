@@ -336,7 +336,7 @@ class _Tally:
         self._log(event)
         if not isinstance(event, RecipientDone):
             return
-        if event.retry_at is not None:
+        if not event.is_over:
             self.deferred += 1
         elif event.outcome.status is Status.DELIVERED:
             self.delivered += 1

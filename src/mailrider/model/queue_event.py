@@ -30,9 +30,10 @@ class MessageQueued(Event):
 
 @value
 class RecipientDone(Event):
-    """An attempt of a queued recipient was recorded. `retry_at` None: it is the end of it, as `outcome` says.
+    """An attempt of a queued recipient was recorded; if `is_over` it is the end of it, as `outcome` says.
 
-    `given_up`: tries or time were used up. `tries` are the failed ones so far.
+    `given_up`: tries or time were used up. `tries` are the failed ones so far. `operator`: what somebody had wished for
+    the recipient during the attempt, and was done now: held or removed.
     """
 
     message: str
@@ -41,6 +42,12 @@ class RecipientDone(Event):
     tries: int
     retry_at: datetime | None = None
     given_up: bool = False
+    operator: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """True if it is not tried again, by what came of it."""
+        return self.retry_at is None and not self.operator
 
 
 @value

@@ -155,6 +155,7 @@ def _(event: queue_events.RecipientDone) -> Line:
             tries=event.tries or None,
             retry_at=event.retry_at,
             given_up="yes" if event.given_up else None,
+            operator=event.operator or None,
             in_doubt="yes" if outcome.in_doubt else None,
             reply=outcome.reply,
         ),

@@ -204,7 +204,7 @@ class Metrics:
         self._judged.count(security.mx_level.word, security.tls_level.word, security.authenticated_by or "none")
 
     def _finish(self, done: queue_event.RecipientDone) -> None:
-        if done.retry_at is not None:
+        if not done.is_over:
             self._done.count("deferred")
             return
         delivered = done.outcome.status is Status.DELIVERED

@@ -7,7 +7,6 @@ that found nothing says when the next is worth it.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -136,11 +135,14 @@ class Backlog:
                 self._more.add(destination)
         if not quotas:
             return
-        jobs = await self._store.claim(quotas, self._clock.now())
-        counts = Counter(job.destination for job in jobs)
+        moment = self._clock.now()
+        claimed = await self._store.claim(quotas, moment)
         for quota in quotas:
-            if counts[quota.destination] >= quota.jobs:
+            due = claimed.left.get(quota.destination)
+            if due is not None and due <= moment:
                 self._more.add(quota.destination)
-            else:
-                self._more.discard(quota.destination)
-        self._take_in(jobs)
+                continue
+            self._more.discard(quota.destination)
+            if due is not None:
+                look.wake((due - moment).total_seconds())
+        self._take_in(claimed.jobs)

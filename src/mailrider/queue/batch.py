@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue import sql
 from mailrider.queue.encode import encode_evidence, encode_options, encode_reply, encode_wishes
 from mailrider.queue.ids import microseconds
-from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, State, Wish
+from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, Settled, State, Wish
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from mailrider.queue.message import DestinationOf, NewMessage, Settlement
     from mailrider.queue.writer import Add
+
+_PLAIN: Final = {held: Settled(held) for held in (True, False)}  # where no operator wished anything
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -56,8 +58,8 @@ class Batch:
                 encode_wishes(each),
             )
 
-    def settle(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
-        """Commit what jobs came to; for each whether its lease was still held."""
+    def settle(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Commit what jobs came to; for each whether its lease was still held, and what operators wished for it."""
         wishes: dict[int, Wish] = {}
         lost: set[int] = set()
         ids = [each for settlement in settlements for each in settlement.job.ids]
@@ -71,7 +73,10 @@ class Batch:
             settlement.job.lease == self.lease and lost.isdisjoint(settlement.job.ids) for settlement in settlements
         ]
         self._apply(connection, [each for each, held in zip(settlements, verdicts, strict=True) if held], wishes)
-        return verdicts
+        return [
+            Settled(held, {id: wishes[id] for id in settlement.job.ids if id in wishes}) if wishes else _PLAIN[held]
+            for settlement, held in zip(settlements, verdicts, strict=True)
+        ]
 
     def _apply(
         self, connection: sqlite3.Connection, settlements: Sequence[Settlement], wishes: dict[int, Wish]

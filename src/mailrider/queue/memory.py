@@ -16,6 +16,7 @@ from mailrider.queue.message import (
     BY_DOMAIN,
     EVERYTHING,
     FRESH,
+    Claimed,
     DestinationCount,
     DueDestination,
     Entry,
@@ -23,6 +24,7 @@ from mailrider.queue.message import (
     Job,
     PastAttempt,
     Progress,
+    Settled,
     State,
     Stats,
     StoredMessage,
@@ -117,13 +119,14 @@ class MemoryStore:
         for number, each in enumerate(message.envelope.recipients, message.id + 1):
             self.shelf.rows[number] = _Row(message, each, destination_of(each), state, message.created, owner)
 
-    async def settle(self, settlement: Settlement) -> bool:
+    async def settle(self, settlement: Settlement) -> Settled:
         """See `Store`."""
         self._write()
         rows = self.shelf.rows
         job = settlement.job
         if job.lease != self.lease or any(id not in rows or rows[id].owner != self.lease for id in job.ids):
-            return False
+            return Settled(False)
+        wishes = {id: wish for id in job.ids if (wish := rows[id].wish) is not None}
         for change in settlement.changes:
             row = rows[change.id]
             if change.fate is Fate.DONE or row.wish is Wish.REMOVE:
@@ -136,7 +139,7 @@ class MemoryStore:
             self._unlease(row)
         for message in settlement.notifications:
             self._insert(message, leased=False)
-        return True
+        return Settled(True, wishes)
 
     def _remove(self, id: int) -> None:
         row = self.shelf.rows.pop(id)
@@ -179,7 +182,7 @@ class MemoryStore:
 
     # Leasing ---------------------------------------------------------------------------------------------------------
 
-    async def claim(self, quotas: Sequence[Quota], now: datetime) -> list[Job]:
+    async def claim(self, quotas: Sequence[Quota], now: datetime) -> Claimed:
         """See `Store`."""
         self._write()
         taken: list[int] = []
@@ -191,7 +194,9 @@ class MemoryStore:
             )
             messages = {self.shelf.rows[id].message.id for _, id in due[: quota.jobs]}
             taken += [id for _, id in due if self.shelf.rows[id].message.id in messages]
-        return self._lease(taken)
+        jobs = self._lease(taken)
+        first = self._first_due()
+        return Claimed(jobs, {name: first[name] for name in (each.destination for each in quotas) if name in first})
 
     async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
         """See `Store`."""
@@ -231,11 +236,15 @@ class MemoryStore:
 
     async def destinations(self, after: str | None, limit: int) -> list[DueDestination]:
         """See `Store`."""
+        found = sorted(each for each in self._first_due().items() if after is None or each[0] > after)
+        return [DueDestination(*each) for each in found[:limit]]
+
+    def _first_due(self) -> dict[str, datetime]:
         first: dict[str, datetime] = {}
         for row in self.shelf.rows.values():
-            if row.state is State.QUEUED and (after is None or row.destination > after):
+            if row.state is State.QUEUED:
                 first[row.destination] = min(row.due, first.get(row.destination, _NEVER))
-        return [DueDestination(*each) for each in sorted(first.items())[:limit]]
+        return first
 
     async def content(self, job: Job) -> Content:
         """See `Store`."""

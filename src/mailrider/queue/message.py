@@ -7,11 +7,11 @@ leased, attempted and settled is a job; the state is kept for each recipient, so
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from mailrider.model.envelope import Envelope, Recipient
@@ -145,6 +145,25 @@ class Quota:
 
     destination: str
     jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What was leased, and for each destination that was asked for and has more queued: when the first of it is due."""
+
+    jobs: list[Job]
+    left: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a settlement. `held` False: the lease was lost, and nothing was changed.
+
+    `wishes`: what operators wished meanwhile for recipients that are queued again, by id; it has been done.
+    """
+
+    held: bool
+    wishes: Mapping[int, Wish] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

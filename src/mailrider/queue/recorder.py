@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
-    from mailrider.queue.message import Job, Settlement
+    from mailrider.queue.message import Job, Settled, Settlement
     from mailrider.queue.store import Store
 
 SICK: Final = 5.0  # seconds until a store that failed is tried again
@@ -41,17 +41,17 @@ class Recorder:
         """True while outcomes wait to be recorded."""
         return self._unrecorded > 0
 
-    async def record(self, settlement: Settlement) -> bool:
-        """Commit; False if the lease was lost."""
+    async def record(self, settlement: Settlement) -> Settled:
+        """Commit, and say if the lease was lost."""
         try:
-            held = await self._settle(settlement)
+            settled = await self._settle(settlement)
         except StoreUnavailable as error:
-            held = await self._insist(settlement, error)
-        if not held:
+            settled = await self._insist(settlement, error)
+        if not settled.held:
             self._emit(LeaseLost(format_id(settlement.job.message_id), names(settlement.job)))
-        return held
+        return settled
 
-    async def _settle(self, settlement: Settlement) -> bool:
+    async def _settle(self, settlement: Settlement) -> Settled:
         # The writer goes on when the wait is cancelled: then it is over only after the result is known.
         future = asyncio.ensure_future(self._store.settle(settlement))
         try:
@@ -62,7 +62,7 @@ class Recorder:
                 self._emit(_unrecorded(settlement.job, "we had to stop"))
             raise
 
-    async def _insist(self, settlement: Settlement, error: StoreUnavailable) -> bool:
+    async def _insist(self, settlement: Settlement, error: StoreUnavailable) -> Settled:
         self.failed(error)
         self._emit(_unrecorded(settlement.job, str(error)))
         self._unrecorded += 1

@@ -34,7 +34,7 @@ from mailrider.queue.backlog import Backlog
 from mailrider.queue.deliverer import LooksAgain, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.lanes import Lanes, Verdict
-from mailrider.queue.message import ROUTE_TARGET, Settlement
+from mailrider.queue.message import ROUTE_TARGET, Fate, Settlement, Wish
 from mailrider.queue.recorder import SICK, Recorder, names
 from mailrider.queue.settle import as_it_stands, is_last_try, settle, untried
 from mailrider.queue.store import StoreUnavailable
@@ -59,6 +59,8 @@ LATE: Final = 200  # jobs that one step of the look for late ones settles
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
 FRESH_OCTETS: Final = 64 * 1024 * 1024  # content of fresh messages that is kept in memory for their first attempt
 GRACE: Final = 30.0  # seconds that running attempts get at the end
+
+_DONE_TO_IT: Final = {Wish.HOLD: "held", Wish.REMOVE: "removed"}
 
 BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
 
@@ -268,9 +270,10 @@ class Scheduler:
         notifications = self._notify(job, decision, content, now)
         notifications += self._work.bounces.redacted(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
-        if await self._recorder.record(settlement):
-            self._tell(job, decision, report)
-            self._come_back(settlement)
+        settled = await self._recorder.record(settlement)
+        if settled.held:
+            self._tell(settlement, settled.wishes, decision, report)
+            self._come_back(settlement, settled.wishes)
 
     def _notify(self, job: Job, decision: Decision, content: Content | None, now: datetime) -> tuple[NewMessage, ...]:
         """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
@@ -281,15 +284,24 @@ class Scheduler:
                 self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
         return ()
 
-    def _tell(self, job: Job, decision: Decision, report: AttemptReport) -> None:
+    def _tell(
+        self, settlement: Settlement, wishes: Mapping[int, Wish], decision: Decision, report: AttemptReport
+    ) -> None:
+        job = settlement.job
         name, sender = format_id(job.message_id), str(job.envelope.sender)
         for change, progress, outcome in zip(decision.changes, job.progress, report, strict=True):
             tries = progress.tries if change.progress is None else change.progress.tries
-            self._emit(RecipientDone(name, sender, outcome, tries, change.due, change.id in decision.given_up))
+            due, done_to_it = change.due, ""
+            if change.fate is Fate.QUEUED and change.id in wishes:
+                wish = wishes[change.id]
+                due = settlement.at if wish is Wish.RETRY else None
+                done_to_it = _DONE_TO_IT.get(wish, "")
+            over = change.id in decision.given_up
+            self._emit(RecipientDone(name, sender, outcome, tries, due, over, done_to_it))
 
-    def _come_back(self, settlement: Settlement) -> None:
+    def _come_back(self, settlement: Settlement, wishes: Mapping[int, Wish]) -> None:
         """What was put back comes again: wake for it."""
-        if settlement.notifications:
+        if settlement.notifications or Wish.RETRY in wishes.values():
             self.look()
         due = [change.due for change in settlement.changes if change.due is not None]
         if due:
@@ -384,7 +396,11 @@ class Scheduler:
                     elapsed = 0.0
                     if await self._store.keep_alive(self._clock.now()):
                         self.look()
-                    await self._settle_late()
+                    try:
+                        await self._settle_late()
+                    finally:
+                        # What was leased for that no look could see; and if a word got lost, mail is late, not lost.
+                        self.look()
                 if await self._store.changed_elsewhere() or self._clock_jumped():
                     self.look()
             except StoreUnavailable as error:
@@ -415,10 +431,13 @@ class Scheduler:
             now = self._clock.now()
             jobs = await self._store.claim_older(now - age, LATE, unwarned=unwarned)
             left = [job for job in jobs if self._is_over(job, now) and not self._lanes.is_down(job.destination)]
-            await self._recorder.give_back(left)
-            for job in jobs:
-                if job not in left:
-                    await self._settle_untried(job, now)
+            waiting = [job for job in jobs if job not in left]
+            try:
+                while waiting:
+                    await self._settle_untried(waiting[-1], now)
+                    waiting.pop()
+            finally:
+                await self._recorder.give_back(left + waiting)
             if len(jobs) < LATE or left:
                 return
 
@@ -429,7 +448,8 @@ class Scheduler:
         decision = untried(job, self._work.rules, now)
         content = await self._store.content(job) if decision.notified else None
         settlement = Settlement(job, decision.changes, now, self._notify(job, decision, content, now))
-        if await self._recorder.record(settlement):
+        settled = await self._recorder.record(settlement)
+        if settled.held:
             if decision.given_up:  # all of them: what is over is over for each recipient
-                self._tell(job, decision, as_it_stands(job))
-            self._come_back(settlement)
+                self._tell(settlement, settled.wishes, decision, as_it_stands(job))
+            self._come_back(settlement, settled.wishes)

@@ -94,6 +94,14 @@ def claimable(quotas: int) -> str:
     """  # noqa: S608 - constants only
 
 
+# When the first of what these destinations have queued is due; a seek for each.
+LEFT: Final = """
+SELECT json_group_array(json_array(name, due)) FROM (
+    SELECT j.value AS name, (SELECT min(due) FROM recipient WHERE state = 0 AND destination = j.value) AS due
+    FROM json_each(:destinations) j
+) WHERE due IS NOT NULL
+"""
+
 # By id, as far as the oldest go, not by the index through everything: hence the plus sign.
 OLDER: Final = """
 SELECT json_group_array(id) FROM (

@@ -28,7 +28,7 @@ from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import sql
 from mailrider.queue.batch import Batch, insert_all
 from mailrider.queue.ids import first_id_at, format_id, microseconds
-from mailrider.queue.message import BY_DOMAIN
+from mailrider.queue.message import BY_DOMAIN, Claimed
 from mailrider.queue.owner import Identity, Life
 from mailrider.queue.rows import (
     destinations_from,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Job,
         NewMessage,
         Quota,
+        Settled,
         Settlement,
         Stats,
         StoredMessage,
@@ -216,29 +217,44 @@ class SQLiteStore:
             return self._register(connection)  # somebody held us for dead; what we had leased is lost
         return self._free_dead(connection)
 
-    async def claim(self, quotas: Sequence[Quota], now: datetime) -> list[Job]:
+    async def claim(self, quotas: Sequence[Quota], now: datetime) -> Claimed:
         """See `Store`."""
         jobs: list[Job] = []
+        left: dict[str, datetime] = {}
         for start in range(0, len(quotas), sql.MOST_QUOTAS):
             some = quotas[start : start + sql.MOST_QUOTAS]
             at = microseconds(now)
             values: list[str | int] = [value for each in some for value in (each.destination, at, each.jobs)]
             count = 1 << (len(some) - 1).bit_length()
             values += ("", at, 0) * (count - len(some))
-            jobs += await self._claim(sql.claimable(count), [*values, at])
-        return jobs
+            names = [each.destination for each in some]
+            claimed = await self._claim(sql.claimable(count), [*values, at], names)
+            jobs += claimed.jobs
+            left.update(claimed.left)
+        return Claimed(jobs, left)
 
     async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
         """See `Store`."""
         values = {"before": first_id_at(than), "limit": limit, "unwarned": int(unwarned)}
-        return await self._claim(sql.OLDER, values)
+        return (await self._claim(sql.OLDER, values, [])).jobs
 
-    async def _claim(self, statement: str, values: dict[str, Any] | list[Any]) -> list[Job]:
-        jobs: list[Job]
-        jobs, unreadable = await self._ask(Call(partial(self._lease, statement, values)))
+    async def _claim(self, statement: str, values: dict[str, Any] | list[Any], destinations: Sequence[str]) -> Claimed:
+        claimed: Claimed
+        claimed, unreadable = await self._ask(Call(partial(self._lease_some, statement, values, destinations)))
         for each in unreadable:
             self._emit(RecipientsUnreadable(format_id(each.message), len(each.ids), each.reason))
-        return jobs
+        return claimed
+
+    def _lease_some(
+        self,
+        statement: str,
+        values: dict[str, Any] | list[Any],
+        destinations: Sequence[str],
+        connection: sqlite3.Connection,
+    ) -> tuple[Claimed, list[Unreadable]]:
+        jobs, unreadable = self._lease(statement, values, connection)
+        left = _json(connection, sql.LEFT, destinations=_compact(destinations)) if destinations else []
+        return Claimed(jobs, {each.destination: each.due for each in destinations_from(left)}), unreadable
 
     def _lease(
         self, statement: str, values: dict[str, Any] | list[Any], connection: sqlite3.Connection
@@ -271,7 +287,7 @@ class SQLiteStore:
         """See `Store`."""
         await self._ask(Add(message, leased))
 
-    def settle(self, settlement: Settlement) -> Awaitable[bool]:
+    def settle(self, settlement: Settlement) -> Awaitable[Settled]:
         """See `Store`."""
         if self._writer is None:
             raise StoreUnavailable("the queue's store is not open")

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mailrider.queue.message import (
+        Claimed,
         DueDestination,
         Entry,
         Filter,
         Job,
         NewMessage,
         Quota,
+        Settled,
         Settlement,
         Stats,
         StoredMessage,
@@ -99,16 +101,16 @@ class Store(Protocol):
     async def add(self, message: NewMessage, *, leased: bool) -> None:
         """Accept a message, its jobs leased by this process from the beginning or not."""
 
-    async def claim(self, quotas: Sequence[Quota], now: datetime) -> list[Job]:
+    async def claim(self, quotas: Sequence[Quota], now: datetime) -> Claimed:
         """Lease what is due, the longest due first; the content stays in the store."""
 
     async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
         """Lease jobs of messages that are older, due or not; with `unwarned` only those of recipients whose sender was
         not told of the delay."""
 
-    def settle(self, settlement: Settlement) -> Awaitable[bool]:
-        """Commit what a job came to. False if the lease was lost: then nothing was changed, and another process may
-        have delivered it as well."""
+    def settle(self, settlement: Settlement) -> Awaitable[Settled]:
+        """Commit what a job came to. If the lease was lost, nothing was changed, and another process may have
+        delivered it as well."""
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """End leases of jobs that were not attempted; they are due as before."""

@@ -110,7 +110,8 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self, data: st.DataObject, jobs: int) -> None:
         queued = sorted({one.destination for one in self.known.values() if one.state is State.QUEUED})
         destination = data.draw(st.sampled_from(queued))
-        claimed = self.run(self.store.claim([Quota(destination, jobs)], self.clock.now()))
+        answer = self.run(self.store.claim([Quota(destination, jobs)], self.clock.now()))
+        claimed = answer.jobs
         due = [id for id, one in self.known.items() if self.is_due(one, destination)]
         taken = [id for job in claimed for id in job.ids]
         assert set(taken) <= set(due)
@@ -119,6 +120,8 @@ class QueueMachine(RuleBasedStateMachine):
         for id in taken:
             self.known[id].state = State.LEASED
         self.jobs += claimed
+        left = [one.due for one in self.known.values() if one.destination == destination and one.state is State.QUEUED]
+        assert answer.left == ({destination: min(left)} if left else {})
 
     def is_due(self, one: Known, destination: str) -> bool:
         return one.state is State.QUEUED and one.destination == destination and one.due <= self.clock.now()
@@ -131,7 +134,7 @@ class QueueMachine(RuleBasedStateMachine):
         now = self.clock.now()
         found = report(job, *(OUTCOMES[word] for word in words))
         decision = settle(job, found, RULES, now, self.rng)
-        held = self.run(self.store.settle(Settlement(job, decision.changes, now)))
+        held = self.run(self.store.settle(Settlement(job, decision.changes, now))).held
         assert held is (job.lease == self.store.lease)
         if held:
             for change, word in zip(decision.changes, words, strict=True):
@@ -197,7 +200,7 @@ class QueueMachine(RuleBasedStateMachine):
         job = self.stale.pop()
         found = report(job, delivered)
         decision = settle(job, found, RULES, self.clock.now(), self.rng)
-        assert not self.run(self.others[-1].settle(Settlement(job, decision.changes, self.clock.now())))
+        assert not self.run(self.others[-1].settle(Settlement(job, decision.changes, self.clock.now()))).held
 
     @precondition(lambda self: self.jobs)
     @rule(command=st.sampled_from(list(Command)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +211,84 @@ async def test_a_deferred_message_comes_back_at_its_time() -> None:
         await world.clock.advance(2)
         assert len(world.network.seen) == 2
         assert world.left == []
+
+
+async def test_what_is_due_later_than_another_for_the_same_place_comes_at_its_time() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = deferred
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(5 * MINUTE)
+        await submit(queue, "c@example.net")
+        await world.clock.advance(0)
+        first, second = (event.retry_at for event in world.happened(RecipientDone))
+        world.network.behaviour.clear()
+        await world.clock.advance((first - world.clock.now()).total_seconds())
+        assert len(world.network.seen) == 3
+        await world.clock.advance((second - world.clock.now()).total_seconds())
+        assert world.left == []
+
+
+async def test_messages_to_many_at_one_place_follow_each_other_at_once() -> None:
+    world = World()
+    async with world.queue(delivering=False) as queue:
+        for _ in range(6):
+            await submit(queue, *(f"b{number}@example.net" for number in range(5)))
+    async with world.queue():
+        await world.clock.advance(0)
+        assert world.left == []
+    assert len(world.network.seen) == 6
+
+
+async def test_those_that_cannot_be_read_do_not_hide_the_next(tmp_path: Path) -> None:
+    world = World()
+    async with world.queue(SQLiteStore(tmp_path, world.clock), delivering=False) as queue:
+        for _ in range(12):
+            await submit(queue, "b@example.net")
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as damaged:
+        damaged.execute("UPDATE recipient SET mailbox = '@' WHERE id IN (SELECT id FROM recipient ORDER BY id LIMIT 6)")
+        damaged.commit()
+    async with world.queue(SQLiteStore(tmp_path, world.clock)) as queue:
+        await queue.idle()
+    assert len(world.network.seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "tries", "word"), [(Command.RETRY, 2, ""), (Command.HOLD, 1, "held"), (Command.REMOVE, 1, "removed")]
+)
+async def test_what_an_operator_wishes_during_an_attempt_is_done_after_it(
+    command: Command, tries: int, word: str
+) -> None:
+    world = World()
+    world.network.behaviour["example.net"] = deferred
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        await queue.command(command, EVERYTHING)
+        gate.set()
+        await world.clock.advance(0)
+        first, *_ = world.happened(RecipientDone)
+        assert len(world.network.seen) == tries
+        assert first.operator == word
+        assert first.retry_at == (world.clock.now() if command is Command.RETRY else None)
+        assert not first.is_over
+
+
+async def test_a_word_that_got_lost_makes_mail_late_but_loses_none() -> None:
+    class Deaf(MemoryStore):
+        async def changed_elsewhere(self) -> bool:
+            return False
+
+    world = World()
+    async with world.queue(Deaf(world.shelf)) as queue:
+        await queue.idle()
+        async with world.queue(delivering=False) as other:
+            await submit(other, "b@example.net")
+        await world.clock.advance(HOUSEKEEPING - 1)
+        assert world.network.seen == []
+        await world.clock.advance(1)
+        assert len(world.network.seen) == 1
 
 
 async def test_a_destination_that_hangs_holds_one_place() -> None:

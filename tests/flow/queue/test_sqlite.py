@@ -300,7 +300,7 @@ async def test_content_that_is_being_written_by_the_living_is_not_swept(
         async with SQLiteStore(tmp_path, clock):
             pass
         await store.add(writing.message(stored=stored), leased=False)
-        (job,) = await store.claim([Quota("example.net", 1)], clock.now())
+        (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
         assert sum(map(len, (await store.content(job)).chunks())) == 100_000
 
 
@@ -310,8 +310,8 @@ async def test_content_of_what_is_done_is_deleted_in_steps_and_space_given_back(
     async with SQLiteStore(tmp_path, clock) as store:
         stored = await store.write_content(chunked(*[b"x" * 65536] * 400))
         await store.add(writing.message(stored=stored), leased=False)
-        (job,) = await store.claim([Quota("example.net", 1)], clock.now())
-        assert await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))
+        (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
+        assert (await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))).held
         for _ in range(6):
             await store.keep_alive(clock.now())
     assert (tmp_path / FILE).stat().st_size < 5_000_000
@@ -389,7 +389,7 @@ async def test_what_cannot_be_read_is_held_and_keeps_nothing_else_up(
         with closing(sqlite3.connect(tmp_path / FILE)) as connection:
             connection.execute(damage, (bad.id,))
             connection.commit()
-        (job,) = await store.claim([Quota("example.net", 10)], clock.now())
+        (job,) = (await store.claim([Quota("example.net", 10)], clock.now())).jobs
         assert job.message_id == good.id
         assert [entry.state for entry in await store.page(EVERYTHING, 0, 10)] == [State.HELD, State.LEASED]
         assert (await store.command(Command.REMOVE, Filter(message=bad.id), clock.now())).changed == 1

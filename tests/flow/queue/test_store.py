@@ -11,17 +11,7 @@ import pytest
 from mailrider.clock import FakeClock
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
 from mailrider.queue.memory import MemoryShelf, MemoryStore
-from mailrider.queue.message import (
-    EVERYTHING,
-    Change,
-    Fate,
-    Filter,
-    Progress,
-    Quota,
-    Settlement,
-    State,
-    Wish,
-)
+from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement, State, Wish
 from mailrider.queue.owner import Identity
 from mailrider.queue.sqlite import SQLiteStore
 from mailrider.queue.store import Command
@@ -83,7 +73,7 @@ async def store(world: World) -> AsyncIterator[Store]:
 
 
 async def claim(world: World, store: Store, destination: str = NET, jobs: int = 100) -> list[Job]:
-    return await store.claim([Quota(destination, jobs)], world.now)
+    return (await store.claim([Quota(destination, jobs)], world.now)).jobs
 
 
 def done(world: World, job: Job) -> Settlement:
@@ -140,7 +130,7 @@ async def test_a_null_reverse_path_and_a_recipient_without_domain_survive(world:
 async def test_a_message_is_split_into_a_job_for_each_destination(world: World, store: Store) -> None:
     given = world.message(f"b@{NET}", "c@example.com", f"d@{NET}")
     await store.add(given, leased=False)
-    jobs = await store.claim([Quota(NET, 10), Quota("example.com", 10)], world.now)
+    jobs = (await store.claim([Quota(NET, 10), Quota("example.com", 10)], world.now)).jobs
     assert [(job.destination, [str(each) for each in job.envelope.recipients]) for job in jobs] == [
         (NET, [f"b@{NET}", f"d@{NET}"]),
         ("example.com", ["c@example.com"]),
@@ -158,7 +148,7 @@ async def test_a_quota_bounds_each_destination_by_itself(world: World, store: St
     for _ in range(5):
         await store.add(world.message(f"b@{NET}"), leased=False)
         await store.add(world.message("c@example.com"), leased=False)
-    jobs = await store.claim([Quota(NET, 2), Quota("example.com", 3)], world.now)
+    jobs = (await store.claim([Quota(NET, 2), Quota("example.com", 3)], world.now)).jobs
     assert sorted(job.destination for job in jobs) == ["example.com"] * 3 + [NET] * 2
 
 
@@ -187,7 +177,7 @@ async def test_only_what_is_due_is_claimed_the_longest_due_first(world: World, s
 
 async def test_nothing_is_claimed_for_no_quota(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
-    assert await store.claim([], world.now) == []
+    assert (await store.claim([], world.now)).jobs == []
     assert await claim(world, store, "elsewhere.example") == []
 
 
@@ -197,9 +187,9 @@ async def test_nothing_is_claimed_for_no_quota(world: World, store: Store) -> No
 async def test_nothing_remains_of_a_message_whose_recipients_are_all_done(world: World, store: Store) -> None:
     given = world.message(f"b@{NET}", "c@example.com")
     await store.add(given, leased=False)
-    for job in await store.claim([Quota(NET, 1), Quota("example.com", 1)], world.now):
+    for job in (await store.claim([Quota(NET, 1), Quota("example.com", 1)], world.now)).jobs:
         assert await store.find(given.id) is not None
-        assert await store.settle(done(world, job))
+        assert (await store.settle(done(world, job))).held
     assert await store.find(given.id) is None
     assert (await store.stats(world.now, 10)).messages == 0
 
@@ -212,7 +202,7 @@ async def test_a_deferred_recipient_is_due_again_at_its_time_with_its_progress_a
     (job,) = await claim(world, store)
     first = Change(job.ids[0], Fate.DONE)
     second = later(world, job, in_doubt=True, warned=True).changes[1]
-    assert await store.settle(Settlement(job, (first, second), world.now))
+    assert (await store.settle(Settlement(job, (first, second), world.now))).held
     await world.clock.advance(3599)
     assert await claim(world, store) == []
     await world.clock.advance(1)
@@ -243,7 +233,7 @@ async def test_notifications_are_queued_with_the_state_that_they_tell_of(world: 
     (job,) = await claim(world, store)
     notification = world.message("a@example.org", sender="", route="bounce")
     settlement = Settlement(job, done(world, job).changes, world.now, (notification,))
-    assert await store.settle(settlement)
+    assert (await store.settle(settlement)).held
     (bounce,) = await claim(world, store, "bounce/example.org")
     assert bounce.route == "bounce"
     assert bounce.envelope == notification.envelope
@@ -309,16 +299,16 @@ async def test_a_lost_lease_settles_nothing(world: World) -> None:
                 first.shelf.alive.discard(first.lease)
             async with world.store() as second:
                 (again,) = await claim(world, second)
-                assert not await first.settle(done(world, job))
+                assert not (await first.settle(done(world, job))).held
                 assert len(await states(second)) == 1
-                assert await second.settle(done(world, again))
+                assert (await second.settle(done(world, again))).held
 
 
 async def test_what_was_settled_cannot_be_settled_again(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     (job,) = await claim(world, store)
-    assert await store.settle(done(world, job))
-    assert not await store.settle(done(world, job))
+    assert (await store.settle(done(world, job))).held
+    assert not (await store.settle(done(world, job))).held
 
 
 # --- Large content -------------------------------------------------------------------------------
@@ -374,6 +364,25 @@ async def test_jobs_whose_sender_was_told_of_the_delay_are_left_out(world: World
 
 
 # --- Looking into it -----------------------------------------------------------------------------
+
+
+async def test_a_claim_says_when_the_next_is_due(world: World, store: Store) -> None:
+    for name, hours in ((NET, 0), (NET, 0), (NET, 3), (NET, 2), ("example.com", 0)):
+        await store.add(world.message(f"x@{name}", created=world.now + hours * HOUR), leased=False)
+    quotas = [Quota(NET, 1), Quota("example.com", 1), Quota("elsewhere.example", 1)]
+    claimed = await store.claim(quotas, world.now)
+    assert len(claimed.jobs) == 2
+    assert claimed.left == {NET: world.now}
+    claimed = await store.claim(quotas, world.now)
+    assert len(claimed.jobs) == 1
+    assert claimed.left == {NET: world.now + 2 * HOUR}
+
+
+async def test_a_settlement_says_what_operators_wished(world: World, store: Store) -> None:
+    await store.add(world.message(f"b@{NET}", f"c@{NET}"), leased=False)
+    (job,) = await claim(world, store)
+    await store.command(Command.HOLD, Filter(recipient="c@"), world.now)
+    assert (await store.settle(later(world, job))).wishes == {job.ids[1]: Wish.HOLD}
 
 
 async def test_destinations_are_listed_with_the_first_due_moment(world: World, store: Store) -> None:
@@ -485,7 +494,7 @@ async def test_a_command_on_leased_mail_takes_effect_when_it_is_settled(
     assert (outcome.changed, outcome.later) == (0, 1)
     (entry,) = await store.page(EVERYTHING, 0, 10)
     assert (entry.state, entry.wish) == (State.LEASED, Wish[command.name])
-    assert await store.settle(later(world, job))
+    assert (await store.settle(later(world, job))).held
     entries = await store.page(EVERYTHING, 0, 10)
     if command is Command.REMOVE:
         assert entries == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def steps(connection: sqlite3.Connection, statement: str, values: Any) -> int:
     [
         pytest.param(sql.claimable(1), [DESTINATION, MANY, 10, MANY], id="what is due at a destination"),
         pytest.param(sql.OLDER, {"before": 20, "limit": 200, "unwarned": 1}, id="what is older than a moment"),
+        pytest.param(sql.LEFT, {"destinations": json.dumps([DESTINATION, NEXT])}, id="when the next are due"),
         pytest.param(sql.DESTINATIONS, {"after": None, "limit": 2}, id="the first destinations"),
         pytest.param(sql.DESTINATIONS, {"after": DESTINATION, "limit": 2}, id="the destinations behind a large one"),
     ],
