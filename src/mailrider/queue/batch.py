@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from mailrider.queue.message import DestinationOf, NewMessage, Settlement
     from mailrider.queue.writer import Add
 
+ROW: Final = 4096  # octets of log that a changed row costs, about: its page
+
 _PLAIN: Final = {held: Settled(held) for held in (True, False)}  # where no operator wished anything
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Batch:
-    """Writes sets. `lease` is the registration of this process; `doomed` collects contents that may be unused now."""
+    """Writes sets. `lease` is the registration of this process; `doomed` collects contents that may be unused now.
+
+    `written` grows by the octets of log that it cost, about.
+    """
 
     def __init__(self, destination_of: DestinationOf = BY_DOMAIN) -> None:
         self.lease = 0
         self.doomed: set[int] = set()
+        self.written = 0
         self._destination_of = destination_of
 
     def add(self, connection: sqlite3.Connection, adds: Sequence[Add]) -> None:
@@ -38,6 +44,8 @@ class Batch:
         insert_all(connection, "message", sql.MESSAGE, [_message_row(message) for message, _ in messages])
         recipients = [row for message, leased in messages for row in self._recipient_rows(message, leased)]
         insert_all(connection, "recipient", sql.RECIPIENT, recipients)
+        inline = sum(message.facts.size for message, _ in messages if message.facts.stored is None)
+        self.written += inline + ROW * (len(messages) + len(recipients))
         stored = [message.facts.stored for message, _ in messages if message.facts.stored is not None]
         if stored:
             connection.execute(sql.UNSPOOL, (_compact(stored),))
@@ -106,6 +114,7 @@ class Batch:
                 messages.append(job.message_id)
                 if job.facts.stored is not None:
                     self.doomed.add(job.facts.stored)
+        self.written += ROW * (len(done) + len(rows) + len(attempts))
         if done:
             self.delete(connection, done, messages, tried)
         if rows:

@@ -26,7 +26,7 @@ from mailrider.errors import InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import sql
-from mailrider.queue.batch import Batch, insert_all
+from mailrider.queue.batch import ROW, Batch, insert_all
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, Claimed
 from mailrider.queue.owner import Identity, Life
@@ -69,9 +69,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
-CHECKPOINT: Final = 4 * 1024 * 1024  # octets of log after which it is carried over into the file
-RESTART: Final = 64 * 1024 * 1024  # octets of log at which the writer stops to carry it over and cut it
+CHECKPOINT: Final = 4 * 1024 * 1024  # octets written, about, after which the log is carried over into the file
+RESTART: Final = 16 * 1024 * 1024  # octets of log from which the writer sees to it that it is begun anew
+CUT: Final = 64 * 1024 * 1024  # octets of log at which the writer stops to carry it over and cut it
 CUT_PATIENCE: Final = 100  # milliseconds that it waits for readers then
+FRAME: Final = 4096 + 24  # octets of log that a page takes: sqlite.org/walformat.html
 SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
 VACUUMED: Final = 2000  # pages given back to the file system at a time: 8 MiB
 SELECTED: Final = 2000  # recipients that one transaction of a command changes
@@ -112,7 +114,8 @@ class SQLiteStore:
         self._data_version = 0
         self._checkpointing = False
         self._committing: sqlite3.Connection | None = None
-        self._cut_at = RESTART
+        self._log = 0  # octets of log when the keeper looked the last time
+        self._cut_at = CUT
         self.recovered = 0
 
     # Opening and closing ---------------------------------------------------------------------------------------------
@@ -266,6 +269,7 @@ class SQLiteStore:
         connection.execute(sql.LEASE, {"ids": ids, "lease": self.lease})
         (rows,) = connection.execute(sql.JOBS, {"ids": ids}).fetchone()
         jobs, unreadable = jobs_from(json.loads(rows), self.lease)
+        self._batch.written += ROW * len(jobs)
         if unreadable:
             held = [id for each in unreadable for id in each.ids]
             connection.execute(sql.SET_ASIDE, {"ids": _compact(held)})
@@ -280,6 +284,7 @@ class SQLiteStore:
         values = {"ids": _compact(ids), "lease": self.lease, "owners": _compact([self.lease])}
         self._remove_given_back(connection, values)
         connection.execute(sql.GIVE_BACK, values)
+        self._batch.written += ROW * len(ids)
 
     # Messages --------------------------------------------------------------------------------------------------------
 
@@ -309,6 +314,7 @@ class SQLiteStore:
         if not content:
             content = connection.execute(sql.SPOOL, (self.lease,)).lastrowid or 0
         insert_all(connection, "chunk", sql.CHUNK, [(content, number, octets)])
+        self._batch.written += len(octets)
         return content
 
     async def content(self, job: Job) -> Content:
@@ -418,6 +424,7 @@ class SQLiteStore:
                     self._doom(connection, [row[1] for row in free])
                     self._batch.delete(connection, removed, [row[1] for row in free], removed)
                 changed = len(free)
+        self._batch.written += ROW * len(rows)
         if leased:
             wish = {Command.HOLD: 1, Command.REMOVE: 2, Command.RETRY: 3}[command]
             connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish})
@@ -457,23 +464,54 @@ class SQLiteStore:
     def _commit_point(self, name: str) -> None:
         """Called by the writer's thread around each commit."""
         self._fault(name)
-        if name != "after commit" or self._checkpointing or self._keepers is None:
+        if name != "after commit" or self._batch.written < CHECKPOINT or self._checkpointing:
             return
+        self._batch.written = 0
         try:
-            log = os.stat(f"{self._file.path}-wal").st_size
+            file = os.stat(f"{self._file.path}-wal").st_size
         except OSError:
             return
-        if log >= self._cut_at:
-            self._cut_log(log)
-        elif log >= CHECKPOINT:
+        if file >= self._cut_at:
+            self._cut_log(file)
+        elif self._log >= RESTART:
+            self._restart_log()
+        elif self._keepers is not None:
             self._checkpointing = True
             self._keepers.submit(self._checkpoint)
 
-    def _cut_log(self, log: int) -> None:
-        """Carry all of the log over and begin it anew; in the writer's thread, for only a writer that rests allows it.
+    def _checkpoint(self) -> None:
+        """Carry the log over into the file, as far as that goes. In the keeper's thread."""
+        try:
+            if self._keeping is not None:
+                self._log = self._carry_over(self._keeping)
+        except sqlite3.Error:
+            # Somebody else is at it, or the disk is full: the log grows on, and a later commit asks again.
+            pass
+        finally:
+            self._checkpointing = False
 
-        A keeper beside a writer that never rests is always a little late: the log would grow without end.
+    def _restart_log(self) -> None:
+        """Carry over what the keeper left; in the writer's thread, for only a writer that rests allows to carry all.
+
+        Then SQLite writes the log from its beginning again, unless somebody reads: a keeper beside a writer that never
+        rests is always a little late, and the log would grow without end.
         """
+        self._log = 0
+        try:
+            if self._committing is not None:
+                self._carry_over(self._committing)
+        except sqlite3.Error:
+            # As for the keeper.
+            return
+
+    @staticmethod
+    def _carry_over(connection: sqlite3.Connection) -> int:
+        """Waits for nobody; returns how many octets of log there are."""
+        frames: int = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+        return frames * FRAME
+
+    def _cut_log(self, file: int) -> None:
+        """Carry all of the log over and cut its file off: more was written at once than the keeper could bear."""
         connection = self._committing
         if connection is None:
             return
@@ -484,18 +522,7 @@ class SQLiteStore:
             busy = 1  # the disk is full, or somebody reads: later
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
-        self._cut_at = log + RESTART // 4 if busy else RESTART
-
-    def _checkpoint(self) -> None:
-        """Carry the log over into the file, as far as that goes. In the keeper's thread."""
-        try:
-            if self._keeping is not None:
-                self._keeping.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error:
-            # Somebody else is at it, or the disk is full: the log grows on, and the next commit asks again.
-            pass
-        finally:
-            self._checkpointing = False
+        self._cut_at = file + CUT // 4 if busy else CUT
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

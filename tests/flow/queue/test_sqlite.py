@@ -317,15 +317,49 @@ async def test_content_of_what_is_done_is_deleted_in_steps_and_space_given_back(
     assert (tmp_path / FILE).stat().st_size < 5_000_000
 
 
-async def test_the_log_does_not_grow_without_end(
-    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("restart", "cut", "most"),
+    [
+        pytest.param(0, 100_000_000, 1_500_000, id="the writer has it begun anew"),
+        pytest.param(100_000_000, 2_000_000, 3_000_000, id="the writer cuts it"),
+    ],
+)
+async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
+    tmp_path: Path,
+    clock: FakeClock,
+    writing: Writing,
+    monkeypatch: pytest.MonkeyPatch,
+    restart: int,
+    cut: int,
+    most: int,
 ) -> None:
+    def late(store: SQLiteStore) -> None:
+        store._checkpointing = False
+
     monkeypatch.setattr(module, "CHECKPOINT", 500_000)
-    monkeypatch.setattr(module, "RESTART", 2_000_000)
+    monkeypatch.setattr(module, "RESTART", restart)
+    monkeypatch.setattr(module, "CUT", cut)
+    monkeypatch.setattr(SQLiteStore, "_checkpoint", late)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
-        assert (tmp_path / f"{FILE}-wal").stat().st_size < 2_500_000
+        assert (tmp_path / f"{FILE}-wal").stat().st_size < most
+
+
+async def test_the_log_is_carried_over_now_and_then_and_not_with_each_commit(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = []
+
+    def note(store: SQLiteStore) -> None:
+        carried.append(store)
+        store._checkpointing = False
+
+    monkeypatch.setattr(SQLiteStore, "_checkpoint", note)
+    async with SQLiteStore(tmp_path, clock) as store:
+        for _ in range(400):
+            await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
+    assert 1 <= len(carried) <= 400 * (20_100 + 2 * 4096) // module.CHECKPOINT
 
 
 async def test_a_registration_that_nobody_can_look_at_expires(
