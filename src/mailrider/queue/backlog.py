@@ -37,13 +37,24 @@ class _Look:
 
 
 class Backlog:
-    """What is due in the store, as far as it is known. `take_in` is given the jobs that were leased."""
+    """What is due in the store, as far as it is known.
 
-    def __init__(self, store: Store, lanes: Lanes, clock: Clock, take_in: Callable[[Sequence[Job]], None]) -> None:
+    `take_in` is given the jobs that were leased; `space` says how many octets of content they may have in memory.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lanes: Lanes,
+        clock: Clock,
+        take_in: Callable[[Sequence[Job]], None],
+        space: Callable[[], int],
+    ) -> None:
         self._store = store
         self._lanes = lanes
         self._clock = clock
         self._take_in = take_in
+        self._space = space
         self._unseen = True  # there may be something that is not known of
         self._more: set[str] = set()  # destinations of which more is due
         self._cursor: str | None = None
@@ -136,7 +147,7 @@ class Backlog:
         if not quotas:
             return
         moment = self._clock.now()
-        claimed = await self._store.claim(quotas, moment)
+        claimed = await self._store.claim(quotas, moment, self._space())
         for quota in quotas:
             due = claimed.left.get(quota.destination)
             if due is not None and due <= moment:

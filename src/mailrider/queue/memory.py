@@ -29,6 +29,7 @@ from mailrider.queue.message import (
     Stats,
     StoredMessage,
     Wish,
+    fitting,
     only,
 )
 from mailrider.queue.rows import AGES
@@ -182,7 +183,7 @@ class MemoryStore:
 
     # Leasing ---------------------------------------------------------------------------------------------------------
 
-    async def claim(self, quotas: Sequence[Quota], now: datetime) -> Claimed:
+    async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
         """See `Store`."""
         self._write()
         taken: list[int] = []
@@ -195,6 +196,8 @@ class MemoryStore:
             messages = {self.shelf.rows[id].message.id for _, id in due[: quota.jobs]}
             taken += [id for _, id in due if self.shelf.rows[id].message.id in messages]
         jobs = self._lease(taken)
+        for job in fitting(jobs, octets):
+            job.content = await self.content(job)
         first = self._first_due()
         return Claimed(jobs, {name: first[name] for name in (each.destination for each in quotas) if name in first})
 

@@ -174,6 +174,18 @@ class DueDestination:
     due: datetime
 
 
+def fitting(jobs: Sequence[Job], octets: int) -> list[Job]:
+    """The first of these jobs whose contents are small, and have not more than so many octets together."""
+    found: list[Job] = []
+    for job in jobs:
+        if job.facts.stored is None:
+            octets -= job.facts.size
+            if octets < 0:
+                break
+            found.append(job)
+    return found
+
+
 def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[Job]:
     """A new message as jobs, all of them fresh."""
     envelope = message.envelope

@@ -57,7 +57,7 @@ TICK: Final = 5.0  # seconds between two questions whether another process chang
 HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
 LATE: Final = 200  # jobs that one step of the look for late ones settles
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
-FRESH_OCTETS: Final = 64 * 1024 * 1024  # content of fresh messages that is kept in memory for their first attempt
+CONTENT_OCTETS: Final = 64 * 1024 * 1024  # of content that is kept in memory for the next attempts
 GRACE: Final = 30.0  # seconds that running attempts get at the end
 
 _DONE_TO_IT: Final = {Wish.HOLD: "held", Wish.REMOVE: "removed"}
@@ -86,7 +86,7 @@ class Scheduler:
         self._rng = rng
         self._emit = emit
         self._lanes = Lanes(work.parallelism, rng, work.rules.schedule)
-        self._backlog = Backlog(store, self._lanes, clock, self._take_in)
+        self._backlog = Backlog(store, self._lanes, clock, self._take_in, self._space)
         self._recorder = Recorder(store, clock, emit, self.look)
         self._octets = 0
         self._workers: dict[asyncio.Task[None], Job] = {}
@@ -137,7 +137,7 @@ class Scheduler:
         now = self._clock.monotonic()
         if self._stopping or self._recorder.is_sick or len(jobs) > self._lanes.most_ready - self._lanes.ready:
             return False
-        if self._octets + sum(job.facts.size for job in jobs) > FRESH_OCTETS:
+        if sum(job.facts.size for job in jobs) > self._space():
             return False
         return all(self._lanes.room(job.destination, now) > 0 for job in jobs)
 
@@ -145,8 +145,11 @@ class Scheduler:
         """Leased jobs of a new message, with their content."""
         if self._stopping:
             return  # they are given back with all leases when the store is closed
-        self._octets += sum(job.facts.size for job in jobs if job.content is not None)
         self._take_in(jobs)
+
+    def _space(self) -> int:
+        """How many octets of content may come into memory."""
+        return CONTENT_OCTETS - self._octets
 
     def expect(self, destinations: Sequence[str]) -> None:
         """New mail for these was stored, and waits there."""
@@ -180,6 +183,8 @@ class Scheduler:
         self._idle.clear()
         now = self._clock.monotonic()
         for job in jobs:
+            if job.content is not None:
+                self._octets += job.facts.size
             self._lanes.offer(job, now)
             if self._lanes.reopens(job.destination, now) is not None:
                 self._put_away(job.destination)

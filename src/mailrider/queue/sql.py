@@ -146,6 +146,7 @@ DELETE_OWNERS: Final = "DELETE FROM owner WHERE id IN (SELECT value FROM json_ea
 # --- Content -------------------------------------------------------------------------------------
 
 CONTENT: Final = "SELECT content FROM message WHERE id = ?"
+CONTENTS: Final = "SELECT id, content FROM message WHERE id IN (SELECT value FROM json_each(?))"
 READ_CHUNK: Final = "SELECT octets FROM chunk WHERE content = ? AND number = ?"
 WARM: Final = "SELECT sum(length(octets) + instr(octets, x'00')) FROM chunk WHERE content = ?"
 SPOOL: Final = "INSERT INTO spool (owner) VALUES (?)"

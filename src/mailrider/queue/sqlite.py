@@ -28,7 +28,7 @@ from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import sql
 from mailrider.queue.batch import ROW, Batch, insert_all
 from mailrider.queue.ids import first_id_at, format_id, microseconds
-from mailrider.queue.message import BY_DOMAIN, Claimed
+from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
 from mailrider.queue.owner import Identity, Life
 from mailrider.queue.rows import (
     destinations_from,
@@ -220,7 +220,7 @@ class SQLiteStore:
             return self._register(connection)  # somebody held us for dead; what we had leased is lost
         return self._free_dead(connection)
 
-    async def claim(self, quotas: Sequence[Quota], now: datetime) -> Claimed:
+    async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
         """See `Store`."""
         jobs: list[Job] = []
         left: dict[str, datetime] = {}
@@ -234,7 +234,21 @@ class SQLiteStore:
             claimed = await self._claim(sql.claimable(count), [*values, at], names)
             jobs += claimed.jobs
             left.update(claimed.left)
+        await self._fill(fitting(jobs, octets))
         return Claimed(jobs, left)
+
+    async def _fill(self, jobs: Sequence[Job]) -> None:
+        """Read the small contents of leased jobs at once."""
+        if not jobs:
+            return
+        try:
+            contents = await self._read(partial(_fetch_contents, [job.message_id for job in jobs]))
+        except StoreUnavailable:
+            return  # they are leased: whoever attempts them asks again, and tells
+        for job in jobs:
+            octets = contents.get(job.message_id)
+            if octets is not None:
+                job.content = _small(job, octets)
 
     async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
         """See `Store`."""
@@ -324,7 +338,7 @@ class SQLiteStore:
             octets: bytes | None = await self._read(partial(_fetch_content, job.message_id))
             if octets is None:
                 raise StoreUnavailable(f"the content of message {job.message_id} is gone")
-            return Content(facts.size, facts.eight_bit, facts.header_size, True, octets)
+            return _small(job, octets)
         # The reader's thread goes through it once: then the chunks, which are read between two writes to the network,
         # come from the system's memory in some 50 us each, and the event loop does not wait for a disk.
         await self._read(partial(_warm, facts.stored))
@@ -556,6 +570,15 @@ def _json(connection: sqlite3.Connection, statement: str, **values: Any) -> Any:
 def _fetch_content(message_id: int, connection: sqlite3.Connection) -> bytes | None:
     row = connection.execute(sql.CONTENT, (message_id,)).fetchone()
     return None if row is None else row[0]
+
+
+def _fetch_contents(ids: list[int], connection: sqlite3.Connection) -> dict[int, bytes]:
+    return dict(connection.execute(sql.CONTENTS, (_compact(ids),)).fetchall())
+
+
+def _small(job: Job, octets: bytes) -> Content:
+    facts = job.facts
+    return Content(facts.size, facts.eight_bit, facts.header_size, True, octets)
 
 
 def _warm(content: int, connection: sqlite3.Connection) -> None:

@@ -101,8 +101,9 @@ class Store(Protocol):
     async def add(self, message: NewMessage, *, leased: bool) -> None:
         """Accept a message, its jobs leased by this process from the beginning or not."""
 
-    async def claim(self, quotas: Sequence[Quota], now: datetime) -> Claimed:
-        """Lease what is due, the longest due first; the content stays in the store."""
+    async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
+        """Lease what is due, the longest due first. The first of them come with their contents, as far as these are
+        small and have not more than so many octets together; the others stay in the store."""
 
     async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
         """Lease jobs of messages that are older, due or not; with `unwarned` only those of recipients whose sender was

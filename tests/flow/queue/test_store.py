@@ -378,6 +378,21 @@ async def test_a_claim_says_when_the_next_is_due(world: World, store: Store) -> 
     assert claimed.left == {NET: world.now + 2 * HOUR}
 
 
+async def test_a_claim_brings_contents_as_far_as_there_is_room_for_them(world: World, store: Store) -> None:
+    for _ in range(3):
+        await store.add(world.message(f"x@{NET}"), leased=False)
+    claimed = await store.claim([Quota(NET, 3)], world.now, 2 * len(MESSAGE) + 1)
+    given = [None if job.content is None else b"".join(job.content.chunks()) for job in claimed.jobs]
+    assert given == [MESSAGE, MESSAGE, None]
+
+
+async def test_a_large_content_stays_in_the_store(world: World, store: Store) -> None:
+    stored = await store.write_content(chunked(MESSAGE))
+    await store.add(world.message(f"x@{NET}", stored=stored), leased=False)
+    (job,) = (await store.claim([Quota(NET, 1)], world.now, 1_000_000)).jobs
+    assert job.content is None
+
+
 async def test_a_settlement_says_what_operators_wished(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}", f"c@{NET}"), leased=False)
     (job,) = await claim(world, store)
