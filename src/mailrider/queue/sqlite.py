@@ -135,7 +135,9 @@ class SQLiteStore:
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
         self._keepers = ThreadPoolExecutor(1, "mailrider queue keeper")
         self._committing = connection
-        self._writer = Writer(connection, self._batch, self._commit_point, self._file.note_damage)
+        self._writer = Writer(
+            connection, self._batch, self._commit_point, self._file.note_damage, self._clock.monotonic
+        )
         self._writer.start()
         try:
             self.recovered = await self._writer.ask(Call(self._register))

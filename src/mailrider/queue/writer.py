@@ -1,10 +1,10 @@
 """The one thread that writes to an SQLite store, and its group commit.
 
 Whatever is asked for while a commit is under way goes into the next one together: adds and settlements as sets, the
-rest one by one in the same transaction. Where requests come together, the next commit waits for a moment, so that it
-has more company: its price is that of one, however many are in it. What is answered is durable. If a transaction
-fails, nothing of it happened; where one request may be the cause, each is tried by itself, so that a bad one fails
-alone.
+rest one by one in the same transaction. Where the event loop has more to do than it can, the next commit waits for a
+moment, so that it has more company: its price is that of one, however many are in it. What is answered is durable. If
+a transaction fails, nothing of it happened; where one request may be the cause, each is tried by itself, so that a bad
+one fails alone.
 
 The thread never touches the event loop but by `call_soon_threadsafe`, once for each transaction.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 512  # requests of one transaction: what a crash undoes, and nobody was told of, stays small
+BUSY: Final = 0.001  # seconds after which the loop takes an answer, if it has more to do than it can
 LOOKED: Final = 0.001  # seconds between two looks at who came while a commit waits for company
 LOOKS: Final = 4  # after which it does not wait any longer, whoever may come
 
@@ -65,7 +66,7 @@ Request = Add | Settle | Call
 class Writer:
     """Runs requests on a connection of its own. `fault` is called around commits, for tests that pull the plug.
 
-    `pause` is how it waits for company, in its thread.
+    `now` tells the time in seconds, in any thread; `pause` is how it waits for company, in its own.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Writer:
         batch: Batch,
         fault: Callable[[str], None],
         on_damage: Callable[[str], None],
+        now: Callable[[], float],
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._connection = connection
@@ -81,6 +83,8 @@ class Writer:
         self._fault = fault
         self._on_damage = on_damage
         self._pause = pause
+        self._now = now
+        self._late = 0.0  # seconds that the last answer waited for the loop
         self._requests: SimpleQueue[tuple[Request, asyncio.Future[Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="mailrider queue writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,10 +113,9 @@ class Writer:
 
     def _run(self) -> None:
         stopping = False
-        crowded = False
         while not stopping:
             taken = [self._requests.get()]
-            if crowded:
+            if self._late >= BUSY:
                 self._gather()
             try:
                 while len(taken) < MOST_AT_ONCE:
@@ -120,7 +123,6 @@ class Writer:
             except Empty:
                 pass
             stopping = None in taken
-            crowded = len(taken) > 1
             asked = [each for each in taken if each is not None]
             if asked:
                 self._answer(self._work(asked))
@@ -129,7 +131,8 @@ class Writer:
         """Wait for more as long as there come more.
 
         Beside a busy event loop each statement waits for the interpreter's lock: fewer commits are less work for
-        everybody. Where all who could come have come, nobody is kept waiting for long.
+        everybody, and nobody is kept waiting, since the loop is not there yet. Where it is not busy, each is answered
+        as soon as can be.
         """
         waiting = self._requests.qsize()
         for _ in range(LOOKS):
@@ -206,17 +209,19 @@ class Writer:
         loop = self._loop
         if loop is None or loop.is_closed():
             return
-        loop.call_soon_threadsafe(_deliver, outcomes)
+        loop.call_soon_threadsafe(self._deliver, outcomes, self._now())
 
+    # In the loop -------------------------------------------------------------------------------------------------
 
-def _deliver(outcomes: list[Outcome]) -> None:
-    for future, result in outcomes:
-        if future.done():  # nobody waits any more
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+    def _deliver(self, outcomes: list[Outcome], answered: float) -> None:
+        self._late = self._now() - answered
+        for future, result in outcomes:
+            if future.done():  # nobody waits any more
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
 
 _FULL: Final = {sqlite3.SQLITE_FULL}

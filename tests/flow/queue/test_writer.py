@@ -1,4 +1,4 @@
-"""The writer's group commit: who comes together is committed together, and who comes alone waits for nobody."""
+"""The writer's group commit: who comes together is committed together; beside a busy loop it waits for more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mailrider.queue.batch import Batch
-from mailrider.queue.writer import LOOKS, Call, Writer
+from mailrider.queue.writer import BUSY, LOOKS, Call, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,10 +17,14 @@ import pytest
 
 
 class Company:
-    """A writer with a thread of its own; during each of its pauses one more request comes, while there are any left."""
+    """A writer with a thread of its own; during each of its pauses one more request comes, while there are any left.
+
+    `late`: how many seconds it finds the loop to be.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.late = 0.0
         self.to_come = 0
         self.pauses = 0
         self.commits: list[int] = []  # how many requests each of them had
@@ -28,7 +32,7 @@ class Company:
         self._in_this = 0
         connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self.connection = connection
-        self.writer = Writer(connection, Batch(), self._fault, lambda _: None, self._pause)
+        self.writer = Writer(connection, Batch(), self._fault, lambda _: None, self._now, self._pause)
 
     def ask(self) -> None:
         self.asked.append(self.writer.ask(Call(self._count)))
@@ -37,6 +41,10 @@ class Company:
         """Until all that was asked for is answered."""
         while not all(each.done() for each in self.asked):
             await asyncio.wait(self.asked)
+
+    def _now(self) -> float:
+        """The loop's time is later than that of the thread."""
+        return self.late if threading.current_thread() is threading.main_thread() else 0.0
 
     # In the thread
 
@@ -77,27 +85,29 @@ async def ask_together(company: Company, requests: int) -> None:
     await company.answered()
 
 
-async def test_a_request_that_comes_alone_is_committed_at_once(company: Company) -> None:
+@pytest.mark.parametrize("requests", [1, 50])
+async def test_beside_a_loop_that_rests_nobody_waits(company: Company, requests: int) -> None:
     for _ in range(3):
-        await ask_together(company, 1)
-    assert (company.commits, company.pauses) == ([1, 1, 1], 0)
+        await ask_together(company, requests)
+    assert sum(company.commits) == 3 * requests
+    assert company.pauses == 0
 
 
-async def test_behind_a_commit_with_company_the_next_one_waits_for_as_long_as_more_come(company: Company) -> None:
-    while not company.commits or company.commits[-1] == 1:
-        await ask_together(company, 50)
-    commits, company.pauses, company.to_come = len(company.commits), 0, 2
+async def test_beside_a_busy_loop_a_commit_waits_for_as_long_as_more_come(company: Company) -> None:
+    company.late = BUSY
     await ask_together(company, 1)
-    assert (company.commits[commits:], company.pauses) == ([3], 3), "two came, and then nobody"
+    company.to_come = 2
+    await ask_together(company, 1)
+    assert (company.commits, company.pauses) == ([1, 3], 3), "two came, and then nobody"
 
 
 async def test_it_does_not_wait_for_ever(company: Company) -> None:
-    while not company.commits or company.commits[-1] == 1:
-        await ask_together(company, 50)
-    commits, company.pauses, company.to_come = len(company.commits), 0, 100
+    company.late = BUSY
+    await ask_together(company, 1)
+    company.to_come = 100
     company.ask()
-    while len(company.commits) == commits:
+    while len(company.commits) == 1:
         await asyncio.wait(company.asked[:])
-    assert company.commits[commits] == 1 + LOOKS
+    assert company.commits[1] == 1 + LOOKS
     company.to_come = 0
     await company.answered()
