@@ -50,7 +50,12 @@ MAX_RECORDS = 100  # of one set; an attempt tries 10 hosts and 20 addresses, and
 MAX_DETAIL = 200  # characters of a server's own words
 
 _HEADER = struct.Struct("!HHHHHH")
+_QUESTION = struct.Struct("!HH")
 _RECORD = struct.Struct("!HHIH")
+
+# Behind a query's question: what we can take, and that we want to know what is authentic (RFC 6891 6.1.2, RFC 3225 3).
+_OPT = b"\0" + _RECORD.pack(dns.rdatatype.OPT, PAYLOAD, dns.flags.DO, 0)
+_POINTER = 0xC000 | _HEADER.size  # to the name in the question, RFC 1035 4.1.4
 
 # What raises while octets are read: dnspython's own, and what its value classes let through.
 _UNREADABLE = (dns.exception.DNSException, ValueError, IndexError, struct.error)
@@ -84,16 +89,14 @@ class Question:
 
     def encode(self) -> bytes:
         """The query as a message, without the length that goes before it over TCP."""
-        query = dns.message.make_query(
-            f"{self.name.ascii}.",
-            _RDATATYPES[self.record_type],
-            flags=dns.flags.RD | dns.flags.AD,
-            use_edns=0,
-            want_dnssec=True,
-            payload=PAYLOAD,
-            id=self.id,
-        )
-        return query.to_wire()
+        flags = dns.flags.RD | dns.flags.AD
+        return _HEADER.pack(self.id, flags, 1, 0, 0, 1) + self.section() + _OPT
+
+    def section(self) -> bytes:
+        """The question section alone (RFC 1035 4.1.2)."""
+        labels = self.name.ascii.encode("ascii").split(b".")
+        name = b"".join(len(label).to_bytes() + label for label in labels)
+        return b"%b\0%b" % (name, _QUESTION.pack(_RDATATYPES[self.record_type], dns.rdataclass.IN))
 
 
 @dataclass(slots=True)
@@ -203,14 +206,14 @@ def decode_reply(message: bytes, question: Question) -> Reply | Failure | None:
         if message_id != question.id or not flags & dns.flags.QR or dns.opcode.from_flags(flags):
             return None
         parser.seek(_HEADER.size)
-        if not _repeats(parser, questions, question):
+        if not _repeats(message, parser, questions, question):
             # A server that refuses to read the question need not repeat it (RFC 1035 4.1.1).
             return _refusal(flags & 15, "") if questions == 0 and flags & 15 else None
     except _UNREADABLE:
         return None
     if flags & dns.flags.TC:
         return Reply(message, truncated=True)
-    scan = _Scan(message, parser, _RDATATYPES[question.record_type])
+    scan = _Scan(message, parser, question)
     try:
         scan.answers(answers)
         scan.authorities(authorities)
@@ -232,11 +235,15 @@ def decode_reply(message: bytes, question: Question) -> Reply | Failure | None:
     )
 
 
-def _repeats(parser: dns.wire.Parser, questions: int, question: Question) -> bool:
+def _repeats(message: bytes, parser: dns.wire.Parser, questions: int, question: Question) -> bool:
     if questions != 1:
         return False
+    section = question.section()
+    if message.startswith(section, _HEADER.size):  # octet by octet, as nearly every server does
+        parser.seek(_HEADER.size + len(section))
+        return True
     name = _text(parser.get_name(decompress=True))
-    rdtype, rdclass = parser.get_struct("!HH")
+    rdtype, rdclass = _QUESTION.unpack(parser.get_bytes(_QUESTION.size))
     asked = (question.name.ascii, _RDATATYPES[question.record_type], dns.rdataclass.IN)
     return (name, rdtype, rdclass) == asked
 
@@ -251,11 +258,11 @@ def _refusal(rcode: int, explanation: str) -> Failure:
 class _Scan:
     """One pass over the records behind the question; notes where those are that somebody may look at."""
 
-    def __init__(self, message: bytes, parser: dns.wire.Parser, rdtype: int) -> None:
+    def __init__(self, message: bytes, parser: dns.wire.Parser, question: Question) -> None:
         self._parser = parser
         self._message = message
-        self._wanted = {rdtype, dns.rdatatype.CNAME}
-        self._owners: dict[int, str] = {}
+        self._wanted = {_RDATATYPES[question.record_type], dns.rdatatype.CNAME}
+        self._owners: dict[int, str] = {_POINTER: question.name.ascii}
         self.sets: dict[tuple[str, int], RecordSet] = {}
         self.denials: dict[str, int] = {}
         self.rcode = 0  # the upper eight of its twelve bits, RFC 6891 6.1.3

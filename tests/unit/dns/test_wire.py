@@ -31,6 +31,17 @@ def test_a_query_asks_for_recursion_and_dnssec_with_a_payload_that_is_never_frag
     assert query.payload == PAYLOAD
 
 
+LABELS = st.text("abcxyz019_-", min_size=1, max_size=63).filter(lambda label: label.strip("-") == label)
+
+
+@given(st.lists(LABELS, min_size=1, max_size=3), st.sampled_from(RecordType), st.integers(0, 65535))
+def test_a_query_is_the_one_that_dnspython_would_write(labels: list[str], record_type: RecordType, id: int) -> None:
+    name = ".".join([*labels, "test"])
+    theirs = dns.message.make_query(name, record_type.value, use_edns=0, want_dnssec=True, payload=PAYLOAD, id=id)
+    theirs.flags |= dns.flags.AD
+    assert ask(name, record_type.value, id).encode() == theirs.to_wire()
+
+
 @pytest.mark.parametrize(
     ("record_type", "data", "expected"),
     [
