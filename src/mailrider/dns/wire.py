@@ -289,7 +289,8 @@ class _Scan:
             _, rdtype, _, ttl, start, length = self._next()
             if rdtype == dns.rdatatype.OPT:
                 self.rcode = ttl >> 24
-                self.explanation = _explanation(self._message, start, length)
+                if length:
+                    self.explanation = _explanation(self._message, start, length)
 
     def _next(self) -> tuple[str, int, int, int, int, int]:
         """The next record's owner, type, class, TTL, and the offset and length of its rdata, which is skipped."""
