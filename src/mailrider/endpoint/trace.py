@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A field with the lines that continue it.
 _BCC = re.compile(rb"(?im)^bcc[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
-_RECEIVED = re.compile(rb"(?im)^received[ \t]*:")
+_RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +74,4 @@ _date = lru_cache(maxsize=16)(format_datetime)  # many messages have one second
 
 def count_received(header: bytes) -> int:
     """How many servers the message came through; too many mean a loop (RFC 5321 6.3)."""
-    return len(_RECEIVED.findall(header))
+    return len(_RECEIVED.findall(b"\n" + header))

@@ -30,10 +30,14 @@ _SOURCE_ROUTE = re.compile(r"(?:@[A-Za-z0-9.\-]+)(?:,@[A-Za-z0-9.\-]+)*:")
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """A mail address. `local_part` is unquoted; `domain` is None for an address without one."""
+    """A mail address. `local_part` is unquoted; `domain` is None for an address without one.
+
+    `is_ascii`: the local part needs no SMTPUTF8; the domain never does, it has A-labels.
+    """
 
     local_part: str
     domain: Domain | AddressLiteral | None
+    is_ascii: bool = field(init=False, repr=False, compare=False)
     _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -44,17 +48,14 @@ class Mailbox:
         text = quoted if self.domain is None else f"{quoted}@{self.domain.ascii}"
         if len(text.encode()) > MAX_PATH:
             raise InvalidValue(f"address longer than {MAX_PATH} octets: {text[:100]!r}...")
+        # Asked for far more often than an address is made.
+        object.__setattr__(self, "is_ascii", local.isascii())
         object.__setattr__(self, "_text", text)
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
         """An address as in a path, without its angle brackets. Raises `InvalidValue`."""
         return _parse_mailbox(text)
-
-    @property
-    def is_ascii(self) -> bool:
-        """True if the local part needs no SMTPUTF8; the domain never does, it has A-labels."""
-        return self.local_part.isascii()
 
     def __str__(self) -> str:
         """The address as it goes on the wire: A-labels always, which RFC 6531 3.2 allows too."""
@@ -128,7 +129,7 @@ class ReversePath:
 
     def __str__(self) -> str:
         """The path without its angle brackets; empty for the null path."""
-        return "" if self.mailbox is None else str(self.mailbox)
+        return "" if self.mailbox is None else self.mailbox._text
 
 
 NULL_PATH = ReversePath(None)

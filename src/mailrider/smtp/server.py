@@ -31,7 +31,6 @@ The states and all transitions stand in `smtp.server_states`, what is refused an
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import LocalError
@@ -54,8 +53,7 @@ from mailrider.smtp.commands import (
 )
 from mailrider.smtp.data import DataDecoder
 from mailrider.smtp.parse import CommandError, parse_auth_response, parse_command
-from mailrider.smtp.replies import encode_reply
-from mailrider.smtp.server_replies import chunk_refusal, protocol_refusal, too_large
+from mailrider.smtp.server_replies import chunk_refusal, encoded, protocol_refusal, too_large
 from mailrider.smtp.server_states import (
     ENDS_GROUP,
     IN_TRANSACTION,
@@ -77,8 +75,6 @@ MAX_AUTH_LINE: Final = 12288  # RFC 4954 4.5, where AUTH is offered
 MAX_BACKLOG: Final = 65536  # octets that may wait: one read, and more than a group of commands ever has
 
 _LIMITS: Final = Limits()
-
-_encode = lru_cache(maxsize=512)(encode_reply)
 
 
 class ServerMachine:
@@ -175,19 +171,19 @@ class ServerMachine:
             return self._read_command(Connect())
         if self.state is State.HANDSHAKE:
             return self._dismiss(None) if self._at < len(self._buffer) else None
-        return self._read_line()
+        return self._read_line() if self._at < len(self._buffer) else None
 
     def answer(self, reply: Reply) -> None:
         """Reply to the command that was given last."""
         if not self.answers_due:
             raise LocalError("nothing is to be answered")
         command = self._command
-        if self._talks_early(command):
+        if self._at < len(self._buffer) and self._talks_early(command):
             self.answers_due = 0
             self._rejected = self._dismiss(command)
             return
         self.answers_due -= 1
-        self._output.append(_encode(reply))
+        self._output.append(encoded(reply))
         if reply.code == 421:  # RFC 5321 3.8
             self._enter(State.CLOSED)
         elif not self.answers_due:
@@ -211,7 +207,7 @@ class ServerMachine:
     def leave(self, reply: Reply) -> None:
         """End the session whatever its state, with a 421 as the last word (RFC 5321 3.8)."""
         if self.state is not State.CLOSED:
-            self._output.append(_encode(reply))
+            self._output.append(encoded(reply))
             self._enter(State.CLOSED)
 
     @property
@@ -236,7 +232,7 @@ class ServerMachine:
         """The one place where a reply moves the state."""
         digit = reply.code // 100
         kind = type(command)
-        if digit == 3 and isinstance(command, Auth | AuthResponse):
+        if digit == 3 and kind in (Auth, AuthResponse):
             self._enter(State.CHALLENGE)
         elif digit == (3 if kind is Data else 2):
             self._granted(command)
@@ -284,8 +280,8 @@ class ServerMachine:
         return command
 
     def _talks_early(self, command: Command) -> bool:
-        """True if something stands behind the command that cannot be there yet."""
-        if self._at == len(self._buffer) or type(command) not in ENDS_GROUP:
+        """True if what stands behind the command cannot be there yet."""
+        if type(command) not in ENDS_GROUP:
             return False
         return self.limits.strict_groups or isinstance(command, StartTLS)  # RFC 3207 6: never there
 
@@ -295,7 +291,7 @@ class ServerMachine:
     # Refusals ---------------------------------------------------------------------------------------------------------
 
     def _refuse(self, command: Command, reply: Reply) -> Rejected:
-        self._output.append(_encode(reply))
+        self._output.append(encoded(reply))
         return Rejected(command, reply)
 
     def _refuse_line(self, error: CommandError) -> Rejected:
@@ -304,7 +300,7 @@ class ServerMachine:
         self._errors += 1
         if self._errors > self.limits.max_errors:
             return self._farewell(None, 421, "4.7.0", "Too many errors; good bye")
-        self._output.append(_encode(error.reply))
+        self._output.append(encoded(error.reply))
         return Rejected(None, error.reply)
 
     def _farewell(self, command: Command | None, code: int, enhanced: str, text: str) -> Rejected:
@@ -343,7 +339,7 @@ class ServerMachine:
     def _read_command(self, command: Command) -> Event | None:
         if isinstance(command, Bdat):
             return self._begin_chunk(command)
-        if self._talks_early(command):
+        if self._at < len(self._buffer) and self._talks_early(command):
             return self._dismiss(command)
         refusal = protocol_refusal(self, command)
         if refusal is None and isinstance(command, Rcpt):
@@ -409,6 +405,6 @@ class ServerMachine:
         return self._refuse(command, self._fault)
 
     def _fail_content(self, command: Command, reply: Reply, answers: int) -> Rejected:
-        self._output.extend([_encode(reply)] * (answers - 1))  # RFC 2033 4.2: one for each recipient
+        self._output.extend([encoded(reply)] * (answers - 1))  # RFC 2033 4.2: one for each recipient
         self._enter(State.READY)
         return self._refuse(command, reply)

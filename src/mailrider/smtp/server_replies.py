@@ -29,6 +29,7 @@ from mailrider.smtp.commands import (
     StartTLS,
     Vrfy,
 )
+from mailrider.smtp.replies import encode_reply
 from mailrider.smtp.server_states import ON_CONSENT
 
 if TYPE_CHECKING:
@@ -60,14 +61,25 @@ _USUAL: Final[dict[type[Command], Reply]] = {
     Auth: Reply.make(535, "5.7.8", "Authentication failed"),
     AuthResponse: Reply.make(535, "5.7.8", "Authentication failed"),
 }
+_HELLOS = (Ehlo, Helo, Lhlo)
 _ACCEPTED = _USUAL[EndOfData]
 _NO_RECIPIENTS = Reply.make(554, "5.5.1", "No valid recipients")
 _CANCELLED = Reply.make(501, "5.7.0", "Authentication cancelled")  # RFC 4954 4
+
+# The octets of those that are there as long as the process, by their identity.
+_READY: Final = {id(reply): encode_reply(reply) for reply in (*_USUAL.values(), _NO_RECIPIENTS, _CANCELLED)}
+
+
+def encoded(reply: Reply) -> bytes:
+    """A reply as it is sent."""
+    return _READY.get(id(reply)) or encode_reply(reply)
 
 
 def usual_reply(machine: ServerMachine, command: Command, hostname: str) -> Reply:
     """The reply of a server that welcomes everything it can; AUTH fails."""
     match command:
+        case Mail() | Rcpt():  # most of what is asked
+            return _USUAL[type(command)]
         case Connect():
             return Reply.make(220, None, f"{hostname} {'LMTP' if machine.lmtp else 'ESMTP'}")
         case Ehlo() | Lhlo():
@@ -110,9 +122,10 @@ def ehlo_reply(hostname: str, offer: Capabilities) -> Reply:
 
 def protocol_refusal(machine: ServerMachine, command: Command) -> Reply | None:
     """What the protocol has against the command now; None if the application may judge it."""
-    if isinstance(command, Ehlo | Helo | Lhlo) and isinstance(command, Lhlo) is not machine.lmtp:
+    kind = type(command)
+    if kind in _HELLOS and (kind is Lhlo) is not machine.lmtp:
         return Reply.make(500, "5.5.1", f"This is {'LMTP, say LHLO' if machine.lmtp else 'SMTP, say EHLO'}")
-    if machine.state not in ON_CONSENT[type(command)]:
+    if machine.state not in ON_CONSENT[kind]:
         return out_of_order(machine, command)
     match command:
         case Mail():
@@ -155,18 +168,20 @@ def _not_offered(parameter: str) -> Reply:
 
 
 def _mail_refusal(command: Mail, extensions: Capabilities) -> Reply | None:
-    given = {
-        "SIZE": command.size is not None and not extensions.size,
-        "BODY": command.body is not None and not extensions.eight_bit_mime,
-        "SMTPUTF8": command.smtputf8 and not extensions.smtputf8,
-        "REQUIRETLS": command.requiretls and not extensions.requiretls,
-        "RET": command.ret is not None and not extensions.dsn,
-        "ENVID": command.envid is not None and not extensions.dsn,
-        "AUTH": command.auth is not None and not extensions.auth,
-    }
-    for parameter, unknown in given.items():
-        if unknown:
-            return _not_offered(parameter)
+    if command.size is not None and not extensions.size:
+        return _not_offered("SIZE")
+    if command.body is not None and not extensions.eight_bit_mime:
+        return _not_offered("BODY")
+    if command.smtputf8 and not extensions.smtputf8:
+        return _not_offered("SMTPUTF8")
+    if command.requiretls and not extensions.requiretls:
+        return _not_offered("REQUIRETLS")
+    if command.ret is not None and not extensions.dsn:
+        return _not_offered("RET")
+    if command.envid is not None and not extensions.dsn:
+        return _not_offered("ENVID")
+    if command.auth is not None and not extensions.auth:
+        return _not_offered("AUTH")
     if command.size is not None and extensions.max_size is not None and command.size > extensions.max_size:
         return too_large(extensions)
     return None

@@ -68,6 +68,8 @@ class State(enum.Enum):
     HANDSHAKE = "the TLS handshake is due"
     CLOSED = "the session is over"
 
+    __hash__ = object.__hash__  # that of Enum is written in Python, and asked for at each step
+
 
 @dataclass(slots=True)
 class ContentChunk:
