@@ -51,7 +51,7 @@ class Action(enum.StrEnum):
         return list(Action).index(self)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Arrival:
     """How a message came: what checks want to know beside the envelope. `id` is what we call it in our log."""
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.endpoint.check import Arrival
 from mailrider.endpoint.gather import Gatherer, Memory
@@ -38,7 +38,7 @@ from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from pathlib import Path
 
     from mailrider.clock import Clock, Timer
@@ -51,16 +51,13 @@ if TYPE_CHECKING:
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials, ServerExchange
-    from mailrider.smtp.server_states import Event
 
 HANDSHAKE: Final = 60.0  # seconds for TLS; longer only who does nothing takes
 MAX_LOGINS: Final = 3  # wrong passwords on a connection
 WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow
 LIMITS: Final = Limits(max_commands=1000)
 
-# What cannot be answered at once (a chunk that is not the last one can, but is not worth a case of its own), and the
-# states in which the task goes on.
-_AWAITED: Final = (EndOfData, Bdat, Auth, AuthResponse)
+# The states in which the task goes on.
 _FOR_THE_TASK: Final = (State.CLOSED, State.HANDSHAKE)
 
 _GOING_DOWN: Final = Reply.make(421, "4.3.2", "Shutting down; good bye")
@@ -205,19 +202,19 @@ class Session:
     # The channel's side -----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        machine = self._machine
+        machine, waiter = self._machine, self._waiter
         machine.receive(data)
+        if waiter is not None and not waiter.done():
+            try:
+                if not (self._timed_out or self._leaving or self._answer_at_once()):
+                    return
+                waiter.set_result(None)
+            except Exception as error:
+                waiter.set_exception(error)
+        # The task is at work, or will be, and takes it up; until then there is an end to what waits for it.
         if machine.is_full:
             self._paused = True
             self._channel.pause_reading()
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return  # the task is at work, and will see it
-        try:
-            if self._timed_out or self._leaving or self._answer_at_once():
-                waiter.set_result(None)
-        except Exception as error:
-            waiter.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
@@ -253,7 +250,7 @@ class Session:
                 await handshake
             self._rest()
             while self._open:
-                await self._round()
+                await self._next_step()
         except NetworkError as error:
             self._why = self._why or str(error)
         except Exception as error:
@@ -273,15 +270,24 @@ class Session:
         """Take what need not be waited for; True if there is something for the task."""
         machine, channel = self._machine, self._channel
         while (event := machine.next_event()) is not None:
-            if isinstance(event, _AWAITED):
-                self._pending = event
-                return True
-            self._take(event)
+            match event:
+                case EndOfData() | Bdat(last=True) | Auth() | AuthResponse():
+                    self._pending = event
+                    return True
+                case ContentChunk():
+                    self._take_content(event.octets)
+                case Rejected():
+                    self._note_rejected(event.command, event.reply)
+                    self._go_on()
+                case _:
+                    machine.answer(self._reply(event))
+                    self._go_on()
         if output := machine.take_output():
             channel.write(output)
-        return self._paused or machine.state in _FOR_THE_TASK or channel.needs_drain
+        return machine.state in _FOR_THE_TASK or channel.needs_drain
 
-    async def _round(self) -> None:
+    def _next_step(self) -> Awaitable[object]:
+        """What the task has to await next: there is no more that can be done at once."""
         machine = self._machine
         if self._pending is None:
             if self._timed_out:
@@ -292,29 +298,29 @@ class Session:
             self._answer_at_once()
         event, self._pending = self._pending, None
         if event is not None:
-            await self._take_awaited(event)
-        elif machine.state is State.CLOSED:
+            return self._log_in(event) if isinstance(event, Auth | AuthResponse) else self._finish()
+        if machine.state is State.CLOSED:
             self._open = False
-            await self._channel.close()
-        elif machine.state is State.HANDSHAKE:
-            await self._start_tls()
-            self._forget_login()
-            machine.tls_established(self._offer(secure=True))
-            self._rest()
-        elif self._channel.needs_drain and not self._timed_out:
-            await self._channel.drain()
-        else:
-            await self._read_on()
+            return self._channel.close()
+        if machine.state is State.HANDSHAKE:
+            return self._begin_anew(self._start_tls())
+        if self._channel.needs_drain and not self._timed_out:
+            return self._channel.drain()
+        return self._read_on()
 
-    async def _read_on(self) -> None:
+    def _read_on(self) -> asyncio.Future[None]:
         if self._paused:
             self._paused = False
             self._channel.resume_reading()
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    async def _begin_anew(self, handshake: Coroutine[Any, Any, TLSEvidence]) -> None:
+        """Behind STARTTLS; see RFC 3207 4.2."""
+        await handshake
+        self._forget_login()
+        self._machine.tls_established(self._offer(secure=True))
+        self._rest()
 
     def _start_tls(self) -> Coroutine[Any, Any, TLSEvidence]:
         """What arrives from now on is the handshake; the result is to be awaited."""
@@ -327,6 +333,12 @@ class Session:
     def _cut_off(self, reason: str) -> None:
         self._why = reason
         self._service.emit(ClientCutOff(self._service.name, self.client, reason))
+
+    def _go_on(self) -> None:
+        """A command is answered: the next one has its own time, and a transaction that is over leaves nothing."""
+        self._rest()
+        if self._gatherer is not None and self._machine.mail is None:
+            self._forget()
 
     # The timer --------------------------------------------------------------------------------------------------------
 
@@ -355,38 +367,14 @@ class Session:
 
     # Events -----------------------------------------------------------------------------------------------------------
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, ContentChunk):
-            self._take_content(event.octets)
-        else:
-            if isinstance(event, Rejected):
-                self._note_rejected(event.command, event.reply)
-            else:
-                self._machine.answer(self._reply(event))
-            self._rest()
-        if self._machine.mail is None and self._gatherer is not None:
-            self._forget()
-
-    async def _take_awaited(self, event: EndOfData | Bdat | Auth | AuthResponse) -> None:
-        match event:
-            case EndOfData() | Bdat(last=True):
-                await self._finish()
-            case Bdat():
-                self._machine.answer(self._reply(event))
-            case Auth() | AuthResponse():
-                await self._log_in(event)
-            case _:
-                assert_never(event)
-        self._rest()
-        if self._machine.mail is None and self._gatherer is not None:
-            self._forget()
-
     def _reply(self, command: Command) -> Reply:
-        refusal: Reply | None = None
-        if isinstance(command, Mail):
-            refusal = self._sender_refusal()
-        elif isinstance(command, Rcpt):
-            refusal = self._service.judge(self._sender, command.mailbox)
+        match command:
+            case Mail():
+                refusal = self._sender_refusal()
+            case Rcpt():
+                refusal = self._service.judge(self._sender, command.mailbox)
+            case _:
+                refusal = None
         if refusal is None:
             return usual_reply(self._machine, command, self._service.hostname.ascii)
         self._note_refused(command, refusal)
@@ -418,33 +406,32 @@ class Session:
     # Content ----------------------------------------------------------------------------------------------------------
 
     def _take_content(self, octets: bytes) -> None:
-        service = self._service
         if self._gatherer is None:
-            self._gatherer = Gatherer(service.memory, service.spool, service.max_header)
+            self._gatherer = self._new_gatherer()
         self._gatherer.feed(octets)
         self._progress += len(octets)
         if self._progress >= CHUNK:
             self._rest()
 
+    def _new_gatherer(self) -> Gatherer:
+        service = self._service
+        return Gatherer(service.memory, service.spool, service.max_header)
+
     async def _finish(self) -> None:
         """The message is complete: hand it over, and say what came of it, in LMTP for each recipient."""
-        service, machine = self._service, self._machine
-        if not machine.recipients:
-            machine.answer(usual_reply(machine, EndOfData(), service.hostname.ascii))
-            return
-        gatherer = self._gatherer or Gatherer(service.memory, service.spool, service.max_header)
-        gatherer.finish()
-        replies = self._content_refusal(gatherer)
-        if replies is None:
-            self._busy = True
-            try:
-                replies = await self._hand_over(gatherer)
-            finally:
-                self._busy = False
-        self._note(gatherer.size, replies)
-        for reply in replies if service.is_lmtp else (worst(replies),):
-            if machine.answers_due:
-                machine.answer(reply)
+        machine = self._machine
+        if machine.recipients:
+            gatherer = self._gatherer or self._new_gatherer()
+            gatherer.finish()
+            replies = self._content_refusal(gatherer) or await self._hand_over(gatherer)
+            decided = worst(replies)
+            self._note(gatherer.size, decided)
+            for reply in replies if machine.lmtp else (decided,):
+                if machine.answers_due:
+                    machine.answer(reply)
+        else:
+            machine.answer(usual_reply(machine, EndOfData(), self._service.hostname.ascii))
+        self._go_on()
 
     def _content_refusal(self, gatherer: Gatherer) -> Sequence[Reply] | None:
         service = self._service
@@ -459,25 +446,28 @@ class Session:
         return None if refusal is None else [refusal] * len(self._machine.recipients)
 
     async def _hand_over(self, gatherer: Gatherer) -> Sequence[Reply]:
-        envelope, header = self._envelope(), gatherer.header
+        service, envelope, header = self._service, self._envelope(), gatherer.header
         passage = self._passage(envelope)
-        if self._service.is_submission:
+        if service.is_submission:
             header = submitted_header(header, passage)
+        self._busy = True
         try:
             content = gatherer.content(received_field(passage) + header)
-            report = await self._service.sink.deliver(envelope, content, self._arrival(passage))
+            report = await service.sink.deliver(envelope, content, self._arrival(passage))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
-            self._service.emit(Bug(f"endpoint {self._service.name}", error))
+            service.emit(Bug(f"endpoint {service.name}", error))
             return [_FAILED] * len(envelope.recipients)
+        finally:
+            self._busy = False
         return [reply_to(outcome) for outcome in report]
 
     def _envelope(self) -> Envelope:
         mail = self._machine.mail or Mail(NULL_PATH)
-        recipients = tuple(Recipient(each.mailbox, each.notify, each.original) for each in self._machine.recipients)
+        recipients = [Recipient(each.mailbox, each.notify, each.original) for each in self._machine.recipients]
         return Envelope(
             mail.sender,
-            recipients,
+            tuple(recipients),
             smtputf8=mail.smtputf8,
             requiretls=mail.requiretls,
             ret=mail.ret,
@@ -503,7 +493,7 @@ class Session:
         user = self._user or None
         return Arrival(self._client or None, passage.name, user, passage.hostname.ascii, passage.id)
 
-    def _note(self, size: int, replies: Sequence[Reply]) -> None:
+    def _note(self, size: int, reply: Reply) -> None:
         service, machine = self._service, self._machine
         service.emit(
             MailTaken(
@@ -514,7 +504,7 @@ class Session:
                 str(self._sender),
                 len(machine.recipients),
                 size,
-                worst(replies),
+                reply,
             )
         )
 
@@ -526,24 +516,22 @@ class Session:
     # Logging in -------------------------------------------------------------------------------------------------------
 
     async def _log_in(self, command: Auth | AuthResponse) -> None:
-        machine = self._machine
+        self._machine.answer(await self._login_reply(command))
+        self._go_on()
+
+    async def _login_reply(self, command: Auth | AuthResponse) -> Reply:
         if isinstance(command, Auth):
             self._exchange = SERVERS[command.mechanism](), command.mechanism
             response = command.initial_response
         else:
             response = command.response
         if response == "*" or self._exchange is None:
-            machine.answer(usual_reply(machine, command, self._service.hostname.ascii))
-            return
+            return usual_reply(self._machine, command, self._service.hostname.ascii)
         try:
             step = self._exchange[0].take(response)
         except InvalidValue:
-            machine.answer(_MALFORMED)
-            return
-        if isinstance(step, Challenge):
-            machine.answer(Reply(334, None, (step.text,)))
-        else:
-            machine.answer(await self._verify(step))
+            return _MALFORMED
+        return Reply(334, None, (step.text,)) if isinstance(step, Challenge) else await self._verify(step)
 
     async def _verify(self, credentials: Credentials) -> Reply:
         service, authenticator = self._service, self._service.authenticator
@@ -601,6 +589,8 @@ def worst(replies: Sequence[Reply]) -> Reply:
     A temporary one goes before a permanent one: the client tries again, and nobody loses mail that could have been
     delivered.
     """
+    if len(replies) == 1:
+        return replies[0]
     return max(replies, key=lambda reply: (reply.is_transient, reply.is_permanent))
 
 

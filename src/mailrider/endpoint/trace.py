@@ -12,11 +12,11 @@ All functions take a mended header: lines that end in CRLF, without the empty li
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from mailrider.model.value import value
 from mailrider.smtp.header import header_fields
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _BCC = re.compile(rb"(?im)^bcc[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 _RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Passage:
     """How a message came to us.
 
