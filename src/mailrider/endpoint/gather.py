@@ -77,15 +77,14 @@ class Gatherer:
             self._fail(NO_MEMORY)
             return
         self._taken += len(octets) if self._file is None else 0
-        self._keep(self._mender.feed(octets))
+        if mended := self._mender.feed(octets):
+            self._keep(mended)
         # Nothing comes out before the header is complete; all that waits until then is header.
         header = len(self._mender.header) or (self.size if not self._kept else 0)
         if header > self._max_header and self.fault is None:
             self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
 
     def _keep(self, octets: bytes) -> None:
-        if not octets:
-            return
         self._kept += len(octets)
         try:
             if self._file is not None:
@@ -114,7 +113,8 @@ class Gatherer:
     def finish(self) -> None:
         """The message is complete: `header` and `fault` are final, and `content` can be asked for."""
         if self.fault is None:
-            self._keep(self._mender.finish())
+            if rest := self._mender.finish():
+                self._keep(rest)
             if len(self._mender.header) > self._max_header and self.fault is None:
                 self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
 

@@ -6,13 +6,13 @@ A message that a check refuses is refused for all its recipients; a quarantined 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.endpoint.check import Arrival, examine
 from mailrider.model.outcome import AttemptReport, outcome_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from mailrider.endpoint.check import Check
     from mailrider.endpoint.session import MessageSink
@@ -29,8 +29,12 @@ class Guard:
     checks: Sequence[Check]
     emit: Emit
 
-    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
+    def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> Coroutine[Any, Any, AttemptReport]:
         """See `MessageSink`."""
+        look = self._check if self.checks else self.target.deliver
+        return look(envelope, content, arrival)
+
+    async def _check(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
         found = await examine(self.checks, envelope, content, arrival, self.emit)
         if (refusal := found.refusal) is not None:
             return AttemptReport(tuple(outcome_for(each, refusal) for each in envelope.recipients))

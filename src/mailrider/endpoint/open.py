@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.dkim.settings import open_signing
@@ -24,7 +24,7 @@ from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from mailrider.clock import Clock
     from mailrider.delivery.limits import Limiter, Limiters
@@ -79,14 +79,19 @@ class Router:
         route = decide(pipeline_for(self._settings, sender), mailbox)
         return route if isinstance(route, Reply) else None
 
-    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
+    def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> Coroutine[Any, Any, AttemptReport]:
         """See `MessageSink`."""
         guard = self._guards[id(pipeline_for(self._settings, envelope.sender))]
         if self._limiter is None:
-            return await guard.deliver(envelope, content, arrival)
+            return guard.deliver(envelope, content, arrival)
+        return self._deliver_within(self._limiter, guard, envelope, content, arrival)
+
+    async def _deliver_within(
+        self, limiter: Limiter, guard: Guard, envelope: Envelope, content: Content, arrival: Arrival
+    ) -> AttemptReport:
         domains = {each.mailbox.domain or self._hostname for each in envelope.recipients}
         async with AsyncExitStack() as stack:
-            passage = stack.enter_context(self._limiter.passage(envelope, self._emit))
+            passage = stack.enter_context(limiter.passage(envelope, self._emit))
             until = self._clock.monotonic() + PATIENCE
             # In one order, so that no two messages wait for each other; and one patience for all domains together.
             for domain in sorted(domains, key=lambda each: each.ascii):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.endpoint.check import PASSED, Arrival, examine, strictest
 from mailrider.model.event import discard
@@ -21,7 +21,7 @@ from mailrider.model.pipeline import TargetRef, outcome_of, route_of
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from mailrider.dkim.sign import DKIMSigning
     from mailrider.endpoint.check import Check, Finding
@@ -89,17 +89,31 @@ class PipelineDeliverer:
         self._emit = emit
         self._answers_each = answers_each
 
-    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival | None = None) -> AttemptReport:
+    def deliver(
+        self, envelope: Envelope, content: Content, arrival: Arrival | None = None
+    ) -> Coroutine[Any, Any, AttemptReport]:
         """One attempt at each target that is concerned, at the same time."""
         outcomes: dict[int, Outcome] = {}
         shares = self._share_out(envelope, outcomes)
-        if len(shares) == 1 and not outcomes and not shares[0].stage.checks:
-            # No task, and no other envelope, where all go the same way.
-            (share,) = shares
-            signing = share.stage.signing
-            given = content if signing is None else await signing.modify(content)
-            return await self._target_of(share.target).deliver(envelope, given)
-        findings = await self._examine(shares, envelope, content, arrival or Arrival(envelope.client))
+        if len(shares) > 1 or outcomes or shares[0].stage.checks:
+            return self._deliver_shares(shares, outcomes, envelope, content, arrival or Arrival(envelope.client))
+        # No task, and no other envelope, where all go the same way.
+        target, signing = self._target_of(shares[0].target), shares[0].stage.signing
+        return (
+            target.deliver(envelope, content)
+            if signing is None
+            else _deliver_signed(target, signing, envelope, content)
+        )
+
+    async def _deliver_shares(
+        self,
+        shares: Sequence[_Share],
+        outcomes: dict[int, Outcome],
+        envelope: Envelope,
+        content: Content,
+        arrival: Arrival,
+    ) -> AttemptReport:
+        findings = await self._examine(shares, envelope, content, arrival)
         passed: list[tuple[_Share, Envelope]] = []
         for share, found in zip(shares, findings, strict=True):
             if found.refusal is not None:
@@ -137,6 +151,12 @@ class PipelineDeliverer:
         findings = await asyncio.gather(*looks)
         strict = strictest(findings)
         return findings if strict.refusal is None or self._answers_each else [strict] * len(shares)
+
+
+async def _deliver_signed(
+    target: Deliverer, signing: DKIMSigning, envelope: Envelope, content: Content
+) -> AttemptReport:
+    return await target.deliver(envelope, await signing.modify(content))
 
 
 async def _sign(content: Content, signings: set[DKIMSigning | None]) -> Mapping[DKIMSigning | None, Content]:

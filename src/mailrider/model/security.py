@@ -27,10 +27,11 @@ _T = TypeVar("_T")
 class _Level(enum.IntEnum):
     """An ordered scale whose members are shown by their lower-case names."""
 
-    @property
-    def word(self) -> str:
-        """The name as it stands in configuration and reports."""
-        return self.name.lower()
+    word: str
+    """The name as it stands in configuration and reports."""
+
+    def __init__(self, _: int) -> None:
+        self.word = self._name_.lower()
 
     def __str__(self) -> str:
         return self.word

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from functools import singledispatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.model import endpoint_event as endpoint_events
 from mailrider.model import event as events
 from mailrider.model import queue_event as queue_events
 from mailrider.model.outcome import Status
+from mailrider.model.value import value
 from mailrider.policy import mtasts_events as policy_events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mailrider.model.outcome import Outcome
 
@@ -44,7 +44,7 @@ _WARNINGS = (
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Line:
     """One line of the log. `error` is the exception whose traceback belongs to it."""
 
@@ -52,6 +52,11 @@ class Line:
     name: str
     fields: Mapping[str, object]
     error: BaseException | None = None
+
+
+def description_of(kind: type[events.Event]) -> Callable[[Any], Line]:
+    """What `describe` calls for that kind of event: for those who describe many of a kind."""
+    return describe.dispatch(kind)
 
 
 @singledispatch
@@ -71,21 +76,24 @@ def event_name(kind: type[events.Event]) -> str:
     return _WORD_BORDER.sub("_", kind.__name__).lower()
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def _plain(value: object) -> object:
-    kind = type(value)
-    if kind is float:
-        return round(value, 3)  # type: ignore[call-overload]
+    if isinstance(value, float):
+        return round(value, 3)
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds").replace("+00:00", "Z")
-    return value if kind in _PLAIN else str(value)
+    return value if type(value) in _PLAIN else str(value)
 
 
 def _present(**fields: object) -> dict[str, object]:
     """The fields that say something."""
-    return {name: _plain(value) for name, value in fields.items() if value is not None and value != "" and value != ()}
+    return {
+        name: value if type(value) in _PLAIN else _plain(value)
+        for name, value in fields.items()
+        if value or (value is not None and value != "" and value != ())
+    }
 
 
 def _safety(outcome: Outcome) -> dict[str, object]:
@@ -143,7 +151,7 @@ def _(event: endpoint_events.MailTaken) -> Line:
 @describe.register
 def _(event: queue_events.RecipientDone) -> Line:
     outcome = event.outcome
-    end = "failed" if event.given_up else outcome.status.value
+    end = "failed" if event.given_up else str(outcome.status)
     return Line(
         INFO if end == "delivered" else WARNING,
         f"queue_{end}",

@@ -13,11 +13,11 @@ import re
 import sys
 import traceback
 from functools import lru_cache
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mailrider.clock import SystemClock
 from mailrider.model.text import json_line
-from mailrider.observe.describe import DEBUG, describe
+from mailrider.observe.describe import DEBUG, description_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,14 @@ class EventLog:
         self._stream = stream or sys.stderr
         self._render: Callable[[str, Line], str] = _for_machines if style == "json" else _for_people
         self._clock = clock
+        self._descriptions: dict[type[Event], Callable[[Any], Line]] = {}
+
+    def _describe(self, event: Event) -> Line:
+        kind = type(event)
+        found = self._descriptions.get(kind)
+        if found is None:
+            found = self._descriptions[kind] = description_of(kind)
+        return found(event)
 
     def listener_for(self, kind: type[Event]) -> Emit | None:
         """See `fan_out`."""
@@ -48,11 +56,11 @@ class EventLog:
         if event.is_detail and not self._debug:
             return
         try:
-            line = describe(event)
+            line = self._describe(event)
             if line.level == DEBUG and not self._debug:
                 return
-            now = self._clock.now().replace(tzinfo=None).isoformat(timespec="microseconds")
-            self._stream.write(self._render(f"{now}Z", line) + "\n")
+            now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+            self._stream.write(self._render(now, line) + "\n")
             self._stream.flush()
         except Exception:
             # The disk is full, the pipe is gone, or a bug: mail matters more than its log.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit, Event
+    from mailrider.model.security import Security
     from mailrider.queue.message import Stats
 
 # Seconds from acceptance to delivery: from the same machine to the fifth day.
@@ -39,39 +40,57 @@ def fan_out(*emits: Emit) -> Emit:
 
     One that has a method `listener_for` is asked once for each kind of event who of it is to be told; None: nobody.
     """
-    listeners: dict[type[Event], list[Emit]] = {}
+    listeners = _Listeners(emits)
 
     def emit(happened: Event) -> None:
-        kind = type(happened)
-        told = listeners.get(kind)
-        if told is None:
-            asked = (getattr(each, "listener_for", lambda _, each=each: each)(kind) for each in emits)
-            told = listeners[kind] = [each for each in asked if each is not None]
-        for each in told:
-            each(happened)
+        for tell in listeners[type(happened)]:
+            tell(happened)
 
     return emit
 
 
+class _Listeners(dict[type["Event"], list["Emit"]]):
+    """Who is told of a kind of event; found out when the first one happens."""
+
+    def __init__(self, emits: Iterable[Emit]) -> None:
+        super().__init__()
+        self._emits = tuple(emits)
+
+    def __missing__(self, kind: type[Event]) -> list[Emit]:
+        asked = (getattr(each, "listener_for", lambda _, each=each: each)(kind) for each in self._emits)
+        told = self[kind] = [each for each in asked if each is not None]
+        return told
+
+
 class _Counter(Collector):
-    """A counter, with a value for each set of labels."""
+    """A counter: `values` has one for each set of labels. What happens for each message adds to them itself."""
 
     def __init__(self, name: str, about: str, labels: tuple[str, ...]) -> None:
         self._name, self._about, self._labels = name, about, labels
-        self._values: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        if not labels:  # it is there from the beginning
-            self._values[()] = 0.0
+        self.values: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
-    def count(self, *labels: str, by: float = 1) -> None:
-        """So much more."""
-        self._values[labels] += by
+    def count(self, *labels: str) -> None:
+        """One more."""
+        self.values[labels] += 1
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """For the library."""
         family = CounterMetricFamily(self._name, self._about, labels=self._labels)
-        for labels, value in self._values.items():
+        for labels, value in self.values.items():
             family.add_metric(labels, value)
         yield family
+
+
+class _KindCounter(Collector):
+    """A counter of all events of one kind."""
+
+    def __init__(self, name: str, about: str, happened: Mapping[type[Event], int], kind: type[Event]) -> None:
+        self._name, self._about = name, about
+        self._happened, self._kind = happened, kind
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """For the library."""
+        yield CounterMetricFamily(self._name, self._about, value=self._happened.get(self._kind, 0))
 
 
 class _EventCounter(Collector):
@@ -95,17 +114,20 @@ class Metrics:
     def __init__(self, clock: Clock) -> None:
         self.registry = registry = CollectorRegistry()
         self._clock = clock
+        self._happened: defaultdict[type[Event], int] = defaultdict(int)
+        registry.register(_EventCounter(self._happened))
 
         def counter(name: str, about: str, *labels: str) -> _Counter:
             made = _Counter(f"mailrider_{name}", about, labels)
             registry.register(made)
             return made
 
+        def every(kind: type[Event], name: str, about: str) -> None:
+            registry.register(_KindCounter(f"mailrider_{name}", about, self._happened, kind))
+
         def gauge(name: str, about: str, *labels: str) -> Gauge:
             return Gauge(f"mailrider_{name}", about, labels, registry=registry)
 
-        self._happened: defaultdict[type[Event], int] = defaultdict(int)
-        registry.register(_EventCounter(self._happened))
         self._received = counter(
             "received_messages", "Messages that arrived whole, by the class of our reply", "endpoint", "reply"
         )
@@ -131,14 +153,14 @@ class Metrics:
             "tls_level",
             "authenticated_by",
         )
-        self._fallbacks = counter("fallbacks", "Connections in clear because TLS failed and nothing demanded it")
+        every(event.FellBackToClear, "fallbacks", "Connections in clear because TLS failed and nothing demanded it")
         self._lookups = counter("failed_lookups", "Questions that DNS could not answer", "type")
         self._fetches = counter("policy_fetches", "Fetches of MTA-STS policies, by what came of them", "result")
-        self._missed = counter("testing_misses", "What an MTA-STS policy in testing mode would have refused")
-        self._reused = counter("reused_connections", "Transactions on connections that were there already")
+        every(event.TestingPolicyMissed, "testing_misses", "What an MTA-STS policy in testing mode would have refused")
+        every(event.ConnectionReused, "reused_connections", "Transactions on connections that were there already")
         self._policy = counter("policy_refusals", "Hosts and connections that a policy refused", "policy")
         self._addresses = counter("failed_addresses", "Addresses that took us nowhere, by the stage", "stage")
-        self._queued = counter("queued_messages", "Messages that a queue accepted")
+        every(queue_event.MessageQueued, "queued_messages", "Messages that a queue accepted")
         self._done = counter("queue_recipients", "Queued recipients, by what became of them", "end")
         self._notifications = counter("notifications", "Notifications that were queued", "action")
         self._latency = Histogram(
@@ -163,17 +185,13 @@ class Metrics:
             event.RecipientAttempted: self._settle,
             event.ConnectionOpened: lambda it: self._connections.count(it.tls_version or "none"),
             event.ConnectionJudged: self._judge,
-            event.FellBackToClear: lambda _: self._fallbacks.count(),
             event.LookupDidFail: lambda it: self._lookups.count(it.record_type),
-            event.TestingPolicyMissed: lambda _: self._missed.count(),
             mtasts_events.RecordLookupFailed: lambda _: self._lookups.count("TXT"),
             mtasts_events.PolicyFetched: lambda _: self._fetches.count("ok"),
             mtasts_events.PolicyFetchFailed: lambda it: self._fetches.count(it.failure),
-            event.ConnectionReused: lambda _: self._reused.count(),
             event.ConnectionAwaited: lambda it: self._waited.observe(it.seconds),
             event.CandidateRefused: lambda it: self._policy.count(it.refusal.policy),
             event.AddressFailed: lambda it: self._addresses.count(it.stage),
-            queue_event.MessageQueued: lambda _: self._queued.count(),
             queue_event.RecipientDone: self._finish,
             queue_event.NotificationQueued: lambda it: self._notifications.count(it.action),
             queue_event.DestinationDown: lambda _: self._down.inc(),
@@ -181,27 +199,33 @@ class Metrics:
         }
 
     def __call__(self, happened: Event) -> None:
-        kind = type(happened)
-        self._happened[kind] += 1
-        handler = self._handlers.get(kind)
-        if handler is not None:
-            handler(happened)
+        self.listener_for(type(happened))(happened)
+
+    def listener_for(self, kind: type[Event]) -> Emit:
+        """See `fan_out`."""
+        times, handle = self._happened, self._handlers.get(kind)
+
+        def count(happened: Event) -> None:
+            times[kind] += 1
+            if handle is not None:
+                handle(happened)
+
+        return count
 
     def _take_mail(self, taken: endpoint_event.MailTaken) -> None:
-        self._received.count(taken.endpoint, _class(taken.reply.code))
+        self._received.values[taken.endpoint, _class(taken.reply.code)] += 1
         if taken.reply.is_positive:
-            self._received_octets.count(taken.endpoint, by=taken.size)
+            self._received_octets.values[taken.endpoint,] += taken.size
 
     def _settle(self, settled: event.RecipientSettled) -> None:
         outcome = settled.outcome
-        self._outcomes.count(outcome.status.value)
-        if outcome.status is Status.DELIVERED:
-            security = outcome.security
-            self._levels.count(security.mx_level.word, security.tls_level.word, security.authenticated_by or "none")
+        status = outcome.status
+        self._outcomes.values[str(status),] += 1
+        if status is Status.DELIVERED:
+            self._levels.values[_levels_of(outcome.security)] += 1
 
     def _judge(self, judged: event.ConnectionJudged) -> None:
-        security = judged.security
-        self._judged.count(security.mx_level.word, security.tls_level.word, security.authenticated_by or "none")
+        self._judged.values[_levels_of(judged.security)] += 1
 
     def _finish(self, done: queue_event.RecipientDone) -> None:
         if not done.is_over:
@@ -224,6 +248,10 @@ class Metrics:
                 self._queue_states.labels(name, each.destination, state).set(getattr(each, state))
         for age, recipients in stats.ages.items():
             self._queue_ages.labels(name, age).set(recipients)
+
+
+def _levels_of(security: Security) -> tuple[str, str, str]:
+    return security.mx_level.word, security.tls_level.word, security.authenticated_by or "none"
 
 
 def _class(code: int) -> str:
