@@ -236,7 +236,7 @@ class ServerMachine:
             self._enter(State.CHALLENGE)
         elif digit == (3 if kind is Data else 2):
             self._granted(command)
-            last = isinstance(command, Bdat) and command.last
+            last = type(command) is Bdat and command.last
             self._enter(State.READY if last else ON_CONSENT[kind][self.state])
         else:
             self._enter(ON_REFUSAL.get(kind, self.state))
@@ -337,12 +337,12 @@ class ServerMachine:
         return self._read_command(command)
 
     def _read_command(self, command: Command) -> Event | None:
-        if isinstance(command, Bdat):
+        if type(command) is Bdat:
             return self._begin_chunk(command)
         if self._at < len(self._buffer) and self._talks_early(command):
             return self._dismiss(command)
         refusal = protocol_refusal(self, command)
-        if refusal is None and isinstance(command, Rcpt):
+        if refusal is None and type(command) is Rcpt:
             self.asked += 1
             return self._ask(command)
         self._commands += 1
@@ -351,7 +351,7 @@ class ServerMachine:
         if refusal is not None:
             return self._refuse(command, refusal)
         most = self.offer.max_transactions
-        if isinstance(command, Mail) and most is not None and self._transactions >= most:  # RFC 9422 4.1
+        if most is not None and self._transactions >= most and isinstance(command, Mail):  # RFC 9422 4.1
             return self._farewell(command, 421, "4.7.0", "Too many messages on this connection; good bye")
         return self._ask(command)
 

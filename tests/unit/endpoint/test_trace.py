@@ -60,3 +60,11 @@ def test_no_bcc_is_left_and_nothing_is_done_twice(header: bytes) -> None:
 
 def test_only_received_fields_are_counted() -> None:
     assert count_received(b"Received: a\r\nX-Received: b\r\nRECEIVED :c\r\n received: d\r\n") == 2
+
+
+@given(
+    st.lists(st.sampled_from([b"Received", b"rEcEiVeD", b" ", b"\t", b":", b"X", b"\r\n", b"\r", b"\n"])).map(b"".join)
+)
+def test_received_fields_are_counted_as_lines_that_begin_so(header: bytes) -> None:
+    lines = [line.lower().partition(b":") for line in header.split(b"\n")]
+    assert count_received(header) == sum(name.rstrip(b" \t") == b"received" for name, colon, _ in lines if colon)

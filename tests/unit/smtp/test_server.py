@@ -29,8 +29,9 @@ from mailrider.smtp.commands import (
     Rset,
 )
 from mailrider.smtp.parse import _parse_cached
+from mailrider.smtp.replies import encode_reply
 from mailrider.smtp.server import MAX_AUTH_LINE, MAX_BACKLOG, MAX_LINE, ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER
+from mailrider.smtp.server_replies import FULL_OFFER, encoded, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
 from tests.unit.smtp.server_dialogue import EHLO, LAX, Application, Decide, converse, machine_after, run
 
@@ -1073,3 +1074,10 @@ def test_lmtp_answers_for_each_recipient_of_chunks_and_of_what_it_refuses() -> N
 def test_the_word_for_received() -> None:
     machine = ServerMachine(FULL_OFFER, secure=True)
     assert machine.protocol == "SMTPS"
+
+
+def test_replies_that_are_kept_ready_are_the_octets_of_their_own() -> None:
+    machine = machine_after(EHLO)
+    for command in (Noop(), Rset(), Quit(), Data(), EndOfData(), Bdat(1, last=True), AuthResponse("*")):
+        reply = usual_reply(machine, command, "mx.test")
+        assert encoded(reply) == encode_reply(reply) == encoded(Reply(reply.code, reply.enhanced, reply.lines))
