@@ -235,8 +235,10 @@ class Limiter:
         return None
 
     def _opens_at(self, claim: Claim, now: float) -> float:
-        """When all gates may be open, at the earliest."""
-        return max((toll.gate.opens_at(toll.key, now) for toll in claim.tolls()), default=now)
+        """When all gates may be open, at the earliest; `UNKNOWN` if that depends on others alone."""
+        moments = [toll.gate.opens_at(toll.key, now) for toll in claim.tolls()]
+        known = max((moment for moment in moments if moment < UNKNOWN), default=now)
+        return UNKNOWN if known <= now and UNKNOWN in moments else known
 
     def _is_in_vain(self, claim: Claim, now: float) -> bool:
         """Whether the claim's patience is known to end before it may pass."""

@@ -416,6 +416,19 @@ async def test_a_message_that_is_inside_a_block_passes_it_freely() -> None:
     world.assert_clean()
 
 
+async def test_who_cannot_pass_in_time_does_not_wait_for_those_who_are_inside_either() -> None:
+    world = World(destination=["rate 2 30s", "concurrency 2"])
+    inside = [start(world.send(next_hop=B)) for _ in range(2)]
+    await settle()
+    held_back = await start(world.send(next_hop=B, patience=5.0))
+    assert held_back is not None
+    assert held_back.eligible_at == world.clock.now() + timedelta(seconds=30)
+    world.leave.set()
+    assert await asyncio.gather(*inside) == [None, None]
+    world.assert_clean()
+    assert world.clock.pending == 0
+
+
 # Properties -----------------------------------------------------------------------------------------------------------
 
 lines = st.lists(
