@@ -152,7 +152,16 @@ class Conversation:
         """
         machine = self.machine
         if machine.outstanding and machine.state is not State.CLOSED and self._error is None:
-            await self._wait(seconds)
+            self._waiter = waiter = self._loop.create_future()
+            self._seconds = seconds
+            self._deadline = deadline = self._clock.monotonic() + seconds
+            if self._timer is None or deadline < self._timer_at:
+                self._set_timer(deadline)
+            try:
+                await waiter
+            finally:
+                self._deadline = None
+                self._waiter = None
         if self._error is not None and (machine.outstanding or machine.violation is not None):
             raise self._error
         return self.take_answers()
@@ -188,18 +197,6 @@ class Conversation:
         if self.machine.state is State.HANDSHAKE:
             self.machine.tls_established()
         return evidence
-
-    async def _wait(self, seconds: float) -> None:
-        self._waiter = waiter = self._loop.create_future()
-        self._seconds = seconds
-        self._deadline = self._clock.monotonic() + seconds
-        if self._timer is None or self._deadline < self._timer_at:
-            self._set_timer(self._deadline)
-        try:
-            await waiter
-        finally:
-            self._deadline = None
-            self._waiter = None
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:

@@ -7,7 +7,7 @@ and never raises for a mail reason. `Session.quit` is polite and changes nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.conversation import Conversation
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from mailrider.net.tls import ClientContext
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.client import Answer
+    from mailrider.smtp.commands import Bdat
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
-    from mailrider.smtp.transaction import Step, Transaction
+    from mailrider.smtp.transaction import Transaction
 
 GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server may well be busy
 QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
@@ -102,18 +103,20 @@ def broken_reply(error: Exception) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed)."""
+    """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed).
+
+    `name` is the host as reports show it.
+    """
 
     host: NextHop
     address: str
     port: int
     sni: Domain | None
     in_clear: str = ""
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        """The host as reports show it."""
-        return str(self.host)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", str(self.host))
 
 
 def server_name(host: NextHop, sni: Domain | None) -> str | None:
@@ -173,55 +176,54 @@ class Session:
     async def transact(self, transaction: Transaction, content: Content) -> Exception | None:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
+        talk, dialect = self._talk, self._dialect
         pieces = _Pieces(content)
-        heard = self._talk.bytes_received
+        heard = talk.bytes_received
         try:
-            self._hear_what_came_unasked(transaction)
+            # The server may have taken its leave just before: that is no bug of ours, and no answer.
+            if talk.has_answers:
+                self._hand_over(transaction, talk.take_answers())
+            if talk.error is not None:
+                raise talk.error
             while (step := transaction.next()) is not None:
-                await self._perform(step, transaction, pieces)
+                match step:
+                    case SendCommands(commands):
+                        talk.send(*commands)
+                        answers = await talk.answers(dialect.command_timeout)
+                    case SendContent(command):
+                        if await self._write(pieces.stuffed(), transaction, end=command):
+                            answers = await talk.answers(dialect.submission_timeout)
+                        else:
+                            answers = talk.take_answers()
+                    case SendDot():
+                        answers = await self._send_dot()
+                    case SendChunk(command):
+                        answers = await self._send_chunk(command, transaction, pieces)
+                for answer in answers:
+                    transaction.take(answer)
         except (NetworkError, PeerError) as error:
-            self._hand_over(transaction, self._talk.take_answers())
-            transaction.lost(heard=self._talk.bytes_received > heard)
-            self._talk.channel.abort()
+            self._hand_over(transaction, talk.take_answers())
+            transaction.lost(heard=talk.bytes_received > heard)
+            talk.channel.abort()
             return error
         except BaseException:
             # Cancelled, or a bug: half a transaction must not be mistaken for a kept connection.
-            self._talk.channel.abort()
+            talk.channel.abort()
             raise
         return None
 
-    def _hear_what_came_unasked(self, transaction: Transaction) -> None:
-        """The server may have taken its leave just before: that is no bug of ours, and no answer."""
-        if self._talk.has_answers:
-            self._hand_over(transaction, self._talk.take_answers())
-        if self._talk.error is not None:
-            raise self._talk.error
-
-    async def _perform(self, step: Step, transaction: Transaction, pieces: _Pieces) -> None:
+    async def _send_chunk(self, command: Bdat, transaction: Transaction, pieces: _Pieces) -> list[Answer]:
         talk, dialect = self._talk, self._dialect
-        match step:
-            case SendCommands(commands):
-                talk.send(*commands)
-                answers = await talk.answers(dialect.command_timeout)
-            case SendContent(command):
-                if await self._write(pieces.stuffed(), transaction, end=command):
-                    answers = await talk.answers(dialect.submission_timeout)
-                else:
-                    answers = talk.take_answers()
-            case SendDot():
-                talk.channel.write(b".\r\n")
-                talk.send(EndOfData())
-                answers = await self._whatever_it_says(dialect.command_timeout)
-            case SendChunk(command):
-                chunk = pieces.chunk(command.size, talk.prepare(command))
-                await self._write(chunk, transaction, is_last=command.last)
-                answers = await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
-        self._hand_over(transaction, answers)
+        chunk = pieces.chunk(command.size, talk.prepare(command))
+        await self._write(chunk, transaction, is_last=command.last)
+        return await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
 
-    async def _whatever_it_says(self, seconds: float) -> list[Answer]:
-        """The reply to a lone dot, which nobody heeds: an end instead of it leaves no recipient in want of another."""
+    async def _send_dot(self) -> list[Answer]:
+        """Nobody heeds the reply to a lone dot: an end instead of it leaves no recipient in want of another."""
+        self._talk.channel.write(b".\r\n")
+        self._talk.send(EndOfData())
         try:
-            return await self._talk.answers(seconds)
+            return await self._talk.answers(self._dialect.command_timeout)
         except (NetworkError, PeerError):
             self._talk.channel.abort()
             return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, ClassVar, assert_never
 
 from mailrider.model.security import NO_SECURITY, Security
 from mailrider.model.value import value
@@ -60,6 +60,9 @@ class Delivered:
     `dsn`: it knows DSN, and has taken over to notify the sender as asked (RFC 3461 5.2.2).
     """
 
+    status: ClassVar[Status] = Status.DELIVERED
+    in_doubt: ClassVar[bool] = False
+
     recipient: Recipient
     reply: Reply
     mx: str | None = None
@@ -68,20 +71,12 @@ class Delivered:
     tries: tuple[Try, ...] = ()
     dsn: bool = False
 
-    @property
-    def status(self) -> Status:
-        """Always DELIVERED."""
-        return Status.DELIVERED
-
-    @property
-    def in_doubt(self) -> bool:
-        """Always False."""
-        return False
-
 
 @value
 class Deferred:
     """Not now; try later. `in_doubt`: the server may have it. `eligible_at`: held back by a limit, not a failed try."""
+
+    status: ClassVar[Status] = Status.DEFERRED
 
     recipient: Recipient
     reply: Reply
@@ -92,15 +87,13 @@ class Deferred:
     in_doubt: bool = False
     eligible_at: datetime | None = None
 
-    @property
-    def status(self) -> Status:
-        """Always DEFERRED."""
-        return Status.DEFERRED
-
 
 @value
 class Failed:
     """Never; tell the sender."""
+
+    status: ClassVar[Status] = Status.FAILED
+    in_doubt: ClassVar[bool] = False
 
     recipient: Recipient
     reply: Reply
@@ -108,16 +101,6 @@ class Failed:
     address: str | None = None
     security: Security = NO_SECURITY
     tries: tuple[Try, ...] = ()
-
-    @property
-    def status(self) -> Status:
-        """Always FAILED."""
-        return Status.FAILED
-
-    @property
-    def in_doubt(self) -> bool:
-        """Always False."""
-        return False
 
 
 Outcome = Delivered | Deferred | Failed

@@ -79,7 +79,7 @@ class Reply:
             raise InvalidValue(f"reply code {self.code} is not within 200 to 599")
         if self.enhanced is not None and self.enhanced.klass != self.code // 100:
             raise InvalidValue(f"enhanced code {self.enhanced} contradicts reply code {self.code}")
-        if not self.lines or any(map(UNSAFE.search, self.lines)):
+        if not self.lines or UNSAFE.search("".join(self.lines)):
             raise InvalidValue(f"a reply is lines of printable text, not {self.lines!r:.300}")
 
     @classmethod
@@ -127,7 +127,9 @@ class Reply:
         return self.code >= 500
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (str(self.code), str(self.enhanced or ""), self.text)))
+        code = str(self.code) if self.enhanced is None else f"{self.code} {self.enhanced}"
+        text = self.text
+        return f"{code} {text}" if text else code
 
 
 def _without(enhanced: EnhancedCode, line: str) -> str:

@@ -12,7 +12,7 @@ Two rules that every change must keep:
 
 Theory of operation. Commands wait in a queue for their replies. With PIPELINING several may wait, but some must be the
 last of a group, because what comes next depends on their reply (RFC 2920 3.1): these are *barriers*. A reply moves the
-state only where the table `_AFTER` says so:
+state where the table `_RULES` says so, and else to READY:
 
     CONNECTED --greeting--> READY --DATA/354--> CONTENT --EndOfData--> READY
                               |---AUTH/334----> CHALLENGE --AuthResponse--> READY or CHALLENGE
@@ -74,65 +74,75 @@ class Answer(NamedTuple):
     reply: Reply
 
 
-# Nothing may be sent behind these before their reply is read.
-_BARRIERS = (Ehlo, Helo, Lhlo, StartTLS, Data, EndOfData, Auth, AuthResponse, Quit)
+class _Rule(NamedTuple):
+    """What a kind of command means for the session.
 
-# These tell what the server offers; these may be answered by a challenge.
-_HELLOS = (Ehlo, Lhlo, Helo)
-_EXCHANGES = (Auth, AuthResponse)
+    `needs`: the state that allows it. `is_barrier`: nothing may be sent behind it before its reply is read. `success`
+    and `consent`: the states that 2xx and 3xx lead to, None where such a reply makes no sense; all others lead to
+    READY. `is_hello`: its reply tells what the server offers.
+    """
 
-# Which states allow a command; all that are not named need READY.
-_ALLOWED: dict[type[Command], State] = {EndOfData: State.CONTENT, AuthResponse: State.CHALLENGE}
+    needs: State = State.READY
+    is_barrier: bool = True
+    success: State | None = State.READY
+    consent: State | None = None
+    is_hello: bool = False
 
-# (command, first digit of its reply) -> state; what is not here leads to READY.
-_AFTER: dict[tuple[type[Command], int], State] = {
-    (Data, 3): State.CONTENT,
-    (Auth, 3): State.CHALLENGE,
-    (AuthResponse, 3): State.CHALLENGE,
-    (StartTLS, 2): State.HANDSHAKE,
-    (Quit, 2): State.CLOSED,
+
+_ORDINARY = _Rule(is_barrier=False)
+_RULES: dict[type[Command], _Rule] = {
+    Ehlo: _Rule(is_hello=True),
+    Lhlo: _Rule(is_hello=True),
+    Helo: _Rule(is_hello=True),
+    StartTLS: _Rule(success=State.HANDSHAKE),
+    # DATA is consented to by 3xx alone (RFC 5321 4.3.2).
+    Data: _Rule(success=None, consent=State.CONTENT),
+    EndOfData: _Rule(needs=State.CONTENT),
+    Auth: _Rule(consent=State.CHALLENGE),
+    AuthResponse: _Rule(needs=State.CHALLENGE, consent=State.CHALLENGE),
+    Quit: _Rule(success=State.CLOSED),
 }
 
 
 class ClientMachine:
     """One session. `capabilities` are those of the latest EHLO, LHLO or HELO, in this security layer."""
 
-    __slots__ = ("_parser", "_waiting", "capabilities", "state", "violation")
+    __slots__ = ("_parser", "_waiting", "capabilities", "outstanding", "state", "violation")
 
     def __init__(self) -> None:
         self._parser = ReplyParser()
         self._waiting: deque[Command] = deque([Connect()])
+        self.outstanding = 1
+        """How many replies are still due."""
         self.state = State.CONNECTED
         self.capabilities: Capabilities = NO_CAPABILITIES
         self.violation: PeerError | None = None
 
-    @property
-    def outstanding(self) -> int:
-        """How many replies are still due."""
-        return len(self._waiting)
-
     def send(self, *commands: Command) -> bytes:
         """The bytes that send `commands`, as one group. Raises `LocalError` if the protocol does not allow them now."""
+        self._check_allowed(commands)
+        waiting = self._waiting
+        octets = b""
+        for command in commands:
+            if type(command) is EndOfData:
+                waiting.extend((command,) * command.replies)
+            else:
+                waiting.append(command)
+            octets += command.encode()
+        self.outstanding = len(waiting)
+        return octets
+
+    def _check_allowed(self, commands: tuple[Command, ...]) -> None:
         before = self._waiting[-1] if self._waiting else None
         for command in commands:
-            self._check_allowed(command, before)
+            if self.state is not _RULES.get(type(command), _ORDINARY).needs:
+                raise LocalError(f"{type(command).__name__} cannot be sent now: {self.state.value}")
+            if before is not None:
+                if not self.capabilities.pipelining:
+                    raise LocalError("a command is still unanswered, and the server does not offer PIPELINING")
+                if _RULES.get(type(before), _ORDINARY).is_barrier:
+                    raise LocalError(f"nothing may follow {type(before).__name__} before its reply")
             before = command
-        for command in commands:
-            if isinstance(command, EndOfData):
-                self._waiting.extend((command,) * command.replies)
-            else:
-                self._waiting.append(command)
-        return b"".join([command.encode() for command in commands])
-
-    def _check_allowed(self, command: Command, before: Command | None) -> None:
-        if self.state is not _ALLOWED.get(type(command), State.READY):
-            raise LocalError(f"{type(command).__name__} cannot be sent now: {self.state.value}")
-        if before is None:
-            return
-        if not self.capabilities.pipelining:
-            raise LocalError("a command is still unanswered, and the server does not offer PIPELINING")
-        if isinstance(before, _BARRIERS):
-            raise LocalError(f"nothing may follow {type(before).__name__} before its reply")
 
     def receive(self, data: bytes) -> list[Answer]:
         """The answers that `data` completes.
@@ -144,21 +154,17 @@ class ClientMachine:
         if self.state is State.BROKEN or not data:
             return answers
         try:
-            if self._awaits_handshake:
+            if self.state is State.HANDSHAKE:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
             for reply in self._parser.receive(data):
                 answers.append(self._take(reply))  # noqa: PERF401 (the answers before a violation count)
             # RFC 3207 6: the buffer must be empty when TLS begins.
-            if self._awaits_handshake and not self._parser.is_empty:
+            if self.state is State.HANDSHAKE and not self._parser.is_empty:  # type: ignore[comparison-overlap]
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
         except PeerError as error:
             self.violation = error
             self.state = State.BROKEN
         return answers
-
-    @property
-    def _awaits_handshake(self) -> bool:
-        return self.state is State.HANDSHAKE
 
     def _take(self, reply: Reply) -> Answer:
         if self.state is State.HANDSHAKE:
@@ -166,13 +172,17 @@ class ClientMachine:
         if not self._waiting:
             return self._take_unasked(reply)
         command = self._waiting.popleft()
-        self._check_sense(command, reply)
-        if isinstance(command, _HELLOS):
+        self.outstanding -= 1
+        rule, code = _RULES.get(type(command), _ORDINARY), reply.code
+        state = rule.success if code < 300 else rule.consent if code < 400 else State.READY
+        if state is None:
+            raise ReplyViolation(f"{code} is no answer to {type(command).__name__}")
+        if rule.is_hello:
             self.capabilities = _capabilities_after(command, reply)
-        if reply.code == 421:
+        if code == 421:
             self.state = State.CLOSED
         elif self.state is not State.CLOSED:
-            self.state = _AFTER.get((type(command), reply.code // 100), State.READY)
+            self.state = state
         return Answer(command, reply)
 
     def _take_unasked(self, reply: Reply) -> Answer:
@@ -185,13 +195,6 @@ class ClientMachine:
             raise ReplyViolation(f"a reply that nothing asked for: {str(reply)[:80]}")
         self.state = State.CLOSED
         return Answer(None, reply)
-
-    def _check_sense(self, command: Command, reply: Reply) -> None:
-        """3xx only where there is an intermediate step; DATA is consented to by 3xx alone (RFC 5321 4.3.2)."""
-        digit = reply.code // 100
-        wrong = digit == 2 if isinstance(command, Data) else digit == 3 and not isinstance(command, _EXCHANGES)
-        if wrong:
-            raise ReplyViolation(f"{reply.code} is no answer to {type(command).__name__}")
 
     def tls_established(self) -> None:
         """The handshake is done: the session begins anew, without a greeting (RFC 3207 4.2)."""

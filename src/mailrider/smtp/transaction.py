@@ -269,20 +269,21 @@ class Transaction:
         if reply.code != 421 and self.farewell is None:
             self.answered = True
         # Every RCPT has one reply, whatever it says: the next one is the next recipient's.
-        index = self._unanswered.pop(0) if isinstance(command, Rcpt) else -1
-        if isinstance(command, EndOfData) or (isinstance(command, Bdat) and command.last):
+        kind = type(command)
+        index = self._unanswered.pop(0) if kind is Rcpt else -1
+        if kind is EndOfData or (type(command) is Bdat and command.last):
             self._take_final(reply)
         elif reply.code == 421:
             # RFC 5321 3.8: the server is going; it has judged neither message nor recipient.
             self.farewell = reply
             self.reusable = False
-        elif isinstance(command, Mail):
+        elif kind is Mail:
             self._take_mail(reply)
-        elif isinstance(command, Rcpt):
+        elif kind is Rcpt:
             self._take_rcpt(index, reply)
-        elif isinstance(command, Bdat):
+        elif kind is Bdat:
             self._take_chunk(reply)
-        elif isinstance(command, Data):
+        elif kind is Data:
             self._take_data(reply)
         else:  # Rset: nothing else is ever sent
             self.reusable = reply.is_positive
