@@ -23,7 +23,7 @@ from mailrider.smtp.client import InjectedPlaintext
 from mailrider.smtp.transaction import Decision, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from mailrider.clock import Clock
@@ -167,7 +167,10 @@ class Attempt:
                 if self._is_spent:
                     self._end_unreached(candidate)
                     return
-                await self._try_candidate(candidate)
+                self._answered_here = set()
+                for call in await self._approach(candidate):
+                    if await self._try_address(call, candidate):
+                        break
         if candidates.beyond:
             self._end_unreached(candidates.beyond[0])
 
@@ -183,35 +186,37 @@ class Attempt:
     @property
     def _todo(self) -> list[int]:
         """The recipients that this candidate has not answered yet."""
-        return [index for index in self._ledger.pending if index not in self._answered_here]
+        pending, answered = self._ledger.pending, self._answered_here
+        return [index for index in pending if index not in answered] if answered else pending
 
     # A candidate -----------------------------------------------------------------------------------------------------
 
-    async def _try_candidate(self, candidate: Candidate) -> None:
-        self._answered_here = set()
+    async def _approach(self, candidate: Candidate) -> Iterable[Call]:
+        """The calls that a candidate is worth; none if it is refused or has no address."""
         admission = await self._destination.admit(candidate)
         own = self._job.security.requirement
         if admission.level < own.min_mx:
             # Nothing behind this could make up for it.
             self._refuse_level(candidate, admission, own)
-            return
+            return ()
         if admission.refusal is not None:
             self._refuse(candidate, None, admission.refusal, Security(admission.level))
-            return
+            return ()
         host = await self._destination.host(candidate)
         if isinstance(host, HostNotFound):
             self._ledger.end(Ending(Telling.LOOKUP, TryResult.LOOKUP, host.reply, str(candidate.host)))
-            return
+            return ()
         requirement = await self._destination.requirement(host)
         if isinstance(requirement, Refusal):
             self._refuse(candidate, None, requirement, Security(admission.level))
-            return
+            return ()
         if admission.level < requirement.min_mx:
             self._refuse_level(candidate, admission, requirement)
-            return
-        await self._try_addresses(host, requirement, admission)
+            return ()
+        return self._calls(host, requirement, admission)
 
-    async def _try_addresses(self, host: Host, requirement: Requirement, admission: Admission) -> None:
+    def _calls(self, host: Host, requirement: Requirement, admission: Admission) -> Iterator[Call]:
+        """A call for each address, made when it is its turn, as long as somebody is left to be answered."""
         mx = host.candidate.host
         budget = self._destination.budget(host.candidate)
         addresses = [each for each in host.addresses if self._of_our_family(each.version)]
@@ -219,8 +224,6 @@ class Attempt:
             text = f"{mx} has no address of the family of local_ip"
             self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
         for number, address in enumerate(addresses):
-            if not self._todo:
-                return
             if self._is_spent:
                 self._end_unreached(host.candidate)
                 return
@@ -232,8 +235,8 @@ class Attempt:
                 )
                 continue
             left = len(addresses) - number
-            call = Call(self._next_hop, mx, address, requirement, admission.level, budget, self._ledger.note, left)
-            if await self._try_address(call, host.candidate):
+            yield Call(self._next_hop, mx, address, requirement, admission.level, budget, self._ledger.note, left)
+            if not self._todo:
                 return
 
     def _of_our_family(self, version: int) -> bool:
@@ -256,7 +259,12 @@ class Attempt:
                             continue
                         self._end_unqualified(call, NO_EXTENSION, lease.judgement.security)
                         return True
-                    lost = await self._transact(lease, todo) if refusal is None else None
+                    lost = None
+                    if refusal is None:
+                        transaction = self._begin(lease, todo)
+                        lost = await lease.session.transact(transaction, self._job.content)
+                        if not transaction.reusable:
+                            lease.give_up()
             except Unusable as error:
                 self._end_unusable(call, error)
                 if error.stage is TryResult.TLS:
@@ -283,22 +291,18 @@ class Attempt:
             todo = [todo[index] for index in transaction.overflow]
         return True
 
-    async def _transact(self, lease: Lease, todo: Sequence[int]) -> Exception | None:
-        session = lease.session
+    def _begin(self, lease: Lease, todo: Sequence[int]) -> Transaction:
         recipients = [self._ledger.recipient(index) for index in todo]
         transaction = Transaction(
             self._job.envelope,
             recipients,
             self._job.content,
-            session.capabilities,
+            lease.session.capabilities,
             strict_eight_bit=self._settings.eight_bit == "strict",
             lmtp=self._lmtp,
         )
         self._under_way = (transaction, list(todo), lease)
-        lost = await session.transact(transaction, self._job.content)
-        if not transaction.reusable:
-            lease.give_up()
-        return lost
+        return transaction
 
     def _lacks_extension(self, lease: Lease) -> bool:
         return self._job.security.needs_extension and not lease.session.capabilities.requiretls

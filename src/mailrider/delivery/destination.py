@@ -97,8 +97,9 @@ class Destination:
         RFC 5321 5.1: a relay drops itself and all of equal or worse preference, or mail would go round in circles.
         """
         hosts = await asyncio.gather(*map(self.host, group)) if len(group) > 1 else [await self.host(group[0])]
-        if any(isinstance(host, Host) and self._is_ourselves(host) for host in hosts):
-            return None
+        for host in hosts:
+            if isinstance(host, Host) and self._is_ourselves(host):
+                return None
         # Those of the same preference that are not tried count, too, as far as their names tell.
         for candidate in (*group, *self._beyond):
             if candidate.host == self._routing.hostname and candidate.preference == group[0].preference:

@@ -115,11 +115,11 @@ class Ledger:
         dsn: bool = False,
     ) -> None:
         """A server's reply decides this recipient. `dsn`: the server was told which notifications are wanted."""
-        line = self._lines[index]
-        result = TryResult.DELIVERED if reply.is_positive else stage
+        line, is_delivered = self._lines[index], reply.is_positive
+        result = TryResult.DELIVERED if is_delivered else stage
         line.tries.append(Try(mx, address, result, reply, security))
         tries = tuple(line.tries)
-        if reply.is_positive:
+        if is_delivered:
             line.outcome = Delivered(line.recipient, reply, mx, address, security, tries, dsn)
         else:
             line.outcome = outcome_for(line.recipient, reply, mx=mx, address=address, security=security, tries=tries)

@@ -124,6 +124,11 @@ class Content:
 
     def stuffed(self, size: int = CHUNK) -> Iterator[bytes]:
         """The message as DATA wants it, dots stuffed, the final dot included; in one piece if it is small."""
+        if isinstance(self.source, bytes) and self.is_clean and len(self.source) <= size:
+            return iter((Stuffer().feed(self.source) + END_OF_DATA,))
+        return self._stuffed(size)
+
+    def _stuffed(self, size: int) -> Iterator[bytes]:
         stuffer = Stuffer()
         last = b""
         for piece in self.chunks(size):

@@ -158,9 +158,11 @@ class Transaction:
     def _refuse_locally(self, strict_eight_bit: bool) -> None:
         """Decide what the capabilities already decide, without sending anything."""
         everybody = self._refusal_for_all(strict_eight_bit)
+        if everybody is None and self._capabilities.smtputf8:
+            return
         for index, recipient in enumerate(self.recipients):
             refusal = everybody
-            if refusal is None and not recipient.mailbox.is_ascii and not self._capabilities.smtputf8:
+            if refusal is None and not recipient.mailbox.is_ascii:
                 refusal = Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
             if refusal is not None:
                 self.decisions[index] = Decision(TryResult.MAIL, refusal, is_ours=True)
@@ -241,7 +243,8 @@ class Transaction:
 
     def _mail(self) -> Mail:
         offered, envelope = self._capabilities, self._envelope
-        needs_utf8 = (
+        # Who needs SMTPUTF8 and is not offered it has been refused already.
+        needs_utf8 = offered.smtputf8 and (
             not envelope.sender.is_ascii
             or (envelope.smtputf8 and not self._content.header_is_ascii)
             or not all(self.recipients[index].mailbox.is_ascii for index in self._unsent)
