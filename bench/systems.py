@@ -174,28 +174,6 @@ MAILRIDER_TUNED = Mailrider(
 
 # --- Postfix -------------------------------------------------------------------------------------
 
-_MASTER_CF = """\
-{address}:{port} inet n - n - {receivers} smtpd
-pickup   unix n - n 60 1 pickup
-cleanup  unix n - n -  0 cleanup
-qmgr     unix n - n 300 1 qmgr
-tlsmgr   unix - - n 1000? 1 tlsmgr
-rewrite  unix - - n - - trivial-rewrite
-bounce   unix - - n - 0 bounce
-defer    unix - - n - 0 bounce
-trace    unix - - n - 0 bounce
-verify   unix - - n - 1 verify
-flush    unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp     unix - - n - - smtp
-error    unix - - n - - error
-retry    unix - - n - - error
-discard  unix - - n - - discard
-anvil    unix - - n - 1 anvil
-scache   unix - - n - 1 scache
-tlsproxy unix - - n - 0 tlsproxy
-postlog  unix-dgram n - n - 1 postlogd
-"""
 _POSTFIX = {
     "compatibility_level": "3.6",
     "myhostname": "client.bench.test",
@@ -269,7 +247,7 @@ class Postfix:
                 "maillog_file_prefixes": str(home),
             }
             postfix.write_main_cf(home / "etc", {**_POSTFIX, **places, **self._all()})
-            (home / "etc/master.cf").write_text(_MASTER_CF.format(address=address, port=PORT, receivers=self.receivers))
+            postfix.write_master_cf(home / "etc", postfix.listener(address, PORT, self.receivers))
             command = [f"{postfix.DAEMONS}/master", "-c", str(home / "etc"), "-d"]
             files = {RESOLV_CONF: _resolv_conf(home, network)}
             environment = {"MAIL_CONFIG": str(home / "etc")}

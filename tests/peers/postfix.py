@@ -32,8 +32,8 @@ _QUEUE_FOLDERS = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
     *("hold", "incoming", "private", "saved", "trace"),
 )
-_MASTER_CF = """
-{address}:{port} inet n - n - - smtpd
+SERVICES = """\
+pickup   unix n - n 60   1 pickup
 cleanup  unix n - n -    0 cleanup
 qmgr     unix n - n 300  1 qmgr
 tlsmgr   unix - - n 1000? 1 tlsmgr
@@ -50,8 +50,11 @@ discard  unix - - n -    - discard
 smtp     unix - - n -    - smtp
 virtual  unix - n n -    - virtual
 anvil    unix - - n -    1 anvil
+scache   unix - - n -    1 scache
+tlsproxy unix - - n -    0 tlsproxy
 postlog  unix-dgram n - n - 1 postlogd
 """
+"""What master.cf has besides those who listen."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,8 @@ def _write_home(home: Path, settings: PostfixSettings) -> None:
     os.chown(home / "mail", nobody.pw_uid, nobody.pw_gid)
     parameters = _main_cf(home, settings, nobody)
     write_main_cf(home / "etc", parameters)
-    services = _MASTER_CF.format(address=settings.address, port=settings.port)
-    services += "".join(_service(address, settings.port, each) for address, each in settings.listeners.items())
-    (home / "etc/master.cf").write_text(services)
+    more = (_service(address, settings.port, each) for address, each in settings.listeners.items())
+    write_master_cf(home / "etc", listener(settings.address, settings.port), *more)
 
 
 def write_main_cf(folder: Path, parameters: Mapping[str, str | int]) -> None:
@@ -151,6 +153,16 @@ def write_main_cf(folder: Path, parameters: Mapping[str, str | int]) -> None:
     file = folder / "main.cf"
     file.write_text("".join(f"{name} = {value}\n" for name, value in parameters.items()))
     os.utime(file, (0, 0))
+
+
+def write_master_cf(folder: Path, *listeners: str) -> None:
+    """Postfix's services: what it always has, and those who listen."""
+    (folder / "master.cf").write_text("".join(listeners) + SERVICES)
+
+
+def listener(address: str, port: int, processes: str = "-") -> str:
+    """Accepts SMTP there. `processes`: how many, at most; `-`: as main.cf says."""
+    return f"{address}:{port} inet n - n - {processes} smtpd\n"
 
 
 def _service(address: str, port: int, certificate: Certificate | None) -> str:
@@ -162,7 +174,7 @@ def _service(address: str, port: int, certificate: Certificate | None) -> str:
             "smtpd_tls_key_file": str(certificate.key),
         }
     written = "".join(f"\n  -o {name}={value}" for name, value in options.items())
-    return f"{address}:{port} inet n - n - - smtpd{written}\n"
+    return f"{listener(address, port).rstrip()}{written}\n"
 
 
 def _main_cf(home: Path, settings: PostfixSettings, owner: pwd.struct_passwd) -> dict[str, str | int]:
