@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.peers import MissingError
 from tests.peers.process import running, wait_until
 
 if TYPE_CHECKING:
@@ -42,10 +43,17 @@ class ControlGroup:
 
     @classmethod
     def make(cls, name: str) -> ControlGroup:
-        """A new one. Raises `OSError` where the kernel has none, or this is not root."""
+        """A new one. Raises `MissingError` where the kernel has none, or this is not root."""
         parent = _V1 if _V1.is_dir() else _V2
         path = parent / f"mailrider-bench-{name}-{os.getpid()}-{time.monotonic_ns()}"
-        path.mkdir()
+        try:
+            path.mkdir()
+        except OSError as error:
+            text = f"no control group can be made in {parent} ({error.strerror}): this needs root"
+            raise MissingError(f"{text}, and in a container cgroups that may be written") from error
+        if not (path / "cgroup.procs").exists():
+            path.rmdir()
+            raise MissingError(f"{parent} is no control group: this needs cgroup v2, or v1 with cpuacct")
         return cls(path)
 
     def cpu(self) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bench.peers import find_program
 from mailrider.x509.describe import describe_chain
 from tests.peers.certificate import Authority
-from tests.peers.process import accepts, loopback_address, private_directory, running
+from tests.peers.process import accepts, loopback_address, private_directory, running, wait_until
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
 
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 ZONE = "bench.test"
 MX = f"mx.{ZONE}"
 SMTP_PORT = 25
-PATIENCE = 900.0  # seconds for a round
+PATIENCE = 120.0  # seconds for a round
+
+
+LOOK = 0.002  # seconds between two looks whether all is done
+
+
+class UnfinishedError(RuntimeError):
+    """A system did not do what was asked of it in a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +147,7 @@ def counting_sink(address: str, port: int, messages: int) -> Iterator[subprocess
     command = [find_program("smtp-sink"), "-u", "nobody", "-M", str(messages), f"inet:{address}:{port}", "1000"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
-            while not accepts(address, port):
-                time.sleep(0.01)
+            wait_until(lambda: process.poll() is not None or accepts(address, port), "smtp-sink")
             yield process
         finally:
             process.terminate()
@@ -153,6 +159,22 @@ def send(traffic: Traffic, address: str, port: int) -> list[subprocess.Popen[byt
         subprocess.Popen(each, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for each in traffic.sources(address, port)
     ]
+
+
+def wait_for(sink: subprocess.Popen[bytes], sources: list[subprocess.Popen[bytes]]) -> None:
+    """Until the sink has every message and the sources have ended well. Raises `UnfinishedError`, within a bound."""
+    end = time.monotonic() + PATIENCE
+    try:
+        while sink.poll() is None or any(source.poll() is None for source in sources):
+            if any(source.poll() for source in sources):
+                raise UnfinishedError("it refused some message, or a connection: smtp-source gave up")
+            if time.monotonic() > end:
+                raise UnfinishedError(f"not all messages were delivered within {PATIENCE:.0f} s")
+            time.sleep(LOOK)
+    finally:
+        for source in sources:
+            source.terminate()
+            source.wait()
 
 
 def wait_all(processes: list[subprocess.Popen[bytes]]) -> None:

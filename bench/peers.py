@@ -60,7 +60,7 @@ class Sink:
 
 
 class MissingError(RuntimeError):
-    """A program of Debian's postfix package is not there."""
+    """Something that a bench needs is not there; the text says what, and where it comes from."""
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ threads of a system; memory and fsyncs come from rounds of their own, since look
 from __future__ import annotations
 
 import argparse
+import contextlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,12 +23,12 @@ from typing import TYPE_CHECKING
 
 from bench.footprint import peak_of, syncs_in
 from bench.measure import machine
-from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, tls_network, wait_all
+from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, tls_network, wait_for
 from bench.peers import MissingError
 from bench.systems import MAILRIDER_TUNED, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD, Postfix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.network import Network
     from bench.systems import System
@@ -53,12 +55,13 @@ class Round:
 
 @dataclass(slots=True)
 class Row:
-    """A system's best round, and what the others told."""
+    """A system's best round, and what the others told. `failure`: why there are no more of them."""
 
     name: str
-    best: Round
+    best: Round | None = None
     memory: int = 0
     syncs: float = 0.0
+    failure: str = ""
 
 
 def relay(system: System, net: Network, traffic: Traffic, *, watched: bool = False) -> Round:
@@ -68,12 +71,11 @@ def relay(system: System, net: Network, traffic: Traffic, *, watched: bool = Fal
         sources = send(traffic, running.address, running.port)
         if watched:
             with peak_of(running.group) as peak:
-                sink.wait(PATIENCE)
+                wait_for(sink, sources)
         else:
             peak = [0]
-            sink.wait(PATIENCE)
+            wait_for(sink, sources)
         wall, cpu = time.monotonic() - began, running.group.cpu() - before
-        wait_all(sources)
     return Round(traffic.messages, wall, cpu, peak[0])
 
 
@@ -83,25 +85,37 @@ def count_syncs(system: System, net: Network, traffic: Traffic) -> float:
     with tempfile.NamedTemporaryFile(prefix="mailrider-bench-") as report:
         with counting_sink(*net.sink_at, few.messages) as sink:
             with system.start(net, syncs=Path(report.name)) as running:
-                wait_all(send(few, running.address, running.port))
-                sink.wait(PATIENCE)
+                wait_for(sink, send(few, running.address, running.port))
         return syncs_in(Path(report.name)) / few.messages
 
 
 def compare(systems: Sequence[System], net: Network, traffic: Traffic, rounds: int, *, whole: bool) -> list[Row]:
     """All systems, round by round. `whole`: their memory and fsyncs too."""
-    rows: dict[str, Row] = {}
+    rows = [Row(system.name) for system in systems]
     for _ in range(rounds):
-        for system in systems:
-            one = relay(system, net, _fitting(system, traffic))
-            row = rows.setdefault(system.name, Row(system.name, one))
-            if one.rate > row.best.rate:
-                row.best = one
-    for system in systems if whole else ():
-        fitting = _fitting(system, traffic)
-        rows[system.name].memory = relay(system, net, fitting, watched=True).memory
-        rows[system.name].syncs = count_syncs(system, net, traffic)
-    return list(rows.values())
+        for system, row in zip(systems, rows, strict=True):
+            if row.failure:
+                continue
+            with failing_alone(row):
+                one = relay(system, net, _fitting(system, traffic))
+                if row.best is None or one.rate > row.best.rate:
+                    row.best = one
+    for system, row in zip(systems, rows, strict=True) if whole else ():
+        if row.failure:
+            continue
+        with failing_alone(row):
+            row.memory = relay(system, net, _fitting(system, traffic), watched=True).memory
+            row.syncs = count_syncs(system, net, traffic)
+    return rows
+
+
+@contextlib.contextmanager
+def failing_alone(row: Row) -> Iterator[None]:
+    """What goes wrong in the block stands in the row; the others go on, and this system has no more rounds."""
+    try:
+        yield
+    except (RuntimeError, OSError, LookupError, subprocess.SubprocessError) as error:
+        row.failure = " ".join(str(error).split())[:200]
 
 
 def _fitting(system: System, traffic: Traffic) -> Traffic:
@@ -125,17 +139,20 @@ def ceiling(net: Network, traffic: Traffic) -> Row:
 
 def print_rows(title: str, rows: Sequence[Row]) -> None:
     """A table; the last column relative to tuned Postfix, or else to the first row."""
-    base = next((row for row in rows if row.name == REFERENCE), rows[0]).best.rate
+    base = next((row.best for row in sorted(rows, key=lambda each: each.name != REFERENCE) if row.best), None)
     print(f"\n{title}")
     print(f"{'':36} {'messages':>8} {'wall s':>7} {'per s':>8} {'cpu ms':>7} {'MB':>6} {'fsyncs':>7} {'x':>6}")
     for row in rows:
         best = row.best
+        if best is None or base is None:
+            print(f"{row.name:36} no round: {row.failure}", flush=True)
+            continue
         memory = f"{row.memory / 1e6:6.0f}" if row.memory else f"{'':6}"
         syncs = f"{row.syncs:7.2f}" if row.syncs else f"{'':7}"
         cpu = f"{best.cpu / best.messages * 1000:7.3f}" if best.cpu else f"{'':7}"
         print(
             f"{row.name:36} {best.messages:8} {best.wall:7.2f} {best.rate:8.0f} {cpu} {memory} {syncs}"
-            f" {best.rate / base:6.2f}",
+            f" {best.rate / base.rate:6.2f}  {row.failure}".rstrip(),
             flush=True,
         )
 
@@ -164,10 +181,10 @@ def over_tls(systems: Sequence[System], usual: Traffic, rounds: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.relay")
-    parser.add_argument("--messages", type=int, default=20_000, help="at most; slower systems get fewer")
+    parser.add_argument("--messages", type=int, default=8_000, help="at most; slower systems get fewer")
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--size", type=int, default=4096, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
+    parser.add_argument("--rounds", type=int, default=2, help="the fastest one counts")
     parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
     options = parser.parse_args()
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
