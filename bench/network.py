@@ -6,6 +6,7 @@ from NSD's signed zone. The load is Debian's smtp-source, the receiver Debian's 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ssl
 import subprocess
@@ -139,6 +140,17 @@ class Traffic:
             ]
             for number in range(self.domains)
         ]
+
+
+def traffic_options(program: str, *, messages: int, rounds: int) -> argparse.ArgumentParser:
+    """A parser for what makes traffic and chooses systems, with these defaults."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    parser.add_argument("--messages", type=int, default=messages, help="at most; slower systems get fewer")
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--size", type=int, default=4096, help="payload octets")
+    parser.add_argument("--rounds", type=int, default=rounds, help="the fastest one counts")
+    parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
+    return parser
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ all systems have a turn, and the best of each counts. Wants root.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bench.measure import Measurement, machine, ratio
-from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, wait_all
+from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, traffic_options, wait_all
 from bench.peers import MissingError
 from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, Mailrider, System
 
@@ -98,13 +97,7 @@ def print_rows(title: str, measurements: Sequence[Measurement]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.outage")
-    parser.add_argument("--messages", type=int, default=20_000, help="at most; slower systems get fewer")
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--size", type=int, default=4096, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=2, help="the fastest one counts")
-    parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
-    options = parser.parse_args()
+    options = traffic_options("bench.outage", messages=20_000, rounds=2).parse_args()
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
     try:
         print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues")

@@ -11,7 +11,6 @@ threads of a system; memory and fsyncs come from rounds of their own, since look
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import subprocess
 import sys
@@ -23,7 +22,17 @@ from typing import TYPE_CHECKING
 
 from bench.footprint import peak_of, syncs_in
 from bench.measure import machine
-from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, tls_network, wait_for
+from bench.network import (
+    PATIENCE,
+    SMTP_PORT,
+    Traffic,
+    counting_sink,
+    network,
+    send,
+    tls_network,
+    traffic_options,
+    wait_for,
+)
 from bench.peers import MissingError
 from bench.systems import MAILRIDER_TUNED, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD, Postfix
 
@@ -180,13 +189,7 @@ def over_tls(systems: Sequence[System], usual: Traffic, rounds: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.relay")
-    parser.add_argument("--messages", type=int, default=8_000, help="at most; slower systems get fewer")
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--size", type=int, default=4096, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=2, help="the fastest one counts")
-    parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
-    options = parser.parse_args()
+    options = traffic_options("bench.relay", messages=8_000, rounds=2).parse_args()
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
     try:
         print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues, MX by unbound")

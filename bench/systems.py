@@ -295,7 +295,7 @@ class OpenSMTPD:
 
     name: str = "OpenSMTPD"
     configuration: str = "; ".join(_OPENSMTPD_LIMITS)
-    capacity: int = 3_000
+    capacity: int = 1_000
 
     @contextlib.contextmanager
     def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
