@@ -78,6 +78,11 @@ class Lanes:
         """True if nothing runs and nothing waits in memory."""
         return not self.running and not self.ready
 
+    @property
+    def has_more(self) -> bool:
+        """True if there may be a job to start."""
+        return bool(self._ring)
+
     def room(self, destination: str, now: float) -> int:
         """How many more jobs of a destination may come into memory."""
         lane = self._lanes.get(destination)

@@ -220,6 +220,8 @@ class Scheduler:
             if self._backlog.wants((job.destination,)):
                 self._wake.set()
             job = self._next()
+            if self._lanes.has_more:  # its window has grown: there is a place for another one, too
+                self._start()
 
     async def _attempt(self, job: Job) -> None:
         verdict, reply = Verdict.UNKNOWN, BROKEN

@@ -291,6 +291,37 @@ async def test_a_word_that_got_lost_makes_mail_late_but_loses_none() -> None:
         assert len(world.network.seen) == 1
 
 
+async def test_a_window_that_has_grown_is_used_at_once() -> None:
+    """Two places after the first message, four after these: each server that takes one takes more at a time."""
+
+    class InTurn(Network):
+        """Those who are under way end together, when `turn` says so."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gates = {"example.net": asyncio.Event()}
+
+        def turn(self) -> int:
+            ended, self.gates["example.net"] = self.running, asyncio.Event()
+            return ended
+
+    world = World()
+    world.network = network = InTurn()
+    await world.fill(*["b@example.net"] * 3)
+    together = []
+    async with world.queue() as queue:
+        await world.clock.advance(0)
+        for _ in range(4):
+            await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        while world.left:
+            gate = network.gates["example.net"]
+            together.append(network.turn())
+            gate.set()
+            await world.clock.advance(0)
+    assert together == [1, 2, 4]
+
+
 async def test_a_destination_that_hangs_holds_one_place() -> None:
     world = World(parallelism=8)
     await world.fill(*(["b@hang.example"] * 200), *(f"b@d{number}.example" for number in range(50)))
