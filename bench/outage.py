@@ -20,7 +20,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bench.measure import Measurement, machine, ratio
-from bench.network import PATIENCE, SMTP_PORT, Traffic, counting_sink, network, send, traffic_options, wait_all
+from bench.network import (
+    PATIENCE,
+    SMTP_PORT,
+    Traffic,
+    UnfinishedError,
+    counting_sink,
+    network,
+    send,
+    traffic_options,
+    wait_all,
+)
 from bench.peers import MissingError
 from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, Mailrider, System
 
@@ -76,9 +86,11 @@ def outage(system: Flushed, net: Network, traffic: Traffic) -> Row:
 
 
 def _wait_for_rest(group: ControlGroup) -> None:
-    """Until the system has nothing to do but to wait."""
-    used = LOOK
+    """Until the system has nothing to do but to wait. Raises `UnfinishedError` for one that never rests."""
+    used, end = LOOK, time.monotonic() + PATIENCE
     while used > AT_REST * LOOK:
+        if time.monotonic() > end:
+            raise UnfinishedError(f"it did not come to rest within {PATIENCE:.0f} s")
         before = group.cpu()
         time.sleep(LOOK)
         used = group.cpu() - before
@@ -104,18 +116,24 @@ def main() -> int:
         for system in systems:
             print(f"    {system.name}: {system.configuration}")
         rows: dict[str, Row] = {}
+        failed = []
         with network(1) as net:
-            for _ in range(options.rounds):
-                for system in systems:
-                    messages = min(options.messages, system.capacity)
+            for system in systems * options.rounds:
+                messages = min(options.messages, system.capacity)
+                try:
                     one = outage(system, net, Traffic(messages, options.sessions, options.size))
-                    rows.setdefault(system.name, one).improve(one)
+                except (UnfinishedError, subprocess.SubprocessError) as error:
+                    failed.append(f"{system.name}: {error}")
+                    continue
+                rows.setdefault(system.name, one).improve(one)
         print_rows("accepting, the next hop refuses connections", [each.accepted for each in rows.values()])
         print_rows("draining, from the command to the last message", [each.drained for each in rows.values()])
+        for each in failed:
+            print(f"a round failed: {each}", file=sys.stderr)
     except MissingError as error:
         print(f"bench.outage: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
