@@ -113,7 +113,10 @@ class Destination:
 
     def budget(self, candidate: Candidate) -> Budget:
         """The time that looking up and connecting to this candidate may still take."""
-        return self._budgets.setdefault(candidate, Budget(self._routing.clock, self._routing.connect_timeout))
+        budget = self._budgets.get(candidate)
+        if budget is None:
+            budget = self._budgets[candidate] = Budget(self._routing.clock, self._routing.connect_timeout)
+        return budget
 
     async def host(self, candidate: Candidate) -> Host | HostNotFound:
         """The candidate's addresses, looked up once an attempt."""
