@@ -1,8 +1,8 @@
 """The queue's store in SQLite: one file, one writer thread, durable by group commit.
 
 WAL with synchronous FULL: what was answered survives the loss of power. Reads have a connection and a thread of their
-own and never wait for a writer; checkpoints have another, outside the commit path. The file is opened under a lock, so
-that of two processes only one creates, migrates or sets aside.
+own and never wait for a writer; the log is kept short by another (`queue.sqlite_log`). The file is opened under a lock,
+so that of two processes only one creates, migrates or sets aside.
 
 A corrupt file is set aside under another name, at once if it is found when opening, at the next opening otherwise; as
 long as it lies there nothing is accepted. Nothing is repaired silently: what was in it is the operator's to decide.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -38,7 +37,8 @@ from mailrider.queue.rows import (
     message_from,
     stats_from,
 )
-from mailrider.queue.sqlite_file import PATIENCE, StoreFile, pragma
+from mailrider.queue.sqlite_file import StoreFile, pragma
+from mailrider.queue.sqlite_log import LogKeeper
 from mailrider.queue.store import Command, Done, StoreDamaged, StoreUnavailable
 from mailrider.queue.writer import Add, Call, Settle, Writer, translate
 from mailrider.smtp.content import CHUNK, Content
@@ -69,11 +69,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
-CHECKPOINT: Final = 4 * 1024 * 1024  # octets written, about, after which the log is carried over into the file
-RESTART: Final = 16 * 1024 * 1024  # octets of log from which the writer sees to it that it is begun anew
-CUT: Final = 64 * 1024 * 1024  # octets of log at which the writer stops to carry it over and cut it
-CUT_PATIENCE: Final = 100  # milliseconds that it waits for readers then
-FRAME: Final = 4096 + 24  # octets of log that a page takes: sqlite.org/walformat.html
 SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
 VACUUMED: Final = 2000  # pages given back to the file system at a time: 8 MiB
 SELECTED: Final = 2000  # recipients that one transaction of a command changes
@@ -107,15 +102,10 @@ class SQLiteStore:
         self._stack = ExitStack()
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
-        self._keepers: ThreadPoolExecutor | None = None
+        self._keeper: LogKeeper | None = None
         self._reading: sqlite3.Connection | None = None
         self._supplying: sqlite3.Connection | None = None
-        self._keeping: sqlite3.Connection | None = None
         self._data_version = 0
-        self._checkpointing = False
-        self._committing: sqlite3.Connection | None = None
-        self._log = 0  # octets of log when the keeper looked the last time
-        self._cut_at = CUT
         self.recovered = 0
 
     # Opening and closing ---------------------------------------------------------------------------------------------
@@ -133,8 +123,6 @@ class SQLiteStore:
             self._stack.close()
             raise translate(error) from error
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
-        self._keepers = ThreadPoolExecutor(1, "mailrider queue keeper")
-        self._committing = connection
         self._writer = Writer(
             connection, self._batch, self._commit_point, self._file.note_damage, self._clock.monotonic
         )
@@ -163,17 +151,18 @@ class SQLiteStore:
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.stop()
-        for executor in (self._readers, self._keepers):
-            if executor is not None:
-                await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)
-        self._readers = self._keepers = self._reading = self._supplying = self._keeping = None
+        if self._keeper is not None:
+            await self._keeper.stop()
+        if self._readers is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._readers.shutdown)
+        self._readers = self._keeper = self._reading = self._supplying = None
         self._stack.close()
 
     def _open(self) -> sqlite3.Connection:
         connection = self._file.open(self._stack)
         self._reading = self._file.connect(self._stack, reads=True)
         self._supplying = self._file.connect(self._stack, reads=True)
-        self._keeping = self._file.connect(self._stack)
+        self._keeper = LogKeeper(self._file.path, connection, self._file.connect(self._stack))
         return connection
 
     # Leases ----------------------------------------------------------------------------------------------------------
@@ -480,65 +469,9 @@ class SQLiteStore:
     def _commit_point(self, name: str) -> None:
         """Called by the writer's thread around each commit."""
         self._fault(name)
-        if name != "after commit" or self._batch.written < CHECKPOINT or self._checkpointing:
-            return
-        self._batch.written = 0
-        try:
-            file = os.stat(f"{self._file.path}-wal").st_size
-        except OSError:
-            return
-        if file >= self._cut_at:
-            self._cut_log(file)
-        elif self._log >= RESTART:
-            self._restart_log()
-        elif self._keepers is not None:
-            self._checkpointing = True
-            self._keepers.submit(self._checkpoint)
-
-    def _checkpoint(self) -> None:
-        """Carry the log over into the file, as far as that goes. In the keeper's thread."""
-        try:
-            if self._keeping is not None:
-                self._log = self._carry_over(self._keeping)
-        except sqlite3.Error:
-            # Somebody else is at it, or the disk is full: the log grows on, and a later commit asks again.
-            pass
-        finally:
-            self._checkpointing = False
-
-    def _restart_log(self) -> None:
-        """Carry over what the keeper left; in the writer's thread, for only a writer that rests allows to carry all.
-
-        Then SQLite writes the log from its beginning again, unless somebody reads: a keeper beside a writer that never
-        rests is always a little late, and the log would grow without end.
-        """
-        self._log = 0
-        try:
-            if self._committing is not None:
-                self._carry_over(self._committing)
-        except sqlite3.Error:
-            # As for the keeper.
-            return
-
-    @staticmethod
-    def _carry_over(connection: sqlite3.Connection) -> int:
-        """Waits for nobody; returns how many octets of log there are."""
-        frames: int = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-        return frames * FRAME
-
-    def _cut_log(self, file: int) -> None:
-        """Carry all of the log over and cut its file off: more was written at once than the keeper could bear."""
-        connection = self._committing
-        if connection is None:
-            return
-        try:
-            connection.execute(f"PRAGMA busy_timeout = {CUT_PATIENCE}")
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.Error:
-            busy = 1  # the disk is full, or somebody reads: later
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
-        self._cut_at = file + CUT // 4 if busy else CUT
+        if name == "after commit" and self._keeper is not None:
+            self._keeper.committed(self._batch.written)
+            self._batch.written = 0
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

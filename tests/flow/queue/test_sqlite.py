@@ -17,14 +17,15 @@ import pytest
 from mailrider.clock import FakeClock
 from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import owner as owner_module
-from mailrider.queue import sqlite as module
 from mailrider.queue import sqlite_file as file_module
+from mailrider.queue import sqlite_log as log_module
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, Settlement, State
 from mailrider.queue.owner import Identity, Life
 from mailrider.queue.schema import MIGRATIONS, VERSION
 from mailrider.queue.sqlite import SQLiteStore
 from mailrider.queue.sqlite_file import DAMAGED, FILE
+from mailrider.queue.sqlite_log import LogKeeper
 from mailrider.queue.store import Command, StoreDamaged, StoreFull, StoreUnavailable
 from tests.support.queueing import Writing, chunked
 
@@ -333,13 +334,13 @@ async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
     cut: int,
     most: int,
 ) -> None:
-    def late(store: SQLiteStore) -> None:
-        store._checkpointing = False
+    def late(keeper: LogKeeper) -> None:
+        keeper._is_at_work = False
 
-    monkeypatch.setattr(module, "CHECKPOINT", 500_000)
-    monkeypatch.setattr(module, "RESTART", restart)
-    monkeypatch.setattr(module, "CUT", cut)
-    monkeypatch.setattr(SQLiteStore, "_checkpoint", late)
+    monkeypatch.setattr(log_module, "CHECKPOINT", 500_000)
+    monkeypatch.setattr(log_module, "RESTART", restart)
+    monkeypatch.setattr(log_module, "CUT", cut)
+    monkeypatch.setattr(LogKeeper, "_keep", late)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
@@ -351,15 +352,15 @@ async def test_the_log_is_carried_over_now_and_then_and_not_with_each_commit(
 ) -> None:
     carried = []
 
-    def note(store: SQLiteStore) -> None:
-        carried.append(store)
-        store._checkpointing = False
+    def note(keeper: LogKeeper) -> None:
+        carried.append(keeper)
+        keeper._is_at_work = False
 
-    monkeypatch.setattr(SQLiteStore, "_checkpoint", note)
+    monkeypatch.setattr(LogKeeper, "_keep", note)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
-    assert 1 <= len(carried) <= 400 * (20_100 + 2 * 4096) // module.CHECKPOINT
+    assert 1 <= len(carried) <= 400 * (20_100 + 2 * 4096) // log_module.CHECKPOINT
 
 
 async def test_a_registration_that_nobody_can_look_at_expires(
