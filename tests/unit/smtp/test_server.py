@@ -237,6 +237,12 @@ def test_parameters_need_their_extension() -> None:
         S: 250 mx.example.org
         C: MAIL FROM:<a@example.org> SIZE=1
         S: 555 5.5.4 SIZE is not offered
+        C: MAIL FROM:<a@example.org> BODY=8BITMIME
+        S: 555 5.5.4 BODY is not offered
+        C: MAIL FROM:<a@example.org> SMTPUTF8
+        S: 555 5.5.4 SMTPUTF8 is not offered
+        C: MAIL FROM:<a@example.org> RET=HDRS
+        S: 555 5.5.4 RET is not offered
         C: MAIL FROM:<a@example.org> ENVID=1
         S: 555 5.5.4 ENVID is not offered
         C: MAIL FROM:<a@example.org>
