@@ -336,6 +336,8 @@ class _Tally:
         self._log(event)
         if not isinstance(event, RecipientDone):
             return
+        if event.operator == "removed":
+            return
         if not event.is_over:
             self.deferred += 1
         elif event.outcome.status is Status.DELIVERED:

@@ -228,6 +228,9 @@ class Metrics:
         self._judged.values[_levels_of(judged.security)] += 1
 
     def _finish(self, done: queue_event.RecipientDone) -> None:
+        if done.operator == "removed":
+            self._done.count("removed")
+            return
         if not done.is_over:
             self._done.count("deferred")
             return

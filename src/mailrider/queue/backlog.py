@@ -146,14 +146,18 @@ class Backlog:
                 self._more.add(destination)
         if not quotas:
             return
+        # What is expected while the store is asked is not in its answer: from here on marks are only added.
+        names = [quota.destination for quota in quotas]
+        self._more.difference_update(names)
         moment = self._clock.now()
-        claimed = await self._store.claim(quotas, moment, self._space())
-        for quota in quotas:
-            due = claimed.left.get(quota.destination)
-            if due is not None and due <= moment:
-                self._more.add(quota.destination)
-                continue
-            self._more.discard(quota.destination)
-            if due is not None:
+        try:
+            claimed = await self._store.claim(quotas, moment, self._space())
+        except BaseException:
+            self._more.update(names)
+            raise
+        for name, due in claimed.left.items():
+            if due <= moment:
+                self._more.add(name)
+            else:
                 look.wake((due - moment).total_seconds())
         self._take_in(claimed.jobs)

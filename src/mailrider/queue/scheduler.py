@@ -208,6 +208,7 @@ class Scheduler:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._workers[task]
+        self._start()  # what came in since it found nothing more to do
         self._note_idleness()
 
     # Attempts --------------------------------------------------------------------------------------------------------

@@ -188,6 +188,7 @@ class SQLiteStore:
         values = {"owners": _compact(owners), "ids": None}
         self._remove_given_back(connection, values)
         freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
+        self._batch.written += ROW * freed
         connection.execute(sql.DELETE_OWNERS, (values["owners"],))
         return freed
 
@@ -202,8 +203,14 @@ class SQLiteStore:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(Call(self._renew))
         await self._sweep_doomed()
-        await self._ask(Call(_vacuum, outside=True))
+        await self._ask(Call(self._vacuum, outside=True))
         return freed
+
+    def _vacuum(self, connection: sqlite3.Connection) -> None:
+        """Give free pages back, once they are many. Only `executescript` steps through all of them."""
+        if pragma(connection, "freelist_count") > max(VACUUMED, pragma(connection, "page_count") // 4):
+            connection.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")
+            self._batch.written += ROW * VACUUMED  # the next commit takes it up
 
     def _renew(self, connection: sqlite3.Connection) -> int:
         expires = microseconds(self._clock.now() + EXPIRY)
@@ -222,7 +229,14 @@ class SQLiteStore:
             count = 1 << (len(some) - 1).bit_length()
             values += ("", at, 0) * (count - len(some))
             names = [each.destination for each in some]
-            claimed = await self._claim(sql.claimable(count), [*values, at], names)
+            try:
+                claimed = await self._claim(sql.claimable(count), [*values, at], names)
+            except StoreUnavailable:
+                if not jobs:
+                    raise
+                # What is leased already is not lost for it: there may be more of these.
+                left.update(dict.fromkeys([each.destination for each in quotas[start:]], now))
+                break
             jobs += claimed.jobs
             left.update(claimed.left)
         await self._fill(fitting(jobs, octets))
@@ -234,8 +248,9 @@ class SQLiteStore:
             return
         try:
             contents = await self._read(partial(_fetch_contents, [job.message_id for job in jobs]))
-        except StoreUnavailable:
-            return  # they are leased: whoever attempts them asks again, and tells
+        except Exception:
+            # They are leased, so they must get to whoever attempts them: that asks again, and tells what is wrong.
+            return
         for job in jobs:
             octets = contents.get(job.message_id)
             if octets is not None:
@@ -369,7 +384,11 @@ class SQLiteStore:
         for content in contents:
             (count,) = await self._ask(Call(partial(_fetch, sql.CHUNKS, (content,))))
             for start in range(0, count, SWEPT):
-                await self._ask(Call(partial(_fetch, sql.DELETE_CHUNKS, (content, start, start + SWEPT))))
+                await self._ask(Call(partial(self._delete_chunks, content, start)))
+
+    def _delete_chunks(self, content: int, start: int, connection: sqlite3.Connection) -> None:
+        connection.execute(sql.DELETE_CHUNKS, (content, start, start + SWEPT))
+        self._batch.written += ROW * SWEPT
 
     # To look into it -------------------------------------------------------------------------------------------------
 
@@ -470,18 +489,12 @@ class SQLiteStore:
         """Called by the writer's thread around each commit."""
         self._fault(name)
         if name == "after commit" and self._keeper is not None:
-            self._keeper.committed(self._batch.written)
+            self._keeper.committed(self._batch.written or ROW)
             self._batch.written = 0
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
     return pragma(connection, "data_version")
-
-
-def _vacuum(connection: sqlite3.Connection) -> None:
-    """Give free pages back, once they are many. Only `executescript` steps through all of them."""
-    if pragma(connection, "freelist_count") > max(VACUUMED, pragma(connection, "page_count") // 4):
-        connection.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")
 
 
 def _is_dead(text: str, expires: int, now: int) -> bool:

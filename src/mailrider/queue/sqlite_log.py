@@ -61,7 +61,10 @@ class LogKeeper:
             self._restart()
         else:
             self._is_at_work = True
-            self._executor.submit(self._keep)
+            try:
+                self._executor.submit(self._keep)
+            except RuntimeError:  # no thread is to be had now: a later commit asks again
+                self._is_at_work = False
 
     def _restart(self) -> None:
         """Carry over what the keeper left; then SQLite writes the log from its front again, unless somebody reads."""

@@ -34,7 +34,7 @@ from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.memory import MemoryShelf, MemoryStore
-from mailrider.queue.message import EVERYTHING, State
+from mailrider.queue.message import BY_DOMAIN, EVERYTHING, State, jobs_of
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
@@ -54,12 +54,14 @@ from tests.support.queueing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
+    from mailrider.queue.message import Claimed, Quota
     from mailrider.queue.store import Store
 
 ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
@@ -273,6 +275,57 @@ async def test_what_an_operator_wishes_during_an_attempt_is_done_after_it(
         assert first.operator == word
         assert first.retry_at == (world.clock.now() if command is Command.RETRY else None)
         assert not first.is_over
+
+
+async def test_what_is_stored_while_the_store_is_asked_is_not_forgotten() -> None:
+    world = World()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        """Its answer to a claim is old when it comes."""
+
+        async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
+            claimed = await super().claim(quotas, now, octets)
+            asked.set()
+            await answer.wait()
+            return claimed
+
+    await world.fill("b@example.net")
+    async with world.queue(Slow(world.shelf)) as queue:
+        await asked.wait()
+        async with world.queue(delivering=False) as other:
+            await submit(other, "c@example.net")
+        assert queue._scheduler is not None
+        queue._scheduler.expect(["example.net"])
+        answer.set()
+        await world.clock.advance(0)
+        assert world.left == []
+
+
+async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
+    """It finds the only place still taken, and nobody else comes by."""
+    world = World(parallelism=1)
+    store = MemoryStore(world.shelf)
+    async with world.queue(store) as queue:
+        scheduler = queue._scheduler
+        assert scheduler is not None
+        message = await queue._message(envelope("c@example.com"), Content.inspect(MESSAGE), "")
+        await store.add(message, leased=True)
+        jobs, offer = jobs_of(message, BY_DOMAIN, store.lease), scheduler.offer
+
+        class Turn(list[Any]):
+            """Behind the end of the attempt, and before the end of its task is heard of."""
+
+            def append(self, event: Any) -> None:
+                super().append(event)
+                if isinstance(event, RecipientDone) and len(world.happened(RecipientDone)) == 1:
+                    asyncio.get_running_loop().call_soon(offer, jobs)
+
+        world.events = Turn()
+        scheduler._emit = world.events.append
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        assert world.network.destinations() == ["example.net", "example.com"]
 
 
 async def test_a_word_that_got_lost_makes_mail_late_but_loses_none() -> None:

@@ -10,13 +10,14 @@ import subprocess
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mailrider.clock import FakeClock
 from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import owner as owner_module
+from mailrider.queue import sqlite as store_module
 from mailrider.queue import sqlite_file as file_module
 from mailrider.queue import sqlite_log as log_module
 from mailrider.queue.ids import format_id
@@ -345,6 +346,57 @@ async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
         assert (tmp_path / f"{FILE}-wal").stat().st_size < most
+
+
+async def test_what_is_leased_already_is_given_although_the_disk_is_full_for_the_rest(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        await store.add(writing.message("b@a.example"), leased=False)
+        await store.add(writing.message("b@z.example"), leased=False)
+        lease, asked = store._lease_some, []
+
+        def first_only(*arguments: Any) -> Any:
+            asked.append(arguments)
+            if len(asked) > 1:
+                raise StoreFull("there is no space")
+            return lease(*arguments)
+
+        monkeypatch.setattr(store, "_lease_some", first_only)
+        names = ["a.example", *(f"m{number}.example" for number in range(70)), "z.example"]
+        claimed = await store.claim([Quota(name, 1) for name in names], clock.now())
+        assert [job.destination for job in claimed.jobs] == ["a.example"]
+        assert claimed.left["z.example"] == clock.now()
+
+
+async def test_contents_that_cannot_be_read_do_not_lose_what_is_leased(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise MemoryError
+
+    async with SQLiteStore(tmp_path, clock) as store:
+        await store.add(writing.message("b@example.net"), leased=False)
+        monkeypatch.setattr(store_module, "_fetch_contents", broken)
+        (job,) = (await store.claim([Quota("example.net", 1)], clock.now(), 1_000_000)).jobs
+        assert job.content is None
+
+
+async def test_the_log_of_a_store_at_rest_is_carried_over_too(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = []
+
+    def note(keeper: LogKeeper) -> None:
+        carried.append(keeper)
+        keeper._is_at_work = False
+
+    monkeypatch.setattr(log_module, "CHECKPOINT", 40_000)
+    monkeypatch.setattr(LogKeeper, "_keep", note)
+    async with SQLiteStore(tmp_path, clock) as store:
+        for _ in range(20):
+            await store.keep_alive(clock.now())
+    assert carried
 
 
 async def test_the_log_is_carried_over_now_and_then_and_not_with_each_commit(
