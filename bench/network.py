@@ -10,14 +10,13 @@ import argparse
 import contextlib
 import ssl
 import subprocess
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.peers import find_program
 from mailrider.x509.describe import describe_chain
 from tests.peers.certificate import Authority
-from tests.peers.process import accepts, loopback_address, private_directory, running, wait_until
+from tests.peers.process import NotReadyError, accepts, loopback_address, private_directory, running, wait_until
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
 
@@ -30,9 +29,6 @@ ZONE = "bench.test"
 MX = f"mx.{ZONE}"
 SMTP_PORT = 25
 PATIENCE = 120.0  # seconds for a round
-
-
-LOOK = 0.002  # seconds between two looks whether all is done
 
 
 class UnfinishedError(RuntimeError):
@@ -175,14 +171,16 @@ def send(traffic: Traffic, address: str, port: int) -> list[subprocess.Popen[byt
 
 def wait_for(sink: subprocess.Popen[bytes], sources: list[subprocess.Popen[bytes]]) -> None:
     """Until the sink has every message and the sources have ended well. Raises `UnfinishedError`, within a bound."""
-    end = time.monotonic() + PATIENCE
+
+    def all_done() -> bool:
+        if any(source.poll() for source in sources):
+            raise UnfinishedError("it refused some message, or a connection: smtp-source gave up")
+        return sink.poll() is not None and all(source.poll() is not None for source in sources)
+
     try:
-        while sink.poll() is None or any(source.poll() is None for source in sources):
-            if any(source.poll() for source in sources):
-                raise UnfinishedError("it refused some message, or a connection: smtp-source gave up")
-            if time.monotonic() > end:
-                raise UnfinishedError(f"not all messages were delivered within {PATIENCE:.0f} s")
-            time.sleep(LOOK)
+        wait_until(all_done, "the delivery of all messages", PATIENCE)
+    except NotReadyError as error:
+        raise UnfinishedError(str(error)) from error
     finally:
         for source in sources:
             source.terminate()

@@ -79,13 +79,7 @@ class RemoteDelivery:
         job = Job(envelope, content, self.security(envelope, content))
         plan = route(envelope)
         outcomes: dict[int, Outcome] = dict(plan.settled)
-        if self._limiter is None and len(plan.groups) == 1:
-            # What most messages are goes straight: one next hop, and nothing that limits it.
-            ((next_hop, indices),) = plan.groups.items()
-            attempts = [await self._attempt(job, next_hop, indices, None)]
-        else:
-            attempts = await self._attempt_within_limits(job, plan.groups)
-        for indices, results in attempts:
+        for indices, results in await self._attempt_within_limits(job, plan.groups):
             outcomes.update(zip(indices, results, strict=True))
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
         if self._emit is not discard:
@@ -150,13 +144,11 @@ class RemoteDelivery:
         outcomes: tuple[Outcome, ...] | None = None
         try:
             if passage is None:
-                destination = await self.destination(next_hop, job.security)
-                outcomes = await self.attempt(job, recipients, destination, self._connections).run()
+                outcomes = await self._run(job, next_hop, recipients)
             else:
                 async with passage.to(next_hop) as held_back:
                     if held_back is None:
-                        destination = await self.destination(next_hop, job.security)
-                        outcomes = await self.attempt(job, recipients, destination, self._connections).run()
+                        outcomes = await self._run(job, next_hop, recipients)
                     else:
                         at = held_back.eligible_at
                         outcomes = tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
@@ -164,6 +156,10 @@ class RemoteDelivery:
             # Around an attempt, as in it: deferred, never a bounce; and no other domain is to suffer from it.
             self._emit(Bug(f"delivery to {next_hop}", error))
         return indices, outcomes or tuple(Deferred(recipient, BUG) for recipient in recipients)
+
+    async def _run(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> tuple[Outcome, ...]:
+        destination = await self.destination(next_hop, job.security)
+        return await self.attempt(job, recipients, destination, self._connections).run()
 
     def attempt(
         self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections

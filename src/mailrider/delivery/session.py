@@ -199,8 +199,7 @@ class Session:
                         answers = await self._send_dot()
                     case SendChunk(command):
                         answers = await self._send_chunk(command, transaction, pieces)
-                for answer in answers:
-                    transaction.take(answer)
+                self._hand_over(transaction, answers)
         except (NetworkError, PeerError) as error:
             self._hand_over(transaction, talk.take_answers())
             transaction.lost(heard=talk.bytes_received > heard)

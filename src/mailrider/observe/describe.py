@@ -10,7 +10,7 @@ import dataclasses
 import re
 from datetime import datetime
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mailrider.model import endpoint_event as endpoint_events
 from mailrider.model import event as events
@@ -20,7 +20,7 @@ from mailrider.model.value import value
 from mailrider.policy import mtasts_events as policy_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from mailrider.model.outcome import Outcome
 
@@ -52,11 +52,6 @@ class Line:
     name: str
     fields: Mapping[str, object]
     error: BaseException | None = None
-
-
-def description_of(kind: type[events.Event]) -> Callable[[Any], Line]:
-    """What `describe` calls for that kind of event: for those who describe many of a kind."""
-    return describe.dispatch(kind)
 
 
 @singledispatch

@@ -13,11 +13,11 @@ import re
 import sys
 import traceback
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from mailrider.clock import SystemClock
 from mailrider.model.text import json_line
-from mailrider.observe.describe import DEBUG, description_of
+from mailrider.observe.describe import DEBUG, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,14 +39,6 @@ class EventLog:
         self._stream = stream or sys.stderr
         self._render: Callable[[str, Line], str] = _for_machines if style == "json" else _for_people
         self._clock = clock
-        self._descriptions: dict[type[Event], Callable[[Any], Line]] = {}
-
-    def _describe(self, event: Event) -> Line:
-        kind = type(event)
-        found = self._descriptions.get(kind)
-        if found is None:
-            found = self._descriptions[kind] = description_of(kind)
-        return found(event)
 
     def listener_for(self, kind: type[Event]) -> Emit | None:
         """See `fan_out`."""
@@ -56,7 +48,7 @@ class EventLog:
         if event.is_detail and not self._debug:
             return
         try:
-            line = self._describe(event)
+            line = describe(event)
             if line.level == DEBUG and not self._debug:
                 return
             now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")

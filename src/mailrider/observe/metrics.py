@@ -176,7 +176,11 @@ class Metrics:
             "queue_waiting", "Recipients in a queue, for the largest destinations", "queue", "destination", "state"
         )
         self._queue_ages = gauge("queue_age", "Recipients in a queue, by their age", "queue", "age")
-        self._handlers: Mapping[type[Event], Callable[[Any], None]] = {
+        self._handlers = self._make_handlers()
+
+    def _make_handlers(self) -> Mapping[type[Event], Callable[[Any], None]]:
+        """What is counted of an event beside that it happened."""
+        return {
             endpoint_event.MailTaken: self._take_mail,
             endpoint_event.MailRefused: lambda it: self._refused.count(it.endpoint, _class(it.reply.code)),
             endpoint_event.ClientTurnedAway: lambda it: self._clients_refused.count(it.endpoint),

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 ROW: Final = 4096  # octets of log that a changed row costs, about: its page
 
-_PLAIN: Final = {held: Settled(held) for held in (True, False)}  # where no operator wished anything
-
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -82,7 +80,7 @@ class Batch:
         ]
         self._apply(connection, [each for each, held in zip(settlements, verdicts, strict=True) if held], wishes)
         return [
-            Settled(held, {id: wishes[id] for id in settlement.job.ids if id in wishes}) if wishes else _PLAIN[held]
+            Settled(held, {id: wishes[id] for id in settlement.job.ids if id in wishes})
             for settlement, held in zip(settlements, verdicts, strict=True)
         ]
 

@@ -159,7 +159,7 @@ class Claimed:
 class Settled:
     """What became of a settlement. `held` False: the lease was lost, and nothing was changed.
 
-    `wishes`: what operators wished meanwhile for recipients that are queued again, by id; it has been done.
+    `wishes`: what operators had wished meanwhile, by the recipients' ids; for those that are queued again it is done.
     """
 
     held: bool

@@ -27,40 +27,36 @@ from mailrider.model.queue_event import (
     DestinationDown,
     DestinationUp,
     QueueRecovered,
-    RecipientDone,
 )
 from mailrider.model.reply import Reply
 from mailrider.queue.backlog import Backlog
 from mailrider.queue.deliverer import LooksAgain, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.lanes import Lanes, Verdict
-from mailrider.queue.message import ROUTE_TARGET, Fate, Settlement, Wish
+from mailrider.queue.message import ROUTE_TARGET, Wish
 from mailrider.queue.recorder import SICK, Recorder, names
-from mailrider.queue.settle import as_it_stands, is_last_try, settle, untried
+from mailrider.queue.settle import is_last_try
+from mailrider.queue.settler import Settler
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
 
     from mailrider.clock import Clock, Timer
     from mailrider.model.event import Emit
     from mailrider.queue.bounces import Bounces
     from mailrider.queue.deliverer import Deliverer
-    from mailrider.queue.message import Job, NewMessage
-    from mailrider.queue.settle import Decision, Rules
+    from mailrider.queue.message import Job, Settled, Settlement
+    from mailrider.queue.settle import Rules
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
 
 TICK: Final = 5.0  # seconds between two questions whether another process changed the store
 HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
-LATE: Final = 200  # jobs that one step of the look for late ones settles
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
 CONTENT_OCTETS: Final = 64 * 1024 * 1024  # of content that is kept in memory for the next attempts
 GRACE: Final = 30.0  # seconds that running attempts get at the end
-
-_DONE_TO_IT: Final = {Wish.HOLD: "held", Wish.REMOVE: "removed"}
 
 BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
 
@@ -88,6 +84,9 @@ class Scheduler:
         self._lanes = Lanes(work.parallelism, rng, work.rules.schedule)
         self._backlog = Backlog(store, self._lanes, clock, self._take_in, self._space)
         self._recorder = Recorder(store, clock, emit, self.look)
+        self._settler = Settler(
+            store, self._recorder, work.rules, work.bounces, clock, rng, emit, self._lanes.is_down, self._come_back
+        )
         self._octets = 0
         self._workers: dict[asyncio.Task[None], Job] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -232,7 +231,7 @@ class Scheduler:
             content = job.content or await self._store.content(job)
             report = await self._deliver(job, content)
             verdict, reply = judge_destination(report), report.outcomes[0].reply
-            await self._conclude(job, content, report)
+            await self._settler.attempted(job, content, report)
         except asyncio.CancelledError:
             self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
             await self._recorder.give_back([job])
@@ -271,45 +270,9 @@ class Scheduler:
             # The attempt goes by what is known, then.
             self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
 
-    async def _conclude(self, job: Job, content: Content, report: AttemptReport) -> None:
-        """Decide what the report means, and commit it."""
-        now = self._clock.now()
-        decision = settle(job, report, self._work.rules, now, self._rng)
-        notifications = self._notify(job, decision, content, now)
-        notifications += self._work.bounces.redacted(job, decision, report, content, now)
-        settlement = Settlement(job, decision.changes, now, notifications)
-        settled = await self._recorder.record(settlement)
-        if settled.held:
-            self._tell(settlement, settled.wishes, decision, report)
-            self._come_back(settlement, settled.wishes)
-
-    def _notify(self, job: Job, decision: Decision, content: Content | None, now: datetime) -> tuple[NewMessage, ...]:
-        """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
-        for quoted in (content, None):
-            try:
-                return self._work.bounces.write(job, decision, quoted, now)
-            except Exception as error:
-                self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
-        return ()
-
-    def _tell(
-        self, settlement: Settlement, wishes: Mapping[int, Wish], decision: Decision, report: AttemptReport
-    ) -> None:
-        job = settlement.job
-        name, sender = format_id(job.message_id), str(job.envelope.sender)
-        for change, progress, outcome in zip(decision.changes, job.progress, report, strict=True):
-            tries = progress.tries if change.progress is None else change.progress.tries
-            due, done_to_it = change.due, ""
-            if change.fate is Fate.QUEUED and change.id in wishes:
-                wish = wishes[change.id]
-                due = settlement.at if wish is Wish.RETRY else None
-                done_to_it = _DONE_TO_IT.get(wish, "")
-            over = change.id in decision.given_up
-            self._emit(RecipientDone(name, sender, outcome, tries, due, over, done_to_it))
-
-    def _come_back(self, settlement: Settlement, wishes: Mapping[int, Wish]) -> None:
+    def _come_back(self, settlement: Settlement, settled: Settled) -> None:
         """What was put back comes again: wake for it."""
-        if settlement.notifications or Wish.RETRY in wishes.values():
+        if settlement.notifications or Wish.RETRY in settled.wishes.values():
             self.look()
         due = [change.due for change in settlement.changes if change.due is not None]
         if due:
@@ -405,7 +368,7 @@ class Scheduler:
                     if await self._store.keep_alive(self._clock.now()):
                         self.look()
                     try:
-                        await self._settle_late()
+                        await self._settler.settle_late()
                     finally:
                         # What was leased for that no look could see; and if a word got lost, mail is late, not lost.
                         self.look()
@@ -425,39 +388,3 @@ class Scheduler:
         offset = self._clock_offset()
         jumped, self._offset = abs(offset - self._offset) > SKEW, offset
         return jumped
-
-    async def _settle_late(self) -> None:
-        """Tell senders of delays, and give up, where no attempt comes along that would."""
-        rules = self._work.rules
-        if rules.delay_warning:
-            await self._settle_older(rules.delay_warning, unwarned=True)
-        await self._settle_older(rules.expire, unwarned=False)
-
-    async def _settle_older(self, age: timedelta, *, unwarned: bool) -> None:
-        """What is over at a destination that can be reached is left alone: an attempt decides, the better end."""
-        while True:
-            now = self._clock.now()
-            jobs = await self._store.claim_older(now - age, LATE, unwarned=unwarned)
-            left = [job for job in jobs if self._is_over(job, now) and not self._lanes.is_down(job.destination)]
-            waiting = [job for job in jobs if job not in left]
-            try:
-                while waiting:
-                    await self._settle_untried(waiting[-1], now)
-                    waiting.pop()
-            finally:
-                await self._recorder.give_back(left + waiting)
-            if len(jobs) < LATE or left:
-                return
-
-    def _is_over(self, job: Job, now: datetime) -> bool:
-        return now >= job.created + self._work.rules.expire
-
-    async def _settle_untried(self, job: Job, now: datetime) -> None:
-        decision = untried(job, self._work.rules, now)
-        content = await self._store.content(job) if decision.notified else None
-        settlement = Settlement(job, decision.changes, now, self._notify(job, decision, content, now))
-        settled = await self._recorder.record(settlement)
-        if settled.held:
-            if decision.given_up:  # all of them: what is over is over for each recipient
-                self._tell(settlement, settled.wishes, decision, as_it_stands(job))
-            self._come_back(settlement, settled.wishes)

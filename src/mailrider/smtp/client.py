@@ -154,17 +154,21 @@ class ClientMachine:
         if self.state is State.BROKEN or not data:
             return answers
         try:
-            if self.state is State.HANDSHAKE:
+            if self._awaits_handshake:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
             for reply in self._parser.receive(data):
                 answers.append(self._take(reply))  # noqa: PERF401 (the answers before a violation count)
             # RFC 3207 6: the buffer must be empty when TLS begins.
-            if self.state is State.HANDSHAKE and not self._parser.is_empty:  # type: ignore[comparison-overlap]
+            if self._awaits_handshake and not self._parser.is_empty:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
         except PeerError as error:
             self.violation = error
             self.state = State.BROKEN
         return answers
+
+    @property
+    def _awaits_handshake(self) -> bool:
+        return self.state is State.HANDSHAKE
 
     def _take(self, reply: Reply) -> Answer:
         if self.state is State.HANDSHAKE:

@@ -117,9 +117,9 @@ class World:
     ) -> AsyncIterator[DeliveryQueue]:
         policy = BouncePolicy(ORIGIN, pipeline, lambda _: self.refuses)
         routes = {"": self.network, "bounce": self.bounces}
-        work = Work(routes, self.rules, Bounces(policy, self.ids, self.events.append), self.parallelism)
+        work = Work(routes, self.rules, Bounces(policy, self.ids, self.tell), self.parallelism)
         store = store or MemoryStore(self.shelf)
-        queue = DeliveryQueue(store, work if delivering else None, self.ids, self.clock, self.rng, self.events.append)
+        queue = DeliveryQueue(store, work if delivering else None, self.ids, self.clock, self.rng, self.tell)
         async with asyncio.TaskGroup() as group:
             closing: asyncio.Task[Any] | None = None
             async with queue:
@@ -127,6 +127,9 @@ class World:
                 await self.clock.advance(0)
                 closing = group.create_task(self._pass(GRACE + 10))
             closing.cancel()
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
 
     async def _pass(self, seconds: float) -> None:
         """Time goes on while a queue is being closed."""
@@ -322,7 +325,6 @@ async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
                     asyncio.get_running_loop().call_soon(offer, jobs)
 
         world.events = Turn()
-        scheduler._emit = world.events.append
         await submit(queue, "b@example.net")
         await world.clock.advance(0)
         assert world.network.destinations() == ["example.net", "example.com"]

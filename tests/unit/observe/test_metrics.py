@@ -106,6 +106,8 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
         (NotificationQueued("1", "2", "b", "failed"), "notifications_total", {"action": "failed"}),
         (RecipientDone("1", "a", failed(B), 1), "queue_recipients_total", {"end": "failed"}),
         (RecipientDone("1", "a", deferred(B), 1, given_up=True), "queue_recipients_total", {"end": "given_up"}),
+        (RecipientDone("1", "a", deferred(B), 1, operator="held"), "queue_recipients_total", {"end": "deferred"}),
+        (RecipientDone("1", "a", deferred(B), 1, operator="removed"), "queue_recipients_total", {"end": "removed"}),
         (
             RecipientDone("1", "a", deferred(B), 1, datetime(2026, 1, 1, tzinfo=UTC)),
             "queue_recipients_total",
@@ -136,7 +138,10 @@ def test_each_listener_is_asked_once_for_a_kind_and_told_what_it_wants() -> None
             asked.append(kind)
             return told.append if kind is ClientTurnedAway else None
 
-    emit = fan_out(Choosy())  # type: ignore[arg-type] # what it is told goes elsewhere
+        def __call__(self, event: Event) -> None:
+            raise AssertionError("what it is told goes elsewhere")
+
+    emit = fan_out(Choosy())
     away = ClientTurnedAway("smtp", "192.0.2.1", "full")
     for happened in (away, ConnectionReused("mx", "192.0.2.1", 1), away):
         emit(happened)
