@@ -85,15 +85,15 @@ class Backlog:
     async def refill(self) -> float | None:
         """Lease what is needed; returns in how many seconds there is something again, None if nobody knows."""
         look = _Look()
-        await self._claim([each for each in self._more if self._lanes.runs_low(each)], look)
-        if self._unseen:
-            self._unseen = False
-            try:
+        is_wanted, self._unseen = self._unseen, False
+        try:
+            await self._claim([each for each in self._more if self._lanes.runs_low(each)], look)
+            if is_wanted:
                 await self._look_through(look)
-            except BaseException:
-                self._unseen = True
-                raise
-            self._unseen = self._unseen or look.is_full
+                self._unseen = self._unseen or look.is_full
+        except BaseException:
+            self._unseen = True  # what was marked may not be so any more
+            raise
         return look.next_wake
 
     async def _look_through(self, look: _Look) -> None:
@@ -150,11 +150,7 @@ class Backlog:
         names = [quota.destination for quota in quotas]
         self._more.difference_update(names)
         moment = self._clock.now()
-        try:
-            claimed = await self._store.claim(quotas, moment, self._space())
-        except BaseException:
-            self._more.update(names)
-            raise
+        claimed = await self._store.claim(quotas, moment, self._space())
         for name, due in claimed.left.items():
             if due <= moment:
                 self._more.add(name)

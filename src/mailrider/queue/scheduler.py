@@ -311,17 +311,22 @@ class Scheduler:
             await self._wake.wait()
             self._wake.clear()
             self._refilling = True
-            try:
-                await self._refill()
-            except StoreUnavailable as error:
-                self._recorder.failed(error)
-                self._wake_in(SICK)
-            except Exception as error:
-                self._emit(Bug("queue: looking for due mail", error))
-                self._wake_in(SICK)
-            finally:
-                self._refilling = False
-            self._note_idleness()
+            has_looked = await self._try_to_refill()
+            self._refilling = False
+            if has_looked:  # a store that fails is asked again when it had its time, not at once
+                self._note_idleness()
+
+    async def _try_to_refill(self) -> bool:
+        try:
+            await self._refill()
+        except StoreUnavailable as error:
+            self._recorder.failed(error)
+        except Exception as error:
+            self._emit(Bug("queue: looking for due mail", error))
+        else:
+            return True
+        self._wake_in(SICK)
+        return False
 
     async def _refill(self) -> None:
         if self._recorder.owes:
@@ -367,11 +372,9 @@ class Scheduler:
                     elapsed = 0.0
                     if await self._store.keep_alive(self._clock.now()):
                         self.look()
-                    try:
-                        await self._settler.settle_late()
-                    finally:
-                        # What was leased for that no look could see; and if a word got lost, mail is late, not lost.
-                        self.look()
+                    await self._settler.settle_late()
+                    # What was leased for that no look could see; and if a word got lost, mail is late, not lost.
+                    self.look()
                 if await self._store.changed_elsewhere() or self._clock_jumped():
                     self.look()
             except StoreUnavailable as error:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.cli.main import main
+from mailrider.cli.queue import _Tally
+from mailrider.model.event import discard
+from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.sqlite_file import FILE
+from tests.support.queueing import deferred, recipient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -250,3 +254,10 @@ def test_a_queue_that_is_damaged_says_what_to_do(terminal: Terminal, tmp_path: P
     terminal.send("b@example.net")
     assert terminal.code == 75
     assert "set aside as" in terminal.errors
+
+
+def test_what_an_operator_removed_or_held_meanwhile_is_no_failure() -> None:
+    tally = _Tally(discard)
+    for operator in ("removed", "held"):
+        tally(RecipientDone("1", "a@example.org", deferred(recipient("b@example.net")), 1, operator=operator))
+    assert (tally.delivered, tally.deferred, tally.failed) == (0, 1, 0)

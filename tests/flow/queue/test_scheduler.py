@@ -31,10 +31,12 @@ from mailrider.model.queue_event import (
 )
 from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
+from mailrider.queue import scheduler as scheduler_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.memory import MemoryShelf, MemoryStore
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, State, jobs_of
+from mailrider.queue.recorder import SICK
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Claimed, Quota
+    from mailrider.queue.message import Claimed, DueDestination, Job, NewMessage, Quota
     from mailrider.queue.store import Store
 
 ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
@@ -328,6 +330,84 @@ async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
         await submit(queue, "b@example.net")
         await world.clock.advance(0)
         assert world.network.destinations() == ["example.net", "example.com"]
+
+
+async def test_a_store_that_fails_is_left_in_peace_for_some_seconds() -> None:
+    asked = []
+
+    class Failing(MemoryStore):
+        async def destinations(self, after: str | None, limit: int) -> list[DueDestination]:
+            asked.append(world.clock.monotonic())
+            raise StoreUnavailable("the disk is gone")
+
+    world = World()
+    await world.fill("b@example.net")
+    async with world.queue(Failing(world.shelf)) as queue:
+        await world.clock.advance(2 * SICK)
+        assert len(asked) <= 2 * 3, "three times, and once more when somebody changed it"
+        scheduler = queue._scheduler
+        assert scheduler is not None
+        assert not scheduler._idle.is_set()
+
+
+async def test_a_claim_that_fails_forgets_nothing() -> None:
+    class FailingOnce(MemoryStore):
+        claims = 0
+
+        async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
+            self.claims += 1
+            if self.claims == 2:
+                raise StoreUnavailable("the disk is busy")
+            return await super().claim(quotas, now, octets)
+
+    world = World()
+    await world.fill(*(["b@example.net"] * 10))
+    async with world.queue(FailingOnce(world.shelf)) as queue:
+        await world.clock.advance(SICK)
+        await queue.idle()
+    assert world.left == []
+
+
+async def test_contents_in_memory_have_a_bound_and_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "CONTENT_OCTETS", len(MESSAGE) * 3 // 2)
+    world = World()
+    await world.fill("a@first.example")
+    gate = world.network.gates["first.example"] = asyncio.Event()
+    async with world.queue() as queue:
+        await world.clock.advance(0)
+        added: list[bool] = []
+        store = queue.store
+        add = store.add
+
+        async def note(message: NewMessage, *, leased: bool) -> None:
+            added.append(leased)
+            await add(message, leased=leased)
+
+        monkeypatch.setattr(store, "add", note)
+        await submit(queue, "b@second.example")
+        assert added == [False], "what is attempted has its content in memory"
+        await world.clock.advance(0)
+        gate.set()
+        await queue.idle()
+        await submit(queue, "b@second.example")
+        assert added == [False, True]
+        await queue.idle()
+    assert world.left == []
+
+
+async def test_who_is_late_is_given_back_where_the_store_fails() -> None:
+    class Unreadable(MemoryStore):
+        async def content(self, job: Job) -> Content:
+            if world.clock.monotonic() > 3600:
+                raise StoreUnavailable("the disk is gone")
+            return await super().content(job)
+
+    world = World(rules=Rules(RULES.schedule, expire=timedelta(hours=1)))
+    world.network.behaviour["down.example"] = unreachable
+    await world.fill(*(["b@down.example"] * 3))
+    async with world.queue(Unreadable(world.shelf)):
+        await world.clock.advance(3600 + 5 * MINUTE)
+        assert [state for _, state in world.left] == [State.QUEUED] * 3
 
 
 async def test_a_word_that_got_lost_makes_mail_late_but_loses_none() -> None:

@@ -399,6 +399,38 @@ async def test_the_log_of_a_store_at_rest_is_carried_over_too(
     assert carried
 
 
+async def test_what_is_deleted_counts_as_written_too(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        stored = await store.write_content(chunked(*[b"x" * 65536] * 100))
+        await store.add(writing.message(stored=stored), leased=False)
+        (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
+        await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))
+        counted: list[int] = []
+        assert store._keeper is not None
+        monkeypatch.setattr(store._keeper, "committed", counted.append)
+        await store.keep_alive(clock.now())
+    assert sum(counted) >= 100 * 4096
+
+
+async def test_a_keeper_that_gets_no_thread_is_asked_again(
+    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: Any) -> Any:
+        tried.append(1)
+        raise RuntimeError("can't start new thread")
+
+    tried: list[int] = []
+    monkeypatch.setattr(log_module, "CHECKPOINT", 1)
+    async with SQLiteStore(tmp_path, clock) as store:
+        assert store._keeper is not None
+        monkeypatch.setattr(store._keeper._executor, "submit", none_left)
+        for _ in range(2):
+            await store.add(writing.message(), leased=False)
+        assert len(await store.page(EVERYTHING, 0, 10)) == len(tried) == 2
+
+
 async def test_the_log_is_carried_over_now_and_then_and_not_with_each_commit(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

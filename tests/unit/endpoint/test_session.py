@@ -12,6 +12,7 @@ from mailrider.endpoint.gather import Memory
 from mailrider.endpoint.session import Service, Session
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
+from mailrider.smtp.server import MAX_BACKLOG
 from tests.flow.endpoint.door import Sink, welcome
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ class FakeWire:
     tls: TLSEvidence | None = None
     written: list[bytes] = field(default_factory=list)
     closed: bool = False
+    paused: bool = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
     def abort(self) -> None: ...
     async def drain(self) -> None: ...
 
@@ -60,11 +66,12 @@ class Visit:
 
     def __init__(self) -> None:
         self.wire = FakeWire()
+        self.sink = Sink()
         self.events: list[Event] = []
         service = Service(
             "smtp",
             Domain("mx.here.test"),
-            Sink(),
+            self.sink,
             welcome,
             FakeClock(),
             self.events.append,
@@ -112,3 +119,25 @@ async def test_what_came_before_the_good_bye_is_answered_before_it() -> None:
     await visit.task
     assert visit.wire.closed
     assert [event for event in visit.events if isinstance(event, Bug)] == []
+
+
+async def test_who_talks_on_while_a_message_is_handed_over_is_not_read_without_end() -> None:
+    visit = Visit()
+    visit.sink.gate = asyncio.Event()
+    await visit.rest()
+    for group in (b"EHLO client.test\r\n", b"MAIL FROM:<>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n", b"\r\nHi\r\n.\r\n"):
+        visit.session.data_received(group)
+        await visit.rest()
+    more = b"NOOP %b\r\n" % (b"x" * 400)
+    sent = 0
+    while not visit.wire.paused:
+        assert sent * len(more) < 2 * MAX_BACKLOG
+        visit.session.data_received(more)
+        sent += 1
+    visit.sink.gate.set()
+    answers = b"".join(await visit.rest()).split(b"\r\n")
+    assert [answer[:3] for answer in answers] == [b"250"] * (1 + sent) + [b""]
+    assert not visit.wire.paused
+    visit.session.abort()
+    visit.session.connection_lost(None)
+    await visit.task
