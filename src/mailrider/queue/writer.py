@@ -76,7 +76,7 @@ class Writer:
         fault: Callable[[str], None],
         on_damage: Callable[[str], None],
         now: Callable[[], float],
-        pause: Callable[[float], object] = time.sleep,
+        pause: Callable[[float], object] = time.sleep,  # it stops this thread alone, never the loop
     ) -> None:
         self._connection = connection
         self._batch = batch
