@@ -119,7 +119,8 @@ async def open_configuration(
                     await targets.open(TargetRef(name))
         if configuration.globals.openmetrics is not None:
             address, refresh = configuration.globals.openmetrics, partial(_look_into_queues, targets, metrics, clock)
-            await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh))
+            names = [each.ascii for each in (configuration.globals.hostname,) if each is not None]
+            await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh, names))
         endpoints = []
         around = Surroundings(targets.get, engine.clock, emit, sockets, engine.limiters)
         for instance, door in _endpoints(configuration):

@@ -103,7 +103,8 @@ class Globals(Settings):
         default=None,
         shown_default="none",
         doc="Where the daemon shows its counters, at `/metrics`: `tcp://127.0.0.1:9749`. Everybody who can connect can "
-        "read them.",
+        "read them. They are asked for under an IP address, `localhost` or the global `hostname`; other names are "
+        "refused, or else a web page could read them through a browser.",
     )
     log: Setting[LogFormat, LogFormat | str] = directive(
         choice(LogFormat, stderr=LogFormat.TEXT),

@@ -145,6 +145,7 @@ class Session:
         "_exchange",
         "_failed_logins",
         "_gatherer",
+        "_is_dismissed",
         "_leaving",
         "_local",
         "_machine",
@@ -178,6 +179,7 @@ class Session:
         self._pending: EndOfData | Bdat | Auth | AuthResponse | None = None  # what the task is to take first
         self._busy = False  # we work, the client waits
         self._leaving = False
+        self._is_dismissed = False
         self._timed_out = False
         self._why = ""
         self._user = ""
@@ -239,6 +241,26 @@ class Session:
         self._leaving = True
         self._wake()
 
+    def dismiss(self) -> bool:
+        """Say 421 now, in the middle of whatever it is (RFC 5321 3.8); False if nothing can be said: in a handshake.
+
+        The work under way is to be cancelled then: the client has had its last reply.
+        """
+        self._why = self._why or "shut down in the middle of it"
+        if not self._can_speak:
+            return False
+        self._machine.leave(_GOING_DOWN)
+        self._channel.write(self._machine.take_output())
+        self._is_dismissed = True
+        return True
+
+    @property
+    def _can_speak(self) -> bool:
+        machine = self._machine
+        if machine.state in _FOR_THE_TASK:
+            return False
+        return not machine.is_secure or self._channel.tls is not None
+
     def abort(self) -> None:
         """End at once."""
         self._why = self._why or "shut down in the middle of it"
@@ -251,6 +273,10 @@ class Session:
             self._rest()
             while self._open:
                 await self._next_step()
+        except asyncio.CancelledError:
+            if not self._is_dismissed:
+                raise
+            await self._channel.close()
         except NetworkError as error:
             self._why = self._why or str(error)
         except Exception as error:

@@ -1,8 +1,8 @@
 """An endpoint: sockets that accept SMTP or LMTP, and the sessions that came of them (spec section 11).
 
 `open` listens, `close` ends in order: no more connections, a good bye for who is idle, time for who is in the middle of
-a message, and then the end. How many may be connected at once, in all and from one address, is bounded: one client can
-neither use up memory nor keep others out.
+a message, a good bye for who is there still (RFC 5321 3.8), and then the end. How many may be connected at once, in all
+and from one address, is bounded: one client can neither use up memory nor keep others out.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mailrider.net.channel import Channel
 
 MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
+
+LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still
 
 _BUSY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
 
@@ -140,15 +142,16 @@ class Endpoint:
             session.leave()
 
     async def close(self, grace: float) -> None:
-        """End, within so many seconds; who is not done then is cut off, and has got no reply."""
+        """End, within so many seconds; who is not done by then has been told 421, and is cut off."""
         self.stop()
         self._empty.clear()
-        try:
-            async with after(self._service.clock, grace):
-                if self._sessions:
-                    await self._empty.wait()
-        except TimeoutError:
-            pass
+        last_word = min(LAST_WORD, grace / 2)
+        await self._wait_until_empty(grace - last_word)
+        for session, task in list(self._sessions.items()):
+            if session.dismiss():
+                task.cancel()
+        cut_off = len(self._sessions)
+        await self._wait_until_empty(last_word)
         left = list(self._sessions.items())
         for session, task in left:
             session.abort()
@@ -158,5 +161,13 @@ class Endpoint:
             await listener.close()
         if self._listeners:
             where = ", ".join(map(str, self._addresses))
-            self._service.emit(EndpointClosed(self._service.name, where, len(left)))
+            self._service.emit(EndpointClosed(self._service.name, where, cut_off))
         self._listeners = []
+
+    async def _wait_until_empty(self, seconds: float) -> None:
+        try:
+            async with after(self._service.clock, seconds):
+                if self._sessions:
+                    await self._empty.wait()
+        except TimeoutError:
+            pass

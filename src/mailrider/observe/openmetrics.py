@@ -2,58 +2,177 @@
 
 What is in the queues is asked when somebody looks; if that cannot be had in time, the last figures are shown: whoever
 watches a sick machine shall see at least that it counts. There is nothing else on this port, and nothing to write.
+
+What a client may cost is bounded: one request a connection, `LIFETIME` seconds for all of it, `MAX_CLIENTS` connections
+at once, and `MAX_CLIENT` of one client. The Host of a request must be an IP address, `localhost`, or a name of ours:
+otherwise a web page could read the counters through a browser, under a name whose address it changes to this one (DNS
+rebinding).
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from mailrider.clock import after
 from mailrider.errors import ConfigError, LocalError, MailriderError
+from mailrider.model.ip import client_key
 from mailrider.model.socket_address import Scheme
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
-    from mailrider.clock import Clock
+    from mailrider.clock import Clock, Timer
     from mailrider.model.socket_address import SocketAddress
     from mailrider.observe.metrics import Metrics
 
 REFRESH: Final = 5.0  # seconds; who asks waits 10 as a rule
+LIFETIME: Final = 20.0  # seconds that a connection may last, whatever it does
+MAX_CLIENTS: Final = 64  # connections at once
+MAX_CLIENT: Final = 16  # of one client
 _CLOSING: Final = 1.0  # seconds for an answer under way at the end
 
 
 @asynccontextmanager
 async def open_openmetrics(
-    address: SocketAddress, metrics: Metrics, clock: Clock, refresh: Callable[[], Awaitable[None]]
+    address: SocketAddress,
+    metrics: Metrics,
+    clock: Clock,
+    refresh: Callable[[], Awaitable[None]],
+    names: Collection[str] = (),
 ) -> AsyncIterator[int]:
-    """Listen while this is entered; gives the port. `refresh` is awaited before each answer. Raises `LocalError`."""
+    """Listen while this is entered; gives the port. `refresh` is awaited before each answer. Raises `LocalError`.
+
+    `names`: host names under which we may be asked, beside `localhost` and IP addresses.
+    """
     if address.scheme is not Scheme.TCP or address.ip is None:
         raise ConfigError(f"openmetrics: expected tcp://ADDRESS:PORT, not {address}")
 
     async def answer(request: web.Request) -> web.Response:
+        if not is_ours(request.host, names):
+            text = "This host name is not ours: ask under an IP address, localhost or the configured hostname.\n"
+            return _last(web.Response(status=421, text=text))  # RFC 9110 15.5.20
         try:
             async with after(clock, REFRESH):
                 await refresh()
         except (TimeoutError, MailriderError):
             pass  # the last figures are better than none
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
+        return _last(web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type}))
 
     application = web.Application()
     application.router.add_get("/metrics", answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSING)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, str(address.ip), address.port)
+        crowd = _Crowd(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
         try:
-            await site.start()
+            listening = await asyncio.get_running_loop().create_server(crowd.visitor, str(address.ip), address.port)
         except OSError as error:
             raise LocalError(f"openmetrics: cannot listen on {address}: {error.strerror or error}") from error
-        yield runner.addresses[0][1]
+        try:
+            yield listening.sockets[0].getsockname()[1]
+        finally:
+            listening.close()
+            crowd.disperse()
     finally:
         await runner.cleanup()
+
+
+def _last(response: web.Response) -> web.Response:
+    """The connection ends behind it: one that waited for the next request could be cut off in the middle of it."""
+    response.force_close()
+    return response
+
+
+def is_ours(host: str, names: Collection[str]) -> bool:
+    """Whether a Host field, with its port or without, names this machine: no foreign web page can have such a name."""
+    name = host.removeprefix("[").partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    bare = name.lower().removesuffix(".")
+    if bare == "localhost" or bare in (each.lower() for each in names):
+        return True
+    try:
+        ip_address(bare)
+    except ValueError:
+        return False
+    return True
+
+
+class _Crowd:
+    """Those who are connected: how many, and how many of each client."""
+
+    def __init__(self, clock: Clock, make: Callable[[], asyncio.Protocol]) -> None:
+        self.clock = clock
+        self._make = make
+        self._visitors: dict[_Visitor, str] = {}
+
+    def visitor(self) -> _Visitor:
+        """The protocol of a new connection."""
+        return _Visitor(self)
+
+    def admit(self, visitor: _Visitor, address: str) -> asyncio.Protocol | None:
+        """Who speaks with the visitor; None if there is no room for it."""
+        client = client_key(address)
+        if len(self._visitors) >= MAX_CLIENTS or list(self._visitors.values()).count(client) >= MAX_CLIENT:
+            return None
+        self._visitors[visitor] = client
+        return self._make()
+
+    def leave(self, visitor: _Visitor) -> None:
+        """It is gone."""
+        self._visitors.pop(visitor, None)
+
+    def disperse(self) -> None:
+        """End the timers of all."""
+        for visitor in list(self._visitors):
+            visitor.forget()
+
+
+class _Visitor(asyncio.Protocol):
+    """One connection, within its bounds; what it says is for aiohttp's own protocol, which takes over."""
+
+    def __init__(self, crowd: _Crowd) -> None:
+        self._crowd = crowd
+        self._inner: asyncio.Protocol | None = None
+        self._timer: Timer | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self._inner = self._crowd.admit(self, peer[0])
+        if self._inner is None:
+            cast("asyncio.Transport", transport).abort()
+            return
+        clock = self._crowd.clock
+        self._timer = clock.call_at(clock.monotonic() + LIFETIME, cast("asyncio.Transport", transport).abort)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._inner is not None:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return None if self._inner is None else self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.forget()
+        if self._inner is not None:
+            self._inner.connection_lost(error)
+
+    def forget(self) -> None:
+        """It counts no more."""
+        self._crowd.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()

@@ -55,6 +55,12 @@ _BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)  # RFC 3030 2
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")  # RFC 4422 3.1
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
+MAX_SHOWN = 100  # octets of a refused line in a log
+NO_COMMAND = "(no command)"
+
+# RFC 9110 9, RFC 5789, RFC 9113 3.4.
+_HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PRI", "PUT", "TRACE"})
+
 # Verbs that servers once knew, or that other servers know.
 _NOT_IMPLEMENTED = frozenset({"EXPN", "TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "BURL"})
 
@@ -65,6 +71,13 @@ class CommandError(PeerError):
     def __init__(self, code: int, enhanced: str, text: str) -> None:
         super().__init__(text, code=code, enhanced=enhanced, public=text)
         self.reply = Reply.make(code, enhanced, text)
+
+
+class ForeignProtocol(CommandError):
+    """The line is HTTP. A web page can make a browser send it to a port on loopback, with SMTP commands behind it."""
+
+    def __init__(self) -> None:
+        super().__init__(421, "4.7.0", "This is no HTTP server; good bye")
 
 
 def parse_command(line: bytes) -> Command:
@@ -79,11 +92,25 @@ def parse_auth_response(line: bytes) -> AuthResponse:
     return AuthResponse(text if text == "*" else _base64(text))
 
 
+def shown(line: bytes) -> str:
+    """What a log may hold of a refused line: the beginning of a command, the method of HTTP, nothing of others.
+
+    A line that is no command may be a password, sent when AUTH was not granted.
+    """
+    text = line[:MAX_SHOWN].decode("utf-8", "replace")
+    verb = text.partition(" ")[0].upper()
+    if verb == "AUTH" or verb in _HTTP_METHODS:
+        return verb
+    return text if verb in _PARSERS or verb in _NOT_IMPLEMENTED else NO_COMMAND
+
+
 def _parse(line: bytes) -> Command:
     verb, _, argument = _decode(line).rstrip(" ").partition(" ")
     verb = verb.upper()
     parse = _PARSERS.get(verb)
     if parse is None:
+        if verb in _HTTP_METHODS:
+            raise ForeignProtocol
         if verb in _NOT_IMPLEMENTED:
             raise CommandError(502, "5.5.1", f"{verb} is not implemented")
         raise CommandError(500, "5.5.2", "Command not recognized")
@@ -100,6 +127,8 @@ def _decode(line: bytes) -> str:
         raise CommandError(500, "5.5.2", "Command is neither ASCII nor UTF-8") from None
     if _CONTROL.search(text):
         raise CommandError(500, "5.5.2", "Control character in a command")
+    if "HTTP/1." in text:
+        raise ForeignProtocol
     return text
 
 

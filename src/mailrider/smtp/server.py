@@ -18,6 +18,9 @@ again, the transaction is over, and the application forgets what it did not answ
 After each round a driver looks at `state`: HANDSHAKE, start TLS and say `tls_established`; CLOSED, write the output and
 close. It stops reading while `is_full`.
 
+A line of HTTP ends the session, and so does anything before EHLO that RFC 5321 4.1.4 does not allow there: a web page
+can have a browser send lines of its choice to a port on loopback, behind an HTTP request.
+
 Three rules that every change must keep:
 
 1. *One end.* CRLF.CRLF ends content, CRLF ends a command, and nothing else does (`smtp.data`; a bare line end in a
@@ -52,9 +55,10 @@ from mailrider.smtp.commands import (
     StartTLS,
 )
 from mailrider.smtp.data import DataDecoder
-from mailrider.smtp.parse import CommandError, parse_auth_response, parse_command
+from mailrider.smtp.parse import CommandError, ForeignProtocol, parse_auth_response, parse_command, shown
 from mailrider.smtp.server_replies import chunk_refusal, encoded, protocol_refusal, too_large
 from mailrider.smtp.server_states import (
+    ANY_TIME,
     ENDS_GROUP,
     IN_TRANSACTION,
     ON_CONSENT,
@@ -75,6 +79,9 @@ MAX_AUTH_LINE: Final = 12288  # RFC 4954 4.5, where AUTH is offered
 MAX_BACKLOG: Final = 65536  # octets that may wait: one read, and more than a group of commands ever has
 
 _LIMITS: Final = Limits()
+_TOO_LONG: Final = b"?"  # stands for a line that was dropped
+_NOT_INTRODUCED: Final = Reply.make(421, "4.7.0", "Introduce yourself first; good bye")
+_TOO_MANY_ERRORS: Final = Reply.make(421, "4.7.0", "Too many errors; good bye")
 
 
 class ServerMachine:
@@ -290,18 +297,34 @@ class ServerMachine:
 
     # Refusals ---------------------------------------------------------------------------------------------------------
 
+    def _refuse_early(self, command: Command, reply: Reply) -> Rejected:
+        """Refuse a command by the protocol; before EHLO that is the end, but for another way to say EHLO."""
+        if self.state is State.FRESH and not isinstance(command, Ehlo | Helo | Lhlo):
+            self.leave(_NOT_INTRODUCED)
+            return Rejected(command, _NOT_INTRODUCED)
+        return self._refuse(command, reply)
+
     def _refuse(self, command: Command, reply: Reply) -> Rejected:
         self._output.append(encoded(reply))
         return Rejected(command, reply)
 
-    def _refuse_line(self, error: CommandError) -> Rejected:
+    def _refuse_line(self, error: CommandError, line: bytes) -> Rejected:
+        said = "AUTH" if self.state is State.CHALLENGE else shown(line)
+        if isinstance(error, ForeignProtocol):
+            return self._part(error.reply, said)
+        if self.state is State.FRESH and line and said.partition(" ")[0].upper() not in ANY_TIME:
+            return self._part(_NOT_INTRODUCED, said)
         if self.state is State.CHALLENGE:
             self._enter(State.READY)  # RFC 4954 4: the exchange has failed
         self._errors += 1
         if self._errors > self.limits.max_errors:
-            return self._farewell(None, 421, "4.7.0", "Too many errors; good bye")
+            return self._part(_TOO_MANY_ERRORS, said)
         self._output.append(encoded(error.reply))
-        return Rejected(None, error.reply)
+        return Rejected(None, error.reply, said)
+
+    def _part(self, reply: Reply, said: str) -> Rejected:
+        self.leave(reply)
+        return Rejected(None, reply, said)
 
     def _farewell(self, command: Command | None, code: int, enhanced: str, text: str) -> Rejected:
         reply = Reply.make(code, enhanced, text)
@@ -322,18 +345,18 @@ class ServerMachine:
         self._at = end
         if self._overlong or end - at > limit:
             self._overlong = False
-            return self._refuse_line(CommandError(500, "5.5.2", "Line too long"))
+            return self._refuse_line(CommandError(500, "5.5.2", "Line too long"), _TOO_LONG)
         line = buffer[at : end - 2]
-        if buffer[end - 2 : end] != b"\r\n":
+        if end - at < 2 or buffer[end - 2 : end] != b"\r\n":  # the CR may be the last octet of a chunk before it
             # Whoever ends lines there sees other commands than we do.
-            return self._refuse_line(CommandError(500, "5.5.2", "Line ends in a bare LF"))
+            return self._refuse_line(CommandError(500, "5.5.2", "Line ends in a bare LF"), buffer[at : end - 1])
         try:
             command = parse_auth_response(line) if self.state is State.CHALLENGE else parse_command(line)
         except CommandError as error:
-            if line[:4].upper() == b"BDAT":
+            if line[:4].upper() == b"BDAT" and self.state is not State.FRESH:
                 # How many octets of content follow, before the next command, nobody knows.
                 return self._farewell(None, error.code, error.enhanced, error.public)
-            return self._refuse_line(error)
+            return self._refuse_line(error, line)
         return self._read_command(command)
 
     def _read_command(self, command: Command) -> Event | None:
@@ -349,7 +372,7 @@ class ServerMachine:
         if self._commands > self.limits.max_commands:
             return self._farewell(command, 421, "4.7.0", "Too many commands without a message; good bye")
         if refusal is not None:
-            return self._refuse(command, refusal)
+            return self._refuse_early(command, refusal)
         most = self.offer.max_transactions
         if most is not None and self._transactions >= most and isinstance(command, Mail):  # RFC 9422 4.1
             return self._farewell(command, 421, "4.7.0", "Too many messages on this connection; good bye")
@@ -375,6 +398,8 @@ class ServerMachine:
         return self._ask(command, command.replies)
 
     def _begin_chunk(self, command: Bdat) -> Event | None:
+        if self.state is State.FRESH:
+            return self._refuse_early(command, _NOT_INTRODUCED)
         self._commands += not command.size
         if self._commands > self.limits.max_commands:
             return self._farewell(command, 421, "4.7.0", "Too many chunks without content; good bye")

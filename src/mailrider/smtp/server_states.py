@@ -4,7 +4,7 @@ Two rules for this file: all transitions stand in its tables, and only `ServerMa
 
 Theory of operation. The state says which commands may come. A reply moves it: `ON_CONSENT` for a reply that grants
 what was asked for (2xx, for DATA 3xx), `ON_REFUSAL` for any other; what has no entry there moves nothing. A command
-that the state does not allow is answered 503 and never reaches the application.
+that the state does not allow is answered 503 and never reaches the application; in FRESH it ends the session.
 
     CONNECTED --greeting--> FRESH --EHLO--> READY --MAIL--> MAIL --RCPT--> RCPT --DATA--> DATA --EndOfData--> READY
                                               |                              '---BDAT--> CHUNKS --BDAT LAST--> READY
@@ -80,10 +80,11 @@ class ContentChunk:
 
 @dataclass(slots=True)
 class Rejected:
-    """What the machine has refused by itself, and how; `command` None: a line that is no command."""
+    """What the machine has refused by itself, and how. `command` None: a line that is none; `said` is for the log."""
 
     command: Command | None
     reply: Reply
+    said: str = ""
 
 
 Event = Command | ContentChunk | Rejected
@@ -137,6 +138,10 @@ ON_REFUSAL: Final[dict[type[Command], State]] = {
     EndOfData: State.READY,
     Bdat: State.READY,  # RFC 3030 2: the message has failed
 }
+
+# RFC 5321 4.1.4: what may come before the client has introduced itself. Whoever says anything else first is no SMTP
+# client, but a browser that a web page has sent here, for example; the session ends before its lines get better.
+ANY_TIME: Final = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "HELP", "EXPN", "VRFY", "RSET", "QUIT"})
 
 # RFC 2920 3.1; AUTH: RFC 4954 4; the greeting: RFC 5321 3.1.
 ENDS_GROUP: Final = frozenset({Connect, Ehlo, Helo, Lhlo, StartTLS, Data, Auth, AuthResponse})

@@ -511,6 +511,25 @@ async def _say_for_ever(client: Client) -> None:
         await client.say(b"RSET\r\nVRFY x\r\n" * 300)
 
 
+# Web pages ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_web_page_cannot_send_mail_through_a_browser() -> None:
+    mail = b"EHLO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n" + MESSAGE + b".\r\n"
+    async with open_door() as door:
+        for request in (
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n\r\n" + mail,
+            b"\r\n" + mail.replace(b"EHLO x", b"GET /EHLO HTTP/1.1"),
+            b"X-Odd: HTTP\r\n" + mail,
+        ):
+            client = await door.client()
+            assert await client.hear_codes(1) == [220]
+            await client.say(request)
+            assert b"\r\n250" not in await client.rest()
+        assert door.sink.taken == []
+        assert len(door.noted(ClientCutOff)) == 3
+
+
 # Crowds and the end ---------------------------------------------------------------------------------------------------
 
 
@@ -553,10 +572,53 @@ async def test_closing_does_not_wait_for_ever() -> None:
         await busy.say(MESSAGE + b".\r\n")
         await eventually(lambda: door.sink.started)
         closing = asyncio.ensure_future(door.endpoint.close(30))
-        await clock.advance(31)
+        await clock.advance(28)
+        assert await busy.rest() == b"421 4.3.2 Shutting down; good bye\r\n"
         await closing
-        assert await busy.rest() == b""
         assert (door.noted(EndpointClosed)[0].cut_off, door.sink.taken) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "codes"),
+    [
+        (b"MAIL FROM:<>\r\n", [250]),
+        (b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\n", [250, 250]),
+        (b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\nSubject: unfin", [250, 250, 354]),
+        (b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nBDAT 9\r\nSubject: ", [250, 250, 250]),
+        (b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nBDAT 99 LAST\r\nSubject: ", [250, 250]),
+    ],
+)
+async def test_a_client_in_the_middle_of_a_transaction_hears_421_at_the_end_of_the_grace(
+    said: bytes, codes: list[int]
+) -> None:
+    clock = FakeClock()
+    async with open_door(clock=clock) as door:
+        client = await door.client()
+        await client.hello()
+        head, data, rest = said.partition(b"DATA\r\n")
+        await client.say(head + data)
+        assert await client.hear_codes(len(codes)) == codes
+        await client.say(rest)
+        closing = asyncio.ensure_future(door.endpoint.close(30))
+        await clock.advance(27)
+        assert door.endpoint.connections == 1
+        await clock.advance(1)
+        assert await client.rest() == b"421 4.3.2 Shutting down; good bye\r\n"
+        await closing
+        assert (door.noted(EndpointClosed)[0].cut_off, door.sink.taken, clock.pending) == (1, [], 0)
+
+
+async def test_who_takes_no_last_word_is_cut_off_without_it(tls: ssl.SSLContext) -> None:
+    clock = FakeClock()
+    async with open_door(clock=clock, tls=tls) as door:
+        client = await door.client()
+        await client.hello()
+        await client.ask("STARTTLS")
+        await client.say(b"\x16")
+        closing = asyncio.ensure_future(door.endpoint.close(30))
+        await clock.advance(30)
+        await closing
+        assert await client.rest() == b""
 
 
 async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:

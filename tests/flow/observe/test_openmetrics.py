@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from mailrider.clock import SystemClock
+from mailrider.clock import FakeClock, SystemClock
 from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.queue_event import MessageQueued
 from mailrider.model.socket_address import Scheme, SocketAddress
@@ -17,6 +17,7 @@ from mailrider.observe import openmetrics
 from mailrider.observe.metrics import Metrics
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.message import Stats
+from tests.support.loops import eventually
 
 ANYWHERE = SocketAddress(Scheme.TCP, IPv4Address("127.0.0.1"), 0)
 CLOCK = SystemClock()
@@ -86,6 +87,77 @@ async def test_only_an_address_and_a_port_will_do(text: str) -> None:
     with pytest.raises(ConfigError, match="expected tcp://ADDRESS:PORT"):
         async with open_openmetrics(SocketAddress.parse(text), Metrics(CLOCK), CLOCK, _nothing):
             pass
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:9749", "[::1]:9749", "localhost:1", "mx.here.test", "MX.here.test.:80"]
+)
+async def test_it_may_be_asked_under_its_addresses_and_its_own_names(host: str) -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing, ["mx.here.test"]) as port:
+        assert (await get(port, Host=host))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.test", "evil.test:9749", "mx.here.test.evil.test", "127.0.0.1.evil.test", "", "[evil.test]"]
+)
+async def test_a_web_page_cannot_read_the_counters_under_a_name_of_its_own(host: str) -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing, ["mx.here.test"]) as port:
+        status, _, text = await get(port, Host=host)
+    assert status == 421
+    assert "mailrider_" not in text
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nX: "])
+async def test_who_does_not_finish_a_request_is_cut_off(said: bytes) -> None:
+    clock = FakeClock()
+    async with open_openmetrics(ANYWHERE, Metrics(clock), clock, _nothing) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        await eventually(lambda: clock.pending == 1)
+        await clock.advance(openmetrics.LIFETIME)
+        assert await _rest(reader) == b""
+        writer.close()
+
+
+async def test_a_connection_carries_one_request() -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2)
+        assert (await _rest(reader)).count(b"HTTP/1.1 200") == 1
+        writer.close()
+
+
+async def test_one_client_has_its_share_of_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmetrics, "MAX_CLIENT", 2)
+    clock = FakeClock()
+    async with open_openmetrics(ANYWHERE, Metrics(clock), clock, _nothing) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        await eventually(lambda: clock.pending == 2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await _rest(reader) == b""
+        reader_of_other, other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        other.write(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b" 200 " in await reader_of_other.readline()
+        for each in (writer, other, *(writer for _, writer in silent)):
+            each.close()
+    assert clock.pending == 0
+
+
+async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmetrics, "MAX_CLIENTS", 1)
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        _, silent = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        assert await _rest(reader) == b""
+        silent.close()
+        writer.close()
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(-1)
+    except ConnectionError:
+        return b""
 
 
 async def _nothing() -> None:

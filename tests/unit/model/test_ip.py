@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from mailrider.model.ip import embedded_ipv4, is_within
+from mailrider.model.ip import client_key, embedded_ipv4, is_within, unmapped
 
 FORMS = ["::ffff:10.1.2.3", "::10.1.2.3", "64:ff9b::10.1.2.3", "2002:a01:203::", "2002:a01:203:1::25"]
 
@@ -32,3 +32,30 @@ def test_a_network_has_its_addresses_in_every_form(text: str) -> None:
 def test_an_ipv6_network_has_the_addresses_that_stand_in_it() -> None:
     assert is_within(ip_address("64:ff9b::10.1.2.3"), [ip_network("64:ff9b::/96")])
     assert not is_within(ip_address("10.1.2.3"), [ip_network("64:ff9b::/96")])
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:192.0.2.1", "192.0.2.1"),
+        ("::ffff:c000:201", "192.0.2.1"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("uid 1000", "uid 1000"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_network_of_64_bits_is_one_client(address: str, client: str) -> None:
+    assert client_key(address) == client
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("::ffff:192.0.2.1", "192.0.2.1"), ("::ffff:1", "::ffff:1"), ("192.0.2.1", "192.0.2.1"), ("::1", "::1")],
+)
+def test_ipv4_on_a_dual_stack_socket_is_told_as_ipv4(text: str, shown: str) -> None:
+    assert unmapped(text) == shown

@@ -211,7 +211,7 @@ def test_every_parameter_arrives_parsed() -> None:
         ("AUTH PLAIN", "502 5.5.1 AUTH is not offered"),
         ("STARTTLS", "502 5.5.1 STARTTLS is not offered"),
         ("EXPN list", "502 5.5.1 EXPN is not implemented"),
-        ("GET / HTTP/1.1", "500 5.5.2 Command not recognized"),
+        ("FOO", "500 5.5.2 Command not recognized"),
         ("", "500 5.5.2 Command not recognized"),
         (" MAIL FROM:<a@example.org>", "500 5.5.2 Command not recognized"),
         ("NOOP \\0", "500 5.5.2 Control character in a command"),
@@ -285,8 +285,6 @@ def test_commands_out_of_order_are_refused() -> None:
     converse(
         """
         S: 220 mx.example.org ESMTP
-        C: MAIL FROM:<a@example.org>
-        S: 503 5.5.1 MAIL is out of order: introduce yourself first
         C: RSET
         C: NOOP
         C: VRFY someone
@@ -315,6 +313,73 @@ def test_commands_out_of_order_are_refused() -> None:
         S: 503 5.5.1 RCPT is out of order: there is no transaction
         """
     )
+
+
+GREETING = "S: 220 mx.example.org ESMTP\n"
+NOT_INTRODUCED = "S: 421 4.7.0 Introduce yourself first; good bye\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>", "DATA", "BDAT 4", "STARTTLS", "AUTH PLAIN AGEAYg=="),
+        *("MAIL nonsense", "BDAT x", "Host: 127.0.0.1:25", "USER me", "\\0\\0", "x" * 3000),
+    ],
+)
+def test_what_may_not_come_before_ehlo_ends_the_session(line: str) -> None:
+    app = converse(f"{GREETING}C: {line}\n{NOT_INTRODUCED}", limits=Limits())
+    assert app.machine.state is State.CLOSED
+
+
+def test_what_comes_behind_it_is_not_even_read() -> None:
+    app = converse(f"{GREETING}C: Content-Length: 99\nC: EHLO browser\nC: NOOP\n{NOT_INTRODUCED}")
+    assert app.machine.client_name is None
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        ("", "500 5.5.2 Command not recognized"),
+        ("EHLO", "501 5.5.4 Syntax: EHLO host.name"),
+        ("HELO not a name", "501 5.5.4 Syntax: HELO host.name"),
+        ("LHLO client.example", "500 5.5.1 This is SMTP, say EHLO"),
+        ("EXPN list", "502 5.5.1 EXPN is not implemented"),
+        ("VRFY", "501 5.5.4 Syntax: VRFY name"),
+        ("NOOP", "250 2.0.0 Ok"),
+    ],
+)
+def test_who_errs_in_what_is_allowed_before_ehlo_may_try_again(line: str, reply: str) -> None:
+    converse(f"{GREETING}C: {line}\nS: {reply}\nC: HELO client.example\nS: 250 mx.example.org\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["POST / HTTP/1.1", "get / HTTP/1.0", "PUT /x", "PRI * HTTP/2.0", "OPTIONS *", "NOOP HTTP/1.1", "EHLO / HTTP/1.1"],
+)
+@pytest.mark.parametrize("before", [GREETING, EHLO, EHLO + ENVELOPE])
+def test_a_line_of_http_ends_the_session_wherever_it_comes(line: str, before: str) -> None:
+    app = converse(f"{before}C: {line}\nC: EHLO browser\nS: 421 4.7.0 This is no HTTP server; good bye\n")
+    assert app.machine.state is State.CLOSED
+    assert not app.messages
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("EHLO not a name", "EHLO not a name"),
+        ("EHLO " + "x" * 200, "EHLO " + "x" * 95),
+        ("AUTH PLAIN secret!", "AUTH"),
+        ("AUTH PLAIN \\0", "AUTH"),
+        ("AGFubmEAc2VjcmV0", "(no command)"),
+        ("POST /secret HTTP/1.1", "POST"),
+    ],
+)
+def test_the_log_is_told_what_was_refused_and_never_a_password(line: str, said: str) -> None:
+    app = converse(f"{EHLO}", limits=LAX)
+    app.machine.receive(line.replace("\\0", "\0").encode() + b"\r\n")
+    app.run()
+    (rejected,) = app.rejected
+    assert rejected.said == said
 
 
 def test_rset_and_ehlo_end_the_transaction() -> None:
@@ -529,10 +594,15 @@ def test_a_chunk_is_no_introduction() -> None:
         """
         S: 220 mx.example.org ESMTP
         C: BDAT 0 LAST
-        S: 502 5.5.1 BDAT is not offered
-        C: MAIL FROM:<a@example.org>
-        S: 503 5.5.1 MAIL is out of order: introduce yourself first
+        S: 421 4.7.0 Introduce yourself first; good bye
         """
+    )
+
+
+def test_the_cr_at_the_end_of_a_chunk_is_not_the_one_of_the_next_line() -> None:
+    converse(
+        f"{EHLO}{ENVELOPE}C: BDAT 2\nC> x\\r\nC: \\nNOOP\nS: 250 2.0.0 Chunk ok\nS: 500 5.5.2 Line ends in a bare LF\n"
+        "S: 250 2.0.0 Ok\n"
     )
 
 
@@ -708,8 +778,8 @@ def test_a_refused_mail_with_many_pipelined_recipients_is_no_reason_to_part() ->
 
 def test_nonsense_has_an_end() -> None:
     app = converse(
-        """
-        S: 220 mx.example.org ESMTP
+        EHLO
+        + """
         C: FOO
         C: BAR
         C: BAZ
@@ -883,8 +953,8 @@ def test_the_session_begins_anew_under_tls() -> None:
     run(
         app,
         """
-        C: MAIL FROM:<a@example.org>
-        S: 503 5.5.1 MAIL is out of order: introduce yourself first
+        C: NOOP
+        S: 250 2.0.0 Ok
         C: EHLO client.example
         S: 250-mx.example.org
         S: 250-PIPELINING
