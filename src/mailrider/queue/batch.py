@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue import sql
@@ -11,7 +12,6 @@ from mailrider.queue.ids import microseconds
 from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, Settled, State, Wish
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Sequence
 
     from mailrider.queue.message import DestinationOf, NewMessage, Settlement
@@ -23,14 +23,11 @@ _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Batch:
-    """Writes sets. `lease` is the registration of this process; `doomed` collects contents that may be unused now.
-
-    `written` grows by the octets of log that it cost, about.
-    """
+    """Writes sets. `lease` is the registration of this process; `written` grows by the octets of log that it cost,
+    about."""
 
     def __init__(self, destination_of: DestinationOf = BY_DOMAIN) -> None:
         self.lease = 0
-        self.doomed: set[int] = set()
         self.written = 0
         self._destination_of = destination_of
 
@@ -45,8 +42,8 @@ class Batch:
         inline = sum(message.facts.size for message, _ in messages if message.facts.stored is None)
         self.written += inline + ROW * (len(messages) + len(recipients))
         stored = [message.facts.stored for message, _ in messages if message.facts.stored is not None]
-        if stored:
-            connection.execute(sql.UNSPOOL, (_compact(stored),))
+        if stored and connection.execute(sql.UNSPOOL, (_compact(stored),)).rowcount != len(stored):
+            raise sqlite3.IntegrityError("the content of a new message is not there any more")
 
     def _recipient_rows(self, message: NewMessage, leased: bool) -> Iterable[tuple[Any, ...]]:
         state, owner = (1, self.lease) if leased else (0, None)
@@ -110,8 +107,6 @@ class Batch:
                     attempts.append((change.id, microseconds(settlement.at), encode_evidence(change.attempt)))
             if ended:
                 messages.append(job.message_id)
-                if job.facts.stored is not None:
-                    self.doomed.add(job.facts.stored)
         self.written += ROW * (len(done) + len(rows) + len(attempts))
         if done:
             self.delete(connection, done, messages, tried)

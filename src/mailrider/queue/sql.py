@@ -151,18 +151,31 @@ READ_CHUNK: Final = "SELECT octets FROM chunk WHERE content = ? AND number = ?"
 WARM: Final = "SELECT sum(length(octets) + instr(octets, x'00')) FROM chunk WHERE content = ?"
 SPOOL: Final = "INSERT INTO spool (owner) VALUES (?)"
 UNSPOOL: Final = "DELETE FROM spool WHERE content IN (SELECT value FROM json_each(?))"
-# Contents that no message has, and that no living process is about to give one.
-ORPHANS: Final = """
-SELECT json_group_array(content) FROM (SELECT DISTINCT content FROM chunk) c
-WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.stored = c.content)
-    AND NOT EXISTS (SELECT 1 FROM spool s JOIN owner o ON o.id = s.owner WHERE s.content = c.content)
+# Nobody has use for a content: no message names it, and no living process is about to add one that does. This process
+# (:lease) is writing :writing only; the rest that it began it has given up.
+_SPOOLED: Final = """
+    SELECT 1 FROM spool s JOIN owner o ON o.id = s.owner WHERE s.content = {content}
+        AND (s.owner <> :lease OR s.content IN (SELECT value FROM json_each(:writing)))
 """
-UNUSED: Final = """
-SELECT json_group_array(j.value) FROM json_each(?) j
-WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.stored = j.value)
-"""
+_IS_UNNAMED: Final = f"""
+    NOT EXISTS (SELECT 1 FROM message m WHERE m.stored = {{content}}) AND NOT EXISTS ({_SPOOLED})
+"""  # noqa: S608 - constants only
+# A skip through the index: a few seeks for each content, however long it is.
+UNNAMED: Final = f"""
+WITH RECURSIVE step (content) AS (
+    SELECT min(content) FROM chunk
+    UNION ALL
+    SELECT (SELECT min(content) FROM chunk WHERE content > step.content) FROM step WHERE step.content IS NOT NULL
+)
+SELECT json_group_array(content) FROM step WHERE content IS NOT NULL AND {_IS_UNNAMED.format(content="step.content")}
+"""  # noqa: S608 - constants only
+FORGET_SPOOL: Final = f"""
+DELETE FROM spool WHERE content = :content AND {_IS_UNNAMED.format(content="spool.content")}
+"""  # noqa: S608 - constants only
+UNNAMED_CHUNKS: Final = f"""
+SELECT count(*) FROM chunk WHERE content = :content AND {_IS_UNNAMED.format(content=":content")}
+"""  # noqa: S608 - constants only
 DELETE_CHUNKS: Final = "DELETE FROM chunk WHERE content = ? AND number >= ? AND number < ?"
-CHUNKS: Final = "SELECT count(*) FROM chunk WHERE content = ?"
 
 # --- To look into it -----------------------------------------------------------------------------
 

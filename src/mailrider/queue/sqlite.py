@@ -16,7 +16,8 @@ import asyncio
 import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -24,27 +25,21 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from mailrider.errors import InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.queue_event import RecipientsUnreadable
-from mailrider.queue import sql
+from mailrider.queue import sql, sqlite_look
 from mailrider.queue.batch import ROW, Batch, insert_all
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
 from mailrider.queue.owner import Identity, Life
-from mailrider.queue.rows import (
-    destinations_from,
-    entries_from,
-    filter_values,
-    jobs_from,
-    message_from,
-    stats_from,
-)
+from mailrider.queue.rows import destinations_from, filter_values, jobs_from
 from mailrider.queue.sqlite_file import StoreFile, pragma
 from mailrider.queue.sqlite_log import LogKeeper
-from mailrider.queue.store import Command, Done, StoreDamaged, StoreUnavailable
+from mailrider.queue.sqlite_look import from_json
+from mailrider.queue.store import Command, Done, StoreDamaged, StoreFull, StoreUnavailable
 from mailrider.queue.writer import Add, Call, Settle, Writer, translate
 from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -80,6 +75,14 @@ def _no_fault(_: str) -> None:
     """Nothing pulls the plug."""
 
 
+@dataclass(slots=True)
+class _Spool:
+    """A content that is being written; its id is known once its first chunk stands."""
+
+    content: int = 0
+    is_given_up: bool = False
+
+
 class SQLiteStore:
     """A `Store` in the directory `location`. `identity` and `fault` are for tests that die."""
 
@@ -106,6 +109,7 @@ class SQLiteStore:
         self._reading: sqlite3.Connection | None = None
         self._supplying: sqlite3.Connection | None = None
         self._data_version = 0
+        self._spooling: set[int] = set()  # contents that this process is writing, for messages that are to come
         self.recovered = 0
 
     # Opening and closing ---------------------------------------------------------------------------------------------
@@ -129,7 +133,8 @@ class SQLiteStore:
         self._writer.start()
         try:
             self.recovered = await self._writer.ask(Call(self._register))
-            await self._sweep()
+            with suppress(StoreFull):  # what is not deleted now is later
+                await self._sweep()
         except BaseException:
             await self._close()
             raise
@@ -202,7 +207,7 @@ class SQLiteStore:
     async def keep_alive(self, now: datetime) -> int:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(Call(self._renew))
-        await self._sweep_doomed()
+        await self._sweep()
         await self._ask(Call(self._vacuum, outside=True))
         return freed
 
@@ -276,7 +281,7 @@ class SQLiteStore:
         connection: sqlite3.Connection,
     ) -> tuple[Claimed, list[Unreadable]]:
         jobs, unreadable = self._lease(statement, values, connection)
-        left = _json(connection, sql.LEFT, destinations=_compact(destinations)) if destinations else []
+        left = from_json(connection, sql.LEFT, destinations=_compact(destinations)) if destinations else []
         return Claimed(jobs, {each.destination: each.due for each in destinations_from(left)}), unreadable
 
     def _lease(
@@ -310,7 +315,17 @@ class SQLiteStore:
 
     async def add(self, message: NewMessage, *, leased: bool) -> None:
         """See `Store`."""
-        await self._ask(Add(message, leased))
+        stored = message.facts.stored
+        if stored is None:
+            await self._ask(Add(message, leased))
+            return
+        try:
+            await self._ask(Add(message, leased))
+        except BaseException as error:
+            self._spooling.discard(stored)
+            await self._sweep_after(error)
+            raise
+        self._spooling.discard(stored)
 
     def settle(self, settlement: Settlement) -> Awaitable[Settled]:
         """See `Store`."""
@@ -320,22 +335,31 @@ class SQLiteStore:
 
     async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
         """See `Store`. Each chunk is a transaction: a large one would make all others wait."""
-        content = 0
+        spool = _Spool()
         number = 0
-        async for chunk in chunks:
-            for start in range(0, len(chunk), CHUNK):
-                content = await self._ask(Call(partial(self._put, content, number, chunk[start : start + CHUNK])))
-                number += 1
+        try:
+            async for chunk in chunks:
+                for start in range(0, len(chunk), CHUNK):
+                    await self._ask(Call(partial(self._put, spool, number, chunk[start : start + CHUNK])))
+                    number += 1
+        except BaseException as error:
+            spool.is_given_up = True
+            self._spooling.discard(spool.content)
+            await self._sweep_after(error)
+            raise
         if not number:
             raise InvalidValue("there is no content")
-        return content
+        return spool.content
 
-    def _put(self, content: int, number: int, octets: bytes, connection: sqlite3.Connection) -> int:
-        if not content:
-            content = connection.execute(sql.SPOOL, (self.lease,)).lastrowid or 0
-        insert_all(connection, "chunk", sql.CHUNK, [(content, number, octets)])
+    def _put(self, spool: _Spool, number: int, octets: bytes, connection: sqlite3.Connection) -> None:
+        if number == 0:
+            self._spooling.discard(spool.content)  # of a transaction that was tried before and failed
+            spool.content = connection.execute(sql.SPOOL, (self.lease,)).lastrowid or 0
+            self._spooling.add(spool.content)
+            if spool.is_given_up:
+                self._spooling.discard(spool.content)
+        insert_all(connection, "chunk", sql.CHUNK, [(spool.content, number, octets)])
         self._batch.written += len(octets)
-        return content
 
     async def content(self, job: Job) -> Content:
         """See `Store`. A large one is given chunk by chunk as it is sent, so that memory stays flat."""
@@ -367,24 +391,33 @@ class SQLiteStore:
             yield row[0]
             number += 1
 
-    # Unused content --------------------------------------------------------------------------------------------------
+    # Content that no message names ------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Delete contents whose message never came, or is gone."""
-        (found,) = await self._ask(Call(partial(_fetch, sql.ORPHANS, ())))
-        await self._delete_contents(json.loads(found))
+        """Delete contents whose message never came, or is gone: whoever removed it, and whoever gave up writing it.
 
-    async def _sweep_doomed(self) -> None:
-        doomed, self._batch.doomed = self._batch.doomed, set()
-        if doomed:
-            (found,) = await self._ask(Call(partial(_fetch, sql.UNUSED, (_compact(sorted(doomed)),))))
-            await self._delete_contents(json.loads(found))
-
-    async def _delete_contents(self, contents: Iterable[int]) -> None:
-        for content in contents:
-            (count,) = await self._ask(Call(partial(_fetch, sql.CHUNKS, (content,))))
-            for start in range(0, count, SWEPT):
+        What this process is writing is left alone, and so is what other living processes may be writing.
+        """
+        unnamed = await self._read(lambda connection: from_json(connection, sql.UNNAMED, **self._living()))
+        for content in unnamed:
+            for start in range(0, await self._ask(Call(partial(self._forget_spool, content))), SWEPT):
                 await self._ask(Call(partial(self._delete_chunks, content, start)))
+
+    async def _sweep_after(self, error: BaseException) -> None:
+        """After something failed: its content is not wanted any more. The next sweep takes what this one cannot."""
+        if isinstance(error, Exception):
+            with suppress(StoreUnavailable):
+                await self._sweep()
+
+    def _living(self) -> dict[str, Any]:
+        return {"lease": self.lease, "writing": _compact(list(self._spooling.copy()))}
+
+    def _forget_spool(self, content: int, connection: sqlite3.Connection) -> int:
+        """From now on no message can name this content; returns how many chunks it has, 0 if one names it by now."""
+        values = {**self._living(), "content": content}
+        connection.execute(sql.FORGET_SPOOL, values)
+        count: int = connection.execute(sql.UNNAMED_CHUNKS, values).fetchone()[0]
+        return count
 
     def _delete_chunks(self, content: int, start: int, connection: sqlite3.Connection) -> None:
         connection.execute(sql.DELETE_CHUNKS, (content, start, start + SWEPT))
@@ -395,25 +428,24 @@ class SQLiteStore:
     async def destinations(self, after: str | None, limit: int) -> list[DueDestination]:
         """See `Store`."""
         return await self._read(
-            lambda connection: destinations_from(_json(connection, sql.DESTINATIONS, after=after, limit=limit))
+            lambda connection: destinations_from(from_json(connection, sql.DESTINATIONS, after=after, limit=limit))
         )
 
     async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
         """See `Store`."""
-        values = {**filter_values(wanted), "after": after, "limit": limit}
-        return await self._read(lambda connection: entries_from(_json(connection, sql.PAGE, **values)))
+        return await self._read(partial(sqlite_look.page, wanted, after, limit))
 
     async def find(self, message_id: int) -> StoredMessage | None:
         """See `Store`."""
-        return await self._read(partial(_find, message_id))
+        return await self._read(partial(sqlite_look.find, message_id))
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
-        return await self._read(partial(_octets, message_id))
+        return await self._read(partial(sqlite_look.octets, message_id))
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
-        return await self._read(partial(_stats, now, destinations))
+        return await self._read(partial(sqlite_look.stats, now, destinations))
 
     async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
         """See `Store`. In steps, so that others may write in between."""
@@ -423,13 +455,16 @@ class SQLiteStore:
             step, waiting, after = await self._ask(Call(work))
             changed, later = changed + step, later + waiting
             if not after:
-                return Done(changed, later)
+                break
+        if command is Command.REMOVE:
+            await self._sweep()
+        return Done(changed, later)
 
     def _command(
         self, command: Command, values: dict[str, Any], now: int, connection: sqlite3.Connection
     ) -> tuple[int, int, int]:
         """One step: how many were changed, how many will be, and behind which id it goes on (0: nowhere)."""
-        rows = _json(connection, sql.SELECTED, **values, limit=SELECTED)
+        rows = from_json(connection, sql.SELECTED, **values, limit=SELECTED)
         ids = _compact([row[0] for row in rows])
         leased = [row[0] for row in rows if row[2] == 1]
         changed = 0
@@ -445,7 +480,6 @@ class SQLiteStore:
                 free = [row for row in rows if row[2] != 1]
                 if free:
                     removed = [row[0] for row in free]
-                    self._doom(connection, [row[1] for row in free])
                     self._batch.delete(connection, removed, [row[1] for row in free], removed)
                 changed = len(free)
         self._batch.written += ROW * len(rows)
@@ -453,13 +487,6 @@ class SQLiteStore:
             wish = {Command.HOLD: 1, Command.REMOVE: 2, Command.RETRY: 3}[command]
             connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish})
         return changed, len(leased), rows[-1][0] if len(rows) == SELECTED else 0
-
-    def _doom(self, connection: sqlite3.Connection, messages: list[int]) -> None:
-        statement = """
-            SELECT json_group_array(stored) FROM message
-            WHERE stored IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))
-        """
-        self._batch.doomed.update(_json(connection, statement, ids=_compact(messages)))
 
     async def changed_elsewhere(self) -> bool:
         """See `Store`."""
@@ -506,15 +533,6 @@ def _is_dead(text: str, expires: int, now: int) -> bool:
     return life is Life.DEAD or (life is Life.UNKNOWN and expires < now)
 
 
-def _fetch(statement: str, values: tuple[Any, ...], connection: sqlite3.Connection) -> Any:
-    return connection.execute(statement, values).fetchone()
-
-
-def _json(connection: sqlite3.Connection, statement: str, **values: Any) -> Any:
-    (text,) = connection.execute(statement, values).fetchone()
-    return json.loads(text)
-
-
 def _fetch_content(message_id: int, connection: sqlite3.Connection) -> bytes | None:
     row = connection.execute(sql.CONTENT, (message_id,)).fetchone()
     return None if row is None else row[0]
@@ -531,37 +549,3 @@ def _small(job: Job, octets: bytes) -> Content:
 
 def _warm(content: int, connection: sqlite3.Connection) -> None:
     connection.execute(sql.WARM, (content,)).fetchone()
-
-
-def _find(message_id: int, connection: sqlite3.Connection) -> StoredMessage | None:
-    row = connection.execute(sql.MESSAGE_ROW, (message_id,)).fetchone()
-    if row is None:
-        return None
-    everything = filter_values(None) | {"message": message_id, "after": 0, "limit": -1}
-    return message_from(
-        message_id,
-        row,
-        _json(connection, sql.MESSAGE_RECIPIENTS, id=message_id),
-        entries_from(_json(connection, sql.PAGE, **everything)),
-        _json(connection, sql.MESSAGE_ATTEMPTS, id=message_id),
-    )
-
-
-def _octets(message_id: int, connection: sqlite3.Connection) -> bytes | None:
-    row = connection.execute("SELECT content, stored FROM message WHERE id = ?", (message_id,)).fetchone()
-    if row is None or row[1] is None:
-        return None if row is None else row[0]
-    return b"".join(
-        chunk
-        for (chunk,) in connection.execute("SELECT octets FROM chunk WHERE content = ? ORDER BY number", (row[1],))
-    )
-
-
-def _stats(now: datetime, destinations: int, connection: sqlite3.Connection) -> Stats:
-    totals = connection.execute(sql.TOTALS).fetchone()
-
-    def between(first: int, last: int) -> int:
-        count: int = connection.execute(sql.BETWEEN, (first, last)).fetchone()[0]
-        return count
-
-    return stats_from(totals, _json(connection, sql.BY_DESTINATION, limit=destinations), between, now)

@@ -8,6 +8,7 @@ import resource
 import sqlite3
 import subprocess
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from mailrider.queue.store import Command, StoreDamaged, StoreFull, StoreUnavail
 from tests.support.queueing import Writing, chunked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from mailrider.model.event import Event
 
@@ -306,6 +307,95 @@ async def test_content_that_is_being_written_by_the_living_is_not_swept(
         assert sum(map(len, (await store.content(job)).chunks())) == 100_000
 
 
+def chunks_in(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / FILE)) as connection:
+        (chunks,) = connection.execute("SELECT count(*) FROM chunk").fetchone()
+        (spooled,) = connection.execute("SELECT count(*) FROM spool").fetchone()
+    return int(chunks + spooled)
+
+
+async def test_a_removal_deletes_the_content_too_while_another_process_delivers(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as daemon:
+        stored = await daemon.write_content(chunked(*[b"x" * 65536] * 200))
+        await daemon.add(writing.message(stored=stored), leased=False)
+        async with SQLiteStore(tmp_path, clock) as operator:
+            assert (await operator.command(Command.REMOVE, EVERYTHING, clock.now())).changed == 1
+        assert chunks_in(tmp_path) == 0
+
+
+async def test_content_of_a_message_that_failed_while_it_was_written_is_deleted(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        raise StoreFull("there is no space")
+
+    async with SQLiteStore(tmp_path, clock) as store:
+        with pytest.raises(StoreFull):
+            await store.write_content(broken())
+        assert chunks_in(tmp_path) == 0
+
+
+async def test_content_whose_writer_was_cancelled_is_swept_by_the_living_process(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with SQLiteStore(tmp_path, clock) as store:
+        task = asyncio.create_task(store.write_content(endless()))
+        await begun.wait()
+        await store.keep_alive(clock.now())
+        assert chunks_in(tmp_path) == 3  # it is still being written
+        task.cancel()
+        await asyncio.wait([task])
+        await store.keep_alive(clock.now())
+        assert chunks_in(tmp_path) == 0
+
+
+async def test_content_whose_writer_is_cancelled_before_its_first_chunk_stands_is_swept(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        task = asyncio.create_task(store.write_content(chunked(b"x" * 100_000)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await store.keep_alive(clock.now())
+        assert chunks_in(tmp_path) == 0
+
+
+async def test_content_of_a_message_that_is_not_accepted_is_deleted(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    async with SQLiteStore(tmp_path, clock) as store:
+        message = writing.message()
+        await store.add(message, leased=False)
+        stored = await store.write_content(chunked(b"x" * 100_000))
+        same = writing.message(stored=stored)
+        with pytest.raises(StoreUnavailable):
+            await store.add(replace(same, id=message.id), leased=False)
+        assert chunks_in(tmp_path) == 0
+
+
+async def test_a_message_whose_content_was_swept_meanwhile_is_not_accepted(
+    tmp_path: Path, clock: FakeClock, writing: Writing
+) -> None:
+    async with SQLiteStore(tmp_path, clock, identity=Identity("another boot", "", 1, "")) as held_for_dead:
+        stored = await held_for_dead.write_content(chunked(b"x" * 100_000))
+        async with SQLiteStore(tmp_path, clock):
+            pass
+        with pytest.raises(StoreUnavailable, match="content"):
+            await held_for_dead.add(writing.message(stored=stored), leased=False)
+        assert await count(held_for_dead) == 0
+
+
 async def test_content_of_what_is_done_is_deleted_in_steps_and_space_given_back(
     tmp_path: Path, clock: FakeClock, writing: Writing
 ) -> None:
@@ -422,8 +512,8 @@ async def test_a_keeper_that_gets_no_thread_is_asked_again(
         raise RuntimeError("can't start new thread")
 
     tried: list[int] = []
-    monkeypatch.setattr(log_module, "CHECKPOINT", 1)
     async with SQLiteStore(tmp_path, clock) as store:
+        monkeypatch.setattr(log_module, "CHECKPOINT", 1)
         assert store._keeper is not None
         monkeypatch.setattr(store._keeper._executor, "submit", none_left)
         for _ in range(2):
