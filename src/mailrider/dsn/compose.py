@@ -8,25 +8,30 @@ the message was. Pure: time, ids and names are arguments.
 - A message that was sent with REQUIRETLS is never returned beyond its header (RFC 8689 5); `redact` takes even that
   away, but for Message-ID and Date, so that a notification can go where the levels are not met.
 - Text of remote servers comes bounded and without control characters (`model.reply`); whatever else is quoted is
-  cleaned here.
+  bounded and cleaned here. What strangers chose (addresses, a subject, a reply) is never parsed as part of a header.
+- Everything is 7-bit, so that every server takes it; only a notification that needs SMTPUTF8 anyway, because its
+  recipient's address does, is written in UTF-8.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import enum
 import hashlib
+import re
 import textwrap
 from dataclasses import dataclass
-from email import policy
-from email.header import decode_header, make_header
-from email.parser import BytesParser
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dsn.advice import advice_for
-from mailrider.model.envelope import Ret
+from mailrider.header.fields import MAX_LINE, compose_field
+from mailrider.header.words import decode_words, encode_words
+from mailrider.model.envelope import OriginalRecipient, Ret
 from mailrider.model.outcome import Deferred, Delivered, Failed
 from mailrider.model.reply import clean_text
+from mailrider.smtp.commands import encode_original_recipient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,8 +46,15 @@ MAX_RETURNED: Final = (
     128 * 1024
 )  # octets: a returned message shall not become a burden of its own, nor be spam's vehicle
 MAX_SUBJECT: Final = 120  # characters of the subject that are quoted
-MAX_LINE: Final = 900  # octets of a machine-readable line: RFC 5322 2.1.1 has 998
+MAX_ENCODED: Final = (
+    4096  # octets of the subject that are decoded for that: encoded words take up to twelve a character
+)
+MAX_VALUE: Final = 900  # octets of a machine-readable line: RFC 5322 2.1.1 has 998
 WIDTH: Final = 76
+
+# RFC 5322 3.6.4, as far as it can be copied into a header without a second look: printable, no space, not too long.
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,500}>")
+_TOO_LONG = re.compile(rb"[^\n]{%d}" % (MAX_LINE + 2))  # a line of RFC 2045 2.7 has MAX_LINE octets before its CRLF
 
 
 class Action(enum.Enum):
@@ -94,25 +106,30 @@ class Notification:
 
 def compose(notification: Notification, origin: Origin) -> bytes:
     """The notification as a message, lines ending in CRLF. Its envelope is the caller's: from `<>` to the sender."""
-    is_global = _is_global(notification)
+    utf8 = not notification.envelope.sender.is_ascii
+    is_global = utf8 and _has_global_address(notification)
     text = "\r\n".join(_letter(notification, origin)) + "\r\n"
-    machine = "\r\n".join(_status(notification, origin, is_global=is_global)) + "\r\n"
+    machine = _status(notification, origin, is_global=is_global)
     parts = [
-        _part("text/plain; charset=utf-8", "Notification", text.encode()),
-        _part(f"message/{'global-' if is_global else ''}delivery-status", "Delivery report", machine.encode()),
+        _part("text/plain; charset=utf-8", "Notification", text.encode(), utf8=utf8),
+        _part(
+            f"message/{'global-' if is_global else ''}delivery-status", "Delivery report", machine.encode(), utf8=utf8
+        ),
     ]
-    returned = _returned(notification)
+    returned = _returned(notification, utf8=utf8)
     if returned is not None:
         parts.append(returned)
     boundary = _boundary(notification.id, parts)
     delimiter = b"--" + boundary.encode()
     body = b"".join(delimiter + b"\r\n" + part for part in parts) + delimiter + b"--\r\n"
-    header = "\r\n".join(_header(notification, origin, boundary))
-    return f"{header}\r\n\r\n".encode() + b"This is a MIME message: a delivery status notification.\r\n\r\n" + body
+    # RFC 2045 6.4: a multipart says 8bit if one of its parts does.
+    encoding = "7bit" if body.isascii() else "8bit"
+    header = _header(notification, origin, boundary, encoding)
+    return f"{header}\r\n".encode() + b"This is a MIME message: a delivery status notification.\r\n\r\n" + body
 
 
-def _is_global(notification: Notification) -> bool:
-    """True if an address needs the forms of RFC 6533."""
+def _has_global_address(notification: Notification) -> bool:
+    """True if an address is shown as it is only in the forms of RFC 6533."""
     recipients = [each.recipient for each in notification.told]
     originals = [each.original for each in recipients if each.original is not None]
     return not (
@@ -129,40 +146,38 @@ _SUBJECT: Final = {
 }
 
 
-def _header(notification: Notification, origin: Origin, boundary: str) -> Iterator[str]:
+def _header(notification: Notification, origin: Origin, boundary: str, encoding: str) -> str:
     whom = str(notification.told[0].recipient)
     more = len(notification.told) - 1
     subject = f"{_SUBJECT[notification.action]}: your message to {whom}" + (f" and {more} more" if more else "")
-    message_id = _field(notification, "Message-ID")
-    yield f"From: Mail delivery system <MAILER-DAEMON@{origin.domain}>"
-    yield f"To: <{notification.envelope.sender}>"
-    yield f"Date: {format_datetime(notification.at)}"
-    yield f"Message-ID: <{notification.id}@{origin.hostname}>"
-    yield _encoded("Subject", subject, utf8=not notification.envelope.sender.is_ascii)
-    if message_id:
-        yield f"In-Reply-To: {message_id}"
-        yield f"References: {message_id}"
-    yield "Auto-Submitted: auto-replied"  # RFC 3834 5: so that no program answers
-    yield "MIME-Version: 1.0"
-    yield "Content-Type: multipart/report; report-type=delivery-status;"
-    yield f'\tboundary="{boundary}"'
+    message_id = _message_id(notification)
+    fields = [
+        compose_field("From", f"Mail delivery system <MAILER-DAEMON@{origin.domain.ascii}>"),
+        compose_field("To", f"<{notification.envelope.sender}>"),
+        compose_field("Date", format_datetime(notification.at)),
+        compose_field("Message-ID", f"<{notification.id}@{origin.hostname.ascii}>"),
+        compose_field("Subject", *_subject_lines(subject, utf8=not notification.envelope.sender.is_ascii)),
+        *(compose_field(name, message_id) for name in ("In-Reply-To", "References") if message_id),
+        compose_field("Auto-Submitted", "auto-replied"),  # RFC 3834 5: so that no program answers
+        compose_field("MIME-Version", "1.0"),
+        compose_field(
+            "Content-Type", "multipart/report; report-type=delivery-status;", f'boundary="{boundary}"', fold="\t"
+        ),
+        compose_field("Content-Transfer-Encoding", encoding),
+    ]
+    return "".join(fields)
 
 
-def _encoded(name: str, text: str, *, utf8: bool) -> str:
-    """A header line; words beyond ASCII as RFC 2047 wants them, where the message is not UTF-8 anyway."""
-    if text.isascii() or utf8:
-        return f"{name}: {text}"
-    folded: str = policy.SMTP.header_factory(name, text).fold(policy=policy.SMTP)
-    return folded.removesuffix("\r\n")
+def _subject_lines(text: str, *, utf8: bool) -> tuple[str, ...]:
+    """In encoded words where it needs them; where the message is UTF-8 anyway (RFC 6532), only what looks like some."""
+    return (text,) if utf8 and "=?" not in text else encode_words(text, used=len("Subject: "))
 
 
-def _field(notification: Notification, name: str) -> str:
-    """A field of the message's header, if it can be quoted as it is: ASCII, one line, not too long."""
-    if notification.content is None:
-        return ""
-    values = notification.content.header_fields(name)
-    text = clean_text(values[0].decode("ascii", "replace")) if values else ""
-    return text if text.isascii() and len(text) <= MAX_LINE else ""
+def _message_id(notification: Notification) -> str:
+    """That of the message, if it is one."""
+    values = [] if notification.content is None else notification.content.header_fields("Message-ID")
+    text = values[0].decode("ascii", "replace") if values else ""
+    return text if _MESSAGE_ID.fullmatch(text) and "=?" not in text else ""
 
 
 # --- For a person --------------------------------------------------------------------------------
@@ -200,13 +215,8 @@ def _subject(notification: Notification) -> str:
     values = [] if notification.content is None else notification.content.header_fields("Subject")
     if not values:
         return ""
-    text = values[0].decode("utf-8", "replace")
-    try:
-        text = str(make_header(decode_header(text)))
-    except (ValueError, LookupError):
-        # Not what RFC 2047 wants: shown as it stands there.
-        pass
-    return clean_text(text)[:MAX_SUBJECT]
+    text = decode_words(values[0][:MAX_ENCODED].decode("utf-8", "replace"))
+    return clean_text(text[:MAX_SUBJECT])
 
 
 def _explain(told: Told) -> Iterator[str]:
@@ -228,35 +238,42 @@ def _paragraph(text: str) -> list[str]:
 # --- For machines --------------------------------------------------------------------------------
 
 
-def _status(notification: Notification, origin: Origin, *, is_global: bool) -> Iterator[str]:
-    """RFC 3464 2.2 and 2.3."""
+def _status(notification: Notification, origin: Origin, *, is_global: bool) -> str:
+    """RFC 3464 2.2 and 2.3: groups of fields with an empty line between them."""
     envelope = notification.envelope
-    if envelope.envid is not None:
-        yield _line("Original-Envelope-Id", envelope.envid)
-    yield _line("Reporting-MTA", f"dns; {origin.hostname}")
-    yield _line("Arrival-Date", format_datetime(notification.arrived))
-    for each in notification.told:
-        yield ""
-        yield from _recipient(each, notification.at, is_global=is_global)
+    about = [
+        *([] if envelope.envid is None else [_line("Original-Envelope-Id", envelope.envid)]),
+        _line("Reporting-MTA", f"dns; {origin.hostname.ascii}"),
+        _line("Arrival-Date", format_datetime(notification.arrived)),
+    ]
+    groups = [about, *(list(_recipient(each, notification.at, is_global=is_global)) for each in notification.told)]
+    return "\r\n".join("".join(group) for group in groups)
 
 
 def _recipient(told: Told, at: datetime, *, is_global: bool) -> Iterator[str]:
     recipient, outcome = told.recipient, told.outcome
-    original = recipient.original
-    if original is not None:
-        yield _line("Original-Recipient", f"{original.address_type}; {original.address}")
-    # RFC 6533 4: an address with UTF-8 is of the type utf-8; it stands as it is in the global form.
-    address_type = "rfc822" if recipient.mailbox.is_ascii or not is_global else "utf-8"
-    yield _line("Final-Recipient", f"{address_type}; {recipient}")
+    if recipient.original is not None:
+        yield _line("Original-Recipient", _typed_address(recipient.original, is_global=is_global))
+    # RFC 6533 4: an address with UTF-8 is of the type utf-8.
+    final = OriginalRecipient("rfc822" if recipient.mailbox.is_ascii else "utf-8", str(recipient))
+    yield _line("Final-Recipient", _typed_address(final, is_global=is_global))
     yield _line("Action", told.action.value)
     yield _line("Status", _status_code(outcome))
     if outcome.mx is not None:
         yield _line("Remote-MTA", f"dns; {outcome.mx}")
-    yield _line("Diagnostic-Code", _ascii(_diagnosis(outcome), is_global=is_global))
+    yield _line("Diagnostic-Code", _literally(_ascii(_diagnosis(outcome), is_global=is_global)))
     if told.was_tried:
         yield _line("Last-Attempt-Date", format_datetime(at))
     if told.action is Action.DELAYED and told.until is not None:
         yield _line("Will-Retry-Until", format_datetime(told.until))
+
+
+def _typed_address(address: OriginalRecipient, *, is_global: bool) -> str:
+    """As it is in the global form; in the other one of RFC 6533 3's 7-bit form, where that is needed."""
+    text = address.address
+    if not (is_global or text.isascii()):
+        text = encode_original_recipient(address).partition(";")[2]
+    return f"{address.address_type}; {text}"
 
 
 def _diagnosis(outcome: Outcome) -> str:
@@ -284,22 +301,28 @@ def _ascii(text: str, *, is_global: bool) -> str:
     return text if is_global else text.encode("ascii", "replace").decode()
 
 
+def _literally(text: str) -> str:
+    """RFC 3464 2.1.1 lets readers decode encoded words here; a server's text has none, whatever it looks like."""
+    return text.replace("=?", "= ?")
+
+
 def _line(name: str, value: str) -> str:
     """A field, folded; what has no space to fold at stays long, but bounded."""
+    text = clean_text(value)[:MAX_VALUE]
+    while len(text.encode()) > MAX_VALUE:
+        text = text[: len(text) * 3 // 4]
+    if len(text) + len(name) + 2 <= WIDTH:
+        return compose_field(name, text)
     lines = textwrap.wrap(
-        f"{name}: {clean_text(value)[:MAX_LINE]}",
-        WIDTH,
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
+        f"{name}: {text}", WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
-    return "\r\n".join(lines)
+    return compose_field(name, lines[0].removeprefix(f"{name}:").strip(), *lines[1:], fold="")
 
 
 # --- What the message was ------------------------------------------------------------------------
 
 
-def _returned(notification: Notification) -> bytes | None:
+def _returned(notification: Notification, *, utf8: bool) -> bytes | None:
     content = notification.content
     if content is None:
         return None
@@ -310,28 +333,59 @@ def _returned(notification: Notification) -> bytes | None:
         and not notification.envelope.requiretls
         and content.size <= MAX_RETURNED
     )
-    if is_full:
-        form = "message/rfc822" if content.header_is_ascii else "message/global"
-        return _part(form, "Undelivered message", b"".join(content.chunks()))
-    return _header_part(content.header)
+    if not is_full:
+        return _header_part(content.header, utf8=utf8)
+    message = b"".join(content.chunks())
+    # RFC 2046 5.2.1: message/rfc822 can't be encoded, and message/global can (RFC 6532 3.7).
+    is_plain = content.header_is_ascii and _encoding(message, utf8=utf8) in ("7bit", "8bit")
+    form = "message/rfc822" if is_plain else "message/global"
+    return _part(form, "Undelivered message", message, utf8=utf8)
 
 
-def _header_part(header: bytes) -> bytes:
+def _header_part(header: bytes, *, utf8: bool) -> bytes:
     if len(header) > MAX_RETURNED:
         header = header[: header.rfind(b"\n", 0, MAX_RETURNED) + 1]
     if header.isascii():
-        return _part("text/rfc822-headers", "Header of the message", header)
+        return _part("text/rfc822-headers", "Header of the message", header, utf8=utf8)
     text = header.decode("utf-8", "replace").encode()
-    return _part("message/global-headers", "Header of the message", text)
+    if utf8:
+        return _part("message/global-headers", "Header of the message", text, utf8=True)
+    # RFC 6522 4: what is not 7-bit in it is encoded.
+    return _part("text/rfc822-headers; charset=utf-8", "Header of the message", text, utf8=False)
 
 
-def _part(content_type: str, description: str, body: bytes) -> bytes:
-    encoding = "7bit" if body.isascii() else "8bit"
-    head = (
-        f"Content-Type: {content_type}\r\nContent-Description: {description}\r\nContent-Transfer-Encoding: {encoding}"
+def _part(content_type: str, description: str, body: bytes, *, utf8: bool) -> bytes:
+    encoding = _encoding(body, utf8=utf8)
+    if encoding == "encoded":
+        is_text = content_type.startswith("text/")
+        encoding = "quoted-printable" if is_text else "base64"
+        body = _quoted_printable(body) if is_text else _base64(body)
+    head = "".join(
+        (
+            compose_field("Content-Type", content_type),
+            compose_field("Content-Description", description),
+            compose_field("Content-Transfer-Encoding", encoding),
+        )
     )
     # RFC 2046 5.1.1: the line end before a delimiter belongs to that, so what ends in one gets another.
-    return head.encode() + b"\r\n\r\n" + body + b"\r\n"
+    return head.encode() + b"\r\n" + body + b"\r\n"
+
+
+def _encoding(body: bytes, *, utf8: bool) -> str:
+    """What a part needs (RFC 2045 2.7, 2.8): `7bit`; `8bit` if the message may be; otherwise it has to be `encoded`."""
+    if b"\0" in body or _TOO_LONG.search(body):
+        return "encoded"
+    if body.isascii():
+        return "7bit"
+    return "8bit" if utf8 else "encoded"
+
+
+def _quoted_printable(body: bytes) -> bytes:
+    return binascii.b2a_qp(body.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n")
+
+
+def _base64(body: bytes) -> bytes:
+    return base64.encodebytes(body).replace(b"\n", b"\r\n")
 
 
 def _boundary(seed: str, parts: Sequence[bytes]) -> str:
@@ -344,28 +398,38 @@ def _boundary(seed: str, parts: Sequence[bytes]) -> str:
         attempt += 1
 
 
+_BOUNDARY = re.compile(rb'\r\n\tboundary="(=[=0-9a-f]{1,60})"\r\n')
+
+
 def redact(notification: bytes) -> bytes | None:
     """One of our notifications without anything of the message's header but Message-ID and Date (RFC 8689 5).
 
     None if it is no notification with a header to redact.
     """
-    message = BytesParser(policy=policy.SMTP).parsebytes(notification)
-    boundary = message.get_boundary()
-    if message.get_content_type() != "multipart/report" or boundary is None:
+    found = _BOUNDARY.search(notification, 0, notification.find(b"\r\n\r\n") + 2)
+    if found is None:
         return None
-    delimiter = b"--" + boundary.encode()
+    delimiter = b"--" + found[1]
     pieces = notification.split(delimiter)
     if len(pieces) != 5:  # before, three parts, and behind
         return None
-    kept = b"".join(_kept_fields(pieces[3].partition(b"\r\n\r\n")[2]))
-    pieces[3] = b"\r\n" + _header_part(kept)
+    kept = b"".join(_kept_fields(_decoded(pieces[3])))
+    pieces[3] = b"\r\n" + _header_part(kept, utf8=not notification.isascii())
     return delimiter.join(pieces)
+
+
+def _decoded(part: bytes) -> bytes:
+    """What one of our parts holds."""
+    head, _, body = part.partition(b"\r\n\r\n")
+    if head.endswith(b": quoted-printable"):
+        return binascii.a2b_qp(body)
+    return base64.b64decode(body) if head.endswith(b": base64") else body
 
 
 def _kept_fields(header: bytes) -> Iterator[bytes]:
     keep = False
-    for line in header.splitlines(keepends=True):
+    for line in header.split(b"\r\n"):
         if not line.startswith((b" ", b"\t")):
             keep = line.lower().startswith((b"message-id:", b"date:"))
         if keep:
-            yield line
+            yield line + b"\r\n"

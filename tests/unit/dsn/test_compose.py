@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -213,17 +214,31 @@ def test_content_that_holds_the_delimiter_does_not_break_the_notification() -> N
     assert len(parts(notification(octets=evil, ret=Ret.FULL))) == 3
 
 
-def test_internationalized_addresses_get_the_forms_of_rfc_6533() -> None:
+def international(sender: str) -> bytes:
+    """About a recipient that needs UTF-8."""
     who = recipient("büro@example.net", original=OriginalRecipient("utf-8", "büro@example.net"))
-    given = replace(notification(octets=UTF8, smtputf8=True), told=(Told(who, Action.FAILED, failed(who)),))
-    octets = compose(given, ORIGIN)
+    given = notification(sender=sender, octets=UTF8, smtputf8=True)
+    return compose(replace(given, told=(Told(who, Action.FAILED, failed(who)),)), ORIGIN)
+
+
+def test_a_sender_that_needs_utf_8_gets_the_forms_of_rfc_6533() -> None:
+    octets = international("jürgen@example.org")
     assert b"Content-Type: message/global-delivery-status" in octets
     assert "Final-Recipient: utf-8; büro@example.net".encode() in octets
     assert "Original-Recipient: utf-8; büro@example.net".encode() in octets
     assert b"Content-Type: message/global-headers" in octets
     assert "Subject: grüße".encode() in octets
-    header = octets.partition(b"\r\n\r\n")[0]
-    assert header.isascii()
+
+
+def test_any_other_sender_gets_addresses_in_their_7_bit_form() -> None:
+    octets = international("a@example.org")
+    assert octets.isascii()
+    assert b"Content-Type: message/delivery-status" in octets
+    assert rb"Final-Recipient: utf-8; b\x{FC}ro@example.net" in octets
+    assert rb"Original-Recipient: utf-8; b\x{FC}ro@example.net" in octets
+    returned = list(message_from_bytes(octets, policy=policy.SMTP).iter_parts())[2]
+    assert returned.get_content_type() == "text/rfc822-headers"
+    assert "Subject: grüße" in returned.get_content()
 
 
 def test_a_sender_that_needs_utf_8_gets_a_header_in_utf_8() -> None:
@@ -231,9 +246,41 @@ def test_a_sender_that_needs_utf_8_gets_a_header_in_utf_8() -> None:
     assert "To: <jürgen@example.org>".encode() in compose(given, ORIGIN)
 
 
-def test_a_whole_internationalized_message_is_returned_as_global() -> None:
-    octets = compose(notification(octets=UTF8, ret=Ret.FULL), ORIGIN)
-    assert b"Content-Type: message/global\r\n" in octets
+EIGHT_BIT = "From: a@example.org\r\nMessage-ID: <1@example.org>\r\n\r\nGrüße.\r\n".encode()
+LONG = MESSAGE + b"x" * 999 + b"\r\n"
+ZERO = MESSAGE + b"\0\r\n"
+
+
+@pytest.mark.parametrize("ret", [Ret.HEADERS, Ret.FULL])
+@pytest.mark.parametrize("octets", [MESSAGE, UTF8, EIGHT_BIT, LONG, ZERO, b"Subject: \xff\r\n\r\n.\r\n"])
+def test_a_notification_is_7_bit_whatever_it_returns(octets: bytes, ret: Ret) -> None:
+    written = compose(notification(octets=octets, ret=ret), ORIGIN)
+    assert written.isascii()
+    assert b"\0" not in written
+    assert b"8bit" not in written
+    assert max(map(len, written.split(b"\r\n"))) <= 998
+
+
+@pytest.mark.parametrize("octets", [MESSAGE, UTF8, EIGHT_BIT, LONG, ZERO])
+def test_a_whole_message_is_returned_octet_by_octet(octets: bytes) -> None:
+    written = compose(notification(octets=octets, ret=Ret.FULL), ORIGIN)
+    part = written.split(b"--" + (message_from_bytes(written).get_boundary() or "").encode())[3]
+    head, _, body = part.partition(b"\r\n\r\n")
+    if octets == MESSAGE:
+        assert head.startswith(b"\r\nContent-Type: message/rfc822\r\n")
+        assert body == octets + b"\r\n"
+    else:
+        assert head.startswith(b"\r\nContent-Type: message/global\r\n")  # the only kind that may be encoded
+        assert base64.b64decode(body) == octets
+
+
+@pytest.mark.parametrize(("octets", "form"), [(UTF8, b"global"), (EIGHT_BIT, b"rfc822")])
+def test_what_needs_smtputf8_anyway_returns_octets_as_they_are(octets: bytes, form: bytes) -> None:
+    written = compose(notification(sender="jürgen@example.org", octets=octets, ret=Ret.FULL), ORIGIN)
+    assert b"Content-Type: message/" + form + b"\r\n" in written
+    assert octets in written
+    header = written.partition(b"\r\n\r\n")[0]
+    assert header.endswith(b"Content-Transfer-Encoding: 8bit")  # RFC 2045 6.4: as its parts
 
 
 def test_replies_with_characters_beyond_ascii_are_replaced_where_the_report_is_ascii() -> None:
@@ -253,9 +300,11 @@ def test_a_subject_that_does_not_decode_is_shown_as_it_is() -> None:
     assert "=?no-such?q?x?=" in letter(notification(octets=b"Subject: =?no-such?q?x?=\r\n\r\n.\r\n"))
 
 
-def test_redaction_leaves_message_id_and_date_only() -> None:
-    header = b"Date: Sun, 01 Mar 2026 11:00:00 +0000\r\nSubject: secret\r\n plan\r\n" + MESSAGE
-    octets = compose(notification(octets=header, requiretls=True), ORIGIN)
+@pytest.mark.parametrize("sender", ["a@example.org", "jürgen@example.org"])
+@pytest.mark.parametrize("subject", ["secret\r\n plan", "secret plän"])
+def test_redaction_leaves_message_id_and_date_only(subject: str, sender: str) -> None:
+    header = f"Date: Sun, 01 Mar 2026 11:00:00 +0000\r\nSubject: {subject}\r\n".encode() + MESSAGE
+    octets = compose(notification(octets=header, requiretls=True, sender=sender), ORIGIN)
     redacted = redact(octets)
     assert redacted is not None
     assert b"secret" in octets
@@ -269,7 +318,10 @@ def test_redaction_leaves_message_id_and_date_only() -> None:
     assert all_failures(message_from_bytes(redacted))[1] == {b"b@example.net"}
 
 
-@pytest.mark.parametrize("octets", [MESSAGE, compose(notification(octets=None), ORIGIN)])
+FORGED = b'Subject: x\r\n\r\n\r\n\tboundary="=0"\r\n--=0--=0--=0--=0\r\n'
+
+
+@pytest.mark.parametrize("octets", [MESSAGE, FORGED, compose(notification(octets=None), ORIGIN)])
 def test_what_is_no_notification_with_a_header_is_not_redacted(octets: bytes) -> None:
     assert redact(octets) is None
 
