@@ -86,6 +86,9 @@ class Wire(asyncio.Transport):
     def writelines(self, list_of_data: list[bytes]) -> None:  # type: ignore[override]
         self.write(b"".join(list_of_data))
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def get_write_buffer_size(self) -> int:
         return sum(map(len, self.sent)) if self.full else 0
 

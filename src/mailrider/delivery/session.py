@@ -237,23 +237,37 @@ class Session:
     ) -> bool:
         """Write content, piece by piece as the server takes it; False if it refused before the end.
 
-        The doubt begins when the last piece is handed over: from then on the server may have the whole message.
+        The doubt begins when the kernel has all of the last piece: from then on the server may have the message.
         """
         talk = self._talk
-        channel = talk.channel
-        for piece in pieces:
+        channel, seconds = talk.channel, self._dialect.command_timeout
+        piece = next(pieces, None)
+        while piece is not None:
+            following = next(pieces, None)
             if channel.needs_drain:
-                await talk.drain(self._dialect.command_timeout)
-            if talk.has_answers and end is not None:
-                channel.abort()
+                await talk.drain(seconds)
+            if self._is_refused(end):
                 return False
-            channel.write(piece)
+            if is_last and following is None:
+                channel.write_end(piece)
+            else:
+                channel.write(piece)
+            piece = following
+        if channel.needs_drain or channel.is_closed:
+            await talk.drain(seconds)
+            if self._is_refused(end):
+                return False
         if end is not None:
             talk.send(end)
         if is_last:
             transaction.sent_final()
-        if channel.needs_drain:
-            await talk.drain(self._dialect.command_timeout)
+        return True
+
+    def _is_refused(self, end: EndOfData | None) -> bool:
+        """True if the server does not wait for the end of DATA; a chunk has a reply of its own."""
+        if end is None or not self._talk.has_answers:
+            return False
+        self._talk.channel.abort()
         return True
 
     @staticmethod

@@ -22,6 +22,7 @@ It never judges certificates, never resumes sessions or renegotiates, and knows 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -52,6 +53,8 @@ MAX_UNREAD_ANSWERS = 1024 * 1024
 """Bytes that may wait for a peer that makes TLS answer (RFC 8446 4.6.3) and does not read."""
 CLOSE_GRACE = 5.0
 """Seconds that a close may take; then the connection is aborted."""
+MAX_LEFT_BEHIND = 64 * 1024
+"""Bytes that are still read from a connection that broke: a last reply, and no more."""
 
 
 class Receiver(Protocol):
@@ -74,6 +77,7 @@ class Channel(asyncio.Protocol):
         "_deaf",
         "_early",
         "_error",
+        "_flushing",
         "_gone",
         "_grace",
         "_handshake",
@@ -115,6 +119,7 @@ class Channel(asyncio.Protocol):
         self._read_paused = False  # by our caller
         self._transport_paused = False  # by us
         self._transport_full = False
+        self._flushing = False  # the transport is full until it is empty
         self._backlog: deque[memoryview] = deque()  # waits to be encrypted
         self._waiters: list[asyncio.Future[None]] = []
         self._error: Exception | None = None
@@ -281,6 +286,28 @@ class Channel(asyncio.Protocol):
         elif some := [chunk for chunk in chunks if chunk]:  # an empty one would spin stdlib asyncio
             transport.writelines(some)
 
+    def write_end(self, data: Bytes) -> None:
+        """Send `data`, and have `needs_drain` True until the kernel has all that was ever written.
+
+        So whoever finds it False, or has drained, knows that the peer may have everything. When a send failed, the
+        transport takes further bytes without a word; then `drain` raises.
+        """
+        self._flushing = not self.is_closed
+        if self._flushing:
+            self._transport.set_write_buffer_limits(0)
+            self.write(data)
+            self._look_at_buffers()
+
+    def _look_at_buffers(self) -> None:
+        """Find out whether writers have to wait, and wake them if they need not."""
+        waits = self._transport_full or bool(self._backlog) or (self._flushing and self._transport.is_closing())
+        self.needs_drain = waits and not self.is_closed
+        if not self.needs_drain:
+            if self._flushing:
+                self._flushing = False
+                self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+            self._wake()
+
     async def drain(self) -> None:
         """Wait until the send buffer is below its low-water mark; `ConnectionLost` if it is gone."""
         while self.needs_drain:
@@ -327,9 +354,7 @@ class Channel(asyncio.Protocol):
                         self._loop.call_soon(self._encrypt_backlog)
             except TLSFailed as failure:
                 self._fail(failure)
-        self.needs_drain = (self._transport_full or bool(self._backlog)) and not self.is_closed
-        if not self.needs_drain:
-            self._wake()
+        self._look_at_buffers()
 
     def _next_slice(self) -> Bytes:
         """Up to `SLICE` bytes from the backlog: small pieces joined, big ones only looked at."""
@@ -468,7 +493,26 @@ class Channel(asyncio.Protocol):
             self._error = self._error or loss_of(error, self._peer)
         self._orderly = self._orderly or self._pipe is None
         self._stop_writing()
+        if error is not None:
+            self._read_what_was_left_behind()
         self._deliver()
+
+    def _read_what_was_left_behind(self) -> None:
+        """Take what the peer had written before the connection broke: behind a failed send the transport reads no more.
+
+        A server that refuses a message in the middle says why, closes, and so resets the connection.
+        """
+        connection = self._transport.get_extra_info("socket")
+        room = MAX_LEFT_BEHIND
+        try:
+            while connection is not None and self._sink is not None and room > 0:
+                data = os.read(connection.fileno(), room)
+                if not data:
+                    break
+                room -= len(data)
+                self.data_received(data)
+        except OSError:
+            pass  # nothing is left, or the kernel has forgotten it
 
     @property
     def _peer(self) -> str:
@@ -504,7 +548,7 @@ class Channel(asyncio.Protocol):
 
     def _stop_writing(self) -> None:
         self.is_closed = True
-        self.needs_drain = False
+        self.needs_drain = self._flushing = False
         self._plain_transport = self._ready_pipe = None
         self._backlog.clear()
         self._end_handshake()

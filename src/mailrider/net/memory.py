@@ -30,6 +30,10 @@ Host: TypeAlias = Callable[[Channel], Receiver] | MailriderError | None
 """How an address answers: who receives on the server's channel; the error of connecting; None: never."""
 
 
+KERNEL_BUFFER = 16 * 1024
+"""Octets that are on their way without being counted as unsent: what the kernel has of a connection over TCP."""
+
+
 class MemoryTransport(asyncio.Transport):
     """One end of a pair; what is written to it arrives at the other end's protocol."""
 
@@ -69,8 +73,9 @@ class MemoryTransport(asyncio.Transport):
         return self._size
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._high = self._high if high is None else high
-        self._low = self._high // 4 if low is None else low
+        high = self._high if high is None else high
+        self._high = max(high, KERNEL_BUFFER)
+        self._low = max(high // 4 if low is None else low, KERNEL_BUFFER)
 
     def pause_reading(self) -> None:
         self._reading_paused = True

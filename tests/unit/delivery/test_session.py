@@ -495,7 +495,7 @@ LOSSES = {
     "before any reply": (PLAIN + GROUP + "close", [], False, False),
     "after a partial reply": (PLAIN + GROUP + "S: 250-Ok\nclose", [], True, False),
     "after MAIL was refused": (PLAIN + GROUP + "S: 550 5.7.1 No\nclose", [550], True, False),
-    "after consent": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\nclose", [], True, True),
+    "after consent": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\nclose", [], True, False),
     "behind the final dot": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\noctets 27\nclose", [], True, True),
     "nonsense behind the final dot": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\noctets 27\nS: ?", [], True, True),
 }

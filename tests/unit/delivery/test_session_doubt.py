@@ -1,4 +1,4 @@
-"""From the moment that the last piece is handed over a loss leaves a doubt, even while room is awaited (spec 4, 11)."""
+"""A loss leaves a doubt from the moment that the kernel has all of the content with its end, and not before."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ENVELOPE = Envelope(ReversePath(Mailbox("a", DOMAIN)), (RECIPIENT,))
 
 
 class FullChannel:
-    """A channel whose buffer is full as soon as content was written."""
+    """A channel whose kernel does not take the end of the content at once."""
 
     tls = None
-    needs_drain = False
+    needs_drain = is_closed = False
 
-    def write(self, _: bytes) -> None:
+    def write_end(self, _: bytes) -> None:
         self.needs_drain = True
 
     def abort(self) -> None:
@@ -39,14 +39,15 @@ class FullChannel:
 
 
 class Talk:
-    """Says yes to everything, until room is awaited: then the connection is lost."""
+    """Says yes to everything; the connection is `lost` while the kernel takes the last octets, or behind them."""
 
     has_answers = False
     error = None
     bytes_received = 0
 
-    def __init__(self) -> None:
+    def __init__(self, lost_behind: bool) -> None:
         self.channel = FullChannel()
+        self._lost_behind = lost_behind
         self._sent: list[Command] = []
 
     def send(self, *commands: Command) -> None:
@@ -56,6 +57,8 @@ class Talk:
         return b"BDAT 1 LAST\r\n"
 
     async def answers(self, _: float) -> list[Answer]:
+        if self.channel.needs_drain:
+            raise ConnectionLost("gone behind the end")
         sent, self._sent = self._sent, []
         return [Answer(command, _reply(command)) for command in sent]
 
@@ -63,7 +66,8 @@ class Talk:
         return []
 
     async def drain(self, _: float) -> None:
-        raise ConnectionLost("gone while room was awaited")
+        if not self._lost_behind:
+            raise ConnectionLost("gone while room was awaited")
 
 
 def _reply(command: Command) -> Reply:
@@ -71,11 +75,12 @@ def _reply(command: Command) -> Reply:
 
 
 @pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])
-async def test_a_loss_while_the_last_piece_waits_for_room_is_in_doubt(chunking: bool) -> None:
+@pytest.mark.parametrize("taken", [False, True], ids=["before the kernel has the end", "behind it"])
+async def test_a_loss_is_in_doubt_once_the_kernel_has_the_end(taken: bool, chunking: bool) -> None:
     content = Content.inspect(b"Subject: x\r\n\r\nbody\r\n")
     peer = Peer(DOMAIN, "192.0.2.1", 25, None)
-    session = Session(cast("Any", Talk()), peer, Dialect(DOMAIN, 1, 1), "")
+    session = Session(cast("Any", Talk(taken)), peer, Dialect(DOMAIN, 1, 1), "")
     transaction = Transaction(ENVELOPE, (RECIPIENT,), content, Capabilities(pipelining=True, chunking=chunking))
     lost = await session.transact(transaction, content)
     assert isinstance(lost, ConnectionLost)
-    assert (transaction.in_doubt, transaction.accepted) == (True, (0,))
+    assert (transaction.in_doubt, transaction.accepted) == (taken, (0,))
