@@ -6,7 +6,6 @@ Each case names the report, where there is one.
 from __future__ import annotations
 
 import socket
-import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from tests.flow.delivery.internet import REFUSING, internet, outcome, stages
 from tests.support.loops import LOOPS, run_clean
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
     from pathlib import Path
 
