@@ -29,10 +29,10 @@ from mailrider.delivery.session import Dialect
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS
-from mailrider.dns.servers import read_resolv_conf
+from mailrider.dns.proof import ProofKeeper
+from mailrider.dns.servers import configured_servers
 from mailrider.dns.stub import StubResolver
 from mailrider.errors import ConfigError
-from mailrider.model.event import SecurityUnavailable
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.model.socket_address import Scheme
 from mailrider.net.dial import TCPDialer, UnixDialer
@@ -80,19 +80,17 @@ class Engine:
 async def open_engine(
     dns: DNSSettings, emit: Emit, clock: Clock | None = None, limiters: Limiters | None = None
 ) -> AsyncIterator[Engine]:
-    """The shared part, open. Says once if DNSSEC and DANE are off, and why. `limiters`: those of other engines."""
+    """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
     resolver = StubResolver(
-        dns.server or read_resolv_conf(),
+        configured_servers(dns.server),
         clock=clock,
         rng=rng,
         timeout=dns.timeout.total_seconds(),
         attempts=dns.attempts,
         cache_size=dns.cache,
     )
-    if not resolver.validates:
-        emit(SecurityUnavailable(resolver.choice.dnssec_off))
-    async with resolver:
+    async with resolver, ProofKeeper(resolver, clock, emit):
         yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock))
 
 

@@ -15,7 +15,8 @@ from mailrider.config import load, placed
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
-from mailrider.dns.servers import choose_servers, read_resolv_conf
+from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
+from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
 from mailrider.endpoint.open import try_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue
@@ -30,14 +31,10 @@ if TYPE_CHECKING:
     from mailrider.assemble import Engine
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
-    from mailrider.dns.settings import DNSSettings
+    from mailrider.dns.servers import ServerChoice
     from mailrider.errors import Problem
     from mailrider.model.directive import Settings
     from mailrider.policy.settings import MXAuth
-
-# Names that anybody may ask for to learn whether a resolver validates; options name others in closed networks.
-SIGNED_NAME = "iana.org"
-BOGUS_NAME = "dnssec-failed.org"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +57,17 @@ def _domain(_: click.Context, __: click.Parameter, text: str) -> Domain:
 
 @click.command()
 @click.option(
-    "--signed", callback=_domain, default=SIGNED_NAME, show_default=True, metavar="NAME", help="A name that is signed."
+    "--signed",
+    callback=_domain,
+    default=SIGNED_NAME.ascii,
+    show_default=True,
+    metavar="NAME",
+    help="A name that is signed.",
 )
 @click.option(
     "--bogus",
     callback=_domain,
-    default=BOGUS_NAME,
+    default=BOGUS_NAME.ascii,
     show_default=True,
     metavar="NAME",
     help="One with a wrong signature.",
@@ -95,7 +97,7 @@ def _where(configuration: Configuration) -> str:
 
 
 async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> list[Finding]:
-    findings = list(_ignored_servers(configuration.globals.dns))
+    findings = list(about_servers(configured_servers(configuration.globals.dns.server)))
     async with open_engine(configuration.globals.dns, discard) as engine:
         findings.append(await _check_resolver(engine.resolver, signed, bogus))
         problems = await _try_everything(configuration, engine)
@@ -133,27 +135,32 @@ async def _try(settings: Settings, engine: Engine) -> None:
             pass
 
 
-def _ignored_servers(dns: DNSSettings) -> Iterator[Finding]:
-    choice = choose_servers(dns.server or read_resolv_conf())
-    if choice.ignored:
+def about_servers(choice: ServerChoice) -> Iterator[Finding]:
+    """What to know of the servers that are configured, before anything is asked. Pure."""
+    if choice.counting and choice.ignored:
         asked, ignored = (", ".join(map(str, servers)) for servers in (choice.asked, choice.ignored))
-        text = f"only {asked} is asked; {ignored} is not, since its word could be forged on the way"
-        yield Finding("ok", "resolver", text)
+        yield Finding("ok", "resolver", f"only {asked} is asked; {ignored} is not, since its word does not count")
+    for server in choice.counting:
+        if server.ip == SYSTEMD_RESOLVED:
+            text = f"{server} is systemd-resolved, whose older versions hand on AD of whoever they ask (systemd#34121)"
+            yield Finding("warning", "resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
+        elif server.trusted and not server.is_loopback:
+            text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"
+            yield Finding("warning", "resolver", text, "trust only a server in the same pod or on a protected link")
 
 
 async def _check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
     """Does it validate? A signed name must be authentic, a bogus one must fail."""
     off = "DNSSEC and DANE are off"
-    cure = "run a validating resolver, such as unbound, on this host and name it: dns { server 127.0.0.1 }"
     if not resolver.validates:
-        return Finding("warning", "resolver", f"it is not on loopback, so its word cannot be trusted; {off}", cure)
+        return Finding("warning", "resolver", resolver.dnssec_off, CURE)
     try:
         answer = await resolver.lookup(signed, RecordType.MX)
     except LookupFailed as error:
         return Finding("warning", "resolver", f"{error}; mail is deferred as long as DNS fails", "check the resolver")
     if not answer.authentic:
         return Finding(
-            "warning", "resolver", f"{signed} is signed, but came without AD: it does not validate; {off}", cure
+            "warning", "resolver", f"{signed} is signed, but came without AD: it does not validate; {off}", CURE
         )
     try:
         await resolver.lookup(bogus, RecordType.A)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mailrider.dane.tlsa import select_usable
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
+from mailrider.dns.servers import CURE
 from mailrider.model.outcome import Status
 from mailrider.model.security import Mechanism
 from mailrider.mtasts.policy import Mode
@@ -67,11 +68,11 @@ def advise(explanation: Explanation, settings: RemoteSettings) -> tuple[Advice, 
 
 
 def _about_us(explanation: Explanation, settings: RemoteSettings) -> Iterator[Advice]:
-    if not explanation.validates:
+    if explanation.dnssec_off:
         yield Advice(
             "the resolver",
-            "It is not on loopback, so DNSSEC and DANE are off for all domains.",
-            "Run a validating resolver, such as unbound, on this host, and name it: dns { server 127.0.0.1 }",
+            _sentence(explanation.dnssec_off),
+            f"{CURE[0].upper()}{CURE[1:]}",
             Whose.OURS,
             keeps_mail=False,
         )

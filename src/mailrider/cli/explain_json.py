@@ -42,7 +42,7 @@ def as_json_object(explanation: Explanation, settings: RemoteSettings, now: date
             for advice in advise(explanation, settings)
         ],
         "mx_auth": _enforced(settings),
-        "resolver_validates": explanation.validates,
+        "resolver_validates": not explanation.dnssec_off,
         "unroutable": _reply(explanation.unroutable),
         "mx": None
         if found is None

@@ -82,8 +82,8 @@ def _print_summary(page: _Page, explanation: Explanation, settings: RemoteSettin
 
 
 def _print_dns(page: _Page, explanation: Explanation) -> None:
-    if not explanation.validates:
-        page.say("the resolver is not on loopback, so DNSSEC and DANE are off for all domains", good=False)
+    if explanation.dnssec_off:
+        page.say(explanation.dnssec_off, good=False)
     if explanation.unroutable is not None:
         page.say(str(explanation.unroutable), good=False)
     found = explanation.candidates

@@ -93,7 +93,7 @@ class Explanation:
     """Everything that a postmaster may want to see about a next hop.
 
     `outcomes` by kind of message: what an attempt would end in now; a delivered one means that the message would be
-    offered there. Empty if nothing was connected. `validates`: the resolver can tell what is authentic.
+    offered there. Empty if nothing was connected. `dnssec_off` says why the resolver cannot tell what is authentic.
     """
 
     next_hop: NextHop
@@ -102,7 +102,7 @@ class Explanation:
     sts: PolicyLookup | None
     plans: tuple[CandidatePlan, ...]
     outcomes: dict[str, Outcome]
-    validates: bool
+    dnssec_off: str
 
 
 class Explainer:
@@ -131,9 +131,9 @@ class Explainer:
             if connect or unroutable:
                 outcomes = {kind: await self._rehearse(job, next_hop, rehearsal) for kind, job in kinds.items()}
         sts = next((each.lookup for each in destinations["requiretls"].policies if isinstance(each, BoundSTS)), None)
-        validates = self._delivery.routing.resolver.validates
+        off = self._delivery.routing.resolver.dnssec_off
         sts = sts or await self._delivery.sts_policy(next_hop)
-        return Explanation(next_hop, candidates, unroutable, sts, tuple(plans), outcomes, validates)
+        return Explanation(next_hop, candidates, unroutable, sts, tuple(plans), outcomes, off)
 
     def _kinds(self, next_hop: NextHop) -> dict[str, Job]:
         settings = self._delivery.settings

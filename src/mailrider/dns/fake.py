@@ -82,6 +82,11 @@ class FakeResolver:
         self._clock = clock or SystemClock()
         self._cache = AnswerCache(CACHE_SIZE if caching else 0, self._clock)
 
+    @property
+    def dnssec_off(self) -> str:
+        """Why DNSSEC and DANE are off; empty if they are on."""
+        return "" if self.validates else "DNSSEC and DANE are off: the resolver is not on loopback"
+
     async def __aenter__(self) -> Self:
         return self
 

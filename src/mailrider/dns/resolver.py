@@ -22,7 +22,11 @@ class Resolver(Protocol):
 
     @property
     def validates(self) -> bool:
-        """True if answers can be authentic at all: every server that is asked is on loopback."""
+        """True if answers can be authentic at all: the word of every server that is asked counts."""
+
+    @property
+    def dnssec_off(self) -> str:
+        """Why DNSSEC and DANE are off, for people; empty if they are on."""
 
     async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
         """The records of that type at `name`, CNAMEs followed (at most 16), or their absence.

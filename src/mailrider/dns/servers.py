@@ -1,11 +1,17 @@
 """Which DNS servers are asked, and whether their word on DNSSEC counts.
 
-- `parse_server`: the argument of a `server` directive;
+- `parse_server`, `parse_servers`: the arguments of a `server` directive;
 - `read_resolv_conf`: the servers that the system is configured with (resolv.conf(5));
 - `choose_servers`: who of them is asked. We do not validate signatures: a validating resolver does,
   and says so with the AD bit, which anybody on the path can set (RFC 4035 4.9.3). So it counts only
-  from a server on loopback; and if there is one, no other server is ever asked: its failure stays a
-  failure, and is not mended by an answer that nobody authenticated.
+  from a server on loopback, or from one that the operator marks `trust`; and if there is one that counts,
+  no other server is ever asked: its failure stays a failure, and is not mended by an answer that nobody
+  authenticated.
+
+Not everything on loopback validates. Docker's DNS (127.0.0.11, in every container of a user-defined network)
+and the forwarder of systemd-resolved (127.0.0.54) hand on the AD bit of whoever they ask, over any network. So
+127.0.0.1 and ::1 count, another loopback address only if the operator names it, and those two never. A forwarder
+on 127.0.0.1 cannot be told by its address; `dns.proof` finds those that do not even stand before a validator.
 
 Only `read_resolv_conf` touches anything outside: one small local file.
 """
@@ -14,7 +20,7 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,21 +28,32 @@ from typing import TYPE_CHECKING
 from mailrider.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 DNS_PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
+TRUST = "trust"
 MAX_RESOLV_CONF = 65536  # octets; it has a few lines, and a path may be pointed at anything
+
+# Loopback addresses that never count, whoever names them, and what listens there.
+FORWARDERS: Mapping[IPv4Address | IPv6Address, str] = {
+    IPv4Address("127.0.0.11"): "Docker's DNS, which hands on what another server says, AD bit included",
+    IPv4Address("127.0.0.54"): "systemd-resolved's forwarder, which hands on what another server says, AD bit included",
+}
+CURE = "run a validating resolver, such as unbound, on this host and name it: dns { server 127.0.0.1 }"
+SYSTEMD_RESOLVED = IPv4Address("127.0.0.53")
+_USUAL = frozenset((IPv4Address("127.0.0.1"), IPv6Address("::1")))  # these count from resolv.conf too
 
 _BRACKETED = re.compile(r"\[(?P<host>[^]]*:[^]]*)\](?::(?P<port>.+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a DNS server listens, over UDP and TCP."""
+    """Where a DNS server listens, over UDP and TCP. `trusted`: the operator says that the way to it is safe."""
 
     ip: IPv4Address | IPv6Address
     port: int = DNS_PORT
+    trusted: bool = False
 
     @property
     def is_loopback(self) -> bool:
@@ -71,6 +88,27 @@ def parse_server(text: str) -> ServerAddress:
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise InvalidValue(f"not a port between 1 and 65535: {port[:20]!r} in {text[:100]!r}")
     return ServerAddress(_parse_ip(host), int(port))
+
+
+def parse_servers(
+    words: Iterable[str], parse: Callable[[str], ServerAddress] = parse_server
+) -> tuple[ServerAddress, ...]:
+    """The arguments of a `server` directive: addresses, each with the word `trust` behind it or not.
+
+    Raises `InvalidValue`; also for `trust` behind an address that is known to forward what others say.
+    """
+    servers: list[ServerAddress] = []
+    for word in words:
+        if word != TRUST:
+            servers.append(parse(word))
+            continue
+        if not servers or servers[-1].trusted:
+            raise InvalidValue("trust stands behind the address of a DNS server: server 10.0.0.53 trust")
+        server = servers.pop()
+        if server.ip in FORWARDERS:
+            raise InvalidValue(f"{server.ip} cannot be trusted: it is {FORWARDERS[server.ip]}")
+        servers.append(replace(server, trusted=True))
+    return tuple(servers)
 
 
 def _parse_ip(text: str) -> IPv4Address | IPv6Address:
@@ -111,33 +149,72 @@ def read_resolv_conf(path: Path = RESOLV_CONF) -> tuple[ServerAddress, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """The servers that are `asked`, in order, and those that are `ignored` for the sake of DNSSEC."""
+    """Who is asked, of the `configured` servers.
 
-    asked: tuple[ServerAddress, ...]
-    ignored: tuple[ServerAddress, ...] = ()
+    `counting` are those whose word on DNSSEC counts by where they are; `disproved` those of them that were found not
+    to validate, and what showed it. Where one counts and is not disproved, only such servers are asked. Where all are
+    disproved, DNSSEC is off, and who is asked stays as it was.
+    """
+
+    configured: tuple[ServerAddress, ...]
+    counting: tuple[ServerAddress, ...] = ()
+    disproved: Mapping[ServerAddress, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> tuple[ServerAddress, ...]:
+        """The servers that are asked, in order."""
+        return self._believed or self.counting or self.configured
+
+    @property
+    def ignored(self) -> tuple[ServerAddress, ...]:
+        """The servers that are not asked, because others count."""
+        return tuple(server for server in self.configured if server not in self.asked)
 
     @property
     def validates(self) -> bool:
-        """True if an AD bit counts: everybody who is asked is on loopback."""
-        return bool(self.asked) and all(server.is_loopback for server in self.asked)
+        """True if an AD bit counts: everybody who is asked counts."""
+        return bool(self._believed)
 
     @property
     def dnssec_off(self) -> str:
-        """Why DNSSEC and DANE are off and what to do, for log and `check`; empty if they are on."""
-        if self.validates:
+        """Why DNSSEC and DANE are off, for log, `explain` and `check`; empty if they are on. `CURE` helps."""
+        if self._believed:
             return ""
-        servers = ", ".join(map(str, self.asked)) or "none configured"
-        return (
-            f"DNSSEC and DANE are off: the DNS server is not on loopback ({servers}), so its word that"
-            " an answer was validated could be forged on the way; run a validating resolver on this"
-            " host and name it: dns { server 127.0.0.1 }"
-        )
+        reasons = [f"{server}: {self.disproved[server]}" for server in self.counting]
+        reasons = reasons or [f"{server} {_why_not(server)}" for server in self.configured] or ["none is configured"]
+        return f"DNSSEC and DANE are off: no DNS server is known to validate ({'; '.join(reasons)})"
+
+    @property
+    def _believed(self) -> tuple[ServerAddress, ...]:
+        return tuple(server for server in self.counting if server not in self.disproved)
 
 
-def choose_servers(configured: Iterable[ServerAddress]) -> ServerChoice:
-    """Only the loopback servers if there are any, else all."""
-    servers = tuple(dict.fromkeys(configured))
-    loopback = tuple(server for server in servers if server.is_loopback)
-    if not loopback:
-        return ServerChoice(servers)
-    return ServerChoice(loopback, tuple(server for server in servers if not server.is_loopback))
+def _why_not(server: ServerAddress) -> str:
+    if server.ip in FORWARDERS:
+        return f"is {FORWARDERS[server.ip]}"
+    if server.is_loopback:
+        return "is on loopback, but may forward what others say: name it in dns { } if it validates"
+    return "is not on loopback, so its answers could be forged on the way"
+
+
+def choose_servers(configured: Iterable[ServerAddress], *, named: bool = True) -> ServerChoice:
+    """Who of these servers counts. `named`: by the operator, and not just by the system's resolv.conf."""
+    servers: dict[tuple[IPv4Address | IPv6Address, int], ServerAddress] = {}
+    for server in configured:
+        known = servers.setdefault((server.ip, server.port), server)
+        if server.trusted and not known.trusted:
+            servers[server.ip, server.port] = server
+    counting = tuple(server for server in servers.values() if _counts(server, named=named))
+    return ServerChoice(tuple(servers.values()), counting)
+
+
+def _counts(server: ServerAddress, *, named: bool) -> bool:
+    if server.ip in FORWARDERS:
+        return False
+    return server.trusted or server.ip in _USUAL or (named and server.is_loopback)
+
+
+def configured_servers(named: Iterable[ServerAddress]) -> ServerChoice:
+    """The servers that the operator names, else those of the system."""
+    servers = tuple(named)
+    return choose_servers(servers) if servers else choose_servers(read_resolv_conf(), named=False)

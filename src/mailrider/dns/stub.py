@@ -1,4 +1,4 @@
-"""The stub resolver: asks the configured servers, believes AD only from loopback, remembers by TTL.
+"""The stub resolver: asks the configured servers, believes AD only from servers that count, remembers by TTL.
 
 A lookup goes: cache, then whoever is already asking the same (`flight`), then the servers in their order, each
 over UDP and, if the answer is truncated, over TCP; `attempts` rounds, in which only those are asked again that
@@ -14,6 +14,7 @@ every question, and those who wait get `LookupFailed`.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +23,23 @@ from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.cache import AnswerCache
 from mailrider.dns.chain import Walk
 from mailrider.dns.flight import Grounded, SingleFlight
-from mailrider.dns.servers import ServerAddress, ServerChoice, choose_servers
 from mailrider.dns.transport import NotAnAnswer, SocketTransport
 from mailrider.dns.wire import Failure, Question, Reply, decode_reply
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from typing import Self
 
     from mailrider.clock import Clock
+    from mailrider.dns.servers import ServerAddress, ServerChoice
     from mailrider.dns.transport import Transport
     from mailrider.model.domain import Domain
 
 MAX_IN_FLIGHT = 256  # questions at once: each is a descriptor, and processes have 1,024
+
+# What a server says that does not understand EDNS, or something on the way that does not let it through.
+_WITHOUT_EDNS = frozenset((LookupFailure.FORMERR, LookupFailure.NOTIMP))
 
 # Failures that say nothing of the name: another server may be asked whatever is at stake.
 _UNHEARD = frozenset((LookupFailure.TIMEOUT, LookupFailure.NO_RESOLVER))
@@ -57,14 +61,14 @@ _CLOSED = Failure(LookupFailure.NO_RESOLVER, "the resolver is not open")
 class StubResolver:
     """A `Resolver` over the network; use it with `async with`.
 
-    `servers` as configured, in order: which of them are asked, and why DNSSEC is off if it is, stands in `choice`.
+    `choice` says who is asked and why DNSSEC is off if it is; `choose` changes it, when a proof says so.
     `timeout` bounds one question to one server, seconds. `cache_size` is the number of answers kept. `rng` makes the
     ids of the questions: `random.SystemRandom()`, unless a test wants to know them.
     """
 
     def __init__(
         self,
-        servers: Iterable[ServerAddress],
+        choice: ServerChoice,
         *,
         clock: Clock,
         rng: random.Random,
@@ -73,7 +77,7 @@ class StubResolver:
         cache_size: int = 10_000,
         transport: Transport | None = None,
     ) -> None:
-        self.choice: ServerChoice = choose_servers(servers)
+        self.choice = choice
         self._clock = clock
         self._rng = rng
         self._timeout = timeout
@@ -86,8 +90,18 @@ class StubResolver:
 
     @property
     def validates(self) -> bool:
-        """True if answers can be authentic: every server that is asked is on loopback."""
+        """True if answers can be authentic: the word of every server that is asked counts."""
         return self.choice.validates
+
+    @property
+    def dnssec_off(self) -> str:
+        """Why DNSSEC and DANE are off; empty if they are on."""
+        return self.choice.dnssec_off
+
+    def choose(self, choice: ServerChoice) -> None:
+        """Ask these servers from now on. What others said is forgotten, and what they are saying is not believed."""
+        self.choice = choice
+        self._cache.clear()
 
     async def __aenter__(self) -> Self:
         self._open = True
@@ -126,9 +140,11 @@ class StubResolver:
             return _CLOSED
 
     async def _resolve(self, name: Domain, record_type: RecordType) -> Answer[Any] | Failure:
-        walk = Walk(name, record_type, trusted=self.validates)
+        choice, walk = self.choice, Walk(name, record_type, trusted=self.validates)
         while True:  # ends: each further round follows a CNAME, and those are counted
             reply = await self._ask_servers(walk.current, record_type)
+            if self.choice is not choice:  # ends: choices change each minute at most
+                return await self._resolve(name, record_type)
             if isinstance(reply, Failure):
                 return reply
             outcome = walk.take(reply, self._clock.monotonic())
@@ -143,7 +159,7 @@ class StubResolver:
         for _ in range(self._attempts):
             for server in tuple(willing):
                 async with self._slots:
-                    reply = await self._ask(server, name, record_type)
+                    reply = await self.ask(server, name, record_type)
                 if isinstance(reply, Reply):
                     return reply
                 failure = Failure(reply.failure, f"{server}: {reply.detail}".removesuffix(": "))
@@ -155,23 +171,40 @@ class StubResolver:
         none = Failure(LookupFailure.NO_RESOLVER, "no DNS server is configured")
         return min(failures, key=lambda failure: _MOST_TELLING.index(failure.failure), default=none)
 
-    async def _ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure:
-        """Ask one server, by UDP first."""
-        question = Question(name, record_type, self._rng.getrandbits(16))
+    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure:
+        """What one server says, whether it counts or not; nothing is remembered.
+
+        A server that does not understand EDNS (RFC 6891 7) is asked again without. Such an answer is not authentic.
+        """
+        reply = await self._ask(server, Question(name, record_type, self._rng.getrandbits(16)))
+        if isinstance(reply, Reply) or reply.failure not in _WITHOUT_EDNS:
+            return reply
+        plain = await self._ask(server, Question(name, record_type, self._rng.getrandbits(16), edns=False))
+        return replace(plain, authentic=False) if isinstance(plain, Reply) else plain
+
+    async def _ask(self, server: ServerAddress, question: Question) -> Reply | Failure:
+        """Ask one server one question, by UDP first."""
         query = question.encode()
         accept: Callable[[bytes], Reply | Failure | None] = partial(decode_reply, question=question)
+        reply = await self._carried(self._transport.ask_udp(server, query, accept))
+        if isinstance(reply, Failure) or not reply.truncated:
+            return reply
+        whole = await self._carried(self._transport.ask_tcp(server, query, accept))
+        if isinstance(whole, Failure):
+            detail = f"its answer over UDP is truncated, and over TCP: {whole.detail or whole.failure}"
+            return Failure(whole.failure, detail)
+        if whole.truncated:  # RFC 2181 9: what is there is not to be used
+            return Failure(LookupFailure.MALFORMED, "truncated over TCP")
+        return whole
+
+    async def _carried(self, asking: Awaitable[Reply | Failure]) -> Reply | Failure:
+        """What comes back, within the time that one question has."""
         try:
             async with after(self._clock, self._timeout):
-                reply: Reply | Failure = await self._transport.ask_udp(server, query, accept)
-            if isinstance(reply, Reply) and reply.truncated:
-                async with after(self._clock, self._timeout):
-                    reply = await self._transport.ask_tcp(server, query, accept)
+                return await asking
         except TimeoutError:
             return Failure(LookupFailure.TIMEOUT, f"no answer within {self._timeout:g} s")
         except NotAnAnswer as error:
             return Failure(LookupFailure.MALFORMED, str(error))
         except OSError as error:
             return Failure(LookupFailure.NO_RESOLVER, error.strerror or str(error))
-        if isinstance(reply, Reply) and reply.truncated:  # RFC 2181 9: what is there is not to be used
-            return Failure(LookupFailure.MALFORMED, "truncated over TCP")
-        return reply

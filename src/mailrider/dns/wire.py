@@ -81,14 +81,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and the random id that the answer must repeat."""
+    """What is asked, and the random id that the answer must repeat. Not `edns`: as RFC 1035 knows it, without AD."""
 
     name: Domain
     record_type: RecordType
     id: int
+    edns: bool = True
 
     def encode(self) -> bytes:
         """The query as a message, without the length that goes before it over TCP."""
+        if not self.edns:
+            return _HEADER.pack(self.id, dns.flags.RD, 1, 0, 0, 0) + self.section()
         flags = dns.flags.RD | dns.flags.AD
         return _HEADER.pack(self.id, flags, 1, 0, 0, 1) + self.section() + _OPT
 

@@ -7,7 +7,8 @@
 UDP and TCP on the same port, on loopback, any free port by default. AD is set if the table says that all that
 the answer rests on is signed, and the question had AD or DO (RFC 6840 5.7, 5.8); there are no real signatures.
 What is not in the table does not exist; nothing is ever asked of anybody else. `queries` logs what was asked,
-the latest `MAX_LOG`; `zones` may be changed at any time. For faults see `Fault`.
+the latest `MAX_LOG`, but for the names that each start asks for to prove its resolver; `zones` may be changed at any
+time. For faults see `Fault`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, cast
 import dns.rdatatype
 
 from mailrider.clock import Clock, SystemClock
+from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import ServerAddress
 from mailrider.lab.dns_replies import encode_replies, read_query
 from mailrider.lab.zones import Fault, ZoneTable, find
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Timer
 
 MAX_LOG = 10_000  # queries; a lab may run for days
+_PROOF_NAMES = (SIGNED_NAME.ascii, BOGUS_NAME.ascii)
 MAX_BINDS = 20  # a port that is free for UDP need not be free for TCP
 
 
@@ -121,7 +124,8 @@ class LabDNS:
             return
         name = query.question[0].name.to_text(omit_final_dot=True).lower()
         rdtype = dns.rdatatype.to_text(query.question[0].rdtype)
-        self.queries.append(Asked(name, rdtype, tcp))
+        if name in self.zones or name not in _PROOF_NAMES:
+            self.queries.append(Asked(name, rdtype, tcp))
         self._changed.set()
         found = find(self.zones, name, rdtype)
 

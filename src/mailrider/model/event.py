@@ -194,6 +194,15 @@ class Bug(Event):
 
 @value
 class SecurityUnavailable(Event):
-    """DNSSEC and DANE are off for all, and why; emitted once."""
+    """DNSSEC and DANE are off for all, and why; emitted when that begins."""
 
+    reason: str
+
+
+@value
+class ServerTrustChanged(Event):
+    """A DNS server was found not to validate, and is not `believed` any more; or it validates again."""
+
+    server: str
+    believed: bool
     reason: str

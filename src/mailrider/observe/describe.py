@@ -276,6 +276,12 @@ def _(event: events.SecurityUnavailable) -> Line:
 
 
 @describe.register
+def _(event: events.ServerTrustChanged) -> Line:
+    name = "dns_server_validates_again" if event.believed else "dns_server_does_not_validate"
+    return Line(INFO if event.believed else WARNING, name, _present(server=event.server, reason=event.reason))
+
+
+@describe.register
 def _(event: events.Bug) -> Line:
     fields = _present(where=event.where, error=f"{type(event.error).__name__}: {event.error}", consequence="deferred")
     return Line(ERROR, "bug", fields, event.error)

@@ -14,7 +14,7 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.dns.answer import MAX_CNAMES, LookupFailed, LookupFailure, MalformedTLSA, RecordType
-from mailrider.dns.servers import ServerAddress, parse_server
+from mailrider.dns.servers import ServerAddress, choose_servers, parse_server
 from mailrider.dns.stub import StubResolver
 from mailrider.dns.wire import MAX_RECORDS
 from mailrider.lab.dns import LabDNS
@@ -89,7 +89,9 @@ async def stub(*servers: ServerAddress, **settings: Any) -> AsyncIterator[StubRe
     """A resolver that leaves nothing behind: no socket, no task."""
     files, tasks = open_files(), len(asyncio.all_tasks())
     settings = {"timeout": 5, "attempts": 1} | settings
-    async with StubResolver(servers, clock=SystemClock(), rng=random.SystemRandom(), **settings) as resolver:
+    async with StubResolver(
+        choose_servers(servers), clock=SystemClock(), rng=random.SystemRandom(), **settings
+    ) as resolver:
         yield resolver
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == tasks

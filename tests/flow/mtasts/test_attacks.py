@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.clock import SystemClock
+from mailrider.dns.servers import choose_servers
 from mailrider.dns.stub import StubResolver
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
@@ -63,7 +64,7 @@ class Net:
         clock, rng = SystemClock(), random.Random(1)
         store = FSStore(self._folder / "cache", clock, self.events.append)
         async with (
-            StubResolver([self.dns.server], clock=clock, rng=rng, timeout=0.2, attempts=1) as resolver,
+            StubResolver(choose_servers([self.dns.server]), clock=clock, rng=rng, timeout=0.2, attempts=1) as resolver,
             HTTPSFetcher(resolver, clock, prohibited=(), port=self.hosts.port, root_ca=[self._root]) as fetcher,
             PolicySource(
                 resolver=resolver, fetcher=fetcher, store=store, clock=clock, emit=self.events.append, rng=rng

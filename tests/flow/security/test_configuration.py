@@ -8,7 +8,8 @@ import pytest
 
 import mailrider
 from mailrider.lab.ca import Kind
-from mailrider.model.event import SecurityUnavailable
+from mailrider.lab.dns import LabDNS
+from mailrider.model.event import SecurityUnavailable, ServerTrustChanged
 from tests.flow.security.net import MESSAGE, SecureNet, ee, fate, levels, send, told_nothing
 
 if TYPE_CHECKING:
@@ -161,6 +162,20 @@ async def test_behind_a_resolver_beyond_loopback_dnssec_and_dane_are_off_and_one
     (event,) = events
     assert isinstance(event, SecurityUnavailable)
     assert "192.0.2.53" in event.reason
+
+
+async def test_a_forwarder_on_loopback_that_does_not_validate_turns_dane_off_and_the_log_says_so() -> None:
+    events: list[object] = []
+    async with LabDNS({"iana.org": {"MX": "10 mx.iana.org"}}, "127.0.9.53") as dns:
+        settings = mailrider.RemoteSettings(
+            hostname="client.test", dns=mailrider.DNSSettings(server=[dns.server]), mx_auth=[mailrider.Dane()]
+        )
+        async with mailrider.Remote(settings, on_event=events.append):
+            pass
+    changed, off = events
+    assert isinstance(changed, ServerTrustChanged)
+    assert isinstance(off, SecurityUnavailable)
+    assert "iana.org, which is signed, comes without AD" in off.reason
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(Kind.VALID, "authenticated"), (Kind.SELF_SIGNED, "encrypted")])

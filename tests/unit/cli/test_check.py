@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import mailrider
-from mailrider.cli.check import _check_resolver, weaknesses
+from mailrider.cli.check import _check_resolver, about_servers, weaknesses
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.fake import FakeResolver, Given, mx
+from mailrider.dns.servers import choose_servers, parse_servers
 from mailrider.model.domain import Domain
 
 STRONG = mailrider.RemoteSettings(
@@ -63,6 +64,23 @@ def test_a_weakness_is_told(changes: dict[str, Any], words: str) -> None:
 def test_all_weaknesses_are_told_with_or_without_mx_auth() -> None:
     assert len(found(mx_auth=None, port=2525, prohibited_addresses="none")) == 3
     assert len(found(validates=False, port=2525, requiretls_override=True)) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("127.0.0.1", []),
+        ("192.0.2.1", []),
+        ("127.0.0.1 192.0.2.1", [("ok", "only 127.0.0.1:53 is asked; 192.0.2.1:53 is not")]),
+        ("127.0.0.53", [("warning", "systemd-resolved")]),
+        ("10.0.0.53 trust", [("warning", "10.0.0.53:53 is believed because of trust")]),
+        ("127.0.0.2 trust", []),
+    ],
+)
+def test_what_is_to_know_of_the_servers_that_are_configured(words: str, expected: list[tuple[str, str]]) -> None:
+    findings = list(about_servers(choose_servers(parse_servers(words.split()))))
+    assert [finding.level for finding in findings] == [level for level, _ in expected]
+    assert all(text in finding.text for finding, (_, text) in zip(findings, expected, strict=True))
 
 
 RESOLVERS = {

@@ -62,7 +62,7 @@ HEALTHY = Explanation(
     sts=NO_POLICY,
     plans=(PLAN,),
     outcomes={},
-    validates=True,
+    dnssec_off="",
 )
 
 
@@ -87,7 +87,7 @@ DANE_REFUSAL = Refusal("dane", 451, "4.7.1", "it is not known whether mx.good.te
 
 ADVICE = {
     "a resolver that is not on loopback": (
-        replace(HEALTHY, validates=False),
+        replace(HEALTHY, dnssec_off="DNSSEC and DANE are off: it is not on loopback"),
         ("the resolver", Whose.OURS, False, "DNSSEC and DANE are off", "dns { server 127.0.0.1 }"),
     ),
     "no such domain": (
@@ -167,7 +167,9 @@ def test_without_mx_auth_we_are_the_trouble() -> None:
 
 
 def test_what_keeps_the_mail_comes_first() -> None:
-    explanation = replace(with_plan(host=HostNotFound(MX, LATER)), validates=False)
+    explanation = replace(
+        with_plan(host=HostNotFound(MX, LATER)), dnssec_off="DNSSEC and DANE are off: it is not on loopback"
+    )
     assert [advice.keeps_mail for advice in advise(explanation, SETTINGS)] == [True, False]
 
 

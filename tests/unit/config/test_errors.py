@@ -303,6 +303,13 @@ TOP_LEVEL = {
         "dns {\nserver 127.0.0.1:0\n}",
         '2:8 server: expected an IP address, or address:port ([address]:port for IPv6), not "127.0.0.1:0"',
     ),
+    "a forwarder that is to be trusted": (
+        "dns {\nserver 127.0.0.1 127.0.0.11 trust\n}",
+        (
+            "2:8 server: 127.0.0.11 cannot be trusted: it is Docker's DNS, which hands on what another server says,"
+            " AD bit included"
+        ),
+    ),
     "a log format that is none": ("log xml", '1:5 log: expected text, json or off, not "xml"'),
     "a state_dir that is none": ('state_dir ""', '1:11 state_dir: expected a path, not ""'),
 }

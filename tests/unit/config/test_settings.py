@@ -61,6 +61,8 @@ def test_policies_are_evaluated_in_their_own_order() -> None:
         (MTASTS, {"cache": "disk"}, 'cache: expected fs or ram, not "disk"'),
         (DNSSettings, {"server": ["resolver"]}, "server: expected an IP address"),
         (DNSSettings, {"server": [5]}, "server: expected an IP address"),
+        (DNSSettings, {"server": 5}, "server: expected an IP address"),
+        (DNSSettings, {"server": "127.0.0.54 trust"}, "server: 127.0.0.54 cannot be trusted"),
         (DNSSettings, {"attempts": 0}, "attempts: expected a whole number from 1 to 20, not 0"),
         (TLSClientSettings, {"protocols": ("tls1.3", "tls1.2")}, "protocols: expected the oldest and the newest"),
         (TLSClientSettings, {"protocols": ()}, "protocols: expected the oldest and the newest"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from mailrider.dns.servers import (
     choose_servers,
     parse_resolv_conf,
     parse_server,
+    parse_servers,
     read_resolv_conf,
 )
 from mailrider.errors import InvalidValue
@@ -106,7 +108,33 @@ def test_without_name_servers_it_is_the_local_one(tmp_path: Path, content: bytes
     assert read_resolv_conf(path) == (server("127.0.0.1"),)
 
 
-def test_beside_a_loopback_server_no_other_is_asked() -> None:
+OFF = "DNSSEC and DANE are off"
+
+COUNTS = [  # address, counts from resolv.conf, counts if the operator names it
+    ("127.0.0.1", True, True),
+    ("::1", True, True),
+    ("::ffff:127.0.0.1", True, True),
+    ("127.0.0.2", False, True),
+    ("127.9.9.9", False, True),
+    ("127.0.0.53", False, True),
+    ("127.0.0.11", False, False),
+    ("::ffff:127.0.0.11", False, False),
+    ("127.0.0.54", False, False),
+    ("192.0.2.1", False, False),
+    ("0.0.0.0", False, False),
+    ("fe80::1%lo", False, False),
+]
+
+
+@pytest.mark.parametrize(("address", "found", "named"), COUNTS)
+def test_whose_word_on_dnssec_counts(address: str, found: bool, named: bool) -> None:
+    (configured,) = parse_servers([address])
+    assert choose_servers([configured], named=False).validates is found
+    assert choose_servers([configured], named=True).validates is named
+    assert choose_servers([replace(configured, port=5353)]).validates is named, "whatever the port is"
+
+
+def test_beside_servers_that_count_no_other_is_asked() -> None:
     choice = choose_servers([server("192.0.2.1"), server("127.0.0.53"), server("::1"), server("127.0.0.53")])
     assert choice.asked == (server("127.0.0.53"), server("::1"))
     assert choice.ignored == (server("192.0.2.1"),)
@@ -114,14 +142,73 @@ def test_beside_a_loopback_server_no_other_is_asked() -> None:
     assert choice.dnssec_off == ""
 
 
-def test_without_a_loopback_server_all_are_asked_and_none_is_believed() -> None:
-    choice = choose_servers([server("192.0.2.1"), server("0.0.0.0"), server("fe80::1%lo")])
-    assert len(choice.asked) == 3
+def test_of_resolv_conf_a_forwarder_beside_a_server_that_counts_is_not_asked() -> None:
+    choice = choose_servers([server("127.0.0.11"), server("127.0.0.1")], named=False)
+    assert (choice.asked, choice.ignored) == ((server("127.0.0.1"),), (server("127.0.0.11"),))
+
+
+def test_a_server_elsewhere_counts_if_it_is_trusted_and_then_only_those_that_count_are_asked() -> None:
+    choice = choose_servers(parse_servers(["10.0.0.53", "trust", "10.0.0.54", "127.0.0.1"]))
+    assert choice.validates
+    assert list(map(str, choice.asked)) == ["10.0.0.53:53", "127.0.0.1:53"]
+    assert list(map(str, choice.ignored)) == ["10.0.0.54:53"]
+
+
+def test_a_server_that_is_named_twice_is_trusted_if_it_is_once() -> None:
+    for words in (["10.0.0.53", "10.0.0.53", "trust"], ["10.0.0.53", "trust", "10.0.0.53"]):
+        choice = choose_servers(parse_servers(words))
+        assert (len(choice.asked), choice.validates) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["127.0.0.11", "trust"], "Docker"),
+        (["127.0.0.11:53", "trust"], "Docker"),
+        (["::ffff:127.0.0.11", "trust"], "Docker"),
+        (["127.0.0.54", "trust"], "systemd-resolved's forwarder"),
+        (["trust"], "behind the address"),
+        (["trust", "10.0.0.53"], "behind the address"),
+        (["10.0.0.53", "trust", "trust"], "behind the address"),
+        (["10.0.0.53", "believe"], "IP address"),
+    ],
+)
+def test_trust_that_cannot_be_is_an_error_that_says_why(words: list[str], expected: str) -> None:
+    with pytest.raises(InvalidValue, match=expected):
+        parse_servers(words)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1:53 is not on loopback"),
+        ("127.0.0.11", "127.0.0.11:53 is Docker's DNS"),
+        ("127.0.0.53", "127.0.0.53:53 is on loopback, but may forward"),
+    ],
+)
+def test_why_dnssec_is_off_is_said_for_each_server(address: str, expected: str) -> None:
+    choice = choose_servers([server(address), server("198.51.100.1")], named=False)
     assert not choice.validates
-    assert "192.0.2.1:53" in choice.dnssec_off
+    assert len(choice.asked) == 2
+    assert OFF in choice.dnssec_off
+    assert expected in choice.dnssec_off
+    assert "198.51.100.1:53 is not on loopback" in choice.dnssec_off
 
 
 def test_without_any_server_nothing_is_believed() -> None:
     choice = choose_servers([])
     assert not choice.validates
-    assert "none configured" in choice.dnssec_off
+    assert "none is configured" in choice.dnssec_off
+
+
+def test_a_server_that_was_disproved_is_left_out_while_another_counts() -> None:
+    one, other = server("127.0.0.1"), server("::1")
+    choice = replace(choose_servers([one, other]), disproved={one: "it lies"})
+    assert (choice.asked, choice.ignored, choice.validates) == ((other,), (one,), True)
+
+
+def test_if_all_that_count_are_disproved_dnssec_is_off_and_nobody_else_is_asked() -> None:
+    one, away = server("127.0.0.1"), server("192.0.2.1")
+    choice = replace(choose_servers([one, away]), disproved={one: "it lies"})
+    assert (choice.asked, choice.ignored, choice.validates) == ((one,), (away,), False)
+    assert choice.dnssec_off == f"{OFF}: no DNS server is known to validate (127.0.0.1:53: it lies)"
