@@ -155,7 +155,7 @@ def _user() -> str:
 def _recipients(options: Options, content: Content, hostname: Domain) -> list[Recipient]:
     wanted = list(options.recipients)
     if options.recipients_from_header:
-        wanted += recipients_in(content.header)
+        wanted += _recipients_in(content.header)
     if not wanted:
         raise _Stop(os.EX_USAGE, "no recipient: name one, or say -t and have To, Cc or Bcc in the message")
     try:
@@ -163,6 +163,13 @@ def _recipients(options: Options, content: Content, hostname: Domain) -> list[Re
         return [_recipient(each, options) for each in mailboxes]
     except InvalidValue as error:
         raise _Stop(os.EX_DATAERR, f"a recipient: {error}") from error
+
+
+def _recipients_in(header: bytes) -> list[str]:
+    try:
+        return recipients_in(header)
+    except InvalidValue as error:
+        raise _Stop(os.EX_DATAERR, f"the recipients in To, Cc and Bcc: {error}") from error
 
 
 def _recipient(mailbox: Mailbox, options: Options) -> Recipient:

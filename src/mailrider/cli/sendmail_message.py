@@ -7,15 +7,20 @@ top. Each of these is mended here, as sendmail does; nothing else is touched.
 from __future__ import annotations
 
 import re
-from email.utils import formataddr, getaddresses
 from typing import Final
 
+from mailrider.errors import InvalidValue
+from mailrider.header.addresses import parse_addresses
+from mailrider.header.fields import compose_field
+from mailrider.header.words import encode_words
 from mailrider.smtp.content import Content
 from mailrider.smtp.header import MAX_HEADER, header_fields
 
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)
 _MAILBOX_LINE = re.compile(rb"(?:>?From [^\n]*\n)+")
+_PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")  # RFC 5322 3.2.3
+MAX_NAME: Final = 200  # characters of a person's name
 _LINE: Final = re.compile(rb"[^\n]*\n?")
 
 
@@ -42,12 +47,17 @@ def _with_empty_line(octets: bytes) -> bytes:
 
 
 def recipients_in(header: bytes) -> list[str]:
-    """The addresses of To, Cc and Bcc; of the Resent ones alone, if there are any (RFC 5322 3.6.6)."""
+    """The addresses of To, Cc and Bcc; of the Resent ones alone, if there are any (RFC 5322 3.6.6).
+
+    Raises `InvalidValue` for a field of which it is not certain whom it names.
+    """
     for prefix in ("Resent-", ""):
         values = [value for name in ("To", "Cc", "Bcc") for value in header_fields(header, prefix + name)]
-        found = [address for _, address in getaddresses([value.decode("utf-8", "replace") for value in values])]
         if values:
-            return list(dict.fromkeys(filter(None, found)))
+            found = [each.text for value in values for each in parse_addresses(value.decode("utf-8", "replace"))]
+            if any("\ufffd" in each for each in found):
+                raise InvalidValue("an address is neither ASCII nor UTF-8")
+            return list(dict.fromkeys(found))
     return []
 
 
@@ -55,10 +65,17 @@ def from_field(header: bytes, address: str, full_name: str) -> bytes:
     """The From field to add; nothing if there is one."""
     if header_fields(header, "From"):
         return b""
-    name = " ".join(full_name.split())
-    charset = "utf-8" if name else "ascii"
-    try:
-        text = formataddr((name, address), charset)
-    except UnicodeError:  # an address that needs SMTPUTF8
-        text = f"<{address}>"
-    return f"From: {text}\r\n".encode()
+    return compose_field("From", *_mailbox_lines(" ".join(full_name.split())[:MAX_NAME], address)).encode()
+
+
+def _mailbox_lines(name: str, address: str) -> tuple[str, ...]:
+    """A name and an address, as From has them (RFC 5322 3.4)."""
+    if not name:
+        return (address if address.isascii() else f"<{address}>",)
+    if _PHRASE.fullmatch(name) and "=?" not in name:
+        return (f"{name} <{address}>",)
+    if name.isascii() and name.isprintable() and "=?" not in name:
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        return (f'"{quoted}" <{address}>',)
+    *lines, last = encode_words(name, used=len("From: "))
+    return (*lines, f"{last} <{address}>")

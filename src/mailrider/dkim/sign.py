@@ -22,10 +22,11 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from email.utils import getaddresses
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import InvalidValue
+from mailrider.header.addresses import parse_authors
+from mailrider.header.fields import compose_field
 from mailrider.model.domain import Domain
 from mailrider.model.event import Event
 from mailrider.model.value import value
@@ -33,7 +34,7 @@ from mailrider.smtp.content import CHUNK
 from mailrider.smtp.prepend import prepend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from mailrider.clock import Clock
@@ -77,6 +78,8 @@ SIGNED: Final = (
     "Feedback-ID",
 )
 INLINE: Final = 256 * 1024  # octets whose digest is made on the event loop: about a millisecond
+INLINE_HEADER: Final = 16 * 1024  # octets of a header that is read on the event loop
+MAX_HEADER: Final = 256 * 1024  # octets of a header that is signed: real ones stay under 100 KiB
 MAX_SIGNED: Final = 200  # fields in one signature: h= stays within what verifiers read
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n")
@@ -166,46 +169,42 @@ def body_hash(content: Content) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The fields of a message, from top to bottom: names in lower case, values as they are."""
+    """The fields of a message: for each name, in lower case, the values from top to bottom as they are."""
 
-    fields: tuple[tuple[bytes, bytes], ...]
+    values: Mapping[bytes, Sequence[bytes]]
 
     @classmethod
     def of(cls, content: Content) -> Header:
         """Raises `NotSignable` if it is not plain to every verifier what is a field, and where the header ends."""
+        if content.header_size > MAX_HEADER:
+            raise NotSignable(f"its header is larger than {MAX_HEADER} octets")
         if content.header_fault() is not None:
             raise NotSignable("its header is malformed")
         if content.header_size < content.size and not _empty_line_follows(content):
             raise NotSignable("its header is too large")
-        header = content.header
-        fields = tuple((name.lower(), value) for name, value in _FIELD.findall(header))
-        return cls(fields)
+        values: dict[bytes, list[bytes]] = {}
+        for name, body in _FIELD.findall(content.header):
+            values.setdefault(name.lower(), []).append(body)
+        return cls(values)
 
     def count(self, name: str) -> int:
         """How many fields of that name there are."""
-        wanted = name.lower().encode()
-        return sum(1 for each, _ in self.fields if each == wanted)
+        return len(self.values.get(name.lower().encode(), ()))
 
     def names_to_sign(self, oversigned: Sequence[str], signed: Sequence[str]) -> list[str]:
         """The h= of a signature: each name as often as it is there, the oversigned ones once more."""
-        names: list[str] = []
-        for name in oversigned:
-            names += [name] * (self.count(name) + 1)
-        for name in signed:
-            names += [name] * self.count(name)
-        if len(names) > MAX_SIGNED:
+        counts = [(name, self.count(name) + 1) for name in oversigned] + [(name, self.count(name)) for name in signed]
+        if sum(count for _, count in counts) > MAX_SIGNED:
             raise NotSignable(f"it has more than {MAX_SIGNED} fields to sign")
-        return names
+        return [each for name, count in counts for each in [name] * count]
 
     def canonical(self, names: Iterable[str]) -> bytes:
         """The fields of these names in relaxed form; of several of one name the last first (RFC 6376 5.4.2)."""
         left: dict[bytes, list[bytes]] = {}
-        for name, body in self.fields:
-            left.setdefault(name, []).append(body)
         lines: list[bytes] = []
         for each in names:
             wanted = each.lower().encode()
-            if values := left.get(wanted):
+            if values := left.setdefault(wanted, list(self.values.get(wanted, ()))):
                 lines.append(relaxed_field(wanted, values.pop()) + b"\r\n")
         return b"".join(lines)
 
@@ -213,13 +212,13 @@ class Header:
         """The domains of all authors. Raises `NotSignable` unless there is one From field, and it can be read."""
         if self.count("From") != 1:
             raise NotSignable("it has no single From field")  # RFC 5322 3.6
-        value = next(value for name, value in self.fields if name == b"from")
-        text = value.replace(b"\r\n", b"").decode("utf-8", "surrogateescape")
-        addresses = [address for _, address in getaddresses([text])]
         try:
-            return {Domain.parse(address.rpartition("@")[2]) for address in addresses}
+            domains = [each.domain for each in parse_authors(self.values[b"from"][0].replace(b"\r\n", b""))]
         except InvalidValue as error:
-            raise NotSignable("its From field cannot be read") from error
+            raise NotSignable(f"its From field cannot be read: {error}") from error
+        if not all(isinstance(each, Domain) for each in domains):
+            raise NotSignable("its From field has an address without a domain name")
+        return {each for each in domains if isinstance(each, Domain)}
 
 
 def _empty_line_follows(content: Content) -> bool:
@@ -259,18 +258,17 @@ class Signer:
         stamp = int(now.timestamp())
         until = f" x={stamp + int(self.expiry.total_seconds())};" if self.expiry else ""
         lines = (
-            f" v=1; a={self.key.name}-sha256; c=relaxed/relaxed;",
+            f"v=1; a={self.key.name}-sha256; c=relaxed/relaxed;",
             f"d={self.domain.ascii}; s={self.selector};",
             f"t={stamp};{until}",
             *_wrapped(names),
             f"bh={base64.b64encode(digest).decode()};",
             "b=",  # the last, so that nothing stands behind what a verifier takes away
         )
-        unsigned = _NEW_LINE.join(lines)
-        octets = header.canonical(names) + relaxed_field(b"DKIM-Signature", unsigned.encode())
+        octets = header.canonical(names) + relaxed_field(b"DKIM-Signature", _NEW_LINE.join(lines).encode())
         signature = base64.b64encode(self.key.sign(octets)).decode()
-        folded = _NEW_LINE.join(signature[start : start + _FOLDED] for start in range(0, len(signature), _FOLDED))
-        return f"DKIM-Signature:{unsigned}{folded}\r\n".encode()
+        first, *others = (signature[start : start + _FOLDED] for start in range(0, len(signature), _FOLDED))
+        return compose_field("DKIM-Signature", *lines[:-1], lines[-1] + first, *others, fold="\t").encode()
 
 
 def _wrapped(names: Sequence[str]) -> Iterator[str]:
@@ -299,17 +297,23 @@ class DKIMSigning:
 
     async def modify(self, content: Content) -> Content:
         """The message with its signatures before everything else; as it was, if it cannot be signed."""
+        # What takes more than some milliseconds leaves the loop.
+        is_small = content.size <= INLINE and content.header_size <= INLINE_HEADER
         try:
-            header = Header.of(content)
-            authors = header.author_domains()
-            chosen = [each for each in self._signers if each.speaks_for(authors)]
-            if not chosen:
-                raise NotSignable("no dkim is configured for the domain of its From field")
-            for each in chosen:  # before the work of reading the body
-                header.names_to_sign(each.oversigned, each.signed)
+            fields = self._fields(content) if is_small else await asyncio.to_thread(self._fields, content)
         except NotSignable as refusal:
             self._emit(Unsigned(", ".join(dict.fromkeys(each.domain.ascii for each in self._signers)), str(refusal)))
             return content
-        digest = body_hash(content) if content.size <= INLINE else await asyncio.to_thread(body_hash, content)
-        now = self._clock.now()
-        return prepend(content, b"".join(each.field(header, digest, now) for each in chosen))
+        return prepend(content, fields)
+
+    def _fields(self, content: Content) -> bytes:
+        """The DKIM-Signature fields. Blocks. Raises `NotSignable`."""
+        header = Header.of(content)
+        authors = header.author_domains()
+        chosen = [each for each in self._signers if each.speaks_for(authors)]
+        if not chosen:
+            raise NotSignable("no dkim is configured for the domain of its From field")
+        for each in chosen:  # before the work of reading the body
+            header.names_to_sign(each.oversigned, each.signed)
+        digest, now = body_hash(content), self._clock.now()
+        return b"".join(each.field(header, digest, now) for each in chosen)

@@ -5,17 +5,19 @@ DKIM signs them. What always holds:
 
 - nobody who has not logged in gets through, wherever the connection comes from;
 - a user whose name is a mail address may use that address; everything else has to be given;
-- a field that cannot be read names somebody else. The null reverse-path is everybody's: it names nobody.
+- a message has one From field and at most one Sender field (RFC 5322 3.6), and it is certain whom they name: what one
+  reader takes for this address, and another one for that (`header.addresses`), is refused;
+- the null reverse-path is everybody's: it names nobody.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from email.utils import getaddresses
 from typing import TYPE_CHECKING, Final
 
 from mailrider.endpoint.check import PASSED, Action, Finding
 from mailrider.errors import InvalidValue
+from mailrider.header.addresses import parse_authors
 from mailrider.model.address import Mailbox
 from mailrider.model.directive import Settings, directive, settings
 from mailrider.model.pipeline import MATCH, Match
@@ -113,9 +115,7 @@ class AuthorizeSender:
         if envelope.sender.mailbox is not None:
             yield envelope.sender.mailbox
         if self._check_header:
-            for name in ("From", "Sender"):
-                for value in content.header_fields(name):
-                    yield from _mailboxes(name, value)
+            yield from _authors(content)
 
     def _may(self, user: str, mailbox: Mailbox) -> bool:
         if any(each.covers(mailbox) for each in self._rights.get(user, ())):
@@ -131,12 +131,17 @@ def _address(user: str) -> str | None:
         return None
 
 
-def _mailboxes(name: str, value: bytes) -> Iterator[Mailbox]:
-    for _, address in getaddresses([value.decode("utf-8", "surrogateescape")]):
+def _authors(content: Content) -> Iterator[Mailbox]:
+    if (fault := content.header_fault()) is not None:
+        raise InvalidValue(f"this is no message: {fault}")
+    for name, least in (("From", 1), ("Sender", 0)):
+        values = content.header_fields(name)
+        if not least <= len(values) <= 1:
+            raise InvalidValue(f"the message has {len(values) or 'no'} {name} field{'s' * bool(values)}")
         try:
-            yield Mailbox.parse(address)
-        except (InvalidValue, UnicodeError) as error:
-            raise InvalidValue(f"the field {name} cannot be read") from error
+            yield from (mailbox for value in values for mailbox in parse_authors(value))
+        except InvalidValue as error:
+            raise InvalidValue(f"the field {name} cannot be read: {error}") from error
 
 
 def _refused(user: str, reason: str) -> Finding:

@@ -31,7 +31,7 @@ from mailrider.model.outcome import Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import CHUNK
-from mailrider.smtp.header import header_fault
+from mailrider.smtp.header import MAX_LINES, header_fault, is_too_long
 from mailrider.smtp.sasl import SERVERS, Challenge
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
@@ -70,6 +70,7 @@ _LOGIN_FIRST: Final = Reply.make(530, "5.7.0", "Authentication required")  # RFC
 _TLS_FIRST: Final = Reply.make(530, "5.7.0", "Say STARTTLS first")  # RFC 3207 4
 _FAILED: Final = Reply.make(451, "4.3.0", "Internal error, try again later")
 _BROKEN: Final = Reply.make(421, "4.3.0", "Internal error, try again later")
+_TOO_LONG: Final = Reply.make(552, "5.3.4", f"The header has more than {MAX_LINES} lines")
 _LOOP: Final = Reply.make(554, "5.4.6", "Too many hops: this message goes round in circles")
 
 
@@ -463,6 +464,8 @@ class Session:
         service = self._service
         refusal = gatherer.fault
         header = gatherer.header
+        if refusal is None and is_too_long(header):
+            refusal = _TOO_LONG
         if refusal is None and count_received(header) > service.max_received:
             refusal = _LOOP
         if refusal is None and service.is_submission and header:

@@ -1,8 +1,8 @@
 """What an endpoint writes into a header, and what it takes out. Pure.
 
 - Received is added to every message, at the top (RFC 5321 4.4; the words behind `with`: RFC 3848, RFC 6531 3.7.3);
-- on submission Date and Message-ID are added if they are missing (RFC 6409 8), and Bcc is taken out: the envelope has
-  those recipients, and nobody else shall read them (RFC 5322 3.6.3);
+- on submission Date and Message-ID are added if they are missing (RFC 6409 8), and Bcc and Resent-Bcc are taken out:
+  the envelope has those recipients, and nobody else shall read them (RFC 5322 3.6.3);
 - everything else stays, octet by octet, in its order: signatures cover it. Return-Path is for whoever delivers
   finally (RFC 5321 4.4), and not touched.
 
@@ -16,6 +16,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from mailrider.header.fields import compose_field
 from mailrider.model.value import value
 from mailrider.smtp.header import header_fields
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
 
-# A field with the lines that continue it.
-_BCC = re.compile(rb"(?im)^bcc[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
+# A field with the lines that continue it. RFC 5322 3.6.6: Resent-Bcc is the same for whoever sends a message on.
+_BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+")
 _RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
 
 
@@ -49,24 +50,24 @@ class Passage:
 
 def received_field(passage: Passage) -> bytes:
     """The Received field, folded, with its line end."""
-    using = f"\r\n\t({passage.tls})" if passage.tls else ""
-    to = f"\r\n\tfor <{passage.recipient}>" if passage.recipient else ""
-    text = (
-        f"Received: from {passage.name} ({passage.client}){using}\r\n"
-        f"\tby {passage.hostname.ascii} with {passage.protocol} id {passage.id}{to};\r\n"
-        f"\t{_date(passage.at.replace(microsecond=0))}\r\n"
-    )
-    return text.encode("utf-8")
+    lines = [
+        f"from {passage.name} ({passage.client})",
+        *((f"({passage.tls})",) if passage.tls else ()),
+        f"by {passage.hostname.ascii} with {passage.protocol} id {passage.id}",
+        *((f"for <{passage.recipient}>",) if passage.recipient else ()),
+    ]
+    lines[-1] += ";"
+    return compose_field("Received", *lines, _date(passage.at.replace(microsecond=0)), fold="\t").encode()
 
 
 def submitted_header(header: bytes, passage: Passage) -> bytes:
     """The header of a message that its author's program handed in, as it goes on; Received still to be added."""
     added = b""
     if not header_fields(header, "Message-ID"):
-        added += f"Message-ID: <{passage.id}@{passage.hostname.ascii}>\r\n".encode("ascii")
+        added += compose_field("Message-ID", f"<{passage.id}@{passage.hostname.ascii}>").encode()
     if not header_fields(header, "Date"):
-        added += f"Date: {_date(passage.at.replace(microsecond=0))}\r\n".encode("ascii")
-    return added + _BCC.sub(b"", header)
+        added += compose_field("Date", _date(passage.at.replace(microsecond=0))).encode()
+    return added + (_BCC.sub(b"", header) if b"bcc" in header.lower() else header)
 
 
 _date = lru_cache(maxsize=16)(format_datetime)  # many messages have one second

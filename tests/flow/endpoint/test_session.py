@@ -168,6 +168,14 @@ async def test_what_is_no_message_cannot_be_submitted() -> None:
         assert door.sink.taken[0][1].count(b"\r\n\r\n") == 1
 
 
+async def test_a_header_of_very_many_lines_is_refused_before_it_is_read() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(b"X: y\r\n" * 9_000 + MESSAGE))[:3] == "250"
+        assert (await client.send(b"X: y\r\n" * 10_000 + MESSAGE)).startswith("552 5.3.4 The header has")
+
+
 async def test_a_message_that_goes_round_in_circles_is_refused() -> None:
     async with open_door(max_received=3) as door:
         client = await door.client()

@@ -8,6 +8,7 @@ import pytest
 
 from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
 from mailrider.cli.sendmail_options import Mode, Options, UsageError, parse_options
+from mailrider.errors import InvalidValue
 from mailrider.model.envelope import Notify, Ret
 
 
@@ -105,11 +106,24 @@ def test_with_i_a_lone_dot_is_a_line_like_others() -> None:
         (b"To: undisclosed-recipients:;\nBcc: d@x\n", ["d@x"]),
         (b"To: old@x\nResent-To: new@x\nResent-Bcc: too@x\n", ["new@x", "too@x"]),
         ("To: Ä <ä@x>\n".encode(), ["ä@x"]),
+        (b"To: a@x,, b@x,\n", ["a@x", "b@x"]),
+        (b"To: a@x (Smith, A)\n", ["a@x"]),
+        (b"To: a@x <b@x>\n", ["b@x"]),
+        (b"Cc: Team: a@x, <b@x>;\n", ["a@x", "b@x"]),
+        (b'To: "a, b@y" <c@x>, <>\n', ["c@x"]),
         (b"Subject: none\n", []),
     ],
 )
 def test_the_header_names_recipients(header: bytes, expected: list[str]) -> None:
     assert recipients_in(read_message(header + b"\n", dot_ends=True).header) == expected
+
+
+@pytest.mark.parametrize(
+    "field", [b"To: a@x b@x\n", b"To: a@x; b@x\n", b"Cc: <a@x\n", b"Bcc: a@x (\n", b"To: \xff@x\n"]
+)
+def test_recipients_that_are_not_certain_are_refused(field: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        recipients_in(read_message(field + b"\n", dot_ends=True).header)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,10 @@ def test_the_header_names_recipients(header: bytes, expected: list[str]) -> None
         ("root@mx.example.org", "Cron Daemon", "From: Cron Daemon <root@mx.example.org>"),
         ("root@mx.example.org", "A, B", 'From: "A, B" <root@mx.example.org>'),
         ("root@mx.example.org", "Ä\nX: y", "From: =?utf-8?"),
+        ("root@mx.example.org", 'A "B" \\', 'From: "A \\"B\\" \\\\" <root@mx.example.org>'),
+        ("root@mx.example.org", "=?utf-8?q?x?=", "From: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <root@mx.example.org>"),
         ("ä@example.org", "", "From: <ä@example.org>"),
+        ("ä@example.org", "B", "From: B <ä@example.org>"),
     ],
 )
 def test_a_missing_from_is_added(address: str, name: str, expected: str) -> None:
@@ -127,3 +144,11 @@ def test_a_missing_from_is_added(address: str, name: str, expected: str) -> None
     assert field.startswith(expected)
     assert field.count("\r\n") == 1
     assert from_field(b"From: a@x\r\n", address, name) == b""
+
+
+def test_a_long_name_is_folded() -> None:
+    field = from_field(b"Subject: x\r\n", "root@mx.example.org", "Ä" * 1000).decode()
+    lines = field.removesuffix("\r\n").split("\r\n")
+    assert len(lines) > 1
+    assert all(line.startswith(" =?utf-8?q?") for line in lines[1:])
+    assert lines[-1].endswith("?= <root@mx.example.org>")

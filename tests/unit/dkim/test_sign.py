@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from mailrider.errors import InvalidValue
 from mailrider.model.directive import InvalidSetting
 from mailrider.model.domain import Domain
 from mailrider.smtp.content import Content
+from mailrider.smtp.header import MAX_HEADER as MAX_MESSAGE_HEADER
 from mailrider.smtp.prepend import COPIED, prepend
 from mailrider.x509.signing import KeyKind, SigningKey
 
@@ -237,12 +239,14 @@ async def test_a_large_message_is_signed_without_being_held() -> None:
         (b"From: a@notexample.org\r\n\r\n", "no dkim is configured for the domain"),
         (b"From: a@example.org\r\nFrom: b@example.org\r\n\r\n", "no single From field"),
         (b"To: a@example.org\r\n\r\n", "no single From field"),
-        (b"From: nobody\r\n\r\n", "no dkim is configured for the domain"),
+        (b"From: nobody\r\n\r\n", "an address without a domain name"),
         (b"From: \r\n\r\n", "From field cannot be read"),
-        (b"From: a@[192.0.2.1]\r\n\r\n", "From field cannot be read"),
+        (b"From: a@[192.0.2.1]\r\n\r\n", "an address without a domain name"),
         (b"From: a@example.org\r\nwrong line\r\n\r\n", "header is malformed"),
         (b"From: a@example.org\r\n" + b"To: b@example.net\r\n" * 300 + b"\r\n", "more than 200 fields"),
-        (b"From: a@example.org\r\n" + b"X: y\r\n" * 200_000, "header is too large"),
+        (b"From: a@example.org\r\n" + b"X: y\r\n" * 10_001 + b"\r\n", "header is malformed"),
+        (b"From: a@example.org\r\nX: " + b"y" * 300_000 + b"\r\n\r\n", "header is larger than 262144 octets"),
+        (b"From: a@example.org\r\nX: " + b"y" * MAX_MESSAGE_HEADER, "header is too large"),
     ],
     ids=lambda value: value[:40].decode() if isinstance(value, bytes) else None,
 )
@@ -254,6 +258,59 @@ async def test_what_cannot_be_signed_goes_on_as_it_is_and_the_log_says_why(messa
     assert isinstance(event, Unsigned)
     assert event.domain == "example.org"
     assert reason in event.reason
+
+
+@pytest.mark.parametrize(
+    "author",
+    [
+        "a@example.org, b@evil.test",
+        "a@example.org b@evil.test",
+        "a@example.org)b@evil.test",
+        "a@example.org; b@evil.test",
+        "a@example.org@evil.test",
+        "(a@example.org) b@evil.test",
+        "(a@example.org b@evil.test",
+        "b@evil.test <a@example.org>",
+        "a@example.org <b@evil.test>",
+        "<b@evil.test> <a@example.org>",
+        "<a@example.org> b@evil.test",
+        "<<a@example.org>>",
+        "<@evil.test:a@example.org>",
+        '"a@example.org" <b@evil.test>',
+        '"a"@example.org"@evil.test',
+        "Team: a@example.org; b@evil.test",
+        "Team: a@example.org, b@evil.test;",
+    ],
+)
+async def test_who_may_be_somebody_else_to_some_reader_is_not_signed_for(author: str) -> None:
+    signer, _ = signing(Signer(EXAMPLE, "s", ED25519))
+    content = Content.inspect(f"From: {author}\r\n\r\n".encode())
+    assert await signer.modify(content) is content
+
+
+@pytest.mark.parametrize(
+    "author",
+    ["a@example.org,", "a@example.org (A, B)", "a@example.org <a@example.org>", "Team: a@example.org, b@example.org;"],
+)
+async def test_who_is_the_same_to_every_reader_is_signed_for(author: str) -> None:
+    signer, _ = signing(Signer(EXAMPLE, "s", ED25519))
+    content = Content.inspect(f"From: {author}\r\n\r\n".encode())
+    assert (await signer.modify(content)).header_fields("DKIM-Signature")
+
+
+async def test_a_large_header_is_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    signer, _ = signing(Signer(EXAMPLE, "s", ED25519))
+    threads: list[threading.Thread] = []
+    inner = DKIMSigning._fields
+
+    def noted(self: DKIMSigning, content: Content) -> bytes:
+        threads.append(threading.current_thread())
+        return inner(self, content)
+
+    monkeypatch.setattr(DKIMSigning, "_fields", noted)
+    await signer.modify(Content.inspect(b"From: a@example.org\r\n\r\n"))
+    await signer.modify(Content.inspect(b"From: a@example.org\r\nX: " + b"y" * 20_000 + b"\r\n\r\n"))
+    assert [each is threading.main_thread() for each in threads] == [True, False]
 
 
 async def test_subdomains_are_signed_for_where_that_is_wished() -> None:

@@ -16,10 +16,15 @@ from tests.support.queueing import envelope
 USERS = ("alice alice@example.org Sales@Example.org", "alice example.net", "root *")
 
 
-async def verdict(user: str | None, sender: str, header: str = "", *, check_header: bool = True) -> str:
+HEADER = "From: alice@example.org\r\n"
+
+
+async def verdict(user: str | None, sender: str, header: str = HEADER, *, check_header: bool = True) -> str:
     """`pass`, or the code of the refusal."""
     check = AuthorizeSender(AuthorizeSettings(user=USERS, check_header=check_header))
-    content = Content.inspect(f"{header}Subject: x\r\n\r\nFrom: mallory@evil.test\r\n".encode())
+    content = Content.inspect(
+        f"{header}Subject: x\r\n\r\nFrom: mallory@evil.test\r\n".encode("utf-8", "surrogateescape")
+    )
     given = replace(envelope("b@example.com"), sender=ReversePath.parse(sender))
     found = await check.examine(given, content, Arrival(user=user))
     return "pass" if found.action is Action.PASS else str(found.refusal and found.refusal.code)
@@ -46,38 +51,84 @@ async def verdict(user: str | None, sender: str, header: str = "", *, check_head
     ],
 )
 async def test_the_sender_of_the_envelope_is_the_users_own(user: str | None, sender: str, expected: str) -> None:
-    assert await verdict(user, sender) == expected
+    assert await verdict(user, sender, check_header=False) == expected
+
+
+OWN = [
+    "From: Alice <alice@example.org>",
+    'From: "boss@example.org" <alice@example.org>',
+    "From: alice@example.org, anything@example.net",
+    "From: alice@example.org,",
+    "From: ,, alice@example.org ,,",
+    "From: alice@example.org (Alice, of sales)",
+    "From: alice@example.org (boss@example.org, <boss@example.org>)",
+    "From: alice@example.org <alice@example.org>",
+    "From: ALICE@example.org <alice@example.org>",
+    "From: Team: alice@example.org, sales@example.org;",
+    "From:\r\n\tAlice\r\n <alice@example.org>",
+    "from : alice@example.org",
+    "From: alice@example.org\r\nSender: sales@example.org",
+    "From: alice@example.org\r\nReply-To: boss@example.org",
+    "From: =?utf-8?q?boss?= <alice@example.org>",
+]
+FOREIGN = [
+    "From: Boss <boss@example.org>",
+    "From: alice@example.org, boss@example.org",
+    "From: alice@example.org\r\nFrom: boss@example.org",
+    "From: alice@example.org\r\nFrom: alice@example.org",  # RFC 5322 3.6: readers differ in which one they show
+    "From: alice@example.org\r\nfrom : alice@example.org",
+    "From: alice@example.org\r\nSender: alice@example.org\r\nSender: alice@example.org",
+    "From: boss@example.org\r\nSender: alice@example.org",
+    "From: alice@example.org\r\nSender: boss@example.org",
+    "From: alice@example.org\r\nSender:",
+    "From: alice@example.org\r\n sales@example.org",
+    "From: alice@example.org sales@example.org",
+    "From: alice@example.org)boss@example.org",
+    "From: alice@example.org, boss@example.org,",
+    "From: (alice@example.org) boss@example.org",
+    "From: (alice@example.org boss@example.org",
+    "From: boss@example.org <alice@example.org>",
+    "From: alice@example.org <boss@example.org>",
+    "From: alice@example.org boss@example.org <alice@example.org>",
+    "From: <boss@example.org> <alice@example.org>",
+    "From: <alice@example.org> boss@example.org",
+    "From: <<alice@example.org>>",
+    "From: <alice@example.org",
+    "From: alice@example.org>",
+    'From: "alice@example.org" boss@example.org',
+    'From: "alice@example.org',
+    'From: alice@example.org" <boss@example.org>',
+    'From: "alice"@example.org"@evil.test',
+    "From: alice@example.org@evil.test",
+    "From: <@evil.test:alice@example.org>",
+    "From: alice @example.org",
+    "From: alice@(evil.test)example.org",
+    "From: Team: alice@example.org, boss@example.org;",
+    "From: Team: alice@example.org; boss@example.org",
+    "From: alice@example.org; boss@example.org",
+    "From: undisclosed:;",
+    "From: <>",
+    "From: Alice",
+    "From: ,",
+    "From:",
+    "From: \udcff@example.net",
+    "From: alice@example.org\x00",
+    "Reply-To: alice@example.org",  # no From at all
+    "X-From: alice@example.org",
+    "From: alice@example.org\r\nno field",
+    f"From: Alice{' ' * 8192}<alice@example.org>",
+    f"From: {'alice@example.org, ' * 101}",
+]
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("From: Alice <alice@example.org>\r\n", "pass"),
-        ('From: "boss@example.org" <alice@example.org>\r\n', "pass"),
-        ("From: Boss <boss@example.org>\r\n", "550"),
-        ("From: alice@example.org, boss@example.org\r\n", "550"),
-        ("From: alice@example.org\r\nFrom: boss@example.org\r\n", "550"),
-        ("From: boss@example.org\r\nSender: alice@example.org\r\n", "550"),
-        ("From: alice@example.org\r\nSender: boss@example.org\r\n", "550"),
-        ("From: alice@example.org\r\n sales@example.org\r\n", "550"),
-        ("From: alice@example.org)boss@example.org\r\n", "550"),
-        ("From: undisclosed:;\r\n", "550"),
-        ("From: Alice\r\n", "550"),
-        ("From:\r\n", "pass"),
-        ("Reply-To: boss@example.org\r\n", "pass"),
-    ],
+    ("header", "expected"), [*((each, "pass") for each in OWN), *((each, "550") for each in FOREIGN)]
 )
 async def test_so_is_everybody_whom_from_and_sender_name(header: str, expected: str) -> None:
+    header += "\r\n"
     assert await verdict("alice", "alice@example.org", header) == expected
     assert await verdict("alice", "", header) == expected
     assert await verdict("alice", "alice@example.org", header, check_header=False) == "pass"
-
-
-async def test_a_field_that_is_no_text_names_somebody_else() -> None:
-    check = AuthorizeSender(AuthorizeSettings(user=USERS))
-    content = Content.inspect(b"From: \xff@example.net\r\n\r\n")
-    found = await check.examine(envelope("b@example.com"), content, Arrival(user="alice"))
-    assert found.action is Action.REJECT
 
 
 async def test_the_client_is_told_why() -> None:

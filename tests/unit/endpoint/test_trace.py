@@ -37,6 +37,10 @@ def test_the_received_field_tells_who_how_and_when() -> None:
         (b"date: x\r\nMESSAGE-ID : y\r\n", b"date: x\r\nMESSAGE-ID : y\r\n"),
         (b"X-Date: x\r\nMessage-ID: y\r\n", DATE + b"X-Date: x\r\nMessage-ID: y\r\n"),
         (ID + DATE + b"Bcc: a,\r\n b\r\n\tc\r\nX-Bcc: d\r\n", ID + DATE + b"X-Bcc: d\r\n"),
+        (
+            ID + DATE + b"Resent-Bcc: a,\r\n\tb\r\nX-Resent-Bcc: c\r\nresent-BCC :\r\n",
+            ID + DATE + b"X-Resent-Bcc: c\r\n",
+        ),
         (ID + b"BCC : a\r\n" + DATE + b"bcc:\r\n", ID + DATE),
         (ID + DATE + b"Subject: x\r\n Bcc: part of it\r\n", ID + DATE + b"Subject: x\r\n Bcc: part of it\r\n"),
         (ID + DATE + b"Return-Path: <x@y.test>\r\n", ID + DATE + b"Return-Path: <x@y.test>\r\n"),
@@ -47,14 +51,24 @@ def test_a_submitted_header_is_completed_and_otherwise_left_alone(header: bytes,
 
 
 lines = st.sampled_from(
-    [b"Bcc: a\r\n", b"bcc:\r\n", b"Subject: x\r\n", b" folded\r\n", b"\tbcc: x\r\n", DATE, ID, b"Bccx: y\r\n"]
+    [
+        b"Bcc: a\r\n",
+        b"bcc:\r\n",
+        b"Resent-Bcc: a\r\n",
+        b"Subject: x\r\n",
+        b" folded\r\n",
+        b"\tbcc: x\r\n",
+        DATE,
+        ID,
+        b"Bccx: y\r\n",
+    ]
 )
 
 
 @given(st.lists(lines).map(b"".join))
 def test_no_bcc_is_left_and_nothing_is_done_twice(header: bytes) -> None:
     once = submitted_header(header, PASSAGE)
-    assert not any(line.lower().startswith(b"bcc:") for line in once.split(b"\r\n"))
+    assert not any(line.lower().startswith((b"bcc:", b"resent-bcc:")) for line in once.split(b"\r\n"))
     assert submitted_header(once, PASSAGE) == once
 
 

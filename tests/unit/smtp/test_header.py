@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.smtp.header import MAX_HEADER, HeaderFault, header_cut, header_end, header_fault, header_fields
+from mailrider.smtp.header import (
+    MAX_HEADER,
+    MAX_LINES,
+    HeaderFault,
+    header_cut,
+    header_end,
+    header_fault,
+    header_fields,
+    is_too_long,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,45 @@ def test_fields_are_found_by_name_unfolded_and_trimmed() -> None:
     assert header_fields(header, "Required") == []
     assert header_fields(b"", "Subject") == []
     assert header_fields(b"Subject:\r\nFrom: a\r\n", "Subject") == [b""]
+
+
+_lines = st.sampled_from(
+    [
+        b"To: a\r\n",
+        b"to\t:b\r\n",
+        b"TO :\r\n",
+        b" To: c\r\n",
+        b"\tto: d \r\n",
+        b"Tox: e\r\n",
+        b"X-To: f\r\n",
+        b"To\r\n",
+        b"T\xff: g\r\n",
+    ]
+)
+
+
+@given(st.lists(_lines))
+def test_fields_are_those_that_a_reader_of_lines_finds(lines: list[bytes]) -> None:
+    expected: list[bytes] = []
+    inside = False
+    for line in lines:
+        name, colon, value = line.removesuffix(b"\r\n").partition(b":")
+        if line[:1] in b" \t":
+            if inside:
+                expected[-1] += line.removesuffix(b"\r\n")
+            continue
+        inside = bool(colon) and name.rstrip(b" \t").lower() == b"to"
+        if inside:
+            expected.append(value)
+    assert header_fields(b"".join(lines), "To") == [each.strip() for each in expected]
+
+
+def test_a_header_of_very_many_lines_has_a_fault() -> None:
+    header = b"a:\r\n" * MAX_LINES
+    assert not is_too_long(header)
+    assert header_fault(header) is None
+    assert is_too_long(header + b"b:\r\n")
+    assert str(header_fault(header + b"b:\r\n")) == "header line 10001: a header has no more than 10000 lines"
 
 
 def test_a_good_header_has_no_fault() -> None:
