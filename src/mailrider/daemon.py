@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.assemble import open_engine
 from mailrider.clock import SystemClock
 from mailrider.config import placed
+from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
@@ -106,9 +107,17 @@ class Notifier:
 
 @asynccontextmanager
 async def open_configuration(
-    configuration: Configuration, sockets: Sockets, emit: Emit, clock: Clock, metrics: Metrics
+    configuration: Configuration,
+    sockets: Sockets,
+    emit: Emit,
+    clock: Clock,
+    metrics: Metrics,
+    logins: Logins | None = None,
 ) -> AsyncIterator[list[Endpoint]]:
-    """Everything that a configuration names, open; left in reverse order, so that no mail comes in behind."""
+    """Everything that a configuration names, open; left in reverse order, so that no mail comes in behind.
+
+    `logins` are the wrong passwords so far, which no reload forgets.
+    """
     named = {name: instance.settings for name, instance in configuration.targets.items()}
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_engine(configuration.globals.dns, emit, clock))
@@ -122,7 +131,8 @@ async def open_configuration(
             names = [each.ascii for each in (configuration.globals.hostname,) if each is not None]
             await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh, names))
         endpoints = []
-        around = Surroundings(targets.get, engine.clock, emit, sockets, engine.limiters)
+        logins = logins or Logins(engine.clock)
+        around = Surroundings(targets.get, engine.clock, emit, sockets, engine.limiters, logins)
         for instance, door in _endpoints(configuration):
             with placed(instance):
                 for target in door.every_target:
@@ -153,6 +163,7 @@ class Daemon:
         self._clock = clock
         self._notifier = Notifier(environment)
         self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
+        self._logins = Logins(clock)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stack = AsyncExitStack()
         self.endpoints: list[Endpoint] = []
@@ -178,7 +189,7 @@ class Daemon:
                 loop.remove_signal_handler(each)
 
     async def _open(self, configuration: Configuration) -> None:
-        opened = open_configuration(configuration, self._sockets, self._emit, self._clock, self._metrics)
+        opened = open_configuration(configuration, self._sockets, self._emit, self._clock, self._metrics, self._logins)
         self.endpoints = await self._stack.enter_async_context(opened)
         for unused in self._sockets.keep_only(
             address for _, door in _endpoints(configuration) for address in door.listen

@@ -34,6 +34,7 @@ from mailrider.delivery.gates import UNKNOWN, ConcurrencyGate, Gate, RateGate
 from mailrider.delivery.settings import Concurrency
 from mailrider.errors import ConfigError
 from mailrider.model.event import LimitReached
+from mailrider.model.ip import client_key
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ class Limiter:
         """The gates of the message itself, whoever it goes to."""
         domain = envelope.sender.domain
         source = "" if domain is None else domain.ascii
-        return [*self.tolls("all", ""), *self.tolls("ip", envelope.client), *self.tolls("source", source)]
+        client = None if envelope.client is None else client_key(envelope.client)
+        return [*self.tolls("all", ""), *self.tolls("ip", client), *self.tolls("source", source)]
 
     def tolls(self, scope: str, key: str | None) -> list[Toll]:
         """The gates of a scope, for one key; none for a message that has no such key (no client's address)."""

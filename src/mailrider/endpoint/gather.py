@@ -1,15 +1,17 @@
 """A message while it arrives: mended, measured and kept within bounds.
 
 Small content stays in memory, and larger content goes to a file without a name, which is gone with the process. What
-all connections hold in memory together is bounded too (`Memory`); who finds it used up is asked to come again. What
-cannot be accepted is dropped at once, and the rest of it as it comes.
+all connections hold together, in memory and on disk, is bounded (`Room`), and no client can hold more than it leaves to
+the others. Where there is no room in memory the content goes to disk early; where there is none on disk, or the header
+is not complete, the client is asked to come again. What cannot be accepted is dropped at once, and the rest of it as it
+comes.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final
 
 from mailrider.model.reply import Reply
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 INLINE: Final = 256 * 1024  # octets of a message that stay in memory: as many as a queue keeps in a row
 MEMORY: Final = 64 * 1024 * 1024  # octets of all unfinished messages of an endpoint in memory
+DISK: Final = 2 * 1024 * 1024 * 1024  # and on disk, where nobody says otherwise
+SMALL: Final = 4096  # octets below which pieces are joined: an object each would cost many times as much
+_JOINED: Final = 16 * 1024  # octets of joined pieces that make one
 
 NO_MEMORY: Final = Reply.make(452, "4.3.1", "Too much mail at once, try again later")
 NO_SPACE: Final = Reply.make(452, "4.3.1", "Insufficient system storage")
@@ -28,38 +33,62 @@ NO_SPACE: Final = Reply.make(452, "4.3.1", "Insufficient system storage")
 
 @dataclass(slots=True)
 class Memory:
-    """Room in memory that connections share."""
+    """Octets that clients share. None may hold more than it leaves for all others together.
+
+    So one client alone gets half, and whoever comes behind `n` greedy ones still finds a part of `n + 2` and can
+    use it: it is never used up.
+    """
 
     left: int = MEMORY
+    _held: dict[str, int] = field(default_factory=dict)
 
-    def take(self, octets: int) -> bool:
-        """True if there was room for so many octets more; they are to be given back."""
-        if octets > self.left:
+    def take(self, octets: int, client: str = "") -> bool:
+        """True if there was room for so many octets more of this client; they are to be given back."""
+        if not octets:
+            return True
+        held = self._held.get(client, 0) + octets
+        if held > self.left - octets:
             return False
         self.left -= octets
+        self._held[client] = held
         return True
 
-    def give_back(self, octets: int) -> None:
+    def give_back(self, octets: int, client: str = "") -> None:
         """Room that is free again."""
-        self.left += octets
+        if octets:
+            self.left += octets
+            held = self._held[client] - octets
+            if held:
+                self._held[client] = held
+            else:
+                del self._held[client]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What unfinished messages may take: in memory, and on disk below `spool` (None: the system's temporary folder)."""
+
+    memory: Memory
+    disk: Memory
+    spool: Path | None = None
 
 
 class Gatherer:
-    """One message. `close` it whatever happens; the content is there until then."""
+    """One message of one client. `close` it whatever happens; the content is there until then."""
 
-    def __init__(self, memory: Memory, spool: Path | None, max_header: int) -> None:
-        """`spool`: the directory for large messages; None: the system's."""
+    def __init__(self, room: Room, max_header: int, client: str = "") -> None:
         self.fault: Reply | None = None
         """What the message must be refused with, whatever else may come."""
         self.size = 0
         """Octets that arrived."""
-        self._memory = memory
-        self._spool = spool
+        self._room = room
+        self._client = client
         self._max_header = max_header
-        self._taken = 0
+        self._taken = 0  # of the memory
+        self._on_disk = 0
         self._mender = Mender()
-        self._header_size = 0  # of the mended header, which stands at the beginning; 0: still unknown, or empty
         self._pieces: list[bytes] = []
+        self._tail = bytearray()  # small pieces, behind the others
         self._kept = 0
         self._file: IO[bytes] | None = None
 
@@ -71,43 +100,77 @@ class Gatherer:
     def feed(self, octets: bytes) -> None:
         """Take the next octets of the message."""
         self.size += len(octets)
-        if self.fault is not None:
+        if self.fault is not None or not self._make_room(len(octets)):
             return
-        if self._file is None and not self._memory.take(len(octets)):
-            self._fail(NO_MEMORY)
-            return
-        self._taken += len(octets) if self._file is None else 0
         if mended := self._mender.feed(octets):
+            if not self._kept and not self._make_room(len(self._mender.header)):  # which the mender keeps as well
+                return
             self._keep(mended)
         # Nothing comes out before the header is complete; all that waits until then is header.
         header = len(self._mender.header) or (self.size if not self._kept else 0)
         if header > self._max_header and self.fault is None:
             self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
 
+    def _make_room(self, octets: int) -> bool:
+        """Take memory for so many octets, unless they go to disk; False if there is none: the message has failed."""
+        if self._file is not None:
+            return True
+        if self._room.memory.take(octets, self._client):
+            self._taken += octets
+            return True
+        if self._kept:
+            return self._move_to_file()
+        self._fail(NO_MEMORY)
+        return False
+
     def _keep(self, octets: bytes) -> None:
         self._kept += len(octets)
-        try:
-            if self._file is not None:
-                _write(self._file, octets)
-                return
+        if self._file is not None:
+            self._write_to(self._file, octets)
+            return
+        if len(octets) < SMALL:
+            self._tail += octets
+            if len(self._tail) >= _JOINED:
+                self._end_tail()
+        else:
+            self._end_tail()
             self._pieces.append(octets)
-            if self._kept > INLINE:
-                self._move_to_file()
+        if self._kept > INLINE:
+            self._move_to_file()
+
+    def _end_tail(self) -> None:
+        if self._tail:
+            self._pieces.append(bytes(self._tail))
+            self._tail.clear()
+
+    def _move_to_file(self) -> bool:
+        """Go on in a file; False if that cannot be: the message has failed."""
+        self._end_tail()
+        pieces, self._pieces = self._pieces, []
+        try:
+            # Without buffer of its own: what is written is in the kernel's hands, and ENOSPC comes at once.
+            self._file = tempfile.TemporaryFile(dir=self._room.spool, buffering=0)  # noqa: SIM115 # closed in close()
         except OSError:
             self._fail(NO_SPACE)
+            return False
+        self._release(len(self._mender.header))
+        return all(self._write_to(self._file, piece) for piece in pieces)
 
-    def _move_to_file(self) -> None:
-        # Without buffer of its own: what is written is in the kernel's hands, and ENOSPC comes at once.
-        self._file = tempfile.TemporaryFile(dir=self._spool, buffering=0)  # noqa: SIM115 # closed in close()
-        for piece in self._pieces:
-            _write(self._file, piece)
-        self._pieces = []
-        self._release()
+    def _write_to(self, file: IO[bytes], octets: bytes) -> bool:
+        if not self._room.disk.take(len(octets), self._client):
+            self._fail(NO_MEMORY)
+            return False
+        self._on_disk += len(octets)
+        try:
+            _write(file, octets)
+        except OSError:
+            self._fail(NO_SPACE)
+            return False
+        return True
 
     def _fail(self, reply: Reply) -> None:
         self.fault = reply
         self._mender = Mender()
-        self._pieces = []
         self.close()
 
     def finish(self) -> None:
@@ -119,12 +182,12 @@ class Gatherer:
                 self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
 
     def content(self, header: bytes) -> Content:
-        """The message with that header in the place of its own; readable until `close`."""
+        """The message with that header in the place of its own; readable until `close`. To be asked for once."""
         mender = self._mender
         size = mender.size - len(mender.header) + len(header)
         eight_bit = mender.eight_bit or not header.isascii()
         if self._file is None or size <= INLINE:
-            body = b"".join(self._pieces) if self._file is None else self._read_whole(self._file)
+            body = self._joined() if self._file is None else self._read_whole(self._file)
             octets = header + body[len(mender.header) :]
             return Content(size, eight_bit, len(header), True, octets)
         file, skip = self._file, len(mender.header)
@@ -132,17 +195,26 @@ class Gatherer:
             lambda: _pieces_of(file, header, skip), size=size, eight_bit=eight_bit, header_size=len(header)
         )
 
+    def _joined(self) -> bytes:
+        """What is in memory, for its last use: it is not kept twice."""
+        self._end_tail()
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
     def _read_whole(self, file: IO[bytes]) -> bytes:
         return os.pread(file.fileno(), self._kept, 0)
 
-    def _release(self) -> None:
-        self._memory.give_back(self._taken)
-        self._taken = 0
+    def _release(self, but: int = 0) -> None:
+        self._room.memory.give_back(self._taken - but, self._client)
+        self._taken = but
 
     def close(self) -> None:
         """Forget everything that is held."""
         self._release()
         self._pieces = []
+        self._tail = bytearray()
+        self._room.disk.give_back(self._on_disk, self._client)
+        self._on_disk = 0
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -17,7 +17,7 @@ from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
 from mailrider.endpoint.smtp import Crowd, Endpoint
-from mailrider.errors import ConfigError
+from mailrider.errors import ConfigError, LocalError
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.pipeline import decide
 from mailrider.model.reply import Reply
@@ -25,10 +25,12 @@ from mailrider.net.tls import make_server_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.delivery.limits import Limiter, Limiters
     from mailrider.endpoint.check import Arrival
+    from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.pipeline import Deliverer
     from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
     from mailrider.endpoint.sockets import Sockets
@@ -45,13 +47,17 @@ GRACE: Final = 20.0  # seconds for messages that are under way when an endpoint 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an endpoint finds in the process that it runs in. `target_of` gives open targets."""
+    """What an endpoint finds in the process that it runs in. `target_of` gives open targets.
+
+    `logins` None: wrong passwords are not counted.
+    """
 
     target_of: Callable[[Target], Deliverer]
     clock: Clock
     emit: Emit
     sockets: Sockets
     limiters: Limiters
+    logins: Logins | None = None
 
 
 class Router:
@@ -127,6 +133,10 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             max_recipients=settings.max_recipients,
             max_received=settings.max_received,
             read_timeout=settings.read_timeout.total_seconds(),
+            spool=_open_spool(settings.spool),
+            disk=Memory(settings.max_spool),
+            local_disk=Memory(settings.max_spool),
+            logins=around.logins,
         )
         crowd = Crowd(settings.max_connections, settings.max_client_connections)
         endpoint = Endpoint(service, settings.listen, crowd)
@@ -135,6 +145,16 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             yield endpoint
         finally:
             await endpoint.close(GRACE)
+
+
+def _open_spool(path: Path | None) -> Path | None:
+    """The directory for large messages; made if there is none, readable by nobody else. Raises `LocalError`."""
+    if path is not None:
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"cannot make the directory {path} for messages that arrive: {error.strerror}") from error
+    return path
 
 
 async def _open_router(settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack) -> Router:

@@ -14,19 +14,21 @@ holds:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.endpoint.check import Arrival
-from mailrider.endpoint.gather import Gatherer, Memory
+from mailrider.endpoint.gather import DISK, NO_MEMORY, Gatherer, Memory, Room
+from mailrider.endpoint.logins import HELD_BACK, Logins
 from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
 from mailrider.errors import InvalidValue, NetworkError
 from mailrider.model.address import NULL_PATH
 from mailrider.model.domain import AddressLiteral
-from mailrider.model.endpoint_event import ClientCutOff, ClientLeft, LoginFailed, MailRefused, MailTaken
+from mailrider.model.endpoint_event import ClientCutOff, ClientLeft, LoginFailed, LoginHeldBack, MailRefused, MailTaken
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Bug
+from mailrider.model.ip import client_key
 from mailrider.model.outcome import Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData, Mail, Rcpt
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 HANDSHAKE: Final = 60.0  # seconds for TLS; longer only who does nothing takes
 MAX_LOGINS: Final = 3  # wrong passwords on a connection
 WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow
+RECIPIENT: Final = 512  # octets in memory that a recipient counts for until its message is through
 LIMITS: Final = Limits(max_commands=1000)
 
 # The states in which the task goes on.
@@ -93,7 +96,9 @@ class Service:
     """What all connections of an endpoint share.
 
     `judge` decides on a recipient before the content is there: None if the sink will take it. `authenticator` None:
-    nobody can log in; `needs_login`: nothing is accepted before. `tls` None: there is no STARTTLS.
+    nobody can log in; `logins` says who may try now; `needs_login`: nothing is accepted before. `tls` None: there is no
+    STARTTLS. `memory` and `disk` are what unfinished messages from the network may take; those that come over unix
+    sockets have `local_memory` and `local_disk`: the network cannot keep the programs of this machine from sending.
     """
 
     name: str
@@ -115,6 +120,10 @@ class Service:
     max_received: int = 100
     read_timeout: float = 300.0
     spool: Path | None = None
+    disk: Memory = field(default_factory=lambda: Memory(DISK))
+    local_memory: Memory = field(default_factory=Memory)
+    local_disk: Memory = field(default_factory=lambda: Memory(DISK))
+    logins: Logins | None = None
 
 
 class Wire(Protocol):
@@ -147,6 +156,7 @@ class Session:
         "_failed_logins",
         "_gatherer",
         "_is_dismissed",
+        "_key",
         "_leaving",
         "_local",
         "_machine",
@@ -154,6 +164,8 @@ class Session:
         "_paused",
         "_pending",
         "_progress",
+        "_recipients_room",
+        "_room",
         "_service",
         "_timed_out",
         "_timer",
@@ -172,6 +184,10 @@ class Session:
         self._local = local
         self._client = channel.peer_address
         self._uid = uid
+        self._key = client_key(self.client)
+        memory, disk = (service.memory, service.disk) if self._client else (service.local_memory, service.local_disk)
+        self._room = Room(memory, disk, service.spool)
+        self._recipients_room = 0  # octets of the memory that the recipients of the transaction have
         self._machine = ServerMachine(
             self._offer(secure=implicit_tls), LIMITS, lmtp=service.is_lmtp, secure=implicit_tls
         )
@@ -194,6 +210,11 @@ class Session:
 
     def _offer(self, *, secure: bool) -> Capabilities:
         return offer(self._service, secure=secure, local=self._local)
+
+    @property
+    def key(self) -> str:
+        """Whom it counts for where each client has a share."""
+        return self._key
 
     @property
     def client(self) -> str:
@@ -364,7 +385,7 @@ class Session:
     def _go_on(self) -> None:
         """A command is answered: the next one has its own time, and a transaction that is over leaves nothing."""
         self._rest()
-        if self._gatherer is not None and self._machine.mail is None:
+        if self._machine.mail is None and (self._recipients_room or self._gatherer is not None):
             self._forget()
 
     # The timer --------------------------------------------------------------------------------------------------------
@@ -399,7 +420,7 @@ class Session:
             case Mail():
                 refusal = self._sender_refusal()
             case Rcpt():
-                refusal = self._service.judge(self._sender, command.mailbox)
+                refusal = self._service.judge(self._sender, command.mailbox) or self._recipient_refusal(command)
             case _:
                 refusal = None
         if refusal is None:
@@ -417,6 +438,13 @@ class Session:
         if not self._service.needs_login or self._machine.is_authenticated or self._uid is not None:
             return None
         return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
+
+    def _recipient_refusal(self, command: Rcpt) -> Reply | None:
+        octets = RECIPIENT if command.original is None else RECIPIENT + len(command.original.address)
+        if not self._room.memory.take(octets, self._key):
+            return NO_MEMORY
+        self._recipients_room += octets
+        return None
 
     def _note_rejected(self, command: Command | None, reply: Reply) -> None:
         if self._machine.state is State.CLOSED:
@@ -441,8 +469,7 @@ class Session:
             self._rest()
 
     def _new_gatherer(self) -> Gatherer:
-        service = self._service
-        return Gatherer(service.memory, service.spool, service.max_header)
+        return Gatherer(self._room, self._service.max_header, self._key)
 
     async def _finish(self) -> None:
         """The message is complete: hand it over, and say what came of it, in LMTP for each recipient."""
@@ -538,6 +565,8 @@ class Session:
         )
 
     def _forget(self) -> None:
+        self._room.memory.give_back(self._recipients_room, self._key)
+        self._recipients_room = 0
         if self._gatherer is not None:
             self._gatherer.close()
             self._gatherer = None
@@ -566,20 +595,28 @@ class Session:
         service, authenticator = self._service, self._service.authenticator
         if authenticator is None:
             return _WRONG
+        reply = _WRONG
         self._busy = True
         try:
-            verdict = await authenticator.verify(credentials)
-            if isinstance(verdict, Reply):
-                return verdict
-            if verdict:
+            if service.logins is None:
+                verdict = await authenticator.verify(credentials)
+            else:
+                verdict = await service.logins.verify(authenticator, self._key, credentials)
+            if verdict is True:
                 self._user = credentials.user
                 return _LOGGED_IN
-            service.emit(LoginFailed(service.name, self.client, credentials.user[:100]))
-            await service.clock.sleep(WRONG_LOGIN)
+            if verdict is HELD_BACK:
+                service.emit(LoginHeldBack(service.name, self.client, credentials.user[:100]))
+                reply = HELD_BACK
+            elif isinstance(verdict, Reply):
+                return verdict
+            else:
+                service.emit(LoginFailed(service.name, self.client, credentials.user[:100]))
+                await service.clock.sleep(WRONG_LOGIN)
         finally:
             self._busy = False
         self._failed_logins += 1
-        return _TOO_MANY_LOGINS if self._failed_logins >= MAX_LOGINS else _WRONG
+        return _TOO_MANY_LOGINS if self._failed_logins >= MAX_LOGINS else reply
 
     def _forget_login(self) -> None:
         self._user = ""

@@ -197,10 +197,29 @@ class EndpointSettings(PipelineSettings):
         doc="The time for a command, and for each 64 KiB of content; who needs more is cut off.",
     )
     max_connections: Setting[int, int] = directive(
-        integer(1, 1_000_000), default=10_000, doc="How many clients may be connected at once."
+        integer(1, 1_000_000),
+        default=10_000,
+        doc="How many clients may be connected at once; on unix sockets as many again.",
     )
     max_client_connections: Setting[int, int] = directive(
-        integer(1, 1_000_000), default=500, doc="How many connections one IP address may have at once."
+        integer(1, 1_000_000),
+        default=500,
+        doc="How many connections one client may have at once: an IPv4 address, the /64 of an "
+        "IPv6 address, or on unix sockets a user of this machine.",
+    )
+    spool: OptionalPath = directive(
+        PATH,
+        default=None,
+        shown_default="`spool` in the state directory",
+        state_path="spool",
+        doc="The directory for large messages while they arrive. Their files have no names, and end with the process.",
+    )
+    max_spool: Setting[int, int | str] = directive(
+        size(1 << 20),
+        default=2 << 30,
+        shown_default="2G",
+        doc="How much of the disk messages may take while they arrive; on unix sockets as much again. No client may "
+        "take more than it leaves for all others together: who wants more is asked to come again.",
     )
     source: Setting[tuple[SourceRule, ...], Iterable[SourceRule | tuple[Any, SourceSettings]]] = directive(
         many(SOURCE),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import after
@@ -39,10 +39,33 @@ _BUSY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """How many connections an endpoint serves at once: in all, and from one IP address."""
+    """How many connections an endpoint serves at once: in all, and from one client.
+
+    Those on unix sockets, where a client is a user of this machine, are counted for themselves.
+    """
 
     most: int = 10_000
     most_of_one: int = 500
+
+
+@dataclass(slots=True)
+class _Present:
+    """Who is connected now."""
+
+    total: int = 0
+    by_client: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, client: str) -> None:
+        """One connection more."""
+        self.total += 1
+        self.by_client[client] += 1
+
+    def leave(self, client: str) -> None:
+        """One less."""
+        self.total -= 1
+        self.by_client[client] -= 1
+        if not self.by_client[client]:
+            del self.by_client[client]
 
 
 class Endpoint:
@@ -54,7 +77,7 @@ class Endpoint:
         self._crowd = crowd
         self._listeners: list[Listener] = []
         self._sessions: dict[Session, asyncio.Task[None]] = {}
-        self._by_client: Counter[str] = Counter()
+        self._remote, self._on_unix_sockets = _Present(), _Present()
         self._empty = asyncio.Event()
         self._closing = False
 
@@ -98,36 +121,35 @@ class Endpoint:
         peer = None if client else peer_credentials(channel)
         uid = None if peer is None else peer.uid
         session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid)
-        reason = self._too_many(client)
+        present = self._remote if client else self._on_unix_sockets
+        reason = self._too_many(session, present)
         if reason:
             service.emit(ClientTurnedAway(service.name, session.client, reason))
             if not implicit_tls:
                 channel.write(_BUSY)
-            self._start(session, client, channel.close())
+            self._start(session, present, channel.close())
         else:
             service.emit(ClientConnected(service.name, session.client))
-            self._start(session, client, session.begin())
+            self._start(session, present, session.begin())
         return session
 
-    def _too_many(self, client: str) -> str:
+    def _too_many(self, session: Session, present: _Present) -> str:
         if self._closing:
             return "shutting down"
-        if len(self._sessions) >= self._crowd.most:
+        if present.total >= self._crowd.most:
             return f"there are {self._crowd.most} connections already"
-        if client and self._by_client[client] >= self._crowd.most_of_one:
+        if present.by_client[session.key] >= self._crowd.most_of_one:
             return f"it has {self._crowd.most_of_one} connections already"
         return ""
 
-    def _start(self, session: Session, client: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, session: Session, present: _Present, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._sessions[session] = task
-        self._by_client[client] += 1
+        present.enter(session.key)
 
         def done(_: object) -> None:
             del self._sessions[session]
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
+            present.leave(session.key)
             if not self._sessions:
                 self._empty.set()
 

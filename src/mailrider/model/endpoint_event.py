@@ -58,6 +58,15 @@ class LoginFailed(Event):
 
 
 @value
+class LoginHeldBack(Event):
+    """A password was not looked at: the client, or others for this user, have tried too many wrong ones."""
+
+    endpoint: str
+    client: str
+    user: str
+
+
+@value
 class MailTaken(Event):
     """A message arrived whole and was answered: accepted if `reply` is positive."""
 

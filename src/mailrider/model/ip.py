@@ -54,7 +54,7 @@ def client_key(text: str) -> str:
         address = ip_address(unmapped(text).partition("%")[0])
     except ValueError:
         return text
-    if isinstance(address, IPv4Address):
+    if isinstance(address, IPv4Address) or address.is_loopback:
         return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)

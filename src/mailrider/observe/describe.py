@@ -30,6 +30,7 @@ DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 _WARNINGS = (
     endpoint_events.ClientTurnedAway,
     endpoint_events.LoginFailed,
+    endpoint_events.LoginHeldBack,
     events.TestingPolicyMissed,
     policy_events.CacheFault,
     policy_events.PolicyExpired,

@@ -185,6 +185,7 @@ class Metrics:
             endpoint_event.MailRefused: lambda it: self._refused.count(it.endpoint, _class(it.reply.code)),
             endpoint_event.ClientTurnedAway: lambda it: self._clients_refused.count(it.endpoint),
             endpoint_event.LoginFailed: lambda it: self._logins_failed.count(it.endpoint),
+            endpoint_event.LoginHeldBack: lambda it: self._logins_failed.count(it.endpoint),
             event.RecipientSettled: self._settle,
             event.RecipientAttempted: self._settle,
             event.ConnectionOpened: lambda it: self._connections.count(it.tls_version or "none"),

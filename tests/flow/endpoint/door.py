@@ -77,8 +77,9 @@ class Door:
     def noted(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if type(event) is kind]
 
-    async def client(self) -> Client:
-        return self.known(Client(*await asyncio.open_connection(HOST, self.port)))
+    async def client(self, address: str = HOST) -> Client:
+        """A client with that address of this machine."""
+        return self.known(Client(*await asyncio.open_connection(HOST, self.port, local_addr=(address, 0))))
 
     def known(self, client: Client) -> Client:
         """A client that will be gone at the end."""

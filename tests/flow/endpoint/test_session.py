@@ -15,6 +15,8 @@ import pytest
 
 from mailrider.clock import FakeClock
 from mailrider.endpoint.gather import INLINE, Memory
+from mailrider.endpoint.logins import OF_USER, Logins
+from mailrider.endpoint.session import RECIPIENT
 from mailrider.endpoint.smtp import Crowd
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import (
@@ -22,6 +24,7 @@ from mailrider.model.endpoint_event import (
     ClientTurnedAway,
     EndpointClosed,
     LoginFailed,
+    LoginHeldBack,
     MailRefused,
     MailTaken,
 )
@@ -29,6 +32,7 @@ from mailrider.model.envelope import Notify, Ret
 from mailrider.model.event import Bug
 from mailrider.model.reply import Reply
 from mailrider.model.socket_address import Scheme
+from mailrider.smtp.sasl import Credentials
 from tests.flow.endpoint.door import HOST, MESSAGE, Client, Door, Sink, open_door, server_context
 from tests.support.loops import eventually
 
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.address import Mailbox, ReversePath
-    from mailrider.smtp.sasl import Credentials
 
 SECRET = base64.b64encode(b"\0anna\0open sesame").decode()
 WRONG = base64.b64encode(b"\0anna\0wrong").decode()
@@ -267,19 +270,19 @@ async def test_a_header_that_is_too_large_is_refused(*, ends: bool) -> None:
 
 
 async def test_messages_that_arrive_together_share_a_bounded_memory() -> None:
-    async with open_door(memory=Memory(10_000)) as door:
+    async with open_door(memory=Memory(20_000)) as door:
         first, second = await door.client(), await door.client()
         for client in (first, second):
             await client.hello()
             await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
             assert await client.hear_codes(3) == [250, 250, 354]
         await first.say(MESSAGE + b"x" * 6000 + b"\r\n")
-        await eventually(lambda: door.memory.left < 5000)
+        await eventually(lambda: door.memory.left < 15_000)
         await second.say(MESSAGE + b"x" * 6000 + b"\r\n.\r\n")
         assert await second.hear() == "452 4.3.1 Too much mail at once, try again later\r\n"
         await first.say(b".\r\n")
         assert await first.hear_codes(1) == [250]
-        assert door.memory.left == 10_000
+        assert door.memory.left == 20_000
         assert (await second.send(MESSAGE))[:3] == "250"
 
 
@@ -536,6 +539,124 @@ async def test_a_web_page_cannot_send_mail_through_a_browser() -> None:
             assert b"\r\n250" not in await client.rest()
         assert door.sink.taken == []
         assert len(door.noted(ClientCutOff)) == 3
+
+
+# Shares ---------------------------------------------------------------------------------------------------------------
+
+OTHER = "127.0.0.2"
+
+
+async def _begin_message(client: Client) -> None:
+    await client.hello()
+    await client.say(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n")
+    assert await client.hear_codes(3) == [250, 250, 354]
+
+
+async def test_unfinished_headers_of_one_client_leave_memory_for_others() -> None:
+    async with open_door(memory=Memory(1_000_000)) as door:
+        for _ in range(20):
+            greedy = await door.client(OTHER)
+            await _begin_message(greedy)
+            await greedy.say(b"X: y\r\n" * 15_000)
+        await eventually(lambda: door.memory.left < 600_000)
+        honest = await door.client()
+        await honest.hello()
+        assert (await honest.send(b"Subject: x\r\n\r\n" + b"y" * 200_000 + b"\r\n"))[:3] == "250"
+        assert door.memory.left >= 500_000
+
+
+async def test_recipients_count_as_memory_and_are_given_back() -> None:
+    async with open_door(memory=Memory(20_000)) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<>\r\n" + b"RCPT TO:<b@x.test> ORCPT=rfc822;b@x.test\r\n" * 40)
+        codes = await client.hear_codes(41)
+        assert (codes.count(250), codes[-1]) == (1 + 10_000 // 520, 452)
+        other = await door.client(OTHER)
+        await other.hello()
+        assert (await other.send(MESSAGE))[:3] == "250"
+        assert (await client.ask("RSET"))[:3] == "250"
+        assert door.memory.left == 20_000
+
+
+async def test_large_messages_of_one_client_leave_disk_for_others(tmp_path: Path) -> None:
+    disk, large = Memory(2_000_000), b"x" * 78 + b"\r\n"
+    async with open_door(spool=tmp_path, disk=disk) as door:
+        greedy = [await door.client(OTHER) for _ in range(5)]
+        for client in greedy:
+            await _begin_message(client)
+            await client.say(b"\r\n" + large * 5000)
+        await eventually(lambda: disk.left <= 1_250_000)
+        honest = await door.client()
+        await honest.hello()
+        assert (await honest.send(b"\r\n" + large * 5000))[:3] == "250"
+        codes = []
+        for client in greedy:
+            await client.say(b".\r\n")
+            codes += await client.hear_codes(1)
+        assert sorted(set(codes)) == [250, 452]
+        assert disk.left == 2_000_000
+
+
+async def test_what_finds_no_memory_goes_to_disk_early(tmp_path: Path) -> None:
+    async with open_door(spool=tmp_path, memory=Memory(100_000)) as door:
+        client = await door.client()
+        await _begin_message(client)
+        await client.say(b"Subject: x\r\n\r\ny")
+        await eventually(lambda: door.memory.left < 100_000 - RECIPIENT)
+        await client.say(b"\r\n" + b"y\r\n" * 49_999 + b".\r\n")
+        assert await client.hear_codes(1) == [250]
+        assert door.sink.taken[0][1].endswith(b"\r\n\r\n" + b"y\r\n" * 50_000)
+
+
+async def test_the_network_takes_nothing_from_programs_on_this_machine(tmp_path: Path) -> None:
+    path = tmp_path / "smtp"
+    async with open_door(scheme=Scheme.UNIX, path=path, memory=Memory(0), disk=Memory(0)) as door:
+        client = door.known(Client(*await asyncio.open_unix_connection(str(path))))
+        await client.hello()
+        assert (await client.send(MESSAGE + b"x\r\n" * INLINE))[:3] == "250"
+
+
+async def test_a_crowd_of_wrong_passwords_keeps_no_other_client_from_logging_in() -> None:
+    asked = []
+
+    class Counting(Doorkeeper):
+        async def verify(self, credentials: Credentials) -> bool | Reply:
+            asked.append(credentials.user)
+            return await super().verify(credentials)
+
+    clock = FakeClock()
+    async with open_door(authenticator=Counting(), clock=clock, logins=Logins(clock)) as door:
+        guessers = [await door.client(OTHER) for _ in range(100)]
+        for client in guessers:
+            await client.hello()
+            await client.say(f"AUTH PLAIN {WRONG}\r\n".encode())
+        await eventually(lambda: len(door.noted(LoginFailed)) + len(door.noted(LoginHeldBack)) == 100)
+        assert len(asked) == OF_USER[0][0]
+        anna = door.known(Client(*await asyncio.open_connection(HOST, door.port)))
+        await anna.hello()
+        assert await anna.ask(f"AUTH PLAIN {SECRET}") == "454 4.7.0 Too many wrong passwords, try again later\r\n"
+        await clock.advance(61)
+        assert (await anna.ask(f"AUTH PLAIN {SECRET}"))[:3] == "235"
+        for client in guessers:
+            await client.say(f"AUTH PLAIN {WRONG}\r\n".encode())
+        await eventually(lambda: len(door.noted(LoginHeldBack)) > 150)
+        again = await door.client()
+        await again.hello()
+        assert (await again.ask(f"AUTH PLAIN {SECRET}"))[:3] == "235", "others guess, from here anna has logged in"
+
+
+async def test_who_goes_on_while_he_is_held_back_is_sent_away() -> None:
+    clock = FakeClock()
+    logins = Logins(clock)
+    for _ in range(OF_USER[0][0]):
+        await logins.verify(Doorkeeper(), OTHER, Credentials("anna", "wrong"))
+    async with open_door(authenticator=Doorkeeper(), clock=clock, logins=logins) as door:
+        client = await door.client()
+        await client.hello()
+        replies = [await client.ask(f"AUTH PLAIN {SECRET}") for _ in range(3)]
+        assert [reply[:3] for reply in replies] == ["454", "454", "421"]
+        assert await client.rest() == b""
 
 
 # Crowds and the end ---------------------------------------------------------------------------------------------------

@@ -108,6 +108,15 @@ async def test_ip_counts_each_submitting_client_and_nobody_without_an_address() 
     assert [await world.passes(client=None) for _ in range(2)] == [True, True]
 
 
+async def test_ip_counts_an_ipv6_network_of_64_bits_as_one_client() -> None:
+    world = World(ip=["rate 1 1h"])
+    assert await world.passes(client="2001:db8:1:2::1")
+    assert not await world.passes(client="2001:db8:1:2:ffff::9")
+    assert await world.passes(client="2001:db8:1:3::1")
+    assert await world.passes(client="192.0.2.1")
+    assert not await world.passes(client="::ffff:192.0.2.1")
+
+
 async def test_source_counts_each_domain_of_a_sender_and_the_null_path_by_itself() -> None:
     world = World(source=["rate 1 1m"])
     senders = ["x@a.test", "y@A.test", "", "", "x@[192.0.2.1]", "x@[192.0.2.1]", "x@b.test"]

@@ -93,6 +93,14 @@ class Visit:
         return written
 
 
+async def test_a_network_of_64_bits_is_one_client_and_a_user_of_this_machine_another() -> None:
+    keys = []
+    for address, uid in (("2001:db8:1:2::1", None), ("2001:db8:1:2:f::2", None), ("192.0.2.1", None), ("", 1000)):
+        service = Service("smtp", Domain("x.test"), Sink(), welcome, FakeClock(), print, str, Memory())
+        keys.append(Session(service, FakeWire(address), local=not address, uid=uid).key)
+    assert keys == ["2001:db8:1:2::/64", "2001:db8:1:2::/64", "192.0.2.1", "uid 1000"]
+
+
 async def test_commands_are_answered_in_the_very_call_that_brings_them() -> None:
     visit = Visit()
     assert (await visit.rest())[0].startswith(b"220 ")

@@ -45,6 +45,7 @@ def test_an_ipv6_network_has_the_addresses_that_stand_in_it() -> None:
         ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
         ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
         ("uid 1000", "uid 1000"),
         ("", ""),
     ],
