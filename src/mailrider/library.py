@@ -12,10 +12,12 @@ import re
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from email.generator import BytesGenerator
 from email.message import Message
 from email.policy import EmailPolicy
+from io import BytesIO
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from mailrider.assemble import open_engine, open_remote, open_smarthost
@@ -59,6 +61,14 @@ SettingsT = TypeVar("SettingsT", bound="Settings")
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
+
+
+class MessageLike(Protocol):
+    """A message that can be written: `email.message.Message`, what is derived from it, and what behaves like it."""
+
+    def as_bytes(self) -> bytes:
+        """The whole message."""
+        ...
 
 
 @value
@@ -134,7 +144,7 @@ class Submission:
 
 
 def prepare(
-    message: bytes | Message,
+    message: bytes | MessageLike,
     sender: str,
     recipients: Sequence[str],
     *,
@@ -153,7 +163,7 @@ def prepare(
     path = _parse_sender(sender)
     if smtputf8 is None:
         ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
-        is_utf8 = isinstance(message, Message) and getattr(message.policy, "utf8", False)
+        is_utf8 = bool(getattr(getattr(message, "policy", None), "utf8", False))
         smtputf8 = not ascii_paths or is_utf8
     content = Content.inspect(_octets(message, utf8=smtputf8))
     if path is None:
@@ -241,20 +251,36 @@ class _AsTheyCame(EmailPolicy):
             return super().fold_binary(name, self.header_factory(name, "".join(lines)))
 
 
-def _octets(message: bytes | Message, *, utf8: bool) -> bytes:
+def _octets(message: bytes | MessageLike, *, utf8: bool) -> bytes:
     """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532).
 
     Fields that were parsed stay folded as they came: they may be signed.
     """
+    if isinstance(message, bytes):
+        return message
     if isinstance(message, Message):
-        policy = message.policy
-        if isinstance(policy, EmailPolicy):
-            return message.as_bytes(policy=_AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8}))
-        # The policy of old folds what is longer than it is told, and this long must be folded.
-        return message.as_bytes(policy=policy.clone(linesep="\r\n", max_line_length=MAX_LINE))
-    if not isinstance(message, bytes):
+        return _written(message, utf8=utf8)
+    write = getattr(message, "as_bytes", None)
+    octets = write() if callable(write) and not isinstance(message, type) else None
+    if not isinstance(octets, bytes):
         raise TypeError(f"message is bytes or an email.message.EmailMessage, not {type(message).__name__}")
-    return message
+    return octets
+
+
+def _written(message: Message, *, utf8: bool) -> bytes:
+    """A message of the standard library, or of a class derived from one.
+
+    Its own `as_bytes` is not asked: Django's classes have one that takes other arguments.
+    """
+    policy = message.policy
+    if isinstance(policy, EmailPolicy):
+        policy = _AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
+    else:
+        # The policy of old folds what is longer than it is told, and this long must be folded.
+        policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
+    file = BytesIO()
+    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
+    return file.getvalue()
 
 
 def _result(text: str, outcome: Outcome) -> Result:
@@ -331,7 +357,7 @@ class Sender(ABC):
 
     async def send(
         self,
-        message: bytes | Message,
+        message: bytes | MessageLike,
         sender: str,
         recipients: Sequence[str],
         *,
@@ -484,7 +510,7 @@ class Queue:
 
     async def submit(
         self,
-        message: bytes | Message,
+        message: bytes | MessageLike,
         sender: str,
         recipients: Sequence[str],
         *,

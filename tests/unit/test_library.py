@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import email
 import email.policy
+from email.generator import BytesGenerator
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +37,11 @@ def octets(message: Any, **more: Any) -> bytes:
     return b"".join(map(bytes, submission(message, **more).content.chunks()))
 
 
+class WritesText:
+    def as_bytes(self) -> str:
+        return "Subject: x\n\n"
+
+
 # Wrong arguments raise at once ----------------------------------------------------------------------------------------
 
 WRONG = {
@@ -44,6 +51,8 @@ WRONG = {
         "bytes or an email.message.EmailMessage, not str",
     ),
     "a message that is a file": ({"message": object()}, TypeError, "not object"),
+    "a class of messages": ({"message": EmailMessage}, TypeError, "not type"),
+    "a message that writes text": ({"message": WritesText()}, TypeError, "not WritesText"),
     "no message": ({"message": None}, TypeError, "not NoneType"),
     "a sender that is None": ({"sender": None}, TypeError, "empty for the null reverse-path, not NoneType"),
     "one recipient for a list": ({"recipients": "x@a.test"}, TypeError, "a list of addresses, not one string"),
@@ -266,6 +275,34 @@ def test_a_message_that_was_parsed_from_text_becomes_octets(policy: email.policy
 def test_a_message_that_was_parsed_keeps_its_fields_as_they_were_signed(policy: email.policy.Policy) -> None:
     assert octets(email.message_from_bytes(SIGNED, policy=policy)) == SIGNED
     assert octets(email.message_from_bytes(SIGNED.replace(b"\r\n", b"\n"), policy=policy)) == SIGNED
+
+
+class DjangoMultipart(MIMEMultipart):
+    """As `django.core.mail.SafeMIMEMultipart`: its `as_bytes` takes a line end, and no policy."""
+
+    def as_bytes(self, unixfrom: bool = False, linesep: str = "\n") -> bytes:  # type: ignore[override] # as Django does
+        file = BytesIO()
+        BytesGenerator(file, mangle_from_=False).flatten(self, unixfrom=unixfrom, linesep=linesep)
+        return file.getvalue()
+
+
+def test_a_message_of_django_is_written_as_it_would_write_it() -> None:
+    message = DjangoMultipart(boundary="=b")
+    message["Subject"] = "=?utf-8?q?Gr=C3=BC=C3=9Fe?="
+    message.attach(MIMEText("From here\n.\n", "plain", "utf-8"))
+    assert octets(message) == message.as_bytes(linesep="\r\n")
+
+
+class Written:
+    """Nothing of the standard library, but it can be written."""
+
+    def as_bytes(self) -> Any:
+        return MESSAGE
+
+
+def test_whatever_can_be_written_is_a_message() -> None:
+    assert octets(Written()) == MESSAGE
+    assert prepare(Written(), "a@b.test", ["x@a.test"]).envelope is not None
 
 
 def test_messages_of_the_old_kind_are_taken_too() -> None:
