@@ -27,6 +27,7 @@ from mailrider.cli.queue_show import (
     recipients,
     stats_object,
     stats_text,
+    visible_content,
 )
 from mailrider.cli.setup import choose_queue, make_log
 from mailrider.clock import SystemClock
@@ -208,7 +209,11 @@ async def _pages(
 
 
 @queue.command()
-@click.option("--content", is_flag=True, help="The message itself, on standard output.")
+@click.option(
+    "--content",
+    is_flag=True,
+    help="The message itself, on standard output: octet by octet, but on a terminal without control characters.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.argument("id")
 @click.pass_obj
@@ -218,7 +223,10 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
     if content:
         octets = chosen.with_queue(lambda queue: queue.store.octets(number), None)
         if octets is not None:
-            sys.stdout.buffer.write(octets)
+            if sys.stdout.isatty():
+                click.echo(visible_content(octets), nl=False)
+            else:
+                sys.stdout.buffer.write(octets)
             return os.EX_OK
     else:
         message = chosen.with_queue(lambda queue: queue.store.find(number), None)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from mailrider.model.text import UNSAFE
 from mailrider.model.valuetype import show_duration
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import State, Wish
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator
     from datetime import datetime
 
@@ -159,6 +161,16 @@ def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
     for each in found["attempts"][:-1]:
         address = f" [{each['address']}]" if each["address"] else ""
         yield f"        before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
+
+
+def visible_content(octets: bytes) -> str:
+    """A message for a terminal: no octet of it can move the cursor, change colours or title, or reorder the text."""
+    text = octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return UNSAFE.sub(_escaped, text)
+
+
+def _escaped(unsafe: re.Match[str]) -> str:
+    return "".join(each if each in "\n\t" else each.encode("unicode_escape").decode() for each in unsafe[0])
 
 
 def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:

@@ -59,19 +59,23 @@ CODECS: Final = {name: name for name in _SAME_NAME} | _OTHER_NAMES
 def decode_words(text: str) -> str:
     """The text as people see it. White space between two encoded words is not shown (RFC 2047 6.2)."""
     pieces: list[str] = []
-    octets, codec, at = b"", "", 0  # of the words that are not decoded yet: a character may be split between two
-    for start, end, its_codec, its_octets in _words(text):
+    run: list[bytes] = []  # octets of adjacent words of one codec: a character may be split between two
+    codec, at = "", 0
+    for start, end, its_codec, octets in _words(text):
         between = text[at:start]
         is_adjacent = bool(codec) and not between.strip(" \t\r\n")
         if not is_adjacent or its_codec != codec:
-            pieces.append(octets.decode(codec or "utf-8", "replace"))
-            octets = b""
+            pieces.append(_text(run, codec))
+            run = []
         if not is_adjacent:
             pieces.append(between)
-        octets, codec, at = octets + its_octets, its_codec, end
-    pieces.append(octets.decode(codec or "utf-8", "replace"))
-    pieces.append(text[at:])
-    return "".join(pieces)
+        run.append(octets)
+        codec, at = its_codec, end
+    return "".join((*pieces, _text(run, codec), text[at:]))
+
+
+def _text(run: list[bytes], codec: str) -> str:
+    return b"".join(run).decode(codec, "replace") if run else ""
 
 
 def _words(text: str) -> Iterator[tuple[int, int, str, bytes]]:

@@ -12,6 +12,8 @@ step, and given no further octets of; the reply to it has to be a refusal. Dubio
 
 The same holds for a message that is larger than `limit`: read to its end, not kept. Bare line ends elsewhere are let
 through as they are; who stores or sends the content mends them (`smtp.content`).
+
+Content in chunks (BDAT) needs no end, but others may get it by DATA: `ChunkInspector` holds the same to be dubious.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 _CR: Final = 0x0D
+_SUSPECT: Final = (b"\r", b"\n", b"\0")  # behind a dot that begins a line
 
 # What may grow into something that matters when more arrives, longest first; held back until it is clear.
 _UNDECIDED: Final = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\n", b"\r")
@@ -53,7 +56,7 @@ class DataDecoder:
         """Take the next octets; returns the content that they complete. Not to be called after the end."""
         octets = self._held + data
         pieces, start, stop = self._lines_with_dots(octets)
-        self._find_other_dubious(octets, stop)
+        self.dubious = self.dubious or _other_fault(octets, stop)
         if not self.ended:
             stop -= len(next(filter(octets.endswith, _UNDECIDED), b""))
         self._held = octets[stop:]
@@ -71,8 +74,9 @@ class DataDecoder:
         while line_end >= 0:
             dot = line_end + 1
             after = octets[dot + 1 : dot + 3]
-            if line_end == 0 or octets[line_end - 1] != _CR:
-                self.dubious = self.dubious or "a bare LF before a dot"
+            fault = _dot_fault(octets, line_end)
+            if fault:
+                self.dubious = self.dubious or fault
             elif after == b"\r\n":
                 self.ended = True
                 self.trailing = octets[dot + 3 :]
@@ -80,16 +84,47 @@ class DataDecoder:
             elif after in (b"", b"\r"):
                 break
             else:
-                if after[0] in b"\r\n\0":
-                    self.dubious = self.dubious or "a bare CR, a bare LF or a NUL behind the dot that begins a line"
                 pieces.append(octets[start:dot])
                 start = dot + 1
             line_end = octets.find(b"\n.", dot + 1)
         return pieces, start, len(octets)
 
-    def _find_other_dubious(self, octets: bytes, stop: int) -> None:
-        if octets.find(b"\r.", 0, stop) >= 0:
-            self.dubious = self.dubious or "a bare CR before a dot"
-        # A search for two octets costs ten times as much as one for a NUL, and there is never one.
-        if b"\0" in octets and octets.find(b"\n\0", 0, stop) >= 0:
-            self.dubious = self.dubious or "a NUL at the beginning of a line"
+
+class ChunkInspector:
+    """Looks at one message's content that comes as it is, in chunks. `dubious`: as for `DataDecoder`."""
+
+    __slots__ = ("_held", "dubious")
+
+    def __init__(self) -> None:
+        self.dubious = ""
+        self._held = b"\r\n"  # content begins where a line does
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next octets."""
+        octets = self._held + data
+        line_end = octets.find(b"\n.")
+        while line_end >= 0 and not self.dubious:
+            self.dubious = _dot_fault(octets, line_end)
+            line_end = octets.find(b"\n.", line_end + 2)
+        stop = len(octets) - len(next(filter(octets.endswith, _UNDECIDED), b""))
+        self.dubious = self.dubious or _other_fault(octets, stop)
+        self._held = octets[stop:]
+
+
+def _dot_fault(octets: bytes, line_end: int) -> str:
+    """Why the dot behind the LF at `line_end` is dubious; nothing if it is not, or if that cannot be said yet."""
+    if line_end == 0 or octets[line_end - 1] != _CR:
+        return "a bare LF before a dot"
+    after = octets[line_end + 2 : line_end + 4]
+    if after[:1] in _SUSPECT and after not in (b"\r\n", b"\r"):
+        return "a bare CR, a bare LF or a NUL behind the dot that begins a line"
+    return ""
+
+
+def _other_fault(octets: bytes, stop: int) -> str:
+    if octets.find(b"\r.", 0, stop) >= 0:
+        return "a bare CR before a dot"
+    # A search for two octets costs ten times as much as one for a NUL, and there is never one.
+    if b"\0" in octets and octets.find(b"\n\0", 0, stop) >= 0:
+        return "a NUL at the beginning of a line"
+    return ""

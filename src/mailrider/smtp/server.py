@@ -23,8 +23,8 @@ can have a browser send lines of its choice to a port on loopback, behind an HTT
 
 Three rules that every change must keep:
 
-1. *One end.* CRLF.CRLF ends content, CRLF ends a command, and nothing else does (`smtp.data`; a bare line end in a
-   command is refused); or two servers see different messages in the same bytes.
+1. *One end.* CRLF.CRLF ends content, CRLF ends a command, and nothing else does (`smtp.data`, for chunks as well; a
+   bare line end in a command is refused); or two servers see different messages in the same bytes.
 2. *Nothing said in clear outlives STARTTLS.* Bytes behind the command are an attack (RFC 3207 6); after the handshake
    the session begins anew (RFC 3207 4.2).
 3. *Bounded.* Lines, recipients, content and nonsense have limits, and nothing else is kept.
@@ -54,9 +54,9 @@ from mailrider.smtp.commands import (
     Rcpt,
     StartTLS,
 )
-from mailrider.smtp.data import DataDecoder
+from mailrider.smtp.data import ChunkInspector, DataDecoder
 from mailrider.smtp.parse import CommandError, ForeignProtocol, parse_auth_response, parse_command, shown
-from mailrider.smtp.server_replies import chunk_refusal, encoded, protocol_refusal, too_large
+from mailrider.smtp.server_replies import chunk_refusal, dubious_end, encoded, protocol_refusal, too_large
 from mailrider.smtp.server_states import (
     ANY_TIME,
     ENDS_GROUP,
@@ -103,6 +103,7 @@ class ServerMachine:
         "_decoder",
         "_errors",
         "_fault",
+        "_inspector",
         "_output",
         "_overlong",
         "_rejected",
@@ -143,6 +144,7 @@ class ServerMachine:
         self._transactions = 0
         self._content_size = 0  # of all chunks of the transaction
         self._decoder = DataDecoder()
+        self._inspector = ChunkInspector()  # of the transaction's chunks
         self._chunk: Bdat | None = None
         self._chunk_left = 0
         self._fault: Reply | None = None  # what the chunk under way will be refused with
@@ -391,8 +393,7 @@ class ServerMachine:
                 return None
         command = EndOfData(len(self.recipients) if self.lmtp else 1)
         if decoder.dubious:
-            text = f"Not accepted, others may see its end elsewhere: {decoder.dubious}"
-            return self._fail_content(command, Reply.make(554, "5.6.0", text), command.replies)
+            return self._fail_content(command, dubious_end(decoder.dubious), command.replies)
         if decoder.is_oversize:
             return self._fail_content(command, too_large(self.offer), command.replies)
         return self._ask(command, command.replies)
@@ -407,6 +408,8 @@ class ServerMachine:
         self._chunk_left = command.size
         self._fault = chunk_refusal(self)
         if self._fault is None:
+            if not self._content_size:
+                self._inspector = ChunkInspector()
             self._content_size += command.size
             if self.offer.max_size is not None and self._content_size > self.offer.max_size:
                 self._fault = too_large(self.offer)
@@ -418,7 +421,10 @@ class ServerMachine:
             self._at += len(octets)
             self._chunk_left -= len(octets)
             if octets and self._fault is None:
-                return ContentChunk(octets)
+                self._inspector.feed(octets)
+                if not self._inspector.dubious:
+                    return ContentChunk(octets)
+                self._fault = dubious_end(self._inspector.dubious)
             if self._chunk_left:
                 return None
         self._chunk = None

@@ -163,6 +163,11 @@ def too_large(offer: Capabilities) -> Reply:
     return Reply.make(552, "5.3.4", f"The message is larger than {offer.max_size} octets")
 
 
+def dubious_end(reason: str) -> Reply:
+    """554 for content of which others may see the end elsewhere (`smtp.data`)."""
+    return Reply.make(554, "5.6.0", f"Not accepted, others may see its end elsewhere: {reason}")
+
+
 def _not_offered(parameter: str) -> Reply:
     return Reply.make(555, "5.5.4", f"{parameter} is not offered")
 

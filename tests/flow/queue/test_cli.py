@@ -83,6 +83,15 @@ def test_a_queue_that_nobody_used_is_empty_and_is_not_made_by_looking(terminal: 
     assert not (tmp_path / "state" / "mail" / FILE).exists()
 
 
+def test_content_on_a_terminal_has_no_control_characters(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    octets = b"Subject: \x1b]0;title\x07\r\n\r\n\ta\x1b[2J\x9b1m\xe2\x80\xae\xc2\x9b\r\xffgr\xc3\xbcn\r\n"
+    terminal.message.write_bytes(octets)
+    id = terminal.send("b@example.net")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    shown = terminal("queue", "show", id, "--content")
+    assert shown == "Subject: \\x1b]0;title\\x07\n\n\ta\\x1b[2J\\x9b1m\\u202e\\x9b\n\\xffgrün\n"
+
+
 def test_send_to_the_queue_prints_an_id_under_which_it_is_found(terminal: Terminal) -> None:
     id = terminal.send("b@example.net", "c@example.com", more=("--envid", "e1", "--notify", "FAILURE"))
     assert terminal.code == 0

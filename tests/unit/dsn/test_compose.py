@@ -296,6 +296,14 @@ def test_the_subject_is_shown_decoded(subject: bytes) -> None:
     assert "grüße" in letter(notification(octets=b"Subject: " + subject + b"\r\n\r\n.\r\n"))
 
 
+@pytest.mark.parametrize(
+    "charset", ["no-such", "hex", "rot13", "undefined", "idna", "unicode_escape", "../x", "x" * 99]
+)
+def test_a_subject_in_a_charset_that_is_none_keeps_nobody_from_being_told(charset: str) -> None:
+    octets = f"Subject: =?{charset}?b?AAAA?=\r\n\r\n.\r\n".encode()
+    assert f"=?{charset}?b?AAAA?=" in letter(notification(octets=octets))
+
+
 def test_a_subject_that_does_not_decode_is_shown_as_it_is() -> None:
     assert "=?no-such?q?x?=" in letter(notification(octets=b"Subject: =?no-such?q?x?=\r\n\r\n.\r\n"))
 

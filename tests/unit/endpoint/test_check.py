@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,49 @@ async def test_any_field_of_the_name_will_do_and_the_body_is_none() -> None:
     assert (await check.examine(envelope("b@example.net"), body, Arrival())).action is Action.PASS
 
 
-def test_a_pattern_of_many_stars_costs_no_more_than_others() -> None:
-    assert not HeaderCheck("X", "*a" * 40 + "b", Action.REJECT).fits(b"a" * 20_000)
+@pytest.mark.parametrize("value", [b"x" * 500_000 + b"buy now", b"=?utf-8?q?" + b"x" * 500_000 + b"_buy=20now?="])
+async def test_the_whole_value_is_looked_at_however_long_it_is(value: bytes) -> None:
+    content = Content.inspect(b"X: " + value + b"\r\n\r\n")
+    for pattern, action in (("*buy now", Action.REJECT), ("*buy now?", Action.PASS)):
+        found = await HeaderCheck("X", pattern, Action.REJECT).examine(envelope("b@example.net"), content, Arrival())
+        assert found.action is action
+
+
+async def test_a_long_header_is_looked_at_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    inner = HeaderCheck.fits
+
+    def noted(self: HeaderCheck, value: bytes) -> bool:
+        threads.append(threading.current_thread())
+        return inner(self, value)
+
+    monkeypatch.setattr(HeaderCheck, "fits", noted)
+    for size in (1, 20_000):
+        content = Content.inspect(b"X: " + b"y" * size + b"\r\n\r\n")
+        await HeaderCheck("X", "z", Action.REJECT).examine(envelope("b@example.net"), content, Arrival())
+    assert [each is threading.main_thread() for each in threads] == [True, False]
+
+
+BAD_WORDS = [
+    "=?utf-8?b?x?=",
+    "=?no-such?q?x?=",
+    "=?hex?q?x?=",
+    "=?rot13?q?x?=",
+    "=?undefined?q?x?=",
+    "=?idna?q?=FF?=",
+    "=?unicode_escape?q?=5Cud800?=",
+    "=?utf-8\x00?q?x?=",
+    "=?../x?q?x?=",
+    "=?utf-8?q?=?=",
+    "=?utf-8?q?" * 2000 + "x" + "?=" * 2000,
+]
+
+
+@pytest.mark.parametrize("value", BAD_WORDS)
+async def test_an_encoded_word_that_is_bad_keeps_nobody_from_a_decision(value: str) -> None:
+    check = HeaderCheck("X", "*x*", Action.REJECT)
+    content = Content.inspect(b"X: x" + value.encode() + b"\r\n\r\n")
+    assert (await check.examine(envelope("b@example.net"), content, Arrival())).action is Action.REJECT
 
 
 # --- Which word holds ---------------------------------------------------------------------------

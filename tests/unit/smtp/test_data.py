@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.smtp.content import Content
-from mailrider.smtp.data import DataDecoder
+from mailrider.smtp.data import ChunkInspector, DataDecoder
 
 TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\0", b"\r\n.\r\n"]), max_size=24).map(b"".join)
 MESSAGES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"A: 1", b"\xe4"]), max_size=24).map(b"".join)
@@ -130,3 +130,46 @@ def test_little_is_held_back() -> None:
         given_out += len(decoder.feed(octets))
         fed += len(octets)
         assert fed - given_out <= 5
+
+
+# In chunks ------------------------------------------------------------------------------------------------------------
+
+
+def inspected(content: bytes, size: int) -> str:
+    """Why content that comes in chunks of that size is dubious."""
+    inspector = ChunkInspector()
+    for start in range(0, len(content), size):
+        inspector.feed(content[start : start + size])
+    return inspector.dubious
+
+
+@pytest.mark.parametrize("end", SMUGGLING)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 1000])
+def test_what_data_refuses_chunks_cannot_hold(end: bytes, size: int) -> None:
+    assert inspected(b"A: 1\r\n\r\nHello" + end + b"MAIL FROM:<boss@example.org>\r\n", size)
+
+
+@pytest.mark.parametrize("start", [b".\n", b".\rx", b".\0", b"\0."])
+def test_nor_begin_with_it(start: bytes) -> None:
+    assert inspected(start + b"\r\nx", 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize(
+    "text", [b".\r\n", b"a\r\n.\r\nb\r\n", b"a\r\n..b\r\n", b"a\nb\r\n", b"a\rb\r\n", b"a\0b\r\n", b"a.\nb.\r\n", b""]
+)
+def test_a_lone_dot_in_chunks_is_a_line_like_others(text: bytes, size: int) -> None:
+    assert inspected(text, size) == ""
+
+
+@given(TRICKY, st.integers(1, 40))
+def test_borders_of_chunks_change_nothing(data: bytes, size: int) -> None:
+    assert bool(inspected(data, size)) is bool(inspected(data, 1000))
+
+
+@given(TRICKY)
+def test_what_passes_in_chunks_passes_as_data(data: bytes) -> None:
+    if not inspected(data, 1000):
+        sent = Content.inspect(data)
+        decoder, content = decode(b"".join(sent.stuffed()), 1000)
+        assert (decoder.ended, decoder.dubious, content) == (True, "", b"".join(sent.chunks()))

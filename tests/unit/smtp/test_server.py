@@ -538,14 +538,14 @@ def test_a_message_in_chunks() -> None:
         S: 250 2.0.0 Chunk ok
         C: BDAT 0
         C: bdat 5 last
-        C> .\\r\\n\\0\\n
+        C> .\\r\\na\\n
         S: 250 2.0.0 Chunk ok
         S: 250 2.0.0 Message accepted
         C: MAIL FROM:<a@example.org>
         S: 250 2.1.0 Sender ok
         """
     )
-    assert [message.content for message in app.messages] == [b"A: 1\r\n.\r\n\0\n"]
+    assert [message.content for message in app.messages] == [b"A: 1\r\n.\r\na\n"]
 
 
 def test_a_message_in_pipelined_chunks_that_end_with_nothing() -> None:
@@ -604,6 +604,30 @@ def test_the_cr_at_the_end_of_a_chunk_is_not_the_one_of_the_next_line() -> None:
         f"{EHLO}{ENVELOPE}C: BDAT 2\nC> x\\r\nC: \\nNOOP\nS: 250 2.0.0 Chunk ok\nS: 500 5.5.2 Line ends in a bare LF\n"
         "S: 250 2.0.0 Ok\n"
     )
+
+
+@pytest.mark.parametrize("second", [b".\n", b".\0\r\n", b"\0.\r\n"])
+def test_a_chunk_cannot_hold_what_data_refuses(second: bytes) -> None:
+    machine = machine_after(EHLO + ENVELOPE)
+    app = Application(machine)
+    first = b"A: 1\r\n\r\nHello\r\n"
+    machine.receive(b"BDAT %d\r\n%b" % (len(first), first))
+    assert app.run().startswith(b"250 ")
+    machine.receive(b"BDAT %d\r\n%bBDAT 3 LAST\r\nabc" % (len(second), second))
+    replies = app.run()
+    assert replies.startswith(b"554 5.6.0 Not accepted, others may see its end elsewhere: ")
+    assert replies.endswith(b"\r\n503 5.5.1 BDAT is out of order: there is no transaction\r\n")
+    assert app.messages == []
+
+
+def test_a_new_message_in_chunks_is_looked_at_anew() -> None:
+    machine = machine_after(EHLO + ENVELOPE)
+    app = Application(machine)
+    machine.receive(b"BDAT 3\r\n.\0aRSET\r\n")
+    assert app.run().startswith(b"554 ")
+    machine.receive(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nBDAT 5 LAST\r\n.\r\na\n")
+    assert app.run().endswith(b"250 2.0.0 Message accepted\r\n")
+    assert [each.content for each in app.messages] == [b".\r\na\n"]
 
 
 def test_chunks_after_a_refused_one_are_dropped() -> None:
