@@ -17,6 +17,7 @@ from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost import FixedDelivery
 from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.delivery.under_way import AttemptsUnderWay
 from mailrider.dkim.settings import open_signing
 from mailrider.dsn.compose import Origin
 from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
@@ -126,11 +127,12 @@ class Targets:
             raise ConfigError(f"two queues share the directory {location}: give each its own location")
         self._locations.add(location)
         target = self._settings_of(settings.target)
-        deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target))}
+        under_way = AttemptsUnderWay()
+        deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target), under_way)}
         # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
         ids = IdSource(engine.clock, random.Random(engine.rng.getrandbits(64)))
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
-        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
+        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, under_way=under_way)
         queue = make_queue(settings, work, engine.clock, engine.rng, engine.emit, ids=ids, target=target)
         if settings.bounce is not None:
             if settings.name is not None:
@@ -138,17 +140,19 @@ class Targets:
             for each in settings.bounce.targets:
                 await self.open(each)
             deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(
-                settings.bounce, settings.name, deliverers[ROUTE_TARGET]
+                settings.bounce, settings.name, deliverers[ROUTE_TARGET], under_way
             )
         self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
         return queue
 
-    async def _bounce_pipeline(self, pipeline: BounceSettings, own: str | None, direct: Deliverer) -> Deliverer:
+    async def _bounce_pipeline(
+        self, pipeline: BounceSettings, own: str | None, direct: Deliverer, under_way: AttemptsUnderWay
+    ) -> Deliverer:
         """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
 
         def target_of(target: Target) -> Deliverer:
             is_own = isinstance(target, TargetRef) and target.name == own
-            return direct if is_own else _for_queue(self.get(target))
+            return direct if is_own else _for_queue(self.get(target), under_way)
 
         clock, emit = self._engine.clock, self._engine.emit
         signing = await open_signing(pipeline.modify, clock, emit)
@@ -158,9 +162,9 @@ class Targets:
         return PipelineDeliverer(pipeline, target_of, stages, emit)
 
 
-def _for_queue(deliverer: Deliverer) -> Deliverer:
+def _for_queue(deliverer: Deliverer, under_way: AttemptsUnderWay) -> Deliverer:
     """A target as a queue uses it: a message that a limit holds back goes back at once, and takes nobody's place."""
-    return deliverer.impatient() if isinstance(deliverer, RemoteDelivery | FixedDelivery) else deliverer
+    return deliverer.for_queue(under_way) if isinstance(deliverer, RemoteDelivery | FixedDelivery) else deliverer
 
 
 def queue_location(settings: QueueSettings) -> Path:

@@ -7,7 +7,8 @@ for a mail reason. An exception that nobody expected defers what is undecided, a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connect import Call
 from mailrider.delivery.ledger import Ending, Ledger, Telling
@@ -25,6 +26,7 @@ from mailrider.smtp.transaction import Decision, Transaction
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
 
     from mailrider.clock import Clock
     from mailrider.delivery.budget import Budget
@@ -46,6 +48,7 @@ MAX_ADDRESSES = 20  # that one attempt may try
 MAX_DURATION = 900.0  # seconds after which no new candidate or address is begun: the queue tries again, fresher
 
 BUG = Reply.make(451, "4.3.0", "Internal error; the message will be tried again")
+STOPPED = Reply.make(451, "4.3.2", "This server is shutting down; the message will be tried again")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 
@@ -133,6 +136,25 @@ class Attempt:
         self._began = clock.monotonic()
         self._answered_here: set[int] = set()
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cut_off = False
+
+    @property
+    def is_sending(self) -> bool:
+        """True while content is sent, or the reply to it is waited for."""
+        return self._under_way is not None and self._under_way[0].content_sent
+
+    @property
+    def has_effect(self) -> bool:
+        """True if a server may have the message, or a recipient is decided: then the end has to be recorded."""
+        in_transaction = self._under_way is not None and bool(self._under_way[0].decisions)
+        return self.is_sending or in_transaction or self._ledger.has_decided
+
+    def cut_off(self) -> None:
+        """End it now. It still reports: replies that were read stand, and what a server may have taken is in doubt."""
+        self._is_cut_off = True
+        if self._task is not None:
+            self._task.cancel()
 
     @property
     def _next_hop(self) -> NextHop:
@@ -140,14 +162,21 @@ class Attempt:
 
     async def run(self) -> tuple[Outcome, ...]:
         """The outcomes, in the order of the recipients."""
+        self._task = task = asyncio.current_task()
         try:
             await self._run()
         except Unroutable as error:
             self._ledger.refuse_pending(error.reply)
+        except asyncio.CancelledError:
+            if not self._is_cut_off or task is None:
+                raise
+            task.uncancel()
+            peer = "" if self._under_way is None else self._under_way[2].session.peer.name
+            self._save_what_is_certain(STOPPED, _stopped_in_doubt(peer), self._clock.now())
         except Exception as error:
             # The one place where the unexpected becomes an outcome: deferred, never a bounce.
             self._emit(Bug(f"delivery to {self._next_hop}", error))
-            self._save_what_is_certain()
+            self._save_what_is_certain(BUG, BUG)
         return self._ledger.conclude()
 
     async def _run(self) -> None:
@@ -392,8 +421,8 @@ class Attempt:
         self._emit(AddressFailed(self._next_hop, ending.mx, ending.address, ending.stage, ending.reply))
         self._ledger.end(ending)
 
-    def _save_what_is_certain(self) -> None:
-        """After a bug: replies that were read stand, a doubt stays a doubt, all else is deferred."""
+    def _save_what_is_certain(self, reply: Reply, in_doubt: Reply, again_at: datetime | None = None) -> None:
+        """After a bug, or cut off: replies that were read stand, a doubt stays a doubt, all else is deferred."""
         if self._under_way is not None:
             transaction, todo, lease = self._under_way
             peer, security = lease.session.peer, lease.judgement.security
@@ -401,11 +430,15 @@ class Attempt:
             for position, decision in transaction.decisions.items():
                 if todo[position] in pending:
                     self._enter_decision(todo[position], decision, lease)
-            doubt = Ending(Telling.CLOSED, TryResult.FINAL, BUG, peer.name, peer.address, security)
+            doubt = Ending(Telling.CLOSED, TryResult.FINAL, in_doubt, peer.name, peer.address, security)
             for position in transaction.accepted if transaction.in_doubt else ():
                 if todo[position] in pending:
                     self._ledger.doubt(todo[position], doubt)
-        self._ledger.defer_pending(BUG)
+        self._ledger.defer_pending(reply, again_at)
+
+
+def _stopped_in_doubt(mx: str) -> Reply:
+    return Reply.make(451, "4.4.2", f"{mx}: we stopped before its reply to the final dot; it may have the message")
 
 
 def _not_qualified(mx: str, why: str) -> Reply:

@@ -16,6 +16,7 @@ from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, Security
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from mailrider.model.envelope import Recipient
     from mailrider.model.security import Requirement
@@ -132,11 +133,19 @@ class Ledger:
             line.recipient, ending.reply, ending.mx, ending.address, ending.security, tuple(line.tries), in_doubt=True
         )
 
-    def defer_pending(self, reply: Reply) -> None:
-        """Everything undecided is deferred with one reply: the attempt itself could not go on."""
+    @property
+    def has_decided(self) -> bool:
+        """True if any recipient has an outcome."""
+        return any(line.outcome is not None for line in self._lines)
+
+    def defer_pending(self, reply: Reply, again_at: datetime | None = None) -> None:
+        """Everything undecided is deferred with one reply: the attempt itself could not go on.
+
+        `again_at`: it counts as no try, and may be tried again from then on.
+        """
         for index in self.pending:
             line = self._lines[index]
-            line.outcome = Deferred(line.recipient, reply, tries=tuple(line.tries))
+            line.outcome = Deferred(line.recipient, reply, tries=tuple(line.tries), eligible_at=again_at)
 
     def refuse_pending(self, reply: Reply) -> None:
         """Everything undecided gets the outcome that the reply means."""

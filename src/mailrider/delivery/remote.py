@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.destination import Routing
     from mailrider.delivery.limits import Limiter, Passage
     from mailrider.delivery.settings import RemoteSettings
+    from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
@@ -66,11 +67,13 @@ class RemoteDelivery:
         self._limiter = limiter
         self._patience = patience
         self._settled: type[RecipientSettled] = RecipientSettled
+        self._under_way: AttemptsUnderWay | None = None
 
-    def impatient(self) -> RemoteDelivery:
-        """The same, as a queue wants it: it waits for no limit, and says when to come again."""
+    def for_queue(self, under_way: AttemptsUnderWay) -> RemoteDelivery:
+        """The same, as a queue wants it: it waits for no limit, says when to come again, and what is `under_way`."""
         other = copy.copy(self)
         other._patience = 0.0
+        other._under_way = under_way
         other._settled = RecipientAttempted
         return other
 
@@ -159,7 +162,8 @@ class RemoteDelivery:
 
     async def _run(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> tuple[Outcome, ...]:
         destination = await self.destination(next_hop, job.security)
-        return await self.attempt(job, recipients, destination, self._connections).run()
+        attempt = self.attempt(job, recipients, destination, self._connections)
+        return await (attempt.run() if self._under_way is None else self._under_way.run(attempt))
 
     def attempt(
         self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections

@@ -7,6 +7,7 @@ and never raises for a mail reason. `Session.quit` is polite and changes nothing
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -205,8 +206,12 @@ class Session:
             transaction.lost(heard=talk.bytes_received > heard)
             talk.channel.abort()
             return error
+        except asyncio.CancelledError:
+            talk.channel.abort()
+            self._hand_over(transaction, talk.take_answers())  # what the server has said counts
+            raise
         except BaseException:
-            # Cancelled, or a bug: half a transaction must not be mistaken for a kept connection.
+            # A bug: half a transaction must not be mistaken for a kept connection.
             talk.channel.abort()
             raise
         return None

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.pool import Pool, PooledLease
     from mailrider.delivery.session import Session
     from mailrider.delivery.settings import RemoteSettings
+    from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
@@ -167,11 +168,13 @@ class FixedDelivery:
         self._patience = patience
         self._lmtp = lmtp
         self._settled: type[RecipientSettled] = RecipientSettled
+        self._under_way: AttemptsUnderWay | None = None
 
-    def impatient(self) -> FixedDelivery:
-        """The same, as a queue wants it: it waits for no limit, and says when to come again."""
+    def for_queue(self, under_way: AttemptsUnderWay) -> FixedDelivery:
+        """The same, as a queue wants it: it waits for no limit, says when to come again, and what is `under_way`."""
         other = copy.copy(self)
         other._patience = 0.0
+        other._under_way = under_way
         other._settled = RecipientAttempted
         return other
 
@@ -188,7 +191,7 @@ class FixedDelivery:
     async def _attempt_within_limits(self, envelope: Envelope, content: Content) -> tuple[Outcome, ...]:
         """All recipients whose domains may pass go together; the others come again."""
         if self._limiter is None:
-            return await self._attempt(envelope, content, envelope.recipients).run()
+            return await self._run(self._attempt(envelope, content, envelope.recipients))
         domains = [each.mailbox.domain or self._servers[0].host for each in envelope.recipients]
         held_back: dict[NextHop, HeldBack] = {}
         async with AsyncExitStack() as stack:
@@ -202,13 +205,16 @@ class FixedDelivery:
                     held_back[domain] = answer
             placed = list(zip(envelope.recipients, domains, strict=True))
             going = [recipient for recipient, domain in placed if domain not in held_back]
-            outcomes = iter(await self._attempt(envelope, content, going).run() if going else ())
+            outcomes = iter(await self._run(self._attempt(envelope, content, going)) if going else ())
             return tuple(
                 Deferred(recipient, THROTTLED, eligible_at=held_back[domain].eligible_at)
                 if domain in held_back
                 else next(outcomes)
                 for recipient, domain in placed
             )
+
+    async def _run(self, attempt: Attempt) -> tuple[Outcome, ...]:
+        return await (attempt.run() if self._under_way is None else self._under_way.run(attempt))
 
     def _security(self, envelope: Envelope) -> MessageSecurity:
         """What the message itself demands of a server."""

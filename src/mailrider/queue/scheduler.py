@@ -9,7 +9,9 @@ What always holds:
 - a job is attempted only while its lease is ours, and every attempt ends in a settlement, or the job is given back;
 - an outcome that cannot be recorded (disk full) is kept and recorded later, and nothing new is begun before;
 - an exception nobody expected defers, it never bounces;
-- at the end running attempts get some time; what has to be cut off counts as no try.
+- `leave_off` begins nothing more and leaves running attempts alone: another scheduler goes on beside this one;
+- `stop` ends at once what has not begun to send, and gives the others some time; what is cut off behind its final dot
+  is recorded in doubt, and everything else that is cut off counts as no try.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from mailrider.clock import Clock, Timer
     from mailrider.model.event import Emit
     from mailrider.queue.bounces import Bounces
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.deliverer import Deliverer, UnderWay
     from mailrider.queue.message import Job, Settled, Settlement
     from mailrider.queue.settle import Rules
     from mailrider.queue.store import Store
@@ -56,7 +58,8 @@ TICK: Final = 5.0  # seconds between two questions whether another process chang
 HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
 CONTENT_OCTETS: Final = 64 * 1024 * 1024  # of content that is kept in memory for the next attempts
-GRACE: Final = 30.0  # seconds that running attempts get at the end
+GRACE: Final = 30.0  # seconds that a stop gives attempts that send, or wait for the reply to what they sent
+RECORDING: Final = 5.0  # seconds that a stop gives what was cut off to be recorded
 
 BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
 
@@ -70,6 +73,7 @@ class Work:
     bounces: Bounces
     parallelism: int = 16
     grace: float = GRACE
+    under_way: UnderWay | None = None
 
 
 class Scheduler:
@@ -89,6 +93,8 @@ class Scheduler:
         )
         self._octets = 0
         self._workers: dict[asyncio.Task[None], Job] = {}
+        self._recording: set[asyncio.Task[None] | None] = set()  # workers whose attempt has ended, and is to be recorded
+        self._refiller: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -102,32 +108,73 @@ class Scheduler:
         if self._store.recovered:
             self._emit(QueueRecovered(self._store.recovered))
         self._offset = self._clock_offset()
-        self._tasks = [asyncio.create_task(self._refill_for_ever()), asyncio.create_task(self._keep_house())]
+        self._refiller = asyncio.create_task(self._refill_for_ever())
+        self._tasks = [self._refiller, asyncio.create_task(self._keep_house())]
         self.look()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        await self.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        waiting = self._lanes.withdraw()
-        await self._finish_workers()
-        await self._recorder.give_back(waiting)
+        await self._recorder.give_back(())
 
-    async def _finish_workers(self) -> None:
-        """Let running attempts end; cut off what takes too long."""
+    async def leave_off(self) -> None:
+        """Begin nothing more, and give back what waits in memory. Running attempts go on: see `finish` and `stop`."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake.set()  # for the refiller to see that it is over; what it is leasing is not left lying
+        if self._refiller is not None:
+            await self._within(RECORDING, asyncio.wait([self._refiller]))
+        await self._recorder.give_back(self._lanes.withdraw())
+
+    async def finish(self) -> None:
+        """Wait until all running attempts have come to their own end; `leave_off` before that."""
+        while self._workers:
+            await asyncio.wait(self._workers)
+
+    async def stop(self) -> None:
+        """End: at once what has not begun to send, within a bound what has."""
+        self._stopping = True
+        for task in list(self._workers):
+            if not self._has_to_be_awaited(task):
+                self._cut_off(task)
+        await self.leave_off()
+        if await self._within(self._work.grace, self.finish()):
+            return
+        for task in list(self._workers):
+            self._cut_off(task)
+        if await self._within(RECORDING, self.finish()):
+            return
+        left = list(self._workers)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _within(self, seconds: float, work: Awaitable[object]) -> bool:
+        """Wait for it; False if it takes longer."""
         try:
-            async with Deadline(self._clock, self._clock.monotonic() + self._work.grace):
-                while self._workers:
-                    await asyncio.wait(self._workers)
+            async with Deadline(self._clock, self._clock.monotonic() + seconds):
+                await work
         except TimeoutError:
-            workers = list(self._workers)
-            for task in workers:
-                task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            return False
+        return True
+
+    def _has_to_be_awaited(self, task: asyncio.Task[None]) -> bool:
+        under_way = self._work.under_way
+        return under_way is None or task in self._recording or under_way.is_sending(task)
+
+    def _cut_off(self, task: asyncio.Task[None]) -> None:
+        """End an attempt: it reports if it had any effect, and else its job is given back as if nothing had been."""
+        if self._work.under_way is None or not self._work.under_way.cut_off(task):
+            task.cancel()
+
+    @property
+    def has_left_off(self) -> bool:
+        """True if it begins nothing more: what comes in is for others."""
+        return self._stopping
 
     # What comes in ---------------------------------------------------------------------------------------------------
 
@@ -142,8 +189,6 @@ class Scheduler:
 
     def offer(self, jobs: Sequence[Job]) -> None:
         """Leased jobs of a new message, with their content."""
-        if self._stopping:
-            return  # they are given back with all leases when the store is closed
         self._take_in(jobs)
 
     def _space(self) -> int:
@@ -178,6 +223,9 @@ class Scheduler:
 
     def _take_in(self, jobs: Sequence[Job]) -> None:
         if not jobs:
+            return
+        if self._stopping:
+            self.give_up(jobs)
             return
         self._idle.clear()
         now = self._clock.monotonic()
@@ -230,6 +278,7 @@ class Scheduler:
                 return  # this process was held for dead, and the job is another's
             content = job.content or await self._store.content(job)
             report = await self._deliver(job, content)
+            self._recording.add(asyncio.current_task())
             verdict, reply = judge_destination(report), report.outcomes[0].reply
             await self._settler.attempted(job, content, report)
         except asyncio.CancelledError:
@@ -245,6 +294,7 @@ class Scheduler:
             # tried again before this process ends.
             self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
         finally:
+            self._recording.discard(asyncio.current_task())
             self._finish(job, verdict, reply)
 
     async def _deliver(self, job: Job, content: Content) -> AttemptReport:
@@ -307,7 +357,7 @@ class Scheduler:
     # The store's backlog ---------------------------------------------------------------------------------------------
 
     async def _refill_for_ever(self) -> None:
-        while True:
+        while not self._stopping:
             await self._wake.wait()
             self._wake.clear()
             self._refilling = True
@@ -372,6 +422,9 @@ class Scheduler:
                     elapsed = 0.0
                     if await self._store.keep_alive(self._clock.now()):
                         self.look()
+                    if self._stopping:
+                        await self._recorder.give_back(())
+                        continue
                     await self._settler.settle_late()
                     # What was leased for that no look could see; and if a word got lost, mail is late, not lost.
                     self.look()

@@ -83,6 +83,22 @@ class DeliveryQueue:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    async def leave_off(self) -> None:
+        """Begin no more attempts; who else delivers from the store goes on with what waits. Running ones go on."""
+        if self._scheduler is not None:
+            await self._scheduler.leave_off()
+            self._poke(Word.LOOK)
+
+    async def finish(self) -> None:
+        """Wait until all attempts have come to their own end."""
+        if self._scheduler is not None:
+            await self._scheduler.finish()
+
+    async def stop(self) -> None:
+        """End at once what has not begun to send, within a bound what has. Messages are taken until it is closed."""
+        if self._scheduler is not None:
+            await self._scheduler.stop()
+
     def _hear(self, word: Word) -> None:
         if self._scheduler is not None:
             self._scheduler.look(reopen=word is Word.RETRY)
@@ -109,6 +125,8 @@ class DeliveryQueue:
             self._poke(Word.LOOK)
         elif leased:
             scheduler.offer(jobs)
+        elif scheduler.has_left_off:
+            self._poke(Word.LOOK)
         else:
             scheduler.expect([job.destination for job in jobs])
         return message.id
