@@ -95,9 +95,12 @@ async def open_engine(
 
 
 @asynccontextmanager
-async def open_remote(settings: RemoteSettings, engine: Engine) -> AsyncIterator[RemoteDelivery]:
-    """A `target.remote`, open. Raises `ConfigError` for what cannot be: no host name, TLS settings, root files."""
-    async with _open_parts(settings, engine) as (delivery, _):
+async def open_remote(settings: RemoteSettings, engine: Engine, owner: str = "") -> AsyncIterator[RemoteDelivery]:
+    """A `target.remote`, open. Raises `ConfigError` for what cannot be: no host name, TLS settings, root files.
+
+    `owner`: see `Limiters.limiter`.
+    """
+    async with _open_parts(settings, engine, owner) as (delivery, _):
         yield delivery
 
 
@@ -109,7 +112,9 @@ async def open_explainer(settings: RemoteSettings, engine: Engine) -> AsyncItera
 
 
 @asynccontextmanager
-async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
+async def _open_parts(
+    settings: RemoteSettings, engine: Engine, owner: str = ""
+) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
     tls = settings.tls_client or TLSClientSettings()
@@ -145,7 +150,7 @@ async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator
         policies = _Policies(settings, engine, stack)
         listed = await policies.listed()
         pool = await stack.enter_async_context(Pool(connector, _pool_limits(settings), engine.clock, engine.emit))
-        limiter = engine.limiters.limiter(settings.limits)
+        limiter = engine.limiters.limiter(settings.limits, owner)
         delivery = RemoteDelivery(
             settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter
         )
@@ -153,8 +158,8 @@ async def _open_parts(settings: RemoteSettings, engine: Engine) -> AsyncIterator
 
 
 @asynccontextmanager
-async def open_smarthost(settings: SmarthostSettings, engine: Engine) -> AsyncIterator[FixedDelivery]:
-    """A `target.smtp` or `target.lmtp`, open. Raises `ConfigError` as `open_remote` does."""
+async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str = "") -> AsyncIterator[FixedDelivery]:
+    """A `target.smtp` or `target.lmtp`, open. Raises `ConfigError` as `open_remote` does; `owner` as there."""
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet other servers with")
     tls = settings.tls_client or TLSClientSettings()
@@ -191,7 +196,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine) -> AsyncIt
             prohibited_addresses="none",
             eight_bit=settings.eight_bit,
         )
-        limiter = engine.limiters.limiter(settings.limits)
+        limiter = engine.limiters.limiter(settings.limits, owner)
         yield FixedDelivery(core, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
 
 

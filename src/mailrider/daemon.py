@@ -1,10 +1,10 @@
-"""The daemon: endpoints, queues and targets of a configuration, open until a signal says otherwise (spec section 12).
+"""The daemon: endpoints, queues and targets of a configuration, open until a signal says otherwise.
 
 - SIGTERM, SIGINT: no new connections; messages that are under way have some seconds; then everything is closed. What
   was accepted is in the queue, what was not has got no 250.
-- SIGHUP: the configuration is read again. If anything in it is wrong nothing changes, and the log says what. Otherwise
-  it takes the place of the old one: the listening sockets stay, so that nobody is refused meanwhile. If it turns out
-  only then that it cannot be opened, the old one comes back.
+- SIGHUP: the configuration is read again, and opened beside the one that is in force. If anything fails at that, the
+  old one goes on, and the log says what it was. Otherwise the new one takes over: the listening sockets stay, so that
+  nobody is refused or waits, and what the old one has begun comes to its own end beside it (`running`).
 
 Type=notify services are told (sd_notify(3)), and sockets taken over (sd_listen_fds(3)). Nothing here forks, changes its
 user, or writes a process id anywhere: that is the service manager's trade.
@@ -19,31 +19,33 @@ import resource
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from mailrider.assemble import open_engine
 from mailrider.clock import SystemClock
-from mailrider.config import placed
+from mailrider.delivery.limits import Limiters
 from mailrider.endpoint.logins import Logins
-from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, MailriderError
-from mailrider.model.event import Event
-from mailrider.model.pipeline import TargetRef
-from mailrider.model.value import value
+from mailrider.examine import examine
+from mailrider.model.daemon_event import (
+    DaemonReady,
+    DaemonStopping,
+    EarlierConfigurationEnded,
+    Reloaded,
+    ReloadRefused,
+    RunningAsRoot,
+    SocketUnused,
+)
+from mailrider.model.event import Bug
 from mailrider.observe.metrics import Metrics, fan_out
-from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.settings import QueueSettings
-from mailrider.targets import Targets
+from mailrider.running import Process, Running, addresses_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from mailrider.clock import Clock
-    from mailrider.config import Configuration, Instance
+    from mailrider.config import Configuration
     from mailrider.endpoint.smtp import Endpoint
     from mailrider.model.event import Emit
 
@@ -51,39 +53,9 @@ if TYPE_CHECKING:
 # long as the loop turns faster than this. With 0.5 ms a commit beside a busy loop may take seconds, with 0.1 ms 10 ms.
 SWITCH_INTERVAL: Final = 0.0001
 COLLECTED: Final = 20_000  # new objects that make the garbage collector look at them; some hundred messages
-DESTINATIONS: Final = 20  # of each queue that the counters name
-
+MAX_FINISHING: Final = 8  # earlier configurations that may still be at work: each has connections, threads and files
 
 _CLOCK: Final = SystemClock()
-
-
-@value
-class DaemonReady(Event):
-    """Everything is open. `configuration` is the file, or says that there is none."""
-
-    configuration: str
-    endpoints: int
-
-
-@value
-class ReloadRefused(Event):
-    """The new configuration was not taken; the old one goes on."""
-
-    reason: str
-
-
-@value
-class SocketUnused(Event):
-    """A socket that the service manager gave us is at no address that the configuration names."""
-
-    address: str
-
-
-@value
-class DaemonStopping(Event):
-    """A signal says that this is the end."""
-
-    signal: str
 
 
 class Notifier:
@@ -105,47 +77,6 @@ class Notifier:
             return
 
 
-@asynccontextmanager
-async def open_configuration(
-    configuration: Configuration,
-    sockets: Sockets,
-    emit: Emit,
-    clock: Clock,
-    metrics: Metrics,
-    logins: Logins | None = None,
-) -> AsyncIterator[list[Endpoint]]:
-    """Everything that a configuration names, open; left in reverse order, so that no mail comes in behind.
-
-    `logins` are the wrong passwords so far, which no reload forgets.
-    """
-    named = {name: instance.settings for name, instance in configuration.targets.items()}
-    async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(open_engine(configuration.globals.dns, emit, clock))
-        targets = await stack.enter_async_context(Targets(engine, named))
-        for name, instance in configuration.targets.items():
-            if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not anything refers to it
-                with placed(instance):
-                    await targets.open(TargetRef(name))
-        if configuration.globals.openmetrics is not None:
-            address, refresh = configuration.globals.openmetrics, partial(_look_into_queues, targets, metrics, clock)
-            names = [each.ascii for each in (configuration.globals.hostname,) if each is not None]
-            await stack.enter_async_context(open_openmetrics(address, metrics, clock, refresh, names))
-        endpoints = []
-        logins = logins or Logins(engine.clock)
-        around = Surroundings(targets.get, engine.clock, emit, sockets, engine.limiters, logins)
-        for instance, door in _endpoints(configuration):
-            with placed(instance):
-                for target in door.every_target:
-                    await targets.open(target)
-                endpoints.append(await stack.enter_async_context(open_endpoint(instance.kind, door, around)))
-        yield endpoints
-
-
-async def _look_into_queues(targets: Targets, metrics: Metrics, clock: Clock) -> None:
-    for name, queue in targets.queues.items():
-        metrics.show_queue(name, await queue.store.stats(clock.now(), DESTINATIONS))
-
-
 class Daemon:
     """Runs until it is told to stop. `load` reads the configuration, again for each reload."""
 
@@ -162,12 +93,17 @@ class Daemon:
         self._emit = fan_out(emit, self._metrics)
         self._clock = clock
         self._notifier = Notifier(environment)
-        self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
-        self._logins = Logins(clock)
+        sockets = Sockets(inherited_sockets(environment, os.getpid()))
+        self._process = Process(sockets, self._emit, clock, self._metrics, Logins(clock))
+        self._limiters = Limiters(clock, by_owner=True)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-        self._stack = AsyncExitStack()
-        self.endpoints: list[Endpoint] = []
-        """Those that are open."""
+        self._running: Running | None = None
+        self._finishing: dict[asyncio.Task[None], asyncio.Event] = {}
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Those that are open, of the configuration in force."""
+        return [] if self._running is None else self._running.endpoints
 
     async def run(self, configuration: Configuration) -> None:
         """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
@@ -179,23 +115,29 @@ class Daemon:
         for each in handled:
             loop.add_signal_handler(each, self._signals.put_nowait, each)
         try:
+            if os.geteuid() == 0:
+                self._emit(RunningAsRoot())
             await self._open(configuration)
+            self._emit(DaemonReady(_name(configuration), len(self.endpoints)))
+            self._tell_ready()
             await self._serve(configuration)
         finally:
             self._notifier.say("STOPPING=1")
-            await self._stack.aclose()
-            self._sockets.close()
+            await self._stop()
+            self._process.sockets.close()
             for each in handled:
                 loop.remove_signal_handler(each)
 
     async def _open(self, configuration: Configuration) -> None:
-        opened = open_configuration(configuration, self._sockets, self._emit, self._clock, self._metrics, self._logins)
-        self.endpoints = await self._stack.enter_async_context(opened)
-        for unused in self._sockets.keep_only(
-            address for _, door in _endpoints(configuration) for address in door.listen
-        ):
+        """Open a configuration, beside the one that is in force if there is one; from then on it is in force."""
+        examine(configuration)
+        limiters = self._limiters.successor()
+        self._running = await Running.open(configuration, self._process, limiters)
+        self._limiters = limiters
+        for unused in self._process.sockets.keep_only(addresses_of(configuration)):
             self._emit(SocketUnused(unused))
-        self._emit(DaemonReady(str(configuration.path or "built-in"), len(self.endpoints)))
+
+    def _tell_ready(self) -> None:
         self._notifier.say("READY=1", f"STATUS={len(self.endpoints)} endpoints")
 
     async def _serve(self, configuration: Configuration) -> None:
@@ -207,26 +149,67 @@ class Daemon:
             configuration = await self._reload(configuration)
 
     async def _reload(self, old: Configuration) -> Configuration:
+        """The configuration that is in force then: the new one, or for whatever reason it is not right, the old one."""
         self._notifier.say("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic() * 1e6)}")
+        before = self._running
         try:
             new = self._load()
             has_work(new)
-            for instance, settings in _endpoints(new):
-                with placed(instance):
-                    try_endpoint(settings)
-        except MailriderError as error:
-            self._emit(ReloadRefused(str(error)))
-            self._notifier.say("READY=1")
-            return old
-        await self._stack.aclose()
-        try:
             await self._open(new)
-        except MailriderError as error:
-            self._emit(ReloadRefused(str(error)))
-            await self._stack.aclose()
-            await self._open(old)
+        except Exception as error:
+            if not isinstance(error, MailriderError | OSError):
+                self._emit(Bug("reload", error))
+            self._emit(ReloadRefused(str(error) or type(error).__name__))
+            self._process.sockets.keep_only(addresses_of(old))
+            self._tell_ready()
             return old
+        if before is not None:
+            self._let_finish(before)
+        self._emit(Reloaded(_name(new), len(self.endpoints)))
+        self._tell_ready()
         return new
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _let_finish(self, running: Running) -> None:
+        """Another has taken over: let it come to its end. Of too many, the oldest has to stop."""
+        hurry = asyncio.Event()
+        task = asyncio.create_task(self._finish(running, hurry))
+        self._finishing[task] = hurry
+        task.add_done_callback(self._finishing.pop)
+        for _, oldest in list(self._finishing.items())[:-MAX_FINISHING]:
+            oldest.set()
+
+    async def _finish(self, running: Running, hurry: asyncio.Event) -> None:
+        ends = asyncio.create_task(running.finish())
+        hurries = asyncio.create_task(hurry.wait())
+        await asyncio.wait({ends, hurries}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ends, hurries):
+            task.cancel()
+        ended, _ = await asyncio.gather(ends, hurries, return_exceptions=True)
+        if isinstance(ended, Exception):
+            self._emit(Bug("an earlier configuration", ended))
+        await self._end(running)
+        self._emit(EarlierConfigurationEnded(ended is not True))
+
+    async def _stop(self) -> None:
+        """End the configuration in force, and all before it."""
+        finishing = list(self._finishing.items())
+        for _, hurry in finishing:
+            hurry.set()
+        last = [] if self._running is None else [self._end(self._running)]
+        await asyncio.gather(*(task for task, _ in finishing), *last)
+
+    async def _end(self, running: Running) -> None:
+        try:
+            await running.stop()
+        except Exception as error:
+            # Nothing is to keep what else has to end from its end.
+            self._emit(Bug("the end of a configuration", error))
+
+
+def _name(configuration: Configuration) -> str:
+    return str(configuration.path or "built-in")
 
 
 def _rest_collector() -> None:
@@ -240,12 +223,6 @@ def _allow_files() -> None:
     """Take as many file descriptors as we may have: shells grant 1024 at first, and each connection needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _endpoints(configuration: Configuration) -> Iterator[tuple[Instance, EndpointSettings]]:
-    for instance in configuration.endpoints:
-        if isinstance(instance.settings, EndpointSettings):
-            yield instance, instance.settings
 
 
 def has_work(configuration: Configuration) -> None:

@@ -8,6 +8,7 @@ itself can never deliver anything, and is refused.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
@@ -68,6 +69,7 @@ class Targets:
         self._open: dict[str, Deliverer] = {}
         self._inline: dict[int, Deliverer] = {}
         self._opening: list[str] = []
+        self._alike: Counter[str] = Counter()
         self._locations: set[Path] = set()
         self.queues: dict[str, DeliveryQueue] = {}
         """The queues that are open, by name; those without one by their directory."""
@@ -83,7 +85,7 @@ class Targets:
         """The target, opened if it is not yet. Raises `ConfigError` for what cannot be."""
         if not isinstance(target, TargetRef):
             if id(target) not in self._inline:
-                self._inline[id(target)] = await self._deliverer(target)
+                self._inline[id(target)] = await self._deliverer(target, self._inline_owner(target))
             return self._inline[id(target)]
         if target.name in self._open:
             return self._open[target.name]
@@ -92,10 +94,16 @@ class Targets:
             raise ConfigError(f"these targets lead in a circle, and so nowhere: {circle}")
         self._opening.append(target.name)
         try:
-            deliverer = await self._deliverer(self._settings_of(target))
+            deliverer = await self._deliverer(self._settings_of(target), f"target {target.name}")
         finally:
             self._opening.remove(target.name)
         return self._open.setdefault(target.name, deliverer)
+
+    def _inline_owner(self, target: Settings) -> str:
+        """What tells a target without a name from others, in the next configuration too: its limits, and a number."""
+        limits = repr(getattr(target, "limits", None))
+        self._alike[limits] += 1
+        return f"inline {self._alike[limits]} {limits}"
 
     def _settings_of(self, target: Target) -> Settings:
         if not isinstance(target, TargetRef):
@@ -108,13 +116,13 @@ class Targets:
         """A target that is open."""
         return self._open[target.name] if isinstance(target, TargetRef) else self._inline[id(target)]
 
-    async def _deliverer(self, settings: Settings) -> Deliverer:
+    async def _deliverer(self, settings: Settings, owner: str) -> Deliverer:
         if isinstance(settings, QueueSettings):
             return QueueDeliverer(await self.open_queue(settings))
         if isinstance(settings, RemoteSettings):
-            return await self._stack.enter_async_context(open_remote(settings, self._engine))
+            return await self._stack.enter_async_context(open_remote(settings, self._engine, owner))
         if isinstance(settings, SmarthostSettings):
-            return await self._stack.enter_async_context(open_smarthost(settings, self._engine))
+            return await self._stack.enter_async_context(open_smarthost(settings, self._engine, owner))
         raise ConfigError(f"{type(settings).__name__} is not a target")
 
     async def open_queue(self, settings: QueueSettings) -> DeliveryQueue:

@@ -17,9 +17,8 @@ from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
-from mailrider.endpoint.open import try_endpoint
-from mailrider.endpoint.settings import EndpointSettings
-from mailrider.errors import ConfigError, InvalidValue
+from mailrider.errors import ConfigError, InvalidValue, LocalError, Problem
+from mailrider.examine import examine_instance
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import MXLevel, TLSLevel
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.servers import ServerChoice
-    from mailrider.errors import Problem
     from mailrider.model.directive import Settings
     from mailrider.policy.settings import MXAuth
 
@@ -114,10 +112,13 @@ async def _try_everything(configuration: Configuration, engine: Engine) -> list[
     problems: list[Problem] = []
     for each in (*direct_targets(configuration), *configuration.endpoints):
         try:
+            examine_instance(each)
             with placed(each):
                 await _try(each.settings, engine)
         except ConfigError as error:
             problems += error.problems
+        except LocalError as error:
+            problems.append(Problem(str(error)))
     return problems
 
 
@@ -129,8 +130,6 @@ async def _try(settings: Settings, engine: Engine) -> None:
         case SmarthostSettings():
             async with open_smarthost(settings, engine):
                 pass
-        case EndpointSettings():
-            try_endpoint(settings)
         case _:  # a queue is opened by those who deliver from it
             pass
 

@@ -15,7 +15,7 @@ from mailrider.config.kinds import KINDS
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.source import Problems
 from mailrider.endpoint.settings import EndpointSettings
-from mailrider.errors import ConfigError
+from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.directive import InvalidSetting, Settings, directives_of
 from mailrider.queue.settings import QueueSettings
 
@@ -104,6 +104,12 @@ def placed(instance: Instance) -> Iterator[None]:
                 raise
             problems.add(instance.position, each.message)
         raise ConfigError(problems.in_order()) from error
+    except MailriderError:
+        raise
+    except OSError as error:
+        where = instance.label if instance.position is None else f"{instance.position}: {instance.label}"
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise LocalError(f"{where}: {what}") from error
 
 
 def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:

@@ -130,11 +130,14 @@ class RateGate:
 
 
 class ConcurrencyGate:
-    """At most `maximum` messages of a key at once; remembers only those that are there."""
+    """At most `maximum` messages of a key at once; remembers only those that are there.
 
-    def __init__(self, maximum: int) -> None:
+    `before`: a gate in whose place this one comes. Whoever is inside that one counts here as well, until it leaves.
+    """
+
+    def __init__(self, maximum: int, before: ConcurrencyGate | None = None) -> None:
         self._maximum = maximum
-        self._inside: dict[str, int] = {}
+        self._inside: dict[str, int] = {} if before is None else before._inside
 
     def __len__(self) -> int:
         """How many keys have messages inside."""

@@ -38,7 +38,7 @@ from mailrider.model.ip import client_key
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -152,18 +152,15 @@ class Claim:
 class Limiter:
     """One `limits` block in force."""
 
-    def __init__(self, settings: LimitsSettings, clock: Clock) -> None:
+    def __init__(self, settings: LimitsSettings, clock: Clock, before: Limiter | None = None) -> None:
+        """`before`: the block in whose place this one comes. Lines that are the same keep what they have counted."""
         self.settings = settings
         self._clock = clock
-        self._gates = {
-            scope: tuple(map(_gate, limits))
-            for scope, limits in (
-                ("all", settings.all),
-                ("ip", settings.ip),
-                ("source", settings.source),
-                ("destination", settings.destination),
-            )
-        }
+        self._gates: dict[str, tuple[Gate, ...]] = {}
+        old = {} if before is None else {s: (lines, before._gates[s]) for s, lines in _by_scope(before.settings)}
+        for scope, lines in _by_scope(settings):
+            known = zip(*old[scope], strict=True) if scope in old else ()
+            self._gates[scope] = _gates(lines, tuple(known))
         self._queues: dict[Toll, OrderedDict[Claim, None]] = {}
         # What is to be looked at, and when: the first in line at a gate that opens by itself, or a claim's patience.
         self._agenda: list[tuple[float, int, Toll | Claim]] = []
@@ -328,26 +325,75 @@ class Limiter:
             yield heapq.heappop(self._agenda)[2]
 
 
-def _gate(limit: Limit) -> Gate:
+def _by_scope(settings: LimitsSettings) -> tuple[tuple[str, tuple[Limit, ...]], ...]:
+    return (
+        ("all", settings.all),
+        ("ip", settings.ip),
+        ("source", settings.source),
+        ("destination", settings.destination),
+    )
+
+
+def _gates(limits: Sequence[Limit], before: Sequence[tuple[Limit, Gate]]) -> tuple[Gate, ...]:
+    """A gate for each line of a scope. `before`: the lines in whose place these come, with their gates.
+
+    A rate that is the same goes on counting where it was. Those who are inside a concurrency stay inside, also if the
+    line has another number now: that one holds for whoever comes next.
+    """
+    left = list(before)
+    gates: list[Gate] = []
+    for limit in limits:
+        same = next((each for each in left if each[0] == limit), None)
+        if same is None and isinstance(limit, Concurrency):
+            same = next((each for each in left if isinstance(each[0], Concurrency) and each[0] not in limits), None)
+        if same is not None:
+            left.remove(same)
+        gates.append(_gate(limit, None if same is None else same[1]))
+    return tuple(gates)
+
+
+def _gate(limit: Limit, before: Gate | None) -> Gate:
     if isinstance(limit, Concurrency):
-        return ConcurrencyGate(limit.maximum)
-    return RateGate(limit.burst, limit.period.total_seconds())
+        return ConcurrencyGate(limit.maximum, before if isinstance(before, ConcurrencyGate) else None)
+    return RateGate(limit.burst, limit.period.total_seconds()) if before is None else before
 
 
 class Limiters:
-    """The limits of a configuration: all who refer to a block of the same name share it."""
+    """The limits of a configuration: all who refer to a block of the same name share it.
 
-    def __init__(self, clock: Clock) -> None:
+    `successor` gives those of the configuration that comes in the place of this one: what it does not change goes on
+    counting. A block is the same if it has the same name; one without a name, if it has the same owner.
+    """
+
+    def __init__(self, clock: Clock, before: Limiters | None = None, *, by_owner: bool = False) -> None:
+        """`by_owner`: remember blocks without a name, too."""
         self._clock = clock
-        self._named: dict[str, Limiter] = {}
+        self._by_owner = by_owner
+        self._before: dict[tuple[str, str], Limiter] = {} if before is None else before._blocks
+        self._blocks: dict[tuple[str, str], Limiter] = {}
 
-    def limiter(self, settings: LimitsSettings | None) -> Limiter | None:
-        """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name."""
+    def successor(self) -> Limiters:
+        """The limits of the next configuration, before any of its blocks is known."""
+        return Limiters(self._clock, self, by_owner=self._by_owner)
+
+    def limiter(self, settings: LimitsSettings | None, owner: str = "") -> Limiter | None:
+        """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name.
+
+        `owner` says whose a block without a name is.
+        """
         if settings is None:
             return None
-        if settings.name is None:
+        if settings.name is None and not (self._by_owner and owner):
             return Limiter(settings, self._clock)
-        known = self._named.setdefault(settings.name, Limiter(settings, self._clock))
+        key = ("name", settings.name) if settings.name is not None else ("owner", owner)
+        if key not in self._blocks:
+            self._blocks[key] = self._renewed(settings, self._before.get(key))
+        known = self._blocks[key]
         if known.settings != settings:
-            raise ConfigError(f"there are two different limits of the name {settings.name}")
+            raise ConfigError(f"there are two different limits of the name {settings.name or owner}")
         return known
+
+    def _renewed(self, settings: LimitsSettings, before: Limiter | None) -> Limiter:
+        if before is not None and before.settings == settings:
+            return before
+        return Limiter(settings, self._clock, before)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.pipeline import Deliverer
     from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
-    from mailrider.endpoint.sockets import Sockets
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
@@ -55,7 +54,6 @@ class Surroundings:
     target_of: Callable[[Target], Deliverer]
     clock: Clock
     emit: Emit
-    sockets: Sockets
     limiters: Limiters
     logins: Logins | None = None
 
@@ -109,7 +107,7 @@ class Router:
 
 @asynccontextmanager
 async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundings) -> AsyncIterator[Endpoint]:
-    """An endpoint that accepts mail. Raises `ConfigError`, or `LocalError` if it cannot listen."""
+    """An endpoint, ready to accept mail: `Endpoint.open` is due. Raises `ConfigError`."""
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet with")
     async with AsyncExitStack() as stack:
@@ -140,7 +138,6 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
         )
         crowd = Crowd(settings.max_connections, settings.max_client_connections)
         endpoint = Endpoint(service, settings.listen, crowd)
-        await endpoint.open(around.sockets.take)
         try:
             yield endpoint
         finally:
@@ -168,7 +165,7 @@ async def _open_router(settings: EndpointSettings, around: Surroundings, stack: 
             inner = await opener.stage(pipeline, own)
             stage = Stage((*own.checks, *inner.checks), inner.signing)
         guards[id(pipeline)] = await opener.guard(pipeline, stage)
-    limiter = around.limiters.limiter(settings.limits)
+    limiter = around.limiters.limiter(settings.limits, " ".join(map(str, settings.listen)))
     return Router(settings, guards, limiter, settings.hostname, around.clock, around.emit)
 
 

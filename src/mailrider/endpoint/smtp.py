@@ -163,10 +163,15 @@ class Endpoint:
         for session in list(self._sessions):
             session.leave()
 
+    async def ended(self) -> None:
+        """Wait until all sessions have ended; `stop` before that."""
+        self._empty.clear()
+        if self._sessions:
+            await self._empty.wait()
+
     async def close(self, grace: float) -> None:
         """End, within so many seconds; who is not done by then has been told 421, and is cut off."""
         self.stop()
-        self._empty.clear()
         last_word = min(LAST_WORD, grace / 2)
         await self._wait_until_empty(grace - last_word)
         for session, task in list(self._sessions.items()):
@@ -189,7 +194,6 @@ class Endpoint:
     async def _wait_until_empty(self, seconds: float) -> None:
         try:
             async with after(self._service.clock, seconds):
-                if self._sessions:
-                    await self._empty.wait()
+                await self.ended()
         except TimeoutError:
             pass

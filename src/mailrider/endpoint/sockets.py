@@ -51,10 +51,17 @@ class Sockets:
 
     def take(self, address: SocketAddress) -> socket.socket:
         """A socket that listens at that address, for its caller to close. Raises `LocalError`."""
+        self.bind(address)
+        try:
+            return self._open[_key(address)].dup()
+        except OSError as error:
+            raise LocalError(f"cannot listen on {address}: {error.strerror}") from error
+
+    def bind(self, address: SocketAddress) -> None:
+        """Have a socket at that address, if there is none. Raises `LocalError`."""
         key = _key(address)
         if key not in self._open:
             self._open[key] = _bind(address)
-        return self._open[key].dup()
 
     def keep_only(self, addresses: Iterable[SocketAddress]) -> list[str]:
         """Close what listens at other addresses; returns what we were started with and do not use."""

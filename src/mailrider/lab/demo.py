@@ -19,12 +19,14 @@ from rich.text import Text
 
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
-from mailrider.daemon import open_configuration
+from mailrider.delivery.limits import Limiters
+from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.lab.internet import Internet
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 from mailrider.observe.metrics import Metrics
+from mailrider.running import Process, open_configuration
 
 if TYPE_CHECKING:
     from mailrider.lab.mx_connection import LabMessage
@@ -90,7 +92,8 @@ async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
             console.print(f"A private internet: DNS at {internet.dns.server}, {servers}, policy hosts, an authority.")
             configuration = load(_configure(internet, port + 1))
             sockets = Sockets()
-            async with open_configuration(configuration, sockets, watch, clock, Metrics(clock)):
+            process = Process(sockets, watch, clock, Metrics(clock), Logins(clock))
+            async with open_configuration(configuration, process, Limiters(clock)):
                 console.print(f"A daemon with a queue takes mail on 127.0.0.1:{port + 1}; smtplib submits to it.")
                 console.print(f"One message goes to {len(SHOWN)} domains at once.\n")
                 await asyncio.to_thread(_submit, port + 1)

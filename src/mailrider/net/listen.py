@@ -147,7 +147,8 @@ async def listen_unix(
 def tcp_socket(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
     """A socket that is bound to `address`, no other, and `port`. `LocalError` if it cannot be."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    where = f"[{address}]:{port}"
+    opened = _new_socket(family, where)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.version == 6:
@@ -156,13 +157,13 @@ def tcp_socket(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
     except OSError as error:
         opened.close()
         reserved = isinstance(error, PermissionError) and port < RESERVED
-        raise _cannot_listen(f"[{address}]:{port}", error, _HANDED_OVER if reserved else "") from error
+        raise _cannot_listen(where, error, _HANDED_OVER if reserved else "") from error
     return opened
 
 
 def unix_socket(path: Path, mode: int) -> socket.socket:
     """A socket that is bound to `path`, with the permissions `mode`; one that nobody serves is replaced."""
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened = _new_socket(socket.AF_UNIX, str(path))
     bound = False
     try:
         _remove_if_dead(path)
@@ -175,6 +176,14 @@ def unix_socket(path: Path, mode: int) -> socket.socket:
             path.unlink(missing_ok=True)
         raise _cannot_listen(str(path), error) from error
     return opened
+
+
+def _new_socket(family: socket.AddressFamily, where: str) -> socket.socket:
+    """A socket; where the kernel has no such family, or there are too many open files, the address is told."""
+    try:
+        return socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(where, error) from error
 
 
 def _remove_if_dead(path: Path) -> None:

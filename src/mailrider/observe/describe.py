@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
+from mailrider.model import daemon_event as daemon_events
 from mailrider.model import endpoint_event as endpoint_events
 from mailrider.model import event as events
 from mailrider.model import queue_event as queue_events
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 # What wants an operator's attention; the fields say why.
+_ERRORS = (daemon_events.ReloadRefused,)
 _WARNINGS = (
+    daemon_events.LogLinesLost,
+    daemon_events.RunningAsRoot,
     endpoint_events.ClientTurnedAway,
     endpoint_events.LoginFailed,
     endpoint_events.LoginHeldBack,
@@ -63,7 +67,9 @@ def describe(event: events.Event) -> Line:
     if fields.get("sender") == "":
         fields["sender"] = "<>"
     error = next((value for value in values.values() if isinstance(value, BaseException)), None)
-    level = ERROR if error is not None else WARNING if isinstance(event, _WARNINGS) else INFO
+    level = (
+        ERROR if error is not None or isinstance(event, _ERRORS) else WARNING if isinstance(event, _WARNINGS) else INFO
+    )
     return Line(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
 
 

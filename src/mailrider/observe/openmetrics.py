@@ -23,8 +23,10 @@ from mailrider.clock import after
 from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.ip import client_key
 from mailrider.model.socket_address import Scheme
+from mailrider.net.listen import tcp_socket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from mailrider.clock import Clock, Timer
@@ -45,10 +47,12 @@ async def open_openmetrics(
     clock: Clock,
     refresh: Callable[[], Awaitable[None]],
     names: Collection[str] = (),
+    take: Callable[[SocketAddress], socket.socket] | None = None,
 ) -> AsyncIterator[int]:
     """Listen while this is entered; gives the port. `refresh` is awaited before each answer. Raises `LocalError`.
 
-    `names`: host names under which we may be asked, beside `localhost` and IP addresses.
+    `names`: host names under which we may be asked, beside `localhost` and IP addresses. `take` gives a socket that is
+    bound; without it, one is made.
     """
     if address.scheme is not Scheme.TCP or address.ip is None:
         raise ConfigError(f"openmetrics: expected tcp://ADDRESS:PORT, not {address}")
@@ -71,9 +75,11 @@ async def open_openmetrics(
     await runner.setup()
     try:
         crowd = _Crowd(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
+        bound = take(address) if take is not None else tcp_socket(address.ip, address.port)
         try:
-            listening = await asyncio.get_running_loop().create_server(crowd.visitor, str(address.ip), address.port)
+            listening = await asyncio.get_running_loop().create_server(crowd.visitor, sock=bound)
         except OSError as error:
+            bound.close()
             raise LocalError(f"openmetrics: cannot listen on {address}: {error.strerror or error}") from error
         try:
             yield listening.sockets[0].getsockname()[1]

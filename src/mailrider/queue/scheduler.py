@@ -93,7 +93,9 @@ class Scheduler:
         )
         self._octets = 0
         self._workers: dict[asyncio.Task[None], Job] = {}
-        self._recording: set[asyncio.Task[None] | None] = set()  # workers whose attempt has ended, and is to be recorded
+        self._recording: set[asyncio.Task[None] | None] = (
+            set()
+        )  # workers whose attempt has ended, and is to be recorded
         self._refiller: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()

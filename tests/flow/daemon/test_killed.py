@@ -89,7 +89,7 @@ async def test_who_reloads_it_under_load_loses_and_repeats_nothing(tmp_path: Pat
                 before = len(load.accepted)
                 await eventually(lambda least=before + 5: len(load.accepted) >= least)  # type: ignore[misc]
                 daemon.process.send_signal(signal.SIGHUP)
-                await daemon.line("daemon_ready")
+                await daemon.line("reloaded")
             before = len(load.accepted)
             await eventually(lambda: len(load.accepted) > before)
             await load.stop()

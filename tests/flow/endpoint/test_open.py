@@ -76,8 +76,9 @@ async def opened(
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.get, clock, discard, sockets, limiters or Limiters(clock))
-    async with open_endpoint("smtp", settings, around):
+    around = Surroundings(targets.get, clock, discard, limiters or Limiters(clock))
+    async with open_endpoint("smtp", settings, around) as endpoint:
+        await endpoint.open(sockets.take)
         client = Client(*await asyncio.open_connection(HOST, port))
         await client.hello()
         yield client

@@ -77,7 +77,7 @@ async def test_a_queue_that_cannot_be_asked_takes_nothing_from_the_rest(monkeypa
 async def test_a_port_that_is_taken_is_told() -> None:
     async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
         taken = SocketAddress(Scheme.TCP, IPv4Address("127.0.0.1"), port)
-        with pytest.raises(LocalError, match="cannot listen on tcp://"):
+        with pytest.raises(LocalError, match="cannot listen on"):
             async with open_openmetrics(taken, Metrics(CLOCK), CLOCK, _nothing):
                 pass
 

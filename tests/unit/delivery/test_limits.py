@@ -440,6 +440,83 @@ async def test_who_cannot_pass_in_time_does_not_wait_for_those_who_are_inside_ei
 
 # Properties -----------------------------------------------------------------------------------------------------------
 
+# A configuration takes the place of another ------------------------------------------------------------------------
+
+
+class Reload:
+    """Limits of a configuration, and of the one that comes next."""
+
+    def __init__(self, old: dict[str, list[str]], new: dict[str, list[str]], *, name: str | None = None) -> None:
+        self.clock = FakeClock()
+        before = Limiters(self.clock, by_owner=True)
+        after = before.successor()
+        self.old = before.limiter(LimitsSettings(name=name, **old), "target x")
+        self.new = after.limiter(LimitsSettings(name=name, **new), "target x")
+
+    def try_to_pass(self, limiter: Limiter | None, stay: ExitStack | None = None) -> bool:
+        """Whether a message may pass at once; it stays inside as long as `stay` is open."""
+        assert limiter is not None
+        tolls = limiter.tolls("all", "")
+        now = self.clock.monotonic()
+        if any(toll.gate.opens_at(toll.key, now) > now for toll in tolls):
+            return False
+        for toll in tolls:
+            toll.gate.take(toll.key, now)
+        if stay is None:
+            limiter.give_back(tolls)
+        else:
+            stay.callback(limiter.give_back, tolls)
+        return True
+
+
+@pytest.mark.parametrize("name", [None, "narrow"])
+async def test_a_rate_that_a_reload_does_not_change_goes_on_counting(name: str | None) -> None:
+    world = Reload({"all": ["rate 2 1h"]}, {"all": ["rate 2 1h"], "ip": ["rate 5 1h"]}, name=name)
+    assert world.try_to_pass(world.old)
+    assert world.try_to_pass(world.new)
+    assert not world.try_to_pass(world.new)
+    assert not world.try_to_pass(world.old), "what the old configuration has begun counts in the same books"
+
+
+async def test_a_rate_that_is_another_one_begins_anew() -> None:
+    world = Reload({"all": ["rate 1 1h"]}, {"all": ["rate 1 2h"]})
+    assert world.try_to_pass(world.old)
+    assert world.try_to_pass(world.new)
+
+
+async def test_a_lower_concurrency_holds_for_those_who_come_next() -> None:
+    world = Reload({"all": ["concurrency 3"]}, {"all": ["concurrency 2"]})
+    with ExitStack() as stay, ExitStack() as first:
+        assert world.try_to_pass(world.old, first)
+        assert world.try_to_pass(world.old, stay)
+        assert not world.try_to_pass(world.new)
+        first.close()
+        assert world.try_to_pass(world.new)
+    assert world.try_to_pass(world.new)
+
+
+async def test_lines_are_told_apart_wherever_they_stand() -> None:
+    lines = ["concurrency 1", "rate 1 1h", "rate 5 1m"]
+    world = Reload({"all": lines}, {"all": ["rate 7 1m", *lines[::-1]]})
+    with ExitStack() as stay:
+        assert world.try_to_pass(world.old, stay)
+        assert not world.try_to_pass(world.new)
+    assert not world.try_to_pass(world.new), "the rate of one in an hour is used up"
+
+
+async def test_a_block_that_nothing_changes_is_the_same_for_those_who_wait_too() -> None:
+    world = Reload({"all": ["concurrency 1"]}, {"all": ["concurrency 1"]})
+    assert world.old is world.new
+
+
+async def test_a_block_of_another_owner_knows_nothing_of_it() -> None:
+    clock = FakeClock()
+    before = Limiters(clock, by_owner=True)
+    settings = LimitsSettings(all=["rate 1 1h"])
+    assert before.limiter(settings, "target x") is not before.successor().limiter(settings, "target y")
+    assert Limiters(clock).limiter(settings, "target x") is not Limiters(clock).limiter(settings, "target x")
+
+
 lines = st.lists(
     st.one_of(
         st.builds("rate {} {}s".format, st.integers(1, 3), st.sampled_from([1, 4, 30])),

@@ -1,0 +1,64 @@
+"""What happens to the daemon itself."""
+
+from __future__ import annotations
+
+from mailrider.model.event import Event
+from mailrider.model.value import value
+
+
+@value
+class DaemonReady(Event):
+    """Everything is open. `configuration` is the file, or says that there is none."""
+
+    configuration: str
+    endpoints: int
+
+
+@value
+class Reloaded(Event):
+    """A new configuration is in force; the attempts and sessions of the old one end by themselves."""
+
+    configuration: str
+    endpoints: int
+
+
+@value
+class ReloadRefused(Event):
+    """The new configuration was not taken; the old one goes on."""
+
+    reason: str
+
+
+@value
+class EarlierConfigurationEnded(Event):
+    """The last attempt and the last session of a configuration before this one have ended; or had to be cut off."""
+
+    was_cut_off: bool
+
+
+@value
+class SocketUnused(Event):
+    """A socket that the service manager gave us is at no address that the configuration names."""
+
+    address: str
+
+
+@value
+class RunningAsRoot(Event):
+    """Whoever breaks into the daemon has the whole machine."""
+
+    advice: str = "let a service manager start it as a user of its own; see the guide"
+
+
+@value
+class LogLinesLost(Event):
+    """Nobody read the log in time, and so many lines of it are lost."""
+
+    lines: int
+
+
+@value
+class DaemonStopping(Event):
+    """A signal says that this is the end."""
+
+    signal: str

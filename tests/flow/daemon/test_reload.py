@@ -1,0 +1,183 @@
+"""A reload and a stop while servers take their time: nothing pauses, nothing is repeated, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import smtplib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.config import load
+from mailrider.daemon import Daemon
+from mailrider.lab.mx import LabMX
+from mailrider.lab.mx_script import MXScript, Silence, Stage
+from mailrider.model.daemon_event import DaemonReady, ReloadRefused
+from mailrider.model.event import Bug, Event
+from tests.flow.daemon.running import free_port, running, submit
+from tests.flow.daemon.test_run import configuration
+from tests.support.loops import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+class ThinkingServer:
+    """An SMTP server that answers the final dot of its first message only when it is told to."""
+
+    def __init__(self) -> None:
+        self.address, self.port = "127.0.0.1", 0
+        self.contents: list[str] = []
+        self.may_answer = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mx\r\n")
+        while line := await reader.readline():
+            verb = line.split()[0].upper()
+            if verb == b"DATA":
+                writer.write(b"354 go on\r\n")
+                self.contents.append((await reader.readuntil(b"\r\n.\r\n")).decode())
+                if len(self.contents) == 1:
+                    await self.may_answer.wait()
+            writer.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+        writer.close()
+
+
+@asynccontextmanager
+async def thinking() -> AsyncIterator[ThinkingServer]:
+    thinker = ThinkingServer()
+    server = await asyncio.start_server(thinker.serve, "127.0.0.1", 0)
+    async with server:
+        thinker.port = server.sockets[0].getsockname()[1]
+        yield thinker
+        thinker.may_answer.set()
+
+
+async def test_a_reload_ends_no_attempt_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    port = free_port()
+    async with thinking() as mx, running(configuration(tmp_path, port, mx)) as daemon:  # type: ignore[arg-type]
+        await submit(port, "slow@example.net")
+        await eventually(lambda: len(mx.contents) == 1)
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("reloaded")
+        await submit(port, "quick@example.net")
+        assert "recipient=quick@example.net" in await daemon.line("queue_delivered")
+        mx.may_answer.set()
+        assert "recipient=slow@example.net" in await daemon.line("queue_delivered")
+        assert "was_cut_off=False" in await daemon.line("earlier_configuration_ended")
+        assert await daemon.stop() == 0
+        assert len(mx.contents) == 2
+
+
+async def test_a_stop_ends_at_once_what_has_not_begun_to_send_and_counts_no_try(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX(MXScript(replies={Stage.RCPT: Silence()})) as mx:
+        async with running(configuration(tmp_path, port, mx)) as daemon:
+            await submit(port)
+            await mx.wait_connection()
+            await eventually(lambda: any(stage is Stage.MAIL for stage in _stages(mx)))
+            daemon.process.send_signal(signal.SIGHUP)  # also what an earlier configuration has begun
+            await daemon.line("reloaded")
+            assert await daemon.stop() == 0
+        assert any("attempt_interrupted" in line for line in daemon.lines)
+        mx.script = MXScript()
+        async with running(configuration(tmp_path, port, mx)) as daemon:
+            assert "tries" not in await daemon.line("queue_delivered")
+            assert await daemon.stop() == 0
+
+
+def _stages(mx: LabMX) -> list[Stage]:
+    return [Stage(type(command)) for connection in mx.connections for command in connection.commands]
+
+
+async def test_limits_go_on_counting_over_a_reload(tmp_path: Path) -> None:
+    port, direct = free_port(), free_port()
+    more = f"submission tcp://127.0.0.1:{direct} {{\ndeliver_to &next\nlimits {{\nall rate 2 1h\n}}\n}}"
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx, more=more)) as daemon:
+        for _ in range(2):
+            await submit(direct)
+        configuration(tmp_path, port, mx, hostname="new.here.test", more=more)
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("reloaded")
+        with pytest.raises(smtplib.SMTPDataError, match="Too many messages"):
+            await submit(direct)
+        assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("target.remote other {{\nlocal_ip 192.0.2.77\n}}", "local_ip 192.0.2.77"),
+        ("target.remote other {{\nmx_auth {{\nmtasts {{\nfs_dir {folder}/file\n}}\n}}\n}}", "fs_dir"),
+        ("target.queue other {{\ntarget &next\nlocation {folder}/file\n}}", "file"),
+    ],
+    ids=["an address that is not ours", "a cache that is a file", "a queue that is a file"],
+)
+async def test_what_would_fail_later_is_found_before_anything_changes(tmp_path: Path, fault: str, said: str) -> None:
+    port = free_port()
+    (tmp_path / "file").write_text("")
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        configuration(tmp_path, port, mx, hostname="new.here.test", more=fault.format(folder=tmp_path))
+        daemon.process.send_signal(signal.SIGHUP)
+        assert said in await daemon.line(" error reload_refused")
+        await submit(port)
+        assert b"by mx.here.test with" in (await mx.wait_message()).content
+        assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(97, "Address family not supported by protocol"), RuntimeError("nobody expected that")]
+)
+async def test_no_failure_of_a_reload_ends_the_daemon(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailrider.daemon._rest_collector", lambda: None)
+    port, events = free_port(), list[Event]()
+    async with LabMX() as mx:
+        path = configuration(tmp_path, port, mx)
+
+        def fail() -> Any:
+            raise error
+
+        task = asyncio.create_task(Daemon(fail, events.append, environment={}).run(load(path)))
+        await eventually(lambda: _is_told(events, DaemonReady))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await eventually(lambda: _is_told(events, ReloadRefused))
+        assert _is_told(events, Bug) == isinstance(error, RuntimeError)
+        await submit(port)
+        await mx.wait_message()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+
+
+def _is_told(events: list[Event], kind: type[Event]) -> bool:
+    return any(isinstance(event, kind) for event in events)
+
+
+async def test_the_oldest_of_too_many_configurations_has_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailrider.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.daemon.MAX_FINISHING", 1)
+    port, events = free_port(), list[Event]()
+    async with LabMX(MXScript(replies={Stage.RCPT: Silence()})) as mx:
+        path = configuration(tmp_path, port, mx)
+        task = asyncio.create_task(Daemon(lambda: load(path), events.append, environment={}).run(load(path)))
+        await eventually(lambda: _is_told(events, DaemonReady))
+        for number in range(1, 4):
+            await submit(port)
+            await mx.wait_connection(number)
+            os.kill(os.getpid(), signal.SIGHUP)
+            await eventually(_count(events, "Reloaded", number))
+        await eventually(_count(events, "EarlierConfigurationEnded", 1))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+        assert _count(events, "EarlierConfigurationEnded", 3)()
+
+
+def _count(events: list[Event], kind: str, least: int) -> Callable[[], bool]:
+    return lambda: sum(type(event).__name__ == kind for event in events) >= least

@@ -1,0 +1,142 @@
+"""A scheduler that makes way for another one, and one that is stopped: what goes on, and what is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from mailrider.model.queue_event import AttemptInterrupted, RecipientDone
+from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.memory import MemoryStore
+from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
+from mailrider.queue.service import DeliveryQueue
+from tests.flow.queue.test_scheduler import ORIGIN, World, submit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mailrider.queue.message import Job
+
+
+class Sends:
+    """Attempts that send, if `sending`; what is cut off goes on to its end by itself, if `reports`."""
+
+    def __init__(self, world: World, *, sending: bool, reports: bool = False) -> None:
+        self.world, self.sending, self.reports = world, sending, reports
+
+    def is_sending(self, _: asyncio.Task[Any]) -> bool:
+        return self.sending
+
+    def cut_off(self, _: asyncio.Task[Any]) -> bool:
+        if self.reports:
+            for gate in self.world.network.gates.values():
+                gate.set()
+        return self.reports
+
+
+@asynccontextmanager
+async def a_queue(world: World, store: MemoryStore, under_way: Sends | None = None) -> AsyncIterator[DeliveryQueue]:
+    bounces = Bounces(BouncePolicy(ORIGIN, True, lambda _: ""), world.ids, world.tell)
+    work = Work({"": world.network}, world.rules, bounces, 1, under_way=under_way)
+    async with DeliveryQueue(store, work, world.ids, world.clock, world.rng, world.tell) as queue:
+        yield queue
+
+
+async def begun(world: World, queue: DeliveryQueue) -> None:
+    """One message is being attempted, another one waits in memory."""
+    world.network.gates["example.net"] = asyncio.Event()
+    await submit(queue, "b@example.net")
+    await submit(queue, "c@example.net")
+    await world.clock.advance(0)
+    assert world.network.running == 1
+
+
+async def test_who_leaves_off_finishes_what_runs_and_another_one_takes_the_rest() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf)) as old:
+        await begun(world, old)
+        async with a_queue(world, MemoryStore(world.shelf)) as new:
+            await old.leave_off()
+            finishing = asyncio.create_task(old.finish())
+            await world.clock.advance(HOUSEKEEPING * 3)
+            assert not finishing.done()
+            assert [str(each.recipients[0]) for each in world.network.seen] == ["b@example.net", "c@example.net"]
+            world.network.gates["example.net"].set()
+            await finishing
+            await new.idle()
+            assert world.left == []
+    assert len(world.network.seen) == 2
+
+
+async def test_what_comes_to_one_that_has_left_off_is_stored_for_others() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf)) as old:
+        await old.leave_off()
+        await submit(old, "b@example.net")
+        await world.clock.advance(HOUSEKEEPING * 3)
+        assert world.network.seen == []
+        async with a_queue(world, MemoryStore(world.shelf)) as new:
+            await new.idle()
+            assert len(world.network.seen) == 1
+
+
+async def test_what_was_leased_in_the_very_moment_is_given_back() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf)) as old:
+        jobs: list[Job] = []
+        assert old._scheduler is not None
+        take_in = old._scheduler.offer
+        old._scheduler.offer = jobs.extend  # type: ignore[method-assign, assignment]
+        await submit(old, "b@example.net")
+        await old.leave_off()
+        take_in(jobs)
+        await world.clock.advance(1)
+        async with a_queue(world, MemoryStore(world.shelf)) as new:
+            await new.idle()
+            assert len(world.network.seen) == 1
+
+
+async def test_a_stop_does_not_wait_for_what_sends_nothing() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=False)) as queue:
+        await begun(world, queue)
+        await queue.stop()  # while the clock stands still
+        assert world.network.running == 0
+        assert len(world.happened(AttemptInterrupted)) == 1
+    assert len(world.left) == 2
+
+
+async def test_a_stop_waits_for_what_sends() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=True)) as queue:
+        await begun(world, queue)
+        stopping = asyncio.create_task(queue.stop())
+        await world.clock.advance(GRACE - 1)
+        assert world.network.running == 1
+        world.network.gates["example.net"].set()
+        await stopping
+        assert [str(each.outcome.recipient) for each in world.happened(RecipientDone)] == ["b@example.net"]
+        assert world.happened(AttemptInterrupted) == []
+
+
+async def test_what_is_cut_off_in_the_end_is_recorded_as_it_reports() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=True, reports=True)) as queue:
+        await begun(world, queue)
+        stopping = asyncio.create_task(queue.stop())
+        await world.clock.advance(GRACE + 1)
+        await stopping
+        assert [str(each.outcome.recipient) for each in world.happened(RecipientDone)] == ["b@example.net"]
+        assert world.happened(AttemptInterrupted) == []
+
+
+async def test_who_does_not_even_report_is_given_back() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=True)) as queue:
+        await begun(world, queue)
+        stopping = asyncio.create_task(queue.stop())
+        await world.clock.advance(GRACE + 1)
+        await stopping
+        assert len(world.happened(AttemptInterrupted)) == 1
+    assert len(world.left) == 2

@@ -1,0 +1,150 @@
+"""What a stop may cut off at once, what it waits for, and what an attempt reports that is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.session import Session
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.under_way import AttemptsUnderWay
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.envelope import Envelope, Recipient
+from mailrider.model.outcome import Deferred, Failed
+from mailrider.policy.requiretls import ORDINARY
+from mailrider.smtp.client import Answer
+from mailrider.smtp.transaction import SendCommands
+from tests.unit.delivery.test_attempt import CONTENT, GO_ON, NEVER, OK, FakeSession, World, says
+
+if TYPE_CHECKING:
+    from mailrider.model.outcome import Outcome
+    from mailrider.smtp.transaction import Transaction
+
+RECIPIENTS = tuple(Recipient(Mailbox.parse(f"{number}@a.test")) for number in range(2))
+
+
+class HangingSession(FakeSession):
+    """A server that refuses the first recipient, and says nothing more from the stage that `hangs_at` names."""
+
+    hangs_at = ""
+
+    async def transact(self, transaction: Transaction, _: Any) -> Exception | None:
+        refused = False
+        while isinstance(step := transaction.next(), SendCommands):
+            for command in step.commands:
+                verb = type(command).__name__.lower()
+                if verb == self.hangs_at:
+                    await asyncio.Event().wait()
+                refuses = verb == "rcpt" and not refused
+                refused = refused or refuses
+                transaction.take(Answer(command, NEVER if refuses else GO_ON if verb == "data" else OK))
+        transaction.sent_final()
+        await asyncio.Event().wait()
+        return None
+
+
+class Trial:
+    """An attempt in a task of its own, as a queue's worker makes it."""
+
+    def __init__(self, hangs_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tests.unit.delivery.test_attempt.FakeSession", HangingSession)
+        monkeypatch.setattr(HangingSession, "hangs_at", hangs_at)
+        world = World([[says()]])
+        job = Job(Envelope(ReversePath.parse("a@b.test"), RECIPIENTS), CONTENT, ORDINARY)
+        settings = RemoteSettings(hostname="client.test")
+        attempt = Attempt(job, RECIPIENTS, world, world, settings, world.clock, world.events.append)
+        self.clock = world.clock
+        self.under_way = AttemptsUnderWay()
+        self.task = asyncio.create_task(self.under_way.run(attempt))
+
+    async def outcomes(self) -> tuple[Outcome, ...]:
+        return await self.task
+
+
+async def turns() -> None:
+    for _ in range(500):  # the fake clock takes many of them
+        await asyncio.sleep(0)
+
+
+async def test_before_anything_is_decided_there_is_nothing_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial("mail", monkeypatch)
+    await turns()
+    assert not trial.under_way.is_sending(trial.task)
+    assert not trial.under_way.cut_off(trial.task)
+    trial.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial.task
+    assert not trial.under_way.is_sending(trial.task)
+
+
+async def test_a_recipient_that_was_refused_stays_refused_and_the_other_counts_no_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trial = Trial("data", monkeypatch)
+    await turns()
+    assert not trial.under_way.is_sending(trial.task)
+    assert trial.under_way.cut_off(trial.task)
+    refused, waiting = await trial.outcomes()
+    assert isinstance(refused, Failed)
+    assert isinstance(waiting, Deferred)
+    assert (waiting.in_doubt, waiting.eligible_at) == (False, trial.clock.now())
+    assert not trial.task.cancelled()
+
+
+async def test_what_is_cut_off_behind_its_final_dot_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial("", monkeypatch)
+    await turns()
+    assert trial.under_way.is_sending(trial.task)
+    assert trial.under_way.cut_off(trial.task)
+    refused, doubtful = await trial.outcomes()
+    assert isinstance(refused, Failed)
+    assert isinstance(doubtful, Deferred)
+    assert (doubtful.in_doubt, doubtful.eligible_at, str(doubtful.reply.enhanced)) == (True, None, "4.4.2")
+    assert "mx0.a.test" in doubtful.reply.text
+
+
+async def test_who_cancels_an_attempt_that_no_stop_cuts_off_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial("", monkeypatch)
+    await turns()
+    trial.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial.task
+
+
+async def test_a_reply_that_came_with_the_end_counts() -> None:
+    """Cut off in the very turn in which the server's answer arrived."""
+    taken: list[Any] = []
+
+    class Talk:
+        has_answers, error, bytes_received = False, None, 0
+
+        class channel:
+            @staticmethod
+            def abort() -> None:
+                pass
+
+        def send(self, *_: object) -> None:
+            pass
+
+        async def answers(self, _: float) -> list[Any]:
+            raise asyncio.CancelledError
+
+        def take_answers(self) -> list[str]:
+            return ["the answer"]
+
+    class Plan:
+        def next(self) -> SendCommands:
+            return SendCommands(())
+
+        def take(self, answer: object) -> None:
+            taken.append(answer)
+
+    session: Any = object.__new__(Session)
+    session.transactions, session._talk = 0, Talk()
+    session._dialect = type("Dialect", (), {"command_timeout": 1.0})
+    with pytest.raises(asyncio.CancelledError):
+        await Session.transact(session, Plan(), CONTENT)  # type: ignore[arg-type]
+    assert taken == ["the answer"]
