@@ -164,6 +164,7 @@ class Daemon:
             self._tell_ready()
             return old
         if before is not None:
+            before.hand_over()
             self._let_finish(before)
         self._emit(Reloaded(_name(new), len(self.endpoints)))
         self._tell_ready()

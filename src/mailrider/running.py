@@ -47,6 +47,9 @@ FINISH: Final = 3600.0
 kept up by a server or client on purpose."""
 
 
+LINGER: Final = 15.0  # seconds for clients that have just connected; whoever is idle then hears 421, and comes back
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """What all configurations of a process share. `logins` are the wrong passwords so far."""
@@ -110,6 +113,11 @@ class Running:
         for name, queue in self._targets.queues.items():
             self._process.metrics.show_queue(name, await queue.store.stats(now, DESTINATIONS))
 
+    def hand_over(self) -> None:
+        """Another configuration has been opened, and accepts new connections from now on: alone."""
+        for endpoint in self.endpoints:
+            endpoint.stop_accepting()
+
     async def finish(self) -> bool:
         """Let others go on, and wait until all that is under way has ended. False if that takes longer than `FINISH`.
 
@@ -117,17 +125,24 @@ class Running:
         """
         await self._doors.aclose()
         queues = list(self._targets.queues.values())
-        for endpoint in self.endpoints:
-            endpoint.stop()
         await asyncio.gather(*(queue.leave_off() for queue in queues))
+        try:
+            async with after(self._process.clock, LINGER):
+                await self._sessions_ended()
+        except TimeoutError:
+            for endpoint in self.endpoints:
+                endpoint.stop()
         try:
             async with after(self._process.clock, FINISH):
                 # In this order: a session may still bring a message for a target at once, but none for an attempt.
-                await asyncio.gather(*(endpoint.ended() for endpoint in self.endpoints))
+                await self._sessions_ended()
                 await asyncio.gather(*(queue.finish() for queue in queues))
         except TimeoutError:
             return False
         return True
+
+    async def _sessions_ended(self) -> None:
+        await asyncio.gather(*(endpoint.ended() for endpoint in self.endpoints))
 
     async def stop(self) -> None:
         """End everything, within bounds."""

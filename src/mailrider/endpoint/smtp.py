@@ -155,11 +155,15 @@ class Endpoint:
 
         task.add_done_callback(done)
 
+    def stop_accepting(self) -> None:
+        """Leave new connections to others who serve the same sockets; whoever is connected is served as before."""
+        for listener in self._listeners:
+            listener.stop()
+
     def stop(self) -> None:
         """Accept no more; say good bye to who is idle, and to the others once their message is through."""
         self._closing = True
-        for listener in self._listeners:
-            listener.stop()
+        self.stop_accepting()
         for session in list(self._sessions):
             session.leave()
 

@@ -73,6 +73,25 @@ async def test_a_reload_ends_no_attempt_and_keeps_nobody_waiting(tmp_path: Path)
         assert len(mx.contents) == 2
 
 
+async def test_who_is_connected_when_it_reloads_is_served(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert (await reader.readline()).startswith(b"220 ")
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("reloaded")
+        for line, code in (("HELO a.test", 250), ("MAIL FROM:<a@a.test>", 250), ("RCPT TO:<b@example.net>", 250)):
+            writer.write(f"{line}\r\n".encode())
+            assert (await reader.readline()).startswith(b"%d " % code)
+        writer.write(b"DATA\r\n")
+        assert (await reader.readline()).startswith(b"354 ")
+        writer.write(b"Subject: x\r\n\r\n.\r\n")
+        assert (await reader.readline()).startswith(b"250 2.0.0 Queued")
+        assert (await mx.wait_message()).addresses == ["b@example.net"]
+        writer.close()
+        assert await daemon.stop() == 0
+
+
 async def test_a_stop_ends_at_once_what_has_not_begun_to_send_and_counts_no_try(tmp_path: Path) -> None:
     port = free_port()
     async with LabMX(MXScript(replies={Stage.RCPT: Silence()})) as mx:
