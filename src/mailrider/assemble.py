@@ -298,5 +298,5 @@ class _Policies:
 
     def _store(self, settings: MTASTS) -> PolicyStore:
         if settings.cache is STSCache.RAM:
-            return RAMStore()
+            return RAMStore(self._engine.clock)
         return FSStore(settings.fs_dir or default_state_dir() / "mtasts_cache", self._engine.clock, self._engine.emit)

@@ -138,6 +138,12 @@ def _about_sts(explanation: Explanation, domain: str) -> Iterator[Advice]:
         cause = "Its MTA-STS record is gone, while its policy still holds: a mistake, or somebody hides it."
         cure = f"Restore the TXT record at _mta-sts.{domain}; to end MTA-STS, publish a policy of mode none first."
         yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
+    if lookup.policy is not None and lookup.policy.ignored:
+        cause = _sentence(
+            f"Lines of its MTA-STS policy are wrong, and count for nothing: {'; '.join(lookup.policy.ignored)}"
+        )
+        cure = "Each mx line must hold one host name, or one below an asterisk, such as *.example.org."
+        yield Advice(domain, cause, cure, Whose.DOMAIN, keeps_mail=False)
     if lookup.error:
         meanwhile = "the policy from before holds" if lookup.held else "the domain counts as one without MTA-STS"
         cure = (

@@ -1,4 +1,4 @@
-"""Which IPv4 address stands in an IPv6 address, and which addresses are one client.
+"""Which IPv4 addresses stand in an IPv6 address, and which addresses are one client.
 
 Whoever forbids an IPv4 network means every way of writing its addresses: an AAAA record can name 127.0.0.1 in several,
 and what stands at the other end decides where the packets go.
@@ -14,27 +14,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Network
 
-_LOW_32_BITS = (
-    IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: RFC 4291 2.5.5.2
-    IPv6Network("::/96"),  # IPv4-compatible: RFC 4291 2.5.5.1
-    IPv6Network("64:ff9b::/96"),  # NAT64: RFC 6052 2.1
+# Networks whose addresses hold an IPv4 address, and how many bits follow it. A table of our own, since what
+# `ipaddress` knows differs from Python to Python.
+_HOLDING = (
+    (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped: RFC 4291 2.5.5.2
+    (IPv6Network("::ffff:0:0:0/96"), 0),  # IPv4-translated: RFC 2765 2.1
+    (IPv6Network("::/96"), 0),  # IPv4-compatible: RFC 4291 2.5.5.1
+    (IPv6Network("64:ff9b::/96"), 0),  # NAT64: RFC 6052 2.1
+    (IPv6Network("2002::/16"), 80),  # 6to4: RFC 3056 2
 )
+_TEREDO = IPv6Network("2001::/32")  # RFC 4380 4: the server's address, and the client's with all its bits turned
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: a site's own, with prefixes of any length (RFC 6052 2.2)
 _NOT_COMPATIBLE = frozenset((IPv6Address("::"), IPv6Address("::1")))
+_THIS_NETWORK = 1 << 24  # 0.0.0.0/8 is below
 
 
-def embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address in an IPv4-mapped, IPv4-compatible, NAT64 or 6to4 address (RFC 3056 2)."""
+def embedded_ipv4(address: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses that may stand in an IPv6 address, since a translator or tunnel would send there."""
     if isinstance(address, IPv4Address) or address in _NOT_COMPATIBLE:
-        return None
-    if any(address in network for network in _LOW_32_BITS):
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.sixtofour
+        return ()
+    bits = int(address)
+    for network, place in _HOLDING:
+        if address in network:
+            return (_ipv4(bits >> place),)
+    if address in _TEREDO:
+        return _ipv4(bits >> 64), _ipv4(~bits)
+    if address in _LOCAL_NAT64:
+        return _in_local_nat64(bits)
+    return ()
+
+
+def _ipv4(bits: int) -> IPv4Address:
+    return IPv4Address(bits & 0xFFFFFFFF)
+
+
+def _in_local_nat64(bits: int) -> tuple[IPv4Address, ...]:
+    """RFC 6052 2.2: behind a prefix of 48, 56, 64 or 96 bits, and around the octet at bit 64; we do not know which.
+
+    Where another place holds an address, zeros are just what is not used.
+    """
+    around = bits >> 64 << 56 | bits & (1 << 56) - 1  # without that octet: 120 bits
+    found = {_ipv4(around >> place) for place in (40, 32, 24)} | {_ipv4(bits)}
+    used = {each for each in found if int(each) >= _THIS_NETWORK}
+    return tuple(sorted(used or found))
 
 
 def is_within(address: IPv4Address | IPv6Address, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """True if the address, or the IPv4 address in it, belongs to one of the networks."""
-    inner = embedded_ipv4(address)
-    forms = (address,) if inner is None else (address, inner)
+    """True if the address, or an IPv4 address in it, belongs to one of the networks."""
+    forms = (address, *embedded_ipv4(address))
     return any(form in network for network in networks for form in forms)
 
 

@@ -4,16 +4,24 @@ A policy says which hosts may take a domain's mail and whether they must prove i
 came over HTTPS, `STSPolicy.encode` writes the same policy back for the cache, `match_mx` asks whether a host is named.
 
 What always holds: an `STSPolicy` is valid; its patterns are A-labels in lower case without a trailing dot.
-What it never does: guess. A file with a field that is missing or wrong is no policy at all (`MalformedPolicy`), and
-the caller goes on with the one it had. Two things are forgiven because they cannot change the meaning: empty lines, and
-a mix of LF and CRLF.
+What it never does: guess. What is wrong with a file has one of three consequences:
+
+- ignored, and told (`STSPolicy.ignored`): an mx line that no host can match (an address, an asterisk that is not the
+  first label of a name, several names, a name and a comment, nothing), and a known field whose name is in another case.
+  The other lines bind. (RFC 8461 4.1 compares names; to drop the whole policy would send mail in clear.)
+- no policy (`MalformedPolicy`), and the caller goes on with the one it had: a line that is no `name: value` pair
+  (comments, white space before the name, a bare CR, other control characters), a version, mode or max_age that is
+  missing or wrong (values are case-sensitive, RFC 8461 3.2), no mx line that a host can match, too many of them, other
+  text than UTF-8.
+- nothing: what cannot change the meaning. Empty lines, a mix of LF and CRLF, tabs around a value, a byte order mark, a
+  missing last line end, unknown fields.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from mailrider.errors import InvalidValue, PeerError
@@ -21,11 +29,13 @@ from mailrider.model.domain import Domain
 
 MAX_POLICY_SIZE = 64 * 1024  # octets: RFC 8461 3.3 suggests it
 MAX_MX_LINES = 4096  # what a file of that size holds, of names of 11 characters; each candidate is compared with all
+MAX_IGNORED = 10  # lines that people are told of
 MAX_LIFETIME = timedelta(seconds=31_557_600)  # one year: RFC 8461 3.2
 WELL_KNOWN_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")  # sts-policy-ext-name, and the four names we know
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # all but the tab, which is white space
+_FIELDS = frozenset(("version", "mode", "mx", "max_age"))
 _SECONDS = re.compile(r"[0-9]{1,10}")
 
 
@@ -62,11 +72,15 @@ class MXPattern:
 
 @dataclass(frozen=True, slots=True)
 class STSPolicy:
-    """A policy: how strict, for how long after the fetch, for which hosts."""
+    """A policy: how strict, for how long after the fetch, for which hosts.
+
+    `ignored` are lines of the file that were passed over, with the reason, for people: the first `MAX_IGNORED`.
+    """
 
     mode: Mode
     max_age: timedelta
     mx: tuple[MXPattern, ...] = ()
+    ignored: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not timedelta(0) <= self.max_age <= MAX_LIFETIME or self.max_age.microseconds:
@@ -98,7 +112,7 @@ def match_mx(policy: STSPolicy, host: Domain) -> bool:
 
 def parse_policy(body: bytes, *, max_size: int = MAX_POLICY_SIZE) -> STSPolicy:
     """The policy in the file `body`, of at most `max_size` octets. Raises `MalformedPolicy`, and nothing else."""
-    first, mx_lines = _read_fields(_decode(body, max_size))
+    first, mx_lines, ignored = _read_fields(_decode(body, max_size))
     # RFC 8461 3.2: a policy that lacks a field is invalid.
     for name in ("version", "mode", "max_age"):
         if name not in first:
@@ -107,25 +121,38 @@ def parse_policy(body: bytes, *, max_size: int = MAX_POLICY_SIZE) -> STSPolicy:
         raise MalformedPolicy(f"the version is {first['version'][:100]!r}, not 'STSv1'")
     mode = _parse_mode(first["mode"])
     max_age = _parse_max_age(first["max_age"])
+    patterns = _read_patterns(mx_lines, ignored)
     try:
-        return STSPolicy(mode, max_age, tuple(MXPattern.parse(line) for line in mx_lines))
+        return STSPolicy(mode, max_age, patterns, tuple(ignored[:MAX_IGNORED]))
     except InvalidValue as error:
-        raise MalformedPolicy(f"bad policy: {error}") from error
+        raise MalformedPolicy("; ".join([f"bad policy: {error}", *ignored[:MAX_IGNORED]])) from error
+
+
+def _read_patterns(mx_lines: list[str], ignored: list[str]) -> tuple[MXPattern, ...]:
+    """The patterns that a host can match; the other lines are added to those that are ignored."""
+    patterns = []
+    for line in mx_lines:
+        try:
+            patterns.append(MXPattern.parse(line))
+        except InvalidValue:
+            ignored.append(f"no host can match mx: {line[:100]!r}")
+    return tuple(patterns)
 
 
 def _decode(body: bytes, max_size: int) -> str:
     if len(body) > max_size:
         raise MalformedPolicy(f"the policy is larger than {max_size} octets")
     try:
-        return body.decode("utf-8")
+        return body.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise MalformedPolicy("the policy is not UTF-8") from error
 
 
-def _read_fields(text: str) -> tuple[dict[str, str], list[str]]:
-    """The first value of every field that stands once, and the values of all mx lines."""
+def _read_fields(text: str) -> tuple[dict[str, str], list[str], list[str]]:
+    """The first value of every field that stands once, the values of all mx lines, and which lines are ignored."""
     first: dict[str, str] = {}
     mx_lines: list[str] = []
+    ignored: list[str] = []
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.removesuffix("\r").rstrip(" \t")
         if not line:
@@ -138,10 +165,12 @@ def _read_fields(text: str) -> tuple[dict[str, str], list[str]]:
             mx_lines.append(value)
             if len(mx_lines) > MAX_MX_LINES:
                 raise MalformedPolicy(f"more than {MAX_MX_LINES} mx lines")
+        elif name not in _FIELDS and name.lower() in _FIELDS:
+            ignored.append(f"names are in lower case: {line[:100]!r}")
         else:
             # RFC 8461 3.2: of a field that stands twice, all but the first are ignored; so are names we do not know.
             first.setdefault(name, value)
-    return first, mx_lines
+    return first, mx_lines, ignored
 
 
 def _parse_mode(value: str) -> Mode:

@@ -12,6 +12,8 @@ import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from mailrider.model.ip import embedded_ipv4
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
@@ -47,9 +49,11 @@ class OwnAddresses:
 
     def _is_ours(self, address: IPv4Address | IPv6Address) -> bool | None:
         """None if the kernel does not say."""
-        mapped = address.ipv4_mapped if address.version == 6 else None
-        if mapped is not None:
-            address = mapped
+        forms = (address, *embedded_ipv4(address))  # what is sent to ourselves through a translator comes back too
+        answers = {self._is_one_of_ours(form) for form in forms}
+        return True if True in answers else None if None in answers else False
+
+    def _is_one_of_ours(self, address: IPv4Address | IPv6Address) -> bool | None:
         if address in self._behind_nat:
             return True
         if address.is_loopback or address.is_unspecified or address.is_multicast:

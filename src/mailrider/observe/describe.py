@@ -39,6 +39,7 @@ _WARNINGS = (
     policy_events.CacheFault,
     policy_events.PolicyExpired,
     policy_events.PolicyFetchFailed,
+    policy_events.PolicyLinesIgnored,
     policy_events.RecordLookupFailed,
     policy_events.RecordUnusable,
     queue_events.DestinationDown,

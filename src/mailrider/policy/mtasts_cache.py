@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import MAX_POLICY_SIZE, MalformedPolicy, STSPolicy, parse_policy
+from mailrider.mtasts.policy import MAX_POLICY_SIZE, MalformedPolicy, Mode, STSPolicy, parse_policy
 from mailrider.mtasts.record import STSRecord
-from mailrider.policy.bounded import BoundedMap
+from mailrider.policy.bounded import NOT_HELD, SharedMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mailrider.clock import Clock
 
 SKEW = timedelta(minutes=5)  # stamps this far ahead are what clocks that are set now and then give
 # Octets of an encoded entry: a header of at most 600, and the policy, whose U-labels are up to 2.7 times as long now.
@@ -119,17 +121,29 @@ class PolicyStore(Protocol):
         """All domains that have an entry."""
 
 
-class RAMStore:
-    """Entries in memory, which end with the process. When they become too many, the least used ones go."""
+def memory_of_entries(clock: Clock, capacity: int = MAX_MEMORY) -> SharedMap[CachedPolicy]:
+    """A memory in which no newcomer takes the place of a policy in force; for `put_entry`."""
+    return SharedMap(capacity, lambda: clock.now().timestamp())
 
-    def __init__(self, capacity: int = MAX_MEMORY) -> None:
-        self._entries: BoundedMap[Domain, CachedPolicy] = BoundedMap(capacity)
+
+def put_entry(memory: SharedMap[CachedPolicy], entry: CachedPolicy) -> None:
+    """Keep the entry; it is held for as long as its policy is in force and demands something."""
+    demands = entry.policy.mode is not Mode.NONE
+    until = (entry.fetched + entry.policy.max_age).timestamp() if demands else NOT_HELD
+    memory.put(entry.domain, entry, entry.weight, until)
+
+
+class RAMStore:
+    """Entries in memory, which end with the process."""
+
+    def __init__(self, clock: Clock, capacity: int = MAX_MEMORY) -> None:
+        self._entries = memory_of_entries(clock, capacity)
 
     async def load(self, domain: Domain) -> CachedPolicy | None:
         return self._entries.get(domain)
 
     async def save(self, entry: CachedPolicy) -> None:
-        self._entries.put(entry.domain, entry, entry.weight)
+        put_entry(self._entries, entry)
 
     async def discard(self, entry: CachedPolicy) -> None:
         if self._entries.get(entry.domain) == entry:

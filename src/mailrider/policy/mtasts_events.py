@@ -31,6 +31,14 @@ class PolicyFetched(Event):
 
 
 @value
+class PolicyLinesIgnored(Event):
+    """Lines of a policy that was fetched are wrong and were passed over; the others bind. `lines` says which and why."""
+
+    domain: Domain
+    lines: str
+
+
+@value
 class PolicyFetchFailed(Event):
     """The announced policy could not be fetched, or was none. `failure` is a word for counters."""
 

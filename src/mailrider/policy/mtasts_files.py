@@ -22,19 +22,21 @@ import errno
 import os
 import secrets
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.policy.bounded import BoundedMap
+from mailrider.policy.bounded import SHARES, owner_of
 from mailrider.policy.mtasts_cache import (
     MAX_ENTRY,
-    MAX_MEMORY,
     CachedPolicy,
     decode_entry,
     encode_entry,
     is_from_future,
+    memory_of_entries,
+    put_entry,
 )
 from mailrider.policy.mtasts_events import CacheFault
 
@@ -45,7 +47,10 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
 
-MAX_FILES = 100_000  # 400 MB of 4 KiB blocks; past that, newcomers stay in memory and push nobody out
+MAX_FILES = (
+    100_000  # 400 MB of 4 KiB blocks; past that, or an owner's share, newcomers stay in memory and push nobody out
+)
+MAX_FILES_OF_ONE = MAX_FILES // SHARES  # an owner's share
 STALE_TEMPORARY = 3600.0  # seconds: a temporary file that old belongs to a process that died
 
 _TEMPORARY = ".tmp-"
@@ -67,8 +72,8 @@ class FSStore:
         self._directory = directory
         self._clock = clock
         self._emit = emit
-        self._unwritten: BoundedMap[Domain, CachedPolicy] = BoundedMap(MAX_MEMORY)
-        self._files = 0  # as of the last listing, and what we added since
+        self._unwritten = memory_of_entries(clock)
+        self._files: Counter[str] = Counter()  # by owner; as of the last listing, and what we added since
 
     async def load(self, domain: Domain) -> CachedPolicy | None:
         """The latest entry, from memory if it could not be written."""
@@ -89,7 +94,7 @@ class FSStore:
 
     async def save(self, entry: CachedPolicy) -> None:
         """Write the entry; returns when it is durable, or kept in memory."""
-        self._unwritten.put(entry.domain, entry, entry.weight)  # readable at once
+        put_entry(self._unwritten, entry)  # readable at once
         try:
             await asyncio.to_thread(self._write, entry)
         except OSError as error:
@@ -134,8 +139,11 @@ class FSStore:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(entry.domain)
         is_new = not os.path.lexists(path)
-        if is_new and self._files >= MAX_FILES:
-            raise OSError(errno.ENOSPC, f"the cache holds {self._files} policies already")
+        owner = owner_of(entry.domain)
+        if is_new and self._files.total() >= MAX_FILES:
+            raise OSError(errno.ENOSPC, f"the cache holds {self._files.total()} policies already")
+        if is_new and self._files[owner] >= MAX_FILES_OF_ONE:
+            raise OSError(errno.ENOSPC, f"the cache holds {self._files[owner]} policies of {owner} already")
         temporary = self._temporary()
         try:
             descriptor = os.open(temporary, _CREATE, 0o600)
@@ -148,7 +156,7 @@ class FSStore:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        self._files += is_new
+        self._files[owner] += is_new
         self._sync_directory()
 
     def _give_away(self, descriptor: int) -> None:
@@ -189,7 +197,7 @@ class FSStore:
                         names.append(domain)
         except FileNotFoundError:
             pass
-        self._files = len(names)
+        self._files = Counter(map(owner_of, names))
         return names
 
     def _sweep(self, entry: os.DirEntry[str], now: float) -> None:

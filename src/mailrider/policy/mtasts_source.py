@@ -35,18 +35,20 @@ from mailrider.mtasts.policy import (
     MAX_POLICY_SIZE,
     WELL_KNOWN_PATH,
     MalformedPolicy,
+    Mode,
     parse_policy,
     policy_host,
 )
 from mailrider.mtasts.record import NoRecord, STSRecord, find_record, record_name
 from mailrider.net.https import FetchFailed
-from mailrider.policy.bounded import BoundedMap
+from mailrider.policy.bounded import NOT_HELD, SharedMap
 from mailrider.policy.mtasts_cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
 from mailrider.policy.mtasts_events import (
     CacheFault,
     PolicyExpired,
     PolicyFetched,
     PolicyFetchFailed,
+    PolicyLinesIgnored,
     RecordLookupFailed,
     RecordUnusable,
     RefreshCrashed,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
-    from mailrider.mtasts.policy import Mode, STSPolicy
+    from mailrider.mtasts.policy import STSPolicy
 
 K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
@@ -106,7 +108,7 @@ class PolicySource:
         self._clock = clock
         self._emit = emit
         self._rng = rng or random.Random()
-        self._known: BoundedMap[Domain, Known] = BoundedMap(MAX_MEMORY)
+        self._known: SharedMap[Known] = SharedMap(MAX_MEMORY, clock.monotonic)
         self._discoveries: SingleFlight[tuple[Domain, bool], PolicyLookup] = SingleFlight()
         self._fetches: SingleFlight[Domain, CachedPolicy | None] = SingleFlight()
         self._schedule = RefreshSchedule(self._rng)
@@ -270,6 +272,8 @@ class PolicySource:
         self._remember(domain, known)
         changed = before is None or before.policy != policy
         self._emit(PolicyFetched(domain, policy_id, policy.mode, policy.max_age, changed))
+        if policy.ignored:
+            self._emit(PolicyLinesIgnored(domain, "; ".join(policy.ignored)))
         await self._store.save(entry)
         self._plan(domain, known, entry)
         return entry
@@ -296,7 +300,8 @@ class PolicySource:
 
     def _remember(self, domain: Domain, known: Known) -> Known:
         weight = 512 + (known.entry.weight if known.entry else 0)
-        self._known.put(domain, known, weight)
+        demands = known.entry is not None and known.entry.policy.mode is not Mode.NONE
+        self._known.put(domain, known, weight, known.expires if demands else NOT_HELD)
         return known
 
     async def _load(self, domain: Domain, *, ask_store: bool = False) -> Known:

@@ -437,6 +437,16 @@ async def test_a_directory_that_cannot_be_listed_leaves_what_is_in_memory(
     assert await disk.store.load(EXAMPLE) == ENTRY
 
 
+async def test_an_owner_has_a_share_of_the_files_and_pushes_nobody_out(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mtasts_files, "MAX_FILES_OF_ONE", 2)
+    for name in ("d0.evil.test", "d1.evil.test", "d2.evil.test", "good.test"):
+        await disk.store.save(replace(ENTRY, domain=Domain(name)))
+    assert disk.names == ["d0.evil.test", "d1.evil.test", "good.test"]
+    assert "holds 2 policies of evil.test already" in disk.faults()[0][0]
+
+
 async def test_too_many_files_push_nobody_out(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mtasts_files, "MAX_FILES", 3)
     some = [replace(ENTRY, domain=Domain(f"d{number}.example")) for number in range(5)]

@@ -48,6 +48,8 @@ SETTINGS = mailrider.RemoteSettings(
 NO_POLICY = PolicyLookup(DOMAIN, None, None, None, NoRecord("no TXT record begins with v=STSv1;"))
 HELD = CachedPolicy(DOMAIN, STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(MX.host),)), "1", NOW)  # type: ignore[arg-type]
 
+DAMAGED = replace(HELD, policy=replace(HELD.policy, ignored=("no host can match mx: '192.0.2.86'",)))
+
 
 def demands(refusal: Refusal | None = None, requirement: Requirement = NO_REQUIREMENT) -> dict[str, Demand]:
     demand = Demand(MXLevel.NONE, None if refusal else requirement, refusal)
@@ -117,6 +119,10 @@ ADVICE = {
     "the policy cannot be fetched, the old one holds": (
         replace(HEALTHY, sts=PolicyLookup(DOMAIN, HELD, Origin.CACHE, NOW, STSRecord("2"), "https://mta-sts: 404")),
         ("good.test", Whose.DOMAIN, False, "(https://mta-sts: 404). Meanwhile the policy from before holds", "200"),
+    ),
+    "lines of the policy are wrong": (
+        replace(HEALTHY, sts=PolicyLookup(DOMAIN, DAMAGED, Origin.FETCHED, NOW, STSRecord("1"))),
+        ("good.test", Whose.DOMAIN, False, "no host can match mx: '192.0.2.86'", "one host name"),
     ),
     "an address that cannot be looked up": (
         with_plan(host=HostNotFound(MX, LATER)),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import (
+    MAX_IGNORED,
     MAX_LIFETIME,
     MAX_MX_LINES,
     MAX_POLICY_SIZE,
@@ -85,6 +86,10 @@ GOOD = {
         "version: STSv1\nmode: enforce\nmx: mx.bücher.example\nmax_age: 604800\n".encode(),
         a_policy("mx.xn--bcher-kva.example"),
     ),
+    "a byte order mark": (
+        b"\xef\xbb\xbf" + b"version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 604800\n",
+        a_policy("a.example"),
+    ),
     "the same mx twice": (
         b"version: STSv1\nmode: enforce\nmx: a.example\nmx: a.example\nmax_age: 604800\n",
         a_policy("a.example", "a.example"),
@@ -122,31 +127,19 @@ BAD = {
     "a max_age in other digits": (lines(max_age="６０４８００"), "max_age is"),
     "an empty max_age": (lines(max_age=""), "max_age is ''"),
     "names are case-sensitive": (b"Mode: enforce\n" + lines("mode"), "no mode"),
-    "an mx that is no name": (lines(mx="mail example.com"), "not a domain name"),
-    "an empty mx": (lines(mx=""), "not a domain name"),
-    "an IP address as mx": (lines(mx="192.0.2.1"), "not a domain name"),
-    "an address literal as mx": (lines(mx="[192.0.2.1]"), "not a domain name"),
-    "a dot as mx": (lines(mx="."), "not a domain name"),
-    "an mx that begins with a dot": (lines(mx=".example.com"), "not a domain name"),
-    "a lone asterisk": (lines(mx="*"), "not a domain name"),
-    "an asterisk and nothing below": (lines(mx="*."), "not a domain name"),
-    "an asterisk that is part of a label": (lines(mx="mx*.example.com"), "not a domain name"),
-    "an asterisk that is not the first label": (lines(mx="mx.*.example.com"), "not a domain name"),
-    "two asterisks": (lines(mx="*.*.example.com"), "not a domain name"),
-    "two names in a line": (lines(mx="a.example, b.example"), "not a domain name"),
-    "one bad mx among good ones": (lines() + b"mx: -\nmx: good.example\n", "not a domain name"),
-    "a label that is too long": (lines(mx="a" * 64 + ".example"), "not a domain name"),
     "a line without a colon": (lines() + b"and so on\n", "line 5 is not a 'name: value' pair"),
     "space before the colon": (b"mode : enforce\n" + lines(), "line 1 is not"),
     "space before the name": (b" mode: enforce\n" + lines(), "line 1 is not"),
     "no name": (lines() + b": value\n", "line 5 is not"),
     "a name of 33 characters": (lines() + b"n" * 33 + b": value\n", "line 5 is not"),
     "a comment": (b"# policy\n" + lines(), "line 1 is not"),
+    "a comment among the lines": (lines() + b"# mx: b.example\n", "line 5 is not"),
+    "a bare CR in a value": (lines(mx="a.example\r#"), "line 3 is not"),
+    "a byte order mark twice": (b"\xef\xbb\xbf\xef\xbb\xbf" + lines(), "line 1 is not"),
     "bare CR as line end": (lines().replace(b"\n", b"\r"), "line 1 is not"),
     "NUL": (lines(mx="a.example\0"), "line 3 is not"),
     "another control character": (lines(other="\x1b[1m"), "line 5 is not"),
     "a C1 control character": (lines(other="\x85"), "line 5 is not"),
-    "a byte order mark": (b"\xef\xbb\xbf" + lines(), "line 1 is not"),
     "not UTF-8": (lines() + b"x: \xff\n", "not UTF-8"),
     "UTF-16": (lines().decode().encode("utf-16"), "not UTF-8"),
     "a web page": (b"<!DOCTYPE html>\n<html></html>\n", "line 1 is not"),
@@ -155,9 +148,65 @@ BAD = {
 }
 
 
+# mx lines that no host can match: ignored, and the others bind (Zuplu/postfix-tlspol#70).
+UNMATCHABLE = {
+    "an IPv4 address": "192.0.2.86",
+    "an IPv6 address": "2001:db8::1",
+    "an IPv4 address in brackets": "[192.0.2.1]",
+    "an IPv6 address in brackets": "[IPv6:2001:db8::1]",
+    "a lone asterisk": "*",
+    "an asterisk and nothing below": "*.",
+    "an asterisk that is part of a label": "mx*.example.com",
+    "an asterisk that is not the first label": "mx.*.example.com",
+    "two asterisks": "*.*.example.com",
+    "an asterisk and an address": "*.192.0.2.1",
+    "no name": "mail example.com",
+    "two names and a comma": "a.example, b.example",
+    "two names and a tab": "a.example\tb.example",
+    "a name and a comment": "a.example # the first",
+    "a name with a port": "a.example:25",
+    "a name in quotes": '"a.example"',
+    "a URL": "smtp://a.example/",
+    "a mail address": "postmaster@a.example",
+    "nothing": "",
+    "a dot": ".",
+    "a dot before the name": ".example.com",
+    "a hyphen": "-",
+    "a label that is too long": "a" * 64 + ".example",
+}
+
+
+@pytest.mark.parametrize("line", UNMATCHABLE.values(), ids=UNMATCHABLE)
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.TESTING])
+def test_an_mx_line_that_no_host_can_match_is_ignored_and_told_and_the_others_bind(line: str, mode: Mode) -> None:
+    policy = parse_policy(lines(mode=mode) + f"mx: {line}\nmx: *.good.example\n".encode())
+    assert policy == a_policy("mail.example.com", "*.good.example", mode=mode)
+    assert policy.ignored == (f"no host can match mx: {line[:100]!r}",)
+
+
+@pytest.mark.parametrize("line", UNMATCHABLE.values(), ids=UNMATCHABLE)
+def test_a_policy_that_only_has_such_lines_is_none_and_says_why(line: str) -> None:
+    with pytest.raises(MalformedPolicy, match="no mx line, which mode enforce needs; no host can match mx:"):
+        parse_policy(lines(mx=line))
+    assert parse_policy(lines(mx=line, mode="none")) == a_policy(mode=Mode.NONE)
+
+
+@pytest.mark.parametrize("name", ["MX", "Mx", "mX"])
+def test_an_mx_line_with_its_name_in_another_case_is_ignored_and_told(name: str) -> None:
+    policy = parse_policy(lines() + f"{name}: other.example\n".encode())
+    assert policy == a_policy("mail.example.com")
+    assert policy.ignored == (f"names are in lower case: '{name}: other.example'",)
+
+
+def test_a_hundred_bad_lines_are_not_all_told() -> None:
+    policy = parse_policy(lines() + b"mx: *\n" * 100)
+    assert len(policy.ignored) == MAX_IGNORED
+
+
 @pytest.mark.parametrize(("body", "expected"), GOOD.values(), ids=GOOD)
 def test_a_good_policy(body: bytes, expected: STSPolicy) -> None:
     assert parse_policy(body) == expected
+    assert parse_policy(body).ignored == ()
 
 
 @pytest.mark.parametrize(("body", "reason"), BAD.values(), ids=BAD)

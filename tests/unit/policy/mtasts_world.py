@@ -89,7 +89,7 @@ class World:
         self.clock = FakeClock()
         self.resolver = FakeResolver(caching=True, clock=self.clock)
         self.hosts = PolicyHosts()
-        self.store = store or RAMStore()
+        self.store = store or RAMStore(self.clock)
         self.events: list[Event] = []
 
     def source(self, seed: int = 1) -> PolicySource:

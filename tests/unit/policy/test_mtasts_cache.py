@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrider.clock import FakeClock
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_MX_LINES, MAX_POLICY_SIZE, Mode, MXPattern, STSPolicy, parse_policy
-from mailrider.policy.bounded import BoundedMap
 from mailrider.policy.mtasts_cache import (
     MAX_ENTRY,
     SKEW,
@@ -208,7 +208,7 @@ def entry_for(name: str, mx: int = 1) -> CachedPolicy:
 
 
 async def test_the_ram_store_keeps_the_last_entry_of_a_domain() -> None:
-    store = RAMStore()
+    store = RAMStore(FakeClock())
     newer = replace(ENTRY, id="id2")
     assert await store.load(ENTRY.domain) is None
     await store.save(ENTRY)
@@ -221,46 +221,23 @@ async def test_the_ram_store_keeps_the_last_entry_of_a_domain() -> None:
     assert await store.load(ENTRY.domain) is None
 
 
-async def test_the_ram_store_forgets_what_was_not_used_for_longest() -> None:
-    store = RAMStore(capacity=3 * entry_for("a.example").weight)
-    for name in ("a.example", "b.example", "c.example"):
-        await store.save(entry_for(name))
-    await store.load(Domain("a.example"))
-    await store.save(entry_for("d.example"))
-    assert await store.domains() == [Domain("c.example"), Domain("a.example"), Domain("d.example")]
+async def test_the_ram_store_keeps_a_policy_in_force_whatever_strangers_make_it_fetch() -> None:
+    clock = FakeClock()
+    fresh = replace(entry_for("victim.example"), fetched=clock.now())
+    store = RAMStore(clock, capacity=64 * 2 * fresh.weight)
+    await store.save(fresh)
+    for number in range(1000):
+        await store.save(replace(entry_for(f"d{number}.evil.example"), fetched=clock.now()))
+        await store.save(replace(entry_for(f"large.d{number}.example", mx=40), fetched=clock.now()))
+    assert await store.load(fresh.domain) == fresh
 
 
-async def test_a_policy_that_is_too_large_is_not_kept_and_pushes_out_only_what_it_must() -> None:
-    store = RAMStore(capacity=1000)
-    await store.save(entry_for("a.example", mx=100))
-    assert await store.domains() == []
-
-
-@given(
-    st.integers(0, 30),
-    st.lists(
-        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["put", "get", "pop"]), st.integers(0, 12)), max_size=60
-    ),
-)
-def test_a_bounded_map_is_a_mapping_that_never_weighs_too_much(
-    capacity: int, steps: list[tuple[str, str, int]]
-) -> None:
-    tested: BoundedMap[str, int] = BoundedMap(capacity)
-    model: dict[str, int] = {}  # in order of use; the value is its own weight
-    for key, step, weight in steps:
-        if step == "get":
-            assert tested.get(key) == model.get(key)
-            if key in model:
-                model[key] = model.pop(key)
-        elif step == "pop":
-            assert tested.pop(key) == model.pop(key, None)
-        else:
-            tested.put(key, weight, weight)
-            model.pop(key, None)
-            model[key] = weight
-            while sum(model.values()) > capacity:
-                del model[next(iter(model))]
-        assert tested.keys() == list(model)
-        assert tested.values() == list(model.values())
-        assert tested.weight == sum(model.values()) <= capacity
-        assert len(tested) == len(model)
+async def test_the_ram_store_lets_what_has_ended_or_demands_nothing_go_first() -> None:
+    clock = FakeClock()
+    store = RAMStore(clock, capacity=64 * entry_for("a.example").weight)
+    ended = replace(entry_for("ended.test"), fetched=clock.now() - timedelta(days=8))
+    none = CachedPolicy(Domain("none.test"), STSPolicy(Mode.NONE, timedelta(days=7)), "id1", clock.now())
+    held = [replace(entry_for(f"d{number}.test"), fetched=clock.now()) for number in range(64)]
+    for entry in (ended, none, *held):
+        await store.save(entry)
+    assert set(await store.domains()) == {entry.domain for entry in held}

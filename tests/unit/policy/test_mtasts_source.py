@@ -18,6 +18,7 @@ from mailrider.policy.mtasts_cache import MAX_MEMORY, CachedPolicy
 from mailrider.policy.mtasts_events import (
     PolicyFetched,
     PolicyFetchFailed,
+    PolicyLinesIgnored,
     RecordLookupFailed,
     RecordUnusable,
 )
@@ -72,6 +73,24 @@ async def test_an_announced_policy_is_fetched_with_its_evidence(world: World) ->
     )
     assert found.policy == policy
     assert world.events == [PolicyFetched(EXAMPLE, "id1", Mode.ENFORCE, week, changed=True)]
+
+
+async def test_lines_that_no_host_can_match_are_told_and_the_rest_of_the_policy_holds(world: World) -> None:
+    world.publish("id1", text("enforce", "mx.example.com") + b"mx: 192.0.2.86\n")
+    async with world.source() as source:
+        assert names(await source.lookup(EXAMPLE)) == ["mx.example.com"]
+    (told,) = world.happened(PolicyLinesIgnored)
+    assert told == PolicyLinesIgnored(EXAMPLE, "no host can match mx: '192.0.2.86'")
+
+
+async def test_a_new_policy_without_a_line_that_a_host_can_match_leaves_the_older_one_in_force(world: World) -> None:
+    world.publish("id1", text("enforce", "mx.example.com"))
+    async with world.source() as source:
+        await source.lookup(EXAMPLE)
+        world.publish("id2", text("enforce", "192.0.2.86"))
+        found = await source.lookup(EXAMPLE)
+    assert names(found) == ["mx.example.com"]
+    assert "no host can match mx: '192.0.2.86'" in found.error
 
 
 async def test_it_is_fetched_once_and_then_held(world: World) -> None:
