@@ -32,7 +32,7 @@ class PolicyFetched(Event):
 
 @value
 class PolicyLinesIgnored(Event):
-    """Lines of a policy that was fetched are wrong and were passed over; the others bind. `lines` says which and why."""
+    """Lines of a fetched policy are wrong and were passed over; the others bind. `lines` says which and why."""
 
     domain: Domain
     lines: str
