@@ -20,6 +20,7 @@ from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
 from mailrider.model.value import value
+from mailrider.model.visit import CROWDED, VISITS
 from mailrider.smtp.client import InjectedPlaintext
 from mailrider.smtp.transaction import Decision, Transaction
 
@@ -50,6 +51,7 @@ MAX_DURATION = 900.0  # seconds after which no new candidate or address is begun
 BUG = Reply.make(451, "4.3.0", "Internal error; the message will be tried again")
 STOPPED = Reply.make(451, "4.3.2", "This server is shutting down; the message will be tried again")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
+NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipients in one attempt")
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 
 
@@ -123,8 +125,11 @@ class Attempt:
         emit: Emit,
         *,
         lmtp: bool = False,
+        slots: int | None = None,
     ) -> None:
+        """`slots`: how many messages a limit lets be under way in all; see `model.visit.Visits`."""
         self._job = job
+        self._slots = slots
         self._ledger = Ledger(recipients, job.security.requirement)
         self._destination = destination
         self._connections = connections
@@ -206,7 +211,11 @@ class Attempt:
     @property
     def _is_spent(self) -> bool:
         """True if no further candidate or address is to be tried in this attempt."""
-        return not self._addresses_left or self._clock.monotonic() - self._began > MAX_DURATION
+        return not self._addresses_left or self._is_late
+
+    @property
+    def _is_late(self) -> bool:
+        return self._clock.monotonic() - self._began > MAX_DURATION
 
     def _end_unreached(self, candidate: Candidate) -> None:
         """What was not asked has not said no."""
@@ -276,6 +285,19 @@ class Attempt:
 
     async def _try_address(self, call: Call, candidate: Candidate) -> bool:
         """True if there is no point in trying further addresses of this candidate."""
+        visits = VISITS.get()
+        if visits is None:
+            return await self._use_address(call, candidate)
+        come_again = visits.arrive(call.address, self._slots)
+        if come_again is not None:
+            self._ledger.hold_back_pending(CROWDED, come_again)
+            return True
+        try:
+            return await self._use_address(call, candidate)
+        finally:
+            visits.leave(call.address)
+
+    async def _use_address(self, call: Call, candidate: Candidate) -> bool:
         todo = self._todo
         fresh = False
         while todo:
@@ -318,6 +340,10 @@ class Attempt:
             if stranded:
                 return False
             todo = [todo[index] for index in transaction.overflow]
+            if todo and self._is_late:
+                mx, address, security = str(call.mx), str(call.address), lease.judgement.security
+                self._ledger.end(Ending(Telling.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
+                return True
         return True
 
     def _begin(self, lease: Lease, todo: Sequence[int]) -> Transaction:

@@ -11,7 +11,7 @@ violation. Answers that arrived before that are not lost: `take_answers` has the
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import Deadline
 from mailrider.errors import ConnectionLost, DeadlineExceeded
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from mailrider.smtp.commands import Command
 
 
+NEVER: Final = float("inf")
+
+
 class Conversation:
     """The channel's receiver, and the only one that writes to it. `mx` names the peer in the dialogue's log."""
 
@@ -45,6 +48,7 @@ class Conversation:
         "_seconds",
         "_timer",
         "_timer_at",
+        "_until",
         "_waiter",
         "bytes_received",
         "channel",
@@ -67,6 +71,7 @@ class Conversation:
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: float | None = None  # of the reply that is due next, while somebody waits for it
         self._seconds = 0.0
+        self._until = NEVER
         self._is_draining = False
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -108,7 +113,7 @@ class Conversation:
             self._wake()
         elif answers and self._deadline is not None:
             # RFC 5321 4.5.3.2: each reply has its time; that of the next one begins now.
-            self._deadline = self._clock.monotonic() + self._seconds
+            self._deadline = min(self._clock.monotonic() + self._seconds, self._until)
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `net.channel.Receiver`."""
@@ -144,17 +149,18 @@ class Conversation:
             self._show_commands(commands)
         return self.machine.send(*commands)
 
-    async def answers(self, seconds: float) -> list[Answer]:
+    async def answers(self, seconds: float, until: float = NEVER) -> list[Answer]:
         """The answers to all that was sent, or to as much as the server answers before it takes its leave.
 
-        Each of them has so many `seconds`, from the one before.
+        Each of them has so many `seconds`, from the one before; and all have to be there at the moment `until`.
         Raises what ended the conversation, if it ended before; then `take_answers` has those that came.
         """
         machine = self.machine
         if machine.outstanding and machine.state is not State.CLOSED and self._error is None:
             self._waiter = waiter = self._loop.create_future()
             self._seconds = seconds
-            self._deadline = deadline = self._clock.monotonic() + seconds
+            self._until = until
+            self._deadline = deadline = min(self._clock.monotonic() + seconds, until)
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
             try:
@@ -165,6 +171,10 @@ class Conversation:
         if self._error is not None and (machine.outstanding or machine.violation is not None):
             raise self._error
         return self.take_answers()
+
+    def monotonic(self) -> float:
+        """The moment, as `until` has it."""
+        return self._clock.monotonic()
 
     def take_answers(self) -> list[Answer]:
         """The answers that came since the last call."""

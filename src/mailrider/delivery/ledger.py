@@ -147,6 +147,12 @@ class Ledger:
             line = self._lines[index]
             line.outcome = Deferred(line.recipient, reply, tries=tuple(line.tries), eligible_at=again_at)
 
+    def hold_back_pending(self, reply: Reply, until: datetime) -> None:
+        """Everything undecided has to come again, and it is no failed attempt."""
+        for index in self.pending:
+            line = self._lines[index]
+            line.outcome = Deferred(line.recipient, reply, tries=tuple(line.tries), eligible_at=until)
+
     def refuse_pending(self, reply: Reply) -> None:
         """Everything undecided gets the outcome that the reply means."""
         for index in self.pending:

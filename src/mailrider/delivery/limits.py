@@ -169,6 +169,12 @@ class Limiter:
         self._timer: Timer | None = None
         self._timer_at = UNKNOWN
 
+    @property
+    def slots(self) -> int | None:
+        """How many messages may be under way at once in all; None if nothing says so."""
+        concurrencies = [limit.maximum for limit in self.settings.all if isinstance(limit, Concurrency)]
+        return min(concurrencies, default=None)
+
     def passage(self, envelope: Envelope, emit: Emit, patience: float = PATIENCE) -> Passage:
         """A message that wants to pass; `patience` in seconds, 0: it does not wait at all."""
         return Passage(self, envelope, emit, patience)

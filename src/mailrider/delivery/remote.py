@@ -169,7 +169,8 @@ class RemoteDelivery:
         self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections
     ) -> Attempt:
         """An attempt at one next hop, over those connections."""
-        return Attempt(job, recipients, destination, connections, self.settings, self._clock, self._emit)
+        slots = None if self._limiter is None else self._limiter.slots
+        return Attempt(job, recipients, destination, connections, self.settings, self._clock, self._emit, slots=slots)
 
     async def sts_policy(self, next_hop: NextHop) -> PolicyLookup | None:
         """What is known of the MTA-STS policy of a next hop, in force or not; None for an address."""

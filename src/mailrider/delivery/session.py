@@ -43,6 +43,8 @@ GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server
 QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
 _NOT_ACCEPTING = EnhancedCode(4, 3, 2)
 _NOT_TRUSTED = EnhancedCode(4, 7, 0)
+ENVELOPE_TIMEOUTS = 2  # a server that answers MAIL, and then a RCPT, just in time has used it up
+RECIPIENT_TIME = 10.0  # seconds: servers that delay each RCPT on purpose take no longer
 MAX_REASON = 256  # characters of why there is no TLS: a part of other sentences, which are no longer than a quote
 PIECE = 65536  # octets of content that must be taken within one command time-out
 
@@ -180,6 +182,10 @@ class Session:
         talk, dialect = self._talk, self._dialect
         pieces = _Pieces(content)
         heard = talk.bytes_received
+        # Each reply has its time; all replies before the content have a time together, or a server that answers each of
+        # a thousand recipients just in time would hold the message for days.
+        seconds = ENVELOPE_TIMEOUTS * dialect.command_timeout + RECIPIENT_TIME * len(transaction.recipients)
+        began = talk.monotonic()
         try:
             # The server may have taken its leave just before: that is no bug of ours, and no answer.
             if talk.has_answers:
@@ -190,7 +196,9 @@ class Session:
                 match step:
                     case SendCommands(commands):
                         talk.send(*commands)
-                        answers = await talk.answers(dialect.command_timeout)
+                        answers = await talk.answers(dialect.command_timeout, began + seconds)
+                        if transaction.has_unnamed and talk.monotonic() > began + seconds / 2:
+                            transaction.cut_short()
                     case SendContent(command):
                         if await self._write(pieces.stuffed(), transaction, end=command):
                             answers = await talk.answers(dialect.submission_timeout)

@@ -242,6 +242,7 @@ class FixedDelivery:
             self._clock,
             self._emit,
             lmtp=self._lmtp,
+            slots=None if self._limiter is None else self._limiter.slots,
         )
 
 

@@ -58,6 +58,7 @@ class Backlog:
         self._unseen = True  # there may be something that is not known of
         self._more: set[str] = set()  # destinations of which more is due
         self._cursor: str | None = None
+        self._asked = 0
 
     @property
     def is_empty(self) -> bool:
@@ -78,8 +79,18 @@ class Backlog:
 
     def wants(self, destinations: Iterable[str] = ()) -> bool:
         """True if `refill` has something to do, now that jobs of these destinations have moved on."""
-        if self._unseen and self._lanes.ready < self._lanes.places:
+        lanes = self._lanes
+        if lanes.ready < lanes.places.fast and (
+            # No more than so many destinations can have jobs in memory: this ends soon.
+            self._unseen or any(map(lanes.runs_low, self._more))
+        ):
             return True
+        self._asked += 1
+        if lanes.has_few_quick and self._asked >= lanes.places.fast:
+            # Newcomers that wait for places must not keep the others out of memory. Now and then: it is a long list.
+            self._asked = 0
+            if any(map(lanes.is_hungry, self._more)):
+                return True
         return any(each in self._more and self._lanes.runs_low(each) for each in destinations)
 
     async def refill(self) -> float | None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.clock import Deadline
@@ -31,6 +32,7 @@ from mailrider.model.queue_event import (
     QueueRecovered,
 )
 from mailrider.model.reply import Reply
+from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.backlog import Backlog
 from mailrider.queue.deliverer import LooksAgain, judge_destination
 from mailrider.queue.ids import format_id
@@ -44,12 +46,15 @@ from mailrider.queue.store import StoreUnavailable
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Mapping, Sequence
+    from datetime import datetime
+    from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock, Timer
     from mailrider.model.event import Emit
     from mailrider.queue.bounces import Bounces
     from mailrider.queue.deliverer import Deliverer, UnderWay
     from mailrider.queue.message import Job, Settled, Settlement
+    from mailrider.queue.places import Stay
     from mailrider.queue.settle import Rules
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
@@ -76,6 +81,24 @@ class Work:
     under_way: UnderWay | None = None
 
 
+class _Visits:
+    """Where one attempt is; see `model.visit.Visits`."""
+
+    __slots__ = ("_scheduler", "_stay")
+
+    def __init__(self, scheduler: Scheduler, stay: Stay) -> None:
+        self._scheduler = scheduler
+        self._stay = stay
+
+    def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
+        """See `Visits`."""
+        return self._scheduler.arrive(self._stay, address, slots)
+
+    def leave(self, address: IPv4Address | IPv6Address) -> None:
+        """See `Visits`."""
+        self._scheduler.leave(self._stay, address)
+
+
 class Scheduler:
     """Delivers what is in a store, while it is entered. The store is open before and closed after."""
 
@@ -92,7 +115,7 @@ class Scheduler:
             store, self._recorder, work.rules, work.bounces, clock, rng, emit, self._lanes.is_down, self._come_back
         )
         self._octets = 0
-        self._workers: dict[asyncio.Task[None], Job] = {}
+        self._workers: set[asyncio.Task[None]] = set()
         self._recording: set[asyncio.Task[None] | None] = (
             set()
         )  # workers whose attempt has ended, and is to be recorded
@@ -102,6 +125,7 @@ class Scheduler:
         self._idle = asyncio.Event()
         self._timer: Timer | None = None
         self._timer_at = 0.0
+        self._slow_timer: Timer | None = None
         self._refilling = False
         self._stopping = False
         self._offset = 0.0
@@ -125,8 +149,9 @@ class Scheduler:
     async def leave_off(self) -> None:
         """Begin nothing more, and give back what waits in memory. Running attempts go on: see `finish` and `stop`."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._slow_timer):
+            if timer is not None:
+                timer.cancel()
         self._wake.set()  # for the refiller to see that it is over; what it is leasing is not left lying
         if self._refiller is not None:
             await self._within(RECORDING, asyncio.wait([self._refiller]))
@@ -241,45 +266,77 @@ class Scheduler:
 
     def _start(self) -> None:
         """As many workers as there are jobs that can be started."""
-        while len(self._workers) < self._work.parallelism:
-            job = self._next()
-            if job is None:
-                return
+        while (stay := self._next()) is not None:
             # In a context of its own, not that of the submitter, who may be inside limits that this job has to pass.
-            task = asyncio.create_task(self._run(job), context=Context())
-            self._workers[task] = job
+            task = asyncio.create_task(self._run(stay), context=Context())
+            self._workers.add(task)
             task.add_done_callback(self._ended)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Stay | None:
         if self._stopping or self._recorder.is_sick:
             return None
-        return self._lanes.take(self._clock.monotonic())
+        stay = self._lanes.take(self._clock.monotonic())
+        if stay is not None and self._slow_timer is None:
+            self._watch_places()
+        return stay
+
+    def _watch_places(self) -> None:
+        due = self._lanes.places.next_due
+        self._slow_timer = None if due is None or self._stopping else self._clock.call_at(due, self._move_lasting)
+
+    def _move_lasting(self) -> None:
+        self._moved(self._lanes.places.move_lasting(self._clock.monotonic()))
+        self._watch_places()
+
+    def _moved(self, stays: Sequence[Stay]) -> None:
+        """These are in slow places now: others may begin, and have the memory that is theirs."""
+        for stay in stays:
+            self._octets -= stay.octets
+            stay.octets = 0
+        if stays:
+            self._start()
+            if self._backlog.wants():
+                self._wake.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._workers[task]
+        self._workers.discard(task)
         self._start()  # what came in since it found nothing more to do
         self._note_idleness()
 
     # Attempts --------------------------------------------------------------------------------------------------------
 
-    async def _run(self, first: Job) -> None:
+    async def _run(self, first: Stay) -> None:
         """Attempt one job after another, while there are any."""
-        job: Job | None = first
-        while job is not None:
-            await self._attempt(job)
-            if self._backlog.wants((job.destination,)):
+        stay: Stay | None = first
+        while stay is not None:
+            VISITS.set(_Visits(self, stay))
+            await self._attempt(stay)
+            if self._backlog.wants((stay.job.destination,)):
                 self._wake.set()
-            job = self._next()
+            stay = self._next()
             if self._lanes.has_more:  # its window has grown: there is a place for another one, too
                 self._start()
 
-    async def _attempt(self, job: Job) -> None:
-        verdict, reply = Verdict.UNKNOWN, BROKEN
+    def arrive(self, stay: Stay, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
+        """See `Visits.arrive`."""
+        was_slow = stay.is_slow
+        seconds = self._lanes.places.arrive(stay, address, self._clock.monotonic(), slots)
+        if stay.is_slow and not was_slow:
+            self._moved((stay,))
+        return None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
+
+    def leave(self, stay: Stay, address: IPv4Address | IPv6Address) -> None:
+        """See `Visits.leave`."""
+        self._lanes.places.leave(stay, address, self._clock.monotonic())
+
+    async def _attempt(self, stay: Stay) -> None:
+        job, verdict, reply = stay.job, Verdict.UNKNOWN, BROKEN
         try:
             if job.lease != self._store.lease:
                 return  # this process was held for dead, and the job is another's
             content = job.content or await self._store.content(job)
-            report = await self._deliver(job, content)
+            seconds = self._lanes.places.turned_away(stay, self._clock.monotonic())
+            report = await self._deliver(job, content) if seconds is None else self._held_back(job, seconds)
             self._recording.add(asyncio.current_task())
             verdict, reply = judge_destination(report), report.outcomes[0].reply
             await self._settler.attempted(job, content, report)
@@ -297,7 +354,11 @@ class Scheduler:
             self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
         finally:
             self._recording.discard(asyncio.current_task())
-            self._finish(job, verdict, reply)
+            self._finish(stay, verdict, reply)
+
+    def _held_back(self, job: Job, seconds: float) -> AttemptReport:
+        until = self._clock.now() + timedelta(seconds=seconds)
+        return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
 
     async def _deliver(self, job: Job, content: Content) -> AttemptReport:
         deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
@@ -330,16 +391,19 @@ class Scheduler:
         if due:
             self._wake_in(max(0.0, (min(due) - self._clock.now()).total_seconds()))
 
-    def _finish(self, job: Job, verdict: Verdict, reply: Reply) -> None:
-        self._forget_content(job)
+    def _finish(self, stay: Stay, verdict: Verdict, reply: Reply) -> None:
+        job = stay.job
+        self._octets -= stay.octets
+        job.content = None
         was_down = self._lanes.is_down(job.destination)
-        pause = self._lanes.finish(job, verdict, self._clock.monotonic())
+        pause, moved = self._lanes.finish(stay, verdict, self._clock.monotonic())
         if pause is not None:
             self._emit(DestinationDown(job.destination, pause, reply))
             self._put_away(job.destination)
             self._wake_in(pause)
         elif was_down and verdict is Verdict.TOOK:
             self._emit(DestinationUp(job.destination))
+        self._moved(moved)
 
     def _forget_content(self, job: Job) -> None:
         if job.content is not None:

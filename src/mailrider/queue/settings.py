@@ -94,7 +94,11 @@ class QueueSettings(Settings):
         doc="The directory of the queue. It has to be on a local disk that keeps its word (fsync).",
     )
     max_parallelism: Setting[int, int] = directive(
-        integer(1, 100_000), default=16, unit="attempts", doc="How many attempts run at the same time, at most."
+        integer(1, 100_000),
+        default=16,
+        unit="attempts",
+        doc="How many attempts run at the same time, at most. One that lasts longer than a second is not counted: it moves"
+        " to a slow place, of which there are eight times as many (at most 256). So slow servers do not hold up others.",
     )
     max_tries: Setting[int, int] = directive(
         integer(0),

@@ -343,6 +343,17 @@ class Transaction:
         """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
         self.in_doubt = self._state is _State.CONTENT and not self._lone_dot
 
+    @property
+    def has_unnamed(self) -> bool:
+        """True if recipients are left that the server was not told of."""
+        return bool(self._unsent)
+
+    def cut_short(self) -> None:
+        """The server is slow: go on with those that it accepted, if any; the unnamed go into `overflow`."""
+        if self._accepted:
+            self.overflow += self._unsent
+            self._unsent = []
+
     def lost(self, *, heard: bool = False) -> None:
         """The connection is gone; what was decided stays decided. `heard`: it began to answer."""
         if heard and self.farewell is None:

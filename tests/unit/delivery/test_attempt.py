@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,11 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import AddressFailed, Bug
-from mailrider.model.outcome import TryResult
+from mailrider.model.outcome import Deferred, TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, PeerEvidence
+from mailrider.model.visit import VISITS
 from mailrider.policy.base import NOT_AWARDED
 from mailrider.policy.judge import Judgement
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
@@ -33,6 +36,7 @@ from mailrider.smtp.transaction import SendCommands, SendContent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from datetime import datetime
 
     import pytest
 
@@ -187,11 +191,11 @@ class World:
         self.leases.append(FakeLease(session, reused))
         yield self.leases[-1]
 
-    def run(self, recipients: int = 1) -> Awaitable[tuple[Outcome, ...]]:
+    def run(self, recipients: int = 1, slots: int | None = None) -> Awaitable[tuple[Outcome, ...]]:
         everybody = tuple(Recipient(Mailbox.parse(f"{number}@a.test")) for number in range(recipients))
         job = Job(Envelope(ReversePath.parse("a@b.test"), everybody), CONTENT, self.security)
         settings = RemoteSettings(hostname="client.test")
-        return Attempt(job, everybody, self, self, settings, self.clock, self.events.append).run()
+        return Attempt(job, everybody, self, self, settings, self.clock, self.events.append, slots=slots).run()
 
 
 def facts(outcome: Outcome) -> tuple[str, int, str]:
@@ -367,3 +371,70 @@ async def test_a_bug_behind_the_final_dot_is_in_doubt() -> None:
 
     outcomes = await World([[explode], [says()]]).run(2)
     assert [(outcome.status.value, outcome.in_doubt) for outcome in outcomes] == [("failed", False), ("deferred", True)]
+
+
+# Places in a queue ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Queue:
+    """Counts where an attempt is; from the `full` addresses it is sent away."""
+
+    clock: FakeClock
+    full: Sequence[str] = ()
+    at: list[str] = field(default_factory=list)
+    visited: list[str] = field(default_factory=list)
+
+    def arrive(self, address: object, slots: int | None) -> datetime | None:
+        assert slots == 7
+        if str(address) in self.full:
+            return self.clock.now() + timedelta(seconds=10)
+        self.at.append(str(address))
+        self.visited.append(str(address))
+        return None
+
+    def leave(self, address: object) -> None:
+        self.at.remove(str(address))
+
+
+async def visit(world: World, queue: Queue, recipients: int = 1) -> tuple[Outcome, ...]:
+    async def run() -> tuple[Outcome, ...]:
+        VISITS.set(queue)  # in this task alone
+        return await world.run(recipients, slots=7)
+
+    return await asyncio.create_task(run())
+
+
+async def test_a_queue_is_told_of_each_address_while_the_attempt_is_there() -> None:
+    world = World([[unusable()], [says()]])
+    queue = Queue(world.clock)
+    (outcome,) = await visit(world, queue)
+    assert facts(outcome)[0] == "delivered"
+    assert queue.visited == ["192.0.0.0", "192.0.1.0"]
+    assert queue.at == []
+
+
+async def test_an_attempt_that_the_queue_sends_away_comes_again_and_nothing_is_connected() -> None:
+    world = World([[says()], [says()]])
+    outcomes = await visit(world, Queue(world.clock, full=["192.0.0.0"]), recipients=2)
+    assert [facts(each) for each in outcomes] == [("deferred", 451, "4.4.5")] * 2
+    assert {each.eligible_at for each in outcomes if isinstance(each, Deferred)} == {
+        world.clock.now() + timedelta(seconds=10)
+    }
+    assert world.called == []
+
+
+async def test_what_was_decided_before_the_queue_sent_the_attempt_away_stands() -> None:
+    world = World([[says(rcpt=[LATER, OK])], [says()]])
+    outcomes = await visit(world, Queue(world.clock, full=["192.0.1.0"]), recipients=2)
+    assert [each.status.value for each in outcomes] == ["deferred", "delivered"]
+    assert isinstance(outcomes[0], Deferred)
+    assert outcomes[0].eligible_at is not None
+
+
+async def test_no_further_transaction_is_begun_when_the_attempt_has_lasted_too_long() -> None:
+    world = World([[says(rcpt=[OK, Reply.make(452, "4.5.3", "Too many"), OK])]], takes=MAX_DURATION + 1)
+    first, second = await world.run(2)
+    assert facts(first)[0] == "delivered"
+    assert facts(second) == ("deferred", 451, "4.4.1")
+    assert len(world.called) == 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mailrider.clock import FakeClock
 from mailrider.delivery.limits import COME_AGAIN, HeldBack, Limiter, Limiters, Passage
-from mailrider.delivery.settings import LimitsSettings
+from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -599,3 +599,9 @@ def _assert_holds(line: list[str], times: list[float], inside: int) -> None:
     elif len(times) > most:
         period = float(line[2].removesuffix("s"))
         assert times[-1] >= times[-1 - most] + period
+
+
+def test_the_slots_are_the_fewest_messages_that_a_line_lets_be_under_way_in_all() -> None:
+    two = (Concurrency(20), Concurrency(8), Rate(5, timedelta(hours=1)))
+    assert Limiter(LimitsSettings(all=two), FakeClock()).slots == 8
+    assert Limiter(LimitsSettings(destination=(Concurrency(3),)), FakeClock()).slots is None

@@ -570,6 +570,50 @@ async def test_each_reply_has_its_time(clock: FakeClock, script: str, seconds: f
     await settle()
 
 
+async def test_all_replies_before_the_content_have_a_time_together(clock: FakeClock) -> None:
+    """Each of them comes in time: 2 x 300 s, and 10 s for each recipient."""
+    group = "C: MAIL FROM:<a@b.test>\n" + "C: RCPT TO:<c@d.test>\n" * 10 + "C: DATA\n"
+    delivery = Delivery(clock, PLAIN + group + "wait 299\nS: 250 Ok\n" * 2 + "wait 90\nS: 250 Ok\n", recipients=10)
+    transacting = await delivery.begin()
+    await settle()
+    await clock.advance(699)
+    assert not transacting.done()
+    await clock.advance(2)
+    assert "did not answer in time" in str(await transacting)
+    assert (delivery.transaction.in_doubt, delivery.codes) == (False, [])
+    await delivery.call.server.played()
+    await settle()
+
+
+async def test_a_server_that_is_slow_with_each_recipient_gets_the_message_for_those_that_it_took(
+    clock: FakeClock,
+) -> None:
+    slowly = "C: RCPT TO:<c@d.test>\nwait 100\nS: 250 Ok\n"
+    script = f"C: MAIL FROM:<a@b.test>\nS: 250 Ok\n{slowly * 4}C: DATA\nS: 354 Go on\noctets 27\nS: 250 Ok\n"
+    delivery = Delivery(clock, HELLO + "S: 250 mx\n" + script, recipients=10)
+    transacting = await delivery.begin()
+    await settle()
+    await clock.advance(500)
+    assert await transacting is None
+    assert delivery.codes == [250] * 4
+    assert delivery.transaction.overflow == [4, 5, 6, 7, 8, 9]
+    assert delivery.transaction.reusable
+    await leave(delivery.session, delivery.call.server)
+
+
+async def test_a_server_that_is_slow_and_took_nobody_is_asked_on(clock: FakeClock) -> None:
+    refused = "C: RCPT TO:<c@d.test>\nwait 290\nS: 550 No\n"
+    taken = "C: RCPT TO:<c@d.test>\nS: 250 Ok\n"
+    script = f"C: MAIL FROM:<a@b.test>\nwait 200\nS: 250 Ok\n{refused}{taken}C: DATA\nS: 354 Go on\n"
+    delivery = Delivery(clock, HELLO + "S: 250 mx\n" + script + "octets 27\nS: 250 Ok\n", recipients=2)
+    transacting = await delivery.begin()
+    await settle()
+    await clock.advance(500)
+    assert await transacting is None
+    assert delivery.codes == [550, 250]
+    await leave(delivery.session, delivery.call.server)
+
+
 async def test_content_must_be_taken_64_kib_at_a_time(clock: FakeClock) -> None:
     slowly = "wait 299\ngo\noctets 65536\nstall\n" * 3
     delivery = Delivery(clock, PLAIN + GROUP + ACCEPTED + f"S: 354 Go on\nstall\n{slowly}", b"x" * 1_000_000)

@@ -10,7 +10,8 @@ from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.smtp import transaction as transaction_module
 from mailrider.smtp.client import Answer
-from mailrider.smtp.transaction import Decision, Transaction
+from mailrider.smtp.commands import Data
+from mailrider.smtp.transaction import Decision, SendCommands, Transaction
 from tests.unit.smtp.dialogue import Facts, fates, mail, offer, transact
 
 if TYPE_CHECKING:
@@ -660,3 +661,18 @@ def test_a_refused_mail_decides_those_past_the_limit_too() -> None:
         S: 250 OK
     """)  # fmt: skip
     assert fates(done) == {"b": "mail 550 not you", "c": "mail 550 not you"}
+
+
+def test_cut_short_it_goes_on_with_those_that_were_accepted() -> None:
+    transaction = Transaction(mail("b", "c", "d"), mail("b", "c", "d").recipients, Facts(), PLAIN)
+    for command in ("mail", "rcpt"):
+        step = transaction.next()
+        assert isinstance(step, SendCommands), command
+        transaction.take(Answer(step.commands[0], Reply.make(250, None, "OK")))
+        if command == "mail":
+            transaction.cut_short()  # nobody was accepted yet: it goes on as before
+    assert transaction.has_unnamed
+    transaction.cut_short()
+    assert not transaction.has_unnamed
+    assert transaction.overflow == [1, 2]
+    assert transaction.next() == SendCommands((Data(),))
