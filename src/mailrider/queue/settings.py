@@ -97,8 +97,8 @@ class QueueSettings(Settings):
         integer(1, 100_000),
         default=16,
         unit="attempts",
-        doc="How many attempts run at the same time, at most. One that lasts longer than a second is not counted: it moves"
-        " to a slow place, of which there are eight times as many (at most 256). So slow servers do not hold up others.",
+        doc="How many attempts run at the same time, at most. One that lasts longer than a second is not counted: it"
+        " moves to a slow place, of which there are eight times as many (at most 256), so that it holds up nobody.",
     )
     max_tries: Setting[int, int] = directive(
         integer(0),

@@ -56,7 +56,10 @@ class Talk:
     def prepare(self, *_: Command) -> bytes:
         return b"BDAT 1 LAST\r\n"
 
-    async def answers(self, _: float) -> list[Answer]:
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def answers(self, seconds: float, until: float = 0.0) -> list[Answer]:
         if self.channel.needs_drain:
             raise ConnectionLost("gone behind the end")
         sent, self._sent = self._sent, []
