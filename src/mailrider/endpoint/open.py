@@ -17,6 +17,7 @@ from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
 from mailrider.endpoint.smtp import Crowd, Endpoint
+from mailrider.endpoint.trace import ReceivedDetail
 from mailrider.errors import ConfigError, LocalError
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.pipeline import decide
@@ -135,9 +136,10 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             disk=Memory(settings.max_spool),
             local_disk=Memory(settings.max_spool),
             logins=around.logins,
+            received=settings.received if isinstance(settings, SubmissionSettings) else ReceivedDetail.FULL,
         )
         crowd = Crowd(settings.max_connections, settings.max_client_connections)
-        endpoint = Endpoint(service, settings.listen, crowd)
+        endpoint = Endpoint(service, settings.listen, crowd, settings.proxy_from)
         try:
             yield endpoint
         finally:

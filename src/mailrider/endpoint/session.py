@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mailrider.endpoint.check import Arrival
 from mailrider.endpoint.gather import DISK, NO_MEMORY, Gatherer, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
-from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
+from mailrider.endpoint.trace import Passage, ReceivedDetail, count_received, received_field, submitted_header
 from mailrider.errors import InvalidValue, NetworkError
 from mailrider.model.address import NULL_PATH
 from mailrider.model.domain import AddressLiteral
@@ -124,6 +124,7 @@ class Service:
     local_memory: Memory = field(default_factory=Memory)
     local_disk: Memory = field(default_factory=lambda: Memory(DISK))
     logins: Logins | None = None
+    received: ReceivedDetail = ReceivedDetail.FULL
 
 
 class Wire(Protocol):
@@ -543,6 +544,7 @@ class Session:
             service.clock.now(),
             str(envelope.recipients[0]) if len(envelope.recipients) == 1 else "",
             f"using {tls.version} with cipher {tls.cipher}" if tls is not None else "",
+            service.received,
         )
 
     def _arrival(self, passage: Passage) -> Arrival:

@@ -13,6 +13,7 @@ from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dkim.settings import ModifySettings
 from mailrider.endpoint.check_settings import CheckSettings
+from mailrider.endpoint.trace import ReceivedDetail
 from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.model.pipeline import (
     MATCH,
@@ -25,7 +26,7 @@ from mailrider.model.pipeline import (
     destinations,
 )
 from mailrider.model.socket_address import Scheme
-from mailrider.model.valuetype import DOMAIN, PATH, TIMEOUT, PathType, integer, many, size
+from mailrider.model.valuetype import DOMAIN, NETWORK, PATH, TIMEOUT, PathType, choice, integer, many, size
 from mailrider.net.settings import SERVER_TLS, ServerTLS
 from mailrider.queue.settings import QueueSettings
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mailrider.model.directive import Duration, OptionalDomain, OptionalPath, Setting
     from mailrider.model.pipeline import Rule, Target
     from mailrider.model.socket_address import SocketAddress
+    from mailrider.model.valuetype import IPNetwork
 
 
 def _password_file(value: object) -> Path:
@@ -207,6 +209,15 @@ class EndpointSettings(PipelineSettings):
         doc="How many connections one client may have at once: an IPv4 address, the /64 of an "
         "IPv6 address, or on unix sockets a user of this machine.",
     )
+    proxy_from: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(
+        many(NETWORK),
+        default=(),
+        shown_default="nobody",
+        doc="Networks of proxies that pass their clients' connections on with the PROXY protocol, version 1 or 2 "
+        "(HAProxy: `send-proxy-v2`). Connections from there must begin with its header, and count for the client that "
+        "it names, in everything; from elsewhere it is no command. What can be reached through a proxy can be reached "
+        "from beyond this machine, also on loopback. TLS is to be passed through, not ended by the proxy.",
+    )
     spool: OptionalPath = directive(
         PATH,
         default=None,
@@ -250,6 +261,11 @@ class EndpointSettings(PipelineSettings):
         """True if nothing is accepted before a login."""
         return False
 
+    @property
+    def beyond(self) -> list[SocketAddress]:
+        """Those of its addresses that others than this machine can reach; through a proxy they reach loopback, too."""
+        return [each for each in self.listen if each.ip is not None and (self.proxy_from or not each.is_local)]
+
     def _validate(self) -> None:
         PipelineSettings._validate(self)
         own = [name for name in ("deliver_to", "reject", "default_destination") if getattr(self, name) is not None]
@@ -277,6 +293,14 @@ class SubmissionSettings(EndpointSettings):
     Date and Message-ID are added where they are missing, and Bcc is taken out. The addresses stand before the block:
     `submission tls://0.0.0.0:465 tcp://127.0.0.1:587 { ... }`. `listen` are these addresses.
     """
+
+    received: Setting[ReceivedDetail, ReceivedDetail | str] = directive(
+        choice(ReceivedDetail),
+        default=ReceivedDetail.FULL,
+        doc="What the Received field tells of who handed the message in, and so what every recipient can read. `full`: "
+        "the name that the client called itself, its address, and how it was encrypted. `short`: the address alone. "
+        "`none-of-client`: nothing; our own log knows it still.",
+    )
 
     @property
     def needs_login(self) -> bool:
@@ -313,7 +337,7 @@ def address_faults(endpoint: EndpointSettings) -> Iterator[str]:
             yield f"{address}: expected an IP address, not a name"
         elif address.scheme is Scheme.TLS and not has_tls:
             yield f"{address} needs a certificate: tls CERT KEY"
-    beyond = [each for each in endpoint.listen if each.ip is not None and not each.is_local]
+    beyond = endpoint.beyond
     if beyond and isinstance(endpoint, SubmissionSettings):
         if endpoint.auth is None:
             yield f"{beyond[0]} would be an open relay: auth FILE is needed where others than this machine can connect"
@@ -335,7 +359,7 @@ def relay_holes(endpoint: EndpointSettings, find: Callable[[str], Settings | Non
 
     `find` gives the settings of a target by its name. Domains that `destination` names are the operator's word.
     """
-    beyond = [each for each in endpoint.listen if each.ip is not None and not each.is_local]
+    beyond = endpoint.beyond
     if isinstance(endpoint, SubmissionSettings) or not beyond:
         return
     for pipeline in endpoint.pipelines:

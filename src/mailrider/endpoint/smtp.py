@@ -18,13 +18,14 @@ from mailrider.errors import LocalError
 from mailrider.model.endpoint_event import ClientConnected, ClientTurnedAway, EndpointClosed, EndpointOpened
 from mailrider.model.reply import Reply
 from mailrider.model.socket_address import Scheme
-from mailrider.net.listen import Listener
+from mailrider.net.listen import Listener, Proxies
 from mailrider.net.peer import peer_credentials
 from mailrider.smtp.replies import encode_reply
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
     from mailrider.endpoint.session import Service
     from mailrider.model.socket_address import SocketAddress
@@ -71,10 +72,18 @@ class _Present:
 class Endpoint:
     """One `submission`, `smtp` or `lmtp` block, while it is open."""
 
-    def __init__(self, service: Service, addresses: Sequence[SocketAddress], crowd: Crowd) -> None:
+    def __init__(
+        self,
+        service: Service,
+        addresses: Sequence[SocketAddress],
+        crowd: Crowd,
+        proxies: Collection[IPv4Network | IPv6Network] = (),
+    ) -> None:
+        """`proxies`: networks from which connections announce their client by the PROXY protocol."""
         self._service = service
         self._addresses = addresses
         self._crowd = crowd
+        self._proxies = Proxies(proxies, self._turn_away) if proxies else None
         self._listeners: list[Listener] = []
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._remote, self._on_unix_sockets = _Present(), _Present()
@@ -103,7 +112,9 @@ class Endpoint:
     async def _listen(self, address: SocketAddress, ready: socket.socket | None) -> None:
         implicit, local = address.scheme is Scheme.TLS, address.is_local
         listener = Listener(
-            self._service.clock, lambda channel: self._accept(channel, local=local, implicit_tls=implicit)
+            self._service.clock,
+            lambda channel: self._accept(channel, local=local, implicit_tls=implicit),
+            None if address.path is not None else self._proxies,
         )
         self._listeners.append(listener)
         if ready is not None:
@@ -116,8 +127,12 @@ class Endpoint:
             raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
         self._service.emit(EndpointOpened(self._service.name, str(address)))
 
+    def _turn_away(self, client: str, reason: str) -> None:
+        self._service.emit(ClientTurnedAway(self._service.name, client, reason))
+
     def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> Session:
         service, client = self._service, channel.peer_address
+        local = local and channel.announced is None  # who comes through a proxy comes from anywhere
         peer = None if client else peer_credentials(channel)
         uid = None if peer is None else peer.uid
         session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid)

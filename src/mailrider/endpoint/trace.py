@@ -11,6 +11,7 @@ All functions take a mended header: lines that end in CRLF, without the empty li
 
 from __future__ import annotations
 
+import enum
 import re
 from email.utils import format_datetime
 from functools import lru_cache
@@ -30,12 +31,21 @@ _BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+
 _RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
 
 
+class ReceivedDetail(enum.StrEnum):
+    """What Received tells of the client."""
+
+    FULL = "full"
+    SHORT = "short"
+    NONE = "none-of-client"
+
+
 @value
 class Passage:
     """How a message came to us.
 
     `name` is what the client called itself, `client` its address literal or `local`; `recipient` is given only if
     there is no other (RFC 5321 7.6: others must not be disclosed). `tls` describes the channel, empty in clear.
+    `detail` is how much of that is written down.
     """
 
     name: str
@@ -46,18 +56,31 @@ class Passage:
     at: datetime
     recipient: str = ""
     tls: str = ""
+    detail: ReceivedDetail = ReceivedDetail.FULL
 
 
 def received_field(passage: Passage) -> bytes:
     """The Received field, folded, with its line end."""
     lines = [
-        f"from {passage.name} ({passage.client})",
-        *((f"({passage.tls})",) if passage.tls else ()),
+        *_origin(passage),
         f"by {passage.hostname.ascii} with {passage.protocol} id {passage.id}",
         *((f"for <{passage.recipient}>",) if passage.recipient else ()),
     ]
     lines[-1] += ";"
     return compose_field("Received", *lines, _date(passage.at.replace(microsecond=0)), fold="\t").encode()
+
+
+def _origin(passage: Passage) -> tuple[str, ...]:
+    """The lines before `by`."""
+    match passage.detail:
+        case ReceivedDetail.NONE:
+            # RFC 5321 4.4 asks for FROM; whoever hides his users does not want it (RFC 5322 3.6.7 does without).
+            return ()
+        case ReceivedDetail.SHORT:
+            return (f"from {passage.client if passage.client.startswith('[') else 'localhost'}",)
+        case ReceivedDetail.FULL:
+            whole = f"from {passage.name} ({passage.client})"
+            return (whole, f"({passage.tls})") if passage.tls else (whole,)
 
 
 def submitted_header(header: bytes, passage: Passage) -> bytes:

@@ -66,8 +66,13 @@ def is_within(address: IPv4Address | IPv6Address, networks: Iterable[IPv4Network
 
 
 def unmapped(text: str) -> str:
-    """An address as the kernel tells it, but one of IPv4 on a dual-stack socket (`::ffff:192.0.2.1`) as IPv4."""
-    return text[7:] if text[:7].lower() == "::ffff:" and "." in text else text
+    """An IP address in text; one of IPv4 that a dual-stack socket shows as IPv6 (`::ffff:192.0.2.1`) as IPv4."""
+    if text[:7].lower() != "::ffff:":
+        return text
+    try:
+        return str(IPv6Address(text).ipv4_mapped or text)
+    except ValueError:
+        return text
 
 
 @lru_cache(maxsize=4096)
@@ -83,6 +88,4 @@ def client_key(text: str) -> str:
         return text
     if isinstance(address, IPv4Address) or address.is_loopback:
         return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"

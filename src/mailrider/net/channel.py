@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mailrider.clock import Deadline
 from mailrider.errors import ConnectionLost, LocalError
+from mailrider.model.ip import unmapped
 from mailrider.net.errors import TLSFailed, TLSFailureKind, handshake_loss_of, loss_of
 from mailrider.net.pipe import RECORD, Bytes, TLSPipe, client_name
 
@@ -95,6 +96,7 @@ class Channel(asyncio.Protocol):
         "_transport_full",
         "_transport_paused",
         "_waiters",
+        "announced",
         "is_closed",
         "local_address",
         "needs_drain",
@@ -135,7 +137,9 @@ class Channel(asyncio.Protocol):
         self.tls: TLSEvidence | None = None
         """What the peer proved; None in clear."""
         self.peer_address = ""
-        """The peer's IP address; empty on a unix socket."""
+        """The peer's IP address, behind a proxy its client's; empty on a unix socket."""
+        self.announced: str | None = None
+        """The client that a proxy in front of us has announced, empty: itself; None: there is no proxy."""
         self.local_address = ""
         """Our own IP address; on a unix socket its path, if it has one."""
 
@@ -156,7 +160,7 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._gone = self._told = self.is_closed = False
         peer, local = (transport.get_extra_info(name) for name in ("peername", "sockname"))
-        self.peer_address = peer[0] if isinstance(peer, tuple) else ""
+        self.peer_address = self.announced or (unmapped(peer[0]) if isinstance(peer, tuple) else "")
         self.local_address = local[0] if isinstance(local, tuple) else local or ""
         if self._accept is not None:
             self.receiver = self._accept(self)

@@ -1,21 +1,29 @@
-"""Accepting connections: TCP and unix sockets, each connection a `Channel`."""
+"""Accepting connections: TCP and unix sockets, each connection a `Channel`.
+
+Where proxies are named (`Proxies`), a connection from one of them begins with a header that says whose it is
+(`net.proxy`); the channel is made once that is read, and shows the announced client. From nobody else is it read.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Self, cast
 
-from mailrider.errors import LocalError
+from mailrider.errors import InvalidValue, LocalError
+from mailrider.model.ip import is_within, unmapped
 from mailrider.net.channel import Channel, Receiver
+from mailrider.net.proxy import parse_proxy_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from ipaddress import IPv4Address, IPv6Address
+    from collections.abc import Callable, Collection
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
     from pathlib import Path
 
-    from mailrider.clock import Clock
+    from mailrider.clock import Clock, Timer
 
 BACKLOG = 1024
 """Connections that the kernel keeps for us: a burst, while we are busy for some milliseconds."""
@@ -25,12 +33,26 @@ RESERVED = 1024
 _HANDED_OVER = f"; ports below {RESERVED} are root's: let systemd hand it over (mailrider.socket), or take a higher one"
 
 
+PROXY_TIMEOUT: Final = 5.0  # seconds for a proxy's header, which it sends at once
+MAX_UNANNOUNCED: Final = 1000  # connections of proxies that wait for their header
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Networks of the proxies that announce their clients; `refused` is told the address and the reason."""
+
+    networks: Collection[IPv4Network | IPv6Network]
+    refused: Callable[[str, str], None]
+
+
 class Listener:
     """A socket that accepts, and the channels that came of it. Close it, or use it as `async with`."""
 
-    def __init__(self, clock: Clock, factory: Callable[[Channel], Receiver]) -> None:
+    def __init__(self, clock: Clock, factory: Callable[[Channel], Receiver], proxies: Proxies | None = None) -> None:
         self._clock = clock
         self._factory = factory
+        self._proxies = proxies
+        self._unannounced: set[_Announcement] = set()
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
         self._channels: set[_ServerChannel] = set()
@@ -73,8 +95,11 @@ class Listener:
         opened.setblocking(False)
         self._server = await loop.create_server(self._new_channel, sock=opened, backlog=BACKLOG)
 
-    def _new_channel(self) -> Channel:
-        return _ServerChannel(self._clock, self._factory, self._channels)
+    def _new_channel(self) -> asyncio.Protocol:
+        channel = _ServerChannel(self._clock, self._factory, self._channels)
+        if self._proxies is None:
+            return channel
+        return _Announcement(channel, self._clock, self._proxies, self._unannounced)
 
     def stop(self) -> None:
         """Accept no more; what is open stays open."""
@@ -90,6 +115,8 @@ class Listener:
     async def close(self) -> None:
         """Accept no more, abort what is open; returns when all of it is gone."""
         self.stop()
+        for announcement in list(self._unannounced):
+            announcement.abort()
         open_ones = list(self._channels)
         for channel in open_ones:
             channel.abort()
@@ -121,6 +148,72 @@ class _ServerChannel(Channel):
     def connection_lost(self, error: Exception | None) -> None:
         self._open_ones.discard(self)
         super().connection_lost(error)
+
+
+class _Announcement(asyncio.Protocol):
+    """A connection until it is known whose it is; then its channel takes over."""
+
+    def __init__(self, channel: Channel, clock: Clock, proxies: Proxies, waiting: set[_Announcement]) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._proxies = proxies
+        self._waiting = waiting
+        self._octets = b""
+        self._peer = ""
+        self._transport: asyncio.Transport
+        self._timer: Timer | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = unmapped(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._peer or not is_within(ip_address(self._peer.partition("%")[0]), self._proxies.networks):
+            self._hand_over()
+            return
+        self._waiting.add(self)
+        self._timer = self._clock.call_at(self._clock.monotonic() + PROXY_TIMEOUT, self._too_late)
+        if len(self._waiting) > MAX_UNANNOUNCED:
+            self._refuse("too many connections without a PROXY header")
+
+    def data_received(self, data: bytes) -> None:
+        self._octets += data
+        try:
+            header = parse_proxy_header(self._octets)
+        except InvalidValue as error:
+            self._refuse(str(error))
+            return
+        if header is not None:
+            self._forget()
+            self._channel.announced = header.client
+            self._octets = self._octets[header.size :]
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        channel, rest = self._channel, self._octets
+        self._transport.set_protocol(channel)
+        channel.connection_made(self._transport)
+        if rest:
+            channel.data_received(rest)
+
+    def _too_late(self) -> None:
+        self._refuse(f"no PROXY header within {PROXY_TIMEOUT:.0f} seconds")
+
+    def _refuse(self, reason: str) -> None:
+        self.abort()
+        self._proxies.refused(self._peer, reason)
+
+    def abort(self) -> None:
+        """End it."""
+        self._forget()
+        self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._waiting.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 async def listen(

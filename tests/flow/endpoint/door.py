@@ -21,7 +21,8 @@ from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.tls import make_server_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
+    from ipaddress import IPv4Network, IPv6Network
     from pathlib import Path
 
     from mailrider.clock import Clock
@@ -106,6 +107,7 @@ async def open_door(
     clock: Clock | None = None,
     judge: Callable[[ReversePath, Mailbox], Reply | None] = welcome,
     memory: Memory | None = None,
+    proxies: Collection[IPv4Network | IPv6Network] = (),
     **changes: Any,
 ) -> AsyncIterator[Door]:
     """An endpoint that takes everything, but for what is said otherwise."""
@@ -125,7 +127,7 @@ async def open_door(
         memory,
     )
     address = SocketAddress(scheme, path=path) if path else SocketAddress(scheme, IPv4Address(HOST), 0)
-    endpoint = Endpoint(replace(service, **changes), [address], crowd or Crowd())
+    endpoint = Endpoint(replace(service, **changes), [address], crowd or Crowd(), proxies)
     await endpoint.open()
     door = Door(endpoint, sink, events, memory, endpoint.ports[0])
     try:

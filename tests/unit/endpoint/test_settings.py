@@ -44,6 +44,8 @@ def fault(text: str) -> str:
     [
         "submission tcp://127.0.0.1:587 tcp://[::1]:587 unix:///run/x { deliver_to &world }",
         "submission tls://0.0.0.0:465 { tls c k; auth users; deliver_to &world }",
+        "submission tls://127.0.0.1:465 { tls c k; auth users; proxy_from 127.0.0.1/32; deliver_to &world }",
+        "submission unix:///run/x { proxy_from 127.0.0.1/32; deliver_to &world }",
         "smtp tcp://127.0.0.1:25 { deliver_to &world }",
         "smtp unix:///run/x { deliver_to remote { } }",
         "smtp tcp://0.0.0.0:25 { deliver_to &home }",
@@ -73,6 +75,9 @@ def test_what_is_safe_is_accepted(text: str) -> None:
         "smtp tcp://0.0.0.0:25 { source example.org { deliver_to &world } }",
         "smtp tcp://0.0.0.0:25 { default_source { deliver_to &world } }",
         "lmtp tcp://0.0.0.0:24 { deliver_to &world }",
+        # Whoever reaches the proxy reaches loopback.
+        "submission tcp://127.0.0.1:587 { proxy_from 127.0.0.1/32; deliver_to &world }",
+        "smtp tcp://127.0.0.1:25 { proxy_from 10.0.0.0/8 fc00::/7; deliver_to &world }",
     ],
 )
 def test_an_open_relay_is_refused(text: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
+from mailrider.endpoint.trace import Passage, ReceivedDetail, count_received, received_field, submitted_header
 from mailrider.model.domain import Domain
 
 AT = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
@@ -27,6 +28,23 @@ def test_the_received_field_tells_who_how_and_when() -> None:
         b"Received: from [IPv6:::1] (uid 8)\r\n\t(using TLSv1.3)\r\n"
         b"\tby mx.here.test with ESMTPSA id id2\r\n\tfor <b@x.test>;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("detail", "client", "origin"),
+    [
+        (ReceivedDetail.FULL, "[192.0.2.1]", b"from client.example ([192.0.2.1])\r\n\t(using TLSv1.3)\r\n\t"),
+        (ReceivedDetail.SHORT, "[192.0.2.1]", b"from [192.0.2.1]\r\n\t"),
+        (ReceivedDetail.SHORT, "uid 8", b"from localhost\r\n\t"),
+        (ReceivedDetail.NONE, "[192.0.2.1]", b""),
+    ],
+)
+def test_the_received_field_hides_what_it_shall(detail: ReceivedDetail, client: str, origin: bytes) -> None:
+    passage = replace(PASSAGE, client=client, tls="using TLSv1.3", detail=detail)
+    field = received_field(passage)
+    rest = b"by mx.here.test with ESMTP id id1;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
+    assert field == b"Received: " + origin + rest
+    assert count_received(field) == 1
 
 
 @pytest.mark.parametrize(
