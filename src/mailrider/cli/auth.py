@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailrider.config import load
-from mailrider.endpoint.auth import check_name, hash_password, is_right, read_passwords, write_passwords
+from mailrider.endpoint.auth import check_name, hash_password, is_right, login_name, read_passwords, write_passwords
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue
 
@@ -60,7 +60,7 @@ def _ask(*, confirm: bool) -> str:
 def add(find: Callable[[], Path], user: str) -> int:
     """Add USER, or give it a new password, which is asked for or read from standard input."""
     try:
-        check_name(user)
+        user = login_name(check_name(user))
     except InvalidValue as error:
         raise click.UsageError(str(error)) from error
     path = find()
@@ -81,9 +81,8 @@ def remove(find: Callable[[], Path], user: str) -> int:
     """Remove USER."""
     path = find()
     users = _users(path)
-    if user not in users:
+    if users.pop(login_name(user), None) is None:
         raise click.UsageError(f"there is no user {user}")
-    del users[user]
     write_passwords(path, users)
     click.echo(f"{user}: removed")
     return os.EX_OK
@@ -103,7 +102,7 @@ def list_users(find: Callable[[], Path]) -> int:
 @click.pass_obj
 def check(find: Callable[[], Path], user: str) -> int:
     """Say whether a password of USER, asked for or read from standard input, is right; exit with 69 if it is not."""
-    hashed = _users(find()).get(user)
+    hashed = _users(find()).get(login_name(user))
     right = hashed is not None and is_right(hashed, _ask(confirm=False))
     click.echo(f"{user}: {'right' if right else 'wrong'}")
     return os.EX_OK if right else os.EX_UNAVAILABLE

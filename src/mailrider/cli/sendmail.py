@@ -1,10 +1,13 @@
 """`mailrider sendmail`, and `sendmail` itself: takes a message on standard input to the daemon.
 
 The daemon listens on a unix socket, that of its `submission` endpoint, and knows from the kernel who is there; neither
-a password nor the right to read the queue is needed. Date, Message-ID and the removal of Bcc are the daemon's. Exit
-codes are those of sysexits(3), and of sendmail where the two differ: 0 the message is in the queue, 64 usage, 65 bad
-address or message, 67 a recipient was refused, 69 refused otherwise, 75 try again later (the daemon is down, or has no
-room), 77 the socket may not be used. If any recipient is refused nothing is sent, so that a failure means one thing.
+a password nor the right to read the queue is needed. What a message lacks is the daemon's to add: Date, Message-ID, the
+domain of addresses without one (`origin`); so is the removal of Bcc. Exit codes are those of sysexits(3), and of
+sendmail where the two differ: 0 the message is in the queue, 64 usage, 65 bad address or message, 67 a recipient was
+refused, 69 refused otherwise, 75 try again later (the daemon is down, or has no room), 77 the socket may not be used.
+If any recipient is refused nothing is sent, so that a failure means one thing.
+
+With `-bs` it speaks SMTP on standard input and output: what is said goes to the daemon, and its replies come back.
 
 As `sendmail` it reads /etc/mailrider/mailrider.conf only, never a file in the current directory: it runs wherever the
 program happens to be that calls it.
@@ -12,16 +15,20 @@ program happens to be that calls it.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import os
 import socket
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from mailrider.cli.queue import queue
 from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
 from mailrider.cli.sendmail_options import Mode, Options, parse_options
 from mailrider.config import default_runtime_dir, find_config, load
@@ -29,14 +36,16 @@ from mailrider.config.loader import SEARCHED, own_name
 from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR
 from mailrider.endpoint.settings import SubmissionSettings
 from mailrider.errors import ConfigError, InvalidValue, MailriderError
-from mailrider.model.address import Mailbox, ReversePath
+from mailrider.header.addresses import parse_addresses
+from mailrider.model.address import NULL_PATH, Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Recipient
 from mailrider.model.socket_address import SENDMAIL_SOCKET
 from mailrider.smtp.capabilities import Capabilities, parse_capabilities
-from mailrider.smtp.commands import Body, Data, Ehlo, Mail, Quit, Rcpt
-from mailrider.smtp.content import Content
+from mailrider.smtp.commands import Body, Data, Ehlo, Mail, Quit, Rcpt, Rset
+from mailrider.smtp.content import CHUNK, Content
 from mailrider.smtp.replies import ReplyParser
+from mailrider.smtp.transaction import MAX_RECIPIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,29 +86,49 @@ def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:
 
 
 def main() -> None:
-    """The entry point of the program that can be installed as /usr/sbin/sendmail."""
-    if Path(sys.argv[0]).name == "newaliases":
-        sys.exit(os.EX_OK)
-    sys.exit(run(sys.argv[1:], None))
+    """The entry point of the program that can be installed as /usr/sbin/sendmail, mailq and newaliases."""
+    sys.exit(run(sys.argv[1:], None, Path(sys.argv[0]).name))
 
 
-def run(arguments: Sequence[str], config: str | None) -> int:
-    """All of it; returns the exit code."""
+def run(arguments: Sequence[str], config: str | None, name: str = "sendmail") -> int:
+    """All of it; returns the exit code. `name`: what the program was called by."""
     try:
-        options = _options(arguments)
-        if options.mode is Mode.DELIVER:
-            _hand_over(options, _place(config))
+        options = _options(arguments, name)
+        match options.mode:
+            case Mode.DELIVER:
+                _hand_over(options, _place(config))
+            case Mode.SPEAK_SMTP:
+                _speak(_place(config))
+            case Mode.LIST_QUEUE:
+                return _ask_queue(config, "list")
+            case Mode.RUN_QUEUE:
+                with contextlib.redirect_stdout(io.StringIO()):  # as silent as sendmail is
+                    return _ask_queue(config, "retry", "--all")
+            case Mode.NOTHING:
+                pass
     except _Stop as stop:
-        click.echo(f"sendmail: {stop}", err=True)
+        click.echo(f"{name}: {stop}", err=True)
         return stop.code
     return os.EX_OK
 
 
-def _options(arguments: Sequence[str]) -> Options:
+def _options(arguments: Sequence[str], name: str) -> Options:
     try:
-        return parse_options(arguments)
+        return parse_options(arguments, name)
     except InvalidValue as error:
         raise _Stop(os.EX_USAGE, str(error)) from error
+
+
+def _ask_queue(config: str | None, *arguments: str) -> int:
+    """`mailrider queue`, for whoever may read the queue's files."""
+    try:
+        return int(queue.main(arguments, "mailrider queue", standalone_mode=False, obj=config or str(SYSTEM_CONFIG)))
+    except ConfigError as error:
+        raise _Stop(os.EX_CONFIG, str(error)) from error
+    except PermissionError as error:
+        raise _Stop(os.EX_NOPERM, f"the queue may not be read: {error.strerror}: {error.filename}") from error
+    except (OSError, MailriderError) as error:
+        raise _Stop(os.EX_TEMPFAIL, f"the queue cannot be read: {error}") from error
 
 
 def _place(config: str | None) -> _Place:
@@ -127,22 +156,27 @@ def _hand_over(options: Options, place: _Place) -> None:
     if len(octets) > MAX_MESSAGE:
         raise _Stop(os.EX_DATAERR, f"the message is larger than {MAX_MESSAGE} octets")
     content = read_message(octets, dot_ends=options.dot_ends)
-    sender = _sender(options, place.hostname)
-    recipients = _recipients(options, content, place.hostname)
-    author = str(sender) or f"MAILER-DAEMON@{place.hostname.ascii}"
-    added = from_field(content.header, author, options.full_name)
+    sender = _sender(options)
+    recipients = _recipients(options, content)
+    added = from_field(content.header, "MAILER-DAEMON" if sender is None else str(sender), options.full_name)
     if added:
         content = Content.inspect(added + b"".join(content.chunks()))
     with _connect(place.sockets) as connection:
-        _Dialogue(connection, place.hostname).submit(options, sender, recipients, content)
+        _Dialogue(connection, place.hostname, options, sender, content).submit(recipients)
 
 
-def _sender(options: Options, hostname: Domain) -> ReversePath:
+def _sender(options: Options) -> Mailbox | None:
+    """None: the null sender."""
     given = _user() if options.sender is None else options.sender
+    if given in ("", "<>"):
+        return None
     try:
-        return ReversePath.parse("" if not given else str(_qualified(given, hostname)))
+        mailbox, *others = _mailboxes(given)
     except InvalidValue as error:
         raise _Stop(os.EX_DATAERR, f"the sender: {error}") from error
+    if others:
+        raise _Stop(os.EX_DATAERR, f"the sender: expected one address, not {given[:300]!r}")
+    return mailbox
 
 
 def _user() -> str:
@@ -152,35 +186,68 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _recipients(options: Options, content: Content, hostname: Domain) -> list[Recipient]:
-    wanted = list(options.recipients)
-    if options.recipients_from_header:
-        wanted += _recipients_in(content.header)
-    if not wanted:
-        raise _Stop(os.EX_USAGE, "no recipient: name one, or say -t and have To, Cc or Bcc in the message")
+def _recipients(options: Options, content: Content) -> list[Recipient]:
     try:
-        mailboxes = dict.fromkeys(_qualified(each, hostname) for each in wanted)
-        return [_recipient(each, options) for each in mailboxes]
+        wanted = [mailbox for word in options.recipients for mailbox in _mailboxes(word)]
+        if options.recipients_from_header:
+            wanted += map(Mailbox.parse, recipients_in(content.header))
     except InvalidValue as error:
         raise _Stop(os.EX_DATAERR, f"a recipient: {error}") from error
+    if not wanted:
+        raise _Stop(os.EX_USAGE, "no recipient: name one, or say -t and have To, Cc or Bcc in the message")
+    return [_recipient(each, options) for each in dict.fromkeys(wanted)]
 
 
-def _recipients_in(header: bytes) -> list[str]:
-    try:
-        return recipients_in(header)
-    except InvalidValue as error:
-        raise _Stop(os.EX_DATAERR, f"the recipients in To, Cc and Bcc: {error}") from error
+def _mailboxes(text: str) -> list[Mailbox]:
+    """The addresses of a word: `a@x,b@y`, `<b@x>`, `Bob <b@x>`, `root`; at least one. Raises `InvalidValue`."""
+    found = [Mailbox.parse(each.text) for each in parse_addresses(text)]
+    if not found:
+        raise InvalidValue(f"no address in {text[:100]!r}")
+    return found
 
 
 def _recipient(mailbox: Mailbox, options: Options) -> Recipient:
-    original = OriginalRecipient("rfc822", str(mailbox)) if options.notify is not None and mailbox.is_ascii else None
+    is_plain = mailbox.is_ascii and mailbox.domain is not None
+    original = OriginalRecipient("rfc822", str(mailbox)) if options.notify is not None and is_plain else None
     return Recipient(mailbox, options.notify, original)
 
 
-def _qualified(text: str, hostname: Domain) -> Mailbox:
-    """An address; one without a domain (`root`) is of this machine."""
-    mailbox = Mailbox.parse(text)
-    return mailbox if mailbox.domain is not None else Mailbox(mailbox.local_part, hostname)
+def _speak(place: _Place) -> None:
+    """SMTP between standard input and output, and the daemon."""
+    try:
+        connection = _connect(place.sockets)
+    except _Stop as stop:
+        _write_out(b"421 4.3.2 " + str(stop).encode("ascii", "replace") + b"\r\n")
+        raise
+    with connection:
+        connection.settimeout(None)  # the daemon ends a session that says nothing
+        # It may stand in a read for ever; the end of the connection is the end of the program.
+        threading.Thread(target=_pass_on, args=(sys.stdin.fileno(), connection), daemon=True).start()
+        try:
+            while octets := connection.recv(CHUNK):
+                _write_out(octets)
+        except OSError as error:
+            raise _Stop(os.EX_TEMPFAIL, f"the connection was lost: {error}") from error
+
+
+def _write_out(octets: bytes) -> None:
+    sys.stdout.buffer.write(octets)
+    sys.stdout.buffer.flush()
+
+
+def _pass_on(source: int, connection: socket.socket) -> None:
+    """What is said on standard input. Its end is that of the session; behind QUIT the daemon says the last word."""
+    said = b""
+    with contextlib.suppress(OSError):
+        while octets := os.read(source, CHUNK):
+            connection.sendall(octets)
+            said = (said + octets)[-8:]
+        if said.strip().upper().rpartition(b"\n")[2] != b"QUIT":
+            connection.shutdown(socket.SHUT_WR)
+
+
+def _batches(recipients: Sequence[Recipient], size: int) -> list[Sequence[Recipient]]:
+    return [recipients[at : at + size] for at in range(0, len(recipients), size)]
 
 
 def _connect(paths: Sequence[Path]) -> socket.socket:
@@ -199,24 +266,25 @@ def _connect(paths: Sequence[Path]) -> socket.socket:
 
 
 class _Dialogue:
-    """One transaction, command by command: all of it stays on this machine."""
+    """One message, command by command: all of it stays on this machine. `sender` None: the null sender."""
 
-    def __init__(self, connection: socket.socket, hostname: Domain) -> None:
+    def __init__(
+        self, connection: socket.socket, hostname: Domain, options: Options, sender: Mailbox | None, content: Content
+    ) -> None:
         self._connection = connection
         self._hostname = hostname
+        self._options = options
+        self._sender = sender
+        self._content = content
         self._parser = ReplyParser()
         self._replies: list[Reply] = []
 
-    def submit(self, options: Options, sender: ReversePath, recipients: Sequence[Recipient], content: Content) -> None:
+    def submit(self, recipients: Sequence[Recipient]) -> None:
         """Returns once the daemon has taken the message. Raises `_Stop` if it does not."""
         try:
             self._expect(self._reply(), os.EX_UNAVAILABLE)
             offered = parse_capabilities(self._expect(self._say(Ehlo(self._hostname).encode()), os.EX_UNAVAILABLE))
-            self._envelope(options, sender, recipients, content, offered)
-            self._expect(self._say(Data().encode()), os.EX_UNAVAILABLE)
-            for piece in content.stuffed():
-                self._connection.sendall(piece)
-            self._expect(self._reply(), os.EX_UNAVAILABLE)
+            self._send(_batches(recipients, offered.max_recipients or MAX_RECIPIENTS), offered)
         except (OSError, MailriderError) as error:
             raise _Stop(os.EX_TEMPFAIL, f"the daemon went away: {error}") from error
         try:
@@ -225,29 +293,51 @@ class _Dialogue:
         except (OSError, MailriderError):
             pass  # it has the message
 
-    def _envelope(
-        self,
-        options: Options,
-        sender: ReversePath,
-        recipients: Sequence[Recipient],
-        content: Content,
-        offered: Capabilities,
-    ) -> None:
-        international = not all(
-            (sender.is_ascii, content.header_is_ascii, *(each.mailbox.is_ascii for each in recipients))
-        )
-        mail = Mail(
-            sender,
-            size=content.size if offered.size else None,
-            body=Body.EIGHT_BIT_MIME if content.eight_bit and offered.eight_bit_mime else None,
-            smtputf8=international and offered.smtputf8,
-            ret=options.ret if offered.dsn else None,
-            envid=options.envid if offered.dsn else None,
-        )
-        self._expect(self._say(mail.encode()), os.EX_UNAVAILABLE)
+    def _send(self, batches: Sequence[Sequence[Recipient]], offered: Capabilities) -> None:
+        """RFC 5321 4.5.3.1.10: more recipients than a transaction takes have one transaction after the other."""
+        if len(batches) > 1:
+            # All are asked for before anybody gets the message.
+            for batch in batches:
+                self._envelope(batch, offered)
+                self._say(Rset().encode())
+        taken = 0
+        for batch in batches:
+            try:
+                self._transaction(batch, offered)
+            except _Stop as stop:
+                if not taken:
+                    raise
+                raise _Stop(stop.code, f"{taken} recipients will get it, the others not: {stop}") from stop
+            taken += len(batch)
+
+    def _transaction(self, recipients: Sequence[Recipient], offered: Capabilities) -> None:
+        self._envelope(recipients, offered)
+        self._expect(self._say(Data().encode()), os.EX_UNAVAILABLE)
+        for piece in self._content.stuffed():
+            self._connection.sendall(piece)
+        self._expect(self._reply(), os.EX_UNAVAILABLE)
+
+    def _envelope(self, recipients: Sequence[Recipient], offered: Capabilities) -> None:
+        self._expect(self._say(self._mail(recipients, offered)), os.EX_UNAVAILABLE)
         for each in recipients:
             rcpt = Rcpt(each.mailbox, each.notify, each.original) if offered.dsn else Rcpt(each.mailbox)
             self._expect(self._say(rcpt.encode()), os.EX_NOUSER, str(each))
+
+    def _mail(self, recipients: Sequence[Recipient], offered: Capabilities) -> bytes:
+        sender, content = self._sender, self._content
+        # Of addresses only: a header that is 8-bit goes as it always went, so that no server is asked for too much.
+        international = not all(each is None or each.is_ascii for each in (sender, *(to.mailbox for to in recipients)))
+        is_whole = sender is None or sender.domain is not None
+        line = Mail(
+            ReversePath(sender) if is_whole else NULL_PATH,
+            size=content.size if offered.size else None,
+            body=Body.EIGHT_BIT_MIME if content.eight_bit and offered.eight_bit_mime else None,
+            smtputf8=international and offered.smtputf8,
+            ret=self._options.ret if offered.dsn else None,
+            envid=self._options.envid if offered.dsn else None,
+        ).encode()
+        # The daemon completes the name of a user; a `Mail` must have a domain, or nobody.
+        return line if is_whole else line.replace(b"<>", f"<{sender}>".encode(), 1)
 
     def _expect(self, reply: Reply, refused: int, what: str = "") -> Reply:
         """The reply, unless it is a refusal."""

@@ -1,7 +1,8 @@
 """What sendmail makes of its standard input: a message with a header, and the recipients that it names. Pure.
 
 Programs hand in less than a message: lines that end in LF, no header at all, no From, a mailbox file's `From ` line on
-top. Each of these is mended here, as sendmail does; nothing else is touched.
+top. Each of these is mended here, as sendmail does (a header by `smtp.mend`, as on submission, but before recipients
+are looked for in it); nothing else is touched.
 """
 
 from __future__ import annotations
@@ -14,36 +15,24 @@ from mailrider.header.addresses import parse_addresses
 from mailrider.header.fields import compose_field
 from mailrider.header.words import encode_words
 from mailrider.smtp.content import Content
-from mailrider.smtp.header import MAX_HEADER, header_fields
+from mailrider.smtp.header import header_fault, header_fields
+from mailrider.smtp.mend import mend_header
 
-_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)
-_MAILBOX_LINE = re.compile(rb"(?:>?From [^\n]*\n)+")
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")  # RFC 5322 3.2.3
 MAX_NAME: Final = 200  # characters of a person's name
-_LINE: Final = re.compile(rb"[^\n]*\n?")
 
 
 def read_message(octets: bytes, *, dot_ends: bool) -> Content:
     """The message in what was read. `dot_ends`: a line of a single dot ends it, as if it were typed."""
     if dot_ends and (dot := _DOT_LINE.search(octets)):
         octets = octets[: dot.start()]
-    if mailbox := _MAILBOX_LINE.match(octets):
-        octets = octets[mailbox.end() :]
-    return Content.inspect(_with_empty_line(octets))
-
-
-def _with_empty_line(octets: bytes) -> bytes:
-    """The message with an empty line where the header ends and none is."""
-    at = 0
-    for match in _LINE.finditer(octets, 0, MAX_HEADER):
-        line = match[0].rstrip(b"\r\n")
-        if not line:
-            return octets  # the empty line, or the end of the message
-        if not _FIELD.match(line) and not (at and line[:1] in b" \t"):
-            return octets[:at] + b"\n" + octets[at:]
-        at = match.end()
-    return octets
+    content = Content.inspect(octets)
+    if not content.header or header_fault(content.header) is None:
+        return content
+    mended = mend_header(content.header)
+    rest = b"".join(content.chunks())[content.header_size :]
+    return Content.inspect(mended.header + mended.between + rest)
 
 
 def recipients_in(header: bytes) -> list[str]:

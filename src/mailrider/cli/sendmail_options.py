@@ -1,8 +1,11 @@
 """The options of sendmail(8), as cron, PHP, git send-email, mailx and others use them. Pure.
 
-Options are one letter; those with a value take it from the same word or from the next one; the first word that is no
-option, or `--`, begins the recipients. What concerns sendmail's own queue and files means nothing here and is taken
-without a word; what asks for another program altogether (`-bs`, `-bp`, `-bt`) is refused, and not ignored.
+Options are one letter. Those without a value may share a word (`-ti`), and the last of them may be one with a value
+(`-tif a@example.org`); a value stands in the same word or in the next one. Options may stand behind recipients, as with
+all programs of GNU: a word that begins with `-` is never an address, unless it stands behind `--`.
+
+What concerns sendmail's own queue, files and log changes nothing here, and is taken without a word: it is listed below,
+letter by letter. Everything else is refused: an option that is misunderstood sends mail to the wrong place.
 """
 
 from __future__ import annotations
@@ -13,24 +16,41 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.errors import InvalidValue
 from mailrider.model.envelope import Notify, Ret, check_envid
+from mailrider.smtp.commands import Body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Taken and without meaning here, with a value: body type, configuration, debugging, hops, log tag, log file, message
-# class, protocol, and all settings of `-O`.
-_IGNORED_WITH_VALUE: Final = "ABCDLMOXhdp"
-# The same without a value: gateway, initial submission, to ourselves too, no aliases, verbose.
-_IGNORED: Final = "GUmnv"
-_MODES: Final = {
-    "m": None,  # deliver mail: what we do
-    "i": "newaliases",
-    "s": "speaking SMTP on standard input is not supported: connect to the daemon's submission socket or port",
-    "p": "the queue is shown by `mailrider queue list`",
-    "d": "the daemon is `mailrider run`",
-    "D": "the daemon is `mailrider run`",
+# Taken and without meaning here, with a value: which of sendmail's own configurations (`-Am`), error mode (`-em`),
+# hops, log tag, protocol that the message came by, log file.
+_IGNORED_WITH_VALUE: Final = "AehLpX"
+# The same without a value: count hops, gateway, deliver mail, no aliases, initial submission, verbose, and an old one.
+_IGNORED: Final = "cGmnUvx"
+# `-o` and a letter. Delivery mode (`-odb`, `-odq`: it is queued in any case), error mode (`-oem`), to ourselves too
+# (`-om`), old headers (`-oo`), time-outs (`-or0s`, `-oT`), verbose (`-ov`), what a trusted user says of the origin
+# (`-oM`), 7 or 8 bits.
+_IGNORED_SETTINGS: Final = "demorTvM78"
+# `-O` and a name.
+_IGNORED_NAMES: Final = frozenset(
+    ("deliverymode", "errormode", "metoo", "verbose", "eightbitmode", "sendmimeerrors", "loglevel", "oldstyleheaders")
+)
+
+_IS_DAEMON: Final = "the daemon is `mailrider run`"
+_REFUSED_MODES: Final = {
+    "a": "the ARPANET's protocol is not spoken any more",
+    "d": _IS_DAEMON,
+    "D": _IS_DAEMON,
+    "l": _IS_DAEMON,
     "v": "addresses are not verified here",
     "t": "addresses are not tested here: `mailrider explain DOMAIN` shows where mail goes",
+}
+_REFUSED: Final = {
+    "C": "it names a configuration of another program: use `mailrider -c FILE sendmail`",
+    "D": "debugging is not done here: the daemon has a log",
+    "d": "debugging is not done here: the daemon has a log",
+    "M": "it means two things, by the program: see `mailrider queue`",
+    "Q": "see `mailrider queue hold`",
+    "S": "it asks for another server: see target.smtp",
 }
 
 
@@ -42,12 +62,27 @@ class Mode(enum.Enum):
     """What is to be done."""
 
     DELIVER = "deliver"
+    SPEAK_SMTP = "speak SMTP"  # on standard input and output
+    LIST_QUEUE = "list the queue"
+    RUN_QUEUE = "run the queue"
     NOTHING = "nothing"  # newaliases: there are no aliases to rebuild
+
+
+_MODES: Final = {
+    "m": Mode.DELIVER,
+    "s": Mode.SPEAK_SMTP,
+    "p": Mode.LIST_QUEUE,
+    "i": Mode.NOTHING,
+}
+_NAMES: Final = {"mailq": Mode.LIST_QUEUE, "newaliases": Mode.NOTHING}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for. `sender` None: whoever runs the program; `dot_ends`: a line of a single dot is the end."""
+    """What was asked for. `sender` None: whoever runs the program; `dot_ends`: a line of a single dot is the end.
+
+    `recipients` are the words as they were given; each may hold several addresses.
+    """
 
     sender: str | None = None
     full_name: str = ""
@@ -65,59 +100,84 @@ class _Parser:
     """Takes the words from the left."""
 
     words: list[str]
-    options: Options = field(default_factory=Options)
+    options: Options
+    recipients: list[str] = field(default_factory=list)
 
     def parse(self) -> Options:
-        while self.words and self.words[0].startswith("-") and self.words[0] != "-":
+        while self.words:
             word = self.words.pop(0)
             if word == "--":
+                self.recipients += self.words
                 break
-            self._option(word[1], word[2:])
-        return replace(self.options, recipients=tuple(self.words))
+            if word == "-" or word.startswith("--"):
+                raise UsageError(f"unknown option {word[:100]}")
+            if word.startswith("-"):
+                self._word(word[1:])
+            else:
+                self.recipients.append(word)
+        return replace(self.options, recipients=tuple(self.recipients))
+
+    def _word(self, letters: str) -> None:
+        """One word: options without a value, and behind them perhaps one that takes the rest."""
+        for at, letter in enumerate(letters):
+            if letter in _FLAGS:
+                self._set(**_FLAGS[letter])
+            elif letter not in _IGNORED:
+                self._option(letter, letters[at + 1 :])
+                return
 
     def _option(self, letter: str, rest: str) -> None:
-        if letter in _WITH_VALUE:
-            value = rest or self._next(letter)  # which may be empty: `-f ""` is the null sender
-            self.options = replace(self.options, **_WITH_VALUE[letter](value))
-        elif letter == "o":
-            self._long_known_as_o(rest)
-        elif letter == "b":
-            self._mode(rest)
-        elif letter == "q":
-            raise UsageError("-q: the daemon runs its queue by itself; `mailrider queue retry` asks for it")
-        elif letter in "it" or letter in _IGNORED:
-            self._flags(letter + rest)
-        elif letter in _IGNORED_WITH_VALUE:
-            if not rest and letter != "d":
-                self._next(letter)
+        if letter == "q":
+            self._run_queue(rest)
+        elif letter in _REFUSED:
+            raise UsageError(f"-{letter}: {_REFUSED[letter]}")
+        elif letter in _WITH_VALUE or letter in _IGNORED_WITH_VALUE:
+            # It may be empty: `-f ""` is the null sender.
+            value = rest or self._next(letter)
+            if letter in _WITH_VALUE:
+                self._set(**_WITH_VALUE[letter](value))
         else:
-            raise UsageError(f"unknown option -{letter}{rest}")
+            raise UsageError(f"unknown option -{letter}{rest[:100]}")
+
+    def _set(self, **changes: Any) -> None:
+        self.options = replace(self.options, **changes)
 
     def _next(self, letter: str) -> str:
         if not self.words:
             raise UsageError(f"-{letter} needs a value")
         return self.words.pop(0)
 
-    def _flags(self, letters: str) -> None:
-        for letter in letters:
-            if letter == "i":
-                self.options = replace(self.options, dot_ends=False)
-            elif letter == "t":
-                self.options = replace(self.options, recipients_from_header=True)
-            elif letter not in _IGNORED:
-                raise UsageError(f"unknown option -{letter}")
+    def _run_queue(self, rest: str) -> None:
+        """`-q`: once, now. `-q15m`: from now on, which is the daemon's work. `-qIid`, `-qRname`: a part."""
+        if rest:
+            raise UsageError(
+                f"-q{rest[:100]}: the daemon runs its queue by itself; `mailrider queue retry` asks for a part of it"
+            )
+        self._set(mode=Mode.RUN_QUEUE)
 
-    def _long_known_as_o(self, rest: str) -> None:
-        """`-oi`, `-odb`, `-oem`, `-o x`: the value stands with the letter, or behind `-o`."""
-        if (rest or self._next("o")) == "i":
-            self.options = replace(self.options, dot_ends=False)
 
-    def _mode(self, mode: str) -> None:
-        meaning = _MODES.get(mode, f"unknown mode -b{mode}")
-        if meaning == "newaliases":
-            self.options = replace(self.options, mode=Mode.NOTHING)
-        elif meaning is not None:
-            raise UsageError(f"-b{mode}: {meaning}")
+def _setting(value: str) -> dict[str, Any]:
+    """`-oi`, `-odb`, `-oem`, `-o i`: a letter, and its value behind it."""
+    if value == "i":
+        return {"dot_ends": False}
+    if value[:1] not in tuple(_IGNORED_SETTINGS):
+        raise UsageError(f"-o{value[:100]}: this setting is not known here")
+    return {}
+
+
+def _named_setting(value: str) -> dict[str, Any]:
+    name, _, _ = value.lower().partition("=")
+    if name == "ignoredots":
+        return {"dot_ends": False}
+    if name not in _IGNORED_NAMES and not name.startswith("timeout"):
+        raise UsageError(f"-O {value[:100]}: this setting is not known here")
+    return {}
+
+
+def _mode(value: str) -> dict[str, Any]:
+    if value not in _MODES:
+        raise UsageError(f"-b{value[:100]}: {_REFUSED_MODES.get(value, 'unknown mode')}")
+    return {"mode": _MODES[value]}
 
 
 def _notify(value: str) -> dict[str, Any]:
@@ -142,20 +202,35 @@ def _envid(value: str) -> dict[str, Any]:
     return {"envid": value}
 
 
-def _sender(value: str) -> dict[str, Any]:
-    return {"sender": value.removeprefix("<").removesuffix(">")}
+def _body(value: str) -> dict[str, Any]:
+    """What the content is, we see for ourselves."""
+    if value.upper() not in {each.value for each in Body}:
+        raise UsageError(f"-B: expected 7BIT or 8BITMIME, not {value[:100]!r}")
+    return {}
 
 
+_FLAGS: Final[dict[str, dict[str, Any]]] = {
+    "i": {"dot_ends": False},
+    "t": {"recipients_from_header": True},
+    "I": {"mode": Mode.NOTHING},
+}
 _WITH_VALUE: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
-    "f": _sender,
-    "r": _sender,
+    "b": _mode,
+    "B": _body,
+    "f": lambda value: {"sender": value},
+    "r": lambda value: {"sender": value},
     "F": lambda value: {"full_name": value},
     "N": _notify,
+    "o": _setting,
+    "O": _named_setting,
     "R": _ret,
     "V": _envid,
 }
 
 
-def parse_options(words: Sequence[str]) -> Options:
-    """The options among the words behind the program's name. Raises `UsageError`."""
-    return _Parser(list(words)).parse()
+def parse_options(words: Sequence[str], name: str = "sendmail") -> Options:
+    """The options among the words behind the program's name. Raises `UsageError`.
+
+    `name`: what the program was called by; mailq and newaliases are sendmail under another name.
+    """
+    return _Parser(list(words), Options(mode=_NAMES.get(name, Mode.DELIVER))).parse()

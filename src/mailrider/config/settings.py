@@ -64,6 +64,12 @@ class Globals(Settings):
         default=None,
         doc="Our name, with which we greet other servers. It should resolve to our address, and our address to it.",
     )
+    origin: OptionalDomain = directive(
+        DOMAIN,
+        default=None,
+        shown_default="`hostname`",
+        doc="The domain of addresses without one in mail that is submitted, such as cron's mail to `root`.",
+    )
     state_dir: Setting[Path, Path | str | None] = directive(
         PATH,
         default=None,

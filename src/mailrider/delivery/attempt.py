@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 MAX_ADDRESSES = 20  # that one attempt may try
 MAX_DURATION = 900.0  # seconds after which no new candidate or address is begun: the queue tries again, fresher
 
-BUG = Reply.make(451, "4.3.0", "Internal error; the message will be tried again")
-STOPPED = Reply.make(451, "4.3.2", "This server is shutting down; the message will be tried again")
+BUG = Reply.make(451, "4.3.0", "Internal error")
+STOPPED = Reply.make(451, "4.3.2", "This server is shutting down")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
 NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipients in one attempt")
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")

@@ -55,7 +55,7 @@ COME_AGAIN = 1.0
 
 _inside: ContextVar[frozenset[Limiter]] = ContextVar("limits that the message at hand has passed", default=frozenset())
 
-THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment; this one is held back, and will be tried again")
+THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment")
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,7 +337,7 @@ def _returned(notification: Notification, *, utf8: bool) -> bytes | None:
         return _header_part(content.header, utf8=utf8)
     message = b"".join(content.chunks())
     # RFC 2046 5.2.1: message/rfc822 can't be encoded, and message/global can (RFC 6532 3.7).
-    is_plain = content.header_is_ascii and _encoding(message, utf8=utf8) in ("7bit", "8bit")
+    is_plain = not content.header_is_utf8 and _encoding(message, utf8=utf8) in ("7bit", "8bit")
     form = "message/rfc822" if is_plain else "message/global"
     return _part(form, "Undelivered message", message, utf8=utf8)
 

@@ -58,8 +58,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def login_name(name: str) -> str:
+    """A user name as it is compared: where it is a mail address, its domain has no case (RFC 5321 2.4)."""
+    local, at, domain = name.rpartition("@")
+    return local + at + domain.lower() if at else name
+
+
 def parse_passwords(text: str, where: str) -> dict[str, str]:
-    """The users of a file with their hashes. Raises `PasswordFileError`, which names the line."""
+    """The hash of each user in a file, by `login_name`. Raises `PasswordFileError`, which names the line."""
     users: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -67,9 +73,9 @@ def parse_passwords(text: str, where: str) -> dict[str, str]:
         name, colon, hashed = line.strip().partition(":")
         if not colon or not name or not hashed.startswith("$argon2"):
             raise PasswordFileError(f"{where}:{number}: expected NAME:HASH, as mailrider auth writes it")
-        if name in users:
+        if login_name(name) in users:
             raise PasswordFileError(f"{where}:{number}: the user {name[:100]!r} is there twice")
-        users[name] = hashed
+        users[login_name(name)] = hashed
     return users
 
 
@@ -81,7 +87,7 @@ def hash_password(password: str) -> str:
 def is_right(hashed: str, password: str) -> bool:
     """True if that is the password; slow on purpose. A hash that cannot be read fits nothing."""
     try:
-        return _HASHER.verify(hashed, password)
+        return _HASHER.verify(hashed, password.encode("utf-8", "surrogateescape"))
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
 
@@ -185,9 +191,10 @@ class PasswordFile:
 
     def _verify(self, credentials: Credentials) -> bool:
         self._read_again()
-        known = self._users.get(credentials.user)
+        user = login_name(credentials.user)
+        known = self._users.get(user)
         right = is_right(known or self._nobody, credentials.password)
-        return right and known is not None and credentials.acting_for in ("", credentials.user)
+        return right and known is not None and login_name(credentials.acting_for) in ("", user)
 
     def _read_again(self) -> None:
         try:

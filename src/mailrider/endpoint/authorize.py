@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from mailrider.endpoint.auth import login_name
 from mailrider.endpoint.check import PASSED, Action, Finding
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
@@ -97,7 +98,7 @@ class AuthorizeSender:
         self._check_header = given.check_header
         self._rights: dict[str, list[Rights]] = {}
         for each in given.user:
-            self._rights.setdefault(each.user, []).append(each)
+            self._rights.setdefault(login_name(each.user), []).append(each)
 
     async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
         """See `Check`."""
@@ -118,7 +119,7 @@ class AuthorizeSender:
             yield from _authors(content)
 
     def _may(self, user: str, mailbox: Mailbox) -> bool:
-        if any(each.covers(mailbox) for each in self._rights.get(user, ())):
+        if any(each.covers(mailbox) for each in self._rights.get(login_name(user), ())):
             return True
         return str(mailbox).lower() == _address(user)
 

@@ -181,18 +181,22 @@ class Gatherer:
             if len(self._mender.header) > self._max_header and self.fault is None:
                 self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
 
-    def content(self, header: bytes) -> Content:
-        """The message with that header in the place of its own; readable until `close`. To be asked for once."""
+    def content(self, header: bytes, between: bytes = b"") -> Content:
+        """The message with that header in the place of its own; readable until `close`. To be asked for once.
+
+        `between` stands behind it, before what arrived behind the header.
+        """
         mender = self._mender
-        size = mender.size - len(mender.header) + len(header)
+        head = header + between
+        size = mender.size - len(mender.header) + len(head)
         eight_bit = mender.eight_bit or not header.isascii()
         if self._file is None or size <= INLINE:
             body = self._joined() if self._file is None else self._read_whole(self._file)
-            octets = header + body[len(mender.header) :]
+            octets = head + body[len(mender.header) :]
             return Content(size, eight_bit, len(header), True, octets)
         file, skip = self._file, len(mender.header)
         return Content.stored(
-            lambda: _pieces_of(file, header, skip), size=size, eight_bit=eight_bit, header_size=len(header)
+            lambda: _pieces_of(file, head, skip), size=size, eight_bit=eight_bit, header_size=len(header)
         )
 
     def _joined(self) -> bytes:
@@ -226,8 +230,8 @@ def _write(file: IO[bytes], octets: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _pieces_of(file: IO[bytes], header: bytes, at: int) -> Iterator[bytes]:
-    yield header
+def _pieces_of(file: IO[bytes], head: bytes, at: int) -> Iterator[bytes]:
+    yield head
     # By position: the same message may be read by several at once.
     while piece := os.pread(file.fileno(), CHUNK, at):
         yield piece

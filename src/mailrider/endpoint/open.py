@@ -14,6 +14,7 @@ from mailrider.endpoint.check_settings import open_checks
 from mailrider.endpoint.gather import Memory
 from mailrider.endpoint.guard import Guard
 from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
+from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
 from mailrider.endpoint.smtp import Crowd, Endpoint
@@ -84,6 +85,10 @@ class Router:
         route = decide(pipeline_for(self._settings, sender), mailbox)
         return route if isinstance(route, Reply) else None
 
+    def postmaster(self, sender: ReversePath) -> Mailbox:
+        """Whom `RCPT TO:<postmaster>` means."""
+        return postmaster_of(pipeline_for(self._settings, sender), self._hostname)
+
     def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> Coroutine[Any, Any, AttemptReport]:
         """See `MessageSink`."""
         guard = self._guards[id(pipeline_for(self._settings, envelope.sender))]
@@ -126,6 +131,8 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             authenticator=await _open_passwords(settings, stack),
             needs_login=settings.needs_login,
             is_submission=isinstance(settings, SubmissionSettings),
+            origin=(settings.origin or settings.hostname) if isinstance(settings, SubmissionSettings) else None,
+            postmaster=router.postmaster,
             is_lmtp=isinstance(settings, LMTPEndpointSettings),
             max_size=settings.max_message_size,
             max_header=settings.max_header_size,

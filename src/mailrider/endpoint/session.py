@@ -18,14 +18,24 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mailrider.endpoint.auth import login_name
 from mailrider.endpoint.check import Arrival
 from mailrider.endpoint.gather import DISK, NO_MEMORY, Gatherer, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
+from mailrider.endpoint.recipients import ROUTE, distinct, is_route
 from mailrider.endpoint.trace import Passage, ReceivedDetail, count_received, received_field, submitted_header
 from mailrider.errors import InvalidValue, NetworkError
 from mailrider.model.address import NULL_PATH
 from mailrider.model.domain import AddressLiteral
-from mailrider.model.endpoint_event import ClientCutOff, ClientLeft, LoginFailed, LoginHeldBack, MailRefused, MailTaken
+from mailrider.model.endpoint_event import (
+    ClientCutOff,
+    ClientLeft,
+    LoginFailed,
+    LoginHeldBack,
+    MailMended,
+    MailRefused,
+    MailTaken,
+)
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Bug
 from mailrider.model.ip import client_key
@@ -34,6 +44,7 @@ from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import CHUNK
 from mailrider.smtp.header import MAX_LINES, header_fault, is_too_long
+from mailrider.smtp.mend import mend_header
 from mailrider.smtp.sasl import SERVERS, Challenge
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
@@ -59,6 +70,9 @@ MAX_LOGINS: Final = 3  # wrong passwords on a connection
 WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow
 RECIPIENT: Final = 512  # octets in memory that a recipient counts for until its message is through
 LIMITS: Final = Limits(max_commands=1000)
+# A program of this machine may write a whole dialogue into a pipe (`sendmail -bs`); nobody else can get at the socket.
+LOCAL_LIMITS: Final = replace(LIMITS, strict_groups=False)
+MAX_MENDED: Final = 5000  # lines of a header that is mended: some milliseconds
 
 # The states in which the task goes on.
 _FOR_THE_TASK: Final = (State.CLOSED, State.HANDSHAKE)
@@ -97,8 +111,10 @@ class Service:
 
     `judge` decides on a recipient before the content is there: None if the sink will take it. `authenticator` None:
     nobody can log in; `logins` says who may try now; `needs_login`: nothing is accepted before. `tls` None: there is no
-    STARTTLS. `memory` and `disk` are what unfinished messages from the network may take; those that come over unix
-    sockets have `local_memory` and `local_disk`: the network cannot keep the programs of this machine from sending.
+    STARTTLS. `origin`, which submission has: the domain of addresses without one, and sloppy clients are welcome.
+    `postmaster`: whom `RCPT TO:<postmaster>` means. `memory` and `disk` are what unfinished messages from the network
+    may take; those that come over unix sockets have `local_memory` and `local_disk`: the network cannot keep the
+    programs of this machine from sending.
     """
 
     name: str
@@ -113,6 +129,8 @@ class Service:
     authenticator: Authenticator | None = None
     needs_login: bool = False
     is_submission: bool = False
+    origin: Domain | None = None
+    postmaster: Callable[[ReversePath], Mailbox] | None = None
     is_lmtp: bool = False
     max_size: int = 32 << 20
     max_header: int = 1 << 20
@@ -190,7 +208,11 @@ class Session:
         self._room = Room(memory, disk, service.spool)
         self._recipients_room = 0  # octets of the memory that the recipients of the transaction have
         self._machine = ServerMachine(
-            self._offer(secure=implicit_tls), LIMITS, lmtp=service.is_lmtp, secure=implicit_tls
+            self._offer(secure=implicit_tls),
+            LIMITS if uid is None else LOCAL_LIMITS,
+            lmtp=service.is_lmtp,
+            secure=implicit_tls,
+            origin=service.origin,
         )
         self._open = True
         self._paused = False
@@ -421,7 +443,7 @@ class Session:
             case Mail():
                 refusal = self._sender_refusal()
             case Rcpt():
-                refusal = self._service.judge(self._sender, command.mailbox) or self._recipient_refusal(command)
+                refusal = self._recipient_refusal(command.mailbox) or self._room_refusal(command)
             case _:
                 refusal = None
         if refusal is None:
@@ -440,7 +462,19 @@ class Session:
             return None
         return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
 
-    def _recipient_refusal(self, command: Rcpt) -> Reply | None:
+    def _recipient_refusal(self, mailbox: Mailbox) -> Reply | None:
+        service = self._service
+        is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated or self._uid is not None
+        if not is_known and is_route(mailbox):
+            return ROUTE
+        return service.judge(self._sender, self._meant(mailbox))
+
+    def _meant(self, mailbox: Mailbox) -> Mailbox:
+        """Whom a recipient means; only the postmaster may come without a domain (RFC 5321 4.5.1)."""
+        find = self._service.postmaster
+        return mailbox if mailbox.domain is not None or find is None else find(self._sender)
+
+    def _room_refusal(self, command: Rcpt) -> Reply | None:
         octets = RECIPIENT if command.original is None else RECIPIENT + len(command.original.address)
         if not self._room.memory.take(octets, self._key):
             return NO_MEMORY
@@ -496,35 +530,53 @@ class Session:
             refusal = _TOO_LONG
         if refusal is None and count_received(header) > service.max_received:
             refusal = _LOOP
-        if refusal is None and service.is_submission and header:
+        may_mend = service.is_submission and header.count(b"\n") <= MAX_MENDED
+        if refusal is None and header and not may_mend:
             fault = header_fault(header)
             if fault is not None:
                 refusal = Reply.make(554, "5.6.0", f"This is no message: {fault}")
         return None if refusal is None else [refusal] * len(self._machine.recipients)
 
     async def _hand_over(self, gatherer: Gatherer) -> Sequence[Reply]:
-        service, envelope, header = self._service, self._envelope(), gatherer.header
+        service, envelope, header, between = self._service, self._envelope(), gatherer.header, b""
         passage = self._passage(envelope)
         if service.is_submission:
-            header = submitted_header(header, passage)
+            header, between = self._mended(header)
+            header = submitted_header(header, passage, service.origin)
         self._busy = True
         try:
-            content = gatherer.content(received_field(passage) + header)
+            content = gatherer.content(received_field(passage) + header, between)
             report = await service.sink.deliver(envelope, content, self._arrival(passage))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
             service.emit(Bug(f"endpoint {service.name}", error))
-            return [_FAILED] * len(envelope.recipients)
+            return [_FAILED] * len(self._machine.recipients)
         finally:
             self._busy = False
-        return [reply_to(outcome) for outcome in report]
+        return self._replies(envelope, [reply_to(outcome) for outcome in report])
+
+    def _replies(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""
+        if len(replies) == len(self._machine.recipients):
+            return replies
+        decided = dict(zip((each.mailbox for each in envelope.recipients), replies, strict=True))
+        return [decided[self._meant(each.mailbox)] for each in self._machine.recipients]
+
+    def _mended(self, header: bytes) -> tuple[bytes, bytes]:
+        """A header that can be read, and what stood in it and belongs behind it; what had to be done is logged."""
+        if not header or header_fault(header) is None:
+            return header, b""
+        service, mended = self._service, mend_header(header)
+        sender, changes = str(self._sender), ", ".join(mended.changes)
+        service.emit(MailMended(service.name, self.client, self._user, sender, changes))
+        return mended.header, mended.between
 
     def _envelope(self) -> Envelope:
         mail = self._machine.mail or Mail(NULL_PATH)
-        recipients = [Recipient(each.mailbox, each.notify, each.original) for each in self._machine.recipients]
+        named = [Recipient(self._meant(each.mailbox), each.notify, each.original) for each in self._machine.recipients]
         return Envelope(
             mail.sender,
-            tuple(recipients),
+            tuple(distinct(named)),
             smtputf8=mail.smtputf8,
             requiretls=mail.requiretls,
             ret=mail.ret,
@@ -560,7 +612,7 @@ class Session:
                 self._user,
                 machine.protocol,
                 str(self._sender),
-                len(machine.recipients),
+                len({each.mailbox for each in machine.recipients}),
                 size,
                 reply,
             )
@@ -605,15 +657,16 @@ class Session:
             else:
                 verdict = await service.logins.verify(authenticator, self._key, credentials)
             if verdict is True:
-                self._user = credentials.user
+                self._user = login_name(credentials.user)
                 return _LOGGED_IN
+            user = credentials.user[:100].encode("utf-8", "replace").decode("utf-8")  # it may be no UTF-8
             if verdict is HELD_BACK:
-                service.emit(LoginHeldBack(service.name, self.client, credentials.user[:100]))
+                service.emit(LoginHeldBack(service.name, self.client, user))
                 reply = HELD_BACK
             elif isinstance(verdict, Reply):
                 return verdict
             else:
-                service.emit(LoginFailed(service.name, self.client, credentials.user[:100]))
+                service.emit(LoginFailed(service.name, self.client, user))
                 await service.clock.sleep(WRONG_LOGIN)
         finally:
             self._busy = False

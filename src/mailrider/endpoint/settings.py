@@ -294,6 +294,14 @@ class SubmissionSettings(EndpointSettings):
     `submission tls://0.0.0.0:465 tcp://127.0.0.1:587 { ... }`. `listen` are these addresses.
     """
 
+    origin: OptionalDomain = directive(
+        DOMAIN,
+        default=None,
+        inherits=True,
+        shown_default="the global `origin`, or `hostname`",
+        doc="The domain of addresses that have none, such as `root`: those of the envelope, and those in From, Sender, "
+        "Reply-To, To and Cc.",
+    )
     received: Setting[ReceivedDetail, ReceivedDetail | str] = directive(
         choice(ReceivedDetail),
         default=ReceivedDetail.FULL,

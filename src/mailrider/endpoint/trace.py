@@ -2,7 +2,8 @@
 
 - Received is added to every message, at the top (RFC 5321 4.4; the words behind `with`: RFC 3848, RFC 6531 3.7.3);
 - on submission Date and Message-ID are added if they are missing (RFC 6409 8), and Bcc and Resent-Bcc are taken out:
-  the envelope has those recipients, and nobody else shall read them (RFC 5322 3.6.3);
+  the envelope has those recipients, and nobody else shall read them (RFC 5322 3.6.3); addresses without a domain get
+  one (`endpoint.complete`);
 - everything else stays, octet by octet, in its order: signatures cover it. Return-Path is for whoever delivers
   finally (RFC 5321 4.4), and not touched.
 
@@ -17,6 +18,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from mailrider.endpoint.complete import complete_addresses
 from mailrider.header.fields import compose_field
 from mailrider.model.value import value
 from mailrider.smtp.header import header_fields
@@ -83,8 +85,13 @@ def _origin(passage: Passage) -> tuple[str, ...]:
             return (whole, f"({passage.tls})") if passage.tls else (whole,)
 
 
-def submitted_header(header: bytes, passage: Passage) -> bytes:
-    """The header of a message that its author's program handed in, as it goes on; Received still to be added."""
+def submitted_header(header: bytes, passage: Passage, origin: Domain | None = None) -> bytes:
+    """The header of a message that its author's program handed in, as it goes on; Received still to be added.
+
+    `origin`: the domain of addresses that have none.
+    """
+    if origin is not None:
+        header = complete_addresses(header, origin)
     added = b""
     if not header_fields(header, "Message-ID"):
         added += compose_field("Message-ID", f"<{passage.id}@{passage.hostname.ascii}>").encode()

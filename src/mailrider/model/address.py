@@ -4,6 +4,9 @@
 unquoted and is written back with quotes only where the grammar demands them. Source routes are accepted and dropped
 (RFC 5321 appendix C). A mailbox without a domain parses (`postmaster`): whether it can be delivered is a decision of
 routing, not of syntax.
+
+Some mobile networks gave out addresses with dots where RFC 5321 4.1.2 has none (`a..b@`, `a.@`). They are taken
+without quotes, as their owners write them, and written with quotes, which makes them legal on the wire.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from mailrider.model.text import UNSAFE
 # RFC 5321 4.5.3.1.1 names 64: that is what all must take, and rewritten senders (VERP, SRS) are longer.
 MAX_PATH = 254
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
-_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff"
+_DOT_STRING = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
+# The same with dots wherever they please; there is something beside dots.
+_UNQUOTED = re.compile(rf"\.*[{_ATEXT}][{_ATEXT}.]*")
 # qtextSMTP or quoted-pairSMTP; no control characters, so a quoted local part can never carry a line end.
 _QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)")
@@ -89,7 +94,7 @@ def _split_local_part(rest: str, text: str) -> tuple[str, str]:
     quoted = _QUOTED_STRING.match(rest)
     if quoted:
         return _QUOTED_PAIR.sub(r"\1", quoted[1]), rest[quoted.end() :]
-    plain = _DOT_STRING.match(rest)
+    plain = _UNQUOTED.match(rest)
     if not plain:
         raise InvalidValue(f"not a mail address: {text[:300]!r}")
     return plain[0], rest[plain.end() :]

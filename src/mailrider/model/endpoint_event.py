@@ -93,6 +93,17 @@ class MailRefused(Event):
 
 
 @value
+class MailMended(Event):
+    """A message that its author's program handed in was none, and was made one: `changes` in words."""
+
+    endpoint: str
+    client: str
+    user: str
+    sender: str
+    changes: str
+
+
+@value
 class EndpointOpened(Event):
     """We listen."""
 

@@ -59,11 +59,12 @@ class Match:
     text: str
 
     def fits(self, mailbox: Mailbox) -> bool:
-        """True if it is this address, or of this domain."""
-        domain = None if mailbox.domain is None else mailbox.domain.ascii
+        """True if it is this address, or of this domain; `postmaster` is the one who has no domain (RFC 5321 4.5.1)."""
         if "@" in self.text:
             return self.text == str(mailbox).lower()
-        return self.text == (mailbox.local_part.lower() if domain is None else domain)
+        if mailbox.domain is None:
+            return self.text == mailbox.local_part.lower() == "postmaster"
+        return self.text == mailbox.domain.ascii
 
     @property
     def is_address(self) -> bool:

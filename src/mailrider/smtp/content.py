@@ -95,9 +95,13 @@ class Content:
         return self._header
 
     @property
-    def header_is_ascii(self) -> bool:
-        """False if the header itself needs SMTPUTF8 (RFC 6532)."""
-        return not self.eight_bit or self.header.isascii()
+    def header_is_utf8(self) -> bool:
+        """True if the header itself needs SMTPUTF8 (RFC 6532): it is UTF-8, and not ASCII.
+
+        Octets of another character set, such as Latin-1, were never allowed in a header, and SMTPUTF8 does not allow
+        them either: they travel as they always did.
+        """
+        return self.eight_bit and not self.header.isascii() and _is_utf8(self.header)
 
     def header_fields(self, name: str) -> list[bytes]:
         """The values of all header fields of that name, in order, unfolded and trimmed."""
@@ -238,6 +242,14 @@ class Stuffer:
 def is_clean(message: bytes) -> bool:
     """True if every CR and LF is part of a CRLF, and the last line, if there is any, has its end."""
     return not _has_bare(message) and (message.endswith(b"\r\n") or not message)
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _has_bare(octets: bytes) -> bool:

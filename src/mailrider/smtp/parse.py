@@ -6,17 +6,21 @@ values that a client encodes (`smtp.commands`).
 
 Liberal in two points where real clients are sloppy and nothing is at stake: a space behind `FROM:` and `TO:`, and an IP
 address without its brackets behind EHLO. Strict in all that could be read in two ways: no control characters, no path
-without angle brackets, no parameter twice.
+without angle brackets, no parameter twice, no recipient without a domain but the postmaster (RFC 5321 4.5.1).
+
+Printers, scanners and scripts that submit mail are sloppier still, and known to us. For them, where an `origin` is
+given, a path may have more spaces before it and lack its angle brackets, an address without a domain is of the origin,
+and a client's name that is none counts as `UNKNOWN`. Nothing of this can be read in two ways, either.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.errors import InvalidValue, PeerError
-from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.address import NULL_PATH, Mailbox, ReversePath
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
 from mailrider.model.envelope import Notify, Ret
 from mailrider.model.reply import Reply
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # RFC 5321 4.1.2: a path; within a quoted string anything may stand, the bracket too.
 _PATH = re.compile(r'([A-Za-z]+): ?<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ ])*)>(?: +(.*))?')
+# The same as sloppy clients write it.
+_SLOPPY_PATH = re.compile(
+    r'([A-Za-z]+): *(?:< *((?:"(?:[^"\\]|\\.)*"|[^"<>\\ ])*) *>|((?:"(?:[^"\\]|\\.)*"|[^"<>\\ ])+))(?: +(.*))?'
+)
 # RFC 5321 4.1.2: esmtp-keyword; the value has no space, which has split the parameters already.
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=(.+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
@@ -65,6 +73,11 @@ _HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH
 _NOT_IMPLEMENTED = frozenset({"EXPN", "TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "BURL"})
 
 
+UNKNOWN: Final = Domain("unknown")
+"""What a client is called that names itself as nobody can be named: as Received fields say it."""
+POSTMASTER: Final = "postmaster"
+
+
 class CommandError(PeerError):
     """The line is no command that we understand; `reply` says so to the client."""
 
@@ -80,10 +93,13 @@ class ForeignProtocol(CommandError):
         super().__init__(421, "4.7.0", "This is no HTTP server; good bye")
 
 
-def parse_command(line: bytes) -> Command:
-    """The command in a line without its CRLF. Raises `CommandError`."""
+def parse_command(line: bytes, origin: Domain | None = None) -> Command:
+    """The command in a line without its CRLF. Raises `CommandError`.
+
+    `origin`: the domain of addresses without one, where sloppy clients are welcome.
+    """
     # Secrets must not stay in a cache.
-    return _parse(line) if line[:4].upper() == b"AUTH" else _parse_cached(line)
+    return _parse(line, origin) if line[:4].upper() == b"AUTH" else _parse_cached(line, origin)
 
 
 def parse_auth_response(line: bytes) -> AuthResponse:
@@ -104,9 +120,12 @@ def shown(line: bytes) -> str:
     return text if verb in _PARSERS or verb in _NOT_IMPLEMENTED else NO_COMMAND
 
 
-def _parse(line: bytes) -> Command:
-    verb, _, argument = _decode(line).rstrip(" ").partition(" ")
+def _parse(line: bytes, origin: Domain | None) -> Command:
+    is_hello = origin is not None and line[:4].upper() in (b"EHLO", b"HELO")
+    verb, _, argument = _decode(line, "replace" if is_hello else "strict").rstrip(" ").partition(" ")
     verb = verb.upper()
+    if origin is not None and verb in _SLOPPY_PARSERS:
+        return _SLOPPY_PARSERS[verb](argument.lstrip(" "), origin)
     parse = _PARSERS.get(verb)
     if parse is None:
         if verb in _HTTP_METHODS:
@@ -120,9 +139,9 @@ def _parse(line: bytes) -> Command:
 _parse_cached = lru_cache(maxsize=1024)(_parse)
 
 
-def _decode(line: bytes) -> str:
+def _decode(line: bytes, errors: str = "strict") -> str:
     try:
-        text = line.decode("utf-8")  # RFC 6531 3.3; where UTF-8 may stand is judged by what it stands in
+        text = line.decode("utf-8", errors)  # RFC 6531 3.3; where UTF-8 may stand is judged by what it stands in
     except UnicodeDecodeError:
         raise CommandError(500, "5.5.2", "Command is neither ASCII nor UTF-8") from None
     if _CONTROL.search(text):
@@ -155,6 +174,16 @@ def _hello(verb: str, kind: Callable[[NextHop], Command]) -> Callable[[str], Com
     return parse
 
 
+def _sloppy_hello(kind: Callable[[NextHop], Command]) -> Callable[[str, Domain], Command]:
+    def parse(argument: str, _origin: Domain) -> Command:
+        try:
+            return kind(_client_name(argument))
+        except InvalidValue:
+            return kind(UNKNOWN)
+
+    return parse
+
+
 def _client_name(text: str) -> NextHop:
     bare = text.removeprefix("[").removesuffix("]")
     if bare.replace(".", "").isdigit() or ":" in bare:
@@ -167,11 +196,11 @@ def _client_name(text: str) -> NextHop:
 # MAIL and RCPT --------------------------------------------------------------------------------------------------------
 
 
-def _mail(argument: str) -> Mail:
-    path, parameters = _path("FROM", argument)
+def _mail(argument: str, origin: Domain | None = None) -> Mail:
+    path, parameters = _path("FROM", argument, sloppy=origin is not None)
     values = _parameters(parameters, _MAIL_PARAMETERS)
     try:
-        sender = ReversePath.parse(path)
+        sender = ReversePath(_mailbox(path, origin)) if path else NULL_PATH
     except InvalidValue:
         raise CommandError(501, "5.1.7", "Bad sender address syntax") from None
     if not sender.is_ascii and not values.get("smtputf8"):
@@ -179,20 +208,29 @@ def _mail(argument: str) -> Mail:
     return Mail(sender, **values)
 
 
-def _rcpt(argument: str) -> Rcpt:
-    path, parameters = _path("TO", argument)
+def _rcpt(argument: str, origin: Domain | None = None) -> Rcpt:
+    path, parameters = _path("TO", argument, sloppy=origin is not None)
     values = _parameters(parameters, _RCPT_PARAMETERS)
     try:
-        return Rcpt(Mailbox.parse(path), **values)
+        mailbox = _mailbox(path, origin)
     except InvalidValue:
         raise CommandError(501, "5.1.3", "Bad recipient address syntax") from None
+    if mailbox.domain is None and mailbox.local_part.lower() != POSTMASTER:
+        raise CommandError(501, "5.1.3", "A recipient needs a domain")
+    return Rcpt(mailbox, **values)
 
 
-def _path(keyword: str, argument: str) -> tuple[str, str]:
-    match = _PATH.fullmatch(argument)
+def _mailbox(path: str, origin: Domain | None) -> Mailbox:
+    mailbox = Mailbox.parse(path)
+    return mailbox if mailbox.domain is not None or origin is None else Mailbox(mailbox.local_part, origin)
+
+
+def _path(keyword: str, argument: str, *, sloppy: bool) -> tuple[str, str]:
+    match = (_SLOPPY_PATH if sloppy else _PATH).fullmatch(argument)
     if match is None or match[1].upper() != keyword:
         raise _syntax(f"{'MAIL' if keyword == 'FROM' else 'RCPT'} {keyword}:<address>")
-    return match[2], match[3] or ""
+    path = match[2] if match[2] is not None else match[3]
+    return path, match[match.re.groups] or ""
 
 
 def _parameters(text: str, known: dict[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
@@ -310,4 +348,11 @@ _PARSERS: dict[str, Callable[[str], Command]] = {
     "AUTH": _auth,
     "VRFY": _vrfy,
     "HELP": _help,
+}
+
+_SLOPPY_PARSERS: dict[str, Callable[[str, Domain], Command]] = {
+    "EHLO": _sloppy_hello(Ehlo),
+    "HELO": _sloppy_hello(Helo),
+    "MAIL": _mail,
+    "RCPT": _rcpt,
 }

@@ -19,7 +19,10 @@ MAX_FIELD = 1024  # octets of a name or password: RFC 4616 2 asks for 255 at lea
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user's name and password. `acting_for` is the authorization identity; empty: the user itself."""
+    """A user's name and password. `acting_for` is the authorization identity; empty: the user itself.
+
+    Octets that are not UTF-8 stand in them as surrogates: a password in Latin-1 is a wrong one, not a wrong protocol.
+    """
 
     user: str
     password: str = field(repr=False)
@@ -114,6 +117,6 @@ def _encode(text: str) -> str:
 def _decode(response: str) -> str:
     # RFC 4954 4: an empty initial response is a single "=".
     try:
-        return "" if response == "=" else base64.b64decode(response, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeError, ValueError) as error:
-        raise InvalidValue("not base64 of UTF-8 text (RFC 4954 4)") from error
+        return "" if response == "=" else base64.b64decode(response, validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError) as error:
+        raise InvalidValue("not base64 (RFC 4954 4)") from error

@@ -71,7 +71,7 @@ from mailrider.smtp.server_states import (
 )
 
 if TYPE_CHECKING:
-    from mailrider.model.domain import NextHop
+    from mailrider.model.domain import Domain, NextHop
 
 # RFC 5321 4.5.3.1.4 gives 512 octets to a command line, the extensions add some 1,200.
 MAX_LINE: Final = 2048
@@ -104,6 +104,7 @@ class ServerMachine:
         "_errors",
         "_fault",
         "_inspector",
+        "_origin",
         "_output",
         "_overlong",
         "_rejected",
@@ -123,10 +124,17 @@ class ServerMachine:
     )
 
     def __init__(
-        self, offer: Capabilities, limits: Limits = _LIMITS, *, lmtp: bool = False, secure: bool = False
+        self,
+        offer: Capabilities,
+        limits: Limits = _LIMITS,
+        *,
+        lmtp: bool = False,
+        secure: bool = False,
+        origin: Domain | None = None,
     ) -> None:
-        """`secure`: TLS came first (RFC 8314 3.3)."""
+        """`secure`: TLS came first (RFC 8314 3.3). `origin`: see `parse_command`."""
         self.limits = limits
+        self._origin = origin
         self.lmtp = lmtp
         self.state = State.CONNECTED
         self.mail: Mail | None = None
@@ -353,7 +361,7 @@ class ServerMachine:
             # Whoever ends lines there sees other commands than we do.
             return self._refuse_line(CommandError(500, "5.5.2", "Line ends in a bare LF"), buffer[at : end - 1])
         try:
-            command = parse_auth_response(line) if self.state is State.CHALLENGE else parse_command(line)
+            command = parse_auth_response(line) if self.state is State.CHALLENGE else parse_command(line, self._origin)
         except CommandError as error:
             if line[:4].upper() == b"BDAT" and self.state is not State.FRESH:
                 # How many octets of content follow, before the next command, nobody knows.

@@ -48,7 +48,7 @@ class ContentFacts(Protocol):
     @property
     def eight_bit(self) -> bool: ...
     @property
-    def header_is_ascii(self) -> bool: ...
+    def header_is_utf8(self) -> bool: ...
 
 
 @value
@@ -178,7 +178,7 @@ class Transaction:
             return None
         if not envelope.sender.is_ascii:
             return Reply.make(550, "5.6.7", "Non-ASCII sender, and the next server does not offer SMTPUTF8")
-        if envelope.smtputf8 and not content.header_is_ascii:
+        if envelope.smtputf8 and content.header_is_utf8:
             return Reply.make(554, "5.6.9", "UTF-8 header, and the next server does not offer SMTPUTF8")
         return None
 
@@ -246,7 +246,7 @@ class Transaction:
         # Who needs SMTPUTF8 and is not offered it has been refused already.
         needs_utf8 = offered.smtputf8 and (
             not envelope.sender.is_ascii
-            or (envelope.smtputf8 and not self._content.header_is_ascii)
+            or (envelope.smtputf8 and self._content.header_is_utf8)
             or not all(self.recipients[index].mailbox.is_ascii for index in self._unsent)
         )
         return Mail(

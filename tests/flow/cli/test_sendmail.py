@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import os
 import socket
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.cli import sendmail as module
+from mailrider.cli.queue import queue
 from mailrider.cli.sendmail import run
+from mailrider.errors import ConfigError
 from mailrider.model.socket_address import SENDMAIL_SOCKET
 from tests.support.commands import run_here
 
@@ -64,11 +67,14 @@ class Daemon:
         while going_on and (line := file.readline()):
             self.commands.append(line.decode().strip())
             verb = line.split()[0].decode().upper()
-            going_on = self._answer(connection, verb)
+            whole = line.decode().strip().upper()
+            going_on = self._answer(connection, whole if whole in self.answers else verb)
             if verb == "DATA" and self.answers["DATA"].startswith(b"354"):
-                while not self.message.endswith(b"\r\n.\r\n"):
-                    self.message += file.readline()
-                going_on = self._answer(connection, "DOT")
+                first = not self.message
+                while (content := file.readline()) != b".\r\n":
+                    self.message += content
+                self.message += content
+                going_on = self._answer(connection, "DOT" if first or "DOTS" not in self.answers else "DOTS")
 
     def _answer(self, connection: socket.socket, verb: str) -> bool:
         answer = self.answers.get(verb, b"250 2.0.0 fine\r\n")
@@ -100,10 +106,119 @@ def test_cron_needs_no_more_than_a_user_of_this_machine(tmp_path: Path) -> None:
     with Daemon(tmp_path).running() as daemon:
         done = call(daemon, "-FCronDaemon", "-odi", "-oem", "-or0s", "root", message=b"Subject: job\n\nout\n")
     assert done.returncode == 0
-    assert "RCPT TO:<root@mx.example.org>" in daemon.commands
-    assert daemon.message.startswith(b"From: CronDaemon <")
-    assert daemon.commands[1].startswith("MAIL FROM:<")
-    assert "@mx.example.org>" in daemon.commands[1]
+    # The daemon adds the domain, which it knows better.
+    assert daemon.commands[1].startswith(f"MAIL FROM:<{getpass.getuser()}> ")
+    assert daemon.commands[2] == "RCPT TO:<root>"
+    assert daemon.message.startswith(f"From: CronDaemon <{getpass.getuser()}>\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a@x.test,b@y.test"], ["a@x.test", "b@y.test"]),  # cron's MAILTO
+        (["a@x.test, b@y.test,", "a@x.test"], ["a@x.test", "b@y.test"]),
+        (["<b@x.test>"], ["b@x.test"]),
+        (["Bob <b@x.test>"], ["b@x.test"]),
+        (['"Bob, B." <b@x.test>, root'], ["b@x.test", "root"]),
+        (["a..b@x.test"], ['"a..b"@x.test']),
+    ],
+)
+def test_a_word_may_hold_addresses_as_people_write_them(words: list[str], expected: list[str], tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, *words).returncode == 0
+    assert [line for line in daemon.commands if line.startswith("RCPT")] == [f"RCPT TO:<{each}>" for each in expected]
+
+
+def test_options_may_stand_behind_recipients(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, "b@x.test", "-f", "Bob <bob@example.org>", "-i").returncode == 0
+    assert daemon.commands[1].startswith("MAIL FROM:<bob@example.org> ")
+    assert [line for line in daemon.commands if line.startswith("RCPT")] == ["RCPT TO:<b@x.test>"]
+
+
+def test_a_sender_is_one_address(tmp_path: Path) -> None:
+    done = call(Daemon(tmp_path), "-f", "a@x.test, b@x.test", "c@x.test")
+    assert (done.returncode, b"expected one address" in done.stderr) == (os.EX_DATAERR, True)
+
+
+@pytest.mark.parametrize(("offers", "size"), [(OFFERS, 100), (OFFERS.replace(b" DSN", b" LIMITS RCPTMAX=3"), 3)])
+def test_more_recipients_than_a_transaction_takes_have_several(offers: bytes, size: int, tmp_path: Path) -> None:
+    count = 2 * size + 1
+    with Daemon(tmp_path, ehlo=offers).running() as daemon:
+        assert call(daemon, *(f"b{number}@x.test" for number in range(count))).returncode == 0
+    verbs = "".join(line[0] for line in daemon.commands)
+    full, rest = "M" + "R" * size, "MR"
+    assert verbs == "E" + 2 * (full + "R") + rest + "R" + 2 * (full + "D") + rest + "D" + "Q"
+    assert daemon.message.count(b"\r\n.\r\n") == 3
+
+
+def test_of_many_recipients_too_none_gets_it_if_one_is_refused(tmp_path: Path) -> None:
+    with Daemon(tmp_path, **{"rcpt to:<b150@x.test>": b"550 5.1.1 nobody\r\n"}).running() as daemon:
+        done = call(daemon, *(f"b{number}@x.test" for number in range(200)))
+    assert (done.returncode, daemon.message) == (os.EX_NOUSER, b"")
+
+
+def test_if_the_second_part_is_refused_it_says_who_has_the_first(tmp_path: Path) -> None:
+    with Daemon(tmp_path, dots=b"554 5.7.1 no\r\n").running() as daemon:
+        done = call(daemon, *(f"b{number}@x.test" for number in range(200)))
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert done.stderr == b"sendmail: 100 recipients will get it, the others not: 554 5.7.1 no\n"
+
+
+def test_a_header_in_latin1_is_no_reason_to_ask_for_smtputf8(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, "b@example.net", message=b"Subject: gr\xfc\xdfe\n\n").returncode == 0
+    assert daemon.commands[1].endswith("BODY=8BITMIME")
+
+
+def test_nor_is_one_in_utf8_where_all_addresses_are_ascii(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, "b@example.net", message="Subject: grüße\n\n".encode()).returncode == 0
+    assert daemon.commands[1].endswith("BODY=8BITMIME")
+
+
+DIALOGUE = b"EHLO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\n"
+
+
+@pytest.mark.parametrize("end", [b"QUIT\r\n", b""])
+def test_with_bs_smtp_is_spoken_on_standard_input_and_output(end: bytes, tmp_path: Path) -> None:
+    with Daemon(tmp_path, quit=b"").running() as daemon:
+        done = call(daemon, "-bs", message=DIALOGUE + end)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"220 mx.example.org\r\n" + OFFERS)
+    assert daemon.message == b"Subject: x\r\n\r\nbody\r\n.\r\n"
+
+
+def test_with_bs_a_daemon_that_is_down_is_told_in_smtp(tmp_path: Path) -> None:
+    done = call(Daemon(tmp_path), "-bs", message=b"")
+    assert (done.returncode, done.stdout[:10]) == (os.EX_TEMPFAIL, b"421 4.3.2 ")
+
+
+QUEUE = "state_dir {folder}\ntarget.queue {{\n target smtp {{\n host tcp://127.0.0.1:1\n }}\n location queue\n}}\n"
+
+
+@pytest.mark.parametrize(("option", "said"), [("-bp", b"0 recipients\n"), ("-q", b"")])
+def test_the_queue_is_shown_and_run(option: str, said: bytes, tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.config.write_text(daemon.config.read_text() + QUEUE.format(folder=tmp_path))
+    done = call(daemon, option, message=b"")
+    assert (done.returncode, done.stdout + done.stderr) == (0, said)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PermissionError(13, "no", "/queue"), os.EX_NOPERM),
+        (OSError(5, "broken"), os.EX_TEMPFAIL),
+        (ConfigError("there are several"), os.EX_CONFIG),
+    ],
+)
+def test_a_queue_that_cannot_be_shown_says_why(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(queue, "main", fail)
+    assert run(["-bp"], None) == code
 
 
 def test_wishes_for_notifications_are_passed_on(tmp_path: Path) -> None:
@@ -249,9 +364,11 @@ def test_a_socket_that_we_may_not_use_is_no_reason_to_try_again(
     assert run(["-i", "b@example.net"], str(Daemon(tmp_path).config)) == os.EX_NOPERM
 
 
-@pytest.mark.parametrize(("name", "code"), [("sendmail", os.EX_USAGE), ("newaliases", os.EX_OK)])
-def test_the_program_may_be_called_by_another_name(name: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [f"/usr/sbin/{name}", "-z"])
+@pytest.mark.parametrize(
+    ("words", "code"), [("sendmail -z", os.EX_USAGE), ("newaliases", os.EX_OK), ("mailq -z", os.EX_USAGE)]
+)
+def test_the_program_may_be_called_by_another_name(words: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", f"/usr/sbin/{words}".split())
     with pytest.raises(SystemExit) as ended:
         module.main()
     assert ended.value.code == code

@@ -9,22 +9,25 @@ import re
 import smtplib
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mailrider.clock import FakeClock
 from mailrider.endpoint.gather import INLINE, Memory
 from mailrider.endpoint.logins import OF_USER, Logins
-from mailrider.endpoint.session import RECIPIENT
+from mailrider.endpoint.session import MAX_MENDED, RECIPIENT
 from mailrider.endpoint.smtp import Crowd
 from mailrider.lab.ca import CA
+from mailrider.model.address import Mailbox
+from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import (
     ClientCutOff,
     ClientTurnedAway,
     EndpointClosed,
     LoginFailed,
     LoginHeldBack,
+    MailMended,
     MailRefused,
     MailTaken,
 )
@@ -39,7 +42,7 @@ from tests.support.loops import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.address import ReversePath
 
 SECRET = base64.b64encode(b"\0anna\0open sesame").decode()
 WRONG = base64.b64encode(b"\0anna\0wrong").decode()
@@ -161,14 +164,132 @@ async def test_a_submission_gets_its_date_and_id_and_loses_bcc() -> None:
         assert header.endswith(b"\r\nSubject: x")
 
 
-async def test_what_is_no_message_cannot_be_submitted() -> None:
+@pytest.mark.parametrize(
+    ("message", "end"),
+    [
+        (b"Hello there\r\n", b"\r\n\r\nHello there\r\n"),
+        (b"Subject: x\r\nHello there\r\n", b"Subject: x\r\n\r\nHello there\r\n"),
+        (b"Subject: x\r\nHello\r\n\r\nthere\r\n", b"Subject: x\r\n\r\nHello\r\n\r\nthere\r\n"),
+        (b"\xef\xbb\xbfSubject: x\r\n\r\nHello\r\n", b"Subject: x\r\n\r\nHello\r\n"),
+        (b"Subject: x\r\ny\r\nTo: b@x.test\r\n\r\nHi\r\n", b"Subject: x\r\n y\r\nTo: b@x.test\r\n\r\nHi\r\n"),
+        (b"x\r\n" + b"y" * INLINE + b"\r\n", b"\r\n\r\nx\r\n" + b"y" * INLINE + b"\r\n"),
+    ],
+)
+async def test_what_is_nearly_a_message_is_mended_on_submission_and_the_log_says_so(message: bytes, end: bytes) -> None:
     async with open_door(is_submission=True) as door:
         client = await door.client()
         await client.hello()
-        reply = await client.send(b"Hello there\r\n")
-        assert reply.startswith("554 5.6.0 This is no message")
+        assert (await client.send(message))[:3] == "250"
+        assert door.sink.taken[0][1].endswith(end)
+        assert len(door.noted(MailMended)) == 1
+
+
+async def test_what_is_a_message_is_not_mended() -> None:
+    async with open_door(is_submission=True) as door:
+        client = await door.client()
+        await client.hello()
         assert (await client.send(b"\r\njust a body\r\n"))[:3] == "250"
         assert door.sink.taken[0][1].count(b"\r\n\r\n") == 1
+        assert door.noted(MailMended) == []
+
+
+@pytest.mark.parametrize("kind", [{"is_lmtp": True}, {}])
+async def test_what_is_no_message_is_refused_beyond_submission(kind: dict[str, Any]) -> None:
+    async with open_door(**kind) as door:
+        client = await door.client()
+        await client.hello("LHLO" if kind else "EHLO")
+        assert (await client.send(b"Hello there\r\n")).startswith("554 5.6.0 This is no message")
+        assert (await client.send(b"\xef\xbb\xbfSubject: x\r\n\r\n")).startswith("554 5.6.0 This is no message")
+        assert door.sink.taken == []
+
+
+async def test_a_header_that_is_too_long_to_mend_is_refused() -> None:
+    async with open_door(is_submission=True) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(b"Hello\r\n" * (MAX_MENDED + 1)))[:9] == "554 5.6.0"
+
+
+async def test_addresses_of_a_submission_are_completed_with_its_origin() -> None:
+    async with open_door(is_submission=True, origin=Domain("example.org")) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:root\r\nRCPT TO:<root>\r\nDATA\r\n")
+        assert await client.hear_codes(3) == [250, 250, 354]
+        await client.say(b"From: root (Cron Daemon)\r\nTo: root\r\nSubject: job\r\n\r\nroot\r\n.\r\n")
+        assert await client.hear_codes(1) == [250]
+        ((envelope, octets),) = door.sink.taken
+        assert (str(envelope.sender), str(envelope.recipients[0])) == ("root@example.org", "root@example.org")
+        assert b"From: root@example.org (Cron Daemon)\r\nTo: root@example.org\r\n" in octets
+        assert octets.endswith(b"\r\n\r\nroot\r\n")
+
+
+async def test_a_client_that_cannot_name_itself_is_unknown_on_submission() -> None:
+    async with open_door(is_submission=True, origin=Domain("example.org")) as door:
+        client = await door.client()
+        await client.hear()
+        await client.say(b"HELO JOHN'S-PC\r\n")
+        assert await client.hear_codes(1) == [250]
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert b"Received: from unknown ([127.0.0.1])" in door.sink.taken[0][1]
+
+
+async def test_the_same_recipient_three_times_is_one() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(MESSAGE, "b@x.test", "b@X.test", "b@x.test"))[:3] == "250"
+        ((envelope, _),) = door.sink.taken
+        assert [str(each) for each in envelope.recipients] == ["b@x.test"]
+        assert door.noted(MailTaken)[0].recipients == 1
+
+
+async def test_lmtp_answers_a_recipient_as_often_as_it_was_named() -> None:
+    sink = Sink({"c@x.test": Reply.make(550, "5.2.2", "full")})
+    async with open_door(sink=sink, is_lmtp=True) as door:
+        client = await door.client()
+        await client.hello("LHLO")
+        assert (await client.send(MESSAGE, "b@x.test", "c@x.test", "b@x.test", "c@x.test")).startswith("250")
+        assert await client.hear_codes(3) == [550, 250, 550]
+        assert len(sink.taken[0][0].recipients) == 2
+
+
+async def test_strangers_may_not_name_a_route_and_users_may() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        assert await client.ask("MAIL FROM:<a@x.test>") == "250 2.1.0 Sender ok\r\n"
+        for route in ("a%b@x.test", "a!b@x.test", '"a@b"@x.test'):
+            assert (await client.ask(f"RCPT TO:<{route}>"))[:9] == "550 5.7.1"
+    async with open_door(is_submission=True) as door:
+        client = await door.client()
+        await client.hello()
+        await client.ask("MAIL FROM:<a@x.test>")
+        assert (await client.ask("RCPT TO:<a%b@x.test>"))[:3] == "250"
+
+
+async def test_the_postmaster_is_taken_without_a_domain() -> None:
+    def judge(_: ReversePath, mailbox: Mailbox) -> Reply | None:
+        return None if str(mailbox) == "postmaster@x.test" else Reply.make(550, "5.7.1", "no")
+
+    async with open_door(judge=judge, postmaster=lambda _: Mailbox.parse("postmaster@x.test")) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.send(MESSAGE, "Postmaster"))[:3] == "250"
+        assert str(door.sink.taken[0][0].recipients[0]) == "postmaster@x.test"
+
+
+async def test_a_password_in_latin1_is_a_wrong_one_and_noted() -> None:
+    clock = FakeClock()
+    async with open_door(authenticator=Doorkeeper(), clock=clock) as door:
+        client = await door.client()
+        await client.hello()
+        secret = base64.b64encode(b"\0ann\xe9\0caf\xe9").decode()
+        await client.say(f"AUTH PLAIN {secret}\r\n".encode())
+        await eventually(lambda: _failed_logins(door, 1))
+        await clock.advance(5)
+        assert (await client.hear())[:9] == "535 5.7.8"
+        assert door.noted(LoginFailed)[0].user == "ann?"
 
 
 async def test_a_header_of_very_many_lines_is_refused_before_it_is_read() -> None:
@@ -476,7 +597,7 @@ async def test_content_by_drops_is_cut_off_too_and_content_that_flows_is_not() -
             assert await client.hear_codes(3) == [250, 250, 354]
         for least in (69_990, 139_990, 209_990):
             await slow.say(b"x\r\n")
-            await steady.say((b"y" * 998 + b"\r\n") * 70)
+            await steady.say(b"y: " + b"y" * 995 + b"\r\n" + (b"\t" + b"y" * 997 + b"\r\n") * 69)
             await eventually(partial(_holds, door, least))
             await clock.advance(30)
         assert (await slow.rest()).startswith(b"421 4.4.2")

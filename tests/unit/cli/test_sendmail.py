@@ -27,11 +27,25 @@ def parsed(line: str) -> Options:
         ("-i -f a@example.org b@example.net c@example.net", {"recipients": ("b@example.net", "c@example.net")}),  # git
         ("-oi -f a@example.org -- -odd@example.net", {"dot_ends": False, "recipients": ("-odd@example.net",)}),
         ("-r a@example.org b@example.net", {"sender": "a@example.org"}),  # mailx
-        ("-f <> b@example.net", {"sender": ""}),
-        ("-f<a@example.org> b@example.net", {"sender": "a@example.org"}),
+        ("-f <> b@example.net", {"sender": "<>"}),
+        ("-f<a@example.org> b@example.net", {"sender": "<a@example.org>"}),
+        # As with all programs of GNU.
+        ("b@example.net -fa@example.org", {"sender": "a@example.org", "recipients": ("b@example.net",)}),
+        ("b@example.net -f a@example.org -i", {"sender": "a@example.org", "dot_ends": False}),
+        ("b c -- -d", {"recipients": ("b", "c", "-d")}),
+        ("-tif a@example.org", {"recipients_from_header": True, "dot_ends": False, "sender": "a@example.org"}),
+        ("-oem -oi -f a@example.org -N never -R hdrs -B8BITMIME -- b", {"recipients": ("b",)}),  # mutt
+        ("-odq -oee -om -oo -ov -oT1h -oMr -o7 -o 8 b", {"dot_ends": True, "recipients": ("b",)}),
+        ("-O IgnoreDots -ODeliveryMode=b -O Timeout.queuereturn=1d b", {"dot_ends": False, "recipients": ("b",)}),
+        ("-em -c -x -v b", {"recipients": ("b",)}),  # as Postfix takes them
+        ("-bs", {"mode": Mode.SPEAK_SMTP}),  # Symfony, Laravel
+        ("-t -bs", {"mode": Mode.SPEAK_SMTP}),
+        ("-bp", {"mode": Mode.LIST_QUEUE}),
+        ("-q", {"mode": Mode.RUN_QUEUE}),
+        ("-I", {"mode": Mode.NOTHING}),
         ("-N failure,delay -R hdrs -V id1 b", {"notify": Notify.FAILURE | Notify.DELAY, "ret": Ret.HEADERS}),
         ("-Nnever b", {"notify": Notify.NEVER}),
-        ("-v -U -G -m -n -L tag -X /log -O Timeout=1 -C /cf -d0.1 -h 3 -p x -A m b", {"recipients": ("b",)}),
+        ("-v -U -G -m -n -L tag -X /log -O Timeout=1 -h 3 -p x -A m b", {"recipients": ("b",)}),
         ("-bm b", {"mode": Mode.DELIVER}),
         ("-bi", {"mode": Mode.NOTHING}),
         ("-o i b", {"dot_ends": False}),
@@ -42,6 +56,20 @@ def parsed(line: str) -> Options:
 def test_options_as_programs_give_them(line: str, expected: dict[str, Any]) -> None:
     options = parsed(line)
     assert {name: getattr(options, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "mode"),
+    [
+        ("sendmail", "", Mode.DELIVER),
+        ("mailq", "", Mode.LIST_QUEUE),
+        ("newaliases", "", Mode.NOTHING),
+        ("newaliases", "-v", Mode.NOTHING),
+        ("mailq", "-q", Mode.RUN_QUEUE),
+    ],
+)
+def test_the_name_says_what_is_to_be_done(name: str, line: str, mode: Mode) -> None:
+    assert parse_options(line.split(), name).mode is mode
 
 
 def test_an_empty_sender_is_the_null_sender() -> None:
@@ -58,8 +86,15 @@ def test_an_empty_sender_is_the_null_sender() -> None:
         ("-N sometimes", "-N: "),
         ("-R some", "full or hdrs"),
         ("-V \u00e4", "-V: "),
-        ("-bs", "submission socket or port"),
-        ("-bp", "mailrider queue list"),
+        ("-", "unknown option -"),
+        ("-bd", "mailrider run"),
+        ("-bv", "not verified"),
+        ("-C /cf", "mailrider -c FILE sendmail"),
+        ("-d0.1", "debugging"),
+        ("-B 9BIT", "7BIT or 8BITMIME"),
+        ("-oQ/tmp", "-oQ/tmp: this setting is not known"),
+        ("-O QueueDirectory=/tmp", "this setting is not known"),
+        ("b@example.net -z", "unknown option -z"),
         ("-bx", "unknown mode"),
         ("-q15m", "mailrider queue retry"),
         ("--help", "unknown option --help"),
@@ -83,6 +118,8 @@ def test_what_makes_no_sense_is_told(line: str, problem: str) -> None:
         (b"From a@b Sat Nov 21\nSubject: x\n\nb\n", b"Subject: x\r\n\r\nb\r\n"),
         (b">From a@b\nFrom c@d\nSubject: x\n\n", b"Subject: x\r\n\r\n"),
         (b"Subject: x", b"Subject: x\r\n"),
+        (b"\xef\xbb\xbfSubject: x\n\nb\n", b"Subject: x\r\n\r\nb\r\n"),
+        (b"Subject: x\nnot folded\nTo: b@x\n\nb\n", b"Subject: x\r\n not folded\r\nTo: b@x\r\n\r\nb\r\n"),
         (b"", b""),
         (b"Subject: x\n\na\n.\nb\n", b"Subject: x\r\n\r\na\r\n"),
         (b"Subject: x\n\na\n..\n.b\n", b"Subject: x\r\n\r\na\r\n..\r\n.b\r\n"),

@@ -97,6 +97,14 @@ def test_a_name_that_the_file_could_not_keep_is_refused(name: str) -> None:
         check_name(name)
 
 
+async def test_the_domain_of_a_user_has_no_case(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    write_passwords(path, {"Anna@Example.org": hash_password("open sesame")})
+    async with PasswordFile(path) as passwords:
+        assert await passwords.verify(Credentials("Anna@EXAMPLE.ORG", "open sesame", "Anna@example.org")) is True
+        assert await passwords.verify(Credentials("anna@example.org", "open sesame")) is False
+
+
 async def test_who_may_log_in(tmp_path: Path) -> None:
     path = tmp_path / "users"
     write_passwords(path, {"anna": hash_password("open sesame")})
@@ -106,6 +114,8 @@ async def test_who_may_log_in(tmp_path: Path) -> None:
         assert await passwords.verify(Credentials("anna", "open sesame", "boss")) is False
         assert await passwords.verify(Credentials("anna", "wrong")) is False
         assert await passwords.verify(Credentials("bert", "open sesame")) is False
+        assert await passwords.verify(Credentials("anna", "\udce9")) is False  # \xe9, which is no UTF-8
+        assert await passwords.verify(Credentials("\udce9", "open sesame")) is False
         write_passwords(path, {"bert": hash_password("hello bert")})
         assert await passwords.verify(Credentials("bert", "hello bert")) is True
         assert await passwords.verify(Credentials("anna", "open sesame")) is False

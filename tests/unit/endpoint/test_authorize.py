@@ -13,7 +13,7 @@ from mailrider.model.directive import InvalidSetting
 from mailrider.smtp.content import Content
 from tests.support.queueing import envelope
 
-USERS = ("alice alice@example.org Sales@Example.org", "alice example.net", "root *")
+USERS = ("alice alice@example.org Sales@Example.org", "alice example.net", "carol@Example.org example.org", "root *")
 
 
 HEADER = "From: alice@example.org\r\n"
@@ -46,6 +46,7 @@ async def verdict(user: str | None, sender: str, header: str = HEADER, *, check_
         ("bob@example.org", "Bob@Example.org", "pass"),
         ("bob@example.org", "alice@example.org", "550"),
         ("bob@", "bob@example.org", "550"),
+        ("carol@EXAMPLE.org", "sales@example.org", "pass"),
         (None, "alice@example.org", "530"),
         (None, "", "530"),
     ],

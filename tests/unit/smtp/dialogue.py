@@ -129,7 +129,7 @@ class Facts:
 
     size: int = 10
     eight_bit: bool = False
-    header_is_ascii: bool = True
+    header_is_utf8: bool = False
 
 
 def to(*names: str) -> tuple[Recipient, ...]:

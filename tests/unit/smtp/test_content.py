@@ -145,13 +145,18 @@ def test_clean_means_that_every_line_ends_in_crlf(message: bytes, clean: bool) -
     assert is_clean(message) is clean
 
 
+def test_a_header_in_latin1_needs_no_smtputf8() -> None:
+    latin = Content.inspect(b"Subject: \xe4\r\n\r\nbody\r\n")
+    assert (latin.eight_bit, latin.header_is_utf8) == (True, False)
+
+
 def test_eight_bit_and_the_header_are_known() -> None:
     plain = Content.inspect(b"Subject: a\r\n\r\nbody\r\n")
-    assert (plain.eight_bit, plain.header, plain.header_is_ascii) == (False, b"Subject: a\r\n", True)
+    assert (plain.eight_bit, plain.header, plain.header_is_utf8) == (False, b"Subject: a\r\n", False)
     latin = Content.inspect(b"Subject: a\n\nb\xf6dy\n")
-    assert (latin.eight_bit, latin.header, latin.header_is_ascii) == (True, b"Subject: a\r\n", True)
+    assert (latin.eight_bit, latin.header, latin.header_is_utf8) == (True, b"Subject: a\r\n", False)
     utf8 = Content.inspect("Subject: ä\r\n\r\nbody\r\n".encode())
-    assert (utf8.eight_bit, utf8.header_is_ascii) == (True, False)
+    assert (utf8.eight_bit, utf8.header_is_utf8) == (True, True)
     assert utf8.header_fields("Subject") == ["ä".encode()]
     assert utf8.header_fault() is None
     assert Content.inspect(b"\r\nbody\r\n").header == b""

@@ -193,6 +193,7 @@ def test_every_parameter_arrives_parsed() -> None:
         ("MAIL FROM:<a>", "501 5.1.7 Bad sender address syntax"),
         ("MAIL FROM:<ä@example.org>", "553 5.6.7 A non-ASCII sender needs SMTPUTF8"),
         ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
+        ("RCPT TO:<example.org>", "501 5.1.3 A recipient needs a domain"),
         ("RCPT TO:<a@[1.2.3]>", "501 5.1.3 Bad recipient address syntax"),
         ("RCPT FROM:<a@example.org>", "501 5.5.4 Syntax: RCPT TO:<address>"),
         ("RCPT TO:<a@example.org> NOTIFY=NEVER,DELAY", "501 5.5.4 Bad value for NOTIFY"),

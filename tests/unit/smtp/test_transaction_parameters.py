@@ -23,7 +23,7 @@ PLAIN, PIPELINING = offer(), offer("PIPELINING")
 # What the server does not offer (step 10) ----------------------------------------------------------------------------
 
 EIGHT_BIT = Facts(eight_bit=True)
-UTF8_HEADER = Facts(eight_bit=True, header_is_ascii=False)
+UTF8_HEADER = Facts(eight_bit=True, header_is_utf8=True)
 PLAIN_MAIL, UTF8_MAIL = mail("b"), mail("b", smtputf8=True)
 UTF8_SENDER, UTF8_RECIPIENT = mail("b", sender="ä@example.org"), mail("b", "ö")
 IDN = Envelope(ReversePath.parse("a@bücher.example"), (Recipient(Mailbox.parse("b@bücher.example")),))
