@@ -129,13 +129,18 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
         def send(self, *_: object) -> None:
             pass
 
-        async def answers(self, _: float) -> list[Any]:
+        def monotonic(self) -> float:
+            return 0.0
+
+        async def answers(self, seconds: float, until: float) -> list[Any]:
             raise asyncio.CancelledError
 
         def take_answers(self) -> list[str]:
             return ["the answer"]
 
     class Plan:
+        recipients = ()
+
         def next(self) -> SendCommands:
             return SendCommands(())
 
