@@ -24,6 +24,7 @@ from mailrider.config import placed
 from mailrider.endpoint.open import GRACE, Surroundings, open_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.pipeline import TargetRef
+from mailrider.net.listen import NoIPv6
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.settings import QueueSettings
 from mailrider.targets import Targets
@@ -188,4 +189,8 @@ def bind(configuration: Configuration, sockets: Sockets) -> None:
     for instance, door in endpoints_of(configuration):
         with placed(instance):
             for address in door.listen:
-                sockets.bind(address)
+                try:
+                    sockets.bind(address)
+                except NoIPv6:
+                    if address.ipv4_brother not in door.listen:
+                        raise

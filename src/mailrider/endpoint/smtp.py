@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.clock import after
 from mailrider.endpoint.session import Session
 from mailrider.errors import LocalError
-from mailrider.model.endpoint_event import ClientConnected, ClientTurnedAway, EndpointClosed, EndpointOpened
+from mailrider.model.endpoint_event import (
+    AddressLeftOut,
+    ClientConnected,
+    ClientTurnedAway,
+    EndpointClosed,
+    EndpointOpened,
+)
 from mailrider.model.reply import Reply
 from mailrider.model.socket_address import Scheme
-from mailrider.net.listen import Listener, Proxies
+from mailrider.net.listen import Listener, NoIPv6, Proxies
 from mailrider.net.peer import peer_credentials
 from mailrider.smtp.replies import encode_reply
 
@@ -101,10 +107,18 @@ class Endpoint:
         return len(self._sessions)
 
     async def open(self, take: Callable[[SocketAddress], socket.socket] | None = None) -> None:
-        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound."""
+        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound.
+
+        Where the kernel has no IPv6, `[::]` is left out if the same port of `0.0.0.0` is there.
+        """
         try:
             for address in self._addresses:
-                await self._listen(address, None if take is None else take(address))
+                try:
+                    await self._listen(address, None if take is None else take(address))
+                except NoIPv6 as error:
+                    if address.ipv4_brother not in self._addresses:
+                        raise
+                    self._service.emit(AddressLeftOut(self._service.name, str(address), str(error)))
         except BaseException:
             await self.close(0)
             raise
@@ -116,7 +130,6 @@ class Endpoint:
             lambda channel: self._accept(channel, local=local, implicit_tls=implicit),
             None if address.path is not None else self._proxies,
         )
-        self._listeners.append(listener)
         if ready is not None:
             await listener.open_socket(ready)
         elif address.path is not None:
@@ -125,6 +138,7 @@ class Endpoint:
             await listener.open_tcp(address.ip, address.port)
         else:
             raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
+        self._listeners.append(listener)
         self._service.emit(EndpointOpened(self._service.name, str(address)))
 
     def _turn_away(self, client: str, reason: str) -> None:

@@ -2,6 +2,8 @@
 
 They outlive the endpoints that serve them: while a configuration is replaced nobody is refused, new connections wait in
 the kernel. `take` gives a duplicate for an endpoint; the original is kept until `keep_only` or `close`.
+
+A dual-stack socket, as systemd's `ListenStream=25` makes one, serves `[::]` and `0.0.0.0` alike.
 """
 
 from __future__ import annotations
@@ -24,22 +26,41 @@ if TYPE_CHECKING:
 MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
 FIRST: Final = 3  # the descriptor that sd_listen_fds(3) begins with
 
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 # what others may bind to
+ANY_IPV6: Final = "::"
+
 _Key = tuple[str, int] | str
 
 
 def inherited_sockets(environment: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """The sockets that systemd has opened for us (sd_listen_fds(3)); none if it has not, or for somebody else."""
+    """The sockets that systemd has opened for us (sd_listen_fds(3)); none if it has not, or for somebody else.
+
+    Raises `LocalError` for what cannot serve mail.
+    """
     if environment.get("LISTEN_PID") != str(pid):
         return []
     try:
         count = int(environment.get("LISTEN_FDS", "0"))
     except ValueError:
         return []
-    found = []
-    for descriptor in range(FIRST, FIRST + count):
+    return [_inherited(descriptor) for descriptor in range(FIRST, FIRST + count)]
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    try:
         os.set_inheritable(descriptor, False)
-        found.append(socket.socket(fileno=descriptor))
-    return found
+        opened = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise LocalError(f"the service manager gave us descriptor {descriptor}, which is no socket") from error
+    if opened.type != socket.SOCK_STREAM or opened.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        kind = "a UDP socket" if opened.type == socket.SOCK_DGRAM else f"a socket of type {opened.type}"
+        where = opened.getsockname()
+        opened.close()
+        raise LocalError(
+            f"the service manager gave us {kind} ({_show(where[:2] if isinstance(where, tuple) else str(where))}): "
+            "mail needs ListenStream=, not ListenDatagram="
+        )
+    return opened
 
 
 class Sockets:
@@ -48,24 +69,34 @@ class Sockets:
     def __init__(self, inherited: Iterable[socket.socket] = ()) -> None:
         self._open: dict[_Key, socket.socket] = {_key_of_socket(each): each for each in inherited}
         self._inherited = set(self._open)
+        self._dual = set(filter(_is_dual_stack, self._open.values()))
 
     def take(self, address: SocketAddress) -> socket.socket:
         """A socket that listens at that address, for its caller to close. Raises `LocalError`."""
         self.bind(address)
         try:
-            return self._open[_key(address)].dup()
+            return self._open[self._find(address)].dup()
         except OSError as error:
             raise LocalError(f"cannot listen on {address}: {error.strerror}") from error
 
     def bind(self, address: SocketAddress) -> None:
         """Have a socket at that address, if there is none. Raises `LocalError`."""
-        key = _key(address)
+        key = self._find(address)
         if key not in self._open:
             self._open[key] = _bind(address)
 
+    def _find(self, address: SocketAddress) -> _Key:
+        """The key of the socket that serves an address; its own if there is none yet."""
+        key = _key(address)
+        if key not in self._open and key[0] == ANY_IPV4:
+            both = (ANY_IPV6, address.port)
+            if self._open.get(both) in self._dual:
+                return both
+        return key
+
     def keep_only(self, addresses: Iterable[SocketAddress]) -> list[str]:
         """Close what listens at other addresses; returns what we were started with and do not use."""
-        wanted = set(map(_key, addresses))
+        wanted = set(map(self._find, addresses))
         unused = []
         for key in [key for key in self._open if key not in wanted]:
             if key in self._inherited:
@@ -97,6 +128,12 @@ def _key(address: SocketAddress) -> _Key:
 def _key_of_socket(opened: socket.socket) -> _Key:
     name = opened.getsockname()
     return str(name) if isinstance(name, str) else (str(ip_address(name[0])), name[1])
+
+
+def _is_dual_stack(opened: socket.socket) -> bool:
+    if opened.family != socket.AF_INET6 or opened.getsockname()[0] != ANY_IPV6:
+        return False
+    return not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _show(key: _Key) -> str:

@@ -104,6 +104,15 @@ class MailMended(Event):
 
 
 @value
+class AddressLeftOut(Event):
+    """We do not listen at an address of the configuration, and go on without it."""
+
+    endpoint: str
+    address: str
+    reason: str
+
+
+@value
 class EndpointOpened(Event):
     """We listen."""
 

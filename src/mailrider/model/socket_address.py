@@ -61,6 +61,13 @@ class SocketAddress:
         """True for loopback and unix sockets: nobody beyond this machine gets there."""
         return self.scheme is Scheme.UNIX or (self.ip is not None and self.ip.is_loopback)
 
+    @property
+    def ipv4_brother(self) -> SocketAddress | None:
+        """For all IPv6 addresses of this machine (`[::]`) the same of IPv4; None for others."""
+        if isinstance(self.host, IPv6Address) and self.host.is_unspecified:
+            return SocketAddress(self.scheme, IPv4Address(0), self.port)
+        return None
+
     def __str__(self) -> str:
         if self.scheme is Scheme.UNIX:
             return f"unix://{self.path}"

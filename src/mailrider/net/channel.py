@@ -161,7 +161,7 @@ class Channel(asyncio.Protocol):
         self._gone = self._told = self.is_closed = False
         peer, local = (transport.get_extra_info(name) for name in ("peername", "sockname"))
         self.peer_address = self.announced or (unmapped(peer[0]) if isinstance(peer, tuple) else "")
-        self.local_address = local[0] if isinstance(local, tuple) else local or ""
+        self.local_address = unmapped(local[0]) if isinstance(local, tuple) else local or ""
         if self._accept is not None:
             self.receiver = self._accept(self)
 

@@ -7,10 +7,11 @@ Where proxies are named (`Proxies`), a connection from one of them begins with a
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, Self, cast
 
 from mailrider.errors import InvalidValue, LocalError
@@ -20,7 +21,7 @@ from mailrider.net.proxy import parse_proxy_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+    from ipaddress import IPv4Address, IPv4Network, IPv6Network
     from pathlib import Path
 
     from mailrider.clock import Clock, Timer
@@ -43,6 +44,10 @@ class Proxies:
 
     networks: Collection[IPv4Network | IPv6Network]
     refused: Callable[[str, str], None]
+
+
+class NoIPv6(LocalError):
+    """An IPv6 address cannot be served: the kernel has no IPv6, or it is switched off."""
 
 
 class Listener:
@@ -249,6 +254,8 @@ def tcp_socket(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
         opened.bind((str(address), port))
     except OSError as error:
         opened.close()
+        if isinstance(address, IPv6Address) and address.is_unspecified and error.errno == errno.EADDRNOTAVAIL:
+            raise NoIPv6(f"cannot listen on {where}: IPv6 is switched off") from error
         reserved = isinstance(error, PermissionError) and port < RESERVED
         raise _cannot_listen(where, error, _HANDED_OVER if reserved else "") from error
     return opened
@@ -276,6 +283,8 @@ def _new_socket(family: socket.AddressFamily, where: str) -> socket.socket:
     try:
         return socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
+        if family == socket.AF_INET6 and error.errno == errno.EAFNOSUPPORT:
+            raise NoIPv6(f"cannot listen on {where}: the kernel has no IPv6") from error
         raise _cannot_listen(where, error) from error
 
 

@@ -32,6 +32,7 @@ _ERRORS = (daemon_events.ReloadRefused,)
 _WARNINGS = (
     daemon_events.LogLinesLost,
     daemon_events.RunningAsRoot,
+    endpoint_events.AddressLeftOut,
     endpoint_events.ClientTurnedAway,
     endpoint_events.LoginFailed,
     endpoint_events.LoginHeldBack,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailrider.endpoint import sockets as module
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import LocalError
 from mailrider.model.socket_address import SocketAddress
@@ -71,3 +72,53 @@ def test_what_we_were_started_with_is_used_and_the_rest_is_named() -> None:
 )
 def test_sockets_for_somebody_else_are_left_alone(environment: dict[str, str]) -> None:
     assert inherited_sockets(environment, os.getpid()) == []
+
+
+def handed_over(opened: socket.socket | int, monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """What becomes of a descriptor that the service manager gives us."""
+    descriptor = opened if isinstance(opened, int) else opened.detach()
+    monkeypatch.setattr(module, "FIRST", descriptor)
+    return inherited_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}, os.getpid())
+
+
+@pytest.mark.parametrize("text", ["tcp://[::]:{}", "tcp://0.0.0.0:{}"])
+def test_a_dual_stack_socket_of_the_service_manager_serves_both(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    port = opened.getsockname()[1]
+    sockets = Sockets(handed_over(opened, monkeypatch))
+    both = [address(f"tcp://[::]:{port}"), address(f"tcp://0.0.0.0:{port}")]
+    for where in both:
+        with sockets.take(where) as taken:
+            assert taken.getsockname()[:2] == ("::", port)
+    assert sockets.keep_only([address(text.format(port))]) == []
+    with sockets.take(both[1]) as taken:
+        assert taken.getsockname()[1] == port
+    sockets.close()
+
+
+def test_one_for_ipv6_alone_does_not_serve_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = socket.create_server(("::", 0), family=socket.AF_INET6)
+    port = opened.getsockname()[1]
+    sockets = Sockets(handed_over(opened, monkeypatch))
+    with sockets.take(address(f"tcp://0.0.0.0:{port}")) as taken:
+        assert taken.family == socket.AF_INET
+    sockets.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(socket.SOCK_DGRAM, "a UDP socket"), (socket.SOCK_SEQPACKET, "a socket of type")]
+)
+def test_a_socket_that_cannot_serve_mail_is_named(
+    kind: socket.SocketKind, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = socket.socket(socket.AF_INET if kind == socket.SOCK_DGRAM else socket.AF_UNIX, kind)
+    with pytest.raises(LocalError, match=f"{words} .*: mail needs ListenStream="):
+        handed_over(opened, monkeypatch)
+
+
+def test_a_descriptor_that_is_no_socket_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with pytest.raises(LocalError, match=f"descriptor {reader}, which is no socket"):
+        handed_over(reader, monkeypatch)
+    os.close(reader)
+    os.close(writer)
