@@ -23,6 +23,7 @@ from mailrider.delivery.explain import Explainer
 from mailrider.delivery.fallback import FallbackMemory
 from mailrider.delivery.limits import Limiters
 from mailrider.delivery.pool import Pool
+from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.session import Dialect
@@ -125,6 +126,7 @@ async def _open_parts(
         settings.submission_timeout.total_seconds(),
         debug=debug,
     )
+    reach = Reach(engine.clock)
     connector = Connector(
         TCPDialer(engine.clock, settings.local_ip),
         engine.clock,
@@ -134,6 +136,7 @@ async def _open_parts(
         FallbackMemory(engine.clock),
         engine.emit,
         settings.port,
+        reach,
     )
     routing = Routing(
         engine.resolver,
@@ -144,6 +147,7 @@ async def _open_parts(
         engine.clock,
         settings.connect_timeout.total_seconds(),
         RouteMemory(engine.resolver, force_ipv4=settings.force_ipv4),
+        reach,
         settings.force_ipv4,
     )
     async with AsyncExitStack() as stack:
@@ -176,6 +180,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 if address.path is None
                 else UnixDialer(engine.clock, address.path)
             )
+            reach = Reach(engine.clock)
             connector = AuthenticatingConnector(
                 dialer,
                 engine.clock,
@@ -185,10 +190,11 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 FallbackMemory(engine.clock),
                 engine.emit,
                 address.port,
+                reach,
             )
             connector.credentials = settings.auth
             pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
-            servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address)))
+            servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
         core = RemoteSettings(
             hostname=settings.hostname,
             connect_timeout=settings.connect_timeout,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mailrider.delivery.connect import Call
 from mailrider.delivery.ledger import Ending, Ledger, Telling
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
+from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.session import Unusable, broken_reply
 from mailrider.errors import MailriderError
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
@@ -140,6 +141,7 @@ class Attempt:
         self._addresses_left = MAX_ADDRESSES
         self._began = clock.monotonic()
         self._answered_here: set[int] = set()
+        self._race: Race | None = None
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._is_cut_off = False
@@ -202,11 +204,19 @@ class Attempt:
                     self._end_unreached(candidate)
                     return
                 self._answered_here = set()
-                for call in await self._approach(candidate):
-                    if await self._try_address(call, candidate):
-                        break
+                await self._try_candidate(candidate)
         if candidates.beyond:
             self._end_unreached(candidates.beyond[0])
+
+    async def _try_candidate(self, candidate: Candidate) -> None:
+        try:
+            for call in await self._approach(candidate):
+                if await self._try_address(call, candidate):
+                    return
+        finally:
+            race, self._race = self._race, None
+            if race is not None:
+                await race.close()
 
     @property
     def _is_spent(self) -> bool:
@@ -261,7 +271,8 @@ class Attempt:
         if not addresses:
             text = f"{mx} has no address of the family of local_ip"
             self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
-        for number, address in enumerate(addresses):
+        race = self._race = Race(addresses, self._clock, self._settings.prohibits) if len(addresses) > 1 else None
+        for address in race.turns() if race is not None else addresses:
             if self._is_spent:
                 self._end_unreached(host.candidate)
                 return
@@ -272,8 +283,9 @@ class Attempt:
                     Ending(Telling.CONNECT, TryResult.PROHIBITED, Reply.make(451, "4.4.1", text), str(mx), str(address))
                 )
                 continue
-            left = len(addresses) - number
-            yield Call(self._next_hop, mx, address, requirement, admission.level, budget, self._ledger.note, left)
+            left = 1 if race is None else race.left + 1
+            note = self._ledger.note
+            yield Call(self._next_hop, mx, address, requirement, admission.level, budget, note, left, race)
             if not self._todo:
                 return
 
@@ -316,6 +328,8 @@ class Attempt:
                         lost = await lease.session.transact(transaction, self._job.content)
                         if not transaction.reusable:
                             lease.give_up()
+            except Overtaken:
+                return False  # it comes again, behind the others
             except Unusable as error:
                 self._end_unusable(call, error)
                 if error.stage is TryResult.TLS:

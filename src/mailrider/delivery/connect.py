@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mailrider.delivery.race import Overtaken
+from mailrider.delivery.reach import Reach
 from mailrider.delivery.session import Peer, Unusable, open_session, server_name
 from mailrider.errors import LocalError, NetworkError
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply, quote_reply
 from mailrider.model.value import value
+from mailrider.net.errors import ConnectRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.budget import Budget
     from mailrider.delivery.fallback import FallbackMemory
+    from mailrider.delivery.race import Race
     from mailrider.delivery.session import Dialect, Session
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.security import MXLevel, Requirement, Verdict
+    from mailrider.net.channel import Channel
     from mailrider.net.dial import Dialer
     from mailrider.net.tls import ClientContext
     from mailrider.policy.judge import Judge, Judgement
@@ -35,7 +40,8 @@ if TYPE_CHECKING:
 class Call:
     """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy.
 
-    `addresses_left`: how many of the host's addresses share what is left of the budget, this one included.
+    `addresses_left`: how many of the host's addresses share what is left of the budget, this one included. `race`: that
+    of the host's addresses, if it has several.
     """
 
     next_hop: NextHop
@@ -46,6 +52,7 @@ class Call:
     budget: Budget
     note: Callable[[Try], None]
     addresses_left: int = 1
+    race: Race | None = None
 
 
 class Connector:
@@ -61,7 +68,10 @@ class Connector:
         fallback: FallbackMemory,
         emit: Emit,
         port: int,
+        reach: Reach | None = None,
     ) -> None:
+        """`reach` is told which addresses could be connected to."""
+        self._reach = reach or Reach(clock)
         self._dialer = dialer
         self._clock = clock
         self._context = context
@@ -72,7 +82,7 @@ class Connector:
         self.port = port
 
     async def open(self, call: Call) -> Session:
-        """A new connection past EHLO. Raises `Unusable`."""
+        """A new connection past EHLO. Raises `Unusable`, and `Overtaken` where the call has a race."""
         address = str(call.address)
         in_clear = "" if call.requirement.demands_tls else self._fallback.recall(address, call.next_hop)
         try:
@@ -149,10 +159,23 @@ class Connector:
                 text = f"{call.mx} [{call.address}]: no time was left to connect to it"
                 raise Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", text))
             try:
-                channel = await self._dialer.connect(call.address, self.port, deadline)
+                channel = await self._connect(call, deadline)
             except NetworkError as error:
                 raise Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", str(error))) from error
             except LocalError as error:
                 # Out of sockets, or the source address is gone: our trouble, and no server's fault.
                 raise Unusable(TryResult.CONNECT, Reply.make(451, "4.3.0", error.public)) from error
         return await open_session(channel, peer, self._dialect, self._clock, self._context, self._emit)
+
+    async def _connect(self, call: Call, deadline: float) -> Channel:
+        address = call.address
+        try:
+            if call.race is None:
+                channel = await self._dialer.connect(address, self.port, deadline)
+            else:
+                channel = await call.race.connect(address, lambda it: self._dialer.connect(it, self.port, deadline))
+        except (NetworkError, Overtaken) as error:
+            self._reach.failed(address, answered=isinstance(error, ConnectRefused))
+            raise
+        self._reach.worked(address)
+        return channel

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
+    from mailrider.delivery.reach import Reach
     from mailrider.delivery.recall import RouteMemory
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import Domain, NextHop
@@ -49,6 +50,7 @@ class Routing:
     clock: Clock
     connect_timeout: float
     memory: RouteMemory
+    reach: Reach
     force_ipv4: bool = False
 
 
@@ -123,6 +125,8 @@ class Destination:
         known = self._hosts.get(candidate)
         if known is None:
             known = self._routing.memory.host(candidate) or await self._find_host(candidate)
+            if isinstance(known, Host):
+                known = self._routing.reach.ordered(known)
             self._hosts[candidate] = known
         return known
 

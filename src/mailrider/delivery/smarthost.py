@@ -23,7 +23,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import RecipientAttempted, RecipientSettled
 from mailrider.model.outcome import AttemptReport, Deferred, Failed
 from mailrider.model.reply import Reply
-from mailrider.model.route import Candidate, Candidates
+from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest
 from mailrider.policy.base import Admission
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.connect import Call
     from mailrider.delivery.limits import HeldBack, Limiter
     from mailrider.delivery.pool import Pool, PooledLease
+    from mailrider.delivery.reach import Reach
     from mailrider.delivery.session import Session
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.under_way import AttemptsUnderWay
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
-    from mailrider.model.route import Host
     from mailrider.model.socket_address import SocketAddress
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
@@ -79,6 +79,7 @@ class FixedServer:
     host: NextHop
     pool: Pool
     requirement: Requirement
+    reach: Reach
 
 
 class FixedDestination:
@@ -121,7 +122,9 @@ class FixedDestination:
         """The server's addresses."""
         with self.budget(candidate) as deadline:
             found = await find_host(self._resolver, candidate, self._clock, deadline, force_ipv4=False)
-        if isinstance(found, HostNotFound) and found.reply.is_permanent:
+        if isinstance(found, Host):
+            return self._servers[candidate].reach.ordered(found)
+        if found.reply.is_permanent:
             # A configured server without an address is a mistake of ours, to be mended, and no reason to bounce.
             return HostNotFound(candidate, Reply.make(451, "4.4.4", found.reply.text))
         return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import MXScript, Stage
+from mailrider.lab.mx_script import Door, MXScript, Stage
 from mailrider.lab.zones import Fault
 from tests.flow.delivery.internet import IPV6, REFUSING, Shut, internet, new_address, outcome, stages
 
@@ -130,3 +130,15 @@ async def test_prohibited_addresses_are_passed_over_one_by_one() -> None:
     does = {bad: "prohibited", good: "delivered"}
     assert result.status == "delivered"
     assert stages(result) == [does[str(attempt.address)] for attempt in result.attempts]
+
+
+@IPV6
+async def test_ipv6_that_leads_nowhere_delays_one_connection_by_its_head_start_and_no_other() -> None:
+    async with internet({}, directives={"conn_max_idle_count": 0}) as net:
+        dead = await net.enter(LabMX(GOOD, "::1", net.port, door=Door.UNANSWERED))
+        good = await net.enter(LabMX(GOOD, new_address(), net.port))
+        net.dns.zones |= {"a.test": {"MX": "10 mx.test"}, "mx.test": {"A": good.address, "AAAA": dead.address}}
+        for _ in range(3):
+            result = await net.send_one("x@a.test")  # connect_timeout is 5 minutes: else this test would not end
+            assert stages(result) == ["delivered"]
+            assert result.attempts[0].address == good.address

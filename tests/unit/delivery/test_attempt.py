@@ -9,11 +9,14 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from mailrider.clock import FakeClock
 from mailrider.delivery.attempt import MAX_DURATION, Attempt, Job
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.ledger import Ledger
 from mailrider.delivery.mx import HostNotFound
+from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.session import Peer, Unusable
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox, ReversePath
@@ -37,8 +40,6 @@ from mailrider.smtp.transaction import SendCommands, SendContent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
-
-    import pytest
 
     from mailrider.delivery.connect import Call
     from mailrider.model.event import Event
@@ -438,3 +439,36 @@ async def test_no_further_transaction_is_begun_when_the_attempt_has_lasted_too_l
     assert facts(first)[0] == "delivered"
     assert facts(second) == ("deferred", 451, "4.4.1")
     assert len(world.called) == 1
+
+
+# Several addresses (RFC 8305) -----------------------------------------------------------------------------------------
+
+
+async def test_only_a_host_with_several_addresses_has_a_race_and_it_is_closed_in_the_end() -> None:
+    closed: list[object] = []
+    world = World([[overtaken, says()], [says()]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Race, "close", lambda self: _note(closed, self))
+        (outcome,) = await world.run()
+    assert facts(outcome)[0] == "delivered"
+    assert len(closed) == 1
+    assert world.called == ["192.0.0.0", "192.0.0.1"]
+
+
+async def test_an_address_that_was_overtaken_is_no_failed_try() -> None:
+    world = World([[overtaken, says()]])
+    (outcome,) = await world.run()
+    assert [each.result.value for each in outcome.tries] == ["delivered"]
+    assert not [event for event in world.events if isinstance(event, AddressFailed)]
+
+
+def overtaken(_: Transaction) -> Exception | None:
+    """An address that is slower than the next one."""
+    raise NotImplementedError
+
+
+overtaken.error = Overtaken("another one was faster")  # type: ignore[attr-defined]
+
+
+async def _note(closed: list[object], race: object) -> None:
+    closed.append(race)

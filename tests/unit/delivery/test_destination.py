@@ -13,6 +13,7 @@ import pytest
 from mailrider.clock import FakeClock
 from mailrider.delivery.destination import Destination, Routing
 from mailrider.delivery.mx import HostNotFound, Unroutable
+from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.fake import FakeResolver, Given, mx
@@ -74,6 +75,7 @@ class World:
         self.resolver = FakeResolver(ZONE if zone is None else zone, clock=self.clock, caching=caching)
         self.events: list[Event] = []
         self.memory = RouteMemory(self.resolver, force_ipv4=True)
+        self.reach = Reach(self.clock)
 
     def destination(
         self,
@@ -91,6 +93,7 @@ class World:
             self.clock,
             10.0,
             self.memory,
+            self.reach,
             force_ipv4=True,
         )
         return Destination(next_hop, routing, policies, message)

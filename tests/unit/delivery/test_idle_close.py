@@ -22,6 +22,7 @@ from mailrider.delivery.connect import Connector
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.fallback import FallbackMemory
 from mailrider.delivery.pool import Pool
+from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.session import Dialect
@@ -142,6 +143,7 @@ class World:
             self.clock,
             300.0,
             RouteMemory(resolver, force_ipv4=False),
+            Reach(self.clock),
         )
         self.pool = Pool(connector, PoolLimits(10, 10, 150.0), self.clock, self.events.append)
         self.delivery = RemoteDelivery(settings, routing, (), nothing, self.pool, self.clock, self.events.append)

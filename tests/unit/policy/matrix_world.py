@@ -17,6 +17,7 @@ from mailrider.clock import FakeClock
 from mailrider.dane.match import match_evidence
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.destination import Destination, Routing
+from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.rehearsal import RehearsedLease, Understudy
 from mailrider.delivery.session import Peer, Unusable
@@ -194,6 +195,7 @@ class Worlds:
             self.clock,
             300.0,
             RouteMemory(resolver, force_ipv4=True),
+            Reach(self.clock),
             force_ipv4=True,
         )
         destination = Destination(DOMAIN, routing, policies if security.policies_bind else (), security.requirement)

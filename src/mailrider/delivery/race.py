@@ -1,0 +1,122 @@
+"""Connecting to a host with several addresses: the next one begins before the one before it has failed (RFC 8305 5).
+
+    race = Race(addresses, clock, prohibited)
+    try:
+        for address in race.turns():
+            channel = await race.connect(address, dial)  # or `Overtaken`: it is another one's turn
+    finally:
+        await race.close()
+
+An address has `HEAD_START` before the next one begins beside it, less if it fails earlier. The first connection wins:
+it is the next one's turn to be used, the others are given up. An address that was overtaken comes once more behind all
+others, in case that what answered first does not take the message. Whatever is left over in the end is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mailrider.clock import Deadline
+from mailrider.errors import MailriderError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    from mailrider.clock import Clock
+    from mailrider.net.channel import Channel
+
+    Address = IPv4Address | IPv6Address
+
+HEAD_START = 0.25  # seconds: RFC 8305 8 recommends it, and no less than 0.1
+
+
+class Overtaken(MailriderError):
+    """Another address of the host answered first; this one may still be good."""
+
+
+class Race:
+    """The addresses of one host, for one attempt. `prohibited` ones have their turn, but are never dialled."""
+
+    def __init__(
+        self, addresses: Sequence[Address], clock: Clock, prohibited: Callable[[Address], bool] = lambda _: False
+    ) -> None:
+        self._left = list(addresses)
+        self._prohibited = prohibited
+        self._clock = clock
+        self._tasks: dict[Address, asyncio.Future[Channel]] = {}
+        self._given_up: list[asyncio.Future[Channel]] = []
+
+    @property
+    def left(self) -> int:
+        """How many addresses have not had their turn."""
+        return len(self._left)
+
+    def turns(self) -> Iterator[Address]:
+        """The addresses, one that is connected already first, else in their order."""
+        while self._left:
+            address = self._winner() or self._left[0]
+            self._left.remove(address)
+            yield address
+
+    def _winner(self) -> Address | None:
+        """An address that has not had its turn, and is connected."""
+        for address, task in self._tasks.items():
+            if address in self._left and task.done() and not task.cancelled() and task.exception() is None:
+                return address
+        return None
+
+    async def connect(self, address: Address, dial: Callable[[Address], Awaitable[Channel]]) -> Channel:
+        """A channel to the address whose turn it is. Raises what `dial` raises, or `Overtaken`."""
+        if address not in self._tasks:
+            self._begin(address, dial)
+        task = self._tasks[address]
+        upcoming = [each for each in self._left if each not in self._tasks and not self._prohibited(each)]
+        while not task.done() and self._winner() is None:
+            before = self._under_way()
+            timed_out = await self._wait(before, HEAD_START if upcoming else None)
+            if upcoming and (timed_out or len(self._under_way()) < len(before)):
+                self._begin(upcoming.pop(0), dial)
+        if not task.done():
+            self._give_up(keep=self._winner())
+            self._left.append(address)
+            raise Overtaken(f"another address of the host answered before {address} did")
+        del self._tasks[address]
+        channel = task.result()
+        self._give_up(keep=None)
+        return channel
+
+    def _begin(self, address: Address, dial: Callable[[Address], Awaitable[Channel]]) -> None:
+        self._tasks[address] = asyncio.ensure_future(dial(address))
+
+    def _under_way(self) -> list[asyncio.Future[Channel]]:
+        return [task for task in self._tasks.values() if not task.done()]
+
+    async def _wait(self, tasks: Sequence[asyncio.Future[Channel]], seconds: float | None) -> bool:
+        """Until one of these is done; True if time was over before."""
+        when = None if seconds is None else self._clock.monotonic() + seconds
+        try:
+            async with Deadline(self._clock, when):
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return True
+        return False
+
+    def _give_up(self, keep: Address | None) -> None:
+        for address in [each for each in self._tasks if each != keep]:
+            task = self._tasks.pop(address)
+            if task.cancel():
+                self._given_up.append(task)
+            elif task.exception() is None:
+                task.result().abort()
+
+    async def close(self) -> None:
+        """Close what was begun and is not used."""
+        if not self._tasks and not self._given_up:
+            return
+        self._give_up(keep=None)
+        given_up, self._given_up = self._given_up, []
+        for result in await asyncio.gather(*given_up, return_exceptions=True):
+            if not isinstance(result, BaseException):
+                result.abort()

@@ -1,0 +1,178 @@
+"""Several addresses of one host: a head start of 250 ms each, and nothing left behind (RFC 8305 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.delivery.race import HEAD_START, Overtaken, Race
+from mailrider.net.errors import Unreachable
+from tests.support.channels import settle
+
+if TYPE_CHECKING:
+    from mailrider.net.channel import Channel
+
+V6, V4, LAST = ip_address("2001:db8::1"), ip_address("192.0.2.1"), ip_address("192.0.2.2")
+NEVER = 1e6
+
+
+class FakeChannel:
+    def __init__(self) -> None:
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Network:
+    """Connects after so many seconds, by address; a negative number is a failure after that time."""
+
+    def __init__(self, **seconds: float) -> None:
+        self.clock = FakeClock()
+        self.seconds = dict(zip((V6, V4, LAST), seconds.values(), strict=False))
+        self.begun: list[tuple[object, float]] = []
+        self.under_way: set[object] = set()
+        self.channels: dict[object, Any] = {}
+        self.race = Race(list(self.seconds), self.clock)
+        self.turns = self.race.turns()
+
+    async def dial(self, address: Any) -> Channel:
+        self.begun.append((address, self.clock.monotonic() - 1000))
+        self.under_way.add(address)
+        try:
+            await self.clock.sleep(abs(self.seconds[address]))
+        finally:
+            self.under_way.remove(address)
+        if self.seconds[address] < 0:
+            raise Unreachable(f"no way to {address}")
+        channel = self.channels[address] = cast("Channel", FakeChannel())
+        return channel
+
+    def connect(self) -> asyncio.Task[Channel]:
+        """The address whose turn it is."""
+        return asyncio.create_task(self.race.connect(next(self.turns), self.dial))
+
+    async def close(self) -> None:
+        await self.race.close()
+        await settle()
+        assert self.under_way == set()
+        assert self.clock.pending == 0
+        assert self.race._tasks == {}
+
+
+async def test_an_address_that_answers_within_its_head_start_is_alone() -> None:
+    net = Network(v6=0.2, v4=0.1)
+    connecting = net.connect()
+    await net.clock.advance(1)
+    assert await connecting is net.channels[V6]
+    assert [address for address, _ in net.begun] == [V6]
+    await net.close()
+
+
+async def test_the_next_one_begins_after_the_head_start_and_the_first_to_answer_has_the_next_turn() -> None:
+    net = Network(v6=NEVER, v4=0.1, last=NEVER)
+    connecting = net.connect()
+    await net.clock.advance(1)
+    with pytest.raises(Overtaken):
+        await connecting
+    assert net.begun == [(V6, 0), (V4, HEAD_START)]
+    await settle()
+    assert net.under_way == set()  # the loser is cancelled at once
+    second = net.connect()
+    assert await second is net.channels[V4]
+    assert len(net.begun) == 2
+    await net.close()
+
+
+async def test_one_that_fails_early_gives_its_head_start_away() -> None:
+    net = Network(v6=-0.01, v4=0.1)
+    connecting = net.connect()
+    await net.clock.advance(0.02)
+    with pytest.raises(Unreachable):
+        await connecting
+    second = net.connect()
+    await net.clock.advance(0.2)
+    assert await second is net.channels[V4]
+    await net.close()
+
+
+async def test_a_rival_that_fails_makes_room_for_the_next_and_its_failure_is_told_at_its_turn() -> None:
+    net = Network(v6=10, v4=-0.01, last=NEVER)
+    connecting = net.connect()
+    await net.clock.advance(0.3)
+    assert [address for address, _ in net.begun] == [V6, V4, LAST]
+    await net.clock.advance(10)
+    assert await connecting is net.channels[V6]
+    await net.close()
+
+    net = Network(v6=-1, v4=-0.5)
+    connecting = net.connect()
+    await net.clock.advance(2)
+    with pytest.raises(Unreachable, match="2001"):
+        await connecting
+    with pytest.raises(Unreachable, match="192"):
+        await net.connect()
+    assert len(net.begun) == 2
+    await net.close()
+
+
+async def test_who_was_overtaken_comes_again_behind_all_others() -> None:
+    net = Network(v6=1, v4=0.1, last=0.2)
+    turns = []
+    for _ in range(4):
+        connecting = net.connect()
+        await net.clock.advance(2)
+        turns.append(await asyncio.gather(connecting, return_exceptions=True))
+    assert isinstance(turns[0][0], Overtaken)
+    assert [each[0] for each in turns[1:]] == [net.channels[V4], net.channels[LAST], net.channels[V6]]
+    assert list(net.turns) == []
+    await net.close()
+
+
+async def test_a_prohibited_address_is_never_dialled_beside_another() -> None:
+    net = Network(v6=NEVER, v4=NEVER, last=0.1)
+    net.race = Race([V6, V4, LAST], net.clock, lambda address: address == V4)
+    net.turns = net.race.turns()
+    connecting = net.connect()
+    await net.clock.advance(1)
+    with pytest.raises(Overtaken):
+        await connecting
+    assert [address for address, _ in net.begun] == [V6, LAST]
+    await net.close()
+
+
+async def test_two_that_connect_together_leave_one_connection() -> None:
+    net = Network(v6=0.5, v4=0.25)
+    connecting = net.connect()
+    await net.clock.advance(HEAD_START)
+    net.clock._monotonic += 0.3  # both are due in the same turn of the loop
+    await net.clock.advance(0)
+    results = await asyncio.gather(connecting, return_exceptions=True)
+    if isinstance(results[0], Overtaken):
+        assert await net.connect() is net.channels[V4]
+    await net.close()
+    assert sorted(each.is_aborted for each in net.channels.values()) in ([False], [False, True])
+
+
+async def test_what_is_left_over_is_closed() -> None:
+    net = Network(v6=NEVER, v4=0.1, last=NEVER)
+    connecting = net.connect()
+    await net.clock.advance(1)
+    with pytest.raises(Overtaken):
+        await connecting
+    await net.close()
+    assert net.channels[V4].is_aborted
+
+
+async def test_a_cancelled_attempt_leaves_nothing_under_way() -> None:
+    net = Network(v6=NEVER, v4=NEVER)
+    connecting = net.connect()
+    await net.clock.advance(1)
+    assert net.under_way == {V6, V4}
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    await net.close()
