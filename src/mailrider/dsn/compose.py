@@ -20,9 +20,9 @@ import binascii
 import enum
 import hashlib
 import re
-import textwrap
 from dataclasses import dataclass
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dsn.advice import advice_for
@@ -50,11 +50,11 @@ MAX_ENCODED: Final = (
     4096  # octets of the subject that are decoded for that: encoded words take up to twelve a character
 )
 MAX_VALUE: Final = 900  # octets of a machine-readable line: RFC 5322 2.1.1 has 998
+MAX_EXPLAINED: Final = 100  # recipients of whom the person is told why; a program is told of all
 WIDTH: Final = 76
 
 # RFC 5322 3.6.4, as far as it can be copied into a header without a second look: printable, no space, not too long.
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,500}>")
-_TOO_LONG = re.compile(rb"[^\n]{%d}" % (MAX_LINE + 2))  # a line of RFC 2045 2.7 has MAX_LINE octets before its CRLF
 
 
 class Action(enum.Enum):
@@ -63,6 +63,9 @@ class Action(enum.Enum):
     FAILED = "failed"
     DELAYED = "delayed"
     RELAYED = "relayed"
+
+
+_date = lru_cache(maxsize=16)(format_datetime)  # one notification has few
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def _header(notification: Notification, origin: Origin, boundary: str, encoding:
     fields = [
         compose_field("From", f"Mail delivery system <MAILER-DAEMON@{origin.domain.ascii}>"),
         compose_field("To", f"<{notification.envelope.sender}>"),
-        compose_field("Date", format_datetime(notification.at)),
+        compose_field("Date", _date(notification.at)),
         compose_field("Message-ID", f"<{notification.id}@{origin.hostname.ascii}>"),
         compose_field("Subject", *_subject_lines(subject, utf8=not notification.envelope.sender.is_ascii)),
         *(compose_field(name, message_id) for name in ("In-Reply-To", "References") if message_id),
@@ -193,13 +196,16 @@ _OPENING: Final = {
 def _letter(notification: Notification, origin: Origin) -> Iterator[str]:
     count = len(notification.told)
     whom = str(notification.told[0].recipient) if count == 1 else f"these {count} recipients"
-    yield from textwrap.wrap(_OPENING[notification.action].format(whom=whom), WIDTH)
+    yield from _wrapped(_OPENING[notification.action].format(whom=whom))
     yield ""
     yield from _about(notification)
-    for each in notification.told:
+    for each in notification.told[:MAX_EXPLAINED]:
         yield ""
         yield f"  {each.recipient}"
         yield from _explain(each)
+    if count > MAX_EXPLAINED:
+        yield ""
+        yield f"  and {count - MAX_EXPLAINED} more, who stand in the delivery report below"
     yield ""
     yield f"-- Mail delivery system of {origin.hostname}"
 
@@ -208,7 +214,7 @@ def _about(notification: Notification) -> Iterator[str]:
     subject = "" if notification.envelope.requiretls else _subject(notification)
     if subject:
         yield f"Subject:  {subject}"
-    yield f"Sent:     {format_datetime(notification.arrived)}"
+    yield f"Sent:     {_date(notification.arrived)}"
 
 
 def _subject(notification: Notification) -> str:
@@ -228,11 +234,27 @@ def _explain(told: Told) -> Iterator[str]:
     if told.action is Action.FAILED:
         yield from _paragraph(f"What you can do: {advice_for(outcome.reply.status)}")
     elif told.action is Action.DELAYED and told.until is not None:
-        yield from _paragraph(f"It will be tried until {format_datetime(told.until)}.")
+        yield from _paragraph(f"It will be tried until {_date(told.until)}.")
 
 
 def _paragraph(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+    return _wrapped(text, "    ", "      ")
+
+
+def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
+    """The text on lines of bounded width, as far as it has spaces; `textwrap` takes ten times as long."""
+    text = first + " ".join(text.split())
+    lines: list[str] = []
+    start = len(first)  # of the words: an indentation is no place to break
+    while len(text) > WIDTH:
+        cut = text.rfind(" ", start, WIDTH + 1)
+        if cut < 0:
+            cut = text.find(" ", WIDTH)
+        if cut < 0:
+            break
+        lines.append(text[:cut])
+        text, start = others + text[cut + 1 :], len(others)
+    return [*lines, text]
 
 
 # --- For machines --------------------------------------------------------------------------------
@@ -244,7 +266,7 @@ def _status(notification: Notification, origin: Origin, *, is_global: bool) -> s
     about = [
         *([] if envelope.envid is None else [_line("Original-Envelope-Id", envelope.envid)]),
         _line("Reporting-MTA", f"dns; {origin.hostname.ascii}"),
-        _line("Arrival-Date", format_datetime(notification.arrived)),
+        _line("Arrival-Date", _date(notification.arrived)),
     ]
     groups = [about, *(list(_recipient(each, notification.at, is_global=is_global)) for each in notification.told)]
     return "\r\n".join("".join(group) for group in groups)
@@ -261,11 +283,12 @@ def _recipient(told: Told, at: datetime, *, is_global: bool) -> Iterator[str]:
     yield _line("Status", _status_code(outcome))
     if outcome.mx is not None:
         yield _line("Remote-MTA", f"dns; {outcome.mx}")
-    yield _line("Diagnostic-Code", _literally(_ascii(_diagnosis(outcome), is_global=is_global)))
+    diagnosis = _wrapped(_literally(_ascii(_diagnosis(outcome), is_global=is_global))[:MAX_VALUE])
+    yield compose_field("Diagnostic-Code", *diagnosis, fold="    ")
     if told.was_tried:
-        yield _line("Last-Attempt-Date", format_datetime(at))
+        yield _line("Last-Attempt-Date", _date(at))
     if told.action is Action.DELAYED and told.until is not None:
-        yield _line("Will-Retry-Until", format_datetime(told.until))
+        yield _line("Will-Retry-Until", _date(told.until))
 
 
 def _typed_address(address: OriginalRecipient, *, is_global: bool) -> str:
@@ -307,16 +330,11 @@ def _literally(text: str) -> str:
 
 
 def _line(name: str, value: str) -> str:
-    """A field, folded; what has no space to fold at stays long, but bounded."""
-    text = clean_text(value)[:MAX_VALUE]
+    """A field on one line, bounded: an address must not be folded within its quotes."""
+    text = value[:MAX_VALUE]
     while len(text.encode()) > MAX_VALUE:
         text = text[: len(text) * 3 // 4]
-    if len(text) + len(name) + 2 <= WIDTH:
-        return compose_field(name, text)
-    lines = textwrap.wrap(
-        f"{name}: {text}", WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
-    return compose_field(name, lines[0].removeprefix(f"{name}:").strip(), *lines[1:], fold="")
+    return compose_field(name, text)
 
 
 # --- What the message was ------------------------------------------------------------------------
@@ -373,7 +391,7 @@ def _part(content_type: str, description: str, body: bytes, *, utf8: bool) -> by
 
 def _encoding(body: bytes, *, utf8: bool) -> str:
     """What a part needs (RFC 2045 2.7, 2.8): `7bit`; `8bit` if the message may be; otherwise it has to be `encoded`."""
-    if b"\0" in body or _TOO_LONG.search(body):
+    if b"\0" in body or max(map(len, body.split(b"\n"))) > MAX_LINE + 1:  # with its CR
         return "encoded"
     if body.isascii():
         return "7bit"

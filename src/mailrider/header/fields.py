@@ -15,8 +15,6 @@ from mailrider.errors import LocalError
 MAX_LINE: Final = 998  # octets without CRLF: RFC 5322 2.1.1
 
 _NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 2.2
-# Line ends of ASCII, and NUL. Others (U+0085, U+2028) end no line in a message.
-_LINE_END = re.compile(r"[\r\n\0]")
 
 
 class UnsafeField(LocalError):
@@ -34,6 +32,13 @@ def compose_field(name: str, *lines: str, fold: str = " ") -> str:
     text = f"{name}: {lines[0]}" if lines and lines[0] else f"{name}:"
     whole = (text, *(fold + line for line in lines[1:]))
     for line in whole:
-        if _LINE_END.search(line) or not line.strip(" \t") or len(line.encode("utf-8", "replace")) > MAX_LINE:
+        if not _is_safe(line):
             raise UnsafeField(f"not a line of the header field {name}: {line[:100]!r}")
     return "\r\n".join(whole) + "\r\n"
+
+
+def _is_safe(line: str) -> bool:
+    # The line ends of ASCII, and NUL: others (U+0085, U+2028) end no line in a message.
+    if "\r" in line or "\n" in line or "\0" in line or line.isspace() or not line:
+        return False
+    return len(line) * 4 <= MAX_LINE or len(line.encode("utf-8", "replace")) <= MAX_LINE
