@@ -5,10 +5,12 @@ Who writes them and whether they may go out at all is given (`BouncePolicy`); ho
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from mailrider.dsn.compose import Action, Notification, Told, compose, redact
+from mailrider.dsn.compose import MAX_RETURNED, Action, Notification, Told, compose, redact
 from mailrider.model.address import NULL_PATH
 from mailrider.model.envelope import Envelope, Notify, Recipient
 from mailrider.model.outcome import Failed
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import Job
     from mailrider.queue.settle import Decision, Notified
+
+T = TypeVar("T")
+
+INLINE: Final = 50  # recipients that are told of on the event loop: some milliseconds
 
 _ACTIONS: Final = {
     Notice.FAILED: Action.FAILED,
@@ -60,18 +66,25 @@ class Bounces:
         self._ids = ids
         self._emit = emit
 
-    def write(self, job: Job, decision: Decision, content: Content | None, now: datetime) -> tuple[NewMessage, ...]:
-        """One message for each kind of news. `content` None: the message cannot be read."""
+    async def write(
+        self, job: Job, decision: Decision, content: Content | None, now: datetime
+    ) -> tuple[NewMessage, ...]:
+        """One message for each kind of news. `content` None: the message cannot be read.
+
+        A cancellation meanwhile is kept for the next wait: what is told of has happened, and is to be recorded.
+        """
         sender = job.envelope.sender.mailbox
         if sender is None or not decision.notified:
             return ()
         by_notice: dict[Notice, list[Notified]] = {}
         for each in decision.notified:
             by_notice.setdefault(each.notice, []).append(each)
-        written = (self._write(job, sender, _ACTIONS[notice], told, content, now) for notice, told in by_notice.items())
+        written = [
+            await self._write(job, sender, _ACTIONS[notice], told, content, now) for notice, told in by_notice.items()
+        ]
         return tuple(each for each in written if each is not None)
 
-    def _write(
+    async def _write(
         self,
         job: Job,
         sender: Mailbox,
@@ -88,7 +101,7 @@ class Bounces:
         id = self._ids.take(1)
         told = tuple(Told(each.recipient, action, each.outcome, each.until, each.was_tried) for each in told_of)
         name = format_id(id)
-        octets = compose(Notification(job.envelope, told, job.created, now, name, content), self._policy.origin)
+        octets = await _composed(Notification(job.envelope, told, job.created, now, name, content), self._policy.origin)
         envelope = Envelope(
             NULL_PATH,
             # RFC 3461 6: a notification asks for none itself.
@@ -125,6 +138,34 @@ class Bounces:
         whom = " ".join(map(str, refused))
         self._emit(NotificationQueued(format_id(id), format_id(job.message_id), whom, "redacted"))
         return (self._message(id, replacement, Content.inspect(octets), now),)
+
+
+async def _composed(notification: Notification, origin: Origin) -> bytes:
+    """The notification as a message; one about many recipients is written off the event loop."""
+    content = notification.content
+    if len(notification.told) <= INLINE:
+        return compose(notification, origin)
+    if content is not None:
+        # A store's content is read here, and not in a thread.
+        if content.size <= MAX_RETURNED:
+            content = Content.inspect(b"".join(content.chunks()))
+        content.header  # noqa: B018 # which it keeps
+    return await _in_thread(partial(compose, replace(notification, content=content), origin))
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """What it gives. It is waited for even if we are cancelled; the cancellation then meets the next wait."""
+    future = asyncio.ensure_future(asyncio.to_thread(work))
+    was_cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            was_cancelled = True
+    task = asyncio.current_task()
+    if was_cancelled and task is not None:
+        task.cancel()
+    return future.result()
 
 
 def _is_never_secure(outcome: Outcome, is_given_up: bool) -> bool:

@@ -66,7 +66,7 @@ class Settler:
         """Decide what the report means, and commit it."""
         now = self._clock.now()
         decision = settle(job, report, self._rules, now, self._rng)
-        notifications = self._notify(job, decision, content, now)
+        notifications = await self._notify(job, decision, content, now)
         notifications += self._bounces.redacted(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
         settled = await self._recorder.record(settlement)
@@ -74,11 +74,13 @@ class Settler:
             self._tell(settlement, settled, decision, report)
             self._put_back(settlement, settled)
 
-    def _notify(self, job: Job, decision: Decision, content: Content | None, now: datetime) -> tuple[NewMessage, ...]:
+    async def _notify(
+        self, job: Job, decision: Decision, content: Content | None, now: datetime
+    ) -> tuple[NewMessage, ...]:
         """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
         for quoted in (content, None):
             try:
-                return self._bounces.write(job, decision, quoted, now)
+                return await self._bounces.write(job, decision, quoted, now)
             except Exception as error:
                 self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
         return ()
@@ -127,7 +129,7 @@ class Settler:
     async def _settle_untried(self, job: Job, now: datetime) -> None:
         decision = untried(job, self._rules, now)
         content = await self._store.content(job) if decision.notified else None
-        settlement = Settlement(job, decision.changes, now, self._notify(job, decision, content, now))
+        settlement = Settlement(job, decision.changes, now, await self._notify(job, decision, content, now))
         settled = await self._recorder.record(settlement)
         if settled.held:
             if decision.given_up:  # all of them: what is over is over for each recipient

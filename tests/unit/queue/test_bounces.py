@@ -1,0 +1,102 @@
+"""Notifications about many recipients are written off the event loop, and nothing is lost over it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from email import message_from_bytes
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.dsn.compose import MAX_RETURNED, Notification, Origin, compose
+from mailrider.model.domain import Domain
+from mailrider.model.envelope import Ret
+from mailrider.model.event import discard
+from mailrider.queue import bounces
+from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
+from mailrider.queue.ids import IdSource
+from mailrider.queue.settle import Decision, Notice, Notified
+from mailrider.smtp.content import Content
+from tests.support.queueing import HOUR, MESSAGE, Writing, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mailrider.queue.message import NewMessage
+
+HERE = Origin(Domain("mx.example.org"), Domain("example.org"))
+
+
+class Bouncing:
+    """A message to so many recipients has failed. `threads` wrote notifications, and `readers` read the message."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: list[threading.Thread] = []
+        self.readers: list[threading.Thread] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        monkeypatch.setattr(bounces, "compose", self._compose)
+
+    def _compose(self, notification: Notification, origin: Origin) -> bytes:
+        self.may_go_on.wait()
+        self.threads.append(threading.current_thread())
+        return compose(notification, origin)
+
+    def _stored(self, octets: bytes) -> Content:
+        def supply() -> Iterator[bytes]:
+            self.readers.append(threading.current_thread())
+            yield octets
+
+        content = Content.inspect(octets)
+        return Content.stored(supply, size=content.size, eight_bit=False, header_size=content.header_size)
+
+    async def write(self, count: int, octets: bytes = MESSAGE) -> NewMessage:
+        clock = FakeClock()
+        job = Writing(clock).job(*(f"r{number}@example.net" for number in range(count)), ret=Ret.FULL)
+        now = clock.now()
+        told = tuple(Notified(each, Notice.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
+        policy = BouncePolicy(HERE, False, lambda _: "")
+        writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
+        (message,) = await writer.write(job, Decision((), told), self._stored(octets), now)
+        return message
+
+
+@pytest.fixture
+def bouncing(monkeypatch: pytest.MonkeyPatch) -> Bouncing:
+    return Bouncing(monkeypatch)
+
+
+@pytest.mark.parametrize("octets", [MESSAGE, MESSAGE + b"x" * MAX_RETURNED + b"\r\n"])
+@pytest.mark.parametrize("count", [INLINE, INLINE + 1])
+async def test_a_notification_about_many_is_written_in_a_thread(bouncing: Bouncing, count: int, octets: bytes) -> None:
+    message = await bouncing.write(count, octets)
+    assert [each is threading.main_thread() for each in bouncing.threads] == [count == INLINE]
+    assert set(bouncing.readers) == {threading.main_thread()}  # the store's connection is the loop's
+    assert message.content is not None
+    parsed = message_from_bytes(b"".join(message.content.chunks()))
+    returned = "message/rfc822" if octets == MESSAGE else "text/rfc822-headers"
+    assert parsed.get_payload(2).get_content_type() == returned  # type: ignore[union-attr] # a multipart
+
+
+async def test_a_cancellation_while_it_is_written_is_kept_for_the_next_wait(bouncing: Bouncing) -> None:
+    bouncing.may_go_on.clear()
+    written: list[NewMessage] = []
+
+    async def work() -> None:
+        written.append(await bouncing.write(INLINE + 1))
+        await asyncio.sleep(0)
+        written.clear()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    bouncing.may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(written) == 1
