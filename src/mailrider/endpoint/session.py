@@ -30,6 +30,7 @@ from mailrider.model.domain import AddressLiteral
 from mailrider.model.endpoint_event import (
     ClientCutOff,
     ClientLeft,
+    ClientRefused,
     LoginFailed,
     LoginHeldBack,
     MailMended,
@@ -45,6 +46,7 @@ from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData
 from mailrider.smtp.content import CHUNK
 from mailrider.smtp.header import MAX_LINES, header_fault, is_too_long
 from mailrider.smtp.mend import mend_header
+from mailrider.smtp.parse import NO_COMMAND
 from mailrider.smtp.sasl import SERVERS, Challenge
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
@@ -174,6 +176,7 @@ class Session:
         "_exchange",
         "_failed_logins",
         "_gatherer",
+        "_has_erred",
         "_is_dismissed",
         "_key",
         "_leaving",
@@ -220,6 +223,7 @@ class Session:
         self._busy = False  # we work, the client waits
         self._leaving = False
         self._is_dismissed = False
+        self._has_erred = False
         self._timed_out = False
         self._why = ""
         self._user = ""
@@ -314,7 +318,7 @@ class Session:
     async def _run(self, handshake: Coroutine[Any, Any, TLSEvidence] | None) -> None:
         try:
             if handshake is not None:
-                await handshake
+                await self._handshake("TLS", handshake)
             self._rest()
             while self._open:
                 await self._next_step()
@@ -348,7 +352,7 @@ class Session:
                 case ContentChunk():
                     self._take_content(event.octets)
                 case Rejected():
-                    self._note_rejected(event.command, event.reply)
+                    self._note_rejected(event)
                     self._go_on()
                 case _:
                     machine.answer(self._reply(event))
@@ -388,10 +392,19 @@ class Session:
 
     async def _begin_anew(self, handshake: Coroutine[Any, Any, TLSEvidence]) -> None:
         """Behind STARTTLS; see RFC 3207 4.2."""
-        await handshake
+        await self._handshake("STARTTLS", handshake)
         self._forget_login()
         self._machine.tls_established(self._offer(secure=True))
         self._rest()
+
+    async def _handshake(self, command: str, shaking: Coroutine[Any, Any, TLSEvidence]) -> None:
+        """Wait for TLS; a client that gets none (too old, or no TLS at all) has its line in the log."""
+        try:
+            await shaking
+        except NetworkError as error:
+            if not self._why:
+                self._note_client_refused(command, str(error))
+            raise
 
     def _start_tls(self) -> Coroutine[Any, Any, TLSEvidence]:
         """What arrives from now on is the handshake; the result is to be awaited."""
@@ -481,11 +494,20 @@ class Session:
         self._recipients_room += octets
         return None
 
-    def _note_rejected(self, command: Command | None, reply: Reply) -> None:
+    def _note_rejected(self, event: Rejected) -> None:
+        command, reply = event.command, event.reply
+        said = event.said or (NO_COMMAND if command is None else type(command).__name__.upper())
         if self._machine.state is State.CLOSED:
-            self._cut_off(reply.text)
+            self._cut_off(f"{said}: {reply.text}")
         elif isinstance(command, EndOfData | Bdat | Mail | Rcpt):
             self._note_refused(command, reply)
+        elif not self._has_erred:
+            # One line a client: what follows is mostly the consequence.
+            self._has_erred = True
+            self._note_client_refused(said, str(reply))
+
+    def _note_client_refused(self, command: str, reason: str) -> None:
+        self._service.emit(ClientRefused(self._service.name, self.client, self._user, command, reason))
 
     def _note_refused(self, command: Command, reply: Reply) -> None:
         service = self._service
@@ -641,7 +663,8 @@ class Session:
             return usual_reply(self._machine, command, self._service.hostname.ascii)
         try:
             step = self._exchange[0].take(response)
-        except InvalidValue:
+        except InvalidValue as error:
+            self._note_client_refused("AUTH", str(error))
             return _MALFORMED
         return Reply(334, None, (step.text,)) if isinstance(step, Challenge) else await self._verify(step)
 

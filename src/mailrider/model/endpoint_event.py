@@ -49,6 +49,20 @@ class ClientCutOff(Event):
 
 
 @value
+class ClientRefused(Event):
+    """TLS, or a command that is none of a transaction, was refused, and why; commands: the first of a connection.
+
+    `command` is what was said, without secrets; `TLS` for a port where it comes first.
+    """
+
+    endpoint: str
+    client: str
+    user: str
+    command: str
+    reason: str
+
+
+@value
 class LoginFailed(Event):
     """A wrong password, or a user that is not known."""
 

@@ -1,0 +1,127 @@
+"""Each client that is refused has a line in the log, with the client, what it said, and the reason."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.lab.ca import CA
+from mailrider.model.endpoint_event import ClientCutOff, ClientRefused, LoginFailed, MailRefused
+from mailrider.model.socket_address import Scheme
+from mailrider.net.tls import make_server_context
+from tests.flow.endpoint.door import HOST, MESSAGE, Door, open_door, server_context
+from tests.support.loops import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mailrider.smtp.sasl import Credentials
+
+
+class Doorkeeper:
+    async def verify(self, _: Credentials) -> bool:
+        return False
+
+
+def old_context() -> ssl.SSLContext:
+    """A printer of 2009: TLS 1.0 and nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    return context
+
+
+async def refused(door: Door) -> tuple[str, str, str]:
+    await eventually(lambda: bool(door.noted(ClientRefused)))
+    (event,) = door.noted(ClientRefused)
+    return event.client, event.command, event.reason
+
+
+async def test_tls_that_is_too_old_is_named_behind_starttls(tmp_path: Path) -> None:
+    async with open_door(tls=server_context(CA(), tmp_path)) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask("STARTTLS"))[:3] == "220"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await client.writer.start_tls(old_context())
+        who, command, reason = await refused(door)
+    assert (who, command) == (HOST, "STARTTLS")
+    assert "the peer offers only TLS versions that we do not accept" in reason
+
+
+async def test_a_printer_of_yesteryear_is_served_where_its_version_is_asked_for(tmp_path: Path) -> None:
+    cert, key = CA().issue(["mx.here.test"]).write(tmp_path, "here")
+    context = make_server_context(cert, key, protocols=("tls1.0", "tls1.3"))
+    async with open_door(tls=context) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask("STARTTLS"))[:3] == "220"
+        await client.writer.start_tls(old_context())
+        await client.ask("EHLO printer.example")
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert b"(using TLSv1 with" in door.sink.taken[0][1]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"EHLO client.example\r\n", "the peer does not speak TLS"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the peer speaks HTTP"),
+    ],
+)
+async def test_clear_text_on_a_tls_port_is_named(tmp_path: Path, said: bytes, reason: str) -> None:
+    async with open_door(scheme=Scheme.TLS, tls=server_context(CA(), tmp_path)) as door:
+        client = await door.client()
+        await client.say(said)
+        who, command, why = await refused(door)
+    assert (who, command) == (HOST, "TLS")
+    assert reason in why
+
+
+async def test_an_ehlo_that_is_none_is_named_and_what_follows_it_is_not() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hear()
+        assert (await client.ask("EHLO"))[:3] == "501"
+        assert (await client.ask("EHLO"))[:3] == "501"
+        assert await refused(door) == (HOST, "EHLO", "501 5.5.4 Syntax: EHLO host.name")
+
+
+async def test_what_ends_the_session_is_named() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hear()
+        await client.say(b"POST / HTTP/1.1\r\n")
+        await client.rest()
+        (event,) = door.noted(ClientCutOff)
+    assert (event.client, event.reason) == (HOST, "POST: This is no HTTP server; good bye")
+
+
+async def test_a_refused_mail_is_named_whether_it_can_be_read_or_not() -> None:
+    async with open_door(max_size=100_000) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask("MAIL FROM:<a@example.org> SIZE=100001"))[:3] == "552"
+        assert (await client.ask("MAIL FROM:<a@b@c>"))[:3] == "501"
+        (event,) = door.noted(MailRefused)
+        assert (event.client, event.sender, event.reply.code) == (HOST, "a@example.org", 552)
+        assert await refused(door) == (HOST, "MAIL FROM:<a@b@c>", "501 5.1.7 Bad sender address syntax")
+
+
+async def test_a_login_that_cannot_be_read_is_named_without_its_secrets() -> None:
+    secret = base64.b64encode(b"anna-open-sesame").decode()
+    async with open_door(authenticator=Doorkeeper()) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask(f"AUTH PLAIN {secret}"))[:1] == "5"
+        assert door.noted(ClientRefused) or door.noted(LoginFailed)
+        assert secret not in repr(door.events)
+        assert "open-sesame" not in repr(door.events)
