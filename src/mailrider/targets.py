@@ -194,7 +194,7 @@ def make_queue(
     location = queue_location(settings)
     destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
     return DeliveryQueue(
-        SQLiteStore(location, clock, destination_of=destination_of, emit=emit),
+        SQLiteStore(location, clock, destination_of=destination_of, emit=emit, reserve=settings.reserve),
         work,
         ids or IdSource(clock, rng),
         clock,

@@ -43,6 +43,7 @@ from mailrider.model.valuetype import DURATION, Unacceptable
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, State, Stats
 from mailrider.queue.sqlite_file import FILE
+from mailrider.queue.sqlite_reader import SQLiteReader
 from mailrider.queue.store import Command
 from mailrider.targets import make_queue, queue_location
 
@@ -79,6 +80,18 @@ class Chosen:
     def settings(self) -> QueueSettings:
         """Those of the queue. Raises `ConfigError`."""
         return choose_queue(self.configuration, self.name)
+
+    def look(self, work: Callable[[SQLiteReader], Awaitable[T]], otherwise: T) -> T:
+        """Look into the queue without changing anything, on a full disk and on one that is read-only; `otherwise` if
+        there is none yet."""
+        location = queue_location(self.settings)
+        if not (location / FILE).exists():
+            return otherwise
+
+        async def run() -> T:
+            return await work(SQLiteReader(location))
+
+        return uvloop.run(run())
 
     def with_queue(self, work: Callable[[DeliveryQueue], Awaitable[T]], otherwise: T) -> T:
         """Do something with the queue, without delivering; `otherwise` if there is none yet."""
@@ -185,20 +198,20 @@ def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
             now = SystemClock().now()
             _print(*(line for entry in entries for line in entry_lines(entry, now)))
 
-    count, more = chosen.with_queue(lambda queue: _pages(queue, _filter(**wanted), limit, show), (0, False))
+    count, more = chosen.look(lambda reader: _pages(reader, _filter(**wanted), limit, show), (0, False))
     if more or not as_json:
         click.echo(f"{recipients(count)}{', and there are more: see --limit' if more else ''}", err=True)
     return os.EX_OK
 
 
 async def _pages(
-    queue: DeliveryQueue, wanted: Filter, limit: int, show: Callable[[list[Entry]], None]
+    reader: SQLiteReader, wanted: Filter, limit: int, show: Callable[[list[Entry]], None]
 ) -> tuple[int, bool]:
     """Show page by page: memory does not grow with the queue. How many were shown, and whether there are more."""
     count = after = 0
     while True:
         space = PAGE if not limit else min(PAGE, limit - count)
-        entries = await queue.store.page(wanted, after, space + 1)
+        entries = await reader.page(wanted, after, space + 1)
         show(entries[:space])
         count += len(entries[:space])
         if len(entries) <= space:
@@ -221,7 +234,7 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
     """Show a message: its envelope, its recipients, and every attempt with what was learned in it."""
     number = _id(id)
     if content:
-        octets = chosen.with_queue(lambda queue: queue.store.octets(number), None)
+        octets = chosen.look(lambda reader: reader.octets(number), None)
         if octets is not None:
             if sys.stdout.isatty():
                 click.echo(visible_content(octets), nl=False)
@@ -229,7 +242,7 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
                 sys.stdout.buffer.write(octets)
             return os.EX_OK
     else:
-        message = chosen.with_queue(lambda queue: queue.store.find(number), None)
+        message = chosen.look(lambda reader: reader.find(number), None)
         if message is not None and as_json:
             click.echo(json_line(message_object(message)))
             return os.EX_OK
@@ -247,7 +260,7 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
 def stats(chosen: Chosen, limit: int, as_json: bool) -> int:
     """Count what is queued, by destination and age."""
     now = SystemClock().now()
-    found = chosen.with_queue(lambda queue: queue.store.stats(now, limit), Stats(0, 0, (), {}))
+    found = chosen.look(lambda reader: reader.stats(now, limit), Stats(0, 0, (), {}))
     if as_json:
         click.echo(json_line(stats_object(found)))
     else:

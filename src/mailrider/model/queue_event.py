@@ -136,6 +136,21 @@ class QueueUnavailable(Event):
 
 
 @value
+class QueueShort(Event):
+    """So little of the queue's disk is free (octets) that new mail is refused; what is queued goes on."""
+
+    free: int
+    reserve: int
+
+
+@value
+class QueueHasSpace(Event):
+    """New mail is accepted again."""
+
+    is_detail: ClassVar[bool] = False
+
+
+@value
 class QueueAvailable(Event):
     """The queue's store works again."""
 

@@ -181,6 +181,11 @@ def _(event: queue_events.QueueUnavailable) -> Line:
 
 
 @describe.register
+def _(event: queue_events.QueueShort) -> Line:
+    return Line(ERROR, "queue_disk_short", _present(free=event.free, reserve=event.reserve))
+
+
+@describe.register
 def _(event: queue_events.OutcomeUnrecorded) -> Line:
     recipients = " ".join(event.recipients)
     return Line(

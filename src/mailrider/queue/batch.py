@@ -24,11 +24,12 @@ _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 class Batch:
     """Writes sets. `lease` is the registration of this process; `written` grows by the octets of log that it cost,
-    about."""
+    about. `keeps_history` False: on a full disk only what has to be written is."""
 
     def __init__(self, destination_of: DestinationOf = BY_DOMAIN) -> None:
         self.lease = 0
         self.written = 0
+        self.keeps_history = True
         self._destination_of = destination_of
 
     def add(self, connection: sqlite3.Connection, adds: Sequence[Add]) -> None:
@@ -90,7 +91,7 @@ class Batch:
         rows: list[tuple[Any, ...]] = []
         attempts: list[tuple[Any, ...]] = []
         notifications: list[tuple[NewMessage, bool]] = []
-        for settlement in settlements:
+        for settlement in settlements if self.keeps_history else [each.without_history() for each in settlements]:
             job = settlement.job
             notifications += [(message, False) for message in settlement.notifications]
             ended = False

@@ -138,6 +138,19 @@ class Settlement:
     at: datetime
     notifications: tuple[NewMessage, ...] = ()
 
+    def without_history(self) -> Settlement:
+        """The same outcome, without how it came to it: what a full disk has space for."""
+        known = {id: progress.last for id, progress in zip(self.job.ids, self.job.progress, strict=True)}
+        changes = [
+            replace(
+                each,
+                attempt=None,
+                progress=None if each.progress is None else replace(each.progress, last=known[each.id]),
+            )
+            for each in self.changes
+        ]
+        return replace(self, changes=tuple(changes))
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:

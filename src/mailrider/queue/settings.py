@@ -17,7 +17,7 @@ from mailrider.model.pipeline import (
     default_destination,
     destinations,
 )
-from mailrider.model.valuetype import DOMAIN, DURATION, PATH, TIMEOUT, ValueType, integer
+from mailrider.model.valuetype import DOMAIN, DURATION, PATH, TIMEOUT, ValueType, integer, size
 from mailrider.queue.retry import Schedule
 from mailrider.queue.settle import Rules
 
@@ -92,6 +92,13 @@ class QueueSettings(Settings):
         shown_default="a directory in the state directory, of the name of the queue",
         state_path="queue",
         doc="The directory of the queue. It has to be on a local disk that keeps its word (fsync).",
+    )
+    reserve: Setting[int | None, int | str | None] = directive(
+        size(),
+        default=None,
+        shown_default="5 % of the disk, at most 1G",
+        doc="New mail is refused (452 4.3.1) while less of the queue's disk is free; what is queued goes on. `0b`: mail"
+        " is refused only when the disk is full.",
     )
     max_parallelism: Setting[int, int] = directive(
         integer(1, 100_000),

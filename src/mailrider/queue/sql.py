@@ -51,6 +51,8 @@ WHERE r.owner IS NOT :lease OR r.wish IS NOT NULL
 
 DELETE_RECIPIENTS: Final = "DELETE FROM recipient WHERE id IN (SELECT value FROM json_each(?))"
 DELETE_ATTEMPTS: Final = "DELETE FROM attempt WHERE recipient IN (SELECT value FROM json_each(?))"
+# All of it: to delete a part SQLite may need another page first (sqlite.org/lang_delete.html, truncate optimization).
+FORGET_HISTORY: Final = "DELETE FROM attempt"
 DELETE_MESSAGES: Final = """
 DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
     SELECT 1 FROM recipient r WHERE r.id > message.id AND r.id <= message.id + message.recipients

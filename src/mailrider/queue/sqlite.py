@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mailrider.errors import InvalidValue
 from mailrider.model.event import discard
-from mailrider.model.queue_event import RecipientsUnreadable
+from mailrider.model.queue_event import QueueHasSpace, QueueShort, RecipientsUnreadable
 from mailrider.queue import sql, sqlite_look
 from mailrider.queue.batch import ROW, Batch, insert_all
+from mailrider.queue.disk import Disk
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
 from mailrider.queue.owner import Identity, Life
@@ -66,6 +67,10 @@ T = TypeVar("T")
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
 SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
 VACUUMED: Final = 2000  # pages given back to the file system at a time: 8 MiB
+STEPPED: Final = 200  # the same on a disk that is short: no more than the log has space for
+MOST_VACUUMS: Final = 100  # of one round of housekeeping
+PAGE: Final = 4096  # octets
+MOST_PAGES: Final = 0xFFFFFFFE  # of a file, if the disk has space: sqlite.org/limits.html
 SELECTED: Final = 2000  # recipients that one transaction of a command changes
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -84,7 +89,8 @@ class _Spool:
 
 
 class SQLiteStore:
-    """A `Store` in the directory `location`. `identity` and `fault` are for tests that die."""
+    """A `Store` in the directory `location`. New mail is refused while less than `reserve` octets of the disk are free;
+    None: what suits the disk. `identity` and `fault` are for tests that die."""
 
     def __init__(
         self,
@@ -93,10 +99,13 @@ class SQLiteStore:
         *,
         destination_of: DestinationOf = BY_DOMAIN,
         emit: Emit = discard,
+        reserve: int | None = None,
         identity: Identity | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> None:
-        self._file = StoreFile(location, clock)
+        self._disk = Disk(location, reserve, clock.monotonic)
+        self._is_short = False
+        self._file = StoreFile(location, clock, self._disk)
         self._clock = clock
         self._emit = emit
         self._identity = identity
@@ -106,6 +115,7 @@ class SQLiteStore:
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._keeper: LogKeeper | None = None
+        self._committing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._supplying: sqlite3.Connection | None = None
         self._data_version = 0
@@ -128,7 +138,12 @@ class SQLiteStore:
             raise translate(error) from error
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
         self._writer = Writer(
-            connection, self._batch, self._commit_point, self._file.note_damage, self._clock.monotonic
+            connection,
+            self._batch,
+            self._commit_point,
+            self._file.note_damage,
+            self._clock.monotonic,
+            room=self._room,
         )
         self._writer.start()
         try:
@@ -160,14 +175,16 @@ class SQLiteStore:
             await self._keeper.stop()
         if self._readers is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._readers.shutdown)
-        self._readers = self._keeper = self._reading = self._supplying = None
+        self._readers = self._keeper = self._committing = self._reading = self._supplying = None
         self._stack.close()
 
     def _open(self) -> sqlite3.Connection:
         connection = self._file.open(self._stack)
         self._reading = self._file.connect(self._stack, reads=True)
         self._supplying = self._file.connect(self._stack, reads=True)
-        self._keeper = LogKeeper(self._file.path, connection, self._file.connect(self._stack))
+        self._committing = connection
+        self._keeper = LogKeeper(self._file.path, connection, self._file.connect(self._stack), self._disk.scale)
+        self._disk.hold_spare()
         return connection
 
     # Leases ----------------------------------------------------------------------------------------------------------
@@ -208,14 +225,106 @@ class SQLiteStore:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(Call(self._renew))
         await self._sweep()
-        await self._ask(Call(self._vacuum, outside=True))
+        await self._give_pages_back()
+        self._batch.keeps_history = self._disk.hold_spare()
+        self._disk.hold_log(self._file.log)
+        if self._is_short:
+            self._disk.count(await self._ask(Call(self._usable, outside=True)))
+            self._note_shortness(self._disk.left < self._disk.reserve)
         return freed
 
-    def _vacuum(self, connection: sqlite3.Connection) -> None:
-        """Give free pages back, once they are many. Only `executescript` steps through all of them."""
-        if pragma(connection, "freelist_count") > max(VACUUMED, pragma(connection, "page_count") // 4):
-            connection.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")
-            self._batch.written += ROW * VACUUMED  # the next commit takes it up
+    async def _give_pages_back(self) -> None:
+        """To the file system: some now and then; on a disk that is nearly full as many as it takes."""
+        for _ in range(MOST_VACUUMS):
+            wants_more = await self._ask(Call(self._vacuum, outside=True))
+            if not wants_more:
+                return
+
+    def _vacuum(self, connection: sqlite3.Connection) -> bool:
+        """Give free pages back, once they are many; True if more should go. Only `executescript` steps through all."""
+        free = pragma(connection, "freelist_count")
+        is_tight = self._disk.is_tight()
+        if not is_tight:
+            self._bound_file(MOST_PAGES)
+        pages = STEPPED if is_tight else max(STEPPED, round(VACUUMED * self._disk.scale))
+        if free <= (0 if is_tight else max(VACUUMED, pragma(connection, "page_count") // 4)):
+            return False
+        try:
+            connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+        except sqlite3.Error:
+            return False  # the disk is too full even for that: later
+        self._batch.written += ROW * pages  # the next commit takes it up
+        if is_tight and self._keeper is not None:
+            self._keeper.make_room()
+        return is_tight
+
+    # A disk that is short --------------------------------------------------------------------------------------------
+
+    async def _ask_with_space(self, request: Add | Call, octets: int) -> None:
+        """Ask for something that brings new mail: it has to leave a reserve of the disk free. Raises `StoreFull`."""
+        disk, keeper = self._disk, self._keeper
+        if not disk.take(octets, 0 if keeper is None else keeper.uncarried):
+            # The pages of the file that are free count as well: the queue may have become empty.
+            disk.count(await self._ask(Call(self._usable, outside=True)))
+            is_short = not disk.take(octets, 0)
+            self._note_shortness(is_short)
+            if is_short:
+                raise StoreFull(
+                    f"the disk of the queue is nearly full: {disk.left} octets are left, and new mail leaves"
+                    f" {disk.reserve} (reserve)"
+                )
+        disk.coming += octets
+        try:
+            await self._ask(request)
+        finally:
+            disk.coming -= octets
+
+    def _note_shortness(self, is_short: bool) -> None:
+        if is_short and not self._is_short:
+            self._emit(QueueShort(self._disk.left, self._disk.reserve))
+        elif self._is_short and not is_short:
+            self._emit(QueueHasSpace())
+        self._is_short = is_short
+
+    def _usable(self, connection: sqlite3.Connection) -> int:
+        """Octets of the file that are free, without what it has to grow by when the log is carried over."""
+        grows = max(0, PAGE * pragma(connection, "page_count") - self._file.path.stat().st_size)
+        return PAGE * pragma(connection, "freelist_count") - grows
+
+    def _room(self, is_needed: bool) -> Iterator[None]:
+        """In the writer's thread: space for what could not be written, step by step."""
+        if self._keeper is None:
+            return
+        self._keeper.make_room()
+        self._bound_file()
+        yield
+        if not is_needed:
+            return
+        # The spare is for what has to be written. How attempts went can be missed, and stands in the log.
+        self._batch.keeps_history = False
+        yield
+        while self._disk.release() or self._forget_history():
+            self._keeper.make_room()
+            self._bound_file()
+            yield
+
+    def _bound_file(self, pages: int | None = None) -> None:
+        """Let the file grow no further than the disk has space for: what stands in the log has to fit into it later,
+        or the log could never be begun anew."""
+        if self._committing is None:
+            return
+        with suppress(sqlite3.Error, OSError):
+            if pages is None:
+                self._disk.look()
+                pages = (self._file.path.stat().st_size + self._disk.free + self._disk.spare) // PAGE
+            self._committing.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _forget_history(self) -> bool:
+        """The last that can be given up: how all former attempts went. False: there is nothing of it."""
+        try:
+            return self._committing is not None and self._committing.execute(sql.FORGET_HISTORY).rowcount > 0
+        except sqlite3.Error:
+            return False
 
     def _renew(self, connection: sqlite3.Connection) -> int:
         expires = microseconds(self._clock.now() + EXPIRY)
@@ -317,7 +426,7 @@ class SQLiteStore:
         """See `Store`."""
         stored = message.facts.stored
         if stored is None:
-            await self._ask(Add(message, leased))
+            await self._ask_with_space(Add(message, leased), message.facts.size)
             return
         try:
             await self._ask(Add(message, leased))
@@ -340,7 +449,8 @@ class SQLiteStore:
         try:
             async for chunk in chunks:
                 for start in range(0, len(chunk), CHUNK):
-                    await self._ask(Call(partial(self._put, spool, number, chunk[start : start + CHUNK])))
+                    piece = chunk[start : start + CHUNK]
+                    await self._ask_with_space(Call(partial(self._put, spool, number, piece)), len(piece))
                     number += 1
         except BaseException as error:
             spool.is_given_up = True
@@ -450,9 +560,17 @@ class SQLiteStore:
     async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
         """See `Store`. In steps, so that others may write in between."""
         changed = later = after = 0
+        limit = SELECTED
         while True:
-            work = partial(self._command, command, {**filter_values(wanted), "after": after}, microseconds(now))
-            step, waiting, after = await self._ask(Call(work))
+            values = {**filter_values(wanted), "after": after, "limit": limit}
+            try:
+                step, waiting, after = await self._ask(Call(partial(self._command, command, values, microseconds(now))))
+            except StoreFull:
+                # What a step changes has to find space in the log.
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 10)
+                continue
             changed, later = changed + step, later + waiting
             if not after:
                 break
@@ -464,7 +582,7 @@ class SQLiteStore:
         self, command: Command, values: dict[str, Any], now: int, connection: sqlite3.Connection
     ) -> tuple[int, int, int]:
         """One step: how many were changed, how many will be, and behind which id it goes on (0: nowhere)."""
-        rows = from_json(connection, sql.SELECTED, **values, limit=SELECTED)
+        rows = from_json(connection, sql.SELECTED, **values)
         ids = _compact([row[0] for row in rows])
         leased = [row[0] for row in rows if row[2] == 1]
         changed = 0
@@ -486,7 +604,7 @@ class SQLiteStore:
         if leased:
             wish = {Command.HOLD: 1, Command.REMOVE: 2, Command.RETRY: 3}[command]
             connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish})
-        return changed, len(leased), rows[-1][0] if len(rows) == SELECTED else 0
+        return changed, len(leased), rows[-1][0] if len(rows) == values["limit"] else 0
 
     async def changed_elsewhere(self) -> bool:
         """See `Store`."""

@@ -22,19 +22,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.queue.disk import Disk
 
 FILE: Final = "queue.db"
 DAMAGED: Final = f"{FILE}.damaged"  # and the time: a store that was set aside; as it is: a note to do so
 PATIENCE: Final = 5.0  # seconds that a write waits for another process's
 CHECKED: Final = 64 * 1024 * 1024  # octets of a file that is checked as a whole when it is opened: half a second
+INCREMENTAL: Final = 2  # sqlite.org/pragma.html#pragma_auto_vacuum
 LOG_KEPT: Final = 64 * 1024 * 1024  # octets of log that stay on disk, to be written over
 
 
 class StoreFile:
     """The file in the directory `location`."""
 
-    def __init__(self, location: Path, clock: Clock) -> None:
+    def __init__(self, location: Path, clock: Clock, disk: Disk) -> None:
         self.path = location / FILE
+        self.log = location / f"{FILE}-wal"
+        self._disk = disk
         self._location = location
         self._clock = clock
 
@@ -43,9 +47,11 @@ class StoreFile:
         self._location.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(self._location / "queue.lock"):
             self._refuse_damaged()
+            self._disk.make_way(self.log)
             try:
                 connection = self.connect(stack)
                 _check(connection, self.path)
+                self._disk.hold_log(self.log)
                 _migrate(connection)
             except sqlite3.DatabaseError as error:
                 if isinstance(translate(error), StoreDamaged):
@@ -60,8 +66,9 @@ class StoreFile:
             self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         stack.callback(connection.close)
-        # auto_vacuum has to come before the first table; the others hold for this connection only.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # auto_vacuum has to come before the first table, and is a write; the others hold for this connection only.
+        if pragma(connection, "auto_vacuum") != INCREMENTAL:
+            connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -76,9 +83,7 @@ class StoreFile:
         if note.exists():
             reason = note.read_text(encoding="utf-8", errors="replace")
             raise StoreDamaged(self._set_aside(reason))
-        aside = sorted(self._location.glob(f"{DAMAGED}-*"))
-        if aside:
-            raise StoreDamaged(_advice(aside[0]))
+        refuse_set_aside(self._location)
 
     def _set_aside(self, reason: str) -> str:
         """Give the damaged file and its log another name; returns what to tell the operator."""
@@ -99,6 +104,13 @@ class StoreFile:
             return
 
 
+def refuse_set_aside(location: Path) -> None:
+    """Raise `StoreDamaged` if a damaged store lies in a directory."""
+    aside = sorted(location.glob(f"{DAMAGED}-*"))
+    if aside:
+        raise StoreDamaged(_advice(aside[0]))
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("wb") as file:
@@ -106,15 +118,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise for a file that is not ours, or is damaged as far as can be seen in short time."""
+def check_origin(connection: sqlite3.Connection, path: Path) -> bool:
+    """Raise for a file that is not ours, or is newer than we are. False: there is nothing in it yet."""
     application, version = pragma(connection, "application_id"), pragma(connection, "user_version")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application not in (0, APPLICATION) or (tables and not application):
         raise StoreUnavailable(f"{path} is not a queue of mailrider")
     if version > VERSION:
         raise StoreUnavailable(f"{path} was written by a newer mailrider (version {version} of its form)")
-    if tables and path.stat().st_size <= CHECKED:
+    return bool(tables)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise for a file that is not ours, or is damaged as far as can be seen in short time."""
+    if check_origin(connection, path) and path.stat().st_size <= CHECKED:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             error = sqlite3.DatabaseError(verdict)

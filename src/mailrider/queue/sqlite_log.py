@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -27,9 +28,12 @@ FRAME: Final = 4096 + 24  # octets of log that a page takes: sqlite.org/walforma
 
 
 class LogKeeper:
-    """Looks after the log of the store in `file`. `committing` is the writer's connection, `keeping` its own."""
+    """Looks after the log of the store in `file`. `committing` is the writer's connection, `keeping` its own; `scale`
+    makes all lengths smaller, for a small disk."""
 
-    def __init__(self, file: Path, committing: sqlite3.Connection, keeping: sqlite3.Connection) -> None:
+    def __init__(
+        self, file: Path, committing: sqlite3.Connection, keeping: sqlite3.Connection, scale: float = 1.0
+    ) -> None:
         self._file = f"{file}-wal"
         self._committing = committing
         self._keeping = keeping
@@ -37,7 +41,10 @@ class LogKeeper:
         self._is_at_work = False
         self._written = 0
         self._length = 0  # octets of log when the keeper looked the last time
-        self._cut_at = CUT
+        self.uncarried = 0  # octets that stand in the log only, about
+        self._carrying = threading.Lock()
+        self._scale = scale
+        self._cut_at = CUT * scale
 
     async def stop(self) -> None:
         """Finish what was begun, and end the thread."""
@@ -48,7 +55,8 @@ class LogKeeper:
     def committed(self, octets: int) -> None:
         """A transaction was committed that added about so many octets to the log."""
         self._written += octets
-        if self._written < CHECKPOINT or self._is_at_work:
+        self.uncarried += octets
+        if self._written < CHECKPOINT * self._scale or self._is_at_work:
             return
         self._written = 0
         try:
@@ -57,7 +65,7 @@ class LogKeeper:
             return
         if length >= self._cut_at:
             self._cut(length)
-        elif self._length >= RESTART:
+        elif self._length >= RESTART * self._scale:
             self._restart()
         else:
             self._is_at_work = True
@@ -66,11 +74,16 @@ class LogKeeper:
             except RuntimeError:  # no thread is to be had now: a later commit asks again
                 self._is_at_work = False
 
+    def make_room(self) -> None:
+        """The disk is full: carry all of the log over that can be, so that it is written from its front again."""
+        with self._carrying:
+            self._restart()
+
     def _restart(self) -> None:
         """Carry over what the keeper left; then SQLite writes the log from its front again, unless somebody reads."""
         self._length = 0
         try:
-            _carry_over(self._committing)
+            self._carry_over(self._committing)
         except sqlite3.Error:
             # As for the keeper.
             return
@@ -85,21 +98,23 @@ class LogKeeper:
             busy = 1  # the disk is full, or somebody reads: later
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
-        self._cut_at = length + CUT // 4 if busy else CUT
+        self._cut_at = length + CUT * self._scale / 4 if busy else CUT * self._scale
 
     # In the keeper's thread ------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
         try:
-            self._length = _carry_over(self._keeping)
+            with self._carrying:
+                self._length = self._carry_over(self._keeping)
         except sqlite3.Error:
             # Somebody else is at it, or the disk is full: the log grows on, and a later commit asks again.
             pass
         finally:
             self._is_at_work = False
 
-
-def _carry_over(connection: sqlite3.Connection) -> int:
-    """Carry the log over as far as that goes without waiting for anybody; returns how many octets of it there are."""
-    frames: int = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-    return frames * FRAME
+    def _carry_over(self, connection: sqlite3.Connection) -> int:
+        """Carry the log over as far as that goes without waiting for anybody; returns how many octets there are."""
+        _, frames, carried = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if frames == carried:
+            self.uncarried = 0
+        return int(frames) * FRAME

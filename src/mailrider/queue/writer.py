@@ -12,6 +12,7 @@ The thread never touches the event loop but by `call_soon_threadsafe`, once for 
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 import threading
 import time
@@ -22,12 +23,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mailrider.queue.store import StoreDamaged, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mailrider.queue.batch import Batch
     from mailrider.queue.message import NewMessage, Settlement
 
     Outcome = tuple[asyncio.Future[Any], Any]
+    Asked = tuple["Request", asyncio.Future[Any]]
 
 T = TypeVar("T")
 
@@ -66,7 +68,8 @@ Request = Add | Settle | Call
 class Writer:
     """Runs requests on a connection of its own. `fault` is called around commits, for tests that pull the plug.
 
-    `now` tells the time in seconds, in any thread; `pause` is how it waits for company, in its own.
+    `now` tells the time in seconds, in any thread; `pause` is how it waits for company, in its own. `room` is asked for
+    space when the disk is full, for new mail (False) or for what cannot wait: each step of it makes some.
     """
 
     def __init__(
@@ -77,12 +80,14 @@ class Writer:
         on_damage: Callable[[str], None],
         now: Callable[[], float],
         pause: Callable[[float], object] = time.sleep,  # it stops this thread alone, never the loop
+        room: Callable[[bool], Iterator[None]] = lambda _: iter(()),
     ) -> None:
         self._connection = connection
         self._batch = batch
         self._fault = fault
         self._on_damage = on_damage
         self._pause = pause
+        self._room = room
         self._now = now
         self._late = 0.0  # seconds that the last answer waited for the loop
         self._requests: SimpleQueue[tuple[Request, asyncio.Future[Any]] | None] = SimpleQueue()
@@ -141,7 +146,7 @@ class Writer:
             if waiting == before:
                 return
 
-    def _work(self, asked: Sequence[tuple[Request, asyncio.Future[Any]]]) -> list[Outcome]:
+    def _work(self, asked: Sequence[Asked]) -> list[Outcome]:
         inside = [each for each in asked if not (isinstance(each[0], Call) and each[0].outside)]
         results = self._commit(inside) if inside else []
         for request, future in asked:
@@ -149,18 +154,42 @@ class Writer:
                 results.append((future, self._outside(request)))
         return results
 
-    def _commit(self, asked: Sequence[tuple[Request, asyncio.Future[Any]]]) -> list[Outcome]:
+    def _commit(self, asked: Sequence[Asked]) -> list[Outcome]:
         try:
             return self._transaction(asked)
         except Exception as error:
             problem = self._translate(error)
-            if len(asked) == 1 and isinstance(problem, sqlite3.Error):
-                problem = _caused(StoreUnavailable(f"the queue's store cannot do this: {error}"), error)
-            if len(asked) == 1 or isinstance(problem, StoreUnavailable):
-                return [(future, problem) for _, future in asked]
+        if isinstance(problem, StoreFull):
+            # What is queued moves on before new mail comes in.
+            moves = [each for each in asked if not isinstance(each[0], Add)]
+            adds = [each for each in asked if isinstance(each[0], Add)]
+            return self._squeeze(moves, problem) + self._squeeze(adds, problem)
+        if len(asked) == 1 and isinstance(problem, sqlite3.Error):
+            problem = _caused(StoreUnavailable(f"the queue's store cannot do this: {problem}"), problem)
+        if len(asked) == 1 or isinstance(problem, StoreUnavailable):
+            return [(future, problem) for _, future in asked]
         return [outcome for each in asked for outcome in self._commit([each])]
 
-    def _transaction(self, asked: Sequence[tuple[Request, asyncio.Future[Any]]]) -> list[Outcome]:
+    def _squeeze(self, asked: Sequence[Asked], problem: Exception) -> list[Outcome]:
+        """The disk is full: make room and try again, in smaller parts at last.
+
+        Deliveries free pages of the database, so each that gets through helps the others.
+        """
+        if not asked:
+            return []
+        for _ in self._room(not isinstance(asked[0][0], Add)):
+            try:
+                return self._transaction(asked)
+            except Exception as error:
+                problem = self._translate(error)
+                if not isinstance(problem, StoreFull):
+                    return self._commit(asked)
+        if len(asked) == 1:
+            return [(asked[0][1], problem)]
+        half = len(asked) // 2
+        return self._squeeze(asked[:half], problem) + self._squeeze(asked[half:], problem)
+
+    def _transaction(self, asked: Sequence[Asked]) -> list[Outcome]:
         connection = self._connection
         adds = [each for each in asked if isinstance(each[0], Add)]
         settles = [each for each in asked if isinstance(each[0], Settle)]
@@ -225,6 +254,8 @@ class Writer:
 
 
 _FULL: Final = {sqlite3.SQLITE_FULL}
+_NO_INDEX: Final = sqlite3.SQLITE_IOERR_SHMSIZE  # the index of the log could not be made longer
+_NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # What is wrong with the place or the moment, not with one request.
 _UNAVAILABLE: Final = {
@@ -249,12 +280,14 @@ def translate(error: Exception) -> Exception:
         primary = None if code is None else code & 0xFF  # the rest says more of the same: sqlite.org/rescode.html
         if primary in _DAMAGED:
             return _caused(StoreDamaged(f"the queue's store is damaged: {error}"), error)
-        if primary in _FULL:
+        if primary in _FULL or code == _NO_INDEX:
             return _caused(StoreFull(f"there is no space for the queue: {error}"), error)
         if primary in _UNAVAILABLE or isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
             return _caused(StoreUnavailable(f"the queue's store is not available: {error}"), error)
         return error
     if isinstance(error, OSError):
+        if error.errno in _NO_SPACE:
+            return _caused(StoreFull(f"there is no space for the queue: {error}"), error)
         return _caused(StoreUnavailable(f"the queue's store is not available: {error}"), error)
     return error
 

@@ -17,6 +17,7 @@ import pytest
 
 from mailrider.clock import FakeClock
 from mailrider.model.queue_event import RecipientsUnreadable
+from mailrider.queue import disk as disk_module
 from mailrider.queue import owner as owner_module
 from mailrider.queue import sqlite as store_module
 from mailrider.queue import sqlite_file as file_module
@@ -428,6 +429,7 @@ async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
     def late(keeper: LogKeeper) -> None:
         keeper._is_at_work = False
 
+    monkeypatch.setattr(disk_module, "LOG", 0)
     monkeypatch.setattr(log_module, "CHECKPOINT", 500_000)
     monkeypatch.setattr(log_module, "RESTART", restart)
     monkeypatch.setattr(log_module, "CUT", cut)

@@ -1,0 +1,95 @@
+"""A look into an SQLite store by somebody who does not use it: nothing is written, registered or locked.
+
+A store that somebody has open is read beside him, through its log. One that nobody has open has no log, and SQLite
+would make one, which a disk that is full or read-only does not allow. Then the file is read as if it could not change
+(`immutable`), and what was read counts only if nothing has changed until the end (sqlite.org/uri.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
+
+from mailrider.queue import sqlite_look
+from mailrider.queue.sqlite_file import FILE, PATIENCE, check_origin, refuse_set_aside
+from mailrider.queue.store import StoreUnavailable
+from mailrider.queue.writer import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
+
+T = TypeVar("T")
+
+LOOKS: Final = 5  # that are begun anew because somebody opened the store meanwhile
+
+
+class SQLiteReader:
+    """The verbs of a `Store` that only look, on the store in the directory `location`, which has been used before."""
+
+    def __init__(self, location: Path) -> None:
+        self._location = location
+        self._path = location / FILE
+        self._log = location / f"{FILE}-wal"
+
+    async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
+        """See `Store`."""
+        return await self._read(partial(sqlite_look.page, wanted, after, limit))
+
+    async def find(self, message_id: int) -> StoredMessage | None:
+        """See `Store`."""
+        return await self._read(partial(sqlite_look.find, message_id))
+
+    async def octets(self, message_id: int) -> bytes | None:
+        """See `Store`."""
+        return await self._read(partial(sqlite_look.octets, message_id))
+
+    async def stats(self, now: datetime, destinations: int) -> Stats:
+        """See `Store`."""
+        return await self._read(partial(sqlite_look.stats, now, destinations))
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(None, self._look, work)
+
+    def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        problem: Exception = StoreUnavailable("the queue's store is being opened and closed all the time")
+        for _ in range(LOOKS):
+            before = self._state()
+            try:
+                refuse_set_aside(self._location)
+                is_open = self._log.exists()
+                with closing(self._connect(is_open)) as connection:
+                    check_origin(connection, self._path)
+                    found = work(connection)
+                if is_open or self._state() == before:
+                    return found
+            except (sqlite3.Error, OSError) as error:
+                problem = translate(error)
+                if self._state() == before:
+                    break
+        raise problem
+
+    def _state(self) -> tuple[bool, int, int]:
+        """What is different after somebody has used the store."""
+        is_open = self._log.exists()
+        try:
+            found = self._path.stat()
+        except OSError:
+            return is_open, 0, 0
+        return is_open, found.st_size, found.st_mtime_ns
+
+    def _connect(self, is_open: bool) -> sqlite3.Connection:
+        how = "mode=ro" if is_open else "immutable=1"
+        connection = sqlite3.connect(
+            f"file:{quote(str(self._path))}?{how}", uri=True, timeout=PATIENCE, isolation_level=None
+        )
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
