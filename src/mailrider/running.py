@@ -110,9 +110,10 @@ class Running:
 
     async def _refresh(self) -> None:
         """Show the counters what is in the queues."""
-        now = self._process.clock.now()
+        now, metrics = self._process.clock.now(), self._process.metrics
+        metrics.show_queues_only(self._targets.queues)
         for name, queue in self._targets.queues.items():
-            self._process.metrics.show_queue(name, await queue.store.stats(now, DESTINATIONS))
+            metrics.show_queue(name, await queue.store.stats(now, DESTINATIONS), queue.destinations_down)
 
     def hand_over(self) -> None:
         """Another configuration has been opened, and accepts new connections from now on: alone."""

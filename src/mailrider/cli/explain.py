@@ -17,6 +17,7 @@ from mailrider.config import load, placed
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.outcome import Deferred, Failed
 from mailrider.model.text import json_line
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 @click.option("--debug", is_flag=True, help="The dialogue and every decision, on standard error.")
 @click.pass_obj
 def explain(config: str | None, domain: str, target: str | None, no_connect: bool, as_json: bool, debug: bool) -> int:
-    """Show the delivery plan for DOMAIN (or an address of it), with its evidence."""
+    """Show the delivery plan for DOMAIN (or an address of it), with its evidence.
+
+    Ends with 75 if an ordinary message would be deferred now, with 69 if it would fail.
+    """
     next_hop = _parse(domain)
     configuration = load(config)
     instance = choose_target(configuration, target, ["target.remote"])
@@ -47,7 +51,15 @@ def explain(config: str | None, domain: str, target: str | None, no_connect: boo
         click.echo(json_line(as_json_object(explanation, settings, SystemClock().now())))
     else:
         print_page(explanation, settings, SystemClock().now())
-    return os.EX_OK
+    return exit_code(explanation)
+
+
+def exit_code(explanation: Explanation) -> int:
+    """What would become of an ordinary message now, as `send` would end; 0 where nobody was asked."""
+    outcome = explanation.outcomes.get("ordinary")
+    if isinstance(outcome, Failed):
+        return os.EX_UNAVAILABLE
+    return os.EX_TEMPFAIL if isinstance(outcome, Deferred) else os.EX_OK
 
 
 def _parse(text: str) -> NextHop:

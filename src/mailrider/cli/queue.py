@@ -173,6 +173,10 @@ def _id(text: str) -> int:
         raise click.UsageError(str(error)) from error
 
 
+def _tell_unknown(id: str) -> None:
+    click.echo(f"mailrider: no message {id} is queued", err=True)
+
+
 def _print(*lines: Any) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
@@ -249,7 +253,7 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
         if message is not None:
             _print(*message_text(message, SystemClock().now()))
             return os.EX_OK
-    click.echo(f"mailrider: no message {id} is queued", err=True)
+    _tell_unknown(id)
     return os.EX_UNAVAILABLE
 
 
@@ -295,17 +299,20 @@ def _changes(command: Command, help: str) -> None:
         if meant == [EVERYTHING] and not everything:
             raise click.UsageError("say which: ids, filters, or --all")
 
-        async def work(queue: DeliveryQueue) -> tuple[int, int]:
+        async def work(queue: DeliveryQueue) -> tuple[int, int, list[str]]:
+            unknown = [id for id in ids if await queue.store.find(_id(id)) is None]
             done = [await queue.command(command, each) for each in meant]
-            return sum(each.changed for each in done), sum(each.later for each in done)
+            return sum(each.changed for each in done), sum(each.later for each in done), unknown
 
-        changed, later = chosen.with_queue(work, (0, 0))
+        changed, later, unknown = chosen.with_queue(work, (0, 0, list(ids)))
         if as_json:
-            click.echo(json_line({"changed": changed, "later": later}))
+            click.echo(json_line({"changed": changed, "later": later, "unknown": unknown}))
         else:
             waiting = f"; {later} when their attempt has ended" if later else ""
             click.echo(f"{recipients(changed)} {_DONE[command]}{waiting}")
-        return os.EX_OK
+        for id in unknown:
+            _tell_unknown(id)
+        return os.EX_UNAVAILABLE if unknown else os.EX_OK
 
 
 _changes(Command.RETRY, "Try again now, whatever the schedule says; destinations that are down too.")

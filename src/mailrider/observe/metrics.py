@@ -169,13 +169,14 @@ class Metrics:
         self._waited = Histogram(
             "mailrider_connection_wait_seconds", "Waiting for a connection", buckets=_WAITS, registry=registry
         )
-        self._down = gauge("destinations_down", "Destinations of which no server can be reached")
+        self._down = gauge("destinations_down", "Destinations of which no server can be reached", "queue")
         self._queue_messages = gauge("queue_messages", "Messages in a queue", "queue")
         self._queue_octets = gauge("queue_octets", "Octets in a queue", "queue")
         self._queue_states = gauge(
             "queue_waiting", "Recipients in a queue, for the largest destinations", "queue", "destination", "state"
         )
         self._queue_ages = gauge("queue_age", "Recipients in a queue, by their age", "queue", "age")
+        self._shown: set[str] = set()  # queues
         self._handlers = self._make_handlers()
 
     def _make_handlers(self) -> Mapping[type[Event], Callable[[Any], None]]:
@@ -199,8 +200,6 @@ class Metrics:
             event.AddressFailed: lambda it: self._addresses.count(it.stage),
             queue_event.RecipientDone: self._finish,
             queue_event.NotificationQueued: lambda it: self._notifications.count(it.action),
-            queue_event.DestinationDown: lambda _: self._down.inc(),
-            queue_event.DestinationUp: lambda _: self._down.dec(),
         }
 
     def __call__(self, happened: Event) -> None:
@@ -245,8 +244,17 @@ class Metrics:
             accepted = moment(parse_id(done.message) >> RANDOM_BITS)
             self._latency.observe(max(0.0, (self._clock.now() - accepted).total_seconds()))
 
-    def show_queue(self, name: str, stats: Stats) -> None:
-        """How much is in a queue now; what was shown of it before is forgotten."""
+    def show_queues_only(self, names: Iterable[str]) -> None:
+        """These are the queues that there are; what was shown of others is forgotten."""
+        for name in self._shown - set(names):
+            for gauge in (self._down, self._queue_messages, self._queue_octets, self._queue_states, self._queue_ages):
+                gauge.remove_by_labels({"queue": name})
+        self._shown &= set(names)
+
+    def show_queue(self, name: str, stats: Stats, down: int = 0) -> None:
+        """How much is in a queue now, and how many destinations are `down`; what was shown before is forgotten."""
+        self._shown.add(name)
+        self._down.labels(name).set(down)
         self._queue_messages.labels(name).set(stats.messages)
         self._queue_octets.labels(name).set(stats.octets)
         for gauge in (self._queue_states, self._queue_ages):

@@ -213,6 +213,11 @@ class Lanes:
         lane = self._lanes.get(destination)
         return lane is not None and lane.failures > 0
 
+    def count_down(self, now: float) -> int:
+        """How many destinations are down. One whose mail would have been tried again by now has no mail left."""
+        longest = max(self._schedule.longest, self._schedule.initial).total_seconds()
+        return sum(1 for lane in self._lanes.values() if lane.failures and now < lane.closed_until + longest)
+
     def runs_low(self, destination: str) -> bool:
         """True if it has no more jobs in memory than will be started soon."""
         lane = self._lanes.get(destination)

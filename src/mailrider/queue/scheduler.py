@@ -203,6 +203,11 @@ class Scheduler:
         """True if it begins nothing more: what comes in is for others."""
         return self._stopping
 
+    @property
+    def destinations_down(self) -> int:
+        """How many destinations are known to be out of reach at the moment."""
+        return self._lanes.count_down(self._clock.monotonic())
+
     # What comes in ---------------------------------------------------------------------------------------------------
 
     def has_room(self, jobs: Sequence[Job]) -> bool:

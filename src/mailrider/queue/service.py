@@ -151,6 +151,11 @@ class DeliveryQueue:
         if self._scheduler is not None:
             await self._scheduler.idle()
 
+    @property
+    def destinations_down(self) -> int:
+        """How many destinations are known to be out of reach; 0 where nothing is delivered."""
+        return 0 if self._scheduler is None else self._scheduler.destinations_down
+
     async def command(self, command: Command, wanted: Filter) -> Done:
         """Do something to queued recipients, and tell those who deliver."""
         done = await self.store.command(command, wanted, self._clock.now())

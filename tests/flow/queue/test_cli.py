@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ def test_an_empty_sender_means_notifications_and_an_empty_recipient_nobody(termi
     for empty in (("--to", ""), ("--domain", "")):
         terminal("queue", "remove", *empty)
         assert terminal.code == 64
-    assert terminal.objects("remove", "--from", "") == [{"changed": 1, "later": 0}]
+    assert terminal.objects("remove", "--from", "") == [{"changed": 1, "later": 0, "unknown": []}]
     assert [each["recipient"] for each in terminal.objects("list")] == ["b@example.net"]
 
 
@@ -202,9 +203,9 @@ def test_hold_release_retry_and_remove(terminal: Terminal) -> None:
     assert len(terminal.objects("list", "--state", "held")) == 1
     terminal("queue", "run")
     assert "1 deferred" in terminal.errors
-    assert terminal.objects("retry", "--all") == [{"changed": 1, "later": 0}]
-    assert terminal.objects("release", "--state", "held") == [{"changed": 1, "later": 0}]
-    assert terminal.objects("remove", "--domain", "example.net") == [{"changed": 1, "later": 0}]
+    assert terminal.objects("retry", "--all") == [{"changed": 1, "later": 0, "unknown": []}]
+    assert terminal.objects("release", "--state", "held") == [{"changed": 1, "later": 0, "unknown": []}]
+    assert terminal.objects("remove", "--domain", "example.net") == [{"changed": 1, "later": 0, "unknown": []}]
     assert [each["recipient"] for each in terminal.objects("list")] == ["c@example.com"]
 
 
@@ -270,3 +271,21 @@ def test_what_an_operator_removed_or_held_meanwhile_is_no_failure() -> None:
     for operator in ("removed", "held"):
         tally(RecipientDone("1", "a@example.org", deferred(recipient("b@example.net")), 1, operator=operator))
     assert (tally.delivered, tally.deferred, tally.failed) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("command", ["retry", "hold", "release", "remove", "show"])
+@pytest.mark.parametrize("has_mail", [False, True], ids=["an empty queue", "other mail"])
+def test_an_unknown_id_is_an_error_that_names_it(terminal: Terminal, command: str, has_mail: bool) -> None:
+    if has_mail:
+        terminal.send("b@example.net")
+    terminal("queue", command, "0d7m3k9q2xv4t")
+    assert terminal.code == os.EX_UNAVAILABLE
+    assert "no message 0d7m3k9q2xv4t is queued" in terminal.errors
+
+
+def test_beside_an_unknown_id_the_known_ones_have_their_turn(terminal: Terminal) -> None:
+    id = terminal.send("b@example.net")
+    assert terminal.objects("hold", id, "0d7m3k9q2xv4t") == [{"changed": 1, "later": 0, "unknown": ["0d7m3k9q2xv4t"]}]
+    assert terminal.code == os.EX_UNAVAILABLE
+    terminal("queue", "hold", id)  # there is nothing to do, and nothing wrong
+    assert terminal.code == os.EX_OK

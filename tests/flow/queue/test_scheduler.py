@@ -36,6 +36,7 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.memory import MemoryShelf, MemoryStore
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, State, jobs_of
+from mailrider.queue.poke import Word
 from mailrider.queue.recorder import SICK
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
@@ -45,6 +46,7 @@ from mailrider.queue.sqlite import SQLiteStore
 from mailrider.queue.store import Command, StoreUnavailable
 from mailrider.smtp.content import Content
 from tests.support.queueing import (
+    HOUR,
     MESSAGE,
     Writing,
     deferred,
@@ -501,6 +503,31 @@ async def test_a_destination_that_is_down_is_not_tried_by_each_message_in_turn()
         await world.clock.advance(600)
         assert len(world.network.seen) <= 7
         assert all(state is State.QUEUED for _, state in world.left)
+
+
+async def test_destinations_that_are_down_are_counted_once_each_and_only_as_long_as_they_are_tried() -> None:
+    world = World()
+    world.network.behaviour = {"example.net": unreachable, "example.com": unreachable}
+    async with world.queue() as queue:
+        await world.fill("b@example.net", "c@example.com")
+        queue._hear(Word.LOOK)
+        await world.clock.advance(0)
+        assert queue.destinations_down == 2
+        for _ in range(3):  # each try says so again
+            await world.clock.advance(HOUR.total_seconds())
+        assert queue.destinations_down == 2
+        world.network.behaviour = {"example.com": unreachable}
+        await world.clock.advance(HOUR.total_seconds())
+        assert queue.destinations_down == 1
+        await queue.command(Command.REMOVE, EVERYTHING)
+        await world.clock.advance(3 * HOUR.total_seconds())
+        assert queue.destinations_down == 0  # it has no mail: nobody will learn that it is up again
+
+
+async def test_a_queue_that_does_not_deliver_knows_of_no_destination_that_is_down() -> None:
+    world = World()
+    async with world.queue(delivering=False) as queue:
+        assert queue.destinations_down == 0
 
 
 async def test_what_has_gathered_for_a_destination_is_released_gradually() -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import mailrider
+from mailrider.cli.explain import exit_code
 from mailrider.cli.explain_advice import Whose, advise
 from mailrider.cli.explain_json import as_json_object
 from mailrider.cli.explain_page import print_page
 from mailrider.delivery.explain import CandidatePlan, Contact, Demand, Explanation
 from mailrider.delivery.mx import LOOP, NO_ADDRESS, NO_SUCH_DOMAIN, NULL_MX, HostNotFound
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
+from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
+from mailrider.model.envelope import Recipient
+from mailrider.model.outcome import Deferred, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import (
@@ -38,6 +43,9 @@ from mailrider.policy.dane import TLSALookup
 from mailrider.policy.judge import Judgement
 from mailrider.policy.mtasts_cache import CachedPolicy
 from mailrider.policy.mtasts_lookup import Origin, PolicyLookup
+
+if TYPE_CHECKING:
+    from mailrider.model.outcome import Outcome
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 DOMAIN, MX = Domain("good.test"), Candidate(Domain("mx.good.test"), 10)
@@ -214,3 +222,25 @@ def test_odd_facts_are_shown_too() -> None:
         assert fact in text, fact
     text = page(replace(HEALTHY, sts=PolicyLookup(DOMAIN, None, None, None, STSRecord("1"), "https://mta-sts: no")))
     assert "but there is no policy, so the domain is treated as one without MTA-STS" in text
+
+
+def ends(outcome: Outcome | None) -> int:
+    return exit_code(replace(HEALTHY, outcomes={} if outcome is None else {"ordinary": outcome}))
+
+
+def test_it_ends_as_a_message_would_now() -> None:
+    who = Recipient(Mailbox("postmaster", DOMAIN))
+    reply = Reply.make(250, "2.0.0", "Ok")
+    assert ends(Delivered(who, reply)) == os.EX_OK
+    assert ends(Deferred(who, LATER)) == os.EX_TEMPFAIL
+    assert ends(Failed(who, NULL_MX)) == os.EX_UNAVAILABLE
+    assert ends(None) == os.EX_OK, "nobody was asked"
+
+
+def test_other_kinds_of_message_do_not_change_how_it_ends() -> None:
+    who = Recipient(Mailbox("postmaster", DOMAIN))
+    outcomes: dict[str, Outcome] = {
+        "ordinary": Delivered(who, Reply.make(250, "2.0.0", "Ok")),
+        "requiretls": Failed(who, NULL_MX),
+    }
+    assert exit_code(replace(HEALTHY, outcomes=outcomes)) == os.EX_OK

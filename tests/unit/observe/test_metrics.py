@@ -24,7 +24,7 @@ from mailrider.model.event import (
 )
 from mailrider.model.event import TestingPolicyMissed as MissedPolicy
 from mailrider.model.outcome import Delivered
-from mailrider.model.queue_event import DestinationDown, DestinationUp, MessageQueued, NotificationQueued, RecipientDone
+from mailrider.model.queue_event import DestinationDown, MessageQueued, NotificationQueued, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
 from mailrider.mtasts.policy import Mode
@@ -169,12 +169,26 @@ async def test_the_time_to_delivery_is_that_since_acceptance() -> None:
     assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
 
 
-def test_destinations_that_are_down_come_up_again() -> None:
+def test_destinations_that_are_down_are_what_the_queue_says_now_and_not_what_was_counted() -> None:
     metrics = Metrics(FakeClock())
     metrics(DestinationDown("example.net", 60, BUSY))
-    metrics(DestinationDown("example.com", 60, BUSY))
-    metrics(DestinationUp("example.net"))
-    assert count(metrics, "destinations_down") == 1
+    metrics(DestinationDown("example.net", 120, BUSY))
+    metrics.show_queue("main", Stats(1, 1, (), {}), 1)
+    assert count(metrics, "destinations_down", queue="main") == 1
+    metrics.show_queue("main", Stats(1, 1, (), {}), 0)
+    assert count(metrics, "destinations_down", queue="main") == 0
+
+
+def test_of_a_queue_that_is_there_no_more_nothing_is_shown() -> None:
+    metrics = Metrics(FakeClock())
+    for name in ("old", "main"):
+        metrics.show_queue(name, Stats(1, 1, (waiting_for("example.org", 1, 0, 0),), {"1h": 1}), 1)
+    metrics.show_queues_only(["main"])
+    for gauge in ("destinations_down", "queue_messages", "queue_octets"):
+        assert count(metrics, gauge, queue="old") is None, gauge
+        assert count(metrics, gauge, queue="main") == 1, gauge
+    assert count(metrics, "queue_waiting", queue="old", destination="example.org", state="queued") is None
+    assert count(metrics, "queue_age", queue="old", age="1h") is None
 
 
 def test_a_queue_shows_what_is_in_it_now_and_nothing_of_before() -> None:
