@@ -17,12 +17,14 @@ from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
+from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue, LocalError, Problem
 from mailrider.examine import examine_instance
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.text import json_line
+from mailrider.net.settings import TLSVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +104,9 @@ async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> 
         for each in direct_targets(configuration):
             if isinstance(each.settings, RemoteSettings):
                 findings += weaknesses(each.label, each.settings, engine.resolver.validates)
+        for each in configuration.endpoints:
+            if isinstance(each.settings, EndpointSettings):
+                findings += endpoint_weaknesses(each.label, each.settings)
     if problems:
         raise ConfigError(problems)
     return findings
@@ -187,6 +192,14 @@ def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterato
         yield Finding(
             "warning", label, f"{settings.tls_client.protocols[0].value} is insecure", "protocols tls1.2 tls1.3"
         )
+
+
+def endpoint_weaknesses(label: str, settings: EndpointSettings) -> Iterator[Finding]:
+    """The same for an endpoint. Pure."""
+    oldest = settings.tls.versions[0] if settings.tls is not None and settings.tls.is_on else TLSVersion.TLS1_2
+    if oldest < TLSVersion.TLS1_2:
+        text = f"{oldest.value} is insecure: whoever listens may read mail and passwords of clients that use it"
+        yield Finding("warning", label, text, "protocols tls1.2, or an endpoint of their own for devices that need it")
 
 
 def _weak_policies(label: str, settings: RemoteSettings, auth: MXAuth, validates: bool) -> Iterator[Finding]:

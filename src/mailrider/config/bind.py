@@ -23,7 +23,7 @@ from mailrider.model.directive import Block, InvalidSetting, Section, directives
 from mailrider.model.pipeline import TargetRef, TargetType
 from mailrider.model.socket_address import SOCKET_ADDRESS
 from mailrider.model.valuetype import PathType, Unacceptable, either, show
-from mailrider.net.settings import ServerTLS
+from mailrider.net.settings import SERVER_TLS, ServerTLS, ServerTLSOptions
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
@@ -119,16 +119,33 @@ class Binder:
         if isinstance(known.type.item, Section):
             rule = self._section(known.name, known.type.item, node)
             return WRONG if rule is WRONG else (rule,)
+        if known.type is SERVER_TLS:
+            return self._server_tls(known, node)
         if isinstance(known.type, Block):
             return self._block(known.name, known.type, node)
         value = read_value(known, node, self.problems)
-        if isinstance(value, ServerTLS) and value.cert is not None and value.key is not None:
-            return ServerTLS(self.resolve(value.cert), self.resolve(value.key))
         if value is WRONG or not isinstance(known.type.item or known.type, PathType):
             return value
         if known.name == "state_dir":  # it is where all others begin
             return self.state_dir
         return tuple(map(self.resolve, value)) if known.type.item else self.resolve(value)
+
+    def _server_tls(self, known: Directive, node: Node) -> Any:
+        """`tls CERT KEY { ... }`; in an endpoint the files may be left to the global directive."""
+        value: Any = ServerTLS()
+        if node.arguments or node.children is None:
+            value = read_value(known, dataclasses.replace(node, children=None), self.problems)
+        options = self.settings(ServerTLSOptions, node.children or (), known.name)
+        if value is WRONG or options is WRONG:
+            return WRONG
+        if node.children is not None and not value.is_on and (node.arguments or options.protocols is None):
+            self.problems.add(
+                node.name.position, f"{known.name}: expected {known.type.expected}, or protocols in a block"
+            )
+            return WRONG
+        if value.is_on:
+            value = ServerTLS(self.resolve(value.cert), self.resolve(value.key))
+        return dataclasses.replace(value, protocols=options.protocols)
 
     def resolve(self, path: Path) -> Path:
         """A path of the configuration: relative ones begin at the state directory, and so does `StateDirectory/`."""

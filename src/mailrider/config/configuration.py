@@ -17,6 +17,7 @@ from mailrider.config.source import Problems
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.directive import InvalidSetting, Settings, directives_of
+from mailrider.net.settings import ServerTLS
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:
         value = getattr(settings, name)
         if known.only_global or (known.inherits and value is None):
             changes[name] = value = getattr(global_settings, name)
+        if isinstance(value, ServerTLS) and value.protocols is not None and not value.is_on:
+            changes[name] = value = dataclasses.replace(global_settings.tls, protocols=value.protocols)
         if known.state_path and value is None:
             changes[name] = global_settings.state_dir / known.state_path
         if known.required and value is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED
 from mailrider.config.settings import Globals
-from mailrider.model.directive import Block, directives_of
+from mailrider.model.directive import Block, Section, directives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _nested(block: Block, level: str) -> Iterator[str]:
 
 
 def _usage(known: Directive) -> str:
-    if not isinstance(known.type, Block):
+    if not isinstance(known.type, Block) or isinstance(known.type, Section):
         return f"{known.name} {known.type.name}"
     forms = [f"{known.name} {{ ... }}"]
     forms += [f"{known.name} &NAME"] if known.type.reference else []

@@ -139,6 +139,10 @@ class Globals(Settings):
         where = self.openmetrics
         if where is not None and (where.scheme is not Scheme.TCP or where.ip is None):
             raise InvalidSetting("openmetrics", f"openmetrics: expected tcp://ADDRESS:PORT, not {where}")
+        if self.tls.protocols is not None and not self.tls.is_on:
+            raise InvalidSetting(
+                "tls", "tls: protocols need the certificate beside them: tls CERT KEY { protocols ... }"
+            )
         for name, default in (("state_dir", default_state_dir), ("runtime_dir", default_runtime_dir)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default())

@@ -215,7 +215,7 @@ def server_context(settings: EndpointSettings) -> ServerContext | None:
     tls = settings.tls
     if tls is None or tls.cert is None or tls.key is None:
         return None
-    return make_server_context(tls.cert, tls.key)
+    return make_server_context(tls.cert, tls.key, protocols=tls.versions)
 
 
 def try_endpoint(settings: EndpointSettings) -> None:

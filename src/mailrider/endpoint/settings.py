@@ -163,7 +163,8 @@ class EndpointSettings(PipelineSettings):
         default=None,
         inherits=True,
         shown_default="the global `tls`",
-        doc="The certificate for STARTTLS and `tls://`: PEM files with the chain and its key.",
+        doc="The certificate for STARTTLS and `tls://`: PEM files with the chain and its key. "
+        "`tls { protocols tls1.0 }` takes the global files, and lets older clients in; `check` warns of it.",
     )
     auth: OptionalPath = directive(
         PASSWORD_FILE,

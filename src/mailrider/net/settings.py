@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.model.directive import InvalidSetting, Settings, directive, settings
+from mailrider.model.directive import InvalidSetting, Section, Settings, directive, settings
 from mailrider.model.valuetype import PATH, ValueType, Words, choice, either, many
 
 if TYPE_CHECKING:
@@ -69,18 +69,40 @@ CIPHER = ValueType("cipher", "a cipher name as OpenSSL writes it", _cipher)
 
 @dataclass(frozen=True, slots=True)
 class ServerTLS:
-    """Our certificate, as PEM files: the chain, leaf first, and its key. Without them there is no TLS."""
+    """Our certificate, as PEM files: the chain, leaf first, and its key. Without them there is no TLS.
+
+    `protocols`: the oldest and the newest version; None: from TLS 1.2 on.
+    """
 
     cert: Path | None = None
     key: Path | None = None
+    protocols: tuple[TLSVersion, TLSVersion] | None = None
 
     @property
     def is_on(self) -> bool:
         """True if there is a certificate."""
         return self.cert is not None and self.key is not None
 
+    @property
+    def versions(self) -> tuple[TLSVersion, TLSVersion]:
+        """The oldest and the newest protocol version."""
+        return self.protocols or (TLSVersion.TLS1_2, TLSVersion.TLS1_3)
+
     def __str__(self) -> str:
         return f"{self.cert} {self.key}" if self.is_on else "off"
+
+
+@settings
+class ServerTLSOptions(Settings):
+    """What may stand in a block behind the certificate."""
+
+    protocols: Setting[tuple[TLSVersion, TLSVersion] | None, Iterable[str]] = directive(
+        PROTOCOLS,
+        default=None,
+        shown_default="tls1.2 tls1.3",
+        doc="The oldest and the newest protocol version that clients may speak. With one version, the newest is "
+        "tls1.3. tls1.0 and tls1.1 are insecure: for old printers and cameras, best on an endpoint of their own.",
+    )
 
 
 def _server_tls(value: ServerTLS | str | Iterable[str]) -> ServerTLS:
@@ -96,8 +118,14 @@ def _server_tls(value: ServerTLS | str | Iterable[str]) -> ServerTLS:
     return ServerTLS(Path(words[0]), Path(words[1]))
 
 
-SERVER_TLS = ValueType(
-    "CERT KEY | off", "a file with the certificate and one with its key, or off", _server_tls, words=Words.WORDS
+SERVER_TLS = Section(
+    "CERT KEY { ... } | off",
+    "a file with the certificate and one with its key, or off",
+    _server_tls,
+    words=Words.WORDS,
+    settings=ServerTLSOptions,
+    arguments=PATH,
+    bare=True,
 )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mailrider
-from mailrider.cli.check import _check_resolver, about_servers, weaknesses
+from mailrider.cli.check import _check_resolver, about_servers, endpoint_weaknesses, weaknesses
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.fake import FakeResolver, Given, mx
 from mailrider.dns.servers import choose_servers, parse_servers
+from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.domain import Domain
+from mailrider.net.settings import ServerTLS, ServerTLSOptions
 
 STRONG = mailrider.RemoteSettings(
     hostname="client.test",
@@ -59,6 +62,17 @@ WEAK = {
 def test_a_weakness_is_told(changes: dict[str, Any], words: str) -> None:
     (text,) = found(**changes)
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("protocols", "words"),
+    [("tls1.0", ["tls1.0 is insecure"]), ("tls1.1 tls1.2", ["tls1.1 is insecure"]), ("tls1.2", [])],
+)
+def test_old_tls_of_an_endpoint_is_told(protocols: str, words: list[str]) -> None:
+    versions = ServerTLSOptions(protocols=protocols.split()).protocols
+    settings = EndpointSettings(tls=ServerTLS(Path("c"), Path("k"), versions), reject="")
+    assert [finding.text[: len("tls1.0 is insecure")] for finding in endpoint_weaknesses("smtp", settings)] == words
+    assert not list(endpoint_weaknesses("smtp", EndpointSettings(reject="")))
 
 
 def test_all_weaknesses_are_told_with_or_without_mx_auth() -> None:

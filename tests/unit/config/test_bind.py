@@ -156,6 +156,10 @@ GLOBALS: dict[str, tuple[str, object]] = {
     "state_dir /s\ntls a.pem /b.pem": ("tls", ServerTLS(Path("/s/a.pem"), Path("/b.pem"))),
     "tls file /a.pem /b.pem": ("tls", ServerTLS(Path("/a.pem"), Path("/b.pem"))),
     "tls off": ("tls", ServerTLS()),
+    "state_dir /s\ntls a.pem b.pem { protocols tls1.0 }": (
+        "tls",
+        ServerTLS(Path("/s/a.pem"), Path("/s/b.pem"), (TLSVersion.TLS1_0, TLSVersion.TLS1_3)),
+    ),
     "openmetrics tcp://[::1]:9749": ("openmetrics", SocketAddress(Scheme.TCP, IPv6Address("::1"), 9749)),
     "log json": ("log", LogFormat.JSON),
     "log stderr": ("log", LogFormat.TEXT),

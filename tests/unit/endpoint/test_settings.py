@@ -245,3 +245,37 @@ TIED = "check {\nauthorize_sender\n}"
 def test_a_check_of_logged_in_users_needs_somebody_who_can_log_in(text: str) -> None:
     assert "authorize_sender would let nobody through" in fault(f"submission tcp://127.0.0.1:587 {{\n{text}\n}}")
     endpoint(f"submission tcp://127.0.0.1:587 {{\nauth users\n{text}\n}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "cert", "versions"),
+    [
+        ("tls /c /k\nsubmission tls://127.0.0.1:465 {\nreject\n}", "/c", "tls1.2 tls1.3"),
+        ("tls /c /k\nsubmission tls://127.0.0.1:465 {\ntls {\nprotocols tls1.0\n}\nreject\n}", "/c", "tls1.0 tls1.3"),
+        ("submission tls://127.0.0.1:465 {\ntls /d /l {\nprotocols tls1.0 tls1.2\n}\nreject\n}", "/d", "tls1.0 tls1.2"),
+        ("tls /c /k {\nprotocols tls1.3\n}\nsubmission tls://127.0.0.1:465 {\nreject\n}", "/c", "tls1.3 tls1.3"),
+    ],
+)
+def test_an_endpoint_may_speak_older_tls_than_others_with_the_same_certificate(
+    text: str, cert: str, versions: str
+) -> None:
+    tls = endpoint(text).tls
+    assert tls is not None
+    assert (str(tls.cert), " ".join(tls.versions)) == (cert, versions)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tls {\nprotocols tls1.0\n}", "protocols need the certificate beside them"),
+        ("tls {\n}", "expected a file with the certificate"),
+        ("tls", "expected a file with the certificate"),
+        ("tls off {\nprotocols tls1.0\n}", "expected a file with the certificate"),
+        ("tls /c /k {\nprotocols tls0.9\n}", "protocols"),
+        ("tls /c {\nprotocols tls1.0\n}", "expected a file with the certificate"),
+        ("submission tls://127.0.0.1:465 {\ntls {\nprotocols tls1.0\n}\nreject\n}", "needs a certificate"),
+    ],
+)
+def test_protocols_without_a_certificate_are_a_mistake(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        loads(TARGETS + text)
