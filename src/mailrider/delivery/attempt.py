@@ -15,14 +15,14 @@ from mailrider.delivery.ledger import Ending, Ledger, Telling
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.session import Unusable, broken_reply
-from mailrider.errors import MailriderError
+from mailrider.errors import DeadlineExceeded, MailriderError
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
 from mailrider.model.value import value
 from mailrider.model.visit import CROWDED, VISITS
-from mailrider.smtp.client import InjectedPlaintext
+from mailrider.smtp.client import InjectedPlaintext, OutOfStep
 from mailrider.smtp.transaction import Decision, Transaction
 
 if TYPE_CHECKING:
@@ -369,6 +369,7 @@ class Attempt:
             lease.session.capabilities,
             strict_eight_bit=self._settings.eight_bit == "strict",
             lmtp=self._lmtp,
+            used=lease.reused,
         )
         self._under_way = (transaction, list(todo), lease)
         return transaction
@@ -496,10 +497,20 @@ def _lost_ending(transaction: Transaction, mx: str, address: str, security: Secu
         reply = quote_reply(mx, _with_status(transaction.farewell))
         return Ending(Telling.SERVER, stage, reply, mx, address, security)
     if transaction.in_doubt:
-        text = f"{mx}: the connection was lost behind the final dot, the message may have been delivered"
+        text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
         return Ending(Telling.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
-    reply = broken_reply(lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
+    reply = broken_reply(mx, lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
     return Ending(Telling.CLOSED, stage, reply, mx, address, security)
+
+
+def _why_in_doubt(lost: Exception | None) -> str:
+    match lost:
+        case DeadlineExceeded():
+            return "no reply came in time"
+        case OutOfStep():
+            return f"the replies were out of step ({lost})"
+        case _:
+            return "the connection was lost"
 
 
 def _with_status(reply: Reply) -> Reply:

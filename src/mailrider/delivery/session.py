@@ -18,10 +18,11 @@ from mailrider.model.outcome import TryResult
 from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
 from mailrider.model.security import PeerEvidence
 from mailrider.net.errors import TLSFailed
-from mailrider.smtp.client import State
+from mailrider.smtp.client import OutOfStep, State
 from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
+from mailrider.smtp.replies import ReplyViolation
 from mailrider.smtp.sasl import ClientExchange
-from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
+from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,13 +96,14 @@ class Unusable(MailriderError):
         return self.refusal is not None
 
 
-def broken_reply(error: Exception) -> Reply:
-    """What a network error or violation means for the recipients."""
+def broken_reply(host: str, error: Exception) -> Reply:
+    """What a network error or violation on a connection to `host` means for the recipients."""
+    text = str(error)
     if isinstance(error, PeerError):
-        return Reply.make(451, error.enhanced, str(error))
-    if isinstance(error, TLSFailed):
-        return Reply.make(451, "4.7.5", str(error))
-    return Reply.make(451, "4.4.2", str(error))
+        return Reply.make(451, error.enhanced, f"{host} broke the protocol: {text}")
+    if not text.startswith(host):
+        text = f"{host}: {text}"
+    return Reply.make(451, "4.7.5" if isinstance(error, TLSFailed) else "4.4.2", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,18 +207,18 @@ class Session:
                         else:
                             answers = talk.take_answers()
                     case SendDot():
-                        answers = await self._send_dot()
+                        answers = self._send_dot()
                     case SendChunk(command):
                         answers = await self._send_chunk(command, transaction, pieces)
+                    case SendQuit():
+                        answers = await self._ask_for_proof()
                 self._hand_over(transaction, answers)
         except (NetworkError, PeerError) as error:
-            self._hand_over(transaction, talk.take_answers())
-            transaction.lost(heard=talk.bytes_received > heard)
             talk.channel.abort()
-            return error
-        except asyncio.CancelledError:
+            return self._end(transaction, error, heard) or error
+        except asyncio.CancelledError as error:
             talk.channel.abort()
-            self._hand_over(transaction, talk.take_answers())  # what the server has said counts
+            self._end(transaction, error, heard)  # what the server has said counts
             raise
         except BaseException:
             # A bug: half a transaction must not be mistaken for a kept connection.
@@ -224,21 +226,45 @@ class Session:
             raise
         return None
 
+    def _end(self, transaction: Transaction, error: BaseException, heard: int) -> OutOfStep | None:
+        """The connection ended in the middle, by `error`: complete replies that were read before count.
+
+        Returns what they add to it: that they were out of step.
+        """
+        found = error if isinstance(error, OutOfStep) else None
+        try:
+            self._hand_over(transaction, self._talk.take_answers())
+        except OutOfStep as violation:
+            found = violation
+        heard_some = self._talk.bytes_received > heard
+        if found is not None:
+            transaction.out_of_step(heard=heard_some)
+        else:
+            transaction.lost(heard=heard_some)
+        return found
+
+    async def _ask_for_proof(self) -> list[Answer]:
+        """The answer to QUIT; an end instead of it changes nothing."""
+        self._talk.send(Quit())
+        try:
+            return await self._talk.answers(QUIT_TIMEOUT)
+        except OutOfStep:
+            raise
+        except (NetworkError, PeerError):
+            self._talk.channel.abort()
+            return []
+
     async def _send_chunk(self, command: Bdat, transaction: Transaction, pieces: _Pieces) -> list[Answer]:
         talk, dialect = self._talk, self._dialect
         chunk = pieces.chunk(command.size, talk.prepare(command))
         await self._write(chunk, transaction, is_last=command.last)
         return await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
 
-    async def _send_dot(self) -> list[Answer]:
-        """Nobody heeds the reply to a lone dot: an end instead of it leaves no recipient in want of another."""
-        self._talk.channel.write(b".\r\n")
+    def _send_dot(self) -> list[Answer]:
+        """Nobody heeds the reply to a lone dot, so nobody waits for it; the connection is not used again."""
+        self._talk.channel.write_end(b".\r\n")
         self._talk.send(EndOfData())
-        try:
-            return await self._talk.answers(self._dialect.command_timeout)
-        except (NetworkError, PeerError):
-            self._talk.channel.abort()
-            return []
+        return []
 
     async def _write(
         self,
@@ -435,7 +461,7 @@ class _Opening:
         except TLSFailed as error:
             raise self._handshake_failed(error, may_fall_back=error.is_peers_doing) from error
         except (NetworkError, PeerError) as error:
-            raise Unusable(TryResult.TLS, broken_reply(error)) from error
+            raise Unusable(TryResult.TLS, broken_reply(self._peer.name, error)) from error
 
     async def _ehlo_in_tls(self) -> None:
         """In TLS 1.3 the server's rejection arrives only now: an alert or close before any reply (RFC 8446 6.2)."""
@@ -470,11 +496,17 @@ class _Opening:
             # A complete reply that was read before the end counts.
             answers = self._talk.take_answers()
             if not answers or answers[0].reply.is_positive:
-                raise Unusable(stage, broken_reply(error)) from error
+                cause = self._nonsense() or error
+                raise Unusable(stage, broken_reply(self._peer.name, cause)) from cause
         if len(answers) > 1:
             # Only a 421 can come unasked: welcome and farewell in one breath.
             raise self._refused(stage, answers[-1].reply)
         return answers[0].reply
+
+    def _nonsense(self) -> PeerError | None:
+        """Who said something, and no reply, did not just go away or keep silent."""
+        said = self._talk.machine.skipped_words
+        return ReplyViolation(f"not a reply: {said}") if said and self._talk.machine.violation is None else None
 
     def _refused(self, stage: TryResult, reply: Reply) -> Unusable:
         """RFC 5321 3.1: a refused greeting or EHLO is about this connection, never about a recipient."""

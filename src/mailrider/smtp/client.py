@@ -6,7 +6,9 @@ command that it answers. The machine pairs them, and knows when which command ma
 Two rules that every change must keep:
 
 1. *A reply is believed only where one is due.* A reply that nothing asked for is a violation, save a 421, with which
-   a server may take its leave at any time (RFC 5321 3.8), and a refusal in the middle of the content.
+   a server may take its leave at any time (RFC 5321 3.8), and a refusal in the middle of the content. A reply that its
+   command cannot have, or that nothing asked for, means that the session is out of step: which reply answers what is
+   not known any more.
 2. *Nothing said in clear outlives STARTTLS.* Bytes behind the 220 are an attack (RFC 3207 6), and the capabilities
    are forgotten (RFC 3207 4.2).
 
@@ -33,6 +35,7 @@ from mailrider.smtp.capabilities import NO_CAPABILITIES, Capabilities, parse_cap
 from mailrider.smtp.commands import (
     Auth,
     AuthResponse,
+    Bdat,
     Command,
     Connect,
     Data,
@@ -43,7 +46,7 @@ from mailrider.smtp.commands import (
     Quit,
     StartTLS,
 )
-from mailrider.smtp.replies import ReplyParser, ReplyViolation
+from mailrider.smtp.replies import MAX_WORDS, ReplyParser, ReplyViolation, Tolerance
 
 if TYPE_CHECKING:
     from mailrider.model.reply import Reply
@@ -67,6 +70,10 @@ class InjectedPlaintext(PeerError):
     enhanced = "4.7.5"
 
 
+class OutOfStep(ReplyViolation):
+    """A reply that is not one to the command whose turn it was: replies and commands no longer belong together."""
+
+
 class Answer(NamedTuple):
     """A reply, and the command that it answers; None for a 421 that answers nothing."""
 
@@ -79,7 +86,8 @@ class _Rule(NamedTuple):
 
     `needs`: the state that allows it. `is_barrier`: nothing may be sent behind it before its reply is read. `success`
     and `consent`: the states that 2xx and 3xx lead to, None where such a reply makes no sense; all others lead to
-    READY. `is_hello`: its reply tells what the server offers.
+    READY. `is_hello`: its reply tells what the server offers. `tolerance`: how strictly its reply is read, and what
+    comes behind it until the next command.
     """
 
     needs: State = State.READY
@@ -87,19 +95,20 @@ class _Rule(NamedTuple):
     success: State | None = State.READY
     consent: State | None = None
     is_hello: bool = False
+    tolerance: Tolerance = Tolerance.NONE
 
 
 _ORDINARY = _Rule(is_barrier=False)
 _RULES: dict[type[Command], _Rule] = {
-    Ehlo: _Rule(is_hello=True),
-    Lhlo: _Rule(is_hello=True),
-    Helo: _Rule(is_hello=True),
+    Ehlo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
+    Lhlo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
+    Helo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
     StartTLS: _Rule(success=State.HANDSHAKE),
     # DATA is consented to by 3xx alone (RFC 5321 4.3.2).
     Data: _Rule(success=None, consent=State.CONTENT),
-    EndOfData: _Rule(needs=State.CONTENT),
-    Auth: _Rule(consent=State.CHALLENGE),
-    AuthResponse: _Rule(needs=State.CHALLENGE, consent=State.CHALLENGE),
+    EndOfData: _Rule(needs=State.CONTENT, tolerance=Tolerance.FRAMING),
+    Auth: _Rule(consent=State.CHALLENGE, tolerance=Tolerance.WORDS),
+    AuthResponse: _Rule(needs=State.CHALLENGE, consent=State.CHALLENGE, tolerance=Tolerance.WORDS),
     Quit: _Rule(success=State.CLOSED),
 }
 
@@ -111,6 +120,7 @@ class ClientMachine:
 
     def __init__(self) -> None:
         self._parser = ReplyParser()
+        self._parser.tolerance = Tolerance.WORDS
         self._waiting: deque[Command] = deque([Connect()])
         self.outstanding = 1
         """How many replies are still due."""
@@ -130,6 +140,8 @@ class ClientMachine:
                 waiting.append(command)
             octets += command.encode()
         self.outstanding = len(waiting)
+        self._parser.tolerance = _tolerance_for(commands[-1])
+        self._parser.skipped = ""
         return octets
 
     def _check_allowed(self, commands: tuple[Command, ...]) -> None:
@@ -158,6 +170,10 @@ class ClientMachine:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
             for reply in self._parser.receive(data):
                 answers.append(self._take(reply))  # noqa: PERF401 (the answers before a violation count)
+            if not self._waiting and self.capabilities.pipelining:
+                self._parser.tolerance = (
+                    Tolerance.NONE
+                )  # of what came behind EHLO's reply, and not in one piece with it
             # RFC 3207 6: the buffer must be empty when TLS begins.
             if self._awaits_handshake and not self._parser.is_empty:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
@@ -165,6 +181,11 @@ class ClientMachine:
             self.violation = error
             self.state = State.BROKEN
         return answers
+
+    @property
+    def skipped_words(self) -> str:
+        """What the server said, since something was sent to it, that was no reply and was skipped; empty if nothing."""
+        return self._parser.skipped
 
     @property
     def _awaits_handshake(self) -> bool:
@@ -180,14 +201,22 @@ class ClientMachine:
         rule, code = _RULES.get(type(command), _ORDINARY), reply.code
         state = rule.success if code < 300 else rule.consent if code < 400 else State.READY
         if state is None:
-            raise ReplyViolation(f"{code} is no answer to {type(command).__name__}")
+            raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to {type(command).__name__}")
         if rule.is_hello:
             self.capabilities = _capabilities_after(command, reply)
         if code == 421:
             self.state = State.CLOSED
         elif self.state is not State.CLOSED:
             self.state = state
+        if self._parser.tolerance is Tolerance.FRAMING and not self._waiting:
+            self._end_tolerance()
         return Answer(command, reply)
+
+    def _end_tolerance(self) -> None:
+        """The message has its reply. Who frames that in a way of its own is not asked for anything else."""
+        self._parser.tolerance = Tolerance.NONE
+        if self._parser.is_irregular:
+            self.state = State.CLOSED
 
     def _take_unasked(self, reply: Reply) -> Answer:
         if self.state is State.CONTENT and reply.code >= 400:
@@ -196,7 +225,7 @@ class ClientMachine:
             return Answer(Data(), reply)
         if reply.code != 421 or self.state is State.CLOSED:
             # One farewell is enough: whoever says it for ever wants our memory.
-            raise ReplyViolation(f"a reply that nothing asked for: {str(reply)[:80]}")
+            raise OutOfStep(f"a reply that nothing asked for: {str(reply)[:MAX_WORDS]}")
         self.state = State.CLOSED
         return Answer(None, reply)
 
@@ -206,6 +235,12 @@ class ClientMachine:
             raise LocalError(f"no handshake is due: {self.state.value}")
         self.capabilities = NO_CAPABILITIES
         self.state = State.READY
+
+
+def _tolerance_for(command: Command) -> Tolerance:
+    if type(command) is Bdat and command.last:
+        return Tolerance.FRAMING
+    return _RULES.get(type(command), _ORDINARY).tolerance
 
 
 def _capabilities_after(command: Command, reply: Reply) -> Capabilities:

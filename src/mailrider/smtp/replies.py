@@ -1,17 +1,18 @@
 """Replies on the wire: bytes in, `Reply` values out, and back (RFC 5321 4.2).
 
-`ReplyParser` takes bytes as they come. What it never does: believe a reply that is not well-formed. Lines and replies
-have caps; a reply whose lines carry different codes, a NUL, a bare LF, or a code outside 200 to 599 is a violation,
-after which the parser refuses to go on.
+`ReplyParser` takes bytes as they come. Lines and replies have caps; a reply whose lines carry different codes, a NUL, a
+bare LF, or a code outside 200 to 599 is a violation, after which the parser refuses to go on. Two exceptions, since
+nobody gains from strictness there: see `Tolerance`.
 """
 
 from __future__ import annotations
 
+import enum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mailrider.errors import PeerError
-from mailrider.model.reply import Reply
+from mailrider.model.reply import Reply, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,22 +23,46 @@ MAX_LINE = 2048
 MAX_LINES = 100
 # Octets of several lines whose meaning is remembered: servers say the same to everybody, EHLO's reply has some 300.
 MAX_REMEMBERED = 1024
+# Octets of what a server said in place of a reply that our errors repeat.
+MAX_WORDS = 80
 
 
 class ReplyViolation(PeerError):
     """The server's bytes are not an SMTP reply."""
 
 
-class ReplyParser:
-    """Bytes to replies."""
+class Tolerance(enum.IntEnum):
+    """What a parser bears that is not a well-formed reply.
 
-    __slots__ = ("_broken", "_buffer", "_code", "_lines")
+    `NONE`: nothing. With pipelining a line that is skipped would give each later command the reply of another one.
+    `WORDS`, before pipelining is known: lines without a code, empty ones too, are skipped, as Postfix does. `FRAMING`,
+    behind the end of a message: any legible code counts, whatever its lines end in, how long they are and what they
+    hold; of several codes in one reply the last. To refuse it would deliver the message again at each retry.
+    """
+
+    NONE = 0
+    WORDS = 1
+    FRAMING = 2
+
+
+class ReplyParser:
+    """Bytes to replies.
+
+    `tolerance` may be changed at any time. `skipped`: what the first line said that was no reply and was skipped;
+    `is_irregular`: True once a reply behind the end of a message was not well-formed.
+    """
+
+    __slots__ = ("_broken", "_buffer", "_code", "_lines", "_skipped", "is_irregular", "skipped", "tolerance")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._code = 0
         self._lines: list[str] = []
         self._broken = False
+        self._skipped = 0
+        self.tolerance = Tolerance.NONE
+        self.skipped = ""
+        self.is_irregular = False
 
     @property
     def is_empty(self) -> bool:
@@ -62,31 +87,79 @@ class ReplyParser:
         self._buffer = pieces.pop()
         self._broken = True  # until all of it turned out well
         for piece in pieces:
-            if len(piece) >= MAX_LINE:
-                raise ReplyViolation(f"reply line longer than {MAX_LINE} octets")
-            if piece[-1:] != b"\r":
-                raise ReplyViolation("reply line ends in a bare LF")
-            reply = self._take_line(piece[:-1])
+            reply = self._take_line(self._without_end(piece))
             if reply is not None:
                 yield reply
         if len(self._buffer) >= MAX_LINE:
-            raise ReplyViolation(f"reply line longer than {MAX_LINE} octets")
+            if self.tolerance is not Tolerance.FRAMING:
+                raise ReplyViolation(f"reply line longer than {MAX_LINE} octets: {_words(self._buffer)}")
+            line, self._buffer = self._without_end(self._buffer), b""
+            reply = self._take_line(line)
+            if reply is not None:
+                yield reply
         self._broken = False
 
+    def _without_end(self, piece: bytes) -> bytes:
+        """A line without its CRLF."""
+        well_formed = piece[-1:] == b"\r" and len(piece) < MAX_LINE
+        if well_formed and self.tolerance is not Tolerance.FRAMING:
+            return piece[:-1]
+        if self.tolerance is Tolerance.FRAMING:
+            line = piece[:MAX_LINE].rstrip(b"\r").replace(b"\0", b" ")
+            self.is_irregular = self.is_irregular or line != piece[:-1]
+            return line
+        if len(piece) >= MAX_LINE:
+            raise ReplyViolation(f"reply line longer than {MAX_LINE} octets: {_words(piece)}")
+        if self.tolerance is Tolerance.NONE or _has_code(piece):
+            raise ReplyViolation(f"reply line ends in a bare LF: {_words(piece)}")
+        return piece
+
     def _take_line(self, line: bytes) -> Reply | None:
+        if self._is_borne(line):
+            self._skip(line)
+            return None
         if not self._lines and line[3:4] != b"-":
             return _parse_single(line)
         code, is_last, text = _parse_line(line)
         if self._lines and code != self._code:
-            raise ReplyViolation(f"reply changes its code from {self._code} to {code}")
+            if self.tolerance is not Tolerance.FRAMING:
+                raise ReplyViolation(f"reply changes its code from {self._code} to {code}: {_words(line)}")
+            self.is_irregular = True
         self._code = code
         self._lines.append(text)
         if not is_last:
             if len(self._lines) >= MAX_LINES:
-                raise ReplyViolation(f"reply has more than {MAX_LINES} lines")
+                raise ReplyViolation(f"reply has more than {MAX_LINES} lines: {_words(line)}")
             return None
         lines, self._lines = tuple(self._lines), []
         return Reply.from_lines(code, lines)
+
+    def _is_borne(self, line: bytes) -> bool:
+        """True for a line that is no reply and may be skipped."""
+        if self.tolerance is Tolerance.FRAMING:
+            return not _is_legible(line)
+        # A NUL is no text: whoever sends one speaks something else than SMTP.
+        return self.tolerance is Tolerance.WORDS and not _has_code(line) and b"\0" not in line
+
+    def _skip(self, line: bytes) -> None:
+        self._skipped += 1
+        if self._skipped > MAX_LINES:
+            raise ReplyViolation(f"more than {MAX_LINES} lines that are no reply: {_words(line)}")
+        self.skipped = self.skipped or _words(line)
+        self.is_irregular = self.is_irregular or self.tolerance is Tolerance.FRAMING
+
+
+def _has_code(line: bytes) -> bool:
+    return len(line) >= 3 and line[:3].isdigit()
+
+
+def _is_legible(line: bytes) -> bool:
+    return _has_code(line) and b"200" <= line[:3] <= b"599" and line[3:4] in (b"", b" ", b"-")
+
+
+def _words(line: bytes) -> str:
+    """What a server said, for an error: it stands behind a colon, without control characters."""
+    return clean_text(line[:MAX_WORDS].decode("utf-8", "backslashreplace")) or "(an empty line)"
 
 
 @lru_cache(maxsize=512)
@@ -97,13 +170,12 @@ def _parse_single(line: bytes) -> Reply:
 
 def _parse_line(line: bytes) -> tuple[int, bool, str]:
     """Code, whether it is the reply's last line, text."""
-    digits, separator = line[:3], line[3:4]
-    if not (len(digits) == 3 and digits.isdigit() and b"200" <= digits <= b"599") or separator not in (b"", b" ", b"-"):
-        raise ReplyViolation(f"not a reply line: {line[:80]!r}")
+    if not _is_legible(line):
+        raise ReplyViolation(f"not a reply line: {_words(line)}")
     if b"\0" in line:
-        raise ReplyViolation("NUL in a reply line")
+        raise ReplyViolation(f"NUL in a reply line: {_words(line)}")
     # Text is for people (RFC 6531 3.7.4.2 allows UTF-8): undecodable octets must not hide the code.
-    return int(digits), separator != b"-", line[4:].decode("utf-8", "backslashreplace")
+    return int(line[:3]), line[3:4] != b"-", line[4:].decode("utf-8", "backslashreplace")
 
 
 @lru_cache(maxsize=512)

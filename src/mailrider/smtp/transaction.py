@@ -13,6 +13,11 @@ says `lost()`. What the replies mean under pipelining stands here and nowhere el
 - a 421 before the end of data decides nobody: it is a farewell, not an answer;
 - a recipient that is one too many (452, x.5.3) behind an accepted one goes into `overflow`: a further transaction.
 
+On a connection that carried a message before (`used`), a late second reply to that one may stand in the way: it is
+taken for the next command's, and all that follow are displaced. So nothing for good is believed there before it is
+proved that replies and commands still belong together: by 354, which is an answer to nothing but DATA, or by 221, which
+is one to nothing but QUIT.
+
 A recipient that is neither in `decisions` nor in `overflow` when all is over is undecided.
 """
 
@@ -25,7 +30,9 @@ from typing import TYPE_CHECKING, Protocol
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.model.value import value
-from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Rcpt, Rset
+from mailrider.smtp.client import OutOfStep
+from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Quit, Rcpt, Rset
+from mailrider.smtp.replies import MAX_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +91,10 @@ class SendContent:
 
 @dataclass(frozen=True, slots=True)
 class SendDot:
-    """Write a lone dot: a DATA that was consented to although nobody is left to receive it (RFC 2920 3.1)."""
+    """Write a lone dot: a DATA that was consented to although nobody is left to receive it (RFC 2920 3.1).
+
+    Its reply means nothing, and is not waited for.
+    """
 
 
 @value
@@ -94,10 +104,16 @@ class SendChunk:
     command: Bdat
 
 
-Step = SendCommands | SendContent | SendDot | SendChunk
+@dataclass(frozen=True, slots=True)
+class SendQuit:
+    """Write QUIT and hand over the answer, if there is one: it proves that the replies are in step."""
+
+
+Step = SendCommands | SendContent | SendDot | SendChunk | SendQuit
 
 
 _DATA = Data()
+_ANSWERS_TO_QUIT = (221, 421)
 _CONTENT = SendContent(EndOfData())
 
 
@@ -126,7 +142,9 @@ class Transaction:
         *,
         strict_eight_bit: bool = False,
         lmtp: bool = False,
+        used: bool = False,
     ) -> None:
+        """`used`: the connection carried another message before."""
         self.recipients = recipients
         self.decisions: dict[int, Decision] = {}
         self.overflow: list[int] = []
@@ -143,7 +161,10 @@ class Transaction:
         self._accepted: list[int] = []
         self._mail_accepted = False
         self._data_answered = False
-        self._lone_dot = False
+        self._used = used
+        self._envelope_in_step = not used
+        self._refused_some = False
+        self._proof_asked = False
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
         self._refuse_locally(strict_eight_bit)
@@ -186,13 +207,27 @@ class Transaction:
 
     def next(self) -> Step | None:
         """The next step, once all answers to the last one were handed over; None when the transaction is over."""
-        if self.farewell is not None or self._state is _State.DONE:
+        if self.farewell is not None:
             return None
+        if self._state is _State.DONE:
+            return self._ask_for_proof()
         if self._state is _State.START:
             return self._begin()
         if self._state is _State.ENVELOPE:
             return self._continue_envelope()
         return self._continue_content()
+
+    def _ask_for_proof(self) -> Step | None:
+        """Before a refusal for good is believed on a used connection, unless 354 has proved it."""
+        if self._proof_asked or not self._used or not any(map(self._is_unproved, self.decisions.values())):
+            return None
+        self._proof_asked = True
+        self.reusable = False
+        return SendQuit()
+
+    def _is_unproved(self, decision: Decision) -> bool:
+        proved = self._envelope_in_step and decision.stage is not TryResult.FINAL
+        return decision.reply.is_permanent and not decision.is_ours and not proved
 
     def _begin(self) -> Step | None:
         if not self._unsent:
@@ -217,7 +252,9 @@ class Transaction:
         if not self._accepted:
             # Nobody is left, and DATA was never sent: the connection is good for another sender or recipient.
             self._state = _State.DONE
-            return SendCommands((Rset(),))
+            return self._ask_for_proof() or SendCommands((Rset(),))
+        if not self._envelope_in_step and self._refused_some:
+            self._chunking = False  # DATA has an answer of its own kind
         if self._chunking:
             self._state = _State.CONTENT
             return self._continue_content()
@@ -226,7 +263,7 @@ class Transaction:
     def _after_consent(self) -> Step:
         self._state = _State.CONTENT
         if not self._accepted:
-            self._lone_dot = True
+            self._state = _State.DONE
             self.reusable = False
             return SendDot()
         self.content_sent = True
@@ -235,7 +272,7 @@ class Transaction:
     def _continue_content(self) -> Step | None:
         if not self._chunking or (self.content_sent and not self._octets_left):
             self._state = _State.DONE
-            return None
+            return self._ask_for_proof()
         size = min(self._octets_left, CHUNK_SIZE)
         self._octets_left -= size
         self.content_sent = True
@@ -276,6 +313,9 @@ class Transaction:
         index = self._unanswered.pop(0) if kind is Rcpt else -1
         if kind is EndOfData or (type(command) is Bdat and command.last):
             self._take_final(reply)
+        elif kind is Quit:
+            if reply.code not in _ANSWERS_TO_QUIT:
+                raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to QUIT")
         elif reply.code == 421:
             # RFC 5321 3.8: the server is going; it has judged neither message nor recipient.
             self.farewell = reply
@@ -301,6 +341,7 @@ class Transaction:
     def _take_rcpt(self, index: int, reply: Reply) -> None:
         if not self._mail_accepted:
             return
+        self._refused_some = self._refused_some or not reply.is_positive
         if reply.is_positive:
             self._accepted.append(index)
         elif _is_too_many(reply):
@@ -312,8 +353,12 @@ class Transaction:
             self.decisions[index] = Decision(TryResult.RCPT, reply)
 
     def _take_data(self, reply: Reply) -> None:
+        if self._data_answered and self._used:
+            raise OutOfStep(f"{str(reply)[:MAX_WORDS]} in the middle of the content may belong to the message before")
         self._data_answered = True
-        if reply.code >= 400:
+        if reply.code < 400:
+            self._envelope_in_step = True
+        else:
             self._decide_accepted(Decision(TryResult.DATA, reply))
 
     def _take_chunk(self, reply: Reply) -> None:
@@ -322,8 +367,6 @@ class Transaction:
 
     def _take_final(self, reply: Reply) -> None:
         self.in_doubt = False
-        if self._lone_dot:
-            return
         if self._lmtp:
             self.decisions[self._accepted.pop(0)] = Decision(TryResult.FINAL, reply)
             self.reusable = self.reusable and reply.is_positive
@@ -341,7 +384,7 @@ class Transaction:
 
     def sent_final(self) -> None:
         """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
-        self.in_doubt = self._state is _State.CONTENT and not self._lone_dot
+        self.in_doubt = self._state is _State.CONTENT
 
     @property
     def has_unnamed(self) -> bool:
@@ -360,6 +403,31 @@ class Transaction:
             self.answered = True
         self.reusable = False
         self._state = _State.DONE
+
+    def out_of_step(self, *, heard: bool = False) -> None:
+        """The connection is worthless: a reply came that is none to its command.
+
+        On a connection that was new until now, what was decided before was decided in step. On a used one nothing is
+        believed that is not proved: who was refused has no answer, and whose content was sent is in doubt.
+        """
+        self.lost(heard=heard)
+        if not self._used:
+            return
+        withdrawn = [index for index, each in self.decisions.items() if self._may_be_displaced(each)]
+        for index in withdrawn:
+            if self.decisions.pop(index).stage is TryResult.FINAL:
+                self.in_doubt = True
+                if index not in self._accepted:
+                    self._accepted.append(index)
+        if not self.in_doubt and not any(each.stage is TryResult.FINAL for each in self.decisions.values()):
+            # As if the connection had been closed while it was idle: all of it may be repeated on a new one.
+            self.answered = False
+
+    def _may_be_displaced(self, decision: Decision) -> bool:
+        """An acceptance behind 354 stands: it came first, and the surplus reply behind it."""
+        if decision.stage is TryResult.FINAL:
+            return self._lmtp or not (self._envelope_in_step and decision.reply.is_positive)
+        return not (decision.is_ours or self._envelope_in_step)
 
     @property
     def accepted(self) -> tuple[int, ...]:

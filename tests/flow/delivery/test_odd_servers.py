@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.lab.ca import CA
-from mailrider.lab.mx_script import MXScript
+from mailrider.lab.mx_script import Close, MXScript, Raw, Silence, Stage
 from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.content import Content
@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+
 GOOD = MXScript()
-DATA = Capabilities(pipelining=True)
+OFFERS = {
+    "DATA": Capabilities(pipelining=True),
+    "BDAT": Capabilities(pipelining=True, chunking=True),
+    "one by one": Capabilities(),
+    "BDAT one by one": Capabilities(chunking=True),
+}
+SHORT = {"command_timeout": 1, "submission_timeout": 1}
 LARGE = b"Subject: large\r\n\r\n" + (b"y" * 998 + b"\r\n") * 23_000
 
 
@@ -122,3 +129,149 @@ def test_content_that_is_cut_off(
         assert not result.in_doubt
 
     run_clean(loop, scenario())
+
+
+# A late second reply is not the next message's ------------------------------------------------------------------------
+# https://github.com/davidmoten/subethasmtp/issues/75
+
+STRAY = b"554 5.6.0 On second thoughts\r\n"
+
+
+def second_time(stage: Stage, usual: bytes, offer: Capabilities) -> MXScript:
+    """The first message goes well; the second reply to it comes just before that reply to the second message."""
+    return MXScript(offer=offer, replies={stage: [None, Raw(STRAY + usual)]})
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
+async def test_a_late_second_reply_is_not_taken_for_one_to_the_next_message(stage: Stage, offer: Capabilities) -> None:
+    async with internet({"a.test": [second_time(stage, b"250 2.1.0 Ok\r\n", offer)]}) as net:
+        assert [(await net.send_one("x@a.test")).status for _ in range(2)] == ["delivered", "delivered"]
+        assert (net.mx("a.test").opened, net.mx("a.test").accepted) == (2, 2)
+
+
+async def test_a_late_second_reply_in_the_place_of_the_answer_to_data() -> None:
+    script = second_time(Stage.DATA, b"354 Go on\r\n", OFFERS["DATA"])
+    async with internet({"a.test": [script]}) as net:
+        assert [(await net.send_one("x@a.test")).status for _ in range(2)] == ["delivered", "delivered"]
+        assert (net.mx("a.test").opened, net.mx("a.test").accepted) == (2, 2)
+
+
+async def test_a_late_second_reply_between_recipients_refuses_none_of_them() -> None:
+    script = MXScript(offer=OFFERS["BDAT"], recipients={"two@a.test": [None, Raw(STRAY + b"250 2.1.5 Ok\r\n")]})
+    async with internet({"a.test": [script]}) as net:
+        for _ in range(2):
+            report = await net.send("one@a.test", "two@a.test", "three@a.test")
+            assert {result.status.value for result in report} == {"delivered"}
+        assert net.mx("a.test").accepted == 2
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_a_late_second_reply_behind_the_final_dot_leaves_a_doubt(offer: Capabilities) -> None:
+    async with internet({"a.test": [second_time(Stage.END, b"250 2.0.0 Ok\r\n", offer)]}) as net:
+        await net.send_one("x@a.test")
+        result = await net.send_one("x@a.test")
+    assert (outcome(result), result.in_doubt) == (("deferred", 451, "4.4.2"), True)
+    assert "out of step" in result.reply.text
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.END])
+async def test_a_refusal_in_step_on_a_used_connection_is_final(stage: Stage, offer: Capabilities) -> None:
+    script = MXScript(offer=offer, replies={stage: [None, "550 5.7.1 No"]})
+    async with internet({"a.test": [script, GOOD]}) as net:
+        await net.send_one("x@a.test")
+        result = await net.send_one("x@a.test")
+        assert (net.mx("a.test").opened, net.mx("a.test", 1).opened) == (1, 0)
+    assert outcome(result) == ("failed", 550, "5.7.1")
+
+
+async def test_a_refusal_on_a_used_connection_stands_where_quit_has_no_answer() -> None:
+    script = MXScript(replies={Stage.MAIL: [None, "550 5.7.1 No"], Stage.QUIT: Close()})
+    async with internet({"a.test": [script]}) as net:
+        await net.send_one("x@a.test")
+        assert outcome(await net.send_one("x@a.test")) == ("failed", 550, "5.7.1")
+
+
+# Replies that are framed in a way of their own ------------------------------------------------------------------------
+
+# https://github.com/OpenSMTPD/OpenSMTPD/issues/827
+FINALS = {
+    "an empty line before it": b"\n250 2.0.0 ok\r\n",
+    "a bare LF": b"250 2.0.0 ok\n",
+    "a bare LF between its lines": b"250-2.0.0 all\n250 2.0.0 is well\r\n",
+    "a line without a code before it": b"Thank you!\r\n250 2.0.0 ok\r\n",
+    "a NUL": b"250 2.0.0 o\0k\r\n",
+    "a line without an end": b"250 2.0.0 " + b"x" * 5000,
+    "two CRs": b"250 2.0.0 ok\r\r\n",
+    "a code that changes": b"354-hm\r\n250 2.0.0 ok\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("octets", FINALS.values(), ids=FINALS)
+async def test_any_legible_reply_behind_the_final_dot_decides(octets: bytes, offer: Capabilities) -> None:
+    async with internet({"a.test": [MXScript(offer=offer, replies={Stage.END: Raw(octets)}), GOOD]}) as net:
+        result = await net.send_one("x@a.test")
+        assert (result.status, result.reply.code, result.in_doubt) == ("delivered", 250, False)
+        await net.send_one("x@a.test")
+        assert net.mx("a.test").opened == 2, "whoever speaks like that is not asked for anything else"
+
+
+async def test_a_legible_refusal_behind_the_final_dot_decides_too() -> None:
+    script = MXScript(replies={Stage.END: Raw(b"\r\n554 5.7.1 Spam\n")})
+    async with internet({"a.test": [script, GOOD]}) as net:
+        assert outcome(await net.send_one("x@a.test")) == ("failed", 554, "5.7.1")
+
+
+# https://github.com/internetstandards/Internet.nl/issues/560, https://github.com/rnwood/smtp4dev/issues/97
+OPENINGS: dict[str, tuple[Stage, bytes]] = {
+    "an empty line behind the greeting": (Stage.CONNECT, b"220 mx ESMTP\r\n\r\n"),
+    "an empty line before the greeting": (Stage.CONNECT, b"\r\n\n220 mx ESMTP\r\n"),
+    "words before the greeting": (Stage.CONNECT, b"Welcome!\r\n220 mx ESMTP\r\n"),
+    "keywords without a code behind EHLO's reply": (Stage.EHLO, b"250 Nice to meet you\r\nSIZE\r\n"),
+    "keywords without a code within EHLO's reply": (Stage.EHLO, b"250-Hello\r\n8BITMIME\r\nSIZE\r\n250 OK\r\n"),
+    "an empty line behind an EHLO with PIPELINING": (Stage.EHLO, b"250-mx\r\n250 PIPELINING\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(("stage", "octets"), OPENINGS.values(), ids=OPENINGS)
+async def test_lines_without_a_code_before_mail_are_skipped(stage: Stage, octets: bytes) -> None:
+    async with internet({"a.test": [MXScript(replies={stage: Raw(octets)})]}) as net:
+        assert (await net.send_one("x@a.test")).status == "delivered"
+
+
+async def test_who_never_gives_a_reply_is_quoted() -> None:
+    script = MXScript(replies={Stage.EHLO: Raw(b"HTTP/1.1 400 'Bad'\r\n")})
+    async with internet({"a.test": [script]}, directives=SHORT) as net:
+        result = await net.send_one("x@a.test")
+    assert outcome(result) == ("deferred", 451, "4.5.0")
+    assert result.reply.text == "mx0.a.test broke the protocol: not a reply: HTTP/1.1 400 'Bad'"
+
+
+async def test_our_own_time_out_behind_the_final_dot_is_called_what_it_is() -> None:
+    async with internet({"a.test": [MXScript(replies={Stage.END: Silence()})]}, directives=SHORT) as net:
+        result = await net.send_one("x@a.test")
+    assert (outcome(result), result.in_doubt) == (("deferred", 451, "4.4.2"), True)
+    assert result.reply.text == (
+        "mx0.a.test: no reply came in time behind the final dot, the message may have been delivered"
+    )
+
+
+# The words of the server that refused ---------------------------------------------------------------------------------
+
+WORDS: dict[str, tuple[Stage, bytes, str]] = {
+    "another code in the greeting": (Stage.CONNECT, b"220-mx welcomes you\r\n521 blocked\r\n", "521 blocked"),
+    "another code in EHLO's reply": (Stage.EHLO, b"250-mx\r\n421 too busy\r\n", "421 too busy"),
+    "a strange answer to DATA": (Stage.DATA, b"250 Resetting\r\n", "250 Resetting"),
+}
+
+
+@pytest.mark.parametrize(("stage", "octets", "words"), WORDS.values(), ids=WORDS)
+async def test_the_words_of_a_reply_that_is_none_are_in_the_outcome(stage: Stage, octets: bytes, words: str) -> None:
+    script = MXScript(offer=OFFERS["DATA"], replies={stage: Raw(octets)})
+    async with internet({"a.test": [script]}) as net:
+        result = await net.send_one("x@a.test")
+    assert outcome(result) == ("deferred", 451, "4.5.0")
+    assert result.reply.text.startswith("mx0.a.test broke the protocol: ")
+    assert words in result.reply.text

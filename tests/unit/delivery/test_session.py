@@ -194,7 +194,7 @@ async def test_a_refusal_of_521_keeps_its_own_code_beside_the_reply(clock: FakeC
 ENDS = {
     "closed before the greeting": ("close", ("greeting", 451, "4.4.2")),
     "reset before the greeting": ("abort", ("greeting", 451, "4.4.2")),
-    "nonsense for a greeting": ("S: HTTP/1.1 400 Bad Request", ("greeting", 451, "4.5.0")),
+    "nonsense for a greeting": ("S: HTTP/1.1 400 Bad Request\nclose", ("greeting", 451, "4.5.0")),
     "a greeting of 3xx": ("S: 354 Go on", ("greeting", 451, "4.5.0")),
     "closed at EHLO": (HELLO + "close", ("ehlo", 451, "4.4.2")),
     "nonsense at EHLO": (HELLO + "S: 250-one\nS: 251 two", ("ehlo", 451, "4.5.0")),
@@ -238,7 +238,7 @@ async def test_who_refuses_ehlo_and_has_no_word_for_helo_is_quoted(clock: FakeCl
 
 
 async def test_nonsense_for_an_answer_to_helo_is_nonsense(clock: FakeClock) -> None:
-    error = await Call(clock, HELLO + "S: 502 5.5.1 No\nC: HELO client.test\nS: what?").unusable()
+    error = await Call(clock, HELLO + "S: 502 5.5.1 No\nC: HELO client.test\nS: what?\nclose").unusable()
     assert (facts(error), error.by_server) == (("ehlo", 451, "4.5.0"), False)
 
 
@@ -295,7 +295,7 @@ async def test_a_certificate_demanded_of_us_fails_the_handshake_though_it_seemed
 
 
 NOT_THE_HANDSHAKE = {
-    "nonsense as the reply to EHLO in TLS": (IN_TLS + "S: what?", ("ehlo", 451, "4.5.0")),
+    "nonsense as the reply to EHLO in TLS": (IN_TLS + "S: what?\nclose", ("ehlo", 451, "4.5.0")),
     "a reply to EHLO that breaks off": (IN_TLS + "S: 250-mx\nclose", ("ehlo", 451, "4.4.2")),
     "closed at HELO in TLS": (IN_TLS + "S: 502 5.5.1 No\nC: HELO client.test\nclose", ("ehlo", 451, "4.3.2")),
 }
@@ -384,8 +384,9 @@ BROKEN = {
 
 @pytest.mark.parametrize(("error", "expected"), BROKEN.values(), ids=BROKEN)
 def test_what_broke_a_connection_as_a_reply(error: Exception, expected: tuple[int, str]) -> None:
-    reply = broken_reply(error)
+    reply = broken_reply("mx.test", error)
     assert (reply.code, str(reply.enhanced)) == expected
+    assert reply.text.startswith("mx.test")
 
 
 # Transactions ---------------------------------------------------------------------------------------------------------
@@ -462,6 +463,7 @@ async def test_consent_without_a_recipient_is_answered_by_a_lone_dot(clock: Fake
     delivery = Delivery(clock, script)
     assert await delivery.run() is None
     assert (delivery.codes, delivery.transaction.reusable) == ([550], False)
+    await delivery.call.server.played()
     assert delivery.call.server.received.endswith(b"DATA\r\n.\r\n")
     await leave(delivery.session, delivery.call.server)
 
@@ -470,17 +472,15 @@ LONE_DOT = PLAIN + GROUP + "S: 250 Ok\nS: 550 5.1.1 Nobody\nS: 354 Go on\nC: .\n
 
 
 @pytest.mark.parametrize("end", ["S: 250 2.0.0 Ok", "S: 421 4.3.2 Closing", "S: what?", "close", "abort", "wait 301"])
-async def test_whatever_follows_a_lone_dot_is_ignored_and_the_connection_not_used_again(
+async def test_whatever_follows_a_lone_dot_is_not_waited_for_and_the_connection_not_used_again(
     clock: FakeClock, end: str
 ) -> None:
     delivery = Delivery(clock, LONE_DOT + end)
-    transacting = await delivery.begin()
-    await settle()
-    await clock.advance(301)
-    assert await transacting is None
+    assert await delivery.run() is None
     transaction = delivery.transaction
     assert (delivery.codes, transaction.reusable, transaction.farewell) == ([550], False, None)
     await leave(delivery.session, delivery.call.server)
+    await clock.advance(301)
 
 
 async def test_a_refused_sender_is_followed_by_rset_and_the_connection_stays_good(clock: FakeClock) -> None:
@@ -497,7 +497,12 @@ LOSSES = {
     "after MAIL was refused": (PLAIN + GROUP + "S: 550 5.7.1 No\nclose", [550], True, False),
     "after consent": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\nclose", [], True, False),
     "behind the final dot": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\noctets 27\nclose", [], True, True),
-    "nonsense behind the final dot": (PLAIN + GROUP + ACCEPTED + "S: 354 Go on\noctets 27\nS: ?", [], True, True),
+    "nonsense behind the final dot": (
+        PLAIN + GROUP + ACCEPTED + "S: 354 Go on\noctets 27\nS: ?\nclose",
+        [],
+        True,
+        True,
+    ),
 }
 
 

@@ -24,9 +24,9 @@ from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import Capabilities, parse_capabilities
-from mailrider.smtp.client import ClientMachine, State
-from mailrider.smtp.commands import Ehlo, EndOfData
-from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, Step, Transaction
+from mailrider.smtp.client import ClientMachine, OutOfStep, State
+from mailrider.smtp.commands import Ehlo, EndOfData, Quit
+from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit, Step, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,10 +74,15 @@ class _Play:
             if line == CLOSE:
                 self.lost = True
             for answer in self.machine.receive(b"" if self.lost else f"{line}\r\n".encode()):
-                self.transaction.take(answer)
+                try:
+                    self.transaction.take(answer)
+                except OutOfStep as error:
+                    self.machine.violation = error
         if self.machine.violation is not None:
             self.lost = True
-        if self.lost:
+        if isinstance(self.machine.violation, OutOfStep):
+            self.transaction.out_of_step()
+        elif self.lost:
             self.transaction.lost()
         else:
             assert not self.machine.outstanding or self.machine.state is State.CLOSED, "the script owes a reply"
@@ -94,7 +99,9 @@ class _Play:
         elif isinstance(step, SendDot):
             self.client(".")
             self.machine.send(EndOfData())
-            self.transaction.sent_final()
+            return  # nobody waits for the reply
+        elif isinstance(step, SendQuit):
+            self.client(*self.machine.send(Quit()).decode().splitlines())
         else:
             assert isinstance(step, SendChunk)
             self.client(self.machine.send(step.command).decode().rstrip(), f"<{step.command.size} octets>")
@@ -148,10 +155,11 @@ def transact(
     facts: Facts = Facts(),
     strict_eight_bit: bool = False,
     lmtp: bool = False,
+    used: bool = False,
 ) -> Transaction:
     """Play `script` with a server that offered that much."""
     transaction = Transaction(
-        envelope, envelope.recipients, facts, offered, strict_eight_bit=strict_eight_bit, lmtp=lmtp
+        envelope, envelope.recipients, facts, offered, strict_eight_bit=strict_eight_bit, lmtp=lmtp, used=used
     )
     play(transaction, past_ehlo(Domain("mx.example.org"), offered), script)
     return transaction

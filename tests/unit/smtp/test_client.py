@@ -368,6 +368,65 @@ def test_the_good_replies_before_a_violation_count_and_none_behind_it() -> None:
         machine.send(RSET)
 
 
+# What is borne, and where ---------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_message_lines_without_a_code_are_skipped() -> None:
+    machine = ClientMachine()
+    assert said(machine, "", "220 mx", "") == [("Connect", 220)]
+    machine.send(EHLO)
+    assert said(machine, "250-mx", "SIZE", "250 DSN") == [("Ehlo", 250)]
+    assert machine.skipped_words == "SIZE"
+    machine.receive(b"\r\n")
+    machine.send(MAIL)
+    assert machine.skipped_words == ""
+    assert said(machine, "", "250 OK") == []
+    assert state_of(machine) is State.BROKEN
+
+
+def test_with_pipelining_only_what_comes_together_with_the_reply_to_ehlo() -> None:
+    machine = ClientMachine()
+    said(machine, "220 mx")
+    machine.send(EHLO)
+    machine.receive(b"250-mx\r\n250 PIPELINING\r\n\r\n")
+    assert state_of(machine) is State.READY
+    machine.receive(b"\r\n")
+    assert state_of(machine) is State.BROKEN
+
+
+def test_nothing_is_skipped_where_tls_is_to_begin() -> None:
+    machine = connected()
+    machine.send(STARTTLS)
+    assert said(machine, "", "220 go") == []
+    assert state_of(machine) is State.BROKEN
+
+
+@pytest.mark.parametrize("last", [DOT, Bdat(5, last=True)], ids=name)
+def test_whoever_frames_the_final_reply_in_a_way_of_its_own_is_not_used_again(last: Command) -> None:
+    machine = connected("CHUNKING") if isinstance(last, Bdat) else in_state(State.CONTENT)
+    machine.send(last)
+    assert [answer.reply.code for answer in machine.receive(b"\n250 ok\n")] == [250]
+    assert state_of(machine) is State.CLOSED
+
+
+def test_a_regular_final_reply_ends_the_tolerance() -> None:
+    machine = in_state(State.CONTENT)
+    machine.send(DOT)
+    assert said(machine, "250 OK") == [("EndOfData", 250)]
+    assert state_of(machine) is State.READY
+    machine.receive(b"\n")
+    assert state_of(machine) is State.BROKEN
+
+
+def test_in_lmtp_all_final_replies_are_waited_for_though_one_is_framed_in_a_way_of_its_own() -> None:
+    machine = in_state(State.CONTENT)
+    machine.send(EndOfData(2))
+    machine.receive(b"250 ok\n")
+    assert state_of(machine) is State.READY
+    assert said(machine, "250 ok") == [("EndOfData", 250)]
+    assert state_of(machine) is State.CLOSED
+
+
 # Extensions ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.reply import EnhancedCode, Reply
-from mailrider.smtp.replies import MAX_LINE, MAX_LINES, ReplyParser, ReplyViolation, encode_reply
+from mailrider.smtp.replies import MAX_LINE, MAX_LINES, ReplyParser, ReplyViolation, Tolerance, encode_reply
 from tests.unit.model.strategies import replies
 
 
@@ -124,6 +124,87 @@ def test_the_good_replies_before_a_violation_count(data: bytes) -> None:
     assert [next(received), next(received)] == [lines(250, "one"), lines(250, "two", "two")]
     with pytest.raises(ReplyViolation):
         next(received)
+
+
+# What is borne where nobody gains from strictness ---------------------------------------------------------------------
+
+
+def tolerant(tolerance: Tolerance) -> ReplyParser:
+    parser = ReplyParser()
+    parser.tolerance = tolerance
+    return parser
+
+
+WORDLESS = {
+    "an empty line": b"\r\n",
+    "an empty line with a bare LF": b"\n",
+    "words": b"Welcome!\r\n",
+    "words with a bare LF": b"Welcome!\n",
+    "two digits": b"25\r\n",
+}
+
+
+@pytest.mark.parametrize("data", WORDLESS.values(), ids=WORDLESS)
+@pytest.mark.parametrize("tolerance", [Tolerance.WORDS, Tolerance.FRAMING])
+def test_lines_without_a_code_are_skipped_and_the_first_is_remembered(tolerance: Tolerance, data: bytes) -> None:
+    for pieces in ([b"250-a\r\n" + data + b"250 b\r\n"], [b"250-a\r\n", data, b"250 b\r\n"]):
+        parser = tolerant(tolerance)
+        assert [reply for piece in pieces for reply in parser.receive(piece)] == [lines(250, "a", "b")]
+        assert parser.skipped == (data.decode().strip() or "(an empty line)")
+        assert parser.is_irregular is (tolerance is Tolerance.FRAMING)
+
+
+STILL_VIOLATIONS = {
+    "a bare LF behind a code": b"250 OK\n",
+    "a NUL": b"GET\0\r\n",
+    "a code of 199": b"199 hm\r\n",
+    "a code of four digits": b"2500 OK\r\n",
+    "codes that differ": b"220-mx\r\n521 blocked\r\n",
+    "a line too long": b"x" * MAX_LINE + b"\r\n",
+    "too many lines": b"x\r\n" * (MAX_LINES + 1),
+}
+
+
+@pytest.mark.parametrize("data", STILL_VIOLATIONS.values(), ids=STILL_VIOLATIONS)
+def test_before_the_first_message_only_lines_without_a_code_are_skipped(data: bytes) -> None:
+    with pytest.raises(ReplyViolation):
+        list(tolerant(Tolerance.WORDS).receive(data))
+
+
+FRAMED = {
+    "a bare LF": (b"250 ok\n", lines(250, "ok")),
+    "two CRs": (b"250 ok\r\r\n", lines(250, "ok")),
+    "a NUL": (b"250 o\0k\r\n", lines(250, "o k")),
+    "codes that differ": (b"250-a\r\n451 b\r\n", lines(451, "a", "b")),
+    "a line too long": (f"250 {LONGEST_TEXT}xxx\r\n".encode(), lines(250, LONGEST_TEXT + "xx")),
+    "a line without an end": (b"250 " + b"x" * MAX_LINE, lines(250, "x" * (MAX_LINE - 4))),
+    "199 before it": (b"199 hm\r\n250 ok\r\n", lines(250, "ok")),
+}
+
+
+@pytest.mark.parametrize(("data", "reply"), FRAMED.values(), ids=FRAMED)
+def test_behind_the_end_of_a_message_any_legible_code_counts(data: bytes, reply: Reply) -> None:
+    parser = tolerant(Tolerance.FRAMING)
+    assert list(parser.receive(data)) == [reply]
+    assert parser.is_irregular
+
+
+def test_a_line_without_an_end_and_without_a_code_is_skipped_too() -> None:
+    parser = tolerant(Tolerance.FRAMING)
+    assert list(parser.receive(b"x" * MAX_LINE)) == []
+    assert list(parser.receive(b"250 ok\r\n")) == [lines(250, "ok")]
+
+
+def test_a_well_formed_reply_is_regular_however_tolerant_the_parser_is() -> None:
+    parser = tolerant(Tolerance.FRAMING)
+    assert list(parser.receive(b"250 ok\r\n")) == [lines(250, "ok")]
+    assert not parser.is_irregular
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1 'Bad'\r\n", b"250 'Bad'\n", b"250-a\r\n550 'Bad'\r\n", b"250 'Bad'\0\r\n"])
+def test_an_error_repeats_what_the_server_said_as_it_is(data: bytes) -> None:
+    with pytest.raises(ReplyViolation, match=r": .*'Bad'$"):
+        parse(data)
 
 
 def test_nothing_is_believed_after_a_violation() -> None:

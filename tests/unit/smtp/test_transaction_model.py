@@ -149,8 +149,8 @@ class Wire:
                 self.deliver(server.hear_dot())
         else:
             machine.send(EndOfData())
-            self.transaction.sent_final()
-            self.deliver(server.hear_dot())
+            server.hear_dot()
+            return  # nobody waits for the reply
         self.await_all()
 
 
