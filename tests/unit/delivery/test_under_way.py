@@ -147,6 +147,9 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
         def take(self, answer: object) -> None:
             taken.append(answer)
 
+        def lost(self, *, heard: bool) -> None:
+            assert not heard
+
     session: Any = object.__new__(Session)
     session.transactions, session._talk = 0, Talk()
     session._dialect = type("Dialect", (), {"command_timeout": 1.0})
