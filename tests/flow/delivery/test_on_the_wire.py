@@ -13,6 +13,7 @@ from mailrider.model.event import Dialogue
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.server_replies import FULL_OFFER
 from tests.flow.delivery.internet import MESSAGE, internet, outcome, stages
+from tests.support.loops import eventually
 
 if TYPE_CHECKING:
     from mailrider.library import Result
@@ -283,7 +284,8 @@ async def test_a_consent_that_nobody_is_left_for_is_answered_by_a_lone_dot_on_a_
     script = MXScript(offer=PIPELINING, replies={Stage.RCPT: ["550 5.1.1 Nobody"], Stage.DATA: ["354 Go on"]})
     async with internet({"a.test": [script]}) as net:
         assert outcome(await net.send_one("x@a.test")) == ("failed", 550, "5.1.1")
-        assert net.mx("a.test").connections[0].said().split(b"DATA\r\n")[1].startswith(b".\r\n")
+        said = net.mx("a.test").connections[0].said
+        await eventually(lambda: said().endswith(b"DATA\r\n.\r\n"))
         assert (await net.send_one("x@a.test")).status == "delivered"
         assert net.mx("a.test").opened == 2
 
