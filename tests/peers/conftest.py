@@ -35,6 +35,7 @@ _PROGRAMS = {
     "NSD": Path("/usr/sbin/nsd"),
     "unbound": Path("/usr/sbin/unbound"),
     "nginx": Path("/usr/sbin/nginx"),
+    "HAProxy": Path("/usr/sbin/haproxy"),
     "ldns": Path("/usr/bin/ldns-signzone"),
     "swaks": Path("/usr/bin/swaks"),
     "curl": Path("/usr/bin/curl"),
