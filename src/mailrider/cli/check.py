@@ -14,12 +14,13 @@ from mailrider.cli.setup import direct_targets
 from mailrider.config import load, placed
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.dkim.keys import examine_key
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue, LocalError, Problem
-from mailrider.examine import examine_instance
+from mailrider.examine import examine_instance, examine_signatures, signatures_within
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import MXLevel, TLSLevel
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mailrider.assemble import Engine
-    from mailrider.config import Configuration
+    from mailrider.config import Configuration, Instance
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.servers import ServerChoice
     from mailrider.model.directive import Settings
@@ -109,7 +110,7 @@ async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> 
                 findings += endpoint_weaknesses(each.label, each.settings)
     if problems:
         raise ConfigError(problems)
-    return findings
+    return [*findings, *_short_keys(configuration)]
 
 
 async def _try_everything(configuration: Configuration, engine: Engine) -> list[Problem]:
@@ -124,7 +125,29 @@ async def _try_everything(configuration: Configuration, engine: Engine) -> list[
             problems += error.problems
         except LocalError as error:
             problems.append(Problem(str(error)))
+    for each in _owners(configuration):
+        try:
+            examine_signatures(each)
+        except ConfigError as error:
+            problems += error.problems
     return problems
+
+
+def _owners(configuration: Configuration) -> Iterator[Instance]:
+    yield from configuration.deliver_to
+    yield from configuration.targets.values()
+    yield from configuration.endpoints
+
+
+def _short_keys(configuration: Configuration) -> Iterator[Finding]:
+    """RSA keys for DKIM that receivers take, and that others may break before long."""
+    signatures = (each for owner in _owners(configuration) for each in signatures_within(owner.settings))
+    for path in dict.fromkeys(path for _, path, _ in signatures):
+        key = examine_key(path)
+        if key is not None and key.is_short:
+            text = f"the key {path} is RSA with less than 2048 bits, which RFC 8301 3.2 advises against"
+            cure = "name another selector: a new key is made, and its record goes into DNS beside the old one"
+            yield Finding("warning", "dkim", text, cure)
 
 
 async def _try(settings: Settings, engine: Engine) -> None:

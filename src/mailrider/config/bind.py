@@ -19,6 +19,7 @@ from mailrider.config.nearest import did_you_mean
 from mailrider.config.settings import Globals
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
+from mailrider.dkim.settings import DKIMSettings
 from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
 from mailrider.model.pipeline import TargetRef, TargetType
 from mailrider.model.socket_address import SOCKET_ADDRESS
@@ -191,10 +192,11 @@ class Binder:
         if settings is WRONG or WRONG in values:
             return WRONG
         try:
-            return type.accept((tuple(values), settings))
+            made = type.accept((tuple(values), settings))
         except Unacceptable as error:
             self.problems.add(node.arguments[0].position, f"{name}: {error}")
             return WRONG
+        return dataclasses.replace(made, position=node.name.position) if isinstance(made, DKIMSettings) else made
 
     def _target(self, node: Node) -> Any:
         """What a directive inside a block delivers to. A reference stays one: two blocks may refer to each other."""

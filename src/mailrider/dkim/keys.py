@@ -60,6 +60,26 @@ def open_key(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emi
         raise ConfigError(f"dkim: the key {path} cannot be had: {error.strerror or error}") from error
 
 
+def examine_key(path: Path) -> SigningKey | None:
+    """The key that `open_key` would give; None if it would make one. Nothing is written. Blocks.
+
+    Raises `ConfigError` where that would.
+    """
+    try:
+        if path.exists():
+            return _load(path)
+    except OSError as error:
+        raise ConfigError(f"dkim: the key {path} cannot be had: {error.strerror or error}") from error
+    if path.is_symlink():
+        raise ConfigError(f"dkim: the key {path} is a link to {path.readlink()}, and there is nothing")
+    folder = next(each for each in path.parents if each.is_symlink() or each.exists())
+    if not folder.is_dir():
+        raise ConfigError(f"dkim: the key {path} cannot be made: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"dkim: the key {path} cannot be made: nothing can be written in {folder}")
+    return None
+
+
 def _load(path: Path) -> SigningKey:
     with path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.dkim.keys import key_path, open_key
 from mailrider.dkim.sign import OVERSIGNED, SIGNED, DKIMSigning, Signer
@@ -83,11 +83,15 @@ class DKIMOptions(Settings):
 
 @dataclass(frozen=True, slots=True)
 class DKIMSettings:
-    """Signatures: for whom (each domain has a key of its own), under which selector, and how."""
+    """Signatures: for whom (each domain has a key of its own), under which selector, and how.
+
+    `position`: where it stands in the configuration, for errors.
+    """
 
     domains: tuple[Domain, ...]
     selector: str
     options: DKIMOptions = DKIMOptions()  # noqa: RUF009 # frozen
+    position: Any = field(default=None, compare=False)
 
     @classmethod
     def of(cls, domains: Iterable[Domain | str], selector: str, options: DKIMOptions | None = None) -> DKIMSettings:
@@ -147,9 +151,14 @@ def open_signers(given: DKIMSettings, state_dir: Path, emit: Emit) -> list[Signe
     return [_open_signer(given, domain, state_dir, emit) for domain in given.domains]
 
 
+def key_file(given: DKIMSettings, domain: Domain, state_dir: Path) -> Path:
+    """Where the key of one of the domains is."""
+    return given.options.key_path or key_path(state_dir / DIRECTORY, domain, given.selector)
+
+
 def _open_signer(given: DKIMSettings, domain: Domain, state_dir: Path, emit: Emit) -> Signer:
     options = given.options
-    path = options.key_path or key_path(state_dir / DIRECTORY, domain, given.selector)
+    path = key_file(given, domain, state_dir)
     key = open_key(path, options.newkey_algo, domain, given.selector, emit)
     return Signer(
         domain,

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mailrider.errors import InvalidValue
 
 MIN_RSA = 1024  # bits: RFC 8301 3.2, verifiers take nothing shorter
+GOOD_RSA = 2048  # bits: RFC 8301 3.2, signers should use no less
 
 
 class KeyKind(enum.StrEnum):
@@ -71,6 +72,11 @@ class SigningKey:
     def name(self) -> str:
         """`rsa` or `ed25519`: the key's kind in DNS (RFC 6376 3.6.1, RFC 8463 4.2)."""
         return "rsa" if isinstance(self._key, rsa.RSAPrivateKey) else "ed25519"
+
+    @property
+    def is_short(self) -> bool:
+        """True for an RSA key that receivers take, and that should be longer."""
+        return isinstance(self._key, rsa.RSAPrivateKey) and self._key.key_size < GOOD_RSA
 
     @property
     def public(self) -> str:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from mailrider.dkim.keys import examine_key
+from mailrider.dkim.settings import DKIMOptions, DKIMSettings, open_signers
+from mailrider.errors import ConfigError
 from mailrider.lab.zones import Fault, ZoneTable, signed
+from mailrider.model.event import discard
 from tests.flow.delivery.internet import internet
+from tests.support.certificates import rsa_key
 from tests.support.commands import Ran, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 ZONES: ZoneTable = {
     "good.test": signed({"MX": "10 mx.good.test"}),
@@ -132,3 +149,130 @@ async def test_servers_beside_one_on_loopback_are_not_asked_and_that_is_told(tmp
 async def test_a_name_that_is_none_is_a_mistake_of_usage(tmp_path: Path) -> None:
     ran = await check(tmp_path, signed_name="a..b")
     assert (ran.code, ran.out) == (64, "")
+
+
+# --- Keys of DKIM -------------------------------------------------------------------------------
+
+_QUEUE = "target.queue q {{\n target remote {{ }}\n}}"
+PLACES = {
+    "an endpoint": "smtp tcp://127.0.0.1:2525 {{\n modify {{\n  {dkim}\n }}\n reject\n}}",
+    "a destination": "smtp tcp://127.0.0.1:2525 {{\n destination a.test {{\n  deliver_to &q\n  modify {{\n   {dkim}\n"
+    "  }}\n }}\n default_destination {{\n  reject\n }}\n}}\n" + _QUEUE,
+    "a source": "smtp tcp://127.0.0.1:2525 {{\n source a.test {{\n  modify {{\n   {dkim}\n  }}\n"
+    "  destination a.test {{\n   deliver_to &q\n  }}\n  default_destination {{\n   reject\n  }}\n }}\n"
+    " default_source {{\n  reject\n }}\n}}\n" + _QUEUE,
+    "a queue": "target.queue q {{\n target remote {{ }}\n bounce {{\n  modify {{\n   {dkim}\n  }}\n }}\n}}",
+    "a bounce's destination": "target.queue q {{\n target remote {{ }}\n bounce {{\n  default_destination {{\n"
+    "   deliver_to &q\n   modify {{\n    {dkim}\n   }}\n  }}\n }}\n}}",
+}
+
+
+def _key(path: Path, octets: bytes, mode: int = 0o600) -> None:
+    path.write_bytes(octets)
+    path.chmod(mode)
+
+
+def _pem(key: Any, password: bytes | None = None) -> bytes:
+    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)  # type: ignore[no-any-return] # of any kind
+
+
+def _good() -> bytes:
+    return _pem(ed25519.Ed25519PrivateKey.generate())
+
+
+def _below_a_file(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.touch()
+
+
+def _below_a_dangling_link(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.symlink_to("gone")
+
+
+BAD_KEYS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "garbage": (lambda path: _key(path, b"precious\n"), "cannot be used: not an unencrypted private key in PEM"),
+    "empty": (lambda path: _key(path, b""), "cannot be used: not an unencrypted private key in PEM"),
+    "another algorithm": (
+        lambda path: _key(path, _pem(ec.generate_private_key(ec.SECP256R1()))),
+        "cannot be used: neither an RSA nor an Ed25519 key",
+    ),
+    "encrypted": (
+        lambda path: _key(path, _pem(ed25519.Ed25519PrivateKey.generate(), b"secret")),
+        "cannot be used: not an unencrypted private key in PEM",
+    ),
+    "a public key": (
+        lambda path: _key(
+            path,
+            ed25519.Ed25519PrivateKey.generate()
+            .public_key()
+            .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        ),
+        "cannot be used: not an unencrypted private key in PEM",
+    ),
+    "readable by others": (lambda path: _key(path, _good(), 0o644), "everybody can read the key"),
+    "a folder": (Path.mkdir, "cannot be had: Is a directory"),
+    "a dangling link": (lambda path: path.symlink_to("gone.key"), "is a link to gone.key, and there is nothing"),
+    "below a file": (_below_a_file, "is no folder"),
+    "below a dangling link": (_below_a_dangling_link, "is no folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_KEYS)
+async def test_a_key_that_run_would_refuse_is_found_at_its_line(tmp_path: Path, name: str) -> None:
+    damage, words = BAD_KEYS[name]
+    (tmp_path / "keys").mkdir()
+    _key(tmp_path / "good.key", _good())
+    damage(tmp_path / "keys" / "bad.key")
+    before = sorted(tmp_path.rglob("*"))
+    block = PLACES["an endpoint"].format(
+        dkim="dkim a.test s {\n key_path good.key\n}\ndkim b.test s {\n key_path keys/bad.key\n}"
+    )
+    ran = await check(tmp_path, more=block)
+    lines = (tmp_path / "mailrider.conf").read_text().split("\n")
+    line = next(number for number, line in enumerate(lines, 1) if "b.test" in line)
+    assert ran.code == 78
+    assert f"mailrider.conf:{line}:" in ran.err
+    assert words in ran.err
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "mailrider.conf"])
+    with pytest.raises(ConfigError):  # as `run` does
+        open_signers(
+            DKIMSettings.of(["b.test"], "s", DKIMOptions(key_path=tmp_path / "keys" / "bad.key")), tmp_path, discard
+        )
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_keys_are_found_wherever_something_is_signed(tmp_path: Path, place: str) -> None:
+    (tmp_path / "dkim_keys").mkdir()
+    for domain in ("a.test", "b.test"):
+        _key(tmp_path / "dkim_keys" / f"{domain}_s.key", b"garbage")
+    ran = await check(tmp_path, more=PLACES[place].format(dkim="dkim a.test b.test s"))
+    assert ran.code == 78
+    assert "a.test_s.key cannot be used" in ran.err
+    assert "b.test_s.key cannot be used" in ran.err
+
+
+async def test_a_folder_in_which_nothing_can_be_written_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(ConfigError, match="nothing can be written in"):
+        examine_key(tmp_path / "dkim_keys" / "a.key")
+
+
+async def test_a_key_that_is_still_to_be_made_is_no_fault_and_is_not_made(tmp_path: Path) -> None:
+    ran = await check(tmp_path, more=PLACES["an endpoint"].format(dkim="dkim a.test s"))
+    assert ran.code == 0
+    assert not (tmp_path / "dkim_keys").exists()
+
+
+async def test_a_short_rsa_key_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "dkim_keys").mkdir()
+    for selector, bits in (("short", 1024), ("long", 2048)):
+        _key(tmp_path / "dkim_keys" / f"a.test_{selector}.key", _pem(rsa_key(bits)))
+    ran = await check(tmp_path, more=PLACES["an endpoint"].format(dkim="dkim a.test short\n dkim a.test long"))
+    assert ran.code == 0
+    (warning,) = [line for line in ran.out.splitlines() if "dkim:" in line]
+    assert warning.startswith("warning")
+    assert "a.test_short.key is RSA with less than 2048 bits" in warning
