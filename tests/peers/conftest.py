@@ -42,6 +42,10 @@ _PROGRAMS = {
     "msmtp": Path("/usr/bin/msmtp"),
     "SASL": next(Path("/usr/lib").glob("*/sasl2/libplain.so*"), Path("libsasl2-modules")),
     "systemd": SYSTEMD,
+    "PHP": Path("/usr/bin/php"),
+    "git send-email": Path("/usr/lib/git-core/git-send-email"),
+    "s-nail": Path("/usr/bin/s-nail"),
+    "mutt": Path("/usr/bin/mutt"),
     "dkimpy": Path("/usr/lib/python3/dist-packages/dkim/__init__.py"),
 }
 

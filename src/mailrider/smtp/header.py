@@ -89,15 +89,20 @@ def header_fault(header: bytes) -> HeaderFault | None:
         return None
     if not header:
         return HeaderFault(None, "the message does not begin with a line like `Subject: hello`")
-    for number, line in enumerate(header.split(b"\r\n")[:-1], 1):
-        if _FIELD.match(line) or (number > 1 and line.startswith((b" ", b"\t"))):
-            continue
-        if number > 1:
-            return HeaderFault(number, f"{_quote(line)} is not a field, and no empty line ends the header before it")
-        if line.startswith(b"From "):
-            return HeaderFault(1, "a mailbox file's `From ` line is not a header field")
-        return HeaderFault(None, f"the message begins with {_quote(line)}, not with a line like `Subject: hello`")
-    return None
+    lines = enumerate(header.split(b"\r\n")[:-1], 1)
+    return next((_fault_of(number, line) for number, line in lines if not _is_part(number, line)), None)
+
+
+def _is_part(number: int, line: bytes) -> bool:
+    return _FIELD.match(line) is not None or (number > 1 and line.startswith((b" ", b"\t")))
+
+
+def _fault_of(number: int, line: bytes) -> HeaderFault:
+    if number > 1:
+        return HeaderFault(number, f"{_quote(line)} is not a field, and no empty line ends the header before it")
+    if line.startswith(b"From "):
+        return HeaderFault(1, "a mailbox file's `From ` line is not a header field")
+    return HeaderFault(None, f"the message begins with {_quote(line)}, not with a line like `Subject: hello`")
 
 
 def _quote(line: bytes) -> str:
