@@ -92,7 +92,8 @@ def git(sendmail: Sendmail, recipient: str) -> None:
     patch = sendmail.folder / "0001.patch"
     patch.write_text(PATCH)
     options = ("--from=Anna <anna@example.org>", f"--to={recipient}", "--confirm=never", "--suppress-cc=all")
-    sendmail.run(["git", "send-email", f"--smtp-server={sendmail.program}", *options, str(patch)])
+    identity = ("-c", "user.name=Anna", "-c", "user.email=anna@example.org", "-c", "sendemail.envelopeSender=auto")
+    sendmail.run(["git", *identity, "send-email", f"--smtp-server={sendmail.program}", *options, str(patch)])
 
 
 def s_nail(sendmail: Sendmail, recipient: str) -> None:
