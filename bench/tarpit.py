@@ -5,8 +5,9 @@
 
 A thousand domains have one mail server, which answers each command just before `command_timeout` (here 10 s). First
 other mail alone, to a hundred domains on ten servers; then the same while a message to each of the thousand waits in
-the queue; then while one message with a thousand recipients at one such domain does. All of it, the lab's servers too,
-runs in one process, so the figures say little; their ratio is what counts: 0.9 is promised.
+the queue; then while one message with a thousand recipients at one such domain does. The other servers take a third of
+a second for each message, so it is the sixteen places of the queue that bound the speed, and not the machine: the
+figures say little, their ratio is what counts. 0.9 is promised.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 PORT, DNS_PORT = 2525, 5300
 COMMAND_TIMEOUT = 10.0
+TAKING = 0.33  # seconds
 SERVERS, DOMAINS = 10, 100
 MESSAGE = b"From: a@sender.test\r\nSubject: bench\r\n\r\n" + b"x" * 1000 + b"\r\n"
 PROMISED = 0.9
@@ -94,7 +96,8 @@ async def measure(case: str, names: int, messages: int) -> float:
         dns = await stack.enter_async_context(LabDNS(zones(names), "127.0.2.53", DNS_PORT))
         await stack.enter_async_context(LabMX(tarpit, "127.0.2.1", PORT))
         for number in range(SERVERS):
-            await stack.enter_async_context(LabMX(MXScript(), f"127.0.2.{number + 10}", PORT))
+            takes = MXScript(replies={Stage.END: Later(TAKING)})
+            await stack.enter_async_context(LabMX(takes, f"127.0.2.{number + 10}", PORT))
         settings = RemoteSettings(
             hostname="sender.test",
             port=PORT,
@@ -118,8 +121,8 @@ def main() -> int:
     """All cases; 1 if other mail lost more than is promised."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--names", type=int, default=1000)
-    parser.add_argument("--messages", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--messages", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
     cases = ("alone", "names", "recipients")
     best = dict.fromkeys(cases, 0.0)

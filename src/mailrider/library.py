@@ -543,6 +543,10 @@ class Queue:
         """Wait until nothing is due any more, but for destinations that are down."""
         await self.opened.idle()
 
+    async def drain(self) -> None:
+        """Wait until what is due now is done, here or by another process; from now on nothing that comes is taken."""
+        await self.opened.drain()
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfiguration:

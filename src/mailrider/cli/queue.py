@@ -328,7 +328,7 @@ _changes(Command.REMOVE, "Remove from the queue. The sender is not told.")
 @click.option("--debug", is_flag=True, help="The dialogue and every decision, on standard error.")
 @click.pass_obj
 def run(chosen: Chosen, debug: bool) -> int:
-    """Deliver what is due until nothing is any more; what is due later stays."""
+    """Deliver what is due now, and end when that is done, here or by the daemon; what is due later stays."""
     log = make_log(chosen.configuration, debug=debug, quiet=False)
     tally = _Tally(log)
     uvloop.run(_run(chosen, tally))
@@ -339,14 +339,14 @@ def run(chosen: Chosen, debug: bool) -> int:
 
 
 async def _run(chosen: Chosen, tally: _Tally) -> None:
-    """Until it is idle, or somebody asks to stop: running attempts get their time in either case."""
+    """Until all that is due now is done, or somebody asks to stop: running attempts get their time in either case."""
     named = {name: each.settings for name, each in chosen.configuration.targets.items()}
     dns = chosen.configuration.globals.dns
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Queue(chosen.settings, named=named, dns=dns, on_event=tally) as queue:
-        waiting = [asyncio.create_task(queue.idle()), asyncio.create_task(stop.wait())]
+        waiting = [asyncio.create_task(queue.drain()), asyncio.create_task(stop.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()

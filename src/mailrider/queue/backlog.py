@@ -14,6 +14,7 @@ from mailrider.queue.message import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
 
     from mailrider.clock import Clock
     from mailrider.queue.lanes import Lanes
@@ -59,6 +60,8 @@ class Backlog:
         self._more: set[str] = set()  # destinations of which more is due
         self._cursor: str | None = None
         self._asked = 0
+        self.horizon: datetime | None = None
+        """What is due later than that is left to others; None: nothing is."""
 
     @property
     def is_empty(self) -> bool:
@@ -124,14 +127,23 @@ class Backlog:
                 return
             after = wanted[-1].destination
 
-    def _due(self, page: Sequence[DueDestination], look: _Look) -> list[DueDestination]:
+    def _moment(self) -> datetime:
+        """Until when what we take is due."""
         now = self._clock.now()
+        return now if self.horizon is None else min(now, self.horizon)
+
+    def _wake_for(self, due: datetime, look: _Look) -> None:
+        if self.horizon is None or due <= self.horizon:
+            look.wake((due - self._clock.now()).total_seconds())
+
+    def _due(self, page: Sequence[DueDestination], look: _Look) -> list[DueDestination]:
+        moment = self._moment()
         due: list[DueDestination] = []
         for each in page:
-            if each.due <= now:
+            if each.due <= moment:
                 due.append(each)
             else:
-                look.wake((each.due - now).total_seconds())
+                self._wake_for(each.due, look)
         return due
 
     async def _claim(self, destinations: Sequence[str], look: _Look) -> None:
@@ -160,11 +172,11 @@ class Backlog:
         # What is expected while the store is asked is not in its answer: from here on marks are only added.
         names = [quota.destination for quota in quotas]
         self._more.difference_update(names)
-        moment = self._clock.now()
+        moment = self._moment()
         claimed = await self._store.claim(quotas, moment, self._space())
         for name, due in claimed.left.items():
             if due <= moment:
                 self._more.add(name)
             else:
-                look.wake((due - moment).total_seconds())
+                self._wake_for(due, look)
         self._take_in(claimed.jobs)

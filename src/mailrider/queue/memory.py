@@ -344,8 +344,10 @@ class MemoryStore:
         for id in [id for id in sorted(self.shelf.rows) if self._is_wanted(id, wanted)]:
             row = self.shelf.rows[id]
             if row.state is State.LEASED and command is not Command.RELEASE:
-                row.wish = {Command.HOLD: Wish.HOLD, Command.REMOVE: Wish.REMOVE, Command.RETRY: Wish.RETRY}[command]
-                later += 1
+                wish = {Command.HOLD: Wish.HOLD, Command.REMOVE: Wish.REMOVE, Command.RETRY: Wish.RETRY}[command]
+                if row.wish is None or row.wish.yields_to(wish):
+                    row.wish = wish
+                    later += 1
             else:
                 changed += self._command(command, id, row, now)
         return Done(changed, later)

@@ -129,6 +129,7 @@ class Scheduler:
         self._refilling = False
         self._stopping = False
         self._offset = 0.0
+        self._drained: datetime | None = None
 
     async def __aenter__(self) -> Self:
         if self._store.recovered:
@@ -252,6 +253,20 @@ class Scheduler:
     async def idle(self) -> None:
         """Wait until nothing is due, but what waits for its destination to come back."""
         await self._idle.wait()
+
+    @property
+    def is_draining(self) -> bool:
+        """True if what becomes due is left to others."""
+        return self._drained is not None
+
+    async def drain(self) -> None:
+        """Leave to others what becomes due from now on, and wait until nothing else is to be done.
+
+        What senders are told of that mail goes out as well.
+        """
+        self._drained = self._backlog.horizon = self._clock.now()
+        self.look()
+        await self.idle()
 
     def _take_in(self, jobs: Sequence[Job]) -> None:
         if not jobs:
@@ -390,6 +405,9 @@ class Scheduler:
 
     def _come_back(self, settlement: Settlement, settled: Settled) -> None:
         """What was put back comes again: wake for it."""
+        if settlement.notifications and self._drained is not None and settlement.job.created <= self._drained:
+            # Only of what was there in the beginning: in company of a busy process there would be no end.
+            self._backlog.horizon = self._clock.now()
         if settlement.notifications or Wish.RETRY in settled.wishes.values():
             self.look()
         due = [change.due for change in settlement.changes if change.due is not None]

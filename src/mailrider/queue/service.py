@@ -100,7 +100,7 @@ class DeliveryQueue:
             await self._scheduler.stop()
 
     def _hear(self, word: Word) -> None:
-        if self._scheduler is not None:
+        if self._scheduler is not None and not self._scheduler.is_draining:
             self._scheduler.look(reopen=word is Word.RETRY)
 
     def _poke(self, word: Word) -> None:
@@ -150,6 +150,11 @@ class DeliveryQueue:
         """Wait until nothing is due any more, but for destinations that are down."""
         if self._scheduler is not None:
             await self._scheduler.idle()
+
+    async def drain(self) -> None:
+        """Deliver what is due now, and wait until that is done, by us or by others; what comes later is left."""
+        if self._scheduler is not None:
+            await self._scheduler.drain()
 
     @property
     def destinations_down(self) -> int:

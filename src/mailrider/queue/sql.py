@@ -234,7 +234,12 @@ WHERE (state = 2 OR wish = 1) AND id IN (SELECT value FROM json_each(:ids))
 """
 # What is due already keeps its turn.
 RETRY: Final = "UPDATE recipient SET due = min(due, :now) WHERE state = 0 AND id IN (SELECT value FROM json_each(:ids))"
-WISH: Final = "UPDATE recipient SET wish = :wish WHERE state = 1 AND id IN (SELECT value FROM json_each(:ids))"
+# The stronger wish wins, whichever came first: a removal over all, a hold over another try (`Wish.yields_to`).
+WISH: Final = """
+UPDATE recipient SET wish = :wish
+WHERE state = 1 AND id IN (SELECT value FROM json_each(:ids))
+    AND CASE wish WHEN 2 THEN :wish = 2 WHEN 1 THEN :wish <> 3 ELSE TRUE END
+"""
 
 MESSAGE_ROW: Final = """
 SELECT created, sender, options, route, size, eight_bit, header_size, stored FROM message WHERE id = ?

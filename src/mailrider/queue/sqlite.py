@@ -601,10 +601,11 @@ class SQLiteStore:
                     self._batch.delete(connection, removed, [row[1] for row in free], removed)
                 changed = len(free)
         self._batch.written += ROW * len(rows)
+        later = 0
         if leased:
             wish = {Command.HOLD: 1, Command.REMOVE: 2, Command.RETRY: 3}[command]
-            connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish})
-        return changed, len(leased), rows[-1][0] if len(rows) == values["limit"] else 0
+            later = connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish}).rowcount
+        return changed, later, rows[-1][0] if len(rows) == values["limit"] else 0
 
     async def changed_elsewhere(self) -> bool:
         """See `Store`."""

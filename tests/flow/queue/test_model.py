@@ -218,7 +218,7 @@ class QueueMachine(RuleBasedStateMachine):
             if destination not in (None, one.destination):
                 continue
             if one.state is State.LEASED:
-                one.wish = command if command is not Command.RELEASE else None if one.wish is Command.HOLD else one.wish
+                one.wish = wish_after(one.wish, command)
             elif command is Command.REMOVE:
                 self.ended[id] = "removed"
                 del self.known[id]
@@ -246,6 +246,15 @@ class QueueMachine(RuleBasedStateMachine):
                 first[one.destination] = min(one.due, first.get(one.destination, one.due))
         destinations = self.run(self.store.destinations(None, 10))
         assert {each.destination: each.due for each in destinations} == first
+
+
+def wish_after(before: Command | None, command: Command) -> Command | None:
+    """A removal stays, a hold stays until it is released or removed."""
+    if before is Command.REMOVE or (before is Command.HOLD and command is Command.RETRY):
+        return before
+    if command is Command.RELEASE:
+        return None if before is Command.HOLD else before
+    return command
 
 
 class SQLiteMachine(QueueMachine):

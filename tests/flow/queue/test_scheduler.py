@@ -35,7 +35,7 @@ from mailrider.queue import scheduler as scheduler_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.memory import MemoryShelf, MemoryStore
-from mailrider.queue.message import BY_DOMAIN, EVERYTHING, State, jobs_of
+from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, State, jobs_of
 from mailrider.queue.poke import Word
 from mailrider.queue.recorder import SICK
 from mailrider.queue.retry import Schedule
@@ -62,10 +62,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from mailrider.clock import Clock
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Claimed, DueDestination, Job, NewMessage, Quota
+    from mailrider.queue.message import Claimed, DueDestination, Job, NewMessage
     from mailrider.queue.store import Store
 
 ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
@@ -76,7 +77,9 @@ MINUTE = 60.0
 class Network:
     """A deliverer that does as each destination is told; `seen` are the envelopes that it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or FakeClock()
+        self.takes = 0.0  # seconds
         self.seen: list[Envelope] = []
         self.contents: list[bytes] = []
         self.running = 0
@@ -93,6 +96,8 @@ class Network:
         try:
             if destination in self.gates:
                 await self.gates[destination].wait()
+            if self.takes:
+                await self.clock.sleep(self.takes)
         finally:
             self.running -= 1
         behaviour = self.behaviour.get(destination, delivered)
@@ -108,8 +113,8 @@ class World:
     def __init__(self, *, parallelism: int = 16, refuses: str = "", rules: Rules = RULES) -> None:
         self.clock = FakeClock()
         self.shelf = MemoryShelf()
-        self.network = Network()
-        self.bounces = Network()
+        self.network = Network(self.clock)
+        self.bounces = Network(self.clock)
         self.events: list[Event] = []
         self.rng = random.Random(1)
         self.ids = IdSource(self.clock, self.rng)
@@ -282,6 +287,76 @@ async def test_what_an_operator_wishes_during_an_attempt_is_done_after_it(
         assert first.operator == word
         assert first.retry_at == (world.clock.now() if command is Command.RETRY else None)
         assert not first.is_over
+
+
+async def test_a_removal_during_an_attempt_is_not_undone_by_a_retry() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = deferred
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        await queue.command(Command.REMOVE, EVERYTHING)
+        await queue.command(Command.RETRY, EVERYTHING)
+        gate.set()
+        await world.clock.advance(HOUR.total_seconds())
+        assert len(world.network.seen) == 1
+        assert await queue.store.page(EVERYTHING, 0, 1) == []
+
+
+async def test_draining_ends_when_what_was_due_is_done_however_much_comes_in() -> None:
+    world = World()
+    await world.fill(*(f"b@d{number}.test" for number in range(50)))
+    world.network.takes = 0.5
+    busy = MemoryStore(world.shelf)
+
+    async def others() -> None:
+        writing = Writing(world.clock)
+        while True:
+            await busy.add(writing.message("c@new.test"), leased=False)
+            await world.clock.sleep(0.1)
+
+    async with world.queue() as queue:
+        adding = asyncio.create_task(others())
+        draining = asyncio.create_task(queue.drain())
+        await world.clock.advance(20)
+        assert draining.done()
+        adding.cancel()
+        done = world.network.destinations()
+        assert len([each for each in done if each != "new.test"]) == 50
+        assert done.count("new.test") <= 5  # what came before it had begun
+
+
+async def test_draining_does_not_wait_for_what_another_process_has_taken_nor_for_what_is_due_later() -> None:
+    world = World()
+    await world.fill("b@example.net")
+    async with MemoryStore(world.shelf) as other:
+        assert (await other.claim([Quota("example.net", 1)], world.clock.now())).jobs
+        world.network.behaviour["example.com"] = deferred
+        await world.fill("c@example.com")
+        async with world.queue() as queue:
+            draining = asyncio.create_task(queue.drain())
+            await world.clock.advance(1)
+            assert draining.done()
+            await world.clock.advance(HOUR.total_seconds())
+            assert world.network.destinations() == ["example.com"]
+
+
+async def test_draining_sends_what_senders_are_to_be_told() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = failed
+    world.network.takes = 0.5
+    await world.fill("b@example.net")
+    async with world.queue() as queue:
+        draining = asyncio.create_task(queue.drain())
+        await world.clock.advance(1)
+        assert draining.done()
+        assert len(world.bounces.seen) == 1
+
+
+async def test_a_queue_that_does_not_deliver_is_drained_at_once() -> None:
+    async with World().queue(delivering=False) as queue:
+        await queue.drain()
 
 
 async def test_what_is_stored_while_the_store_is_asked_is_not_forgotten() -> None:

@@ -519,6 +519,33 @@ async def test_a_command_on_leased_mail_takes_effect_when_it_is_settled(
         assert (entries[0].due == world.now) is (command is Command.RETRY)
 
 
+WISHES = {
+    "a removal stays when it is tried again": ([Command.REMOVE, Command.RETRY], Wish.REMOVE),
+    "a removal stays when it is held": ([Command.REMOVE, Command.HOLD], Wish.REMOVE),
+    "a removal stays when it is released": ([Command.REMOVE, Command.RELEASE], Wish.REMOVE),
+    "a removal comes over another try": ([Command.RETRY, Command.REMOVE], Wish.REMOVE),
+    "a removal comes over a hold": ([Command.HOLD, Command.REMOVE], Wish.REMOVE),
+    "a hold stays when it is tried again": ([Command.HOLD, Command.RETRY], Wish.HOLD),
+    "a hold comes over another try": ([Command.RETRY, Command.HOLD], Wish.HOLD),
+    "a release lets another try be": ([Command.RETRY, Command.RELEASE], Wish.RETRY),
+}
+
+
+@pytest.mark.parametrize(("commands", "wish"), WISHES.values(), ids=WISHES)
+async def test_of_two_commands_on_leased_mail_the_stronger_one_wins(
+    world: World, store: Store, commands: list[Command], wish: Wish
+) -> None:
+    await store.add(world.message(f"b@{NET}"), leased=False)
+    (job,) = await claim(world, store)
+    first, second = [await store.command(command, EVERYTHING, world.now) for command in commands]
+    assert first.later == 1
+    assert second.later == (wish is Wish[commands[1].name] if commands[1] is not Command.RELEASE else 0)
+    (entry,) = await store.page(EVERYTHING, 0, 10)
+    assert entry.wish is wish
+    assert (await store.settle(later(world, job))).held
+    assert (await store.page(EVERYTHING, 0, 10) == []) is (wish is Wish.REMOVE)
+
+
 async def test_a_hold_that_waits_can_be_taken_back(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     (job,) = await claim(world, store)
