@@ -27,6 +27,7 @@ from mailrider.model.pipeline import TargetRef, decide
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
+from mailrider.queue.lived import QueueClock
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue, Place, QueueDeliverer
@@ -138,10 +139,11 @@ class Targets:
         under_way = AttemptsUnderWay()
         deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target), under_way)}
         # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
-        ids = IdSource(engine.clock, random.Random(engine.rng.getrandbits(64)))
+        clock = QueueClock(engine.clock)
+        ids = IdSource(clock, random.Random(engine.rng.getrandbits(64)))
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
         work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, under_way=under_way)
-        queue = make_queue(settings, work, engine.clock, engine.rng, engine.emit, ids=ids, target=target)
+        queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target)
         if settings.bounce is not None:
             if settings.name is not None:
                 self._open[settings.name] = QueueDeliverer(queue)
@@ -192,6 +194,8 @@ def make_queue(
 ) -> DeliveryQueue:
     """A queue, not yet open; `work` None: it only takes messages in and can be looked into."""
     location = queue_location(settings)
+    if not isinstance(clock, QueueClock):
+        clock = QueueClock(clock)
     destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
     return DeliveryQueue(
         SQLiteStore(location, clock, destination_of=destination_of, emit=emit, reserve=settings.reserve),

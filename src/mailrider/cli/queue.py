@@ -89,7 +89,7 @@ class Chosen:
             return otherwise
 
         async def run() -> T:
-            return await work(SQLiteReader(location))
+            return await work(SQLiteReader(location, SystemClock()))
 
         return uvloop.run(run())
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from mailrider.model.event import Event
@@ -33,7 +34,7 @@ class RecipientDone(Event):
     """An attempt of a queued recipient was recorded; if `is_over` it is the end of it, as `outcome` says.
 
     `given_up`: tries or time were used up. `tries` are the failed ones so far. `operator`: what somebody had wished for
-    the recipient during the attempt, and was done now: held or removed.
+    the recipient during the attempt, and was done now: held or removed. `age`: of the message.
     """
 
     message: str
@@ -43,6 +44,7 @@ class RecipientDone(Event):
     retry_at: datetime | None = None
     given_up: bool = False
     operator: str = ""
+    age: timedelta = timedelta(0)
 
     @property
     def is_over(self) -> bool:

@@ -19,7 +19,6 @@ from mailrider.model import endpoint_event, event, queue_event
 from mailrider.model.outcome import Status
 from mailrider.observe.describe import event_name
 from mailrider.policy import mtasts_events
-from mailrider.queue.ids import RANDOM_BITS, moment, parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -241,8 +240,7 @@ class Metrics:
         delivered = done.outcome.status is Status.DELIVERED
         self._done.count("delivered" if delivered else "given_up" if done.given_up else "failed")
         if delivered:
-            accepted = moment(parse_id(done.message) >> RANDOM_BITS)
-            self._latency.observe(max(0.0, (self._clock.now() - accepted).total_seconds()))
+            self._latency.observe(max(0.0, done.age.total_seconds()))
 
     def show_queues_only(self, names: Iterable[str]) -> None:
         """These are the queues that there are; what was shown of others is forgotten."""

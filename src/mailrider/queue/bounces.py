@@ -17,13 +17,14 @@ from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import NotificationDropped, NotificationQueued
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
+from mailrider.queue.lived import NO_SHIFT
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, Facts, NewMessage
 from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from mailrider.dsn.compose import Origin
     from mailrider.model.address import Mailbox
@@ -67,7 +68,7 @@ class Bounces:
         self._emit = emit
 
     async def write(
-        self, job: Job, decision: Decision, content: Content | None, now: datetime
+        self, job: Job, decision: Decision, content: Content | None, now: datetime, shift: timedelta = NO_SHIFT
     ) -> tuple[NewMessage, ...]:
         """One message for each kind of news. `content` None: the message cannot be read.
 
@@ -80,7 +81,8 @@ class Bounces:
         for each in decision.notified:
             by_notice.setdefault(each.notice, []).append(each)
         written = [
-            await self._write(job, sender, _ACTIONS[notice], told, content, now) for notice, told in by_notice.items()
+            await self._write(job, sender, _ACTIONS[notice], told, content, now, shift)
+            for notice, told in by_notice.items()
         ]
         return tuple(each for each in written if each is not None)
 
@@ -92,6 +94,7 @@ class Bounces:
         told_of: list[Notified],
         content: Content | None,
         now: datetime,
+        shift: timedelta,
     ) -> NewMessage | None:
         about = format_id(job.message_id)
         reason = self._policy.refuses(sender)
@@ -99,9 +102,10 @@ class Bounces:
             self._emit(NotificationDropped(about, str(sender), action.value, reason))
             return None
         id = self._ids.take(1)
-        told = tuple(Told(each.recipient, action, each.outcome, each.until, each.was_tried) for each in told_of)
+        told = tuple(Told(each.recipient, action, each.outcome, each.until + shift, each.was_tried) for each in told_of)
         name = format_id(id)
-        octets = await _composed(Notification(job.envelope, told, job.created, now, name, content), self._policy.origin)
+        notification = Notification(job.envelope, told, job.created + shift, now + shift, name, content)
+        octets = await _composed(notification, self._policy.origin)
         envelope = Envelope(
             NULL_PATH,
             # RFC 3461 6: a notification asks for none itself.

@@ -57,6 +57,11 @@ class Identity:
         return Life.UNKNOWN if _is_hidden(self.pid) else Life.DEAD
 
 
+def current_boot() -> str:
+    """The boot that this is; empty where the system does not tell."""
+    return _boot()
+
+
 def _boot() -> str:
     return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
 

@@ -37,6 +37,7 @@ from mailrider.queue.backlog import Backlog
 from mailrider.queue.deliverer import LooksAgain, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.lanes import Lanes, Verdict
+from mailrider.queue.lived import in_queue_time
 from mailrider.queue.message import ROUTE_TARGET, Wish
 from mailrider.queue.recorder import SICK, Recorder, names
 from mailrider.queue.settle import is_last_try
@@ -385,7 +386,7 @@ class Scheduler:
         if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
         try:
-            return await deliverer.deliver(job.envelope, content)
+            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content))
         except StoreUnavailable:
             raise  # the content could not be read
         except Exception as error:

@@ -68,5 +68,15 @@ MIGRATIONS: Final = (
         owner INTEGER NOT NULL
     );
     """,
+    # What queue time it was, and what the clocks said then: see `queue.lived`. One row.
+    """
+    CREATE TABLE anchor (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        boot TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        wall INTEGER NOT NULL,
+        monotonic REAL NOT NULL
+    );
+    """,
 )
 VERSION: Final = len(MIGRATIONS)

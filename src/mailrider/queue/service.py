@@ -15,6 +15,7 @@ from mailrider.model.outcome import AttemptReport, Deferred, Delivered
 from mailrider.model.queue_event import MessageQueued
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import format_id
+from mailrider.queue.lived import KeepsTime
 from mailrider.queue.message import BY_DOMAIN, INLINE, ROUTE_TARGET, Facts, NewMessage, jobs_of
 from mailrider.queue.poke import Listener, Word, poke
 from mailrider.queue.scheduler import Scheduler
@@ -60,6 +61,8 @@ class DeliveryQueue:
         destination_of: DestinationOf = BY_DOMAIN,
     ) -> None:
         """`work` None: nothing is delivered here."""
+        if isinstance(store, KeepsTime):
+            clock = store.clock
         self.store = store
         self._ids = ids
         self._clock = clock

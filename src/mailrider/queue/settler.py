@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.model.event import Bug
 from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.ids import format_id
+from mailrider.queue.lived import shift_of
 from mailrider.queue.message import Fate, Settlement, Wish
 from mailrider.queue.settle import as_it_stands, settle, untried
 
@@ -80,7 +81,7 @@ class Settler:
         """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
         for quoted in (content, None):
             try:
-                return await self._bounces.write(job, decision, quoted, now)
+                return await self._bounces.write(job, decision, quoted, now, shift_of(self._clock))
             except Exception as error:
                 self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
         return ()
@@ -88,6 +89,7 @@ class Settler:
     def _tell(self, settlement: Settlement, settled: Settled, decision: Decision, report: AttemptReport) -> None:
         job = settlement.job
         name, sender = format_id(job.message_id), str(job.envelope.sender)
+        shift, age = shift_of(self._clock), settlement.at - job.created
         for change, progress, outcome in zip(decision.changes, job.progress, report, strict=True):
             tries = progress.tries if change.progress is None else change.progress.tries
             due, done_to_it = change.due, ""
@@ -96,7 +98,8 @@ class Settler:
                 due = settlement.at if wish is Wish.RETRY else None
                 done_to_it = _DONE_TO_IT.get(wish, "")
             over = change.id in decision.given_up
-            self._emit(RecipientDone(name, sender, outcome, tries, due, over, done_to_it))
+            retry_at = None if due is None else due + shift
+            self._emit(RecipientDone(name, sender, outcome, tries, retry_at, over, done_to_it, age))
 
     # Where no attempt comes along ------------------------------------------------------------------------------------
 

@@ -145,6 +145,11 @@ RENEW: Final = "UPDATE owner SET expires = ? WHERE id = ?"
 OWNERS: Final = "SELECT json_group_array(json_array(id, identity, expires)) FROM owner"
 DELETE_OWNERS: Final = "DELETE FROM owner WHERE id IN (SELECT value FROM json_each(?))"
 
+ANCHOR: Final = "SELECT boot, at, wall, monotonic FROM anchor"
+SET_ANCHOR: Final = "INSERT OR REPLACE INTO anchor (id, boot, at, wall, monotonic) VALUES (1, ?, ?, ?, ?)"
+# Nobody else is there, and nothing is queued: time may begin anew.
+IS_ALONE: Final = "SELECT NOT EXISTS (SELECT 1 FROM message) AND (SELECT count(*) FROM owner) = 1"
+
 # --- Content -------------------------------------------------------------------------------------
 
 CONTENT: Final = "SELECT content FROM message WHERE id = ?"

@@ -29,8 +29,9 @@ from mailrider.queue import sql, sqlite_look
 from mailrider.queue.batch import ROW, Batch, insert_all
 from mailrider.queue.disk import Disk
 from mailrider.queue.ids import first_id_at, format_id, microseconds
+from mailrider.queue.lived import QueueClock
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
-from mailrider.queue.owner import Identity, Life
+from mailrider.queue.owner import Identity, Life, current_boot
 from mailrider.queue.rows import destinations_from, filter_values, jobs_from
 from mailrider.queue.sqlite_file import StoreFile, pragma
 from mailrider.queue.sqlite_log import LogKeeper
@@ -106,7 +107,7 @@ class SQLiteStore:
         self._disk = Disk(location, reserve, clock.monotonic)
         self._is_short = False
         self._file = StoreFile(location, clock, self._disk)
-        self._clock = clock
+        self._clock = clock if isinstance(clock, QueueClock) else QueueClock(clock)
         self._emit = emit
         self._identity = identity
         self._fault = fault
@@ -121,6 +122,11 @@ class SQLiteStore:
         self._data_version = 0
         self._spooling: set[int] = set()  # contents that this process is writing, for messages that are to come
         self.recovered = 0
+
+    @property
+    def clock(self) -> QueueClock:
+        """The time of what is stored: see `KeepsTime`."""
+        return self._clock
 
     # Opening and closing ---------------------------------------------------------------------------------------------
 
@@ -191,11 +197,22 @@ class SQLiteStore:
 
     def _register(self, connection: sqlite3.Connection) -> int:
         identity = self._identity or Identity.own()
+        self._clock.go_on_from(sqlite_look.read_anchor(connection), current_boot())
         expires = microseconds(self._clock.now() + EXPIRY)
         self._batch.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
-        return self._free_dead(connection)
+        freed = self._free_dead(connection)
+        if connection.execute(sql.IS_ALONE).fetchone()[0]:
+            self._clock.go_on_from(None, "")
+        self._leave_anchor(connection)
+        return freed
+
+    def _leave_anchor(self, connection: sqlite3.Connection) -> None:
+        anchor = self._clock.anchor(current_boot())
+        values = (anchor.boot, microseconds(anchor.at), microseconds(anchor.wall), anchor.monotonic)
+        connection.execute(sql.SET_ANCHOR, values)
 
     def _resign(self, connection: sqlite3.Connection) -> None:
+        self._leave_anchor(connection)
         self._free(connection, [self.lease])
 
     def _free_dead(self, connection: sqlite3.Connection) -> int:
@@ -330,6 +347,7 @@ class SQLiteStore:
         expires = microseconds(self._clock.now() + EXPIRY)
         if not connection.execute(sql.RENEW, (expires, self.lease)).rowcount:
             return self._register(connection)  # somebody held us for dead; what we had leased is lost
+        self._leave_anchor(connection)
         return self._free_dead(connection)
 
     async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
@@ -543,11 +561,11 @@ class SQLiteStore:
 
     async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.page, wanted, after, limit))
+        return await self._read(partial(sqlite_look.page, wanted, after, limit, self._clock.shift))
 
     async def find(self, message_id: int) -> StoredMessage | None:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.find, message_id))
+        return await self._read(partial(sqlite_look.find, message_id, self._clock.shift))
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
@@ -555,14 +573,15 @@ class SQLiteStore:
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.stats, now, destinations))
+        return await self._read(partial(sqlite_look.stats, now, destinations, self._clock.shift))
 
     async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
         """See `Store`. In steps, so that others may write in between."""
         changed = later = after = 0
         limit = SELECTED
+        meant = sqlite_look.in_queue_time(wanted, self._clock.shift)
         while True:
-            values = {**filter_values(wanted), "after": after, "limit": limit}
+            values = {**filter_values(meant), "after": after, "limit": limit}
             try:
                 step, waiting, after = await self._ask(Call(partial(self._command, command, values, microseconds(now))))
             except StoreFull:

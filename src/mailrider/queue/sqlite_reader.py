@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from mailrider.queue import sqlite_look
-from mailrider.queue.sqlite_file import FILE, PATIENCE, check_origin, refuse_set_aside
+from mailrider.queue.lived import QueueClock
+from mailrider.queue.owner import current_boot
+from mailrider.queue.schema import VERSION
+from mailrider.queue.sqlite_file import FILE, PATIENCE, check_origin, pragma, refuse_set_aside
 from mailrider.queue.store import StoreUnavailable
 from mailrider.queue.writer import translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
 
+    from mailrider.clock import Clock
+    from mailrider.queue.lived import Anchor
     from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
 
 T = TypeVar("T")
@@ -34,8 +39,9 @@ LOOKS: Final = 5  # that are begun anew because somebody opened the store meanwh
 class SQLiteReader:
     """The verbs of a `Store` that only look, on the store in the directory `location`, which has been used before."""
 
-    def __init__(self, location: Path) -> None:
+    def __init__(self, location: Path, clock: Clock) -> None:
         self._location = location
+        self._clock = QueueClock(clock)
         self._path = location / FILE
         self._log = location / f"{FILE}-wal"
 
@@ -49,16 +55,16 @@ class SQLiteReader:
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.octets, message_id))
+        return await self._read(lambda _, connection: sqlite_look.octets(message_id, connection))
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
         return await self._read(partial(sqlite_look.stats, now, destinations))
 
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, self._look, work)
 
-    def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _look(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
         problem: Exception = StoreUnavailable("the queue's store is being opened and closed all the time")
         for _ in range(LOOKS):
             before = self._state()
@@ -67,7 +73,8 @@ class SQLiteReader:
                 is_open = self._log.exists()
                 with closing(self._connect(is_open)) as connection:
                     check_origin(connection, self._path)
-                    found = work(connection)
+                    self._clock.go_on_from(_anchor(connection), current_boot())
+                    found = work(self._clock.shift, connection)
                 if is_open or self._state() == before:
                     return found
             except (sqlite3.Error, OSError) as error:
@@ -93,3 +100,10 @@ class SQLiteReader:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
+
+
+def _anchor(connection: sqlite3.Connection) -> Anchor | None:
+    """None as well in a store that an older version wrote, and nobody has opened since."""
+    if pragma(connection, "user_version") < VERSION:
+        return None
+    return sqlite_look.read_anchor(connection)

@@ -269,7 +269,7 @@ async def test_a_reader_writes_nothing(disk: Path) -> None:
     fill(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     before = sorted(each.name for each in (disk / "queue").iterdir())
-    reader = SQLiteReader(disk / "queue")
+    reader = SQLiteReader(disk / "queue", clock)
     assert [entry.message_id for entry in await reader.page(EVERYTHING, 0, 10)] == [message.id]
     assert await reader.find(message.id) is not None
     assert await reader.octets(message.id) is not None
@@ -280,7 +280,7 @@ async def test_a_reader_writes_nothing(disk: Path) -> None:
 async def test_a_reader_sees_what_a_running_daemon_has_just_accepted(disk: Path) -> None:
     clock = FakeClock()
     writing = Writing(clock)
-    reader = SQLiteReader(disk / "queue")
+    reader = SQLiteReader(disk / "queue", clock)
     async with SQLiteStore(disk / "queue", clock) as store:
         await store.add(writing.message(), leased=False)
         fill(disk)
@@ -306,5 +306,5 @@ async def test_what_a_reader_read_while_somebody_opened_the_store_is_read_again(
 
     sqlite_look_page = sqlite_look.page
     monkeypatch.setattr(sqlite_look, "page", page)
-    assert await SQLiteReader(disk / "queue").page(EVERYTHING, 0, 10) == []
+    assert await SQLiteReader(disk / "queue", clock).page(EVERYTHING, 0, 10) == []
     assert len(looks) == 2

@@ -155,18 +155,13 @@ def test_only_what_was_accepted_counts_as_received_octets() -> None:
     assert count(metrics, "received_octets_total", endpoint="smtp") == 10
 
 
-async def test_the_time_to_delivery_is_that_since_acceptance() -> None:
-    clock = FakeClock()
-    metrics = Metrics(clock)
-    message = format_id(IdSource(clock, random.Random(1)).take(1))
-    await clock.advance(20)
-    metrics(RecipientDone(message, "a", delivered(B), 1))
+def test_the_time_to_delivery_is_that_since_acceptance() -> None:
+    metrics = Metrics(FakeClock())
+    message = format_id(IdSource(FakeClock(), random.Random(1)).take(1))
+    metrics(RecipientDone(message, "a", delivered(B), 1, age=timedelta(seconds=20)))
     assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
     assert count(metrics, "delivery_seconds_bucket", le="10.0") == 0
     assert count(metrics, "delivery_seconds_bucket", le="30.0") == 1
-    clock.jump(timedelta(days=-1))  # a wrong clock makes no nonsense
-    metrics(RecipientDone(message, "a", delivered(B), 1))
-    assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
 
 
 def test_destinations_that_are_down_are_what_the_queue_says_now_and_not_what_was_counted() -> None:
