@@ -58,15 +58,18 @@ class Binder:
 
     # --- Blocks ---------------------------------------------------------------------------------
 
-    def settings(self, cls: type[Settings], nodes: Iterable[Node], where: str) -> Any:
+    def settings(self, cls: type[Settings], block: Node, where: str) -> Any:
         """The settings that the directives in a block make, or `WRONG`."""
-        values, given = self._values(cls, nodes, where)
+        values, given = self._values(cls, block.children or (), where)
         if WRONG in values.values():
             return WRONG
         try:
             return cls(**values)
         except InvalidSetting as error:
-            self.problems.add(given[error.field].name.position, error.problem)
+            if error.field in given:
+                self.problems.add(given[error.field].name.position, error.problem)
+            else:
+                self.problems.add(block.name.position, f"{where}: {error.field}: {error.problem}")
             return WRONG
 
     def globals(self, nodes: Iterable[Node]) -> tuple[Globals, bool]:
@@ -159,7 +162,7 @@ class Binder:
             if node.children is None and not type.bare:
                 self.problems.add(node.name.position, f"{name}: expected {_written(name, type)}")
                 return WRONG
-            return self.settings(type.settings, node.children or (), name)
+            return self.settings(type.settings, node, name)
         first, *more = node.arguments
         if more or node.children is not None:
             extra = more[0] if more else first
@@ -188,7 +191,7 @@ class Binder:
             except Unacceptable as error:
                 self.problems.add(word.position, f"{name}: {error}")
                 values.append(WRONG)
-        settings = self.settings(type.settings, node.children or (), name)
+        settings = self.settings(type.settings, node, name)
         if settings is WRONG or WRONG in values:
             return WRONG
         try:
@@ -256,7 +259,7 @@ class Binder:
         if node.children is None and not kind.is_target:
             self.problems.add(node.name.position, f"{kind.name}: expected a block: {kind.name} {name} {{ ... }}")
             return WRONG
-        settings = self.settings(kind.settings, node.children or (), kind.name)
+        settings = self.settings(kind.settings, node, kind.name)
         if settings is WRONG:
             return WRONG
         if isinstance(settings, LimitsSettings):
@@ -278,7 +281,7 @@ class Binder:
         if node.children is None:
             self.problems.add(node.name.position, f"{node.name}: expected a block: {node.name} ADDRESS... {{ ... }}")
             return WRONG
-        settings = self.settings(ENDPOINTS[node.name.text], node.children, node.name.text)
+        settings = self.settings(ENDPOINTS[node.name.text], node, node.name.text)
         if settings is WRONG or WRONG in addresses:
             return WRONG
         settings = dataclasses.replace(settings, listen=tuple(addresses))

@@ -54,6 +54,8 @@ _TOKEN = re.compile(
 # Nothing that cannot be seen: control characters, and in words also the spaces that no keyboard has.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
 _UNSEEN_IN_WORD = re.compile(r"[\x00-\x1f\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]")
+GLUED = "expected a space behind the closing quote"
+UNCLOSED = "this quote is never closed"
 _BRACES = {"{": (Kind.OPEN,), "}": (Kind.CLOSE,), "{}": (Kind.OPEN, Kind.CLOSE)}
 
 
@@ -93,7 +95,7 @@ def _errors_in_string(text: str, end: int, token: Token, content: str) -> Iterat
     for unseen in _UNSEEN.finditer(content):
         yield _unseen_error(unseen[0], token.offset + unseen.start())
     if end < len(text) and text[end] not in " \t\n\\":
-        yield Token(Kind.ERROR, "expected a space behind the closing quote", end)
+        yield Token(Kind.ERROR, GLUED, end)
 
 
 def _unseen_error(char: str, offset: int) -> Token:
@@ -102,9 +104,9 @@ def _unseen_error(char: str, offset: int) -> Token:
 
 def _unclosed(text: str, suspect: Token | None) -> str:
     if suspect is None:
-        return "this quote is never closed"
+        return UNCLOSED
     line = text.count("\n", 0, suspect.offset) + 1
-    return f"this quote is never closed; or one is missing in the string over several lines that begins in line {line}"
+    return f"{UNCLOSED}; or one is missing in the string over several lines that begins in line {line}"
 
 
 def word_length(text: str, offset: int) -> int:

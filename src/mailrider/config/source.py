@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailrider.config.lexer import word_length
+from mailrider.config.lexer import GLUED, UNCLOSED, Kind, tokens, word_length
+from mailrider.config.secrets import HIDDEN, may_hold_secret, quotes_any
 from mailrider.errors import Problem
 
 if TYPE_CHECKING:
@@ -44,6 +45,52 @@ class Source:
         """Line and column of a character, from 1; a tab is one column."""
         line = bisect_right(self._line_starts, offset)
         return line, offset - self._line_starts[line - 1] + 1
+
+    @cached_property
+    def _groups(self) -> tuple[list[int], list[list[str]]]:
+        """Where groups of directives begin that braces alone keep apart, not the end of a line, and the words of each.
+
+        As far as tokens tell: whether a brace was meant as one nobody knows yet.
+        """
+        starts: list[int] = [0]
+        words: list[list[str]] = [[]]
+        is_lost = False  # which quote belongs to which: from there on anything may have been meant to be quoted
+        for token in tokens(self.text):
+            if token.kind in (Kind.WORD, Kind.STRING):
+                words[-1].append(token.text)
+            elif token.text.startswith(UNCLOSED):  # the rest of the line is no token
+                words[-1] += self.text[token.offset : self._line_end(token.offset)].split()
+                is_lost = True
+            elif token.kind is Kind.ERROR and token.text == GLUED:
+                is_lost = True
+            elif token.kind is Kind.END and not is_lost:
+                starts.append(token.offset + 1)
+                words.append([])
+        return starts, words
+
+    @cached_property
+    def _secret(self) -> dict[int, bool]:
+        """Groups by number, and whether they may hold a password, of those that were asked for."""
+        return {}
+
+    def _line_end(self, offset: int) -> int:
+        end = self.text.find("\n", offset)
+        return end if end >= 0 else len(self.text)
+
+    def _may_hold_secret(self, number: int) -> bool:
+        if number not in self._secret:
+            self._secret[number] = may_hold_secret(self._groups[1][number])
+        return self._secret[number]
+
+    def has_secret_in(self, message: str, offset: int) -> bool:
+        """True if a password may be in the line of that character, and the message quotes any of its words."""
+        starts, words = self._groups
+        number = bisect_right(starts, offset) - 1
+        return self._may_hold_secret(number) and quotes_any(message, words[number])
+
+    def may_show_line(self, offset: int) -> bool:
+        """False if a password may be in the line of that character."""
+        return not self._may_hold_secret(bisect_right(self._groups[0], offset) - 1)
 
     def around(self, offset: int, length: int) -> tuple[str, int]:
         """The line of a character, or so much of a longer one, and where in that the character is."""
@@ -90,9 +137,14 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def add(self, position: Position, message: str) -> None:
-        """There is something wrong at this place. Raises `TooMuch` when it is enough."""
+    def add(self, position: Position, message: str, *, is_safe: bool = False) -> None:
+        """There is something wrong at this place. Raises `TooMuch` when it is enough.
+
+        Where a password may be in the line it is not shown; and unless the message `is_safe`, it quotes none of it.
+        """
         source = position.source
+        if not is_safe and source.has_secret_in(message, position.offset):
+            message = HIDDEN
         key = (source.name, position.offset, message)
         if key in self._found:
             return
@@ -120,8 +172,22 @@ class Problems:
         return tuple(found)
 
 
+class OpenProblems(Problems):
+    """For a directive that has the name of a secret one, and holds none: its messages go to `others` as they are."""
+
+    def __init__(self, others: Problems) -> None:
+        super().__init__()
+        self._others = others
+
+    def add(self, position: Position, message: str, *, is_safe: bool = True) -> None:
+        """See `Problems`."""
+        self._others.add(position, message, is_safe=is_safe)
+
+
 def _excerpt(source: Source, offset: int) -> str:
-    """The line of a character, and below it a mark under the word that begins there."""
+    """The line of a character, and below it a mark under the word that begins there; empty if it is not to be seen."""
+    if not source.may_show_line(offset):
+        return ""
     line, at = source.around(offset, MAX_EXCERPT)
     indent = len(line) - len(line.lstrip(" \t"))
     before = line[min(indent, at) : at]

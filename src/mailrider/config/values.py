@@ -6,11 +6,12 @@ import enum
 from typing import TYPE_CHECKING, Any
 
 from mailrider.config.nearest import did_you_mean
+from mailrider.config.secrets import SECRET_WORDS
+from mailrider.config.source import OpenProblems, Problems
 from mailrider.model.valuetype import Unacceptable, ValueType, Words, show
 
 if TYPE_CHECKING:
     from mailrider.config.parser import Node, Word
-    from mailrider.config.source import Problems
     from mailrider.model.directive import Directive
 
 
@@ -25,6 +26,22 @@ WRONG = Wrong.WRONG
 
 def read_value(known: Directive, node: Node, problems: Problems) -> Any:
     """The value that a line gives to its directive, or `WRONG`."""
+    if known.secret:
+        return _read_secret(known, node, problems)
+    if known.name in SECRET_WORDS:
+        problems = OpenProblems(problems)  # the name of a file, say: it may be told
+    return _read(known, node, problems)
+
+
+def _read_secret(known: Directive, node: Node, problems: Problems) -> Any:
+    value = _read(known, node, Problems())
+    if value is WRONG:
+        where = node.arguments[0] if node.arguments else node.name
+        problems.add(where.position, f"{known.name}: expected {known.type.expected}{_vanished(node)}", is_safe=True)
+    return value
+
+
+def _read(known: Directive, node: Node, problems: Problems) -> Any:
     if node.children is not None:
         problems.add(node.name.position, f"{known.name} takes no block, but {known.type.expected}")
         return WRONG

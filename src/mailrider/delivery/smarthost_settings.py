@@ -78,6 +78,7 @@ class SmarthostSettings(Settings):
     auth: Setting[Credentials | None, Credentials | Iterable[str] | str | None] = directive(
         CREDENTIALS,
         default=None,
+        secret=True,
         shown_default="off",
         doc="`plain USER PASSWORD` logs in, once TLS has proved what `min_tls_level` demands. `{env:NAME}` keeps the "
         "password out of the file.",

@@ -121,6 +121,7 @@ class Directive:
     - `only_global`: it exists at the top level only, and is copied from there;
     - `required`: once inheritance is done, None will not do;
     - `state_path`: the default is this path in the state directory;
+    - `secret`: what is given holds a secret: no error, log or `repr` repeats any of it;
     - `feature`: the part of the engine that it needs.
     """
 
@@ -135,6 +136,7 @@ class Directive:
     only_global: bool = False
     required: bool = False
     state_path: str | None = None
+    secret: bool = False
     feature: str | None = None
 
 
@@ -150,6 +152,7 @@ def directive(
     only_global: bool = False,
     required: bool = False,
     state_path: str | None = None,
+    secret: bool = False,
     feature: str | None = None,
 ) -> Any:
     """A dataclass field that carries its `Directive`. It takes None only where that is the default."""
@@ -164,9 +167,10 @@ def directive(
         only_global=only_global,
         required=required,
         state_path=state_path,
+        secret=secret,
         feature=feature,
     )
-    return field(default=default, metadata={_KEY: carried})
+    return field(default=default, metadata={_KEY: carried}, repr=not secret)
 
 
 class Settings:
@@ -187,12 +191,23 @@ class Settings:
 
 
 def _accept(known: Directive, value: object) -> object:
+    if known.secret:
+        return _accept_secret(known, value)
     try:
         return known.type.accept(value)
     except InvalidSetting as error:
         raise InvalidSetting(known.name, error.problem) from error
     except Unacceptable as error:
         raise InvalidSetting(known.name, str(error)) from error
+
+
+def _accept_secret(known: Directive, value: object) -> object:
+    """As others, and nothing of what was given is in the error, nor in what it is chained to."""
+    try:
+        return known.type.accept(value)
+    except Unacceptable:
+        pass
+    raise InvalidSetting(known.name, f"expected {known.type.expected}")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(directive, field))

@@ -424,6 +424,12 @@ def test_a_quoted_argument_is_one_whatever_is_in_it(auth: str) -> None:
     )
 
 
+def test_a_block_that_lacks_what_it_needs_is_told_at_its_name() -> None:
+    assert errors("hostname a.b\ntarget.smtp x {\n}") == [
+        "2:1 target.smtp: host: expected at least one server, such as tls://smtp.example.org:465"
+    ]
+
+
 @pytest.mark.parametrize("auth", ["login user {env:PASSWORD}", "plain user {env:PASSWORD} x", "plain user {env:NONE}"])
 def test_a_password_is_never_repeated_by_an_error(auth: str) -> None:
     told = errors(SMARTHOST.format(auth=auth), environment={"PASSWORD": "s3cret"})

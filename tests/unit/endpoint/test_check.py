@@ -11,7 +11,8 @@ import pytest
 from mailrider.clock import FakeClock
 from mailrider.config.bind import Binder
 from mailrider.config.expand import Allowance, Expander
-from mailrider.config.source import Problems, Source
+from mailrider.config.parser import Node, Word
+from mailrider.config.source import Position, Problems, Source
 from mailrider.config.values import WRONG
 from mailrider.dkim.settings import ModifySettings, open_signing
 from mailrider.endpoint.check import (
@@ -215,8 +216,10 @@ async def test_what_passes_is_left_alone() -> None:
 
 def read(cls: type[Settings], text: str, directory: Path) -> tuple[Any, str]:
     problems = Problems("text")
-    nodes = Expander(problems, {}, lambda _: b"", Allowance(problems)).expand(Source("text", text, directory))
-    settings = Binder(problems, frozenset(), directory).settings(cls, nodes, "check")
+    source = Source("text", text, directory)
+    nodes = Expander(problems, {}, lambda _: b"", Allowance(problems)).expand(source)
+    block = Node(Word("check", Position(source, 0)), (), nodes)
+    settings = Binder(problems, frozenset(), directory).settings(cls, block, "check")
     return settings, "\n".join(str(each.message) for each in problems.in_order())
 
 
