@@ -20,11 +20,14 @@ from mailrider.config.settings import Globals
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.dkim.settings import DKIMSettings
+from mailrider.endpoint.settings import EndpointSettings, SourceRule
+from mailrider.errors import ConfigError
 from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
-from mailrider.model.pipeline import TargetRef, TargetType
+from mailrider.model.pipeline import PipelineSettings, RouteSettings, Rule, TargetRef, TargetType
 from mailrider.model.socket_address import SOCKET_ADDRESS
 from mailrider.model.valuetype import PathType, Unacceptable, either, show
-from mailrider.net.settings import SERVER_TLS, ServerTLS, ServerTLSOptions
+from mailrider.net.settings import SERVER_TLS, ServerTLS, ServerTLSOptions, TLSClientSettings
+from mailrider.net.tls import make_client_context
 from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
@@ -60,17 +63,32 @@ class Binder:
 
     def settings(self, cls: type[Settings], block: Node, where: str) -> Any:
         """The settings that the directives in a block make, or `WRONG`."""
+        is_pipeline = issubclass(cls, RouteSettings | PipelineSettings) and not issubclass(cls, EndpointSettings)
+        if is_pipeline and not block.children:
+            self.problems.add(block.name.position, f"{where}: the block is empty: expected deliver_to or reject in it")
+            return WRONG
         values, given = self._values(cls, block.children or (), where)
         if WRONG in values.values():
             return WRONG
         try:
-            return cls(**values)
+            made = cls(**values)
         except InvalidSetting as error:
             if error.field in given:
                 self.problems.add(given[error.field].name.position, error.problem)
             else:
                 self.problems.add(block.name.position, f"{where}: {error.field}: {error.problem}")
             return WRONG
+        return made if not isinstance(made, TLSClientSettings) else self._possible(made, block, given)
+
+    def _possible(self, made: TLSClientSettings, block: Node, given: dict[str, Node]) -> Any:
+        """Settings whose ciphers OpenSSL takes, or `WRONG`. Files and the rest come when it is opened."""
+        try:
+            make_client_context(dataclasses.replace(made, cert=None, key=None, curves=()))
+        except ConfigError as error:
+            at = given.get(str(error).partition(":")[0], block)
+            self.problems.add((at.arguments[0] if at.arguments else at.name).position, str(error))
+            return WRONG
+        return made
 
     def globals(self, nodes: Iterable[Node]) -> tuple[Globals, bool]:
         """The global settings, and whether they are right. If not, others stand in, so that the rest can be judged."""
@@ -88,6 +106,7 @@ class Binder:
         """What each directive of a block gives, `WRONG` among it if anything is; and where each stands first."""
         values: dict[str, Any] = {}
         given: dict[str, Node] = {}
+        matched: dict[tuple[str, str], Word] = {}
         for node in nodes:
             known = self._known(cls, node, where)
             if known is None:
@@ -99,10 +118,26 @@ class Binder:
                 values[""] = WRONG
             else:
                 value = self._value(known, node)
+                if isinstance(value, tuple) and self._repeats(known.name, node, value, matched):
+                    value = WRONG
                 repeated = known.name in given and WRONG not in (value, values[known.name])
                 values[known.name] = values[known.name] + value if repeated else value
                 given.setdefault(known.name, node)
         return values, given
+
+    def _repeats(self, name: str, node: Node, value: tuple[Any, ...], matched: dict[tuple[str, str], Word]) -> bool:
+        """Tell of a domain or address for which a pipeline has a block already: only one of them would be used."""
+        is_repeated = False
+        for rule in value:
+            if not isinstance(rule, Rule | SourceRule):
+                return False
+            for match, word in zip(rule.matches, node.arguments, strict=True):
+                first = matched.setdefault((name, match.text), word)
+                if first is not word:
+                    text = f"{name}: {show(word.text)} has a block already, at {first.position}"
+                    self.problems.add(word.position, text)
+                    is_repeated = True
+        return is_repeated
 
     def _known(self, cls: type[Settings], node: Node, where: str) -> Directive | None:
         """The declaration of a directive that may stand here and is supported."""
@@ -139,7 +174,7 @@ class Binder:
         value: Any = ServerTLS()
         if node.arguments or node.children is None:
             value = read_value(known, dataclasses.replace(node, children=None), self.problems)
-        options = self.settings(ServerTLSOptions, node.children or (), known.name)
+        options = self.settings(ServerTLSOptions, node, known.name)
         if value is WRONG or options is WRONG:
             return WRONG
         if node.children is not None and not value.is_on and (node.arguments or options.protocols is None):

@@ -173,6 +173,8 @@ class Expander:
             self._problem(node.name, place, "expected a definition of a macro: $(name) = value ...")
         elif not place.top_level:
             self._problem(node.name, place, "macros are defined at the top level, not inside a block")
+        elif not values:
+            self._problem(node.name, place, f"the macro $({name}) has no value: expected $({name}) = value ...")
         else:
             words, _ = self._arguments(values, place)
             self._macros[name] = tuple(word.text for word in words)

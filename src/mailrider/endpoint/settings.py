@@ -16,14 +16,16 @@ from mailrider.endpoint.check_settings import CheckSettings
 from mailrider.endpoint.trace import ReceivedDetail
 from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.model.pipeline import (
-    MATCH,
     NEVER_USED,
+    NO_SENDER,
+    SENDER_MATCH,
     Match,
     PipelineSettings,
     RouteSettings,
     TargetRef,
     default_destination,
     destinations,
+    refuse_repeated,
 )
 from mailrider.model.socket_address import Scheme
 from mailrider.model.valuetype import DOMAIN, NETWORK, PATH, TIMEOUT, PathType, choice, integer, many, size
@@ -123,17 +125,17 @@ def _source(value: object) -> SourceRule:
         case SourceRule():
             return value
         case (matches, SourceSettings() as pipeline):
-            return SourceRule(many(MATCH).accept(matches), pipeline)
+            return SourceRule(many(SENDER_MATCH).accept(matches), pipeline)
         case _:
             raise TypeError
 
 
 SOURCE: Final = Section(
-    "domain or address... { ... }",
-    "domains or addresses of senders, and a block",
+    'domain, address or "" ... { ... }',
+    'domains or addresses of senders, or "" for the null reverse-path, and a block',
     _source,
     settings=SourceSettings,
-    arguments=MATCH,
+    arguments=SENDER_MATCH,
 )
 
 
@@ -237,8 +239,8 @@ class EndpointSettings(PipelineSettings):
         many(SOURCE),
         default=(),
         repeatable=True,
-        doc="Where mail of these senders goes, by the envelope. An address goes before its domain. The sender proves "
-        "nothing: anybody may claim to be anybody.",
+        doc='Where mail of these senders goes, by the envelope. An address goes before its domain; `""` is the null '
+        "reverse-path, that of notifications. The sender proves nothing: anybody may claim to be anybody.",
     )
     default_source: Setting[SourceSettings | None, SourceSettings | None] = directive(
         block(SourceSettings), default=None, doc="Where mail of everybody else goes, that of no sender included."
@@ -269,6 +271,7 @@ class EndpointSettings(PipelineSettings):
 
     def _validate(self) -> None:
         PipelineSettings._validate(self)
+        refuse_repeated("source", [match for rule in self.source for match in rule.matches])
         own = [name for name in ("deliver_to", "reject", "default_destination") if getattr(self, name) is not None]
         if self.default_source is not None and (own or self.destination):
             name = own[0] if own else "destination"
@@ -325,7 +328,11 @@ class LMTPEndpointSettings(EndpointSettings):
 def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> SourceSettings | EndpointSettings:
     """The part of an endpoint's pipeline that mail of a sender goes through."""
     mailbox = sender.mailbox
-    if mailbox is not None:
+    if mailbox is None:
+        for rule in endpoint.source:
+            if NO_SENDER in rule.matches:
+                return rule.pipeline
+    else:
         for by_address in (True, False):
             for rule in endpoint.source:
                 if any(each.is_address is by_address and each.fits(mailbox) for each in rule.matches):

@@ -16,7 +16,7 @@ from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.model.valuetype import ValueType, Words, many
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from mailrider.model.directive import Setting
 
@@ -84,6 +84,17 @@ def _match(value: Match | str) -> Match:
 
 
 MATCH: Final = ValueType("domain or address", "a domain or a mail address", _match)
+NO_SENDER: Final = Match("")
+"""The null reverse-path, as a sender."""
+
+
+def _sender_match(value: Match | str) -> Match:
+    return NO_SENDER if value == "" else _match(value)
+
+
+SENDER_MATCH: Final = ValueType(
+    'domain, address or ""', 'a domain, a mail address, or "" for the null reverse-path', _sender_match
+)
 
 
 def _reject(value: Reply | str) -> Reply:
@@ -117,6 +128,15 @@ class RouteSettings(Settings):
     def _validate(self) -> None:
         if self.deliver_to is not None and self.reject is not None:
             raise InvalidSetting("reject", "it contradicts deliver_to: only one of them can be done")
+
+
+def refuse_repeated(name: str, matches: Sequence[Match]) -> None:
+    """Raises `InvalidSetting` if two blocks are for the same domain or address: only one of them would be used."""
+    seen: set[Match] = set()
+    for match in matches:
+        if match in seen:
+            raise InvalidSetting(name, f'there are two blocks for "{match}"')
+        seen.add(match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +192,7 @@ class PipelineSettings(Settings):
         given = [name for name in ("default_destination", "deliver_to", "reject") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InvalidSetting(given[1], f"it contradicts {given[0]}: only one of them can be done")
+        refuse_repeated("destination", [match for rule in self.destination for match in rule.matches])
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -17,9 +17,12 @@ from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, R
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import ServerAddress
 from mailrider.dns.settings import DNSSettings
+from mailrider.endpoint.settings import EndpointSettings, pipeline_for
 from mailrider.errors import ConfigError
+from mailrider.model.address import ReversePath
 from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
+from mailrider.model.pipeline import PipelineSettings, RouteSettings
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.settings import Curve, ServerTLS, TLSClientSettings, TLSVersion
@@ -422,6 +425,49 @@ def test_a_quoted_argument_is_one_whatever_is_in_it(auth: str) -> None:
     assert read('tls "/my certs/a.pem" "/my certs/a.key"').globals.tls == ServerTLS(
         Path("/my certs/a.pem"), Path("/my certs/a.key")
     )
+
+
+PIPELINE = "hostname a.test\ntarget.remote r {{\n}}\nsmtp tcp://127.0.0.1:2525 {{\n{}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("destination a.test {\nreject\n}\ndestination b.test A.Test {\nreject\n}", '8:20 destination: "A.Test"'),
+        ("destination bücher.test {\nreject\n}\ndestination xn--bcher-kva.test {\nreject\n}", "8:13 destination"),
+        ("destination x@a.test {\nreject\n}\ndestination X@A.test {\nreject\n}", "8:13 destination"),
+        ("destination a.test a.test {\nreject\n}", "5:20 destination"),
+        ("source a.test {\nreject\n}\nsource A.TEST {\nreject\n}", "8:8 source"),
+        ('source "" {\nreject\n}\nsource "" {\nreject\n}', "8:8 source"),
+        ("destination a.test {\n}", "5:1 destination: the block is empty"),
+        ("default_destination {\n}", "5:1 default_destination: the block is empty"),
+        ("source a.test {\n}", "5:1 source: the block is empty"),
+        ('destination "" {\nreject\n}', "5:13 destination: expected a domain or a mail address"),
+    ],
+)
+def test_only_one_block_is_for_a_domain_and_none_is_empty(text: str, told: str) -> None:
+    (error,) = errors(PIPELINE.format(text))
+    assert error.startswith(told)
+
+
+def test_the_null_path_is_a_sender_of_its_own() -> None:
+    configuration = read(PIPELINE.format('source "" {\nreject\n}\ndefault_source {\ndeliver_to &r\n}'))
+    settings = configuration.endpoints[0].settings
+    assert isinstance(settings, EndpointSettings)
+    assert pipeline_for(settings, ReversePath(None)).reject is not None
+    assert pipeline_for(settings, ReversePath.parse("a@b.test")).reject is None
+
+
+def test_a_program_that_makes_two_blocks_for_a_domain_is_told() -> None:
+    route = RouteSettings(reject="")
+    with pytest.raises(InvalidSetting, match="two blocks"):
+        PipelineSettings(destination=[(["a.test"], route), (["A.test"], route)])
+
+
+def test_ciphers_that_only_openssl_can_refuse_are_told_at_their_line() -> None:
+    text = "hostname a.test\ntls_client {\nciphers NONSENSE\n}\ntarget.remote r {\n}\ndeliver_to &r\n"
+    (error,) = errors(text)
+    assert error.startswith("3:9 ciphers: OpenSSL does not take 'NONSENSE'")
 
 
 def test_a_block_that_lacks_what_it_needs_is_told_at_its_name() -> None:

@@ -44,7 +44,7 @@ def expanded(text: str, files: Mapping[str, str] | None = None) -> tuple[list[st
 MACROS = {
     "a macro is its value": ("$(a) = x\nb $(a)", ["b <x>"]),
     "a macro may have several values, which become arguments": ("$(a) = x y\nb 1 $(a) 2", ["b <1> <x> <y> <2>"]),
-    "a macro may have none": ("$(a) =\nb 1 $(a) 2", ["b <1> <2>"]),
+    "a macro may hold none": ("$(a) = $(nothing)\nb 1 $(a) 2", ["b <1> <2>"]),
     "a macro in a longer argument": ("$(a) = x\nb 1$(a)2$(a)", ["b <1x2x>"]),
     "several values in a longer argument are joined": ("$(a) = x y\nb 1$(a)2", ["b <1x y2>"]),
     "a macro in quotes stays one argument": ('$(a) = x y\nb "$(a)"', ["b <x y>"]),
@@ -144,6 +144,7 @@ WRONG = {
     ),
     "a macro without =": ("$(a) b", ["main:1:1 expected a definition of a macro: $(name) = value ..."]),
     "a macro without anything": ("$(a)", ["main:1:1 expected a definition of a macro: $(name) = value ..."]),
+    "a macro without a value": ("$(a) =", ["main:1:1 the macro $(a) has no value: expected $(a) = value ..."]),
     "a macro with a quoted =": ('$(a) "=" b', ["main:1:1 expected a definition of a macro: $(name) = value ..."]),
     "a macro without spaces": ("$(a)=b", ["main:1:1 expected a definition of a macro: $(name) = value ..."]),
     "a macro with a block": ("$(a) = b { }", ["main:1:1 expected a definition of a macro: $(name) = value ..."]),
