@@ -127,19 +127,23 @@ NO_DSN = DSN()
 
 @value
 class Submission:
-    """Arguments turned into values: an envelope if anything can be delivered, and results for what cannot."""
+    """Arguments turned into values: an envelope if anything can be delivered, and results for what cannot.
+
+    `places`: where in the envelope each recipient is that is not refused.
+    """
 
     envelope: Envelope | None
     content: Content
     texts: tuple[str, ...]
+    places: tuple[int, ...]
     refused: dict[int, Result]
 
     def report(self, outcomes: Iterable[Outcome]) -> Report:
         """Results in the order of the recipients, from the outcomes of the envelope's."""
         results: list[Result] = []
-        remaining = iter(outcomes)
+        found, places = list(outcomes), iter(self.places)
         for index, text in enumerate(self.texts):
-            results.append(self.refused.get(index) or _result(text, next(remaining)))
+            results.append(self.refused.get(index) or _result(text, found[next(places)]))
         return Report(tuple(results))
 
 
@@ -172,17 +176,19 @@ def prepare(
         # Spec section 4, step 1: that comes first, whatever else is wrong.
         refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
     if path is None or not parsed:
-        return Submission(None, content, texts, refused)
+        return Submission(None, content, texts, (), refused)
+    # Who is named twice gets the message once.
+    distinct = {each: place for place, each in enumerate(dict.fromkeys(parsed))}
     envelope = Envelope(
         path,
-        tuple(parsed),
+        tuple(distinct),
         smtputf8=smtputf8,
         requiretls=requiretls,
         quarantined=quarantine,
         ret=None if dsn.ret is None else Ret(dsn.ret.upper()),
         envid=dsn.envid,
     )
-    return Submission(envelope, content, texts, refused)
+    return Submission(envelope, content, texts, tuple(distinct[each] for each in parsed), refused)
 
 
 def _check_options(*, requiretls: bool, quarantine: bool, smtputf8: bool | None, dsn: DSN) -> None:

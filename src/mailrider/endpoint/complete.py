@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MAX_OCTETS: Final = 65536
 _EACH: Final = 64
 
-_FIELD = re.compile(rb"(?im)^(?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)")
+# It begins with an octet that is quickly found.
+_FIELD = re.compile(rb"\n(?i:(?:resent-)?(?:from|sender|reply-to|to|cc))[ \t]*+:(.*+(?:\n[ \t].*+)*+)")
 # RFC 5322 3.2: a quoted string, a quoted pair, a domain literal, a special, a word, white space; or what is none of it.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\\.|\[[^\]\\]*+\]|[(),:;<>]|[^\s"\\()\[\],:;<>]++|\s++|.', re.DOTALL)
 # What stands where an address does, and is a local part: an atom with dots, or a quoted string.
@@ -89,7 +90,7 @@ def complete_addresses(header: bytes, origin: Domain) -> bytes:
     pieces: list[bytes] = []
     done = seen = 0
     added = b"@" + origin.ascii.encode("ascii")
-    for match in _FIELD.finditer(header):
+    for match in _FIELD.finditer(b"\n" + header):
         value = match[1]
         seen += len(value) + _EACH
         if seen > MAX_OCTETS:
@@ -97,7 +98,7 @@ def complete_addresses(header: bytes, origin: Domain) -> bytes:
         if value.count(b"@") == 1 and b"," not in value:
             continue  # one address, and it has a domain: nearly all fields
         for place in _Reader().read(value):
-            at = match.start(1) + place
+            at = match.start(1) - 1 + place
             pieces += (header[done:at], added)
             done = at
     return b"".join((*pieces, header[done:])) if pieces else header

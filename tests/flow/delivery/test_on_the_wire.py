@@ -254,6 +254,14 @@ async def test_without_smtputf8_a_utf8_header_that_was_submitted_so_fails_569() 
     assert (await hear(NOTHING, UTF8_HEADER, smtputf8=False)).stored == UTF8_HEADER
 
 
+async def test_a_header_in_latin1_is_sent_as_it_always_was() -> None:
+    latin = UTF8_HEADER.decode().encode("latin-1")
+    for offer in (NOTHING, SMTPUTF8):
+        heard = await hear(offer, latin, smtputf8=True)
+        assert (heard.result.status, heard.stored) == ("delivered", latin)
+        assert "SMTPUTF8" not in heard.line("MAIL")
+
+
 # Replies under pipelining ---------------------------------------------------------------------------------------------
 
 PIPELINING = Capabilities(pipelining=True)

@@ -86,6 +86,25 @@ async def test_a_quoted_local_part_is_quoted_on_the_wire() -> None:
     assert result.status == "delivered"
 
 
+@pytest.mark.parametrize("local", ["a..b", "a.", ".a"])
+async def test_dots_that_no_local_part_has_are_quoted_on_the_wire(local: str) -> None:
+    # https://github.com/KumoCorp/kumomta/issues/77: phones of docomo, ezweb and others
+    async with internet({"a.test": [GOOD]}) as net:
+        (result,) = await net.remote.send(b"Subject: x\r\n\r\n", f"{local}@s.test", [f"{local}@a.test"])
+        said = net.mx("a.test").connections[0].said()
+        assert f'MAIL FROM:<"{local}"@s.test>'.encode() in said
+        assert f'RCPT TO:<"{local}"@a.test>'.encode() in said
+    assert (result.status, result.recipient) == ("delivered", f"{local}@a.test")
+
+
+async def test_the_same_recipient_given_twice_is_one_on_the_wire() -> None:
+    async with internet({"a.test": [GOOD]}) as net:
+        report = await net.send("x@a.test", "nonsense@", "y@a.test", "x@A.TEST")
+        assert net.mx("a.test").connections[0].said().count(b"RCPT TO:<x@a.test>") == 1
+    assert [each.status for each in report] == ["delivered", "failed", "delivered", "delivered"]
+    assert [each.recipient for each in report] == ["x@a.test", "nonsense@", "y@a.test", "x@A.TEST"]
+
+
 @pytest.mark.parametrize("domain", ["bücher.test", "BÜCHER.TEST", "xn--bcher-kva.test", "XN--BCHER-KVA.test"])
 async def test_an_internationalized_domain_is_looked_up_and_sent_in_a_labels(domain: str) -> None:
     async with internet({"xn--bcher-kva.test": [GOOD]}) as net:

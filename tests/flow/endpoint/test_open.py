@@ -105,6 +105,26 @@ async def test_recipients_go_where_they_belong_and_others_nowhere() -> None:
         assert await client.ask("RCPT TO:<x@a.test>") == "450 4.7.1 Not you\r\n"
 
 
+async def test_the_postmaster_is_taken_wherever_mail_is() -> None:
+    targets = Targets()
+    settings = EndpointSettings(
+        destination=[(["a.test", "b.test"], DoorRouteSettings(deliver_to=TargetRef("one")))], reject=""
+    )
+    async with opened(settings, targets) as client:
+        assert (await client.send(MESSAGE, "Postmaster"))[:3] == "250"
+        assert targets.got == [("&one", ["postmaster@a.test"])]
+        await client.ask("MAIL FROM:<a@x.test>")
+        assert (await client.ask("RCPT TO:<a.test>"))[:9] == "501 5.1.3"
+
+
+@pytest.mark.parametrize(("origin", "expected"), [("example.org", "example.org"), (None, "mx.here.test")])
+async def test_a_submission_completes_addresses(origin: str | None, expected: str) -> None:
+    targets = Targets()
+    async with opened(SubmissionSettings(origin=origin, deliver_to=TargetRef("one")), targets) as client:
+        assert (await client.send(MESSAGE, "root", "b@x.test", sender="scanner"))[:3] == "250"
+        assert targets.got == [("&one", [f"root@{expected}", "b@x.test"])]
+
+
 async def test_what_is_over_the_limit_is_asked_to_come_again() -> None:
     targets, clock = Targets(), FakeClock()
     settings = EndpointSettings(deliver_to=TargetRef("one"), limits=LimitsSettings(ip=["rate 2 1h"]))
