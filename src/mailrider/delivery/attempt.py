@@ -8,13 +8,14 @@ for a mail reason. An exception that nobody expected defers what is undecided, a
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connect import Call
 from mailrider.delivery.ledger import Ending, Ledger, Telling
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
-from mailrider.delivery.session import Unusable, broken_reply
+from mailrider.delivery.session import Unusable, broken_reply, judgement_of_us
 from mailrider.errors import DeadlineExceeded, MailriderError
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
@@ -126,6 +127,7 @@ class Attempt:
         emit: Emit,
         *,
         lmtp: bool = False,
+        session_codes: frozenset[int] = frozenset(),
         slots: int | None = None,
     ) -> None:
         """`slots`: how many messages a limit lets be under way in all; see `model.visit.Visits`."""
@@ -138,6 +140,7 @@ class Attempt:
         self._clock = clock
         self._emit = emit
         self._lmtp = lmtp
+        self._session_codes = session_codes
         self._addresses_left = MAX_ADDRESSES
         self._began = clock.monotonic()
         self._answered_here: set[int] = set()
@@ -342,11 +345,10 @@ class Attempt:
                 # Without TLS this address is unusable; a certificate that was judged speaks for the whole host.
                 return lease.session.evidence.tls is not None
             transaction = self._finished_transaction()
-            if (lost or transaction.farewell) and lease.reused and not transaction.answered:
-                # The server closed an idle connection: nobody's attempt (spec section 9). Without an answer no content
-                # was sent; and a 421 that comes first may have been on its way already.
+            repeated = self._repeated(call, transaction, lease, lost)
+            if repeated is not None:
                 self._under_way = None
-                fresh = True
+                call, fresh = repeated, True
                 continue
             fresh = False
             stranded = self._enter(transaction, todo, lease, lost)
@@ -360,6 +362,21 @@ class Attempt:
                 return True
         return True
 
+    def _repeated(self, call: Call, transaction: Transaction, lease: Lease, lost: Exception | None) -> Call | None:
+        """The call with which a transaction that came to nothing is repeated on a new connection; None: it counts."""
+        if lease.reused and transaction.session_refusal is not None and not transaction.decisions:
+            return call  # RFC 4954 6: the server has forgotten our login; a new connection logs in again
+        if not (lost or transaction.farewell) or transaction.answered:
+            return None
+        if lease.reused:
+            # The server closed an idle connection: nobody's attempt. Without an answer no content was sent; and a 421
+            # that comes first may have been on its way already.
+            return call
+        if lease.session.evidence.starttls_refused and not call.in_clear:
+            # It closed the connection behind its refusal of STARTTLS, where nothing demands TLS.
+            return replace(call, in_clear=lease.session.evidence.clear_reason)
+        return None
+
     def _begin(self, lease: Lease, todo: Sequence[int]) -> Transaction:
         recipients = [self._ledger.recipient(index) for index in todo]
         transaction = Transaction(
@@ -370,6 +387,7 @@ class Attempt:
             strict_eight_bit=self._settings.eight_bit == "strict",
             lmtp=self._lmtp,
             used=lease.reused,
+            session_codes=self._session_codes or (_OUT_OF_SEQUENCE if lease.reused else frozenset()),
         )
         self._under_way = (transaction, list(todo), lease)
         return transaction
@@ -487,6 +505,7 @@ def _not_qualified(mx: str, why: str) -> Reply:
     return Reply.make(550, "5.7.10", f"REQUIRETLS: {mx} does not reach the levels that it demands: {why}")
 
 
+_OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean that the session was forgotten
 _TELLING = {TryResult.CONNECT: Telling.CONNECT, TryResult.TLS: Telling.TLS}
 
 
@@ -496,6 +515,10 @@ def _lost_ending(transaction: Transaction, mx: str, address: str, security: Secu
     if transaction.farewell is not None:
         reply = quote_reply(mx, _with_status(transaction.farewell))
         return Ending(Telling.SERVER, stage, reply, mx, address, security)
+    if transaction.session_refusal is not None:
+        return Ending(
+            Telling.SERVER, TryResult.MAIL, judgement_of_us(mx, transaction.session_refusal), mx, address, security
+        )
     if transaction.in_doubt:
         text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
         return Ending(Telling.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)

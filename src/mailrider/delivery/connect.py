@@ -41,7 +41,7 @@ class Call:
     """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy.
 
     `addresses_left`: how many of the host's addresses share what is left of the budget, this one included. `race`: that
-    of the host's addresses, if it has several.
+    of the host's addresses, if it has several. `in_clear`: why TLS is not to be tried, where nothing demands it.
     """
 
     next_hop: NextHop
@@ -53,6 +53,7 @@ class Call:
     note: Callable[[Try], None]
     addresses_left: int = 1
     race: Race | None = None
+    in_clear: str = ""
 
 
 class Connector:
@@ -84,7 +85,7 @@ class Connector:
     async def open(self, call: Call) -> Session:
         """A new connection past EHLO. Raises `Unusable`, and `Overtaken` where the call has a race."""
         address = str(call.address)
-        in_clear = "" if call.requirement.demands_tls else self._fallback.recall(address, call.next_hop)
+        in_clear = "" if call.requirement.demands_tls else self._why_in_clear(call)
         try:
             session = await self._open(call, in_clear)
         except Unusable as error:
@@ -108,6 +109,13 @@ class Connector:
             )
         )
         return session
+
+    def _why_in_clear(self, call: Call) -> str:
+        """Why TLS is not tried with that address; empty if it is."""
+        address = str(call.address)
+        if call.in_clear:
+            self._fallback.failed(address, call.next_hop, call.in_clear)
+        return self._fallback.recall(address, call.next_hop)
 
     def judge(self, call: Call, session: Session) -> Judgement:
         """What a new connection is worth for this call."""

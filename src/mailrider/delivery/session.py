@@ -106,6 +106,13 @@ def broken_reply(host: str, error: Exception) -> Reply:
     return Reply.make(451, "4.7.5" if isinstance(error, TLSFailed) else "4.4.2", text)
 
 
+def judgement_of_us(host: str, reply: Reply) -> Reply:
+    """What the recipients get where a server refuses our login and not the message: never more than a deferral."""
+    if reply.is_transient:
+        return quote_reply(host, Reply(reply.code, reply.status, reply.lines))
+    return Reply(451, _NOT_TRUSTED, (f"{host} said: {reply}"[:MAX_QUOTE],))
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed).
@@ -149,8 +156,9 @@ class Session:
         self.transactions = 0
         self.starttls_refusal = starttls_refusal
         tls = talk.channel.tls
+        refused = starttls_refusal is not None
         clear_for_now = starttls_refusal is not None and starttls_refusal.is_transient
-        self.evidence = PeerEvidence(peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now)
+        self.evidence = PeerEvidence(peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now, refused)
         self._talk = talk
         self._dialect = dialect
 
@@ -332,8 +340,9 @@ class Session:
         if not answer.reply.is_positive:
             talk.channel.abort()
             quoted = quote_reply(self.peer.name, answer.reply)
+            text = f"AUTH failed: {self.peer.name} said: {answer.reply}"[:MAX_QUOTE]
             # It judges us, not a recipient; somebody will mend the password.
-            raise Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, quoted.lines), refusal=quoted)
+            raise Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, (text,)), refusal=quoted)
 
     async def quit(self) -> None:
         """Say goodbye and close; whatever goes wrong here changes nothing."""

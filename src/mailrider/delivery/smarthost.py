@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _PROVED = Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="requiretls")
 _ADMITTED = Admission(MXLevel.NONE)
+# RFC 4954 6: authentication is required, too weak, has failed, or needs TLS; and 503, "say EHLO first".
+JUDGES_OUR_LOGIN = frozenset({454, 503, 530, 534, 535, 538})
 LOOPBACK = IPv4Address("127.0.0.1")  # where a unix socket is, as far as reports are concerned
 
 
@@ -245,6 +247,7 @@ class FixedDelivery:
             self._clock,
             self._emit,
             lmtp=self._lmtp,
+            session_codes=JUDGES_OUR_LOGIN,
             slots=None if self._limiter is None else self._limiter.slots,
         )
 

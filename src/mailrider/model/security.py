@@ -190,7 +190,8 @@ class PeerEvidence:
     """What one connection proved about its peer; nothing here comes from DNS or policy.
 
     `tls` is None for a connection in clear; then `clear_reason` says why (not offered, refused, handshake failed), and
-    `clear_for_now` whether the server called it temporary (454, RFC 3207 4).
+    `clear_for_now` whether the server called it temporary (454, RFC 3207 4). `starttls_refused`: it offered STARTTLS,
+    and did not want it.
     """
 
     host: NextHop
@@ -199,6 +200,7 @@ class PeerEvidence:
     tls: TLSEvidence | None = None
     clear_reason: str = ""
     clear_for_now: bool = False
+    starttls_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

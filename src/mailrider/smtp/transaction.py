@@ -129,6 +129,7 @@ class Transaction:
 
     Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `answered`,
     True if the server said anything, a farewell and what is behind it aside; `farewell`, the 421 that ended it;
+    `session_refusal`, a reply that judges our login and decides nobody (RFC 4954 6);
     `in_doubt`, True if the server may have the message though it did not say so; `reusable`, True if the connection is
     in a clean state.
     """
@@ -143,12 +144,14 @@ class Transaction:
         strict_eight_bit: bool = False,
         lmtp: bool = False,
         used: bool = False,
+        session_codes: frozenset[int] = frozenset(),
     ) -> None:
-        """`used`: the connection carried another message before."""
+        """`used`: the connection carried another message before. `session_codes`: refusals that judge the session."""
         self.recipients = recipients
         self.decisions: dict[int, Decision] = {}
         self.overflow: list[int] = []
         self.farewell: Reply | None = None
+        self.session_refusal: Reply | None = None
         self.answered = False
         self.content_sent = False
         self.in_doubt = False
@@ -162,6 +165,7 @@ class Transaction:
         self._mail_accepted = False
         self._data_answered = False
         self._used = used
+        self._session_codes = session_codes
         self._envelope_in_step = not used
         self._refused_some = False
         self._proof_asked = False
@@ -252,7 +256,10 @@ class Transaction:
         if not self._accepted:
             # Nobody is left, and DATA was never sent: the connection is good for another sender or recipient.
             self._state = _State.DONE
-            return self._ask_for_proof() or SendCommands((Rset(),))
+            proof = self._ask_for_proof()
+            if proof is not None or self.session_refusal is not None:
+                return proof
+            return SendCommands((Rset(),))
         if not self._envelope_in_step and self._refused_some:
             self._chunking = False  # DATA has an answer of its own kind
         if self._chunking:
@@ -333,13 +340,23 @@ class Transaction:
 
     def _take_mail(self, reply: Reply) -> None:
         self._mail_accepted = reply.is_positive
-        if not self._mail_accepted:
+        if self._judges_session(reply):
+            self._unsent, self.overflow = [], []
+        elif not self._mail_accepted:
             self._unsent, self.overflow = [], []
             for index in range(len(self.recipients)):
                 self.decisions.setdefault(index, Decision(TryResult.MAIL, reply))
 
+    def _judges_session(self, reply: Reply) -> bool:
+        """True if the server refuses us and not the message: that decides nobody, and the connection is of no use."""
+        if reply.code not in self._session_codes:
+            return False
+        self.session_refusal = reply
+        self.reusable = False
+        return True
+
     def _take_rcpt(self, index: int, reply: Reply) -> None:
-        if not self._mail_accepted:
+        if not self._mail_accepted or self._judges_session(reply):
             return
         self._refused_some = self._refused_some or not reply.is_positive
         if reply.is_positive:
@@ -358,6 +375,8 @@ class Transaction:
         self._data_answered = True
         if reply.code < 400:
             self._envelope_in_step = True
+        elif self._accepted and self._judges_session(reply):
+            self._state = _State.DONE
         else:
             self._decide_accepted(Decision(TryResult.DATA, reply))
 

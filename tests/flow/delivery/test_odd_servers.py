@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import mailrider
 from mailrider.lab.ca import CA
-from mailrider.lab.mx_script import Close, MXScript, Raw, Silence, Stage
+from mailrider.lab.mx_script import MXTLS, Close, MXScript, Raw, Silence, Stage
 from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.content import Content
@@ -275,3 +276,41 @@ async def test_the_words_of_a_reply_that_is_none_are_in_the_outcome(stage: Stage
     assert outcome(result) == ("deferred", 451, "4.5.0")
     assert result.reply.text.startswith("mx0.a.test broke the protocol: ")
     assert words in result.reply.text
+
+
+# STARTTLS refused, and then closed ------------------------------------------------------------------------------------
+# https://github.com/hardware/mailserver/issues/236
+
+REFUSAL = "454 4.7.0 TLS not available due to local problem"
+
+
+def refusing_starttls() -> MXScript:
+    """Offers STARTTLS, refuses it, and closes, for as long as it is asked."""
+    return MXScript(tls=MXTLS(CA().issue(["mx0.a.test"])), replies={Stage.STARTTLS: Close(REFUSAL)})
+
+
+async def test_who_closes_behind_a_refusal_of_starttls_is_sent_to_in_clear_on_one_new_connection() -> None:
+    async with internet({"a.test": [refusing_starttls()]}) as net:
+        result = await net.send_one("x@a.test")
+        assert (net.mx("a.test").opened, net.mx("a.test").accepted) == (2, 1)
+        assert b"STARTTLS" not in net.mx("a.test").connections[1].said()
+        await net.send_one("y@a.test")
+        assert net.mx("a.test").opened == 2, "it is remembered"
+    assert (result.status, stages(result)) == ("delivered", ["fallback", "delivered"])
+    assert result.attempts[0].reply.text == "mx0.a.test said: TLS not available due to local problem"
+
+
+async def test_who_closes_behind_a_refusal_of_starttls_is_quoted_where_tls_is_demanded() -> None:
+    directives = {"mx_auth": [mailrider.LocalPolicy()]}
+    async with internet({"a.test": [refusing_starttls()]}, directives=directives) as net:
+        result = await net.send_one("x@a.test")
+        assert (net.mx("a.test").opened, net.mx("a.test").accepted) == (1, 0)
+    assert outcome(result) == ("deferred", 451, "4.7.1")
+    assert REFUSAL in result.reply.text
+
+
+async def test_503_on_a_kept_connection_is_about_the_session() -> None:
+    script = MXScript(replies={Stage.MAIL: [None, "503 5.5.1 EHLO first"]})
+    async with internet({"a.test": [script]}) as net:
+        assert [(await net.send_one("x@a.test")).status for _ in range(2)] == ["delivered", "delivered"]
+        assert net.mx("a.test").opened == 2

@@ -116,7 +116,41 @@ async def test_a_refused_login_defers_since_it_is_our_mistake(tmp_path: Path) ->
         (outcome,) = await send("x@a.test")
         assert server.accepted == 0
     assert (outcome.reply.code, str(outcome.reply.enhanced)) == (451, "4.7.0")
-    assert "Wrong password" in outcome.reply.text
+    assert outcome.reply.text == "AUTH failed: smart.test said: 535 5.7.8 Wrong password"
+
+
+FORGOTTEN = {
+    "530": "530 5.7.0 Authentication required",
+    "535": "535 5.7.8 Who are you?",
+    "454": "454 4.7.0 Temporary authentication failure",
+    "503": "503 5.5.1 EHLO first",
+}
+
+
+@pytest.mark.parametrize("reply", FORGOTTEN.values(), ids=FORGOTTEN)
+async def test_a_server_that_has_forgotten_our_login_is_logged_in_to_once_more(tmp_path: Path, reply: str) -> None:
+    replies: dict[Stage, Any] = {Stage.AUTH: "235 2.7.0 Welcome", Stage.MAIL: [None, reply]}
+    async with smarthost(MXScript(tls=TLS, offer=LOGIN, replies=replies), tmp_path, auth="plain user secret") as (
+        server,
+        send,
+    ):
+        assert [statuses(await send("x@a.test")) for _ in range(2)] == [["delivered"], ["delivered"]]
+        assert (server.opened, server.accepted) == (2, 2)
+        assert all(b"AUTH PLAIN" in connection.said() for connection in server.connections)
+
+
+@pytest.mark.parametrize("reply", FORGOTTEN.values(), ids=FORGOTTEN)
+async def test_a_server_that_never_wants_our_login_defers_with_its_reply(tmp_path: Path, reply: str) -> None:
+    replies: dict[Stage, Any] = {Stage.AUTH: "235 2.7.0 Welcome", Stage.MAIL: reply}
+    async with smarthost(MXScript(tls=TLS, offer=LOGIN, replies=replies), tmp_path, auth="plain user secret") as (
+        server,
+        send,
+    ):
+        (outcome,) = await send("x@a.test")
+        assert (server.opened, server.accepted) == (1, 0)
+    assert (outcome.status, outcome.reply.code in (451, 454)) == ("deferred", True)
+    assert outcome.reply.text.startswith("smart.test said: ")
+    assert reply.partition(" ")[2].partition(" ")[2] in outcome.reply.text
 
 
 async def test_a_server_without_a_mechanism_that_we_have_defers(tmp_path: Path) -> None:

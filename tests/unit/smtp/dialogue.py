@@ -156,10 +156,18 @@ def transact(
     strict_eight_bit: bool = False,
     lmtp: bool = False,
     used: bool = False,
+    session_codes: frozenset[int] = frozenset(),
 ) -> Transaction:
     """Play `script` with a server that offered that much."""
     transaction = Transaction(
-        envelope, envelope.recipients, facts, offered, strict_eight_bit=strict_eight_bit, lmtp=lmtp, used=used
+        envelope,
+        envelope.recipients,
+        facts,
+        offered,
+        strict_eight_bit=strict_eight_bit,
+        lmtp=lmtp,
+        used=used,
+        session_codes=session_codes,
     )
     play(transaction, past_ehlo(Domain("mx.example.org"), offered), script)
     return transaction

@@ -871,3 +871,58 @@ def test_on_a_new_connection_what_came_before_a_surplus_reply_was_in_step() -> N
     """)  # fmt: skip
     assert fates(done) == {"b": "rcpt 550 no such user", "c": "undecided"}
     assert done.answered
+
+
+# A server that judges our login and not the message (RFC 4954 6) ------------------------------------------------------
+
+
+def forgotten(offered: Capabilities, script: str) -> Transaction:
+    return transact(offered, mail("b", "c"), script, used=True, session_codes=frozenset({503, 530}))
+
+
+@pytest.mark.parametrize("refusal", ["503 5.5.1 EHLO first", "530 5.7.0 Authentication required"])
+@pytest.mark.parametrize("offered", [PLAIN, PIPELINING, BOTH], ids=["one by one", "DATA", "BDAT"])
+def test_a_refusal_that_judges_our_login_decides_nobody(offered: Capabilities, refusal: str) -> None:
+    script = "C: MAIL FROM:<a@example.org>\n"
+    if offered is not PLAIN:
+        script += "C: RCPT TO:<b@example.net>\nC: RCPT TO:<c@example.net>\n"
+    script += "C: DATA\n" if offered is PIPELINING else ""
+    script += f"S: {refusal}\n" + "S: 503 5.5.1 MAIL first\n" * (script.count("C: ") - 1)
+    done = forgotten(offered, script)
+    assert fates(done) == {"b": "undecided", "c": "undecided"}
+    assert str(done.session_refusal) == refusal
+    assert not done.reusable
+
+
+def test_it_may_come_behind_rcpt_and_behind_data_too() -> None:
+    done = forgotten(BOTH, ENVELOPE + """
+        S: 250 OK
+        S: 530 Authentication required
+        S: 550 no such user
+        C: QUIT
+        S: 221 bye
+    """)  # fmt: skip
+    assert fates(done) == {"b": "undecided", "c": "rcpt 550 no such user"}
+    done = forgotten(PIPELINING, ENVELOPE + """
+        C: DATA
+        S: 250 OK
+        S: 250 OK
+        S: 250 OK
+        S: 530 Authentication required
+    """)  # fmt: skip
+    assert fates(done) == {"b": "undecided", "c": "undecided"}
+    assert str(done.session_refusal) == "530 Authentication required"
+
+
+def test_503_to_data_is_no_judgement_where_nobody_was_accepted() -> None:
+    done = forgotten(PIPELINING, ENVELOPE + """
+        C: DATA
+        S: 250 OK
+        S: 550 no such user
+        S: 550 no such user
+        S: 503 no recipients
+        C: QUIT
+        S: 221 bye
+    """)  # fmt: skip
+    assert fates(done) == {"b": "rcpt 550 no such user", "c": "rcpt 550 no such user"}
+    assert done.session_refusal is None
