@@ -25,8 +25,11 @@ from mailrider.dsn.compose import Action, Notification, Origin, Told, compose, r
 from mailrider.endpoint.authorize import AuthorizeSender, AuthorizeSettings
 from mailrider.endpoint.check import INLINE, Arrival, HeaderCheck
 from mailrider.endpoint.check import Action as CheckAction
+from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
+from mailrider.endpoint.complete import complete_addresses
 from mailrider.endpoint.glob import Glob
 from mailrider.endpoint.rspamd import _NoAnswer, _understood
+from mailrider.endpoint.session import MAX_MENDED
 from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
 from mailrider.errors import MailriderError
 from mailrider.header.addresses import parse_addresses, parse_authors
@@ -44,6 +47,7 @@ from mailrider.smtp.capabilities import parse_capabilities
 from mailrider.smtp.content import Content, Mender, Stuffer
 from mailrider.smtp.data import ChunkInspector, DataDecoder
 from mailrider.smtp.header import MAX_LINES, header_fault, header_fields
+from mailrider.smtp.mend import mend_header
 from mailrider.smtp.parse import parse_command
 from mailrider.smtp.replies import ReplyParser
 from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
@@ -184,6 +188,12 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "header fault": (header_fault, lambda n: b"a:\r\n" * (n // 4)),
     "received": (count_received, lambda n: b"Received:\r\n" * (n // 11)),
     "submitted, Bcc": (lambda header: submitted_header(header, PASSAGE), lambda n: b"Bcc: a\r\n" * (n // 8)),
+    "submitted, completed": (lambda h: complete_addresses(h, HERE), lambda n: b"To: a\r\n" * (n // 7)),
+    "submitted, completed lists": (
+        lambda h: complete_addresses(h, HERE),
+        lambda n: b"To: " + b"a," * (n // 2) + b"\r\n",
+    ),
+    "submitted, mended": (mend_header, lambda n: b"a: b\r\nc\r\n" * (n // 9)),
     "words": (decode_words, lambda n: WORDS * (n // 14)),
     "words, adjacent": (decode_words, lambda n: "=?utf-8?q?x?= " * (n // 14)),
     "words, never closed": (decode_words, lambda n: "=?utf-8?q?" * (n // 10)),
@@ -288,6 +298,11 @@ LARGEST: dict[str, tuple[Callable[[Any], object], Any]] = {
     ),
     "a header of many fields of a kind": (lambda header: header_fields(header, "To"), b"To:\r\n" * MAX_LINES),
     "a header of one long field": (lambda header: (header_fault(header), header_fields(header, "Subject")), LONG),
+    "submitted, completed": (
+        lambda header: complete_addresses(header, HERE),
+        b"To: " + b"a," * (COMPLETED // 2 - 50) + b"\r\n" + b"To: a\r\n" * (MAX_LINES - 2),
+    ),
+    "submitted, mended": (mend_header, b"a: b\r\nc\r\n" * (MAX_MENDED // 2)),
     "authorize_sender": (lambda header: examined(AUTHORS, header), b"From: " + b"a@x, " * (MIB // 6)),
     "authorize_sender, comments": (lambda header: examined(AUTHORS, header), b"From: " + b"(" * 8000),
     "authorize_sender, addresses": (lambda header: examined(AUTHORS, header), b"From: " + b"a@x," * 2000),

@@ -68,7 +68,7 @@ class Settler:
         now = self._clock.now()
         decision = settle(job, report, self._rules, now, self._rng)
         notifications = await self._notify(job, decision, content, now)
-        notifications += self._bounces.redacted(job, decision, report, content, now)
+        notifications += self._redact(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
         settled = await self._recorder.record(settlement)
         if settled.held:
@@ -85,6 +85,16 @@ class Settler:
             except Exception as error:
                 self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
         return ()
+
+    def _redact(
+        self, job: Job, decision: Decision, report: AttemptReport, content: Content, now: datetime
+    ) -> tuple[NewMessage, ...]:
+        """A notification without what it quotes, where it has to go so; none if that makes trouble."""
+        try:
+            return self._bounces.redacted(job, decision, report, content, now)
+        except Exception as error:
+            self._emit(Bug(f"notification {format_id(job.message_id)} without what it quotes", error))
+            return ()
 
     def _tell(self, settlement: Settlement, settled: Settled, decision: Decision, report: AttemptReport) -> None:
         job = settlement.job

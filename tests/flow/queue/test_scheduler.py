@@ -31,6 +31,7 @@ from mailrider.model.queue_event import (
 )
 from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
+from mailrider.queue import bounces
 from mailrider.queue import scheduler as scheduler_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
@@ -685,6 +686,21 @@ async def test_a_notification_that_no_connection_is_secure_enough_for_goes_out_r
     assert b"Subject: hello" not in world.bounces.contents[1]
     assert b"Message-ID: <1@example.org>" in world.bounces.contents[1]
     assert [each.action for each in world.happened(NotificationQueued)] == ["failed", "redacted"]
+
+
+async def test_a_fault_in_redacting_loses_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: bytes) -> bytes:
+        raise LookupError("a fault in our own code")
+
+    monkeypatch.setattr(bounces, "redact", broken)
+    world = World()
+    world.network.behaviour["example.net"] = failed
+    world.bounces.behaviour["example.org"] = lambda who: Failed(who, Reply.make(550, "5.7.10", "no TLS"))
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net", requiretls=True)
+        await queue.idle()
+        assert len(world.happened(Bug)) == 1
+        assert world.left == []
 
 
 async def test_a_notification_that_goes_another_way_does_not_wait_for_the_targets_servers() -> None:
