@@ -103,7 +103,8 @@ class Gatherer:
         if self.fault is not None or not self._make_room(len(octets)):
             return
         if mended := self._mender.feed(octets):
-            if not self._kept and not self._make_room(len(self._mender.header)):  # which the mender keeps as well
+            header = len(self._mender.header)  # which the mender keeps as well; a small one is not worth the counting
+            if not self._kept and header > SMALL and not self._make_room(header):
                 return
             self._keep(mended)
         # Nothing comes out before the header is complete; all that waits until then is header.
@@ -128,24 +129,25 @@ class Gatherer:
         if self._file is not None:
             self._write_to(self._file, octets)
             return
-        if len(octets) < SMALL:
+        if len(octets) < SMALL and self._pieces:
             self._tail += octets
             if len(self._tail) >= _JOINED:
                 self._end_tail()
         else:
-            self._end_tail()
+            if self._tail:
+                self._end_tail()
             self._pieces.append(octets)
         if self._kept > INLINE:
             self._move_to_file()
 
     def _end_tail(self) -> None:
-        if self._tail:
-            self._pieces.append(bytes(self._tail))
-            self._tail.clear()
+        self._pieces.append(bytes(self._tail))
+        self._tail.clear()
 
     def _move_to_file(self) -> bool:
         """Go on in a file; False if that cannot be: the message has failed."""
-        self._end_tail()
+        if self._tail:
+            self._end_tail()
         pieces, self._pieces = self._pieces, []
         try:
             # Without buffer of its own: what is written is in the kernel's hands, and ENOSPC comes at once.
@@ -201,7 +203,8 @@ class Gatherer:
 
     def _joined(self) -> bytes:
         """What is in memory, for its last use: it is not kept twice."""
-        self._end_tail()
+        if self._tail:
+            self._end_tail()
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
 
@@ -217,9 +220,9 @@ class Gatherer:
         self._release()
         self._pieces = []
         self._tail = bytearray()
-        self._room.disk.give_back(self._on_disk, self._client)
-        self._on_disk = 0
         if self._file is not None:
+            self._room.disk.give_back(self._on_disk, self._client)
+            self._on_disk = 0
             self._file.close()
             self._file = None
 

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 HANDSHAKE: Final = 60.0  # seconds for TLS; longer only who does nothing takes
 MAX_LOGINS: Final = 3  # wrong passwords on a connection
 WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow
+FEW: Final = 10  # recipients of a message that count for nothing
 RECIPIENT: Final = 512  # octets in memory that a recipient counts for until its message is through
 LIMITS: Final = Limits(max_commands=1000)
 # A program of this machine may write a whole dialogue into a pipe (`sendmail -bs`); nobody else can get at the socket.
@@ -488,6 +489,8 @@ class Session:
         return mailbox if mailbox.domain is not None or find is None else find(self._sender)
 
     def _room_refusal(self, command: Rcpt) -> Reply | None:
+        if self._machine.asked <= FEW:
+            return None
         octets = RECIPIENT if command.original is None else RECIPIENT + len(command.original.address)
         if not self._room.memory.take(octets, self._key):
             return NO_MEMORY
@@ -641,8 +644,9 @@ class Session:
         )
 
     def _forget(self) -> None:
-        self._room.memory.give_back(self._recipients_room, self._key)
-        self._recipients_room = 0
+        if self._recipients_room:
+            self._room.memory.give_back(self._recipients_room, self._key)
+            self._recipients_room = 0
         if self._gatherer is not None:
             self._gatherer.close()
             self._gatherer = None
