@@ -87,9 +87,13 @@ class Daemon:
         *,
         environment: Mapping[str, str] = os.environ,
         clock: Clock = _CLOCK,
+        lost_lines: Callable[[], int] | None = None,
     ) -> None:
+        """`lost_lines`: how many lines of the log nobody could be given, for the counters."""
         self._load = load
         self._metrics = Metrics(clock)
+        if lost_lines is not None:
+            self._metrics.show_lost_lines(lost_lines)
         self._emit = fan_out(emit, self._metrics)
         self._clock = clock
         self._notifier = Notifier(environment)

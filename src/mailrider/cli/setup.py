@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mailrider.config import Configuration
     from mailrider.model.event import Emit
+    from mailrider.observe.log import Stream
 
 DIRECT = ("target.remote", "target.smtp", "target.lmtp")  # targets that deliver at once
 
@@ -74,9 +75,9 @@ def choose_queue(configuration: Configuration, name: str | None) -> QueueSetting
     return queues[0][1]
 
 
-def make_log(configuration: Configuration, *, debug: bool, quiet: bool) -> Emit:
+def make_log(configuration: Configuration, *, debug: bool, quiet: bool, stream: Stream | None = None) -> Emit:
     """The log that the configuration asks for; with `quiet` only under `debug`."""
     style = configuration.globals.log.value
     if style == "off" or (quiet and not debug):
         return discard
-    return EventLog(sys.stderr, style=style, debug=debug)
+    return EventLog(stream or sys.stderr, style=style, debug=debug)

@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 from functools import lru_cache
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol
 
 from mailrider.clock import SystemClock
 from mailrider.model.text import json_line
@@ -29,14 +29,21 @@ if TYPE_CHECKING:
 _CLOCK = SystemClock()
 
 
+class Stream(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
 class EventLog:
     """Writes events to `stream`; `style` is `text` or `json`."""
 
     def __init__(
-        self, stream: TextIO | None = None, *, style: str = "text", debug: bool = False, clock: Clock = _CLOCK
+        self, stream: Stream | None = None, *, style: str = "text", debug: bool = False, clock: Clock = _CLOCK
     ) -> None:
         self._debug = debug
-        self._stream = stream or sys.stderr
+        self._stream: Stream = stream or sys.stderr
         self._render: Callable[[str, Line], str] = _for_machines if style == "json" else _for_people
         self._clock = clock
 

@@ -92,6 +92,17 @@ class _KindCounter(Collector):
         yield CounterMetricFamily(self._name, self._about, value=self._happened.get(self._kind, 0))
 
 
+class _Asked(Collector):
+    """A counter that somebody else keeps."""
+
+    def __init__(self, name: str, about: str, ask: Callable[[], int]) -> None:
+        self._name, self._about, self._ask = name, about, ask
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """For the library."""
+        yield CounterMetricFamily(self._name, self._about, value=self._ask())
+
+
 class _EventCounter(Collector):
     """All events, by the names that they have in the log."""
 
@@ -200,6 +211,10 @@ class Metrics:
             queue_event.RecipientDone: self._finish,
             queue_event.NotificationQueued: lambda it: self._notifications.count(it.action),
         }
+
+    def show_lost_lines(self, lost: Callable[[], int]) -> None:
+        """Count lines of the log that nobody read in time; asked for when somebody looks."""
+        self.registry.register(_Asked("mailrider_log_lines_lost", "Lines of the log that nobody read in time", lost))
 
     def __call__(self, happened: Event) -> None:
         self.listener_for(type(happened))(happened)

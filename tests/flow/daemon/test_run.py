@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import smtplib
@@ -17,6 +18,7 @@ import pytest
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
 from tests.flow.daemon.running import PATIENCE, free_port, running, submit
+from tests.support.loops import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,3 +243,33 @@ async def test_an_endpoint_and_its_target_may_share_one_block_of_limits(tmp_path
             with pytest.raises(smtplib.SMTPDataError, match="Too many messages at the moment"):
                 await submit(direct)
             assert await daemon.stop() == 0
+
+
+async def test_who_does_not_read_the_log_stops_no_mail(tmp_path: Path) -> None:
+    """A pipe takes some hundred lines; each message has two."""
+    port = free_port()
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    async with LabMX() as mx:
+        command = (sys.executable, "-m", "mailrider", "-c", str(configuration(tmp_path, port, mx)), "run")
+        process = await asyncio.create_subprocess_exec(*command, stderr=writer)
+        os.close(writer)
+        try:
+            await eventually(lambda: _listens(port))
+            for number in range(60):
+                await submit(port, f"b{number}@example.net")
+            await mx.wait_message(60)
+            with os.fdopen(reader, "rb") as log:
+                process.send_signal(signal.SIGTERM)
+                text = (await asyncio.to_thread(log.read)).decode()
+            assert await process.wait() == 0
+            assert text.count(" queue_delivered ") == 60
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
