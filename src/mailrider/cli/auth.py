@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,31 @@ from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mailrider.config import Configuration
 
 LEAST = 8  # characters of a password: NIST SP 800-63B 5.1.1.1
+
+
+class Chosen:
+    """The password file that a command is about."""
+
+    def __init__(self, path: str | None, config: str | None) -> None:
+        self._path = path
+        self._config = config
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The configuration. Raises `ConfigError`."""
+        return load(self._config)
+
+    def __call__(self) -> Path:
+        """Where it is. Raises `ConfigError`."""
+        return Path(self._path) if self._path else password_file(self.configuration)
+
+    @property
+    def state_dir(self) -> Path | None:
+        """Whose owner the daemon is; None if no configuration was asked."""
+        return None if self._path else self.configuration.globals.state_dir
 
 
 @click.group()
@@ -27,8 +48,7 @@ LEAST = 8  # characters of a password: NIST SP 800-63B 5.1.1.1
 @click.pass_context
 def auth(context: click.Context, path: str | None) -> None:
     """Manage the users who may log in. A running daemon sees changes at once."""
-    config = context.obj
-    context.obj = lambda: Path(path) if path else password_file(load(config))
+    context.obj = Chosen(path, context.obj)
 
 
 def password_file(configuration: Configuration) -> Path:
@@ -57,19 +77,19 @@ def _ask(*, confirm: bool) -> str:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def add(find: Callable[[], Path], user: str) -> int:
+def add(chosen: Chosen, user: str) -> int:
     """Add USER, or give it a new password, which is asked for or read from standard input."""
     try:
         user = login_name(check_name(user))
     except InvalidValue as error:
         raise click.UsageError(str(error)) from error
-    path = find()
+    path = chosen()
     users = _users(path)
     password = _ask(confirm=True)
     if len(password) < LEAST:
         raise click.UsageError(f"a password has at least {LEAST} characters")
     known = user in users
-    write_passwords(path, {**users, user: hash_password(password)})
+    write_passwords(path, {**users, user: hash_password(password)}, chosen.state_dir)
     click.echo(f"{user}: {'new password' if known else 'added'}")
     return os.EX_OK
 
@@ -77,22 +97,22 @@ def add(find: Callable[[], Path], user: str) -> int:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def remove(find: Callable[[], Path], user: str) -> int:
+def remove(chosen: Chosen, user: str) -> int:
     """Remove USER."""
-    path = find()
+    path = chosen()
     users = _users(path)
     if users.pop(login_name(user), None) is None:
         raise click.UsageError(f"there is no user {user}")
-    write_passwords(path, users)
+    write_passwords(path, users, chosen.state_dir)
     click.echo(f"{user}: removed")
     return os.EX_OK
 
 
 @auth.command("list")
 @click.pass_obj
-def list_users(find: Callable[[], Path]) -> int:
+def list_users(chosen: Chosen) -> int:
     """Show who may log in."""
-    for user in sorted(_users(find())):
+    for user in sorted(_users(chosen())):
         click.echo(user)
     return os.EX_OK
 
@@ -100,9 +120,9 @@ def list_users(find: Callable[[], Path]) -> int:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def check(find: Callable[[], Path], user: str) -> int:
+def check(chosen: Chosen, user: str) -> int:
     """Say whether a password of USER, asked for or read from standard input, is right; exit with 69 if it is not."""
-    hashed = _users(find()).get(login_name(user))
+    hashed = _users(chosen()).get(login_name(user))
     right = hashed is not None and is_right(hashed, _ask(confirm=False))
     click.echo(f"{user}: {'right' if right else 'wrong'}")
     return os.EX_OK if right else os.EX_UNAVAILABLE

@@ -10,6 +10,7 @@ import uvloop
 from rich.console import Console
 
 from mailrider.assemble import open_engine, open_remote, open_smarthost
+from mailrider.cli.check_files import open_files
 from mailrider.cli.setup import direct_targets
 from mailrider.config import load, placed
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
@@ -80,6 +81,7 @@ def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> i
     configuration = load(config)
     findings = [Finding("ok", "configuration", _where(configuration))]
     findings += uvloop.run(_test(configuration, signed, bogus))
+    findings += [Finding("warning", *each) for each in open_files(configuration)]
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         if as_json:

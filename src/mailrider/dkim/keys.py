@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError, InvalidValue
+from mailrider.files import follow_owner, make_folder
 from mailrider.model.event import Event
 from mailrider.model.value import value
 from mailrider.x509.signing import KeyKind, SigningKey
@@ -93,25 +95,27 @@ def _load(path: Path) -> SigningKey:
 
 
 def _make(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emit) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     key = SigningKey.make(kind)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    _write(unfinished, key.pem(), 0o600)
     try:
+        _write(unfinished, key.pem(), 0o600)
         os.link(unfinished, path)  # fails if another process was faster; then its key is ours as well
     except FileExistsError:
         return
     finally:
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
     record = dns_record(domain, selector, key)
     beside = path.with_suffix(".dns")
-    beside.unlink(missing_ok=True)
-    _write(beside, f"{record}\n".encode(), 0o644)
+    with suppress(OSError):  # the key is there and is used; its record is told in any case
+        beside.unlink(missing_ok=True)
+        _write(beside, f"{record}\n".encode(), 0o644)
     emit(KeyMade(domain.ascii, selector, str(beside), record))
 
 
 def _write(path: Path, octets: bytes, mode: int) -> None:
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        follow_owner(file.fileno(), path.parent)
         file.write(octets)
         file.flush()
         os.fsync(file.fileno())

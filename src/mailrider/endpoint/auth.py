@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Self
 import argon2
 
 from mailrider.errors import ConfigError, InvalidValue
+from mailrider.files import follow_owner, make_folder
 from mailrider.model.reply import Reply
 from mailrider.model.text import UNSAFE
 
@@ -107,20 +108,23 @@ def read_passwords(path: Path) -> dict[str, str]:
         raise PasswordFileError(f"the password file {path} is not UTF-8 text") from error
 
 
-def write_passwords(path: Path, users: Mapping[str, str]) -> None:
-    """Replace the file, as a whole or not at all; its owner and permissions stay, a new one is its owner's only.
+def write_passwords(path: Path, users: Mapping[str, str], state_dir: Path | None = None) -> None:
+    """Replace the file, as a whole or not at all; its owner and permissions stay, but that everybody may read it.
+
+    A new one is its owner's only: the daemon's user, to whom its directory belongs, or `state_dir` if the directory is
+    root's.
 
     Its directory is made if there is none: users may be added before the daemon has ever run.
     """
     lines = "".join(f"{check_name(name)}:{hashed}\n" for name, hashed in users.items())
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(lines)
                 file.flush()
-                _keep_owner(file.fileno(), path)
+                _keep_owner(file.fileno(), path, state_dir)
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
@@ -130,12 +134,14 @@ def write_passwords(path: Path, users: Mapping[str, str]) -> None:
         raise PasswordFileError(f"cannot write the password file {path}: {error.strerror}") from error
 
 
-def _keep_owner(handle: int, path: Path) -> None:
+def _keep_owner(handle: int, path: Path, state_dir: Path | None) -> None:
     try:
         known = path.stat()
     except FileNotFoundError:
+        is_roots = path.parent.stat().st_uid == 0
+        follow_owner(handle, state_dir if is_roots and state_dir is not None and state_dir.is_dir() else path.parent)
         return
-    os.fchmod(handle, known.st_mode & 0o7777)
+    os.fchmod(handle, known.st_mode & 0o770)
     if (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(handle, known.st_uid, known.st_gid)
 

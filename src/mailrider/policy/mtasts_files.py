@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
+from mailrider.files import follow_owner, make_folder
 from mailrider.model.domain import Domain
 from mailrider.policy.bounded import SHARES, owner_of
 from mailrider.policy.mtasts_cache import (
@@ -136,7 +137,7 @@ class FSStore:
         return found
 
     def _write(self, entry: CachedPolicy) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._directory)
         path = self._path(entry.domain)
         is_new = not os.path.lexists(path)
         owner = owner_of(entry.domain)
@@ -148,7 +149,7 @@ class FSStore:
         try:
             descriptor = os.open(temporary, _CREATE, 0o600)
             with open(descriptor, "wb") as file:
-                self._give_away(descriptor)
+                follow_owner(descriptor, self._directory)
                 file.write(encode_entry(entry))
                 file.flush()
                 os.fsync(descriptor)
@@ -158,12 +159,6 @@ class FSStore:
             raise
         self._files[owner] += is_new
         self._sync_directory()
-
-    def _give_away(self, descriptor: int) -> None:
-        """A file that root writes (`explain`, say) goes to the directory's owner: a daemon must be able to read it."""
-        if os.geteuid() == 0:
-            owner = self._directory.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     def _remove(self, domain: Domain, unwanted: Callable[[CachedPolicy | _Damage | None], bool]) -> None:
         """Remove the domain's file if it is unwanted, and never what another process puts there meanwhile.

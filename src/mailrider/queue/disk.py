@@ -16,6 +16,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from mailrider.files import PRIVATE_FILE, follow_owner
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -159,9 +161,11 @@ def _length(path: Path) -> int:
 def _allocate(path: Path, octets: int) -> None:
     """Make a file longer, with octets that are really there, unless there is no space or the system cannot."""
     with suppress(OSError, AttributeError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
         try:
             length = os.fstat(descriptor).st_size
+            if not length:
+                follow_owner(descriptor, path.parent)
             os.posix_fallocate(descriptor, length, max(1, octets - length))
         finally:
             os.close(descriptor)

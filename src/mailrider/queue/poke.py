@@ -14,6 +14,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, Self
 
+from mailrider.files import PRIVATE_FILE, make_folder
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -71,8 +73,10 @@ class Listener:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             listener.setblocking(False)
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Others may need the folder: the socket of `submission` is there for everybody.
+            make_folder(self._path.parent, 0o755)
             listener.bind(str(self._path))
+            self._path.chmod(PRIVATE_FILE)
             asyncio.get_running_loop().add_reader(listener.fileno(), self._receive)
         except OSError:
             # No such directory can be made, or its name is too long for a socket: the store is looked at instead.

@@ -12,6 +12,8 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from mailrider.files import make_folder, make_private
+from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.schema import APPLICATION, MIGRATIONS, VERSION
 from mailrider.queue.store import StoreDamaged, StoreUnavailable
 from mailrider.queue.writer import translate
@@ -44,11 +46,17 @@ class StoreFile:
 
     def open(self, stack: ExitStack) -> sqlite3.Connection:
         """A connection, with today's schema; `stack` closes it."""
-        self._location.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self._location / "queue.lock"):
+        make_folder(self._location)
+        lock = self._location / "queue.lock"
+        make_private(lock)
+        with _locked(lock):
             self._refuse_damaged()
             self._disk.make_way(self.log)
             try:
+                make_private(self.path)  # the log and its index get the owner and the rights of the file
+                for each in (self.log, self._location / f"{FILE}-shm", self._location / SPARE_FILE):
+                    if each.exists():
+                        make_private(each)
                 connection = self.connect(stack)
                 _check(connection, self.path)
                 self._disk.hold_log(self.log)

@@ -276,3 +276,23 @@ async def test_a_short_rsa_key_is_warned_of(tmp_path: Path) -> None:
     (warning,) = [line for line in ran.out.splitlines() if "dkim:" in line]
     assert warning.startswith("warning")
     assert "a.test_short.key is RSA with less than 2048 bits" in warning
+
+
+async def test_files_that_others_can_use_are_named_with_a_cure(tmp_path: Path) -> None:
+    more = STRONG.replace("target.remote {", "target.remote out {") + (
+        "target.queue mail { target &out }\nsubmission tcp://127.0.0.1:0 {\n    auth users\n    deliver_to &mail\n}\n"
+    )
+    location, users = tmp_path / "mail", tmp_path / "users"
+    location.mkdir(mode=0o700)
+    (location / "queue.db").touch(mode=0o644)
+    users.touch(mode=0o640)
+    ran = await check(tmp_path, more=more)
+    assert "others can use" not in ran.out  # a closed folder protects what is in it, and a group may read
+    location.chmod(0o755)
+    users.chmod(0o644)
+    ran = await check(tmp_path, more=more)
+    assert ran.code == 0
+    for path, kind, right, cure in ((location, "folder", 755, 700), (users, "file", 644, 600)):
+        assert f"others can use the {kind} {path}, which holds" in ran.out
+        assert f"(its rights are {right})\n         chmod {cure} {path}" in ran.out
+    assert f"others can use the file {location / 'queue.db'}, which holds mail" in ran.out

@@ -1,0 +1,50 @@
+"""Files and folders that are ours alone, and stay ours whoever runs the command that makes them.
+
+What root makes (`mailrider auth add`, `queue`, `send --queue`) belongs to whom the folder belongs to: the daemon that
+runs as another user has to be able to use it. What is private is so from the first moment, whatever the umask says.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PRIVATE_FILE: Final = 0o600
+PRIVATE_FOLDER: Final = 0o700
+OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO  # the rights of everybody but the owner
+
+
+def make_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Make a folder and those above it, if it is not there. Raises `OSError`."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent, mode)
+    path.mkdir(mode=mode, exist_ok=True)
+    follow_owner(path, path.parent)
+
+
+def make_private(path: Path) -> None:
+    """Make a file that only its owner can read, and take the others' rights from one that is there.
+
+    Raises `OSError` if it cannot be made; one that is there and not ours stays as it is.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE))
+        follow_owner(path, path.parent)
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if mode & OTHERS:
+            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+
+
+def follow_owner(path: Path | int, folder: Path) -> None:
+    """What root has made (a path or an open file) goes to the folder's owner; others can give nothing away."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)

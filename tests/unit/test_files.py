@@ -1,0 +1,106 @@
+"""What we write is ours alone from the first moment, and belongs to whom its folder belongs to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.clock import FakeClock
+from mailrider.endpoint.auth import write_passwords
+from mailrider.files import make_folder, make_private
+from mailrider.queue.poke import Listener
+from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite_file import FILE
+from tests.support.queueing import Writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+DAEMON = 4711
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def rights(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_private_file_is_private_from_the_first_moment(tmp_path: Path) -> None:
+    with umask(0):
+        make_private(tmp_path / "file")
+        make_folder(tmp_path / "a" / "b")
+    assert rights(tmp_path / "file") == 0o600
+    assert (rights(tmp_path / "a"), rights(tmp_path / "a" / "b")) == (0o700, 0o700)
+
+
+def test_a_file_that_is_there_loses_the_rights_of_others_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "file").chmod(0o644)
+    make_private(tmp_path / "file")
+    assert rights(tmp_path / "file") == 0o600
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+async def test_all_files_of_a_queue_are_private_and_those_that_were_open_are_mended(tmp_path: Path) -> None:
+    location = tmp_path / "queue"
+    writing = Writing()
+    with umask(0):
+        for _ in range(2):
+            async with SQLiteStore(location, FakeClock()) as store:
+                await store.add(writing.message(), leased=False)
+                assert rights(location) == 0o700
+                found = {path.name: rights(path) for path in location.iterdir()}
+                assert set(found.values()) == {0o600}
+                assert {FILE, f"{FILE}-wal", f"{FILE}-shm", "queue.lock", "queue.spare"} == set(found)
+            for path in location.iterdir():
+                path.chmod(0o644)
+
+
+@AS_ROOT
+async def test_what_root_makes_in_a_queue_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, DAEMON, DAEMON)
+    async with SQLiteStore(tmp_path / "state" / "queue", FakeClock()) as store:
+        await store.add(Writing().message(), leased=False)
+        made = [tmp_path / "state", *(tmp_path / "state").rglob("*")]
+        assert len(made) == 7
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(DAEMON, DAEMON)}
+
+
+async def test_the_folder_of_sockets_is_open_to_those_who_submit(tmp_path: Path) -> None:
+    runtime = tmp_path / "run"
+    with umask(0o022):
+        async with Listener(runtime, tmp_path, lambda _: None):
+            assert rights(runtime) == 0o755
+            assert [rights(path) for path in runtime.iterdir()] == [0o600]
+
+
+def test_a_password_file_that_everybody_could_read_is_closed_when_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text("")
+    path.chmod(0o644)
+    write_passwords(path, {"anna": "$argon2id$x"})
+    assert rights(path) == 0o640
+
+
+@AS_ROOT
+@pytest.mark.parametrize("folder", ["state", "etc"])
+def test_a_password_file_that_root_makes_can_be_read_by_the_daemon(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "etc").mkdir()
+    os.chown(tmp_path / "state", DAEMON, DAEMON)
+    path = tmp_path / folder / "users"
+    write_passwords(path, {"anna": "$argon2id$x"}, tmp_path / "state")
+    assert (path.stat().st_uid, rights(path)) == (DAEMON, 0o600)
