@@ -120,7 +120,7 @@ def make_endpoint(sink: Sink) -> Endpoint:
         "smtp",
         Domain("mx.bench.test"),
         sink,
-        lambda _, __: None,
+        lambda _, __, ___: None,
         SystemClock(),
         discard,
         lambda: f"{next(ids):016x}",

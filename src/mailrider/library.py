@@ -24,7 +24,6 @@ from mailrider.assemble import open_engine, open_remote, open_smarthost
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
 from mailrider.delivery.limits import Limiters
-from mailrider.delivery.route import QUARANTINED
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.settings import DNSSettings
@@ -32,7 +31,7 @@ from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret, check_envid
 from mailrider.model.event import discard
-from mailrider.model.outcome import Status
+from mailrider.model.outcome import QUARANTINED, Status
 from mailrider.model.pipeline import TargetRef
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security

@@ -169,7 +169,7 @@ class Targets:
         stages = {id(pipeline): Stage((), signing)}
         for route in pipeline.routes:
             stages[id(route)] = Stage((), await open_signing(route.modify, clock, emit, signing))
-        return PipelineDeliverer(pipeline, target_of, stages, emit)
+        return PipelineDeliverer(pipeline, target_of, stages, emit, answers_each=True)
 
 
 def _for_queue(deliverer: Deliverer, under_way: AttemptsUnderWay) -> Deliverer:

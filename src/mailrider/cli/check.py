@@ -19,7 +19,7 @@ from mailrider.dkim.keys import examine_key
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
-from mailrider.endpoint.settings import EndpointSettings
+from mailrider.endpoint.settings import EndpointSettings, weak_spots
 from mailrider.errors import ConfigError, InvalidValue, LocalError, Problem
 from mailrider.examine import examine_instance, examine_signatures, signatures_within
 from mailrider.model.domain import Domain
@@ -110,9 +110,21 @@ async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> 
         for each in configuration.endpoints:
             if isinstance(each.settings, EndpointSettings):
                 findings += endpoint_weaknesses(each.label, each.settings)
+        findings += _about_endpoints(configuration)
     if problems:
         raise ConfigError(problems)
     return [*findings, *_short_keys(configuration)]
+
+
+def _about_endpoints(configuration: Configuration) -> Iterator[Finding]:
+    def find(name: str) -> Settings | None:
+        instance = configuration.targets.get(name)
+        return None if instance is None else instance.settings
+
+    for each in configuration.endpoints:
+        if isinstance(each.settings, EndpointSettings):
+            for text, cure in weak_spots(each.settings, find):
+                yield Finding("warning", each.label, text, cure)
 
 
 async def _try_everything(configuration: Configuration, engine: Engine) -> list[Problem]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailrider.model.outcome import Failed, Outcome
+from mailrider.model.outcome import QUARANTINED, Failed, Outcome
 from mailrider.model.reply import Reply
 from mailrider.model.value import value
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope
 
-QUARANTINED = Reply.make(550, "5.7.0", "The message is quarantined and will not be sent on")
 NO_DOMAIN = Reply.make(550, "5.1.1", "The recipient has no domain, so there is no server to send it to")
 
 

@@ -18,10 +18,9 @@ from mailrider.delivery.budget import Budget
 from mailrider.delivery.connect import Connector
 from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
-from mailrider.delivery.route import QUARANTINED
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import RecipientAttempted, RecipientSettled
-from mailrider.model.outcome import AttemptReport, Deferred, Failed
+from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest

@@ -1,7 +1,8 @@
 """Checks: what may be said of a message before it is accepted, and what follows from it.
 
-A check looks and says: pass, quarantine, defer or reject. The strictest word of all of them holds. A quarantined
-message is accepted and marked, and no `target.remote` sends it on. What cannot be checked is deferred unless the
+A check looks and says: pass, quarantine, defer or reject. The strictest word of all of them holds. No target sends a
+quarantined message on, and its sender may be forged: so it is refused while the client is there (550 5.7.0), and never
+bounced. What cannot be checked is deferred unless the
 operator wants otherwise: a check that is down must neither lose mail nor let everything through.
 
 Here are the protocol, the folding, and the check that needs nobody else: a header field against a pattern. Patterns
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.endpoint.glob import Glob
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 INLINE: Final = 16 * 1024  # octets of a header that is looked at on the event loop: about a millisecond
 
 REFUSED: Final = Reply.make(550, "5.7.1", "The message was refused by a check")
+QUARANTINED: Final = Reply.make(550, "5.7.0", "A check holds the message to be harmful: it is not sent on")
 NOT_NOW: Final = Reply.make(451, "4.7.1", "The message cannot be accepted now, try again later")
 
 
@@ -76,11 +78,7 @@ class Finding:
             return self.reply or REFUSED
         if self.action is Action.DEFER:
             return self.reply or NOT_NOW
-        return None
-
-    def mark(self, envelope: Envelope) -> Envelope:
-        """The message as it goes on if it is not refused."""
-        return replace(envelope, quarantined=True) if self.action is Action.QUARANTINE else envelope
+        return QUARANTINED if self.action is Action.QUARANTINE else None
 
 
 PASSED: Final = Finding(Action.PASS)

@@ -1,6 +1,6 @@
 """Checks before a pipeline: a `MessageSink` that looks at a message and passes it on.
 
-A message that a check refuses is refused for all its recipients; a quarantined one is marked.
+A message that a check refuses is refused for all its recipients.
 """
 
 from __future__ import annotations
@@ -38,4 +38,4 @@ class Guard:
         found = await examine(self.checks, envelope, content, arrival, self.emit)
         if (refusal := found.refusal) is not None:
             return AttemptReport(tuple(outcome_for(each, refusal) for each in envelope.recipients))
-        return await self.target.deliver(found.mark(envelope), content, arrival)
+        return await self.target.deliver(envelope, content, arrival)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from mailrider.net.tls import ServerContext
     from mailrider.smtp.content import Content
 
+# RFC 5321 4.5.3.1.10: clients send it again for the recipients that were too many.
+ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this recipient in a transaction of its own")
 GRACE: Final = 20.0  # seconds for messages that are under way when an endpoint closes
 
 
@@ -67,6 +69,7 @@ class Router:
     def __init__(
         self,
         settings: EndpointSettings,
+        ways: Mapping[int, PipelineDeliverer],
         guards: Mapping[int, Guard],
         limiter: Limiter | None,
         hostname: Domain,
@@ -76,14 +79,26 @@ class Router:
         self._clock = clock
         self._emit = emit
         self._settings = settings
+        self._ways = ways
         self._guards = guards
         self._limiter = limiter
         self._hostname = hostname
+        self._answers_each = isinstance(settings, LMTPEndpointSettings)
 
-    def judge(self, sender: ReversePath, mailbox: Mailbox) -> Reply | None:
-        """Why a recipient is refused; None if it is not."""
-        route = decide(pipeline_for(self._settings, sender), mailbox)
-        return route if isinstance(route, Reply) else None
+    def judge(self, sender: ReversePath, mailbox: Mailbox, first: Mailbox | None = None) -> Reply | None:
+        """Why a recipient is refused; None if it is not. `first`: the one that the transaction has already."""
+        pipeline = pipeline_for(self._settings, sender)
+        route = decide(pipeline, mailbox)
+        if isinstance(route, Reply):
+            return route
+        if first is None or self._answers_each or self._companions(pipeline, sender, first, mailbox):
+            return None
+        return ON_ITS_OWN
+
+    def _companions(
+        self, pipeline: EndpointSettings | SourceSettings, sender: ReversePath, first: Mailbox, another: Mailbox
+    ) -> bool:
+        return self._ways[id(pipeline)].companions(sender, first, another)
 
     def postmaster(self, sender: ReversePath) -> Mailbox:
         """Whom `RCPT TO:<postmaster>` means."""
@@ -167,15 +182,17 @@ async def _open_router(settings: EndpointSettings, around: Surroundings, stack: 
     assert settings.hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
     opener = _Opener(around, stack, answers_each=isinstance(settings, LMTPEndpointSettings))
     own = await opener.stage(settings, Stage())
+    ways: dict[int, PipelineDeliverer] = {}
     guards: dict[int, Guard] = {}
     for pipeline in settings.pipelines:
         stage = own
         if pipeline is not settings:
             inner = await opener.stage(pipeline, own)
             stage = Stage((*own.checks, *inner.checks), inner.signing)
-        guards[id(pipeline)] = await opener.guard(pipeline, stage)
+        way = ways[id(pipeline)] = await opener.way(pipeline, stage)
+        guards[id(pipeline)] = Guard(way, stage.checks, around.emit)
     limiter = around.limiters.limiter(settings.limits, " ".join(map(str, settings.listen)))
-    return Router(settings, guards, limiter, settings.hostname, around.clock, around.emit)
+    return Router(settings, ways, guards, limiter, settings.hostname, around.clock, around.emit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +209,7 @@ class _Opener:
         checks = await self.stack.enter_async_context(open_checks(block.check, clock))
         return Stage(checks, await open_signing(block.modify, clock, emit, outer.signing))
 
-    async def guard(self, pipeline: EndpointSettings | SourceSettings, whole: Stage) -> Guard:
+    async def way(self, pipeline: EndpointSettings | SourceSettings, whole: Stage) -> PipelineDeliverer:
         """A pipeline whose own stage is open."""
         plain = Stage((), whole.signing)
         stages = {id(pipeline): plain}
@@ -200,8 +217,7 @@ class _Opener:
             has_own = route.check is not None or route.modify is not None
             stages[id(route)] = await self.stage(route, whole) if has_own else plain
         emit = self.around.emit
-        target = PipelineDeliverer(pipeline, self.around.target_of, stages, emit, answers_each=self.answers_each)
-        return Guard(target, whole.checks, emit)
+        return PipelineDeliverer(pipeline, self.around.target_of, stages, emit, answers_each=self.answers_each)
 
 
 async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:

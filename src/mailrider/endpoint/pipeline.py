@@ -5,6 +5,10 @@ A stage is what the blocks say is done to a message: checks look at it, and it i
 - all checks have spoken before any target is given the message;
 - SMTP has one answer to a message: what the check of one `destination` refuses is refused for all its recipients, so
   that nobody gets what its sender is told was refused. LMTP has an answer for each;
+- what one target took is never reported as refused. A target that delivers at once may say one thing of one recipient
+  and another of the next, so over SMTP it gets one recipient a transaction (`companions`; the client comes again with
+  the others). Queues take all or nothing, so one transaction may go to several; if a later one cannot take its part,
+  the sender is told by the first one, which has;
 - signing is the last thing that is done: whatever changed a message afterwards would break the signature.
 """
 
@@ -12,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from mailrider.endpoint.check import PASSED, Arrival, examine, strictest
 from mailrider.model.event import discard
-from mailrider.model.outcome import AttemptReport, outcome_for
+from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
 from mailrider.model.pipeline import TargetRef, outcome_of, route_of
 from mailrider.model.reply import Reply
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     from mailrider.dkim.sign import DKIMSigning
     from mailrider.endpoint.check import Check, Finding
+    from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
@@ -32,11 +37,31 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content
 
 
+NOT_TAKEN: Final = Reply.make(
+    554, "5.3.0", "It could not be queued for this recipient, though it was for others; send it again to this one"
+)
+TOLD: Final = Reply.make(250, "2.0.0", "The sender is told that it could not be queued")
+
+
 class Deliverer(Protocol):
     """Makes one attempt; see `queue.deliverer`."""
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One outcome for each recipient, in the envelope's order."""
+
+
+@runtime_checkable
+class TakesAll(Protocol):
+    """A `Deliverer` that takes all recipients of a message, or none: a queue."""
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """See `Deliverer`; the outcomes are all of one kind."""
+
+    def can_tell(self, sender: ReversePath) -> bool:
+        """True if a notification may go to that sender."""
+
+    async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
+        """Notify the sender that these recipients do not get the message; True once that is durable, or unwanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +144,11 @@ class PipelineDeliverer:
             if found.refusal is not None:
                 outcomes.update(share.answer(envelope, found.refusal))
             else:
-                passed.append((share, found.mark(share.of(envelope))))
+                passed.append((share, share.of(envelope)))
         signed = await _sign(content, {share.stage.signing for share, _ in passed})
+        if len(passed) > 1 and not self._answers_each:
+            outcomes.update(await self._take_in_turn(passed, signed))
+            passed = []
         attempts = [self._target_of(share.target).deliver(some, signed[share.stage.signing]) for share, some in passed]
         for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
             outcomes.update(zip(share.indices, report, strict=True))
@@ -140,6 +168,41 @@ class PipelineDeliverer:
                 key = target.name if isinstance(target, TargetRef) else id(target)
                 shares.setdefault((key, id(stage)), _Share(target, stage, [])).indices.append(index)
         return list(shares.values())
+
+    def companions(self, sender: ReversePath, first: Mailbox, another: Mailbox) -> bool:
+        """True if both recipients can be in one transaction: whatever happens, one reply is true of both."""
+        route, other = route_of(self._pipeline, first), route_of(self._pipeline, another)
+        target, beside = outcome_of(route), outcome_of(other)
+        if isinstance(target, Reply) or isinstance(beside, Reply):
+            return True  # it is refused anyway
+        taking, also = self._target_of(target), self._target_of(beside)
+        if not (isinstance(taking, TakesAll) and isinstance(also, TakesAll)):
+            return False
+        is_same = taking is also and self._stages.get(id(route)) is self._stages.get(id(other))
+        return is_same or taking.can_tell(sender)
+
+    async def _take_in_turn(
+        self, passed: Sequence[tuple[_Share, Envelope]], signed: Mapping[DKIMSigning | None, Content]
+    ) -> dict[int, Outcome]:
+        """Give a message to several queues. If the first one cannot take its part, nobody has it, and all hear that."""
+        outcomes: dict[int, Outcome] = {}
+        first: tuple[TakesAll, Content] | None = None
+        for share, envelope in passed:
+            target, content = self._target_of(share.target), signed[share.stage.signing]
+            report = await target.deliver(envelope, content)
+            refused = next((outcome for outcome in report if not isinstance(outcome, Delivered)), None)
+            if refused is not None and first is None:
+                return {
+                    index: outcome_for(recipient, refused.reply)
+                    for each, some in passed
+                    for index, recipient in zip(each.indices, some.recipients, strict=True)
+                }
+            if refused is not None and first is not None and await first[0].tell_failed(envelope, first[1], NOT_TAKEN):
+                report = AttemptReport(tuple(Delivered(each, TOLD) for each in envelope.recipients))
+            elif first is None and isinstance(target, TakesAll):
+                first = target, content
+            outcomes.update(zip(share.indices, report, strict=True))
+        return outcomes
 
     async def _examine(
         self, shares: Sequence[_Share], envelope: Envelope, content: Content, arrival: Arrival

@@ -37,7 +37,7 @@ from mailrider.model.endpoint_event import (
     MailRefused,
     MailTaken,
 )
-from mailrider.model.envelope import Envelope, Recipient
+from mailrider.model.envelope import Envelope, Notify, Recipient, Ret
 from mailrider.model.event import Bug
 from mailrider.model.ip import client_key
 from mailrider.model.outcome import Delivered, Failed
@@ -112,7 +112,8 @@ class Authenticator(Protocol):
 class Service:
     """What all connections of an endpoint share.
 
-    `judge` decides on a recipient before the content is there: None if the sink will take it. `authenticator` None:
+    `judge` decides on a recipient before the content is there, and beside the first one that the transaction has: None
+    if the sink will take it. `authenticator` None:
     nobody can log in; `logins` says who may try now; `needs_login`: nothing is accepted before. `tls` None: there is no
     STARTTLS. `origin`, which submission has: the domain of addresses without one, and sloppy clients are welcome.
     `postmaster`: whom `RCPT TO:<postmaster>` means. `memory` and `disk` are what unfinished messages from the network
@@ -123,7 +124,7 @@ class Service:
     name: str
     hostname: Domain
     sink: MessageSink
-    judge: Callable[[ReversePath, Mailbox], Reply | None]
+    judge: Callable[[ReversePath, Mailbox, Mailbox | None], Reply | None]
     clock: Clock
     emit: Emit
     new_id: Callable[[], str]
@@ -481,7 +482,9 @@ class Session:
         is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated or self._uid is not None
         if not is_known and is_route(mailbox):
             return ROUTE
-        return service.judge(self._sender, self._meant(mailbox))
+        recipients = self._machine.recipients
+        first = self._meant(recipients[0].mailbox) if recipients else None
+        return service.judge(self._sender, self._meant(mailbox), first)
 
     def _meant(self, mailbox: Mailbox) -> Mailbox:
         """Whom a recipient means; only the postmaster may come without a domain (RFC 5321 4.5.1)."""
@@ -598,16 +601,28 @@ class Session:
 
     def _envelope(self) -> Envelope:
         mail = self._machine.mail or Mail(NULL_PATH)
-        named = [Recipient(self._meant(each.mailbox), each.notify, each.original) for each in self._machine.recipients]
+        is_known = self._is_known
+        named = [
+            Recipient(self._meant(each.mailbox), each.notify if is_known else _modest(each.notify), each.original)
+            for each in self._machine.recipients
+        ]
         return Envelope(
             mail.sender,
             tuple(distinct(named)),
             smtputf8=mail.smtputf8,
             requiretls=mail.requiretls,
-            ret=mail.ret,
+            ret=mail.ret if is_known or mail.ret is None else Ret.HEADERS,
             envid=mail.envid,
             client=self._client or None,
         )
+
+    @property
+    def _is_known(self) -> bool:
+        """True if the sender can be held to be who it says: by a login, by the system, or as a program of this machine.
+
+        From anybody else the sender may be forged, and what it asks for would be sent to a victim (RFC 3461 9.1).
+        """
+        return self._machine.is_authenticated or self._uid is not None or (self._service.is_submission and self._local)
 
     def _passage(self, envelope: Envelope) -> Passage:
         service, tls = self._service, self._channel.tls
@@ -740,6 +755,11 @@ def worst(replies: Sequence[Reply]) -> Reply:
     if len(replies) == 1:
         return replies[0]
     return max(replies, key=lambda reply: (reply.is_transient, reply.is_permanent))
+
+
+def _modest(notify: Notify | None) -> Notify | None:
+    """What a stranger may ask for: to hear of failures and delays, and not of success."""
+    return None if notify is None else notify & ~Notify.SUCCESS
 
 
 @lru_cache(maxsize=1024)

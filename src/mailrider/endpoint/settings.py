@@ -66,7 +66,7 @@ class DoorRouteSettings(RouteSettings):
         default=None,
         doc="What is looked at in messages for these recipients, after the checks of the blocks around this one. SMTP "
         "has one answer to a message, and so what is refused here is refused for its other recipients, too (not in "
-        "LMTP); what is quarantined, is so for these.",
+        "LMTP).",
     )
     modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
         block(ModifySettings),
@@ -379,13 +379,59 @@ def relay_holes(endpoint: EndpointSettings, find: Callable[[str], Settings | Non
     if isinstance(endpoint, SubmissionSettings) or not beyond:
         return
     for pipeline in endpoint.pipelines:
-        default = pipeline.default_destination
-        for target in (pipeline.deliver_to, None if default is None else default.deliver_to):
-            if target is not None and _leads_out(target, find, ()):
+        for target in _for_anybody(pipeline):
+            if _leads_out(target, find, ()):
                 yield (
                     f"{beyond[0]} would be an open relay: mail from anybody to anybody would go to {_name(target)}; "
                     "name the domains that it is for: destination example.org { deliver_to ... }, and reject the rest"
                 )
+            elif _notifies_anybody(target, find):
+                yield (
+                    f"{beyond[0]} would send notifications to whoever a stranger names as the sender, by the bounce of "
+                    f"{_name(target)}; name the domains that it is for: destination example.org {{ deliver_to ... }}, "
+                    "and reject the rest"
+                )
+
+
+def weak_spots(endpoint: EndpointSettings, find: Callable[[str], Settings | None]) -> Iterator[tuple[str, str]]:
+    """What a postmaster should know about an endpoint that is right, and what to do about it."""
+    blocks = [endpoint, *(block for pipeline in endpoint.pipelines for block in (pipeline, *pipeline.routes))]
+    if any(block.check is not None and block.check.rspamd for block in blocks):
+        text = "of rspamd's answer only the action counts: header fields and a subject of its own are not applied"
+        yield text, "rspamd's milter proxy applies them, in front of another mail server"
+    targets = list(endpoint.every_target)
+    if not isinstance(endpoint, LMTPEndpointSettings) and not all(_is_queue(each, find) for each in targets):
+        text = "where mail is not queued a transaction has one recipient, others are asked to come again (452 4.5.3)"
+        yield text, "a queue in front takes any number: target.queue NAME { target &TARGET }, and deliver_to &NAME"
+    beyond = [each for each in endpoint.listen if each.ip is not None and not each.is_local]
+    if beyond and not isinstance(endpoint, SubmissionSettings) and any(_notifies_anybody(e, find) for e in targets):
+        text = "strangers' mail that cannot be delivered makes notifications to senders that may be forged"
+        yield text, "bounce { destination OWN.DOMAIN { deliver_to ... }; default_destination { reject } } in the queue"
+
+
+def _for_anybody(pipeline: PipelineSettings) -> Iterator[Target]:
+    """Where recipients go that no `destination` names."""
+    default = pipeline.default_destination
+    for target in (pipeline.deliver_to, None if default is None else default.deliver_to):
+        if target is not None:
+            yield target
+
+
+def _resolved(target: Target, find: Callable[[str], Settings | None]) -> Settings | None:
+    return find(target.name) if isinstance(target, TargetRef) else target
+
+
+def _is_queue(target: Target, find: Callable[[str], Settings | None]) -> bool:
+    return isinstance(_resolved(target, find), QueueSettings)
+
+
+def _notifies_anybody(target: Target, find: Callable[[str], Settings | None]) -> bool:
+    """True if notifications about what is in that queue may go to any address in the world."""
+    queue = _resolved(target, find)
+    if not isinstance(queue, QueueSettings):
+        return False
+    ways = [queue.target] if queue.bounce is None else list(_for_anybody(queue.bounce))
+    return any(way is not None and _leads_out(way, find, ()) for way in ways)
 
 
 def _leads_out(target: Target, find: Callable[[str], Settings | None], seen: tuple[str, ...]) -> bool:

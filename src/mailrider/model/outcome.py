@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, ClassVar, assert_never
+from typing import TYPE_CHECKING, ClassVar, Final, assert_never
 
+from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
 from mailrider.model.value import value
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.model.envelope import Recipient
-    from mailrider.model.reply import Reply
+
+# What a target that sends mail on says of a message that a check held to be harmful.
+QUARANTINED: Final = Reply.make(550, "5.7.0", "The message is quarantined and will not be sent on")
 
 
 class Status(enum.StrEnum):

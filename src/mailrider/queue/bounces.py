@@ -67,6 +67,10 @@ class Bounces:
         self._ids = ids
         self._emit = emit
 
+    def may_tell(self, sender: Mailbox) -> bool:
+        """True if a notification to that address is sent."""
+        return not self._policy.refuses(sender)
+
     async def write(
         self, job: Job, decision: Decision, content: Content | None, now: datetime, shift: timedelta = NO_SHIFT
     ) -> tuple[NewMessage, ...]:

@@ -11,14 +11,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from mailrider.model.outcome import AttemptReport, Deferred, Delivered
+from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import format_id
-from mailrider.queue.lived import KeepsTime
-from mailrider.queue.message import BY_DOMAIN, INLINE, ROUTE_TARGET, Facts, NewMessage, jobs_of
+from mailrider.queue.lived import KeepsTime, shift_of
+from mailrider.queue.message import BY_DOMAIN, FRESH, INLINE, ROUTE_TARGET, Facts, Job, NewMessage, jobs_of
 from mailrider.queue.poke import Listener, Word, poke
 from mailrider.queue.scheduler import Scheduler
+from mailrider.queue.settle import Rules, settle
 from mailrider.queue.store import Command, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.model.address import ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.queue.ids import IdSource
@@ -69,6 +71,8 @@ class DeliveryQueue:
         self._emit = emit
         self._place = place
         self._destination_of = destination_of
+        self._bounces = None if work is None else work.bounces
+        self._rng = rng
         self._scheduler = None if work is None else Scheduler(store, work, clock, rng, emit)
         self._stack = AsyncExitStack()
 
@@ -149,6 +153,32 @@ class DeliveryQueue:
             route,
         )
 
+    def can_tell(self, sender: ReversePath) -> bool:
+        """True if a notification may go to that sender."""
+        mailbox = sender.mailbox
+        return self._bounces is not None and mailbox is not None and self._bounces.may_tell(mailbox)
+
+    async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
+        """Notify the sender that these recipients do not get a message that was never in this queue.
+
+        True once the notification is durable, or if nobody wants it. Raises `StoreUnavailable`.
+        """
+        if self._bounces is None or not self.can_tell(envelope.sender):
+            return False
+        now, count = self._clock.now(), len(envelope.recipients)
+        id = self._ids.take(count)
+        facts = Facts(content.size, content.eight_bit, content.header_size)
+        job = Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, facts, 0)
+        report = AttemptReport(tuple(Failed(each, reply) for each in envelope.recipients))
+        decision = settle(job, report, Rules(), now, self._rng)
+        for notification in await self._bounces.write(job, decision, content, now, shift_of(self._clock)):
+            await self.store.add(notification, leased=False)
+            if self._scheduler is not None and not self._scheduler.has_left_off:
+                jobs = jobs_of(notification, self._destination_of, self.store.lease)
+                self._scheduler.expect([job.destination for job in jobs])
+        self._poke(Word.LOOK)
+        return True
+
     async def idle(self) -> None:
         """Wait until nothing is due any more, but for destinations that are down."""
         if self._scheduler is not None:
@@ -180,13 +210,18 @@ async def _pieces(content: Content) -> AsyncIterator[bytes]:
 
 
 class QueueDeliverer:
-    """A queue as the target of something else: given to it is delivered, since then it is its responsibility."""
+    """A queue as the target of something else: given to it is delivered, since then it is its responsibility.
+
+    It takes a message for all recipients or for none.
+    """
 
     def __init__(self, queue: DeliveryQueue) -> None:
         self._queue = queue
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """See `Deliverer`."""
+        if envelope.quarantined:
+            return AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
         try:
             id = await self._queue.submit(envelope, content)
         except StoreUnavailable as error:
@@ -194,3 +229,14 @@ class QueueDeliverer:
             return AttemptReport(tuple(Deferred(each, reply) for each in envelope.recipients))
         reply = Reply.make(250, "2.0.0", f"Queued as {format_id(id)}")
         return AttemptReport(tuple(Delivered(each, reply, dsn=True) for each in envelope.recipients))
+
+    def can_tell(self, sender: ReversePath) -> bool:
+        """See `DeliveryQueue.can_tell`."""
+        return self._queue.can_tell(sender)
+
+    async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
+        """See `DeliveryQueue.tell_failed`; False if the store cannot do that now."""
+        try:
+            return await self._queue.tell_failed(envelope, content, reply)
+        except StoreUnavailable:
+            return False

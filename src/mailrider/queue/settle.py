@@ -10,7 +10,8 @@ For each recipient: done, or queued again and when; and which notifications go t
 - in doubt waits longer, and is marked;
 - a delay is told once for each recipient.
 
-NOTIFY is obeyed (RFC 3461 4.1); nothing is ever sent to a null reverse-path, so nothing about a notification either.
+NOTIFY is obeyed (RFC 3461 4.1); nothing is ever sent to a null reverse-path, so nothing about a notification either,
+and nothing about a quarantined message.
 """
 
 from __future__ import annotations
@@ -182,7 +183,9 @@ def _notice(
     outcome: Outcome, job: Job, change: Change, progress: Progress, rules: Rules, now: datetime
 ) -> Notice | None:
     """What the sender is told of this recipient now, if anything."""
-    if job.envelope.sender.is_null:  # RFC 5321 4.5.5: a notification about a notification could go round for ever
+    # RFC 5321 4.5.5: a notification about a notification could go round for ever. What is quarantined is held to be
+    # harmful, and its sender to be forged.
+    if job.envelope.sender.is_null or job.envelope.quarantined:
         return None
     asked = outcome.recipient.notify
     match outcome:

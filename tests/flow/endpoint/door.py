@@ -88,7 +88,7 @@ class Door:
         return client
 
 
-def welcome(_: ReversePath, __: Mailbox) -> Reply | None:
+def welcome(_: ReversePath, __: Mailbox, ___: Mailbox | None) -> Reply | None:
     return None
 
 
@@ -105,7 +105,7 @@ async def open_door(
     scheme: Scheme = Scheme.TCP,
     path: Path | None = None,
     clock: Clock | None = None,
-    judge: Callable[[ReversePath, Mailbox], Reply | None] = welcome,
+    judge: Callable[[ReversePath, Mailbox, Mailbox | None], Reply | None] = welcome,
     memory: Memory | None = None,
     proxies: Collection[IPv4Network | IPv6Network] = (),
     **changes: Any,

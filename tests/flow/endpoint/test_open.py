@@ -39,19 +39,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.model.address import ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.pipeline import Target
     from mailrider.smtp.content import Content
 
 
 class Targets:
-    """Every target there is, and what it got."""
+    """Every target there is, and what it got. Those that are named `direct` deliver at once, the others are queues."""
 
     def __init__(self) -> None:
         self.got: list[tuple[str, list[str]]] = []
 
     def get(self, target: Target) -> One:
-        return One(self, str(target))
+        return (One if str(target) == "&direct" else Queue)(self, str(target))
 
 
 class One:
@@ -63,6 +64,14 @@ class One:
         self.targets.got.append((self.name, [str(each) for each in envelope.recipients]))
         reply = Reply.make(250, "2.0.0", f"{self.name} has it")
         return AttemptReport(tuple(Delivered(each, reply) for each in envelope.recipients))
+
+
+class Queue(One):
+    def can_tell(self, sender: ReversePath) -> bool:
+        return True
+
+    async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
+        raise AssertionError("it takes everything")
 
 
 @asynccontextmanager
@@ -123,6 +132,25 @@ async def test_a_submission_completes_addresses(origin: str | None, expected: st
     async with opened(SubmissionSettings(origin=origin, deliver_to=TargetRef("one")), targets) as client:
         assert (await client.send(MESSAGE, "root", "b@x.test", sender="scanner"))[:3] == "250"
         assert targets.got == [("&one", [f"root@{expected}", "b@x.test"])]
+
+
+async def test_what_is_delivered_at_once_has_a_transaction_of_its_own_for_each_recipient() -> None:
+    targets = Targets()
+    direct = DoorRouteSettings(deliver_to=TargetRef("direct"))
+    settings = EndpointSettings(destination=[(["a.test"], direct)], deliver_to=TargetRef("queue"))
+    async with opened(settings, targets) as client:
+        await client.ask("MAIL FROM:<me@example.org>")
+        replies = [await client.ask(f"RCPT TO:<{each}>") for each in ("x@a.test", "y@a.test", "z@b.test")]
+        assert [reply[:9] for reply in replies] == ["250 2.1.5", "452 4.5.3", "452 4.5.3"]
+        await client.ask("DATA")
+        assert (await client.ask(MESSAGE.decode() + "."))[:3] == "250"
+        assert (await client.send(MESSAGE, "y@a.test"))[:3] == "250"
+        assert (await client.send(MESSAGE, "z@b.test", "z2@b.test"))[:3] == "250"
+    assert targets.got == [
+        ("&direct", ["x@a.test"]),
+        ("&direct", ["y@a.test"]),
+        ("&queue", ["z@b.test", "z2@b.test"]),
+    ]
 
 
 async def test_what_is_over_the_limit_is_asked_to_come_again() -> None:

@@ -119,6 +119,49 @@ async def test_the_parameters_of_mail_and_rcpt_are_in_the_envelope() -> None:
         assert "with UTF8SMTP id id1\r\n\tfor <ü@example.net>;".encode() in octets
 
 
+async def wishes(door: Door, client: Client, notify: str) -> tuple[Ret | None, Notify | None]:
+    """What is left of RET=FULL and of a NOTIFY."""
+    await client.ask("MAIL FROM:<a@example.org> RET=FULL")
+    await client.ask(f"RCPT TO:<b@example.net> NOTIFY={notify}")
+    await client.ask("DATA")
+    await client.ask(MESSAGE.decode() + ".")
+    envelope, _ = door.sink.taken[-1]
+    return envelope.ret, envelope.recipients[0].notify
+
+
+STRANGERS_WISHES = [
+    ("SUCCESS,FAILURE", Notify.FAILURE),
+    ("SUCCESS", Notify.NEVER),
+    ("FAILURE,DELAY", Notify.FAILURE | Notify.DELAY),
+    ("NEVER", Notify.NEVER),
+]
+
+
+@pytest.mark.parametrize(("notify", "left"), STRANGERS_WISHES)
+async def test_a_stranger_cannot_have_a_whole_text_or_news_of_success_sent_to_somebody_else(
+    notify: str, left: Notify
+) -> None:
+    async with open_door() as door:  # an `smtp` endpoint, though the client is on this machine
+        client = await door.client()
+        await client.hello()
+        assert await wishes(door, client, notify) == (Ret.HEADERS, left)
+
+
+async def test_a_program_of_this_machine_may_ask_for_all_of_it_when_it_submits() -> None:
+    async with open_door(is_submission=True) as door:
+        client = await door.client()
+        await client.hello()
+        assert await wishes(door, client, "SUCCESS") == (Ret.FULL, Notify.SUCCESS)
+
+
+async def test_who_has_logged_in_may_too() -> None:
+    async with open_door(authenticator=Doorkeeper()) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask(f"AUTH PLAIN {SECRET}"))[:3] == "235"
+        assert await wishes(door, client, "SUCCESS") == (Ret.FULL, Notify.SUCCESS)
+
+
 async def test_a_large_message_in_chunks_arrives_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
     body = b"".join(b"%08d\r\n" % number for number in range(INLINE // 5))
     async with open_door(spool=tmp_path) as door:
@@ -269,7 +312,7 @@ async def test_strangers_may_not_name_a_route_and_users_may() -> None:
 
 
 async def test_the_postmaster_is_taken_without_a_domain() -> None:
-    def judge(_: ReversePath, mailbox: Mailbox) -> Reply | None:
+    def judge(_: ReversePath, mailbox: Mailbox, __: Mailbox | None) -> Reply | None:
         return None if str(mailbox) == "postmaster@x.test" else Reply.make(550, "5.7.1", "no")
 
     async with open_door(judge=judge, postmaster=lambda _: Mailbox.parse("postmaster@x.test")) as door:
@@ -353,7 +396,7 @@ async def test_a_sink_that_breaks_defers_and_the_session_goes_on() -> None:
 
 
 async def test_a_recipient_that_nobody_takes_is_refused_at_once() -> None:
-    def judge(sender: ReversePath, mailbox: Mailbox) -> Reply | None:
+    def judge(sender: ReversePath, mailbox: Mailbox, _: Mailbox | None) -> Reply | None:
         return None if str(mailbox) == "b@x.test" else Reply.make(550, "5.7.1", f"not from {sender}")
 
     async with open_door(judge=judge) as door:
@@ -888,7 +931,7 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
 
 
 async def test_a_bug_ends_one_session_with_a_temporary_word_and_no_other() -> None:
-    def judge(_: ReversePath, mailbox: Mailbox) -> Reply | None:
+    def judge(_: ReversePath, mailbox: Mailbox, __: Mailbox | None) -> Reply | None:
         if mailbox.local_part == "bug":
             raise RuntimeError("oops")
         return None

@@ -949,6 +949,50 @@ async def test_a_queue_can_be_the_target_of_something_else() -> None:
         world.shelf.full = False
 
 
+async def test_a_queue_tells_a_sender_of_recipients_that_another_queue_could_not_take() -> None:
+    world = World()
+    async with world.queue() as queue:
+        target = QueueDeliverer(queue)
+        given = envelope("b@example.net", "c@example.net")
+        reply = Reply.make(554, "5.3.0", "It could not be queued")
+        assert target.can_tell(given.sender)
+        assert await target.tell_failed(given, Content.inspect(MESSAGE), reply)
+        await queue.idle()
+        (told,) = world.bounces.seen
+        (text,) = world.bounces.contents
+        assert [str(each) for each in told.recipients] == ["a@example.org"]
+        assert all(words in text for words in (b"b@example.net", b"c@example.net", b"5.3.0", b"It could not be queued"))
+    assert world.left == []
+
+
+async def test_a_queue_that_cannot_tell_says_so() -> None:
+    world = World()
+    async with world.queue() as queue:
+        target, content = QueueDeliverer(queue), Content.inspect(MESSAGE)
+        reply = Reply.make(554, "5.3.0", "It could not be queued")
+        assert not target.can_tell(envelope(sender="").sender)
+        assert not await target.tell_failed(envelope("b@example.net", sender=""), content, reply)
+        world.refuses = "not to you"
+        assert not target.can_tell(envelope().sender)
+        world.refuses, world.shelf.full = "", True
+        assert not await target.tell_failed(envelope("b@example.net"), content, reply)
+        world.shelf.full = False
+    async with world.queue(delivering=False) as queue:
+        assert not queue.can_tell(envelope().sender)
+
+
+async def test_a_queue_takes_no_quarantined_message_and_sends_no_notification_about_one() -> None:
+    world = World()
+    async with world.queue() as queue:
+        given = envelope("b@example.net", quarantined=True)
+        (outcome,) = await QueueDeliverer(queue).deliver(given, Content.inspect(MESSAGE))
+        assert (outcome.status, str(outcome.reply.status)) == ("failed", "5.7.0")
+        world.network.behaviour["example.net"] = failed
+        await queue.submit(given, Content.inspect(MESSAGE))
+        await queue.idle()
+    assert world.bounces.seen == []
+
+
 async def test_a_message_whose_submitter_goes_away_while_it_is_stored_is_delivered(tmp_path: Path) -> None:
     """The writer goes on: what it commits then must not stay leased by nobody."""
     world = World()

@@ -196,11 +196,12 @@ async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status:
     assert sink.given == []
 
 
-async def test_a_quarantined_message_goes_on_marked() -> None:
+async def test_a_quarantined_message_is_refused_while_its_client_is_there_since_no_target_sends_it_on() -> None:
     sink, check = Sink(), says(Action.QUARANTINE)
-    await Guard(sink, [check], discard).deliver(envelope("b@example.net"), Content.inspect(MESSAGE), ARRIVAL)
-    ((passed, _, _),) = sink.given
-    assert passed.quarantined
+    given = envelope("b@example.net")
+    (outcome,) = await Guard(sink, [check], discard).deliver(given, Content.inspect(MESSAGE), ARRIVAL)
+    assert (outcome.status, outcome.reply.code, str(outcome.reply.status)) == (Status.FAILED, 550, "5.7.0")
+    assert sink.given == []
 
 
 async def test_what_passes_is_left_alone() -> None:

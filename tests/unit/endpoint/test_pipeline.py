@@ -12,10 +12,12 @@ from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.endpoint.check import PASSED, REFUSED, Action, Arrival, Finding
 from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
 from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings
+from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.pipeline import TargetRef
+from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
 from mailrider.x509.signing import KeyKind, SigningKey
 from tests.support.queueing import MESSAGE, TAKEN, envelope
@@ -54,7 +56,6 @@ class Given:
 
     to: list[str]
     selectors: list[bytes]
-    quarantined: bool
 
 
 @dataclass
@@ -75,7 +76,7 @@ class One:
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         fields = content.header_fields("DKIM-Signature")
         selectors = [part.strip()[2:] for value in fields for part in value.split(b";") if part.strip()[:2] == b"s="]
-        given = Given([str(each) for each in envelope.recipients], selectors, envelope.quarantined)
+        given = Given([str(each) for each in envelope.recipients], selectors)
         self.targets.given.setdefault(self.name, []).append(given)
         return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
 
@@ -99,16 +100,16 @@ async def test_each_part_signs_what_goes_through_it() -> None:
     stages = {id(PIPELINE): Stage((), signing("whole")), id(B): Stage((), signing("whole", "part"))}
     given, _ = await deliver(stages, "1@a.test", "2@b.test", "3@c.test")
     assert given == {
-        "&home": [Given(["1@a.test"], [], False)],
-        "&world": [Given(["2@b.test"], [b"whole", b"part"], False), Given(["3@c.test"], [b"whole"], False)],
+        "&home": [Given(["1@a.test"], [])],
+        "&world": [Given(["2@b.test"], [b"whole", b"part"]), Given(["3@c.test"], [b"whole"])],
     }
 
 
 async def test_parts_that_do_the_same_share_a_message() -> None:
     given, _ = await deliver({}, "1@a.test", "2@alias.test", "3@b.test", "4@c.test")
     assert given == {
-        "&home": [Given(["1@a.test", "2@alias.test"], [], False)],
-        "&world": [Given(["3@b.test", "4@c.test"], [], False)],
+        "&home": [Given(["1@a.test", "2@alias.test"], [])],
+        "&world": [Given(["3@b.test", "4@c.test"], [])],
     }
 
 
@@ -121,17 +122,11 @@ async def test_a_part_looks_only_at_what_goes_through_it() -> None:
     assert len(check.asked) == 1
 
 
-async def test_what_a_part_quarantines_is_so_for_its_recipients() -> None:
-    given, _ = await deliver({id(A): Stage([Says(Action.QUARANTINE)])}, "1@a.test", "2@b.test")
-    assert given["&home"] == [Given(["1@a.test"], [], True)]
-    assert given["&world"] == [Given(["2@b.test"], [], False)]
-
-
-@pytest.mark.parametrize("action", [Action.REJECT, Action.DEFER])
+@pytest.mark.parametrize("action", [Action.REJECT, Action.DEFER, Action.QUARANTINE])
 async def test_what_a_part_refuses_nobody_gets_since_smtp_has_one_answer(action: Action) -> None:
     given, codes = await deliver({id(A): Stage([Says(action)])}, "1@a.test", "2@b.test", "3@closed.test")
     assert given == {}
-    code = REFUSED.code if action is Action.REJECT else 451
+    code = 451 if action is Action.DEFER else REFUSED.code
     assert codes == [code, code, 550]
 
 
@@ -144,7 +139,7 @@ async def test_in_lmtp_the_others_get_it() -> None:
     stages = {id(A): Stage([Says(Action.REJECT)])}
     given, codes = await deliver(stages, "1@a.test", "2@b.test", answers_each=True)
     assert codes == [550, 250]
-    assert given == {"&world": [Given(["2@b.test"], [], False)]}
+    assert given == {"&world": [Given(["2@b.test"], [])]}
 
 
 def test_a_signature_that_is_given_again_is_made_once_as_the_inner_block_says() -> None:
@@ -155,3 +150,119 @@ def test_a_signature_that_is_given_again_is_made_once_as_the_inner_block_says() 
         inner,
         other,
     )
+
+
+# Several targets in one transaction ----------------------------------------------------------------------------------
+
+MAILBOXES, RELAY, QUEUE, OTHER_QUEUE = (TargetRef(name) for name in ("mailboxes", "relay", "queue", "other"))
+SIGNED = DoorRouteSettings(deliver_to=QUEUE)
+MIXED = EndpointSettings(
+    destination=[
+        (["box.test"], DoorRouteSettings(deliver_to=MAILBOXES)),
+        (["relay.test"], DoorRouteSettings(deliver_to=RELAY)),
+        (["other.test"], DoorRouteSettings(deliver_to=OTHER_QUEUE)),
+        (["signed.test"], SIGNED),
+        (["closed.test"], CLOSED),
+    ],
+    deliver_to=QUEUE,
+)
+FULL = Reply.make(452, "4.3.1", "Insufficient system storage")
+
+
+@dataclass
+class Queue:
+    """Takes all or nothing; `answers` what it says, in turn, and then that it took it."""
+
+    tells: bool = True
+    answers: list[Reply] = field(default_factory=list)
+    took: list[list[str]] = field(default_factory=list)
+    told: list[list[str]] = field(default_factory=list)
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        reply = self.answers.pop(0) if self.answers else TAKEN
+        if reply is TAKEN:
+            self.took.append([str(each) for each in envelope.recipients])
+        return AttemptReport(tuple(outcome_for(each, reply) for each in envelope.recipients))
+
+    def can_tell(self, sender: ReversePath) -> bool:
+        return self.tells and not sender.is_null
+
+    async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
+        self.told.append([str(each) for each in envelope.recipients])
+        return self.tells
+
+
+@dataclass
+class House:
+    """The targets of `MIXED`."""
+
+    queue: Queue = field(default_factory=Queue)
+    other: Queue = field(default_factory=Queue)
+    direct: Targets = field(default_factory=Targets)
+
+    def pipeline(self) -> PipelineDeliverer:
+        return PipelineDeliverer(MIXED, self.of, {id(SIGNED): Stage((), signing("s"))})
+
+    def of(self, target: Target) -> Queue | One:
+        return {"&queue": self.queue, "&other": self.other}.get(str(target)) or self.direct.of(target)
+
+
+COMPANIONS = [
+    # the first recipient, another one, whether both may be in one transaction
+    ("1@x.test", "2@y.test", True),  # one queue
+    ("1@x.test", "2@other.test", True),  # two queues
+    ("1@x.test", "2@signed.test", True),  # one queue, and two forms of the message
+    ("1@box.test", "2@box.test", False),  # one may be full, and the other not
+    ("1@box.test", "2@relay.test", False),
+    ("1@relay.test", "2@relay.test", False),
+    ("1@box.test", "2@x.test", False),
+    ("1@x.test", "2@box.test", False),
+    ("1@box.test", "2@closed.test", True),  # which is refused for itself
+]
+
+
+@pytest.mark.parametrize(("first", "another", "expected"), COMPANIONS)
+def test_which_recipients_can_share_a_transaction(first: str, another: str, expected: bool) -> None:
+    sender = ReversePath.parse("a@example.org")
+    assert House().pipeline().companions(sender, Mailbox.parse(first), Mailbox.parse(another)) is expected
+
+
+@pytest.mark.parametrize(("sender", "tells"), [("", True), ("a@example.org", False)])
+@pytest.mark.parametrize(
+    ("another", "expected"), [("2@y.test", True), ("2@other.test", False), ("2@signed.test", False)]
+)
+def test_where_the_sender_cannot_be_told_a_transaction_has_one_queue_and_one_form(
+    sender: str, tells: bool, another: str, expected: bool
+) -> None:
+    pipeline = House(Queue(tells)).pipeline()
+    companions = pipeline.companions(ReversePath.parse(sender), Mailbox.parse("1@x.test"), Mailbox.parse(another))
+    assert companions is expected
+
+
+async def codes(house: House, *recipients: str) -> list[int]:
+    report = await house.pipeline().deliver(envelope(*recipients), Content.inspect(MESSAGE))
+    return [each.reply.code for each in report]
+
+
+async def test_two_queues_take_their_parts_of_one_message() -> None:
+    house = House()
+    assert await codes(house, "1@x.test", "2@other.test", "3@y.test") == [250] * 3
+    assert (house.queue.took, house.other.took) == ([["1@x.test", "3@y.test"]], [["2@other.test"]])
+
+
+async def test_if_the_first_queue_cannot_take_its_part_nobody_gets_anything() -> None:
+    house = House(Queue(answers=[FULL]))
+    assert await codes(house, "1@x.test", "2@other.test") == [452, 452]
+    assert (house.queue.took, house.other.took) == ([], [])
+
+
+async def test_if_a_later_queue_cannot_take_its_part_the_first_one_tells_the_sender_and_nothing_comes_twice() -> None:
+    house = House(other=Queue(answers=[FULL]))
+    assert await codes(house, "1@x.test", "2@other.test") == [250, 250]
+    assert (house.queue.took, house.queue.told, house.other.took) == ([["1@x.test"]], [["2@other.test"]], [])
+
+
+async def test_the_same_holds_for_two_forms_of_a_message_in_one_queue() -> None:
+    house = House(Queue(answers=[TAKEN, FULL]))
+    assert await codes(house, "1@x.test", "2@signed.test") == [250, 250]
+    assert (house.queue.took, house.queue.told) == ([["1@x.test"]], [["2@signed.test"]])

@@ -8,7 +8,7 @@ from unittest.mock import ANY
 import pytest
 
 from mailrider.config import loads
-from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, pipeline_for
+from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, pipeline_for, weak_spots
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.pipeline import TargetRef, decide
@@ -82,6 +82,57 @@ def test_what_is_safe_is_accepted(text: str) -> None:
 )
 def test_an_open_relay_is_refused(text: str) -> None:
     assert "would be an open relay" in fault(text.replace("; ", "\n").replace("{ ", "{\n").replace(" }", "\n}"))
+
+
+def test_notifications_of_mail_from_anybody_to_anybody_are_followed_as_well() -> None:
+    text = "smtp tcp://0.0.0.0:25 {\ndeliver_to queue {\ntarget &store\nbounce {\ndeliver_to &out\n}\n}\n}"
+    assert "would send notifications to whoever a stranger names as the sender" in fault(text)
+    assert endpoint(text.replace("deliver_to &out", "destination a.test {\ndeliver_to &out\n}\nreject")).listen
+
+
+WEAK = {
+    "a queue whose notifications go to anybody": (
+        (
+            "smtp tcp://0.0.0.0:25 {\ndestination a.test {\ndeliver_to queue {\ntarget &store\nbounce {\n"
+            "deliver_to &out\n}\n}\n}\n}"
+        ),
+        ["senders that may be forged"],
+    ),
+    "a queue that sends to the world": (
+        "smtp tcp://0.0.0.0:25 {\ndestination a.test {\ndeliver_to &world\n}\n}",
+        ["senders that may be forged"],
+    ),
+    "a queue whose notifications go to its own domains": (
+        (
+            "smtp tcp://0.0.0.0:25 {\ndestination a.test {\ndeliver_to queue {\ntarget &store\nbounce {\n"
+            "destination a.test {\ndeliver_to &home\n}\nreject\n}\n}\n}\n}"
+        ),
+        [],
+    ),
+    "nobody from outside": ("smtp tcp://127.0.0.1:25 {\ndeliver_to &world\n}", []),
+    "users": ("submission tcp://127.0.0.1:587 {\ndeliver_to &world\n}", []),
+    "no queue": ("smtp tcp://127.0.0.1:25 {\ndeliver_to &store\n}", ["a transaction has one recipient"]),
+    "no queue, LMTP": ("lmtp tcp://127.0.0.1:24 {\ndeliver_to &store\n}", []),
+    "rspamd": (
+        "smtp tcp://127.0.0.1:25 {\ncheck {\nrspamd http://127.0.0.1:11333\n}\ndeliver_to &world\n}",
+        ["of rspamd's answer only the action counts"],
+    ),
+    "rspamd for some": (
+        (
+            "smtp tcp://127.0.0.1:25 {\ndestination a.test {\ncheck {\nrspamd http://127.0.0.1:11333\n}\n"
+            "deliver_to &world\n}\n}"
+        ),
+        ["of rspamd's answer only the action counts"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WEAK.values(), ids=WEAK)
+def test_what_a_postmaster_should_know_of_an_endpoint_that_is_right(text: str, expected: list[str]) -> None:
+    configuration = loads(TARGETS + text)
+    found = [text for text, _ in weak_spots(endpoint(text), lambda name: configuration.targets[name].settings)]
+    assert len(found) == len(expected)
+    assert all(words in text for words, text in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ def test_delivered_is_done_and_nobody_is_told() -> None:
     assert notices(decision) == []
 
 
+@pytest.mark.parametrize("outcome", [failed, deferred, delivered])
+def test_of_a_quarantined_message_nobody_is_told_anything(outcome: Any) -> None:
+    job = make_job(recipient("b@example.net", notify=EVERYTHING), quarantined=True)
+    assert notices(decide(job, outcome, age=timedelta(days=6))) == []
+
+
 def test_failed_is_done_and_the_sender_is_told_while_others_are_still_tried() -> None:
     decision = decide(make_job("b@example.net", "c@example.net"), failed, deferred)
     assert [change.fate for change in decision.changes] == [Fate.DONE, Fate.QUEUED]
