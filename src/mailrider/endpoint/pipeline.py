@@ -146,7 +146,8 @@ class PipelineDeliverer:
             else:
                 passed.append((share, share.of(envelope)))
         signed = await _sign(content, {share.stage.signing for share, _ in passed})
-        if len(passed) > 1 and not self._answers_each:
+        takes_all = all(isinstance(self._target_of(share.target), TakesAll) for share, _ in passed)
+        if len(passed) > 1 and takes_all and not self._answers_each:
             outcomes.update(await self._take_in_turn(passed, signed))
             passed = []
         attempts = [self._target_of(share.target).deliver(some, signed[share.stage.signing]) for share, some in passed]
