@@ -1,5 +1,6 @@
 # setup: .venv with everything. run, demo, test, lint, bench, format stand on it.
 #   make test            as root also the tests against real servers; CI=true leaves nothing out
+#   make chaos SECONDS=3600   the daemon in all the trouble that there is, for so long
 #   make PYTHON=...      another interpreter, 3.11 or newer
 
 PYTHON   ?= python3
@@ -10,7 +11,7 @@ STAMP    := $(VENV)/.installed
 
 export COVERAGE
 
-.PHONY: setup run demo test lint bench format
+.PHONY: setup run demo test lint bench format chaos
 
 setup: $(STAMP)
 
@@ -36,6 +37,11 @@ format: setup
 
 test: lint
 	@BIN="$(BIN)" scripts/test
+
+SECONDS ?= 120
+
+chaos: setup
+	@MAILRIDER_CHAOS_SECONDS=$(SECONDS) $(BIN)/pytest -q tests/crash/test_chaos.py
 
 bench: setup
 	@if [ "$$(id -u)" = 0 ]; then scripts/debian-bench; else echo "make bench: not root: the real mail systems are left out"; fi
