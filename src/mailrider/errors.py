@@ -52,6 +52,13 @@ class LocalError(MailriderError):
     """We misused our own machinery, or the caller gave an impossible argument."""
 
 
+class ShuttingDown(LocalError):
+    """We were closed while somebody still waited for something: no fault, and nobody's to look into."""
+
+    enhanced = "4.3.2"
+    public = "This server is shutting down"
+
+
 class InvalidValue(LocalError, ValueError):
     """Text that is not the value it claims to be (an address, a domain, a code)."""
 

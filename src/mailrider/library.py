@@ -10,11 +10,14 @@ import asyncio
 import logging
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from email.generator import BytesGenerator
 from email.message import Message
 from email.policy import EmailPolicy
+from inspect import iscoroutinefunction
 from io import BytesIO
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -29,6 +32,7 @@ from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.directive import directives_of
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret, check_envid
 from mailrider.model.event import discard
 from mailrider.model.outcome import QUARANTINED, Status
@@ -43,7 +47,7 @@ from mailrider.targets import Targets, make_queue
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from mailrider.assemble import Engine
@@ -112,6 +116,9 @@ class DSN:
     envid: str | None = None
 
     def __post_init__(self) -> None:
+        for name, text in (("notify", self.notify), ("ret", self.ret), ("envid", self.envid)):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{name} is a string{_DSN_EXAMPLES[name]}, not {type(text).__name__}")
         if self.notify is not None:
             Notify.parse(self.notify)
         if self.ret is not None and self.ret.upper() not in _RETS:
@@ -120,6 +127,11 @@ class DSN:
             check_envid(self.envid)
 
 
+_DSN_EXAMPLES = {
+    "notify": ' such as "FAILURE,DELAY" or "NEVER"',
+    "ret": ', "FULL" or "HDRS"',
+    "envid": " of up to 100 printable characters",
+}
 _RETS = [each.value for each in Ret]
 NO_DSN = DSN()
 
@@ -203,12 +215,17 @@ def _check_options(*, requiretls: bool, quarantine: bool, smtputf8: bool | None,
 def _texts(recipients: Sequence[str]) -> tuple[str, ...]:
     if isinstance(recipients, str):
         raise TypeError("recipients is a list of addresses, not one string")
+    if not isinstance(recipients, Iterable):
+        raise TypeError(f"recipients is a list of addresses, and {type(recipients).__name__} is not iterable")
     texts = tuple(recipients)
     if not texts:
         raise ValueError("recipients is empty: there is nobody to send to")
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"a recipient is a string, not {type(text).__name__}")
+            given = type(recipients).__name__
+            raise TypeError(
+                f"recipients is a list of addresses: a recipient is a string, not {type(text).__name__}, in {given}"
+            )
     return texts
 
 
@@ -304,15 +321,20 @@ def _result(text: str, outcome: Outcome) -> Result:
 def _harmless(on_event: Emit) -> Emit:
     """A listener as an `Emit`, which never fails: its exceptions are told to the event loop's handler, not to us.
 
-    From a thread, where there is no loop, they go where that handler sends them unless told otherwise: to the log.
+    From a thread, where there is no loop, they go where that handler sends them unless told otherwise: to the log. Even
+    a `CancelledError` of its own is none of ours: whoever wants to cancel a delivery cancels its task.
     """
+    if not callable(on_event):
+        raise TypeError(f"on_event is a function that takes an event, not {type(on_event).__name__}")
+    if iscoroutinefunction(on_event) or iscoroutinefunction(type(on_event).__call__):
+        raise TypeError("on_event is an ordinary function, not an async one: it is called, and nobody awaits it")
     if on_event is discard:
         return discard
 
     def emit(event: Event) -> None:
         try:
             on_event(event)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             text = f"on_event raised for {type(event).__name__}"
             try:
                 loop = asyncio.get_running_loop()
@@ -322,6 +344,13 @@ def _harmless(on_event: Emit) -> Emit:
                 loop.call_exception_handler({"message": text, "exception": error})
 
     return emit
+
+
+def _check_loop(entered: object, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Its connections and timers belong to the loop in which it was entered; in another one nothing would ever wake."""
+    if asyncio.get_running_loop() is not loop:
+        name = type(entered).__name__
+        raise RuntimeError(f"this {name} was entered in another event loop; enter one of its own in each")
 
 
 def _own_limits() -> Limiters:
@@ -337,11 +366,14 @@ class Sender(ABC):
     def __init__(
         self, dns: DNSSettings | None, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
     ) -> None:
+        if dns is not None and not isinstance(dns, DNSSettings):
+            raise TypeError(f"dns is mailrider.DNSSettings(...), not {type(dns).__name__}")
         self._dns = dns or DNSSettings()
         self._emit = _harmless(on_event)
         self._limits_here = limits_here
         self._stack = AsyncExitStack()
         self._delivery: RemoteDelivery | FixedDelivery | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @abstractmethod
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery | FixedDelivery]:
@@ -353,6 +385,7 @@ class Sender(ABC):
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(self._dns, self._emit, limiters=self._limits_here()))
             self._delivery = await stack.enter_async_context(self._open(engine))
+            self._loop = asyncio.get_running_loop()
             self._stack = stack.pop_all()
         return self
 
@@ -378,6 +411,7 @@ class Sender(ABC):
         """
         if self._delivery is None:
             raise RuntimeError(f"use `async with {type(self).__name__}(...) as target`")
+        _check_loop(self, self._loop)
         submission = prepare(
             message,
             sender,
@@ -445,6 +479,12 @@ class Smarthost(Sender):
 def _settings(cls: type[SettingsT], settings: SettingsT | None, directives: Mapping[str, Any]) -> SettingsT:
     """The settings that were given, or made of directives."""
     if settings is None:
+        known = directives_of(cls)
+        for name in directives:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it may be one of {', '.join(known)}"
+                raise TypeError(f"unknown directive {name!r}{hint}")
         return cls(**directives)
     if directives:
         raise TypeError("give either settings or directives, not both")
@@ -483,6 +523,7 @@ class Queue:
         self._limits_here = limits_here
         self._stack = AsyncExitStack()
         self._queue: DeliveryQueue | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         if self._queue is not None:
@@ -499,6 +540,7 @@ class Queue:
                     target = self._named.get(target.name)
                 queue = make_queue(self.settings, None, SystemClock(), SystemRandom(), self._emit, target=target)
                 self._queue = await stack.enter_async_context(queue)
+            self._loop = asyncio.get_running_loop()
             self._stack = stack.pop_all()
         return self
 
@@ -530,6 +572,7 @@ class Queue:
         `MailriderError` (with the reply for a submitter) if the queue cannot take anything now.
         """
         queue = self.opened
+        _check_loop(self, self._loop)
         submission = prepare(
             message,
             sender,
@@ -546,7 +589,9 @@ class Queue:
 
     async def idle(self) -> None:
         """Wait until nothing is due any more, but for destinations that are down."""
-        await self.opened.idle()
+        queue = self.opened
+        _check_loop(self, self._loop)
+        await queue.idle()
 
     async def drain(self) -> None:
         """Wait until what is due now is done, here or by another process; from now on nothing that comes is taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from mailrider.delivery.remote import RemoteDelivery
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript
-from mailrider.model.event import LimitReached, RecipientSettled
-from tests.flow.delivery.internet import internet, new_address
+from mailrider.model.event import Bug, LimitReached, RecipientSettled
+from tests.flow.delivery.internet import internet, new_address, outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mailrider.lab.zones import ZoneTable
     from mailrider.model.event import Event
 
 GOOD = MXScript()
@@ -233,3 +235,57 @@ async def test_the_targets_of_a_configuration_share_its_named_limits(tmp_path: P
         async with mailrider.load(file).target("one") as target:
             (result,) = await target.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
         assert result.status == "delivered", "another configuration, another block"
+
+
+async def test_a_listener_that_raises_cancelled_cancels_no_mail() -> None:
+    def listener(_: Event) -> None:
+        raise asyncio.CancelledError
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with (
+        internet({"a.test": [GOOD]}) as net,
+        mailrider.Remote(net.remote.settings, on_event=listener) as remote,
+    ):
+        (result,) = await remote.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
+    assert result.status == "delivered"
+
+
+async def test_a_remote_is_of_no_use_in_another_event_loop_and_says_so() -> None:
+    async with internet({"a.test": [GOOD]}) as net:
+
+        def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="this Remote was entered in another event loop"):
+                asyncio.run(net.remote.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"]))
+
+        await asyncio.to_thread(elsewhere)
+        assert net.mx("a.test").opened == 0
+
+
+async def test_a_queue_is_of_no_use_in_another_event_loop_and_says_so(tmp_path: Path) -> None:
+    async with mailrider.Queue(location=tmp_path, hostname="client.test", deliver=False) as queue:
+
+        def elsewhere() -> None:
+            for use in (queue.submit(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"]), queue.idle()):
+                with pytest.raises(RuntimeError, match="this Queue was entered in another event loop"):
+                    asyncio.run(use)
+
+        await asyncio.to_thread(elsewhere)
+
+
+async def test_closing_while_a_policy_is_looked_up_is_a_shutdown_and_no_bug() -> None:
+    address = new_address()
+    with socket.create_server((address, 0)) as silent:
+        silent.setblocking(False)
+        zones: ZoneTable = {
+            "_mta-sts.a.test": {"TXT": "v=STSv1; id=1"},
+            "mta-sts.a.test": {"A": address},
+        }
+        policy = mailrider.MTASTS(cache="ram", https_port=silent.getsockname()[1])
+        async with internet({"a.test": [GOOD]}, zones, {"mx_auth": [policy]}) as net:
+            sending = asyncio.create_task(net.send_one("x@a.test"))
+            connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+            with connection:
+                await net.remote.__aexit__(None, None, None)
+                result = await sending
+    assert outcome(result) == ("deferred", 451, "4.3.2")
+    assert not any(isinstance(event, Bug) for event in net.events)

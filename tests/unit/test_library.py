@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.library import Submission, prepare
+from mailrider.library import DSN, Submission, prepare
 from mailrider.model.event import Bug
 from mailrider.model.outcome import Delivered
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mailrider.model.event import Event
 
 MESSAGE = b"Subject: x\r\n\r\nhello\r\n"
@@ -336,3 +338,46 @@ def test_a_listener_that_raises_where_there_is_no_event_loop_does_no_harm_either
     assert record.getMessage() == "on_event raised for Bug"
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
+
+
+# Arguments that can never be right ------------------------------------------------------------------------------------
+
+
+async def async_listener(_: object) -> None:
+    """Nobody would await it."""
+
+
+class AsyncListener:
+    async def __call__(self, _: object) -> None:
+        """Nor this."""
+
+
+def smarthost(**more: Any) -> mailrider.Smarthost:
+    return mailrider.Smarthost(**{"hostname": "a.test", "host": ["tls://a.test:465"], **more})
+
+
+WRONG_FOR_EVER: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "notify, a list": (lambda: DSN(notify=["FAILURE"]), TypeError, "notify is a string such as .* not list"),  # type: ignore[arg-type]
+    "notify, a number": (lambda: DSN(notify=3), TypeError, "notify is a string .* not int"),  # type: ignore[arg-type]
+    "ret, a number": (lambda: DSN(ret=3), TypeError, "ret is a string, .* not int"),  # type: ignore[arg-type]
+    "envid, a number": (lambda: DSN(envid=5), TypeError, "envid is a string .* not int"),  # type: ignore[arg-type]
+    "recipients, None": (lambda: prepare(b"", "", None), TypeError, "recipients is a list .* NoneType is not iterable"),  # type: ignore[arg-type]
+    "recipients, bytes": (lambda: prepare(b"", "", b"x"), TypeError, "recipients is a list .* not int, in bytes"),  # type: ignore[arg-type]
+    "recipients, of numbers": (lambda: prepare(b"", "", [5]), TypeError, "recipients is a list .* not int, in list"),  # type: ignore[list-item]
+    "on_event, a number": (lambda: smarthost(on_event=5), TypeError, "on_event is a function .* not int"),
+    "on_event, async": (lambda: smarthost(on_event=async_listener), TypeError, "on_event is an ordinary function"),
+    "on_event, async object": (lambda: smarthost(on_event=AsyncListener()), TypeError, "on_event is an ordinary"),
+    "on_event of a queue": (lambda: mailrider.Queue(deliver=False, on_event=5), TypeError, "on_event is a function"),  # type: ignore[arg-type]
+    "dns, a number": (lambda: smarthost(dns=5), TypeError, "dns is mailrider.DNSSettings.* not int"),
+    "host, port 0": (lambda: smarthost(host=["tls://a:0"]), ValueError, "host: expected a port of 1 to 65535"),
+    "a directive misspelt": (lambda: smarthost(hostnam="x"), TypeError, "'hostnam'; did you mean 'hostname'"),
+    "a directive of nowhere": (lambda: smarthost(zzz=1), TypeError, "unknown directive 'zzz'; it may be one of host,"),
+}
+
+
+@pytest.mark.parametrize(("make", "kind", "text"), WRONG_FOR_EVER.values(), ids=WRONG_FOR_EVER)
+def test_a_wrong_argument_is_named_with_what_was_expected(
+    make: Callable[[], object], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        make()

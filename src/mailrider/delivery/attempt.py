@@ -16,7 +16,7 @@ from mailrider.delivery.ledger import Ending, Ledger, Telling
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.session import Unusable, broken_reply, judgement_of_us
-from mailrider.errors import DeadlineExceeded, MailriderError
+from mailrider.errors import DeadlineExceeded, MailriderError, ShuttingDown
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
@@ -51,6 +51,7 @@ MAX_ADDRESSES = 20  # that one attempt may try
 MAX_DURATION = 900.0  # seconds after which no new candidate or address is begun: the queue tries again, fresher
 
 BUG = Reply.make(451, "4.3.0", "Internal error")
+CLOSED = Reply.make(451, "4.3.2", "Closed before the message could be sent")
 STOPPED = Reply.make(451, "4.3.2", "This server is shutting down")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
 NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipients in one attempt")
@@ -183,6 +184,8 @@ class Attempt:
             task.uncancel()
             peer = "" if self._under_way is None else self._under_way[2].session.peer.name
             self._save_what_is_certain(STOPPED, _stopped_in_doubt(peer), self._clock.now())
+        except ShuttingDown:
+            self._save_what_is_certain(CLOSED, CLOSED)
         except Exception as error:
             # The one place where the unexpected becomes an outcome: deferred, never a bounce.
             self._emit(Bug(f"delivery to {self._next_hop}", error))

@@ -10,10 +10,11 @@ import asyncio
 import copy
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.attempt import BUG, Attempt, Job
+from mailrider.delivery.attempt import BUG, CLOSED, Attempt, Job
 from mailrider.delivery.destination import Destination
 from mailrider.delivery.limits import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
+from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.outcome import AttemptReport, Deferred
@@ -155,6 +156,8 @@ class RemoteDelivery:
                     else:
                         at = held_back.eligible_at
                         outcomes = tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
+        except ShuttingDown:
+            outcomes = tuple(Deferred(recipient, CLOSED) for recipient in recipients)
         except Exception as error:
             # Around an attempt, as in it: deferred, never a bounce; and no other domain is to suffer from it.
             self._emit(Bug(f"delivery to {next_hop}", error))

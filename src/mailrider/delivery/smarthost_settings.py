@@ -151,6 +151,9 @@ class SmarthostSettings(Settings):
     def _validate(self) -> None:
         if not self.host:
             raise InvalidSetting("host", "expected at least one server, such as tls://smtp.example.org:465")
+        for each in self.host:
+            if each.scheme is not Scheme.UNIX and not each.port:
+                raise InvalidSetting("host", f"expected a port of 1 to 65535, not 0: {each}")
         clear = [each for each in self.host if each.scheme is Scheme.TCP and self.starttls is not StartTLS.REQUIRED]
         if self.auth is not None and any(not each.is_local for each in clear):
             raise InvalidSetting("auth", f"{clear[0]} could get the password in clear; use starttls required or tls://")

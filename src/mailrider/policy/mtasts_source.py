@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.flight import Grounded, SingleFlight
 from mailrider.dns.resolver import lookup_txt
-from mailrider.errors import InvalidValue, LocalError
+from mailrider.errors import InvalidValue, ShuttingDown
 from mailrider.mtasts.policy import (
     MAX_POLICY_SIZE,
     WELL_KNOWN_PATH,
@@ -179,7 +179,7 @@ class PolicySource:
         try:
             return await flights.run(key, work)
         except Grounded as error:
-            raise LocalError("the MTA-STS policies were closed while one was looked up") from error
+            raise ShuttingDown("the MTA-STS policies were closed while one was looked up") from error
 
     async def _discover(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
         known = await self._load(domain)
