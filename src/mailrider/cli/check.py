@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> i
     """Load the configuration, test the resolver, and say what is off or weak, and what to do."""
     configuration = load(config)
     findings = [Finding("ok", "configuration", _where(configuration))]
+    findings += _user(configuration)
     findings += uvloop.run(_test(configuration, signed, bogus))
     findings += [Finding("warning", *each) for each in open_files(configuration)]
     console = Console(highlight=False, soft_wrap=True)
@@ -97,6 +99,13 @@ def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> i
 
 def _where(configuration: Configuration) -> str:
     return f"{configuration.path} is right" if configuration.path else "none found, the built-in one is used"
+
+
+def _user(configuration: Configuration) -> Iterator[Finding]:
+    """Root may test the configuration of another user's daemon, so this is no more than a hint."""
+    if os.geteuid() == 0 and configuration.endpoints:
+        text = "if the daemon is run as root, as this is, whoever breaks into it has the whole machine"
+        yield Finding("warning", "user", text, "let a service manager start it as a user of its own; see the guide")
 
 
 async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> list[Finding]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete, targets_within
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 SEARCHED = (Path("mailrider.conf"), SYSTEM_CONFIG)
 
 
+_MEANT: Final = "it is used without being named; if it is meant, say so: mailrider -c FILE"
+
+
 def read_file(path: Path) -> bytes:
     """A file's octets, no more of them than show that it is too large."""
     with path.open("rb") as file:
@@ -46,6 +50,24 @@ def read_file(path: Path) -> bytes:
 def find_config(searched: Iterable[Path] = SEARCHED) -> Path | None:
     """The configuration file that is used if none is named; None if there is none."""
     return next(filter(_is_there, searched), None)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises `ConfigError` for a configuration that was found, not named, and that somebody else wrote or could write.
+
+    Whoever can put a file where another user, root above all, runs a command, would choose where that user's mail goes
+    and what is read and written in that user's name. A link counts as what it is and as what it leads to.
+    """
+    try:
+        found = (path.lstat(), path.stat())
+    except OSError:
+        return  # reading it will say what is wrong
+    own = os.geteuid()
+    for each in found:
+        if each.st_uid not in (0, own):
+            raise ConfigError([Problem(f"it belongs to user {each.st_uid}, and {_MEANT}", str(path))])
+    if found[1].st_mode & stat.S_IWOTH:
+        raise ConfigError([Problem(f"everybody may write to it (chmod o-w), and {_MEANT}", str(path))])
 
 
 def _is_there(path: Path) -> bool:
@@ -97,6 +119,8 @@ def load(
     Raises `ConfigError` with all problems, a missing file included.
     """
     file = find_config() if path is None else Path(path)
+    if path is None and file is not None and file != SYSTEM_CONFIG:
+        refuse_foreign(file)
     if file is None:
         return loads(default_text(supported), name="built-in", environment=environment, supported=supported)
     problems = Problems(str(file))

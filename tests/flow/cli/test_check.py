@@ -104,12 +104,12 @@ target.remote {
 }
 target.queue q {
     target remote {
-        tls_client { ciphers NO-SUCH-CIPHER }
+        tls_client { root_ca /nowhere/other.pem }
     }
 }
 target.smtp s {
     host tls://smtp.test:465
-    tls_client { ciphers NONE-EITHER }
+    tls_client { root_ca /nowhere/third.pem }
 }
 smtp tcp://127.0.0.1:2525 {
     tls /nowhere/cert.pem /nowhere/key.pem
@@ -127,8 +127,8 @@ async def test_everything_that_only_loading_shows_is_told_with_the_place_of_its_
     told = [line for line in ran.err.splitlines() if "mailrider.conf:" in line]
     expected = {
         5: "/nowhere/root.pem",
-        8: "NO-SUCH-CIPHER",
-        13: "NONE-EITHER",
+        8: "/nowhere/other.pem",
+        13: "/nowhere/third.pem",
         17: "/nowhere/cert.pem",
         20: "cannot read the password file",
     }
