@@ -40,7 +40,7 @@ from mailrider.model.pipeline import TargetRef
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
 from mailrider.model.value import value
-from mailrider.queue.ids import format_id
+from mailrider.queue.ids import format_id, parse_id
 from mailrider.queue.settings import QueueSettings
 from mailrider.smtp.content import Content
 from mailrider.targets import Targets, make_queue
@@ -565,8 +565,19 @@ class Queue:
         quarantine: bool = False,
         smtputf8: bool | None = None,
         dsn: DSN = NO_DSN,
+        id: str | None = None,
     ) -> str:
-        """Accept a message; returns its id once it is durable. Arguments as in `Remote.send`.
+        """Accept a message; returns its id once it is durable. Arguments as in `Remote.send`; `id`: one of `new_id`.
+
+        A call that is cancelled (by a time-out, say) may have accepted the message all the same. To be certain, take
+        the id before:
+
+            id = queue.new_id()
+            try:
+                async with asyncio.timeout(5):
+                    await queue.submit(message, sender=a, recipients=[b], id=id)
+            except TimeoutError:
+                taken_back = await queue.cancel(id)
 
         Raises `ValueError` if the sender or a recipient is not a mail address, since nobody could be told later, and
         `MailriderError` (with the reply for a submitter) if the queue cannot take anything now.
@@ -585,7 +596,20 @@ class Queue:
         if submission.envelope is None or submission.refused:
             refused = next(iter(submission.refused.values()))
             raise InvalidValue(refused.reply.text, code=refused.reply.code, enhanced=str(refused.reply.status))
-        return format_id(await queue.submit(submission.envelope, submission.content))
+        number = None if id is None else parse_id(id)
+        return format_id(await queue.submit(submission.envelope, submission.content, id=number))
+
+    def new_id(self) -> str:
+        """The id of a message that is submitted with it later: whatever becomes of `submit`, `cancel` knows it."""
+        return format_id(self.opened.new_id())
+
+    async def cancel(self, id: str) -> bool:
+        """Take a message back. True: it is certain that nobody has it or gets it, and it is not in the queue any more.
+
+        False: it is too late for at least one recipient, who has the message, may have it, or is being given it; or the
+        id does not come from `new_id` of this queue. What is still queued is removed in any case.
+        """
+        return await self.opened.cancel(parse_id(id))
 
     async def idle(self) -> None:
         """Wait until nothing is due any more, but for destinations that are down."""

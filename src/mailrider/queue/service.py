@@ -7,16 +7,18 @@ only takes messages in, and tells those processes that deliver.
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from mailrider.errors import InvalidValue
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import format_id
 from mailrider.queue.lived import KeepsTime, shift_of
-from mailrider.queue.message import BY_DOMAIN, FRESH, INLINE, ROUTE_TARGET, Facts, Job, NewMessage, jobs_of
+from mailrider.queue.message import BY_DOMAIN, FRESH, INLINE, ROUTE_TARGET, Facts, Filter, Job, NewMessage, jobs_of
 from mailrider.queue.poke import Listener, Word, poke
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.settle import Rules, settle
@@ -33,10 +35,14 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.queue.ids import IdSource
-    from mailrider.queue.message import DestinationOf, Filter
+    from mailrider.queue.message import DestinationOf
     from mailrider.queue.scheduler import Work
     from mailrider.queue.store import Done, Store
     from mailrider.smtp.content import Content
+
+
+MOST_RECIPIENTS: Final = 50_000  # of a message whose id was given out before it was known
+MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled with certainty after they were accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,9 @@ class DeliveryQueue:
         self._rng = rng
         self._scheduler = None if work is None else Scheduler(store, work, clock, rng, emit)
         self._stack = AsyncExitStack()
+        self._unaccepted: set[int] = set()  # ids that were given out, of messages that are not stored yet
+        self._accepted: dict[int, int] = {}  # how many recipients the last ones of them had
+        self._adding: dict[int, asyncio.Future[None]] = {}  # those of them that are being stored
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -114,14 +123,30 @@ class DeliveryQueue:
         if self._place is not None:
             poke(self._place.runtime_dir, self._place.location, word)
 
-    async def submit(self, envelope: Envelope, content: Content, *, route: str = ROUTE_TARGET) -> int:
-        """Accept a message; returns its id once it is durable. Raises `StoreUnavailable`."""
-        message = await self._message(envelope, content, route)
+    def new_id(self) -> int:
+        """The id for a message that is submitted later, so that it can be cancelled whatever became of `submit`."""
+        id = self._ids.take(MOST_RECIPIENTS)
+        self._unaccepted.add(id)
+        return id
+
+    async def submit(
+        self, envelope: Envelope, content: Content, *, route: str = ROUTE_TARGET, id: int | None = None
+    ) -> int:
+        """Accept a message; returns its id once it is durable. `id`: one of `new_id`. Raises `StoreUnavailable`.
+
+        If it is cancelled meanwhile the message may have been accepted all the same: see `cancel`.
+        """
+        if id is not None and (id not in self._unaccepted or id in self._adding):
+            raise InvalidValue("the id of a new message comes from new_id, for one message only")
+        message = await self._message(envelope, content, route, id)
         scheduler = self._scheduler
         jobs = [] if scheduler is None else jobs_of(message, self._destination_of, self.store.lease)
         leased = scheduler is not None and scheduler.has_room(jobs)
         try:
-            await self.store.add(message, leased=leased)
+            if id is None:
+                await self.store.add(message, leased=leased)
+            else:
+                await self._add_known(message, leased=leased)
         except asyncio.CancelledError:
             if scheduler is not None and leased:
                 scheduler.give_up(jobs)  # the store goes on: leased and not offered it would lie there for ever
@@ -138,13 +163,49 @@ class DeliveryQueue:
             scheduler.expect([job.destination for job in jobs])
         return message.id
 
-    async def _message(self, envelope: Envelope, content: Content, route: str) -> NewMessage:
+    async def _add_known(self, message: NewMessage, *, leased: bool) -> None:
+        if message.id not in self._unaccepted:
+            raise InvalidValue("the message was cancelled while its content was written")
+        count = len(message.envelope.recipients)
+        # The store goes on when the wait is cancelled: whoever cancels the message waits for the result.
+        adding = self._adding[message.id] = asyncio.ensure_future(self.store.add(message, leased=leased))
+        adding.add_done_callback(functools.partial(self._added, message.id, count))
+        await asyncio.shield(adding)
+
+    def _added(self, id: int, count: int, adding: asyncio.Future[None]) -> None:
+        self._adding.pop(id, None)
+        if not adding.cancelled() and adding.exception() is None:
+            self._unaccepted.discard(id)
+            self._accepted[id] = count
+            if len(self._accepted) > MAX_ACCEPTED:
+                del self._accepted[next(iter(self._accepted))]
+
+    async def cancel(self, id: int) -> bool:
+        """Take a message back. True: it is certain that it is not delivered, and it is not in the queue any more.
+
+        False: it is too late for at least one recipient, who has the message, may have it, or is being given it; or the
+        id does not come from `new_id` of this process. What is still queued is removed in any case.
+        """
+        adding = self._adding.get(id)
+        if adding is not None:
+            await asyncio.wait([adding])
+            await asyncio.sleep(0)  # what waits for the result as well goes first
+        if id in self._unaccepted:
+            self._unaccepted.discard(id)
+            return True
+        in_doubt = await self.store.page(Filter(message=id, in_doubt=True), 0, 1)
+        done = await self.command(Command.REMOVE, Filter(message=id))
+        return not in_doubt and not done.later and done.changed == self._accepted.pop(id, None)
+
+    async def _message(self, envelope: Envelope, content: Content, route: str, id: int | None = None) -> NewMessage:
+        if id is not None and len(envelope.recipients) > MOST_RECIPIENTS:
+            raise InvalidValue(f"a message with an id of new_id has at most {MOST_RECIPIENTS} recipients")
         stored = None
         if content.size > INLINE:
             stored = await self.store.write_content(_pieces(content))
         facts = Facts(content.size, content.eight_bit, content.header_size, stored)
         return NewMessage(
-            self._ids.take(len(envelope.recipients)),
+            self._ids.take(len(envelope.recipients)) if id is None else id,
             envelope,
             self._clock.now(),
             facts,

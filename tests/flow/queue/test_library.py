@@ -21,8 +21,10 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport
 from mailrider.model.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.model.queue_event import MessageQueued, RecipientDone
+from mailrider.queue.message import EVERYTHING, Filter
 from mailrider.queue.poke import Listener, Word, poke
 from mailrider.queue.settings import QueueSettings
+from mailrider.queue.store import Command
 from mailrider.smtp.content import Content
 from mailrider.targets import Targets
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
@@ -235,3 +237,53 @@ async def test_where_no_socket_can_be_nothing_is_heard_and_nothing_fails(tmp_pat
     (tmp_path / "file").touch()
     async with Listener(tmp_path / "file" / "run", tmp_path / "q", lambda _: None):
         assert poke(tmp_path / "file" / "run", tmp_path / "q") == 0
+
+
+# --- Cancelling ----------------------------------------------------------------------------------
+
+
+async def cancelled_after(turns: int, queue: mailrider.Queue, message: bytes, id: str) -> None:
+    task = asyncio.create_task(queue.submit(message, "a@example.org", ["b@example.net", "c@example.net"], id=id))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000], ids=["small", "large"])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_a_submit_that_was_cancelled_can_be_taken_back_with_certainty(
+    tmp_path: Path, turns: int, size: int
+) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        id = queue.new_id()
+        await cancelled_after(turns, queue, MESSAGE + b"x" * size + b"\r\n", id)
+        assert await queue.cancel(id)
+        assert await queue.opened.store.page(EVERYTHING, 0, 1) == []
+
+
+async def test_a_message_that_was_accepted_can_be_cancelled_while_nobody_has_it(tmp_path: Path) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        id = queue.new_id()
+        assert await queue.submit(MESSAGE, "a@example.org", ["b@example.net"], id=id) == id
+        assert await queue.cancel(id)
+        assert await queue.opened.store.page(EVERYTHING, 0, 1) == []
+        assert not await queue.cancel(id)  # it is not known any more
+
+
+async def test_what_was_delivered_or_removed_by_others_is_too_late(tmp_path: Path) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        id = queue.new_id()
+        await queue.submit(MESSAGE, "a@example.org", ["b@example.net", "c@example.com"], id=id)
+        await queue.opened.command(Command.REMOVE, Filter(domain="example.net"))
+        assert not await queue.cancel(id)
+        assert await queue.opened.store.page(EVERYTHING, 0, 1) == []
+
+
+async def test_an_id_is_for_one_message_and_comes_from_the_queue(tmp_path: Path) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        id = queue.new_id()
+        await queue.submit(MESSAGE, "a@example.org", ["b@example.net"], id=id)
+        for wrong in (id, "0000000000000", "no id"):
+            with pytest.raises(InvalidValue):
+                await queue.submit(MESSAGE, "a@example.org", ["b@example.net"], id=wrong)
