@@ -14,6 +14,8 @@ from mailrider.errors import LocalError
 
 MAX_LINE: Final = 998  # octets without CRLF: RFC 5322 2.1.1
 
+_LONGEST: Final = MAX_LINE - 80  # room for the longest name, or for what a folded line begins with
+_SHORT: Final = _LONGEST // 4  # characters that cannot be more octets than that
 _NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 2.2
 
 
@@ -29,16 +31,11 @@ def compose_field(name: str, *lines: str, fold: str = " ") -> str:
     """
     if not _NAME.fullmatch(name):
         raise UnsafeField(f"not the name of a header field: {name[:100]!r}")
-    text = f"{name}: {lines[0]}" if lines and lines[0] else f"{name}:"
-    whole = (text, *(fold + line for line in lines[1:]))
-    for line in whole:
-        if not _is_safe(line):
-            raise UnsafeField(f"not a line of the header field {name}: {line[:100]!r}")
-    return "\r\n".join(whole) + "\r\n"
-
-
-def _is_safe(line: str) -> bool:
+    text = "".join(lines)
     # The line ends of ASCII, and NUL: others (U+0085, U+2028) end no line in a message.
-    if "\r" in line or "\n" in line or "\0" in line or line.isspace() or not line:
-        return False
-    return len(line) * 4 <= MAX_LINE or len(line.encode("utf-8", "replace")) <= MAX_LINE
+    if "\r" in text or "\n" in text or "\0" in text or not all(lines[1:]) or fold.strip(" \t") or not fold:
+        raise UnsafeField(f"not lines of the header field {name}: {text[:100]!r}")
+    for line in lines:
+        if line.isspace() or (len(line) > _SHORT and len(line.encode("utf-8", "replace")) > _LONGEST):
+            raise UnsafeField(f"not a line of the header field {name}: {line[:100]!r}")
+    return f"{name}:{' ' if lines and lines[0] else ''}" + f"\r\n{fold}".join(lines) + "\r\n"

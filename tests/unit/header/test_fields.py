@@ -46,6 +46,19 @@ def test_what_could_become_another_field_is_never_written(name: str, lines: tupl
         compose_field(name, *lines)
 
 
+@pytest.mark.parametrize("fold", ["", "a", "\r\n ", " x", "\n"])
+def test_what_folds_is_white_space(fold: str) -> None:
+    with pytest.raises(UnsafeField):
+        compose_field("Subject", "a", "b", fold=fold)
+
+
+def test_no_line_is_longer_than_rfc_5322_allows() -> None:
+    field = compose_field("A" * 76, "ü" * 459, "x" * 918)
+    assert max(len(line.encode()) for line in field.split("\r\n")) <= 998
+    with pytest.raises(UnsafeField):
+        compose_field("A", "x" * 919)
+
+
 @given(st.text(alphabet="a\r\n\0: \tü", max_size=8), st.lists(st.text(alphabet="a\r\n\0: \tü", max_size=8), max_size=3))
 def test_a_field_is_one_field_or_none(name: str, lines: list[str]) -> None:
     try:
