@@ -125,6 +125,7 @@ def _other_fault(octets: bytes, stop: int) -> str:
     if octets.find(b"\r.", 0, stop) >= 0:
         return "a bare CR before a dot"
     # A search for two octets costs ten times as much as one for a NUL, and there is never one.
-    if b"\0" in octets and octets.find(b"\n\0", 0, stop) >= 0:
+    # A bare CR ends a line too, once it is mended.
+    if b"\0" in octets and (octets.find(b"\n\0", 0, stop) >= 0 or octets.find(b"\r\0", 0, stop) >= 0):
         return "a NUL at the beginning of a line"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrider.smtp.content import Content
@@ -168,6 +168,7 @@ def test_borders_of_chunks_change_nothing(data: bytes, size: int) -> None:
 
 
 @given(TRICKY)
+@example(b"\n\r\x00")
 def test_what_passes_in_chunks_passes_as_data(data: bytes) -> None:
     if not inspected(data, 1000):
         sent = Content.inspect(data)
