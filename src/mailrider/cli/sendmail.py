@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE: Final = 256 * 1024 * 1024  # octets held in memory; the daemon's own limit is far below
 PATIENCE: Final = 300.0  # seconds for a reply: the daemon answers once the message is on disk
-FAREWELL: Final = 5.0  # seconds for the reply to QUIT
+FAREWELL: Final = 5.0  # seconds for the last replies
 
 
 class _Stop(Exception):
@@ -221,10 +221,12 @@ def _speak(place: _Place) -> None:
         raise
     with connection:
         connection.settimeout(None)  # the daemon ends a session that says nothing
+        heard = threading.Event()
         # It may stand in a read for ever; the end of the connection is the end of the program.
-        threading.Thread(target=_pass_on, args=(sys.stdin.fileno(), connection), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(sys.stdin.fileno(), connection, heard), daemon=True).start()
         try:
             while octets := connection.recv(CHUNK):
+                heard.set()
                 _write_out(octets)
         except OSError as error:
             raise _Stop(os.EX_TEMPFAIL, f"the connection was lost: {error}") from error
@@ -235,14 +237,19 @@ def _write_out(octets: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _pass_on(source: int, connection: socket.socket) -> None:
-    """What is said on standard input. Its end is that of the session; behind QUIT the daemon says the last word."""
+def _pass_on(source: int, connection: socket.socket, heard: threading.Event) -> None:
+    """What is said on standard input. Behind QUIT the daemon ends the session.
+
+    Without it we do, once there are no more replies: the daemon drops what it has not answered when we close.
+    """
     said = b""
     with contextlib.suppress(OSError):
         while octets := os.read(source, CHUNK):
             connection.sendall(octets)
             said = (said + octets)[-8:]
         if said.strip().upper().rpartition(b"\n")[2] != b"QUIT":
+            while heard.wait(FAREWELL):
+                heard.clear()
             connection.shutdown(socket.SHUT_WR)
 
 

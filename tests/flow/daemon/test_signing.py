@@ -134,3 +134,41 @@ async def test_sendmail_hands_mail_to_the_daemon(tmp_path: Path) -> None:
         assert b"Bcc" not in message.content
         assert b"(uid " in message.content
         assert await daemon.stop() == 0
+
+
+async def test_crons_mail_to_a_user_of_this_machine_is_completed_and_signed(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        config = configuration(tmp_path, port, mx)
+        config.write_text("origin example.org\n" + config.read_text())
+        async with running(config) as daemon:
+            command = [sys.executable, "-m", "mailrider", "-c", str(config), "sendmail"]
+            done = subprocess.run(
+                [*command, "-i", "-FCronDaemon", "-B8BITMIME", "-oem", "root"],
+                input=b"From: root (Cron Daemon)\nTo: root\nSubject: Cron job\n\nout\n",
+                capture_output=True,
+                timeout=50,
+                check=False,
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+            message = await mx.wait_message()
+            assert await daemon.stop() == 0
+    assert message.addresses == ["root@example.org"]
+    assert message.sender is not None
+    assert message.sender.endswith("@example.org")
+    assert message.content.startswith(b"DKIM-Signature: ")
+    assert b"\r\nFrom: root@example.org (Cron Daemon)\r\nTo: root@example.org\r\n" in message.content
+
+
+@pytest.mark.parametrize("end", [b"QUIT\r\n", b""])
+async def test_sendmail_bs_takes_a_whole_dialogue_at_once(end: bytes, tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        command = [sys.executable, "-m", "mailrider", "-c", str(tmp_path / "mailrider.conf"), "sendmail", "-bs"]
+        said = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n"
+        done = subprocess.run(command, input=said + end, capture_output=True, timeout=50, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"220 mx.example.org ESMTP\r\n250-")
+        assert not end or done.stdout.endswith(b"221 2.0.0 Good bye\r\n")
+        assert (await mx.wait_message()).addresses == ["b@example.net"]
+        assert await daemon.stop() == 0
