@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mailrider.dane.tlsa import select_usable
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
+from mailrider.dns.proof import SIGNED_NAME
 from mailrider.dns.servers import CURE
 from mailrider.model.outcome import Status
 from mailrider.model.security import Mechanism
@@ -53,6 +54,8 @@ class Advice:
 def advise(explanation: Explanation, settings: RemoteSettings) -> tuple[Advice, ...]:
     """Everything that is wrong, what keeps the mail first."""
     domain = explanation.next_hop.unicode
+    if explanation.resolver_fault:
+        return (_about_our_resolver(explanation.resolver_fault),)
     found = [*_about_us(explanation, settings)]
     if explanation.unroutable is not None:
         found.append(_about_routing(domain, explanation.unroutable))
@@ -65,6 +68,15 @@ def advise(explanation: Explanation, settings: RemoteSettings) -> tuple[Advice, 
     if ordinary is not None and ordinary.status is Status.DELIVERED:
         found = [replace(advice, keeps_mail=False) for advice in found]  # another server takes it
     return tuple(sorted(dict.fromkeys(found), key=lambda advice: not advice.keeps_mail))
+
+
+def _about_our_resolver(fault: str) -> Advice:
+    return Advice(
+        "the resolver",
+        _sentence(f"It cannot look up a name that has nothing to do with this domain either: {fault}"),
+        f"See that our resolver runs and reaches the internet: `dig {SIGNED_NAME} MX`. The domain may be all right.",
+        Whose.OURS,
+    )
 
 
 def _about_us(explanation: Explanation, settings: RemoteSettings) -> Iterator[Advice]:

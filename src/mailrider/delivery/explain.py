@@ -14,6 +14,8 @@ from mailrider.delivery.connect import Call
 from mailrider.delivery.mx import HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.rehearsal import Rehearsal
 from mailrider.delivery.session import Unusable
+from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.dns.proof import SIGNED_NAME
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.security import Mechanism, Refusal
@@ -23,6 +25,8 @@ from mailrider.policy.requiretls import ORDINARY, WAIVED, message_security
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mailrider.delivery.connect import Connector
     from mailrider.delivery.destination import Destination
     from mailrider.delivery.mx import Address
@@ -93,7 +97,8 @@ class Explanation:
     """Everything that a postmaster may want to see about a next hop.
 
     `outcomes` by kind of message: what an attempt would end in now; a delivered one means that the message would be
-    offered there. Empty if nothing was connected. `dnssec_off` says why the resolver cannot tell what is authentic.
+    offered there. Empty if nothing was connected. `dnssec_off` says why the resolver cannot tell what is authentic,
+    `resolver_fault` what is wrong with it if it cannot look up anything: then nothing else here says much.
     """
 
     next_hop: NextHop
@@ -103,6 +108,7 @@ class Explanation:
     plans: tuple[CandidatePlan, ...]
     outcomes: dict[str, Outcome]
     dnssec_off: str
+    resolver_fault: str = ""
 
 
 class Explainer:
@@ -133,7 +139,16 @@ class Explainer:
         sts = next((each.lookup for each in destinations["requiretls"].policies if isinstance(each, BoundSTS)), None)
         off = self._delivery.routing.resolver.dnssec_off
         sts = sts or await self._delivery.sts_policy(next_hop)
-        return Explanation(next_hop, candidates, unroutable, sts, tuple(plans), outcomes, off)
+        fault = await self._resolver_fault() if _has_failed(unroutable, plans) else ""
+        return Explanation(next_hop, candidates, unroutable, sts, tuple(plans), outcomes, off, fault)
+
+    async def _resolver_fault(self) -> str:
+        """Why the resolver cannot look up a name that has nothing to do with this one; empty if it can."""
+        try:
+            await self._delivery.routing.resolver.lookup(SIGNED_NAME, RecordType.MX, fresh=True)
+        except LookupFailed as error:
+            return str(error)
+        return ""
 
     def _kinds(self, next_hop: NextHop) -> dict[str, Job]:
         settings = self._delivery.settings
@@ -219,6 +234,14 @@ class Explainer:
             verdicts=tuple(verdicts[each] for each in (Mechanism.DANE, Mechanism.PKIX) if each in verdicts),
             notes=tuple(notes),
         )
+
+
+def _has_failed(unroutable: Reply | None, plans: Sequence[CandidatePlan]) -> bool:
+    """True if a lookup failed, be it that of the MX, an address, or TLSA records."""
+    hosts = [plan.host.reply for plan in plans if isinstance(plan.host, HostNotFound)]
+    if any(reply is not None and reply.is_transient for reply in (unroutable, *hosts)):
+        return True
+    return any(isinstance(lookup.result, LookupFailed) for plan in plans for lookup in plan.tlsa)
 
 
 async def _demand(destination: Destination, candidate: Candidate, host: Host | HostNotFound) -> Demand:

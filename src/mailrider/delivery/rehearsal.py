@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.session import Unusable
+from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.smtp.client import Answer
 from mailrider.smtp.commands import Data, EndOfData
@@ -79,7 +80,11 @@ class RehearsedLease:
 
 
 class Rehearsal:
-    """Connections for an attempt that must not deliver; each is opened once, and closed at the end."""
+    """Connections for an attempt that must not deliver; each is opened once, and closed at the end.
+
+    One does for all kinds of message, as in the pool, if it has TLS. Where TLS failed there are two: what demands TLS
+    ends there, and what does not goes on in clear, on a connection of its own.
+    """
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -89,12 +94,22 @@ class Rehearsal:
         """The session that such a call gets, or why it gets none."""
         requirement = call.requirement
         key = (call.mx, call.address, requirement.sni, requirement.demands_tls)
+        if key not in self._known and (twin := self._twin(call)) is not None:
+            self._known[key] = twin
         if key not in self._known:
             try:
                 self._known[key] = await self._connector.open(call)
             except Unusable as error:
                 self._known[key] = error
         return self._known[key]
+
+    def _twin(self, call: Call) -> Session | Unusable | None:
+        """What was learnt for the other kind of message, if it would go just so."""
+        requirement = call.requirement
+        other = self._known.get((call.mx, call.address, requirement.sni, not requirement.demands_tls))
+        if isinstance(other, Unusable):
+            return other if other.stage is TryResult.CONNECT else None
+        return other if other is not None and other.evidence.tls is not None else None
 
     @asynccontextmanager
     async def lease(self, call: Call, *, fresh: bool = False) -> AsyncIterator[RehearsedLease]:
@@ -109,7 +124,7 @@ class Rehearsal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for session in self._known.values():
+        for session in {id(each): each for each in self._known.values()}.values():
             if not isinstance(session, Unusable):
                 await session.quit()
         self._known.clear()

@@ -448,6 +448,26 @@ async def test_what_is_no_domain_is_a_mistake_of_usage(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (64, "")
 
 
+async def test_one_connection_does_for_all_kinds_of_message(tmp_path: Path) -> None:
+    async with SecureNet() as net:
+        server = await net.add(DOMAIN)
+        ran = await explain(net, tmp_path)
+        assert server.opened == 1
+    assert "✓ an ordinary message: goes to mx.good.test" in ran.out
+
+
+async def test_a_dead_resolver_of_ours_is_ours_and_a_broken_domain_is_its_owners(tmp_path: Path) -> None:
+    async with SecureNet() as net:
+        net.dns.zones[DOMAIN] = Fault.SERVFAIL
+        broken = in_short((await explain(net, tmp_path)).out)
+        net.dns.zones["iana.org"] = Fault.SILENT
+        dead = in_short((await explain(net, tmp_path)).out)
+    assert "good.test: DNS does not tell where its mail goes" in broken
+    assert "Cure, for the domain's owner" in broken
+    assert "the resolver: It cannot look up a name that has nothing to do with this domain either" in dead
+    assert "good.test: DNS" not in dead
+
+
 async def test_a_fallback_in_clear_is_told(tmp_path: Path) -> None:
     async with SecureNet() as net:
         await net.add(DOMAIN, script=MXScript(tls=MXTLS(fault=TLSFault.ALERT)))

@@ -120,6 +120,10 @@ ADVICE = {
         replace(HEALTHY, unroutable=LATER, candidates=None, plans=()),
         ("good.test", Whose.DOMAIN, True, "DNS does not tell", "dig +cd good.test MX"),
     ),
+    "our resolver is dead": (
+        replace(HEALTHY, unroutable=LATER, candidates=None, plans=(), resolver_fault="MX lookup of iana.org failed"),
+        ("the resolver", Whose.OURS, True, "MX lookup of iana.org failed", "dig iana.org MX"),
+    ),
     "the record is gone, the policy holds": (
         replace(HEALTHY, sts=replace(NO_POLICY, held=HELD, origin=Origin.CACHE)),
         ("good.test", Whose.DOMAIN, False, "somebody hides it", "a policy of mode none first"),
