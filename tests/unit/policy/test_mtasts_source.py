@@ -856,6 +856,22 @@ async def test_an_entry_that_has_ended_is_not_revived_by_turning_the_clock_back(
         assert (await source.lookup(EXAMPLE)).policy is None
 
 
+async def test_seventy_strangers_with_huge_policies_push_out_nobodys_policy_in_force(world: World) -> None:
+    huge = text() + b"".join(b"mx: m%d.x.test\n" % number for number in range(3800))
+    world.publish("id1", text())
+    async with world.source() as source:
+        await source.lookup(EXAMPLE)
+        for number in range(70):
+            domain = Domain(f"d{number}.evil.test")
+            world.publish("id1", huge, domain)
+            assert (await source.lookup(domain)).policy is not None
+        world.block_host()
+        world.strip_record()
+        await world.clock.advance(RELOAD_AFTER + 1)
+        assert names(await source.lookup(EXAMPLE)) == ["mx.example.com"]
+        assert source._known.weight <= MAX_MEMORY
+
+
 async def test_memory_stays_bounded_with_any_number_of_domains(world: World) -> None:
     async with world.source() as source:
         known = source._known
