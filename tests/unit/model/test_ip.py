@@ -82,7 +82,13 @@ def test_an_ipv6_network_of_64_bits_is_one_client(address: str, client: str) -> 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("::ffff:192.0.2.1", "192.0.2.1"), ("::ffff:1", "::ffff:1"), ("192.0.2.1", "192.0.2.1"), ("::1", "::1")],
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:1", "::ffff:1"),
+        ("::ffff:what", "::ffff:what"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+    ],
 )
 def test_ipv4_on_a_dual_stack_socket_is_told_as_ipv4(text: str, shown: str) -> None:
     assert unmapped(text) == shown

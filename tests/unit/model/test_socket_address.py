@@ -53,3 +53,18 @@ def test_what_nobody_beyond_this_machine_reaches_is_local(text: str, is_local: b
 def test_settings_take_text_and_values() -> None:
     address = ADDRESSES["tcp://127.0.0.1:25"]
     assert SOCKET_ADDRESS.accept("tcp://127.0.0.1:25") == SOCKET_ADDRESS.accept(address) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "brother"),
+    [
+        ("tcp://[::]:25", "tcp://0.0.0.0:25"),
+        ("tls://[::]:465", "tls://0.0.0.0:465"),
+        ("tcp://[::1]:25", None),
+        ("tcp://0.0.0.0:25", None),
+        ("unix:///run/x", None),
+    ],
+)
+def test_all_addresses_of_ipv6_have_a_brother_of_ipv4(text: str, brother: str | None) -> None:
+    expected = None if brother is None else SocketAddress.parse(brother)
+    assert SocketAddress.parse(text).ipv4_brother == expected
