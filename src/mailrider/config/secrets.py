@@ -25,6 +25,8 @@ MAX_WORD: Final = 64  # characters: longer ones are no slips, and comparing cost
 _NOT_SECRET: Final = frozenset({"mx_auth"})
 _BORDER: Final = re.compile(r"[\s._:=-]+")
 MAX_WORDS: Final = 1000  # of a directive that are looked for in a message
+UNREAD: Final = ["password"] * (MAX_WORDS + 1)
+"""Stands for text that nobody has looked through: anything may be in it."""
 TELLING: Final = 3  # characters of a word that stands in no message by chance
 HIDDEN: Final = "this directive is not right; no more of it is shown, since a password may be in it"
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailrider.config.lexer import GLUED, UNCLOSED, Kind, tokens, word_length
-from mailrider.config.secrets import HIDDEN, may_hold_secret, quotes_any
+from mailrider.config.secrets import HIDDEN, UNREAD, may_hold_secret, quotes_any
 from mailrider.errors import Problem
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 1000  # told; whoever has more of them does not read on, and neither do we
 MAX_EXCERPT = 100  # characters of a line that a problem shows
+MAX_TOKENS = 50_000  # of a text that are looked through for passwords; what is behind them is not shown
 MAX_TRAIL = 10  # imports that a problem shows
 TAB = "\t"
 
@@ -55,7 +56,11 @@ class Source:
         starts: list[int] = [0]
         words: list[list[str]] = [[]]
         is_lost = False  # which quote belongs to which: from there on anything may have been meant to be quoted
-        for token in tokens(self.text):
+        for number, token in enumerate(tokens(self.text)):
+            if number == MAX_TOKENS:
+                starts.append(token.offset)
+                words.append(UNREAD)
+                break
             if token.kind in (Kind.WORD, Kind.STRING):
                 words[-1].append(token.text)
             elif token.text.startswith(UNCLOSED):  # the rest of the line is no token

@@ -119,3 +119,9 @@ def test_other_lines_are_shown() -> None:
     assert "    mtasts nonsense\n" in shown
     assert not may_hold_secret(["mx_auth"])
     assert not may_hold_secret([])
+
+
+def test_behind_more_text_than_is_looked_through_nothing_is_shown() -> None:
+    text = "x\n" * 60_000 + f'host "{SECRET}" {SECRET}\n{SECRET} {{'
+    shown = told(text)
+    assert SECRET not in shown
