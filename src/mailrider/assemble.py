@@ -137,6 +137,7 @@ async def _open_parts(
         engine.emit,
         settings.port,
         reach,
+        make_client_context(tls, strict=True),
     )
     routing = Routing(
         engine.resolver,
@@ -167,7 +168,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet other servers with")
     tls = settings.tls_client or TLSClientSettings()
-    context, judge = make_client_context(tls), _judge(tls)
+    context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
     is_lmtp = isinstance(settings, LMTPSettings)
     limits = PoolLimits(
         settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
@@ -191,6 +192,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 engine.emit,
                 address.port,
                 reach,
+                strict_context,
             )
             connector.credentials = settings.auth
             pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))

@@ -70,12 +70,14 @@ class Connector:
         emit: Emit,
         port: int,
         reach: Reach | None = None,
+        strict_context: ClientContext | None = None,
     ) -> None:
-        """`reach` is told which addresses could be connected to."""
+        """`reach` is told which addresses could be connected to; `strict_context` is used where TLS is demanded."""
         self._reach = reach or Reach(clock)
         self._dialer = dialer
         self._clock = clock
         self._context = context
+        self._strict_context = strict_context or context
         self._judge = judge
         self._dialect = dialect
         self._fallback = fallback
@@ -137,6 +139,8 @@ class Connector:
         if tls is not None:
             if tls.sni != server_name(call.mx, call.requirement.sni):
                 return None
+            if call.requirement.demands_tls and session.evidence.lenient and tls.version != "TLSv1.3":
+                return None  # TLS 1.3 has no renegotiation (RFC 8446 4.1.2); before it, some cannot do it securely
         elif session.peer.in_clear and not self._may_stay_in_clear(call, opened_for):
             return None
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
@@ -161,7 +165,8 @@ class Connector:
         self._emit(FellBackToClear(call.next_hop, mx, address, reply.text))
 
     async def _open(self, call: Call, in_clear: str) -> Session:
-        peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear)
+        lenient = not call.requirement.demands_tls
+        peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear, lenient)
         with call.budget.share(call.addresses_left) as deadline:
             if deadline <= self._clock.monotonic():
                 text = f"{call.mx} [{call.address}]: no time was left to connect to it"
@@ -173,7 +178,8 @@ class Connector:
             except LocalError as error:
                 # Out of sockets, or the source address is gone: our trouble, and no server's fault.
                 raise Unusable(TryResult.CONNECT, Reply.make(451, "4.3.0", error.public)) from error
-        return await open_session(channel, peer, self._dialect, self._clock, self._context, self._emit)
+        context = self._context if lenient else self._strict_context
+        return await open_session(channel, peer, self._dialect, self._clock, context, self._emit)
 
     async def _connect(self, call: Call, deadline: float) -> Channel:
         address = call.address

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,9 @@ def lookup_failure_reply(error: LookupFailed) -> Reply:
     return Reply.make(451, "4.4.3", f"{error.record_type} lookup of {error.name} failed: {error.failure}")
 
 
+MAX_NAMED = 3  # targets that are no host names, in an error
+
+
 async def find_candidates(resolver: Resolver, next_hop: NextHop, rng: Random) -> Candidates:
     """The MX hosts of a next hop, best first. Raises `Unroutable`."""
     if isinstance(next_hop, AddressLiteral):
@@ -61,6 +64,14 @@ async def find_candidates(resolver: Resolver, next_hop: NextHop, rng: Random) ->
     except LookupFailed as error:
         raise Unroutable(lookup_failure_reply(error), str(error)) from error
     return rank_candidates(next_hop, answer, rng)
+
+
+def _described(target: str) -> str:
+    """An MX record's target that is no host name; RFC 5321 5.1 wants a name, and some write an address."""
+    try:
+        return f"{ip_address(target.rstrip('.'))} is an IP address"
+    except ValueError:
+        return repr(target[:100])
 
 
 def rank_candidates(next_hop: Domain, answer: Answer[MXRecord], rng: Random) -> Candidates:
@@ -76,7 +87,8 @@ def rank_candidates(next_hop: Domain, answer: Answer[MXRecord], rng: Random) -> 
     named = [record for record in answer.records if record.host is not None]
     if not named:
         # A zone with nothing but nonsense is a mistake that somebody will mend.
-        raise Unroutable(Reply.make(451, "4.4.3", f"No MX record of {next_hop} names a host"))
+        targets = ", ".join(_described(record.text) for record in answer.records[:MAX_NAMED])
+        raise Unroutable(Reply.make(451, "4.4.3", f"No MX record of {next_hop} names a host: {targets}"))
     ranked = _by_preference(named, rng)
     tried, beyond = ranked[:MAX_CANDIDATES], ranked[MAX_CANDIDATES:]
     return Candidates(next_hop, tried, answer.authentic, canonical=canonical, beyond=beyond)

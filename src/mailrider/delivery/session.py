@@ -117,7 +117,7 @@ def judgement_of_us(host: str, reply: Reply) -> Reply:
 class Peer:
     """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed).
 
-    `name` is the host as reports show it.
+    `lenient`: see `PeerEvidence`. `name` is the host as reports show it.
     """
 
     host: NextHop
@@ -125,6 +125,7 @@ class Peer:
     port: int
     sni: Domain | None
     in_clear: str = ""
+    lenient: bool = False
     name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -158,7 +159,9 @@ class Session:
         tls = talk.channel.tls
         refused = starttls_refusal is not None
         clear_for_now = starttls_refusal is not None and starttls_refusal.is_transient
-        self.evidence = PeerEvidence(peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now, refused)
+        self.evidence = PeerEvidence(
+            peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now, refused, peer.lenient
+        )
         self._talk = talk
         self._dialect = dialect
 

@@ -191,7 +191,7 @@ class PeerEvidence:
 
     `tls` is None for a connection in clear; then `clear_reason` says why (not offered, refused, handshake failed), and
     `clear_for_now` whether the server called it temporary (454, RFC 3207 4). `starttls_refused`: it offered STARTTLS,
-    and did not want it.
+    and did not want it. `lenient`: nothing demanded TLS, so secure renegotiation (RFC 5746) was not insisted on.
     """
 
     host: NextHop
@@ -201,6 +201,7 @@ class PeerEvidence:
     clear_reason: str = ""
     clear_for_now: bool = False
     starttls_refused: bool = False
+    lenient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,12 +62,24 @@ class _NewerContext(Protocol):
     def set_groups(self, groups: str, /) -> None: ...
 
 
-def make_client_context(settings: TLSClientSettings) -> ssl.SSLContext:
-    """The context for outbound connections; `ConfigError` for what cannot be."""
+# In `ssl` since Python 3.12; the number is OpenSSL's.
+OP_LEGACY_SERVER_CONNECT = getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)
+
+
+def make_client_context(settings: TLSClientSettings, *, strict: bool = False) -> ssl.SSLContext:
+    """The context for outbound connections; `ConfigError` for what cannot be.
+
+    `strict` is for connections that something demands TLS of: servers without secure renegotiation (RFC 5746) are
+    refused. Others get what TLS they can do, because what follows a failure is no encryption at all (RFC 7435).
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     _restrict(context)
+    if strict:
+        context.options &= ~OP_LEGACY_SERVER_CONNECT
+    else:
+        context.options |= OP_LEGACY_SERVER_CONNECT
     old = _set_protocols(context, *settings.protocols)
     context.set_ciphers(_OLD_CIPHERS if old else _CIPHERS)
     if settings.ciphers:

@@ -314,3 +314,13 @@ async def test_503_on_a_kept_connection_is_about_the_session() -> None:
     async with internet({"a.test": [script]}) as net:
         assert [(await net.send_one("x@a.test")).status for _ in range(2)] == ["delivered", "delivered"]
         assert net.mx("a.test").opened == 2
+
+
+# An MX record that names an address -----------------------------------------------------------------------------------
+
+
+async def test_an_mx_that_is_an_ip_address_is_named() -> None:
+    async with internet({}, {"a.test": {"MX": "10 192.0.2.1"}}) as net:
+        result = await net.send_one("x@a.test")
+    assert outcome(result) == ("deferred", 451, "4.4.3")
+    assert result.reply.text == "No MX record of a.test names a host: 192.0.2.1 is an IP address"

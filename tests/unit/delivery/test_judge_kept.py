@@ -50,6 +50,12 @@ def with_tls(sni: str | None = "mx.test", host: NextHop = MX, chain: bytes = b"g
     return FakeSession(PeerEvidence(host, ADDRESS, 25, tls), FakePeer(host))
 
 
+def lenient(version: str) -> FakeSession:
+    """Opened where nothing demanded TLS, so that secure renegotiation was not insisted on."""
+    tls = TLSEvidence(version, "some cipher", (b"good",), "mx.test")
+    return FakeSession(PeerEvidence(MX, ADDRESS, 25, tls, lenient=True))
+
+
 NOT_OFFERED = FakeSession(PeerEvidence(MX, ADDRESS, 25, None, "not offered"))
 FELL_BACK = FakeSession(PeerEvidence(MX, ADDRESS, 25, None, "TLS failed"), FakePeer(in_clear="TLS failed"))
 AUTHENTICATED = Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="local_policy")
@@ -91,6 +97,9 @@ CASES = {
     "a good certificate for who demands one": (with_tls(), AUTHENTICATED, MXLevel.NONE, True),
     "a bad certificate for who demands a good one": (with_tls(chain=b"bad"), AUTHENTICATED, MXLevel.NONE, False),
     "a bad certificate for who demands TLS": (with_tls(chain=b"bad"), ENCRYPTED, MXLevel.NONE, True),
+    "TLS 1.2 without care for who demands nothing": (lenient("TLSv1.2"), NO_REQUIREMENT, MXLevel.NONE, True),
+    "TLS 1.2 without care for who demands TLS": (lenient("TLSv1.2"), ENCRYPTED, MXLevel.NONE, False),
+    "TLS 1.3 without care for who demands TLS": (lenient("TLSv1.3"), ENCRYPTED, MXLevel.NONE, True),
     "clear for who demands nothing": (NOT_OFFERED, NO_REQUIREMENT, MXLevel.NONE, True),
     "clear for who demands TLS": (NOT_OFFERED, ENCRYPTED, MXLevel.NONE, False),
     "the MX level is the call's own, too low": (with_tls(), SIGNED, MXLevel.NONE, False),

@@ -22,6 +22,7 @@ from mailrider.lab.ca import Kind
 from mailrider.net import tls as tls_module
 from mailrider.net.errors import TLSFailed
 from mailrider.net.memory import memory_pair
+from mailrider.net.pipe import TLSPipe
 from mailrider.net.settings import Curve, TLSClientSettings, TLSVersion
 from mailrider.net.tls import make_client_context, make_server_context
 from tests.support.channels import HOST, Recorder, files, issued, root_file, server_context
@@ -221,3 +222,21 @@ async def test_a_server_may_demand_a_certificate() -> None:
 def test_authorities_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="client_ca: "):
         make_server_context(*files(), client_ca=tmp_path / "absent.pem")
+
+
+# A server that does not know secure renegotiation (RFC 5746): a ServerHello of TLS 1.2 without any extension.
+_HELLO = bytes.fromhex("0303") + bytes(32) + bytes.fromhex("00 c02f 00")
+OLD_SERVER_HELLO = bytes.fromhex("16 0303 002a 02 000026") + _HELLO
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["nothing demands TLS", "something demands TLS"])
+def test_secure_renegotiation_is_insisted_on_only_where_tls_is_demanded(strict: bool) -> None:
+    context = make_client_context(TLSClientSettings(protocols="tls1.2 tls1.2"), strict=strict)
+    pipe = TLSPipe(context, server_side=False, sni="mx.test", peer="mx.test")
+    assert not pipe.shake_hands()
+    pipe.feed(OLD_SERVER_HELLO)
+    if strict:
+        with pytest.raises(TLSFailed, match="unsafe legacy renegotiation disabled"):
+            pipe.shake_hands()
+    else:
+        assert not pipe.shake_hands(), "it waits for the certificate"
