@@ -71,7 +71,7 @@ def _described(target: str) -> str:
     try:
         return f"{ip_address(target.rstrip('.'))} is an IP address"
     except ValueError:
-        return repr(target[:100])
+        return target[:100]
 
 
 def rank_candidates(next_hop: Domain, answer: Answer[MXRecord], rng: Random) -> Candidates:
