@@ -25,6 +25,7 @@ import time
 import zlib
 from collections import Counter
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-    from mailrider.lab.mx_connection import LabMessage
+    from mailrider.lab.mx_connection import LabConnection, LabMessage
     from mailrider.lab.mx_script import Action
     from mailrider.lab.zones import ZoneTable
+    from mailrider.net.channel import Channel
     from mailrider.smtp.commands import Command
 
 SECONDS = float(os.environ.get("MAILRIDER_CHAOS_SECONDS") or (120 if os.environ.get("CI") == "true" else 20))
@@ -95,10 +97,10 @@ class Ledger:
         self.doubts: Counter[str] = Counter()
         self.did: Counter[str] = Counter()
 
-    def arrive(self, message: LabMessage, *, answered: bool) -> None:
+    def arrive(self, message: LabMessage, life: int, *, answered: bool) -> None:
         for address in message.addresses:
             name = address.partition("@")[0]
-            self.arrived.setdefault(name, []).append(self.life)
+            self.arrived.setdefault(name, []).append(life)
             if not answered:
                 self.doubts[name] += 1
 
@@ -136,13 +138,19 @@ class Server(LabMX):
     def __init__(self, ledger: Ledger, script: MXScript, address: str, port: int) -> None:
         super().__init__(script, address, port, keeps_content=False)
         self._ledger = ledger
+        self._lives: WeakKeyDictionary[LabConnection, int] = WeakKeyDictionary()  # in which each was made
+
+    def _accept(self, channel: Channel) -> LabConnection:
+        connection = super()._accept(channel)
+        self._lives[connection] = self._ledger.life
+        return connection
 
     def message_accepted(self, message: LabMessage) -> None:
-        self._ledger.arrive(message, answered=True)
+        self._ledger.arrive(message, self._lives[message.connection], answered=True)
         super().message_accepted(message)
 
     def message_unanswered(self, message: LabMessage) -> None:
-        self._ledger.arrive(message, answered=False)
+        self._ledger.arrive(message, self._lives[message.connection], answered=False)
         super().message_unanswered(message)
 
 
