@@ -11,7 +11,7 @@ STAMP    := $(VENV)/.installed
 
 export COVERAGE
 
-.PHONY: setup run demo test lint bench format chaos
+.PHONY: setup run demo test test-python lint bench format chaos
 
 setup: $(STAMP)
 
@@ -42,6 +42,10 @@ SECONDS ?= 120
 
 chaos: setup
 	@MAILRIDER_CHAOS_SECONDS=$(SECONDS) $(BIN)/pytest -q tests/crash/test_chaos.py
+
+# The unit tests on another Python, such as Debian's own: make test-python PYTHON=/usr/bin/python3
+test-python: setup
+	@PYTHON="$(PYTHON)" BIN="$(BIN)" scripts/test-python
 
 bench: setup
 	@if [ "$$(id -u)" = 0 ]; then scripts/debian-bench; else echo "make bench: not root: the real mail systems are left out"; fi
