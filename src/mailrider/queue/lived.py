@@ -61,13 +61,20 @@ class QueueClock:
 
     def now(self) -> datetime:
         """See `Clock`: queue time."""
-        with self._lock:  # stores ask in threads of their own, and a jump counts once
+        wall = self._clock.now()
+        if abs(wall.timestamp() - self.monotonic() - self._offset) > SKEW:
+            wall = self._jumped()
+        return wall - self._shift if self._shift else wall
+
+    def _jumped(self) -> datetime:
+        """Stores ask in threads of their own, and a jump counts once."""
+        with self._lock:
             wall = self._clock.now()
             offset = wall.timestamp() - self.monotonic()
-            jump, self._offset = offset - self._offset, offset
-            if abs(jump) > SKEW:
-                self._shift += timedelta(seconds=jump)
-            return wall - self._shift if self._shift else wall
+            if abs(offset - self._offset) > SKEW:
+                self._shift += timedelta(seconds=offset - self._offset)
+                self._offset = offset
+            return wall
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """See `Clock`."""
