@@ -23,20 +23,20 @@ import uvloop
 from bench.measure import best_of, machine, measured, print_table
 from bench.session import make_message, show_profile
 from mailrider.clock import SystemClock
-from mailrider.endpoint.gather import Memory
+from mailrider.endpoint.intake import Memory
+from mailrider.endpoint.listener import Crowd, Endpoint
 from mailrider.endpoint.session import Service
-from mailrider.endpoint.smtp import Crowd, Endpoint
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered
 from mailrider.model.reply import Reply
-from mailrider.model.socket_address import Scheme, SocketAddress
+from mailrider.settings.socket_address import Scheme, SocketAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.measure import Measurement
-    from mailrider.endpoint.check import Arrival
+    from mailrider.endpoint.pipeline.check import Arrival
     from mailrider.model.envelope import Envelope
     from mailrider.smtp.content import Content
 

@@ -39,7 +39,7 @@ from mailrider.model.outcome import Deferred
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, Change, Facts, Fate, NewMessage, Progress, Settlement, jobs_of
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:

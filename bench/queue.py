@@ -36,7 +36,7 @@ from mailrider.queue.message import EVERYTHING, Facts, Filter, NewMessage
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:

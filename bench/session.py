@@ -22,7 +22,7 @@ import uvloop
 from bench.measure import Measurement, best_of, machine, measured, print_table
 from bench.peers import HOST, Load, MissingError, Sink, run_smtp_source, smtp_sink
 from mailrider.clock import SystemClock
-from mailrider.delivery.session import Dialect, Peer, Session, open_session
+from mailrider.delivery.connection.session import Dialect, Peer, Session, open_session
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient

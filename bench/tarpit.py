@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from mailrider.app.library import Queue
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Later, MXScript, Stage
-from mailrider.library import Queue
 from mailrider.model.queue_event import RecipientDone
 
 if TYPE_CHECKING:

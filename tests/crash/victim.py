@@ -32,7 +32,7 @@ from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:

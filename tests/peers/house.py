@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.endpoint.auth import hash_password, write_passwords
+from mailrider.endpoint.passwords import hash_password, write_passwords
 from tests.peers.process import accepts, loopback_address, private_directory, running
 
 if TYPE_CHECKING:

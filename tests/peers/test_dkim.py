@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.clock import SystemClock
-from mailrider.dkim.keys import dns_record
 from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
+from mailrider.signing.keys import dns_record
 from mailrider.smtp.content import Content
 from mailrider.x509.signing import KeyKind, SigningKey
 

@@ -11,7 +11,7 @@ import pytest
 
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientTurnedAway
-from mailrider.model.socket_address import Scheme
+from mailrider.settings.socket_address import Scheme
 from tests.flow.daemon.running import free_port
 from tests.flow.endpoint.door import HOST, MESSAGE, Client, open_door, server_context
 from tests.peers.haproxy import start_haproxy

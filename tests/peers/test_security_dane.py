@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import mailrider
-from mailrider.assemble import open_engine, open_explainer
+from mailrider.app.assemble import open_engine, open_explainer
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
@@ -32,7 +32,7 @@ from tests.peers.zone import Signing, Zone
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from mailrider.delivery.explain import Explanation
+    from mailrider.delivery.explain.plan import Explanation
     from mailrider.lab.ca import Certificate
     from tests.peers.resolver import Resolver
 

@@ -12,7 +12,7 @@ import pytest
 
 import mailrider
 from mailrider.lab.ca import CA, Kind
-from mailrider.policy.mtasts_events import PolicyFetched, PolicyFetchFailed
+from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed
 from tests.peers.certificate import Certificate as Files
 from tests.peers.nginx import Site, start_nginx
 from tests.peers.postfix import PostfixSettings, start_postfix

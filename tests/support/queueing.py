@@ -6,7 +6,6 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mailrider.clock import FakeClock
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed, Try, TryResult
@@ -14,6 +13,7 @@ from mailrider.model.reply import Reply
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, Facts, NewMessage, jobs_of
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

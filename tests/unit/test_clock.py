@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from mailrider.clock import Clock, Deadline, FakeClock, SystemClock, after
+from mailrider.clock import Clock, Deadline, SystemClock, after
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
-from mailrider.endpoint.auth import write_passwords
+from mailrider.endpoint.passwords import write_passwords
 from mailrider.files import make_folder, make_private
-from mailrider.queue.poke import Listener
-from mailrider.queue.sqlite import SQLiteStore
-from mailrider.queue.sqlite_file import FILE
+from mailrider.queue.sqlite.file import FILE
+from mailrider.queue.sqlite.signals import Listener
+from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing
 
 if TYPE_CHECKING:

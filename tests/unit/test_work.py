@@ -18,21 +18,20 @@ import pytest
 
 from mailrider.cli.queue_show import visible_content
 from mailrider.cli.sendmail_message import read_message, recipients_in
-from mailrider.clock import FakeClock
 from mailrider.dane.tlsa import select_usable
 from mailrider.dkim.sign import INLINE_HEADER, DKIMSigning, Signer, body_hash
 from mailrider.dns.answer import RecordType
 from mailrider.dns.wire import Question, decode_reply
 from mailrider.dsn.compose import Action, Notification, Origin, Told, compose, redact
-from mailrider.endpoint.authorize import AuthorizeSender, AuthorizeSettings
-from mailrider.endpoint.check import INLINE, Arrival, HeaderCheck
-from mailrider.endpoint.check import Action as CheckAction
 from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
 from mailrider.endpoint.complete import complete_addresses
-from mailrider.endpoint.glob import Glob
-from mailrider.endpoint.rspamd import _NoAnswer, _understood
+from mailrider.endpoint.headers import Passage, count_received, received_field, submitted_header
+from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
+from mailrider.endpoint.pipeline.check import INLINE, Arrival, HeaderCheck
+from mailrider.endpoint.pipeline.check import Action as CheckAction
+from mailrider.endpoint.pipeline.glob import Glob
+from mailrider.endpoint.pipeline.rspamd import _NoAnswer, _understood
 from mailrider.endpoint.session import MAX_MENDED
-from mailrider.endpoint.trace import Passage, count_received, received_field, submitted_header
 from mailrider.errors import MailriderError
 from mailrider.header.addresses import parse_addresses, parse_authors
 from mailrider.header.words import decode_words, encode_words
@@ -58,6 +57,7 @@ from mailrider.smtp.sasl import LoginServer, PlainServer
 from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected
+from mailrider.testing.clock import FakeClock
 from mailrider.x509.certificate import parse_certificate, read_chain
 from mailrider.x509.signing import KeyKind, SigningKey
 from tests.support.queueing import envelope

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mailrider.config import load
-from mailrider.endpoint.auth import check_name, hash_password, is_right, login_name, read_passwords, write_passwords
+from mailrider.endpoint.passwords import (
+    check_name,
+    hash_password,
+    is_right,
+    login_name,
+    read_passwords,
+    write_passwords,
+)
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue
 

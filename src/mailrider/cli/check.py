@@ -10,34 +10,34 @@ import click
 import uvloop
 from rich.console import Console
 
-from mailrider.assemble import open_engine, open_remote, open_smarthost
+from mailrider.app.assemble import open_engine, open_remote, open_smarthost
+from mailrider.app.examine import examine_instance, examine_signatures, signatures_within
 from mailrider.cli.check_files import open_files
 from mailrider.cli.setup import direct_targets
 from mailrider.config import load, placed
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.dkim.keys import examine_key
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
 from mailrider.endpoint.settings import EndpointSettings, weak_spots
 from mailrider.errors import ConfigError, InvalidValue, LocalError, Problem
-from mailrider.examine import examine_instance, examine_signatures, signatures_within
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.text import json_line
 from mailrider.net.settings import TLSVersion
+from mailrider.signing.keys import examine_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.assemble import Engine
+    from mailrider.app.assemble import Engine
     from mailrider.config import Configuration, Instance
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.servers import ServerChoice
-    from mailrider.model.directive import Settings
     from mailrider.policy.settings import MXAuth
+    from mailrider.settings.directive import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import uvloop
 
-from mailrider.assemble import open_engine, open_explainer
-from mailrider.cli.explain_json import as_json_object
+from mailrider.app.assemble import open_engine, open_explainer
 from mailrider.cli.explain_page import print_page
 from mailrider.cli.setup import choose_target, make_log
 from mailrider.clock import SystemClock
@@ -19,10 +18,11 @@ from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.outcome import Deferred, Failed
 from mailrider.model.text import json_line
+from mailrider.report.explanation import as_json_object
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration
-    from mailrider.delivery.explain import Explanation
+    from mailrider.delivery.explain.plan import Explanation
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
 

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mailrider.cli.explain_advice import advise
 from mailrider.dane.tlsa import select_usable, show
+from mailrider.delivery.explain.advice import advise
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
 from mailrider.mtasts.record import STSRecord
-from mailrider.policy.mtasts_lookup import Origin
+from mailrider.policy.sts.lookup import Origin
 from mailrider.x509.describe import describe_chain
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from mailrider.delivery.explain import CandidatePlan, Contact, Explanation
+    from mailrider.delivery.explain.plan import CandidatePlan, Contact, Explanation
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.outcome import Outcome
     from mailrider.model.security import Security, TLSEvidence
     from mailrider.policy.dane import TLSALookup
-    from mailrider.policy.mtasts_lookup import PolicyLookup
+    from mailrider.policy.sts.lookup import PolicyLookup
 
 _KINDS = {
     "ordinary": "an ordinary message",

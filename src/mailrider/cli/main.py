@@ -19,12 +19,12 @@ import click
 from mailrider.cli.auth import auth
 from mailrider.cli.check import check
 from mailrider.cli.explain import explain
-from mailrider.cli.lab import lab
 from mailrider.cli.queue import queue
 from mailrider.cli.run import run
 from mailrider.cli.send import send
 from mailrider.cli.sendmail import sendmail
 from mailrider.errors import ConfigError, MailriderError
+from mailrider.lab.command import lab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,6 +19,8 @@ import click
 import uvloop
 from rich.console import Console
 
+from mailrider.app.library import Queue
+from mailrider.app.targets import make_queue, queue_location
 from mailrider.cli.queue_show import (
     entry_lines,
     entry_object,
@@ -33,19 +35,17 @@ from mailrider.cli.setup import choose_queue, make_log
 from mailrider.clock import SystemClock
 from mailrider.config import load
 from mailrider.errors import InvalidValue
-from mailrider.library import Queue
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.text import json_line
-from mailrider.model.valuetype import DURATION, Unacceptable
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, State, Stats
-from mailrider.queue.sqlite_file import FILE
+from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite_reader import SQLiteReader
 from mailrider.queue.store import Command
-from mailrider.targets import make_queue, queue_location
+from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mailrider.model.text import UNSAFE
-from mailrider.model.valuetype import show_duration
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import State, Wish
+from mailrider.settings.types import show_duration
 
 if TYPE_CHECKING:
     import re

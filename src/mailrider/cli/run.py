@@ -7,10 +7,10 @@ import sys
 import click
 import uvloop
 
+from mailrider.app.daemon import Daemon, has_work
 from mailrider.cli.setup import make_log
 from mailrider.clock import SystemClock
 from mailrider.config import load
-from mailrider.daemon import Daemon, has_work
 from mailrider.model.daemon_event import LogLinesLost
 from mailrider.observe.unblocked import UnblockedStream
 

@@ -15,12 +15,12 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
+from mailrider.app.library import DSN, Queue, direct
 from mailrider.cli.setup import choose_queue, choose_target, make_log
 from mailrider.config import load, placed
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.errors import InvalidValue
-from mailrider.library import DSN, Queue, direct
 from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpened
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
@@ -30,7 +30,7 @@ from mailrider.smtp.content import Content
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.library import Report, Result, Sender
+    from mailrider.app.library import Report, Result, Sender
     from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Try
 

@@ -40,7 +40,7 @@ from mailrider.header.addresses import parse_addresses
 from mailrider.model.address import NULL_PATH, Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Recipient
-from mailrider.model.socket_address import SENDMAIL_SOCKET
+from mailrider.settings.socket_address import SENDMAIL_SOCKET
 from mailrider.smtp.capabilities import Capabilities, parse_capabilities
 from mailrider.smtp.commands import Body, Data, Ehlo, Mail, Quit, Rcpt, Rset
 from mailrider.smtp.content import CHUNK, Content

@@ -9,9 +9,9 @@ from mailrider.config import Instance, targets_within
 from mailrider.config.kinds import KINDS
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
-from mailrider.model.valuetype import either
 from mailrider.observe.log import EventLog
 from mailrider.queue.settings import QueueSettings
+from mailrider.settings.types import either
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,23 +19,23 @@ from mailrider.config.nearest import did_you_mean
 from mailrider.config.settings import Globals
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
-from mailrider.dkim.settings import DKIMSettings
 from mailrider.endpoint.settings import EndpointSettings, SourceRule
 from mailrider.errors import ConfigError
-from mailrider.model.directive import Block, InvalidSetting, Section, directives_of
-from mailrider.model.pipeline import PipelineSettings, RouteSettings, Rule, TargetRef, TargetType
-from mailrider.model.socket_address import SOCKET_ADDRESS
-from mailrider.model.valuetype import PathType, Unacceptable, either, show
 from mailrider.net.settings import SERVER_TLS, ServerTLS, ServerTLSOptions, TLSClientSettings
 from mailrider.net.tls import make_client_context
 from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import Block, InvalidSetting, Section, directives_of
+from mailrider.settings.pipeline import PipelineSettings, RouteSettings, Rule, TargetRef, TargetType
+from mailrider.settings.socket_address import SOCKET_ADDRESS
+from mailrider.settings.types import PathType, Unacceptable, either, show
+from mailrider.signing.settings import DKIMSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mailrider.config.parser import Node, Word
     from mailrider.config.source import Problems
-    from mailrider.model.directive import Directive, Settings
+    from mailrider.settings.directive import Directive, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STATE_DIRECTORY = "StateDirectory"

@@ -16,9 +16,9 @@ from mailrider.config.nearest import did_you_mean
 from mailrider.config.source import Problems
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, MailriderError
-from mailrider.model.directive import InvalidSetting, Settings, directives_of
 from mailrider.net.settings import ServerTLS
 from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import InvalidSetting, Settings, directives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.parser import MAX_NESTING, TOO_DEEP, Node, Word, parse
 from mailrider.config.source import Position, Problems, Source, TooMuch
-from mailrider.model.valuetype import show
+from mailrider.settings.types import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -14,14 +14,14 @@ from mailrider.config.settings import Globals
 from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.endpoint.settings import EndpointSettings, LMTPEndpointSettings, SubmissionSettings
-from mailrider.model.directive import Block, directives_of
 from mailrider.policy.settings import MXAuth
 from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import Block, directives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mailrider.model.directive import Settings
+    from mailrider.settings.directive import Settings
 
 # Features of the engine, as `Directive.feature` and `Kind.feature` name them.
 SUPPORTED = frozenset(

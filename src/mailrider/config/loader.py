@@ -21,19 +21,19 @@ from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.endpoint.settings import EndpointSettings, address_faults, login_faults, relay_holes
 from mailrider.errors import ConfigError, InvalidValue, Problem
-from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
-from mailrider.model.pipeline import TargetRef
-from mailrider.model.socket_address import MAX_PATH, SENDMAIL_SOCKET, Scheme
 from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import InvalidSetting, directives_of
+from mailrider.settings.pipeline import TargetRef
+from mailrider.settings.socket_address import MAX_PATH, SENDMAIL_SOCKET, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from mailrider.config.parser import Node
     from mailrider.config.source import Position
-    from mailrider.model.directive import Settings
-    from mailrider.model.socket_address import SocketAddress
+    from mailrider.settings.directive import Settings
+    from mailrider.settings.socket_address import SocketAddress
 
 SEARCHED = (Path("mailrider.conf"), SYSTEM_CONFIG)
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED
 from mailrider.config.settings import Globals
-from mailrider.model.directive import Block, Section, directives_of
+from mailrider.settings.directive import Block, Section, directives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.model.directive import Directive, Settings
+    from mailrider.settings.directive import Directive, Settings
 
 COMMAND = "python -m mailrider.config.reference"
 DIRECTORY = Path("docs/reference")

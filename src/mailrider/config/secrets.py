@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from mailrider.model.valuetype import show
+from mailrider.settings.types import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

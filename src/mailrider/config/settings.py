@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 import platformdirs
 
 from mailrider.dns.settings import DNSSettings
-from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
-from mailrider.model.socket_address import SOCKET_ADDRESS, Scheme
-from mailrider.model.valuetype import BOOLEAN, DOMAIN, IP_ADDRESS, PATH, choice, many
 from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
+from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, PATH, choice, many
 
 if TYPE_CHECKING:
-    from mailrider.model.directive import IPAddresses, OptionalDomain, Setting
-    from mailrider.model.socket_address import SocketAddress
+    from mailrider.settings.directive import IPAddresses, OptionalDomain, Setting
+    from mailrider.settings.socket_address import SocketAddress
 
 
 class LogFormat(enum.StrEnum):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.secrets import SECRET_WORDS
 from mailrider.config.source import OpenProblems, Problems
-from mailrider.model.valuetype import Unacceptable, ValueType, Words, show
+from mailrider.settings.types import Unacceptable, ValueType, Words, show
 
 if TYPE_CHECKING:
     from mailrider.config.parser import Node, Word
-    from mailrider.model.directive import Directive
+    from mailrider.settings.directive import Directive
 
 
 class Wrong(enum.Enum):

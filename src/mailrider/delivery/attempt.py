@@ -11,11 +11,11 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mailrider.delivery.connect import Call
-from mailrider.delivery.ledger import Ending, Ledger, Telling
+from mailrider.delivery.connection.connect import Call
+from mailrider.delivery.connection.session import Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
-from mailrider.delivery.session import Unusable, broken_reply, judgement_of_us
+from mailrider.delivery.tally import Ending, Ledger, Telling
 from mailrider.errors import DeadlineExceeded, MailriderError, ShuttingDown
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.budget import Budget
-    from mailrider.delivery.session import Peer
+    from mailrider.delivery.connection.session import Peer
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import BUG, CLOSED, Attempt, Job
 from mailrider.delivery.destination import Destination
-from mailrider.delivery.limits import PATIENCE, THROTTLED
+from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
 from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.outcome import AttemptReport, Deferred
-from mailrider.policy.mtasts import STSPolicies
 from mailrider.policy.requiretls import message_security
+from mailrider.policy.sts.policy import STSPolicies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import Connections
     from mailrider.delivery.destination import Routing
-    from mailrider.delivery.limits import Limiter, Passage
+    from mailrider.delivery.limits.rules import Limiter, Passage
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.model.domain import NextHop
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
     from mailrider.policy.base import Policy
-    from mailrider.policy.mtasts_lookup import PolicyLookup
     from mailrider.policy.requiretls import MessageSecurity
+    from mailrider.policy.sts.lookup import PolicyLookup
     from mailrider.smtp.content import Content
 
 MAX_PARALLEL_NEXT_HOPS = 100  # of one message: a mailing list must not take every socket at once

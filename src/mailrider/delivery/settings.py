@@ -10,9 +10,11 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from mailrider.dns.settings import DNSSettings
-from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.model.ip import is_within
-from mailrider.model.valuetype import (
+from mailrider.net.settings import TLSClientSettings
+from mailrider.policy.settings import MXAuth
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.types import (
     BOOLEAN,
     DOMAIN,
     IP_ADDRESS,
@@ -28,15 +30,13 @@ from mailrider.model.valuetype import (
     many,
     show_duration,
 )
-from mailrider.net.settings import TLSClientSettings
-from mailrider.policy.settings import MXAuth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mailrider.model.directive import Duration, IPAddresses, OptionalDomain, Setting
-    from mailrider.model.valuetype import IPAddress, IPNetwork
     from mailrider.policy.settings import Policy
+    from mailrider.settings.directive import Duration, IPAddresses, OptionalDomain, Setting
+    from mailrider.settings.types import IPAddress, IPNetwork
 
 # Loopback, unspecified, link-local and multicast, and the same IPv4 networks as IPv6 sees them.
 PROHIBITED_ADDRESSES = tuple(

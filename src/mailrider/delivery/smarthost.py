@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connect import Connector
-from mailrider.delivery.limits import PATIENCE, THROTTLED
+from mailrider.delivery.connection.connect import Connector
+from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import RecipientAttempted, RecipientSettled
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.delivery.connect import Call
-    from mailrider.delivery.limits import HeldBack, Limiter
-    from mailrider.delivery.pool import Pool, PooledLease
+    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.pool import Pool, PooledLease
+    from mailrider.delivery.connection.session import Session
+    from mailrider.delivery.limits.rules import HeldBack, Limiter
     from mailrider.delivery.reach import Reach
-    from mailrider.delivery.session import Session
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.dns.resolver import Resolver
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
-    from mailrider.model.socket_address import SocketAddress
+    from mailrider.settings.socket_address import SocketAddress
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
 

@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.settings import EightBit, LimitsSettings
-from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.model.security import TLSLevel
-from mailrider.model.socket_address import SOCKET_ADDRESS, Scheme
-from mailrider.model.valuetype import (
+from mailrider.net.settings import TLSClientSettings
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
+from mailrider.settings.types import (
     BOOLEAN,
     DOMAIN,
     IP_ADDRESS,
@@ -24,13 +25,12 @@ from mailrider.model.valuetype import (
     integer,
     many,
 )
-from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.sasl import Credentials
 
 if TYPE_CHECKING:
-    from mailrider.model.directive import Duration, OptionalDomain, Setting
-    from mailrider.model.socket_address import SocketAddress
-    from mailrider.model.valuetype import IPAddress
+    from mailrider.settings.directive import Duration, OptionalDomain, Setting
+    from mailrider.settings.socket_address import SocketAddress
+    from mailrider.settings.types import IPAddress
 
 
 class StartTLS(enum.StrEnum):

@@ -12,7 +12,7 @@ What always holds:
   say of others what only they can say.
 
 A message that cannot be signed (`Unsigned` says why) is passed on as it is: that is for the receiver to judge. Keys
-are in `dkim.keys`.
+are in `signing.keys`.
 """
 
 from __future__ import annotations

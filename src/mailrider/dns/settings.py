@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from mailrider.dns.servers import ServerAddress, parse_server, parse_servers
 from mailrider.errors import InvalidValue
-from mailrider.model.directive import Settings, directive, settings
-from mailrider.model.valuetype import TIMEOUT, Unacceptable, ValueType, Words, integer
+from mailrider.settings.directive import Settings, directive, settings
+from mailrider.settings.types import TIMEOUT, Unacceptable, ValueType, Words, integer
 
 if TYPE_CHECKING:
-    from mailrider.model.directive import Duration, Setting
+    from mailrider.settings.directive import Duration, Setting
 
 MAX_CACHE = 10_000_000  # answers; some hundred bytes each
 

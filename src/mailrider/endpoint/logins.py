@@ -7,7 +7,7 @@ Wrong passwords are counted by client (`model.ip.client_key`) and by user. Who h
   together are *known*, and only their own wrong passwords count against them;
 - one client has few passwords under way at once, and strangers together leave some places for those who are known;
 - loopback and unix sockets are not counted as one client: a web mail there logs in for all its users;
-- memory is bounded, and what is counted is never forgotten for the sake of newcomers (`delivery.gates`).
+- memory is bounded, and what is counted is never forgotten for the sake of newcomers (`delivery.limits.windows`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from mailrider.delivery.gates import RateGate
+from mailrider.delivery.limits.windows import RateGate
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:

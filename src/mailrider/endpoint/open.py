@@ -7,40 +7,40 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.delivery.limits import PATIENCE, THROTTLED
-from mailrider.dkim.settings import open_signing
-from mailrider.endpoint.auth import PasswordFile, read_passwords
-from mailrider.endpoint.check_settings import open_checks
-from mailrider.endpoint.gather import Memory
-from mailrider.endpoint.guard import Guard
-from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
+from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
+from mailrider.endpoint.headers import ReceivedDetail
+from mailrider.endpoint.intake import Memory
+from mailrider.endpoint.listener import Crowd, Endpoint
+from mailrider.endpoint.passwords import PasswordFile, read_passwords
+from mailrider.endpoint.pipeline.checks import Guard
+from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
+from mailrider.endpoint.pipeline.settings import open_checks
 from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
-from mailrider.endpoint.smtp import Crowd, Endpoint
-from mailrider.endpoint.trace import ReceivedDetail
 from mailrider.errors import ConfigError, LocalError
 from mailrider.model.outcome import AttemptReport, Deferred
-from mailrider.model.pipeline import decide
 from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
+from mailrider.settings.pipeline import decide
+from mailrider.signing.settings import open_signing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits import Limiter, Limiters
-    from mailrider.endpoint.check import Arrival
+    from mailrider.delivery.limits.rules import Limiter, Limiters
     from mailrider.endpoint.logins import Logins
-    from mailrider.endpoint.pipeline import Deliverer
+    from mailrider.endpoint.pipeline.check import Arrival
+    from mailrider.endpoint.pipeline.route import Deliverer
     from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
-    from mailrider.model.pipeline import Target
     from mailrider.net.tls import ServerContext
+    from mailrider.settings.pipeline import Target
     from mailrider.smtp.content import Content
 
 # RFC 5321 4.5.3.1.10: clients send it again for the recipients that were too many.

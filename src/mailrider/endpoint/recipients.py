@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 from mailrider.errors import InvalidValue
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
-from mailrider.model.pipeline import decide
 from mailrider.model.reply import Reply
+from mailrider.settings.pipeline import decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mailrider.model.envelope import Recipient
-    from mailrider.model.pipeline import PipelineSettings
+    from mailrider.settings.pipeline import PipelineSettings
 
 ROUTE: Final = Reply.make(550, "5.7.1", "Addresses with a route in them are not taken")
 _ROUTING: Final = frozenset("%!@")

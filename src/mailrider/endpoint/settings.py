@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
-from mailrider.dkim.settings import ModifySettings
-from mailrider.endpoint.check_settings import CheckSettings
-from mailrider.endpoint.trace import ReceivedDetail
-from mailrider.model.directive import InvalidSetting, Section, Settings, block, directive, settings
-from mailrider.model.pipeline import (
+from mailrider.endpoint.headers import ReceivedDetail
+from mailrider.endpoint.pipeline.settings import CheckSettings
+from mailrider.net.settings import SERVER_TLS, ServerTLS
+from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
+from mailrider.settings.pipeline import (
     NEVER_USED,
     NO_SENDER,
     SENDER_MATCH,
@@ -27,20 +28,19 @@ from mailrider.model.pipeline import (
     destinations,
     refuse_repeated,
 )
-from mailrider.model.socket_address import Scheme
-from mailrider.model.valuetype import DOMAIN, NETWORK, PATH, TIMEOUT, PathType, choice, integer, many, size
-from mailrider.net.settings import SERVER_TLS, ServerTLS
-from mailrider.queue.settings import QueueSettings
+from mailrider.settings.socket_address import Scheme
+from mailrider.settings.types import DOMAIN, NETWORK, PATH, TIMEOUT, PathType, choice, integer, many, size
+from mailrider.signing.settings import ModifySettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from mailrider.model.address import ReversePath
-    from mailrider.model.directive import Duration, OptionalDomain, OptionalPath, Setting
-    from mailrider.model.pipeline import Rule, Target
-    from mailrider.model.socket_address import SocketAddress
-    from mailrider.model.valuetype import IPNetwork
+    from mailrider.settings.directive import Duration, OptionalDomain, OptionalPath, Setting
+    from mailrider.settings.pipeline import Rule, Target
+    from mailrider.settings.socket_address import SocketAddress
+    from mailrider.settings.types import IPNetwork
 
 
 def _password_file(value: object) -> Path:

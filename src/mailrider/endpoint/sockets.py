@@ -14,14 +14,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import LocalError
-from mailrider.model.socket_address import Scheme
 from mailrider.net.listen import tcp_socket, unix_socket
+from mailrider.settings.socket_address import Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from mailrider.model.socket_address import SocketAddress
+    from mailrider.settings.socket_address import SocketAddress
 
 MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
 FIRST: Final = 3  # the descriptor that sd_listen_fds(3) begins with

@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mailrider.app.running import Process, open_configuration
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
-from mailrider.delivery.limits import Limiters
+from mailrider.delivery.limits.rules import Limiters
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.lab.internet import Internet
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 from mailrider.observe.metrics import Metrics
-from mailrider.running import Process, open_configuration
 
 if TYPE_CHECKING:
     from mailrider.lab.mx_connection import LabMessage

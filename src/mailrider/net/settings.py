@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.model.directive import InvalidSetting, Section, Settings, directive, settings
-from mailrider.model.valuetype import PATH, ValueType, Words, choice, either, many
+from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, settings
+from mailrider.settings.types import PATH, ValueType, Words, choice, either, many
 
 if TYPE_CHECKING:
-    from mailrider.model.directive import OptionalPath, Paths, Setting
+    from mailrider.settings.directive import OptionalPath, Paths, Setting
 
 _CIPHER = re.compile(r"[A-Za-z0-9_+!@=.-]{1,100}")
 

@@ -18,7 +18,7 @@ from mailrider.model import event as events
 from mailrider.model import queue_event as queue_events
 from mailrider.model.outcome import Status
 from mailrider.model.value import value
-from mailrider.policy import mtasts_events as policy_events
+from mailrider.policy.sts import events as policy_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from mailrider.model import endpoint_event, event, queue_event
 from mailrider.model.outcome import Status
 from mailrider.observe.describe import event_name
-from mailrider.policy import mtasts_events
+from mailrider.policy.sts import events as mtasts_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

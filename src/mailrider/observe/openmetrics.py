@@ -22,16 +22,16 @@ from prometheus_client.exposition import choose_encoder
 from mailrider.clock import after
 from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.ip import client_key
-from mailrider.model.socket_address import Scheme
 from mailrider.net.listen import tcp_socket
+from mailrider.settings.socket_address import Scheme
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from mailrider.clock import Clock, Timer
-    from mailrider.model.socket_address import SocketAddress
     from mailrider.observe.metrics import Metrics
+    from mailrider.settings.socket_address import SocketAddress
 
 REFRESH: Final = 5.0  # seconds; who asks waits 10 as a rule
 LIFETIME: Final = 20.0  # seconds that a connection may last, whatever it does

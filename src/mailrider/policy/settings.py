@@ -10,12 +10,12 @@ import enum
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.model.security import MXLevel, TLSLevel
-from mailrider.model.valuetype import PATH, PORT, choice, many, show
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.types import PATH, PORT, choice, many, show
 
 if TYPE_CHECKING:
-    from mailrider.model.directive import OptionalPath, Paths, Setting
+    from mailrider.settings.directive import OptionalPath, Paths, Setting
 
 
 class STSCache(enum.StrEnum):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.clock import Clock
-    from mailrider.queue.lanes import Lanes
+    from mailrider.queue.fairness import Lanes
     from mailrider.queue.message import DueDestination, Job
     from mailrider.queue.store import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from mailrider.model.outcome import Deferred, TryResult
-from mailrider.queue.lanes import Verdict
+from mailrider.queue.fairness import Verdict
 
 if TYPE_CHECKING:
     import asyncio

@@ -1,7 +1,7 @@
 """Runs deliveries: what is due, fair among destinations, and never more in memory than it needs (spec section 10).
 
-Fresh messages come from memory, backlog from the store (`queue.backlog`); `queue.lanes` says which is next. Nothing is
-polled: the scheduler wakes for new mail, for a free place, for the moment at which something becomes due, and when
+Fresh messages come from memory, backlog from the store (`queue.backlog`); `queue.fairness` says which is next. Nothing
+is polled: the scheduler wakes for new mail, for a free place, for the moment at which something becomes due, and when
 another process says so; every few seconds it asks the store whether it changed, in case a word got lost.
 
 What always holds:
@@ -34,12 +34,12 @@ from mailrider.model.queue_event import (
 from mailrider.model.reply import Reply
 from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.backlog import Backlog
+from mailrider.queue.commit_retry import SICK, Recorder, names
 from mailrider.queue.deliverer import LooksAgain, judge_destination
+from mailrider.queue.fairness import Lanes, Verdict
 from mailrider.queue.ids import format_id
-from mailrider.queue.lanes import Lanes, Verdict
 from mailrider.queue.lived import in_queue_time
 from mailrider.queue.message import ROUTE_TARGET, Wish
-from mailrider.queue.recorder import SICK, Recorder, names
 from mailrider.queue.settle import is_last_try
 from mailrider.queue.settler import Settler
 from mailrider.queue.store import StoreUnavailable

@@ -19,9 +19,9 @@ from mailrider.model.reply import Reply
 from mailrider.queue.ids import format_id
 from mailrider.queue.lived import KeepsTime, shift_of
 from mailrider.queue.message import BY_DOMAIN, FRESH, INLINE, ROUTE_TARGET, Facts, Filter, Job, NewMessage, jobs_of
-from mailrider.queue.poke import Listener, Word, poke
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.settle import Rules, settle
+from mailrider.queue.sqlite.signals import Listener, Word, poke
 from mailrider.queue.store import Command, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 

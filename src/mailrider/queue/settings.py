@@ -7,9 +7,10 @@ from dataclasses import field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mailrider.dkim.settings import ModifySettings
-from mailrider.model.directive import InvalidSetting, Settings, block, directive, settings
-from mailrider.model.pipeline import (
+from mailrider.queue.retry import Schedule
+from mailrider.queue.settle import Rules
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.pipeline import (
     NEVER_USED,
     TARGET,
     PipelineSettings,
@@ -17,16 +18,15 @@ from mailrider.model.pipeline import (
     default_destination,
     destinations,
 )
-from mailrider.model.valuetype import DOMAIN, DURATION, PATH, TIMEOUT, ValueType, integer, size
-from mailrider.queue.retry import Schedule
-from mailrider.queue.settle import Rules
+from mailrider.settings.types import DOMAIN, DURATION, PATH, TIMEOUT, ValueType, integer, size
+from mailrider.signing.settings import ModifySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from mailrider.model.directive import Duration, OptionalDomain, Setting
-    from mailrider.model.pipeline import Rule, Target
+    from mailrider.settings.directive import Duration, OptionalDomain, Setting
+    from mailrider.settings.pipeline import Rule, Target
 
 MAX_SCALE = 1000.0  # beyond that the second delay is the longest in any case
 

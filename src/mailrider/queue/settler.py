@@ -1,6 +1,6 @@
 """Decides what becomes of a job, commits it, and tells: after an attempt, and where none comes along.
 
-What is decided stands in `queue.settle`, what senders are told in `queue.bounces`; `queue.recorder` commits. A
+What is decided stands in `queue.settle`, what senders are told in `queue.bounces`; `queue.commit_retry` commits. A
 notification never keeps a state from changing, and what is committed is told only if the lease was ours.
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.bounces import Bounces
+    from mailrider.queue.commit_retry import Recorder
     from mailrider.queue.message import Job, NewMessage, Settled
-    from mailrider.queue.recorder import Recorder
     from mailrider.queue.settle import Decision, Rules
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content

@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
-from mailrider.queue import sqlite_look
 from mailrider.queue.lived import QueueClock
-from mailrider.queue.owner import current_boot
-from mailrider.queue.schema import VERSION
-from mailrider.queue.sqlite_file import FILE, PATIENCE, check_origin, pragma, refuse_set_aside
+from mailrider.queue.sqlite import look as sqlite_look
+from mailrider.queue.sqlite.file import FILE, PATIENCE, check_origin, pragma, refuse_set_aside
+from mailrider.queue.sqlite.owner import current_boot
+from mailrider.queue.sqlite.schema import VERSION
+from mailrider.queue.sqlite.writer import translate
 from mailrider.queue.store import StoreUnavailable
-from mailrider.queue.writer import translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mailrider.cli.main import cli
-from mailrider.endpoint import auth
+from mailrider.endpoint import passwords as auth
 
 if TYPE_CHECKING:
     from pathlib import Path

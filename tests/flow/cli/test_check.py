@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from mailrider.dkim.keys import examine_key
-from mailrider.dkim.settings import DKIMOptions, DKIMSettings, open_signers
 from mailrider.errors import ConfigError
 from mailrider.lab.zones import Fault, ZoneTable, signed
 from mailrider.model.event import discard
+from mailrider.signing.keys import examine_key
+from mailrider.signing.settings import DKIMOptions, DKIMSettings, open_signers
 from tests.flow.delivery.internet import internet
 from tests.support.certificates import rsa_key
 from tests.support.commands import Ran, run

@@ -18,7 +18,7 @@ from mailrider.cli import sendmail as module
 from mailrider.cli.queue import queue
 from mailrider.cli.sendmail import run
 from mailrider.errors import ConfigError
-from mailrider.model.socket_address import SENDMAIL_SOCKET
+from mailrider.settings.socket_address import SENDMAIL_SOCKET
 from tests.support.commands import run_here
 
 if TYPE_CHECKING:

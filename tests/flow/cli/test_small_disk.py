@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.dkim.keys import KeyMade, open_key
-from mailrider.endpoint.auth import PasswordFileError, read_passwords, write_passwords
+from mailrider.endpoint.passwords import PasswordFileError, read_passwords, write_passwords
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
+from mailrider.signing.keys import KeyMade, open_key
 from mailrider.x509.signing import KeyKind
 from tests.support.commands import run
 

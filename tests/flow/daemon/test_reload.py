@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mailrider.app.daemon import Daemon
 from mailrider.config import load
-from mailrider.daemon import Daemon
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Silence, Stage
 from mailrider.model.daemon_event import DaemonReady, ReloadRefused
@@ -154,7 +154,7 @@ async def test_what_would_fail_later_is_found_before_anything_changes(tmp_path: 
 async def test_no_failure_of_a_reload_ends_the_daemon(
     tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrider.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
     port, events = free_port(), list[Event]()
     async with LabMX() as mx:
         path = configuration(tmp_path, port, mx)
@@ -180,8 +180,8 @@ def _is_told(events: list[Event], kind: type[Event]) -> bool:
 async def test_the_oldest_of_too_many_configurations_has_to_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrider.daemon._rest_collector", lambda: None)
-    monkeypatch.setattr("mailrider.daemon.MAX_FINISHING", 1)
+    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.app.daemon.MAX_FINISHING", 1)
     port, events = free_port(), list[Event]()
     async with LabMX(MXScript(replies={Stage.RCPT: Silence()})) as mx:
         path = configuration(tmp_path, port, mx)

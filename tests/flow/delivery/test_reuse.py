@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.delivery.assign import MAX_PER_PLACE
+from mailrider.delivery.connection.pool_state import MAX_PER_PLACE
 from mailrider.lab.ca import CA
 from mailrider.lab.mx_script import MXTLS, Close, Later, MXScript, Stage, stage_of
 from mailrider.model.event import ConnectionClosed, LimitReached

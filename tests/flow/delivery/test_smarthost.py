@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.assemble import open_engine, open_smarthost
+from mailrider.app.assemble import open_engine, open_smarthost
+from mailrider.app.library import prepare
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dns.settings import DNSSettings
@@ -16,7 +17,6 @@ from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXTLS, MXScript, Stage, TLSFault
-from mailrider.library import prepare
 from mailrider.model.event import discard
 from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings

@@ -16,9 +16,9 @@ from tests.flow.delivery.internet import UNANSWERING, internet, outcome, stages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mailrider.app.library import Result
     from mailrider.lab.mx_script import Action
     from mailrider.lab.zones import ZoneTable
-    from mailrider.library import Result
     from tests.flow.delivery.internet import Shut
 
 LONG = {"connect_timeout": 60, "command_timeout": 60, "submission_timeout": 60}

@@ -17,7 +17,7 @@ from tests.flow.delivery.internet import internet, outcome, stages
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.library import Result
+    from mailrider.app.library import Result
 
 HOST = "mx0.a.test"
 CA_ = CA()

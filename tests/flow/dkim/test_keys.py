@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.dkim.keys import KeyMade, dns_record, key_path, open_key
-from mailrider.dkim.settings import DKIMOptions, DKIMSettings, open_signers
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
+from mailrider.signing.keys import KeyMade, dns_record, key_path, open_key
+from mailrider.signing.settings import DKIMOptions, DKIMSettings, open_signers
 from mailrider.x509.signing import KeyKind, SigningKey
 
 if TYPE_CHECKING:

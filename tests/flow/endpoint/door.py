@@ -11,14 +11,14 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import SystemClock
-from mailrider.endpoint.gather import Memory
+from mailrider.endpoint.intake import Memory
+from mailrider.endpoint.listener import Crowd, Endpoint
 from mailrider.endpoint.session import Service
-from mailrider.endpoint.smtp import Crowd, Endpoint
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.reply import Reply
-from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.tls import make_server_context
+from mailrider.settings.socket_address import Scheme, SocketAddress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.endpoint.check import Arrival
+    from mailrider.endpoint.pipeline.check import Arrival
     from mailrider.lab.ca import CA
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.envelope import Envelope

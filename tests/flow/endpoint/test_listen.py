@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mailrider.app.running import bind
 from mailrider.clock import SystemClock
 from mailrider.config.loader import loads
-from mailrider.endpoint.gather import Memory
+from mailrider.endpoint.intake import Memory
+from mailrider.endpoint.listener import Crowd, Endpoint
 from mailrider.endpoint.session import Service
-from mailrider.endpoint.smtp import Crowd, Endpoint
 from mailrider.endpoint.sockets import Sockets
 from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AddressLeftOut, ClientConnected
-from mailrider.model.socket_address import SocketAddress
 from mailrider.net.listen import NoIPv6
-from mailrider.running import bind
+from mailrider.settings.socket_address import SocketAddress
 from tests.flow.daemon.running import free_port
 from tests.flow.endpoint.door import Client, Sink, welcome
 

@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock, SystemClock
-from mailrider.delivery.limits import Limiters
+from mailrider.clock import SystemClock
+from mailrider.delivery.limits.rules import Limiters
 from mailrider.delivery.settings import LimitsSettings
-from mailrider.endpoint.auth import hash_password, write_passwords
-from mailrider.endpoint.authorize import AuthorizeSettings
-from mailrider.endpoint.check import Action, HeaderCheck
-from mailrider.endpoint.check_settings import CheckSettings
 from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
+from mailrider.endpoint.passwords import hash_password, write_passwords
+from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
+from mailrider.endpoint.pipeline.check import Action, HeaderCheck
+from mailrider.endpoint.pipeline.settings import CheckSettings
 from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings, SubmissionSettings
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered
-from mailrider.model.pipeline import TargetRef
 from mailrider.model.reply import Reply
-from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.settings import ServerTLS
+from mailrider.settings.pipeline import TargetRef
+from mailrider.settings.socket_address import Scheme, SocketAddress
+from mailrider.testing.clock import FakeClock
 from tests.flow.daemon.running import free_port
 from tests.flow.endpoint.door import HOST, MESSAGE, Client
 from tests.support.loops import eventually
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.address import ReversePath
     from mailrider.model.envelope import Envelope
-    from mailrider.model.pipeline import Target
+    from mailrider.settings.pipeline import Target
     from mailrider.smtp.content import Content
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
-from mailrider.endpoint.smtp import Crowd
-from mailrider.endpoint.trace import ReceivedDetail
+from mailrider.endpoint.headers import ReceivedDetail
+from mailrider.endpoint.listener import Crowd
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientConnected, ClientCutOff, ClientTurnedAway, MailTaken
-from mailrider.model.socket_address import Scheme
 from mailrider.net import listen
+from mailrider.settings.socket_address import Scheme
+from mailrider.testing.clock import FakeClock
 from tests.flow.endpoint.door import MESSAGE, Client, Door, open_door, server_context
 from tests.support.loops import eventually
 

@@ -11,8 +11,8 @@ import pytest
 
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientCutOff, ClientRefused, LoginFailed, MailRefused
-from mailrider.model.socket_address import Scheme
 from mailrider.net.tls import make_server_context
+from mailrider.settings.socket_address import Scheme
 from tests.flow.endpoint.door import HOST, MESSAGE, Door, open_door, server_context
 from tests.support.loops import eventually
 

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from mailrider.clock import SystemClock
-from mailrider.endpoint.check import NOT_NOW, Action, Arrival, Finding
-from mailrider.endpoint.check_settings import CheckSettings, RspamdOptions, RspamdSettings, open_checks
-from mailrider.endpoint.rspamd import MAX_ANSWER, RspamdCheck
+from mailrider.endpoint.pipeline.check import NOT_NOW, Action, Arrival, Finding
+from mailrider.endpoint.pipeline.rspamd import MAX_ANSWER, RspamdCheck
+from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, RspamdSettings, open_checks
 from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
 from tests.support.queueing import MESSAGE, envelope

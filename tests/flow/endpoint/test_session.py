@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
-from mailrider.endpoint.gather import INLINE, Memory
+from mailrider.endpoint.intake import INLINE, Memory
+from mailrider.endpoint.listener import Crowd
 from mailrider.endpoint.logins import OF_USER, Logins
 from mailrider.endpoint.session import FEW, MAX_MENDED
-from mailrider.endpoint.smtp import Crowd
 from mailrider.lab.ca import CA
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
@@ -34,8 +33,9 @@ from mailrider.model.endpoint_event import (
 from mailrider.model.envelope import Notify, Ret
 from mailrider.model.event import Bug
 from mailrider.model.reply import Reply
-from mailrider.model.socket_address import Scheme
+from mailrider.settings.socket_address import Scheme
 from mailrider.smtp.sasl import Credentials
+from mailrider.testing.clock import FakeClock
 from tests.flow.endpoint.door import HOST, MESSAGE, Client, Door, Sink, open_door, server_context
 from tests.support.loops import eventually
 
@@ -521,7 +521,7 @@ async def test_who_guesses_is_slowed_down_and_sent_away() -> None:
 
 async def test_passwords_are_asked_for_under_tls_only(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
     # As if the client came from elsewhere.
-    monkeypatch.setattr("mailrider.model.socket_address.SocketAddress.is_local", False)
+    monkeypatch.setattr("mailrider.settings.socket_address.SocketAddress.is_local", False)
     async with open_door(authenticator=Doorkeeper(), needs_login=True, tls=tls) as door:
         client = await door.client()
         ehlo = await client.hello()

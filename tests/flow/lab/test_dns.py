@@ -10,9 +10,9 @@ import dns.message
 import dns.rcode
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.lab.dns import MAX_LOG, Asked, LabDNS
 from mailrider.lab.zones import Fault, Records, ZoneTable
+from mailrider.testing.clock import FakeClock
 
 ZONES: ZoneTable = {
     "a.test": {"A": "192.0.2.1"},

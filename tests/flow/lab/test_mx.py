@@ -11,7 +11,6 @@ from dataclasses import replace
 import aiosmtplib
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.errors import LocalError
 from mailrider.lab.ca import CA
 from mailrider.lab.mx import LabMX
@@ -42,6 +41,7 @@ from mailrider.smtp.commands import Command, Ehlo, Mail, Noop, Quit, Rset
 from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import Limits
+from mailrider.testing.clock import FakeClock
 
 MESSAGE = b"Subject: hello\r\n\r\n.dot\r\n"
 GREETING = b"220 mx.lab.test ESMTP\r\n"

@@ -24,9 +24,9 @@ from mailrider.lab.zones import Fault, NameLike, Records, ZoneTable
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, match_mx
 from mailrider.net.https import HTTPSFetcher
-from mailrider.policy.mtasts_events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
-from mailrider.policy.mtasts_files import FSStore
-from mailrider.policy.mtasts_source import PolicySource
+from mailrider.policy.sts.events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
+from mailrider.policy.sts.files import FSStore
+from mailrider.policy.sts.source import PolicySource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
-from mailrider.policy import mtasts_files
-from mailrider.policy.mtasts_cache import MAX_ENTRY, CachedPolicy, decode_entry, encode_entry
-from mailrider.policy.mtasts_events import CacheFault
-from mailrider.policy.mtasts_files import STALE_TEMPORARY, FSStore
+from mailrider.policy.sts import files as mtasts_files
+from mailrider.policy.sts.cache import MAX_ENTRY, CachedPolicy, decode_entry, encode_entry
+from mailrider.policy.sts.events import CacheFault
+from mailrider.policy.sts.files import STALE_TEMPORARY, FSStore
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -588,8 +588,8 @@ from pathlib import Path
 from mailrider.clock import SystemClock
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
-from mailrider.policy.mtasts_cache import CachedPolicy
-from mailrider.policy.mtasts_files import FSStore
+from mailrider.policy.sts.cache import CachedPolicy
+from mailrider.policy.sts.files import FSStore
 
 async def main(directory, name, rounds):
     faults = []

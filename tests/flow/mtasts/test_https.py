@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock, SystemClock
+from mailrider.clock import SystemClock
 from mailrider.dns.answer import Answer, LookupFailure, RecordType
-from mailrider.dns.fake import FakeResolver, Given
 from mailrider.errors import ConfigError
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, Mode, parse_policy, policy_host
 from mailrider.net.https import MAX_ADDRESSES, MAX_RECEIVED, FetchFailed, FetchFailure, HTTPSFetcher, _tls_context
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.lab.ca import CA
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.mtasts.policy import Mode, parse_policy
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

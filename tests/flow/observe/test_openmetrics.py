@@ -9,14 +9,15 @@ import aiohttp
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from mailrider.clock import FakeClock, SystemClock
+from mailrider.clock import SystemClock
 from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.queue_event import MessageQueued
-from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.observe import openmetrics
 from mailrider.observe.metrics import Metrics
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.message import Stats
+from mailrider.settings.socket_address import Scheme, SocketAddress
+from mailrider.testing.clock import FakeClock
 from tests.support.loops import eventually
 
 ANYWHERE = SocketAddress(Scheme.TCP, IPv4Address("127.0.0.1"), 0)

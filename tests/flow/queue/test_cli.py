@@ -13,7 +13,7 @@ from mailrider.cli.main import main
 from mailrider.cli.queue import _Tally
 from mailrider.model.event import discard
 from mailrider.model.queue_event import RecipientDone
-from mailrider.queue.sqlite_file import FILE
+from mailrider.queue.sqlite.file import FILE
 from tests.support.queueing import deferred, recipient
 
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
-from mailrider.queue import sqlite as store_module
 from mailrider.queue import sqlite_reader as reader_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
@@ -23,9 +21,11 @@ from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite import store as store_module
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite_reader import SQLiteReader
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import MESSAGE, deferred, envelope, throttled
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock, SystemClock
+from mailrider.clock import SystemClock
 from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import QueueHasSpace, QueueShort
-from mailrider.queue import sqlite_look
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.ids import IdSource
@@ -27,11 +26,13 @@ from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite import SQLiteStore
-from mailrider.queue.sqlite_file import FILE
+from mailrider.queue.sqlite import look as sqlite_look
+from mailrider.queue.sqlite.file import FILE
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite_reader import SQLiteReader
 from mailrider.queue.store import Command, StoreFull
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import BUSY, Writing, chunked, deferred, delivered, envelope, failed
 
 if TYPE_CHECKING:

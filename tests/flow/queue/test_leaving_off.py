@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.model.queue_event import AttemptInterrupted, RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
-from mailrider.queue.memory import MemoryStore
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue
+from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_scheduler import ORIGIN, World, submit
 
 if TYPE_CHECKING:

@@ -12,30 +12,30 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.assemble import open_engine
+from mailrider.app.assemble import open_engine
+from mailrider.app.targets import Targets
 from mailrider.config import loads
 from mailrider.dns.settings import DNSSettings
-from mailrider.endpoint.pipeline import PipelineDeliverer
+from mailrider.endpoint.pipeline.route import PipelineDeliverer
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport
-from mailrider.model.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.model.queue_event import MessageQueued, RecipientDone
 from mailrider.queue.message import EVERYTHING, Filter
-from mailrider.queue.poke import Listener, Word, poke
 from mailrider.queue.settings import QueueSettings
+from mailrider.queue.sqlite.signals import Listener, Word, poke
 from mailrider.queue.store import Command
+from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.smtp.content import Content
-from mailrider.targets import Targets
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mailrider.model.directive import Settings
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
+    from mailrider.settings.directive import Settings
 
 DEAD_DNS = DNSSettings(server=["127.0.0.1:9"], timeout=0.1, attempts=1)
 REMOTE = mailrider.RemoteSettings(hostname="mx.example.org", dns=DEAD_DNS)

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import mailrider.targets
-from mailrider.assemble import open_engine
+import mailrider.app.targets
+from mailrider.app.assemble import open_engine
+from mailrider.app.targets import Targets
 from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.model.event import discard
 from mailrider.model.outcome import Deferred
-from mailrider.model.pipeline import TargetRef
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET
 from mailrider.queue.settings import BounceSettings, QueueSettings
+from mailrider.settings.pipeline import TargetRef
 from mailrider.smtp.content import Content
-from mailrider.targets import Targets
 from tests.support.queueing import MESSAGE, envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.model.directive import Settings
     from mailrider.queue.scheduler import Work
+    from mailrider.settings.directive import Settings
 
 TURNS = 20  # of the event loop: more than a message that nothing is done with takes
 LIMITS = LimitsSettings(all=["concurrency 1"], name="narrow")
@@ -47,13 +47,13 @@ async def test_a_queue_is_told_at_once_that_a_message_is_held_back(
     target: Settings, route: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works: list[Work] = []
-    make = mailrider.targets.make_queue
+    make = mailrider.app.targets.make_queue
 
     def spy(settings: QueueSettings, work: Work, *rest: object, **more: object) -> object:
         works.append(work)
         return make(settings, work, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(mailrider.targets, "make_queue", spy)
+    monkeypatch.setattr(mailrider.app.targets, "make_queue", spy)
     bounce = BounceSettings(deliver_to=TargetRef("narrow"))
     settings = QueueSettings(target=TargetRef("narrow"), location=tmp_path / "q", name="queue", bounce=bounce)
     dns = DNSSettings(server=["127.0.0.1:9"], timeout=0.1, attempts=1)

@@ -19,14 +19,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mailrider.clock import FakeClock
-from mailrider.queue.memory import MemoryShelf, MemoryStore
 from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, Settlement, State
-from mailrider.queue.owner import Identity
 from mailrider.queue.retry import Schedule
 from mailrider.queue.settle import Notice, Rules, settle
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite.owner import Identity
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import Command
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.store import MemoryShelf, MemoryStore
 from tests.support.queueing import Writing, deferred, delivered, failed, in_doubt, report
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
@@ -34,18 +33,19 @@ from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue import bounces
 from mailrider.queue import scheduler as scheduler_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.commit_retry import SICK
 from mailrider.queue.ids import IdSource
-from mailrider.queue.memory import MemoryShelf, MemoryStore
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, State, jobs_of
-from mailrider.queue.poke import Word
-from mailrider.queue.recorder import SICK
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite.signals import Word
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import Command, StoreUnavailable
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.store import MemoryShelf, MemoryStore
 from tests.support.queueing import (
     HOUR,
     MESSAGE,

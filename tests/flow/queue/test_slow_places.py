@@ -8,7 +8,6 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from mailrider.clock import FakeClock
 from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, Deferred
@@ -16,13 +15,14 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
-from mailrider.queue.memory import MemoryShelf, MemoryStore
 from mailrider.queue.message import EVERYTHING
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.store import MemoryShelf, MemoryStore
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
 
 if TYPE_CHECKING:

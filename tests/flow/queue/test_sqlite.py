@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import disk as disk_module
-from mailrider.queue import owner as owner_module
-from mailrider.queue import sqlite as store_module
-from mailrider.queue import sqlite_file as file_module
-from mailrider.queue import sqlite_log as log_module
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, Settlement, State
-from mailrider.queue.owner import Identity, Life
-from mailrider.queue.schema import MIGRATIONS, VERSION
-from mailrider.queue.sqlite import SQLiteStore
-from mailrider.queue.sqlite_file import DAMAGED, FILE
-from mailrider.queue.sqlite_log import LogKeeper
+from mailrider.queue.sqlite import file as file_module
+from mailrider.queue.sqlite import owner as owner_module
+from mailrider.queue.sqlite import store as store_module
+from mailrider.queue.sqlite import wal as log_module
+from mailrider.queue.sqlite.file import DAMAGED, FILE
+from mailrider.queue.sqlite.owner import Identity, Life
+from mailrider.queue.sqlite.schema import MIGRATIONS, VERSION
+from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.sqlite.wal import LogKeeper
 from mailrider.queue.store import Command, StoreDamaged, StoreFull, StoreUnavailable
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing, chunked
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
-from mailrider.queue.memory import MemoryShelf, MemoryStore
 from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement, State, Wish
-from mailrider.queue.owner import Identity
-from mailrider.queue.sqlite import SQLiteStore
+from mailrider.queue.sqlite.owner import Identity
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import Command
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.store import MemoryShelf, MemoryStore
 from tests.support.queueing import BUSY, HOUR, MESSAGE, Writing, chunked, deferred, recipient
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mailrider.queue.batch import Batch
-from mailrider.queue.writer import BUSY, LOOKS, Call, Writer
+from mailrider.queue.sqlite.transactions import Batch
+from mailrider.queue.sqlite.writer import BUSY, LOOKS, Call, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

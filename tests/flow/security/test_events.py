@@ -12,7 +12,7 @@ from mailrider.lab.zones import Fault
 from mailrider.model import event as events
 from mailrider.observe.describe import describe
 from mailrider.observe.metrics import Metrics, fan_out
-from mailrider.policy import mtasts_events
+from mailrider.policy.sts import events as mtasts_events
 from tests.flow.security.net import WAIVED, SecureNet, ee, send
 
 if TYPE_CHECKING:

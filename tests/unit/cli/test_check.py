@@ -11,11 +11,11 @@ import pytest
 import mailrider
 from mailrider.cli.check import _check_resolver, about_servers, endpoint_weaknesses, weaknesses
 from mailrider.dns.answer import LookupFailure
-from mailrider.dns.fake import FakeResolver, Given, mx
 from mailrider.dns.servers import choose_servers, parse_servers
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.domain import Domain
 from mailrider.net.settings import ServerTLS, ServerTLSOptions
+from mailrider.testing.resolver import FakeResolver, Given, mx
 
 STRONG = mailrider.RemoteSettings(
     hostname="client.test",

@@ -15,10 +15,9 @@ import pytest
 
 import mailrider
 from mailrider.cli.explain import exit_code
-from mailrider.cli.explain_advice import Whose, advise
-from mailrider.cli.explain_json import as_json_object
 from mailrider.cli.explain_page import print_page
-from mailrider.delivery.explain import CandidatePlan, Contact, Demand, Explanation
+from mailrider.delivery.explain.advice import Whose, advise
+from mailrider.delivery.explain.plan import CandidatePlan, Contact, Demand, Explanation
 from mailrider.delivery.mx import LOOP, NO_ADDRESS, NO_SUCH_DOMAIN, NULL_MX, HostNotFound
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.model.address import Mailbox
@@ -41,8 +40,9 @@ from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.dane import TLSALookup
 from mailrider.policy.judge import Judgement
-from mailrider.policy.mtasts_cache import CachedPolicy
-from mailrider.policy.mtasts_lookup import Origin, PolicyLookup
+from mailrider.policy.sts.cache import CachedPolicy
+from mailrider.policy.sts.lookup import Origin, PolicyLookup
+from mailrider.report.explanation import as_json_object
 
 if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome

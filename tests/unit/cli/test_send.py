@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from mailrider.app.library import Report, Result
 from mailrider.cli.send import as_object, as_text, exit_code
-from mailrider.library import Report, Result
 from mailrider.model.outcome import Status, Try, TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel

@@ -20,13 +20,13 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.endpoint.settings import EndpointSettings, pipeline_for
 from mailrider.errors import ConfigError
 from mailrider.model.address import ReversePath
-from mailrider.model.directive import InvalidSetting, directives_of
 from mailrider.model.domain import Domain
-from mailrider.model.pipeline import PipelineSettings, RouteSettings
 from mailrider.model.security import MXLevel, TLSLevel
-from mailrider.model.socket_address import Scheme, SocketAddress
 from mailrider.net.settings import Curve, ServerTLS, TLSClientSettings, TLSVersion
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, STSCache
+from mailrider.settings.directive import InvalidSetting, directives_of
+from mailrider.settings.pipeline import PipelineSettings, RouteSettings
+from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.smtp.sasl import Credentials
 from tests.unit.config.reading import EVERYTHING, errors, read
 

@@ -12,11 +12,11 @@ from mailrider.config import SUPPORTED, default_text
 from mailrider.config.kinds import KINDS
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.model.pipeline import TargetRef
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth
 from mailrider.queue.settings import QueueSettings
+from mailrider.settings.pipeline import TargetRef
 from tests.unit.config.reading import EVERYTHING, read
 
 LANGUAGE = Path(__file__).parents[3] / "docs/reference/language.md"

@@ -11,7 +11,7 @@ from mailrider.config.foreign import advice
 from mailrider.endpoint.settings import SubmissionSettings, pipeline_for
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
-from mailrider.model.pipeline import TargetRef, decide, route_of
+from mailrider.settings.pipeline import TargetRef, decide, route_of
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration

@@ -10,8 +10,10 @@ import pytest
 
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox
-from mailrider.model.directive import InvalidSetting
-from mailrider.model.pipeline import (
+from mailrider.model.reply import Reply
+from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import InvalidSetting
+from mailrider.settings.pipeline import (
     NOT_ACCEPTED,
     PipelineSettings,
     RouteSettings,
@@ -19,8 +21,6 @@ from mailrider.model.pipeline import (
     TargetRef,
     decide,
 )
-from mailrider.model.reply import Reply
-from mailrider.queue.settings import QueueSettings
 from tests.unit.config.reading import errors, read
 
 HEAD = "hostname mx.example.org\ntarget.remote out { }\n"

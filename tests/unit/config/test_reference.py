@@ -8,7 +8,7 @@ import pytest
 
 from mailrider.config.kinds import settings_classes
 from mailrider.config.reference import COMMAND, pages, write
-from mailrider.model.directive import directives_of
+from mailrider.settings.directive import directives_of
 
 DIRECTORY = Path(__file__).parents[3] / "docs/reference"
 

@@ -14,10 +14,10 @@ from mailrider.config.kinds import settings_classes
 from mailrider.config.secrets import SECRET_WORDS, may_hold_secret
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.errors import ConfigError
-from mailrider.model.directive import InvalidSetting, directives_of
+from mailrider.settings.directive import InvalidSetting, directives_of
 
 if TYPE_CHECKING:
-    from mailrider.model.directive import Settings
+    from mailrider.settings.directive import Settings
 
 SECRET = "hunter2"
 WHERE = "hostname a.test\ntarget.smtp smart {{\nhost tls://smtp.test:465\n{line}\n}}\n{more}"

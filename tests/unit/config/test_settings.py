@@ -10,11 +10,11 @@ import pytest
 
 from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
 from mailrider.dns.settings import DNSSettings
-from mailrider.model.directive import InvalidSetting
 from mailrider.model.domain import Domain
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.net.settings import TLSClientSettings, TLSVersion
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, STSCache
+from mailrider.settings.directive import InvalidSetting
 
 
 def test_the_example_of_the_library() -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from mailrider.net.memory import memory_pair
+from mailrider.testing.channels import memory_pair
 
 if TYPE_CHECKING:
     import ssl

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mailrider.delivery.assign import (
+from mailrider.delivery.connection.pool_state import (
     BROKEN,
     IDLE_COUNT,
     IDLE_TIME,

@@ -1,4 +1,4 @@
-"""The pool's books against a model: whatever callers, servers and time do, the promises of `delivery.assign` hold.
+"""The pool's state against a model: whatever callers, servers and time do, its promises hold.
 
 The model knows each connection by itself: what it is worth, who used it last, whether its last transaction failed. The
 machine plays the pool: it opens what it is granted, closes what is ended, and gives back what callers are done with.
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from mailrider.delivery.assign import IDLE_COUNT, ROOM, Line, PoolLimits, Switchboard
+from mailrider.delivery.connection.pool_state import IDLE_COUNT, ROOM, Line, PoolLimits, Switchboard
 from tests.unit.delivery.calls import FakeCaller, FakeSession
 
 if TYPE_CHECKING:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.attempt import MAX_DURATION, Attempt, Job
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.ledger import Ledger
+from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.mx import HostNotFound
 from mailrider.delivery.race import Overtaken, Race
-from mailrider.delivery.session import Peer, Unusable
 from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.tally import Ledger
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
@@ -36,12 +35,13 @@ from mailrider.smtp.client import Answer
 from mailrider.smtp.commands import Data, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import Content
 from mailrider.smtp.transaction import SendCommands, SendContent
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from mailrider.delivery.connect import Call
+    from mailrider.delivery.connection.connect import Call
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
     from mailrider.model.security import Requirement

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.budget import Budget
+from mailrider.testing.clock import FakeClock
 
 
 async def test_steps_share_the_time_and_pauses_between_them_are_free() -> None:

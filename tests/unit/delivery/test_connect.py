@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connect import Call, Connector
-from mailrider.delivery.fallback import REMEMBERED, FallbackMemory
-from mailrider.delivery.session import Dialect, Session, Unusable
+from mailrider.delivery.connection.connect import Call, Connector
+from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
+from mailrider.delivery.connection.session import Dialect, Session, Unusable
 from mailrider.model import event as events
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear
 from mailrider.model.security import NO_REQUIREMENT, Mechanism, MXLevel, Requirement, TLSLevel, Verdict
 from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
-from mailrider.net.memory import MemoryDialer
 from mailrider.policy.judge import Judge
+from mailrider.testing.channels import MemoryDialer
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import HOST, client_context, server_context, settle
 from tests.unit.delivery.scripted import Server
 

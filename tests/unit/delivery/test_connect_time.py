@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connect import Call, Connector
-from mailrider.delivery.fallback import FallbackMemory
-from mailrider.delivery.session import Unusable
+from mailrider.delivery.connection.connect import Call, Connector
+from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.session import Unusable
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import TryResult
 from mailrider.model.security import NO_REQUIREMENT, MXLevel
 from mailrider.net.errors import ConnectTimedOut
+from mailrider.testing.clock import FakeClock
 from tests.unit.delivery.test_attempt import World
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
-from mailrider.delivery.conversation import Conversation
+from mailrider.delivery.connection.conversation import Conversation
 from mailrider.errors import ConnectionLost, DeadlineExceeded
 from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.model.domain import Domain
@@ -16,6 +15,7 @@ from mailrider.model.event import Dialogue
 from mailrider.net.channel import LOW_WATER
 from mailrider.smtp.commands import Auth, AuthResponse, Data, Ehlo, Mail, Noop, Quit, Rcpt
 from mailrider.smtp.replies import ReplyViolation
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import settle, until
 from tests.unit.delivery.scripted import Server
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.destination import Destination, Routing
 from mailrider.delivery.mx import HostNotFound, Unroutable
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.dns.answer import LookupFailure
-from mailrider.dns.fake import FakeResolver, Given, mx
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.policy.base import Admission
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given, mx
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop

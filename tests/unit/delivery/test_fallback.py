@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mailrider.clock import FakeClock
-from mailrider.delivery.fallback import MAX_ENTRIES, REMEMBERED, FallbackMemory
+from mailrider.delivery.connection.fallback import MAX_ENTRIES, REMEMBERED, FallbackMemory
 from mailrider.model.domain import Domain
+from mailrider.testing.clock import FakeClock
 
 A, B = Domain("a.test"), Domain("b.test")
 

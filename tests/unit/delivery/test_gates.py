@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.gates import RESOLUTION, UNKNOWN, ConcurrencyGate, RateGate
+from mailrider.delivery.limits.windows import RESOLUTION, UNKNOWN, ConcurrencyGate, RateGate
 
 PERIOD = 60.0
 

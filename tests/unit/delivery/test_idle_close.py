@@ -16,30 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
-from mailrider.delivery.assign import PoolLimits
-from mailrider.delivery.connect import Connector
+from mailrider.delivery.connection.connect import Connector
+from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.pool import Pool
+from mailrider.delivery.connection.pool_state import PoolLimits
+from mailrider.delivery.connection.session import Dialect
 from mailrider.delivery.destination import Routing
-from mailrider.delivery.fallback import FallbackMemory
-from mailrider.delivery.pool import Pool
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
-from mailrider.delivery.session import Dialect
 from mailrider.delivery.settings import RemoteSettings
-from mailrider.dns.fake import FakeResolver, mx
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import ConnectionClosed
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, TryResult
-from mailrider.net.memory import MemoryDialer
 from mailrider.policy.judge import Judge
 from mailrider.smtp.commands import Bdat, EndOfData
 from mailrider.smtp.content import Content
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Rejected
+from mailrider.testing.channels import MemoryDialer
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, mx
 from tests.support.channels import client_context
 
 if TYPE_CHECKING:

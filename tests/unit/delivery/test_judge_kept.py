@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connect import Call, Connector
-from mailrider.delivery.fallback import REMEMBERED, FallbackMemory
+from mailrider.delivery.connection.connect import Call, Connector
+from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
 from mailrider.model.event import discard
 from mailrider.model.security import (
@@ -25,6 +24,7 @@ from mailrider.model.security import (
     Verdict,
 )
 from mailrider.policy.judge import Judge
+from mailrider.testing.clock import FakeClock
 
 A, B, MX, BASE = (Domain(name) for name in ("a.test", "b.test", "mx.test", "base.test"))
 LITERAL = AddressLiteral(IPv4Address("192.0.2.1"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.ledger import Ending, Ledger, Telling, decisive_ending
+from mailrider.delivery.tally import Ending, Ledger, Telling, decisive_ending
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Recipient
 from mailrider.model.outcome import Deferred, Delivered, Failed, Try, TryResult

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
-from mailrider.delivery.limits import COME_AGAIN, HeldBack, Limiter, Limiters, Passage
+from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, Limiter, Limiters, Passage
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Event, LimitReached
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

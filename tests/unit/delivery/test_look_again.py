@@ -9,14 +9,14 @@ import pytest
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.under_way import AttemptsUnderWay
-from mailrider.dns.fake import Given
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import discard
-from mailrider.policy.mtasts import STSPolicies
+from mailrider.policy.sts.policy import STSPolicies
 from mailrider.queue.deliverer import LooksAgain
 from mailrider.smtp.content import Content
+from mailrider.testing.resolver import Given
 from tests.unit.policy.mtasts_world import EXAMPLE, HOUR, World, text
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.mx import (
     MAX_ADDRESSES,
     MAX_CANDIDATES,
@@ -24,15 +23,16 @@ from mailrider.delivery.mx import (
     rank_candidates,
 )
 from mailrider.dns.answer import Answer, LookupFailure, MXRecord
-from mailrider.dns.fake import FakeResolver, Given, mx
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given, mx
 from tests.support.channels import settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.dns.fake import Row
+    from mailrider.testing.resolver import Row
 
 DOMAIN = Domain("example.org")
 MX_HOST = Domain("mx.example.org")

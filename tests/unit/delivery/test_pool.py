@@ -12,23 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
-from mailrider.delivery.assign import PoolLimits
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connect import Call
-from mailrider.delivery.pool import SHUTDOWN_TIME, Pool
-from mailrider.delivery.session import Unusable
+from mailrider.delivery.connection.connect import Call
+from mailrider.delivery.connection.pool import SHUTDOWN_TIME, Pool
+from mailrider.delivery.connection.pool_state import PoolLimits
+from mailrider.delivery.connection.session import Unusable
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, Event
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, MXLevel, Refusal
 from mailrider.policy.judge import Judgement
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable
 
-    from mailrider.delivery.pool import PooledLease
+    from mailrider.delivery.connection.pool import PooledLease
 
 LIMITS = PoolLimits(reuse=10, idle_count=10, idle_time=150.0, per_place=2, total=4, wait=300.0)
 GOOD = Judgement(NO_SECURITY, None, None)

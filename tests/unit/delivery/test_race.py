@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.race import HEAD_START, Overtaken, Race
 from mailrider.net.errors import Unreachable
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import settle
 
 if TYPE_CHECKING:

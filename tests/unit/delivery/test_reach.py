@@ -5,11 +5,11 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from mailrider.clock import FakeClock
 from mailrider.delivery import reach as reach_module
 from mailrider.delivery.reach import IN_A_ROW, REMEMBERED, Reach
 from mailrider.model.domain import Domain
 from mailrider.model.route import Candidate, Host
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     import pytest

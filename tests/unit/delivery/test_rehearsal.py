@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.rehearsal import Rehearsal
-from mailrider.delivery.session import Unusable
+from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.explain.dry_run import Rehearsal
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 
 if TYPE_CHECKING:
-    from mailrider.delivery.connect import Call, Connector
+    from mailrider.delivery.connection.connect import Call, Connector
 
 DEMANDING = Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="test")
 

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
-from mailrider.delivery.session import Dialect, Peer, Session, Unusable, broken_reply, open_session, server_name
+from mailrider.delivery.connection.session import (
+    Dialect,
+    Peer,
+    Session,
+    Unusable,
+    broken_reply,
+    open_session,
+    server_name,
+)
 from mailrider.errors import ConnectionLost
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import AddressLiteral, Domain
@@ -18,6 +25,7 @@ from mailrider.net.errors import TLSFailed, TLSFailureKind
 from mailrider.smtp.content import Content
 from mailrider.smtp.replies import ReplyViolation
 from mailrider.smtp.transaction import Transaction
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import HOST, client_context, server_context, settle
 from tests.unit.delivery.scripted import Server
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.connect import Connector
-from mailrider.delivery.session import Unusable
+from mailrider.delivery.connection.connect import Connector
+from mailrider.delivery.connection.session import Unusable
 from mailrider.delivery.smarthost import AuthenticatingConnector, server_host
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
-from mailrider.model.socket_address import SocketAddress
+from mailrider.settings.socket_address import SocketAddress
 from mailrider.smtp.sasl import Credentials
 
 if TYPE_CHECKING:
-    from mailrider.delivery.connect import Call
-    from mailrider.delivery.session import Session
+    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.session import Session
 
 CALL = cast("Call", None)
 

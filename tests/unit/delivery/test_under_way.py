@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.attempt import Attempt, Job
-from mailrider.delivery.session import Session
+from mailrider.delivery.connection.session import Session
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.under_way import AttemptsUnderWay
 from mailrider.model.address import Mailbox, ReversePath

@@ -16,8 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
-from mailrider.dkim.settings import DKIMOptions, DKIMSettings
 from mailrider.dkim.sign import (
     OVERSIGNED,
     DKIMSigning,
@@ -30,11 +28,13 @@ from mailrider.dkim.sign import (
     relaxed_field,
 )
 from mailrider.errors import InvalidValue
-from mailrider.model.directive import InvalidSetting
 from mailrider.model.domain import Domain
+from mailrider.settings.directive import InvalidSetting
+from mailrider.signing.settings import DKIMOptions, DKIMSettings
 from mailrider.smtp.content import Content
 from mailrider.smtp.header import MAX_HEADER as MAX_MESSAGE_HEADER
 from mailrider.smtp.prepend import COPIED, prepend
+from mailrider.testing.clock import FakeClock
 from mailrider.x509.signing import KeyKind, SigningKey
 
 if TYPE_CHECKING:

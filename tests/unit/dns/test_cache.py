@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mailrider.clock import FakeClock
 from mailrider.dns.answer import Answer, MalformedTLSA, MXRecord, Record, RecordType
 from mailrider.dns.cache import AnswerCache, weigh
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
+from mailrider.testing.clock import FakeClock
 
 A, TXT = RecordType.A, RecordType.TXT
 

@@ -5,12 +5,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dns.answer import MAX_CNAMES, LookupFailed, LookupFailure, MXRecord, RecordType
-from mailrider.dns.fake import FakeResolver, Given, Row, mx
 from mailrider.dns.resolver import Resolver, lookup_a, lookup_cname, lookup_mx, lookup_txt
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given, Row, mx
 
 ADDRESS = IPv4Address("192.0.2.1")
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import dns.rcode
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dns.answer import LookupFailure, RecordType
 from mailrider.dns.proof import (
     BOGUS_NAME,
@@ -33,6 +32,7 @@ from mailrider.dns.stub import StubResolver
 from mailrider.dns.wire import Failure, Question, Reply
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, Event, SecurityUnavailable, ServerTrustChanged
+from mailrider.testing.clock import FakeClock
 from tests.unit.dns.messages import ask, message, reply
 from tests.unit.dns.test_stub import Network, Server, silent
 

@@ -14,7 +14,6 @@ import dns.message
 import dns.rcode
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.resolver import (
     Resolver,
@@ -30,6 +29,7 @@ from mailrider.dns.stub import MAX_IN_FLIGHT, StubResolver
 from mailrider.dns.transport import NotAnAnswer
 from mailrider.dns.wire import Question
 from mailrider.model.domain import Domain
+from mailrider.testing.clock import FakeClock
 from tests.unit.dns.messages import Row, message
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 
-from mailrider.endpoint import auth
-from mailrider.endpoint.auth import (
+from mailrider.endpoint import passwords as auth
+from mailrider.endpoint.passwords import (
     UNAVAILABLE,
     PasswordFile,
     PasswordFileError,

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mailrider.endpoint.authorize import LOGIN_FIRST, AuthorizeSender, AuthorizeSettings, Rights
-from mailrider.endpoint.check import Action, Arrival
+from mailrider.endpoint.pipeline.authorize import LOGIN_FIRST, AuthorizeSender, AuthorizeSettings, Rights
+from mailrider.endpoint.pipeline.check import Action, Arrival
 from mailrider.model.address import ReversePath
-from mailrider.model.directive import InvalidSetting
+from mailrider.settings.directive import InvalidSetting
 from mailrider.smtp.content import Content
 from tests.support.queueing import envelope
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.config.bind import Binder
 from mailrider.config.expand import Allowance, Expander
 from mailrider.config.parser import Node, Word
 from mailrider.config.source import Position, Problems, Source
 from mailrider.config.values import WRONG
-from mailrider.dkim.settings import ModifySettings, open_signing
-from mailrider.endpoint.check import (
+from mailrider.endpoint.pipeline.check import (
     NOT_NOW,
     REFUSED,
     Action,
@@ -26,13 +24,15 @@ from mailrider.endpoint.check import (
     examine,
     strictest,
 )
-from mailrider.endpoint.check_settings import CheckSettings, RspamdOptions, open_checks
-from mailrider.endpoint.guard import Guard
-from mailrider.model.directive import InvalidSetting
+from mailrider.endpoint.pipeline.checks import Guard
+from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, open_checks
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Status, outcome_for
 from mailrider.model.reply import Reply
+from mailrider.settings.directive import InvalidSetting
+from mailrider.signing.settings import ModifySettings, open_signing
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
 from mailrider.x509.signing import KeyKind
 from tests.support.queueing import MESSAGE, TAKEN, envelope
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from mailrider.model.directive import Settings
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Event
+    from mailrider.settings.directive import Settings
 
 ARRIVAL = Arrival("192.0.2.1", "client", "anna", "mx.example.org", "1")
 

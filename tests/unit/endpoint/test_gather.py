@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.endpoint.gather import INLINE, NO_MEMORY, NO_SPACE, Gatherer, Memory, Room
+from mailrider.endpoint.intake import INLINE, NO_MEMORY, NO_SPACE, Gatherer, Memory, Room
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.endpoint.glob import Glob
+from mailrider.endpoint.pipeline.glob import Glob
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from itertools import count
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.endpoint import logins as module
 from mailrider.endpoint.logins import (
     AT_ONCE,
@@ -22,6 +21,7 @@ from mailrider.endpoint.logins import (
 )
 from mailrider.model.reply import Reply
 from mailrider.smtp.sasl import Credentials
+from mailrider.testing.clock import FakeClock
 
 GOOD = Credentials("anna@here.test", "open sesame")
 BAD = Credentials("anna@here.test", "wrong")

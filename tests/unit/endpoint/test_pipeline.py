@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dkim.sign import DKIMSigning, Signer
-from mailrider.endpoint.check import PASSED, REFUSED, Action, Arrival, Finding
-from mailrider.endpoint.pipeline import PipelineDeliverer, Stage
+from mailrider.endpoint.pipeline.check import PASSED, REFUSED, Action, Arrival, Finding
+from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
 from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, outcome_for
-from mailrider.model.pipeline import TargetRef
 from mailrider.model.reply import Reply
+from mailrider.settings.pipeline import TargetRef
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
 from mailrider.x509.signing import KeyKind, SigningKey
 from tests.support.queueing import MESSAGE, TAKEN, envelope
 
 if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
-    from mailrider.model.pipeline import Target
+    from mailrider.settings.pipeline import Target
 
 HOME, WORLD = TargetRef("home"), TargetRef("world")
 A = DoorRouteSettings(deliver_to=HOME)

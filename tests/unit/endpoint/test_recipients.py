@@ -8,7 +8,7 @@ from mailrider.endpoint.recipients import distinct, is_route, postmaster_of
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Notify, Recipient
-from mailrider.model.pipeline import PipelineSettings, RouteSettings, TargetRef
+from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 
 HOST = Domain("mx.example.org")
 TAKE, REFUSE = RouteSettings(deliver_to=TargetRef("q")), RouteSettings(reject="550 5.7.1 no")

@@ -7,12 +7,12 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mailrider.clock import FakeClock
-from mailrider.endpoint.gather import Memory
+from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.session import Service, Session
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
 from mailrider.smtp.server import MAX_BACKLOG
+from mailrider.testing.clock import FakeClock
 from tests.flow.endpoint.door import Sink, welcome
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from mailrider.config import loads
 from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, pipeline_for, weak_spots
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
-from mailrider.model.pipeline import TargetRef, decide
 from mailrider.model.reply import Reply
+from mailrider.settings.pipeline import TargetRef, decide
 
 TARGETS = """hostname mx.example.org
 target.remote out { }

@@ -11,7 +11,7 @@ import pytest
 from mailrider.endpoint import sockets as module
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import LocalError
-from mailrider.model.socket_address import SocketAddress
+from mailrider.settings.socket_address import SocketAddress
 
 if TYPE_CHECKING:
     from pathlib import Path

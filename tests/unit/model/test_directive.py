@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.model.directive import Block, InvalidSetting, Settings, block, directive, directives_of, settings
-from mailrider.model.valuetype import BOOLEAN, PORT, TIMEOUT, many
+from mailrider.settings.directive import Block, InvalidSetting, Settings, block, directive, directives_of, settings
+from mailrider.settings.types import BOOLEAN, PORT, TIMEOUT, many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mailrider.model.directive import Duration, Setting
+    from mailrider.settings.directive import Duration, Setting
 
 
 @settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailrider.model.address import Mailbox
-from mailrider.model.pipeline import MATCH
+from mailrider.settings.pipeline import MATCH
 
 
 @pytest.mark.parametrize(

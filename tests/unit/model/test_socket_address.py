@@ -9,7 +9,7 @@ import pytest
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.model.socket_address import SOCKET_ADDRESS, Scheme, SocketAddress
+from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme, SocketAddress
 
 ADDRESSES = {
     "tcp://127.0.0.1:25": SocketAddress(Scheme.TCP, ip_address("127.0.0.1"), 25),

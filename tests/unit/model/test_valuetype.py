@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.model.valuetype import (
+from mailrider.settings.types import (
     BOOLEAN,
     DOMAIN,
     DURATION,

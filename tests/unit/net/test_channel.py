@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
 from mailrider.errors import ConnectionLost, InvalidValue, LocalError
 from mailrider.lab.ca import Kind
 from mailrider.net import channel as channel_module
 from mailrider.net.channel import CLOSE_GRACE, HIGH_WATER, MAX_HANDSHAKE, SLICE, Channel
 from mailrider.net.errors import TLSFailed, TLSFailureKind
-from mailrider.net.memory import MemoryTransport, memory_pair
 from mailrider.net.pipe import RECORD, TLSPipe
 from mailrider.net.settings import TLSClientSettings, TLSVersion
+from mailrider.testing.channels import MemoryTransport, memory_pair
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import (
     HOST,
     Recorder,

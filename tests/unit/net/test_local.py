@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.net import local
 from mailrider.net.local import KEPT, MAX_KEPT, OwnAddresses
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from mailrider.delivery.mx import Address

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.errors import ConnectionLost, NetworkError
 from mailrider.net.errors import ConnectRefused, ConnectTimedOut, Unreachable
-from mailrider.net.memory import MemoryDialer, MemoryTransport, memory_pair
+from mailrider.testing.channels import MemoryDialer, MemoryTransport, memory_pair
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import Recorder, settle, until
 
 if TYPE_CHECKING:

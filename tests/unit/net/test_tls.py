@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mailrider.clock import FakeClock
 from mailrider.errors import ConfigError
 from mailrider.lab.ca import Kind
 from mailrider.net import tls as tls_module
 from mailrider.net.errors import TLSFailed
-from mailrider.net.memory import memory_pair
 from mailrider.net.pipe import TLSPipe
 from mailrider.net.settings import Curve, TLSClientSettings, TLSVersion
 from mailrider.net.tls import make_client_context, make_server_context
+from mailrider.testing.channels import memory_pair
+from mailrider.testing.clock import FakeClock
 from tests.support.channels import HOST, Recorder, files, issued, root_file, server_context
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSL
 from mailrider.model.value import value
 from mailrider.mtasts.policy import Mode
 from mailrider.observe.describe import describe, event_name
-from mailrider.policy.mtasts_events import PolicyFetchFailed, RefreshCrashed
+from mailrider.policy.sts.events import PolicyFetchFailed, RefreshCrashed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import ClientTurnedAway, LoginFailed, MailRefused, MailTaken
 from mailrider.model.event import (
@@ -29,9 +28,10 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
 from mailrider.mtasts.policy import Mode
 from mailrider.observe.metrics import Metrics, fan_out
-from mailrider.policy.mtasts_events import PolicyFetched, PolicyFetchFailed, RecordLookupFailed
+from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed, RecordLookupFailed
 from mailrider.queue.ids import IdSource, format_id
 from mailrider.queue.message import DestinationCount, Stats
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, recipient
 
 if TYPE_CHECKING:

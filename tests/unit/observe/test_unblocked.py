@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.observe.unblocked import AGAIN, UnblockedStream
+from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

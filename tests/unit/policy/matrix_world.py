@@ -13,17 +13,15 @@ from functools import cache, partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
 
-from mailrider.clock import FakeClock
 from mailrider.dane.match import match_evidence
 from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.destination import Destination, Routing
+from mailrider.delivery.explain.dry_run import RehearsedLease, Understudy
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
-from mailrider.delivery.rehearsal import RehearsedLease, Understudy
-from mailrider.delivery.session import Peer, Unusable
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.answer import LookupFailure
-from mailrider.dns.fake import FakeResolver, Given, Row, mx
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -38,13 +36,15 @@ from mailrider.policy.dane import DANEPolicies
 from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.judge import Judge
 from mailrider.policy.local import LocalMinimum
-from mailrider.policy.mtasts import STSPolicies
-from mailrider.policy.mtasts_cache import CachedPolicy
-from mailrider.policy.mtasts_lookup import Origin, PolicyLookup
 from mailrider.policy.requiretls import message_security
 from mailrider.policy.settings import LocalPolicy
+from mailrider.policy.sts.cache import CachedPolicy
+from mailrider.policy.sts.lookup import Origin, PolicyLookup
+from mailrider.policy.sts.policy import STSPolicies
 from mailrider.smtp.capabilities import NO_CAPABILITIES
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given, Row, mx
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.cache import VerdictCache, verify_evidence
 from mailrider.x509.certificate import parse_certificate
@@ -54,12 +54,12 @@ from tests.support.security_matrix import Expected, Point
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from mailrider.delivery.connect import Call
-    from mailrider.delivery.session import Session
+    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.session import Session
     from mailrider.lab.ca import Certificate
     from mailrider.model.event import Emit
     from mailrider.policy.base import Policy
-    from mailrider.policy.mtasts_source import PolicySource
+    from mailrider.policy.sts.source import PolicySource
 
 DOMAIN, HOST = Domain("good.test"), Domain("mx.hosts.test")
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)

@@ -7,20 +7,20 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
-from mailrider.clock import FakeClock
 from mailrider.dns.answer import LookupFailure
-from mailrider.dns.fake import FakeResolver, Given
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH
 from mailrider.net.https import FetchFailed, FetchFailure
-from mailrider.policy.mtasts_cache import RAMStore, decode_entry, encode_entry
-from mailrider.policy.mtasts_source import FETCH_TIMEOUT, PolicySource
+from mailrider.policy.sts.cache import RAMStore, decode_entry, encode_entry
+from mailrider.policy.sts.source import FETCH_TIMEOUT, PolicySource
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mailrider.model.event import Event
-    from mailrider.policy.mtasts_cache import CachedPolicy, PolicyStore
+    from mailrider.policy.sts.cache import CachedPolicy, PolicyStore
 
 EventT = TypeVar("EventT", bound="Event")
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.dns.answer import LookupFailed, LookupFailure, MalformedTLSA, RecordType
-from mailrider.dns.fake import FakeResolver, Given, Row
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSARecord, TLSLevel
 from mailrider.policy.dane import BoundDANE, DANEPolicies, _remembered, reference_names
+from mailrider.testing.clock import FakeClock
+from mailrider.testing.resolver import FakeResolver, Given, Row
 
 if TYPE_CHECKING:
     from mailrider.dns.answer import Answer

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.config import loads
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model import event as events
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.observe.describe import event_name
 from mailrider.observe.metrics import Metrics
-from mailrider.policy import mtasts_events
+from mailrider.policy.sts import events as mtasts_events
+from mailrider.testing.clock import FakeClock
 
 GUIDE = Path(__file__).parents[3] / "docs/security-levels.md"
 TEXT = GUIDE.read_text()

@@ -14,7 +14,7 @@ from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel
 from mailrider.mtasts.policy import Mode
 from mailrider.policy.base import NOT_AWARDED, Admission
-from mailrider.policy.mtasts import BoundSTS, STSPolicies
+from mailrider.policy.sts.policy import BoundSTS, STSPolicies
 from tests.unit.policy.mtasts_world import EXAMPLE, World, text
 
 if TYPE_CHECKING:

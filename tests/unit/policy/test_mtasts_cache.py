@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_MX_LINES, MAX_POLICY_SIZE, Mode, MXPattern, STSPolicy, parse_policy
-from mailrider.policy.mtasts_cache import (
+from mailrider.policy.sts.cache import (
     MAX_ENTRY,
     SKEW,
     CachedPolicy,
@@ -24,6 +23,7 @@ from mailrider.policy.mtasts_cache import (
     encode_entry,
     is_from_future,
 )
+from mailrider.testing.clock import FakeClock
 from tests.unit.mtasts.test_policy import domains, policies
 
 NOW = datetime(2026, 2, 1, 12, tzinfo=UTC)

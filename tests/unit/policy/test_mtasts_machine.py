@@ -18,14 +18,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, STSPolicy, parse_policy
-from mailrider.policy.mtasts_source import RETRY_AFTER
+from mailrider.policy.sts.source import RETRY_AFTER
 from tests.unit.policy.mtasts_world import DAY, HOUR, WEEK, DurableStore, PolicyHosts, World, text
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any, TypeVar
 
-    from mailrider.policy.mtasts_lookup import PolicyLookup
+    from mailrider.policy.sts.lookup import PolicyLookup
 
     T = TypeVar("T")
 

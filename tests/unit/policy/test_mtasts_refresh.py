@@ -10,14 +10,14 @@ import pytest
 
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode
-from mailrider.policy.mtasts_events import PolicyExpired, PolicyFetched, PolicyFetchFailed, RefreshCrashed
-from mailrider.policy.mtasts_source import REFRESH_START, REFRESH_WORKERS
+from mailrider.policy.sts.events import PolicyExpired, PolicyFetched, PolicyFetchFailed, RefreshCrashed
+from mailrider.policy.sts.source import REFRESH_START, REFRESH_WORKERS
 from tests.unit.policy.mtasts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.policy.mtasts_cache import CachedPolicy
+    from mailrider.policy.sts.cache import CachedPolicy
 
 OTHER = Domain("example.net")
 

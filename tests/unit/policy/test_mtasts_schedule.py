@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
-from mailrider.policy.mtasts_schedule import RETRY_INTERVAL, RefreshSchedule, refresh_interval
+from mailrider.policy.sts.schedule import RETRY_INTERVAL, RefreshSchedule, refresh_interval
 
 EXAMPLE, OTHER = Domain("example.com"), Domain("example.net")
 HOUR, DAY = 3600.0, 86_400.0

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.dns.answer import RecordType
-from mailrider.dns.fake import Given
 from mailrider.errors import LocalError
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
-from mailrider.policy.mtasts_cache import MAX_MEMORY, CachedPolicy
-from mailrider.policy.mtasts_events import (
+from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy
+from mailrider.policy.sts.events import (
     PolicyFetched,
     PolicyFetchFailed,
     PolicyLinesIgnored,
     RecordLookupFailed,
     RecordUnusable,
 )
-from mailrider.policy.mtasts_lookup import Origin, PolicyLookup
-from mailrider.policy.mtasts_source import RELOAD_AFTER, RETRY_AFTER
+from mailrider.policy.sts.lookup import Origin, PolicyLookup
+from mailrider.policy.sts.source import RELOAD_AFTER, RETRY_AFTER
+from mailrider.testing.resolver import Given
 from tests.unit.policy.mtasts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:

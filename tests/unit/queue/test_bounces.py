@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.dsn.compose import MAX_RETURNED, Notification, Origin, compose
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
@@ -20,6 +19,7 @@ from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.settle import Decision, Notice, Notified
 from mailrider.smtp.content import Content
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import HOUR, MESSAGE, Writing, failed
 
 if TYPE_CHECKING:

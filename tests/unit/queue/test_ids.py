@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.clock import FakeClock
 from mailrider.errors import InvalidValue
 from mailrider.queue.ids import MAX_ID, IdSource, first_id_at, format_id, microseconds, moment, parse_id
+from mailrider.testing.clock import FakeClock
 
 
 def test_ids_grow_with_time_and_leave_room_for_recipients() -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.clock import FakeClock
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
 from mailrider.queue.message import Fate, Job, Progress
 from mailrider.queue.retry import IN_DOUBT, JITTER, Schedule
 from mailrider.queue.settle import Notice, Rules, is_last_try, settle, untried
+from mailrider.testing.clock import FakeClock
 from tests.support.queueing import (
     BUSY,
     HOUR,

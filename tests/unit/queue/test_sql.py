@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.queue import sql
-from mailrider.queue.schema import MIGRATIONS
+from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.schema import MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

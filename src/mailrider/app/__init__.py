@@ -1,0 +1,1 @@
+"""The application: settings become objects, the daemon and the library run them."""

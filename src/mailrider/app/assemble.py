@@ -1,0 +1,310 @@
+"""Settings to objects: the only place that knows every class.
+
+`Engine` is what all targets of a process share: clock, resolver, events. `open_remote` makes a `target.remote` of it.
+No constructor does I/O; what is entered here is left in reverse order, whatever fails in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mailrider.clock import SystemClock
+from mailrider.config.settings import default_state_dir
+from mailrider.dane.match import match_evidence
+from mailrider.delivery.connection.connect import Connector
+from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.pool import Pool
+from mailrider.delivery.connection.pool_state import PoolLimits
+from mailrider.delivery.connection.session import Dialect
+from mailrider.delivery.destination import Routing
+from mailrider.delivery.explain.plan import Explainer
+from mailrider.delivery.limits.rules import Limiters
+from mailrider.delivery.reach import Reach
+from mailrider.delivery.recall import RouteMemory
+from mailrider.delivery.remote import RemoteDelivery
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS
+from mailrider.dns.proof import ProofKeeper
+from mailrider.dns.servers import configured_servers
+from mailrider.dns.stub import StubResolver
+from mailrider.errors import ConfigError
+from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
+from mailrider.net.dial import TCPDialer, UnixDialer
+from mailrider.net.https import HTTPSFetcher
+from mailrider.net.local import OwnAddresses
+from mailrider.net.settings import TLSClientSettings
+from mailrider.net.tls import default_root_paths, make_client_context
+from mailrider.policy.dane import DANEPolicies
+from mailrider.policy.dnssec import DNSSECPolicy
+from mailrider.policy.judge import Judge
+from mailrider.policy.local import LocalMinimum
+from mailrider.policy.settings import MTASTS, MXAuth, STSCache
+from mailrider.policy.sts.cache import RAMStore
+from mailrider.policy.sts.files import FSStore
+from mailrider.policy.sts.policy import STSPolicies
+from mailrider.policy.sts.source import PolicySource
+from mailrider.settings.socket_address import Scheme
+from mailrider.x509.anchors import load_anchors
+from mailrider.x509.cache import VerdictCache, verify_evidence
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.dns.resolver import Resolver
+    from mailrider.dns.settings import DNSSettings
+    from mailrider.model.domain import Domain
+    from mailrider.model.event import Emit
+    from mailrider.policy.base import Policy
+    from mailrider.policy.sts.cache import PolicyStore
+    from mailrider.settings.socket_address import SocketAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the targets of a process share."""
+
+    resolver: Resolver
+    clock: Clock
+    rng: random.Random
+    emit: Emit
+    limiters: Limiters
+
+
+@asynccontextmanager
+async def open_engine(
+    dns: DNSSettings, emit: Emit, clock: Clock | None = None, limiters: Limiters | None = None
+) -> AsyncIterator[Engine]:
+    """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`: those of other engines."""
+    clock, rng = clock or SystemClock(), random.SystemRandom()
+    resolver = StubResolver(
+        configured_servers(dns.server),
+        clock=clock,
+        rng=rng,
+        timeout=dns.timeout.total_seconds(),
+        attempts=dns.attempts,
+        cache_size=dns.cache,
+    )
+    async with resolver, ProofKeeper(resolver, clock, emit):
+        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock))
+
+
+@asynccontextmanager
+async def open_remote(settings: RemoteSettings, engine: Engine, owner: str = "") -> AsyncIterator[RemoteDelivery]:
+    """A `target.remote`, open. Raises `ConfigError` for what cannot be: no host name, TLS settings, root files.
+
+    `owner`: see `Limiters.limiter`.
+    """
+    async with _open_parts(settings, engine, owner) as (delivery, _):
+        yield delivery
+
+
+@asynccontextmanager
+async def open_explainer(settings: RemoteSettings, engine: Engine) -> AsyncIterator[Explainer]:
+    """What explains the deliveries of a `target.remote`, made of that target's own parts. Raises as `open_remote`."""
+    async with _open_parts(settings, engine) as (delivery, connector):
+        yield Explainer(delivery, connector)
+
+
+@asynccontextmanager
+async def _open_parts(
+    settings: RemoteSettings, engine: Engine, owner: str = ""
+) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
+    if settings.hostname is None:
+        raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+    tls = settings.tls_client or TLSClientSettings()
+    debug = bool(settings.debug)
+    dialect = Dialect(
+        settings.hostname,
+        settings.command_timeout.total_seconds(),
+        settings.submission_timeout.total_seconds(),
+        debug=debug,
+    )
+    reach = Reach(engine.clock)
+    connector = Connector(
+        TCPDialer(engine.clock, settings.local_ip),
+        engine.clock,
+        make_client_context(tls),
+        _judge(tls),
+        dialect,
+        FallbackMemory(engine.clock),
+        engine.emit,
+        settings.port,
+        reach,
+        make_client_context(tls, strict=True),
+    )
+    routing = Routing(
+        engine.resolver,
+        engine.rng,
+        engine.emit,
+        settings.hostname,
+        OwnAddresses(engine.clock, settings.own_addresses),
+        engine.clock,
+        settings.connect_timeout.total_seconds(),
+        RouteMemory(engine.resolver, force_ipv4=settings.force_ipv4),
+        reach,
+        settings.force_ipv4,
+    )
+    async with AsyncExitStack() as stack:
+        policies = _Policies(settings, engine, stack)
+        listed = await policies.listed()
+        pool = await stack.enter_async_context(Pool(connector, _pool_limits(settings), engine.clock, engine.emit))
+        limiter = engine.limiters.limiter(settings.limits, owner)
+        delivery = RemoteDelivery(
+            settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter
+        )
+        yield delivery, connector
+
+
+@asynccontextmanager
+async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str = "") -> AsyncIterator[FixedDelivery]:
+    """A `target.smtp` or `target.lmtp`, open. Raises `ConfigError` as `open_remote` does; `owner` as there."""
+    if settings.hostname is None:
+        raise ConfigError("hostname is required: the name that we greet other servers with")
+    tls = settings.tls_client or TLSClientSettings()
+    context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
+    is_lmtp = isinstance(settings, LMTPSettings)
+    limits = PoolLimits(
+        settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
+    )
+    async with AsyncExitStack() as stack:
+        servers: list[FixedServer] = []
+        for address in settings.host:
+            dialer = (
+                TCPDialer(engine.clock, settings.local_ip)
+                if address.path is None
+                else UnixDialer(engine.clock, address.path)
+            )
+            reach = Reach(engine.clock)
+            connector = AuthenticatingConnector(
+                dialer,
+                engine.clock,
+                context,
+                judge,
+                _fixed_dialect(settings, settings.hostname, address, lmtp=is_lmtp),
+                FallbackMemory(engine.clock),
+                engine.emit,
+                address.port,
+                reach,
+                strict_context,
+            )
+            connector.credentials = settings.auth
+            pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
+            servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
+        core = RemoteSettings(
+            hostname=settings.hostname,
+            connect_timeout=settings.connect_timeout,
+            local_ip=settings.local_ip,
+            prohibited_addresses="none",
+            eight_bit=settings.eight_bit,
+        )
+        limiter = engine.limiters.limiter(settings.limits, owner)
+        yield FixedDelivery(core, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
+
+
+def _fixed_dialect(settings: SmarthostSettings, name: Domain, address: SocketAddress, *, lmtp: bool) -> Dialect:
+    return Dialect(
+        name,
+        settings.command_timeout.total_seconds(),
+        settings.submission_timeout.total_seconds(),
+        lmtp=lmtp,
+        debug=bool(settings.debug),
+        implicit_tls=address.scheme is Scheme.TLS,
+        starttls=settings.starttls is not StartTLS.NO and address.scheme is not Scheme.UNIX,
+    )
+
+
+def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> Requirement:
+    """What TLS must prove to us; a unix socket proves by its place in the file system who it is."""
+    if address.scheme is Scheme.UNIX or (address.scheme is Scheme.TCP and settings.starttls is StartTLS.NO):
+        return NO_REQUIREMENT
+    is_optional = settings.starttls is StartTLS.OFFERED and address.scheme is Scheme.TCP
+    least = TLSLevel.NONE if is_optional else TLSLevel.ENCRYPTED
+    return Requirement(min_tls=max(least, settings.min_tls_level), tls_reason="min_tls_level")
+
+
+def _pool_limits(settings: RemoteSettings) -> PoolLimits:
+    return PoolLimits(
+        settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
+    )
+
+
+def _judge(tls: TLSClientSettings) -> Judge:
+    """A judge that trusts the configured roots, or the system's."""
+    files, directories = (tls.root_ca, ()) if tls.root_ca else default_root_paths()
+    anchors = load_anchors(files, directories)
+    verdicts = VerdictCache()
+    return Judge(
+        lambda evidence, names, now: verify_evidence(verdicts, anchors, evidence, names, now),
+        partial(match_evidence, verdicts),
+    )
+
+
+class _Policies:
+    """The policies of a target: those that are listed, and those that REQUIRETLS asks as well (spec section 6)."""
+
+    def __init__(self, settings: RemoteSettings, engine: Engine, stack: AsyncExitStack) -> None:
+        self._settings = settings
+        self._auth = settings.mx_auth or MXAuth()
+        self._engine = engine
+        self._stack = stack
+        self._opening = asyncio.Lock()
+        self._sts: STSPolicies | None = None
+        self._evidence: Sequence[Policy] | None = None
+
+    async def listed(self) -> Sequence[Policy]:
+        """Those of `mx_auth`, in the order of evaluation."""
+        auth, engine = self._auth, self._engine
+        listed: list[Policy] = []
+        if auth.mtasts is not None:
+            listed.append(await self._open_sts(auth.mtasts))
+        if auth.dane is not None:
+            listed.append(DANEPolicies(engine.resolver, self._settings.port, engine.emit))
+        if auth.dnssec is not None:
+            listed.append(DNSSECPolicy())
+        if auth.local_policy is not None:
+            listed.append(LocalMinimum(auth.local_policy))
+        return listed
+
+    async def evidence(self) -> Sequence[Policy]:
+        """The listed ones and MTA-STS, DANE, DNSSEC in any case; opened when the first message needs them."""
+        async with self._opening:
+            if self._evidence is None:
+                sts = self._sts or await self._open_sts(MTASTS(cache="ram"))
+                local = [LocalMinimum(self._auth.local_policy)] if self._auth.local_policy is not None else []
+                dane = DANEPolicies(self._engine.resolver, self._settings.port, self._engine.emit)
+                self._evidence = (sts, dane, DNSSECPolicy(), *local)
+        return self._evidence
+
+    async def _open_sts(self, settings: MTASTS) -> STSPolicies:
+        engine = self._engine
+        fetcher = HTTPSFetcher(
+            engine.resolver,
+            engine.clock,
+            prohibited=self._settings.prohibited_addresses,
+            port=settings.https_port,
+            root_ca=settings.root_ca,
+        )
+        await self._stack.enter_async_context(fetcher)
+        source = PolicySource(
+            resolver=engine.resolver,
+            fetcher=fetcher,
+            store=self._store(settings),
+            clock=engine.clock,
+            emit=engine.emit,
+            rng=engine.rng,
+        )
+        await self._stack.enter_async_context(source)
+        self._sts = STSPolicies(source, engine.clock, engine.emit)
+        return self._sts
+
+    def _store(self, settings: MTASTS) -> PolicyStore:
+        if settings.cache is STSCache.RAM:
+            return RAMStore(self._engine.clock)
+        return FSStore(settings.fs_dir or default_state_dir() / "mtasts_cache", self._engine.clock, self._engine.emit)

@@ -1,0 +1,239 @@
+"""The daemon: endpoints, queues and targets of a configuration, open until a signal says otherwise.
+
+- SIGTERM, SIGINT: no new connections; messages that are under way have some seconds; then everything is closed. What
+  was accepted is in the queue, what was not has got no 250.
+- SIGHUP: the configuration is read again, and opened beside the one that is in force. If anything fails at that, the
+  old one goes on, and the log says what it was. Otherwise the new one takes over: the listening sockets stay, so that
+  nobody is refused or waits, and what the old one has begun comes to its own end beside it (`running`).
+
+Type=notify services are told (sd_notify(3)), and sockets taken over (sd_listen_fds(3)). Nothing here forks, changes its
+user, or writes a process id anywhere: that is the service manager's trade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Final
+
+from mailrider.app.examine import examine
+from mailrider.app.running import Process, Running, addresses_of
+from mailrider.clock import SystemClock
+from mailrider.delivery.limits.rules import Limiters
+from mailrider.endpoint.logins import Logins
+from mailrider.endpoint.sockets import Sockets, inherited_sockets
+from mailrider.errors import ConfigError, MailriderError
+from mailrider.model.daemon_event import (
+    DaemonReady,
+    DaemonStopping,
+    EarlierConfigurationEnded,
+    Reloaded,
+    ReloadRefused,
+    RunningAsRoot,
+    SocketUnused,
+)
+from mailrider.model.event import Bug
+from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.queue.settings import QueueSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mailrider.clock import Clock
+    from mailrider.config import Configuration
+    from mailrider.endpoint.listener import Endpoint
+    from mailrider.model.event import Emit
+
+# Seconds that a thread may keep the interpreter: the store's writer works beside the event loop, and is passed over as
+# long as the loop turns faster than this. With 0.5 ms a commit beside a busy loop may take seconds, with 0.1 ms 10 ms.
+SWITCH_INTERVAL: Final = 0.0001
+COLLECTED: Final = 20_000  # new objects that make the garbage collector look at them; some hundred messages
+MAX_FINISHING: Final = 8  # earlier configurations that may still be at work: each has connections, threads and files
+
+_CLOCK: Final = SystemClock()
+
+
+class Notifier:
+    """Tells the service manager; silent where there is none."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+
+    def say(self, *words: str) -> None:
+        """Assignments such as `READY=1`. Never fails: a service manager that does not listen is its own problem."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
+                opened.connect(address)
+                opened.send("\n".join(words).encode())
+        except OSError:
+            return
+
+
+class Daemon:
+    """Runs until it is told to stop. `load` reads the configuration, again for each reload."""
+
+    def __init__(
+        self,
+        load: Callable[[], Configuration],
+        emit: Emit,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        clock: Clock = _CLOCK,
+        lost_lines: Callable[[], int] | None = None,
+    ) -> None:
+        """`lost_lines`: how many lines of the log nobody could be given, for the counters."""
+        self._load = load
+        self._metrics = Metrics(clock)
+        if lost_lines is not None:
+            self._metrics.show_lost_lines(lost_lines)
+        self._emit = fan_out(emit, self._metrics)
+        self._clock = clock
+        self._notifier = Notifier(environment)
+        sockets = Sockets(inherited_sockets(environment, os.getpid()))
+        self._process = Process(sockets, self._emit, clock, self._metrics, Logins(clock))
+        self._limiters = Limiters(clock, by_owner=True)
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._running: Running | None = None
+        self._finishing: dict[asyncio.Task[None], asyncio.Event] = {}
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Those that are open, of the configuration in force."""
+        return [] if self._running is None else self._running.endpoints
+
+    async def run(self, configuration: Configuration) -> None:
+        """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        _rest_collector()
+        _allow_files()
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for each in handled:
+            loop.add_signal_handler(each, self._signals.put_nowait, each)
+        try:
+            if os.geteuid() == 0:
+                self._emit(RunningAsRoot())
+            await self._open(configuration)
+            self._emit(DaemonReady(_name(configuration), len(self.endpoints)))
+            self._tell_ready()
+            await self._serve(configuration)
+        finally:
+            self._notifier.say("STOPPING=1")
+            await self._stop()
+            self._process.sockets.close()
+            for each in handled:
+                loop.remove_signal_handler(each)
+
+    async def _open(self, configuration: Configuration) -> None:
+        """Open a configuration, beside the one that is in force if there is one; from then on it is in force."""
+        examine(configuration)
+        limiters = self._limiters.successor()
+        self._running = await Running.open(configuration, self._process, limiters)
+        self._limiters = limiters
+        for unused in self._process.sockets.keep_only(addresses_of(configuration)):
+            self._emit(SocketUnused(unused))
+
+    def _tell_ready(self) -> None:
+        self._notifier.say("READY=1", f"STATUS={len(self.endpoints)} endpoints")
+
+    async def _serve(self, configuration: Configuration) -> None:
+        while True:
+            caught = await self._signals.get()
+            if caught is not signal.SIGHUP:
+                self._emit(DaemonStopping(caught.name))
+                return
+            configuration = await self._reload(configuration)
+
+    async def _reload(self, old: Configuration) -> Configuration:
+        """The configuration that is in force then: the new one, or for whatever reason it is not right, the old one."""
+        self._notifier.say("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic() * 1e6)}")
+        before = self._running
+        try:
+            new = self._load()
+            has_work(new)
+            await self._open(new)
+        except Exception as error:
+            if not isinstance(error, MailriderError | OSError):
+                self._emit(Bug("reload", error))
+            self._emit(ReloadRefused(str(error) or type(error).__name__))
+            self._process.sockets.keep_only(addresses_of(old))
+            self._tell_ready()
+            return old
+        if before is not None:
+            before.hand_over()
+            self._let_finish(before)
+        self._emit(Reloaded(_name(new), len(self.endpoints)))
+        self._tell_ready()
+        return new
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _let_finish(self, running: Running) -> None:
+        """Another has taken over: let it come to its end. Of too many, the oldest has to stop."""
+        hurry = asyncio.Event()
+        task = asyncio.create_task(self._finish(running, hurry))
+        self._finishing[task] = hurry
+        task.add_done_callback(self._finishing.pop)
+        for _, oldest in list(self._finishing.items())[:-MAX_FINISHING]:
+            oldest.set()
+
+    async def _finish(self, running: Running, hurry: asyncio.Event) -> None:
+        ends = asyncio.create_task(running.finish())
+        hurries = asyncio.create_task(hurry.wait())
+        await asyncio.wait({ends, hurries}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ends, hurries):
+            task.cancel()
+        ended, _ = await asyncio.gather(ends, hurries, return_exceptions=True)
+        if isinstance(ended, Exception):
+            self._emit(Bug("an earlier configuration", ended))
+        await self._end(running)
+        self._emit(EarlierConfigurationEnded(ended is not True))
+
+    async def _stop(self) -> None:
+        """End the configuration in force, and all before it."""
+        finishing = list(self._finishing.items())
+        for _, hurry in finishing:
+            hurry.set()
+        last = [] if self._running is None else [self._end(self._running)]
+        await asyncio.gather(*(task for task, _ in finishing), *last)
+
+    async def _end(self, running: Running) -> None:
+        try:
+            await running.stop()
+        except Exception as error:
+            # Nothing is to keep what else has to end from its end.
+            self._emit(Bug("the end of a configuration", error))
+
+
+def _name(configuration: Configuration) -> str:
+    return str(configuration.path or "built-in")
+
+
+def _rest_collector() -> None:
+    """What is there at the start stays, and mail makes few cycles: looking for them is worth it now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED, 20, 50)
+
+
+def _allow_files() -> None:
+    """Take as many file descriptors as we may have: shells grant 1024 at first, and each connection needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def has_work(configuration: Configuration) -> None:
+    """Raises `ConfigError` if there is nothing to run."""
+    queues = [each for each in configuration.targets.values() if isinstance(each.settings, QueueSettings)]
+    if not configuration.endpoints and not queues:
+        raise ConfigError(
+            "there is nothing to run: expected an endpoint (submission, smtp, lmtp) or a target.queue in the file"
+        )

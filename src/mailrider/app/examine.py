@@ -1,0 +1,123 @@
+"""What would only be noticed when mail is on its way, looked for before a configuration is opened.
+
+An address that this machine does not have to send from, a directory that cannot be one: opening a target does not touch
+these, so it would succeed, and each message would be deferred. And the keys of DKIM, each at its own line.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from mailrider.config import placed, targets_within
+from mailrider.config.settings import default_state_dir
+from mailrider.config.source import Problems
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.endpoint.open import try_endpoint
+from mailrider.endpoint.settings import EndpointSettings
+from mailrider.errors import ConfigError, LocalError
+from mailrider.policy.settings import STSCache
+from mailrider.queue.settings import QueueSettings
+from mailrider.signing.keys import examine_key
+from mailrider.signing.settings import key_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
+
+    from mailrider.config import Configuration, Instance
+    from mailrider.endpoint.settings import SourceSettings
+    from mailrider.model.domain import Domain
+    from mailrider.policy.settings import MXAuth
+    from mailrider.queue.settings import BounceSettings
+    from mailrider.settings.directive import Settings
+    from mailrider.signing.settings import DKIMSettings
+
+
+def examine(configuration: Configuration) -> None:
+    """Raises `ConfigError` or `LocalError` for the first thing that is wrong."""
+    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+        examine_instance(owner)
+        examine_signatures(owner)
+
+
+def examine_instance(owner: Instance) -> None:
+    """A target or endpoint, and the targets within. Raises as `examine`."""
+    with placed(owner):
+        if isinstance(owner.settings, EndpointSettings):
+            try_endpoint(owner.settings)
+        for settings in targets_within(owner.settings):
+            _examine_target(settings, owner)
+
+
+def signatures_within(settings: Settings) -> Iterator[tuple[DKIMSettings, Path, Domain]]:
+    """Each DKIM key that mail through a target or endpoint may be signed with: its settings, its file, its domain."""
+    pipelines: list[EndpointSettings | SourceSettings | BounceSettings] = []
+    if isinstance(settings, EndpointSettings):
+        pipelines += [settings, *settings.pipelines]
+    for target in targets_within(settings):
+        if isinstance(target, QueueSettings) and target.bounce is not None:
+            pipelines.append(target.bounce)
+    for pipeline in pipelines:
+        for modify in (pipeline.modify, *(route.modify for route in pipeline.routes)):
+            for given in () if modify is None else modify.dkim:
+                state_dir = (modify and modify.state_dir) or default_state_dir()
+                yield from ((given, key_file(given, domain, state_dir), domain) for domain in given.domains)
+
+
+def examine_signatures(owner: Instance) -> None:
+    """The DKIM keys of a target or endpoint. Raises `ConfigError` for all that are wrong."""
+    problems = Problems(owner.position.source.name if owner.position is not None else "")
+    for given, path, _ in signatures_within(owner.settings):
+        try:
+            examine_key(path)
+        except ConfigError as error:
+            position = given.position or owner.position
+            if position is None:
+                raise
+            problems.add(position, error.problems[0].message)
+    if problems:
+        raise ConfigError(problems.in_order())
+
+
+def _examine_target(settings: Settings, owner: Instance) -> None:
+    if isinstance(settings, RemoteSettings | SmarthostSettings) and settings.local_ip is not None:
+        _refuse_foreign_address(settings.local_ip, owner)
+    if isinstance(settings, RemoteSettings) and settings.mx_auth is not None:
+        _refuse_impossible_cache(settings.mx_auth)
+
+
+def _refuse_foreign_address(address: IPv4Address | IPv6Address, owner: Instance) -> None:
+    """No mistake of the file for sure: an address may come later, with its interface."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError as error:
+        where = f"{owner.position}: " if owner.position is not None else ""
+        reason = "this machine has no such address" if error.errno == errno.EADDRNOTAVAIL else error.strerror
+        raise LocalError(f"{where}local_ip {address}: cannot send from there: {reason}") from error
+
+
+def _refuse_impossible_cache(auth: MXAuth) -> None:
+    """The cache of MTA-STS policies: a directory, or a place where one can be made."""
+    if auth.mtasts is None or auth.mtasts.cache is not STSCache.FS:
+        return
+    directory = auth.mtasts.fs_dir or default_state_dir() / "mtasts_cache"
+    obstacle = _no_directory(directory)
+    if obstacle is not None:
+        what = "" if obstacle == directory else f": {obstacle}"
+        raise ConfigError(f"fs_dir {directory}: expected a directory, and there is something else{what}")
+
+
+def _no_directory(path: Path) -> Path | None:
+    """What stands in the way of a directory at that path, if something that is none does."""
+    for each in (path, *path.parents):
+        if each.is_dir():
+            return None
+        if each.exists() or each.is_symlink():
+            return each
+    return None

@@ -1,0 +1,685 @@
+"""mailrider as a library (spec section 13): `Remote` and `Smarthost` send messages, `Queue` keeps them.
+
+Strings and messages become values here, and results become something to look at. Nothing raises for a mail reason;
+wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from email.generator import BytesGenerator
+from email.message import Message
+from email.policy import EmailPolicy
+from inspect import iscoroutinefunction
+from io import BytesIO
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+from mailrider.app.assemble import open_engine, open_remote, open_smarthost
+from mailrider.app.targets import Targets, make_queue
+from mailrider.clock import SystemClock
+from mailrider.config import load as load_configuration
+from mailrider.delivery.limits.rules import Limiters
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.dns.settings import DNSSettings
+from mailrider.errors import ConfigError, InvalidValue
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret, check_envid
+from mailrider.model.event import discard
+from mailrider.model.outcome import QUARANTINED, Status
+from mailrider.model.reply import Reply
+from mailrider.model.security import NO_SECURITY, Security
+from mailrider.model.value import value
+from mailrider.queue.ids import format_id, parse_id
+from mailrider.queue.settings import QueueSettings
+from mailrider.settings.directive import directives_of
+from mailrider.settings.pipeline import TargetRef
+from mailrider.smtp.content import Content
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from mailrider.app.assemble import Engine
+    from mailrider.config import Configuration
+    from mailrider.delivery.remote import RemoteDelivery
+    from mailrider.delivery.smarthost import FixedDelivery
+    from mailrider.model.event import Emit, Event
+    from mailrider.model.outcome import Outcome, Try
+    from mailrider.queue.service import DeliveryQueue
+    from mailrider.settings.directive import Settings
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
+
+BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
+
+
+class MessageLike(Protocol):
+    """A message that can be written: `email.message.Message`, what is derived from it, and what behaves like it."""
+
+    def as_bytes(self) -> bytes:
+        """The whole message."""
+        ...
+
+
+@value
+class Result:
+    """What became of one recipient. `recipient` as it was given; the rest as in `model.outcome`."""
+
+    recipient: str
+    status: Status
+    reply: Reply
+    mx: str | None = None
+    address: str | None = None
+    security: Security = NO_SECURITY
+    in_doubt: bool = False
+    attempts: tuple[Try, ...] = ()
+
+
+@value
+class Report:
+    """One `Result` per recipient, in the order in which they were given."""
+
+    results: tuple[Result, ...]
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, index: int) -> Result:
+        return self.results[index]
+
+
+@dataclass(frozen=True, slots=True)
+class DSN:
+    """What the sender wants to be told (RFC 3461): `notify` and `original` for every recipient, the rest once.
+
+    `notify` as in NOTIFY (`"FAILURE,DELAY"`, `"NEVER"`); `ret` `"FULL"` or `"HDRS"`; `envid` up to 100 characters.
+    """
+
+    notify: str | None = None
+    ret: str | None = None
+    envid: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, text in (("notify", self.notify), ("ret", self.ret), ("envid", self.envid)):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{name} is a string{_DSN_EXAMPLES[name]}, not {type(text).__name__}")
+        if self.notify is not None:
+            Notify.parse(self.notify)
+        if self.ret is not None and self.ret.upper() not in _RETS:
+            raise InvalidValue(f"RET takes {' or '.join(_RETS)}, not {self.ret[:100]!r}")
+        if self.envid is not None:
+            check_envid(self.envid)
+
+
+_DSN_EXAMPLES = {
+    "notify": ' such as "FAILURE,DELAY" or "NEVER"',
+    "ret": ', "FULL" or "HDRS"',
+    "envid": " of up to 100 printable characters",
+}
+_RETS = [each.value for each in Ret]
+NO_DSN = DSN()
+
+
+@value
+class Submission:
+    """Arguments turned into values: an envelope if anything can be delivered, and results for what cannot.
+
+    `places`: where in the envelope each recipient is that is not refused.
+    """
+
+    envelope: Envelope | None
+    content: Content
+    texts: tuple[str, ...]
+    places: tuple[int, ...]
+    refused: dict[int, Result]
+
+    def report(self, outcomes: Iterable[Outcome]) -> Report:
+        """Results in the order of the recipients, from the outcomes of the envelope's."""
+        results: list[Result] = []
+        found, places = list(outcomes), iter(self.places)
+        for index, text in enumerate(self.texts):
+            results.append(self.refused.get(index) or _result(text, found[next(places)]))
+        return Report(tuple(results))
+
+
+def prepare(
+    message: bytes | MessageLike,
+    sender: str,
+    recipients: Sequence[str],
+    *,
+    requiretls: bool = False,
+    quarantine: bool = False,
+    smtputf8: bool | None = None,
+    dsn: DSN = NO_DSN,
+) -> Submission:
+    """Parse what a caller gives. Raises for wrong types only; an address that is none becomes a result.
+
+    `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says.
+    """
+    _check_options(requiretls=requiretls, quarantine=quarantine, smtputf8=smtputf8, dsn=dsn)
+    texts = _texts(recipients)
+    parsed, refused = _parse_recipients(texts, dsn)
+    path = _parse_sender(sender)
+    if smtputf8 is None:
+        ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
+        is_utf8 = bool(getattr(getattr(message, "policy", None), "utf8", False))
+        smtputf8 = not ascii_paths or is_utf8
+    content = Content.inspect(_octets(message, utf8=smtputf8))
+    if path is None:
+        refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
+    if quarantine:
+        # Spec section 4, step 1: that comes first, whatever else is wrong.
+        refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
+    if path is None or not parsed:
+        return Submission(None, content, texts, (), refused)
+    # Who is named twice gets the message once.
+    distinct = {each: place for place, each in enumerate(dict.fromkeys(parsed))}
+    envelope = Envelope(
+        path,
+        tuple(distinct),
+        smtputf8=smtputf8,
+        requiretls=requiretls,
+        quarantined=quarantine,
+        ret=None if dsn.ret is None else Ret(dsn.ret.upper()),
+        envid=dsn.envid,
+    )
+    return Submission(envelope, content, texts, tuple(distinct[each] for each in parsed), refused)
+
+
+def _check_options(*, requiretls: bool, quarantine: bool, smtputf8: bool | None, dsn: DSN) -> None:
+    """`quarantine="no"` would be a yes."""
+    flags = {"requiretls": requiretls, "quarantine": quarantine, "smtputf8": smtputf8}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool) and not (name == "smtputf8" and flag is None):
+            raise TypeError(f"{name} is True or False, not {type(flag).__name__}")
+    if not isinstance(dsn, DSN):
+        raise TypeError(f"dsn is mailrider.DSN(...), not {type(dsn).__name__}")
+
+
+def _texts(recipients: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(recipients, str):
+        raise TypeError("recipients is a list of addresses, not one string")
+    if not isinstance(recipients, Iterable):
+        raise TypeError(f"recipients is a list of addresses, and {type(recipients).__name__} is not iterable")
+    texts = tuple(recipients)
+    if not texts:
+        raise ValueError("recipients is empty: there is nobody to send to")
+    for text in texts:
+        if not isinstance(text, str):
+            given = type(recipients).__name__
+            raise TypeError(
+                f"recipients is a list of addresses: a recipient is a string, not {type(text).__name__}, in {given}"
+            )
+    return texts
+
+
+def _parse_recipients(texts: Sequence[str], dsn: DSN) -> tuple[list[Recipient], dict[int, Result]]:
+    notify = None if dsn.notify is None else Notify.parse(dsn.notify)
+    parsed: list[Recipient] = []
+    refused: dict[int, Result] = {}
+    for index, text in enumerate(texts):
+        try:
+            mailbox = Mailbox.parse(text)
+        except InvalidValue as error:
+            reply = Reply.make(501, "5.1.3", str(error))
+            refused[index] = Result(text, Status.FAILED, reply)
+        else:
+            parsed.append(Recipient(mailbox, notify, _original(mailbox) if notify else None))
+    return parsed, refused
+
+
+def _original(mailbox: Mailbox) -> OriginalRecipient:
+    """RFC 3461 5.2.1 c: who asks for notifications says to whom it was first addressed."""
+    return OriginalRecipient("rfc822" if mailbox.is_ascii else "utf-8", str(mailbox))
+
+
+def _parse_sender(sender: str) -> ReversePath | None:
+    if not isinstance(sender, str):
+        raise TypeError(f"sender is a string, empty for the null reverse-path, not {type(sender).__name__}")
+    try:
+        return ReversePath.parse(sender)
+    except InvalidValue:
+        return None
+
+
+class _AsTheyCame(EmailPolicy):
+    """Writes fields that were parsed as they are, in octets or as text; Python 3.13 encodes what is 8-bit in them."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        """See `email.policy.Policy`; a field that a program made has a `name` of its own."""
+        if hasattr(value, "name"):
+            return super().fold_binary(name, value)
+        lines = re.split(r"\r\n|\r|\n", value)
+        try:
+            field = f"{name}: {self.linesep.join(lines)}{self.linesep}"
+            return field.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+        except UnicodeEncodeError:  # parsed from text: there never were any octets
+            return super().fold_binary(name, self.header_factory(name, "".join(lines)))
+
+
+def _octets(message: bytes | MessageLike, *, utf8: bool) -> bytes:
+    """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532).
+
+    Fields that were parsed stay folded as they came: they may be signed.
+    """
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, Message):
+        return _written(message, utf8=utf8)
+    write = getattr(message, "as_bytes", None)
+    octets = write() if callable(write) and not isinstance(message, type) else None
+    if not isinstance(octets, bytes):
+        raise TypeError(f"message is bytes or an email.message.EmailMessage, not {type(message).__name__}")
+    return octets
+
+
+def _written(message: Message, *, utf8: bool) -> bytes:
+    """A message of the standard library, or of a class derived from one.
+
+    Its own `as_bytes` is not asked: Django's classes have one that takes other arguments.
+    """
+    policy = message.policy
+    if isinstance(policy, EmailPolicy):
+        policy = _AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
+    else:
+        # The policy of old folds what is longer than it is told, and this long must be folded.
+        policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
+    file = BytesIO()
+    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
+    return file.getvalue()
+
+
+def _result(text: str, outcome: Outcome) -> Result:
+    return Result(
+        text,
+        outcome.status,
+        outcome.reply,
+        outcome.mx,
+        outcome.address,
+        outcome.security,
+        outcome.in_doubt,
+        outcome.tries,
+    )
+
+
+def _harmless(on_event: Emit) -> Emit:
+    """A listener as an `Emit`, which never fails: its exceptions are told to the event loop's handler, not to us.
+
+    From a thread, where there is no loop, they go where that handler sends them unless told otherwise: to the log. Even
+    a `CancelledError` of its own is none of ours: whoever wants to cancel a delivery cancels its task.
+    """
+    if not callable(on_event):
+        raise TypeError(f"on_event is a function that takes an event, not {type(on_event).__name__}")
+    if iscoroutinefunction(on_event) or iscoroutinefunction(type(on_event).__call__):
+        raise TypeError("on_event is an ordinary function, not an async one: it is called, and nobody awaits it")
+    if on_event is discard:
+        return discard
+
+    def emit(event: Event) -> None:
+        try:
+            on_event(event)
+        except (Exception, asyncio.CancelledError) as error:
+            text = f"on_event raised for {type(event).__name__}"
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                logging.getLogger("mailrider").error(text, exc_info=error)
+            else:
+                loop.call_exception_handler({"message": text, "exception": error})
+
+    return emit
+
+
+def _check_loop(entered: object, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Its connections and timers belong to the loop in which it was entered; in another one nothing would ever wake."""
+    if asyncio.get_running_loop() is not loop:
+        name = type(entered).__name__
+        raise RuntimeError(f"this {name} was entered in another event loop; enter one of its own in each")
+
+
+def _own_limits() -> Limiters:
+    return Limiters(SystemClock())
+
+
+class Sender(ABC):
+    """Something that delivers messages at once; use it with `async with`. What it is made of, its heirs say.
+
+    What `limits_here` gives when it is entered is shared with others: `LoadedConfiguration` sees to that.
+    """
+
+    def __init__(
+        self, dns: DNSSettings | None, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
+    ) -> None:
+        if dns is not None and not isinstance(dns, DNSSettings):
+            raise TypeError(f"dns is mailrider.DNSSettings(...), not {type(dns).__name__}")
+        self._dns = dns or DNSSettings()
+        self._emit = _harmless(on_event)
+        self._limits_here = limits_here
+        self._stack = AsyncExitStack()
+        self._delivery: RemoteDelivery | FixedDelivery | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @abstractmethod
+    def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery | FixedDelivery]:
+        """The target, to be entered."""
+
+    async def __aenter__(self) -> Self:
+        if self._delivery is not None:
+            raise RuntimeError(f"this {type(self).__name__} is entered already")
+        async with AsyncExitStack() as stack:
+            engine = await stack.enter_async_context(open_engine(self._dns, self._emit, limiters=self._limits_here()))
+            self._delivery = await stack.enter_async_context(self._open(engine))
+            self._loop = asyncio.get_running_loop()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._delivery = None
+        await self._stack.aclose()
+
+    async def send(
+        self,
+        message: bytes | MessageLike,
+        sender: str,
+        recipients: Sequence[str],
+        *,
+        requiretls: bool = False,
+        quarantine: bool = False,
+        smtputf8: bool | None = None,
+        dsn: DSN = NO_DSN,
+    ) -> Report:
+        """One attempt to deliver `message` (bytes or `EmailMessage`); one result per recipient, in order.
+
+        `sender` empty is the null reverse-path. `requiretls`: RFC 8689. `quarantine`: refused for everybody.
+        Raises `TypeError` and `ValueError` for arguments that can never be right, and nothing for mail reasons.
+        """
+        if self._delivery is None:
+            raise RuntimeError(f"use `async with {type(self).__name__}(...) as target`")
+        _check_loop(self, self._loop)
+        submission = prepare(
+            message,
+            sender,
+            recipients,
+            requiretls=requiretls,
+            quarantine=quarantine,
+            smtputf8=smtputf8,
+            dsn=dsn,
+        )
+        if submission.envelope is None:
+            return submission.report(())
+        return submission.report(await self._delivery.deliver(submission.envelope, submission.content))
+
+
+class Remote(Sender):
+    """Sends messages to the recipients' own mail servers; use it with `async with`.
+
+    Keyword arguments are the directives of `target.remote` (`delivery.settings.RemoteSettings`): `hostname`,
+    `mx_auth=[Dane(), MTASTS(cache="ram")]`, `connect_timeout=30`, ... `on_event` is called with every event.
+    """
+
+    def __init__(
+        self,
+        settings: RemoteSettings | None = None,
+        *,
+        on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
+        **directives: Any,
+    ) -> None:
+        self.settings = _settings(RemoteSettings, settings, directives)
+        if self.settings.hostname is None:
+            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+        super().__init__(self.settings.dns, on_event, limits_here)
+
+    def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery]:
+        return open_remote(self.settings, engine)
+
+
+class Smarthost(Sender):
+    """Sends messages to fixed servers, which take them on from there; use it with `async with`.
+
+    Keyword arguments are the directives of `target.smtp` (`delivery.smarthost_settings.SmarthostSettings`):
+    `host=["tls://smtp.example.org:465"]`, `auth=["plain", user, password]`, `hostname`, ... `LMTPSettings` given as
+    `settings` make it speak LMTP, as `target.lmtp` does. `dns` is how the servers' addresses are looked up.
+    """
+
+    def __init__(
+        self,
+        settings: SmarthostSettings | None = None,
+        *,
+        dns: DNSSettings | None = None,
+        on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
+        **directives: Any,
+    ) -> None:
+        self.settings = _settings(SmarthostSettings, settings, directives)
+        if self.settings.hostname is None:
+            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+        super().__init__(dns, on_event, limits_here)
+
+    def _open(self, engine: Engine) -> AbstractAsyncContextManager[FixedDelivery]:
+        return open_smarthost(self.settings, engine)
+
+
+def _settings(cls: type[SettingsT], settings: SettingsT | None, directives: Mapping[str, Any]) -> SettingsT:
+    """The settings that were given, or made of directives."""
+    if settings is None:
+        known = directives_of(cls)
+        for name in directives:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it may be one of {', '.join(known)}"
+                raise TypeError(f"unknown directive {name!r}{hint}")
+        return cls(**directives)
+    if directives:
+        raise TypeError("give either settings or directives, not both")
+    if not isinstance(settings, cls):
+        raise TypeError(f"settings are {cls.__name__}(...), not {type(settings).__name__}")
+    return settings
+
+
+class Queue:
+    """A durable queue: what it has accepted is delivered, tried again, or bounced. Use it with `async with`.
+
+    Keyword arguments are the directives of `target.queue` (`queue.settings.QueueSettings`): `target` (the settings of
+    what delivers, such as `RemoteSettings`), `location`, `hostname`, `expire=86400`, ... `named` are targets that
+    settings refer to by name. `on_event` is called with every event; what became of each message is among them.
+    With `deliver=False` messages are only taken in, for another process to deliver. `limits_here` as in `Remote`.
+    """
+
+    def __init__(
+        self,
+        settings: QueueSettings | None = None,
+        *,
+        named: Mapping[str, Settings] | None = None,
+        dns: DNSSettings | None = None,
+        deliver: bool = True,
+        on_event: Emit = discard,
+        limits_here: Callable[[], Limiters] = _own_limits,
+        **directives: Any,
+    ) -> None:
+        self.settings = _settings(QueueSettings, settings, directives)
+        if deliver and self.settings.target is None:
+            raise ConfigError("a queue needs a target: what delivers")
+        self._named = named or {}
+        self._dns = dns
+        self._deliver = deliver
+        self._emit = _harmless(on_event)
+        self._limits_here = limits_here
+        self._stack = AsyncExitStack()
+        self._queue: DeliveryQueue | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._queue is not None:
+            raise RuntimeError("this Queue is entered already")
+        async with AsyncExitStack() as stack:
+            if self._deliver:
+                dns = self._dns or getattr(self.settings.target, "dns", None) or DNSSettings()
+                engine = await stack.enter_async_context(open_engine(dns, self._emit, limiters=self._limits_here()))
+                targets = await stack.enter_async_context(Targets(engine, self._named))
+                self._queue = await targets.open_queue(self.settings)
+            else:
+                target = self.settings.target
+                if isinstance(target, TargetRef):
+                    target = self._named.get(target.name)
+                queue = make_queue(self.settings, None, SystemClock(), SystemRandom(), self._emit, target=target)
+                self._queue = await stack.enter_async_context(queue)
+            self._loop = asyncio.get_running_loop()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue = None
+        await self._stack.aclose()
+
+    @property
+    def opened(self) -> DeliveryQueue:
+        """The queue itself, while it is entered."""
+        if self._queue is None:
+            raise RuntimeError("use `async with Queue(...) as queue`")
+        return self._queue
+
+    async def submit(
+        self,
+        message: bytes | MessageLike,
+        sender: str,
+        recipients: Sequence[str],
+        *,
+        requiretls: bool = False,
+        quarantine: bool = False,
+        smtputf8: bool | None = None,
+        dsn: DSN = NO_DSN,
+        id: str | None = None,
+    ) -> str:
+        """Accept a message; returns its id once it is durable. Arguments as in `Remote.send`; `id`: one of `new_id`.
+
+        A call that is cancelled (by a time-out, say) may have accepted the message all the same. To be certain, take
+        the id before:
+
+            id = queue.new_id()
+            try:
+                async with asyncio.timeout(5):
+                    await queue.submit(message, sender=a, recipients=[b], id=id)
+            except TimeoutError:
+                taken_back = await queue.cancel(id)
+
+        Raises `ValueError` if the sender or a recipient is not a mail address, since nobody could be told later, and
+        `MailriderError` (with the reply for a submitter) if the queue cannot take anything now.
+        """
+        queue = self.opened
+        _check_loop(self, self._loop)
+        submission = prepare(
+            message,
+            sender,
+            recipients,
+            requiretls=requiretls,
+            quarantine=quarantine,
+            smtputf8=smtputf8,
+            dsn=dsn,
+        )
+        if submission.envelope is None or submission.refused:
+            refused = next(iter(submission.refused.values()))
+            raise InvalidValue(refused.reply.text, code=refused.reply.code, enhanced=str(refused.reply.status))
+        number = None if id is None else parse_id(id)
+        return format_id(await queue.submit(submission.envelope, submission.content, id=number))
+
+    def new_id(self) -> str:
+        """The id of a message that is submitted with it later: whatever becomes of `submit`, `cancel` knows it."""
+        return format_id(self.opened.new_id())
+
+    async def cancel(self, id: str) -> bool:
+        """Take a message back. True: it is certain that nobody has it or gets it, and it is not in the queue any more.
+
+        False: it is too late for at least one recipient, who has the message, may have it, or is being given it; or the
+        id does not come from `new_id` of this queue. What is still queued is removed in any case.
+        """
+        return await self.opened.cancel(parse_id(id))
+
+    async def idle(self) -> None:
+        """Wait until nothing is due any more, but for destinations that are down."""
+        queue = self.opened
+        _check_loop(self, self._loop)
+        await queue.idle()
+
+    async def drain(self) -> None:
+        """Wait until what is due now is done, here or by another process; from now on nothing that comes is taken."""
+        await self.opened.drain()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfiguration:
+    """A configuration file as a program uses it.
+
+    Its targets share its named `limits`, as long as they are used in one event loop.
+    """
+
+    configuration: Configuration
+    _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, Limiters] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+
+    def _limits_here(self) -> Limiters:
+        loop = asyncio.get_running_loop()
+        if loop not in self._limits:
+            self._limits[loop] = _own_limits()
+        return self._limits[loop]
+
+    def target(self, name: str, *, on_event: Emit = discard) -> Any:
+        """The target of that name, to be entered with `async with`; `ConfigError` if there is none.
+
+        A `Remote`, a `Smarthost` or a `Queue`: which one stands in the file, where no type checker looks.
+        """
+        settings = self.configuration.target(name).settings
+        if isinstance(settings, QueueSettings):
+            return self.queue(name, on_event=on_event)
+        return direct(settings, self.configuration.globals.dns, on_event, self._limits_here)
+
+    def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
+        """The queue of that name, to be entered with `async with`; `ConfigError` if there is none."""
+        instance = self.configuration.target(name)
+        if not isinstance(instance.settings, QueueSettings):
+            raise ConfigError(f"{instance.label} is no target.queue")
+        named = {name: each.settings for name, each in self.configuration.targets.items()}
+        dns = self.configuration.globals.dns
+        return Queue(
+            instance.settings,
+            named=named,
+            dns=dns,
+            deliver=deliver,
+            on_event=on_event,
+            limits_here=self._limits_here,
+        )
+
+
+def direct(
+    settings: Settings, dns: DNSSettings, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
+) -> Remote | Smarthost:
+    """The target with these settings, if it is one that delivers at once. Raises `ConfigError`."""
+    match settings:
+        case RemoteSettings():
+            return Remote(settings, on_event=on_event, limits_here=limits_here)
+        case SmarthostSettings():
+            return Smarthost(settings, dns=dns, on_event=on_event, limits_here=limits_here)
+        case _:
+            raise ConfigError(f"{type(settings).__name__} delivers nothing at once")
+
+
+def load(path: str | os.PathLike[str] | None = None) -> LoadedConfiguration:
+    """The configuration in a file, or the one that is found; `ConfigError` with all that is wrong with it."""
+    return LoadedConfiguration(load_configuration(path))

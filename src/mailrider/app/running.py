@@ -1,0 +1,197 @@
+"""A configuration, open: its targets, queues and endpoints, from the first connection to the last attempt.
+
+It ends in one of two ways:
+
+- `finish`: another configuration has taken over. No new clients, no new attempts; sessions and attempts that are under
+  way come to their own end, beside those of the other, and nobody is cut off within `FINISH`;
+- `stop`: the end of the process. What has not begun to send ends at once; what sends, or waits for the reply to it, has
+  a bound, and what is cut off behind its final dot is recorded in doubt.
+
+Sockets are bound before anything is opened, and accept only when everything else is open: a configuration that cannot
+be opened has served nobody, and one that was in force before it goes on as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from mailrider.app.assemble import open_engine
+from mailrider.app.targets import Targets
+from mailrider.clock import after
+from mailrider.config import placed
+from mailrider.endpoint.open import GRACE, Surroundings, open_endpoint
+from mailrider.endpoint.settings import EndpointSettings
+from mailrider.net.listen import NoIPv6
+from mailrider.observe.openmetrics import open_openmetrics
+from mailrider.queue.settings import QueueSettings
+from mailrider.settings.pipeline import TargetRef
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.config import Configuration, Instance
+    from mailrider.delivery.limits.rules import Limiters
+    from mailrider.endpoint.listener import Endpoint
+    from mailrider.endpoint.logins import Logins
+    from mailrider.endpoint.sockets import Sockets
+    from mailrider.model.event import Emit
+    from mailrider.observe.metrics import Metrics
+    from mailrider.settings.socket_address import SocketAddress
+
+DESTINATIONS: Final = 20  # of each queue that the counters name
+FINISH: Final = 3600.0
+"""Seconds for what is under way when another configuration takes over: longer than any attempt or session that is not
+kept up by a server or client on purpose."""
+
+
+LINGER: Final = 15.0  # seconds for clients that have just connected; whoever is idle then hears 421, and comes back
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What all configurations of a process share. `logins` are the wrong passwords so far."""
+
+    sockets: Sockets
+    emit: Emit
+    clock: Clock
+    metrics: Metrics
+    logins: Logins
+
+
+class Running:
+    """A configuration, open. `open` makes one; `stop` must end it."""
+
+    def __init__(self, process: Process, stack: AsyncExitStack, doors: AsyncExitStack, targets: Targets) -> None:
+        self.endpoints: list[Endpoint] = []
+        self._process = process
+        self._stack = stack
+        self._doors = doors
+        self._targets = targets
+
+    @classmethod
+    async def open(cls, configuration: Configuration, process: Process, limiters: Limiters) -> Self:
+        """Everything that the configuration names. Raises `ConfigError` and `LocalError`; then nothing is open."""
+        bind(configuration, process.sockets)
+        named = {name: instance.settings for name, instance in configuration.targets.items()}
+        clock, emit = process.clock, process.emit
+        async with AsyncExitStack() as stack:
+            engine = await stack.enter_async_context(open_engine(configuration.globals.dns, emit, clock, limiters))
+            targets = await stack.enter_async_context(Targets(engine, named))
+            running = cls(process, stack, await stack.enter_async_context(AsyncExitStack()), targets)
+            for name, instance in configuration.targets.items():
+                if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not it is referred to
+                    with placed(instance):
+                        await targets.open(TargetRef(name))
+            around = Surroundings(targets.get, clock, emit, limiters, process.logins)
+            for instance, door in endpoints_of(configuration):
+                with placed(instance):
+                    for target in door.every_target:
+                        await targets.open(target)
+                    endpoint = open_endpoint(instance.kind, door, around)
+                    running.endpoints.append(await stack.enter_async_context(endpoint))
+            await running._accept(configuration)
+            running._stack = stack.pop_all()
+        return running
+
+    async def _accept(self, configuration: Configuration) -> None:
+        process = self._process
+        for endpoint in self.endpoints:
+            await endpoint.open(process.sockets.take)
+        if configuration.globals.openmetrics is not None:
+            address, names = configuration.globals.openmetrics, _host_names(configuration)
+            opened = open_openmetrics(
+                address, process.metrics, process.clock, self._refresh, names, process.sockets.take
+            )
+            await self._doors.enter_async_context(opened)
+
+    async def _refresh(self) -> None:
+        """Show the counters what is in the queues."""
+        now, metrics = self._process.clock.now(), self._process.metrics
+        metrics.show_queues_only(self._targets.queues)
+        for name, queue in self._targets.queues.items():
+            metrics.show_queue(name, await queue.store.stats(now, DESTINATIONS), queue.destinations_down)
+
+    def hand_over(self) -> None:
+        """Another configuration has been opened, and accepts new connections from now on: alone."""
+        for endpoint in self.endpoints:
+            endpoint.stop_accepting()
+
+    async def finish(self) -> bool:
+        """Let others go on, and wait until all that is under way has ended. False if that takes longer than `FINISH`.
+
+        May be cancelled; `stop` is due in any case.
+        """
+        await self._doors.aclose()
+        queues = list(self._targets.queues.values())
+        await asyncio.gather(*(queue.leave_off() for queue in queues))
+        try:
+            async with after(self._process.clock, LINGER):
+                await self._sessions_ended()
+        except TimeoutError:
+            for endpoint in self.endpoints:
+                endpoint.stop()
+        try:
+            async with after(self._process.clock, FINISH):
+                # In this order: a session may still bring a message for a target at once, but none for an attempt.
+                await self._sessions_ended()
+                await asyncio.gather(*(queue.finish() for queue in queues))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _sessions_ended(self) -> None:
+        await asyncio.gather(*(endpoint.ended() for endpoint in self.endpoints))
+
+    async def stop(self) -> None:
+        """End everything, within bounds."""
+        await self._doors.aclose()
+        queues = [queue.stop() for queue in self._targets.queues.values()]
+        await asyncio.gather(*(endpoint.close(GRACE) for endpoint in self.endpoints), *queues)
+        await self._stack.aclose()
+
+
+@asynccontextmanager
+async def open_configuration(
+    configuration: Configuration, process: Process, limiters: Limiters
+) -> AsyncIterator[Running]:
+    """A configuration, open while this is entered."""
+    running = await Running.open(configuration, process, limiters)
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+def endpoints_of(configuration: Configuration) -> Iterator[tuple[Instance, EndpointSettings]]:
+    """The endpoints of a configuration, with their settings."""
+    for instance in configuration.endpoints:
+        if isinstance(instance.settings, EndpointSettings):
+            yield instance, instance.settings
+
+
+def _host_names(configuration: Configuration) -> list[str]:
+    """Under which the counters may be asked for."""
+    return [each.ascii for each in (configuration.globals.hostname,) if each is not None]
+
+
+def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
+    """Where a configuration listens."""
+    addresses = [address for _, door in endpoints_of(configuration) for address in door.listen]
+    metrics = configuration.globals.openmetrics
+    return addresses if metrics is None or metrics.ip is None else [*addresses, metrics]
+
+
+def bind(configuration: Configuration, sockets: Sockets) -> None:
+    """Bind every socket that the configuration needs, and is not there. Raises `LocalError`."""
+    for instance, door in endpoints_of(configuration):
+        with placed(instance):
+            for address in door.listen:
+                try:
+                    sockets.bind(address)
+                except NoIPv6:
+                    if address.ipv4_brother not in door.listen:
+                        raise

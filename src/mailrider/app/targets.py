@@ -1,0 +1,222 @@
+"""Targets as they refer to each other: opened once each, shared, whatever order and circle they stand in.
+
+A queue delivers by another target, and its notifications by a pipeline that may name any target, itself included. So
+targets are known by name from the moment at which their opening begins; only a chain of `target` that leads back to
+itself can never deliver anything, and is refused.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from mailrider.app.assemble import open_remote, open_smarthost
+from mailrider.config.settings import default_state_dir
+from mailrider.delivery.remote import RemoteDelivery
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.smarthost import FixedDelivery
+from mailrider.delivery.smarthost_settings import SmarthostSettings
+from mailrider.delivery.under_way import AttemptsUnderWay
+from mailrider.dsn.compose import Origin
+from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
+from mailrider.errors import ConfigError
+from mailrider.model.reply import Reply
+from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.ids import IdSource
+from mailrider.queue.lived import QueueClock
+from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
+from mailrider.queue.scheduler import Work
+from mailrider.queue.service import DeliveryQueue, Place, QueueDeliverer
+from mailrider.queue.settings import QueueSettings
+from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.settings.pipeline import TargetRef, decide
+from mailrider.signing.settings import open_signing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mailrider.app.assemble import Engine
+    from mailrider.clock import Clock
+    from mailrider.model.address import Mailbox
+    from mailrider.model.domain import Domain
+    from mailrider.model.envelope import Recipient
+    from mailrider.model.event import Emit
+    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.settings import BounceSettings
+    from mailrider.settings.directive import Settings
+    from mailrider.settings.pipeline import Target
+
+
+class OneServer(DestinationOf):
+    """Everything goes to the same place, so it is one destination, of that name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, recipient: Recipient) -> str:
+        """See `DestinationOf`."""
+        return self._name
+
+
+class Targets:
+    """The open targets of a process. `named` are the settings of those that have a name."""
+
+    def __init__(self, engine: Engine, named: Mapping[str, Settings]) -> None:
+        self._engine = engine
+        self._named = named
+        self._open: dict[str, Deliverer] = {}
+        self._inline: dict[int, Deliverer] = {}
+        self._opening: list[str] = []
+        self._alike: Counter[str] = Counter()
+        self._locations: set[Path] = set()
+        self.queues: dict[str, DeliveryQueue] = {}
+        """The queues that are open, by name; those without one by their directory."""
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def open(self, target: Target) -> Deliverer:
+        """The target, opened if it is not yet. Raises `ConfigError` for what cannot be."""
+        if not isinstance(target, TargetRef):
+            if id(target) not in self._inline:
+                self._inline[id(target)] = await self._deliverer(target, self._inline_owner(target))
+            return self._inline[id(target)]
+        if target.name in self._open:
+            return self._open[target.name]
+        if target.name in self._opening:
+            circle = " -> ".join([*self._opening, target.name])
+            raise ConfigError(f"these targets lead in a circle, and so nowhere: {circle}")
+        self._opening.append(target.name)
+        try:
+            deliverer = await self._deliverer(self._settings_of(target), f"target {target.name}")
+        finally:
+            self._opening.remove(target.name)
+        return self._open.setdefault(target.name, deliverer)
+
+    def _inline_owner(self, target: Settings) -> str:
+        """What tells a target without a name from others, in the next configuration too: its limits, and a number."""
+        limits = repr(getattr(target, "limits", None))
+        self._alike[limits] += 1
+        return f"inline {self._alike[limits]} {limits}"
+
+    def _settings_of(self, target: Target) -> Settings:
+        if not isinstance(target, TargetRef):
+            return target
+        if target.name not in self._named:
+            raise ConfigError(f'no target is named "{target.name}"')
+        return self._named[target.name]
+
+    def get(self, target: Target) -> Deliverer:
+        """A target that is open."""
+        return self._open[target.name] if isinstance(target, TargetRef) else self._inline[id(target)]
+
+    async def _deliverer(self, settings: Settings, owner: str) -> Deliverer:
+        if isinstance(settings, QueueSettings):
+            return QueueDeliverer(await self.open_queue(settings))
+        if isinstance(settings, RemoteSettings):
+            return await self._stack.enter_async_context(open_remote(settings, self._engine, owner))
+        if isinstance(settings, SmarthostSettings):
+            return await self._stack.enter_async_context(open_smarthost(settings, self._engine, owner))
+        raise ConfigError(f"{type(settings).__name__} is not a target")
+
+    async def open_queue(self, settings: QueueSettings) -> DeliveryQueue:
+        """A queue that delivers."""
+        if settings.target is None:
+            raise ConfigError("a queue needs a target: what delivers")
+        engine = self._engine
+        location = queue_location(settings)
+        if location in self._locations:
+            raise ConfigError(f"two queues share the directory {location}: give each its own location")
+        self._locations.add(location)
+        target = self._settings_of(settings.target)
+        under_way = AttemptsUnderWay()
+        deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target), under_way)}
+        # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
+        clock = QueueClock(engine.clock)
+        ids = IdSource(clock, random.Random(engine.rng.getrandbits(64)))
+        bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
+        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, under_way=under_way)
+        queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target)
+        if settings.bounce is not None:
+            if settings.name is not None:
+                self._open[settings.name] = QueueDeliverer(queue)
+            for each in settings.bounce.targets:
+                await self.open(each)
+            deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(
+                settings.bounce, settings.name, deliverers[ROUTE_TARGET], under_way
+            )
+        self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
+        return queue
+
+    async def _bounce_pipeline(
+        self, pipeline: BounceSettings, own: str | None, direct: Deliverer, under_way: AttemptsUnderWay
+    ) -> Deliverer:
+        """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
+
+        def target_of(target: Target) -> Deliverer:
+            is_own = isinstance(target, TargetRef) and target.name == own
+            return direct if is_own else _for_queue(self.get(target), under_way)
+
+        clock, emit = self._engine.clock, self._engine.emit
+        signing = await open_signing(pipeline.modify, clock, emit)
+        stages = {id(pipeline): Stage((), signing)}
+        for route in pipeline.routes:
+            stages[id(route)] = Stage((), await open_signing(route.modify, clock, emit, signing))
+        return PipelineDeliverer(pipeline, target_of, stages, emit, answers_each=True)
+
+
+def _for_queue(deliverer: Deliverer, under_way: AttemptsUnderWay) -> Deliverer:
+    """A target as a queue uses it: a message that a limit holds back goes back at once, and takes nobody's place."""
+    return deliverer.for_queue(under_way) if isinstance(deliverer, RemoteDelivery | FixedDelivery) else deliverer
+
+
+def queue_location(settings: QueueSettings) -> Path:
+    """The directory of a queue."""
+    return settings.location or default_state_dir() / "queue"
+
+
+def make_queue(
+    settings: QueueSettings,
+    work: Work | None,
+    clock: Clock,
+    rng: random.Random,
+    emit: Emit,
+    *,
+    ids: IdSource | None = None,
+    target: Settings | None = None,
+) -> DeliveryQueue:
+    """A queue, not yet open; `work` None: it only takes messages in and can be looked into."""
+    location = queue_location(settings)
+    if not isinstance(clock, QueueClock):
+        clock = QueueClock(clock)
+    destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
+    return DeliveryQueue(
+        SQLiteStore(location, clock, destination_of=destination_of, emit=emit, reserve=settings.reserve),
+        work,
+        ids or IdSource(clock, rng),
+        clock,
+        rng,
+        emit,
+        place=Place(location, settings.runtime_dir or location),
+        destination_of=destination_of,
+    )
+
+
+def _bounce_policy(settings: QueueSettings, target: Settings) -> BouncePolicy:
+    hostname: Domain | None = settings.hostname or getattr(target, "hostname", None)
+    if hostname is None:
+        raise ConfigError("hostname is required: the name in notifications to senders")
+    pipeline = settings.bounce
+
+    def refuses(sender: Mailbox) -> str:
+        route = None if pipeline is None else decide(pipeline, sender)
+        return str(route) if isinstance(route, Reply) else ""
+
+    return BouncePolicy(Origin(hostname, settings.autogenerated_msg_domain or hostname), pipeline is not None, refuses)

@@ -1,0 +1,1 @@
+"""Connections: opened, talked over, pooled."""

@@ -1,0 +1,195 @@
+"""Connections as an attempt wants them: a `Call` says which, a `Lease` is one, judged for that call.
+
+`Connector` makes new ones: dial, greeting, EHLO, STARTTLS, judgement, with the fallback in clear where nothing demands
+TLS (spec section 4, steps 6 to 9).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.connection.session import Peer, Unusable, open_session, server_name
+from mailrider.delivery.race import Overtaken
+from mailrider.delivery.reach import Reach
+from mailrider.errors import LocalError, NetworkError
+from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
+from mailrider.model.outcome import Try, TryResult
+from mailrider.model.reply import Reply, quote_reply
+from mailrider.model.value import value
+from mailrider.net.errors import ConnectRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from ipaddress import IPv4Address, IPv6Address
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.budget import Budget
+    from mailrider.delivery.connection.fallback import FallbackMemory
+    from mailrider.delivery.connection.session import Dialect, Session
+    from mailrider.delivery.race import Race
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
+    from mailrider.model.security import MXLevel, Requirement, Verdict
+    from mailrider.net.channel import Channel
+    from mailrider.net.dial import Dialer
+    from mailrider.net.tls import ClientContext
+    from mailrider.policy.judge import Judge, Judgement
+
+
+@value
+class Call:
+    """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy.
+
+    `addresses_left`: how many of the host's addresses share what is left of the budget, this one included. `race`: that
+    of the host's addresses, if it has several. `in_clear`: why TLS is not to be tried, where nothing demands it.
+    """
+
+    next_hop: NextHop
+    mx: NextHop
+    address: IPv4Address | IPv6Address
+    requirement: Requirement
+    admitted: MXLevel
+    budget: Budget
+    note: Callable[[Try], None]
+    addresses_left: int = 1
+    race: Race | None = None
+    in_clear: str = ""
+
+
+class Connector:
+    """Opens connections, and judges them."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        clock: Clock,
+        context: ClientContext,
+        judge: Judge,
+        dialect: Dialect,
+        fallback: FallbackMemory,
+        emit: Emit,
+        port: int,
+        reach: Reach | None = None,
+        strict_context: ClientContext | None = None,
+    ) -> None:
+        """`reach` is told which addresses could be connected to; `strict_context` is used where TLS is demanded."""
+        self._reach = reach or Reach(clock)
+        self._dialer = dialer
+        self._clock = clock
+        self._context = context
+        self._strict_context = strict_context or context
+        self._judge = judge
+        self._dialect = dialect
+        self._fallback = fallback
+        self._emit = emit
+        self.port = port
+
+    async def open(self, call: Call) -> Session:
+        """A new connection past EHLO. Raises `Unusable`, and `Overtaken` where the call has a race."""
+        address = str(call.address)
+        in_clear = "" if call.requirement.demands_tls else self._why_in_clear(call)
+        try:
+            session = await self._open(call, in_clear)
+        except Unusable as error:
+            if not error.may_fall_back or call.requirement.demands_tls:
+                raise
+            self._fallback.failed(address, call.next_hop, error.reply.text)
+            self._tell_fallback(call, error.reply)
+            session = await self._open(call, error.reply.text)
+        if session.starttls_refusal is not None and not call.requirement.demands_tls:
+            self._tell_fallback(call, quote_reply(session.peer.name, session.starttls_refusal))
+        if session.evidence.tls is not None:
+            self._fallback.worked(address, call.next_hop)
+        tls = session.evidence.tls
+        self._emit(
+            ConnectionOpened(
+                session.peer.name,
+                address,
+                tls.version if tls else None,
+                tls.cipher if tls else None,
+                session.evidence.clear_reason,
+            )
+        )
+        return session
+
+    def _why_in_clear(self, call: Call) -> str:
+        """Why TLS is not tried with that address; empty if it is."""
+        address = str(call.address)
+        if call.in_clear:
+            self._fallback.failed(address, call.next_hop, call.in_clear)
+        return self._fallback.recall(address, call.next_hop)
+
+    def judge(self, call: Call, session: Session) -> Judgement:
+        """What a new connection is worth for this call."""
+        judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
+        if judgement.refusal is None:
+            self.announce(call, session, judgement)
+        return judgement
+
+    def verdicts(self, call: Call, session: Session) -> tuple[Verdict, ...]:
+        """What PKIX says of its certificate, and DANE where it speaks."""
+        return self._judge.verdicts(call.requirement, session.evidence, self._clock.now())
+
+    def judge_kept(self, call: Call, session: Session, opened_for: Hashable) -> Judgement | None:
+        """What a kept connection, once opened for the next hop `opened_for`, is worth for this call; None: too little.
+
+        What the peer proved is its own; what is demanded is this call's, from current DNS and policy.
+        """
+        tls = session.evidence.tls
+        if tls is not None:
+            if tls.sni != server_name(call.mx, call.requirement.sni):
+                return None
+            if call.requirement.demands_tls and session.evidence.lenient and tls.version != "TLSv1.3":
+                return None  # TLS 1.3 has no renegotiation (RFC 8446 4.1.2); before it, some cannot do it securely
+        elif session.peer.in_clear and not self._may_stay_in_clear(call, opened_for):
+            return None
+        judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
+        return judgement if judgement.refusal is None else None
+
+    def announce(self, call: Call, session: Session, judgement: Judgement) -> None:
+        """Tell the levels that a connection has for a call."""
+        peer, security = session.peer, judgement.security
+        self._emit(ConnectionJudged(call.next_hop, peer.name, peer.address, security, judgement.reason))
+        if security.tls_level < call.requirement.wanted_tls:
+            missed = f"TLS level {security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
+            self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed))
+
+    def _may_stay_in_clear(self, call: Call, opened_for: Hashable) -> bool:
+        """A fallback is one domain's misfortune, and is remembered for so long (spec section 4, step 9)."""
+        return opened_for == call.next_hop and bool(self._fallback.recall(str(call.address), call.next_hop))
+
+    def _tell_fallback(self, call: Call, reply: Reply) -> None:
+        """What goes in clear although the server has TLS stands in the evidence, with the reason."""
+        address, mx = str(call.address), str(call.mx)
+        call.note(Try(mx, address, TryResult.FALLBACK, reply))
+        self._emit(FellBackToClear(call.next_hop, mx, address, reply.text))
+
+    async def _open(self, call: Call, in_clear: str) -> Session:
+        lenient = not call.requirement.demands_tls
+        peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear, lenient)
+        with call.budget.share(call.addresses_left) as deadline:
+            if deadline <= self._clock.monotonic():
+                text = f"{call.mx} [{call.address}]: no time was left to connect to it"
+                raise Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", text))
+            try:
+                channel = await self._connect(call, deadline)
+            except NetworkError as error:
+                raise Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", str(error))) from error
+            except LocalError as error:
+                # Out of sockets, or the source address is gone: our trouble, and no server's fault.
+                raise Unusable(TryResult.CONNECT, Reply.make(451, "4.3.0", error.public)) from error
+        context = self._context if lenient else self._strict_context
+        return await open_session(channel, peer, self._dialect, self._clock, context, self._emit)
+
+    async def _connect(self, call: Call, deadline: float) -> Channel:
+        address = call.address
+        try:
+            if call.race is None:
+                channel = await self._dialer.connect(address, self.port, deadline)
+            else:
+                channel = await call.race.connect(address, lambda it: self._dialer.connect(it, self.port, deadline))
+        except (NetworkError, Overtaken) as error:
+            self._reach.failed(address, answered=isinstance(error, ConnectRefused))
+            raise
+        self._reach.worked(address)
+        return channel

@@ -1,0 +1,1 @@
+"""The delivery plan of a domain, with its evidence and advice."""

@@ -1,0 +1,130 @@
+"""A delivery that stops at EHLO: connections are real, transactions are only imagined to be accepted.
+
+With this in place of the pool an `Attempt` goes all its way, decisions included, and no server hears a word behind
+EHLO but QUIT. That is how `explain` knows what a delivery would do: by doing it.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.connection.session import Unusable
+from mailrider.model.outcome import TryResult
+from mailrider.model.reply import Reply
+from mailrider.smtp.client import Answer
+from mailrider.smtp.commands import Data, EndOfData
+from mailrider.smtp.transaction import SendChunk, SendCommands
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mailrider.delivery.connection.connect import Call, Connector
+    from mailrider.delivery.connection.session import Peer, Session
+    from mailrider.model.security import PeerEvidence
+    from mailrider.policy.judge import Judgement
+    from mailrider.smtp.capabilities import Capabilities
+    from mailrider.smtp.content import Content
+    from mailrider.smtp.transaction import Transaction
+
+WOULD_BE_OFFERED = Reply.make(250, "2.0.0", "The message would be offered to this server")
+_GO_ON = Reply.make(354, None, "imagined")
+
+
+class Understudy:
+    """Stands in for a session: has its evidence and capabilities, and accepts whatever it is given."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def peer(self) -> Peer:
+        """As the session's."""
+        return self._session.peer
+
+    @property
+    def evidence(self) -> PeerEvidence:
+        """As the session's."""
+        return self._session.evidence
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As the session's."""
+        return self._session.capabilities
+
+    async def transact(self, transaction: Transaction, _: Content) -> Exception | None:
+        """Every command is accepted, and nothing is sent."""
+        while (step := transaction.next()) is not None:
+            match step:
+                case SendCommands(commands):
+                    for command in commands:
+                        transaction.take(Answer(command, _GO_ON if isinstance(command, Data) else WOULD_BE_OFFERED))
+                case SendChunk(command):
+                    transaction.take(Answer(command, WOULD_BE_OFFERED))
+                case _:
+                    transaction.take(Answer(EndOfData(), WOULD_BE_OFFERED))
+        return None
+
+
+@dataclass(slots=True)
+class RehearsedLease:
+    """See `attempt.Lease`."""
+
+    session: Understudy
+    judgement: Judgement
+    reused: bool = False
+
+    def give_up(self) -> None:
+        """Nothing was used up."""
+
+
+class Rehearsal:
+    """Connections for an attempt that must not deliver; each is opened once, and closed at the end.
+
+    One does for all kinds of message, as in the pool, if it has TLS. Where TLS failed there are two: what demands TLS
+    ends there, and what does not goes on in clear, on a connection of its own.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._known: dict[object, Session | Unusable] = {}
+
+    async def contact(self, call: Call) -> Session | Unusable:
+        """The session that such a call gets, or why it gets none."""
+        requirement = call.requirement
+        key = (call.mx, call.address, requirement.sni, requirement.demands_tls)
+        if key not in self._known and (twin := self._twin(call)) is not None:
+            self._known[key] = twin
+        if key not in self._known:
+            try:
+                self._known[key] = await self._connector.open(call)
+            except Unusable as error:
+                self._known[key] = error
+        return self._known[key]
+
+    def _twin(self, call: Call) -> Session | Unusable | None:
+        """What was learnt for the other kind of message, if it would go just so."""
+        requirement = call.requirement
+        other = self._known.get((call.mx, call.address, requirement.sni, not requirement.demands_tls))
+        if isinstance(other, Unusable):
+            return other if other.stage is TryResult.CONNECT else None
+        return other if other is not None and other.evidence.tls is not None else None
+
+    @asynccontextmanager
+    async def lease(self, call: Call, *, fresh: bool = False) -> AsyncIterator[RehearsedLease]:
+        """See `attempt.Connections`."""
+        del fresh
+        session = await self.contact(call)
+        if isinstance(session, Unusable):
+            raise session
+        yield RehearsedLease(Understudy(session), self._connector.judge(call, session))
+
+    async def __aenter__(self) -> Rehearsal:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in {id(each): each for each in self._known.values()}.values():
+            if not isinstance(session, Unusable):
+                await session.quit()
+        self._known.clear()

@@ -1,0 +1,1 @@
+"""The operator's limits: their rules, and the arithmetic of their windows."""

@@ -1,0 +1,232 @@
+"""An endpoint: sockets that accept SMTP or LMTP, and the sessions that came of them (spec section 11).
+
+`open` listens, `close` ends in order: no more connections, a good bye for who is idle, time for who is in the middle of
+a message, a good bye for who is there still (RFC 5321 3.8), and then the end. How many may be connected at once, in all
+and from one address, is bounded: one client can neither use up memory nor keep others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.clock import after
+from mailrider.endpoint.session import Session
+from mailrider.errors import LocalError
+from mailrider.model.endpoint_event import (
+    AddressLeftOut,
+    ClientConnected,
+    ClientTurnedAway,
+    EndpointClosed,
+    EndpointOpened,
+)
+from mailrider.model.reply import Reply
+from mailrider.net.listen import Listener, NoIPv6, Proxies
+from mailrider.net.peer import peer_credentials
+from mailrider.settings.socket_address import Scheme
+from mailrider.smtp.replies import encode_reply
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from ipaddress import IPv4Network, IPv6Network
+
+    from mailrider.endpoint.session import Service
+    from mailrider.net.channel import Channel
+    from mailrider.settings.socket_address import SocketAddress
+
+MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
+
+LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still
+
+_BUSY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many connections an endpoint serves at once: in all, and from one client.
+
+    Those on unix sockets, where a client is a user of this machine, are counted for themselves.
+    """
+
+    most: int = 10_000
+    most_of_one: int = 500
+
+
+@dataclass(slots=True)
+class _Present:
+    """Who is connected now."""
+
+    total: int = 0
+    by_client: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, client: str) -> None:
+        """One connection more."""
+        self.total += 1
+        self.by_client[client] += 1
+
+    def leave(self, client: str) -> None:
+        """One less."""
+        self.total -= 1
+        self.by_client[client] -= 1
+        if not self.by_client[client]:
+            del self.by_client[client]
+
+
+class Endpoint:
+    """One `submission`, `smtp` or `lmtp` block, while it is open."""
+
+    def __init__(
+        self,
+        service: Service,
+        addresses: Sequence[SocketAddress],
+        crowd: Crowd,
+        proxies: Collection[IPv4Network | IPv6Network] = (),
+    ) -> None:
+        """`proxies`: networks from which connections announce their client by the PROXY protocol."""
+        self._service = service
+        self._addresses = addresses
+        self._crowd = crowd
+        self._proxies = Proxies(proxies, self._turn_away) if proxies else None
+        self._listeners: list[Listener] = []
+        self._sessions: dict[Session, asyncio.Task[None]] = {}
+        self._remote, self._on_unix_sockets = _Present(), _Present()
+        self._empty = asyncio.Event()
+        self._closing = False
+
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports, in the order of the addresses; 0 for unix sockets."""
+        return [listener.port for listener in self._listeners]
+
+    @property
+    def connections(self) -> int:
+        """How many sessions are under way."""
+        return len(self._sessions)
+
+    async def open(self, take: Callable[[SocketAddress], socket.socket] | None = None) -> None:
+        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound.
+
+        Where the kernel has no IPv6, `[::]` is left out if the same port of `0.0.0.0` is there.
+        """
+        try:
+            for address in self._addresses:
+                try:
+                    await self._listen(address, None if take is None else take(address))
+                except NoIPv6 as error:
+                    if address.ipv4_brother not in self._addresses:
+                        raise
+                    self._service.emit(AddressLeftOut(self._service.name, str(address), str(error)))
+        except BaseException:
+            await self.close(0)
+            raise
+
+    async def _listen(self, address: SocketAddress, ready: socket.socket | None) -> None:
+        implicit, local = address.scheme is Scheme.TLS, address.is_local
+        listener = Listener(
+            self._service.clock,
+            lambda channel: self._accept(channel, local=local, implicit_tls=implicit),
+            None if address.path is not None else self._proxies,
+        )
+        if ready is not None:
+            await listener.open_socket(ready)
+        elif address.path is not None:
+            await listener.open_unix(address.path, MODE)
+        elif address.ip is not None:
+            await listener.open_tcp(address.ip, address.port)
+        else:
+            raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
+        self._listeners.append(listener)
+        self._service.emit(EndpointOpened(self._service.name, str(address)))
+
+    def _turn_away(self, client: str, reason: str) -> None:
+        self._service.emit(ClientTurnedAway(self._service.name, client, reason))
+
+    def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> Session:
+        service, client = self._service, channel.peer_address
+        local = local and channel.announced is None  # who comes through a proxy comes from anywhere
+        peer = None if client else peer_credentials(channel)
+        uid = None if peer is None else peer.uid
+        session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid)
+        present = self._remote if client else self._on_unix_sockets
+        reason = self._too_many(session, present)
+        if reason:
+            service.emit(ClientTurnedAway(service.name, session.client, reason))
+            if not implicit_tls:
+                channel.write(_BUSY)
+            self._start(session, present, channel.close())
+        else:
+            service.emit(ClientConnected(service.name, session.client))
+            self._start(session, present, session.begin())
+        return session
+
+    def _too_many(self, session: Session, present: _Present) -> str:
+        if self._closing:
+            return "shutting down"
+        if present.total >= self._crowd.most:
+            return f"there are {self._crowd.most} connections already"
+        if present.by_client[session.key] >= self._crowd.most_of_one:
+            return f"it has {self._crowd.most_of_one} connections already"
+        return ""
+
+    def _start(self, session: Session, present: _Present, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._sessions[session] = task
+        present.enter(session.key)
+
+        def done(_: object) -> None:
+            del self._sessions[session]
+            present.leave(session.key)
+            if not self._sessions:
+                self._empty.set()
+
+        task.add_done_callback(done)
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to others who serve the same sockets; whoever is connected is served as before."""
+        for listener in self._listeners:
+            listener.stop()
+
+    def stop(self) -> None:
+        """Accept no more; say good bye to who is idle, and to the others once their message is through."""
+        self._closing = True
+        self.stop_accepting()
+        for session in list(self._sessions):
+            session.leave()
+
+    async def ended(self) -> None:
+        """Wait until all sessions have ended; `stop` before that."""
+        self._empty.clear()
+        if self._sessions:
+            await self._empty.wait()
+
+    async def close(self, grace: float) -> None:
+        """End, within so many seconds; who is not done by then has been told 421, and is cut off."""
+        self.stop()
+        last_word = min(LAST_WORD, grace / 2)
+        await self._wait_until_empty(grace - last_word)
+        for session, task in list(self._sessions.items()):
+            if session.dismiss():
+                task.cancel()
+        cut_off = len(self._sessions)
+        await self._wait_until_empty(last_word)
+        left = list(self._sessions.items())
+        for session, task in left:
+            session.abort()
+            task.cancel()
+        await asyncio.gather(*(task for _, task in left), return_exceptions=True)
+        for listener in self._listeners:
+            await listener.close()
+        if self._listeners:
+            where = ", ".join(map(str, self._addresses))
+            self._service.emit(EndpointClosed(self._service.name, where, cut_off))
+        self._listeners = []
+
+    async def _wait_until_empty(self, seconds: float) -> None:
+        try:
+            async with after(self._service.clock, seconds):
+                await self.ended()
+        except TimeoutError:
+            pass

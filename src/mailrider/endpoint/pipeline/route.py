@@ -1,0 +1,228 @@
+"""Runs a pipeline: gives each recipient to the target that `settings.pipeline` names, through the stage of its block.
+
+A stage is what the blocks say is done to a message: checks look at it, and it is signed. What always holds:
+
+- all checks have spoken before any target is given the message;
+- SMTP has one answer to a message: what the check of one `destination` refuses is refused for all its recipients, so
+  that nobody gets what its sender is told was refused. LMTP has an answer for each;
+- what one target took is never reported as refused. A target that delivers at once may say one thing of one recipient
+  and another of the next, so over SMTP it gets one recipient a transaction (`companions`; the client comes again with
+  the others). Queues take all or nothing, so one transaction may go to several; if a later one cannot take its part,
+  the sender is told by the first one, which has;
+- signing is the last thing that is done: whatever changed a message afterwards would break the signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+from mailrider.endpoint.pipeline.check import PASSED, Arrival, examine, strictest
+from mailrider.model.event import discard
+from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
+from mailrider.model.reply import Reply
+from mailrider.settings.pipeline import TargetRef, outcome_of, route_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from mailrider.dkim.sign import DKIMSigning
+    from mailrider.endpoint.pipeline.check import Check, Finding
+    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Emit
+    from mailrider.model.outcome import Outcome
+    from mailrider.settings.pipeline import PipelineSettings, Target
+    from mailrider.smtp.content import Content
+
+
+NOT_TAKEN: Final = Reply.make(
+    554, "5.3.0", "It could not be queued for this recipient, though it was for others; send it again to this one"
+)
+TOLD: Final = Reply.make(250, "2.0.0", "The sender is told that it could not be queued")
+
+
+class Deliverer(Protocol):
+    """Makes one attempt; see `queue.deliverer`."""
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """One outcome for each recipient, in the envelope's order."""
+
+
+@runtime_checkable
+class TakesAll(Protocol):
+    """A `Deliverer` that takes all recipients of a message, or none: a queue."""
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """See `Deliverer`; the outcomes are all of one kind."""
+
+    def can_tell(self, sender: ReversePath) -> bool:
+        """True if a notification may go to that sender."""
+
+    async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
+        """Notify the sender that these recipients do not get the message; True once that is durable, or unwanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is done to messages in a block: `checks` are its own, `signing` is that of all blocks around it as well."""
+
+    checks: Sequence[Check] = ()
+    signing: DKIMSigning | None = None
+
+
+_NOTHING: Final = Stage()
+
+
+@dataclass(slots=True)
+class _Share:
+    """The recipients, by their places in the envelope, that get the message in the same form from the same target."""
+
+    target: Target
+    stage: Stage
+    indices: list[int]
+
+    def of(self, envelope: Envelope) -> Envelope:
+        """The message for these recipients only."""
+        return replace(envelope, recipients=tuple(envelope.recipients[index] for index in self.indices))
+
+    def answer(self, envelope: Envelope, reply: Reply) -> dict[int, Outcome]:
+        """What becomes of them if that is the reply."""
+        return {index: outcome_for(envelope.recipients[index], reply) for index in self.indices}
+
+
+class PipelineDeliverer:
+    """A `Deliverer` that shares a message out. `target_of` gives the open target for what the settings name.
+
+    `stages` are those of the pipeline and of the blocks in it, by their identity. `answers_each`: each recipient has an
+    answer of its own.
+    """
+
+    def __init__(
+        self,
+        pipeline: PipelineSettings,
+        target_of: Callable[[Target], Deliverer],
+        stages: Mapping[int, Stage] | None = None,
+        emit: Emit = discard,
+        *,
+        answers_each: bool = False,
+    ) -> None:
+        self._pipeline = pipeline
+        self._target_of = target_of
+        self._stages = stages or {}
+        self._emit = emit
+        self._answers_each = answers_each
+
+    def deliver(
+        self, envelope: Envelope, content: Content, arrival: Arrival | None = None
+    ) -> Coroutine[Any, Any, AttemptReport]:
+        """One attempt at each target that is concerned, at the same time."""
+        outcomes: dict[int, Outcome] = {}
+        shares = self._share_out(envelope, outcomes)
+        if len(shares) > 1 or outcomes or shares[0].stage.checks:
+            return self._deliver_shares(shares, outcomes, envelope, content, arrival or Arrival(envelope.client))
+        # No task, and no other envelope, where all go the same way.
+        target, signing = self._target_of(shares[0].target), shares[0].stage.signing
+        return (
+            target.deliver(envelope, content)
+            if signing is None
+            else _deliver_signed(target, signing, envelope, content)
+        )
+
+    async def _deliver_shares(
+        self,
+        shares: Sequence[_Share],
+        outcomes: dict[int, Outcome],
+        envelope: Envelope,
+        content: Content,
+        arrival: Arrival,
+    ) -> AttemptReport:
+        findings = await self._examine(shares, envelope, content, arrival)
+        passed: list[tuple[_Share, Envelope]] = []
+        for share, found in zip(shares, findings, strict=True):
+            if found.refusal is not None:
+                outcomes.update(share.answer(envelope, found.refusal))
+            else:
+                passed.append((share, share.of(envelope)))
+        signed = await _sign(content, {share.stage.signing for share, _ in passed})
+        takes_all = all(isinstance(self._target_of(share.target), TakesAll) for share, _ in passed)
+        if len(passed) > 1 and takes_all and not self._answers_each:
+            outcomes.update(await self._take_in_turn(passed, signed))
+            passed = []
+        attempts = [self._target_of(share.target).deliver(some, signed[share.stage.signing]) for share, some in passed]
+        for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
+            outcomes.update(zip(share.indices, report, strict=True))
+        return AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
+
+    def _share_out(self, envelope: Envelope, outcomes: dict[int, Outcome]) -> list[_Share]:
+        """Who gets it from where; what is decided already goes into `outcomes`."""
+        shares: dict[tuple[str | int, int], _Share] = {}
+        for index, recipient in enumerate(envelope.recipients):
+            route = route_of(self._pipeline, recipient.mailbox)
+            target = outcome_of(route)
+            if isinstance(target, Reply):
+                outcomes[index] = outcome_for(recipient, target)
+            else:
+                stage = self._stages.get(id(route), _NOTHING)
+                # By name or identity: a target is one thing, though another may be set up just alike.
+                key = target.name if isinstance(target, TargetRef) else id(target)
+                shares.setdefault((key, id(stage)), _Share(target, stage, [])).indices.append(index)
+        return list(shares.values())
+
+    def companions(self, sender: ReversePath, first: Mailbox, another: Mailbox) -> bool:
+        """True if both recipients can be in one transaction: whatever happens, one reply is true of both."""
+        route, other = route_of(self._pipeline, first), route_of(self._pipeline, another)
+        target, beside = outcome_of(route), outcome_of(other)
+        if isinstance(target, Reply) or isinstance(beside, Reply):
+            return True  # it is refused anyway
+        taking, also = self._target_of(target), self._target_of(beside)
+        if not (isinstance(taking, TakesAll) and isinstance(also, TakesAll)):
+            return False
+        is_same = taking is also and self._stages.get(id(route)) is self._stages.get(id(other))
+        return is_same or taking.can_tell(sender)
+
+    async def _take_in_turn(
+        self, passed: Sequence[tuple[_Share, Envelope]], signed: Mapping[DKIMSigning | None, Content]
+    ) -> dict[int, Outcome]:
+        """Give a message to several queues. If the first one cannot take its part, nobody has it, and all hear that."""
+        outcomes: dict[int, Outcome] = {}
+        first: tuple[TakesAll, Content] | None = None
+        for share, envelope in passed:
+            target, content = self._target_of(share.target), signed[share.stage.signing]
+            report = await target.deliver(envelope, content)
+            refused = next((outcome for outcome in report if not isinstance(outcome, Delivered)), None)
+            if refused is not None and first is None:
+                return {
+                    index: outcome_for(recipient, refused.reply)
+                    for each, some in passed
+                    for index, recipient in zip(each.indices, some.recipients, strict=True)
+                }
+            if refused is not None and first is not None and await first[0].tell_failed(envelope, first[1], NOT_TAKEN):
+                report = AttemptReport(tuple(Delivered(each, TOLD) for each in envelope.recipients))
+            elif first is None and isinstance(target, TakesAll):
+                first = target, content
+            outcomes.update(zip(share.indices, report, strict=True))
+        return outcomes
+
+    async def _examine(
+        self, shares: Sequence[_Share], envelope: Envelope, content: Content, arrival: Arrival
+    ) -> Sequence[Finding]:
+        """What holds for each share."""
+        if not any(share.stage.checks for share in shares):
+            return [PASSED] * len(shares)
+        looks = [examine(share.stage.checks, share.of(envelope), content, arrival, self._emit) for share in shares]
+        findings = await asyncio.gather(*looks)
+        strict = strictest(findings)
+        return findings if strict.refusal is None or self._answers_each else [strict] * len(shares)
+
+
+async def _deliver_signed(
+    target: Deliverer, signing: DKIMSigning, envelope: Envelope, content: Content
+) -> AttemptReport:
+    return await target.deliver(envelope, await signing.modify(content))
+
+
+async def _sign(content: Content, signings: set[DKIMSigning | None]) -> Mapping[DKIMSigning | None, Content]:
+    """The message as each of them makes it."""
+    return {each: content if each is None else await each.modify(content) for each in signings}

@@ -1,0 +1,153 @@
+"""The MTA-STS cache: what is kept of a fetched policy, how long it holds, and where it is kept (RFC 8461 3.3, 5.1).
+
+A `CachedPolicy` holds for its max_age from the last successful HTTPS fetch. Its stamps are wall-clock time, because
+they outlive the process; wall clocks can be wrong, so `age_at` never takes a stamp from the future at its word: such an
+entry ages from the moment when somebody first noticed it, until the clock has passed the stamp.
+
+A `PolicyStore` keeps entries: `RAMStore` here, `FSStore` in `policy.sts.files`. No store ever raises for what it
+holds or cannot hold; it drops, keeps in memory, and emits a `CacheFault`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
+from mailrider.mtasts.policy import MAX_POLICY_SIZE, MalformedPolicy, Mode, STSPolicy, parse_policy
+from mailrider.mtasts.record import STSRecord
+from mailrider.policy.bounded import NOT_HELD, SharedMap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mailrider.clock import Clock
+
+SKEW = timedelta(minutes=5)  # stamps this far ahead are what clocks that are set now and then give
+# Octets of an encoded entry: a header of at most 600, and the policy, whose U-labels are up to 2.7 times as long now.
+MAX_ENTRY = 3 * MAX_POLICY_SIZE + 1024
+MAX_MEMORY = 64 * 1024 * 1024  # octets of policies kept in memory: 80,000 of the usual size, 60 of the largest
+
+_NEVER = datetime(9000, 1, 1, tzinfo=UTC)  # no stamp is that late, and sums with it do not overflow
+_ENTRY = re.compile(
+    r"mailrider mta-sts 1\nsha256: (?P<sha256>[0-9a-f]{64})\n"
+    r"(?P<rest>domain: (?P<domain>\S+)\nid: (?P<id>\S+)\nfetched: (?P<fetched>\S+)\n"
+    r"(?:noticed: (?P<noticed>\S+)\n)?\n(?P<policy>.*))",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPolicy:
+    """A policy as it was fetched. `id` is the one that announced it.
+
+    `fetched`: when it came over HTTPS. `noticed`: when `fetched` was first seen to lie in the future, if it was.
+    Both aware, UTC.
+    """
+
+    domain: Domain
+    policy: STSPolicy
+    id: str
+    fetched: datetime
+    noticed: datetime | None = None
+
+    def __post_init__(self) -> None:
+        STSRecord(self.id)
+        for stamp in (self.fetched, self.noticed):
+            if stamp is not None and (stamp.utcoffset() != timedelta(0) or stamp >= _NEVER):
+                raise InvalidValue(f"not a time in UTC that a clock could show: {stamp}")
+
+    @property
+    def weight(self) -> int:
+        """About how many octets it takes in memory."""
+        return 512 + 256 * len(self.policy.mx)
+
+
+def is_from_future(entry: CachedPolicy, now: datetime) -> bool:
+    """True if the entry claims to have been fetched later than now."""
+    return entry.fetched - now > SKEW
+
+
+def age_at(entry: CachedPolicy, now: datetime) -> timedelta:
+    """How old the entry is, by the wall clock; never negative."""
+    since = entry.fetched
+    if is_from_future(entry, now):
+        since = entry.noticed or now
+    return max(now - since, timedelta(0))
+
+
+def encode_entry(entry: CachedPolicy) -> bytes:
+    """The entry as a file; `decode_entry` gives the same value back."""
+    noticed = f"noticed: {entry.noticed.isoformat()}\n" if entry.noticed else ""
+    rest = f"domain: {entry.domain}\nid: {entry.id}\nfetched: {entry.fetched.isoformat()}\n{noticed}\n".encode("ascii")
+    rest += entry.policy.encode()
+    return f"mailrider mta-sts 1\nsha256: {hashlib.sha256(rest).hexdigest()}\n".encode("ascii") + rest
+
+
+def decode_entry(data: bytes) -> CachedPolicy:
+    """The entry in a file. Raises `InvalidValue` if it is damaged; the checksum finds accidents, not forgeries."""
+    if len(data) > MAX_ENTRY:
+        raise InvalidValue(f"larger than {MAX_ENTRY} octets")
+    match = _ENTRY.fullmatch(data.decode("ascii", "replace"))
+    if not match:
+        raise InvalidValue("not a cached policy")
+    if hashlib.sha256(match["rest"].encode()).hexdigest() != match["sha256"]:
+        raise InvalidValue("the checksum is wrong")
+    try:
+        stamps = [datetime.fromisoformat(match[name]) for name in ("fetched", "noticed") if match[name]]
+        policy = parse_policy(match["policy"].encode("ascii"), max_size=MAX_ENTRY)
+        return CachedPolicy(Domain.parse(match["domain"]), policy, match["id"], *stamps)
+    except (ValueError, MalformedPolicy) as error:
+        raise InvalidValue(str(error)) from error
+
+
+class PolicyStore(Protocol):
+    """Keeps entries by domain, expired ones too: whether an entry holds is for the engine to say."""
+
+    async def load(self, domain: Domain) -> CachedPolicy | None:
+        """The latest entry of the domain."""
+
+    async def save(self, entry: CachedPolicy) -> None:
+        """Keep the entry in place of the domain's last one."""
+
+    async def discard(self, entry: CachedPolicy) -> None:
+        """Forget exactly this entry; one that has taken its place stays."""
+
+    async def domains(self) -> Sequence[Domain]:
+        """All domains that have an entry."""
+
+
+def memory_of_entries(clock: Clock, capacity: int = MAX_MEMORY) -> SharedMap[CachedPolicy]:
+    """A memory in which no newcomer takes the place of a policy in force; for `put_entry`."""
+    return SharedMap(capacity, lambda: clock.now().timestamp())
+
+
+def put_entry(memory: SharedMap[CachedPolicy], entry: CachedPolicy) -> None:
+    """Keep the entry; it is held for as long as its policy is in force and demands something."""
+    demands = entry.policy.mode is not Mode.NONE
+    until = (entry.fetched + entry.policy.max_age).timestamp() if demands else NOT_HELD
+    memory.put(entry.domain, entry, entry.weight, until)
+
+
+class RAMStore:
+    """Entries in memory, which end with the process."""
+
+    def __init__(self, clock: Clock, capacity: int = MAX_MEMORY) -> None:
+        self._entries = memory_of_entries(clock, capacity)
+
+    async def load(self, domain: Domain) -> CachedPolicy | None:
+        return self._entries.get(domain)
+
+    async def save(self, entry: CachedPolicy) -> None:
+        put_entry(self._entries, entry)
+
+    async def discard(self, entry: CachedPolicy) -> None:
+        if self._entries.get(entry.domain) == entry:
+            self._entries.pop(entry.domain)
+
+    async def domains(self) -> Sequence[Domain]:
+        return self._entries.keys()

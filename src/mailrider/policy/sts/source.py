@@ -1,0 +1,401 @@
+"""Where the MTA-STS policy of a domain comes from: discovery, cache, refresh (RFC 8461 3, 5.1, 10.2).
+
+`PolicySource.lookup` gives the policy in force for a domain, with the evidence. The rules, in one place:
+
+- A policy holds from its last successful HTTPS fetch until its max_age is over. The TXT record is not authenticated:
+  it can make us fetch, and can do nothing else.
+- A new id means a fetch. A fetch that fails leaves an unexpired policy in force, and is not repeated for 5 minutes.
+- No record, a malformed one, or no answer from DNS: an unexpired policy stays in force; without one the domain is
+  treated as one that has none (RFC 8461 3.3), and an event says so.
+- Every cached policy is fetched again about daily, or twice in its lifetime if that is shorter, whatever the record
+  says and whether or not there is mail: only that way does a policy outlive an attacker who hides the record.
+- A hundred lookups at once cause one fetch, and cancelling one of them disturbs nobody.
+
+Within a process, age is counted by the monotonic clock, so that no jump of the wall clock ends a policy or prolongs it;
+stamps count only for what is read from the store (`mtasts_cache.age_at`). Time for which a machine was suspended does
+not count, therefore, while the process lives.
+
+What it never does: raise for what a domain's owner, or somebody in between, did. Whether a mismatch refuses, and what
+a policy demands, is decided elsewhere (`policy.sts.policy`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.dns.flight import Grounded, SingleFlight
+from mailrider.dns.resolver import lookup_txt
+from mailrider.errors import InvalidValue, ShuttingDown
+from mailrider.mtasts.policy import (
+    MAX_POLICY_SIZE,
+    WELL_KNOWN_PATH,
+    MalformedPolicy,
+    Mode,
+    parse_policy,
+    policy_host,
+)
+from mailrider.mtasts.record import NoRecord, STSRecord, find_record, record_name
+from mailrider.net.https import FetchFailed
+from mailrider.policy.bounded import NOT_HELD, SharedMap
+from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
+from mailrider.policy.sts.events import (
+    CacheFault,
+    PolicyExpired,
+    PolicyFetched,
+    PolicyFetchFailed,
+    PolicyLinesIgnored,
+    RecordLookupFailed,
+    RecordUnusable,
+    RefreshCrashed,
+)
+from mailrider.policy.sts.lookup import Known, Origin, PolicyLookup, is_news, must_fetch
+from mailrider.policy.sts.schedule import RefreshSchedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+    from typing import Self
+
+    from mailrider.clock import Clock
+    from mailrider.dns.answer import Answer
+    from mailrider.dns.resolver import Resolver
+    from mailrider.model.domain import Domain
+    from mailrider.model.event import Emit
+    from mailrider.mtasts.policy import STSPolicy
+
+K = TypeVar("K", bound="Hashable")
+T = TypeVar("T")
+
+FETCH_TIMEOUT = 60.0  # seconds: RFC 8461 3.3 suggests it
+RETRY_AFTER = 300.0  # seconds until a failed fetch is tried again: RFC 8461 3.3
+RELOAD_AFTER = 60.0  # seconds for which the store is not asked again; another process may have fetched meanwhile
+
+REFRESH_TICK = 600.0  # seconds between two looks at what is due
+REFRESH_WORKERS = 8  # background fetches at once; a slow policy host holds up one of them
+REFRESH_START = (10.0, 60.0)  # seconds before the first look; a program that only sends one message never gets there
+
+
+class Fetcher(Protocol):
+    """Fetches a small file over HTTPS; `net.https.HTTPSFetcher` is one."""
+
+    async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
+        """The file's content. Raises `FetchFailed`."""
+
+
+class PolicySource:
+    """The policies of all domains; open it with `async with`, which also runs the background refresh.
+
+    `resolver`, `fetcher` and `store` are open already and belong to the caller. `emit` is called with every event.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        fetcher: Fetcher,
+        store: PolicyStore,
+        clock: Clock,
+        emit: Emit,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._resolver = resolver
+        self._fetcher = fetcher
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self._rng = rng or random.Random()
+        self._known: SharedMap[Known] = SharedMap(MAX_MEMORY, clock.monotonic)
+        self._discoveries: SingleFlight[tuple[Domain, bool], PolicyLookup] = SingleFlight()
+        self._fetches: SingleFlight[Domain, CachedPolicy | None] = SingleFlight()
+        self._schedule = RefreshSchedule(self._rng)
+        self._refresher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._refresher = asyncio.create_task(self._refresh_forever())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        refresher, self._refresher = self._refresher, None
+        if refresher is not None:
+            refresher.cancel()
+            await asyncio.gather(refresher, return_exceptions=True)
+        await self._discoveries.aclose()
+        await self._fetches.aclose()
+
+    # --- Questions ------------------------------------------------------------------------------
+
+    async def lookup(self, domain: Domain) -> PolicyLookup:
+        """The policy in force for the domain, fetched first if a new one is announced."""
+        return self.peek(domain) or await self._discover_once(domain, ask_again=False)
+
+    def peek(self, domain: Domain) -> PolicyLookup | None:
+        """What `lookup` would say, where nothing has to be waited for: most mail goes to domains just asked about."""
+        known = self._known.get(domain)
+        now = self._clock.monotonic()
+        if known is None or now - known.loaded > RELOAD_AFTER:
+            return None
+        held = known.in_force(now)
+        record = self._cached_record(domain)
+        if record is None and (held is None or now >= known.ask_again):
+            return None
+        if must_fetch(record, held) and now >= known.fetch_again:
+            return None
+        self._judge_record(domain, known, record)
+        return self._report(domain, known, record)
+
+    async def recheck_id(self, domain: Domain) -> PolicyLookup:
+        """As `lookup`, past the resolver's cache: after a TLS failure, before a message is given up (RFC 8461 5.1)."""
+        return await self._discover_once(domain, ask_again=True)
+
+    async def refetch(self, domain: Domain, *, since: float | None = None) -> PolicyLookup:
+        """The policy fetched again, whatever the record says: before an enforced mismatch refuses a candidate.
+
+        Once an attempt is enough; `since` is the `Clock.monotonic` reading at which the attempt began, and a policy
+        that was fetched after that is not fetched again. Nor is one whose fetch failed less than 5 minutes ago.
+        """
+        known = await self._load(domain)
+        now = self._clock.monotonic()
+        held = known.in_force(now)
+        if held is None:
+            return await self.lookup(domain)
+        if since is not None and known.fetched >= since:
+            return self._report(domain, known, self._cached_record(domain))
+        record = self._cached_record(domain)
+        fetched = await self._fetch_once(domain, record.id if isinstance(record, STSRecord) else held.id)
+        return self._report(domain, self._known_of(domain), record, fetched)
+
+    # --- Discovery ------------------------------------------------------------------------------
+
+    async def _discover_once(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
+        return await self._share(
+            self._discoveries, (domain, ask_again), lambda: self._discover(domain, ask_again=ask_again)
+        )
+
+    async def _share(self, flights: SingleFlight[K, T], key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await flights.run(key, work)
+        except Grounded as error:
+            raise ShuttingDown("the MTA-STS policies were closed while one was looked up") from error
+
+    async def _discover(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:
+        known = await self._load(domain)
+        record = await self._lookup_record(domain, known, ask_again=ask_again)
+        self._judge_record(domain, known, record)
+        fetched = None
+        if isinstance(record, STSRecord) and must_fetch(record, known.in_force(self._clock.monotonic())):
+            fetched = await self._fetch_once(domain, record.id)
+        return self._report(domain, self._known_of(domain), record, fetched)
+
+    async def _lookup_record(self, domain: Domain, known: Known, *, ask_again: bool) -> STSRecord | NoRecord | None:
+        now = self._clock.monotonic()
+        # With a policy in force the record can only bring news: nobody's mail waits for a silent DNS again and again.
+        if not ask_again and now < known.ask_again and known.in_force(now) is not None:
+            return None
+        try:
+            name = record_name(domain)
+        except InvalidValue:
+            return NoRecord("the domain is too long to have a record")
+        try:
+            if ask_again:
+                answer: Answer[bytes] = await self._resolver.lookup(name, RecordType.TXT, fresh=True)
+            else:
+                answer = await lookup_txt(self._resolver, name)
+        except LookupFailed as error:
+            now = self._clock.monotonic()
+            known.dns_error, known.ask_again = str(error), now + RETRY_AFTER
+            self._emit(RecordLookupFailed(domain, known.dns_error, _mode(known.in_force(now))))
+            return None
+        known.dns_error, known.ask_again = "", float("-inf")
+        return find_record(answer.records)
+
+    def _cached_record(self, domain: Domain) -> STSRecord | NoRecord | None:
+        """The record, if the resolver has it at hand."""
+        try:
+            answer = self._resolver.cached(record_name(domain), RecordType.TXT)
+        except InvalidValue:
+            return NoRecord("the domain is too long to have a record")
+        return None if answer is None else find_record(answer.records)
+
+    def _judge_record(self, domain: Domain, known: Known, record: STSRecord | NoRecord | None) -> None:
+        """Complain once of a record that is wrong, or missing beside a policy that is in force (RFC 8461 10.2)."""
+        if record is None:
+            return
+        complaint = ""
+        held = known.in_force(self._clock.monotonic())
+        if isinstance(record, NoRecord) and (record.malformed or held is not None):
+            complaint = record.reason
+        if complaint and complaint != known.complaint:
+            self._emit(RecordUnusable(domain, complaint, _mode(held)))
+        known.complaint = complaint
+
+    def _report(
+        self,
+        domain: Domain,
+        known: Known,
+        record: STSRecord | NoRecord | None,
+        fetched: CachedPolicy | None = None,
+    ) -> PolicyLookup:
+        now = self._clock.monotonic()
+        held = fetched or known.in_force(now)
+        expires = None
+        if held is not None:
+            expires = self._clock.now() + timedelta(seconds=max(known.expires - now, 0.0))
+        origin = Origin.FETCHED if fetched else Origin.CACHE if held else None
+        error = (known.dns_error if record is None else "") or known.fetch_error
+        if isinstance(record, NoRecord) and held is None:
+            error = ""  # whatever failed before: the domain says that it has no policy
+        return PolicyLookup(domain, held, origin, expires, record, error)
+
+    # --- Fetch ----------------------------------------------------------------------------------
+
+    async def _fetch_once(self, domain: Domain, policy_id: str) -> CachedPolicy | None:
+        """The policy, fetched now by us or by somebody who is at it; None if that failed, now or lately."""
+        if self._clock.monotonic() < self._known_of(domain).fetch_again:
+            return None
+        return await self._share(self._fetches, domain, lambda: self._fetch(domain, policy_id))
+
+    async def _fetch(self, domain: Domain, policy_id: str) -> CachedPolicy | None:
+        try:
+            policy = await self._fetch_policy(domain)
+        except (FetchFailed, MalformedPolicy, InvalidValue) as error:
+            self._note_failure(domain, error)
+            return None
+        known = self._known_of(domain)
+        before = known.in_force(self._clock.monotonic())
+        entry = CachedPolicy(domain, policy, policy_id, self._clock.now())
+        known.hold(entry, timedelta(0), self._clock.monotonic())
+        known.fetch_again, known.fetch_error = float("-inf"), ""
+        self._remember(domain, known)
+        changed = before is None or before.policy != policy
+        self._emit(PolicyFetched(domain, policy_id, policy.mode, policy.max_age, changed))
+        if policy.ignored:
+            self._emit(PolicyLinesIgnored(domain, "; ".join(policy.ignored)))
+        await self._store.save(entry)
+        self._plan(domain, known, entry)
+        return entry
+
+    async def _fetch_policy(self, domain: Domain) -> STSPolicy:
+        body = await self._fetcher.fetch(
+            policy_host(domain), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=FETCH_TIMEOUT
+        )
+        return parse_policy(body)
+
+    def _note_failure(self, domain: Domain, error: FetchFailed | MalformedPolicy | InvalidValue) -> None:
+        known = self._known_of(domain)
+        now = self._clock.monotonic()
+        known.fetch_again = now + RETRY_AFTER
+        known.fetch_error = str(error)
+        self._remember(domain, known)
+        failure = error.failure.value if isinstance(error, FetchFailed) else "malformed-policy"
+        self._emit(PolicyFetchFailed(domain, failure, known.fetch_error, _mode(known.in_force(now))))
+
+    # --- Memory ---------------------------------------------------------------------------------
+
+    def _known_of(self, domain: Domain) -> Known:
+        return self._known.get(domain) or self._remember(domain, Known())
+
+    def _remember(self, domain: Domain, known: Known) -> Known:
+        weight = 512 + (known.entry.weight if known.entry else 0)
+        demands = known.entry is not None and known.entry.policy.mode is not Mode.NONE
+        self._known.put(domain, known, weight, known.expires if demands else NOT_HELD)
+        return known
+
+    async def _load(self, domain: Domain, *, ask_store: bool = False) -> Known:
+        """What we know of the domain, the store included if it has not been asked lately."""
+        known = self._known_of(domain)
+        if not ask_store and self._clock.monotonic() - known.loaded <= RELOAD_AFTER:
+            return known
+        entry = await self._store.load(domain)
+        known = self._known_of(domain)
+        known.loaded = self._clock.monotonic()
+        held = known.in_force(known.loaded)
+        if entry is None:
+            if held is not None:  # lost or damaged: ours is as good
+                await self._store.save(held)
+        elif known.entry is None or is_news(entry, known.entry, held):
+            await self._adopt(known, entry)
+        return known
+
+    async def _adopt(self, known: Known, entry: CachedPolicy) -> None:
+        now = self._clock.now()
+        if is_from_future(entry, now) and (entry.noticed is None or entry.noticed > now):
+            self._emit(CacheFault(entry.domain.ascii, f"fetched at {entry.fetched}, which is to come", "ages from now"))
+            entry = replace(entry, noticed=now)
+            await self._store.save(entry)
+        known.hold(entry, age_at(entry, now), self._clock.monotonic())
+        if known.fetched >= known.fetch_again - RETRY_AFTER:  # another process fetched it after we had failed
+            known.fetch_again, known.fetch_error = float("-inf"), ""
+        self._remember(entry.domain, known)
+        self._plan(entry.domain, known, entry)
+
+    # --- Background refresh ---------------------------------------------------------------------
+
+    async def _refresh_forever(self) -> None:
+        await self._clock.sleep(self._rng.uniform(*REFRESH_START))
+        while True:
+            try:
+                await self._learn_stored()
+                await self._refresh_due()
+            except Exception as error:  # a bug must not end the refreshing of all policies
+                self._emit(RefreshCrashed(None, error))
+            await self._clock.sleep(REFRESH_TICK)
+
+    async def _learn_stored(self) -> None:
+        """Take in what a process before us, or beside us, has left in the store."""
+        for domain in self._schedule.align(await self._store.domains()):
+            known = await self._load(domain, ask_store=True)
+            now = self._clock.monotonic()
+            if known.entry is not None and not known.is_removed:
+                self._plan(domain, known, known.entry)
+            else:  # a file that can be neither read nor removed
+                self._schedule.plan_retry(domain, now)
+
+    def _plan(self, domain: Domain, known: Known, entry: CachedPolicy) -> None:
+        now = self._clock.monotonic()
+        self._schedule.plan(domain, entry.policy, fetched=known.fetched, expires=known.expires, now=now)
+
+    async def _refresh_due(self) -> None:
+        due = self._schedule.take_due(self._clock.monotonic())
+
+        async def work() -> None:
+            while due:
+                await self._refresh(due.pop())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(REFRESH_WORKERS, len(due))):
+                group.create_task(work())
+
+    async def _refresh(self, domain: Domain) -> None:
+        try:
+            await self._refresh_or_remove(domain)
+        except Exception as error:  # as above: the other domains go on
+            self._emit(RefreshCrashed(domain, error))
+            self._schedule.plan_retry(domain, self._clock.monotonic())
+
+    async def _refresh_or_remove(self, domain: Domain) -> None:
+        known = await self._load(domain, ask_store=True)
+        now = self._clock.monotonic()
+        if not self._schedule.is_due(domain, now):  # another process has fetched it
+            return
+        held = known.in_force(now)
+        if held is None:
+            await self._remove_expired(domain, known)
+        elif await self._fetch_once(domain, held.id) is None:
+            self._schedule.plan_retry(domain, self._clock.monotonic())
+
+    async def _remove_expired(self, domain: Domain, known: Known) -> None:
+        self._schedule.forget(domain)
+        if known.entry is None:
+            return
+        if not known.is_removed:
+            known.is_removed = True
+            self._emit(PolicyExpired(domain, known.entry.policy.mode, known.entry.fetched))
+        await self._store.discard(known.entry)
+
+
+def _mode(held: CachedPolicy | None) -> Mode | None:
+    return None if held is None else held.policy.mode

@@ -1,0 +1,1 @@
+"""The queue's store in SQLite."""

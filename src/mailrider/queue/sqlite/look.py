@@ -1,0 +1,114 @@
+"""What can be seen of an SQLite store without changing it: the answers for lists, pages about a message, and counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mailrider.queue.ids import moment
+from mailrider.queue.lived import Anchor
+from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
+
+if TYPE_CHECKING:
+    import sqlite3
+    from datetime import datetime, timedelta
+
+    from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
+
+
+def from_json(connection: sqlite3.Connection, statement: str, **values: Any) -> Any:
+    """What a statement gives: a single text in JSON."""
+    (text,) = connection.execute(statement, values).fetchone()
+    return json.loads(text)
+
+
+def page(wanted: Filter, after: int, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[Entry]:
+    """See `Store.page`. `shift`, here and below: how much the wall clock is ahead of queue time."""
+    values = {**filter_values(in_queue_time(wanted, shift)), "after": after, "limit": limit}
+    found = entries_from(from_json(connection, sql.PAGE, **values))
+    return [_entry_by_wall(each, shift) for each in found] if shift else found
+
+
+def find(message_id: int, shift: timedelta, connection: sqlite3.Connection) -> StoredMessage | None:
+    """See `Store.find`."""
+    row = connection.execute(sql.MESSAGE_ROW, (message_id,)).fetchone()
+    if row is None:
+        return None
+    everything = filter_values(None) | {"message": message_id, "after": 0, "limit": -1}
+    found = message_from(
+        message_id,
+        row,
+        from_json(connection, sql.MESSAGE_RECIPIENTS, id=message_id),
+        entries_from(from_json(connection, sql.PAGE, **everything)),
+        from_json(connection, sql.MESSAGE_ATTEMPTS, id=message_id),
+    )
+    return _message_by_wall(found, shift) if shift else found
+
+
+def octets(message_id: int, connection: sqlite3.Connection) -> bytes | None:
+    """See `Store.octets`."""
+    row = connection.execute("SELECT content, stored FROM message WHERE id = ?", (message_id,)).fetchone()
+    if row is None or row[1] is None:
+        return None if row is None else row[0]
+    return b"".join(
+        chunk
+        for (chunk,) in connection.execute("SELECT octets FROM chunk WHERE content = ? ORDER BY number", (row[1],))
+    )
+
+
+def stats(now: datetime, destinations: int, shift: timedelta, connection: sqlite3.Connection) -> Stats:
+    """See `Store.stats`."""
+    totals = connection.execute(sql.TOTALS).fetchone()
+
+    def between(first: int, last: int) -> int:
+        count: int = connection.execute(sql.BETWEEN, (first, last)).fetchone()[0]
+        return count
+
+    found = stats_from(totals, from_json(connection, sql.BY_DESTINATION, limit=destinations), between, now - shift)
+    return _stats_by_wall(found, shift) if shift else found
+
+
+def read_anchor(connection: sqlite3.Connection) -> Anchor | None:
+    """What the last process left of queue time, if any did."""
+    row = connection.execute(sql.ANCHOR).fetchone()
+    return None if row is None else Anchor(row[0], moment(row[1]), moment(row[2]), row[3])
+
+
+# --- Moments as people know them -----------------------------------------------------------------
+
+
+def in_queue_time(wanted: Filter, shift: timedelta) -> Filter:
+    """A filter whose moments are those of the wall clock."""
+    return replace(wanted, before=wanted.before - shift) if shift and wanted.before is not None else wanted
+
+
+def _entry_by_wall(entry: Entry, shift: timedelta) -> Entry:
+    return replace(entry, created=entry.created + shift, due=entry.due + shift)
+
+
+def _message_by_wall(message: StoredMessage, shift: timedelta) -> StoredMessage:
+    return replace(
+        message,
+        created=message.created + shift,
+        entries=tuple(_entry_by_wall(each, shift) for each in message.entries),
+        attempts={
+            id: tuple(replace(each, at=each.at + shift) for each in attempts)
+            for id, attempts in message.attempts.items()
+        },
+    )
+
+
+def _stats_by_wall(stats: Stats, shift: timedelta) -> Stats:
+    return replace(
+        stats,
+        destinations=tuple(
+            replace(
+                each,
+                oldest=each.oldest + shift,
+                next_due=None if each.next_due is None else each.next_due + shift,
+            )
+            for each in stats.destinations
+        ),
+    )

@@ -1,0 +1,177 @@
+"""Adds and settlements as sets: what a group commit of the SQLite store consists of. Called in the writer's thread."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.queue.encode import encode_evidence, encode_options, encode_reply, encode_wishes
+from mailrider.queue.ids import microseconds
+from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, Settled, State, Wish
+from mailrider.queue.sqlite import statements as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mailrider.queue.message import DestinationOf, NewMessage, Settlement
+    from mailrider.queue.sqlite.writer import Add
+
+ROW: Final = 4096  # octets of log that a changed row costs, about: its page
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Batch:
+    """Writes sets. `lease` is the registration of this process; `written` grows by the octets of log that it cost,
+    about. `keeps_history` False: on a full disk only what has to be written is."""
+
+    def __init__(self, destination_of: DestinationOf = BY_DOMAIN) -> None:
+        self.lease = 0
+        self.written = 0
+        self.keeps_history = True
+        self._destination_of = destination_of
+
+    def add(self, connection: sqlite3.Connection, adds: Sequence[Add]) -> None:
+        """Store new messages with their recipients."""
+        self._insert_messages(connection, [(each.message, each.leased) for each in adds])
+
+    def _insert_messages(self, connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, bool]]) -> None:
+        insert_all(connection, "message", sql.MESSAGE, [_message_row(message) for message, _ in messages])
+        recipients = [row for message, leased in messages for row in self._recipient_rows(message, leased)]
+        insert_all(connection, "recipient", sql.RECIPIENT, recipients)
+        inline = sum(message.facts.size for message, _ in messages if message.facts.stored is None)
+        self.written += inline + ROW * (len(messages) + len(recipients))
+        stored = [message.facts.stored for message, _ in messages if message.facts.stored is not None]
+        if stored and connection.execute(sql.UNSPOOL, (_compact(stored),)).rowcount != len(stored):
+            raise sqlite3.IntegrityError("the content of a new message is not there any more")
+
+    def _recipient_rows(self, message: NewMessage, leased: bool) -> Iterable[tuple[Any, ...]]:
+        state, owner = (1, self.lease) if leased else (0, None)
+        due = microseconds(message.created)
+        destination_of = self._destination_of.by(message.route)
+        for number, each in enumerate(message.envelope.recipients, message.id + 1):
+            yield (
+                number,
+                message.id,
+                destination_of(each),
+                state,
+                due,
+                owner,
+                str(each.mailbox),
+                encode_wishes(each),
+            )
+
+    def settle(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Commit what jobs came to; for each whether its lease was still held, and what operators wished for it."""
+        wishes: dict[int, Wish] = {}
+        lost: set[int] = set()
+        ids = [each for settlement in settlements for each in settlement.job.ids]
+        (exceptions,) = connection.execute(sql.EXCEPTIONS, {"lease": self.lease, "ids": _compact(ids)}).fetchone()
+        for number, held, wish in json.loads(exceptions):
+            if not held:
+                lost.add(number)
+            elif wish is not None:
+                wishes[number] = Wish(wish)
+        verdicts = [
+            settlement.job.lease == self.lease and lost.isdisjoint(settlement.job.ids) for settlement in settlements
+        ]
+        self._apply(connection, [each for each, held in zip(settlements, verdicts, strict=True) if held], wishes)
+        return [
+            Settled(held, {id: wishes[id] for id in settlement.job.ids if id in wishes})
+            for settlement, held in zip(settlements, verdicts, strict=True)
+        ]
+
+    def _apply(
+        self, connection: sqlite3.Connection, settlements: Sequence[Settlement], wishes: dict[int, Wish]
+    ) -> None:
+        done: list[int] = []
+        tried: list[int] = []  # those of them that have a history
+        messages: list[int] = []
+        rows: list[tuple[Any, ...]] = []
+        attempts: list[tuple[Any, ...]] = []
+        notifications: list[tuple[NewMessage, bool]] = []
+        for settlement in settlements if self.keeps_history else [each.without_history() for each in settlements]:
+            job = settlement.job
+            notifications += [(message, False) for message in settlement.notifications]
+            ended = False
+            for change, before in zip(settlement.changes, job.progress, strict=True):
+                wish = wishes.get(change.id)
+                if change.fate is Fate.DONE or wish is Wish.REMOVE:
+                    ended = True
+                    done.append(change.id)
+                    if before.tries:
+                        tried.append(change.id)
+                    continue
+                rows.append(_changed_row(change, wish, microseconds(settlement.at)))
+                if change.attempt is not None:
+                    attempts.append((change.id, microseconds(settlement.at), encode_evidence(change.attempt)))
+            if ended:
+                messages.append(job.message_id)
+        self.written += ROW * (len(done) + len(rows) + len(attempts))
+        if done:
+            self.delete(connection, done, messages, tried)
+        if rows:
+            connection.execute(sql.RESCHEDULE, (_compact(rows),))
+        if attempts:
+            insert_all(connection, "attempt", sql.ATTEMPT, attempts)
+        if notifications:
+            self._insert_messages(connection, notifications)
+
+    def delete(
+        self, connection: sqlite3.Connection, recipients: list[int], messages: Iterable[int], tried: list[int]
+    ) -> None:
+        """Remove recipients, the history of those that have one, and messages that have no recipient left."""
+        connection.execute(sql.DELETE_RECIPIENTS, (_compact(recipients),))
+        if tried:
+            connection.execute(sql.DELETE_ATTEMPTS, (_compact(tried),))
+        connection.execute(sql.DELETE_MESSAGES, (_compact(list(dict.fromkeys(messages))),))
+
+
+def insert_all(
+    connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert rows by statements of 128, 64, ... 1 rows: few steps, and few different statements to prepare."""
+    start = 0
+    while start < len(rows):
+        count = min(sql.MOST_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
+        values = [value for row in rows[start : start + count] for value in row]
+        connection.execute(sql.insert(table, columns, count), values)
+        start += count
+
+
+def _message_row(message: NewMessage) -> tuple[Any, ...]:
+    envelope, facts = message.envelope, message.facts
+    octets = None
+    if facts.stored is None and message.content is not None:
+        content = message.content
+        source = content.source
+        octets = source if content.is_clean and isinstance(source, bytes) else b"".join(content.chunks())
+    return (
+        message.id,
+        microseconds(message.created),
+        str(envelope.sender),
+        encode_options(envelope),
+        len(envelope.recipients),
+        message.route,
+        facts.size,
+        int(facts.eight_bit),
+        facts.header_size,
+        facts.stored,
+        octets,
+    )
+
+
+def _changed_row(change: Change, wish: Wish | None, now: int) -> tuple[Any, ...]:
+    state = State.HELD if wish is Wish.HOLD else State.QUEUED
+    due = None if change.due is None else microseconds(change.due)
+    progress = change.progress or FRESH
+    return (
+        change.id,
+        int(state),
+        now if wish is Wish.RETRY else due,
+        progress.tries,
+        int(progress.warned),
+        int(progress.in_doubt),
+        encode_reply(progress.last),
+    )

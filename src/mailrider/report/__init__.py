@@ -1,0 +1,1 @@
+"""The one JSON form of outcomes, queue entries and explanations."""

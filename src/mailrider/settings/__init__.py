@@ -1,0 +1,1 @@
+"""How a setting is declared: directives, their types, pipelines, socket addresses."""

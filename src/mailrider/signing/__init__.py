@@ -1,0 +1,1 @@
+"""DKIM signing at work: keys in files, and the settings that name them."""

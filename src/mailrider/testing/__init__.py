@@ -1,0 +1,1 @@
+"""Stand-ins for tests, ours and our users': clock, resolver, channels, store. The product never imports them."""

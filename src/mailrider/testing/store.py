@@ -1,0 +1,387 @@
+"""The queue's store in memory: for tests, ours and our users', and for programs that want no disk. Nothing survives.
+
+Several `MemoryStore`s may share one `MemoryShelf`, as processes share a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from mailrider.errors import InvalidValue
+from mailrider.queue.encode import evidence
+from mailrider.queue.ids import MAX_ID, first_id_at
+from mailrider.queue.message import (
+    BY_DOMAIN,
+    EVERYTHING,
+    FRESH,
+    Claimed,
+    DestinationCount,
+    DueDestination,
+    Entry,
+    Fate,
+    Job,
+    PastAttempt,
+    Progress,
+    Settled,
+    State,
+    Stats,
+    StoredMessage,
+    Wish,
+    fitting,
+    only,
+)
+from mailrider.queue.sqlite.rows import AGES
+from mailrider.queue.store import Command, Done, StoreUnavailable
+from mailrider.smtp.content import Content
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable, Sequence
+
+    from mailrider.model.envelope import Recipient
+    from mailrider.queue.message import DestinationOf, Filter, NewMessage, Quota, Settlement
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Row:
+    message: NewMessage
+    recipient: Recipient
+    destination: str
+    state: State
+    due: datetime
+    owner: int | None
+    wish: Wish | None = None
+    progress: Progress = FRESH
+    attempts: list[PastAttempt] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class MemoryShelf:
+    """What stores share. `alive` are the registrations of those that are open; `full`: nothing can be written."""
+
+    rows: dict[int, _Row] = field(default_factory=dict)
+    contents: dict[int, bytes] = field(default_factory=dict)
+    alive: set[int] = field(default_factory=set)
+    owners: int = 0
+    version: int = 0
+    full: bool = False
+
+
+class MemoryStore:
+    """A `Store` that keeps nothing."""
+
+    def __init__(self, shelf: MemoryShelf | None = None, *, destination_of: DestinationOf = BY_DOMAIN) -> None:
+        self.shelf = shelf or MemoryShelf()
+        self.lease = 0
+        self.recovered = 0
+        self._destination_of = destination_of
+        self._seen = 0
+
+    async def __aenter__(self) -> Self:
+        shelf = self.shelf
+        shelf.owners += 1
+        self.lease = shelf.owners
+        shelf.alive.add(self.lease)
+        self.recovered = self._free(lambda owner: owner not in shelf.alive)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.shelf.alive.discard(self.lease)
+        self._free(lambda owner: owner == self.lease)
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        if self.shelf.full:
+            raise StoreUnavailable("the shelf is full")
+        self.shelf.version += 1
+
+    async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
+        """See `Store`."""
+        self._write()
+        octets = b"".join([chunk async for chunk in chunks])
+        if not octets:
+            raise InvalidValue("there is no content")
+        number = max(self.shelf.contents, default=0) + 1
+        self.shelf.contents[number] = octets
+        return number
+
+    async def add(self, message: NewMessage, *, leased: bool) -> None:
+        """See `Store`."""
+        self._write()
+        self._insert(message, leased=leased)
+
+    def _insert(self, message: NewMessage, *, leased: bool) -> None:
+        state, owner = (State.LEASED, self.lease) if leased else (State.QUEUED, None)
+        destination_of = self._destination_of.by(message.route)
+        for number, each in enumerate(message.envelope.recipients, message.id + 1):
+            self.shelf.rows[number] = _Row(message, each, destination_of(each), state, message.created, owner)
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """See `Store`."""
+        self._write()
+        rows = self.shelf.rows
+        job = settlement.job
+        if job.lease != self.lease or any(id not in rows or rows[id].owner != self.lease for id in job.ids):
+            return Settled(False)
+        wishes = {id: wish for id in job.ids if (wish := rows[id].wish) is not None}
+        for change in settlement.changes:
+            row = rows[change.id]
+            if change.fate is Fate.DONE or row.wish is Wish.REMOVE:
+                self._remove(change.id)
+                continue
+            row.due = settlement.at if row.wish is Wish.RETRY else change.due or row.due
+            row.progress = change.progress or FRESH
+            if change.attempt is not None:
+                row.attempts.append(PastAttempt(settlement.at, evidence(change.attempt)))
+            self._unlease(row)
+        for message in settlement.notifications:
+            self._insert(message, leased=False)
+        return Settled(True, wishes)
+
+    def _remove(self, id: int) -> None:
+        row = self.shelf.rows.pop(id)
+        stored = row.message.facts.stored
+        if stored is not None and all(each.message.facts.stored != stored for each in self.shelf.rows.values()):
+            self.shelf.contents.pop(stored, None)
+
+    @staticmethod
+    def _unlease(row: _Row) -> None:
+        row.state = State.HELD if row.wish is Wish.HOLD else State.QUEUED
+        row.owner = row.wish = None
+
+    async def give_back(self, jobs: Sequence[Job]) -> None:
+        """See `Store`."""
+        self._write()
+        self._give_back([id for job in jobs for id in job.ids if self._is_mine(id)])
+
+    def _is_mine(self, id: int) -> bool:
+        return id in self.shelf.rows and self.shelf.rows[id].owner == self.lease
+
+    def _give_back(self, ids: Iterable[int]) -> int:
+        freed = 0
+        for id in ids:
+            row = self.shelf.rows[id]
+            if row.wish is Wish.REMOVE:
+                self._remove(id)
+            else:
+                self._unlease(row)
+                freed += 1
+        return freed
+
+    def _free(self, is_dead: Any) -> int:
+        rows = self.shelf.rows
+        return self._give_back([id for id, row in rows.items() if row.owner is not None and is_dead(row.owner)])
+
+    async def keep_alive(self, now: datetime) -> int:
+        """See `Store`."""
+        self._write()
+        return self._free(lambda owner: owner not in self.shelf.alive)
+
+    # Leasing ---------------------------------------------------------------------------------------------------------
+
+    async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
+        """See `Store`."""
+        self._write()
+        taken: list[int] = []
+        for quota in quotas:
+            due = sorted(
+                (row.due, id)
+                for id, row in self.shelf.rows.items()
+                if row.state is State.QUEUED and row.destination == quota.destination and row.due <= now
+            )
+            messages = {self.shelf.rows[id].message.id for _, id in due[: quota.jobs]}
+            taken += [id for _, id in due if self.shelf.rows[id].message.id in messages]
+        jobs = self._lease(taken)
+        for job in fitting(jobs, octets):
+            found = await self.octets(job.message_id)
+            job.content = None if found is None else Content.inspect(found)
+        first = self._first_due()
+        return Claimed(jobs, {name: first[name] for name in (each.destination for each in quotas) if name in first})
+
+    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
+        """See `Store`."""
+        self._write()
+        before = first_id_at(than)
+        found = [
+            id
+            for id, row in sorted(self.shelf.rows.items())
+            if id < before and row.state is State.QUEUED and not (unwarned and row.progress.warned)
+        ]
+        return self._lease(found[:limit])
+
+    def _lease(self, ids: Iterable[int]) -> list[Job]:
+        groups: dict[tuple[int, str], list[int]] = {}
+        for id in ids:
+            row = self.shelf.rows[id]
+            row.state, row.owner = State.LEASED, self.lease
+            groups.setdefault((row.message.id, row.destination), []).append(id)
+        return [self._job(sorted(group)) for group in groups.values()]
+
+    def _job(self, ids: Sequence[int]) -> Job:
+        rows = [self.shelf.rows[id] for id in ids]
+        message = rows[0].message
+        return Job(
+            message.id,
+            rows[0].destination,
+            only(message.envelope, [id - message.id - 1 for id in ids]),
+            tuple(ids),
+            tuple(row.progress for row in rows),
+            message.created,
+            message.facts,
+            self.lease,
+            message.route,
+        )
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    async def destinations(self, after: str | None, limit: int) -> list[DueDestination]:
+        """See `Store`."""
+        found = sorted(each for each in self._first_due().items() if after is None or each[0] > after)
+        return [DueDestination(*each) for each in found[:limit]]
+
+    def _first_due(self) -> dict[str, datetime]:
+        first: dict[str, datetime] = {}
+        for row in self.shelf.rows.values():
+            if row.state is State.QUEUED:
+                first[row.destination] = min(row.due, first.get(row.destination, _NEVER))
+        return first
+
+    async def content(self, job: Job) -> Content:
+        """See `Store`."""
+        octets = await self.octets(job.message_id)
+        if octets is None:
+            raise StoreUnavailable(f"the content of message {job.message_id} is gone")
+        return Content.inspect(octets)
+
+    async def octets(self, message_id: int) -> bytes | None:
+        """See `Store`."""
+        message = self._message(message_id)
+        if message is None:
+            return None
+        if message.facts.stored is not None:
+            return self.shelf.contents.get(message.facts.stored)
+        return None if message.content is None else b"".join(message.content.chunks())
+
+    def _message(self, message_id: int) -> NewMessage | None:
+        return next((row.message for row in self.shelf.rows.values() if row.message.id == message_id), None)
+
+    async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
+        """See `Store`."""
+        found = [self._entry(id) for id in sorted(self.shelf.rows) if id > after and self._is_wanted(id, wanted)]
+        return found[:limit]
+
+    def _entry(self, id: int) -> Entry:
+        row = self.shelf.rows[id]
+        message = row.message
+        return Entry(
+            message.id,
+            id,
+            message.created,
+            str(message.envelope.sender),
+            str(row.recipient),
+            row.destination,
+            row.state,
+            row.due,
+            message.facts.size,
+            row.progress,
+            row.wish,
+        )
+
+    def _is_wanted(self, id: int, wanted: Filter) -> bool:
+        row = self.shelf.rows[id]
+        sender, recipient = str(row.message.envelope.sender).lower(), str(row.recipient).lower()
+        return (
+            wanted.message in (None, row.message.id)
+            and (wanted.domain is None or str(row.recipient).endswith(f"@{wanted.domain}"))
+            and wanted.state in (None, row.state)
+            and wanted.in_doubt in (None, row.progress.in_doubt)
+            and (wanted.before is None or id < first_id_at(wanted.before))
+            and (wanted.sender is None or (wanted.sender.lower() in sender if wanted.sender else not sender))
+            and (wanted.recipient is None or wanted.recipient.lower() in recipient)
+        )
+
+    async def find(self, message_id: int) -> StoredMessage | None:
+        """See `Store`."""
+        message = self._message(message_id)
+        if message is None:
+            return None
+        entries = await self.page(replace(EVERYTHING, message=message_id), 0, len(self.shelf.rows))
+        ids = [each.recipient_id for each in entries]
+        envelope = only(message.envelope, [id - message_id - 1 for id in ids])
+        attempts = {id: tuple(self.shelf.rows[id].attempts) for id in ids if self.shelf.rows[id].attempts}
+        return StoredMessage(
+            message_id, message.created, envelope, message.facts, message.route, tuple(entries), attempts
+        )
+
+    async def stats(self, now: datetime, destinations: int) -> Stats:
+        """See `Store`."""
+        groups: dict[str, list[tuple[int, _Row]]] = {}
+        for item in self.shelf.rows.items():
+            groups.setdefault(item[1].destination, []).append(item)
+        order = sorted(groups, key=lambda name: (-len(groups[name]), name))
+        messages = {row.message.id: row.message for row in self.shelf.rows.values()}
+        ages: dict[str, int] = {}
+        end = MAX_ID
+        for name, age in AGES:
+            start = 0 if age is None else first_id_at(now - age)
+            ages[name] = sum(start <= id < end for id in self.shelf.rows)
+            end = start
+        return Stats(
+            len(messages),
+            sum(message.facts.size for message in messages.values()),
+            tuple(_count(name, groups[name]) for name in order[:destinations]),
+            ages,
+        )
+
+    async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
+        """See `Store`."""
+        self._write()
+        changed = later = 0
+        for id in [id for id in sorted(self.shelf.rows) if self._is_wanted(id, wanted)]:
+            row = self.shelf.rows[id]
+            if row.state is State.LEASED and command is not Command.RELEASE:
+                wish = {Command.HOLD: Wish.HOLD, Command.REMOVE: Wish.REMOVE, Command.RETRY: Wish.RETRY}[command]
+                if row.wish is None or row.wish.yields_to(wish):
+                    row.wish = wish
+                    later += 1
+            else:
+                changed += self._command(command, id, row, now)
+        return Done(changed, later)
+
+    def _command(self, command: Command, id: int, row: _Row, now: datetime) -> bool:
+        match command:
+            case Command.HOLD if row.state is State.QUEUED:
+                row.state = State.HELD
+            case Command.RELEASE if row.state is State.HELD:
+                row.state = State.QUEUED
+            case Command.RELEASE if row.wish is Wish.HOLD:
+                row.wish = None
+            case Command.RETRY if row.state is State.QUEUED:
+                row.due = min(row.due, now)
+            case Command.REMOVE:
+                self._remove(id)
+            case _:
+                return False
+        return True
+
+    async def changed_elsewhere(self) -> bool:
+        """See `Store`; what this store changed counts as well, which is harmless."""
+        changed, self._seen = self._seen != self.shelf.version, self.shelf.version
+        return changed
+
+
+def _count(name: str, rows: Sequence[tuple[int, _Row]]) -> DestinationCount:
+    states = [row.state for _, row in rows]
+    return DestinationCount(
+        name,
+        states.count(State.QUEUED),
+        states.count(State.LEASED),
+        states.count(State.HELD),
+        sum(row.progress.in_doubt for _, row in rows),
+        min(row.message.created for _, row in rows),
+        min((row.due for _, row in rows if row.state is State.QUEUED), default=None),
+    )
