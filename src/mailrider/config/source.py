@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailrider.config.lexer import GLUED, UNCLOSED, Kind, tokens, word_length
+from mailrider.config.lexer import GLUED, UNCLOSED, Kind, Token, tokens, word_length
 from mailrider.config.secrets import HIDDEN, UNREAD, may_hold_secret, quotes_any
 from mailrider.errors import Problem
 
@@ -68,10 +68,15 @@ class Source:
                 is_lost = True
             elif token.kind is Kind.ERROR and token.text == GLUED:
                 is_lost = True
-            elif token.kind is Kind.END and not is_lost:
+            elif token.kind is Kind.END and not is_lost and "\\" not in self._line_ends_in(token):
                 starts.append(token.offset + 1)
                 words.append([])
         return starts, words
+
+    def _line_ends_in(self, end: Token) -> str:
+        """What ends the lines at that token; a backslash in a comment was meant to go on with the line."""
+        before = self.text[end.offset - 1 : end.offset] if end.kind is Kind.END else ""
+        return before + "".join(line[-1:] for line in end.text.split("\n")[:-1])
 
     @cached_property
     def _secret(self) -> dict[int, bool]:

@@ -60,6 +60,7 @@ words = st.lists(
 @example(arguments=f"plain user {SECRET}", before="", behind="auth plain u hunter2", slip="", block="target.smtp")
 @example(arguments=f'plain user "{SECRET}', before="", behind="", slip="", block="target.smtp")
 @example(arguments=f"plain user \\\n{SECRET} extra", before="", behind="", slip="", block="target.smtp")
+@example(arguments=f"# \\\n {SECRET}", before="", behind="", slip="", block="target.smtp")
 @example(arguments=f'plain user "{SECRET}"', before='host "tls://a:1', behind="", slip="", block="target.smtp")
 def test_no_error_repeats_any_of_a_secret(
     name: str, arguments: str, before: str, behind: str, slip: str, block: str
