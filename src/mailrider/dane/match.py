@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from mailrider.dane.tlsa import CERT, DANE_EE, DANE_TA, FULL, MAX_RECORDS, SHA256, SPKI, show
 from mailrider.errors import InvalidValue
 from mailrider.model.security import Mechanism, TLSARecord, Verdict
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509.certificate import MAX_CHAIN, as_reason, parse_certificate, read_chain
 from mailrider.x509.der import subject_public_key_info
 from mailrider.x509.keys import PublicKey, weak_signature
@@ -57,7 +58,8 @@ def match_evidence(cache: VerdictCache, evidence: TLSEvidence, trust: DANETrust,
 def judge_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> TimedVerdict:
     """`match_dane`, and for how long the answer holds."""
     if not chain:
-        return TimedVerdict(_no("the server sent no certificate"))
+        text = "the server sent no certificate"
+        return TimedVerdict(_no(text, (TLSProblem(TLSProblemKind.NO_CERTIFICATE, text),)))
     records = trust.records[:MAX_RECORDS]
     failures = []
     for record in records:
@@ -80,6 +82,7 @@ def _judge_anchors(
     if sent.leaf is None:
         return TimedVerdict(_no(_summary([*failures, *sent.complaints])))
     involved = list(sent.certificates)
+    problems: list[TLSProblem] = []
     tries = 0
     for record in records:
         anchors = list(_find_anchors(record, chain, sent, sent.leaf))
@@ -91,8 +94,10 @@ def _judge_anchors(
             checked = check_server(sent.leaf, sent.others, (anchor.certificate,), trust.names, now, common_name=True)
             if not checked.problems:
                 return timed(_yes(f"{show(record)} is {anchor.what}; {checked.praise}"), involved, now)
-            failures.append(f"{show(record)} is {anchor.what}, but: {'; '.join(checked.problems)}")
-    return timed(_no(_summary([*failures, *sent.complaints])), involved, now)
+            problems += checked.problems
+            failures.append(f"{show(record)} is {anchor.what}, but: {'; '.join(map(str, checked.problems))}")
+    reason = _summary([*failures, *sent.complaints])
+    return timed(_no(reason, tuple(dict.fromkeys(problems))), involved, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,5 +187,6 @@ def _yes(reason: str) -> Verdict:
     return Verdict(True, Mechanism.DANE, reason)
 
 
-def _no(reason: str) -> Verdict:
-    return Verdict(False, Mechanism.DANE, reason)
+def _no(reason: str, problems: tuple[TLSProblem, ...] = ()) -> Verdict:
+    """`problems`: what is wrong with a chain in spite of a match; none is wrong but that nothing matches."""
+    return Verdict(False, Mechanism.DANE, reason, problems or (TLSProblem(TLSProblemKind.DANE_NO_MATCH, reason),))

@@ -21,6 +21,7 @@ from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.value import value
 from mailrider.model.visit import CROWDED, VISITS
 from mailrider.smtp.client import InjectedPlaintext, OutOfStep
@@ -377,7 +378,7 @@ class Attempt:
             return call
         if lease.session.evidence.starttls_refused and not call.in_clear:
             # It closed the connection behind its refusal of STARTTLS, where nothing demands TLS.
-            return replace(call, in_clear=lease.session.evidence.clear_reason)
+            return replace(call, in_clear=lease.session.evidence.clear_because)
         return None
 
     def _begin(self, lease: Lease, todo: Sequence[int]) -> Transaction:
@@ -452,10 +453,13 @@ class Attempt:
         """The MX minimum is checked before connecting (spec section 7)."""
         mx, security = str(candidate.host), Security(admission.level)
         demanded = f"{requirement.mx_reason} demands {requirement.min_mx}"
-        why = admission.doubt or (admission.refusal.reason if admission.refusal else "")
-        for_now = bool(admission.doubt) or (admission.refusal is not None and admission.refusal.for_now)
+        doubt, refused = admission.doubt, admission.refusal
+        why = doubt.text if doubt else refused.reason if refused else ""
+        for_now = doubt is not None or (refused is not None and refused.for_now)
         text = f"MX level {admission.level}, {demanded}" + (f"; {why}" if why else "")
-        refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now)
+        problem = doubt or TLSProblem(TLSProblemKind.MX_LEVEL, text)
+        problems = refused.problems if doubt is None and refused is not None else (problem,)
+        refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
         self._emit(CandidateRefused(self._next_hop, mx, None, refusal))
         stage = TryResult.REFUSED_BY_POLICY
         if admission.level < self._job.security.requirement.min_mx and not for_now:
@@ -467,7 +471,8 @@ class Attempt:
 
     def _end_unqualified(self, call: Call, reply: Reply, security: Security) -> None:
         mx, address = str(call.mx), str(call.address)
-        refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text)
+        problem = TLSProblem(TLSProblemKind.NO_REQUIRETLS, reply.text)
+        refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text, problems=(problem,))
         self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
         stage = TryResult.REFUSED_BY_POLICY
         self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security, requiretls=True))
@@ -477,10 +482,11 @@ class Attempt:
         # RFC 7504: 521 says that there is no mail service here at all; permanent if every candidate says so.
         greeted_521 = error.stage is TryResult.GREETING and error.refusal is not None and error.refusal.code == 521
         if_all = error.refusal if greeted_521 else None
-        self._fail_address(Ending(telling, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all))
+        ending = Ending(telling, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all)
+        self._fail_address(ending, error.problem)
 
-    def _fail_address(self, ending: Ending) -> None:
-        self._emit(AddressFailed(self._next_hop, ending.mx, ending.address, ending.stage, ending.reply))
+    def _fail_address(self, ending: Ending, problem: TLSProblem | None = None) -> None:
+        self._emit(AddressFailed(self._next_hop, ending.mx, ending.address, ending.stage, ending.reply, problem))
         self._ledger.end(ending)
 
     def _save_what_is_certain(self, reply: Reply, in_doubt: Reply, again_at: datetime | None = None) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mailrider.model.reply import Reply
     from mailrider.model.route import Candidates
     from mailrider.model.security import Refusal, Security
+    from mailrider.model.tls_problem import TLSProblem
 
 
 @value
@@ -63,13 +64,14 @@ class CandidateRefused(Event):
 
 @value
 class AddressFailed(Event):
-    """One address took us nowhere; `stage` is a `TryResult` value."""
+    """One address took us nowhere; `stage` is a `TryResult` value. `problem`: what was wrong, if it was about TLS."""
 
     next_hop: NextHop
     mx: str
     address: str | None
     stage: str
     reply: Reply
+    problem: TLSProblem | None = None
 
 
 @value
@@ -118,7 +120,10 @@ class ConnectionClosed(Event):
 
 @value
 class ConnectionJudged(Event):
-    """The levels that a connection has for a next hop, found good enough."""
+    """The levels that a connection has for a next hop, found good enough.
+
+    `problems`: why they are not higher, where the certificate or the want of TLS is the reason.
+    """
 
     is_detail: ClassVar[bool] = True
     next_hop: NextHop
@@ -126,6 +131,7 @@ class ConnectionJudged(Event):
     address: str
     security: Security
     reason: str
+    problems: tuple[TLSProblem, ...] = ()
 
 
 @value
@@ -140,12 +146,13 @@ class TestingPolicyMissed(Event):
 
 @value
 class FellBackToClear(Event):
-    """TLS failed or was refused, nothing demands it, and the message goes in clear (spec section 4, step 9)."""
+    """TLS failed or was refused, nothing demands it, and the message goes in clear (RFC 7435)."""
 
     next_hop: NextHop
     mx: str
     address: str
     reason: str
+    problem: TLSProblem
 
 
 @value

@@ -20,6 +20,7 @@ from mailrider.model.value import value
 
 if TYPE_CHECKING:
     from mailrider.model.domain import Domain, NextHop
+    from mailrider.model.tls_problem import TLSProblem
 
 _T = TypeVar("_T")
 
@@ -114,7 +115,7 @@ class Requirement:
 
     `mx_reason` and `tls_reason` say who demands the minimum, for people. `dane`, if present, decides the certificate
     alone. `sni` None means the MX host. `wanted_tls` is what a policy in testing mode would demand: falling short of it
-    is reported, and refuses nothing.
+    is reported, and refuses nothing. `problem`: what is wrong with a policy, so that it demands less than it means to.
     """
 
     min_mx: MXLevel = MXLevel.NONE
@@ -124,6 +125,7 @@ class Requirement:
     mx_reason: str = ""
     tls_reason: str = ""
     wanted_tls: TLSLevel = TLSLevel.NONE
+    problem: TLSProblem | None = None
 
     @property
     def demands_tls(self) -> bool:
@@ -154,6 +156,7 @@ def strictest(one: Requirement, other: Requirement) -> Requirement:
         mx_reason=mx.mx_reason,
         tls_reason=tls.tls_reason,
         wanted_tls=max(one.wanted_tls, other.wanted_tls),
+        problem=one.problem or other.problem,
     )
 
 
@@ -189,7 +192,7 @@ class TLSEvidence:
 class PeerEvidence:
     """What one connection proved about its peer; nothing here comes from DNS or policy.
 
-    `tls` is None for a connection in clear; then `clear_reason` says why (not offered, refused, handshake failed), and
+    `tls` is None for a connection in clear; then `clear_because` says why (not offered, refused, handshake failed), and
     `clear_for_now` whether the server called it temporary (454, RFC 3207 4). `starttls_refused`: it offered STARTTLS,
     and did not want it. `lenient`: nothing demanded TLS, so secure renegotiation (RFC 5746) was not insisted on.
     """
@@ -198,26 +201,36 @@ class PeerEvidence:
     address: str
     port: int
     tls: TLSEvidence | None = None
-    clear_reason: str = ""
+    clear_because: TLSProblem | None = None
     clear_for_now: bool = False
     starttls_refused: bool = False
     lenient: bool = False
 
+    @property
+    def clear_reason(self) -> str:
+        """Why there is no TLS, for people; empty if there is."""
+        return "" if self.clear_because is None else self.clear_because.text
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a certificate chain proves what it should, and why (not), for people."""
+    """Whether a certificate chain proves what it should, and why (not), for people.
+
+    `problems`: all that is wrong; empty if the chain is good.
+    """
 
     ok: bool
     mechanism: Mechanism
     reason: str
+    problems: tuple[TLSProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A policy's no to a candidate or connection. `policy` is its name in the configuration, or `requiretls`.
 
-    `for_now`: it rests on something that failed and may work next time, not on what the peer or DNS said.
+    `for_now`: it rests on something that failed and may work next time, not on what the peer or DNS said. `problems`
+    are what it rests on.
     """
 
     policy: str
@@ -225,3 +238,4 @@ class Refusal:
     enhanced: str
     reason: str
     for_now: bool = False
+    problems: tuple[TLSProblem, ...] = ()

@@ -63,14 +63,18 @@ class TLSFailureKind(enum.StrEnum):
 
 
 class TLSFailed(NetworkError):
-    """TLS with the peer failed, in the handshake or later."""
+    """TLS with the peer failed, in the handshake or later.
+
+    `alert`: the name (RFC 8446 6) of the alert that the peer sent, or that we sent for a protocol error, if known.
+    """
 
     enhanced = "4.7.5"
     public = "TLS failed"
 
-    def __init__(self, message: str, kind: TLSFailureKind) -> None:
+    def __init__(self, message: str, kind: TLSFailureKind, alert: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.alert = alert
 
     @property
     def timed_out(self) -> bool:

@@ -34,6 +34,7 @@ from mailrider.errors import ConfigError, NetworkError
 from mailrider.model.domain import Domain
 from mailrider.model.ip import is_within
 from mailrider.model.reply import clean_text
+from mailrider.x509.verify_error import VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,12 +69,16 @@ class FetchFailure(enum.StrEnum):
 
 
 class FetchFailed(NetworkError):
-    """The file could not be had; `failure` says why in a word, the message in a sentence."""
+    """The file could not be had; `failure` says why in a word, the message in a sentence.
 
-    def __init__(self, host: Domain, failure: FetchFailure, detail: str) -> None:
+    `fault`: the status of an answer that was not 200, `404`, or OpenSSL's name of what is wrong with the certificate.
+    """
+
+    def __init__(self, host: Domain, failure: FetchFailure, detail: str, fault: str = "") -> None:
         super().__init__(f"https://{host}: {detail}")
         self.host = host
         self.failure = failure
+        self.fault = fault
 
 
 class HTTPSFetcher:
@@ -155,9 +160,10 @@ async def _get(session: aiohttp.ClientSession, host: Domain, url: URL, max_size:
 def _check_head(host: Domain, response: aiohttp.ClientResponse, max_size: int) -> None:
     if 300 <= response.status < 400:
         target = clean_text(response.headers.get("Location", "nowhere"))[:200]
-        raise FetchFailed(host, FetchFailure.REDIRECT, f"redirects ({response.status}) are not followed: {target}")
+        detail = f"redirects ({response.status}) are not followed: {target}"
+        raise FetchFailed(host, FetchFailure.REDIRECT, detail, str(response.status))
     if response.status != 200:
-        raise FetchFailed(host, FetchFailure.STATUS, f"status {response.status}, not 200")
+        raise FetchFailed(host, FetchFailure.STATUS, f"status {response.status}, not 200", str(response.status))
     # RFC 8461 3.2: text/plain, whatever its parameters; hosts that let users upload files serve those as other types.
     media_type = response.headers.get("Content-Type", "none").partition(";")[0].strip()
     if media_type.lower() != "text/plain":
@@ -191,7 +197,8 @@ def _translate(host: Domain, error: Exception) -> FetchFailed:
         return cause
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
         why = getattr(cause.certificate_error, "verify_message", "") or str(cause.certificate_error)
-        return FetchFailed(host, FetchFailure.CERTIFICATE, f"certificate not valid: {clean_text(why)}")
+        fault = VerifyError.of(getattr(cause.certificate_error, "verify_code", 0)).code
+        return FetchFailed(host, FetchFailure.CERTIFICATE, f"certificate not valid: {clean_text(why)}", fault)
     if isinstance(cause, aiohttp.ClientSSLError):
         return FetchFailed(host, FetchFailure.TLS, f"TLS failed: {clean_text(str(cause.os_error))}")
     if isinstance(cause, aiohttp.ClientConnectorError):

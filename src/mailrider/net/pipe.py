@@ -114,9 +114,20 @@ class TLSPipe:
 
     def _failure(self, what: str, error: ssl.SSLError) -> TLSFailed:
         kind, reason = explain(error)
+        alert = remote_alert(error)
         if kind is TLSFailureKind.PROTOCOL and not self.fed:
             kind = TLSFailureKind.LOCAL  # it failed before the peer had said anything
-        return TLSFailed(f"{self._peer}: {what}: {reason}", kind)
+        elif kind is TLSFailureKind.PROTOCOL:
+            alert = self._alert_to_send()
+        return TLSFailed(f"{self._peer}: {what}: {reason}", kind, alert)
+
+    def _alert_to_send(self) -> str:
+        """The name of the alert that waits to be sent; empty if there is none, or it is encrypted."""
+        waiting = self._outgoing.read()
+        self._outgoing.write(waiting)
+        # RFC 8446 5.1, 6: content type 21, version, two octets of length, level fatal, description; it comes last.
+        *_, kind, _, _, high, low, level, description = bytes(7) + waiting
+        return _ALERT_NAMES.get(description, "") if (kind, high, low, level) == (21, 0, 2, 2) else ""
 
 
 def chain_as_sent(tls: ssl.SSLObject) -> tuple[bytes, ...]:
@@ -146,6 +157,25 @@ _ALERT = re.compile(
     r"|CERTIFICATE_UNOBTAINABLE|BAD_CERTIFICATE_STATUS_RESPONSE|BAD_CERTIFICATE_HASH_VALUE))$"
 )
 
+# RFC 8446 6, and what TLS 1.2 has besides (RFC 5246 7.2).
+_ALERT_NAMES = {
+    10: "unexpected_message",
+    20: "bad_record_mac",
+    22: "record_overflow",
+    40: "handshake_failure",
+    42: "bad_certificate",
+    43: "unsupported_certificate",
+    47: "illegal_parameter",
+    50: "decode_error",
+    51: "decrypt_error",
+    70: "protocol_version",
+    71: "insufficient_security",
+    80: "internal_error",
+    100: "no_renegotiation",
+    109: "missing_extension",
+    110: "unsupported_extension",
+}
+
 _PLAIN_WORDS = {
     "WRONG_VERSION_NUMBER": "the peer does not speak TLS, or none of its versions that we accept",
     "UNSUPPORTED_PROTOCOL": "the peer offers only TLS versions that we do not accept",
@@ -166,6 +196,12 @@ def explain(error: ssl.SSLError) -> tuple[TLSFailureKind, str]:
     if alert is not None:
         return TLSFailureKind.ALERT, f'the peer sent the alert "{_words(alert["alert"] or alert["extension"])}"'
     return TLSFailureKind.PROTOCOL, _PLAIN_WORDS.get(name) or _words(name) or str(error)
+
+
+def remote_alert(error: ssl.SSLError) -> str:
+    """The name of the alert that the peer sent, as RFC 8446 6 writes it; empty if it sent none."""
+    alert = _ALERT.match(error.reason or "")
+    return (alert["alert"] or alert["extension"]).lower() if alert is not None else ""
 
 
 def _words(name: str) -> str:

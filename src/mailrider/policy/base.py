@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import Refusal, Requirement
+    from mailrider.model.tls_problem import TLSProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Admission:
     """
 
     level: MXLevel
-    doubt: str = ""
+    doubt: TLSProblem | None = None
     refusal: Refusal | None = None
 
 

@@ -26,6 +26,7 @@ from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSLevel
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.policy.base import NOT_AWARDED, Admission
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 NAME = "dane"
 # Places in the cache of a set whose meaning is remembered: real ones take one. 4,096 hostile ones would be 300 MB.
 MAX_REMEMBERED = 4
+
+_UNUSABLE = TLSProblem(TLSProblemKind.NO_USABLE_TLSA, "none of the host's TLSA records can be used")
 
 
 class DANEPolicies:
@@ -89,7 +92,8 @@ class BoundDANE:
         """What the host's TLSA records demand."""
         name = host.candidate.host
         if host.doubt:
-            return self._refuse(host, f"it is not known whether {name} is signed: {host.doubt}", name, "CNAME")
+            reason = f"it is not known whether {name} is signed: {host.doubt}"
+            return self._refuse(host, TLSProblem(TLSProblemKind.TLSA_LOOKUP_FAILED, reason), name, "CNAME")
         if not host.signed or not isinstance(name, Domain):
             return NO_REQUIREMENT
         lookups = self.lookups[host.candidate] = []
@@ -98,7 +102,8 @@ class BoundDANE:
                 answer = await self._lookup(base)
             except LookupFailed as error:
                 lookups.append(TLSALookup(base, error))
-                return self._refuse(host, str(error), error.name, error.record_type)
+                problem = TLSProblem(TLSProblemKind.TLSA_LOOKUP_FAILED, str(error), error.failure)
+                return self._refuse(host, problem, error.name, error.record_type)
             lookups.append(TLSALookup(base, answer))
             if answer is not None and answer.authentic and answer.records:
                 names = reference_names(base, name, self._candidates)
@@ -109,10 +114,10 @@ class BoundDANE:
     async def tls_failed(self) -> None:
         """Nothing to look at again."""
 
-    def _refuse(self, host: Host, reason: str, name: NextHop, record_type: str) -> Refusal:
+    def _refuse(self, host: Host, problem: TLSProblem, name: NextHop, record_type: str) -> Refusal:
         """RFC 7672 2.1.2: who can make a lookup fail must not make DANE go away."""
-        self._emit(LookupDidFail(str(name), record_type, reason, f"{host.candidate.host} is not used"))
-        return Refusal(NAME, 451, "4.7.1", reason, for_now=True)
+        self._emit(LookupDidFail(str(name), record_type, problem.text, f"{host.candidate.host} is not used"))
+        return Refusal(NAME, 451, "4.7.1", problem.text, for_now=True, problems=(problem,))
 
     async def _lookup(self, base: Domain) -> Answer[TLSARecord | MalformedTLSA] | None:
         """The TLSA answer at a base domain; None where the name would be too long to exist."""
@@ -154,7 +159,7 @@ def _requirement(
     if not usable:
         # RFC 7672 2.2: somebody promised TLS, in a way that we cannot check.
         # The SNI stays the MX host: RFC 7672 8.1 wants the base domain where the records choose the certificate.
-        return Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason=NAME)
+        return Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason=NAME, problem=_UNUSABLE)
     trust = DANETrust(usable, base, names)
     return Requirement(min_tls=TLSLevel.AUTHENTICATED, dane=trust, sni=base, tls_reason=NAME)
 

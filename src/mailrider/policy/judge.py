@@ -22,6 +22,7 @@ from mailrider.model.security import (
     TLSLevel,
     Verdict,
 )
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Judge:
             return self._match_dane(evidence.tls, requirement.dane, now)
         if not isinstance(evidence.host, Domain):
             # An address proves nothing about a name: at most `encrypted` (spec section 4, step 2).
-            return Verdict(False, Mechanism.PKIX, "an address literal has no name that a certificate could prove")
+            text = "an address literal has no name that a certificate could prove"
+            return Verdict(False, Mechanism.PKIX, text, (TLSProblem(TLSProblemKind.NO_NAME, text),))
         return self._verify_pkix(evidence.tls, (evidence.host,), now)
 
 
@@ -97,17 +99,26 @@ def _refusal(
     # A server that cannot do TLS for now may prove itself next time; one whose certificate fails is what it is.
     for_now = evidence.tls is None and evidence.clear_for_now
     if requirement.dane is not None and (verdict is None or not verdict.ok):
-        return Refusal("dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}", for_now)
+        return Refusal(
+            "dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}", for_now, problems_of(evidence, verdict)
+        )
     if security.mx_level < requirement.min_mx:
         text = f"MX level {security.mx_level}, {requirement.mx_reason} demands {requirement.min_mx}"
-        return Refusal(requirement.mx_reason, 451, "4.7.0", text)
+        return Refusal(requirement.mx_reason, 451, "4.7.0", text, problems=(TLSProblem(TLSProblemKind.MX_LEVEL, text),))
     if security.tls_level < requirement.min_tls:
         text = (
             f"TLS level {security.tls_level}, {requirement.tls_reason} demands {requirement.min_tls}: "
             f"{_why(evidence, verdict)}"
         )
-        return Refusal(requirement.tls_reason, 451, "4.7.1", text, for_now)
+        return Refusal(requirement.tls_reason, 451, "4.7.1", text, for_now, problems_of(evidence, verdict))
     return None
+
+
+def problems_of(evidence: PeerEvidence, verdict: Verdict | None) -> tuple[TLSProblem, ...]:
+    """What is wrong with the certificate, or why there is none."""
+    if verdict is not None:
+        return verdict.problems
+    return () if evidence.clear_because is None else (evidence.clear_because,)
 
 
 def _why(evidence: PeerEvidence, verdict: Verdict | None) -> str:

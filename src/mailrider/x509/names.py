@@ -19,11 +19,13 @@ from service_identity.hazmat import DNS_ID, DNSPattern
 
 from mailrider.model.reply import clean_text
 from mailrider.x509.certificate import shorten
+from mailrider.x509.verify_error import VerifyError, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from mailrider.model.domain import Domain
+    from mailrider.model.tls_problem import TLSProblem
     from mailrider.x509.certificate import Certificate
 
 MAX_NAMES_SAID = 5  # names that one reason lists; a certificate may hold thousands
@@ -79,16 +81,18 @@ def _matches(pattern: DNSPattern, name: Domain) -> bool:
         return False
 
 
-def name_problem(presented: Collection[str], references: Collection[Domain]) -> str | None:
-    """Why the certificate speaks for none of `references`, for people; None if it does."""
-    if not references:
-        return "there is no host name that it could prove"
+def name_problem(presented: Collection[str], references: Collection[Domain]) -> TLSProblem | None:
+    """Why the certificate speaks for none of `references`; None if it does."""
     if find_match(presented, references) is not None:
         return None
     wanted = " or ".join(map(str, references))
-    if not presented:
-        return f"it names no host (no DNS name in subjectAltName), so it is not valid for {wanted}"
-    return f"valid only for {enumerate_names(presented)}, not for {wanted}"
+    if not references:
+        text = "there is no host name that it could prove"
+    elif not presented:
+        text = f"it names no host (no DNS name in subjectAltName), so it is not valid for {wanted}"
+    else:
+        text = f"valid only for {enumerate_names(presented)}, not for {wanted}"
+    return problem_of(VerifyError.HOSTNAME_MISMATCH, text)
 
 
 def enumerate_names(names: Collection[str]) -> str:

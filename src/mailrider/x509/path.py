@@ -12,7 +12,6 @@ lets a later `set_time` fall by the wayside), and accept certificates long after
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -22,11 +21,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
 from mailrider.x509.keys import weak_signature
+from mailrider.x509.verify_error import VerifyError, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from mailrider.model.tls_problem import TLSProblem
     from mailrider.x509.certificate import Certificate
 
 
@@ -35,25 +36,7 @@ class Path:
     """The certificates from the server's to the anchor, empty if there is no path, and what speaks against it."""
 
     certificates: tuple[Certificate, ...]
-    problems: tuple[str, ...]
-
-
-class _Fault(enum.IntEnum):
-    """The OpenSSL verification errors that we have words for; all of them come with a certificate."""
-
-    UNABLE_TO_GET_ISSUER_CERT = 2
-    CERT_SIGNATURE_FAILURE = 7
-    CERT_NOT_YET_VALID = 9
-    CERT_HAS_EXPIRED = 10
-    DEPTH_ZERO_SELF_SIGNED_CERT = 18
-    SELF_SIGNED_CERT_IN_CHAIN = 19
-    UNABLE_TO_GET_ISSUER_CERT_LOCALLY = 20
-    UNABLE_TO_VERIFY_LEAF_SIGNATURE = 21
-    PATH_LENGTH_EXCEEDED = 25
-    UNHANDLED_CRITICAL_EXTENSION = 34
-    PERMITTED_VIOLATION = 47
-    EXCLUDED_VIOLATION = 48
-    INVALID_CA = 79
+    problems: tuple[TLSProblem, ...]
 
 
 def find_path(leaf: Certificate, others: Iterable[Certificate], anchors: Iterable[Certificate], now: datetime) -> Path:
@@ -72,7 +55,7 @@ def find_path(leaf: Certificate, others: Iterable[Certificate], anchors: Iterabl
     known = {_der(certificate.openssl): certificate for certificate in (*anchors, *others, leaf)}
     try:
         certificates = tuple(known[_der(certificate)] for certificate in context.get_verified_chain())
-        problems = []
+        problems: list[TLSProblem] = []
     except crypto.X509StoreContextError as error:
         certificates = ()
         problems = [_explain(error, leaf, known)]
@@ -88,49 +71,58 @@ def _der(certificate: crypto.X509) -> bytes:
     return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
 
-def _explain(error: crypto.X509StoreContextError, leaf: Certificate, known: dict[bytes, Certificate]) -> str:
+def _explain(error: crypto.X509StoreContextError, leaf: Certificate, known: dict[bytes, Certificate]) -> TLSProblem:
     code, depth, words = error.errors
+    fault = VerifyError.of(code)
+    text = f"OpenSSL says: {words}"
     try:
-        fault = _Fault(code)
         blamed = known[_der(error.certificate)]
-    except (ValueError, KeyError, crypto.Error):
-        return f"OpenSSL says: {words}"
-    return _words(fault, blamed, "" if depth == 0 or blamed is leaf else f"its issuer {blamed.subject}: ")
+    except (KeyError, crypto.Error):
+        return problem_of(fault, text)
+    whose = "" if depth == 0 or blamed is leaf else f"its issuer {blamed.subject}: "
+    return problem_of(fault, _words(fault, blamed, whose) or text)
 
 
-def _words(fault: _Fault, blamed: Certificate, whose: str) -> str:
-    """The error in a postmaster's words. `whose` begins the sentence where it is not about the server's certificate."""
+def _words(fault: VerifyError, blamed: Certificate, whose: str) -> str:
+    """The error in a postmaster's words; empty if there are none for it.
+
+    `whose` begins the sentence where it is not about the server's certificate.
+    """
     match fault:
-        case _Fault.DEPTH_ZERO_SELF_SIGNED_CERT:
+        case VerifyError.DEPTH_ZERO_SELF_SIGNED_CERT:
             return "self-signed"
-        case _Fault.SELF_SIGNED_CERT_IN_CHAIN:
+        case VerifyError.SELF_SIGNED_CERT_IN_CHAIN:
             return f"issued under the root {blamed.subject}, which is not trusted"
         case (
-            _Fault.UNABLE_TO_GET_ISSUER_CERT
-            | _Fault.UNABLE_TO_GET_ISSUER_CERT_LOCALLY
-            | _Fault.UNABLE_TO_VERIFY_LEAF_SIGNATURE
+            VerifyError.UNABLE_TO_GET_ISSUER_CERT
+            | VerifyError.UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+            | VerifyError.UNABLE_TO_VERIFY_LEAF_SIGNATURE
         ):
             return f"{whose}issued by {blamed.issuer}, which is not trusted and was not sent by the server"
-        case _Fault.CERT_NOT_YET_VALID:
+        case VerifyError.CERT_NOT_YET_VALID:
             return f"{whose}{_not_yet(blamed)}"
-        case _Fault.CERT_HAS_EXPIRED:
+        case VerifyError.CERT_HAS_EXPIRED:
             return f"{whose}{_expired(blamed)}"
-        case _Fault.CERT_SIGNATURE_FAILURE:
+        case VerifyError.CERT_SIGNATURE_FAILURE:
             return f"{whose}its signature is not by {blamed.issuer}, as it says"
-        case _Fault.INVALID_CA:
+        case VerifyError.INVALID_CA:
             return f"{whose}it may not issue certificates (not a CA)"
-        case _Fault.PATH_LENGTH_EXCEEDED:
+        case VerifyError.PATH_LENGTH_EXCEEDED:
             return f"{whose}it may not have so many CAs below it"
-        case _Fault.UNHANDLED_CRITICAL_EXTENSION:
+        case VerifyError.UNHANDLED_CRITICAL_EXTENSION:
             return f"{whose}it has a critical extension that we do not understand"
-        case _Fault.PERMITTED_VIOLATION | _Fault.EXCLUDED_VIOLATION:
+        case VerifyError.PERMITTED_VIOLATION | VerifyError.EXCLUDED_VIOLATION:
             return f"{whose}its issuer may not issue for such a name (name constraints)"
+        case _:
+            return ""
 
 
-def _date_problems(certificate: Certificate, now: datetime) -> list[str]:
+def _date_problems(certificate: Certificate, now: datetime) -> list[TLSProblem]:
     if now < certificate.not_before:
-        return [_not_yet(certificate)]
-    return [_expired(certificate)] if now > certificate.not_after else []
+        return [problem_of(VerifyError.CERT_NOT_YET_VALID, _not_yet(certificate))]
+    if now > certificate.not_after:
+        return [problem_of(VerifyError.CERT_HAS_EXPIRED, _expired(certificate))]
+    return []
 
 
 def _not_yet(certificate: Certificate) -> str:
@@ -146,22 +138,30 @@ def date(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _leaf_problems(leaf: Certificate) -> list[str]:
+def _leaf_problems(leaf: Certificate) -> list[TLSProblem]:
     """What is wrong with a server's certificate whoever issued it: purpose (RFC 5280 4.2.1.3, 4.2.1.12) and key."""
     usage = leaf.extension(x509.KeyUsage)
     # TLS signs with the key, or agrees on one, or is sent one encrypted; a server's key may do one of these.
     useful = usage is None or usage.digital_signature or usage.key_encipherment or usage.key_agreement
-    problems = [_purpose_problem(leaf), leaf.key.weakness, None if useful else "its key may not be used for TLS"]
-    return [problem for problem in problems if problem]
+    return _problems(
+        "",
+        (VerifyError.INVALID_PURPOSE, _purpose_problem(leaf)),
+        (VerifyError.EE_KEY_TOO_SMALL, leaf.key.weakness),
+        (VerifyError.INVALID_PURPOSE, None if useful else "its key may not be used for TLS"),
+    )
 
 
-def _issuer_problems(certificate: Certificate, *, is_leaf: bool, is_anchor: bool) -> list[str]:
+def _issuer_problems(certificate: Certificate, *, is_leaf: bool, is_anchor: bool) -> list[TLSProblem]:
     """What is wrong with one certificate of a path, beyond what `_leaf_problems` finds."""
-    problems = [] if is_anchor else [weak_signature(certificate.parsed)]
+    found = [] if is_anchor else [(VerifyError.CA_MD_TOO_WEAK, weak_signature(certificate.parsed))]
     if not is_leaf:
-        problems += [_purpose_problem(certificate), certificate.key.weakness]
-    whose = "" if is_leaf else f"its issuer {certificate.subject}: "
-    return [f"{whose}{problem}" for problem in problems if problem]
+        found.append((VerifyError.INVALID_PURPOSE, _purpose_problem(certificate)))
+        found.append((VerifyError.CA_KEY_TOO_SMALL, certificate.key.weakness))
+    return _problems("" if is_leaf else f"its issuer {certificate.subject}: ", *found)
+
+
+def _problems(whose: str, *found: tuple[VerifyError, str | None]) -> list[TLSProblem]:
+    return [problem_of(error, f"{whose}{text}") for error, text in found if text]
 
 
 def _purpose_problem(certificate: Certificate) -> str | None:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from mailrider.model.security import Mechanism, Verdict
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509.certificate import as_reason, read_chain
 from mailrider.x509.names import find_match, name_problem, presented_names
 from mailrider.x509.path import date, find_path
 from mailrider.x509.timed import TimedVerdict, timed
+from mailrider.x509.verify_error import VerifyError, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
     from mailrider.x509.anchors import Anchors
-    from mailrider.x509.certificate import Certificate
+    from mailrider.x509.certificate import Certificate, SentChain
 
 
 def verify_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Domain], now: datetime) -> Verdict:
@@ -40,24 +42,30 @@ def judge_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Doma
     """`verify_chain`, and for how long the answer holds."""
     sent = read_chain(chain)
     if sent.leaf is None:
-        return TimedVerdict(Verdict(False, Mechanism.PKIX, as_reason(sent.complaints)))
+        return TimedVerdict(Verdict(False, Mechanism.PKIX, as_reason(sent.complaints), (no_leaf(sent, chain),)))
     concerned = anchors.concerning(sent.certificates)
     checked = check_server(sent.leaf, sent.others, concerned, names, now)
     problems = list(checked.problems)
     if not len(anchors):
-        problems.append("no trusted roots are configured")
+        problems.append(problem_of(VerifyError.UNABLE_TO_GET_ISSUER_CERT_LOCALLY, "no trusted roots are configured"))
     if problems:
-        verdict = Verdict(False, Mechanism.PKIX, as_reason((*problems, *sent.complaints)))
+        verdict = Verdict(False, Mechanism.PKIX, as_reason((*map(str, problems), *sent.complaints)), tuple(problems))
     else:
         verdict = Verdict(True, Mechanism.PKIX, checked.praise)
     return timed(verdict, (*sent.certificates, *concerned), now)
+
+
+def no_leaf(sent: SentChain, chain: Sequence[bytes]) -> TLSProblem:
+    """What is wrong with a chain whose first certificate is missing or cannot be read."""
+    kind = TLSProblemKind.UNREADABLE if chain else TLSProblemKind.NO_CERTIFICATE
+    return TLSProblem(kind, sent.complaints[0])
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCheck:
     """What speaks against a server's certificate; if nothing does, `praise` says what it proves."""
 
-    problems: tuple[str, ...]
+    problems: tuple[TLSProblem, ...]
     praise: str
 
 

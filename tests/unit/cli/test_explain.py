@@ -43,6 +43,7 @@ from mailrider.policy.judge import Judgement
 from mailrider.policy.sts.cache import CachedPolicy
 from mailrider.policy.sts.lookup import Origin, PolicyLookup
 from mailrider.report.explanation import as_json_object
+from tests.support.problems import problem
 
 if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome
@@ -129,8 +130,10 @@ ADVICE = {
         ("good.test", Whose.DOMAIN, False, "somebody hides it", "a policy of mode none first"),
     ),
     "the policy cannot be fetched, the old one holds": (
-        replace(HEALTHY, sts=PolicyLookup(DOMAIN, HELD, Origin.CACHE, NOW, STSRecord("2"), "https://mta-sts: 404")),
-        ("good.test", Whose.DOMAIN, False, "(https://mta-sts: 404). Meanwhile the policy from before holds", "200"),
+        replace(
+            HEALTHY, sts=PolicyLookup(DOMAIN, HELD, Origin.CACHE, NOW, STSRecord("2"), problem("https://sts: 404"))
+        ),
+        ("good.test", Whose.DOMAIN, False, "(https://sts: 404). Meanwhile the policy from before holds", "200"),
     ),
     "lines of the policy are wrong": (
         replace(HEALTHY, sts=PolicyLookup(DOMAIN, DAMAGED, Origin.FETCHED, NOW, STSRecord("1"))),
@@ -224,7 +227,9 @@ def test_odd_facts_are_shown_too() -> None:
         "names no host",
     ):
         assert fact in text, fact
-    text = page(replace(HEALTHY, sts=PolicyLookup(DOMAIN, None, None, None, STSRecord("1"), "https://mta-sts: no")))
+    text = page(
+        replace(HEALTHY, sts=PolicyLookup(DOMAIN, None, None, None, STSRecord("1"), problem("https://sts: no")))
+    )
     assert "but there is no policy, so the domain is treated as one without MTA-STS" in text
 
 

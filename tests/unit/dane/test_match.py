@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,13 @@ from mailrider.dane.match import MAX_PATHS, judge_dane, match_dane, match_eviden
 from mailrider.dane.tlsa import MAX_RECORDS
 from mailrider.model.domain import Domain
 from mailrider.model.security import DANETrust, Mechanism, TLSARecord, TLSEvidence, Verdict
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509.cache import VerdictCache
 from tests.support.certificates import DAY, NOW, Issued, authority, ec_key, issue
 from tests.support.dane_cases import DANECase, dane_cases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MX = Domain("mx.example.net")
 MINUTE = timedelta(minutes=1)
@@ -36,11 +41,33 @@ def test_dane(case: DANECase) -> None:
     verdict = match_dane([one.der for one in case.chain], trust(*case.records), case.now)
     assert case.reason in verdict.reason
     assert verdict.ok is case.ok
+    assert bool(verdict.problems) is not case.ok
     assert verdict.mechanism is Mechanism.DANE
 
 
 def test_nothing_matches_no_certificate() -> None:
-    assert match([], LEAF.tlsa(3, 1, 1)) == Verdict(False, Mechanism.DANE, "the server sent no certificate")
+    assert match([], LEAF.tlsa(3, 1, 1)) == Verdict(
+        False,
+        Mechanism.DANE,
+        "the server sent no certificate",
+        (TLSProblem(TLSProblemKind.NO_CERTIFICATE, "the server sent no certificate"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "record", "kind"),
+    [
+        (lambda: issue(ROOT), lambda: issue().tlsa(3, 1, 1), "dane-no-match"),
+        (lambda: issue(ROOT), lambda: authority("Other").tlsa(2, 0, 1), "dane-no-match"),
+        (lambda: issue(ROOT, names=["a.example"]), lambda: ROOT.tlsa(2, 0, 1), "wrong-name"),
+        (lambda: issue(ROOT, not_after=NOW - MINUTE), lambda: ROOT.tlsa(2, 0, 1), "expired"),
+    ],
+)
+def test_a_chain_that_leads_to_the_anchor_is_told_what_else_is_wrong(
+    server: Callable[[], Issued], record: Callable[[], TLSARecord], kind: str
+) -> None:
+    verdict = match([server(), ROOT], record())
+    assert [problem.kind.value for problem in verdict.problems] == [kind]
 
 
 def test_dane_ee_does_not_mind_garbage_behind_the_certificate() -> None:

@@ -22,6 +22,7 @@ from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requireme
 from mailrider.policy.base import Admission
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given, mx
+from tests.support.problems import problem
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
@@ -237,13 +238,13 @@ async def test_what_chance_decides_is_not_recalled() -> None:
 
 async def test_levels_fold_by_maximum_and_the_first_doubt_and_refusal_stand() -> None:
     policies = (
-        FakePolicy(Admission(MXLevel.MTASTS, "first doubt")),
-        FakePolicy(Admission(MXLevel.DNSSEC, "second doubt", REFUSAL)),
-        FakePolicy(Admission(MXLevel.NONE, "", Refusal("other", 451, "4.7.0", "also no"))),
+        FakePolicy(Admission(MXLevel.MTASTS, problem("first doubt"))),
+        FakePolicy(Admission(MXLevel.DNSSEC, problem("second doubt"), REFUSAL)),
+        FakePolicy(Admission(MXLevel.NONE, None, Refusal("other", 451, "4.7.0", "also no"))),
     )
     destination = World().destination(*policies)
     await destination.find()
-    assert await destination.admit(Candidate(A)) == Admission(MXLevel.DNSSEC, "first doubt", REFUSAL)
+    assert await destination.admit(Candidate(A)) == Admission(MXLevel.DNSSEC, problem("first doubt"), REFUSAL)
     assert await World().destination().admit(Candidate(A)) == Admission(MXLevel.NONE)
 
 

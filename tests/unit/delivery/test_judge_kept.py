@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -25,6 +25,10 @@ from mailrider.model.security import (
 )
 from mailrider.policy.judge import Judge
 from mailrider.testing.clock import FakeClock
+from tests.support.problems import problem
+
+if TYPE_CHECKING:
+    from mailrider.model.tls_problem import TLSProblem
 
 A, B, MX, BASE = (Domain(name) for name in ("a.test", "b.test", "mx.test", "base.test"))
 LITERAL = AddressLiteral(IPv4Address("192.0.2.1"))
@@ -36,7 +40,7 @@ class FakePeer:
     host: NextHop = MX
     name: str = "mx.test"
     address: str = ADDRESS
-    in_clear: str = ""
+    in_clear: TLSProblem | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,10 @@ def lenient(version: str) -> FakeSession:
     return FakeSession(PeerEvidence(MX, ADDRESS, 25, tls, lenient=True))
 
 
-NOT_OFFERED = FakeSession(PeerEvidence(MX, ADDRESS, 25, None, "not offered"))
-FELL_BACK = FakeSession(PeerEvidence(MX, ADDRESS, 25, None, "TLS failed"), FakePeer(in_clear="TLS failed"))
+NOT_OFFERED = FakeSession(PeerEvidence(MX, ADDRESS, 25, None, problem("not offered")))
+FELL_BACK = FakeSession(
+    PeerEvidence(MX, ADDRESS, 25, None, problem("TLS failed")), FakePeer(in_clear=problem("TLS failed"))
+)
 AUTHENTICATED = Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="local_policy")
 ENCRYPTED = Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason="local_policy")
 SIGNED = Requirement(min_mx=MXLevel.DNSSEC, mx_reason="local_policy")
@@ -129,23 +135,23 @@ def test_an_address_literal_has_no_sni() -> None:
 
 def test_a_fallback_serves_its_own_domain_as_long_as_it_is_remembered() -> None:
     world = World()
-    world.fallback.failed(ADDRESS, A, "TLS failed")
+    world.fallback.failed(ADDRESS, A, problem("TLS failed"))
     assert world.will_do(FELL_BACK, A, world.call(A))
     assert not world.will_do(FELL_BACK, A, world.call(B)), "not another domain"
-    world.fallback.failed(ADDRESS, B, "TLS failed")
+    world.fallback.failed(ADDRESS, B, problem("TLS failed"))
     assert not world.will_do(FELL_BACK, A, world.call(B)), "not even if that one has to fall back as well"
     assert not world.will_do(FELL_BACK, A, world.call(A, ENCRYPTED)), "not a message that demands TLS"
 
 
 async def test_a_fallback_that_is_forgotten_serves_nobody() -> None:
     world = World()
-    world.fallback.failed(ADDRESS, A, "TLS failed")
+    world.fallback.failed(ADDRESS, A, problem("TLS failed"))
     await world.clock.advance(REMEMBERED)
     assert not world.will_do(FELL_BACK, A, world.call(A))
 
 
 def test_a_fallback_that_a_later_success_has_cleared_serves_nobody() -> None:
     world = World()
-    world.fallback.failed(ADDRESS, A, "TLS failed")
+    world.fallback.failed(ADDRESS, A, problem("TLS failed"))
     world.fallback.worked(ADDRESS, A)
     assert not world.will_do(FELL_BACK, A, world.call(A))

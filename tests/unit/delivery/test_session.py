@@ -21,12 +21,14 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Dialogue, discard
+from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.net.errors import TLSFailed, TLSFailureKind
 from mailrider.smtp.content import Content
 from mailrider.smtp.replies import ReplyViolation
 from mailrider.smtp.transaction import Transaction
 from mailrider.testing.clock import FakeClock
 from tests.support.channels import HOST, client_context, server_context, settle
+from tests.support.problems import problem
 from tests.unit.delivery.scripted import Server
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mailrider.model.event import Event
+    from mailrider.model.tls_problem import TLSProblem
 
 MX = Domain(HOST)
 NAME = Domain("client.test")
@@ -56,7 +59,7 @@ class Call:
         script: str,
         *,
         context: ssl.SSLContext | None = None,
-        in_clear: str = "",
+        in_clear: TLSProblem | None = None,
         **dialect: Any,
     ) -> None:
         self.events: list[Event] = []
@@ -128,7 +131,7 @@ async def test_with_starttls_the_extensions_from_before_are_forgotten(clock: Fak
 
 
 async def test_tls_that_failed_before_is_kept_out(clock: FakeClock) -> None:
-    call = Call(clock, HELLO + "S: 250-mx\nS: 250 STARTTLS", in_clear="TLS failed a minute ago")
+    call = Call(clock, HELLO + "S: 250-mx\nS: 250 STARTTLS", in_clear=problem("TLS failed a minute ago"))
     session = await call.session()
     assert (session.evidence.tls, session.evidence.clear_reason) == (None, "TLS failed a minute ago")
     await leave(session, call.server)
@@ -138,7 +141,8 @@ async def test_tls_that_failed_before_is_kept_out(clock: FakeClock) -> None:
 async def test_a_refused_starttls_goes_on_in_clear_on_the_same_connection(clock: FakeClock, reply: str) -> None:
     call = Call(clock, STARTTLS + f"S: {reply}")
     session = await call.session()
-    assert session.evidence.clear_reason == f"the server refused STARTTLS: {reply}"
+    text = f"the server refused STARTTLS: {reply}"
+    assert session.evidence.clear_because == problem(text, TLSProblemKind.STARTTLS_REFUSED, reply[:3])
     assert session.capabilities.max_size == 1000
     await leave(session, call.server)
 
@@ -280,26 +284,46 @@ async def test_a_refusal_and_then_nonsense_is_the_refusal(clock: FakeClock) -> N
 # TLS ------------------------------------------------------------------------------------------------------------------
 
 BROKEN_TLS = {
-    "no TLS behind the 220": STARTTLS + "S: 220 Go ahead\noctets 5\nS: 454 4.7.0 On second thoughts",
-    "closed in the handshake": STARTTLS + "S: 220 Go ahead\noctets 5\nclose",
-    "reset in the handshake": STARTTLS + "S: 220 Go ahead\noctets 5\nabort",
-    "closed before the reply to EHLO in TLS": IN_TLS + "close",
-    "reset before the reply to EHLO in TLS": IN_TLS + "abort",
+    "no TLS behind the 220": (
+        STARTTLS + "S: 220 Go ahead\noctets 5\nS: 454 4.7.0 On second thoughts",
+        "protocol-error",
+    ),
+    "closed in the handshake": (STARTTLS + "S: 220 Go ahead\noctets 5\nclose", "closed"),
+    "reset in the handshake": (STARTTLS + "S: 220 Go ahead\noctets 5\nabort", "closed"),
+    "closed before the reply to EHLO in TLS": (IN_TLS + "close", "closed"),
+    "reset before the reply to EHLO in TLS": (IN_TLS + "abort", "closed"),
 }
 
 
-@pytest.mark.parametrize("script", BROKEN_TLS.values(), ids=BROKEN_TLS)
-async def test_a_handshake_that_the_server_ended_may_be_followed_by_clear_text(clock: FakeClock, script: str) -> None:
+@pytest.mark.parametrize(("script", "kind"), BROKEN_TLS.values(), ids=BROKEN_TLS)
+async def test_a_handshake_that_the_server_ended_may_be_followed_by_clear_text(
+    clock: FakeClock, script: str, kind: str
+) -> None:
     error = await Call(clock, script).unusable()
     assert (facts(error), error.may_fall_back, error.handshake) == (("tls", 451, "4.7.5"), True, True)
+    assert error.problem == problem(error.reply.text, TLSProblemKind(kind))
 
 
 async def test_a_certificate_demanded_of_us_fails_the_handshake_though_it_seemed_done(clock: FakeClock) -> None:
     call = Call(clock, STARTTLS + "S: 220 Go ahead\nTLS", context=server_context(demand_client=True))
     error = await call.unusable()
     assert (facts(error), error.may_fall_back) == (("tls", 451, "4.7.5"), True)
+    certificate_required = problem(error.reply.text, TLSProblemKind.REMOTE_ALERT, "certificate_required")
+    assert error.problem == certificate_required
     with pytest.raises(TLSFailed):
         await call.server.played()
+
+
+async def test_words_in_clear_behind_the_220_are_an_injection(clock: FakeClock) -> None:
+    error = await Call(clock, STARTTLS + "S: 220 Go ahead\nS: 250 Injected").unusable()
+    assert error.problem == problem(error.reply.text, TLSProblemKind.STARTTLS_INJECTION)
+
+
+async def test_who_closes_with_a_refusal_of_starttls_refused_it(clock: FakeClock) -> None:
+    error = await Call(clock, STARTTLS + "S: 421 4.3.2 Closing").unusable()
+    assert error.problem == problem(
+        "the server refused STARTTLS: 421 4.3.2 Closing", TLSProblemKind.STARTTLS_REFUSED, "421"
+    )
 
 
 NOT_THE_HANDSHAKE = {

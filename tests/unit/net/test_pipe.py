@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from mailrider.net.errors import TLSFailureKind
-from mailrider.net.pipe import TLSPipe, chain_as_sent, client_name, explain
+from mailrider.net.errors import TLSFailed, TLSFailureKind
+from mailrider.net.pipe import TLSPipe, chain_as_sent, client_name, explain, remote_alert
 from tests.support.channels import HOST, client_context, issued, server_context
 
 
@@ -32,6 +32,39 @@ def error(reason: str | None, text: str = "[SSL] unknown error (_ssl.c:1006)") -
 )
 def test_errors_say_whose_doing_they_are_in_words(reason: str | None, kind: str, words: str) -> None:
     assert explain(error(reason)) == (TLSFailureKind(kind), words)
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "handshake_failure"),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "certificate_required"),
+        ("TLSV1_UNRECOGNIZED_NAME", "unrecognized_name"),
+        ("WRONG_VERSION_NUMBER", ""),
+        (None, ""),
+    ],
+)
+def test_an_alert_of_the_peer_has_the_name_of_the_rfc(reason: str | None, name: str) -> None:
+    assert remote_alert(error(reason)) == name
+
+
+@pytest.mark.parametrize(
+    ("heard", "alert"),
+    [
+        (b"250 not TLS at all\r\n", ""),
+        (b"\x16\x03\x03\x00\x04\x02\x00\x00\x00", "decode_error"),
+        (b"\x17\x03\x03\x00\x01x", "unexpected_message"),
+    ],
+)
+def test_an_alert_that_we_send_is_told_and_sent(heard: bytes, alert: str) -> None:
+    pipe = TLSPipe(client_context(), server_side=False, sni=HOST, peer="server")
+    assert not pipe.shake_hands()
+    pipe.take()
+    pipe.feed(heard)
+    with pytest.raises(TLSFailed) as caught:
+        pipe.shake_hands()
+    assert (caught.value.kind, caught.value.alert) == (TLSFailureKind.PROTOCOL, alert)
+    assert bool(pipe.take()) is bool(alert)
 
 
 @pytest.mark.parametrize("closed", [ssl.SSLZeroReturnError, ssl.SSLEOFError])

@@ -38,6 +38,7 @@ from mailrider.model.value import value
 from mailrider.mtasts.policy import Mode
 from mailrider.observe.describe import describe, event_name
 from mailrider.policy.sts.events import PolicyFetchFailed, RefreshCrashed
+from tests.support.problems import problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,8 @@ SAMPLES: dict[str, Any] = {
     "NextHop": A,
     "Domain": A,
     "Reply": REPLY,
+    "tuple[TLSProblem, ...]": (problem("expired"),),
+    "TLSProblem": problem("an alert"),
     "Refusal": Refusal("dane", 451, "4.7.1", "no match"),
     "Security": SECURE,
     "Outcome": Delivered(RECIPIENT, REPLY),

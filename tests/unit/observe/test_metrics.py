@@ -32,6 +32,7 @@ from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed, Record
 from mailrider.queue.ids import IdSource, format_id
 from mailrider.queue.message import DestinationCount, Stats
 from mailrider.testing.clock import FakeClock
+from tests.support.problems import problem
 from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, recipient
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
             "judged_connections_total",
             {"mx_level": "none", "tls_level": "none", "authenticated_by": "none"},
         ),
-        (FellBackToClear(NET, "mx", "192.0.2.1", "an alert"), "fallbacks_total", {}),
+        (FellBackToClear(NET, "mx", "192.0.2.1", "an alert", problem("an alert")), "fallbacks_total", {}),
         (LookupDidFail("example.net", "MX", "SERVFAIL", "deferred"), "failed_lookups_total", {"type": "MX"}),
         (RecordLookupFailed(NET, "SERVFAIL", None), "failed_lookups_total", {"type": "TXT"}),
         (MissedPolicy(NET, "mx", None, "not named"), "testing_misses_total", {}),
         (PolicyFetched(NET, "1", Mode.ENFORCE, timedelta(days=1), True), "policy_fetches_total", {"result": "ok"}),
-        (PolicyFetchFailed(NET, "redirect", "301", None), "policy_fetches_total", {"result": "redirect"}),
+        (PolicyFetchFailed(NET, "redirect", problem("301"), None), "policy_fetches_total", {"result": "redirect"}),
         (ConnectionReused("mx", "192.0.2.1", 1), "reused_connections_total", {}),
         (ConnectionAwaited(NET, "mx", "192.0.2.1", 0.5), "connection_wait_seconds_count", {}),
         (

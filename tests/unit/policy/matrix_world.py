@@ -49,6 +49,7 @@ from mailrider.x509.anchors import Anchors
 from mailrider.x509.cache import VerdictCache, verify_evidence
 from mailrider.x509.certificate import parse_certificate
 from mailrider.x509.describe import describe_chain
+from tests.support.problems import problem
 from tests.support.security_matrix import Expected, Point
 
 if TYPE_CHECKING:
@@ -161,8 +162,14 @@ class Connections:
         elif self._point.starttls == "broken":
             why = "the handshake failed"
             if call.requirement.demands_tls:
-                raise Unusable(TryResult.TLS, Reply.make(451, "4.7.5", why), handshake=True, may_fall_back=True)
-        return ProvenPeer(peer, PeerEvidence(call.mx, str(call.address), 25, tls, "" if tls else why))
+                raise Unusable(
+                    TryResult.TLS,
+                    Reply.make(451, "4.7.5", why),
+                    handshake=True,
+                    may_fall_back=True,
+                    problem=problem(why),
+                )
+        return ProvenPeer(peer, PeerEvidence(call.mx, str(call.address), 25, tls, None if tls else problem(why)))
 
 
 class Worlds:

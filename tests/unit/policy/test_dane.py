@@ -13,6 +13,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSARecord, TLSLevel
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.policy.dane import BoundDANE, DANEPolicies, _remembered, reference_names
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given, Row
@@ -30,7 +31,11 @@ NEVER = float("inf")
 EE = TLSARecord(3, 1, 1, bytes(32))
 OTHER = TLSARecord(3, 1, 1, b"\xab" * 32)
 PKIX_EE = TLSARecord(1, 1, 1, bytes(32))
-ENCRYPTED = Requirement(min_tls=TLSLevel.ENCRYPTED, tls_reason="dane")
+ENCRYPTED = Requirement(
+    min_tls=TLSLevel.ENCRYPTED,
+    tls_reason="dane",
+    problem=TLSProblem(TLSProblemKind.NO_USABLE_TLSA, "none of the host's TLSA records can be used"),
+)
 
 
 class Asked:
@@ -232,6 +237,7 @@ async def test_a_failed_lookup_refuses_the_host(failure: LookupFailure) -> None:
     assert isinstance(asked.result, Refusal)
     assert (asked.result.policy, asked.result.code, asked.result.enhanced) == ("dane", 451, "4.7.1")
     assert asked.result.for_now
+    assert asked.result.problems == (TLSProblem(TLSProblemKind.TLSA_LOOKUP_FAILED, asked.result.reason, failure),)
     assert "_25._tcp.mx.signed.test" in asked.result.reason
     assert [type(event) for event in events] == [LookupDidFail]
 

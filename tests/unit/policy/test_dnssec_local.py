@@ -13,6 +13,7 @@ from mailrider.policy.base import NOT_AWARDED, NOTHING_TO_SAY, Admission, fold
 from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.local import LocalMinimum
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, Policy
+from tests.support.problems import problem
 
 DOMAIN = Domain("good.test")
 MX = Candidate(Domain("mx.good.test"))
@@ -71,8 +72,8 @@ FOLDS = {
     "the higher level": ([Admission(MXLevel.MTASTS), Admission(MXLevel.DNSSEC)], Admission(MXLevel.DNSSEC)),
     "in any order": ([Admission(MXLevel.DNSSEC), NOT_AWARDED], Admission(MXLevel.DNSSEC)),
     "a doubt is kept": (
-        [Admission(MXLevel.NONE, "down"), Admission(MXLevel.DNSSEC)],
-        Admission(MXLevel.DNSSEC, "down"),
+        [Admission(MXLevel.NONE, problem("down")), Admission(MXLevel.DNSSEC)],
+        Admission(MXLevel.DNSSEC, problem("down")),
     ),
     "a refusal is kept": (
         [Admission(MXLevel.NONE, refusal=REFUSAL), Admission(MXLevel.DNSSEC)],

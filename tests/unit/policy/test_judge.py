@@ -28,7 +28,9 @@ from mailrider.model.security import (
     Verdict,
     strictest,
 )
+from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.policy.judge import Judge, Judgement
+from tests.support.problems import problem
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 MX = Domain("mx.example.net")
@@ -87,10 +89,15 @@ TABLE = {
 }
 
 
+NOT_OFFERED = problem("the server does not offer STARTTLS", TLSProblemKind.STARTTLS_NOT_OFFERED)
+NOT_TRUSTED = problem("what PKIX found", TLSProblemKind.NOT_TRUSTED)
+NO_MATCH = problem("what DANE found", TLSProblemKind.DANE_NO_MATCH)
+
+
 def evidence(*, tls: bool, host: NextHop = MX, clear_for_now: bool = False) -> PeerEvidence:
     if tls:
         return PeerEvidence(host, "192.0.2.1", 25, TLSEvidence("TLSv1.3", "TLS_AES_256_GCM_SHA384", (b"leaf",)))
-    return PeerEvidence(host, "192.0.2.1", 25, None, "the server does not offer STARTTLS", clear_for_now)
+    return PeerEvidence(host, "192.0.2.1", 25, None, NOT_OFFERED, clear_for_now)
 
 
 def judge(
@@ -98,11 +105,11 @@ def judge(
 ) -> Judgement:
     def verify_pkix(tls: TLSEvidence, names: tuple[Domain, ...], now: datetime) -> Verdict:
         assert (names, now) == ((MX,), NOW), "PKIX is asked for the MX host's own name, and for nothing else"
-        return Verdict(pkix, Mechanism.PKIX, "what PKIX found")
+        return Verdict(pkix, Mechanism.PKIX, "what PKIX found", () if pkix else (NOT_TRUSTED,))
 
     def match_dane(tls: TLSEvidence, trust: DANETrust, now: datetime) -> Verdict:
         assert (trust, now) == (TRUST, NOW)
-        return Verdict(dane, Mechanism.DANE, "what DANE found")
+        return Verdict(dane, Mechanism.DANE, "what DANE found", () if dane else (NO_MATCH,))
 
     return Judge(verify_pkix, match_dane).judge(requirement, admitted, seen, NOW)
 
@@ -167,6 +174,29 @@ def test_the_reason_says_what_was_found_and_who_wants_more() -> None:
     mx = judge(DNSSEC, evidence(tls=True), pkix=True, admitted=MXLevel.NONE)
     assert mx.refusal is not None
     assert mx.refusal.reason == "MX level none, local_policy demands dnssec"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "tls", "kind"),
+    [
+        (DANE, False, TLSProblemKind.STARTTLS_NOT_OFFERED),
+        (DANE, True, TLSProblemKind.DANE_NO_MATCH),
+        (AUTHENTICATED, False, TLSProblemKind.STARTTLS_NOT_OFFERED),
+        (AUTHENTICATED, True, TLSProblemKind.NOT_TRUSTED),
+        (DNSSEC, True, TLSProblemKind.MX_LEVEL),
+    ],
+)
+def test_a_refusal_says_what_it_rests_on(requirement: Requirement, tls: bool, kind: TLSProblemKind) -> None:
+    refusal = judge(requirement, evidence(tls=tls), admitted=MXLevel.NONE).refusal
+    assert refusal is not None
+    assert [each.kind for each in refusal.problems] == [kind]
+
+
+def test_a_certificate_cannot_prove_an_address() -> None:
+    host = AddressLiteral(ip_address("192.0.2.1"))
+    refusal = judge(AUTHENTICATED, evidence(tls=True, host=host), admitted=MXLevel.NONE).refusal
+    assert refusal is not None
+    assert [each.kind for each in refusal.problems] == [TLSProblemKind.NO_NAME]
 
 
 requirements = st.builds(

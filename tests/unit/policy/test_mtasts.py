@@ -12,9 +12,11 @@ from mailrider.model import event as events
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel
+from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.mtasts.policy import Mode
 from mailrider.policy.base import NOT_AWARDED, Admission
 from mailrider.policy.sts.policy import BoundSTS, STSPolicies
+from tests.support.problems import problem
 from tests.unit.policy.mtasts_world import EXAMPLE, World, text
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ async def test_a_host_that_it_does_not_name_is_refused(net: Policies) -> None:
     assert refusal is not None
     assert (refusal.policy, refusal.code, refusal.enhanced, refusal.for_now) == ("mtasts", 451, "4.7.0", False)
     assert refusal.reason == "mx.evil.test is not among the MX hosts of the domain's MTA-STS policy"
+    assert refusal.problems == (problem(refusal.reason, TLSProblemKind.MX_NOT_IN_POLICY),)
 
 
 async def test_a_testing_policy_awards_its_level_and_refuses_nobody(net: Policies) -> None:
@@ -94,7 +97,7 @@ async def test_a_testing_policy_that_may_have_changed_leaves_a_doubt(net: Polici
     net.world.block_host()
     admission = await (await net.present()).admit(OTHER)
     assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
-    assert "no connection" in admission.doubt
+    assert "no connection" in str(admission.doubt)
 
 
 async def test_a_policy_of_mode_none_is_as_if_there_were_none(net: Policies) -> None:
@@ -185,7 +188,7 @@ async def test_a_policy_that_cannot_be_fetched_is_a_doubt_and_no_refusal(net: Po
     bound = await net.present()
     admission = await bound.admit(MX)
     assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
-    assert "no connection" in admission.doubt
+    assert "no connection" in str(admission.doubt)
     assert bound.mode is None
     assert await bound.requirement(host(MX)) is NO_REQUIREMENT
 
@@ -194,7 +197,7 @@ async def test_so_is_a_record_that_cannot_be_looked_up(net: Policies) -> None:
     net.world.break_dns()
     admission = await (await net.present()).admit(MX)
     assert (admission.level, admission.refusal) == (MXLevel.NONE, None)
-    assert admission.doubt.startswith("TXT lookup of _mta-sts.example.com failed")
+    assert str(admission.doubt).startswith("TXT lookup of _mta-sts.example.com failed")
 
 
 @pytest.mark.parametrize("attack", ["break_dns", "strip_record", "block_host"])

@@ -11,6 +11,7 @@ import pytest
 from mailrider.dns.answer import RecordType
 from mailrider.errors import LocalError
 from mailrider.model.domain import Domain
+from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy
@@ -24,6 +25,7 @@ from mailrider.policy.sts.events import (
 from mailrider.policy.sts.lookup import Origin, PolicyLookup
 from mailrider.policy.sts.source import RELOAD_AFTER, RETRY_AFTER
 from mailrider.testing.resolver import Given
+from tests.support.problems import problem
 from tests.unit.policy.mtasts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:
@@ -360,15 +362,15 @@ async def test_a_testing_policy_is_a_policy(world: World) -> None:
 # --- Failures without a policy in force ---------------------------------------------------------
 
 BROKEN_FILES = {
-    "unreachable": (None, "connect"),
-    "malformed": (b"version: STSv1\n", "malformed-policy"),
-    "a web page": (b"<html>", "malformed-policy"),
+    "unreachable": (None, "connect", (TLSProblemKind.STS_FETCH_FAILED, "connect")),
+    "malformed": (b"version: STSv1\n", "malformed-policy", (TLSProblemKind.STS_POLICY_INVALID,)),
+    "a web page": (b"<html>", "malformed-policy", (TLSProblemKind.STS_POLICY_INVALID,)),
 }
 
 
-@pytest.mark.parametrize(("body", "failure"), BROKEN_FILES.values(), ids=BROKEN_FILES)
+@pytest.mark.parametrize(("body", "failure", "kind"), BROKEN_FILES.values(), ids=BROKEN_FILES)
 async def test_an_announced_policy_that_cannot_be_had_is_as_none_and_said_so(
-    world: World, body: bytes | None, failure: str
+    world: World, body: bytes | None, failure: str, kind: tuple[TLSProblemKind, str]
 ) -> None:
     world.announce("id1")
     if body is not None:
@@ -378,7 +380,7 @@ async def test_an_announced_policy_that_cannot_be_had_is_as_none_and_said_so(
     assert found.policy is None
     assert found.is_uncertain
     assert found.error
-    assert world.events == [PolicyFetchFailed(EXAMPLE, failure, found.error, in_force=None)]
+    assert world.events == [PolicyFetchFailed(EXAMPLE, failure, problem(found.error, *kind), in_force=None)]
 
 
 async def test_a_failed_fetch_is_not_repeated_for_five_minutes(world: World) -> None:

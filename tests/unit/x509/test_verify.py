@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from mailrider.model.domain import Domain
 from mailrider.model.security import Mechanism, Verdict
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509 import names
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import MAX_CERTIFICATE, MAX_CHAIN, MAX_REASON, parse_certificate
 from mailrider.x509.verify import verify_chain
+from mailrider.x509.verify_error import VerifyError
 from tests.support.certificates import DAY, NOW, Issued, authority, issue
 from tests.support.pkix_cases import PKIXCase, pkix_cases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = authority("Test Root")
 LEAF = issue(ROOT)
@@ -32,6 +39,7 @@ def test_pkix(case: PKIXCase) -> None:
     verdict = verify_chain(chain, anchors(*case.trusted), [Domain(case.host)], case.now)
     assert case.reason in verdict.reason
     assert verdict.ok is case.ok
+    assert bool(verdict.problems) is not case.ok
     assert verdict.mechanism is Mechanism.PKIX
 
 
@@ -63,7 +71,8 @@ def test_without_a_name_nothing_is_proven() -> None:
 
 
 def test_no_certificate_is_a_verdict() -> None:
-    assert verify() == Verdict(False, Mechanism.PKIX, "the server sent no certificate")
+    text = "the server sent no certificate"
+    assert verify() == Verdict(False, Mechanism.PKIX, text, (TLSProblem(TLSProblemKind.NO_CERTIFICATE, text),))
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x30", b"junk", b"\x30\x82\xff\xff", LEAF.der[:-1], LEAF.der + b"\0"])
@@ -71,6 +80,7 @@ def test_a_certificate_that_cannot_be_read_is_a_verdict(junk: bytes) -> None:
     verdict = verify(junk, ROOT.der)
     assert not verdict.ok
     assert verdict.reason.startswith("the server's certificate cannot be read: ")
+    assert [problem.kind for problem in verdict.problems] == [TLSProblemKind.UNREADABLE]
 
 
 def test_an_enormous_certificate_is_a_verdict() -> None:
@@ -112,6 +122,36 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "self-signed; expired on 2026-06-14 12:00 UTC; its key may not be used for TLS; "
         "valid only for a.example, not for mx.example.net"
     )
+
+
+@pytest.mark.parametrize(
+    ("certificate", "kind", "code"),
+    [
+        (lambda: issue(ROOT, names=["a.example"]), "wrong-name", "X509_V_ERR_HOSTNAME_MISMATCH"),
+        (lambda: issue(ROOT, not_after=NOW - DAY), "expired", "X509_V_ERR_CERT_HAS_EXPIRED"),
+        (lambda: issue(ROOT, not_before=NOW + DAY), "not-yet-valid", "X509_V_ERR_CERT_NOT_YET_VALID"),
+        (lambda: issue(ROOT, key_usage=["crl_sign"]), "not-trusted", "X509_V_ERR_INVALID_PURPOSE"),
+        (lambda: issue(), "not-trusted", "X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT"),
+        (
+            lambda: issue(authority("Unknown")),
+            "not-trusted",
+            "X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+        ),
+    ],
+)
+def test_each_problem_has_a_kind_and_the_name_that_openssl_gives_it(
+    certificate: Callable[[], Issued], kind: str, code: str
+) -> None:
+    verdict = verify(certificate().der)
+    assert (kind, code) in [(problem.kind.value, problem.code) for problem in verdict.problems]
+    assert {problem.kind.value for problem in verdict.problems} == {kind}
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(10, "CERT_HAS_EXPIRED"), (62, "HOSTNAME_MISMATCH"), (999, "UNSPECIFIED")]
+)
+def test_an_error_of_openssl_that_nobody_knows_is_unspecified(number: int, name: str) -> None:
+    assert VerifyError.of(number).code == f"X509_V_ERR_{name}"
 
 
 def test_the_same_anchors_serve_many_moments() -> None:

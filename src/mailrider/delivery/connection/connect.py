@@ -17,6 +17,7 @@ from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply, quote_reply
 from mailrider.model.value import value
 from mailrider.net.errors import ConnectRefused
+from mailrider.policy.judge import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.security import MXLevel, Requirement, Verdict
+    from mailrider.model.tls_problem import TLSProblem
     from mailrider.net.channel import Channel
     from mailrider.net.dial import Dialer
     from mailrider.net.tls import ClientContext
@@ -53,7 +55,7 @@ class Call:
     note: Callable[[Try], None]
     addresses_left: int = 1
     race: Race | None = None
-    in_clear: str = ""
+    in_clear: TLSProblem | None = None
 
 
 class Connector:
@@ -87,17 +89,18 @@ class Connector:
     async def open(self, call: Call) -> Session:
         """A new connection past EHLO. Raises `Unusable`, and `Overtaken` where the call has a race."""
         address = str(call.address)
-        in_clear = "" if call.requirement.demands_tls else self._why_in_clear(call)
+        in_clear = None if call.requirement.demands_tls else self._why_in_clear(call)
         try:
             session = await self._open(call, in_clear)
         except Unusable as error:
-            if not error.may_fall_back or call.requirement.demands_tls:
+            if error.problem is None or not error.may_fall_back or call.requirement.demands_tls:
                 raise
-            self._fallback.failed(address, call.next_hop, error.reply.text)
-            self._tell_fallback(call, error.reply)
-            session = await self._open(call, error.reply.text)
-        if session.starttls_refusal is not None and not call.requirement.demands_tls:
-            self._tell_fallback(call, quote_reply(session.peer.name, session.starttls_refusal))
+            self._fallback.failed(address, call.next_hop, error.problem)
+            self._tell_fallback(call, error.reply, error.problem)
+            session = await self._open(call, error.problem)
+        refused = session.evidence.clear_because
+        if session.starttls_refusal is not None and refused is not None and not call.requirement.demands_tls:
+            self._tell_fallback(call, quote_reply(session.peer.name, session.starttls_refusal), refused)
         if session.evidence.tls is not None:
             self._fallback.worked(address, call.next_hop)
         tls = session.evidence.tls
@@ -112,10 +115,10 @@ class Connector:
         )
         return session
 
-    def _why_in_clear(self, call: Call) -> str:
-        """Why TLS is not tried with that address; empty if it is."""
+    def _why_in_clear(self, call: Call) -> TLSProblem | None:
+        """Why TLS is not tried with that address; None if it is."""
         address = str(call.address)
-        if call.in_clear:
+        if call.in_clear is not None:
             self._fallback.failed(address, call.next_hop, call.in_clear)
         return self._fallback.recall(address, call.next_hop)
 
@@ -141,7 +144,7 @@ class Connector:
                 return None
             if call.requirement.demands_tls and session.evidence.lenient and tls.version != "TLSv1.3":
                 return None  # TLS 1.3 has no renegotiation (RFC 8446 4.1.2); before it, some cannot do it securely
-        elif session.peer.in_clear and not self._may_stay_in_clear(call, opened_for):
+        elif session.peer.in_clear is not None and not self._may_stay_in_clear(call, opened_for):
             return None
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
         return judgement if judgement.refusal is None else None
@@ -149,22 +152,23 @@ class Connector:
     def announce(self, call: Call, session: Session, judgement: Judgement) -> None:
         """Tell the levels that a connection has for a call."""
         peer, security = session.peer, judgement.security
-        self._emit(ConnectionJudged(call.next_hop, peer.name, peer.address, security, judgement.reason))
+        problems = problems_of(session.evidence, judgement.verdict)
+        self._emit(ConnectionJudged(call.next_hop, peer.name, peer.address, security, judgement.reason, problems))
         if security.tls_level < call.requirement.wanted_tls:
             missed = f"TLS level {security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
             self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed))
 
     def _may_stay_in_clear(self, call: Call, opened_for: Hashable) -> bool:
         """A fallback is one domain's misfortune, and is remembered for so long (spec section 4, step 9)."""
-        return opened_for == call.next_hop and bool(self._fallback.recall(str(call.address), call.next_hop))
+        return opened_for == call.next_hop and self._fallback.recall(str(call.address), call.next_hop) is not None
 
-    def _tell_fallback(self, call: Call, reply: Reply) -> None:
+    def _tell_fallback(self, call: Call, reply: Reply, problem: TLSProblem) -> None:
         """What goes in clear although the server has TLS stands in the evidence, with the reason."""
         address, mx = str(call.address), str(call.mx)
         call.note(Try(mx, address, TryResult.FALLBACK, reply))
-        self._emit(FellBackToClear(call.next_hop, mx, address, reply.text))
+        self._emit(FellBackToClear(call.next_hop, mx, address, reply.text, problem))
 
-    async def _open(self, call: Call, in_clear: str) -> Session:
+    async def _open(self, call: Call, in_clear: TLSProblem | None) -> Session:
         lenient = not call.requirement.demands_tls
         peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear, lenient)
         with call.budget.share(call.addresses_left) as deadline:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.domain import NextHop
+    from mailrider.model.tls_problem import TLSProblem
 
 REMEMBERED = 600.0  # seconds
 MAX_ENTRIES = 10_000
@@ -21,16 +22,16 @@ class FallbackMemory:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failed: OrderedDict[tuple[str, NextHop], tuple[float, str]] = OrderedDict()
+        self._failed: OrderedDict[tuple[str, NextHop], tuple[float, TLSProblem]] = OrderedDict()
 
-    def recall(self, address: str, next_hop: NextHop) -> str:
-        """Why TLS failed with that address for that domain within the last ten minutes; empty if it did not."""
-        until, reason = self._failed.get((address, next_hop), (0.0, ""))
-        return reason if self._clock.monotonic() < until else ""
+    def recall(self, address: str, next_hop: NextHop) -> TLSProblem | None:
+        """Why TLS failed with that address for that domain within the last ten minutes; None if it did not."""
+        known = self._failed.get((address, next_hop))
+        return known[1] if known is not None and self._clock.monotonic() < known[0] else None
 
-    def failed(self, address: str, next_hop: NextHop, reason: str) -> None:
+    def failed(self, address: str, next_hop: NextHop, problem: TLSProblem) -> None:
         """TLS just failed."""
-        self._failed[address, next_hop] = (self._clock.monotonic() + REMEMBERED, reason)
+        self._failed[address, next_hop] = (self._clock.monotonic() + REMEMBERED, problem)
         self._failed.move_to_end((address, next_hop))
         if len(self._failed) > MAX_ENTRIES:
             self._failed.popitem(last=False)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.conversation import Conversation
+from mailrider.delivery.connection.tls_problems import starttls_refused, tls_problem
 from mailrider.errors import DeadlineExceeded, LocalError, MailriderError, NetworkError, PeerError
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
 from mailrider.model.security import PeerEvidence
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.net.errors import TLSFailed
 from mailrider.smtp.client import OutOfStep, State
 from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
@@ -46,7 +48,8 @@ _NOT_ACCEPTING = EnhancedCode(4, 3, 2)
 _NOT_TRUSTED = EnhancedCode(4, 7, 0)
 ENVELOPE_TIMEOUTS = 2  # a server that answers MAIL, and then a RCPT, just in time has used it up
 RECIPIENT_TIME = 10.0  # seconds: servers that delay each RCPT on purpose take no longer
-MAX_REASON = 256  # characters of why there is no TLS: a part of other sentences, which are no longer than a quote
+_NOT_OFFERED = TLSProblem(TLSProblemKind.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
+_NOT_USED = TLSProblem(TLSProblemKind.STARTTLS_NOT_USED, "STARTTLS is not used here")
 PIECE = 65536  # octets of content that must be taken within one command time-out
 
 
@@ -71,7 +74,8 @@ class Unusable(MailriderError):
     """This connection cannot carry the message; `reply` is what the recipients would get.
 
     `refusal`: the server's own words, where it refused the greeting or EHLO; that is about us, not about a recipient.
-    `handshake`: the TLS handshake failed; `may_fall_back` if that was the peer's doing (spec section 4, step 9).
+    `handshake`: the TLS handshake failed; `may_fall_back` if that was the peer's doing (RFC 7435). `problem`: what was
+    wrong, if it was about TLS.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Unusable(MailriderError):
         refusal: Reply | None = None,
         handshake: bool = False,
         may_fall_back: bool = False,
+        problem: TLSProblem | None = None,
     ) -> None:
         super().__init__(reply.text, code=reply.code, enhanced=str(reply.status))
         self.stage = stage
@@ -89,6 +94,7 @@ class Unusable(MailriderError):
         self.refusal = refusal
         self.handshake = handshake
         self.may_fall_back = may_fall_back
+        self.problem = problem
 
     @property
     def by_server(self) -> bool:
@@ -124,7 +130,7 @@ class Peer:
     address: str
     port: int
     sni: Domain | None
-    in_clear: str = ""
+    in_clear: TLSProblem | None = None
     lenient: bool = False
     name: str = field(init=False, compare=False)
 
@@ -150,7 +156,7 @@ class Session:
         talk: Conversation,
         peer: Peer,
         dialect: Dialect,
-        clear_reason: str,
+        clear_because: TLSProblem | None,
         starttls_refusal: Reply | None = None,
     ) -> None:
         self.peer = peer
@@ -160,7 +166,7 @@ class Session:
         refused = starttls_refusal is not None
         clear_for_now = starttls_refusal is not None and starttls_refusal.is_transient
         self.evidence = PeerEvidence(
-            peer.host, peer.address, peer.port, tls, clear_reason, clear_for_now, refused, peer.lenient
+            peer.host, peer.address, peer.port, tls, clear_because, clear_for_now, refused, peer.lenient
         )
         self._talk = talk
         self._dialect = dialect
@@ -421,8 +427,8 @@ class _Opening:
             await self._handshake()
         await self._greeting()
         await self._ehlo()
-        clear_reason = self._peer.in_clear or await self._secure()
-        return Session(self._talk, self._peer, self._dialect, clear_reason, self._starttls_refusal)
+        clear_because = self._peer.in_clear or await self._secure()
+        return Session(self._talk, self._peer, self._dialect, clear_because, self._starttls_refusal)
 
     async def _greeting(self) -> None:
         reply = await self._answer(TryResult.GREETING, GREETING_TIMEOUT)
@@ -448,23 +454,23 @@ class _Opening:
                 raise self._refused(TryResult.EHLO, refused) from error.__cause__
             raise
 
-    async def _secure(self) -> str:
+    async def _secure(self) -> TLSProblem | None:
         """TLS if it can be had; otherwise why not."""
         if self._dialect.implicit_tls:
-            return ""
+            return None
         if not self._dialect.starttls:
-            return "STARTTLS is not used here"
+            return _NOT_USED
         if not self._talk.machine.capabilities.starttls:
-            return "the server does not offer STARTTLS"
+            return _NOT_OFFERED
         reply = await self._ask(TryResult.TLS, StartTLS())
         if reply.code == 421:
             raise self._refused(TryResult.TLS, reply)
         if not reply.is_positive:
             self._starttls_refusal = reply
-            return f"the server refused STARTTLS: {reply}"[:MAX_REASON]
+            return starttls_refused(reply)
         await self._handshake()
         await self._ehlo_in_tls()
-        return ""
+        return None
 
     async def _handshake(self) -> TLSEvidence:
         name = server_name(self._peer.host, self._peer.sni)
@@ -473,7 +479,8 @@ class _Opening:
         except TLSFailed as error:
             raise self._handshake_failed(error, may_fall_back=error.is_peers_doing) from error
         except (NetworkError, PeerError) as error:
-            raise Unusable(TryResult.TLS, broken_reply(self._peer.name, error)) from error
+            reply = broken_reply(self._peer.name, error)
+            raise Unusable(TryResult.TLS, reply, problem=tls_problem(error, reply.text)) from error
 
     async def _ehlo_in_tls(self) -> None:
         """In TLS 1.3 the server's rejection arrives only now: an alert or close before any reply (RFC 8446 6.2)."""
@@ -485,13 +492,16 @@ class _Opening:
             tls = self._talk.channel.tls
             is_late = tls is not None and tls.version == "TLSv1.3"
             answered = self._talk.bytes_received > received
-            if isinstance(cause, PeerError | DeadlineExceeded) or answered or not cause or not is_late:
+            if isinstance(cause, PeerError | DeadlineExceeded) or answered or not is_late:
+                raise
+            if not isinstance(cause, Exception):
                 raise
             raise self._handshake_failed(cause, may_fall_back=True) from cause
 
-    def _handshake_failed(self, error: BaseException, *, may_fall_back: bool) -> Unusable:
+    def _handshake_failed(self, error: Exception, *, may_fall_back: bool) -> Unusable:
         reply = Reply.make(451, "4.7.5", f"TLS handshake with {self._peer.name} failed: {error}")
-        return Unusable(TryResult.TLS, reply, handshake=True, may_fall_back=may_fall_back)
+        problem = tls_problem(error, reply.text)
+        return Unusable(TryResult.TLS, reply, handshake=True, may_fall_back=may_fall_back, problem=problem)
 
     async def _ask(self, stage: TryResult, command: Ehlo | Helo | Lhlo | StartTLS) -> Reply:
         try:
@@ -509,7 +519,9 @@ class _Opening:
             answers = self._talk.take_answers()
             if not answers or answers[0].reply.is_positive:
                 cause = self._nonsense() or error
-                raise Unusable(stage, broken_reply(self._peer.name, cause)) from cause
+                broken = broken_reply(self._peer.name, cause)
+                problem = tls_problem(cause, broken.text) if stage is TryResult.TLS else None
+                raise Unusable(stage, broken, problem=problem) from cause
         if len(answers) > 1:
             # Only a 421 can come unasked: welcome and farewell in one breath.
             raise self._refused(stage, answers[-1].reply)
@@ -523,7 +535,8 @@ class _Opening:
     def _refused(self, stage: TryResult, reply: Reply) -> Unusable:
         """RFC 5321 3.1: a refused greeting or EHLO is about this connection, never about a recipient."""
         quoted = quote_reply(self._peer.name, Reply(reply.code, reply.status, reply.lines))
+        problem = starttls_refused(reply) if stage is TryResult.TLS else None
         if reply.is_transient:
-            return Unusable(stage, quoted, refusal=quoted)
+            return Unusable(stage, quoted, refusal=quoted, problem=problem)
         text = f"{self._peer.name} said: {reply}"[:MAX_QUOTE]
-        return Unusable(stage, Reply(451, _NOT_ACCEPTING, (text,)), refusal=quoted)
+        return Unusable(stage, Reply(451, _NOT_ACCEPTING, (text,)), refusal=quoted, problem=problem)

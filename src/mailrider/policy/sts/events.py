@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from mailrider.model.domain import Domain
+    from mailrider.model.tls_problem import TLSProblem
     from mailrider.mtasts.policy import Mode
 
 
@@ -44,7 +45,7 @@ class PolicyFetchFailed(Event):
 
     domain: Domain
     failure: str
-    reason: str
+    reason: TLSProblem
     in_force: Mode | None
 
 

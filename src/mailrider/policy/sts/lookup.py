@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from mailrider.model.domain import Domain
+    from mailrider.model.tls_problem import TLSProblem
     from mailrider.policy.sts.cache import CachedPolicy
 
 
@@ -32,7 +33,7 @@ class PolicyLookup:
     """The policy of a domain, and how we know.
 
     `held`: the unexpired policy that we have, mode `none` included. `record`: what DNS says now; None if it did not
-    answer or was not asked. `error`: the last failure of DNS or of a fetch that has not been made good since.
+    answer or was not asked. `problem`: the last failure of DNS or of a fetch that has not been made good since.
     """
 
     domain: Domain
@@ -40,7 +41,12 @@ class PolicyLookup:
     origin: Origin | None
     expires: datetime | None
     record: STSRecord | NoRecord | None
-    error: str = ""
+    problem: TLSProblem | None = None
+
+    @property
+    def error(self) -> str:
+        """The problem in words; empty if there is none."""
+        return "" if self.problem is None else self.problem.text
 
     @property
     def policy(self) -> STSPolicy | None:
@@ -50,7 +56,7 @@ class PolicyLookup:
     @property
     def is_uncertain(self) -> bool:
         """True if we apply none although there may be one by now (`none` may be over): DNS or the fetch failed."""
-        return self.policy is None and bool(self.error)
+        return self.policy is None and self.problem is not None
 
 
 @dataclass(slots=True)
@@ -63,9 +69,9 @@ class Known:
     is_removed: bool = False  # it has ended, and been taken from the store
     loaded: float = float("-inf")
     fetch_again: float = float("-inf")
-    fetch_error: str = ""
+    fetch_problem: TLSProblem | None = None
     ask_again: float = float("-inf")
-    dns_error: str = ""
+    dns_problem: TLSProblem | None = None
     complaint: str = ""  # about the record, as last emitted
 
     def in_force(self, now: float) -> CachedPolicy | None:

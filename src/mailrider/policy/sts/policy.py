@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mailrider.model.domain import Domain
 from mailrider.model.event import TestingPolicyMissed
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.mtasts.policy import Mode, match_mx
 from mailrider.policy.base import NOTHING_TO_SAY, Admission
 
@@ -113,17 +114,19 @@ class BoundSTS:
             self._asked_again = True
             self.lookup = await self._source.refetch(self._domain, since=self._began)
         if self.lookup.policy is None:
-            return Admission(MXLevel.NONE, self.lookup.error)
+            return Admission(MXLevel.NONE, self.lookup.problem)
         if self.matches(candidate):
             return Admission(MXLevel.MTASTS)
         reason = f"{candidate.host} is not among the MX hosts of the domain's MTA-STS policy"
         if self.mode is Mode.ENFORCE:
             # If the policy could not be fetched again, the domain may have named the host meanwhile.
-            error = self.lookup.error
-            refusal = Refusal(NAME, 451, "4.7.0", f"{reason}; {error}" if error else reason, for_now=bool(error))
+            doubt = self.lookup.problem
+            text = reason if doubt is None else f"{reason}; {doubt}"
+            problem = TLSProblem(TLSProblemKind.MX_NOT_IN_POLICY, reason)
+            refusal = Refusal(NAME, 451, "4.7.0", text, for_now=doubt is not None, problems=(problem,))
             return Admission(MXLevel.NONE, refusal=refusal)
         self._emit(TestingPolicyMissed(self._domain, str(candidate.host), None, reason))
-        return Admission(MXLevel.NONE, self.lookup.error)
+        return Admission(MXLevel.NONE, self.lookup.problem)
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """RFC 8461 4.2: an enforced policy demands a certificate that is valid for the host."""

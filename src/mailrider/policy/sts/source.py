@@ -31,6 +31,7 @@ from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.flight import Grounded, SingleFlight
 from mailrider.dns.resolver import lookup_txt
 from mailrider.errors import InvalidValue, ShuttingDown
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.mtasts.policy import (
     MAX_POLICY_SIZE,
     WELL_KNOWN_PATH,
@@ -40,7 +41,7 @@ from mailrider.mtasts.policy import (
     policy_host,
 )
 from mailrider.mtasts.record import NoRecord, STSRecord, find_record, record_name
-from mailrider.net.https import FetchFailed
+from mailrider.net.https import FetchFailed, FetchFailure
 from mailrider.policy.bounded import NOT_HELD, SharedMap
 from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
 from mailrider.policy.sts.events import (
@@ -206,10 +207,11 @@ class PolicySource:
                 answer = await lookup_txt(self._resolver, name)
         except LookupFailed as error:
             now = self._clock.monotonic()
-            known.dns_error, known.ask_again = str(error), now + RETRY_AFTER
-            self._emit(RecordLookupFailed(domain, known.dns_error, _mode(known.in_force(now))))
+            known.dns_problem = TLSProblem(TLSProblemKind.STS_LOOKUP_FAILED, str(error), error.failure)
+            known.ask_again = now + RETRY_AFTER
+            self._emit(RecordLookupFailed(domain, str(error), _mode(known.in_force(now))))
             return None
-        known.dns_error, known.ask_again = "", float("-inf")
+        known.dns_problem, known.ask_again = None, float("-inf")
         return find_record(answer.records)
 
     def _cached_record(self, domain: Domain) -> STSRecord | NoRecord | None:
@@ -245,10 +247,10 @@ class PolicySource:
         if held is not None:
             expires = self._clock.now() + timedelta(seconds=max(known.expires - now, 0.0))
         origin = Origin.FETCHED if fetched else Origin.CACHE if held else None
-        error = (known.dns_error if record is None else "") or known.fetch_error
+        problem = (known.dns_problem if record is None else None) or known.fetch_problem
         if isinstance(record, NoRecord) and held is None:
-            error = ""  # whatever failed before: the domain says that it has no policy
-        return PolicyLookup(domain, held, origin, expires, record, error)
+            problem = None  # whatever failed before: the domain says that it has no policy
+        return PolicyLookup(domain, held, origin, expires, record, problem)
 
     # --- Fetch ----------------------------------------------------------------------------------
 
@@ -268,7 +270,7 @@ class PolicySource:
         before = known.in_force(self._clock.monotonic())
         entry = CachedPolicy(domain, policy, policy_id, self._clock.now())
         known.hold(entry, timedelta(0), self._clock.monotonic())
-        known.fetch_again, known.fetch_error = float("-inf"), ""
+        known.fetch_again, known.fetch_problem = float("-inf"), None
         self._remember(domain, known)
         changed = before is None or before.policy != policy
         self._emit(PolicyFetched(domain, policy_id, policy.mode, policy.max_age, changed))
@@ -288,10 +290,10 @@ class PolicySource:
         known = self._known_of(domain)
         now = self._clock.monotonic()
         known.fetch_again = now + RETRY_AFTER
-        known.fetch_error = str(error)
+        problem = known.fetch_problem = _fetch_problem(error)
         self._remember(domain, known)
         failure = error.failure.value if isinstance(error, FetchFailed) else "malformed-policy"
-        self._emit(PolicyFetchFailed(domain, failure, known.fetch_error, _mode(known.in_force(now))))
+        self._emit(PolicyFetchFailed(domain, failure, problem, _mode(known.in_force(now))))
 
     # --- Memory ---------------------------------------------------------------------------------
 
@@ -328,7 +330,7 @@ class PolicySource:
             await self._store.save(entry)
         known.hold(entry, age_at(entry, now), self._clock.monotonic())
         if known.fetched >= known.fetch_again - RETRY_AFTER:  # another process fetched it after we had failed
-            known.fetch_again, known.fetch_error = float("-inf"), ""
+            known.fetch_again, known.fetch_problem = float("-inf"), None
         self._remember(entry.domain, known)
         self._plan(entry.domain, known, entry)
 
@@ -395,6 +397,15 @@ class PolicySource:
             known.is_removed = True
             self._emit(PolicyExpired(domain, known.entry.policy.mode, known.entry.fetched))
         await self._store.discard(known.entry)
+
+
+def _fetch_problem(error: FetchFailed | MalformedPolicy | InvalidValue) -> TLSProblem:
+    if not isinstance(error, FetchFailed):
+        return TLSProblem(TLSProblemKind.STS_POLICY_INVALID, str(error))
+    if error.failure is FetchFailure.CERTIFICATE:
+        return TLSProblem(TLSProblemKind.STS_HOST_CERTIFICATE, str(error), error.fault)
+    code = f"status-{error.fault}" if error.fault else error.failure.value
+    return TLSProblem(TLSProblemKind.STS_FETCH_FAILED, str(error), code)
 
 
 def _mode(held: CachedPolicy | None) -> Mode | None:
