@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email
+import email.policy
 import io
 import re
 import shlex
@@ -31,13 +33,16 @@ async def test_the_program_delivers_and_shows_what_became_of_it(monkeypatch: pyt
     (program,) = blocks("python")
     async with internet({"example.net": [MXScript()]}) as net:
         settings = net.remote.settings
+        assert mailrider.Remote(hostname="mx.example.org").settings.mx_auth.policies  # it is safe as it stands
         in_the_lab = partial(mailrider.Remote, port=settings.port, prohibited_addresses="none", dns=settings.dns)
         monkeypatch.setattr(mailrider, "Remote", in_the_lab)
         shown = io.StringIO()
         with contextlib.redirect_stdout(shown):
             await asyncio.to_thread(exec, compile(program, "README.md", "exec"), {})
         (message,) = net.mx("example.net").messages
-    assert message.content == b"Subject: Hello\r\n\r\nIt travels.\r\n"
+    written = email.message_from_bytes(message.content, policy=email.policy.default)
+    assert (written["From"], written["To"], written["Subject"]) == ("a@example.org", "b@example.net", "Hello")
+    assert written.get_content() == "It travels.\r\n"
     assert (message.sender, message.addresses) == ("a@example.org", ["b@example.net"])
     assert shown.getvalue().startswith("b@example.net delivered 250 2.0.0 ")
     assert "mx0.example.net" in shown.getvalue()

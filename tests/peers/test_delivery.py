@@ -60,7 +60,7 @@ def remote(resolver: Resolver, authority: Authority, **directives: Any) -> mailr
         prohibited_addresses="none",
         dns=mailrider.DNSSettings(server=[f"{resolver.address}:{resolver.port}"]),
         tls_client=mailrider.TLSClientSettings(root_ca=[authority.root]),
-        **directives,
+        **{"mx_auth": None, **directives},
     )
 
 

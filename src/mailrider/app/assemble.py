@@ -34,6 +34,7 @@ from mailrider.dns.proof import ProofKeeper
 from mailrider.dns.servers import configured_servers
 from mailrider.dns.stub import StubResolver
 from mailrider.errors import ConfigError
+from mailrider.model.event import NothingEnforced
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.net.dial import TCPDialer, UnixDialer
 from mailrider.net.https import HTTPSFetcher
@@ -44,7 +45,7 @@ from mailrider.policy.dane import DANEPolicies
 from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.judge import Judge
 from mailrider.policy.local import LocalMinimum
-from mailrider.policy.settings import MTASTS, MXAuth, STSCache
+from mailrider.policy.settings import MTASTS, STSCache
 from mailrider.policy.sts.cache import RAMStore
 from mailrider.policy.sts.files import FSStore
 from mailrider.policy.sts.policy import STSPolicies
@@ -101,6 +102,8 @@ async def open_remote(settings: RemoteSettings, engine: Engine, owner: str = "")
 
     `owner`: see `Limiters.limiter`.
     """
+    if not settings.mx_auth.is_stated:
+        engine.emit(NothingEnforced(owner if owner.startswith("target ") else "target.remote"))
     async with _open_parts(settings, engine, owner) as (delivery, _):
         yield delivery
 
@@ -202,6 +205,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
             connect_timeout=settings.connect_timeout,
             local_ip=settings.local_ip,
             prohibited_addresses="none",
+            mx_auth=None,
             eight_bit=settings.eight_bit,
         )
         limiter = engine.limiters.limiter(settings.limits, owner)
@@ -251,7 +255,7 @@ class _Policies:
 
     def __init__(self, settings: RemoteSettings, engine: Engine, stack: AsyncExitStack) -> None:
         self._settings = settings
-        self._auth = settings.mx_auth or MXAuth()
+        self._auth = settings.mx_auth
         self._engine = engine
         self._stack = stack
         self._opening = asyncio.Lock()

@@ -86,7 +86,7 @@ def examine_signatures(owner: Instance) -> None:
 def _examine_target(settings: Settings, owner: Instance) -> None:
     if isinstance(settings, RemoteSettings | SmarthostSettings) and settings.local_ip is not None:
         _refuse_foreign_address(settings.local_ip, owner)
-    if isinstance(settings, RemoteSettings) and settings.mx_auth is not None:
+    if isinstance(settings, RemoteSettings):
         _refuse_impossible_cache(settings.mx_auth)
 
 

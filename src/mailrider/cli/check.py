@@ -89,7 +89,7 @@ def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> i
         if as_json:
             click.echo(json_line(asdict(finding)))
         else:
-            colour = {"ok": "green", "warning": "yellow", "error": "red"}[finding.level]
+            colour = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}[finding.level]
             console.print(f"[{colour}]{finding.level:8}[/] ", end="")
             console.print(f"{finding.subject}: {finding.text}", markup=False)
             if finding.cure:
@@ -225,9 +225,11 @@ async def _check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> 
 def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterator[Finding]:
     """What a postmaster should know about a target's settings. Pure."""
     auth = settings.mx_auth
-    if auth is None or not auth.policies:
+    if not auth.is_stated:
         text = "without mx_auth nothing is enforced: whoever controls the network can read and redirect mail"
-        yield Finding("warning", label, text, "mx_auth { mtasts  dane  dnssec  local_policy }")
+        yield Finding("warning", label, text, "mx_auth { mtasts  dane  dnssec  local_policy }, or mx_auth off")
+    elif not auth.policies:
+        yield Finding("note", label, "mx_auth is off, and says so: nothing is enforced")
     else:
         yield from _weak_policies(label, settings, auth, validates)
     if settings.prohibited_addresses != PROHIBITED_ADDRESSES:

@@ -133,7 +133,7 @@ def _span(span: timedelta) -> str:
 def _print_enforced(page: _Page, settings: RemoteSettings) -> None:
     page.head("What this target enforces (mx_auth)")
     auth = settings.mx_auth
-    if auth is None or not auth.policies:
+    if not auth.policies:
         page.say(
             "nothing: TLS is used where it is offered, and can be prevented by whoever controls the network", good=False
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STATE_DIRECTORY = "StateDirectory"
+_OFF = "off"  # as in mx_auth off
 # What is there, though it is wrong, must not be told to be missing.
 _STAND_INS = {"hostname": "stand-in.invalid", "tls": ServerTLS(Path("stand-in"), Path("stand-in"))}
 
@@ -71,7 +73,7 @@ class Binder:
         if WRONG in values.values():
             return WRONG
         try:
-            made = cls(**values)
+            made = cls(**_file_defaults(cls) | values)  # type: ignore[arg-type] # a class is hashable
         except InvalidSetting as error:
             if error.field in given:
                 self.problems.add(given[error.field].name.position, error.problem)
@@ -265,6 +267,9 @@ class Binder:
         if not _NAME.fullmatch(name):
             self.problems.add(word.position, f"expected a name of letters, digits, _ - and ., not {show(name)}")
             self._unnamed.append((kind, node))
+        elif name == _OFF:
+            self.problems.add(word.position, f'no block may be named "{_OFF}": it means that there is none')
+            self._unnamed.append((kind, node))
         elif name in self.named:
             _, first = self.named[name]
             self.problems.add(word.position, f'the name "{name}" is already used, at {first.name.position}')
@@ -369,6 +374,12 @@ class Binder:
         expected = f"&NAME or a kind of target ({', '.join(targets)}) with a block"
         self.problems.add(first.position, f"{node.name}: expected {expected}, not {show(first.text)}{near}")
         return WRONG
+
+
+@cache
+def _file_defaults(cls: type[Settings]) -> dict[str, Any]:
+    known = directives_of(cls).items()
+    return {name: each.file_default for name, each in known if each.file_default is not None}
 
 
 def _written(name: str, type: Block) -> str:

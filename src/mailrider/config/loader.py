@@ -83,7 +83,8 @@ def _is_there(path: Path) -> bool:
 
 def default_text(supported: frozenset[str] = SUPPORTED) -> str:
     """The built-in configuration: deliver to the world, with every policy that never stops mail on its own account."""
-    policies = [f"        {name}" for name in ("mtasts", "dane", "dnssec") if {name, "mx_auth"} <= supported]
+    known = {"mtasts": "mtasts { cache ram }", "dane": "dane", "dnssec": "dnssec"}
+    policies = [f"        {line}" for name, line in known.items() if {name, "mx_auth"} <= supported]
     mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
     queue = ["target.queue queue {", "    target &remote", "}"] if "target.queue" in supported else []
     door = _default_endpoint() if queue else []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mailrider.dns.settings import DNSSettings
 from mailrider.model.ip import is_within
 from mailrider.net.settings import TLSClientSettings
-from mailrider.policy.settings import MXAuth
+from mailrider.policy.settings import SAFE, UNSTATED, MXAuth
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.settings.types import (
     BOOLEAN,
@@ -256,12 +256,16 @@ class RemoteSettings(Settings):
         shown_default="the global `tls_client`",
         doc="How TLS is used. A block here replaces the global one as a whole.",
     )
-    mx_auth: Setting[MXAuth | None, MXAuth | Iterable[Policy] | None] = directive(
-        block(MXAuth, convert=MXAuth.of, reference="mx_auth"),
-        default=None,
+    mx_auth: Setting[MXAuth, MXAuth | Iterable[Policy] | None] = directive(
+        block(MXAuth, convert=MXAuth.of, reference="mx_auth", shorthand={"off": MXAuth}),
+        default=SAFE,
+        file_default=UNSTATED,
+        shown_default="in a file none, and a warning in the log; for programs and without a file mtasts, dane and "
+        "dnssec",
         feature="mx_auth",
         doc="The policies that authenticate MX hosts. Without them nothing is enforced: TLS is "
-        "used where it is offered, and whoever controls the network can prevent it.",
+        "used where it is offered, and whoever controls the network can prevent it. `mx_auth off` says that this is "
+        "known and meant.",
     )
     port: Setting[int, int] = directive(PORT, default=25, doc="The port of the MX hosts; others than 25 are for labs.")
     prohibited_addresses: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(

@@ -53,6 +53,14 @@ class LookupDidFail(Event):
 
 
 @value
+class NothingEnforced(Event):
+    """A target of a configuration has no `mx_auth`, and nobody said that this is meant."""
+
+    target: str
+    advice: str = "whoever controls the network can read and redirect mail: write mx_auth { ... }, or mx_auth off"
+
+
+@value
 class CandidateRefused(Event):
     """A policy refused a candidate (`address` None) or a connection to one of its addresses."""
 

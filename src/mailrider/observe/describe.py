@@ -37,6 +37,7 @@ _WARNINGS = (
     endpoint_events.ClientTurnedAway,
     endpoint_events.LoginFailed,
     endpoint_events.LoginHeldBack,
+    events.NothingEnforced,
     events.TestingPolicyMissed,
     policy_events.CacheFault,
     policy_events.PolicyExpired,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import field
+from typing import TYPE_CHECKING, Final
 
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
@@ -93,7 +94,11 @@ Policy = MTASTS | Dane | DNSSEC | LocalPolicy
 
 @settings
 class MXAuth(Settings):
-    """The policies that authenticate MX hosts and channels; any subset, each at most once."""
+    """The policies that authenticate MX hosts and channels; any subset, each at most once.
+
+    `is_stated` is False if nobody said anything, which in a configuration file means that nothing is enforced. Whoever
+    wants that says so, with `mx_auth off`, None or [], and is not warned.
+    """
 
     mtasts: Setting[MTASTS | None, MTASTS | None] = directive(
         block(MTASTS, bare=True),
@@ -123,12 +128,15 @@ class MXAuth(Settings):
         feature="local_policy",
         doc="Demand least levels of every connection. `local_policy off` demands nothing.",
     )
+    is_stated: bool = field(default=True)
 
     @classmethod
     def of(cls, policies: object) -> MXAuth:
-        """The set of these policies; `InvalidSetting` for one that is there twice or unknown."""
+        """The set of these policies, None for none; `InvalidSetting` for one that is there twice or unknown."""
         if isinstance(policies, MXAuth):
             return policies
+        if policies is None:
+            return cls()
         if isinstance(policies, str) or not isinstance(policies, Iterable):
             raise InvalidSetting("mx_auth", f"expected a list of policies, such as [Dane()], not {show(policies)}")
         given: dict[str, Policy] = {}
@@ -147,6 +155,11 @@ class MXAuth(Settings):
         given = (self.mtasts, self.dane, self.dnssec, self.local_policy)
         return tuple(policy for policy in given if policy is not None)
 
+
+SAFE: Final = MXAuth(mtasts=MTASTS(cache="ram"), dane=Dane(), dnssec=DNSSEC())
+"""What a program gets that says nothing: all that recipient domains offer, and nothing that has to be set up."""
+UNSTATED: Final = MXAuth(is_stated=False)
+"""What a configuration file gets that says nothing."""
 
 _NAMES: dict[type, str] = {
     MTASTS: "mtasts",

@@ -10,7 +10,6 @@ from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
 from mailrider.model.route import Host
 from mailrider.mtasts.record import STSRecord
-from mailrider.policy.settings import MXAuth
 from mailrider.x509.describe import CertificateSummary, describe_chain
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def as_json_object(explanation: Explanation, settings: RemoteSettings, now: date
 
 
 def _enforced(settings: RemoteSettings) -> dict[str, Any]:
-    auth = settings.mx_auth or MXAuth()
+    auth = settings.mx_auth
     local = auth.local_policy
     return {
         "mtasts": auth.mtasts is not None,

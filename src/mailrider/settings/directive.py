@@ -117,6 +117,7 @@ class Directive:
     """What is known of a setting.
 
     - `shown_default` says the default to people, where it is no plain value;
+    - `file_default`: the default in a configuration file, where it is another one than that of programs;
     - `inherits`: where it is not given, the global directive of the same name holds;
     - `only_global`: it exists at the top level only, and is copied from there;
     - `required`: once inheritance is done, None will not do;
@@ -130,6 +131,7 @@ class Directive:
     default: object
     doc: str
     shown_default: str = ""
+    file_default: object = None
     unit: str = ""
     repeatable: bool = False
     inherits: bool = False
@@ -146,6 +148,7 @@ def directive(
     default: Any,
     doc: str,
     shown_default: str = "",
+    file_default: Any = None,
     unit: str = "",
     repeatable: bool = False,
     inherits: bool = False,
@@ -161,6 +164,7 @@ def directive(
         default=default,
         doc=doc,
         shown_default=shown_default,
+        file_default=file_default,
         unit=unit,
         repeatable=repeatable,
         inherits=inherits,

@@ -33,6 +33,7 @@ dns {{ server {dns} }}
 target.remote outbound {{
     port {port}
     prohibited_addresses none
+    mx_auth off
 }}
 deliver_to &outbound
 """

@@ -77,7 +77,8 @@ Hosts = "Mapping[str, Sequence[MXScript | Shut]]"
 
 @dataclass
 class internet:
-    """See the module. `zones` are added to, and win over, what the hosts need; `directives` are those of `Remote`."""
+    """See the module. `zones` are added to, and win over, what the hosts need; `directives` are those of `Remote`,
+    which enforces nothing unless they say so."""
 
     hosts: Mapping[str, Sequence[MXScript | Shut]]
     zones: ZoneTable = field(default_factory=dict)
@@ -106,6 +107,7 @@ class internet:
                 "hostname": "client.test",
                 "port": self.port,
                 "prohibited_addresses": "none",
+                "mx_auth": None,
                 "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=self.dns_timeout, attempts=1),
                 **self.directives,
             },

@@ -152,6 +152,7 @@ class SecureNet:
                 "hostname": "client.test",
                 "port": self.port,
                 "prohibited_addresses": "none",
+                "mx_auth": None,
                 "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=1, attempts=1),
                 "tls_client": mailrider.TLSClientSettings(root_ca=[self.root]),
                 **directives,

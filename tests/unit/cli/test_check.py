@@ -15,6 +15,7 @@ from mailrider.dns.servers import choose_servers, parse_servers
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.domain import Domain
 from mailrider.net.settings import ServerTLS, ServerTLSOptions
+from mailrider.policy.settings import UNSTATED
 from mailrider.testing.resolver import FakeResolver, Given, mx
 
 STRONG = mailrider.RemoteSettings(
@@ -33,8 +34,8 @@ def test_strong_settings_have_no_weakness() -> None:
 
 
 WEAK = {
-    "no mx_auth": ({"mx_auth": None}, "without mx_auth nothing is enforced"),
-    "an empty mx_auth": ({"mx_auth": []}, "without mx_auth nothing is enforced"),
+    "no mx_auth": ({"mx_auth": UNSTATED}, "without mx_auth nothing is enforced"),
+    "mx_auth off": ({"mx_auth": None}, "mx_auth is off, and says so"),
     "no local_policy": ({"mx_auth": [mailrider.Dane()]}, "may get mail in clear"),
     "a local_policy that is off": (
         {"mx_auth": [mailrider.Dane(), mailrider.LocalPolicy(min_tls_level="none")]},

@@ -40,6 +40,7 @@ from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.dane import TLSALookup
 from mailrider.policy.judge import Judgement
+from mailrider.policy.settings import UNSTATED
 from mailrider.policy.sts.cache import CachedPolicy
 from mailrider.policy.sts.lookup import Origin, PolicyLookup
 from mailrider.report.explanation import as_json_object
@@ -183,8 +184,9 @@ def test_ourselves_are_no_trouble() -> None:
 
 
 def test_without_mx_auth_we_are_the_trouble() -> None:
-    (advice,) = advise(HEALTHY, mailrider.RemoteSettings(hostname="client.test"))
+    (advice,) = advise(HEALTHY, mailrider.RemoteSettings(hostname="client.test", mx_auth=UNSTATED))
     assert (advice.subject, advice.whose) == ("the configuration", Whose.OURS)
+    assert advise(HEALTHY, mailrider.RemoteSettings(hostname="client.test", mx_auth=None)) == ()
 
 
 def test_what_keeps_the_mail_comes_first() -> None:

@@ -78,6 +78,7 @@ REMOTE: dict[str, tuple[str, object]] = {
     ),
     "eight_bit strict": ("eight_bit", EightBit.STRICT),
     "mx_auth { }": ("mx_auth", MXAuth()),
+    "mx_auth off": ("mx_auth", MXAuth()),
     "mx_auth { dane { }\n dnssec { } }": ("mx_auth", MXAuth(dane=Dane(), dnssec=DNSSEC())),
     "mx_auth { mtasts }": ("mx_auth", MXAuth(mtasts=MTASTS(fs_dir="/s/mtasts_cache"))),
     "mx_auth { mtasts {\n cache ram\n https_port 8443\n root_ca ca.pem\n fs_dir StateDirectory/x } }": (
@@ -135,7 +136,12 @@ def test_every_directive_of_target_remote_is_tried_here() -> None:
 def test_the_defaults_of_target_remote() -> None:
     settings = remote("")
     assert settings == RemoteSettings(
-        hostname=MX, debug=False, tls_client=TLSClientSettings(), own_addresses=(), dns=DNSSettings()
+        hostname=MX,
+        debug=False,
+        tls_client=TLSClientSettings(),
+        own_addresses=(),
+        dns=DNSSettings(),
+        mx_auth=MXAuth(is_stated=False),
     )
     assert settings.connect_timeout == 5 * MINUTE
     assert settings.command_timeout == 5 * MINUTE
@@ -144,7 +150,8 @@ def test_the_defaults_of_target_remote() -> None:
     assert (settings.conn_reuse_limit, settings.conn_max_idle_count, settings.port) == (10, 10, 25)
     assert settings.requiretls_override
     assert settings.relaxed_requiretls
-    assert (settings.limits, settings.mx_auth, settings.local_ip) == (None, None, None)
+    assert (settings.limits, settings.local_ip) == (None, None)
+    assert settings.mx_auth == MXAuth(is_stated=False)
 
 
 GLOBALS: dict[str, tuple[str, object]] = {
@@ -267,6 +274,7 @@ def test_a_target_takes_from_the_globals_what_it_does_not_say() -> None:
         own_addresses=["192.0.2.1"],
         tls_client=TLSClientSettings(protocols=["tls1.3"]),
         dns=DNSSettings(server=["127.0.0.1"]),
+        mx_auth=MXAuth(is_stated=False),
     )
 
 

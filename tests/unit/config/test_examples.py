@@ -198,8 +198,10 @@ def test_the_built_in_configuration(supported: frozenset[str]) -> None:
     assert isinstance(settings, RemoteSettings)
     assert configuration.targets["remote"] == configuration.deliver_to[0]
     assert list(configuration.targets) == ["remote", *(["queue"] if "target.queue" in supported else [])]
-    policies = settings.mx_auth.policies if settings.mx_auth else ()
+    policies = settings.mx_auth.policies
     assert [type(policy) for policy in policies] == [MTASTS, Dane, DNSSEC]
+    assert settings.mx_auth.mtasts is not None
+    assert settings.mx_auth.mtasts.cache == "ram"
 
 
 @pytest.mark.parametrize(("host", "name"), [("mx.example.org", "mx.example.org"), ("not a name", "localhost")])

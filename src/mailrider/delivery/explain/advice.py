@@ -88,7 +88,7 @@ def _about_us(explanation: Explanation, settings: RemoteSettings) -> Iterator[Ad
             Whose.OURS,
             keeps_mail=False,
         )
-    if settings.mx_auth is None or not settings.mx_auth.policies:
+    if not settings.mx_auth.is_stated:
         yield Advice(
             "the configuration",
             "Without mx_auth nothing is enforced: who controls the network can read and redirect mail.",
