@@ -38,7 +38,7 @@ from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import Deferred
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, Change, Facts, Fate, NewMessage, Progress, Settlement, jobs_of
+from mailrider.queue.message import BY_DOMAIN, Change, ContentInfo, Fate, NewMessage, Progress, Settlement, jobs_of
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 DOMAINS = 10_000  # that the queue's messages are for
 MESSAGE = Content.inspect(b"From: sender@client.bench.test\r\nSubject: later\r\n\r\n" + (b"x" * 70 + b"\r\n") * 14)
-FACTS = Facts(MESSAGE.size, MESSAGE.eight_bit, MESSAGE.header_size)
+FACTS = ContentInfo(MESSAGE.size, MESSAGE.eight_bit, MESSAGE.header_size)
 SENDER = ReversePath.parse("sender@client.bench.test")
 REFUSED = Reply.make(451, "4.4.1", "no server of the domain could be reached")
 DUE = timedelta(days=3)  # from now until they are tried again

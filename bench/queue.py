@@ -32,7 +32,7 @@ from mailrider.model.outcome import AttemptReport, Delivered
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource, first_id_at
-from mailrider.queue.message import EVERYTHING, Facts, Filter, NewMessage
+from mailrider.queue.message import EVERYTHING, ContentInfo, Filter, NewMessage
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
@@ -146,12 +146,12 @@ async def fill(folder: Path, messages: int, name_of: Callable[[int], Envelope]) 
     clock = SystemClock()
     ids = IdSource(clock, random.Random(2))
     content = Content.inspect(MESSAGE)
-    facts = Facts(content.size, content.eight_bit, content.header_size)
+    info = ContentInfo(content.size, content.eight_bit, content.header_size)
     async with SQLiteStore(folder, clock) as store:
         for start in range(0, messages, 512):
             await asyncio.gather(
                 *(
-                    store.add(NewMessage(ids.take(1), name_of(number), clock.now(), facts, content), leased=False)
+                    store.add(NewMessage(ids.take(1), name_of(number), clock.now(), info, content), leased=False)
                     for number in range(start, min(start + 512, messages))
                 )
             )

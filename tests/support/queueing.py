@@ -11,7 +11,7 @@ from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed, Try, TryResult
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, Facts, NewMessage, jobs_of
+from mailrider.queue.message import BY_DOMAIN, ContentInfo, NewMessage, jobs_of
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 
@@ -60,12 +60,12 @@ class Writing:
     ) -> NewMessage:
         given = envelope(*recipients, sender=sender, **options)
         content = Content.inspect(octets)
-        facts = Facts(content.size, content.eight_bit, content.header_size, stored)
+        info = ContentInfo(content.size, content.eight_bit, content.header_size, stored)
         return NewMessage(
             self.ids.take(len(given.recipients)),
             given,
             created or self.clock.now(),
-            facts,
+            info,
             None if stored is not None else content,
             route,
         )

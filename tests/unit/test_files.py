@@ -12,7 +12,7 @@ import pytest
 from mailrider.endpoint.passwords import write_passwords
 from mailrider.files import make_folder, make_private
 from mailrider.queue.sqlite.file import FILE
-from mailrider.queue.sqlite.signals import Listener
+from mailrider.queue.sqlite.signals import SignalListener
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing
@@ -82,7 +82,7 @@ async def test_what_root_makes_in_a_queue_belongs_to_the_owner_of_its_folder(tmp
 async def test_the_folder_of_sockets_is_open_to_those_who_submit(tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     with umask(0o022):
-        async with Listener(runtime, tmp_path, lambda _: None):
+        async with SignalListener(runtime, tmp_path, lambda _: None):
             assert rights(runtime) == 0o755
             assert [rights(path) for path in runtime.iterdir()] == [0o600]
 

@@ -25,10 +25,10 @@ from mailrider.errors import ConfigError
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
-from mailrider.queue.lived import QueueClock
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
+from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.scheduler import Work
-from mailrider.queue.service import DeliveryQueue, Place, QueueDeliverer
+from mailrider.queue.service import DeliveryQueue, QueueDeliverer, QueueDirectory
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.settings.pipeline import TargetRef, decide
@@ -204,7 +204,7 @@ def make_queue(
         clock,
         rng,
         emit,
-        place=Place(location, settings.runtime_dir or location),
+        place=QueueDirectory(location, settings.runtime_dir or location),
         destination_of=destination_of,
     )
 

@@ -41,10 +41,10 @@ from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.text import json_line
 from mailrider.queue.ids import parse_id
-from mailrider.queue.message import EVERYTHING, Filter, State, Stats
+from mailrider.queue.message import EVERYTHING, Filter, RecipientState, Stats
 from mailrider.queue.sqlite.file import FILE
-from mailrider.queue.sqlite_reader import SQLiteReader
-from mailrider.queue.store import Command
+from mailrider.queue.sqlite.reader import SQLiteReader
+from mailrider.queue.store import QueueCommand
 from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ T = TypeVar("T")
 PAGE = 500  # entries that are read at a time
 DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
 
-STATES = {state.word: state for state in State}
+STATES = {state.word: state for state in RecipientState}
 
 
 @dataclass(frozen=True)
@@ -278,14 +278,14 @@ queue.add_command(stats, "count")
 # --- Changing ------------------------------------------------------------------------------------
 
 _DONE = {
-    Command.RETRY: "tried again now",
-    Command.HOLD: "held",
-    Command.RELEASE: "released",
-    Command.REMOVE: "removed",
+    QueueCommand.RETRY: "tried again now",
+    QueueCommand.HOLD: "held",
+    QueueCommand.RELEASE: "released",
+    QueueCommand.REMOVE: "removed",
 }
 
 
-def _changes(command: Command, help: str) -> None:
+def _changes(command: QueueCommand, help: str) -> None:
     """Define a subcommand that changes recipients, by the ids of their messages or by what filters name."""
 
     @queue.command(command.value, help=help)
@@ -315,10 +315,10 @@ def _changes(command: Command, help: str) -> None:
         return os.EX_UNAVAILABLE if unknown else os.EX_OK
 
 
-_changes(Command.RETRY, "Try again now, whatever the schedule says; destinations that are down too.")
-_changes(Command.HOLD, "Do not try any more, until it is released.")
-_changes(Command.RELEASE, "Let go what was held.")
-_changes(Command.REMOVE, "Remove from the queue. The sender is not told.")
+_changes(QueueCommand.RETRY, "Try again now, whatever the schedule says; destinations that are down too.")
+_changes(QueueCommand.HOLD, "Do not try any more, until it is released.")
+_changes(QueueCommand.RELEASE, "Let go what was held.")
+_changes(QueueCommand.REMOVE, "Remove from the queue. The sender is not told.")
 
 
 # --- Delivering ----------------------------------------------------------------------------------

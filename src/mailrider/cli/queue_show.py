@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mailrider.model.text import UNSAFE
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import State, Wish
+from mailrider.queue.message import RecipientState, Wish
 from mailrider.settings.types import show_duration
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mailrider.model.reply import Reply
     from mailrider.queue.message import Entry, PastAttempt, Stats, StoredMessage
 
-_COLOURS: Final = {State.QUEUED: "", State.LEASED: "green", State.HELD: "yellow"}
+_COLOURS: Final = {RecipientState.QUEUED: "", RecipientState.LEASED: "green", RecipientState.HELD: "yellow"}
 _WISHES: Final = {Wish.HOLD: "to be held", Wish.REMOVE: "to be removed", Wish.RETRY: "to be retried"}
 
 
@@ -51,7 +51,7 @@ def message_object(message: StoredMessage) -> dict[str, Any]:
         "id": format_id(message.id),
         "sender": str(envelope.sender),
         "created": _stamp(message.created),
-        "size": message.facts.size,
+        "size": message.info.size,
         "route": message.route or "target",
         "smtputf8": envelope.smtputf8,
         "requiretls": envelope.requiretls,
@@ -115,7 +115,7 @@ def entry_lines(entry: Entry, now: datetime) -> Iterator[Text]:
         state.append(", in doubt", style="yellow")
     head = f"{format_id(entry.message_id)}  {_span(now - entry.created):>6}  {size(entry.size):>9}  "
     yield Text.assemble(head, state, f"  {entry.sender or '<>'} -> ", (entry.recipient, "bold"))
-    if entry.progress.last is not None or entry.state is State.QUEUED:
+    if entry.progress.last is not None or entry.state is RecipientState.QUEUED:
         last = "" if entry.progress.last is None else f": {entry.progress.last}"
         yield Text(f"    {_tries(entry)}, next {_next_try(entry, now)}{last}", style="dim")
 
@@ -126,7 +126,7 @@ def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
     yield f"Message   {format_id(message.id)}"
     yield f"Sender    {str(envelope.sender) or '<>'}"
     yield f"Queued    {_stamp(message.created)} ({_span(now - message.created)} ago)"
-    yield f"Size      {size(message.facts.size)}"
+    yield f"Size      {size(message.info.size)}"
     options = [name for name in ("smtputf8", "requiretls", "quarantined") if getattr(envelope, name)]
     options += [f"ret={envelope.ret.value}"] if envelope.ret is not None else []
     options += [f"envid={envelope.envid}"] if envelope.envid is not None else []
@@ -197,11 +197,11 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
 
 def _next_try(entry: Entry, now: datetime) -> str:
     match entry.state:
-        case State.QUEUED:
+        case RecipientState.QUEUED:
             return "due" if entry.due <= now else f"in {_span(entry.due - now)}"
-        case State.LEASED:
+        case RecipientState.LEASED:
             return "now"
-        case State.HELD:
+        case RecipientState.HELD:
             return "held"
 
 

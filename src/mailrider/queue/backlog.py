@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.clock import Clock
-    from mailrider.queue.fairness import Lanes
+    from mailrider.queue.fairness import Fairness
     from mailrider.queue.message import DueDestination, Job
     from mailrider.queue.store import Store
 
@@ -46,13 +46,13 @@ class Backlog:
     def __init__(
         self,
         store: Store,
-        lanes: Lanes,
+        fairness: Fairness,
         clock: Clock,
         take_in: Callable[[Sequence[Job]], None],
         space: Callable[[], int],
     ) -> None:
         self._store = store
-        self._lanes = lanes
+        self._fairness = fairness
         self._clock = clock
         self._take_in = take_in
         self._space = space
@@ -82,26 +82,26 @@ class Backlog:
 
     def wants(self, destinations: Iterable[str] = ()) -> bool:
         """True if `refill` has something to do, now that jobs of these destinations have moved on."""
-        lanes = self._lanes
-        if lanes.ready < lanes.places.fast and (
+        fairness = self._fairness
+        if fairness.ready < fairness.places.fast and (
             # No more than so many destinations can have jobs in memory: this ends soon.
-            self._unseen or any(map(lanes.runs_low, self._more))
+            self._unseen or any(map(fairness.runs_low, self._more))
         ):
             return True
         self._asked += 1
-        if lanes.has_few_quick and self._asked >= lanes.places.fast:
+        if fairness.has_few_quick and self._asked >= fairness.places.fast:
             # Newcomers that wait for places must not keep the others out of memory. Now and then: it is a long list.
             self._asked = 0
-            if any(map(lanes.is_hungry, self._more)):
+            if any(map(fairness.is_hungry, self._more)):
                 return True
-        return any(each in self._more and self._lanes.runs_low(each) for each in destinations)
+        return any(each in self._more and self._fairness.runs_low(each) for each in destinations)
 
     async def refill(self) -> float | None:
         """Lease what is needed; returns in how many seconds there is something again, None if nobody knows."""
         look = _Look()
         is_wanted, self._unseen = self._unseen, False
         try:
-            await self._claim([each for each in self._more if self._lanes.runs_low(each)], look)
+            await self._claim([each for each in self._more if self._fairness.runs_low(each)], look)
             if is_wanted:
                 await self._look_through(look)
                 self._unseen = self._unseen or look.is_full
@@ -149,10 +149,10 @@ class Backlog:
     async def _claim(self, destinations: Sequence[str], look: _Look) -> None:
         """Lease jobs of these as far as there is room, and take note where there are more."""
         now = self._clock.monotonic()
-        space = self._lanes.most_ready - self._lanes.ready
+        space = self._fairness.most_ready - self._fairness.ready
         quotas: list[Quota] = []
         for destination in destinations:
-            reopens = self._lanes.reopens(destination, now)
+            reopens = self._fairness.reopens(destination, now)
             if reopens is not None:
                 self._more.discard(destination)
                 look.wake(reopens - now)
@@ -161,7 +161,7 @@ class Backlog:
                 look.is_full = True
                 break
             look.cursor = destination
-            room = min(self._lanes.room(destination, now), space)
+            room = min(self._fairness.room(destination, now), space)
             if room:
                 quotas.append(Quota(destination, room))
                 space -= room

@@ -17,8 +17,8 @@ from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import NotificationDropped, NotificationQueued
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
-from mailrider.queue.lived import NO_SHIFT
-from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, Facts, NewMessage
+from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage
+from mailrider.queue.queue_clock import NO_SHIFT
 from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import AttemptReport, Outcome
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import Job
-    from mailrider.queue.settle import Decision, Notified
+    from mailrider.queue.settle import Notified, SettleDecision
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Bounces:
         return not self._policy.refuses(sender)
 
     async def write(
-        self, job: Job, decision: Decision, content: Content | None, now: datetime, shift: timedelta = NO_SHIFT
+        self, job: Job, decision: SettleDecision, content: Content | None, now: datetime, shift: timedelta = NO_SHIFT
     ) -> tuple[NewMessage, ...]:
         """One message for each kind of news. `content` None: the message cannot be read.
 
@@ -121,12 +121,12 @@ class Bounces:
         return self._message(id, envelope, Content.inspect(octets), now)
 
     def _message(self, id: int, envelope: Envelope, content: Content, now: datetime) -> NewMessage:
-        facts = Facts(content.size, content.eight_bit, content.header_size)
+        info = ContentInfo(content.size, content.eight_bit, content.header_size)
         route = ROUTE_BOUNCE if self._policy.has_pipeline else ROUTE_TARGET
-        return NewMessage(id, envelope, now, facts, content, route)
+        return NewMessage(id, envelope, now, info, content, route)
 
     def redacted(
-        self, job: Job, decision: Decision, report: AttemptReport, content: Content, now: datetime
+        self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """What goes out instead of a notification that no connection was secure enough for, at once or ever (spec
         section 6)."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SICK: Final = 5.0  # seconds until a store that failed is tried again
 
 
-class Recorder:
+class CommitRetry:
     """Settles and gives back. `on_recovery` is called when a store that failed works again."""
 
     def __init__(self, store: Store, clock: Clock, emit: Emit, on_recovery: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from mailrider.model.outcome import Deferred, TryResult
-from mailrider.queue.fairness import Verdict
+from mailrider.queue.fairness import DestinationHealth
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,14 +44,18 @@ class LooksAgain(Protocol):
         """Ask anew what the next attempt, which is the last, will go by."""
 
 
-def judge_destination(report: AttemptReport) -> Verdict:
+def judge_destination(report: AttemptReport) -> DestinationHealth:
     """What an attempt says about the whole destination, beyond its own message."""
     outcomes = report.outcomes
     if any(each.result in _SPOKE for outcome in outcomes for each in outcome.tries):
-        return Verdict.TOOK
+        return DestinationHealth.TOOK
     if all(map(_says_unreachable, outcomes)):
-        return Verdict.UNREACHABLE
-    return Verdict.UNKNOWN if any(isinstance(outcome, Deferred) for outcome in outcomes) else Verdict.TOOK
+        return DestinationHealth.UNREACHABLE
+    return (
+        DestinationHealth.UNKNOWN
+        if any(isinstance(outcome, Deferred) for outcome in outcomes)
+        else DestinationHealth.TOOK
+    )
 
 
 def _says_unreachable(outcome: Outcome) -> bool:

@@ -1,10 +1,11 @@
 """Which job runs next: fair among destinations, gentle to those in trouble. Pure: time is an argument.
 
-Each destination has a lane: its jobs in memory, how many run, and its *window*, the most that may run at once. Lanes
-that can start a job stand in a ring and take turns, so that a large queue for one delays nobody.
+Each destination has a state: its jobs in memory, how many run, and its *window*, the most that may run at once. The
+destinations that can start a job take turns, so that a large queue for one delays nobody.
 
-Lanes where the last attempt ended soon, and those of which that is not known (*newcomers*), each have a ring, and the
-rings take turns as well: a thousand new names delay nobody who is known. `queue.places` says who holds a place.
+There are two circles of turns: of destinations where the last attempt ended soon, and of *newcomers*, of which that is
+not known. The circles take turns as well: a thousand new names delay nobody who is known. `queue.places` says who holds
+a place.
 
 A window begins with 1 and grows with each message that a server dealt with, so that a destination which hangs holds
 one place and not all of them; nobody's grows beyond three quarters of all places. A destination that cannot be
@@ -26,16 +27,16 @@ if TYPE_CHECKING:
     import random
 
     from mailrider.queue.message import Job
-    from mailrider.queue.places import Stay
+    from mailrider.queue.places import RunningAttempt
 
 FIRST_PAUSE: Final = 30.0  # seconds that a destination rests after it could not be reached, doubled each time
 LONGEST_PAUSE: Final = 900.0
 JITTER: Final = 0.1
 AHEAD: Final = 2  # jobs in memory for each place of a window, so that none waits for the store
-MAX_LANES: Final = 10_000  # remembered without having jobs; 400 bytes each
+MAX_DESTINATIONS: Final = 10_000  # remembered without having jobs; 400 bytes each
 
 
-class Verdict(enum.Enum):
+class DestinationHealth(enum.Enum):
     """What an attempt says about the destination."""
 
     TOOK = "a server dealt with the message"
@@ -44,7 +45,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class DestinationState:
     """A destination. `closed_until` is a monotonic moment. `is_quick`: the last attempt there ended soon."""
 
     destination: str
@@ -61,7 +62,7 @@ class Lane:
         return not self.ready and not self.running and not self.failures
 
 
-class Lanes:
+class Fairness:
     """The jobs in memory. `fast`: the places that it has; `schedule`: when messages are tried again."""
 
     def __init__(self, fast: int, rng: random.Random, schedule: Schedule = DEFAULT_SCHEDULE) -> None:
@@ -71,9 +72,9 @@ class Lanes:
         self._ready_newcomers = 0
         self._rng = rng
         self._widest = max(1, fast * 3 // 4)
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
-        self._ring: OrderedDict[str, Lane] = OrderedDict()
-        self._newcomers: OrderedDict[str, Lane] = OrderedDict()
+        self._states: OrderedDict[str, DestinationState] = OrderedDict()
+        self._known: OrderedDict[str, DestinationState] = OrderedDict()
+        self._newcomers: OrderedDict[str, DestinationState] = OrderedDict()
         self._is_newcomers_turn = False
 
     @property
@@ -89,16 +90,16 @@ class Lanes:
     @property
     def has_more(self) -> bool:
         """True if there may be a job to start."""
-        return bool(self._ring or self._newcomers)
+        return bool(self._known or self._newcomers)
 
     def room(self, destination: str, now: float) -> int:
         """How many more jobs of a destination may come into memory."""
-        lane = self._lanes.get(destination)
-        if lane is None:
+        state = self._states.get(destination)
+        if state is None:
             return max(0, min(1 + AHEAD, self._space(is_quick=False)))
-        if now < lane.closed_until:
+        if now < state.closed_until:
             return 0
-        return max(0, min(lane.window * AHEAD + 1 - len(lane.ready), self._space(is_quick=lane.is_quick)))
+        return max(0, min(state.window * AHEAD + 1 - len(state.ready), self._space(is_quick=state.is_quick)))
 
     def _space(self, *, is_quick: bool) -> int:
         """Newcomers have half of the memory: they may have to wait long for a place."""
@@ -107,121 +108,123 @@ class Lanes:
 
     def reopens(self, destination: str, now: float) -> float | None:
         """When a closed destination is tried again; None if it is open."""
-        lane = self._lanes.get(destination)
-        return lane.closed_until if lane is not None and now < lane.closed_until else None
+        state = self._states.get(destination)
+        return state.closed_until if state is not None and now < state.closed_until else None
 
     def offer(self, job: Job, now: float) -> None:
         """A leased job is ready."""
-        lane = self._lane(job.destination)
-        lane.ready.append(job)
-        self._count(lane, 1)
-        self._place(lane, now)
+        state = self._state(job.destination)
+        state.ready.append(job)
+        self._count(state, 1)
+        self._place(state, now)
 
-    def _count(self, lane: Lane, jobs: int) -> None:
+    def _count(self, state: DestinationState, jobs: int) -> None:
         self.ready += jobs
-        if not lane.is_quick:
+        if not state.is_quick:
             self._ready_newcomers += jobs
 
-    def _learn(self, lane: Lane, *, is_quick: bool) -> None:
-        if lane.is_quick is not is_quick:
-            self._ready_newcomers += -len(lane.ready) if is_quick else len(lane.ready)
-            self._leave_ring(lane)
-            lane.is_quick = is_quick
+    def _learn(self, state: DestinationState, *, is_quick: bool) -> None:
+        if state.is_quick is not is_quick:
+            self._ready_newcomers += -len(state.ready) if is_quick else len(state.ready)
+            self._leave_turns(state)
+            state.is_quick = is_quick
 
-    def _leave_ring(self, lane: Lane) -> None:
-        (self._ring if lane.is_quick else self._newcomers).pop(lane.destination, None)
+    def _leave_turns(self, state: DestinationState) -> None:
+        (self._known if state.is_quick else self._newcomers).pop(state.destination, None)
 
-    def _lane(self, destination: str) -> Lane:
-        lane = self._lanes.get(destination)
-        if lane is None:
-            lane = self._lanes[destination] = Lane(destination)
+    def _state(self, destination: str) -> DestinationState:
+        state = self._states.get(destination)
+        if state is None:
+            state = self._states[destination] = DestinationState(destination)
             self._forget_some()
-        return lane
+        return state
 
     def _forget_some(self) -> None:
-        """Keep the number of lanes bounded: the oldest go first, but none that has jobs."""
-        for _ in range(len(self._lanes) - MAX_LANES):
-            name, lane = next(iter(self._lanes.items()))
-            self._lanes.move_to_end(name)
-            if not lane.ready and not lane.running:
-                del self._lanes[name]
+        """Keep the number of destinations bounded: the oldest go first, but none that has jobs."""
+        for _ in range(len(self._states) - MAX_DESTINATIONS):
+            name, state = next(iter(self._states.items()))
+            self._states.move_to_end(name)
+            if not state.ready and not state.running:
+                del self._states[name]
 
-    def _place(self, lane: Lane, now: float) -> None:
-        """Into its ring, at the end, if a job of it can be started."""
-        if lane.ready and lane.running < lane.window and now >= lane.closed_until:
-            (self._ring if lane.is_quick else self._newcomers).setdefault(lane.destination, lane)
+    def _place(self, state: DestinationState, now: float) -> None:
+        """Into its circle of turns, at the end, if a job of it can be started."""
+        if state.ready and state.running < state.window and now >= state.closed_until:
+            (self._known if state.is_quick else self._newcomers).setdefault(state.destination, state)
 
-    def take(self, now: float) -> Stay | None:
+    def take(self, now: float) -> RunningAttempt | None:
         """Start a job; None if there is no place or no job."""
         while self.places.has_fast:
-            ring = self._next_ring()
-            if ring is None:
+            turns = self._next_turns()
+            if turns is None:
                 return None
-            _, lane = ring.popitem(last=False)
-            if not lane.ready or lane.running >= lane.window or now < lane.closed_until:
+            _, state = turns.popitem(last=False)
+            if not state.ready or state.running >= state.window or now < state.closed_until:
                 continue
-            job = lane.ready.popleft()
-            self._count(lane, -1)
-            lane.running += 1
-            self._is_newcomers_turn = lane.is_quick
-            self._place(lane, now)
-            return self.places.begin(job, now, is_newcomer=not lane.is_quick)
+            job = state.ready.popleft()
+            self._count(state, -1)
+            state.running += 1
+            self._is_newcomers_turn = state.is_quick
+            self._place(state, now)
+            return self.places.begin(job, now, is_newcomer=not state.is_quick)
         return None
 
-    def _next_ring(self) -> OrderedDict[str, Lane] | None:
-        may_be_new = bool(self._newcomers) and self.places.takes_newcomers(others_wait=bool(self._ring))
-        if self._ring and not (may_be_new and self._is_newcomers_turn):
-            return self._ring
+    def _next_turns(self) -> OrderedDict[str, DestinationState] | None:
+        may_be_new = bool(self._newcomers) and self.places.takes_newcomers(others_wait=bool(self._known))
+        if self._known and not (may_be_new and self._is_newcomers_turn):
+            return self._known
         return self._newcomers if may_be_new else None
 
-    def finish(self, stay: Stay, verdict: Verdict, now: float) -> tuple[float | None, list[Stay]]:
+    def finish(
+        self, attempt: RunningAttempt, health: DestinationHealth, now: float
+    ) -> tuple[float | None, list[RunningAttempt]]:
         """An attempt has ended. If that closes its destination: for how many seconds; and who moved to slow places."""
-        moved = self.places.end(stay, now)
-        lane = self._lanes[stay.job.destination]
-        lane.running -= 1
-        if verdict is not Verdict.UNKNOWN or stay.has_lasted:
-            self._learn(lane, is_quick=verdict is Verdict.TOOK and not stay.has_lasted)
+        moved = self.places.end(attempt, now)
+        state = self._states[attempt.job.destination]
+        state.running -= 1
+        if health is not DestinationHealth.UNKNOWN or attempt.has_lasted:
+            self._learn(state, is_quick=health is DestinationHealth.TOOK and not attempt.has_lasted)
         pause = None
-        match verdict:
-            case Verdict.TOOK:
-                lane.failures = 0
-                lane.closed_until = 0.0
-                lane.window = min(lane.window + 1, self._widest)
-            case Verdict.UNREACHABLE:
-                pause = self._close(lane, now)
-            case Verdict.UNKNOWN:
+        match health:
+            case DestinationHealth.TOOK:
+                state.failures = 0
+                state.closed_until = 0.0
+                state.window = min(state.window + 1, self._widest)
+            case DestinationHealth.UNREACHABLE:
+                pause = self._close(state, now)
+            case DestinationHealth.UNKNOWN:
                 pass
-        self._place(lane, now)
-        if lane.is_plain and lane.window == 1:
-            del self._lanes[lane.destination]
+        self._place(state, now)
+        if state.is_plain and state.window == 1:
+            del self._states[state.destination]
         return pause, moved
 
-    def _close(self, lane: Lane, now: float) -> float | None:
-        lane.window = 1
-        if now < lane.closed_until:  # another one that was under way says the same
+    def _close(self, state: DestinationState, now: float) -> float | None:
+        state.window = 1
+        if now < state.closed_until:  # another one that was under way says the same
             return None
-        lane.failures += 1
-        retry = self._schedule.delay(lane.failures).total_seconds()
-        pause = min(FIRST_PAUSE * 2.0 ** min(lane.failures - 1, 16), LONGEST_PAUSE, retry)
+        state.failures += 1
+        retry = self._schedule.delay(state.failures).total_seconds()
+        pause = min(FIRST_PAUSE * 2.0 ** min(state.failures - 1, 16), LONGEST_PAUSE, retry)
         pause *= self._rng.uniform(1 - JITTER, 1 + JITTER)
-        lane.closed_until = now + pause
-        self._leave_ring(lane)
+        state.closed_until = now + pause
+        self._leave_turns(state)
         return pause
 
     def is_down(self, destination: str) -> bool:
         """True if it could not be reached the last time."""
-        lane = self._lanes.get(destination)
-        return lane is not None and lane.failures > 0
+        state = self._states.get(destination)
+        return state is not None and state.failures > 0
 
     def count_down(self, now: float) -> int:
         """How many destinations are down. One whose mail would have been tried again by now has no mail left."""
         longest = max(self._schedule.longest, self._schedule.initial).total_seconds()
-        return sum(1 for lane in self._lanes.values() if lane.failures and now < lane.closed_until + longest)
+        return sum(1 for state in self._states.values() if state.failures and now < state.closed_until + longest)
 
     def runs_low(self, destination: str) -> bool:
         """True if it has no more jobs in memory than will be started soon."""
-        lane = self._lanes.get(destination)
-        return lane is None or len(lane.ready) <= lane.window // 2
+        state = self._states.get(destination)
+        return state is None or len(state.ready) <= state.window // 2
 
     @property
     def has_few_quick(self) -> bool:
@@ -230,27 +233,27 @@ class Lanes:
 
     def is_hungry(self, destination: str) -> bool:
         """True if it runs low, and there is memory for it."""
-        lane = self._lanes.get(destination)
-        return self.runs_low(destination) and self._space(is_quick=lane is not None and lane.is_quick) > 0
+        state = self._states.get(destination)
+        return self.runs_low(destination) and self._space(is_quick=state is not None and state.is_quick) > 0
 
     def withdraw(self, destination: str | None = None) -> list[Job]:
         """Take the jobs that wait in memory out again, of one destination or of all."""
-        lanes = list(self._lanes.values()) if destination is None else [self._lane(destination)]
+        states = list(self._states.values()) if destination is None else [self._state(destination)]
         jobs: list[Job] = []
-        for lane in lanes:
-            jobs += lane.ready
-            self._count(lane, -len(lane.ready))
-            lane.ready.clear()
-            self._leave_ring(lane)
+        for state in states:
+            jobs += state.ready
+            self._count(state, -len(state.ready))
+            state.ready.clear()
+            self._leave_turns(state)
         return jobs
 
     def reopen(self, now: float) -> None:
         """Try every closed destination again: an operator said so."""
-        for lane in self._lanes.values():
-            lane.closed_until = 0.0
-            self._place(lane, now)
+        for state in self._states.values():
+            state.closed_until = 0.0
+            self._place(state, now)
 
     def refresh(self, now: float) -> None:
-        """Lanes whose pause is over come back into the ring."""
-        for lane in self._lanes.values():
-            self._place(lane, now)
+        """Destinations whose pause is over take turns again."""
+        for state in self._states.values():
+            self._place(state, now)

@@ -25,7 +25,7 @@ ROUTE_TARGET: Final = ""  # delivered by the queue's target
 ROUTE_BOUNCE: Final = "bounce"  # delivered by the pipeline of `bounce { }`
 
 
-class State(enum.IntEnum):
+class RecipientState(enum.IntEnum):
     """Of a queued recipient. The numbers are stored."""
 
     QUEUED = 0
@@ -35,7 +35,7 @@ class State(enum.IntEnum):
     @property
     def word(self) -> str:
         """As people read it."""
-        return {State.QUEUED: "queued", State.LEASED: "active", State.HELD: "held"}[self]
+        return {RecipientState.QUEUED: "queued", RecipientState.LEASED: "active", RecipientState.HELD: "held"}[self]
 
 
 class Wish(enum.IntEnum):
@@ -51,7 +51,7 @@ class Wish(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ContentInfo:
     """What is known of a message's content without reading it; see `smtp.content.Content`.
 
     `stored`: the id under which its chunks stand, None if it stands in the message's own row.
@@ -65,12 +65,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message that is to be queued. `content` is None if its chunks were written before (`facts.stored`)."""
+    """A message that is to be queued. `content` is None if its chunks were written before (`info.stored`)."""
 
     id: int
     envelope: Envelope
     created: datetime
-    facts: Facts
+    info: ContentInfo
     content: Content | None
     route: str = ROUTE_TARGET
 
@@ -106,7 +106,7 @@ class Job:
     ids: tuple[int, ...]
     progress: tuple[Progress, ...]
     created: datetime
-    facts: Facts
+    info: ContentInfo
     lease: int
     route: str = ROUTE_TARGET
     content: Content | None = None
@@ -195,8 +195,8 @@ def fitting(jobs: Sequence[Job], octets: int) -> list[Job]:
     """The first of these jobs whose contents are small, and have not more than so many octets together."""
     found: list[Job] = []
     for job in jobs:
-        if job.facts.stored is None:
-            octets -= job.facts.size
+        if job.info.stored is None:
+            octets -= job.info.size
             if octets < 0:
                 break
             found.append(job)
@@ -230,7 +230,7 @@ def _job(message: NewMessage, destination: str, envelope: Envelope, ids: tuple[i
         ids,
         progress,
         message.created,
-        message.facts,
+        message.info,
         lease,
         message.route,
         message.content,
@@ -284,7 +284,7 @@ class Filter:
     domain: str | None = None
     sender: str | None = None
     recipient: str | None = None
-    state: State | None = None
+    state: RecipientState | None = None
     before: datetime | None = None
     in_doubt: bool | None = None
 
@@ -307,7 +307,7 @@ class Entry:
     sender: str
     recipient: str
     destination: str
-    state: State
+    state: RecipientState
     due: datetime
     size: int
     progress: Progress
@@ -329,7 +329,7 @@ class StoredMessage:
     id: int
     created: datetime
     envelope: Envelope
-    facts: Facts
+    info: ContentInfo
     route: str
     entries: tuple[Entry, ...]
     attempts: dict[int, tuple[PastAttempt, ...]]

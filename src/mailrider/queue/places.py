@@ -49,7 +49,7 @@ LATEST: Final = 900.0  # seconds until it may come again, at most
 
 
 @dataclass(slots=True, eq=False)
-class Stay:
+class RunningAttempt:
     """One attempt under way. `octets`: of its content that count as being in memory."""
 
     job: Job
@@ -95,8 +95,8 @@ class Places:
         self._newcomers = 0
         self._most_at_one = max(1, fast * 3 // 4)
         self._most_unproven = min(UNPROVEN, self._most_at_one)
-        self._watched: OrderedDict[Stay, None] = OrderedDict()  # in fast places, the oldest first
-        self._lasting: OrderedDict[Stay, None] = OrderedDict()  # in fast places for want of slow ones
+        self._watched: OrderedDict[RunningAttempt, None] = OrderedDict()  # in fast places, the oldest first
+        self._lasting: OrderedDict[RunningAttempt, None] = OrderedDict()  # in fast places for want of slow ones
         self._addresses: OrderedDict[Hashable, _Address] = OrderedDict()
         self._promised = 0.0  # the last moment at which somebody comes again, and how many do
         self._promises = 0
@@ -119,23 +119,23 @@ class Places:
         room = min(most, self.slow - self.running_slow)
         return self._newcomers < max(room, self.fast // 8, 1)
 
-    def begin(self, job: Job, now: float, *, is_newcomer: bool) -> Stay:
+    def begin(self, job: Job, now: float, *, is_newcomer: bool) -> RunningAttempt:
         """An attempt begins, in a fast place."""
-        stay = Stay(job, now, is_newcomer, job.facts.size if job.content is not None else 0)
+        attempt = RunningAttempt(job, now, is_newcomer, job.info.size if job.content is not None else 0)
         self.running += 1
         self._newcomers += is_newcomer
-        self._watched[stay] = None
-        return stay
+        self._watched[attempt] = None
+        return attempt
 
-    def end(self, stay: Stay, now: float) -> list[Stay]:
+    def end(self, attempt: RunningAttempt, now: float) -> list[RunningAttempt]:
         """It has ended. Those that move to a slow place now."""
-        for where in list(stay.at):
-            self._leave(stay, where, now)
-        self._watched.pop(stay, None)
-        self._lasting.pop(stay, None)
-        if not stay.is_slow:
+        for where in list(attempt.at):
+            self._leave(attempt, where, now)
+        self._watched.pop(attempt, None)
+        self._lasting.pop(attempt, None)
+        if not attempt.is_slow:
             self.running -= 1
-            self._newcomers -= stay.is_newcomer
+            self._newcomers -= attempt.is_newcomer
             return []
         self.running_slow -= 1
         return self._make_room()
@@ -147,47 +147,49 @@ class Places:
         """When `move_lasting` has something to do."""
         return next(iter(self._watched)).since + SLOW_AFTER if self._watched else None
 
-    def move_lasting(self, now: float) -> list[Stay]:
+    def move_lasting(self, now: float) -> list[RunningAttempt]:
         """Attempts that have lasted too long for a fast place; those that moved."""
         while self._watched:
-            stay = next(iter(self._watched))
-            if now < stay.since + SLOW_AFTER:
+            attempt = next(iter(self._watched))
+            if now < attempt.since + SLOW_AFTER:
                 break
-            del self._watched[stay]
-            self._mark_lasting(stay)
-            if not stay.is_slow:
-                self._lasting[stay] = None
+            del self._watched[attempt]
+            self._mark_lasting(attempt)
+            if not attempt.is_slow:
+                self._lasting[attempt] = None
         return self._make_room()
 
-    def _mark_lasting(self, stay: Stay) -> None:
-        stay.has_lasted = True
-        for where, since in stay.at.items():
+    def _mark_lasting(self, attempt: RunningAttempt) -> None:
+        attempt.has_lasted = True
+        for where, since in attempt.at.items():
             address = self._addresses[where]
             address.lasting += 1
-            if _is_to_blame(stay, since):
+            if _is_to_blame(attempt, since):
                 address.charge()
 
-    def _make_room(self) -> list[Stay]:
-        moved: list[Stay] = []
+    def _make_room(self) -> list[RunningAttempt]:
+        moved: list[RunningAttempt] = []
         while self._lasting and self.has_slow:
-            stay, _ = self._lasting.popitem(last=False)
-            self._move(stay)
-            moved.append(stay)
+            attempt, _ = self._lasting.popitem(last=False)
+            self._move(attempt)
+            moved.append(attempt)
         return moved
 
-    def _move(self, stay: Stay) -> None:
-        stay.is_slow = True
+    def _move(self, attempt: RunningAttempt) -> None:
+        attempt.is_slow = True
         self.running -= 1
         self.running_slow += 1
-        self._newcomers -= stay.is_newcomer
-        for where in stay.at:
+        self._newcomers -= attempt.is_newcomer
+        for where in attempt.at:
             address = self._addresses[where]
             address.fast -= 1
             address.slow += 1
 
     # Addresses -------------------------------------------------------------------------------------------------------
 
-    def arrive(self, stay: Stay, ip: IPv4Address | IPv6Address, now: float, slots: int | None = None) -> float | None:
+    def arrive(
+        self, attempt: RunningAttempt, ip: IPv4Address | IPv6Address, now: float, slots: int | None = None
+    ) -> float | None:
         """An attempt is about to use an address. None: it may (it may have moved); else in how many seconds it may.
 
         `slots`: how many messages may be under way in all; an address where attempts last has a quarter of these too.
@@ -201,39 +203,39 @@ class Places:
             self._addresses.move_to_end(where)
         address.share = max(1, (self.slow if slots is None else min(self.slow, slots)) // SHARE)
         if address.is_slow:
-            if self._is_full(address, stay):
-                self._remember_turned_away(stay.job.destination, where)
+            if self._is_full(address, attempt):
+                self._remember_turned_away(attempt.job.destination, where)
                 return self._come_again(now)
-            self._move_at_once(stay)
-        elif not stay.is_slow and address.fast >= (self._most_at_one if address.credit else self._most_unproven):
+            self._move_at_once(attempt)
+        elif not attempt.is_slow and address.fast >= (self._most_at_one if address.credit else self._most_unproven):
             if address.slow < address.share:
-                self._move_at_once(stay)
+                self._move_at_once(attempt)
             elif not address.credit:
                 return SLOW_AFTER  # by then it is known what kind of place this is
-        self._turned_away.pop(stay.job.destination, None)
-        stay.at[where] = now
-        if stay.is_slow:
+        self._turned_away.pop(attempt.job.destination, None)
+        attempt.at[where] = now
+        if attempt.is_slow:
             address.slow += 1
         else:
             address.fast += 1
-        address.lasting += stay.has_lasted
+        address.lasting += attempt.has_lasted
         return None
 
-    def _move_at_once(self, stay: Stay) -> None:
+    def _move_at_once(self, attempt: RunningAttempt) -> None:
         """To a slow place, if one is free. It is watched on: whether it lasts says something about the address."""
-        if not stay.is_slow and self.has_slow:
-            self._lasting.pop(stay, None)
-            self._move(stay)
+        if not attempt.is_slow and self.has_slow:
+            self._lasting.pop(attempt, None)
+            self._move(attempt)
 
-    def _is_full(self, address: _Address, stay: Stay) -> bool:
+    def _is_full(self, address: _Address, attempt: RunningAttempt) -> bool:
         """True if a slow address has no slow place for an attempt that is in a fast one, or moved already."""
-        return address.slow >= address.share or not (stay.is_slow or self.has_slow)
+        return address.slow >= address.share or not (attempt.is_slow or self.has_slow)
 
-    def turned_away(self, stay: Stay, now: float) -> float | None:
+    def turned_away(self, attempt: RunningAttempt, now: float) -> float | None:
         """In how many seconds an attempt is to come again, if it is known that it will be turned away now."""
-        where = self._turned_away.get(stay.job.destination)
+        where = self._turned_away.get(attempt.job.destination)
         address = None if where is None else self._addresses.get(where)
-        if address is None or not address.is_slow or not self._is_full(address, stay):
+        if address is None or not address.is_slow or not self._is_full(address, attempt):
             return None
         return self._come_again(now)
 
@@ -250,23 +252,23 @@ class Places:
         self._promises += 1
         return self._promised - now
 
-    def leave(self, stay: Stay, ip: IPv4Address | IPv6Address, now: float) -> None:
+    def leave(self, attempt: RunningAttempt, ip: IPv4Address | IPv6Address, now: float) -> None:
         """An attempt is done with an address."""
-        self._leave(stay, site_of(ip), now)
+        self._leave(attempt, site_of(ip), now)
 
-    def _leave(self, stay: Stay, where: Hashable, now: float) -> None:
-        since = stay.at.pop(where, None)
+    def _leave(self, attempt: RunningAttempt, where: Hashable, now: float) -> None:
+        since = attempt.at.pop(where, None)
         if since is None:
             return
         address = self._addresses[where]
-        if stay.is_slow:
+        if attempt.is_slow:
             address.slow -= 1
         else:
             address.fast -= 1
-        address.lasting -= stay.has_lasted
+        address.lasting -= attempt.has_lasted
         if now - since < SLOW_AFTER:
             address.credit = min(address.credit + 1, MOST_CREDIT)
-        elif not _is_to_blame(stay, since):
+        elif not _is_to_blame(attempt, since):
             address.charge()  # it was not yet, when the attempt had lasted too long
         if address.is_plain:
             del self._addresses[where]
@@ -280,9 +282,9 @@ class Places:
                 del self._addresses[where]
 
 
-def _is_to_blame(stay: Stay, since: float) -> bool:
+def _is_to_blame(attempt: RunningAttempt, since: float) -> bool:
     """Whether an attempt that has lasted `SLOW_AFTER` has lost its time at an address where it is since then."""
-    return since <= stay.since + SLOW_AFTER / 2
+    return since <= attempt.since + SLOW_AFTER / 2
 
 
 def site_of(ip: IPv4Address | IPv6Address) -> Hashable:

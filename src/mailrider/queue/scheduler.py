@@ -2,7 +2,7 @@
 
 Fresh messages come from memory, backlog from the store (`queue.backlog`); `queue.fairness` says which is next. Nothing
 is polled: the scheduler wakes for new mail, for a free place, for the moment at which something becomes due, and when
-another process says so; every few seconds it asks the store whether it changed, in case a word got lost.
+another process says so; every few seconds it asks the store whether it changed, in case a signal got lost.
 
 What always holds:
 
@@ -34,12 +34,12 @@ from mailrider.model.queue_event import (
 from mailrider.model.reply import Reply
 from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.backlog import Backlog
-from mailrider.queue.commit_retry import SICK, Recorder, names
+from mailrider.queue.commit_retry import SICK, CommitRetry, names
 from mailrider.queue.deliverer import LooksAgain, judge_destination
-from mailrider.queue.fairness import Lanes, Verdict
+from mailrider.queue.fairness import DestinationHealth, Fairness
 from mailrider.queue.ids import format_id
-from mailrider.queue.lived import in_queue_time
 from mailrider.queue.message import ROUTE_TARGET, Wish
+from mailrider.queue.queue_clock import in_queue_time
 from mailrider.queue.settle import is_last_try
 from mailrider.queue.settler import Settler
 from mailrider.queue.store import StoreUnavailable
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mailrider.queue.bounces import Bounces
     from mailrider.queue.deliverer import Deliverer, UnderWay
     from mailrider.queue.message import Job, Settled, Settlement
-    from mailrider.queue.places import Stay
+    from mailrider.queue.places import RunningAttempt
     from mailrider.queue.settle import Rules
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
@@ -85,19 +85,19 @@ class Work:
 class _Visits:
     """Where one attempt is; see `model.visit.Visits`."""
 
-    __slots__ = ("_scheduler", "_stay")
+    __slots__ = ("_attempt", "_scheduler")
 
-    def __init__(self, scheduler: Scheduler, stay: Stay) -> None:
+    def __init__(self, scheduler: Scheduler, attempt: RunningAttempt) -> None:
         self._scheduler = scheduler
-        self._stay = stay
+        self._attempt = attempt
 
     def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
         """See `Visits`."""
-        return self._scheduler.arrive(self._stay, address, slots)
+        return self._scheduler.arrive(self._attempt, address, slots)
 
     def leave(self, address: IPv4Address | IPv6Address) -> None:
         """See `Visits`."""
-        self._scheduler.leave(self._stay, address)
+        self._scheduler.leave(self._attempt, address)
 
 
 class Scheduler:
@@ -109,11 +109,11 @@ class Scheduler:
         self._clock = clock
         self._rng = rng
         self._emit = emit
-        self._lanes = Lanes(work.parallelism, rng, work.rules.schedule)
-        self._backlog = Backlog(store, self._lanes, clock, self._take_in, self._space)
-        self._recorder = Recorder(store, clock, emit, self.look)
+        self._fairness = Fairness(work.parallelism, rng, work.rules.schedule)
+        self._backlog = Backlog(store, self._fairness, clock, self._take_in, self._space)
+        self._commits = CommitRetry(store, clock, emit, self.look)
         self._settler = Settler(
-            store, self._recorder, work.rules, work.bounces, clock, rng, emit, self._lanes.is_down, self._come_back
+            store, self._commits, work.rules, work.bounces, clock, rng, emit, self._fairness.is_down, self._come_back
         )
         self._octets = 0
         self._workers: set[asyncio.Task[None]] = set()
@@ -146,7 +146,7 @@ class Scheduler:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._recorder.give_back(())
+        await self._commits.give_back(())
 
     async def leave_off(self) -> None:
         """Begin nothing more, and give back what waits in memory. Running attempts go on: see `finish` and `stop`."""
@@ -157,7 +157,7 @@ class Scheduler:
         self._wake.set()  # for the refiller to see that it is over; what it is leasing is not left lying
         if self._refiller is not None:
             await self._within(RECORDING, asyncio.wait([self._refiller]))
-        await self._recorder.give_back(self._lanes.withdraw())
+        await self._commits.give_back(self._fairness.withdraw())
 
     async def finish(self) -> None:
         """Wait until all running attempts have come to their own end; `leave_off` before that."""
@@ -208,18 +208,18 @@ class Scheduler:
     @property
     def destinations_down(self) -> int:
         """How many destinations are known to be out of reach at the moment."""
-        return self._lanes.count_down(self._clock.monotonic())
+        return self._fairness.count_down(self._clock.monotonic())
 
     # What comes in ---------------------------------------------------------------------------------------------------
 
     def has_room(self, jobs: Sequence[Job]) -> bool:
         """True if a new message with these jobs may come from memory: then it is to be leased from the beginning."""
         now = self._clock.monotonic()
-        if self._stopping or self._recorder.is_sick or len(jobs) > self._lanes.most_ready - self._lanes.ready:
+        if self._stopping or self._commits.is_sick or len(jobs) > self._fairness.most_ready - self._fairness.ready:
             return False
-        if sum(job.facts.size for job in jobs) > self._space():
+        if sum(job.info.size for job in jobs) > self._space():
             return False
-        return all(self._lanes.room(job.destination, now) > 0 for job in jobs)
+        return all(self._fairness.room(job.destination, now) > 0 for job in jobs)
 
     def offer(self, jobs: Sequence[Job]) -> None:
         """Leased jobs of a new message, with their content."""
@@ -240,13 +240,13 @@ class Scheduler:
         self._tasks.append(asyncio.create_task(self._return(jobs)))
 
     async def _return(self, jobs: Sequence[Job]) -> None:
-        await self._recorder.give_back(jobs)
+        await self._commits.give_back(jobs)
         self.look()
 
     def look(self, *, reopen: bool = False) -> None:
         """There may be something due in the store. `reopen`: destinations that were down are tried at once."""
         if reopen:
-            self._lanes.reopen(self._clock.monotonic())
+            self._fairness.reopen(self._clock.monotonic())
         self._backlog.look()
         self._idle.clear()
         self._wake.set()
@@ -279,42 +279,42 @@ class Scheduler:
         now = self._clock.monotonic()
         for job in jobs:
             if job.content is not None:
-                self._octets += job.facts.size
-            self._lanes.offer(job, now)
-            if self._lanes.reopens(job.destination, now) is not None:
+                self._octets += job.info.size
+            self._fairness.offer(job, now)
+            if self._fairness.reopens(job.destination, now) is not None:
                 self._put_away(job.destination)
         self._start()
 
     def _start(self) -> None:
         """As many workers as there are jobs that can be started."""
-        while (stay := self._next()) is not None:
+        while (attempt := self._next()) is not None:
             # In a context of its own, not that of the submitter, who may be inside limits that this job has to pass.
-            task = asyncio.create_task(self._run(stay), context=Context())
+            task = asyncio.create_task(self._run(attempt), context=Context())
             self._workers.add(task)
             task.add_done_callback(self._ended)
 
-    def _next(self) -> Stay | None:
-        if self._stopping or self._recorder.is_sick:
+    def _next(self) -> RunningAttempt | None:
+        if self._stopping or self._commits.is_sick:
             return None
-        stay = self._lanes.take(self._clock.monotonic())
-        if stay is not None and self._slow_timer is None:
+        attempt = self._fairness.take(self._clock.monotonic())
+        if attempt is not None and self._slow_timer is None:
             self._watch_places()
-        return stay
+        return attempt
 
     def _watch_places(self) -> None:
-        due = self._lanes.places.next_due
+        due = self._fairness.places.next_due
         self._slow_timer = None if due is None or self._stopping else self._clock.call_at(due, self._move_lasting)
 
     def _move_lasting(self) -> None:
-        self._moved(self._lanes.places.move_lasting(self._clock.monotonic()))
+        self._moved(self._fairness.places.move_lasting(self._clock.monotonic()))
         self._watch_places()
 
-    def _moved(self, stays: Sequence[Stay]) -> None:
+    def _moved(self, attempts: Sequence[RunningAttempt]) -> None:
         """These are in slow places now: others may begin, and have the memory that is theirs."""
-        for stay in stays:
-            self._octets -= stay.octets
-            stay.octets = 0
-        if stays:
+        for attempt in attempts:
+            self._octets -= attempt.octets
+            attempt.octets = 0
+        if attempts:
             self._start()
             if self._backlog.wants():
                 self._wake.set()
@@ -326,56 +326,56 @@ class Scheduler:
 
     # Attempts --------------------------------------------------------------------------------------------------------
 
-    async def _run(self, first: Stay) -> None:
+    async def _run(self, first: RunningAttempt) -> None:
         """Attempt one job after another, while there are any."""
-        stay: Stay | None = first
-        while stay is not None:
-            VISITS.set(_Visits(self, stay))
-            await self._attempt(stay)
-            if self._backlog.wants((stay.job.destination,)):
+        attempt: RunningAttempt | None = first
+        while attempt is not None:
+            VISITS.set(_Visits(self, attempt))
+            await self._attempt(attempt)
+            if self._backlog.wants((attempt.job.destination,)):
                 self._wake.set()
-            stay = self._next()
-            if self._lanes.has_more:  # its window has grown: there is a place for another one, too
+            attempt = self._next()
+            if self._fairness.has_more:  # its window has grown: there is a place for another one, too
                 self._start()
 
-    def arrive(self, stay: Stay, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
+    def arrive(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
         """See `Visits.arrive`."""
-        was_slow = stay.is_slow
-        seconds = self._lanes.places.arrive(stay, address, self._clock.monotonic(), slots)
-        if stay.is_slow and not was_slow:
-            self._moved((stay,))
+        was_slow = attempt.is_slow
+        seconds = self._fairness.places.arrive(attempt, address, self._clock.monotonic(), slots)
+        if attempt.is_slow and not was_slow:
+            self._moved((attempt,))
         return None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
 
-    def leave(self, stay: Stay, address: IPv4Address | IPv6Address) -> None:
+    def leave(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address) -> None:
         """See `Visits.leave`."""
-        self._lanes.places.leave(stay, address, self._clock.monotonic())
+        self._fairness.places.leave(attempt, address, self._clock.monotonic())
 
-    async def _attempt(self, stay: Stay) -> None:
-        job, verdict, reply = stay.job, Verdict.UNKNOWN, BROKEN
+    async def _attempt(self, attempt: RunningAttempt) -> None:
+        job, health, reply = attempt.job, DestinationHealth.UNKNOWN, BROKEN
         try:
             if job.lease != self._store.lease:
                 return  # this process was held for dead, and the job is another's
             content = job.content or await self._store.content(job)
-            seconds = self._lanes.places.turned_away(stay, self._clock.monotonic())
+            seconds = self._fairness.places.turned_away(attempt, self._clock.monotonic())
             report = await self._deliver(job, content) if seconds is None else self._held_back(job, seconds)
             self._recording.add(asyncio.current_task())
-            verdict, reply = judge_destination(report), report.outcomes[0].reply
+            health, reply = judge_destination(report), report.outcomes[0].reply
             await self._settler.attempted(job, content, report)
         except asyncio.CancelledError:
             self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
-            await self._recorder.give_back([job])
+            await self._commits.give_back([job])
             raise
         except StoreUnavailable as error:
-            self._recorder.failed(error)
+            self._commits.failed(error)
             self._wake_in(SICK)
-            await self._recorder.give_back([job])
+            await self._commits.give_back([job])
         except Exception as error:
             # Where it came from nobody knows, so neither whether the message went out: it stays leased, and is not
             # tried again before this process ends.
             self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
         finally:
             self._recording.discard(asyncio.current_task())
-            self._finish(stay, verdict, reply)
+            self._finish(attempt, health, reply)
 
     def _held_back(self, job: Job, seconds: float) -> AttemptReport:
         until = self._clock.now() + timedelta(seconds=seconds)
@@ -415,34 +415,34 @@ class Scheduler:
         if due:
             self._wake_in(max(0.0, (min(due) - self._clock.now()).total_seconds()))
 
-    def _finish(self, stay: Stay, verdict: Verdict, reply: Reply) -> None:
-        job = stay.job
-        self._octets -= stay.octets
+    def _finish(self, attempt: RunningAttempt, health: DestinationHealth, reply: Reply) -> None:
+        job = attempt.job
+        self._octets -= attempt.octets
         job.content = None
-        was_down = self._lanes.is_down(job.destination)
-        pause, moved = self._lanes.finish(stay, verdict, self._clock.monotonic())
+        was_down = self._fairness.is_down(job.destination)
+        pause, moved = self._fairness.finish(attempt, health, self._clock.monotonic())
         if pause is not None:
             self._emit(DestinationDown(job.destination, pause, reply))
             self._put_away(job.destination)
             self._wake_in(pause)
-        elif was_down and verdict is Verdict.TOOK:
+        elif was_down and health is DestinationHealth.TOOK:
             self._emit(DestinationUp(job.destination))
         self._moved(moved)
 
     def _forget_content(self, job: Job) -> None:
         if job.content is not None:
-            self._octets -= job.facts.size
+            self._octets -= job.info.size
             job.content = None
 
     def _put_away(self, destination: str) -> None:
         """What waits for a destination that is down waits in the store: memory is for those that move."""
-        waiting = self._lanes.withdraw(destination)
+        waiting = self._fairness.withdraw(destination)
         if not waiting:
             return
         for job in waiting:
             self._forget_content(job)
         self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(asyncio.create_task(self._recorder.give_back(waiting)))
+        self._tasks.append(asyncio.create_task(self._commits.give_back(waiting)))
 
     # The store's backlog ---------------------------------------------------------------------------------------------
 
@@ -460,7 +460,7 @@ class Scheduler:
         try:
             await self._refill()
         except StoreUnavailable as error:
-            self._recorder.failed(error)
+            self._commits.failed(error)
         except Exception as error:
             self._emit(Bug("queue: looking for due mail", error))
         else:
@@ -469,14 +469,14 @@ class Scheduler:
         return False
 
     async def _refill(self) -> None:
-        if self._recorder.owes:
-            await self._recorder.give_back(())
-        self._lanes.refresh(self._clock.monotonic())
+        if self._commits.owes:
+            await self._commits.give_back(())
+        self._fairness.refresh(self._clock.monotonic())
         self._start()
         seconds = await self._backlog.refill()
         if seconds is not None:
             self._wake_in(seconds)
-        self._recorder.works()
+        self._commits.works()
 
     def _wake_in(self, seconds: float) -> None:
         """Look at the store again by then; an earlier wish stays."""
@@ -493,7 +493,7 @@ class Scheduler:
         self.look()
 
     def _note_idleness(self) -> None:
-        moving = self._workers or self._refilling or self._wake.is_set() or not self._lanes.is_idle
+        moving = self._workers or self._refilling or self._wake.is_set() or not self._fairness.is_idle
         if not moving and not self._backlog.is_empty:
             self._wake.set()
         elif not moving:
@@ -513,15 +513,15 @@ class Scheduler:
                     if await self._store.keep_alive(self._clock.now()):
                         self.look()
                     if self._stopping:
-                        await self._recorder.give_back(())
+                        await self._commits.give_back(())
                         continue
                     await self._settler.settle_late()
-                    # What was leased for that no look could see; and if a word got lost, mail is late, not lost.
+                    # What was leased for that no look could see; and if a signal got lost, mail is late, not lost.
                     self.look()
                 if await self._store.changed_elsewhere() or self._clock_jumped():
                     self.look()
             except StoreUnavailable as error:
-                self._recorder.failed(error)
+                self._commits.failed(error)
                 self._wake_in(SICK)
             except Exception as error:
                 self._emit(Bug("queue: housekeeping", error))

@@ -17,12 +17,22 @@ from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delive
 from mailrider.model.queue_event import MessageQueued
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import format_id
-from mailrider.queue.lived import KeepsTime, shift_of
-from mailrider.queue.message import BY_DOMAIN, FRESH, INLINE, ROUTE_TARGET, Facts, Filter, Job, NewMessage, jobs_of
+from mailrider.queue.message import (
+    BY_DOMAIN,
+    FRESH,
+    INLINE,
+    ROUTE_TARGET,
+    ContentInfo,
+    Filter,
+    Job,
+    NewMessage,
+    jobs_of,
+)
+from mailrider.queue.queue_clock import KeepsTime, shift_of
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.settle import Rules, settle
-from mailrider.queue.sqlite.signals import Listener, Word, poke
-from mailrider.queue.store import Command, StoreUnavailable
+from mailrider.queue.sqlite.signals import Signal, SignalListener, send_signal
+from mailrider.queue.store import QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 
 if TYPE_CHECKING:
@@ -46,7 +56,7 @@ MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled w
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueueDirectory:
     """Where a queue is: its directory, and that for sockets. None where no other process can be."""
 
     location: Path
@@ -65,7 +75,7 @@ class DeliveryQueue:
         rng: random.Random,
         emit: Emit,
         *,
-        place: Place | None = None,
+        place: QueueDirectory | None = None,
         destination_of: DestinationOf = BY_DOMAIN,
     ) -> None:
         """`work` None: nothing is delivered here."""
@@ -91,7 +101,7 @@ class DeliveryQueue:
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
                 if self._place is not None:
-                    listener = Listener(self._place.runtime_dir, self._place.location, self._hear)
+                    listener = SignalListener(self._place.runtime_dir, self._place.location, self._hear)
                     await stack.enter_async_context(listener)
             self._stack = stack.pop_all()
         return self
@@ -103,7 +113,7 @@ class DeliveryQueue:
         """Begin no more attempts; who else delivers from the store goes on with what waits. Running ones go on."""
         if self._scheduler is not None:
             await self._scheduler.leave_off()
-            self._poke(Word.LOOK)
+            self._send_signal(Signal.LOOK)
 
     async def finish(self) -> None:
         """Wait until all attempts have come to their own end."""
@@ -115,13 +125,13 @@ class DeliveryQueue:
         if self._scheduler is not None:
             await self._scheduler.stop()
 
-    def _hear(self, word: Word) -> None:
+    def _hear(self, signal: Signal) -> None:
         if self._scheduler is not None and not self._scheduler.is_draining:
-            self._scheduler.look(reopen=word is Word.RETRY)
+            self._scheduler.look(reopen=signal is Signal.RETRY)
 
-    def _poke(self, word: Word) -> None:
+    def _send_signal(self, signal: Signal) -> None:
         if self._place is not None:
-            poke(self._place.runtime_dir, self._place.location, word)
+            send_signal(self._place.runtime_dir, self._place.location, signal)
 
     def new_id(self) -> int:
         """The id for a message that is submitted later, so that it can be cancelled whatever became of `submit`."""
@@ -154,11 +164,11 @@ class DeliveryQueue:
         name, sender = format_id(message.id), str(envelope.sender)
         self._emit(MessageQueued(name, sender, len(envelope.recipients), content.size))
         if scheduler is None:
-            self._poke(Word.LOOK)
+            self._send_signal(Signal.LOOK)
         elif leased:
             scheduler.offer(jobs)
         elif scheduler.has_left_off:
-            self._poke(Word.LOOK)
+            self._send_signal(Signal.LOOK)
         else:
             scheduler.expect([job.destination for job in jobs])
         return message.id
@@ -194,7 +204,7 @@ class DeliveryQueue:
             self._unaccepted.discard(id)
             return True
         in_doubt = await self.store.page(Filter(message=id, in_doubt=True), 0, 1)
-        done = await self.command(Command.REMOVE, Filter(message=id))
+        done = await self.command(QueueCommand.REMOVE, Filter(message=id))
         return not in_doubt and not done.later and done.changed == self._accepted.pop(id, None)
 
     async def _message(self, envelope: Envelope, content: Content, route: str, id: int | None = None) -> NewMessage:
@@ -203,12 +213,12 @@ class DeliveryQueue:
         stored = None
         if content.size > INLINE:
             stored = await self.store.write_content(_pieces(content))
-        facts = Facts(content.size, content.eight_bit, content.header_size, stored)
+        info = ContentInfo(content.size, content.eight_bit, content.header_size, stored)
         return NewMessage(
             self._ids.take(len(envelope.recipients)) if id is None else id,
             envelope,
             self._clock.now(),
-            facts,
+            info,
             # A large one is read from the store when its turn comes: memory does not grow with the queue.
             None if stored is not None else content,
             route,
@@ -228,8 +238,8 @@ class DeliveryQueue:
             return False
         now, count = self._clock.now(), len(envelope.recipients)
         id = self._ids.take(count)
-        facts = Facts(content.size, content.eight_bit, content.header_size)
-        job = Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, facts, 0)
+        info = ContentInfo(content.size, content.eight_bit, content.header_size)
+        job = Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
         report = AttemptReport(tuple(Failed(each, reply) for each in envelope.recipients))
         decision = settle(job, report, Rules(), now, self._rng)
         for notification in await self._bounces.write(job, decision, content, now, shift_of(self._clock)):
@@ -237,7 +247,7 @@ class DeliveryQueue:
             if self._scheduler is not None and not self._scheduler.has_left_off:
                 jobs = jobs_of(notification, self._destination_of, self.store.lease)
                 self._scheduler.expect([job.destination for job in jobs])
-        self._poke(Word.LOOK)
+        self._send_signal(Signal.LOOK)
         return True
 
     async def idle(self) -> None:
@@ -255,13 +265,13 @@ class DeliveryQueue:
         """How many destinations are known to be out of reach; 0 where nothing is delivered."""
         return 0 if self._scheduler is None else self._scheduler.destinations_down
 
-    async def command(self, command: Command, wanted: Filter) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter) -> Done:
         """Do something to queued recipients, and tell those who deliver."""
         done = await self.store.command(command, wanted, self._clock.now())
-        if command in (Command.RETRY, Command.RELEASE):
+        if command in (QueueCommand.RETRY, QueueCommand.RELEASE):
             if self._scheduler is not None:
-                self._scheduler.look(reopen=command is Command.RETRY)
-            self._poke(Word.RETRY if command is Command.RETRY else Word.LOOK)
+                self._scheduler.look(reopen=command is QueueCommand.RETRY)
+            self._send_signal(Signal.RETRY if command is QueueCommand.RETRY else Signal.LOOK)
         return done
 
 

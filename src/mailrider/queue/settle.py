@@ -73,7 +73,7 @@ class Notified:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class SettleDecision:
     """What becomes of a job: a change for each recipient, and whom the sender is told about.
 
     `given_up`: recipients that failed because tries or time are used up.
@@ -89,7 +89,7 @@ def is_last_try(job: Job, rules: Rules, now: datetime) -> bool:
     return any(_is_over(progress, job, rules, now) for progress in job.progress)
 
 
-def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> Decision:
+def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> SettleDecision:
     """Decide after an attempt."""
     changes: list[Change] = []
     notified: list[Notified] = []
@@ -113,10 +113,10 @@ def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: ra
         if notice is not None:
             notified.append(Notified(outcome.recipient, notice, final, until))
         changes[-1] = _warned(changes[-1], job, rules, now)
-    return Decision(tuple(changes), tuple(notified), tuple(given_up))
+    return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
-def untried(job: Job, rules: Rules, now: datetime) -> Decision:
+def untried(job: Job, rules: Rules, now: datetime) -> SettleDecision:
     """Decide for a job that was not attempted because its destination is down: it may be late, or its time over.
 
     Nothing is counted and nothing moves, but that it is given up, or that its sender is told of the delay.
@@ -135,7 +135,7 @@ def untried(job: Job, rules: Rules, now: datetime) -> Decision:
         notice = _notice(last, job, change, progress, rules, now)
         if notice is not None:
             notified.append(Notified(last.recipient, notice, last, until, was_tried=False))
-    return Decision(tuple(changes), tuple(notified), tuple(given_up))
+    return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
 def as_it_stands(job: Job) -> AttemptReport:

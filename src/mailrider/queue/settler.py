@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from mailrider.model.event import Bug
 from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.ids import format_id
-from mailrider.queue.lived import shift_of
 from mailrider.queue.message import Fate, Settlement, Wish
+from mailrider.queue.queue_clock import shift_of
 from mailrider.queue.settle import as_it_stands, settle, untried
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.bounces import Bounces
-    from mailrider.queue.commit_retry import Recorder
+    from mailrider.queue.commit_retry import CommitRetry
     from mailrider.queue.message import Job, NewMessage, Settled
-    from mailrider.queue.settle import Decision, Rules
+    from mailrider.queue.settle import Rules, SettleDecision
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
 
@@ -42,7 +42,7 @@ class Settler:
     def __init__(
         self,
         store: Store,
-        recorder: Recorder,
+        commits: CommitRetry,
         rules: Rules,
         bounces: Bounces,
         clock: Clock,
@@ -52,7 +52,7 @@ class Settler:
         put_back: Callable[[Settlement, Settled], None],
     ) -> None:
         self._store = store
-        self._recorder = recorder
+        self._commits = commits
         self._rules = rules
         self._bounces = bounces
         self._clock = clock
@@ -70,13 +70,13 @@ class Settler:
         notifications = await self._notify(job, decision, content, now)
         notifications += self._redact(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
-        settled = await self._recorder.record(settlement)
+        settled = await self._commits.record(settlement)
         if settled.held:
             self._tell(settlement, settled, decision, report)
             self._put_back(settlement, settled)
 
     async def _notify(
-        self, job: Job, decision: Decision, content: Content | None, now: datetime
+        self, job: Job, decision: SettleDecision, content: Content | None, now: datetime
     ) -> tuple[NewMessage, ...]:
         """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
         for quoted in (content, None):
@@ -87,7 +87,7 @@ class Settler:
         return ()
 
     def _redact(
-        self, job: Job, decision: Decision, report: AttemptReport, content: Content, now: datetime
+        self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """A notification without what it quotes, where it has to go so; none if that makes trouble."""
         try:
@@ -96,7 +96,7 @@ class Settler:
             self._emit(Bug(f"notification {format_id(job.message_id)} without what it quotes", error))
             return ()
 
-    def _tell(self, settlement: Settlement, settled: Settled, decision: Decision, report: AttemptReport) -> None:
+    def _tell(self, settlement: Settlement, settled: Settled, decision: SettleDecision, report: AttemptReport) -> None:
         job = settlement.job
         name, sender = format_id(job.message_id), str(job.envelope.sender)
         shift, age = shift_of(self._clock), settlement.at - job.created
@@ -132,7 +132,7 @@ class Settler:
                     await self._settle_untried(waiting[0], now)
                     waiting.popleft()
             finally:
-                await self._recorder.give_back([*left, *waiting])
+                await self._commits.give_back([*left, *waiting])
             if len(jobs) < LATE or left:
                 return
 
@@ -143,7 +143,7 @@ class Settler:
         decision = untried(job, self._rules, now)
         content = await self._store.content(job) if decision.notified else None
         settlement = Settlement(job, decision.changes, now, await self._notify(job, decision, content, now))
-        settled = await self._recorder.record(settlement)
+        settled = await self._commits.record(settlement)
         if settled.held:
             if decision.given_up:  # all of them: what is over is over for each recipient
                 self._tell(settlement, settled, decision, as_it_stands(job))

@@ -56,7 +56,7 @@ class StoreDamaged(StoreUnavailable):
     """The store is corrupt. It was set aside, and nothing is accepted until the operator has decided."""
 
 
-class Command(enum.Enum):
+class QueueCommand(enum.Enum):
     """What an operator can do to queued recipients."""
 
     HOLD = "hold"
@@ -96,7 +96,7 @@ class Store(Protocol):
         """How many recipients were leased by processes that died, and are free again since this was opened."""
 
     async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
-        """Store a large content, before the message that it belongs to; returns its id for `Facts.stored`."""
+        """Store a large content, before the message that it belongs to; returns its id for `ContentInfo.stored`."""
 
     async def add(self, message: NewMessage, *, leased: bool) -> None:
         """Accept a message, its jobs leased by this process from the beginning or not."""
@@ -137,7 +137,7 @@ class Store(Protocol):
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """How much is queued; that many destinations, those with most recipients."""
 
-    async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime) -> Done:
         """Do something to all recipients that are meant."""
 
     async def changed_elsewhere(self) -> bool:

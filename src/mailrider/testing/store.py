@@ -1,6 +1,6 @@
 """The queue's store in memory: for tests, ours and our users', and for programs that want no disk. Nothing survives.
 
-Several `MemoryStore`s may share one `MemoryShelf`, as processes share a file.
+Several `MemoryStore`s may share one `SharedState`, as processes share a file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mailrider.queue.message import (
     Job,
     PastAttempt,
     Progress,
+    RecipientState,
     Settled,
-    State,
     Stats,
     StoredMessage,
     Wish,
@@ -33,7 +33,7 @@ from mailrider.queue.message import (
     only,
 )
 from mailrider.queue.sqlite.rows import AGES
-from mailrider.queue.store import Command, Done, StoreUnavailable
+from mailrider.queue.store import Done, QueueCommand, StoreUnavailable
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Row:
     message: NewMessage
     recipient: Recipient
     destination: str
-    state: State
+    state: RecipientState
     due: datetime
     owner: int | None
     wish: Wish | None = None
@@ -59,7 +59,7 @@ class _Row:
 
 
 @dataclass(slots=True)
-class MemoryShelf:
+class SharedState:
     """What stores share. `alive` are the registrations of those that are open; `full`: nothing can be written."""
 
     rows: dict[int, _Row] = field(default_factory=dict)
@@ -73,31 +73,31 @@ class MemoryShelf:
 class MemoryStore:
     """A `Store` that keeps nothing."""
 
-    def __init__(self, shelf: MemoryShelf | None = None, *, destination_of: DestinationOf = BY_DOMAIN) -> None:
-        self.shelf = shelf or MemoryShelf()
+    def __init__(self, shared: SharedState | None = None, *, destination_of: DestinationOf = BY_DOMAIN) -> None:
+        self.shared = shared or SharedState()
         self.lease = 0
         self.recovered = 0
         self._destination_of = destination_of
         self._seen = 0
 
     async def __aenter__(self) -> Self:
-        shelf = self.shelf
-        shelf.owners += 1
-        self.lease = shelf.owners
-        shelf.alive.add(self.lease)
-        self.recovered = self._free(lambda owner: owner not in shelf.alive)
+        shared = self.shared
+        shared.owners += 1
+        self.lease = shared.owners
+        shared.alive.add(self.lease)
+        self.recovered = self._free(lambda owner: owner not in shared.alive)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.shelf.alive.discard(self.lease)
+        self.shared.alive.discard(self.lease)
         self._free(lambda owner: owner == self.lease)
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        if self.shelf.full:
-            raise StoreUnavailable("the shelf is full")
-        self.shelf.version += 1
+        if self.shared.full:
+            raise StoreUnavailable("the store is full")
+        self.shared.version += 1
 
     async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
         """See `Store`."""
@@ -105,8 +105,8 @@ class MemoryStore:
         octets = b"".join([chunk async for chunk in chunks])
         if not octets:
             raise InvalidValue("there is no content")
-        number = max(self.shelf.contents, default=0) + 1
-        self.shelf.contents[number] = octets
+        number = max(self.shared.contents, default=0) + 1
+        self.shared.contents[number] = octets
         return number
 
     async def add(self, message: NewMessage, *, leased: bool) -> None:
@@ -115,15 +115,15 @@ class MemoryStore:
         self._insert(message, leased=leased)
 
     def _insert(self, message: NewMessage, *, leased: bool) -> None:
-        state, owner = (State.LEASED, self.lease) if leased else (State.QUEUED, None)
+        state, owner = (RecipientState.LEASED, self.lease) if leased else (RecipientState.QUEUED, None)
         destination_of = self._destination_of.by(message.route)
         for number, each in enumerate(message.envelope.recipients, message.id + 1):
-            self.shelf.rows[number] = _Row(message, each, destination_of(each), state, message.created, owner)
+            self.shared.rows[number] = _Row(message, each, destination_of(each), state, message.created, owner)
 
     async def settle(self, settlement: Settlement) -> Settled:
         """See `Store`."""
         self._write()
-        rows = self.shelf.rows
+        rows = self.shared.rows
         job = settlement.job
         if job.lease != self.lease or any(id not in rows or rows[id].owner != self.lease for id in job.ids):
             return Settled(False)
@@ -143,14 +143,14 @@ class MemoryStore:
         return Settled(True, wishes)
 
     def _remove(self, id: int) -> None:
-        row = self.shelf.rows.pop(id)
-        stored = row.message.facts.stored
-        if stored is not None and all(each.message.facts.stored != stored for each in self.shelf.rows.values()):
-            self.shelf.contents.pop(stored, None)
+        row = self.shared.rows.pop(id)
+        stored = row.message.info.stored
+        if stored is not None and all(each.message.info.stored != stored for each in self.shared.rows.values()):
+            self.shared.contents.pop(stored, None)
 
     @staticmethod
     def _unlease(row: _Row) -> None:
-        row.state = State.HELD if row.wish is Wish.HOLD else State.QUEUED
+        row.state = RecipientState.HELD if row.wish is Wish.HOLD else RecipientState.QUEUED
         row.owner = row.wish = None
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
@@ -159,12 +159,12 @@ class MemoryStore:
         self._give_back([id for job in jobs for id in job.ids if self._is_mine(id)])
 
     def _is_mine(self, id: int) -> bool:
-        return id in self.shelf.rows and self.shelf.rows[id].owner == self.lease
+        return id in self.shared.rows and self.shared.rows[id].owner == self.lease
 
     def _give_back(self, ids: Iterable[int]) -> int:
         freed = 0
         for id in ids:
-            row = self.shelf.rows[id]
+            row = self.shared.rows[id]
             if row.wish is Wish.REMOVE:
                 self._remove(id)
             else:
@@ -173,13 +173,13 @@ class MemoryStore:
         return freed
 
     def _free(self, is_dead: Any) -> int:
-        rows = self.shelf.rows
+        rows = self.shared.rows
         return self._give_back([id for id, row in rows.items() if row.owner is not None and is_dead(row.owner)])
 
     async def keep_alive(self, now: datetime) -> int:
         """See `Store`."""
         self._write()
-        return self._free(lambda owner: owner not in self.shelf.alive)
+        return self._free(lambda owner: owner not in self.shared.alive)
 
     # Leasing ---------------------------------------------------------------------------------------------------------
 
@@ -190,11 +190,11 @@ class MemoryStore:
         for quota in quotas:
             due = sorted(
                 (row.due, id)
-                for id, row in self.shelf.rows.items()
-                if row.state is State.QUEUED and row.destination == quota.destination and row.due <= now
+                for id, row in self.shared.rows.items()
+                if row.state is RecipientState.QUEUED and row.destination == quota.destination and row.due <= now
             )
-            messages = {self.shelf.rows[id].message.id for _, id in due[: quota.jobs]}
-            taken += [id for _, id in due if self.shelf.rows[id].message.id in messages]
+            messages = {self.shared.rows[id].message.id for _, id in due[: quota.jobs]}
+            taken += [id for _, id in due if self.shared.rows[id].message.id in messages]
         jobs = self._lease(taken)
         for job in fitting(jobs, octets):
             found = await self.octets(job.message_id)
@@ -208,21 +208,21 @@ class MemoryStore:
         before = first_id_at(than)
         found = [
             id
-            for id, row in sorted(self.shelf.rows.items())
-            if id < before and row.state is State.QUEUED and not (unwarned and row.progress.warned)
+            for id, row in sorted(self.shared.rows.items())
+            if id < before and row.state is RecipientState.QUEUED and not (unwarned and row.progress.warned)
         ]
         return self._lease(found[:limit])
 
     def _lease(self, ids: Iterable[int]) -> list[Job]:
         groups: dict[tuple[int, str], list[int]] = {}
         for id in ids:
-            row = self.shelf.rows[id]
-            row.state, row.owner = State.LEASED, self.lease
+            row = self.shared.rows[id]
+            row.state, row.owner = RecipientState.LEASED, self.lease
             groups.setdefault((row.message.id, row.destination), []).append(id)
         return [self._job(sorted(group)) for group in groups.values()]
 
     def _job(self, ids: Sequence[int]) -> Job:
-        rows = [self.shelf.rows[id] for id in ids]
+        rows = [self.shared.rows[id] for id in ids]
         message = rows[0].message
         return Job(
             message.id,
@@ -231,7 +231,7 @@ class MemoryStore:
             tuple(ids),
             tuple(row.progress for row in rows),
             message.created,
-            message.facts,
+            message.info,
             self.lease,
             message.route,
         )
@@ -245,8 +245,8 @@ class MemoryStore:
 
     def _first_due(self) -> dict[str, datetime]:
         first: dict[str, datetime] = {}
-        for row in self.shelf.rows.values():
-            if row.state is State.QUEUED:
+        for row in self.shared.rows.values():
+            if row.state is RecipientState.QUEUED:
                 first[row.destination] = min(row.due, first.get(row.destination, _NEVER))
         return first
 
@@ -262,20 +262,20 @@ class MemoryStore:
         message = self._message(message_id)
         if message is None:
             return None
-        if message.facts.stored is not None:
-            return self.shelf.contents.get(message.facts.stored)
+        if message.info.stored is not None:
+            return self.shared.contents.get(message.info.stored)
         return None if message.content is None else b"".join(message.content.chunks())
 
     def _message(self, message_id: int) -> NewMessage | None:
-        return next((row.message for row in self.shelf.rows.values() if row.message.id == message_id), None)
+        return next((row.message for row in self.shared.rows.values() if row.message.id == message_id), None)
 
     async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
         """See `Store`."""
-        found = [self._entry(id) for id in sorted(self.shelf.rows) if id > after and self._is_wanted(id, wanted)]
+        found = [self._entry(id) for id in sorted(self.shared.rows) if id > after and self._is_wanted(id, wanted)]
         return found[:limit]
 
     def _entry(self, id: int) -> Entry:
-        row = self.shelf.rows[id]
+        row = self.shared.rows[id]
         message = row.message
         return Entry(
             message.id,
@@ -286,13 +286,13 @@ class MemoryStore:
             row.destination,
             row.state,
             row.due,
-            message.facts.size,
+            message.info.size,
             row.progress,
             row.wish,
         )
 
     def _is_wanted(self, id: int, wanted: Filter) -> bool:
-        row = self.shelf.rows[id]
+        row = self.shared.rows[id]
         sender, recipient = str(row.message.envelope.sender).lower(), str(row.recipient).lower()
         return (
             wanted.message in (None, row.message.id)
@@ -309,42 +309,44 @@ class MemoryStore:
         message = self._message(message_id)
         if message is None:
             return None
-        entries = await self.page(replace(EVERYTHING, message=message_id), 0, len(self.shelf.rows))
+        entries = await self.page(replace(EVERYTHING, message=message_id), 0, len(self.shared.rows))
         ids = [each.recipient_id for each in entries]
         envelope = only(message.envelope, [id - message_id - 1 for id in ids])
-        attempts = {id: tuple(self.shelf.rows[id].attempts) for id in ids if self.shelf.rows[id].attempts}
+        attempts = {id: tuple(self.shared.rows[id].attempts) for id in ids if self.shared.rows[id].attempts}
         return StoredMessage(
-            message_id, message.created, envelope, message.facts, message.route, tuple(entries), attempts
+            message_id, message.created, envelope, message.info, message.route, tuple(entries), attempts
         )
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
         groups: dict[str, list[tuple[int, _Row]]] = {}
-        for item in self.shelf.rows.items():
+        for item in self.shared.rows.items():
             groups.setdefault(item[1].destination, []).append(item)
         order = sorted(groups, key=lambda name: (-len(groups[name]), name))
-        messages = {row.message.id: row.message for row in self.shelf.rows.values()}
+        messages = {row.message.id: row.message for row in self.shared.rows.values()}
         ages: dict[str, int] = {}
         end = MAX_ID
         for name, age in AGES:
             start = 0 if age is None else first_id_at(now - age)
-            ages[name] = sum(start <= id < end for id in self.shelf.rows)
+            ages[name] = sum(start <= id < end for id in self.shared.rows)
             end = start
         return Stats(
             len(messages),
-            sum(message.facts.size for message in messages.values()),
+            sum(message.info.size for message in messages.values()),
             tuple(_count(name, groups[name]) for name in order[:destinations]),
             ages,
         )
 
-    async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime) -> Done:
         """See `Store`."""
         self._write()
         changed = later = 0
-        for id in [id for id in sorted(self.shelf.rows) if self._is_wanted(id, wanted)]:
-            row = self.shelf.rows[id]
-            if row.state is State.LEASED and command is not Command.RELEASE:
-                wish = {Command.HOLD: Wish.HOLD, Command.REMOVE: Wish.REMOVE, Command.RETRY: Wish.RETRY}[command]
+        for id in [id for id in sorted(self.shared.rows) if self._is_wanted(id, wanted)]:
+            row = self.shared.rows[id]
+            if row.state is RecipientState.LEASED and command is not QueueCommand.RELEASE:
+                wish = {QueueCommand.HOLD: Wish.HOLD, QueueCommand.REMOVE: Wish.REMOVE, QueueCommand.RETRY: Wish.RETRY}[
+                    command
+                ]
                 if row.wish is None or row.wish.yields_to(wish):
                     row.wish = wish
                     later += 1
@@ -352,17 +354,17 @@ class MemoryStore:
                 changed += self._command(command, id, row, now)
         return Done(changed, later)
 
-    def _command(self, command: Command, id: int, row: _Row, now: datetime) -> bool:
+    def _command(self, command: QueueCommand, id: int, row: _Row, now: datetime) -> bool:
         match command:
-            case Command.HOLD if row.state is State.QUEUED:
-                row.state = State.HELD
-            case Command.RELEASE if row.state is State.HELD:
-                row.state = State.QUEUED
-            case Command.RELEASE if row.wish is Wish.HOLD:
+            case QueueCommand.HOLD if row.state is RecipientState.QUEUED:
+                row.state = RecipientState.HELD
+            case QueueCommand.RELEASE if row.state is RecipientState.HELD:
+                row.state = RecipientState.QUEUED
+            case QueueCommand.RELEASE if row.wish is Wish.HOLD:
                 row.wish = None
-            case Command.RETRY if row.state is State.QUEUED:
+            case QueueCommand.RETRY if row.state is RecipientState.QUEUED:
                 row.due = min(row.due, now)
-            case Command.REMOVE:
+            case QueueCommand.REMOVE:
                 self._remove(id)
             case _:
                 return False
@@ -370,7 +372,7 @@ class MemoryStore:
 
     async def changed_elsewhere(self) -> bool:
         """See `Store`; what this store changed counts as well, which is harmless."""
-        changed, self._seen = self._seen != self.shelf.version, self.shelf.version
+        changed, self._seen = self._seen != self.shared.version, self.shared.version
         return changed
 
 
@@ -378,10 +380,10 @@ def _count(name: str, rows: Sequence[tuple[int, _Row]]) -> DestinationCount:
     states = [row.state for _, row in rows]
     return DestinationCount(
         name,
-        states.count(State.QUEUED),
-        states.count(State.LEASED),
-        states.count(State.HELD),
+        states.count(RecipientState.QUEUED),
+        states.count(RecipientState.LEASED),
+        states.count(RecipientState.HELD),
         sum(row.progress.in_doubt for _, row in rows),
         min(row.message.created for _, row in rows),
-        min((row.due for _, row in rows if row.state is State.QUEUED), default=None),
+        min((row.due for _, row in rows if row.state is RecipientState.QUEUED), default=None),
     )

@@ -12,18 +12,18 @@ from mailrider.dsn.compose import Origin
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
-from mailrider.queue import sqlite_reader as reader_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
-from mailrider.queue.lived import OFF, Anchor, QueueClock
 from mailrider.queue.message import EVERYTHING, Filter, Quota
+from mailrider.queue.queue_clock import OFF, QueueClock, TimeAnchor
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
+from mailrider.queue.sqlite import reader as reader_module
 from mailrider.queue.sqlite import store as store_module
+from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.sqlite_reader import SQLiteReader
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import MESSAGE, deferred, envelope, throttled
@@ -83,6 +83,7 @@ class Machine:
                 return done[-1]
             await self.clock.advance(0 if not done else 60)
             await queue.store.page(EVERYTHING, 0, 1)
+            await queue.store.changed_elsewhere()  # the writer has done what was asked for before
         raise AssertionError(f"there were {len(done)} attempts only")
 
 
@@ -201,4 +202,4 @@ def test_how_much_was_lived_since_the_last_process(
     boot: str, wall: timedelta, monotonic: float, lived: timedelta
 ) -> None:
     then = datetime(2026, 1, 1, tzinfo=UTC)
-    assert Anchor("first" if boot else "", then, then, 1000.0).lived(boot, then + wall, monotonic) == lived
+    assert TimeAnchor("first" if boot else "", then, then, 1000.0).lived(boot, then + wall, monotonic) == lived

@@ -26,11 +26,11 @@ from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite import look as sqlite_look
+from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE
+from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.sqlite_reader import SQLiteReader
-from mailrider.queue.store import Command, StoreFull
+from mailrider.queue.store import QueueCommand, StoreFull
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import BUSY, Writing, chunked, deferred, delivered, envelope, failed
@@ -113,7 +113,7 @@ class Running:
 
 
 async def deliver_all(queue: DeliveryQueue) -> None:
-    await queue.command(Command.RETRY, EVERYTHING)
+    await queue.command(QueueCommand.RETRY, EVERYTHING)
     await queue.idle()
 
 
@@ -235,7 +235,7 @@ async def test_a_queue_of_many_recipients_is_removed_on_a_full_disk(disk: Path) 
             await store.add(writing.message(*names), leased=False)
     fill(disk)
     async with SQLiteStore(disk / "queue", clock) as store:
-        assert (await store.command(Command.REMOVE, EVERYTHING, clock.now())).changed == 12_000
+        assert (await store.command(QueueCommand.REMOVE, EVERYTHING, clock.now())).changed == 12_000
         assert await store.page(EVERYTHING, 0, 1) == []
 
 
@@ -303,9 +303,9 @@ async def test_what_a_reader_read_while_somebody_opened_the_store_is_read_again(
             with closing(sqlite3.connect(disk / "queue" / FILE)) as other:
                 other.execute("DELETE FROM recipient")
                 other.commit()
-        return sqlite_look_page(*arguments)
+        return views_page(*arguments)
 
-    sqlite_look_page = sqlite_look.page
-    monkeypatch.setattr(sqlite_look, "page", page)
+    views_page = views.page
+    monkeypatch.setattr(views, "page", page)
     assert await SQLiteReader(disk / "queue", clock).page(EVERYTHING, 0, 10) == []
     assert len(looks) == 2

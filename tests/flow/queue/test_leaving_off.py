@@ -54,9 +54,9 @@ async def begun(world: World, queue: DeliveryQueue) -> None:
 
 async def test_who_leaves_off_finishes_what_runs_and_another_one_takes_the_rest() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf)) as old:
+    async with a_queue(world, MemoryStore(world.shared)) as old:
         await begun(world, old)
-        async with a_queue(world, MemoryStore(world.shelf)) as new:
+        async with a_queue(world, MemoryStore(world.shared)) as new:
             await old.leave_off()
             finishing = asyncio.create_task(old.finish())
             await world.clock.advance(HOUSEKEEPING * 3)
@@ -71,19 +71,19 @@ async def test_who_leaves_off_finishes_what_runs_and_another_one_takes_the_rest(
 
 async def test_what_comes_to_one_that_has_left_off_is_stored_for_others() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf)) as old:
+    async with a_queue(world, MemoryStore(world.shared)) as old:
         await old.leave_off()
         await submit(old, "b@example.net")
         await world.clock.advance(HOUSEKEEPING * 3)
         assert world.network.seen == []
-        async with a_queue(world, MemoryStore(world.shelf)) as new:
+        async with a_queue(world, MemoryStore(world.shared)) as new:
             await new.idle()
             assert len(world.network.seen) == 1
 
 
 async def test_what_was_leased_in_the_very_moment_is_given_back() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf)) as old:
+    async with a_queue(world, MemoryStore(world.shared)) as old:
         jobs: list[Job] = []
         assert old._scheduler is not None
         take_in = old._scheduler.offer
@@ -92,14 +92,14 @@ async def test_what_was_leased_in_the_very_moment_is_given_back() -> None:
         await old.leave_off()
         take_in(jobs)
         await world.clock.advance(1)
-        async with a_queue(world, MemoryStore(world.shelf)) as new:
+        async with a_queue(world, MemoryStore(world.shared)) as new:
             await new.idle()
             assert len(world.network.seen) == 1
 
 
 async def test_a_stop_does_not_wait_for_what_sends_nothing() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=False)) as queue:
+    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=False)) as queue:
         await begun(world, queue)
         await queue.stop()  # while the clock stands still
         assert world.network.running == 0
@@ -109,7 +109,7 @@ async def test_a_stop_does_not_wait_for_what_sends_nothing() -> None:
 
 async def test_a_stop_waits_for_what_sends() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=True)) as queue:
+    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=True)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(GRACE - 1)
@@ -122,7 +122,7 @@ async def test_a_stop_waits_for_what_sends() -> None:
 
 async def test_what_is_cut_off_in_the_end_is_recorded_as_it_reports() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=True, reports=True)) as queue:
+    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=True, reports=True)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(GRACE + 1)
@@ -133,7 +133,7 @@ async def test_what_is_cut_off_in_the_end_is_recorded_as_it_reports() -> None:
 
 async def test_who_does_not_even_report_is_given_back() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shelf), Sends(world, sending=True)) as queue:
+    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=True)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(GRACE + 1)

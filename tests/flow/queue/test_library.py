@@ -23,8 +23,8 @@ from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import MessageQueued, RecipientDone
 from mailrider.queue.message import EVERYTHING, Filter
 from mailrider.queue.settings import QueueSettings
-from mailrider.queue.sqlite.signals import Listener, Word, poke
-from mailrider.queue.store import Command
+from mailrider.queue.sqlite.signals import Signal, SignalListener, send_signal
+from mailrider.queue.store import QueueCommand
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.smtp.content import Content
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
@@ -204,39 +204,39 @@ def runtime_dir() -> Iterator[Path]:
 async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(
     tmp_path: Path, runtime_dir: Path
 ) -> None:
-    heard: list[tuple[str, Word]] = []
+    heard: list[tuple[str, Signal]] = []
     got = asyncio.Event()
 
-    def listener(name: str, location: str) -> Listener:
-        def hear(word: Word) -> None:
+    def listener(name: str, location: str) -> SignalListener:
+        def hear(word: Signal) -> None:
             heard.append((name, word))
             if len(heard) == 3:
                 got.set()
 
-        return Listener(runtime_dir / "run", tmp_path / location, hear)
+        return SignalListener(runtime_dir / "run", tmp_path / location, hear)
 
     async with listener("a", "q"), listener("b", "q"), listener("c", "other"):
-        assert poke(runtime_dir / "run", tmp_path / "q", Word.RETRY) == 2
-        assert poke(runtime_dir / "run", tmp_path / "other") == 1
+        assert send_signal(runtime_dir / "run", tmp_path / "q", Signal.RETRY) == 2
+        assert send_signal(runtime_dir / "run", tmp_path / "other") == 1
         await got.wait()
-    assert sorted(heard, key=str) == [("a", Word.RETRY), ("b", Word.RETRY), ("c", Word.LOOK)]
+    assert sorted(heard, key=str) == [("a", Signal.RETRY), ("b", Signal.RETRY), ("c", Signal.LOOK)]
     assert list((runtime_dir / "run").iterdir()) == []
-    assert poke(runtime_dir / "run", tmp_path / "q") == 0
+    assert send_signal(runtime_dir / "run", tmp_path / "q") == 0
 
 
 async def test_the_socket_of_a_dead_process_is_taken_away(tmp_path: Path, runtime_dir: Path) -> None:
-    async with Listener(runtime_dir, tmp_path / "q", lambda _: None) as listener:
+    async with SignalListener(runtime_dir, tmp_path / "q", lambda _: None) as listener:
         path = listener._path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
         dead.bind(str(path))
-    assert poke(runtime_dir, tmp_path / "q") == 0
+    assert send_signal(runtime_dir, tmp_path / "q") == 0
     assert not path.exists()
 
 
 async def test_where_no_socket_can_be_nothing_is_heard_and_nothing_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    async with Listener(tmp_path / "file" / "run", tmp_path / "q", lambda _: None):
-        assert poke(tmp_path / "file" / "run", tmp_path / "q") == 0
+    async with SignalListener(tmp_path / "file" / "run", tmp_path / "q", lambda _: None):
+        assert send_signal(tmp_path / "file" / "run", tmp_path / "q") == 0
 
 
 # --- Cancelling ----------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ async def test_what_was_delivered_or_removed_by_others_is_too_late(tmp_path: Pat
     async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
         id = queue.new_id()
         await queue.submit(MESSAGE, "a@example.org", ["b@example.net", "c@example.com"], id=id)
-        await queue.opened.command(Command.REMOVE, Filter(domain="example.net"))
+        await queue.opened.command(QueueCommand.REMOVE, Filter(domain="example.net"))
         assert not await queue.cancel(id)
         assert await queue.opened.store.page(EVERYTHING, 0, 1) == []
 

@@ -19,14 +19,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, Settlement, State
+from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, RecipientState, Settlement
 from mailrider.queue.retry import Schedule
 from mailrider.queue.settle import Notice, Rules, settle
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.store import Command
+from mailrider.queue.store import QueueCommand
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.store import MemoryShelf, MemoryStore
+from mailrider.testing.store import MemoryStore, SharedState
 from tests.support.queueing import Writing, deferred, delivered, failed, in_doubt, report
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Known:
 
     destination: str
     due: datetime
-    state: State = State.QUEUED
-    wish: Command | None = None
+    state: RecipientState = RecipientState.QUEUED
+    wish: QueueCommand | None = None
     tries: int = 0
     told: list[Notice] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.stale: list[Job] = []
         self.ended: dict[int, str] = {}
         self.folder = tempfile.TemporaryDirectory()
-        self.shelf = MemoryShelf()
+        self.shared = SharedState()
         self.others: list[Store] = []
         self.store: Store
 
@@ -81,7 +81,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def open(self) -> Store:
         if self.kind == "memory":
-            memory: Store = self.run(MemoryStore(self.shelf).__aenter__())
+            memory: Store = self.run(MemoryStore(self.shared).__aenter__())
             return memory
         # A process that is dead for all others, as soon as they look: so a crash needs no real one.
         identity = Identity("another boot", "", 1, "")
@@ -105,10 +105,10 @@ class QueueMachine(RuleBasedStateMachine):
         for index, domain in enumerate(domains):
             self.known[message.id + 1 + index] = Known(domain, message.created)
 
-    @precondition(lambda self: any(one.state is State.QUEUED for one in self.known.values()))
+    @precondition(lambda self: any(one.state is RecipientState.QUEUED for one in self.known.values()))
     @rule(data=st.data(), jobs=st.integers(1, 3))
     def claim(self, data: st.DataObject, jobs: int) -> None:
-        queued = sorted({one.destination for one in self.known.values() if one.state is State.QUEUED})
+        queued = sorted({one.destination for one in self.known.values() if one.state is RecipientState.QUEUED})
         destination = data.draw(st.sampled_from(queued))
         answer = self.run(self.store.claim([Quota(destination, jobs)], self.clock.now()))
         claimed = answer.jobs
@@ -118,13 +118,17 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(taken) == len(set(taken))
         assert bool(taken) is bool(due)
         for id in taken:
-            self.known[id].state = State.LEASED
+            self.known[id].state = RecipientState.LEASED
         self.jobs += claimed
-        left = [one.due for one in self.known.values() if one.destination == destination and one.state is State.QUEUED]
+        left = [
+            one.due
+            for one in self.known.values()
+            if one.destination == destination and one.state is RecipientState.QUEUED
+        ]
         assert answer.left == ({destination: min(left)} if left else {})
 
     def is_due(self, one: Known, destination: str) -> bool:
-        return one.state is State.QUEUED and one.destination == destination and one.due <= self.clock.now()
+        return one.state is RecipientState.QUEUED and one.destination == destination and one.due <= self.clock.now()
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -147,7 +151,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def settled(self, change: Any, word: str, now: datetime) -> None:
         one = self.known[change.id]
-        if change.fate is Fate.DONE or one.wish is Command.REMOVE:
+        if change.fate is Fate.DONE or one.wish is QueueCommand.REMOVE:
             assert change.id not in self.ended
             self.ended[change.id] = "removed" if change.fate is not Fate.DONE else word
             del self.known[change.id]
@@ -155,8 +159,8 @@ class QueueMachine(RuleBasedStateMachine):
         one.tries += 1
         assert one.tries < RULES.max_tries
         assert now < change.due <= now + RULES.expire
-        one.due = now if one.wish is Command.RETRY else change.due
-        one.state = State.HELD if one.wish is Command.HOLD else State.QUEUED
+        one.due = now if one.wish is QueueCommand.RETRY else change.due
+        one.state = RecipientState.HELD if one.wish is QueueCommand.HOLD else RecipientState.QUEUED
         one.wish = None
 
     @precondition(lambda self: self.jobs)
@@ -176,11 +180,11 @@ class QueueMachine(RuleBasedStateMachine):
         for job in self.jobs:
             for id in job.ids:
                 one = self.known[id]
-                if one.wish is Command.REMOVE:
+                if one.wish is QueueCommand.REMOVE:
                     self.ended[id] = "removed"
                     del self.known[id]
                 else:
-                    one.state = State.HELD if one.wish is Command.HOLD else State.QUEUED
+                    one.state = RecipientState.HELD if one.wish is QueueCommand.HOLD else RecipientState.QUEUED
                     one.wish = None
         self.jobs = []
 
@@ -189,7 +193,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.stale += self.jobs
         self.others.append(self.store)
         if isinstance(self.store, MemoryStore):
-            self.shelf.alive.discard(self.store.lease)
+            self.shared.alive.discard(self.store.lease)
         self.store = self.open()
         self.freed()
 
@@ -203,30 +207,30 @@ class QueueMachine(RuleBasedStateMachine):
         assert not self.run(self.others[-1].settle(Settlement(job, decision.changes, self.clock.now()))).held
 
     @precondition(lambda self: self.jobs)
-    @rule(command=st.sampled_from(list(Command)))
-    def command_what_is_leased(self, command: Command) -> None:
+    @rule(command=st.sampled_from(list(QueueCommand)))
+    def command_what_is_leased(self, command: QueueCommand) -> None:
         self.command(command, None)
 
-    @rule(command=st.sampled_from(list(Command)), destination=st.sampled_from([*DOMAINS, None]))
-    def command_some(self, command: Command, destination: str | None) -> None:
+    @rule(command=st.sampled_from(list(QueueCommand)), destination=st.sampled_from([*DOMAINS, None]))
+    def command_some(self, command: QueueCommand, destination: str | None) -> None:
         self.command(command, destination)
 
-    def command(self, command: Command, destination: str | None) -> None:
+    def command(self, command: QueueCommand, destination: str | None) -> None:
         now = self.clock.now()
         self.run(self.store.command(command, Filter(domain=destination), now))
         for id, one in list(self.known.items()):
             if destination not in (None, one.destination):
                 continue
-            if one.state is State.LEASED:
+            if one.state is RecipientState.LEASED:
                 one.wish = wish_after(one.wish, command)
-            elif command is Command.REMOVE:
+            elif command is QueueCommand.REMOVE:
                 self.ended[id] = "removed"
                 del self.known[id]
-            elif command is Command.HOLD:
-                one.state = State.HELD
-            elif command is Command.RELEASE:
-                one.state = State.QUEUED
-            elif one.state is State.QUEUED:
+            elif command is QueueCommand.HOLD:
+                one.state = RecipientState.HELD
+            elif command is QueueCommand.RELEASE:
+                one.state = RecipientState.QUEUED
+            elif one.state is RecipientState.QUEUED:
                 one.due = min(one.due, now)
 
     @rule(minutes=st.integers(1, 300))
@@ -242,18 +246,18 @@ class QueueMachine(RuleBasedStateMachine):
         assert found == {id: (one.destination, one.state, one.due) for id, one in self.known.items()}
         first: dict[str, datetime] = {}
         for one in self.known.values():
-            if one.state is State.QUEUED:
+            if one.state is RecipientState.QUEUED:
                 first[one.destination] = min(one.due, first.get(one.destination, one.due))
         destinations = self.run(self.store.destinations(None, 10))
         assert {each.destination: each.due for each in destinations} == first
 
 
-def wish_after(before: Command | None, command: Command) -> Command | None:
+def wish_after(before: QueueCommand | None, command: QueueCommand) -> QueueCommand | None:
     """A removal stays, a hold stays until it is released or removed."""
-    if before is Command.REMOVE or (before is Command.HOLD and command is Command.RETRY):
+    if before is QueueCommand.REMOVE or (before is QueueCommand.HOLD and command is QueueCommand.RETRY):
         return before
-    if command is Command.RELEASE:
-        return None if before is Command.HOLD else before
+    if command is QueueCommand.RELEASE:
+        return None if before is QueueCommand.HOLD else before
     return command
 
 

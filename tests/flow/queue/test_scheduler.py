@@ -35,17 +35,17 @@ from mailrider.queue import scheduler as scheduler_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.commit_retry import SICK
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, State, jobs_of
+from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState, jobs_of
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settle import Rules
-from mailrider.queue.sqlite.signals import Word
+from mailrider.queue.sqlite.signals import Signal
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.store import Command, StoreUnavailable
+from mailrider.queue.store import QueueCommand, StoreUnavailable
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.store import MemoryShelf, MemoryStore
+from mailrider.testing.store import MemoryStore, SharedState
 from tests.support.queueing import (
     HOUR,
     MESSAGE,
@@ -113,7 +113,7 @@ class Network:
 class World:
     def __init__(self, *, parallelism: int = 16, refuses: str = "", rules: Rules = RULES) -> None:
         self.clock = FakeClock()
-        self.shelf = MemoryShelf()
+        self.shared = SharedState()
         self.network = Network(self.clock)
         self.bounces = Network(self.clock)
         self.events: list[Event] = []
@@ -128,7 +128,7 @@ class World:
         policy = BouncePolicy(ORIGIN, pipeline, lambda _: self.refuses)
         routes = {"": self.network, "bounce": self.bounces}
         work = Work(routes, self.rules, Bounces(policy, self.ids, self.tell), self.parallelism)
-        store = store or MemoryStore(self.shelf)
+        store = store or MemoryStore(self.shared)
         queue = DeliveryQueue(store, work if delivering else None, self.ids, self.clock, self.rng, self.tell)
         async with asyncio.TaskGroup() as group:
             closing: asyncio.Task[Any] | None = None
@@ -156,8 +156,8 @@ class World:
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
-    def left(self) -> list[tuple[str, State]]:
-        return [(str(row.recipient), row.state) for row in self.shelf.rows.values()]
+    def left(self) -> list[tuple[str, RecipientState]]:
+        return [(str(row.recipient), row.state) for row in self.shared.rows.values()]
 
 
 async def submit(queue: DeliveryQueue, *recipients: str, octets: bytes = MESSAGE, **options: Any) -> int:
@@ -269,10 +269,11 @@ async def test_those_that_cannot_be_read_do_not_hide_the_next(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("command", "tries", "word"), [(Command.RETRY, 2, ""), (Command.HOLD, 1, "held"), (Command.REMOVE, 1, "removed")]
+    ("command", "tries", "word"),
+    [(QueueCommand.RETRY, 2, ""), (QueueCommand.HOLD, 1, "held"), (QueueCommand.REMOVE, 1, "removed")],
 )
 async def test_what_an_operator_wishes_during_an_attempt_is_done_after_it(
-    command: Command, tries: int, word: str
+    command: QueueCommand, tries: int, word: str
 ) -> None:
     world = World()
     world.network.behaviour["example.net"] = deferred
@@ -286,7 +287,7 @@ async def test_what_an_operator_wishes_during_an_attempt_is_done_after_it(
         first, *_ = world.happened(RecipientDone)
         assert len(world.network.seen) == tries
         assert first.operator == word
-        assert first.retry_at == (world.clock.now() if command is Command.RETRY else None)
+        assert first.retry_at == (world.clock.now() if command is QueueCommand.RETRY else None)
         assert not first.is_over
 
 
@@ -297,8 +298,8 @@ async def test_a_removal_during_an_attempt_is_not_undone_by_a_retry() -> None:
     async with world.queue() as queue:
         await submit(queue, "b@example.net")
         await world.clock.advance(0)
-        await queue.command(Command.REMOVE, EVERYTHING)
-        await queue.command(Command.RETRY, EVERYTHING)
+        await queue.command(QueueCommand.REMOVE, EVERYTHING)
+        await queue.command(QueueCommand.RETRY, EVERYTHING)
         gate.set()
         await world.clock.advance(HOUR.total_seconds())
         assert len(world.network.seen) == 1
@@ -309,7 +310,7 @@ async def test_draining_ends_when_what_was_due_is_done_however_much_comes_in() -
     world = World()
     await world.fill(*(f"b@d{number}.test" for number in range(50)))
     world.network.takes = 0.5
-    busy = MemoryStore(world.shelf)
+    busy = MemoryStore(world.shared)
 
     async def others() -> None:
         writing = Writing(world.clock)
@@ -331,7 +332,7 @@ async def test_draining_ends_when_what_was_due_is_done_however_much_comes_in() -
 async def test_draining_does_not_wait_for_what_another_process_has_taken_nor_for_what_is_due_later() -> None:
     world = World()
     await world.fill("b@example.net")
-    async with MemoryStore(world.shelf) as other:
+    async with MemoryStore(world.shared) as other:
         assert (await other.claim([Quota("example.net", 1)], world.clock.now())).jobs
         world.network.behaviour["example.com"] = deferred
         await world.fill("c@example.com")
@@ -374,7 +375,7 @@ async def test_what_is_stored_while_the_store_is_asked_is_not_forgotten() -> Non
             return claimed
 
     await world.fill("b@example.net")
-    async with world.queue(Slow(world.shelf)) as queue:
+    async with world.queue(Slow(world.shared)) as queue:
         await asked.wait()
         async with world.queue(delivering=False) as other:
             await submit(other, "c@example.net")
@@ -388,7 +389,7 @@ async def test_what_is_stored_while_the_store_is_asked_is_not_forgotten() -> Non
 async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
     """It finds the only place still taken, and nobody else comes by."""
     world = World(parallelism=1)
-    store = MemoryStore(world.shelf)
+    store = MemoryStore(world.shared)
     async with world.queue(store) as queue:
         scheduler = queue._scheduler
         assert scheduler is not None
@@ -420,7 +421,7 @@ async def test_a_store_that_fails_is_left_in_peace_for_some_seconds() -> None:
 
     world = World()
     await world.fill("b@example.net")
-    async with world.queue(Failing(world.shelf)) as queue:
+    async with world.queue(Failing(world.shared)) as queue:
         await world.clock.advance(2 * SICK)
         assert len(asked) <= 2 * 3, "three times, and once more when somebody changed it"
         scheduler = queue._scheduler
@@ -440,7 +441,7 @@ async def test_a_claim_that_fails_forgets_nothing() -> None:
 
     world = World()
     await world.fill(*(["b@example.net"] * 10))
-    async with world.queue(FailingOnce(world.shelf)) as queue:
+    async with world.queue(FailingOnce(world.shared)) as queue:
         await world.clock.advance(SICK)
         await queue.idle()
     assert world.left == []
@@ -483,9 +484,9 @@ async def test_who_is_late_is_given_back_where_the_store_fails() -> None:
     world = World(rules=Rules(RULES.schedule, expire=timedelta(hours=1)))
     world.network.behaviour["down.example"] = unreachable
     await world.fill(*(["b@down.example"] * 3))
-    async with world.queue(Unreadable(world.shelf)):
+    async with world.queue(Unreadable(world.shared)):
         await world.clock.advance(3600 + 5 * MINUTE)
-        assert [state for _, state in world.left] == [State.QUEUED] * 3
+        assert [state for _, state in world.left] == [RecipientState.QUEUED] * 3
 
 
 async def test_a_word_that_got_lost_makes_mail_late_but_loses_none() -> None:
@@ -494,7 +495,7 @@ async def test_a_word_that_got_lost_makes_mail_late_but_loses_none() -> None:
             return False
 
     world = World()
-    async with world.queue(Deaf(world.shelf)) as queue:
+    async with world.queue(Deaf(world.shared)) as queue:
         await queue.idle()
         async with world.queue(delivering=False) as other:
             await submit(other, "b@example.net")
@@ -553,11 +554,11 @@ async def test_memory_does_not_grow_with_the_queue() -> None:
     world.network.gates = {f"d{number}.example": asyncio.Event() for number in range(300)}
     async with world.queue() as queue:
         await world.clock.advance(0)
-        leased = sum(state is State.LEASED for _, state in world.left)
+        leased = sum(state is RecipientState.LEASED for _, state in world.left)
         assert leased <= 64 + 4
         for _ in range(200):
             await submit(queue, "b@more.example")
-        assert sum(state is State.LEASED for _, state in world.left) <= 64 + 4
+        assert sum(state is RecipientState.LEASED for _, state in world.left) <= 64 + 4
         for gate in world.network.gates.values():
             gate.set()
         await queue.idle()
@@ -578,7 +579,7 @@ async def test_a_destination_that_is_down_is_not_tried_by_each_message_in_turn()
         assert len(world.network.seen) == 2
         await world.clock.advance(600)
         assert len(world.network.seen) <= 7
-        assert all(state is State.QUEUED for _, state in world.left)
+        assert all(state is RecipientState.QUEUED for _, state in world.left)
 
 
 async def test_destinations_that_are_down_are_counted_once_each_and_only_as_long_as_they_are_tried() -> None:
@@ -586,7 +587,7 @@ async def test_destinations_that_are_down_are_counted_once_each_and_only_as_long
     world.network.behaviour = {"example.net": unreachable, "example.com": unreachable}
     async with world.queue() as queue:
         await world.fill("b@example.net", "c@example.com")
-        queue._hear(Word.LOOK)
+        queue._hear(Signal.LOOK)
         await world.clock.advance(0)
         assert queue.destinations_down == 2
         for _ in range(3):  # each try says so again
@@ -595,7 +596,7 @@ async def test_destinations_that_are_down_are_counted_once_each_and_only_as_long
         world.network.behaviour = {"example.com": unreachable}
         await world.clock.advance(HOUR.total_seconds())
         assert queue.destinations_down == 1
-        await queue.command(Command.REMOVE, EVERYTHING)
+        await queue.command(QueueCommand.REMOVE, EVERYTHING)
         await world.clock.advance(3 * HOUR.total_seconds())
         assert queue.destinations_down == 0  # it has no mail: nobody will learn that it is up again
 
@@ -764,7 +765,7 @@ async def test_an_exception_of_the_deliverer_defers_and_never_bounces() -> None:
         await submit(queue, "b@example.net")
         await queue.idle()
         assert [type(event.error) for event in world.happened(Bug)] == [RuntimeError]
-        assert world.left == [("b@example.net", State.QUEUED)]
+        assert world.left == [("b@example.net", RecipientState.QUEUED)]
         assert world.bounces.seen == []
 
 
@@ -787,14 +788,14 @@ async def test_an_outcome_that_cannot_be_recorded_is_kept_and_nothing_is_deliver
         gate = world.network.gates["example.net"] = asyncio.Event()
         await submit(queue, "b@example.net")
         await world.clock.advance(0)
-        world.shelf.full = True
+        world.shared.full = True
         gate.set()
         await world.clock.advance(3 * MINUTE)
         with pytest.raises(StoreUnavailable):
             await submit(queue, "c@example.com")
         assert len(world.happened(OutcomeUnrecorded)) == 1
         assert len(world.happened(QueueUnavailable)) == 1
-        world.shelf.full = False
+        world.shared.full = False
         await world.clock.advance(10)
         assert world.left == []
         assert len(world.happened(QueueAvailable)) == 1
@@ -820,9 +821,9 @@ async def test_what_has_to_be_cut_off_counts_as_no_try() -> None:
     async with world.queue() as queue:
         await submit(queue, "b@example.net")
         await world.clock.advance(0)
-    assert world.left == [("b@example.net", State.QUEUED)]
+    assert world.left == [("b@example.net", RecipientState.QUEUED)]
     assert len(world.happened(AttemptInterrupted)) == 1
-    (row,) = world.shelf.rows.values()
+    (row,) = world.shared.rows.values()
     assert row.progress.tries == 0
 
 
@@ -832,7 +833,7 @@ async def test_a_lease_that_was_lost_is_told_of() -> None:
     async with world.queue() as queue:
         await submit(queue, "b@example.net")
         await world.clock.advance(0)
-        for row in world.shelf.rows.values():
+        for row in world.shared.rows.values():
             row.owner = 999
         gate.set()
         await queue.idle()
@@ -856,7 +857,7 @@ async def test_a_retry_by_an_operator_opens_a_destination_that_is_down() -> None
         await submit(queue, "b@example.net")
         await queue.idle()
         world.network.behaviour.clear()
-        assert (await queue.command(Command.RETRY, EVERYTHING)).changed == 1
+        assert (await queue.command(QueueCommand.RETRY, EVERYTHING)).changed == 1
         await queue.idle()
         assert world.left == []
 
@@ -933,7 +934,7 @@ async def test_a_large_message_is_read_from_the_store_when_its_turn_comes() -> N
         await submit(queue, "b@example.net", octets=large)
         await queue.idle()
     assert world.network.contents == [large]
-    assert world.shelf.contents == {}
+    assert world.shared.contents == {}
 
 
 async def test_a_queue_can_be_the_target_of_something_else() -> None:
@@ -943,10 +944,10 @@ async def test_a_queue_can_be_the_target_of_something_else() -> None:
         (outcome,) = await target.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
         assert outcome.status == "delivered"
         assert "Queued as" in outcome.reply.text
-        world.shelf.full = True
+        world.shared.full = True
         (outcome,) = await target.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
         assert outcome.status == "deferred"
-        world.shelf.full = False
+        world.shared.full = False
 
 
 async def test_a_queue_tells_a_sender_of_recipients_that_another_queue_could_not_take() -> None:
@@ -974,9 +975,9 @@ async def test_a_queue_that_cannot_tell_says_so() -> None:
         assert not await target.tell_failed(envelope("b@example.net", sender=""), content, reply)
         world.refuses = "not to you"
         assert not target.can_tell(envelope().sender)
-        world.refuses, world.shelf.full = "", True
+        world.refuses, world.shared.full = "", True
         assert not await target.tell_failed(envelope("b@example.net"), content, reply)
-        world.shelf.full = False
+        world.shared.full = False
     async with world.queue(delivering=False) as queue:
         assert not queue.can_tell(envelope().sender)
 

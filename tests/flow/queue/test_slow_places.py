@@ -22,7 +22,7 @@ from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.store import MemoryShelf, MemoryStore
+from mailrider.testing.store import MemoryStore, SharedState
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class World:
     async def queue(self) -> AsyncIterator[DeliveryQueue]:
         policy = BouncePolicy(Origin(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
         work = Work({"": self.internet}, RULES, Bounces(policy, self.ids, self.tell), grace=0.0)
-        store = MemoryStore(MemoryShelf())
+        store = MemoryStore(SharedState())
         async with DeliveryQueue(store, work, self.ids, self.clock, self.rng, self.tell) as queue:
             yield queue
 

@@ -17,7 +17,7 @@ import pytest
 from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import disk as disk_module
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, Settlement, State
+from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, RecipientState, Settlement
 from mailrider.queue.sqlite import file as file_module
 from mailrider.queue.sqlite import owner as owner_module
 from mailrider.queue.sqlite import store as store_module
@@ -26,8 +26,8 @@ from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.owner import Identity, Life
 from mailrider.queue.sqlite.schema import MIGRATIONS, VERSION
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.sqlite.wal import LogKeeper
-from mailrider.queue.store import Command, StoreDamaged, StoreFull, StoreUnavailable
+from mailrider.queue.sqlite.wal import WALKeeper
+from mailrider.queue.store import QueueCommand, StoreDamaged, StoreFull, StoreUnavailable
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing, chunked
 
@@ -321,7 +321,7 @@ async def test_a_removal_deletes_the_content_too_while_another_process_delivers(
         stored = await daemon.write_content(chunked(*[b"x" * 65536] * 200))
         await daemon.add(writing.message(stored=stored), leased=False)
         async with SQLiteStore(tmp_path, clock) as operator:
-            assert (await operator.command(Command.REMOVE, EVERYTHING, clock.now())).changed == 1
+            assert (await operator.command(QueueCommand.REMOVE, EVERYTHING, clock.now())).changed == 1
         assert chunks_in(tmp_path) == 0
 
 
@@ -425,14 +425,14 @@ async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
     cut: int,
     most: int,
 ) -> None:
-    def late(keeper: LogKeeper) -> None:
+    def late(keeper: WALKeeper) -> None:
         keeper._is_at_work = False
 
     monkeypatch.setattr(disk_module, "LOG", 0)
     monkeypatch.setattr(log_module, "CHECKPOINT", 500_000)
     monkeypatch.setattr(log_module, "RESTART", restart)
     monkeypatch.setattr(log_module, "CUT", cut)
-    monkeypatch.setattr(LogKeeper, "_keep", late)
+    monkeypatch.setattr(WALKeeper, "_keep", late)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
@@ -478,12 +478,12 @@ async def test_the_log_of_a_store_at_rest_is_carried_over_too(
 ) -> None:
     carried = []
 
-    def note(keeper: LogKeeper) -> None:
+    def note(keeper: WALKeeper) -> None:
         carried.append(keeper)
         keeper._is_at_work = False
 
     monkeypatch.setattr(log_module, "CHECKPOINT", 40_000)
-    monkeypatch.setattr(LogKeeper, "_keep", note)
+    monkeypatch.setattr(WALKeeper, "_keep", note)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(20):
             await store.keep_alive(clock.now())
@@ -527,11 +527,11 @@ async def test_the_log_is_carried_over_now_and_then_and_not_with_each_commit(
 ) -> None:
     carried = []
 
-    def note(keeper: LogKeeper) -> None:
+    def note(keeper: WALKeeper) -> None:
         carried.append(keeper)
         keeper._is_at_work = False
 
-    monkeypatch.setattr(LogKeeper, "_keep", note)
+    monkeypatch.setattr(WALKeeper, "_keep", note)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
@@ -601,8 +601,11 @@ async def test_what_cannot_be_read_is_held_and_keeps_nothing_else_up(
             connection.commit()
         (job,) = (await store.claim([Quota("example.net", 10)], clock.now())).jobs
         assert job.message_id == good.id
-        assert [entry.state for entry in await store.page(EVERYTHING, 0, 10)] == [State.HELD, State.LEASED]
-        assert (await store.command(Command.REMOVE, Filter(message=bad.id), clock.now())).changed == 1
+        assert [entry.state for entry in await store.page(EVERYTHING, 0, 10)] == [
+            RecipientState.HELD,
+            RecipientState.LEASED,
+        ]
+        assert (await store.command(QueueCommand.REMOVE, Filter(message=bad.id), clock.now())).changed == 1
     (event,) = events
     assert isinstance(event, RecipientsUnreadable)
     assert event.message == format_id(bad.id)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement, State, Wish
+from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, RecipientState, Settlement, Wish
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.store import Command
+from mailrider.queue.store import QueueCommand
 from mailrider.testing.clock import FakeClock
-from mailrider.testing.store import MemoryShelf, MemoryStore
+from mailrider.testing.store import MemoryStore, SharedState
 from tests.support.queueing import BUSY, HOUR, MESSAGE, Writing, chunked, deferred, recipient
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class World:
     def __init__(self, kind: str, path: Path) -> None:
         self.clock = FakeClock()
         self.writing = Writing(self.clock)
-        self._kind, self._path, self._shelf = kind, path, MemoryShelf()
+        self._kind, self._path, self._shared = kind, path, SharedState()
 
     def store(self, identity: Identity | None = None) -> Store:
         if self._kind == "memory":
-            return MemoryStore(self._shelf)
+            return MemoryStore(self._shared)
         return SQLiteStore(self._path, self.clock, identity=identity)
 
     @asynccontextmanager
@@ -49,7 +49,7 @@ class World:
             for _ in range(jobs):
                 await store.add(self.writing.message(f"b@{NET}"), leased=True)
             if isinstance(store, MemoryStore):
-                self._shelf.alive.discard(store.lease)
+                self._shared.alive.discard(store.lease)
             yield
 
     @property
@@ -88,7 +88,7 @@ def later(world: World, job: Job, after: timedelta = HOUR, **progress: Any) -> S
     return Settlement(job, changes, world.now)
 
 
-async def states(store: Store) -> list[State]:
+async def states(store: Store) -> list[RecipientState]:
     return [entry.state for entry in await store.page(EVERYTHING, 0, 1000)]
 
 
@@ -108,15 +108,15 @@ async def test_what_was_added_can_be_claimed_with_everything_that_was_known_of_i
     assert job.message_id == given.id
     assert job.ids == (given.id + 1,)
     assert job.created == given.created
-    assert job.facts == given.facts
+    assert job.info == given.info
     assert job.lease == store.lease
     assert job.progress == (Progress(),)
     content = await store.content(job)
     assert b"".join(content.chunks()) == MESSAGE
     assert (content.size, content.eight_bit, content.header_size) == (
-        given.facts.size,
-        given.facts.eight_bit,
-        given.facts.header_size,
+        given.info.size,
+        given.info.eight_bit,
+        given.info.header_size,
     )
 
 
@@ -161,7 +161,7 @@ async def test_what_is_leased_is_not_claimed_again(world: World, store: Store) -
 async def test_a_message_can_be_leased_from_the_beginning(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=True)
     assert await claim(world, store) == []
-    assert await states(store) == [State.LEASED]
+    assert await states(store) == [RecipientState.LEASED]
 
 
 async def test_only_what_is_due_is_claimed_the_longest_due_first(world: World, store: Store) -> None:
@@ -296,7 +296,7 @@ async def test_a_lost_lease_settles_nothing(world: World) -> None:
             await first.add(world.message(f"b@{NET}"), leased=False)
             (job,) = await claim(world, first)
             if isinstance(first, MemoryStore):
-                first.shelf.alive.discard(first.lease)
+                first.shared.alive.discard(first.lease)
             async with world.store() as second:
                 (again,) = await claim(world, second)
                 assert not (await first.settle(done(world, job))).held
@@ -396,7 +396,7 @@ async def test_a_large_content_stays_in_the_store(world: World, store: Store) ->
 async def test_a_settlement_says_what_operators_wished(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}", f"c@{NET}"), leased=False)
     (job,) = await claim(world, store)
-    await store.command(Command.HOLD, Filter(recipient="c@"), world.now)
+    await store.command(QueueCommand.HOLD, Filter(recipient="c@"), world.now)
     assert (await store.settle(later(world, job))).wishes == {job.ids[1]: Wish.HOLD}
 
 
@@ -430,7 +430,7 @@ async def test_a_page_can_be_filtered(world: World, store: Store) -> None:
     await store.add(first, leased=False)
     await world.clock.advance(3600)
     await store.add(world.message("carol@example.com", f"dave@{NET}", sender=""), leased=False)
-    await store.command(Command.HOLD, Filter(recipient="dave"), world.now)
+    await store.command(QueueCommand.HOLD, Filter(recipient="dave"), world.now)
 
     async def found(**wanted: Any) -> list[str]:
         return [entry.recipient for entry in await store.page(Filter(**wanted), 0, 10)]
@@ -441,17 +441,17 @@ async def test_a_page_can_be_filtered(world: World, store: Store) -> None:
     assert await found(sender="") == ["carol@example.com", f"dave@{NET}"]
     assert await found(sender="ALICE") == [f"Bob@{NET}"]
     assert await found(recipient="bob@") == [f"Bob@{NET}"]
-    assert await found(state=State.HELD) == [f"dave@{NET}"]
+    assert await found(state=RecipientState.HELD) == [f"dave@{NET}"]
     assert await found(before=world.now - timedelta(minutes=1)) == [f"Bob@{NET}"]
     assert await found(in_doubt=True) == []
-    assert await found(domain=NET, state=State.QUEUED) == [f"Bob@{NET}"]
+    assert await found(domain=NET, state=RecipientState.QUEUED) == [f"Bob@{NET}"]
 
 
 async def test_stats_count_by_destination_and_age(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}", f"c@{NET}", "d@example.com"), leased=False)
     await world.clock.advance(2 * 3600)
     await store.add(world.message(f"b@{NET}"), leased=True)
-    await store.command(Command.HOLD, Filter(recipient="c@"), world.now)
+    await store.command(QueueCommand.HOLD, Filter(recipient="c@"), world.now)
     stats = await store.stats(world.now, 10)
     assert (stats.messages, stats.octets, stats.recipients) == (2, 2 * len(MESSAGE), 4)
     net, com = stats.destinations
@@ -473,10 +473,10 @@ async def test_what_does_not_exist_is_not_found(store: Store) -> None:
 
 async def test_held_mail_is_not_claimed_until_it_is_released(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
-    assert (await store.command(Command.HOLD, EVERYTHING, world.now)).changed == 1
+    assert (await store.command(QueueCommand.HOLD, EVERYTHING, world.now)).changed == 1
     assert await claim(world, store) == []
     assert await store.destinations(None, 10) == []
-    assert (await store.command(Command.RELEASE, EVERYTHING, world.now)).changed == 1
+    assert (await store.command(QueueCommand.RELEASE, EVERYTHING, world.now)).changed == 1
     assert len(await claim(world, store)) == 1
 
 
@@ -484,7 +484,7 @@ async def test_retry_makes_mail_due_at_once(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     (job,) = await claim(world, store)
     await store.settle(later(world, job))
-    assert (await store.command(Command.RETRY, EVERYTHING, world.now)).changed == 1
+    assert (await store.command(QueueCommand.RETRY, EVERYTHING, world.now)).changed == 1
     (job,) = await claim(world, store)
     assert job.progress[0].tries == 1
 
@@ -492,54 +492,54 @@ async def test_retry_makes_mail_due_at_once(world: World, store: Store) -> None:
 async def test_removed_mail_is_gone(world: World, store: Store) -> None:
     given = world.message(f"b@{NET}", f"c@{NET}")
     await store.add(given, leased=False)
-    assert (await store.command(Command.REMOVE, Filter(recipient="b@"), world.now)).changed == 1
+    assert (await store.command(QueueCommand.REMOVE, Filter(recipient="b@"), world.now)).changed == 1
     assert len(await states(store)) == 1
-    await store.command(Command.REMOVE, EVERYTHING, world.now)
+    await store.command(QueueCommand.REMOVE, EVERYTHING, world.now)
     assert await store.find(given.id) is None
     assert (await store.stats(world.now, 1)).messages == 0
 
 
-@pytest.mark.parametrize("command", [Command.HOLD, Command.REMOVE, Command.RETRY])
+@pytest.mark.parametrize("command", [QueueCommand.HOLD, QueueCommand.REMOVE, QueueCommand.RETRY])
 async def test_a_command_on_leased_mail_takes_effect_when_it_is_settled(
-    world: World, store: Store, command: Command
+    world: World, store: Store, command: QueueCommand
 ) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     (job,) = await claim(world, store)
     outcome = await store.command(command, EVERYTHING, world.now)
     assert (outcome.changed, outcome.later) == (0, 1)
     (entry,) = await store.page(EVERYTHING, 0, 10)
-    assert (entry.state, entry.wish) == (State.LEASED, Wish[command.name])
+    assert (entry.state, entry.wish) == (RecipientState.LEASED, Wish[command.name])
     assert (await store.settle(later(world, job))).held
     entries = await store.page(EVERYTHING, 0, 10)
-    if command is Command.REMOVE:
+    if command is QueueCommand.REMOVE:
         assert entries == []
     else:
-        assert entries[0].state is (State.HELD if command is Command.HOLD else State.QUEUED)
+        assert entries[0].state is (RecipientState.HELD if command is QueueCommand.HOLD else RecipientState.QUEUED)
         assert entries[0].wish is None
-        assert (entries[0].due == world.now) is (command is Command.RETRY)
+        assert (entries[0].due == world.now) is (command is QueueCommand.RETRY)
 
 
 WISHES = {
-    "a removal stays when it is tried again": ([Command.REMOVE, Command.RETRY], Wish.REMOVE),
-    "a removal stays when it is held": ([Command.REMOVE, Command.HOLD], Wish.REMOVE),
-    "a removal stays when it is released": ([Command.REMOVE, Command.RELEASE], Wish.REMOVE),
-    "a removal comes over another try": ([Command.RETRY, Command.REMOVE], Wish.REMOVE),
-    "a removal comes over a hold": ([Command.HOLD, Command.REMOVE], Wish.REMOVE),
-    "a hold stays when it is tried again": ([Command.HOLD, Command.RETRY], Wish.HOLD),
-    "a hold comes over another try": ([Command.RETRY, Command.HOLD], Wish.HOLD),
-    "a release lets another try be": ([Command.RETRY, Command.RELEASE], Wish.RETRY),
+    "a removal stays when it is tried again": ([QueueCommand.REMOVE, QueueCommand.RETRY], Wish.REMOVE),
+    "a removal stays when it is held": ([QueueCommand.REMOVE, QueueCommand.HOLD], Wish.REMOVE),
+    "a removal stays when it is released": ([QueueCommand.REMOVE, QueueCommand.RELEASE], Wish.REMOVE),
+    "a removal comes over another try": ([QueueCommand.RETRY, QueueCommand.REMOVE], Wish.REMOVE),
+    "a removal comes over a hold": ([QueueCommand.HOLD, QueueCommand.REMOVE], Wish.REMOVE),
+    "a hold stays when it is tried again": ([QueueCommand.HOLD, QueueCommand.RETRY], Wish.HOLD),
+    "a hold comes over another try": ([QueueCommand.RETRY, QueueCommand.HOLD], Wish.HOLD),
+    "a release lets another try be": ([QueueCommand.RETRY, QueueCommand.RELEASE], Wish.RETRY),
 }
 
 
 @pytest.mark.parametrize(("commands", "wish"), WISHES.values(), ids=WISHES)
 async def test_of_two_commands_on_leased_mail_the_stronger_one_wins(
-    world: World, store: Store, commands: list[Command], wish: Wish
+    world: World, store: Store, commands: list[QueueCommand], wish: Wish
 ) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     (job,) = await claim(world, store)
     first, second = [await store.command(command, EVERYTHING, world.now) for command in commands]
     assert first.later == 1
-    assert second.later == (wish is Wish[commands[1].name] if commands[1] is not Command.RELEASE else 0)
+    assert second.later == (wish is Wish[commands[1].name] if commands[1] is not QueueCommand.RELEASE else 0)
     (entry,) = await store.page(EVERYTHING, 0, 10)
     assert entry.wish is wish
     assert (await store.settle(later(world, job))).held
@@ -549,27 +549,27 @@ async def test_of_two_commands_on_leased_mail_the_stronger_one_wins(
 async def test_a_hold_that_waits_can_be_taken_back(world: World, store: Store) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     (job,) = await claim(world, store)
-    await store.command(Command.HOLD, EVERYTHING, world.now)
-    await store.command(Command.RELEASE, EVERYTHING, world.now)
+    await store.command(QueueCommand.HOLD, EVERYTHING, world.now)
+    await store.command(QueueCommand.RELEASE, EVERYTHING, world.now)
     await store.settle(later(world, job))
-    assert await states(store) == [State.QUEUED]
+    assert await states(store) == [RecipientState.QUEUED]
 
 
-@pytest.mark.parametrize("command", [Command.HOLD, Command.REMOVE])
+@pytest.mark.parametrize("command", [QueueCommand.HOLD, QueueCommand.REMOVE])
 async def test_a_command_on_leased_mail_holds_when_it_is_given_back(
-    world: World, store: Store, command: Command
+    world: World, store: Store, command: QueueCommand
 ) -> None:
     await store.add(world.message(f"b@{NET}"), leased=False)
     jobs = await claim(world, store)
     await store.command(command, EVERYTHING, world.now)
     await store.give_back(jobs)
-    assert await states(store) == ([State.HELD] if command is Command.HOLD else [])
+    assert await states(store) == ([RecipientState.HELD] if command is QueueCommand.HOLD else [])
 
 
 async def test_removal_holds_when_the_process_that_leases_it_leaves(world: World, store: Store) -> None:
     async with world.store() as other:
         await other.add(world.message(f"b@{NET}"), leased=True)
-        await store.command(Command.REMOVE, EVERYTHING, world.now)
+        await store.command(QueueCommand.REMOVE, EVERYTHING, world.now)
     assert await states(store) == []
 
 

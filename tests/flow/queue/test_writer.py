@@ -7,8 +7,8 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mailrider.queue.sqlite.transactions import Batch
-from mailrider.queue.sqlite.writer import BUSY, LOOKS, Call, Writer
+from mailrider.queue.sqlite.transactions import Transactions
+from mailrider.queue.sqlite.writer import BUSY, LOOKS, StoreCall, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,10 +32,10 @@ class Company:
         self._in_this = 0
         connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self.connection = connection
-        self.writer = Writer(connection, Batch(), self._fault, lambda _: None, self._now, self._pause)
+        self.writer = Writer(connection, Transactions(), self._fault, lambda _: None, self._now, self._pause)
 
     def ask(self) -> None:
-        self.asked.append(self.writer.ask(Call(self._count)))
+        self.asked.append(self.writer.ask(StoreCall(self._count)))
 
     async def answered(self) -> None:
         """Until all that was asked for is answered."""

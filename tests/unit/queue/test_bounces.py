@@ -17,7 +17,7 @@ from mailrider.model.event import discard
 from mailrider.queue import bounces
 from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
-from mailrider.queue.settle import Decision, Notice, Notified
+from mailrider.queue.settle import Notice, Notified, SettleDecision
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import HOUR, MESSAGE, Writing, failed
@@ -60,7 +60,7 @@ class Bouncing:
         told = tuple(Notified(each, Notice.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
         policy = BouncePolicy(HERE, False, lambda _: "")
         writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
-        (message,) = await writer.write(job, Decision((), told), self._stored(octets), now)
+        (message,) = await writer.write(job, SettleDecision((), told), self._stored(octets), now)
         return message
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from mailrider.queue import places as places_module
-from mailrider.queue.places import COME_AGAIN, LATEST, SLOW_AFTER, TOGETHER, Places, Stay, site_of
+from mailrider.queue.places import COME_AGAIN, LATEST, SLOW_AFTER, TOGETHER, Places, RunningAttempt, site_of
 from tests.support.queueing import Writing
 
 if TYPE_CHECKING:
@@ -24,35 +24,37 @@ class World:
         self.writing = Writing()
         self.names = 0
 
-    def begin(self, now: float = 0.0, *, is_newcomer: bool = True) -> Stay:
+    def begin(self, now: float = 0.0, *, is_newcomer: bool = True) -> RunningAttempt:
         self.names += 1
         return self.places.begin(self.writing.job(f"b@d{self.names}.test"), now, is_newcomer=is_newcomer)
 
-    def arrive(self, address: object = TARPIT, now: float = 0.0, slots: int | None = None) -> tuple[Stay, float | None]:
-        stay = self.begin(now)
-        return stay, self.places.arrive(stay, address, now, slots)  # type: ignore[arg-type]
+    def arrive(
+        self, address: object = TARPIT, now: float = 0.0, slots: int | None = None
+    ) -> tuple[RunningAttempt, float | None]:
+        attempt = self.begin(now)
+        return attempt, self.places.arrive(attempt, address, now, slots)  # type: ignore[arg-type]
 
     def visit(self, now: float, seconds: float, address: object = TARPIT) -> None:
         """An attempt that begins and ends; who is turned away ends as well."""
-        stay, _ = self.arrive(address, now)
+        attempt, _ = self.arrive(address, now)
         self.places.move_lasting(now + seconds)
-        self.places.end(stay, now + seconds)
+        self.places.end(attempt, now + seconds)
 
-    def make_slow(self) -> Stay:
+    def make_slow(self) -> RunningAttempt:
         """An attempt that hangs at the tarpit."""
-        stay, _ = self.arrive()
+        attempt, _ = self.arrive()
         self.places.move_lasting(SLOW_AFTER)
-        return stay
+        return attempt
 
 
 def test_an_attempt_that_lasts_leaves_its_fast_place() -> None:
     world = World()
-    stay = world.begin()
+    attempt = world.begin()
     assert world.places.move_lasting(SLOW_AFTER - 0.01) == []
     assert (world.places.running, world.places.running_slow) == (1, 0)
-    assert world.places.move_lasting(SLOW_AFTER) == [stay]
+    assert world.places.move_lasting(SLOW_AFTER) == [attempt]
     assert (world.places.running, world.places.running_slow) == (0, 1)
-    world.places.end(stay, LONG)
+    world.places.end(attempt, LONG)
     assert (world.places.running, world.places.running_slow) == (0, 0)
 
 
@@ -72,25 +74,25 @@ def test_an_attempt_that_lasts_while_all_slow_places_are_taken_moves_when_one_is
 def test_of_an_unknown_address_two_attempts_have_fast_places_and_a_share_has_slow_ones() -> None:
     world = World()
     arrived = [world.arrive() for _ in range(100)]
-    stays = [stay for stay, again in arrived if again is None]
-    assert sum(not stay.is_slow for stay in stays) == 2
-    assert sum(stay.is_slow for stay in stays) == world.places.slow // 4
+    attempts = [attempt for attempt, again in arrived if again is None]
+    assert sum(not attempt.is_slow for attempt in attempts) == 2
+    assert sum(attempt.is_slow for attempt in attempts) == world.places.slow // 4
     assert {again for _, again in arrived if again is not None} == {SLOW_AFTER}
 
 
 def test_an_address_where_attempts_end_soon_has_three_quarters_of_the_fast_places() -> None:
     world = World()
     world.visit(0, 0.1)
-    stays = [world.arrive(now=1)[0] for _ in range(16)]
-    assert sum(not stay.is_slow for stay in stays) == 12
+    attempts = [world.arrive(now=1)[0] for _ in range(16)]
+    assert sum(not attempt.is_slow for attempt in attempts) == 12
 
 
 def test_at_a_slow_address_attempts_have_slow_places_from_their_arrival() -> None:
     world = World()
     world.make_slow()
-    stay, again = world.arrive(now=2)
+    attempt, again = world.arrive(now=2)
     assert again is None
-    assert stay.is_slow
+    assert attempt.is_slow
 
 
 def test_a_slow_address_has_a_quarter_of_the_slow_places_and_who_comes_then_is_told_when_to_come_again() -> None:
@@ -111,8 +113,8 @@ def test_nobody_is_told_to_come_again_later_than_a_quarter_of_an_hour() -> None:
     world.make_slow()
     for _ in range(31):
         world.arrive(now=2)
-    stay = world.begin(2)
-    assert max(world.places.arrive(stay, TARPIT, 2) or 0 for _ in range(20_000)) == LATEST
+    attempt = world.begin(2)
+    assert max(world.places.arrive(attempt, TARPIT, 2) or 0 for _ in range(20_000)) == LATEST
 
 
 def test_a_limit_on_all_messages_leaves_three_quarters_of_its_slots_to_others() -> None:
@@ -123,12 +125,12 @@ def test_a_limit_on_all_messages_leaves_three_quarters_of_its_slots_to_others() 
 
 def test_who_was_turned_away_is_told_so_without_another_attempt_as_long_as_nothing_changes() -> None:
     world = World()
-    stays = [world.make_slow(), *(world.arrive(now=2)[0] for _ in range(31))]
+    attempts = [world.make_slow(), *(world.arrive(now=2)[0] for _ in range(31))]
     turned_away, again = world.arrive(now=2)
     assert again is not None
     assert world.places.turned_away(turned_away, 3) is not None
     assert world.places.turned_away(world.begin(3), 3) is None  # another destination may be elsewhere
-    world.places.end(stays[0], 4)
+    world.places.end(attempts[0], 4)
     assert world.places.turned_away(turned_away, 4) is None
 
 
@@ -163,19 +165,19 @@ def test_many_attempts_that_last_make_an_address_slow_whatever_it_has_earned() -
 
 def test_the_time_that_was_lost_before_the_arrival_is_not_the_addresss_fault() -> None:
     world = World()
-    stay = world.begin()
-    world.places.arrive(stay, OTHER, SLOW_AFTER * 0.9)
+    attempt = world.begin()
+    world.places.arrive(attempt, OTHER, SLOW_AFTER * 0.9)
     world.places.move_lasting(SLOW_AFTER)
-    world.places.leave(stay, OTHER, SLOW_AFTER * 1.1)
+    world.places.leave(attempt, OTHER, SLOW_AFTER * 1.1)
     assert not world.arrive(OTHER, now=2)[0].is_slow
 
 
 def test_an_attempt_that_arrived_late_and_then_lasts_counts_against_the_address_when_it_leaves() -> None:
     world = World()
-    stay = world.begin()
-    world.places.arrive(stay, OTHER, SLOW_AFTER * 0.9)
+    attempt = world.begin()
+    world.places.arrive(attempt, OTHER, SLOW_AFTER * 0.9)
     world.places.move_lasting(SLOW_AFTER)
-    world.places.leave(stay, OTHER, LONG)
+    world.places.leave(attempt, OTHER, LONG)
     assert world.arrive(OTHER, now=LONG)[0].is_slow
 
 
@@ -211,11 +213,11 @@ def test_newcomers_leave_one_fast_place_free_or_half_while_others_wait_and_have_
 def test_the_number_of_addresses_and_names_that_are_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places_module, "MAX_ADDRESSES", 10)
     world = World()
-    stay, _ = world.arrive(ip_address("198.51.100.1"))
+    attempt, _ = world.arrive(ip_address("198.51.100.1"))
     for number in range(50):
         world.visit(0, 0.1, ip_address(f"203.0.113.{number}"))
     assert len(world.places._addresses) <= 12
-    world.places.leave(stay, ip_address("198.51.100.1"), 0.1)  # one where an attempt is is never forgotten
+    world.places.leave(attempt, ip_address("198.51.100.1"), 0.1)  # one where an attempt is is never forgotten
     world.make_slow()
     for _ in range(100):
         world.arrive(now=2)

@@ -32,7 +32,7 @@ from tests.support.queueing import (
 if TYPE_CHECKING:
     from mailrider.model.envelope import Recipient
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.settle import Decision
+    from mailrider.queue.settle import SettleDecision
 
 RULES = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
 EVERYTHING = Notify.SUCCESS | Notify.FAILURE | Notify.DELAY
@@ -43,11 +43,11 @@ def make_job(*recipients: str | Recipient, tries: int = 0, warned: bool = False,
     return replace(job, progress=tuple(Progress(tries, warned) for _ in job.ids))
 
 
-def decide(job: Job, *outcomes: Any, age: timedelta = HOUR, rules: Rules = RULES) -> Decision:
+def decide(job: Job, *outcomes: Any, age: timedelta = HOUR, rules: Rules = RULES) -> SettleDecision:
     return settle(job, report(job, *outcomes), rules, job.created + age, random.Random(1))
 
 
-def notices(decision: Decision) -> list[tuple[str, Notice]]:
+def notices(decision: SettleDecision) -> list[tuple[str, Notice]]:
     return [(str(each.recipient), each.notice) for each in decision.notified]
 
 

@@ -1,7 +1,8 @@
 """Telling other processes that there is work: a datagram to each that listens (SQLite itself notifies nobody).
 
 Every process that runs deliveries binds a socket of its own in `runtime_dir`, named after the queue; whoever adds or
-changes something sends a word to all of them. A word that is lost does no harm: the store is looked at now and then.
+changes something sends a signal to all of them. A signal that is lost does no
+harm: the store is looked at now and then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _numbers = itertools.count(1)  # of the listeners of this process
 MAX_LISTENERS: Final = 64  # that are told; more processes than that do not serve one queue
 
 
-class Word(enum.Enum):
+class Signal(enum.Enum):
     """What another process may be told."""
 
     LOOK = b"look"  # something was added or changed
@@ -36,24 +37,24 @@ def _prefix(location: Path) -> str:
     return f"queue-{hashlib.sha256(str(location.resolve()).encode()).hexdigest()[:10]}-"
 
 
-def poke(runtime_dir: Path, location: Path, word: Word = Word.LOOK) -> int:
+def send_signal(runtime_dir: Path, location: Path, signal: Signal = Signal.LOOK) -> int:
     """Tell all who listen; returns how many there are. Never fails."""
     told = 0
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             for path in sorted(runtime_dir.glob(f"{_prefix(location)}*"))[:MAX_LISTENERS]:
-                told += _tell(sender, path, word)
+                told += _tell(sender, path, signal)
     except OSError:
         return told
     return told
 
 
-def _tell(sender: socket.socket, path: Path, word: Word) -> bool:
+def _tell(sender: socket.socket, path: Path, signal: Signal) -> bool:
     try:
-        sender.sendto(word.value, str(path))
+        sender.sendto(signal.value, str(path))
     except ConnectionRefusedError:
-        path.unlink(missing_ok=True)  # its process died without a word
+        path.unlink(missing_ok=True)  # its process died without removing it
         return False
     except OSError:
         # Its buffer is full, so it has been told; or it is somebody else's.
@@ -61,10 +62,10 @@ def _tell(sender: socket.socket, path: Path, word: Word) -> bool:
     return True
 
 
-class Listener:
-    """Hears the words of others, while it is entered. Where the socket cannot be, nothing is heard."""
+class SignalListener:
+    """Hears the signals of others, while it is entered. Where the socket cannot be, nothing is heard."""
 
-    def __init__(self, runtime_dir: Path, location: Path, hear: Callable[[Word], None]) -> None:
+    def __init__(self, runtime_dir: Path, location: Path, hear: Callable[[Signal], None]) -> None:
         self._path = runtime_dir / f"{_prefix(location)}{os.getpid()}-{next(_numbers)}"
         self._hear = hear
         self._socket: socket.socket | None = None
@@ -93,13 +94,13 @@ class Listener:
             self._path.unlink(missing_ok=True)
 
     def _receive(self) -> None:
-        words: set[Word] = set()
+        signals: set[Signal] = set()
         try:
-            while self._socket is not None and len(words) < len(Word):
+            while self._socket is not None and len(signals) < len(Signal):
                 octets = self._socket.recv(64)
-                words |= {word for word in Word if word.value == octets}
+                signals |= {signal for signal in Signal if signal.value == octets}
         except OSError:
             # Nothing more to read.
             pass
-        for word in words:
-            self._hear(word)
+        for signal in signals:
+            self._hear(signal)

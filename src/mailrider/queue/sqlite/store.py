@@ -27,18 +27,18 @@ from mailrider.model.event import discard
 from mailrider.model.queue_event import QueueHasSpace, QueueShort, RecipientsUnreadable
 from mailrider.queue.disk import Disk
 from mailrider.queue.ids import first_id_at, format_id, microseconds
-from mailrider.queue.lived import QueueClock
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
-from mailrider.queue.sqlite import look as sqlite_look
+from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import StoreFile, pragma
-from mailrider.queue.sqlite.look import from_json
 from mailrider.queue.sqlite.owner import Identity, Life, current_boot
 from mailrider.queue.sqlite.rows import destinations_from, filter_values, jobs_from
-from mailrider.queue.sqlite.transactions import ROW, Batch, insert_all
-from mailrider.queue.sqlite.wal import LogKeeper
-from mailrider.queue.sqlite.writer import Add, Call, Settle, Writer, translate
-from mailrider.queue.store import Command, Done, StoreDamaged, StoreFull, StoreUnavailable
+from mailrider.queue.sqlite.transactions import ROW, Transactions, insert_all
+from mailrider.queue.sqlite.views import from_json
+from mailrider.queue.sqlite.wal import WALKeeper
+from mailrider.queue.sqlite.writer import Add, Settle, StoreCall, Writer, translate
+from mailrider.queue.store import Done, QueueCommand, StoreDamaged, StoreFull, StoreUnavailable
 from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ class SQLiteStore:
         self._emit = emit
         self._identity = identity
         self._fault = fault
-        self._batch = Batch(destination_of)
+        self._transactions = Transactions(destination_of)
         self._stack = ExitStack()
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
-        self._keeper: LogKeeper | None = None
+        self._keeper: WALKeeper | None = None
         self._committing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._supplying: sqlite3.Connection | None = None
@@ -134,7 +134,7 @@ class SQLiteStore:
     @property
     def lease(self) -> int:
         """See `Store`."""
-        return self._batch.lease
+        return self._transactions.lease
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -146,7 +146,7 @@ class SQLiteStore:
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
         self._writer = Writer(
             connection,
-            self._batch,
+            self._transactions,
             self._commit_point,
             self._file.note_damage,
             self._clock.monotonic,
@@ -154,7 +154,7 @@ class SQLiteStore:
         )
         self._writer.start()
         try:
-            self.recovered = await self._writer.ask(Call(self._register))
+            self.recovered = await self._writer.ask(StoreCall(self._register))
             with suppress(StoreFull):  # what is not deleted now is later
                 await self._sweep()
         except BaseException:
@@ -167,7 +167,7 @@ class SQLiteStore:
     ) -> None:
         try:
             if self._writer is not None:
-                await self._writer.ask(Call(self._resign))
+                await self._writer.ask(StoreCall(self._resign))
         except StoreUnavailable:
             # The leases stay; whoever opens the store next sees that this process is dead.
             pass
@@ -190,7 +190,7 @@ class SQLiteStore:
         self._reading = self._file.connect(self._stack, reads=True)
         self._supplying = self._file.connect(self._stack, reads=True)
         self._committing = connection
-        self._keeper = LogKeeper(self._file.path, connection, self._file.connect(self._stack), self._disk.scale)
+        self._keeper = WALKeeper(self._file.path, connection, self._file.connect(self._stack), self._disk.scale)
         self._disk.hold_spare()
         return connection
 
@@ -198,9 +198,9 @@ class SQLiteStore:
 
     def _register(self, connection: sqlite3.Connection) -> int:
         identity = self._identity or Identity.own()
-        self._clock.go_on_from(sqlite_look.read_anchor(connection), current_boot())
+        self._clock.go_on_from(views.read_anchor(connection), current_boot())
         expires = microseconds(self._clock.now() + EXPIRY)
-        self._batch.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
+        self._transactions.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
         freed = self._free_dead(connection)
         if connection.execute(sql.IS_ALONE).fetchone()[0]:
             self._clock.go_on_from(None, "")
@@ -228,7 +228,7 @@ class SQLiteStore:
         values = {"owners": _compact(owners), "ids": None}
         self._remove_given_back(connection, values)
         freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
-        self._batch.written += ROW * freed
+        self._transactions.written += ROW * freed
         connection.execute(sql.DELETE_OWNERS, (values["owners"],))
         return freed
 
@@ -237,24 +237,24 @@ class SQLiteStore:
         pairs = json.loads(found)
         if pairs:
             ids = [recipient for recipient, _ in pairs]
-            self._batch.delete(connection, ids, [message for _, message in pairs], ids)
+            self._transactions.delete(connection, ids, [message for _, message in pairs], ids)
 
     async def keep_alive(self, now: datetime) -> int:
         """See `Store`; sweeps as well what nothing refers to any more."""
-        freed: int = await self._ask(Call(self._renew))
+        freed: int = await self._ask(StoreCall(self._renew))
         await self._sweep()
         await self._give_pages_back()
-        self._batch.keeps_history = self._disk.hold_spare()
+        self._transactions.keeps_history = self._disk.hold_spare()
         self._disk.hold_log(self._file.log)
         if self._is_short:
-            self._disk.count(await self._ask(Call(self._usable, outside=True)))
+            self._disk.count(await self._ask(StoreCall(self._usable, outside=True)))
             self._note_shortness(self._disk.left < self._disk.reserve)
         return freed
 
     async def _give_pages_back(self) -> None:
         """To the file system: some now and then; on a disk that is nearly full as many as it takes."""
         for _ in range(MOST_VACUUMS):
-            wants_more = await self._ask(Call(self._vacuum, outside=True))
+            wants_more = await self._ask(StoreCall(self._vacuum, outside=True))
             if not wants_more:
                 return
 
@@ -271,19 +271,19 @@ class SQLiteStore:
             connection.executescript(f"PRAGMA incremental_vacuum({pages})")
         except sqlite3.Error:
             return False  # the disk is too full even for that: later
-        self._batch.written += ROW * pages  # the next commit takes it up
+        self._transactions.written += ROW * pages  # the next commit takes it up
         if is_tight and self._keeper is not None:
             self._keeper.make_room()
         return is_tight
 
     # A disk that is short --------------------------------------------------------------------------------------------
 
-    async def _ask_with_space(self, request: Add | Call, octets: int) -> None:
+    async def _ask_with_space(self, request: Add | StoreCall, octets: int) -> None:
         """Ask for something that brings new mail: it has to leave a reserve of the disk free. Raises `StoreFull`."""
         disk, keeper = self._disk, self._keeper
         if not disk.take(octets, 0 if keeper is None else keeper.uncarried):
             # The pages of the file that are free count as well: the queue may have become empty.
-            disk.count(await self._ask(Call(self._usable, outside=True)))
+            disk.count(await self._ask(StoreCall(self._usable, outside=True)))
             is_short = not disk.take(octets, 0)
             self._note_shortness(is_short)
             if is_short:
@@ -319,7 +319,7 @@ class SQLiteStore:
         if not is_needed:
             return
         # The spare is for what has to be written. How attempts went can be missed, and stands in the log.
-        self._batch.keeps_history = False
+        self._transactions.keeps_history = False
         yield
         while self._disk.release() or self._forget_history():
             self._keeper.make_room()
@@ -396,7 +396,7 @@ class SQLiteStore:
 
     async def _claim(self, statement: str, values: dict[str, Any] | list[Any], destinations: Sequence[str]) -> Claimed:
         claimed: Claimed
-        claimed, unreadable = await self._ask(Call(partial(self._lease_some, statement, values, destinations)))
+        claimed, unreadable = await self._ask(StoreCall(partial(self._lease_some, statement, values, destinations)))
         for each in unreadable:
             self._emit(RecipientsUnreadable(format_id(each.message), len(each.ids), each.reason))
         return claimed
@@ -422,7 +422,7 @@ class SQLiteStore:
         connection.execute(sql.LEASE, {"ids": ids, "lease": self.lease})
         (rows,) = connection.execute(sql.JOBS, {"ids": ids}).fetchone()
         jobs, unreadable = jobs_from(json.loads(rows), self.lease)
-        self._batch.written += ROW * len(jobs)
+        self._transactions.written += ROW * len(jobs)
         if unreadable:
             held = [id for each in unreadable for id in each.ids]
             connection.execute(sql.SET_ASIDE, {"ids": _compact(held)})
@@ -431,21 +431,21 @@ class SQLiteStore:
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """See `Store`."""
         ids = [each for job in jobs for each in job.ids]
-        await self._ask(Call(partial(self._give_back, ids)))
+        await self._ask(StoreCall(partial(self._give_back, ids)))
 
     def _give_back(self, ids: list[int], connection: sqlite3.Connection) -> None:
         values = {"ids": _compact(ids), "lease": self.lease, "owners": _compact([self.lease])}
         self._remove_given_back(connection, values)
         connection.execute(sql.GIVE_BACK, values)
-        self._batch.written += ROW * len(ids)
+        self._transactions.written += ROW * len(ids)
 
     # Messages --------------------------------------------------------------------------------------------------------
 
     async def add(self, message: NewMessage, *, leased: bool) -> None:
         """See `Store`."""
-        stored = message.facts.stored
+        stored = message.info.stored
         if stored is None:
-            await self._ask_with_space(Add(message, leased), message.facts.size)
+            await self._ask_with_space(Add(message, leased), message.info.size)
             return
         try:
             await self._ask(Add(message, leased))
@@ -469,7 +469,7 @@ class SQLiteStore:
             async for chunk in chunks:
                 for start in range(0, len(chunk), CHUNK):
                     piece = chunk[start : start + CHUNK]
-                    await self._ask_with_space(Call(partial(self._put, spool, number, piece)), len(piece))
+                    await self._ask_with_space(StoreCall(partial(self._put, spool, number, piece)), len(piece))
                     number += 1
         except BaseException as error:
             spool.is_given_up = True
@@ -488,24 +488,24 @@ class SQLiteStore:
             if spool.is_given_up:
                 self._spooling.discard(spool.content)
         insert_all(connection, "chunk", sql.CHUNK, [(spool.content, number, octets)])
-        self._batch.written += len(octets)
+        self._transactions.written += len(octets)
 
     async def content(self, job: Job) -> Content:
         """See `Store`. A large one is given chunk by chunk as it is sent, so that memory stays flat."""
-        facts = job.facts
-        if facts.stored is None:
+        info = job.info
+        if info.stored is None:
             octets: bytes | None = await self._read(partial(_fetch_content, job.message_id))
             if octets is None:
                 raise StoreUnavailable(f"the content of message {job.message_id} is gone")
             return _small(job, octets)
         # The reader's thread goes through it once: then the chunks, which are read between two writes to the network,
         # come from the system's memory in some 50 us each, and the event loop does not wait for a disk.
-        await self._read(partial(_warm, facts.stored))
+        await self._read(partial(_warm, info.stored))
         return Content.stored(
-            partial(self._supply, facts.stored),
-            size=facts.size,
-            eight_bit=facts.eight_bit,
-            header_size=facts.header_size,
+            partial(self._supply, info.stored),
+            size=info.size,
+            eight_bit=info.eight_bit,
+            header_size=info.header_size,
         )
 
     def _supply(self, content: int) -> Iterator[bytes]:
@@ -529,8 +529,8 @@ class SQLiteStore:
         """
         unnamed = await self._read(lambda connection: from_json(connection, sql.UNNAMED, **self._living()))
         for content in unnamed:
-            for start in range(0, await self._ask(Call(partial(self._forget_spool, content))), SWEPT):
-                await self._ask(Call(partial(self._delete_chunks, content, start)))
+            for start in range(0, await self._ask(StoreCall(partial(self._forget_spool, content))), SWEPT):
+                await self._ask(StoreCall(partial(self._delete_chunks, content, start)))
 
     async def _sweep_after(self, error: BaseException) -> None:
         """After something failed: its content is not wanted any more. The next sweep takes what this one cannot."""
@@ -550,7 +550,7 @@ class SQLiteStore:
 
     def _delete_chunks(self, content: int, start: int, connection: sqlite3.Connection) -> None:
         connection.execute(sql.DELETE_CHUNKS, (content, start, start + SWEPT))
-        self._batch.written += ROW * SWEPT
+        self._transactions.written += ROW * SWEPT
 
     # To look into it -------------------------------------------------------------------------------------------------
 
@@ -562,29 +562,31 @@ class SQLiteStore:
 
     async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.page, wanted, after, limit, self._clock.shift))
+        return await self._read(partial(views.page, wanted, after, limit, self._clock.shift))
 
     async def find(self, message_id: int) -> StoredMessage | None:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.find, message_id, self._clock.shift))
+        return await self._read(partial(views.find, message_id, self._clock.shift))
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.octets, message_id))
+        return await self._read(partial(views.octets, message_id))
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.stats, now, destinations, self._clock.shift))
+        return await self._read(partial(views.stats, now, destinations, self._clock.shift))
 
-    async def command(self, command: Command, wanted: Filter, now: datetime) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime) -> Done:
         """See `Store`. In steps, so that others may write in between."""
         changed = later = after = 0
         limit = SELECTED
-        meant = sqlite_look.in_queue_time(wanted, self._clock.shift)
+        meant = views.in_queue_time(wanted, self._clock.shift)
         while True:
             values = {**filter_values(meant), "after": after, "limit": limit}
             try:
-                step, waiting, after = await self._ask(Call(partial(self._command, command, values, microseconds(now))))
+                step, waiting, after = await self._ask(
+                    StoreCall(partial(self._command, command, values, microseconds(now)))
+                )
             except StoreFull:
                 # What a step changes has to find space in the log.
                 if limit == 1:
@@ -594,12 +596,12 @@ class SQLiteStore:
             changed, later = changed + step, later + waiting
             if not after:
                 break
-        if command is Command.REMOVE:
+        if command is QueueCommand.REMOVE:
             await self._sweep()
         return Done(changed, later)
 
     def _command(
-        self, command: Command, values: dict[str, Any], now: int, connection: sqlite3.Connection
+        self, command: QueueCommand, values: dict[str, Any], now: int, connection: sqlite3.Connection
     ) -> tuple[int, int, int]:
         """One step: how many were changed, how many will be, and behind which id it goes on (0: nowhere)."""
         rows = from_json(connection, sql.SELECTED, **values)
@@ -607,35 +609,35 @@ class SQLiteStore:
         leased = [row[0] for row in rows if row[2] == 1]
         changed = 0
         match command:
-            case Command.HOLD:
+            case QueueCommand.HOLD:
                 changed = connection.execute(sql.HOLD, {"ids": ids}).rowcount
-            case Command.RELEASE:
+            case QueueCommand.RELEASE:
                 changed = connection.execute(sql.RELEASE, {"ids": ids}).rowcount
                 leased = []
-            case Command.RETRY:
+            case QueueCommand.RETRY:
                 changed = connection.execute(sql.RETRY, {"ids": ids, "now": now}).rowcount
-            case Command.REMOVE:
+            case QueueCommand.REMOVE:
                 free = [row for row in rows if row[2] != 1]
                 if free:
                     removed = [row[0] for row in free]
-                    self._batch.delete(connection, removed, [row[1] for row in free], removed)
+                    self._transactions.delete(connection, removed, [row[1] for row in free], removed)
                 changed = len(free)
-        self._batch.written += ROW * len(rows)
+        self._transactions.written += ROW * len(rows)
         later = 0
         if leased:
-            wish = {Command.HOLD: 1, Command.REMOVE: 2, Command.RETRY: 3}[command]
+            wish = {QueueCommand.HOLD: 1, QueueCommand.REMOVE: 2, QueueCommand.RETRY: 3}[command]
             later = connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish}).rowcount
         return changed, later, rows[-1][0] if len(rows) == values["limit"] else 0
 
     async def changed_elsewhere(self) -> bool:
         """See `Store`."""
-        version: int = await self._ask(Call(_data_version, outside=True))
+        version: int = await self._ask(StoreCall(_data_version, outside=True))
         changed, self._data_version = version != self._data_version, version
         return changed
 
     # Threads ---------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, request: Add | Settle | Call) -> Any:
+    async def _ask(self, request: Add | Settle | StoreCall) -> Any:
         if self._writer is None:
             raise StoreUnavailable("the queue's store is not open")
         return await self._writer.ask(request)
@@ -655,8 +657,8 @@ class SQLiteStore:
         """Called by the writer's thread around each commit."""
         self._fault(name)
         if name == "after commit" and self._keeper is not None:
-            self._keeper.committed(self._batch.written or ROW)
-            self._batch.written = 0
+            self._keeper.committed(self._transactions.written or ROW)
+            self._transactions.written = 0
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
@@ -682,8 +684,8 @@ def _fetch_contents(ids: list[int], connection: sqlite3.Connection) -> dict[int,
 
 
 def _small(job: Job, octets: bytes) -> Content:
-    facts = job.facts
-    return Content(facts.size, facts.eight_bit, facts.header_size, True, octets)
+    info = job.info
+    return Content(info.size, info.eight_bit, info.header_size, True, octets)
 
 
 def _warm(content: int, connection: sqlite3.Connection) -> None:

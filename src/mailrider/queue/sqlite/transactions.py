@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue.encode import encode_evidence, encode_options, encode_reply, encode_wishes
 from mailrider.queue.ids import microseconds
-from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, Settled, State, Wish
+from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ ROW: Final = 4096  # octets of log that a changed row costs, about: its page
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Batch:
+class Transactions:
     """Writes sets. `lease` is the registration of this process; `written` grows by the octets of log that it cost,
     about. `keeps_history` False: on a full disk only what has to be written is."""
 
@@ -40,9 +40,9 @@ class Batch:
         insert_all(connection, "message", sql.MESSAGE, [_message_row(message) for message, _ in messages])
         recipients = [row for message, leased in messages for row in self._recipient_rows(message, leased)]
         insert_all(connection, "recipient", sql.RECIPIENT, recipients)
-        inline = sum(message.facts.size for message, _ in messages if message.facts.stored is None)
+        inline = sum(message.info.size for message, _ in messages if message.info.stored is None)
         self.written += inline + ROW * (len(messages) + len(recipients))
-        stored = [message.facts.stored for message, _ in messages if message.facts.stored is not None]
+        stored = [message.info.stored for message, _ in messages if message.info.stored is not None]
         if stored and connection.execute(sql.UNSPOOL, (_compact(stored),)).rowcount != len(stored):
             raise sqlite3.IntegrityError("the content of a new message is not there any more")
 
@@ -73,13 +73,13 @@ class Batch:
                 lost.add(number)
             elif wish is not None:
                 wishes[number] = Wish(wish)
-        verdicts = [
+        still_held = [
             settlement.job.lease == self.lease and lost.isdisjoint(settlement.job.ids) for settlement in settlements
         ]
-        self._apply(connection, [each for each, held in zip(settlements, verdicts, strict=True) if held], wishes)
+        self._apply(connection, [each for each, held in zip(settlements, still_held, strict=True) if held], wishes)
         return [
             Settled(held, {id: wishes[id] for id in settlement.job.ids if id in wishes})
-            for settlement, held in zip(settlements, verdicts, strict=True)
+            for settlement, held in zip(settlements, still_held, strict=True)
         ]
 
     def _apply(
@@ -141,9 +141,9 @@ def insert_all(
 
 
 def _message_row(message: NewMessage) -> tuple[Any, ...]:
-    envelope, facts = message.envelope, message.facts
+    envelope, info = message.envelope, message.info
     octets = None
-    if facts.stored is None and message.content is not None:
+    if info.stored is None and message.content is not None:
         content = message.content
         source = content.source
         octets = source if content.is_clean and isinstance(source, bytes) else b"".join(content.chunks())
@@ -154,16 +154,16 @@ def _message_row(message: NewMessage) -> tuple[Any, ...]:
         encode_options(envelope),
         len(envelope.recipients),
         message.route,
-        facts.size,
-        int(facts.eight_bit),
-        facts.header_size,
-        facts.stored,
+        info.size,
+        int(info.eight_bit),
+        info.header_size,
+        info.stored,
         octets,
     )
 
 
 def _changed_row(change: Change, wish: Wish | None, now: int) -> tuple[Any, ...]:
-    state = State.HELD if wish is Wish.HOLD else State.QUEUED
+    state = RecipientState.HELD if wish is Wish.HOLD else RecipientState.QUEUED
     due = None if change.due is None else microseconds(change.due)
     progress = change.progress or FRESH
     return (

@@ -27,7 +27,7 @@ CUT_PATIENCE: Final = 100  # milliseconds that it waits for readers then
 FRAME: Final = 4096 + 24  # octets of log that a page takes: sqlite.org/walformat.html
 
 
-class LogKeeper:
+class WALKeeper:
     """Looks after the log of the store in `file`. `committing` is the writer's connection, `keeping` its own; `scale`
     makes all lengths smaller, for a small disk."""
 

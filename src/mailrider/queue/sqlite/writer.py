@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from mailrider.queue.message import NewMessage, Settlement
-    from mailrider.queue.sqlite.transactions import Batch
+    from mailrider.queue.sqlite.transactions import Transactions
 
     Outcome = tuple[asyncio.Future[Any], Any]
     Asked = tuple["Request", asyncio.Future[Any]]
 
 T = TypeVar("T")
 
-MOST_AT_ONCE: Final = 512  # requests of one transaction: what a crash undoes, and nobody was told of, stays small
+MOST_AT_ONCE: Final = 512  # requests of one transaction: what a crash undoes, and nobody was told of, attempts small
 BUSY: Final = 0.001  # seconds after which the loop takes an answer, if it has more to do than it can
 LOOKED: Final = 0.001  # seconds between two looks at who came while a commit waits for company
 LOOKS: Final = 4  # after which it does not wait any longer, whoever may come
@@ -55,14 +55,14 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class StoreCall:
     """Something else that writes. `outside`: not in a transaction."""
 
     work: Callable[[sqlite3.Connection], Any]
     outside: bool = False
 
 
-Request = Add | Settle | Call
+Request = Add | Settle | StoreCall
 
 
 class Writer:
@@ -75,7 +75,7 @@ class Writer:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        batch: Batch,
+        transactions: Transactions,
         fault: Callable[[str], None],
         on_damage: Callable[[str], None],
         now: Callable[[], float],
@@ -83,7 +83,7 @@ class Writer:
         room: Callable[[bool], Iterator[None]] = lambda _: iter(()),
     ) -> None:
         self._connection = connection
-        self._batch = batch
+        self._transactions = transactions
         self._fault = fault
         self._on_damage = on_damage
         self._pause = pause
@@ -147,10 +147,10 @@ class Writer:
                 return
 
     def _work(self, asked: Sequence[Asked]) -> list[Outcome]:
-        inside = [each for each in asked if not (isinstance(each[0], Call) and each[0].outside)]
+        inside = [each for each in asked if not (isinstance(each[0], StoreCall) and each[0].outside)]
         results = self._commit(inside) if inside else []
         for request, future in asked:
-            if isinstance(request, Call) and request.outside:
+            if isinstance(request, StoreCall) and request.outside:
                 results.append((future, self._outside(request)))
         return results
 
@@ -197,13 +197,13 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if adds:
-                self._batch.add(connection, [request for request, _ in adds])  # type: ignore[misc] # Add, all of them
+                self._transactions.add(connection, [request for request, _ in adds])  # type: ignore[misc] # Add, all of them
                 results += [(future, None) for _, future in adds]
             if settles:
-                held = self._batch.settle(connection, [request.settlement for request, _ in settles])  # type: ignore[union-attr] # Settle
+                held = self._transactions.settle(connection, [request.settlement for request, _ in settles])  # type: ignore[union-attr] # Settle
                 results += [(future, each) for (_, future), each in zip(settles, held, strict=True)]
             for request, future in asked:
-                if isinstance(request, Call):
+                if isinstance(request, StoreCall):
                     results.append((future, request.work(connection)))
             self._fault("before commit")
             connection.execute("COMMIT")
@@ -221,7 +221,7 @@ class Writer:
             # SQLite has rolled back by itself already (disk full, I/O error).
             return
 
-    def _outside(self, request: Call) -> Any:
+    def _outside(self, request: StoreCall) -> Any:
         try:
             return request.work(self._connection)
         except Exception as error:

@@ -34,7 +34,7 @@ NO_SHIFT: Final = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Anchor:
+class TimeAnchor:
     """At that moment of queue time the wall clock and, in that boot, the steady clock said so much."""
 
     boot: str
@@ -90,12 +90,12 @@ class QueueClock:
         self.now()
         return self._shift
 
-    def anchor(self, boot: str) -> Anchor:
+    def anchor(self, boot: str) -> TimeAnchor:
         """For those who come later."""
         now = self.now()
-        return Anchor(boot, now, now + self._shift, self.monotonic())
+        return TimeAnchor(boot, now, now + self._shift, self.monotonic())
 
-    def go_on_from(self, anchor: Anchor | None, boot: str) -> None:
+    def go_on_from(self, anchor: TimeAnchor | None, boot: str) -> None:
         """Take over the time of those who were there before; None: it begins as the wall clock's."""
         shift = NO_SHIFT
         if anchor is not None:

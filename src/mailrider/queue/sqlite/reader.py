@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
-from mailrider.queue.lived import QueueClock
-from mailrider.queue.sqlite import look as sqlite_look
+from mailrider.queue.queue_clock import QueueClock
+from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE, PATIENCE, check_origin, pragma, refuse_set_aside
 from mailrider.queue.sqlite.owner import current_boot
 from mailrider.queue.sqlite.schema import VERSION
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.queue.lived import Anchor
     from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
+    from mailrider.queue.queue_clock import TimeAnchor
 
 T = TypeVar("T")
 
@@ -47,19 +47,19 @@ class SQLiteReader:
 
     async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.page, wanted, after, limit))
+        return await self._read(partial(views.page, wanted, after, limit))
 
     async def find(self, message_id: int) -> StoredMessage | None:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.find, message_id))
+        return await self._read(partial(views.find, message_id))
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
-        return await self._read(lambda _, connection: sqlite_look.octets(message_id, connection))
+        return await self._read(lambda _, connection: views.octets(message_id, connection))
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
-        return await self._read(partial(sqlite_look.stats, now, destinations))
+        return await self._read(partial(views.stats, now, destinations))
 
     async def _read(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, self._look, work)
@@ -102,8 +102,8 @@ class SQLiteReader:
         return connection
 
 
-def _anchor(connection: sqlite3.Connection) -> Anchor | None:
+def _anchor(connection: sqlite3.Connection) -> TimeAnchor | None:
     """None as well in a store that an older version wrote, and nobody has opened since."""
     if pragma(connection, "user_version") < VERSION:
         return None
-    return sqlite_look.read_anchor(connection)
+    return views.read_anchor(connection)

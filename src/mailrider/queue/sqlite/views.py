@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mailrider.queue.ids import moment
-from mailrider.queue.lived import Anchor
+from mailrider.queue.queue_clock import TimeAnchor
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
 
@@ -70,10 +70,10 @@ def stats(now: datetime, destinations: int, shift: timedelta, connection: sqlite
     return _stats_by_wall(found, shift) if shift else found
 
 
-def read_anchor(connection: sqlite3.Connection) -> Anchor | None:
+def read_anchor(connection: sqlite3.Connection) -> TimeAnchor | None:
     """What the last process left of queue time, if any did."""
     row = connection.execute(sql.ANCHOR).fetchone()
-    return None if row is None else Anchor(row[0], moment(row[1]), moment(row[2]), row[3])
+    return None if row is None else TimeAnchor(row[0], moment(row[1]), moment(row[2]), row[3])
 
 
 # --- Moments as people know them -----------------------------------------------------------------
