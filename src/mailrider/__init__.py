@@ -1,21 +1,25 @@
 """mailrider: a secure outbound mail-delivery engine.
 
-The public names; where they come from is an internal matter.
+The public names; where they come from is an internal matter. Each is imported when it is first asked for, so that
+`import mailrider` costs next to nothing (PEP 562).
 """
 
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from mailrider.app.library import DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
-from mailrider.delivery.settings import LimitsSettings as Limits
-from mailrider.delivery.settings import RemoteSettings
-from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
-from mailrider.dns.settings import DNSSettings
-from mailrider.errors import ConfigError, MailriderError
-from mailrider.model.outcome import Status
-from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
-from mailrider.net.settings import TLSClientSettings
-from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy
-from mailrider.queue.settings import QueueSettings
+if TYPE_CHECKING:
+    from mailrider.app.library import DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
+    from mailrider.delivery.settings import LimitsSettings as Limits
+    from mailrider.delivery.settings import RemoteSettings
+    from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
+    from mailrider.dns.settings import DNSSettings
+    from mailrider.errors import ConfigError, MailriderError
+    from mailrider.model.outcome import Status
+    from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
+    from mailrider.net.settings import TLSClientSettings
+    from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy
+    from mailrider.queue.settings import QueueSettings
+
+    __version__: str
 
 __all__ = [
     "DNSSEC",
@@ -46,4 +50,40 @@ __all__ = [
     "load",
 ]
 
-__version__ = version("mailrider")
+# Where each public name comes from; the imports above say the same to type checkers, and a test compares.
+_HOMES = {
+    "app.library": ("DSN", "LoadedConfiguration", "Queue", "Remote", "Report", "Result", "Smarthost", "load"),
+    "delivery.settings": ("RemoteSettings",),
+    "delivery.smarthost_settings": ("LMTPSettings", "SmarthostSettings"),
+    "dns.settings": ("DNSSettings",),
+    "errors": ("ConfigError", "MailriderError"),
+    "model.outcome": ("Status",),
+    "model.security": ("MXLevel", "Mechanism", "Security", "TLSLevel"),
+    "net.settings": ("TLSClientSettings",),
+    "policy.settings": ("DNSSEC", "MTASTS", "Dane", "LocalPolicy"),
+    "queue.settings": ("QueueSettings",),
+}
+_SOURCES = {name: (module, name) for module, names in _HOMES.items() for name in names}
+_SOURCES["Limits"] = ("delivery.settings", "LimitsSettings")
+
+
+if not TYPE_CHECKING:  # to a type checker it would say that every name exists
+
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
+
+            found = version("mailrider")
+        elif name in _SOURCES:
+            from importlib import import_module
+
+            module, inside = _SOURCES[name]
+            found = getattr(import_module(f"mailrider.{module}"), inside)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 import mailrider
 from mailrider.cli.main import cli
 from mailrider.lab.mx_script import MXScript
@@ -58,6 +60,7 @@ def test_the_commands_exist_with_their_options() -> None:
     assert len(commands) > 3
     for line in commands:
         _, name, *arguments = shlex.split(line, comments=True)
-        command = cli.commands[name]
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
         options = {option for parameter in command.params for option in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("--")} <= options, line

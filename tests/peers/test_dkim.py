@@ -13,7 +13,8 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.signing.keys import dns_record
 from mailrider.smtp.content import Content
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.x509.key_kind import KeyKind
+from mailrider.x509.signing import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -59,7 +59,8 @@ from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected
 from mailrider.testing.clock import FakeClock
 from mailrider.x509.certificate import parse_certificate, read_chain
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.x509.key_kind import KeyKind
+from mailrider.x509.signing import SigningKey
 from tests.support.queueing import envelope
 
 if TYPE_CHECKING:

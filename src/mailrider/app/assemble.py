@@ -37,7 +37,6 @@ from mailrider.errors import ConfigError
 from mailrider.model.event import NothingEnforced
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.net.dial import TCPDialer, UnixDialer
-from mailrider.net.https import HTTPSFetcher
 from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
 from mailrider.net.tls import default_root_paths, make_client_context
@@ -287,6 +286,8 @@ class _Policies:
         return self._evidence
 
     async def _open_sts(self, settings: MTASTS) -> STSPolicies:
+        from mailrider.net.https import HTTPSFetcher  # with aiohttp, which only MTA-STS needs
+
         engine = self._engine
         fetcher = HTTPSFetcher(
             engine.resolver,

@@ -21,7 +21,7 @@ from mailrider.errors import ConfigError, LocalError
 from mailrider.policy.settings import STSCache
 from mailrider.queue.settings import QueueSettings
 from mailrider.signing.keys import examine_key
-from mailrider.signing.settings import key_file
+from mailrider.signing.open import key_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

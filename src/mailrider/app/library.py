@@ -1,7 +1,9 @@
-"""mailrider as a library (spec section 13): `Remote` and `Smarthost` send messages, `Queue` keeps them.
+"""mailrider as a library: `Remote` and `Smarthost` send messages, `Queue` keeps them.
 
 Strings and messages become values here, and results become something to look at. Nothing raises for a mail reason;
 wrong arguments raise at once (`TypeError`, `ValueError`), wrong settings `ConfigError`.
+
+What delivers is imported when a target is entered: a program that only may send starts without it.
 """
 
 from __future__ import annotations
@@ -23,11 +25,8 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from mailrider.app.assemble import open_engine, open_remote, open_smarthost
-from mailrider.app.targets import Targets, make_queue
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
-from mailrider.delivery.limits.rules import Limiters
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.settings import DNSSettings
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
 
     from mailrider.app.assemble import Engine
     from mailrider.config import Configuration
+    from mailrider.delivery.limits.rules import Limiters
     from mailrider.delivery.remote import RemoteDelivery
     from mailrider.delivery.smarthost import FixedDelivery
     from mailrider.model.event import Emit, Event
@@ -354,6 +354,8 @@ def _check_loop(entered: object, loop: asyncio.AbstractEventLoop | None) -> None
 
 
 def _own_limits() -> Limiters:
+    from mailrider.delivery.limits.rules import Limiters
+
     return Limiters(SystemClock())
 
 
@@ -382,6 +384,8 @@ class Sender(ABC):
     async def __aenter__(self) -> Self:
         if self._delivery is not None:
             raise RuntimeError(f"this {type(self).__name__} is entered already")
+        from mailrider.app.assemble import open_engine
+
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_engine(self._dns, self._emit, limiters=self._limits_here()))
             self._delivery = await stack.enter_async_context(self._open(engine))
@@ -448,6 +452,8 @@ class Remote(Sender):
         super().__init__(self.settings.dns, on_event, limits_here)
 
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery]:
+        from mailrider.app.assemble import open_remote
+
         return open_remote(self.settings, engine)
 
 
@@ -474,6 +480,8 @@ class Smarthost(Sender):
         super().__init__(dns, on_event, limits_here)
 
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[FixedDelivery]:
+        from mailrider.app.assemble import open_smarthost
+
         return open_smarthost(self.settings, engine)
 
 
@@ -529,6 +537,9 @@ class Queue:
     async def __aenter__(self) -> Self:
         if self._queue is not None:
             raise RuntimeError("this Queue is entered already")
+        from mailrider.app.assemble import open_engine
+        from mailrider.app.targets import Targets, make_queue
+
         async with AsyncExitStack() as stack:
             if self._deliver:
                 dns = self._dns or getattr(self.settings.target, "dns", None) or DNSSettings()

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from mailrider.app.assemble import open_remote, open_smarthost
-from mailrider.config.settings import default_state_dir
+from mailrider.config import queue_location
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost import FixedDelivery
@@ -32,7 +32,7 @@ from mailrider.queue.service import DeliveryQueue, QueueDeliverer, QueueDirector
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.settings.pipeline import TargetRef, decide
-from mailrider.signing.settings import open_signing
+from mailrider.signing.open import open_signing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,11 +175,6 @@ class Targets:
 def _for_queue(deliverer: Deliverer, under_way: AttemptsUnderWay) -> Deliverer:
     """A target as a queue uses it: a message that a limit holds back goes back at once, and takes nobody's place."""
     return deliverer.for_queue(under_way) if isinstance(deliverer, RemoteDelivery | FixedDelivery) else deliverer
-
-
-def queue_location(settings: QueueSettings) -> Path:
-    """The directory of a queue."""
-    return settings.location or default_state_dir() / "queue"
 
 
 def make_queue(

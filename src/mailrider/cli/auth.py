@@ -12,14 +12,13 @@ import click
 
 from mailrider.config import load
 from mailrider.endpoint.passwords import (
-    check_name,
     hash_password,
     is_right,
-    login_name,
     read_passwords,
     write_passwords,
 )
 from mailrider.endpoint.settings import EndpointSettings
+from mailrider.endpoint.user_names import check_name, login_name
 from mailrider.errors import ConfigError, InvalidValue
 
 if TYPE_CHECKING:

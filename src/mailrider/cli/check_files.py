@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from mailrider.app.targets import queue_location
+from mailrider.config import queue_location
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.files import OTHERS
 from mailrider.queue.settings import QueueSettings

@@ -12,27 +12,49 @@ import json
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from mailrider.cli.auth import auth
-from mailrider.cli.check import check
-from mailrider.cli.explain import explain
-from mailrider.cli.queue import queue
-from mailrider.cli.run import run
-from mailrider.cli.send import send
-from mailrider.cli.sendmail import sendmail
 from mailrider.errors import ConfigError, MailriderError
-from mailrider.lab.command import lab
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 LAST_STANDARD_STREAM = 2  # the number of standard error
 
+# The module in which each command stands, under its own name. It is imported when it is asked for: nobody waits for
+# what another command needs, and the product does not import the lab.
+COMMANDS: Final[Mapping[str, str]] = {
+    "auth": "mailrider.cli.auth",
+    "check": "mailrider.cli.check",
+    "explain": "mailrider.cli.explain",
+    "lab": "mailrider.lab.command",
+    "queue": "mailrider.cli.queue",
+    "run": "mailrider.cli.run",
+    "send": "mailrider.cli.send",
+    "sendmail": "mailrider.cli.sendmail",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See `click.Group`."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See `click.Group`."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101 # a test goes through all of them
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-c",
     "--config",
@@ -44,16 +66,6 @@ LAST_STANDARD_STREAM = 2  # the number of standard error
 def cli(context: click.Context, config: str | None) -> None:
     """Gets mail to the recipients' own servers, over the strongest security that they offer."""
     context.obj = config
-
-
-cli.add_command(send)
-cli.add_command(check)
-cli.add_command(lab)
-cli.add_command(run)
-cli.add_command(auth)
-cli.add_command(queue)
-cli.add_command(explain)
-cli.add_command(sendmail)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import uvloop
-from rich.console import Console
 
-from mailrider.app.library import Queue
-from mailrider.app.targets import make_queue, queue_location
 from mailrider.cli.queue_show import (
     entry_lines,
     entry_object,
@@ -33,7 +30,7 @@ from mailrider.cli.queue_show import (
 )
 from mailrider.cli.setup import choose_queue, make_log
 from mailrider.clock import SystemClock
-from mailrider.config import load
+from mailrider.config import load, queue_location
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import discard
@@ -97,6 +94,8 @@ class Chosen:
         """Do something with the queue, without delivering; `otherwise` if there is none yet."""
         if not (queue_location(self.settings) / FILE).exists():
             return otherwise
+
+        from mailrider.app.targets import make_queue  # with all that delivers
 
         async def run() -> T:
             async with make_queue(self.settings, None, SystemClock(), SystemRandom(), discard) as queue:
@@ -178,6 +177,8 @@ def _tell_unknown(id: str) -> None:
 
 
 def _print(*lines: Any) -> None:
+    from rich.console import Console  # for people; what programs read as JSON does without
+
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, markup=False)
@@ -340,6 +341,8 @@ def run(chosen: Chosen, debug: bool) -> int:
 
 async def _run(chosen: Chosen, tally: _Tally) -> None:
     """Until all that is due now is done, or somebody asks to stop: running attempts get their time in either case."""
+    from mailrider.app.library import Queue  # with all that delivers
+
     named = {name: each.settings for name, each in chosen.configuration.targets.items()}
     dns = chosen.configuration.globals.dns
     stop = asyncio.Event()

@@ -1,12 +1,10 @@
-"""What the queue holds, in words and as JSON objects. Pure."""
+"""What the queue holds, in words and as JSON objects. Pure. rich is imported where its
+tables and colours are made: JSON does without."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
-
-from rich.table import Table
-from rich.text import Text
 
 from mailrider.model.text import UNSAFE
 from mailrider.queue.ids import format_id
@@ -17,6 +15,9 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterator
     from datetime import datetime
+
+    from rich.table import Table
+    from rich.text import Text
 
     from mailrider.model.reply import Reply
     from mailrider.queue.message import Entry, PastAttempt, Stats, StoredMessage
@@ -108,6 +109,8 @@ def recipients(count: int) -> str:
 
 def entry_lines(entry: Entry, now: datetime) -> Iterator[Text]:
     """A list's lines about one recipient, for a person."""
+    from rich.text import Text
+
     state = Text(entry.state.word, style=_COLOURS[entry.state])
     if entry.wish is not None:
         state.append(f", {_WISHES[entry.wish]}")
@@ -175,6 +178,8 @@ def _escaped(unsafe: re.Match[str]) -> str:
 
 def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
     """The numbers for a person."""
+    from rich.table import Table
+
     messages = counted(stats.messages, "message", "messages")
     yield f"{messages}, {recipients(sum(stats.ages.values()))}, {size(stats.octets)}"
     if not stats.messages:

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mailrider.cli.queue import queue
 from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
 from mailrider.cli.sendmail_options import Mode, Options, parse_options
 from mailrider.config import default_runtime_dir, find_config, load
@@ -121,6 +120,8 @@ def _options(arguments: Sequence[str], name: str) -> Options:
 
 def _ask_queue(config: str | None, *arguments: str) -> int:
     """`mailrider queue`, for whoever may read the queue's files."""
+    from mailrider.cli.queue import queue  # with asyncio and SQLite: only a few calls of sendmail are about the queue
+
     try:
         return int(queue.main(arguments, "mailrider queue", standalone_mode=False, obj=config or str(SYSTEM_CONFIG)))
     except ConfigError as error:

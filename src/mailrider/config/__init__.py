@@ -7,7 +7,7 @@ The settings classes themselves stand in the packages that they configure; `kind
 and what this version supports. The manual in `docs/reference` is written from the same declarations (`reference`).
 """
 
-from mailrider.config.configuration import Configuration, Instance, complete, placed, targets_within
+from mailrider.config.configuration import Configuration, Instance, complete, placed, queue_location, targets_within
 from mailrider.config.kinds import SUPPORTED
 from mailrider.config.loader import default_text, find_config, load, loads
 from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
@@ -26,5 +26,6 @@ __all__ = [
     "load",
     "loads",
     "placed",
+    "queue_location",
     "targets_within",
 ]

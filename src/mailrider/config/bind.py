@@ -23,7 +23,6 @@ from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.settings import EndpointSettings, SourceRule
 from mailrider.errors import ConfigError
 from mailrider.net.settings import SERVER_TLS, ServerTLS, ServerTLSOptions, TLSClientSettings
-from mailrider.net.tls import make_client_context
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import Block, InvalidSetting, Section, directives_of
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings, Rule, TargetRef, TargetType
@@ -84,6 +83,8 @@ class Binder:
 
     def _possible(self, made: TLSClientSettings, block: Node, given: dict[str, Node]) -> Any:
         """Settings whose ciphers OpenSSL takes, or `WRONG`. Files and the rest come when it is opened."""
+        from mailrider.net.tls import make_client_context  # with OpenSSL, which most commands do not need
+
         try:
             make_client_context(dataclasses.replace(made, cert=None, key=None, curves=()))
         except ConfigError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailrider.config.kinds import KINDS
 from mailrider.config.nearest import did_you_mean
+from mailrider.config.settings import default_state_dir
 from mailrider.config.source import Problems
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, MailriderError
@@ -89,6 +90,11 @@ def targets_within(settings: object) -> Iterator[Settings]:
         yield from targets_within(settings.target)
         for target in () if settings.bounce is None else settings.bounce.targets:
             yield from targets_within(target)
+
+
+def queue_location(settings: QueueSettings) -> Path:
+    """The directory of a queue."""
+    return settings.location or default_state_dir() / "queue"
 
 
 @contextmanager

@@ -24,6 +24,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from mailrider.dkim.fields import OVERSIGNED, SIGNED
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
 from mailrider.header.fields import compose_field
@@ -42,41 +43,6 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content, Octets
     from mailrider.x509.signing import SigningKey
 
-# RFC 6376 5.4.1, and what decides how a message is shown.
-OVERSIGNED: Final = (
-    "From",
-    "Sender",
-    "Reply-To",
-    "Subject",
-    "Date",
-    "To",
-    "Cc",
-    "Message-ID",
-    "In-Reply-To",
-    "References",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "Autocrypt",
-)
-# Signed where they are; others on the way may rightly add them. RFC 8058 4 wants the List-Unsubscribe ones signed.
-SIGNED: Final = (
-    "Resent-Date",
-    "Resent-From",
-    "Resent-Sender",
-    "Resent-To",
-    "Resent-Cc",
-    "Resent-Message-ID",
-    "List-Id",
-    "List-Help",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
-    "List-Subscribe",
-    "List-Post",
-    "List-Owner",
-    "List-Archive",
-    "Feedback-ID",
-)
 INLINE: Final = 256 * 1024  # octets whose digest is made on the event loop: about a millisecond
 INLINE_HEADER: Final = 16 * 1024  # octets of a header that is read on the event loop
 MAX_HEADER: Final = 256 * 1024  # octets of a header that is signed: real ones stay under 100 KiB

@@ -13,8 +13,8 @@ from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import Crowd, Endpoint
 from mailrider.endpoint.passwords import PasswordFile, read_passwords
 from mailrider.endpoint.pipeline.checks import Guard
+from mailrider.endpoint.pipeline.open import open_checks
 from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
-from mailrider.endpoint.pipeline.settings import open_checks
 from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
@@ -23,7 +23,7 @@ from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
 from mailrider.settings.pipeline import decide
-from mailrider.signing.settings import open_signing
+from mailrider.signing.open import open_signing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping

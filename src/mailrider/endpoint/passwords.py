@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 import argon2
 
-from mailrider.errors import ConfigError, InvalidValue
+from mailrider.endpoint.user_names import check_name, login_name
+from mailrider.errors import ConfigError
 from mailrider.files import follow_owner, make_folder
 from mailrider.model.reply import Reply
-from mailrider.model.text import UNSAFE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mailrider.smtp.sasl import Credentials
 
 MAX_FILE: Final = 16 << 20  # octets of the password file: some 100,000 users
-MAX_NAME: Final = 255  # octets of a user name
 THREADS: Final = 2  # hashes at once: 64 MiB and some 50 ms each
 MAX_WAITING: Final = 50  # logins that wait for them: a few seconds
 
@@ -46,23 +45,6 @@ _HASHER: Final = argon2.PasswordHasher(time_cost=3, memory_cost=65536, paralleli
 
 class PasswordFileError(ConfigError):
     """The password file, which the configuration names, cannot be read or written, or is none."""
-
-
-def check_name(name: str) -> str:
-    """A user name as the file can keep it. Raises `InvalidValue`."""
-    if not name or ":" in name or name.startswith("#") or name != name.strip() or UNSAFE.search(name):
-        raise InvalidValue(
-            f"a user name is printable, without colon and not with # or spaces around it: {name[:100]!r}"
-        )
-    if len(name.encode()) > MAX_NAME:
-        raise InvalidValue(f"a user name has at most {MAX_NAME} octets")
-    return name
-
-
-def login_name(name: str) -> str:
-    """A user name as it is compared: where it is a mail address, its domain has no case (RFC 5321 2.4)."""
-    local, at, domain = name.rpartition("@")
-    return local + at + domain.lower() if at else name
 
 
 def parse_passwords(text: str, where: str) -> dict[str, str]:

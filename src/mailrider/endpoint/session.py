@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mailrider.endpoint.headers import Passage, ReceivedDetail, count_received, received_field, submitted_header
 from mailrider.endpoint.intake import DISK, NO_MEMORY, Gatherer, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
-from mailrider.endpoint.passwords import login_name
 from mailrider.endpoint.pipeline.check import Arrival
 from mailrider.endpoint.recipients import ROUTE, distinct, is_route
+from mailrider.endpoint.user_names import login_name
 from mailrider.errors import InvalidValue, NetworkError
 from mailrider.model.address import NULL_PATH
 from mailrider.model.domain import AddressLiteral

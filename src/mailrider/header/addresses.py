@@ -32,7 +32,7 @@ MAX_AUTHORS_FIELD: Final = 8192  # octets
 MAX_AUTHORS: Final = 100  # addresses
 
 # RFC 5322 3.2.3, RFC 6532 3.2; with dots wherever they stand, as some phones write them. No control characters.
-_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u00a0-\ud7ff\ue000-\U0010ffff-]++"
+_ATOM: Final = r"[^\x00-\x20\"(),:;<>@\[\\\]\x7f-\x9f\ud800-\udfff]++"
 _QUOTED: Final = r'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]++|\\[ -~\t])*+"'
 _LITERAL: Final = r"\[[^\[\]\\\x00-\x20\x7f-\x9f\ud800-\udfff]*+\]"
 _TOKEN = re.compile(

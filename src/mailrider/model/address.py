@@ -23,12 +23,13 @@ from mailrider.model.text import UNSAFE
 # RFC 5321 4.5.3.1.1 names 64: that is what all must take, and rewritten senders (VERP, SRS) are longer.
 MAX_PATH = 254
 
-_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff"
-_DOT_STRING = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
+# By what it is not: a set that reaches beyond the BMP takes re 4 ms to compile.
+_NO_ATEXT = r"\x00-\x20\"(),:;<>@\[\\\]\x7f"  # nor a dot
+_DOT_STRING = re.compile(rf"[^.{_NO_ATEXT}]+(?:\.[^.{_NO_ATEXT}]+)*")
 # The same with dots wherever they please; there is something beside dots.
-_UNQUOTED = re.compile(rf"\.*[{_ATEXT}][{_ATEXT}.]*")
+_UNQUOTED = re.compile(rf"\.*[^.{_NO_ATEXT}][^{_NO_ATEXT}]*")
 # qtextSMTP or quoted-pairSMTP; no control characters, so a quoted local part can never carry a line end.
-_QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
+_QUOTED_STRING = re.compile(r'"((?:[^\x00-\x1f"\\\x7f]|\\[ -~])*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _SOURCE_ROUTE = re.compile(r"(?:@[A-Za-z0-9.\-]+)(?:,@[A-Za-z0-9.\-]+)*:")
 

@@ -15,7 +15,6 @@ cache, reuse a connection. Whatever goes wrong is a `FetchFailed` with a reason 
 from __future__ import annotations
 
 import asyncio
-import enum
 import socket
 import ssl
 from itertools import zip_longest
@@ -30,10 +29,11 @@ from yarl import URL
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailed
 from mailrider.dns.resolver import lookup_a, lookup_aaaa
-from mailrider.errors import ConfigError, NetworkError
+from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.ip import is_within
 from mailrider.model.reply import clean_text
+from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.x509.verify_error import VerifyError
 
 if TYPE_CHECKING:
@@ -48,37 +48,6 @@ MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
 MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running
 MAX_RECEIVED = 512 * 1024  # octets of one answer, whatever they are: header, chunk sizes, interim responses, body
 _CHUNK = 16 * 1024  # octets asked for at once
-
-
-class FetchFailure(enum.StrEnum):
-    """Why there is no file; the values are words for counters."""
-
-    LOOKUP = "lookup"
-    NO_ADDRESS = "no-address"
-    PROHIBITED = "prohibited-address"
-    CONNECT = "connect"
-    CERTIFICATE = "certificate"
-    TLS = "tls"
-    REDIRECT = "redirect"
-    STATUS = "status"
-    MEDIA_TYPE = "media-type"
-    ENCODING = "encoding"
-    TOO_LARGE = "too-large"
-    TIMEOUT = "timeout"
-    PROTOCOL = "protocol"
-
-
-class FetchFailed(NetworkError):
-    """The file could not be had; `failure` says why in a word, the message in a sentence.
-
-    `fault`: the status of an answer that was not 200, `404`, or OpenSSL's name of what is wrong with the certificate.
-    """
-
-    def __init__(self, host: Domain, failure: FetchFailure, detail: str, fault: str = "") -> None:
-        super().__init__(f"https://{host}: {detail}")
-        self.host = host
-        self.failure = failure
-        self.fault = fault
 
 
 class HTTPSFetcher:

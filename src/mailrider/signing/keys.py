@@ -17,13 +17,14 @@ from mailrider.errors import ConfigError, InvalidValue
 from mailrider.files import follow_owner, make_folder
 from mailrider.model.event import Event
 from mailrider.model.value import value
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.x509.signing import SigningKey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
+    from mailrider.x509.key_kind import KeyKind
 
 MAX_KEY: Final = 64 * 1024  # octets of a key file: RSA 4096 has 3,300
 _STRING: Final = 255  # octets of one string of a TXT record: RFC 1035 3.3

@@ -1,30 +1,24 @@
-"""`modify { dkim DOMAIN... SELECTOR { ... } }`: who signs, with which key, and how that becomes signatures."""
+"""`modify { dkim DOMAIN... SELECTOR { ... } }`: who signs, and with which key."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.dkim.sign import OVERSIGNED, SIGNED, DKIMSigning, Signer
-from mailrider.errors import ConfigError, InvalidValue
+from mailrider.dkim.fields import OVERSIGNED, SIGNED
+from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, settings
 from mailrider.settings.types import BOOLEAN, DURATION, PATH, Unacceptable, ValueType, choice, many
-from mailrider.signing.keys import key_path, open_key
-from mailrider.x509.signing import KeyKind
+from mailrider.x509.key_kind import KeyKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from mailrider.clock import Clock
-    from mailrider.model.event import Emit
     from mailrider.settings.directive import Duration, OptionalPath, Setting
-
-DIRECTORY: Final = "dkim_keys"  # in the state directory
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 _SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*", re.I)
@@ -144,41 +138,3 @@ class ModifySettings(Settings):
         doc="Sign messages of which the author (From) is of one of these domains. Each has a key of its own; its "
         "record, which has to be in DNS, is logged when it is made.",
     )
-
-
-def open_signers(given: DKIMSettings, state_dir: Path, emit: Emit) -> list[Signer]:
-    """Reads the keys, or makes them. Blocks. Raises `ConfigError`."""
-    return [_open_signer(given, domain, state_dir, emit) for domain in given.domains]
-
-
-def key_file(given: DKIMSettings, domain: Domain, state_dir: Path) -> Path:
-    """Where the key of one of the domains is."""
-    return given.options.key_path or key_path(state_dir / DIRECTORY, domain, given.selector)
-
-
-def _open_signer(given: DKIMSettings, domain: Domain, state_dir: Path, emit: Emit) -> Signer:
-    options = given.options
-    path = key_file(given, domain, state_dir)
-    key = open_key(path, options.newkey_algo, domain, given.selector, emit)
-    return Signer(
-        domain,
-        given.selector,
-        key,
-        options.oversign_fields,
-        options.sign_fields,
-        options.sig_expiry or None,
-        options.sign_subdomains,
-    )
-
-
-async def open_signing(
-    given: ModifySettings | None, clock: Clock, emit: Emit, around: DKIMSigning | None = None
-) -> DKIMSigning | None:
-    """What signs, beside what signs `around` it; None if nothing does. Keys are read or made. Raises `ConfigError`."""
-    if given is None or not given.dkim:
-        return around
-    if given.state_dir is None:
-        raise ConfigError("dkim: no directory for keys; give state_dir")
-    state_dir = given.state_dir
-    signers = [signer for each in given.dkim for signer in await asyncio.to_thread(open_signers, each, state_dir, emit)]
-    return DKIMSigning(signers, clock, emit) if around is None else around.extended(signers)

@@ -7,7 +7,6 @@ Signatures are over SHA-256, the only digest that DKIM still has (RFC 8301 3.1).
 from __future__ import annotations
 
 import base64
-import enum
 import hashlib
 from dataclasses import dataclass
 
@@ -23,17 +22,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mailrider.errors import InvalidValue
+from mailrider.x509.key_kind import KeyKind
 
 MIN_RSA = 1024  # bits: RFC 8301 3.2, verifiers take nothing shorter
 GOOD_RSA = 2048  # bits: RFC 8301 3.2, signers should use no less
-
-
-class KeyKind(enum.StrEnum):
-    """What a new key can be."""
-
-    RSA2048 = "rsa2048"
-    RSA4096 = "rsa4096"
-    ED25519 = "ed25519"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,8 @@ from mailrider.errors import ConfigError
 from mailrider.lab.zones import Fault, ZoneTable, signed
 from mailrider.model.event import discard
 from mailrider.signing.keys import examine_key
-from mailrider.signing.settings import DKIMOptions, DKIMSettings, open_signers
+from mailrider.signing.open import open_signers
+from mailrider.signing.settings import DKIMOptions, DKIMSettings
 from tests.flow.delivery.internet import internet
 from tests.support.certificates import rsa_key
 from tests.support.commands import Ran, run

@@ -14,7 +14,7 @@ from mailrider.endpoint.passwords import PasswordFileError, read_passwords, writ
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.signing.keys import KeyMade, open_key
-from mailrider.x509.signing import KeyKind
+from mailrider.x509.key_kind import KeyKind
 from tests.support.commands import run
 
 if TYPE_CHECKING:

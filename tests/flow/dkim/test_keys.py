@@ -14,8 +14,10 @@ from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.signing.keys import KeyMade, dns_record, key_path, open_key
-from mailrider.signing.settings import DKIMOptions, DKIMSettings, open_signers
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.signing.open import open_signers
+from mailrider.signing.settings import DKIMOptions, DKIMSettings
+from mailrider.x509.key_kind import KeyKind
+from mailrider.x509.signing import SigningKey
 
 if TYPE_CHECKING:
     from mailrider.model.event import Event

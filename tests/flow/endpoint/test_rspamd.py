@@ -12,8 +12,9 @@ from aiohttp import web
 
 from mailrider.clock import SystemClock
 from mailrider.endpoint.pipeline.check import NOT_NOW, Action, Arrival, Finding
+from mailrider.endpoint.pipeline.open import open_checks
 from mailrider.endpoint.pipeline.rspamd import MAX_ANSWER, RspamdCheck
-from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, RspamdSettings, open_checks
+from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, RspamdSettings
 from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
 from tests.support.queueing import MESSAGE, envelope

@@ -18,7 +18,8 @@ from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, Mode, parse_policy, policy_host
-from mailrider.net.https import MAX_ADDRESSES, MAX_RECEIVED, FetchFailed, FetchFailure, HTTPSFetcher, _tls_context
+from mailrider.net.fetch import FetchFailed, FetchFailure
+from mailrider.net.https import MAX_ADDRESSES, MAX_RECEIVED, HTTPSFetcher, _tls_context
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given
 

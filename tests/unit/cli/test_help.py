@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
     """Every command, as it is typed."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield (*above, name)
         if isinstance(command, click.Group):
             yield from commands(command, *above, name)

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrider.dkim.fields import OVERSIGNED
 from mailrider.dkim.sign import (
-    OVERSIGNED,
     DKIMSigning,
     Header,
     NotSignable,
@@ -35,7 +35,8 @@ from mailrider.smtp.content import Content
 from mailrider.smtp.header import MAX_HEADER as MAX_MESSAGE_HEADER
 from mailrider.smtp.prepend import COPIED, prepend
 from mailrider.testing.clock import FakeClock
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.x509.key_kind import KeyKind
+from mailrider.x509.signing import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,13 +14,13 @@ from mailrider.endpoint.passwords import (
     UNAVAILABLE,
     PasswordFile,
     PasswordFileError,
-    check_name,
     hash_password,
     is_right,
     parse_passwords,
     read_passwords,
     write_passwords,
 )
+from mailrider.endpoint.user_names import check_name
 from mailrider.errors import InvalidValue
 from mailrider.smtp.sasl import Credentials
 

@@ -25,15 +25,17 @@ from mailrider.endpoint.pipeline.check import (
     strictest,
 )
 from mailrider.endpoint.pipeline.checks import Guard
-from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, open_checks
+from mailrider.endpoint.pipeline.open import open_checks
+from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Status, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.settings.directive import InvalidSetting
-from mailrider.signing.settings import ModifySettings, open_signing
+from mailrider.signing.open import open_signing
+from mailrider.signing.settings import ModifySettings
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
-from mailrider.x509.signing import KeyKind
+from mailrider.x509.key_kind import KeyKind
 from tests.support.queueing import MESSAGE, TAKEN, envelope
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import TargetRef
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
-from mailrider.x509.signing import KeyKind, SigningKey
+from mailrider.x509.key_kind import KeyKind
+from mailrider.x509.signing import SigningKey
 from tests.support.queueing import MESSAGE, TAKEN, envelope
 
 if TYPE_CHECKING:

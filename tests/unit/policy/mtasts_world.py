@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mailrider.dns.answer import LookupFailure
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH
-from mailrider.net.https import FetchFailed, FetchFailure
+from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.policy.sts.cache import RAMStore, decode_entry, encode_entry
 from mailrider.policy.sts.source import FETCH_TIMEOUT, PolicySource
 from mailrider.testing.clock import FakeClock

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mailrider.endpoint.passwords import login_name
 from mailrider.endpoint.pipeline.check import PASSED, Action, Finding
+from mailrider.endpoint.user_names import login_name
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
 from mailrider.model.address import Mailbox

@@ -1,26 +1,20 @@
-"""`check { ... }` of an endpoint, and how it becomes checks."""
+"""`check { ... }` of an endpoint."""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from yarl import URL
-
-from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
+from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
 from mailrider.endpoint.pipeline.check import Action, HeaderCheck
-from mailrider.endpoint.pipeline.rspamd import RspamdCheck
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.settings.types import TIMEOUT, Unacceptable, ValueType, Words, choice, many
 from mailrider.signing.settings import FIELD_NAME, WORD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
 
-    from mailrider.clock import Clock
-    from mailrider.endpoint.pipeline.check import Check
     from mailrider.settings.directive import Duration, Setting
 
 MAX_PATTERN: Final = 1000  # characters
@@ -96,6 +90,8 @@ def _rspamd(value: object) -> RspamdSettings:
 
 
 def _url(text: str) -> str:
+    from yarl import URL  # only who asks rspamd needs it
+
     try:
         url = URL(text)
     except ValueError:
@@ -135,15 +131,3 @@ class CheckSettings(Settings):
     rspamd: Setting[tuple[RspamdSettings, ...], Iterable[RspamdSettings]] = directive(
         many(RSPAMD), default=(), repeatable=True, doc="Ask rspamd at this address."
     )
-
-
-@asynccontextmanager
-async def open_checks(given: CheckSettings | None, clock: Clock) -> AsyncIterator[tuple[Check, ...]]:
-    """The checks, open: those that ask nobody first."""
-    if given is None:
-        yield ()
-        return
-    async with AsyncExitStack() as stack:
-        asked = [await stack.enter_async_context(RspamdCheck(each.url, each.options, clock)) for each in given.rspamd]
-        tied = () if given.authorize_sender is None else (AuthorizeSender(given.authorize_sender),)
-        yield (*tied, *given.header, *asked)

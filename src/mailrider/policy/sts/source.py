@@ -41,7 +41,7 @@ from mailrider.mtasts.policy import (
     policy_host,
 )
 from mailrider.mtasts.record import NoRecord, STSRecord, find_record, record_name
-from mailrider.net.https import FetchFailed, FetchFailure
+from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.policy.bounded import NOT_HELD, SharedMap
 from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
 from mailrider.policy.sts.events import (
