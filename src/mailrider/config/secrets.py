@@ -40,7 +40,13 @@ def may_hold_secret(words: Sequence[str]) -> bool:
 
 
 def _is_secret_word(word: str) -> bool:
-    folded = word.lower()
+    # A quote that is never closed makes lines into one word, and a directive's name stands somewhere in it.
+    parts = word.split(maxsplit=MAX_WORDS)
+    return len(parts) > MAX_WORDS or any(map(_is_secret_part, parts))
+
+
+def _is_secret_part(part: str) -> bool:
+    folded = part.lower()
     if folded in _NOT_SECRET or len(folded) > MAX_WORD:
         return False
     return not SECRET_WORDS.isdisjoint(_BORDER.split(folded)) or _is_like_secret(folded)
