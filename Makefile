@@ -1,5 +1,6 @@
 # setup: .venv with everything. run, demo, test, lint, bench, format stand on it.
 #   make test            as root also the tests against real servers; CI=true leaves nothing out
+#   make test-long       the tests that take long: many examples, crashes for minutes, gigabytes
 #   make chaos SECONDS=3600   the daemon in all the trouble that there is, for so long
 #   make PYTHON=...      another interpreter, 3.11 or newer
 
@@ -11,7 +12,7 @@ STAMP    := $(VENV)/.installed
 
 export COVERAGE
 
-.PHONY: setup run demo test test-python lint bench format chaos
+.PHONY: setup run demo test test-long test-python lint bench format chaos
 
 setup: $(STAMP)
 
@@ -37,6 +38,10 @@ format: setup
 
 test: lint
 	@BIN="$(BIN)" scripts/test
+
+# The tests that take many seconds, or that find more the longer they run.
+test-long: setup
+	@BIN="$(BIN)" scripts/test-long
 
 SECONDS ?= 120
 

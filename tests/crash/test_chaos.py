@@ -6,7 +6,7 @@ submit to and deliver from the same queue. In the end each accepted recipient wa
 once; but for doubts, which are counted: a server that took a message and did not say so, and what was in hand when a
 process was killed. (Clocks are not set here: that is tested on virtual time.)
 
-MAILRIDER_CHAOS_SECONDS says for how long; the default is 20, and 120 with CI=true. MAILRIDER_CHAOS_SEED repeats the
+MAILRIDER_CHAOS_SECONDS says for how long; the default is 10, and 120 in a long run. MAILRIDER_CHAOS_SEED repeats the
 order of a run (not its moments).
 """
 
@@ -34,6 +34,7 @@ from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Close, Later, MXScript, Stage
 from mailrider.lab.zones import Fault
 from tests.flow.daemon.running import free_port, submit
+from tests.support.long_runs import LONG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -45,14 +46,14 @@ if TYPE_CHECKING:
     from mailrider.net.channel import Channel
     from mailrider.smtp.commands import Command
 
-SECONDS = float(os.environ.get("MAILRIDER_CHAOS_SECONDS") or (120 if os.environ.get("CI") == "true" else 20))
+SECONDS = float(os.environ.get("MAILRIDER_CHAOS_SECONDS") or (120 if LONG else 10))
 SEED = int(os.environ.get("MAILRIDER_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 QUIET = 120.0  # seconds in which everything must come to its end when the trouble is over
 CLIENTS = 3
 DOMAINS = 6
 DISK = 48  # MiB
 
-pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(SECONDS * 2 + QUIET * 2)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(SECONDS * 2 + QUIET * 2)]
 
 CONFIGURATION = """
 hostname mx.sender.test

@@ -1,6 +1,6 @@
 """Kill -9 at any moment: nothing that was accepted is lost, and what is repeated was in hand at that moment.
 
-MAILRIDER_CRASH_SECONDS says for how long; the default is 20, and 60 with CI=true.
+MAILRIDER_CRASH_SECONDS says for how long; the default is 10, and 60 in a long run.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.victim import PARALLELISM, Run, live
+from tests.support.long_runs import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = float(os.environ.get("MAILRIDER_CRASH_SECONDS") or (60 if os.environ.get("CI") == "true" else 20))
+SECONDS = float(os.environ.get("MAILRIDER_CRASH_SECONDS") or (60 if LONG else 10))
 
-pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(SECONDS * 2 + 120)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(SECONDS * 2 + 120)]
 
 
 def begin(run: Run) -> int:

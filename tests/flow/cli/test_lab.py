@@ -9,8 +9,6 @@ import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.commands import run, start
 
 if TYPE_CHECKING:
@@ -104,7 +102,6 @@ async def test_a_port_that_is_taken_is_a_clear_word() -> None:
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.slow
 async def test_the_demonstration_shows_what_became_of_a_message_at_which_levels() -> None:
     process = await start("lab", *ports(), "demo")
     out, err = await process.communicate()

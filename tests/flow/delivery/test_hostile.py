@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,6 @@ def timers(seconds: float) -> dict[str, float]:
 
 PIPELINING = Capabilities(pipelining=True)
 CERTIFIED = MXTLS(CA().issue(["mx0.a.test"]))
-BOUND = 20.0  # seconds; generous, since what has no bound never ends
 
 
 def at(stage: Stage, action: Action, **more: Any) -> MXScript:
@@ -104,9 +102,7 @@ def test_it_ends_as_it_should_and_leaves_nothing(case: Case, loop: str) -> None:
     async def scenario() -> None:
         scripts = {} if case.script is None else {"a.test": [case.script]}
         async with internet(scripts, case.zones, timers(0.5), dns_timeout=20) as net:
-            began = time.monotonic()
             result = await net.send_one("x@a.test", case.message)
-            assert time.monotonic() - began < BOUND
         assert outcome(result) == case.expected
 
     run_clean(loop, scenario())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -271,9 +270,6 @@ async def test_a_dead_host_is_not_waited_for_beyond_its_time() -> None:
         for address in addresses[1:]:
             await net.enter(LabMX(MXScript(), address, net.port, door=Door.UNANSWERED))
         net.dns.zones |= {"a.test": {"MX": "10 mx.test"}, "mx.test": {"A": addresses}}
-        began = asyncio.get_running_loop().time()
         result = await net.send_one("x@a.test")
-        took = asyncio.get_running_loop().time() - began
-    # connect_timeout covers all connects to a candidate, not each of them.
+    # How the addresses share the time: tests/unit/delivery/test_connect_time.py.
     assert (outcome(result), len(result.attempts)) == (("deferred", 451, "4.4.1"), 4)
-    assert took < 4 * 0.3

@@ -21,6 +21,7 @@ from mailrider.lab.dns import LabDNS
 from mailrider.lab.zones import Fault, Raw, Records, ZoneTable, signed
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
+from tests.support.loops import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,7 +89,7 @@ async def lab(zones: ZoneTable = ZONES, **settings: Any) -> AsyncIterator[tuple[
 async def stub(*servers: ServerAddress, **settings: Any) -> AsyncIterator[StubResolver]:
     """A resolver that leaves nothing behind: no socket, no task."""
     files, tasks = open_files(), len(asyncio.all_tasks())
-    settings = {"timeout": 5, "attempts": 1} | settings
+    settings = {"timeout": 50, "attempts": 1} | settings
     async with StubResolver(
         choose_servers(servers), clock=SystemClock(), rng=random.SystemRandom(), **settings
     ) as resolver:
@@ -195,7 +196,7 @@ async def test_a_bogus_signature_is_explained() -> None:
 async def test_silence_and_what_answers_something_else_end_in_a_time_out(name: str) -> None:
     async with lab(timeout=0.05, attempts=2) as (server, resolver):
         assert (await failure(resolver, name)).failure is LookupFailure.TIMEOUT
-        assert server.asked(name, "A") == 2
+        await eventually(lambda: server.asked(name, "A") == 2)
 
 
 async def test_forged_answers_are_passed_over_until_the_true_one_comes() -> None:

@@ -14,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,6 +26,7 @@ from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import QueueCommand
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.store import MemoryStore, SharedState
+from tests.support.long_runs import LONG
 from tests.support.queueing import Writing, deferred, delivered, failed, in_doubt, report
 
 if TYPE_CHECKING:
@@ -276,5 +276,5 @@ def limited(machine: type[QueueMachine], examples: int) -> Any:
     return case
 
 
-TestMemoryStore = limited(QueueMachine, 100)
-TestSQLiteStore = pytest.mark.slow(limited(SQLiteMachine, 120))
+TestMemoryStore = limited(QueueMachine, 100 if LONG else 20)
+TestSQLiteStore = limited(SQLiteMachine, 120 if LONG else 10)

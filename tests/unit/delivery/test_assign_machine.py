@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from mailrider.delivery.connection.pool_state import IDLE_COUNT, ROOM, Line, PoolLimits, Switchboard
+from tests.support.long_runs import LONG
 from tests.unit.delivery.calls import FakeCaller, FakeSession
 
 if TYPE_CHECKING:
@@ -292,5 +293,5 @@ class BooksAndModel(RuleBasedStateMachine):
 
 TestBooks = BooksAndModel.TestCase
 TestBooks.settings = settings(
-    max_examples=200, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200 if LONG else 25, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
 )

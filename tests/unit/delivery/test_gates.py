@@ -176,7 +176,7 @@ def test_a_key_keeps_to_its_shard_until_that_one_remembers_nothing() -> None:
     assert gate.opens_at("x", 1300.0) == 1300.0, "it shares no more"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_million_keys_stay_under_100_megabytes() -> None:
     gate = RateGate(20, 3600.0)
     before = psutil.Process().memory_info().rss

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from ipaddress import IPv4Address, IPv6Address
 
 import dns.edns
@@ -256,18 +255,16 @@ def test_a_part_of_a_set_that_means_something_as_a_whole_is_not_believed(record_
     assert records.failure is LookupFailure.MALFORMED
 
 
-def test_the_largest_message_of_the_smallest_records_is_read_in_a_moment() -> None:
+def test_of_the_largest_message_no_more_records_are_read_than_are_kept() -> None:
     question = ask("huge.test", "MX")
     record = b"\xc0\x0c" + struct.pack("!HHIHH", 15, 1, 300, 3, 10) + b"\0"
     count = (65535 - 100) // len(record)
     wire = message(question)
     wire = wire[:6] + count.to_bytes(2) + wire[8 : wire.find(b"\0\0\x29")] + record * count
     wire = wire[:10] + b"\0\0" + wire[12:]
-    start = time.process_time()
     found = decode_reply(wire, question)
     assert isinstance(found, Reply)
     assert len(found.records(question.name, RecordType.MX)) == MAX_RECORDS  # type: ignore[arg-type]
-    assert time.process_time() - start < 0.5  # 0.02 in fact; a message object takes ten times that
 
 
 SAMPLE_QUESTION = ask("www.test", "MX")

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, STSPolicy, parse_policy
 from mailrider.policy.sts.source import RETRY_AFTER
+from tests.support.long_runs import LONG
 from tests.unit.policy.mtasts_world import DAY, HOUR, WEEK, DurableStore, PolicyHosts, World, text
 
 if TYPE_CHECKING:
@@ -248,5 +249,5 @@ class PolicyMachine(RuleBasedStateMachine):
 
 TestPolicyMachine = PolicyMachine.TestCase
 TestPolicyMachine.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60 if LONG else 10, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

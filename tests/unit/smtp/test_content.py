@@ -221,7 +221,6 @@ def test_an_endless_header_becomes_body_at_its_bound() -> None:
     assert Content.inspect(b"x" * (MAX_HEADER + 1) + b"\r\n\r\n").header == b""
 
 
-@pytest.mark.slow
 def test_a_large_message_is_sent_without_a_second_copy() -> None:
     clean = b"A: 1\r\n\r\n" + (b"x" * 70 + b"\r\n.\r\n") * 140_000
     untidy = clean.replace(b"\r\n", b"\n")

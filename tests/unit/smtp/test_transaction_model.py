@@ -20,6 +20,7 @@ from mailrider.model.domain import Domain
 from mailrider.smtp.client import ClientMachine, State
 from mailrider.smtp.commands import EndOfData
 from mailrider.smtp.transaction import CHUNK_SIZE, SendChunk, SendCommands, SendContent, Step, Transaction
+from tests.support.long_runs import LONG
 from tests.unit.smtp.dialogue import Facts, mail, offer, past_ehlo
 
 # A good server, and what may go wrong at a stage. "!" makes the server close behind it, SILENCE lasts.
@@ -252,7 +253,7 @@ letters = st.integers(1, 6).flatmap(lambda n: st.lists(st.sampled_from("bbbbö")
 names = letters.map(lambda letters: [f"{letter}{number}" for number, letter in enumerate(letters)])
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000 if LONG else 100)
 @given(
     faults=faults,
     offered=offers,

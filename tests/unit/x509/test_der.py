@@ -35,10 +35,10 @@ def test_a_version_1_certificate_has_no_version_field() -> None:
     assert subject_public_key_info(v1) == GOOD["ec"].spki
 
 
-@pytest.mark.parametrize("end", range(len(DER)))
-def test_every_prefix_is_refused(end: int) -> None:
-    with pytest.raises(InvalidValue):
-        subject_public_key_info(DER[:end])
+def test_every_prefix_is_refused() -> None:
+    for end in range(len(DER)):
+        with pytest.raises(InvalidValue):
+            subject_public_key_info(DER[:end])
 
 
 def test_octets_behind_the_certificate_are_refused() -> None:
