@@ -87,7 +87,6 @@ async def greeted(port: int) -> socket.socket:
     return client
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("many_files")
 async def test_thousands_of_idle_clients_keep_nobody_out(tmp_path: Path) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < CROWD + 500:
@@ -111,7 +110,6 @@ async def test_thousands_of_idle_clients_keep_nobody_out(tmp_path: Path) -> None
         assert await daemon.stop() == 0
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("before", "behind", "reply"),
     [
