@@ -6,6 +6,7 @@ runs as another user has to be able to use it. What is private is so from the fi
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -41,6 +42,23 @@ def make_private(path: Path) -> None:
         mode = path.stat().st_mode
         if mode & OTHERS:
             path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+
+
+def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+    """The first `most` octets of a regular file, and what it is. Raises `OSError`, also for what is no such file."""
+    # Without O_NONBLOCK a pipe of that name would keep us waiting.
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        info = os.fstat(opened)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        pieces: list[bytes] = []
+        while most and (piece := os.read(opened, most)):
+            pieces.append(piece)
+            most -= len(piece)
+        return b"".join(pieces), info
+    finally:
+        os.close(opened)
 
 
 def follow_owner(path: Path | int, folder: Path) -> None:

@@ -14,10 +14,11 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
-from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, PATH, choice, many
+from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, MAILBOX, PATH, choice, many
 
 if TYPE_CHECKING:
-    from mailrider.settings.directive import IPAddresses, OptionalDomain, Setting
+    from mailrider.model.address import Mailbox
+    from mailrider.settings.directive import IPAddresses, OptionalDomain, OptionalPath, Setting
     from mailrider.settings.socket_address import SocketAddress
 
 
@@ -69,6 +70,20 @@ class Globals(Settings):
         default=None,
         shown_default="`hostname`",
         doc="The domain of addresses without one in mail that is submitted, such as cron's mail to `root`.",
+    )
+    aliases: OptionalPath = directive(
+        PATH,
+        default=None,
+        shown_default="none",
+        doc="A file of aliases(5), such as `/etc/aliases`: who gets submitted mail for `root` and other names of "
+        "`origin`. More about it stands in [submission](submission.md#aliases).",
+    )
+    postmaster: Setting[Mailbox | None, Mailbox | str | None] = directive(
+        MAILBOX,
+        default=None,
+        shown_default="none",
+        doc="The address of somebody who reads what nobody else would: notifications that could not be delivered to "
+        "the sender that they are for. Without it the log alone tells of them. Best an address of another machine.",
     )
     state_dir: Setting[Path, Path | str | None] = directive(
         PATH,

@@ -63,6 +63,8 @@ class Action(enum.Enum):
     FAILED = "failed"
     DELAYED = "delayed"
     RELAYED = "relayed"
+    EXPANDED = "expanded"
+    DELIVERED = "delivered"
 
 
 _date = lru_cache(maxsize=16)(format_datetime)  # one notification has few
@@ -92,6 +94,7 @@ class Notification:
     """What there is to tell about one message; all of `told` have the same action.
 
     `content` None: it cannot be read any more; the notification goes out all the same. `id` makes the Message-ID.
+    `is_about_notification`: the message was one of ours, and who reads this is the postmaster.
     """
 
     envelope: Envelope
@@ -100,6 +103,7 @@ class Notification:
     at: datetime
     id: str
     content: Content | None = None
+    is_about_notification: bool = False
 
     @property
     def action(self) -> Action:
@@ -146,13 +150,16 @@ _SUBJECT: Final = {
     Action.FAILED: "Not delivered",
     Action.DELAYED: "Delayed, still trying",
     Action.RELAYED: "Passed on",
+    Action.EXPANDED: "Passed on to several",
+    Action.DELIVERED: "Delivered",
 }
 
 
 def _header(notification: Notification, origin: Origin, boundary: str, encoding: str) -> str:
     whom = str(notification.told[0].recipient)
     more = len(notification.told) - 1
-    subject = f"{_SUBJECT[notification.action]}: your message to {whom}" + (f" and {more} more" if more else "")
+    what = "a notification" if notification.is_about_notification else "your message"
+    subject = f"{_SUBJECT[notification.action]}: {what} to {whom}" + (f" and {more} more" if more else "")
     message_id = _message_id(notification)
     fields = [
         compose_field("From", f"Mail delivery system <MAILER-DAEMON@{origin.domain.ascii}>"),
@@ -190,13 +197,21 @@ _OPENING: Final = {
     Action.DELAYED: "Your message has not reached {whom} yet. You need not do anything: it will be tried again.",
     Action.RELAYED: "Your message to {whom} was passed on to a server that does not report further. "
     "You will hear more only if it could not deliver it.",
+    Action.EXPANDED: "Your message to {whom} was passed on to the addresses that this name stands for. "
+    "You will hear more only if it could not be delivered to one of them.",
+    Action.DELIVERED: "Your message to {whom} has reached the list, and goes on to its members.",
 }
+_NOTIFICATION: Final = (
+    "A notification of this server could not be delivered to {whom}, the sender of the message that it is about. You "
+    "get it as the postmaster of this server, since nobody else will. It will not be tried again."
+)
 
 
 def _letter(notification: Notification, origin: Origin) -> Iterator[str]:
     count = len(notification.told)
     whom = str(notification.told[0].recipient) if count == 1 else f"these {count} recipients"
-    yield from _wrapped(_OPENING[notification.action].format(whom=whom))
+    opening = _NOTIFICATION if notification.is_about_notification else _OPENING[notification.action]
+    yield from _wrapped(opening.format(whom=whom))
     yield ""
     yield from _about(notification)
     for each in notification.told[:MAX_EXPLAINED]:
@@ -227,7 +242,7 @@ def _subject(notification: Notification) -> str:
 
 def _explain(told: Told) -> Iterator[str]:
     outcome = told.outcome
-    label = {Action.FAILED: "Reason", Action.DELAYED: "Reason so far", Action.RELAYED: "Answer"}[told.action]
+    label = {Action.FAILED: "Reason", Action.DELAYED: "Reason so far"}.get(told.action, "Answer")
     yield from _paragraph(f"{label}: {outcome.reply.text} ({outcome.reply.code} {outcome.reply.status})")
     if outcome.in_doubt:
         yield from _paragraph("It may have arrived all the same: the connection was lost before the server's answer.")

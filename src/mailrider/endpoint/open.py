@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
+from mailrider.endpoint.aliases import Aliases
 from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import Crowd, Endpoint
@@ -19,6 +20,7 @@ from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
 from mailrider.errors import ConfigError, LocalError
+from mailrider.model.endpoint_event import AliasUnusable
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
@@ -146,8 +148,9 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             authenticator=await _open_passwords(settings, stack),
             needs_login=settings.needs_login,
             is_submission=isinstance(settings, SubmissionSettings),
-            origin=(settings.origin or settings.hostname) if isinstance(settings, SubmissionSettings) else None,
+            origin=origin_of(settings),
             postmaster=router.postmaster,
+            aliases=_open_aliases(name, settings, around.emit),
             is_lmtp=isinstance(settings, LMTPEndpointSettings),
             max_size=settings.max_message_size,
             max_header=settings.max_header_size,
@@ -166,6 +169,31 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             yield endpoint
         finally:
             await endpoint.close(GRACE)
+
+
+def origin_of(settings: EndpointSettings) -> Domain | None:
+    """The domain of addresses without one, where such addresses are taken."""
+    hostname = settings.hostname
+    if not isinstance(settings, SubmissionSettings):
+        return None
+    given = settings.origin
+    return hostname if given is None else given
+
+
+def aliases_of(settings: EndpointSettings) -> Aliases | None:
+    """The aliases that hold at an endpoint, not read yet."""
+    origin = origin_of(settings)
+    if origin is None or not isinstance(settings, SubmissionSettings) or settings.aliases is None:
+        return None
+    return Aliases(settings.aliases, origin)
+
+
+def _open_aliases(name: str, settings: EndpointSettings, emit: Emit) -> Aliases | None:
+    """Read them, so that what is wrong is known before mail comes. Raises `ConfigError` for a file that cannot be."""
+    aliases = aliases_of(settings)
+    for fault in () if aliases is None else aliases.load():
+        emit(AliasUnusable(name, "", fault))
+    return aliases
 
 
 def _open_spool(path: Path | None) -> Path | None:
@@ -239,6 +267,8 @@ def try_endpoint(settings: EndpointSettings) -> None:
     server_context(settings)
     if settings.auth is not None:
         read_passwords(settings.auth)
+    if (aliases := aliases_of(settings)) is not None:
+        aliases.load()
 
 
 def _make_ids() -> Callable[[], str]:

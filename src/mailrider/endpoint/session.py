@@ -18,16 +18,18 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mailrider.endpoint.aliases import MAX_ADDRESSES, AliasFault
 from mailrider.endpoint.headers import Passage, ReceivedDetail, count_received, received_field, submitted_header
 from mailrider.endpoint.intake import DISK, NO_MEMORY, Gatherer, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
 from mailrider.endpoint.pipeline.check import Arrival
-from mailrider.endpoint.recipients import ROUTE, distinct, is_route
+from mailrider.endpoint.recipients import ROUTE, distinct, forward, is_route
 from mailrider.endpoint.user_names import login_name
 from mailrider.errors import InvalidValue, NetworkError
 from mailrider.model.address import NULL_PATH
 from mailrider.model.domain import AddressLiteral
 from mailrider.model.endpoint_event import (
+    AliasUnusable,
     ClientCutOff,
     ClientLeft,
     ClientRefused,
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock, Timer
+    from mailrider.endpoint.aliases import Aliases, Member
+    from mailrider.endpoint.pipeline.check import Forwarding
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
@@ -91,6 +95,8 @@ _TLS_FIRST: Final = Reply.make(530, "5.7.0", "Say STARTTLS first")  # RFC 3207 4
 _FAILED: Final = Reply.make(451, "4.3.0", "Internal error, try again later")
 _BROKEN: Final = Reply.make(421, "4.3.0", "Internal error, try again later")
 _TOO_LONG: Final = Reply.make(552, "5.3.4", f"The header has more than {MAX_LINES} lines")
+_NEEDS_QUEUE: Final = Reply.make(451, "4.3.5", "An alias with several addresses needs a queue")
+_ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this alias in a transaction of its own")
 _LOOP: Final = Reply.make(554, "5.4.6", "Too many hops: this message goes round in circles")
 
 
@@ -112,13 +118,13 @@ class Authenticator(Protocol):
 class Service:
     """What all connections of an endpoint share.
 
-    `judge` decides on a recipient before the content is there, and beside the first one that the transaction has: None
-    if the sink will take it. `authenticator` None:
-    nobody can log in; `logins` says who may try now; `needs_login`: nothing is accepted before. `tls` None: there is no
-    STARTTLS. `origin`, which submission has: the domain of addresses without one, and sloppy clients are welcome.
-    `postmaster`: whom `RCPT TO:<postmaster>` means. `memory` and `disk` are what unfinished messages from the network
-    may take; those that come over unix sockets have `local_memory` and `local_disk`: the network cannot keep the
-    programs of this machine from sending.
+    `judge` decides on a recipient before the content is there, and beside the first one that the transaction has:
+    None if the sink will take it. `authenticator` None: nobody can log in; `logins` says who may try now;
+    `needs_login`: nothing is accepted before. `tls` None: there is no STARTTLS. `origin`, which submission has: the
+    domain of addresses without one, and sloppy clients are welcome. `postmaster`: whom `RCPT TO:<postmaster>` means;
+    `aliases`: whom other names of `origin` stand for. `memory` and `disk` are what unfinished messages from the
+    network may take; those that come over unix sockets have `local_memory` and `local_disk`: the network cannot keep
+    the programs of this machine from sending.
     """
 
     name: str
@@ -135,6 +141,7 @@ class Service:
     is_submission: bool = False
     origin: Domain | None = None
     postmaster: Callable[[ReversePath], Mailbox] | None = None
+    aliases: Aliases | None = None
     is_lmtp: bool = False
     max_size: int = 32 << 20
     max_header: int = 1 << 20
@@ -176,6 +183,7 @@ class Session:
         "_client",
         "_deadline",
         "_exchange",
+        "_expanded",
         "_failed_logins",
         "_gatherer",
         "_has_erred",
@@ -212,6 +220,7 @@ class Session:
         memory, disk = (service.memory, service.disk) if self._client else (service.local_memory, service.local_disk)
         self._room = Room(memory, disk, service.spool)
         self._recipients_room = 0  # octets of the memory that the recipients of the transaction have
+        self._expanded: dict[Mailbox, Sequence[Member]] = {}  # of the transaction, whom the aliases in it stand for
         self._machine = ServerMachine(
             self._offer(secure=implicit_tls),
             LIMITS if uid is None else LOCAL_LIMITS,
@@ -423,7 +432,7 @@ class Session:
     def _go_on(self) -> None:
         """A command is answered: the next one has its own time, and a transaction that is over leaves nothing."""
         self._rest()
-        if self._machine.mail is None and (self._recipients_room or self._gatherer is not None):
+        if self._machine.mail is None and (self._recipients_room or self._gatherer is not None or self._expanded):
             self._forget()
 
     # The timer --------------------------------------------------------------------------------------------------------
@@ -458,7 +467,7 @@ class Session:
             case Mail():
                 refusal = self._sender_refusal()
             case Rcpt():
-                refusal = self._recipient_refusal(command.mailbox) or self._room_refusal(command)
+                refusal = self._recipient_refusal(command)
             case _:
                 refusal = None
         if refusal is None:
@@ -477,24 +486,57 @@ class Session:
             return None
         return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
 
-    def _recipient_refusal(self, mailbox: Mailbox) -> Reply | None:
-        service = self._service
+    def _recipient_refusal(self, command: Rcpt) -> Reply | None:
+        service, mailbox = self._service, command.mailbox
         is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated or self._uid is not None
         if not is_known and is_route(mailbox):
             return ROUTE
+        if service.aliases is not None:
+            try:
+                members = service.aliases.members(mailbox)
+            except AliasFault as fault:
+                service.emit(AliasUnusable(service.name, str(mailbox), str(fault)))
+                return fault.reply
+            if members is not None:
+                return self._alias_refusal(command, members)
+        return service.judge(self._sender, self._meant(mailbox), self._first) or self._room_refusal(command)
+
+    def _alias_refusal(self, command: Rcpt, members: Sequence[Member]) -> Reply | None:
+        """As for each of its addresses: if one of them is refused the alias is, so that its sender hears of it."""
+        recipients, first = self._machine.recipients, self._first
+        most = max(self._service.max_recipients, MAX_ADDRESSES)
+        if recipients and len(recipients) + sum(map(len, self._expanded.values())) + len(members) > most:
+            return _ON_ITS_OWN
+        for each in members:
+            refusal = self._service.judge(self._sender, each.mailbox, first)
+            if refusal is not None:
+                # On its own it would be refused in the same way, again and again.
+                return _NEEDS_QUEUE if refusal.code == _ON_ITS_OWN.code and not recipients else refusal
+            first = first or each.mailbox
+        refusal = self._room_refusal(command, len(members))
+        if refusal is None:
+            self._expanded[command.mailbox] = members
+        return refusal
+
+    @property
+    def _first(self) -> Mailbox | None:
+        """The first recipient that the transaction has."""
         recipients = self._machine.recipients
-        first = self._meant(recipients[0].mailbox) if recipients else None
-        return service.judge(self._sender, self._meant(mailbox), first)
+        if not recipients:
+            return None
+        members = self._expanded.get(recipients[0].mailbox)
+        return members[0].mailbox if members else self._meant(recipients[0].mailbox)
 
     def _meant(self, mailbox: Mailbox) -> Mailbox:
         """Whom a recipient means; only the postmaster may come without a domain (RFC 5321 4.5.1)."""
         find = self._service.postmaster
         return mailbox if mailbox.domain is not None or find is None else find(self._sender)
 
-    def _room_refusal(self, command: Rcpt) -> Reply | None:
-        if self._machine.asked <= FEW:
+    def _room_refusal(self, command: Rcpt, count: int = 1) -> Reply | None:
+        """`count`: how many recipients it stands for."""
+        if self._machine.asked + count - 1 <= FEW:
             return None
-        octets = RECIPIENT if command.original is None else RECIPIENT + len(command.original.address)
+        octets = RECIPIENT * count if command.original is None else RECIPIENT * count + len(command.original.address)
         if not self._room.memory.take(octets, self._key):
             return NO_MEMORY
         self._recipients_room += octets
@@ -566,7 +608,8 @@ class Session:
         return None if refusal is None else [refusal] * len(self._machine.recipients)
 
     async def _hand_over(self, gatherer: Gatherer) -> Sequence[Reply]:
-        service, envelope, header, between = self._service, self._envelope(), gatherer.header, b""
+        envelope, forwarding = self._envelope()
+        service, header, between = self._service, gatherer.header, b""
         passage = self._passage(envelope)
         if service.is_submission:
             header, between = self._mended(header)
@@ -574,7 +617,7 @@ class Session:
         self._busy = True
         try:
             content = gatherer.content(received_field(passage) + header, between)
-            report = await service.sink.deliver(envelope, content, self._arrival(passage))
+            report = await service.sink.deliver(envelope, content, self._arrival(passage, forwarding))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
             service.emit(Bug(f"endpoint {service.name}", error))
@@ -585,7 +628,7 @@ class Session:
 
     def _replies(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
         """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""
-        if len(replies) == len(self._machine.recipients):
+        if len(replies) == len(self._machine.recipients) or not self._machine.lmtp:
             return replies
         decided = dict(zip((each.mailbox for each in envelope.recipients), replies, strict=True))
         return [decided[self._meant(each.mailbox)] for each in self._machine.recipients]
@@ -599,14 +642,17 @@ class Session:
         service.emit(MailMended(service.name, self.client, self._user, sender, changes))
         return mended.header, mended.between
 
-    def _envelope(self) -> Envelope:
+    def _envelope(self) -> tuple[Envelope, Forwarding | None]:
         mail = self._machine.mail or Mail(NULL_PATH)
         is_known = self._is_known
         named = [
             Recipient(self._meant(each.mailbox), each.notify if is_known else _modest(each.notify), each.original)
             for each in self._machine.recipients
         ]
-        return Envelope(
+        forwarding = None
+        if self._expanded:
+            named, forwarding = forward(named, self._expanded, has_sender=mail.sender.mailbox is not None)
+        envelope = Envelope(
             mail.sender,
             tuple(distinct(named)),
             smtputf8=mail.smtputf8,
@@ -615,6 +661,7 @@ class Session:
             envid=mail.envid,
             client=self._client or None,
         )
+        return envelope, forwarding
 
     @property
     def _is_known(self) -> bool:
@@ -634,14 +681,21 @@ class Session:
             self._machine.protocol,
             service.new_id(),
             service.clock.now(),
-            str(envelope.recipients[0]) if len(envelope.recipients) == 1 else "",
+            self._named_for(envelope),
             f"using {tls.version} with cipher {tls.cipher}" if tls is not None else "",
             service.received,
         )
 
-    def _arrival(self, passage: Passage) -> Arrival:
+    def _named_for(self, envelope: Envelope) -> str:
+        """Whom the Received field names: the one recipient, as the client named it; of several none."""
+        if self._expanded:
+            named = self._machine.recipients
+            return str(named[0].mailbox) if len(named) == 1 else ""
+        return str(envelope.recipients[0]) if len(envelope.recipients) == 1 else ""
+
+    def _arrival(self, passage: Passage, forwarding: Forwarding | None) -> Arrival:
         user = self._user or None
-        return Arrival(self._client or None, passage.name, user, passage.hostname.ascii, passage.id)
+        return Arrival(self._client or None, passage.name, user, passage.hostname.ascii, passage.id, forwarding)
 
     def _note(self, size: int, reply: Reply) -> None:
         service, machine = self._service, self._machine
@@ -662,6 +716,7 @@ class Session:
         if self._recipients_room:
             self._room.memory.give_back(self._recipients_room, self._key)
             self._recipients_room = 0
+        self._expanded = {}
         if self._gatherer is not None:
             self._gatherer.close()
             self._gatherer = None

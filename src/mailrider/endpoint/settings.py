@@ -306,6 +306,17 @@ class SubmissionSettings(EndpointSettings):
         doc="The domain of addresses that have none, such as `root`: those of the envelope, and those in From, Sender, "
         "Reply-To, To and Cc.",
     )
+    aliases: OptionalPath = directive(
+        PATH,
+        default=None,
+        inherits=True,
+        shown_default="the global `aliases`, or none",
+        doc="A file of aliases(5), such as `/etc/aliases`, which says who gets mail for `root` and other names without "
+        "a domain or of `origin`: `root: alice@example.org, bob@example.net`. `:include:/FILE` reads addresses from "
+        "another file, `owner-NAME` is who hears of failures of the list NAME. Programs and files get no mail. The "
+        "files belong to root or the daemon's user, nobody else may write to them, and they are read again when they "
+        "change. A line that is wrong makes mail for its alias wait (451), and no other.",
+    )
     received: Setting[ReceivedDetail, ReceivedDetail | str] = directive(
         choice(ReceivedDetail),
         default=ReceivedDetail.FULL,

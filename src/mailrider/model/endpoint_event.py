@@ -118,6 +118,15 @@ class MailMended(Event):
 
 
 @value
+class AliasUnusable(Event):
+    """Mail for an alias was refused, or will be: what is wrong with it, with file and line."""
+
+    endpoint: str
+    alias: str
+    reason: str
+
+
+@value
 class AddressLeftOut(Event):
     """We do not listen at an address of the configuration, and go on without it."""
 

@@ -33,6 +33,7 @@ _WARNINGS = (
     daemon_events.LogLinesLost,
     daemon_events.RunningAsRoot,
     endpoint_events.AddressLeftOut,
+    endpoint_events.AliasUnusable,
     endpoint_events.ClientRefused,
     endpoint_events.ClientTurnedAway,
     endpoint_events.LoginFailed,

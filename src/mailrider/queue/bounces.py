@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mailrider.dsn.compose import MAX_RETURNED, Action, Notification, Told, compose, redact
-from mailrider.model.address import NULL_PATH
-from mailrider.model.envelope import Envelope, Notify, Recipient
+from mailrider.model.address import NULL_PATH, ReversePath
+from mailrider.model.envelope import Envelope, Notify, Recipient, Ret
 from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import NotificationDropped, NotificationQueued
 from mailrider.model.security import MXLevel, TLSLevel
@@ -42,6 +42,8 @@ _ACTIONS: Final = {
     Notice.FAILED: Action.FAILED,
     Notice.DELAYED: Action.DELAYED,
     Notice.RELAYED: Action.RELAYED,
+    Notice.EXPANDED: Action.EXPANDED,
+    Notice.DELIVERED: Action.DELIVERED,
 }
 
 # RFC 8689: the levels are not met; the extension is missing. And what a try says of levels that may be met later.
@@ -52,11 +54,13 @@ _NOT_NOW: Final = "4.7.0"
 @dataclass(frozen=True, slots=True)
 class BouncePolicy:
     """`refuses` says why a notification to that address must not be sent, or nothing (""). `has_pipeline`: `bounce { }`
-    says where notifications go; otherwise they go the way of all mail of the queue."""
+    says where notifications go; otherwise they go the way of all mail of the queue. `postmaster`: who is told of
+    notifications that failed."""
 
     origin: Origin
     has_pipeline: bool
     refuses: Callable[[Mailbox], str]
+    postmaster: Mailbox | None = None
 
 
 class Bounces:
@@ -78,8 +82,10 @@ class Bounces:
 
         A cancellation meanwhile is kept for the next wait: what is told of has happened, and is to be recorded.
         """
-        sender = job.envelope.sender.mailbox
-        if sender is None or not decision.notified:
+        if not decision.notified:
+            return ()
+        sender = job.envelope.sender.mailbox or self._policy.postmaster
+        if sender is None:
             return ()
         by_notice: dict[Notice, list[Notified]] = {}
         for each in decision.notified:
@@ -108,9 +114,16 @@ class Bounces:
         id = self._ids.take(1)
         told = tuple(Told(each.recipient, action, each.outcome, each.until + shift, each.was_tried) for each in told_of)
         name = format_id(id)
-        notification = Notification(job.envelope, told, job.created + shift, now + shift, name, content)
+        envelope = job.envelope
+        is_notification = envelope.sender.is_null
+        if is_notification:
+            # The whole of it goes back, as far as that is allowed: it quotes what nobody else has read.
+            envelope = replace(envelope, sender=ReversePath(sender), ret=Ret.FULL)
+        notification = Notification(
+            envelope, told, job.created + shift, now + shift, name, content, is_about_notification=is_notification
+        )
         octets = await _composed(notification, self._policy.origin)
-        envelope = Envelope(
+        own = Envelope(
             NULL_PATH,
             # RFC 3461 6: a notification asks for none itself.
             (Recipient(sender, Notify.NEVER),),
@@ -118,7 +131,7 @@ class Bounces:
             requiretls=job.envelope.requiretls,
         )
         self._emit(NotificationQueued(name, about, str(sender), action.value))
-        return self._message(id, envelope, Content.inspect(octets), now)
+        return self._message(id, own, Content.inspect(octets), now)
 
     def _message(self, id: int, envelope: Envelope, content: Content, now: datetime) -> NewMessage:
         info = ContentInfo(content.size, content.eight_bit, content.header_size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -30,7 +30,7 @@ from mailrider.queue.message import (
 )
 from mailrider.queue.queue_clock import KeepsTime, shift_of
 from mailrider.queue.scheduler import Scheduler
-from mailrider.queue.settle import Rules, settle
+from mailrider.queue.settle import Notice, Notified, Rules, SettleDecision, settle
 from mailrider.queue.sqlite.signals import Signal, SignalListener, send_signal
 from mailrider.queue.store import QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK
@@ -38,6 +38,7 @@ from mailrider.smtp.content import CHUNK
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator
+    from datetime import datetime
     from pathlib import Path
 
     from mailrider.clock import Clock
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 MOST_RECIPIENTS: Final = 50_000  # of a message whose id was given out before it was known
 MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled with certainty after they were accepted
+
+PASSED_ON: Final = Reply.make(250, "2.0.0", "It went on to those whom this address stands for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,19 +239,40 @@ class DeliveryQueue:
         """
         if self._bounces is None or not self.can_tell(envelope.sender):
             return False
-        now, count = self._clock.now(), len(envelope.recipients)
-        id = self._ids.take(count)
-        info = ContentInfo(content.size, content.eight_bit, content.header_size)
-        job = Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
+        now = self._clock.now()
+        job = self._unqueued(envelope, content, now)
         report = AttemptReport(tuple(Failed(each, reply) for each in envelope.recipients))
         decision = settle(job, report, Rules(), now, self._rng)
+        await self._tell(job, decision, content, now)
+        return True
+
+    async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
+        """Notify the sender that the message went on to those whom its recipients stand for (RFC 3461 5.2.7).
+
+        `to_list`: failures there are not the sender's business any more. Raises `StoreUnavailable`.
+        """
+        if self._bounces is None or not self.can_tell(envelope.sender):
+            return
+        now = self._clock.now()
+        notice = Notice.DELIVERED if to_list else Notice.EXPANDED
+        told = tuple(Notified(each, notice, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
+        await self._tell(self._unqueued(envelope, content, now), SettleDecision((), told), content, now)
+
+    def _unqueued(self, envelope: Envelope, content: Content, now: datetime) -> Job:
+        """A job for a message that is not in this queue, to notify its sender."""
+        count = len(envelope.recipients)
+        id = self._ids.take(count)
+        info = ContentInfo(content.size, content.eight_bit, content.header_size)
+        return Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
+
+    async def _tell(self, job: Job, decision: SettleDecision, content: Content, now: datetime) -> None:
+        assert self._bounces is not None  # noqa: S101 # who asks has seen to that
         for notification in await self._bounces.write(job, decision, content, now, shift_of(self._clock)):
             await self.store.add(notification, leased=False)
             if self._scheduler is not None and not self._scheduler.has_left_off:
                 jobs = jobs_of(notification, self._destination_of, self.store.lease)
                 self._scheduler.expect([job.destination for job in jobs])
         self._send_signal(Signal.LOOK)
-        return True
 
     async def idle(self) -> None:
         """Wait until nothing is due any more, but for destinations that are down."""
@@ -311,3 +335,8 @@ class QueueDeliverer:
             return await self._queue.tell_failed(envelope, content, reply)
         except StoreUnavailable:
             return False
+
+    async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
+        """See `DeliveryQueue.tell_passed_on`. If the store cannot do it now nobody is told: the message is taken."""
+        with suppress(StoreUnavailable):
+            await self._queue.tell_passed_on(envelope, content, to_list=to_list)

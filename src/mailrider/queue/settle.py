@@ -10,8 +10,8 @@ For each recipient: done, or queued again and when; and which notifications go t
 - in doubt waits longer, and is marked;
 - a delay is told once for each recipient.
 
-NOTIFY is obeyed (RFC 3461 4.1); nothing is ever sent to a null reverse-path, so nothing about a notification either,
-and nothing about a quarantined message.
+NOTIFY is obeyed (RFC 3461 4.1); nothing is ever sent to a null reverse-path, nor about a quarantined message. Of a
+notification that failed the postmaster is told, if there is one, and of one to the postmaster nobody.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import random
     from datetime import datetime
 
+    from mailrider.model.address import Mailbox
     from mailrider.model.envelope import Recipient
     from mailrider.model.outcome import Outcome
     from mailrider.queue.message import Job
@@ -42,12 +43,14 @@ UNTRIED: Final = Reply.make(451, "4.4.7", "It was not tried yet: the destination
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`max_tries` 0: no limit. `delay_warning` zero: senders are never told of a delay."""
+    """`max_tries` 0: no limit. `delay_warning` zero: senders are never told of a delay. `postmaster`: who is told of
+    notifications that failed."""
 
     schedule: Schedule = DEFAULT_SCHEDULE
     max_tries: int = 0
     expire: timedelta = timedelta(days=5)
     delay_warning: timedelta = timedelta(hours=4)
+    postmaster: Mailbox | None = None
 
 
 class Notice(enum.Enum):
@@ -56,6 +59,8 @@ class Notice(enum.Enum):
     FAILED = "failed"
     DELAYED = "delayed"
     RELAYED = "relayed"
+    EXPANDED = "expanded"
+    DELIVERED = "delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +188,12 @@ def _notice(
     outcome: Outcome, job: Job, change: Change, progress: Progress, rules: Rules, now: datetime
 ) -> Notice | None:
     """What the sender is told of this recipient now, if anything."""
-    # RFC 5321 4.5.5: a notification about a notification could go round for ever. What is quarantined is held to be
-    # harmful, and its sender to be forged.
-    if job.envelope.sender.is_null or job.envelope.quarantined:
+    # What is quarantined is held to be harmful, and its sender to be forged.
+    if job.envelope.quarantined:
         return None
+    # RFC 5321 4.5.5: a notification about a notification could go round for ever.
+    if job.envelope.sender.is_null:
+        return Notice.FAILED if isinstance(outcome, Failed) and _concerns_postmaster(outcome, job, rules) else None
     asked = outcome.recipient.notify
     match outcome:
         case Delivered():
@@ -204,6 +211,16 @@ def _notice(
         case _:
             assert_never(outcome)
     return None
+
+
+def _concerns_postmaster(outcome: Failed, job: Job, rules: Rules) -> bool:
+    """True for a notification of this machine that was not for the postmaster himself.
+
+    One that came over the network is its sender's: a stranger could make us write to the postmaster as often as he
+    likes.
+    """
+    is_own = job.envelope.client is None
+    return is_own and rules.postmaster is not None and outcome.recipient.mailbox != rules.postmaster
 
 
 def _is_late(job: Job, rules: Rules, now: datetime) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from mailrider.errors import InvalidValue
+from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 
 T = TypeVar("T")
@@ -267,7 +268,15 @@ def _string(value: object) -> str:
     return value
 
 
+def _mailbox(value: Mailbox | str) -> Mailbox:
+    mailbox = value if isinstance(value, Mailbox) else Mailbox.parse(_string(value))
+    if mailbox.domain is None:
+        raise ValueError
+    return mailbox
+
+
 DOMAIN = ValueType("domain", "a domain name such as mx.example.org", _domain)
+MAILBOX = ValueType("mail address", "a mail address such as postmaster@example.org", _mailbox)
 IP_ADDRESS = ValueType("IP address", "an IPv4 or IPv6 address", _ip)
 NETWORK = ValueType("network", "a network such as 10.0.0.0/8 or fc00::/7", _network)
 

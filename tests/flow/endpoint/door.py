@@ -44,6 +44,7 @@ class Sink:
 
     answers: dict[str, Reply] = field(default_factory=dict)
     taken: list[tuple[Envelope, bytes]] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
     gate: asyncio.Event | None = None
     error: Exception | None = None
     started: int = 0
@@ -59,6 +60,7 @@ class Sink:
         assert not self.keeps or len(octets) == content.size
         assert not self.keeps or octets[: content.header_size] == content.header
         self.taken.append((envelope, octets))
+        self.arrivals.append(arrival)
         return AttemptReport(
             tuple(outcome_for(each, self.answers.get(str(each), TAKEN)) for each in envelope.recipients)
         )

@@ -74,6 +74,9 @@ class Queue(One):
     async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
         raise AssertionError("it takes everything")
 
+    async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
+        raise AssertionError("nobody asks for it")
+
 
 @asynccontextmanager
 async def opened(

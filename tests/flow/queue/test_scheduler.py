@@ -966,6 +966,25 @@ async def test_a_queue_tells_a_sender_of_recipients_that_another_queue_could_not
     assert world.left == []
 
 
+@pytest.mark.parametrize(("to_list", "action"), [(False, b"expanded"), (True, b"delivered")])
+async def test_a_queue_tells_a_sender_that_an_alias_stands_for_others(to_list: bool, action: bytes) -> None:
+    world = World()
+    async with world.queue() as queue:
+        target, content = QueueDeliverer(queue), Content.inspect(MESSAGE)
+        await target.tell_passed_on(envelope("staff@example.org"), content, to_list=to_list)
+        await queue.idle()
+        (told,) = world.bounces.seen
+        (text,) = world.bounces.contents
+        assert [str(each) for each in told.recipients] == ["a@example.org"]
+        assert b"Final-Recipient: rfc822; staff@example.org\r\nAction: " + action + b"\r\nStatus: 2.0.0" in text
+        await target.tell_passed_on(envelope("staff@example.org", sender=""), content, to_list=to_list)
+        world.shared.full = True
+        await target.tell_passed_on(envelope("staff@example.org"), content, to_list=to_list)  # nothing is raised
+        world.shared.full = False
+        assert len(world.bounces.seen) == 1
+    assert world.left == []
+
+
 async def test_a_queue_that_cannot_tell_says_so() -> None:
     world = World()
     async with world.queue() as queue:

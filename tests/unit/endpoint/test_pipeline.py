@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mailrider.dkim.sign import DKIMSigning, Signer
-from mailrider.endpoint.pipeline.check import PASSED, REFUSED, Action, Arrival, Finding
+from mailrider.endpoint.pipeline.check import PASSED, REFUSED, Action, Arrival, Finding, Forwarding
 from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
 from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
+from mailrider.model.envelope import Ret
 from mailrider.model.event import discard
-from mailrider.model.outcome import AttemptReport, outcome_for
+from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import TargetRef
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from mailrider.x509.key_kind import KeyKind
 from mailrider.x509.signing import SigningKey
-from tests.support.queueing import MESSAGE, TAKEN, envelope
+from tests.support.queueing import MESSAGE, TAKEN, envelope, recipient
 
 if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
@@ -178,11 +179,14 @@ class Queue:
     answers: list[Reply] = field(default_factory=list)
     took: list[list[str]] = field(default_factory=list)
     told: list[list[str]] = field(default_factory=list)
+    passed_on: list[tuple[list[str], bool]] = field(default_factory=list)
+    envelopes: list[Envelope] = field(default_factory=list)
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         reply = self.answers.pop(0) if self.answers else TAKEN
         if reply is TAKEN:
             self.took.append([str(each) for each in envelope.recipients])
+            self.envelopes.append(envelope)
         return AttemptReport(tuple(outcome_for(each, reply) for each in envelope.recipients))
 
     def can_tell(self, sender: ReversePath) -> bool:
@@ -191,6 +195,9 @@ class Queue:
     async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
         self.told.append([str(each) for each in envelope.recipients])
         return self.tells
+
+    async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
+        self.passed_on.append(([str(each) for each in envelope.recipients], to_list))
 
 
 @dataclass
@@ -267,3 +274,24 @@ async def test_the_same_holds_for_two_forms_of_a_message_in_one_queue() -> None:
     house = House(Queue(answers=[TAKEN, FULL]))
     assert await codes(house, "1@x.test", "2@signed.test") == [250, 250]
     assert (house.queue.took, house.queue.told) == ([["1@x.test"]], [["2@signed.test"]])
+
+
+async def test_members_of_a_list_with_an_owner_get_the_message_from_the_owner() -> None:
+    house = House()
+    given = replace(envelope("1@x.test", "2@x.test"), envid="QQ1", ret=Ret.FULL)
+    forwarding = Forwarding({Mailbox.parse("2@x.test"): ReversePath.parse("owner@x.test")})
+    report = await house.pipeline().deliver(given, Content.inspect(MESSAGE), Arrival(forwarding=forwarding))
+    assert [type(each) for each in report] == [Delivered, Delivered]
+    assert house.queue.took == [["1@x.test"], ["2@x.test"]]
+    plain, owned = house.queue.envelopes
+    assert (plain.sender, plain.envid, plain.ret) == (given.sender, "QQ1", Ret.FULL)
+    assert (str(owned.sender), owned.envid, owned.ret) == ("owner@x.test", None, None)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_asked_for_success_hears_that_an_alias_was_passed_on_once_it_is(fails: bool) -> None:
+    house = House()
+    house.queue.answers = [FULL] if fails else []
+    forwarding = Forwarding({}, (recipient("staff@x.test"),), (recipient("list@x.test"),))
+    await house.pipeline().deliver(envelope("1@x.test"), Content.inspect(MESSAGE), Arrival(forwarding=forwarding))
+    assert house.queue.passed_on == ([] if fails else [(["staff@x.test"], False), (["list@x.test"], True)])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.dsn.compose import MAX_RETURNED, Notification, Origin, compose
+from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
 from mailrider.model.event import discard
@@ -100,3 +101,29 @@ async def test_a_cancellation_while_it_is_written_is_kept_for_the_next_wait(boun
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len(written) == 1
+
+
+async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_it_says() -> None:
+    clock = FakeClock()
+    job = Writing(clock).job("root@host.example.org", sender="")
+    told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    policy = BouncePolicy(HERE, False, lambda _: "", Mailbox.parse("admin@example.org"))
+    writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
+    (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
+    assert message.envelope.sender.is_null
+    assert [str(each) for each in message.envelope.recipients] == ["admin@example.org"]
+    assert message.content is not None
+    parsed = message_from_bytes(b"".join(message.content.chunks()))
+    assert parsed["To"] == "<admin@example.org>"
+    assert parsed["Subject"] == "Not delivered: a notification to root@host.example.org"
+    text = " ".join(parsed.as_string().split())
+    assert "You get it as the postmaster of this server" in text
+    assert "Hello." in text
+
+
+async def test_without_a_postmaster_nobody_is_told_of_a_notification_that_failed() -> None:
+    clock = FakeClock()
+    job = Writing(clock).job("root@host.example.org", sender="")
+    told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    writer = Bounces(BouncePolicy(HERE, False, lambda _: ""), IdSource(clock, random.Random(1)), discard)
+    assert await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now()) == ()

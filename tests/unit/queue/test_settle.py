@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
 from mailrider.queue.message import Fate, Job, Progress
@@ -229,3 +230,30 @@ def test_what_is_not_attempted_is_told_of_and_given_up_in_time() -> None:
     assert over.changes[0].fate is Fate.DONE
     assert [each.notice for each in over.notified] == [Notice.FAILED]
     assert over.given_up == job.ids
+
+
+# The postmaster ------------------------------------------------------------------------------------------------------
+
+WATCHED = replace(RULES, postmaster=Mailbox.parse("postmaster@example.org"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "age", "told"), [(failed, HOUR, True), (deferred, timedelta(days=5), True), (deferred, HOUR, False)]
+)
+def test_the_postmaster_is_told_of_a_notification_that_failed(outcome: Any, age: timedelta, told: bool) -> None:
+    job = make_job(recipient("root@host.example.org", notify=Notify.NEVER), sender="")
+    decision = decide(job, outcome, age=age, rules=WATCHED)
+    assert notices(decision) == ([("root@host.example.org", Notice.FAILED)] if told else [])
+    assert decide(job, outcome, age=age).notified == ()
+
+
+@pytest.mark.parametrize(
+    ("whom", "options"),
+    [
+        ("postmaster@example.org", {}),  # what he does not get he cannot be told
+        ("a@example.org", {"client": "192.0.2.1"}),  # somebody else's notification
+        ("a@example.org", {"quarantined": True}),
+    ],
+)
+def test_the_postmaster_is_not_told_of(whom: str, options: dict[str, Any]) -> None:
+    assert decide(make_job(whom, sender="", **options), failed, rules=WATCHED).notified == ()

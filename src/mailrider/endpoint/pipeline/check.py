@@ -23,9 +23,10 @@ from mailrider.model.reply import Reply
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from mailrider.model.envelope import Envelope
+    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
     from mailrider.smtp.content import Content
 
@@ -51,14 +52,32 @@ class Action(enum.StrEnum):
 
 
 @value
+class Forwarding:
+    """What aliases made of the recipients. `owners`: who hears of failures there, instead of the sender.
+
+    `expanded` are recipients that several addresses stand for, whose sender wants to hear of success; `lists` are those
+    of them that have an owner.
+    """
+
+    owners: Mapping[Mailbox, ReversePath]
+    expanded: tuple[Recipient, ...] = ()
+    lists: tuple[Recipient, ...] = ()
+
+
+@value
 class Arrival:
-    """How a message came: what checks want to know beside the envelope. `id` is what we call it in our log."""
+    """How a message came: what checks want to know beside the envelope. `id` is what we call it in our log.
+
+    `forwarding`: what aliases made of its recipients. `trusted`: its client needs no login, because of its address.
+    """
 
     client: str | None = None
     helo: str = ""
     user: str | None = None
     hostname: str = ""
     id: str = ""
+    forwarding: Forwarding | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

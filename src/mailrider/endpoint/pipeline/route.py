@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from mailrider.dkim.sign import DKIMSigning
-    from mailrider.endpoint.pipeline.check import Check, Finding
+    from mailrider.endpoint.pipeline.check import Check, Finding, Forwarding
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
@@ -63,6 +63,9 @@ class TakesAll(Protocol):
     async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
         """Notify the sender that these recipients do not get the message; True once that is durable, or unwanted."""
 
+    async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
+        """Notify the sender that these recipients stand for others, who get the message (RFC 3461 5.2.7)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -77,15 +80,23 @@ _NOTHING: Final = Stage()
 
 @dataclass(slots=True)
 class _Share:
-    """The recipients, by their places in the envelope, that get the message in the same form from the same target."""
+    """The recipients, by their places in the envelope, that get the message in the same form from the same target.
+
+    `owner`: who hears of failures there, instead of the sender.
+    """
 
     target: Target
     stage: Stage
     indices: list[int]
+    owner: ReversePath | None = None
 
     def of(self, envelope: Envelope) -> Envelope:
         """The message for these recipients only."""
-        return replace(envelope, recipients=tuple(envelope.recipients[index] for index in self.indices))
+        recipients = tuple(envelope.recipients[index] for index in self.indices)
+        if self.owner is None:
+            return replace(envelope, recipients=recipients)
+        # RFC 3461 5.2.7.1: what the sender asked for ends at a list.
+        return replace(envelope, sender=self.owner, recipients=recipients, ret=None, envid=None)
 
     def answer(self, envelope: Envelope, reply: Reply) -> dict[int, Outcome]:
         """What becomes of them if that is the reply."""
@@ -119,8 +130,9 @@ class PipelineDeliverer:
     ) -> Coroutine[Any, Any, AttemptReport]:
         """One attempt at each target that is concerned, at the same time."""
         outcomes: dict[int, Outcome] = {}
-        shares = self._share_out(envelope, outcomes)
-        if len(shares) > 1 or outcomes or shares[0].stage.checks:
+        forwarding = None if arrival is None else arrival.forwarding
+        shares = self._share_out(envelope, outcomes, {} if forwarding is None else forwarding.owners)
+        if len(shares) > 1 or outcomes or shares[0].stage.checks or forwarding is not None:
             return self._deliver_shares(shares, outcomes, envelope, content, arrival or Arrival(envelope.client))
         # No task, and no other envelope, where all go the same way.
         target, signing = self._target_of(shares[0].target), shares[0].stage.signing
@@ -153,11 +165,26 @@ class PipelineDeliverer:
         attempts = [self._target_of(share.target).deliver(some, signed[share.stage.signing]) for share, some in passed]
         for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
             outcomes.update(zip(share.indices, report, strict=True))
-        return AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
+        whole = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
+        if arrival.forwarding is not None and all(isinstance(each, Delivered) for each in whole):
+            await self._tell_passed_on(arrival.forwarding, shares, envelope, content)
+        return whole
 
-    def _share_out(self, envelope: Envelope, outcomes: dict[int, Outcome]) -> list[_Share]:
+    async def _tell_passed_on(
+        self, forwarding: Forwarding, shares: Sequence[_Share], envelope: Envelope, content: Content
+    ) -> None:
+        """Tell the sender of recipients that stand for others, by the first queue there is."""
+        queues = (self._target_of(share.target) for share in shares)
+        queue = next((each for each in queues if isinstance(each, TakesAll)), None)
+        for recipients, to_list in ((forwarding.expanded, False), (forwarding.lists, True)):
+            if queue is not None and recipients:
+                await queue.tell_passed_on(replace(envelope, recipients=recipients), content, to_list=to_list)
+
+    def _share_out(
+        self, envelope: Envelope, outcomes: dict[int, Outcome], owners: Mapping[Mailbox, ReversePath]
+    ) -> list[_Share]:
         """Who gets it from where; what is decided already goes into `outcomes`."""
-        shares: dict[tuple[str | int, int], _Share] = {}
+        shares: dict[tuple[str | int, int, ReversePath | None], _Share] = {}
         for index, recipient in enumerate(envelope.recipients):
             route = route_of(self._pipeline, recipient.mailbox)
             target = outcome_of(route)
@@ -167,7 +194,8 @@ class PipelineDeliverer:
                 stage = self._stages.get(id(route), _NOTHING)
                 # By name or identity: a target is one thing, though another may be set up just alike.
                 key = target.name if isinstance(target, TargetRef) else id(target)
-                shares.setdefault((key, id(stage)), _Share(target, stage, [])).indices.append(index)
+                owner = owners.get(recipient.mailbox) if owners else None
+                shares.setdefault((key, id(stage), owner), _Share(target, stage, [], owner)).indices.append(index)
         return list(shares.values())
 
     def companions(self, sender: ReversePath, first: Mailbox, another: Mailbox) -> bool:
