@@ -1,14 +1,11 @@
-"""The stub resolver: asks the configured servers, believes AD only from servers that count, remembers by TTL.
+"""The stub resolver: asks the configured servers, believes AD only from servers that count (RFC 4035 4.9.3).
 
-A lookup goes: cache, then whoever is already asking the same (`flight`), then the servers in their order, each
-over UDP and, if the answer is truncated, over TCP; `attempts` rounds, in which only those are asked again that
-kept silent. A server that says that it cannot tell is not asked again for this name. The next one is, but where
-answers can be authentic: there SERVFAIL may mean forged data, and is the end, as is any other word of a failure
-(spec section 3). CNAMEs are followed with further questions where a reply ends on one (`chain`).
+A question goes to the servers in their order, each over UDP and, if the answer is truncated, over TCP; `attempts`
+rounds, in which only those are asked again that kept silent. A server that says that it cannot tell is not asked again
+for this name. The next one is, but where answers can be authentic: there SERVFAIL may mean forged data, and is the
+end, as is any other word of a failure. What all resolvers share stands in `caching`.
 
-What always holds: `lookup` gives what a server said, or raises `LookupFailed`; silence, refusal and damage are
-never taken for absence. Names are absolute; search lists do not exist. Opening starts nothing; closing ends
-every question, and those who wait get `LookupFailed`.
+What always holds: silence, refusal and damage are never taken for absence. Opening starts nothing.
 """
 
 from __future__ import annotations
@@ -16,22 +13,20 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mailrider.clock import after
-from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
-from mailrider.dns.cache import AnswerCache
-from mailrider.dns.chain import Walk
-from mailrider.dns.flight import Grounded, SingleFlight
+from mailrider.dns.answer import LookupFailure
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.transport import NotAnAnswer, SocketTransport
 from mailrider.dns.wire import Failure, Question, Reply, decode_reply
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
-    from typing import Self
 
     from mailrider.clock import Clock
+    from mailrider.dns.answer import RecordType
     from mailrider.dns.servers import ServerAddress, ServerChoice
     from mailrider.dns.transport import Transport
     from mailrider.model.domain import Domain
@@ -55,10 +50,8 @@ _MOST_TELLING = (
     LookupFailure.NO_RESOLVER,
 )
 
-_CLOSED = Failure(LookupFailure.NO_RESOLVER, "the resolver is not open")
 
-
-class StubResolver:
+class StubResolver(CachingResolver):
     """A `Resolver` over the network; use it with `async with`.
 
     `choice` says who is asked and why DNSSEC is off if it is; `choose` changes it, when a proof says so.
@@ -77,16 +70,13 @@ class StubResolver:
         cache_size: int = 10_000,
         transport: Transport | None = None,
     ) -> None:
+        super().__init__(clock, cache_size)
         self.choice = choice
-        self._clock = clock
         self._rng = rng
         self._timeout = timeout
         self._attempts = attempts
         self._transport = transport or SocketTransport()
-        self._cache = AnswerCache(cache_size, clock)
-        self._flights: SingleFlight[tuple[str, RecordType], Answer[Any] | Failure] = SingleFlight()
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
-        self._open = False
 
     @property
     def validates(self) -> bool:
@@ -101,59 +91,13 @@ class StubResolver:
     def choose(self, choice: ServerChoice) -> None:
         """Ask these servers from now on. What others said is forgotten, and what they are saying is not believed."""
         self.choice = choice
-        self._cache.clear()
+        self._others_are_asked()
 
-    async def __aenter__(self) -> Self:
-        self._open = True
-        return self
+    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
+        return await self.ask_servers(name, record_type)
 
-    async def __aexit__(self, *_: object) -> None:
-        self._open = False
-        await self._flights.aclose()
-
-    def cached(self, name: Domain, record_type: RecordType) -> Answer[Any] | None:
-        """The answer, if it is in the cache and fresh."""
-        return self._cache.get(name, record_type)
-
-    def forget(self) -> None:
-        """Empty the cache."""
-        self._cache.clear()
-
-    async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
-        """The records of that type at `name`, CNAMEs followed, or their absence. Raises `LookupFailed`.
-
-        `fresh` passes the cache over, and renews it.
-        """
-        kept = None if fresh else self._cache.get(name, record_type)
-        outcome = kept or await self._shared(name, record_type)
-        if isinstance(outcome, Failure):
-            # A fresh exception for each who waits: a shared one would gather their tracebacks.
-            raise LookupFailed(name, record_type, outcome.failure, outcome.detail)
-        return outcome
-
-    async def _shared(self, name: Domain, record_type: RecordType) -> Answer[Any] | Failure:
-        if not self._open:
-            return _CLOSED
-        try:
-            return await self._flights.run((name.ascii, record_type), partial(self._resolve, name, record_type))
-        except Grounded:
-            return _CLOSED
-
-    async def _resolve(self, name: Domain, record_type: RecordType) -> Answer[Any] | Failure:
-        choice, walk = self.choice, Walk(name, record_type, trusted=self.validates)
-        while True:  # ends: each further round follows a CNAME, and those are counted
-            reply = await self._ask_servers(walk.current, record_type)
-            if self.choice is not choice:  # ends: choices change each minute at most
-                return await self._resolve(name, record_type)
-            if isinstance(reply, Failure):
-                return reply
-            outcome = walk.take(reply, self._clock.monotonic())
-            if isinstance(outcome, Answer):
-                self._cache.put(record_type, outcome)
-            if outcome is not None:
-                return outcome
-
-    async def _ask_servers(self, name: Domain, record_type: RecordType) -> Reply | Failure:
+    async def ask_servers(self, name: Domain, record_type: RecordType) -> Reply | Failure:
+        """What the first server says that has an answer; nothing is remembered."""
         failures: list[Failure] = []
         willing = list(self.choice.asked)
         for _ in range(self._attempts):
@@ -176,13 +120,13 @@ class StubResolver:
 
         A server that does not understand EDNS (RFC 6891 7) is asked again without. Such an answer is not authentic.
         """
-        reply = await self._ask(server, Question(name, record_type, self._rng.getrandbits(16)))
+        reply = await self._ask_one(server, Question(name, record_type, self._rng.getrandbits(16)))
         if isinstance(reply, Reply) or reply.failure not in _WITHOUT_EDNS:
             return reply
-        plain = await self._ask(server, Question(name, record_type, self._rng.getrandbits(16), edns=False))
+        plain = await self._ask_one(server, Question(name, record_type, self._rng.getrandbits(16), edns=False))
         return replace(plain, authentic=False) if isinstance(plain, Reply) else plain
 
-    async def _ask(self, server: ServerAddress, question: Question) -> Reply | Failure:
+    async def _ask_one(self, server: ServerAddress, question: Question) -> Reply | Failure:
         """Ask one server one question, by UDP first."""
         query = question.encode()
         accept: Callable[[bytes], Reply | Failure | None] = partial(decode_reply, question=question)
