@@ -88,6 +88,7 @@ class LookupFailure(enum.StrEnum):
     CNAME_LOOP = "CNAME loop"
     CNAME_CHAIN = "CNAME chain too long"
     MALFORMED = "malformed answer"
+    BOGUS = "DNSSEC bogus"
 
 
 class LookupFailed(NetworkError):

@@ -2,10 +2,10 @@
 
 - `parse_server`, `parse_servers`: the arguments of a `server` directive;
 - `read_resolv_conf`: the servers that the system is configured with (resolv.conf(5));
-- `choose_servers`: who of them is asked. We do not validate signatures: a validating resolver does,
-  and says so with the AD bit, which anybody on the path can set (RFC 4035 4.9.3). So it counts only
-  from a server on loopback, or from one that the operator marks `trust`; and if there is one that counts,
-  no other server is ever asked: its failure stays a failure, and is not mended by an answer that nobody
+- `choose_servers`: who of them is asked where we do not validate signatures ourselves (`dns.validating`). Then a
+  validating resolver does, and says so with the AD bit, which anybody on the path can set (RFC 4035 4.9.3). So it
+  counts only from a server on loopback, or from one that the operator marks `trust`; and if there is one that
+  counts, no other server is ever asked: its failure stays a failure, and is not mended by an answer that nobody
   authenticated.
 
 Not everything on loopback validates. Docker's DNS (127.0.0.11, in every container of a user-defined network)
@@ -26,11 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 DNS_PORT = 53
+TLS_PORT = 853  # RFC 7858 3.1
+TLS_PREFIX = "tls://"
+RECURSIVE_WORD = "recursive"
 RESOLV_CONF = Path("/etc/resolv.conf")
 TRUST = "trust"
 MAX_RESOLV_CONF = 65536  # octets; it has a few lines, and a path may be pointed at anything
@@ -40,7 +44,10 @@ FORWARDERS: Mapping[IPv4Address | IPv6Address, str] = {
     IPv4Address("127.0.0.11"): "Docker's DNS, which hands on what another server says, AD bit included",
     IPv4Address("127.0.0.54"): "systemd-resolved's forwarder, which hands on what another server says, AD bit included",
 }
-CURE = "run a validating resolver, such as unbound, on this host and name it: dns { server 127.0.0.1 }"
+CURE = (
+    "let mailrider validate by itself: dns { validate auto }, with libunbound (Debian: apt-get install libunbound8); "
+    "or run a validating resolver, such as unbound, on this host and name it: dns { server 127.0.0.1 }"
+)
 SYSTEMD_RESOLVED = IPv4Address("127.0.0.53")
 _USUAL = frozenset((IPv4Address("127.0.0.1"), IPv6Address("::1")))  # these count from resolv.conf too
 
@@ -49,11 +56,20 @@ _BRACKETED = re.compile(r"\[(?P<host>[^]]*:[^]]*)\](?::(?P<port>.+))?")
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a DNS server listens, over UDP and TCP. `trusted`: the operator says that the way to it is safe."""
+    """Where a DNS server listens, over UDP and TCP. `trusted`: the operator says that the way to it is safe.
+
+    With a `tls_name` it is asked over TLS, and its certificate must have that name; only `dns.unbound` can do that.
+    """
 
     ip: IPv4Address | IPv6Address
     port: int = DNS_PORT
     trusted: bool = False
+    tls_name: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """True if it is asked over UDP and TCP, as we can do ourselves."""
+        return not self.tls_name and self.port != 0
 
     @property
     def is_loopback(self) -> bool:
@@ -71,15 +87,40 @@ class ServerAddress:
         return str(self.ip), self.port
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+        if self.port == 0:
+            return RECURSIVE_WORD
+        place = f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+        return f"{TLS_PREFIX}{place}#{self.tls_name}" if self.tls_name else place
+
+
+# Stands for no server: `server recursive` asks those of the root, and from there down. No server has the port 0.
+RECURSIVE = ServerAddress(IPv4Address(0), 0)
 
 
 def parse_server(text: str) -> ServerAddress:
     """`192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:5353`, `fe80::1%eth0`.
 
-    Raises `InvalidValue`; also for a host name, because looking that up would need a resolver first.
+    Also `tls://192.0.2.1#dns.example.net`, with or without a port, and `recursive`. Raises `InvalidValue`; also for a
+    host name, because looking that up would need a resolver first.
     """
-    host, port = text, str(DNS_PORT)
+    if text == RECURSIVE_WORD:
+        return RECURSIVE
+    if text.startswith(TLS_PREFIX):
+        return _parse_tls_server(text)
+    return _parse_place(text, DNS_PORT)
+
+
+def _parse_tls_server(text: str) -> ServerAddress:
+    place, _, name = text.removeprefix(TLS_PREFIX).partition("#")
+    try:
+        return replace(_parse_place(place, TLS_PORT), tls_name=Domain.parse(name).ascii)
+    except InvalidValue as error:
+        expected = "a DNS server over TLS is an address and the name in its certificate"
+        raise InvalidValue(f"{expected}: tls://192.0.2.53#dns.example.net, not {text[:100]!r}") from error
+
+
+def _parse_place(text: str, default_port: int) -> ServerAddress:
+    host, port = text, str(default_port)
     bracketed = _BRACKETED.fullmatch(text)
     if bracketed:
         host, port = bracketed["host"], bracketed["port"] or port
@@ -105,6 +146,8 @@ def parse_servers(
         if not servers or servers[-1].trusted:
             raise InvalidValue("trust stands behind the address of a DNS server: server 10.0.0.53 trust")
         server = servers.pop()
+        if not server.is_plain:
+            raise InvalidValue(f"{server} needs no trust: what it says is validated here")
         if server.ip in FORWARDERS:
             raise InvalidValue(f"{server.ip} cannot be trusted: it is {FORWARDERS[server.ip]}")
         servers.append(replace(server, trusted=True))
@@ -209,7 +252,7 @@ def choose_servers(configured: Iterable[ServerAddress], *, named: bool = True) -
 
 
 def _counts(server: ServerAddress, *, named: bool) -> bool:
-    if server.ip in FORWARDERS:
+    if server.ip in FORWARDERS or not server.is_plain:
         return False
     return server.trusted or server.ip in _USUAL or (named and server.is_loopback)
 
