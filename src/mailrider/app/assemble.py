@@ -30,16 +30,14 @@ from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS
-from mailrider.dns.proof import ProofKeeper
-from mailrider.dns.servers import configured_servers
-from mailrider.dns.stub import StubResolver
+from mailrider.dns.opening import open_resolver
 from mailrider.errors import ConfigError
 from mailrider.model.event import NothingEnforced
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.net.dial import TCPDialer, UnixDialer
 from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
-from mailrider.net.tls import default_root_paths, make_client_context
+from mailrider.net.tls import default_root_paths, make_client_context, system_roots
 from mailrider.policy.dane import DANEPolicies
 from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.judge import Judge
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
+    from mailrider.dns.validation import Proven
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
     from mailrider.policy.base import Policy
@@ -79,19 +78,15 @@ class Engine:
 
 @asynccontextmanager
 async def open_engine(
-    dns: DNSSettings, emit: Emit, clock: Clock | None = None, limiters: Limiters | None = None
+    dns: DNSSettings,
+    emit: Emit,
+    clock: Clock | None = None,
+    limiters: Limiters | None = None,
+    proven: Proven | None = None,
 ) -> AsyncIterator[Engine]:
-    """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`: those of other engines."""
+    """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`, `proven`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
-    resolver = StubResolver(
-        configured_servers(dns.server),
-        clock=clock,
-        rng=rng,
-        timeout=dns.timeout.total_seconds(),
-        attempts=dns.attempts,
-        cache_size=dns.cache,
-    )
-    async with resolver, ProofKeeper(resolver, clock, emit):
+    async with open_resolver(dns, clock, rng, emit, proven=proven, tls_roots=system_roots()) as resolver:
         yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock))
 
 

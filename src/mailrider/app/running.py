@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_engine
 from mailrider.app.targets import Targets
 from mailrider.clock import after
 from mailrider.config import placed
+from mailrider.dns.validation import Proven
 from mailrider.endpoint.open import GRACE, Surroundings, open_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.net.listen import NoIPv6
@@ -53,13 +54,15 @@ LINGER: Final = 15.0  # seconds for clients that have just connected; whoever is
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What all configurations of a process share. `logins` are the wrong passwords so far."""
+    """What all configurations of a process share. `logins` are the wrong passwords so far, `proven` that
+    validation of DNSSEC has worked."""
 
     sockets: Sockets
     emit: Emit
     clock: Clock
     metrics: Metrics
     logins: Logins
+    proven: Proven = field(default_factory=Proven)
 
 
 class Running:
@@ -79,7 +82,9 @@ class Running:
         named = {name: instance.settings for name, instance in configuration.targets.items()}
         clock, emit = process.clock, process.emit
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(open_engine(configuration.globals.dns, emit, clock, limiters))
+            engine = await stack.enter_async_context(
+                open_engine(configuration.globals.dns, emit, clock, limiters, process.proven)
+            )
             targets = await stack.enter_async_context(Targets(engine, named))
             running = cls(process, stack, await stack.enter_async_context(AsyncExitStack()), targets)
             for name, instance in configuration.targets.items():

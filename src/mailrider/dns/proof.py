@@ -16,7 +16,7 @@ import asyncio
 import enum
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure, RecordType
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dns.servers import ServerAddress, ServerChoice
-    from mailrider.dns.stub import StubResolver
     from mailrider.model.event import Emit
 
 # Names that anybody may ask for to learn whether a resolver validates.
@@ -91,13 +90,27 @@ def next_proof(findings: dict[ServerAddress, Finding], same: int) -> float:
     return LATER if is_settled or same >= SOON_TIMES else SOON
 
 
+class Provable(Protocol):
+    """A resolver whose servers can be asked one by one, and chosen."""
+
+    @property
+    def choice(self) -> ServerChoice: ...
+
+    @property
+    def dnssec_off(self) -> str: ...
+
+    def choose(self, choice: ServerChoice) -> None: ...
+
+    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure: ...
+
+
 class ProofKeeper:
     """Proves the servers of a resolver, at the start and for as long as it is entered; starts a task.
 
     Opening waits for the first proof, but not longer than `OPENING_WAIT`: mail waits for no silent server.
     """
 
-    def __init__(self, resolver: StubResolver, clock: Clock, emit: Emit) -> None:
+    def __init__(self, resolver: Provable, clock: Clock, emit: Emit) -> None:
         self._resolver = resolver
         self._clock = clock
         self._emit = emit
@@ -160,5 +173,5 @@ class ProofKeeper:
         for server in choice.counting:
             if (server in disproved) != (server in choice.disproved):
                 self._emit(ServerTrustChanged(str(server), server not in disproved, disproved.get(server, "")))
-        if choice.validates and not changed.validates:
-            self._emit(SecurityUnavailable(f"{changed.dnssec_off}; {CURE}"))
+        if choice.validates and self._resolver.dnssec_off:
+            self._emit(SecurityUnavailable(f"{self._resolver.dnssec_off}; {CURE}"))

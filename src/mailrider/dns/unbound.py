@@ -19,6 +19,7 @@ import asyncio
 import ctypes
 import itertools
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,6 +125,7 @@ class Library:
         context, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
         self.create = _declare(handle, "ub_ctx_create", context)
         self.delete = _declare(handle, "ub_ctx_delete", None, context)
+        self.set_log = _declare(handle, "ub_ctx_debugout", number, context, ctypes.c_void_p)
         self.set_option = _declare(handle, "ub_ctx_set_option", number, context, text, text)
         self.set_forwarder = _declare(handle, "ub_ctx_set_fwd", number, context, text)
         self.set_tls = _declare(handle, "ub_ctx_set_tls", number, context, number)
@@ -250,18 +252,19 @@ class Validator:
             return
         if self._descriptor >= 0:
             asyncio.get_running_loop().remove_reader(self._descriptor)
-        for future in self._waiting.values():
-            if not future.done():
+        for number in tuple(self._waiting):
+            future = self._forget(number)
+            if future is not None and not future.done():
                 future.set_result(CLOSED)
-        self._waiting.clear()
-        if os.getpid() == self._made_by:  # after a fork the thread to wait for is not here
+        # After a fork the thread to wait for is not here; when the interpreter ends, no thread of ours can wait.
+        if os.getpid() == self._made_by and not sys.is_finalizing():
             await asyncio.to_thread(self._library.delete, context)
 
     async def ask(self, name: str, record_type: int) -> Validated:
         """The answer to one question; `name` is absolute. Waits as long as the library does: bound it."""
         await self._slots.acquire()
         context = self._context
-        if context is None:
+        if context is None or os.getpid() != self._made_by:
             self._slots.release()
             return CLOSED
         number = next(self._numbers)
@@ -279,6 +282,7 @@ class Validator:
 
     def _configure(self, context: int) -> None:
         upstreams = self._upstreams
+        self._check(self._library.set_log(context, None), "to log nothing")
         for name, value in (*_OPTIONS, *(() if self._caches else _NO_CACHE)):
             self._set(context, name, value)
         for zone in _ANSWERED_BY_DEFAULT:
@@ -288,6 +292,8 @@ class Validator:
         if any(server.is_loopback for server in upstreams.forwarders):
             self._set(context, "do-not-query-localhost", "no")
         if upstreams.tls_names:
+            if not upstreams.tls_roots:  # it would verify no certificate then
+                raise ValidatorUnusable("DNS over TLS: no file with the system's trusted certificates is known")
             self._set(context, "tls-cert-bundle", upstreams.tls_roots)
             self._check(self._library.set_tls(context, 1), "TLS to the forwarders")
         for place in _forwarder_words(upstreams):
@@ -311,7 +317,7 @@ class Validator:
 
     def _process(self) -> None:
         """The library has results: read them, free them, wake who waits."""
-        if self._context is None:
+        if self._context is None or os.getpid() != self._made_by:
             return
         self._library.process(self._context)
         arrived, self._arrived = self._arrived, []

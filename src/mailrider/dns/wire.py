@@ -68,7 +68,7 @@ _FAILURES: dict[int, LookupFailure] = {
     dns.rcode.BADVERS: LookupFailure.FORMERR,  # of EDNS version 0: it does not speak DNS of this century
 }
 
-_RDATATYPES = {record_type: dns.rdatatype.from_text(record_type) for record_type in RecordType}
+NUMBERS = {record_type: dns.rdatatype.from_text(record_type) for record_type in RecordType}  # RFC 1035 3.2.2 and later
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Question:
         """The question section alone (RFC 1035 4.1.2)."""
         labels = self.name.ascii.encode("ascii").split(b".")
         name = b"".join(len(label).to_bytes() + label for label in labels)
-        return b"%b\0%b" % (name, _QUESTION.pack(_RDATATYPES[self.record_type], dns.rdataclass.IN))
+        return b"%b\0%b" % (name, _QUESTION.pack(NUMBERS[self.record_type], dns.rdataclass.IN))
 
 
 @dataclass(slots=True)
@@ -128,18 +128,18 @@ class Reply:
 
     def has(self, name: Domain, record_type: RecordType) -> bool:
         """True if there is any such record, readable or not."""
-        return (name.ascii, _RDATATYPES[record_type]) in self.sets
+        return (name.ascii, NUMBERS[record_type]) in self.sets
 
     def ttl(self, name: Domain, record_type: RecordType) -> int:
         """Seconds that those records may be kept."""
-        return self.sets[name.ascii, _RDATATYPES[record_type]].ttl
+        return self.sets[name.ascii, NUMBERS[record_type]].ttl
 
     def records(self, name: Domain, record_type: RecordType) -> tuple[Record, ...] | Failure:
         """The records there, decoded, as the server ordered them (MX by preference, if they are too many).
 
         Unreadable ones are left out; a `Failure` if all are, so that damage never looks like absence.
         """
-        places = self.sets[name.ascii, _RDATATYPES[record_type]].places
+        places = self.sets[name.ascii, NUMBERS[record_type]].places
         if len(places) > MAX_RECORDS:
             # Any part of a set of hosts or addresses does; but part of a TLSA or TXT set means another thing.
             if record_type in (RecordType.TLSA, RecordType.TXT):
@@ -172,7 +172,7 @@ class Reply:
     def _decode_rdata(self, record_type: RecordType, start: int, length: int) -> dns.rdata.Rdata:
         parser = dns.wire.Parser(self.message, start)
         with parser.restrict_to(length):
-            return dns.rdata.from_wire_parser(dns.rdataclass.IN, _RDATATYPES[record_type], parser)
+            return dns.rdata.from_wire_parser(dns.rdataclass.IN, NUMBERS[record_type], parser)
 
 
 def _decode_tlsa(octets: bytes) -> TLSARecord | MalformedTLSA:
@@ -247,7 +247,7 @@ def _repeats(message: bytes, parser: dns.wire.Parser, questions: int, question: 
         return True
     name = _text(parser.get_name(decompress=True))
     rdtype, rdclass = _QUESTION.unpack(parser.get_bytes(_QUESTION.size))
-    asked = (question.name.ascii, _RDATATYPES[question.record_type], dns.rdataclass.IN)
+    asked = (question.name.ascii, NUMBERS[question.record_type], dns.rdataclass.IN)
     return (name, rdtype, rdclass) == asked
 
 
@@ -264,7 +264,7 @@ class _Scan:
     def __init__(self, message: bytes, parser: dns.wire.Parser, question: Question) -> None:
         self._parser = parser
         self._message = message
-        self._wanted = {_RDATATYPES[question.record_type], dns.rdatatype.CNAME}
+        self._wanted = {NUMBERS[question.record_type], dns.rdatatype.CNAME}
         self._owners: dict[int, str] = {_POINTER: question.name.ascii}
         self.sets: dict[tuple[str, int], RecordSet] = {}
         self.denials: dict[str, int] = {}

@@ -6,6 +6,7 @@ an `Emit`; nobody who emits knows who listens. Emitting never fails and never wa
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -221,3 +222,49 @@ class ServerTrustChanged(Event):
     server: str
     believed: bool
     reason: str
+
+
+@value
+class DNSSECValidationWorks(Event):
+    """DNSSEC signatures are checked in this process, of what these `servers` say."""
+
+    servers: str
+    validator: str
+
+
+@value
+class DNSServerUnfit(Event):
+    """A DNS server was found unfit for validation in this process: it is not asked until a later probe finds it fit."""
+
+    server: str
+    reason: str
+
+
+@value
+class DNSSECValidationFails(Event):
+    """Nothing can be validated in this process: lookups fail and mail waits, until that changes."""
+
+    reason: str
+
+
+@value
+class RootKeysMissing(Event):
+    """The root's zone has key signing keys that no trust anchor stands for, by their tags."""
+
+    tags: tuple[int, ...]
+
+
+class Validity(enum.StrEnum):
+    """What a validator found (RFC 4035 4.3)."""
+
+    SECURE = "secure"
+    INSECURE = "insecure"
+    BOGUS = "bogus"
+
+
+@value
+class AnswerValidated(Event):
+    """An answer of DNS was validated in this process."""
+
+    is_detail: ClassVar[bool] = True
+    validity: Validity

@@ -128,6 +128,18 @@ def default_root_paths() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     return tuple(map(Path, filter(None, (paths.cafile,)))), tuple(map(Path, filter(None, (paths.capath,))))
 
 
+# Where systems keep all their trusted roots in one file: Debian and Alpine; Fedora; BSD and macOS.
+_ROOT_FILES = tuple(
+    map(Path, ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"))
+)
+
+
+def system_roots() -> str:
+    """One file with the system's trusted roots, for a library that is not Python's; empty if there is none."""
+    files, _ = default_root_paths()
+    return next((str(path) for path in (*files, *_ROOT_FILES) if path.is_file()), "")
+
+
 def _restrict(context: ssl.SSLContext) -> None:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
 

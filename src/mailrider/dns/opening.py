@@ -1,0 +1,148 @@
+"""From `dns { }` to an open resolver: who is asked, and who validates.
+
+`validate no`: a `StubResolver`, whose servers `ProofKeeper` proves. `yes`: a `ValidatingResolver`; what it needs and is
+not there is an error of the configuration. `auto`: the same if the library can be used, else the stub resolver, and
+then it is said loudly why.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from mailrider.dns.anchors import AnchorFileError, read_anchor_file, shipped_anchors
+from mailrider.dns.probe import Prober
+from mailrider.dns.proof import ProofKeeper
+from mailrider.dns.servers import configured_servers
+from mailrider.dns.settings import Validate
+from mailrider.dns.stub import StubResolver
+from mailrider.dns.transport import SocketTransport
+from mailrider.dns.unbound import LibraryMissing, Upstreams, Validator, ValidatorUnusable, load_library
+from mailrider.dns.validating import ValidatingResolver
+from mailrider.dns.validation import Proven, Validates, ValidationKeeper
+from mailrider.errors import ConfigError
+from mailrider.model.event import SecurityUnavailable
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from mailrider.clock import Clock
+    from mailrider.dns.anchors import Anchor
+    from mailrider.dns.servers import ServerAddress
+    from mailrider.dns.settings import DNSSettings
+    from mailrider.dns.unbound import Library
+    from mailrider.dns.validating import Asks, OpenValidator
+    from mailrider.model.event import Emit
+
+RECURSION_PATIENCE: Final = 30.0  # seconds: from a cold root down to a name below several zones, with slow servers
+
+
+@asynccontextmanager
+async def open_resolver(
+    settings: DNSSettings,
+    clock: Clock,
+    rng: random.Random,
+    emit: Emit,
+    *,
+    proven: Proven | None = None,
+    tls_roots: str = "",
+    load: Callable[[], Library] = load_library,
+) -> AsyncIterator[StubResolver | ValidatingResolver]:
+    """The resolver that the settings want, open. Raises `ConfigError` for what cannot be.
+
+    `proven` is what this process knows of its own validation; `tls_roots` the file with the certificates to trust.
+    """
+    stub = StubResolver(
+        configured_servers(settings.server),
+        clock=clock,
+        rng=rng,
+        timeout=settings.timeout.total_seconds(),
+        attempts=settings.attempts,
+        cache_size=settings.cache,
+    )
+    validation = await _prepare(settings, stub, emit, tls_roots, load)
+    if validation is None:
+        async with stub, ProofKeeper(stub, clock, emit):
+            yield stub
+        return
+    how, open_validator = validation
+    patience = max(RECURSION_PATIENCE, _patience(settings)) if not _is_forwarded(how) else _patience(settings)
+    prober = Prober(
+        open_validator, SocketTransport(), clock, rng, timeout=settings.timeout.total_seconds(), patience=patience
+    )
+    resolver = ValidatingResolver(stub, clock, emit, patience=patience, cache_size=settings.cache)
+    keeper = ValidationKeeper(resolver, how, prober, open_validator, clock, emit, proven or Proven())
+    async with stub, resolver, keeper:
+        if how.is_auto and stub.choice.counting:
+            async with ProofKeeper(resolver, clock, emit):
+                yield resolver
+        else:
+            yield resolver
+
+
+def _patience(settings: DNSSettings) -> float:
+    """Seconds for one question, whatever the library does meanwhile: as long as the stub resolver would ask a server."""
+    return settings.timeout.total_seconds() * settings.attempts
+
+
+def _is_forwarded(how: Validates) -> bool:
+    return bool(_forwarders(how.servers))
+
+
+def _forwarders(servers: Sequence[ServerAddress]) -> tuple[ServerAddress, ...]:
+    """Those to hand questions to; none means the recursion from the root."""
+    return tuple(server for server in servers if server.is_plain or server.tls_name)
+
+
+async def _prepare(
+    settings: DNSSettings, stub: StubResolver, emit: Emit, tls_roots: str, load: Callable[[], Library]
+) -> tuple[Validates, OpenValidator] | None:
+    """How to validate, tried once; None if we do not."""
+    if settings.validate is Validate.NO:
+        return None
+    is_auto, servers = settings.validate is Validate.AUTO, stub.choice.configured
+    anchors = trust_anchors(settings)
+    try:
+        library = load()
+        how = Validates(servers, anchors, f"libunbound {library.version}", is_auto)
+        open_validator = partial(_open_validator, library, anchors, settings, tls_roots)
+        async with open_validator(servers, True):  # an option that is refused is found now, and not in the background
+            pass
+    except (LibraryMissing, ValidatorUnusable) as error:
+        if not is_auto or not all(server.is_plain for server in servers):
+            raise ConfigError(f"dns: validate {settings.validate.value}: {error}") from error
+        if stub.dnssec_off:
+            emit(SecurityUnavailable(f"validate auto: {error}"))
+        return None
+    return how, open_validator
+
+
+def trust_anchors(settings: DNSSettings) -> tuple[Anchor, ...]:
+    """The anchors of the settings and ours. Raises `ConfigError` for a file that cannot be read."""
+    try:
+        files = [anchor for path in settings.trust_anchor for anchor in read_anchor_file(path)]
+    except AnchorFileError as error:
+        raise ConfigError(f"dns: trust_anchor: {error}") from error
+    return tuple(dict.fromkeys((*shipped_anchors(), *files)))
+
+
+def _open_validator(
+    library: Library,
+    anchors: Sequence[Anchor],
+    settings: DNSSettings,
+    tls_roots: str,
+    servers: tuple[ServerAddress, ...],
+    caches: bool,
+) -> AbstractAsyncContextManager[Asks]:
+    forwarders = _forwarders(servers)
+    names = tuple(server.tls_name for server in forwarders if server.tls_name)
+    return Validator(
+        library,
+        Upstreams(forwarders, names, tls_roots),
+        [anchor.text for anchor in anchors],
+        insecure=[domain.ascii for domain in settings.insecure],
+        caches=caches,
+    )

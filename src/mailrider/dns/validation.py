@@ -1,0 +1,181 @@
+"""Keeps validation in this process going: probes the servers, and tells the resolver whom to ask.
+
+What always holds: lookups wait for the first probe; `validate yes` never asks anybody without validation; with `auto`
+a server that counts is believed for as long as no proof takes its trust away, and then we validate ourselves; once
+validation worked, no answer from outside turns it off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mailrider.dns.anchors import missing_keys
+from mailrider.dns.probe import Fitness, Mode, Plan, next_plan
+from mailrider.dns.validating import Failing, Unvalidated, Validation
+from mailrider.errors import LocalError
+from mailrider.model.event import (
+    Bug,
+    DNSSECValidationFails,
+    DNSSECValidationWorks,
+    DNSServerUnfit,
+    RootKeysMissing,
+    SecurityUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from mailrider.clock import Clock
+    from mailrider.dns.anchors import Anchor
+    from mailrider.dns.probe import Prober, ProbeFinding
+    from mailrider.dns.servers import ServerAddress
+    from mailrider.dns.validating import OpenValidator, ValidatingResolver
+    from mailrider.model.event import Emit
+
+SOON: Final = 60.0  # seconds until the next probe, while not all servers are fit
+LATER: Final = 3600.0  # seconds, once they are, or when `SOON_TIMES` probes in a row showed the same
+SOON_TIMES: Final = 10
+DAY: Final = 86400.0  # seconds between two warnings of the same missing key of the root
+
+
+class Proven:
+    """What a process knows of its own validation: that it worked once. Configurations that follow each other share it."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Validates:
+    """How this process validates: `is_auto` for `validate auto`, `name` is the library's and its version."""
+
+    servers: tuple[ServerAddress, ...]
+    anchors: tuple[Anchor, ...]
+    name: str
+    is_auto: bool
+
+    @property
+    def may_turn_off(self) -> bool:
+        """True if the servers may be asked without validation, rather than not at all."""
+        return self.is_auto and all(server.is_plain for server in self.servers)
+
+
+class ValidationKeeper:
+    """Probes for as long as it is entered; starts a task. It owns the validators that the resolver asks."""
+
+    def __init__(
+        self,
+        resolver: ValidatingResolver,
+        how: Validates,
+        prober: Prober,
+        open_validator: OpenValidator,
+        clock: Clock,
+        emit: Emit,
+        proven: Proven,
+    ) -> None:
+        self._resolver = resolver
+        self._how = how
+        self._prober = prober
+        self._open_validator = open_validator
+        self._clock = clock
+        self._emit = emit
+        self._proven = proven
+        self._plan: Plan | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._missing: tuple[int, ...] = ()
+        self._warned = -DAY
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        validation = self._resolver.source
+        if isinstance(validation, Validation):
+            await validation.aclose()
+
+    async def _keep(self) -> None:
+        before: dict[ServerAddress, Fitness] = {}
+        same = 0
+        while True:
+            if self._believes_others():
+                await self._believe_others()
+            findings: dict[ServerAddress, Fitness] = {}
+            try:
+                findings = await self._probe(before)
+            except LocalError as error:
+                await self._enter(Plan(Mode.FAILING, reason=str(error)))
+            except Exception as error:
+                self._emit(Bug("validation of DNSSEC", error))
+            same = same + 1 if findings == before else 1
+            before = findings
+            await self._clock.sleep(next_probe(findings, same))
+
+    def _believes_others(self) -> bool:
+        validates = self._plan is not None and self._plan.mode is Mode.VALIDATING
+        return self._how.is_auto and not validates and self._resolver.stub.validates
+
+    async def _believe_others(self) -> None:
+        """Ask the servers that count, until none does."""
+        self._resolver.use(Unvalidated())
+        self._plan = None
+        while self._resolver.stub.validates:
+            self._resolver.trust_changed.clear()
+            await self._resolver.trust_changed.wait()
+
+    async def _probe(self, before: Mapping[ServerAddress, Fitness]) -> dict[ServerAddress, Fitness]:
+        findings = await self._prober.probe(self._how.servers)
+        for server, finding in findings.items():
+            if finding.fitness is not Fitness.FIT and before.get(server) is not finding.fitness:
+                self._emit(DNSServerUnfit(str(server), finding.reason))
+        known = self._plan or self._proven.plan
+        await self._enter(next_plan(known, findings, may_turn_off=self._how.may_turn_off))
+        self._look_at_root(findings)
+        return {server: finding.fitness for server, finding in findings.items()}
+
+    async def _enter(self, plan: Plan) -> None:
+        """Do what the plan says, unless it is being done."""
+        before, self._plan = self._plan, plan
+        if before is not None and (before.mode, before.servers) == (plan.mode, plan.servers):
+            return
+        left = self._resolver.source
+        match plan.mode:
+            case Mode.VALIDATING:
+                await self._validate(plan)
+            case Mode.UNVALIDATED:
+                self._resolver.use(Unvalidated(plan.reason))
+                self._emit(SecurityUnavailable(self._resolver.dnssec_off))
+            case Mode.FAILING:
+                self._resolver.use(Failing(plan.reason))
+                self._emit(DNSSECValidationFails(plan.reason))
+        if isinstance(left, Validation):
+            await left.aclose()
+
+    async def _validate(self, plan: Plan) -> None:
+        validation = Validation(self._open_validator, plan.servers)
+        await validation.open()
+        self._resolver.use(validation)
+        self._proven.plan = plan
+        self._emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self._how.name))
+
+    def _look_at_root(self, findings: Mapping[ServerAddress, ProbeFinding]) -> None:
+        """Warn of keys of the root that we lack: at once, and each day again."""
+        keys = {key for finding in findings.values() for key in finding.root_keys}
+        missing = missing_keys(self._how.anchors, keys)
+        now = self._clock.monotonic()
+        if missing and (missing != self._missing or now - self._warned >= DAY):
+            self._warned = now
+            self._emit(RootKeysMissing(missing))
+        self._missing = missing or self._missing
+
+
+def next_probe(findings: Mapping[ServerAddress, Fitness], same: int) -> float:
+    """Seconds until the next probe; `same` is how many probes in a row had these results."""
+    is_settled = bool(findings) and all(fitness is Fitness.FIT for fitness in findings.values())
+    return LATER if is_settled or same >= SOON_TIMES else SOON
