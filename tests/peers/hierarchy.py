@@ -1,4 +1,4 @@
-"""A root of our own: zones from `.` down, signed by ldns, served by NSD, and asked through an unbound that only forwards.
+"""A root of our own: zones from `.` down, signed by ldns, served by NSD, asked through an unbound that only forwards.
 
     with start_hierarchy(ZONES) as root:
         ... root.forwarder, root.port ...; root.anchor is the file with the root's key
@@ -115,7 +115,13 @@ def start_hierarchy(
         conf = home / "forwarder.conf"
         conf.write_text(
             _FORWARDER_CONF.format(
-                home=home, address=forwarder, authority=authority, port=port, tls_port=tls_port, modules=modules, more=more
+                home=home,
+                address=forwarder,
+                authority=authority,
+                port=port,
+                tls_port=tls_port,
+                modules=modules,
+                more=more,
             )
         )
         with (

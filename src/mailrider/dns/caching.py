@@ -49,6 +49,10 @@ class CachingResolver(ABC):
     async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
         """What whoever is asked says to one question."""
 
+    async def _ready(self) -> Failure | None:
+        """Wait until it is known who is to be asked; a `Failure` if that takes too long."""
+        return None
+
     async def __aenter__(self) -> Self:
         self._open = True
         return self
@@ -92,6 +96,9 @@ class CachingResolver(ABC):
             return CLOSED
 
     async def _resolve(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | Failure:
+        unready = await self._ready()
+        if unready is not None:
+            return unready
         changes, walk = self._changes, Walk(name, record_type, trusted=self.validates)
         while True:  # ends: each further round follows a CNAME, and those are counted
             reply = await self._ask(walk.current, record_type, fresh=fresh)

@@ -84,7 +84,7 @@ async def open_resolver(
 
 
 def _patience(settings: DNSSettings) -> float:
-    """Seconds for one question, whatever the library does meanwhile: as long as the stub resolver would ask a server."""
+    """Seconds for one question, whatever the library does: as long as the stub resolver would ask a server."""
     return settings.timeout.total_seconds() * settings.attempts
 
 

@@ -175,7 +175,7 @@ def _is_usable(server: ServerAddress, finding: ProbeFinding, was_asked: tuple[Se
 
 
 class Prober:
-    """Asks for what `judge_probe` judges. `patience` bounds each question to a server itself and the others together."""
+    """Asks for what `judge_probe` judges. `timeout` bounds a question to a server itself, `patience` the others."""
 
     def __init__(
         self,

@@ -32,7 +32,11 @@ INSECURE = tuple(map(Domain, ("local", "internal", "home.arpa")))
 
 
 def _server(value: ServerAddress | str) -> ServerAddress:
-    return value if isinstance(value, ServerAddress) else parse_server(value)
+    if isinstance(value, str):
+        return parse_server(value)
+    if not isinstance(value, ServerAddress):
+        raise TypeError
+    return value
 
 
 SERVER = ValueType(
@@ -75,24 +79,24 @@ class DNSSettings(Settings):
         "only those that count are asked, and DNSSEC and DANE can work; otherwise both are off. Of /etc/resolv.conf "
         "only 127.0.0.1 and ::1 count. With `validate` a server need not be trusted, and two more kinds can be asked: "
         "`tls://192.0.2.53#dns.example.net`, over TLS with the name that its certificate must have (then all servers "
-        "are asked over TLS), and `recursive` alone: the servers of the root, and from there down. That leaves out what "
-        "a resolver of your network says: do not use it where internal names exist only there.",
+        "are asked over TLS), and `recursive` alone: the servers of the root, and from there down. That leaves out "
+        "what a resolver of your network says: do not use it where internal names exist only there.",
     )
     validate: Setting[Validate, Validate | str] = directive(
         choice(Validate),
         default=Validate.NO,
-        doc="Whether DNSSEC signatures are checked in this process, with the library libunbound (Debian: `libunbound8`). "
-        "`no`: never, so a resolver must do it. `auto`: if the library is there and no server counts, or those that "
-        "do were found not to validate. If no server hands signatures on, the servers are asked without validation, "
-        "DNSSEC and DANE are off, the log says so, and it is tried again each minute. `yes`: always; if it cannot be, "
-        "lookups fail and mail waits. Once it worked, only a restart can turn it off.",
+        doc="Whether DNSSEC signatures are checked in this process, by the library libunbound (Debian: "
+        "`libunbound8`). `no`: never, so a resolver must do it. `auto`: if the library is there and no server "
+        "counts, or those that do were found not to validate. If no server hands signatures on, the servers are asked "
+        "without validation, DNSSEC and DANE are off, the log says so, and it is tried again each minute. `yes`: "
+        "always; if it cannot be, lookups fail and mail waits. Once it worked, only a restart can turn it off.",
     )
     insecure: Setting[tuple[Domain, ...], Iterable[Domain | str]] = directive(
         many(DOMAIN),
         default=INSECURE,
         repeatable=True,
         doc="Domains that `validate` does not validate, with all below them (RFC 7646): names of your own network that "
-        "nobody signs, below a domain that is signed.",
+        "nobody signs, below a domain that is signed. What is named here takes the place of the default.",
     )
     trust_anchor: Paths = directive(
         many(PATH),
@@ -119,6 +123,6 @@ class DNSSettings(Settings):
         if RECURSIVE in special and len(self.server) > 1:
             raise InvalidSetting("server", "recursive stands alone: other servers are not asked then")
         if len(special) < len(self.server):
-            raise InvalidSetting("server", f"{special[0]} and plain servers cannot be mixed: what is asked could be read")
+            raise InvalidSetting("server", f"{special[0]} beside a plain server: what is asked could be read then")
         if self.validate is Validate.NO:
             raise InvalidSetting("server", f"{special[0]} needs libunbound: say validate yes (or auto)")

@@ -24,6 +24,7 @@ from mailrider.model.event import AnswerValidated, Validity
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+    from typing import Self
 
     from mailrider.clock import Clock
     from mailrider.dns.answer import RecordType
@@ -48,17 +49,21 @@ if TYPE_CHECKING:
 class Validation:
     """One open validation: a validator with caches, and from the first `fresh` question on one without."""
 
-    def __init__(self, open_validator: OpenValidator, servers: tuple[ServerAddress, ...]) -> None:
+    def __init__(
+        self, open_validator: OpenValidator, servers: tuple[ServerAddress, ...], stack: AsyncExitStack, cached: Asks
+    ) -> None:
         self.servers = servers
         self._open_validator = open_validator
-        self._stack = AsyncExitStack()
-        self._cached: Asks | None = None
+        self._stack = stack
+        self._cached = cached
         self._fresh: Asks | None = None
         self._opening = asyncio.Lock()
 
-    async def open(self) -> None:
-        """Make the first validator; raises `ValidatorUnusable`."""
-        self._cached = await self._stack.enter_async_context(self._open_validator(self.servers, True))
+    @classmethod
+    async def open(cls, open_validator: OpenValidator, servers: tuple[ServerAddress, ...]) -> Self:
+        """With the first validator made; raises `ValidatorUnusable`."""
+        stack = AsyncExitStack()
+        return cls(open_validator, servers, stack, await stack.enter_async_context(open_validator(servers, True)))
 
     async def aclose(self) -> None:
         """Close both; who waits hears that they are closed."""
@@ -67,7 +72,6 @@ class Validation:
     async def ask(self, name: str, record_type: int, *, fresh: bool) -> Validated:
         """The answer of the validator with or without caches."""
         asked = await self._without_caches() if fresh else self._cached
-        assert asked is not None, "open() comes first"
         return await asked.ask(name, record_type)
 
     async def _without_caches(self) -> Asks:
@@ -159,28 +163,34 @@ class ValidatingResolver(CachingResolver):
         else:
             self._left_waiting.set()
 
-    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
+    async def _ready(self) -> Failure | None:
         try:
             async with after(self._clock, self._patience):
-                source = await self._first_source()
-                if isinstance(source, Validation):
-                    return await self._validated(source, name, record_type, fresh=fresh)
+                while isinstance(self._source, Waiting):
+                    await self._left_waiting.wait()
         except TimeoutError:
-            return Failure(LookupFailure.TIMEOUT, f"not validated within {self._patience:g} s")
-        if isinstance(source, Failing):
-            return Failure(LookupFailure.NO_RESOLVER, source.reason)
-        return await self.stub.ask_servers(name, record_type)
+            return Failure(LookupFailure.TIMEOUT, f"validation could not begin within {self._patience:g} s")
+        return None
 
-    async def _first_source(self) -> Validation | Unvalidated | Failing:
-        """Who is asked; waits while a probe is to find that out."""
-        while isinstance(self._source, Waiting):
-            await self._left_waiting.wait()
-        return self._source
+    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
+        match self._source:
+            case Validation() as validation:
+                return await self._validated(validation, name, record_type, fresh=fresh)
+            case Unvalidated():
+                return await self.stub.ask_servers(name, record_type)
+            case Failing(reason):
+                return Failure(LookupFailure.NO_RESOLVER, reason)
+            case Waiting():  # trust was taken away in this moment: `_resolve` begins anew, and waits
+                return Failure(LookupFailure.NO_RESOLVER, "nobody is believed")
 
     async def _validated(
         self, validation: Validation, name: Domain, record_type: RecordType, *, fresh: bool
     ) -> Reply | Failure:
-        answer = await validation.ask(name.ascii, NUMBERS[record_type], fresh=fresh)
+        try:
+            async with after(self._clock, self._patience):
+                answer = await validation.ask(name.ascii, NUMBERS[record_type], fresh=fresh)
+        except TimeoutError:
+            return Failure(LookupFailure.TIMEOUT, f"not validated within {self._patience:g} s")
         outcome = read_validated(answer, name, record_type)
         if isinstance(outcome, Reply):
             self._emit(AnswerValidated(Validity.SECURE if outcome.authentic else Validity.INSECURE))
@@ -200,4 +210,3 @@ def read_validated(answer: Validated, name: Domain, record_type: RecordType) -> 
     if reply is None:
         return Failure(LookupFailure.MALFORMED, "libunbound's message does not answer the question")
     return replace(reply, authentic=answer.secure) if isinstance(reply, Reply) else reply
-

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dns.anchors import Anchor
-    from mailrider.dns.probe import Prober, ProbeFinding
+    from mailrider.dns.probe import ProbeFinding, Prober
     from mailrider.dns.servers import ServerAddress
     from mailrider.dns.validating import OpenValidator, ValidatingResolver
     from mailrider.model.event import Emit
@@ -42,7 +42,7 @@ DAY: Final = 86400.0  # seconds between two warnings of the same missing key of 
 
 
 class Proven:
-    """What a process knows of its own validation: that it worked once. Configurations that follow each other share it."""
+    """What a process knows of its own validation: that it worked. Configurations that follow each other share it."""
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
@@ -158,9 +158,7 @@ class ValidationKeeper:
             await left.aclose()
 
     async def _validate(self, plan: Plan) -> None:
-        validation = Validation(self._open_validator, plan.servers)
-        await validation.open()
-        self._resolver.use(validation)
+        self._resolver.use(await Validation.open(self._open_validator, plan.servers))
         self._proven.plan = plan
         self._emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self._how.name))
 

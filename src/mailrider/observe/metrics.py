@@ -165,6 +165,9 @@ class Metrics:
         )
         every(event.FellBackToClear, "fallbacks", "Connections in clear because TLS failed and nothing demanded it")
         self._lookups = counter("failed_lookups", "Questions that DNS could not answer", "type")
+        self._validated = counter(
+            "dnssec_answers", "Answers of DNS that were validated in this process, by what was found", "validity"
+        )
         self._fetches = counter("policy_fetches", "Fetches of MTA-STS policies, by what came of them", "result")
         every(event.TestingPolicyMissed, "testing_misses", "What an MTA-STS policy in testing mode would have refused")
         every(event.ConnectionReused, "reused_connections", "Transactions on connections that were there already")
@@ -201,6 +204,7 @@ class Metrics:
             event.RecipientAttempted: self._settle,
             event.ConnectionOpened: lambda it: self._connections.count(it.tls_version or "none"),
             event.ConnectionJudged: self._judge,
+            event.AnswerValidated: lambda it: self._validated.count(it.validity),
             event.LookupDidFail: lambda it: self._lookups.count(it.record_type),
             mtasts_events.RecordLookupFailed: lambda _: self._lookups.count("TXT"),
             mtasts_events.PolicyFetched: lambda _: self._fetches.count("ok"),

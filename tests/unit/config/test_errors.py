@@ -298,11 +298,17 @@ TOP_LEVEL = {
     ),
     "a DNS server that is none": (
         "dns {\nserver resolver.example\n}",
-        '2:8 server: expected an IP address, or address:port ([address]:port for IPv6), not "resolver.example"',
+        (
+            "2:8 server: expected an IP address, address:port ([address]:port for IPv6), tls://address#name, or "
+            'recursive, not "resolver.example"'
+        ),
     ),
     "a port of a DNS server that is none": (
         "dns {\nserver 127.0.0.1:0\n}",
-        '2:8 server: expected an IP address, or address:port ([address]:port for IPv6), not "127.0.0.1:0"',
+        (
+            "2:8 server: expected an IP address, address:port ([address]:port for IPv6), tls://address#name, or "
+            'recursive, not "127.0.0.1:0"'
+        ),
     ),
     "a forwarder that is to be trusted": (
         "dns {\nserver 127.0.0.1 127.0.0.11 trust\n}",

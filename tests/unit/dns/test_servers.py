@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.dns.servers import (
+    RECURSIVE,
     ServerAddress,
     choose_servers,
     parse_resolv_conf,
@@ -39,6 +40,9 @@ def server(ip: str, port: int = 53) -> ServerAddress:
         ("[fe80::1%eth0]:53", server("fe80::1%eth0")),
         ("::ffff:127.0.0.1", server("127.0.0.1")),
         ("192.0.2.1:65535", server("192.0.2.1", 65535)),
+        ("tls://192.0.2.1#DNS.example.net", ServerAddress(ip_address("192.0.2.1"), 853, tls_name="dns.example.net")),
+        ("tls://[::1]:8853#dns.test", ServerAddress(ip_address("::1"), 8853, tls_name="dns.test")),
+        ("recursive", RECURSIVE),
     ],
 )
 def test_a_server_is_an_address_with_or_without_a_port(text: str, expected: ServerAddress) -> None:
@@ -49,7 +53,8 @@ def test_a_server_is_an_address_with_or_without_a_port(text: str, expected: Serv
     "text",
     ["", "localhost", "ns.example.org:53", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:-1",
      "192.0.2.1:٥٣", "192.0.2.1:" + "9" * 5000, "192.0.2", "[192.0.2.1]", "[::1", "::1]", "[::1]x", "[::1]:",
-     "[]:53", "1:2:3", " ::1"],
+     "[]:53", "1:2:3", " ::1", "tls://192.0.2.1", "tls://192.0.2.1#", "tls://#dns.test", "tls://ns.test#ns.test",
+     "192.0.2.1#dns.test", "tls://192.0.2.1#a b", "Recursive"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
@@ -212,3 +217,17 @@ def test_if_all_that_count_are_disproved_dnssec_is_off_and_nobody_else_is_asked(
     choice = replace(choose_servers([one, away]), disproved={one: "it lies"})
     assert (choice.asked, choice.ignored, choice.validates) == ((one,), (away,), False)
     assert choice.dnssec_off == f"{OFF}: no DNS server is known to validate (127.0.0.1:53: it lies)"
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1:53", "[2001:db8::1]:53", "tls://192.0.2.1:853#dns.test", "recursive"])
+def test_every_kind_of_server_is_shown_as_it_is_written(text: str) -> None:
+    assert str(parse_server(text)) == text
+
+
+@pytest.mark.parametrize("word", ["tls://127.0.0.1#dns.test", "recursive"])
+def test_a_server_that_only_the_library_can_ask_never_counts_and_takes_no_trust(word: str) -> None:
+    (special,) = parse_servers([word])
+    assert not special.is_plain
+    assert choose_servers([special]).counting == ()
+    with pytest.raises(InvalidValue, match="needs no trust"):
+        parse_servers([word, "trust"])

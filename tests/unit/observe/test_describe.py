@@ -28,6 +28,7 @@ from mailrider.model.event import (
     Event,
     LookupDidFail,
     RecipientSettled,
+    Validity,
 )
 from mailrider.model.outcome import Deferred, Delivered, Failed
 from mailrider.model.queue_event import DestinationDown, MessageQueued, RecipientDone
@@ -55,6 +56,8 @@ SAMPLES: dict[str, Any] = {
     "int": 7,
     "float": 1.5,
     "bool": True,
+    "Validity": Validity.SECURE,
+    "tuple[int, ...]": (20326, 38696),
     "NextHop": A,
     "Domain": A,
     "Reply": REPLY,
