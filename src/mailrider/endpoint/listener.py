@@ -149,7 +149,8 @@ class Endpoint:
         local = local and channel.announced is None  # who comes through a proxy comes from anywhere
         peer = None if client else peer_credentials(channel)
         uid = None if peer is None else peer.uid
-        session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid)
+        trusted = service.trust is not None and service.trust.covers(client, announced=channel.announced)
+        session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid, trusted=trusted)
         present = self._remote if client else self._on_unix_sockets
         reason = self._too_many(session, present)
         if reason:

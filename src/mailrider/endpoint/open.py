@@ -19,10 +19,12 @@ from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
 from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
+from mailrider.endpoint.trust import Trust
 from mailrider.errors import ConfigError, LocalError
 from mailrider.model.endpoint_event import AliasUnusable
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.reply import Reply
+from mailrider.net.local import Gateways, OwnAddresses
 from mailrider.net.tls import make_server_context
 from mailrider.settings.pipeline import decide
 from mailrider.signing.open import open_signing
@@ -134,7 +136,8 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet with")
     async with AsyncExitStack() as stack:
-        router = await _open_router(settings, around, stack)
+        trust = _trust(settings, around.clock)
+        router = await _open_router(settings, around, stack, trust)
         service = Service(
             name,
             settings.hostname,
@@ -151,6 +154,7 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             origin=origin_of(settings),
             postmaster=router.postmaster,
             aliases=_open_aliases(name, settings, around.emit),
+            trust=trust,
             is_lmtp=isinstance(settings, LMTPEndpointSettings),
             max_size=settings.max_message_size,
             max_header=settings.max_header_size,
@@ -206,10 +210,20 @@ def _open_spool(path: Path | None) -> Path | None:
     return path
 
 
-async def _open_router(settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack) -> Router:
+def _trust(settings: EndpointSettings, clock: Clock) -> Trust | None:
+    if not isinstance(settings, SubmissionSettings) or not settings.trust:
+        return None
+    return Trust(settings.trust, settings.sender_domains, OwnAddresses(clock), Gateways(clock))
+
+
+async def _open_router(
+    settings: EndpointSettings, around: Surroundings, stack: AsyncExitStack, trust: Trust | None
+) -> Router:
     assert settings.hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
     opener = _Opener(around, stack, answers_each=isinstance(settings, LMTPEndpointSettings))
     own = await opener.stage(settings, Stage())
+    if trust is not None:
+        own = Stage((trust, *own.checks), own.signing)
     ways: dict[int, PipelineDeliverer] = {}
     guards: dict[int, Guard] = {}
     for pipeline in settings.pipelines:

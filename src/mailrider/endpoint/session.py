@@ -24,6 +24,7 @@ from mailrider.endpoint.intake import DISK, NO_MEMORY, Gatherer, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
 from mailrider.endpoint.pipeline.check import Arrival
 from mailrider.endpoint.recipients import ROUTE, distinct, forward, is_route
+from mailrider.endpoint.trust import NOT_TRUSTED
 from mailrider.endpoint.user_names import login_name
 from mailrider.errors import InvalidValue, NetworkError
 from mailrider.model.address import NULL_PATH
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock, Timer
     from mailrider.endpoint.aliases import Aliases, Member
     from mailrider.endpoint.pipeline.check import Forwarding
+    from mailrider.endpoint.trust import Trust
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
@@ -122,9 +124,9 @@ class Service:
     None if the sink will take it. `authenticator` None: nobody can log in; `logins` says who may try now;
     `needs_login`: nothing is accepted before. `tls` None: there is no STARTTLS. `origin`, which submission has: the
     domain of addresses without one, and sloppy clients are welcome. `postmaster`: whom `RCPT TO:<postmaster>` means;
-    `aliases`: whom other names of `origin` stand for. `memory` and `disk` are what unfinished messages from the
-    network may take; those that come over unix sockets have `local_memory` and `local_disk`: the network cannot keep
-    the programs of this machine from sending.
+    `aliases`: whom other names of `origin` stand for; `trust`: which clients need no login. `memory` and `disk` are
+    what unfinished messages from the network may take; those that come over unix sockets have `local_memory` and
+    `local_disk`: the network cannot keep the programs of this machine from sending.
     """
 
     name: str
@@ -142,6 +144,7 @@ class Service:
     origin: Domain | None = None
     postmaster: Callable[[ReversePath], Mailbox] | None = None
     aliases: Aliases | None = None
+    trust: Trust | None = None
     is_lmtp: bool = False
     max_size: int = 32 << 20
     max_header: int = 1 << 20
@@ -201,6 +204,7 @@ class Session:
         "_service",
         "_timed_out",
         "_timer",
+        "_trusted",
         "_uid",
         "_user",
         "_waiter",
@@ -208,14 +212,22 @@ class Session:
     )
 
     def __init__(
-        self, service: Service, channel: Wire, *, local: bool, implicit_tls: bool = False, uid: int | None = None
+        self,
+        service: Service,
+        channel: Wire,
+        *,
+        local: bool,
+        implicit_tls: bool = False,
+        uid: int | None = None,
+        trusted: bool = False,
     ) -> None:
-        """`uid`: whose process it is, where the system knows."""
+        """`uid`: whose process it is, where the system knows. `trusted`: it needs no login, because of its address."""
         self._service = service
         self._channel = channel
         self._local = local
         self._client = channel.peer_address
         self._uid = uid
+        self._trusted = trusted
         self._key = client_key(self.client)
         memory, disk = (service.memory, service.disk) if self._client else (service.local_memory, service.local_disk)
         self._room = Room(memory, disk, service.spool)
@@ -465,7 +477,7 @@ class Session:
     def _reply(self, command: Command) -> Reply:
         match command:
             case Mail():
-                refusal = self._sender_refusal()
+                refusal = self._sender_refusal(command.sender)
             case Rcpt():
                 refusal = self._recipient_refusal(command)
             case _:
@@ -480,11 +492,16 @@ class Session:
         mail = self._machine.mail
         return NULL_PATH if mail is None else mail.sender
 
-    def _sender_refusal(self) -> Reply | None:
+    def _sender_refusal(self, sender: ReversePath) -> Reply | None:
         # Whose process is at the other end of a unix socket the system knows better than any password.
-        if not self._service.needs_login or self._machine.is_authenticated or self._uid is not None:
+        if self._machine.is_authenticated or self._uid is not None:
             return None
-        return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
+        service = self._service
+        if service.trust is not None and self._trusted:
+            return service.trust.sender_refusal(sender)
+        if service.needs_login:
+            return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
+        return None if service.trust is None or self._local else NOT_TRUSTED
 
     def _recipient_refusal(self, command: Rcpt) -> Reply | None:
         service, mailbox = self._service, command.mailbox
@@ -669,7 +686,9 @@ class Session:
 
         From anybody else the sender may be forged, and what it asks for would be sent to a victim (RFC 3461 9.1).
         """
-        return self._machine.is_authenticated or self._uid is not None or (self._service.is_submission and self._local)
+        if self._machine.is_authenticated or self._uid is not None or self._trusted:
+            return True
+        return self._service.is_submission and self._local
 
     def _passage(self, envelope: Envelope) -> Passage:
         service, tls = self._service, self._channel.tls
@@ -695,7 +714,9 @@ class Session:
 
     def _arrival(self, passage: Passage, forwarding: Forwarding | None) -> Arrival:
         user = self._user or None
-        return Arrival(self._client or None, passage.name, user, passage.hostname.ascii, passage.id, forwarding)
+        return Arrival(
+            self._client or None, passage.name, user, passage.hostname.ascii, passage.id, forwarding, self._trusted
+        )
 
     def _note(self, size: int, reply: Reply) -> None:
         service, machine = self._service, self._machine

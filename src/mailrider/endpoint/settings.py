@@ -13,6 +13,8 @@ from mailrider.delivery.settings import LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.pipeline.settings import CheckSettings
+from mailrider.endpoint.trust import is_private
+from mailrider.net.local import container
 from mailrider.net.settings import SERVER_TLS, ServerTLS
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.address import ReversePath
+    from mailrider.model.domain import Domain
     from mailrider.settings.directive import Duration, OptionalDomain, OptionalPath, Setting
     from mailrider.settings.pipeline import Rule, Target
     from mailrider.settings.socket_address import SocketAddress
@@ -306,6 +309,24 @@ class SubmissionSettings(EndpointSettings):
         doc="The domain of addresses that have none, such as `root`: those of the envelope, and those in From, Sender, "
         "Reply-To, To and Cc.",
     )
+    trust: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(
+        many(NETWORK),
+        default=(),
+        repeatable=True,
+        shown_default="nobody",
+        doc="Private networks whose clients need no login, such as printers: `trust 10.20.0.0/16`. They send under "
+        "`sender_domains` only. The address of the default gateway and our own do not count, unless named by "
+        "themselves (`10.20.0.1/32`): in a container everybody comes from there. Behind `proxy_from` the announced "
+        "address counts.",
+    )
+    sender_domains: Setting[tuple[Domain, ...], Iterable[Domain | str]] = directive(
+        many(DOMAIN),
+        default=(),
+        repeatable=True,
+        shown_default="none; required with `trust`",
+        doc="The domains that clients of `trust` may send under: MAIL FROM, From and Sender have to be of one of them, "
+        "and `<>` is refused.",
+    )
     aliases: OptionalPath = directive(
         PATH,
         default=None,
@@ -324,6 +345,16 @@ class SubmissionSettings(EndpointSettings):
         "the name that the client called itself, its address, and how it was encrypted. `short`: the address alone. "
         "`none-of-client`: nothing; our own log knows it still.",
     )
+
+    def _validate(self) -> None:
+        EndpointSettings._validate(self)
+        public = next((each for each in self.trust if not is_private(each)), None)
+        if public is not None:
+            raise InvalidSetting("trust", f"trust: {public} is not a private network: clients out there log in (auth)")
+        if self.trust and not self.sender_domains:
+            raise InvalidSetting("trust", "trust: sender_domains D... is needed: what these clients may send under")
+        if self.sender_domains and not self.trust:
+            raise InvalidSetting("sender_domains", "sender_domains would never be used: it is for clients of trust")
 
     @property
     def needs_login(self) -> bool:
@@ -366,9 +397,9 @@ def address_faults(endpoint: EndpointSettings) -> Iterator[str]:
             yield f"{address} needs a certificate: tls CERT KEY"
     beyond = endpoint.beyond
     if beyond and isinstance(endpoint, SubmissionSettings):
-        if endpoint.auth is None:
+        if endpoint.auth is None and not endpoint.trust:
             yield f"{beyond[0]} would be an open relay: auth FILE is needed where others than this machine can connect"
-        elif not has_tls:
+        elif endpoint.auth is not None and not has_tls:
             yield f"{beyond[0]} would never let anybody log in: passwords go over TLS only, so tls CERT KEY is needed"
 
 
@@ -410,6 +441,9 @@ def weak_spots(endpoint: EndpointSettings, find: Callable[[str], Settings | None
     if any(block.check is not None and block.check.rspamd for block in blocks):
         text = "of rspamd's answer only the action counts: header fields and a subject of its own are not applied"
         yield text, "rspamd's milter proxy applies them, in front of another mail server"
+    if isinstance(endpoint, SubmissionSettings) and endpoint.trust and container():
+        text = "in a container everybody may seem to come from one address, that of its gateway or of a proxy"
+        yield text, "give the container the network of the host, or let clients log in: auth FILE instead of trust"
     targets = list(endpoint.every_target)
     if not isinstance(endpoint, LMTPEndpointSettings) and not all(_is_queue(each, find) for each in targets):
         text = "where mail is not queued a transaction has one recipient, others are asked to come again (452 4.5.3)"

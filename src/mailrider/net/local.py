@@ -9,20 +9,28 @@ come and go; where the kernel gives none, the next question is asked anew.
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
+import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailrider.model.ip import embedded_ipv4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from ipaddress import IPv4Address, IPv6Address
+    from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock
 
 KEPT = 60.0  # seconds
 MAX_KEPT = 10_000
+ROUTES = "/proc/net/route"
+ROUTES_IPV6 = "/proc/net/ipv6_route"
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 _DISCARD = 9  # RFC 863; any port would do
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="ascii")
 
 
 class OwnAddresses:
@@ -59,6 +67,59 @@ class OwnAddresses:
         if address.is_loopback or address.is_unspecified or address.is_multicast:
             return False
         return _has(address)
+
+
+class Gateways:
+    """The machines that our default routes lead to; in a container those stand for whoever comes from outside."""
+
+    def __init__(self, clock: Clock, read: Callable[[str], str] = _read_text) -> None:
+        self._clock = clock
+        self._read = read
+        self._until = 0.0
+        self._known: frozenset[IPv4Address | IPv6Address] | None = None
+
+    def __call__(self) -> frozenset[IPv4Address | IPv6Address] | None:
+        """All of them; None if the system does not say."""
+        now = self._clock.monotonic()
+        if now >= self._until:
+            self._until = now + KEPT
+            try:
+                self._known = default_gateways(self._read(ROUTES), self._read_ipv6())
+            except (OSError, ValueError, IndexError):
+                self._known = None
+        return self._known
+
+    def _read_ipv6(self) -> str:
+        try:
+            return self._read(ROUTES_IPV6)
+        except FileNotFoundError:  # a kernel without IPv6
+            return ""
+
+
+def default_gateways(routes: str, routes_ipv6: str) -> frozenset[IPv4Address | IPv6Address]:
+    """Those in the kernel's tables (proc(5)). Pure. Raises `ValueError` and `IndexError` for what is none."""
+    found: set[IPv4Address | IPv6Address] = set()
+    for line in routes.splitlines()[1:]:
+        words = line.split()
+        if words[1] == words[7] == "00000000":
+            # As the machine keeps it, the last octet first on most.
+            found.add(IPv4Address(int(words[2], 16).to_bytes(4, sys.byteorder)))
+    for line in routes_ipv6.splitlines():
+        words = line.split()
+        if int(words[0], 16) == 0 and words[1] == "00":
+            found.add(IPv6Address(int(words[4], 16)))
+    return frozenset(each for each in found if not each.is_unspecified)
+
+
+def container(read: Callable[[str], str] = _read_text) -> bool:
+    """True if this is a container, as far as its makers say so."""
+    for path in CONTAINER_MARKS:
+        try:
+            read(path)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _has(address: IPv4Address | IPv6Address) -> bool | None:

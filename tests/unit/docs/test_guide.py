@@ -29,6 +29,8 @@ PLACES = {
     "target.smtp": "target.smtp s {{\n {host}\n {line}\n}}\n",
     "target.queue": "target.queue q {{\n target &outbound\n {line}\n}}\n",
     "submission with auth": "submission tcp://127.0.0.1:587 {{\n auth users\n deliver_to &outqueue\n {line}\n}}\n",
+    "submission with trust": "submission tcp://127.0.0.1:587 {{\n deliver_to &outqueue\n trust 10.20.0.0/16\n"
+    " {line}\n}}\n",
     "authorize_sender": "submission tcp://127.0.0.1:587 {{\n auth users\n deliver_to &outqueue\n"
     " check {{\n authorize_sender {{\n {line}\n}}\n}}\n}}\n",
     "submission": "submission tcp://127.0.0.1:587 {{\n deliver_to &outqueue\n {line}\n}}\n",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mailrider.net import local
-from mailrider.net.local import KEPT, MAX_KEPT, OwnAddresses
+from mailrider.net.local import KEPT, MAX_KEPT, ROUTES, ROUTES_IPV6, Gateways, OwnAddresses, container
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -123,3 +124,75 @@ def test_without_a_descriptor_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "socket", fail)
     assert local._has(ip_address("127.0.0.1")) is None
+
+
+# Gateways ------------------------------------------------------------------------------------------------------------
+
+TABLE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t{gateway}\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t{network}\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+ppp0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0
+"""
+NOWHERE = "0" * 32
+TABLE_IPV6 = f"""{NOWHERE} 00 {NOWHERE} 00 {{gateway}} 00000400 1 0 00000003 eth0
+fd{"0" * 30} 40 {NOWHERE} 00 {NOWHERE} 00 1 0 1 eth0
+"""
+
+
+def hexadecimal(address: str) -> str:
+    octets = ip_address(address).packed
+    return f"{int.from_bytes(octets, sys.byteorder if len(octets) == 4 else 'big'):0{len(octets) * 2}X}"
+
+
+def tables(**changes: str) -> dict[str, str]:
+    first = TABLE.format(gateway=hexadecimal("172.17.0.1"), network=hexadecimal("172.17.0.0"))
+    return {ROUTES: first, ROUTES_IPV6: TABLE_IPV6.format(gateway=hexadecimal("fe80::1")), **changes}
+
+
+def gateways(files: dict[str, str], clock: FakeClock | None = None) -> Gateways:
+    def read(path: str) -> str:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return files[path]
+
+    return Gateways(clock or FakeClock(), read)
+
+
+def test_the_gateways_are_those_of_the_default_routes() -> None:
+    assert gateways(tables())() == frozenset({ip_address("172.17.0.1"), ip_address("fe80::1")})
+
+
+def test_a_kernel_without_ipv6_has_gateways_of_ipv4() -> None:
+    files = tables()
+    del files[ROUTES_IPV6]
+    assert gateways(files)() == frozenset({ip_address("172.17.0.1")})
+
+
+@pytest.mark.parametrize("text", [None, "header\nnonsense\n", "header\neth0 00000000 ZZ 0003 0 0 0 00000000"])
+def test_where_the_system_does_not_say_the_gateways_are_not_known(text: str | None) -> None:
+    files = tables()
+    if text is None:
+        del files[ROUTES]
+    else:
+        files[ROUTES] = text
+    assert gateways(files)() is None
+
+
+async def test_gateways_are_asked_for_again_after_a_minute() -> None:
+    clock, files = FakeClock(), tables()
+    known = gateways(files, clock)
+    before = known()
+    files[ROUTES] = files[ROUTES_IPV6] = ""
+    assert known() == before
+    await clock.advance(KEPT)
+    assert known() == frozenset()
+
+
+@pytest.mark.parametrize("mark", ["/.dockerenv", "/run/.containerenv", None])
+def test_a_container_is_known_by_its_marks(mark: str | None) -> None:
+    def read(path: str) -> str:
+        if path != mark:
+            raise FileNotFoundError(path)
+        return ""
+
+    assert container(read) is (mark is not None)

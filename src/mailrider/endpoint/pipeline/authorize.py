@@ -3,7 +3,7 @@
 Looked at are the sender of the envelope and everybody whom the fields From and Sender name: a recipient sees those, and
 DKIM signs them. What always holds:
 
-- nobody who has not logged in gets through, wherever the connection comes from;
+- nobody who has not logged in gets through, but clients of a trusted network (`endpoint.trust`);
 - a user whose name is a mail address may use that address; everything else has to be given;
 - a message has one From field and at most one Sender field (RFC 5322 3.6), and it is certain whom they name: what one
   reader takes for this address, and another one for that (`header.addresses`), is refused;
@@ -103,25 +103,29 @@ class AuthorizeSender:
     async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
         """See `Check`."""
         user = arrival.user
+        if user is None and arrival.trusted:
+            return PASSED  # who is trusted by its address has senders of its own: see `endpoint.trust`
         if user is None:
             return Finding(Action.REJECT, _NAME, "nobody has logged in", LOGIN_FIRST)
         try:
-            foreign = next((each for each in self._named(envelope, content) if not self._may(user, each)), None)
+            named = named_in(envelope, content, check_header=self._check_header)
+            foreign = next((each for each in named if not self._may(user, each)), None)
         except InvalidValue as error:
-            return _refused(user, str(error))
-        return PASSED if foreign is None else _refused(user, f"{user} may not send as {foreign}")
-
-    def _named(self, envelope: Envelope, content: Content) -> Iterator[Mailbox]:
-        """Everybody that the message says it is from. Raises `InvalidValue` if that cannot be read."""
-        if envelope.sender.mailbox is not None:
-            yield envelope.sender.mailbox
-        if self._check_header:
-            yield from _authors(content)
+            return refused(user, str(error))
+        return PASSED if foreign is None else refused(user, f"{user} may not send as {foreign}")
 
     def _may(self, user: str, mailbox: Mailbox) -> bool:
         if any(each.covers(mailbox) for each in self._rights.get(login_name(user), ())):
             return True
         return str(mailbox).lower() == _address(user)
+
+
+def named_in(envelope: Envelope, content: Content, *, check_header: bool = True) -> Iterator[Mailbox]:
+    """Everybody that a message says it is from. Raises `InvalidValue` if that cannot be read."""
+    if envelope.sender.mailbox is not None:
+        yield envelope.sender.mailbox
+    if check_header:
+        yield from _authors(content)
 
 
 def _address(user: str) -> str | None:
@@ -145,5 +149,6 @@ def _authors(content: Content) -> Iterator[Mailbox]:
             raise InvalidValue(f"the field {name} cannot be read: {error}") from error
 
 
-def _refused(user: str, reason: str) -> Finding:
+def refused(user: str, reason: str) -> Finding:
+    """A message that names somebody whom this user, or client, is not."""
     return Finding(Action.REJECT, _NAME, f"{user}: {reason}", Reply.make(550, "5.7.1", reason))  # RFC 6409 6.1
