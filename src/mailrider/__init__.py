@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
     from mailrider.dns.settings import DNSSettings
     from mailrider.errors import ConfigError, MailriderError
+    from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Status
     from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
     from mailrider.net.settings import TLSClientSettings
@@ -28,6 +29,8 @@ __all__ = [
     "ConfigError",
     "DNSSettings",
     "Dane",
+    "Emit",
+    "Event",
     "LMTPSettings",
     "Limits",
     "LoadedConfiguration",
@@ -57,6 +60,7 @@ _HOMES = {
     "delivery.smarthost_settings": ("LMTPSettings", "SmarthostSettings"),
     "dns.settings": ("DNSSettings",),
     "errors": ("ConfigError", "MailriderError"),
+    "model.event": ("Emit", "Event"),
     "model.outcome": ("Status",),
     "model.security": ("MXLevel", "Mechanism", "Security", "TLSLevel"),
     "net.settings": ("TLSClientSettings",),

@@ -80,12 +80,14 @@ async def test_a_target_of_a_configuration_is_used_by_its_name(tmp_path: Path) -
         file.write_text(CONFIGURATION.format(dns=net.dns.server, port=net.port))
         configuration = mailrider.load(file)
         for name, hostname in {"outbound": "client.test", "other": "other.test"}.items():
-            async with configuration.target(name) as remote:
+            async with configuration.target(name, mailrider.Remote) as remote:
                 (result,) = await remote.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
             assert result.status == "delivered"
             assert f"EHLO {hostname}\r\n".encode() in net.mx("a.test").connections[-1].said()
         with pytest.raises(mailrider.ConfigError, match="outbond"):
             configuration.target("outbond")
+        with pytest.raises(mailrider.ConfigError, match=r"target\.remote outbound is a Remote, not a Queue"):
+            configuration.target("outbound", mailrider.Queue)
 
 
 @pytest.mark.parametrize(("kind", "greeting"), [("smtp", "EHLO"), ("lmtp", "LHLO")])
@@ -108,7 +110,7 @@ async def test_a_queue_of_a_configuration_is_used_by_its_name(tmp_path: Path) ->
         file = tmp_path / "mailrider.conf"
         text = CONFIGURATION.format(dns=net.dns.server, port=net.port)
         file.write_text(f"state_dir {tmp_path}\n{text}target.queue outqueue {{ target &outbound }}\n")
-        async with mailrider.load(file).target("outqueue") as queue:
+        async with mailrider.load(file).target("outqueue", mailrider.Queue) as queue:
             assert await queue.submit(b"Subject: x\r\n\r\n", sender="s@client.test", recipients=["x@a.test"])
             await queue.idle()
             with pytest.raises(RuntimeError, match="entered already"):
@@ -224,7 +226,7 @@ async def test_the_targets_of_a_configuration_share_its_named_limits(tmp_path: P
         loaded = mailrider.load(file)
         statuses = []
         for name in ("one", "two", "one"):
-            async with loaded.target(name) as target:
+            async with loaded.target(name, mailrider.Remote) as target:
                 (result,) = await target.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
                 statuses.append((result.status.value, str(result.reply.enhanced)))
         assert statuses == [("delivered", "2.0.0"), ("delivered", "2.0.0"), ("deferred", "4.4.5")]
@@ -232,7 +234,7 @@ async def test_the_targets_of_a_configuration_share_its_named_limits(tmp_path: P
             await queue.submit(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
             await queue.idle()
         assert [event.scope for event in events if isinstance(event, LimitReached)] == ["all"]
-        async with mailrider.load(file).target("one") as target:
+        async with mailrider.load(file).target("one", mailrider.Remote) as target:
             (result,) = await target.send(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
         assert result.status == "delivered", "another configuration, another block"
 

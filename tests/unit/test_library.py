@@ -110,7 +110,7 @@ def test_settings_that_cannot_be_raise_where_they_are_made(directives: dict[str,
 
 def test_a_directive_that_does_not_exist_raises() -> None:
     with pytest.raises(TypeError, match="conect_timeout"):
-        mailrider.Remote(hostname="client.test", conect_timeout=1)
+        mailrider.Remote(hostname="client.test", conect_timeout=1)  # type: ignore[call-arg]
 
 
 def test_settings_come_as_a_whole_or_one_by_one() -> None:

@@ -22,7 +22,7 @@ from email.policy import EmailPolicy
 from inspect import iscoroutinefunction
 from io import BytesIO
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from mailrider.clock import SystemClock
@@ -48,8 +48,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from typing import Unpack
 
     from mailrider.app.assemble import Engine
+    from mailrider.app.directives import QueueDirectives, RemoteDirectives, SmarthostDirectives
     from mailrider.config import Configuration
     from mailrider.delivery.limits.rules import Limiters
     from mailrider.delivery.remote import RemoteDelivery
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from mailrider.settings.directive import Settings
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
+TargetT = TypeVar("TargetT", bound="Remote | Smarthost | Queue")
 
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
@@ -362,17 +365,15 @@ def _own_limits() -> Limiters:
 class Sender(ABC):
     """Something that delivers messages at once; use it with `async with`. What it is made of, its heirs say.
 
-    What `limits_here` gives when it is entered is shared with others: `LoadedConfiguration` sees to that.
+    `LoadedConfiguration` gives it a `_limits_here` that is shared with others.
     """
 
-    def __init__(
-        self, dns: DNSSettings | None, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
-    ) -> None:
+    def __init__(self, dns: DNSSettings | None, on_event: Emit) -> None:
         if dns is not None and not isinstance(dns, DNSSettings):
             raise TypeError(f"dns is mailrider.DNSSettings(...), not {type(dns).__name__}")
         self._dns = dns or DNSSettings()
         self._emit = _harmless(on_event)
-        self._limits_here = limits_here
+        self._limits_here: Callable[[], Limiters] = _own_limits
         self._stack = AsyncExitStack()
         self._delivery: RemoteDelivery | FixedDelivery | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -443,13 +444,12 @@ class Remote(Sender):
         settings: RemoteSettings | None = None,
         *,
         on_event: Emit = discard,
-        limits_here: Callable[[], Limiters] = _own_limits,
-        **directives: Any,
+        **directives: Unpack[RemoteDirectives],
     ) -> None:
         self.settings = _settings(RemoteSettings, settings, directives)
         if self.settings.hostname is None:
             raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
-        super().__init__(self.settings.dns, on_event, limits_here)
+        super().__init__(self.settings.dns, on_event)
 
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery]:
         from mailrider.app.assemble import open_remote
@@ -471,13 +471,12 @@ class Smarthost(Sender):
         *,
         dns: DNSSettings | None = None,
         on_event: Emit = discard,
-        limits_here: Callable[[], Limiters] = _own_limits,
-        **directives: Any,
+        **directives: Unpack[SmarthostDirectives],
     ) -> None:
         self.settings = _settings(SmarthostSettings, settings, directives)
         if self.settings.hostname is None:
             raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
-        super().__init__(dns, on_event, limits_here)
+        super().__init__(dns, on_event)
 
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[FixedDelivery]:
         from mailrider.app.assemble import open_smarthost
@@ -508,7 +507,7 @@ class Queue:
     Keyword arguments are the directives of `target.queue` (`queue.settings.QueueSettings`): `target` (the settings of
     what delivers, such as `RemoteSettings`), `location`, `hostname`, `expire=86400`, ... `named` are targets that
     settings refer to by name. `on_event` is called with every event; what became of each message is among them.
-    With `deliver=False` messages are only taken in, for another process to deliver. `limits_here` as in `Remote`.
+    With `deliver=False` messages are only taken in, for another process to deliver.
     """
 
     def __init__(
@@ -519,8 +518,7 @@ class Queue:
         dns: DNSSettings | None = None,
         deliver: bool = True,
         on_event: Emit = discard,
-        limits_here: Callable[[], Limiters] = _own_limits,
-        **directives: Any,
+        **directives: Unpack[QueueDirectives],
     ) -> None:
         self.settings = _settings(QueueSettings, settings, directives)
         if deliver and self.settings.target is None:
@@ -529,7 +527,7 @@ class Queue:
         self._dns = dns
         self._deliver = deliver
         self._emit = _harmless(on_event)
-        self._limits_here = limits_here
+        self._limits_here: Callable[[], Limiters] = _own_limits
         self._stack = AsyncExitStack()
         self._queue: DeliveryQueue | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -652,15 +650,31 @@ class LoadedConfiguration:
             self._limits[loop] = _own_limits()
         return self._limits[loop]
 
-    def target(self, name: str, *, on_event: Emit = discard) -> Any:
+    @overload
+    def target(self, name: str, *, on_event: Emit = discard) -> Remote | Smarthost | Queue: ...
+
+    @overload
+    def target(self, name: str, kind: type[TargetT], *, on_event: Emit = discard) -> TargetT: ...
+
+    def target(
+        self, name: str, kind: type[TargetT] | None = None, *, on_event: Emit = discard
+    ) -> Remote | Smarthost | Queue:
         """The target of that name, to be entered with `async with`; `ConfigError` if there is none.
 
-        A `Remote`, a `Smarthost` or a `Queue`: which one stands in the file, where no type checker looks.
+        Whether it is a `Remote`, a `Smarthost` or a `Queue` stands in the file, where no type checker looks: `kind` is
+        the class that the program counts on, and `ConfigError` says if it is another.
         """
-        settings = self.configuration.target(name).settings
+        instance = self.configuration.target(name)
+        settings = instance.settings
+        target: Remote | Smarthost | Queue
         if isinstance(settings, QueueSettings):
-            return self.queue(name, on_event=on_event)
-        return direct(settings, self.configuration.globals.dns, on_event, self._limits_here)
+            target = self.queue(name, on_event=on_event)
+        else:
+            target = direct(settings, self.configuration.globals.dns, on_event)
+            target._limits_here = self._limits_here
+        if kind is not None and not isinstance(target, kind):
+            raise ConfigError(f"{instance.label} is a {type(target).__name__}, not a {kind.__name__}")
+        return target
 
     def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
         """The queue of that name, to be entered with `async with`; `ConfigError` if there is none."""
@@ -669,25 +683,18 @@ class LoadedConfiguration:
             raise ConfigError(f"{instance.label} is no target.queue")
         named = {name: each.settings for name, each in self.configuration.targets.items()}
         dns = self.configuration.globals.dns
-        return Queue(
-            instance.settings,
-            named=named,
-            dns=dns,
-            deliver=deliver,
-            on_event=on_event,
-            limits_here=self._limits_here,
-        )
+        queue = Queue(instance.settings, named=named, dns=dns, deliver=deliver, on_event=on_event)
+        queue._limits_here = self._limits_here
+        return queue
 
 
-def direct(
-    settings: Settings, dns: DNSSettings, on_event: Emit, limits_here: Callable[[], Limiters] = _own_limits
-) -> Remote | Smarthost:
+def direct(settings: Settings, dns: DNSSettings, on_event: Emit) -> Remote | Smarthost:
     """The target with these settings, if it is one that delivers at once. Raises `ConfigError`."""
     match settings:
         case RemoteSettings():
-            return Remote(settings, on_event=on_event, limits_here=limits_here)
+            return Remote(settings, on_event=on_event)
         case SmarthostSettings():
-            return Smarthost(settings, dns=dns, on_event=on_event, limits_here=limits_here)
+            return Smarthost(settings, dns=dns, on_event=on_event)
         case _:
             raise ConfigError(f"{type(settings).__name__} delivers nothing at once")
 

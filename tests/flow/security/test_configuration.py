@@ -87,7 +87,7 @@ async def test_targets_share_their_policies_by_reference(target: str, tmp_path: 
         net.publish("stsbad.test", "enforce", "mx.stsbad.test")
         await net.add("plain.test", None)
         names = ["dane.test", "danebad.test", "sts.test", "stsbad.test", "plain.test"]
-        async with load(net, tmp_path).target(target) as remote:
+        async with load(net, tmp_path).target(target, mailrider.Remote) as remote:
             report = await remote.send(MESSAGE, "a@client.test", [f"x@{name}" for name in names])
         fates = [fate(result) for result in report]
         assert fates == [DELIVERED, REFUSED, DELIVERED, REFUSED, DELIVERED]
@@ -102,13 +102,13 @@ async def test_the_policies_on_disk_outlive_the_process_and_serve_both_targets(t
     async with SecureNet() as net:
         await net.add("sts.test")
         net.publish("sts.test", "enforce", "mx.sts.test")
-        async with load(net, tmp_path, cache="fs").target("first") as remote:
+        async with load(net, tmp_path, cache="fs").target("first", mailrider.Remote) as remote:
             assert fate(await send(remote, "x@sts.test")) == DELIVERED
         assert len(list((tmp_path / "state/mtasts_cache").iterdir())) == 1
         # A new process; and somebody hides the policy and strips STARTTLS.
         del net.zones["_mta-sts.sts.test"], net.zones["mta-sts.sts.test"]
         net.mx["sts.test"].script = type(net.mx["sts.test"].script)()
-        async with load(net, tmp_path, cache="fs").target("second") as remote:
+        async with load(net, tmp_path, cache="fs").target("second", mailrider.Remote) as remote:
             assert fate(await send(remote, "x@sts.test")) == REFUSED
         assert net.sts.fetches("sts.test") == 1
 
@@ -132,7 +132,7 @@ async def test_local_policy_binds_every_destination_address_literals_included(
         await net.add("self.test", Kind.SELF_SIGNED)
         good = await net.add("good.test")
         recipients = ["x@clear.test", "x@self.test", "x@good.test", f"x@[{clear.address}]", f"x@[{good.address}]"]
-        async with load(net, tmp_path, more=line).target("first") as remote:
+        async with load(net, tmp_path, more=line).target("first", mailrider.Remote) as remote:
             report = await remote.send(MESSAGE, "a@client.test", recipients)
         assert [result.status.value for result in report] == expected.split()
         refused = [result for result in report if result.status != "delivered"]
@@ -145,7 +145,7 @@ async def test_local_policy_binds_every_destination_address_literals_included(
 async def test_a_quarantined_message_goes_nowhere_and_asks_nobody(tmp_path: Path) -> None:
     async with SecureNet() as net:
         server = await net.add("good.test")
-        async with load(net, tmp_path).target("first") as remote:
+        async with load(net, tmp_path).target("first", mailrider.Remote) as remote:
             (result,) = await remote.send(MESSAGE, "a@client.test", ["x@good.test"], quarantine=True)
         assert fate(result) == ("failed", 550, "5.7.0")
         assert server.opened == 0
