@@ -56,7 +56,7 @@ class Case:
     message: bytes = b"Subject: x\r\n\r\n"
 
 
-MX_MANY: ZoneTable = {"a.test": {"MX": [f"{n % 5} mx{n}.many.test" for n in range(10_000)]}}
+MX_MANY: ZoneTable = {"a.test": {"MX": [f"{n % 5} mx{n}.many.test" for n in range(4_000)]}}
 LOOP: ZoneTable = {f"loop{n}.test": {"CNAME": f"loop{(n + 1) % 20}.test"} for n in range(20)}
 BIG = b"Subject: x\r\n\r\n" + b"y" * 20_000_000
 NO_SENSE, LOST, TLS_FAILED = ("deferred", 451, "4.5.0"), ("deferred", 451, "4.4.2"), ("deferred", 451, "4.7.5")
@@ -82,15 +82,15 @@ CASES: Mapping[str, Case] = {
     "a handshake without an end": Case(TLS_FAILED, MXScript(tls=MXTLS(fault=TLSFault.SILENCE))),
     "a reset in every way": Case(LOST, at(Stage.MAIL, Close(abrupt=True), tls=CERTIFIED)),
     # Ten of them are asked; the others have not said that they have no address.
-    "10,000 MX records": Case(("deferred", 451, "4.4.1"), zones=MX_MANY),
+    "more MX records than a message holds": Case(("deferred", 451, "4.4.1"), zones=MX_MANY),
     "a CNAME loop": Case(("deferred", 451, "4.4.3"), zones={"a.test": {"CNAME": "loop0.test"}, **LOOP}),
     "a CNAME to itself": Case(("deferred", 451, "4.4.3"), zones={"a.test": {"CNAME": "a.test"}}),
     "an MX that is a CNAME loop": Case(("deferred", 451, "4.4.3"), zones={"a.test": {"MX": "0 loop0.test"}, **LOOP}),
-    "10,000 addresses": Case(
+    "more addresses than a message holds": Case(
         ("deferred", 451, "4.4.1"),
         zones={
             "a.test": {"MX": "0 mx.test"},
-            "mx.test": {"A": [f"127.4.{n // 250}.{n % 250 + 1}" for n in range(10_000)]},
+            "mx.test": {"A": [f"127.4.{n // 250}.{n % 250 + 1}" for n in range(5_000)]},
         },
     ),
 }
@@ -101,7 +101,7 @@ CASES: Mapping[str, Case] = {
 def test_it_ends_as_it_should_and_leaves_nothing(case: Case, loop: str) -> None:
     async def scenario() -> None:
         scripts = {} if case.script is None else {"a.test": [case.script]}
-        async with internet(scripts, case.zones, timers(0.5), dns_timeout=20) as net:
+        async with internet(scripts, case.zones, timers(0.5), dns_timeout=50) as net:
             result = await net.send_one("x@a.test", case.message)
         assert outcome(result) == case.expected
 
@@ -113,7 +113,7 @@ def test_many_deliveries_to_hosts_of_every_kind_leave_nothing(loop: str) -> None
     scripts = {f"d{n}.test": [case.script] for n, case in enumerate(CASES.values()) if case.script is not None}
 
     async def scenario() -> None:
-        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(8), dns_timeout=20) as net:
+        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(8), dns_timeout=50) as net:
             good, *rest = await net.send("x@good.test", *(f"x@{domain}" for domain in scripts))
         assert good.status == "delivered"
         assert not any(result.status == "delivered" for result in rest)

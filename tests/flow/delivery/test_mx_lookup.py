@@ -254,9 +254,9 @@ async def test_ourselves_among_those_beyond_the_limit_is_a_loop_too() -> None:
 # Hostile --------------------------------------------------------------------------------------------------------------
 
 
-async def test_ten_thousand_mx_records_are_bounded_and_outcomes_are_right() -> None:
-    async with internet({}, dns_timeout=20) as net:
-        net.dns.zones["a.test"] = {"MX": [f"{number % 7} mx{number}.many.test" for number in range(10_000)]}
+async def test_a_message_full_of_mx_records_is_bounded_and_outcomes_are_right() -> None:
+    async with internet({}, dns_timeout=50) as net:
+        net.dns.zones["a.test"] = {"MX": [f"{number % 7} mx{number}.many.test" for number in range(4_000)]}
         result = await net.send_one("x@a.test")
         assert len(net.dns.queries) < 30
     # Those that were not asked have not said that they have no address.

@@ -53,7 +53,7 @@ ZONES: ZoneTable = {
     **a_chain("longest", MAX_CNAMES),
     **a_chain("toolong", MAX_CNAMES + 1),
     "_25._tcp.mx.signed.test": signed({"TLSA": ["3 1 1 " + "ab" * 32, "3 1 1 abcd", Raw(b"\3\1")]}),
-    "huge.test": {"MX": [f"{n % 1000} mx{n}.huge.test" for n in range(10_000)]},
+    "huge.test": {"MX": [f"{n % 1000} mx{n}.huge.test" for n in range(4_000)]},  # more than a message holds
     "many.test": {"A": [f"192.0.2.{n}" for n in range(90)]},
     "servfail.test": Fault.SERVFAIL,
     "bogus.test": Fault.BOGUS,
@@ -217,7 +217,7 @@ async def test_what_does_not_fit_a_datagram_comes_over_tcp(name: str, count: int
         assert [query.tcp for query in server.queries] == [False, True]
 
 
-async def test_of_ten_thousand_mx_records_the_best_hundred_are_kept() -> None:
+async def test_of_a_message_full_of_mx_records_the_best_hundred_are_kept() -> None:
     async with lab() as (_, resolver):
         answer = await resolver.lookup(Domain("huge.test"), RecordType.MX)
     assert len(answer.records) == MAX_RECORDS

@@ -111,7 +111,7 @@ def test_edns_allows_larger_datagrams() -> None:
 
 
 def test_a_set_too_large_for_any_message_fills_one() -> None:
-    zones: ZoneTable = {"huge.test": {"MX": [f"10 mx{n}.huge.test" for n in range(10_000)]}}
+    zones: ZoneTable = {"huge.test": {"MX": [f"10 mx{n}.huge.test" for n in range(4_000)]}}
     (reply,) = respond(zones, query("huge.test", "MX"), tcp=True)
     assert 65_000 < len(reply) <= 65_535
     message = dns.message.from_wire(reply)
