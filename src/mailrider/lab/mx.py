@@ -260,7 +260,7 @@ def _certified(
             key,
             protocols=tls.protocols,
             ciphers=tls.ciphers,
-            client_ca=cert if tls.fault is TLSFault.REJECTS_LATE else None,
+            client_ca=cert if tls.fault is TLSFault.REJECTS_LATE else tls.client_ca,
             choose=None if by_name is None else lambda name: by_name.get((name or "").lower()),
             weak=True,
         )

@@ -114,6 +114,15 @@ class LabConnection:
     # What the client said ---------------------------------------------------------------------------------------------
 
     @property
+    def client_address(self) -> str:
+        """Where the client connected from."""
+        return self._channel.peer_address
+
+    async def close(self) -> None:
+        """Close it now, whatever the script says."""
+        await self._channel.close()
+
+    @property
     def sni(self) -> str | None:
         """The name that the client asked for in TLS."""
         return None if self.tls is None else self.tls.sni

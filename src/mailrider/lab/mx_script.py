@@ -45,6 +45,8 @@ from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import Limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mailrider.lab.ca import Certificate
     from mailrider.smtp.capabilities import Capabilities
 
@@ -179,6 +181,8 @@ class MXTLS:
     ciphers: tuple[str, ...] = ()
     implicit: bool = False
     """TLS at once, without STARTTLS (RFC 8314 3.3)."""
+    client_ca: Path | None = None
+    """Clients must show a certificate of these authorities (PEM)."""
 
     def __post_init__(self) -> None:
         if self.certificate is None and self.fault in (None, TLSFault.REJECTS_LATE):

@@ -80,6 +80,9 @@ class MemoryTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         self._reading_paused = True
 
+    def is_reading(self) -> bool:
+        return not self._reading_paused
+
     def resume_reading(self) -> None:
         self._reading_paused = False
         self._other._move_soon()

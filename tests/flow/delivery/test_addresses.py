@@ -81,7 +81,7 @@ async def test_local_ip_is_where_connections_come_from() -> None:
     source = new_address()
     async with internet({"a.test": [GOOD]}, directives={"local_ip": source}) as net:
         assert (await net.send_one("x@a.test")).status == "delivered"
-        assert net.mx("a.test").connections[0]._channel.peer_address == source
+        assert net.mx("a.test").connections[0].client_address == source
 
 
 async def test_a_local_ip_that_is_not_ours_defers_and_blames_nobody_else() -> None:

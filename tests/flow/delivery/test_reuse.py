@@ -145,7 +145,7 @@ async def test_a_server_that_keeps_closing_idle_connections_loses_and_doubles_no
                     await asyncio.sleep(0)
                 for connection in mx.connections:
                     if connection.is_open and is_idle(connection):
-                        await connection._channel.close()
+                        await connection.close()
 
         closing = asyncio.ensure_future(close_what_is_idle())
         results = [await net.send_one(f"x{number}@a.test") for number in range(150)]

@@ -10,7 +10,6 @@ import pytest
 import mailrider
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.mx_script import MXTLS, MXScript
-from mailrider.net.tls import make_server_context
 from mailrider.x509.describe import describe_chain
 from tests.flow.delivery.internet import internet, outcome, stages
 
@@ -127,13 +126,10 @@ async def test_a_curve_is_the_one_given() -> None:
 
 
 async def test_a_server_that_demands_a_certificate_gets_ours(tmp_path: Path) -> None:
-    tls = certified()
+    tls = certified(client_ca=CA_.write_root(tmp_path))
     cert, key = CA_.issue(["client.test"], Kind.CLIENT).write(tmp_path, "client")
     ours = mailrider.TLSClientSettings(cert=cert, key=key)
     async with internet({"a.test": [MXScript(tls=tls)]}, directives={"tls_client": ours}) as net:
-        files = CA_.issue([HOST]).write(tmp_path, "server")
-        demanding = make_server_context(*files, client_ca=CA_.write_root(tmp_path))
-        net.mx("a.test")._contexts[id(tls)] = (tls, demanding)
         result = await net.send_one("x@a.test")
         shown = net.mx("a.test").connections[0].tls
     assert (result.status, result.security.tls_level) == ("delivered", mailrider.TLSLevel.ENCRYPTED)

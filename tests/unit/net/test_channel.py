@@ -17,7 +17,7 @@ from mailrider.net.channel import CLOSE_GRACE, HIGH_WATER, MAX_HANDSHAKE, SLICE,
 from mailrider.net.errors import TLSFailed, TLSFailureKind
 from mailrider.net.pipe import RECORD, TLSPipe
 from mailrider.net.settings import TLSClientSettings, TLSVersion
-from mailrider.testing.channels import MemoryTransport, memory_pair
+from mailrider.testing.channels import MemoryTransport
 from mailrider.testing.clock import FakeClock
 from tests.support.channels import (
     HOST,
@@ -34,6 +34,7 @@ from tests.support.channels import (
 if TYPE_CHECKING:
     import ssl
 
+HERE = "127.0.0.1"
 OLD = TLSClientSettings(protocols=(TLSVersion.TLS1_2, TLSVersion.TLS1_2))
 
 
@@ -49,7 +50,12 @@ class Pair:
 
     def __init__(self, clock: FakeClock | None = None, piece: int | None = None) -> None:
         self.clock = clock or FakeClock()
-        self.client, self.server = memory_pair(self.clock, piece=piece)
+        self.client, self.server = Channel(self.clock), Channel(self.clock)
+        self.client_wire, self.server_wire = MemoryTransport(HERE, HERE, piece), MemoryTransport(HERE, HERE, piece)
+        self.client_wire.join(self.client, self.server_wire)
+        self.server_wire.join(self.server, self.client_wire)
+        self.client_wire.open()
+        self.server_wire.open()
         self.at_client, self.at_server = Recorder(), Recorder()
         self.client.receiver, self.server.receiver = self.at_client, self.at_server
 
@@ -258,7 +264,7 @@ async def test_a_large_write_gives_other_connections_a_turn(monkeypatch: pytest.
 
     monkeypatch.setattr(TLSPipe, "encrypt", counting)
     monkeypatch.setattr(MemoryTransport, "pause_writing", None, raising=False)
-    transport = pair.client._transport
+    transport = pair.client_wire
     transport.set_write_buffer_limits(1 << 30)
     pair.client.write(bytes(SLICE * channel_module.SLICES_A_TURN * 2 + 1))
     assert slices == channel_module.SLICES_A_TURN
@@ -274,7 +280,7 @@ async def test_many_small_chunks_become_one_write() -> None:
     pair = Pair()
     await pair.start_tls()
     writes: list[int] = []
-    transport = pair.client._transport
+    transport = pair.client_wire
     original = transport.write
 
     def counted(data: bytes) -> None:
@@ -484,7 +490,7 @@ async def test_what_comes_with_the_end_of_the_handshake_waits_for_who_awaits_it(
     closing = asyncio.ensure_future(pair.server.close())
     await settle(50)
     assert order == [], "the handshake is done, and nobody has awaited it yet"
-    assert pair.client._transport._reading_paused  # type: ignore[attr-defined]
+    assert not pair.client_wire.is_reading()
     await started
     order.append("told")
     await closing
@@ -762,7 +768,7 @@ async def test_the_end_without_close_notify_is_a_loss() -> None:
     pair = Pair()
     await pair.start_tls()
     pair.server.write(b"250 ok\r\n")
-    pair.server._transport.close()
+    pair.server_wire.close()
     await until(lambda: pair.at_client.losses)
     (error,) = pair.at_client.losses
     assert isinstance(error, ConnectionLost)
@@ -786,7 +792,7 @@ async def test_close_notify_is_an_orderly_end_and_is_answered() -> None:
 async def test_damaged_records_end_the_connection() -> None:
     pair = Pair()
     await pair.start_tls()
-    pair.server._transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+    pair.server_wire.write(b"\x17\x03\x03\x00\x20" + bytes(32))
     await until(lambda: pair.at_client.losses and pair.at_server.losses)
     (error,) = pair.at_client.losses
     assert isinstance(error, TLSFailed)
@@ -913,7 +919,7 @@ async def test_a_failure_while_the_peer_does_not_read_ends_at_once() -> None:
     pair = Pair()
     await pair.start_tls()
     pair.client.pause_writing()
-    pair.server._transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+    pair.server_wire.write(b"\x17\x03\x03\x00\x20" + bytes(32))
     await until(lambda: pair.at_client.losses)
     assert isinstance(pair.at_client.losses[0], TLSFailed)
     await pair.end()
