@@ -1,4 +1,4 @@
-"""Which addresses are ours (spec section 4, step 4)."""
+"""Which addresses are ours."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ class Machine:
 def test_ours_is_what_an_interface_other_than_loopback_has_and_what_reaches_us_through_nat(
     address: str, ours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Machine(monkeypatch, "192.0.2.1", "2001:db8::1", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1")
+    # Linux has each address of 127.0.0.0/8, also as IPv6 writes it.
+    Machine(
+        monkeypatch, "192.0.2.1", "2001:db8::1", "127.0.0.1", "::ffff:127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1"
+    )
     own = OwnAddresses(FakeClock(), [ip_address("203.0.113.7")])
     assert own(ip_address(address)) is ours
 
