@@ -296,10 +296,11 @@ class Channel(asyncio.Protocol):
         So whoever finds it False, or has drained, knows that the peer may have everything. When a send failed, the
         transport takes further bytes without a word; then `drain` raises.
         """
-        self._flushing = not self.is_closed
-        if self._flushing:
-            self._transport.set_write_buffer_limits(0)
-            self.write(data)
+        self.write(data)
+        transport = self._transport
+        if not self.is_closed and (self._backlog or transport.get_write_buffer_size() or transport.is_closing()):
+            self._flushing = True
+            transport.set_write_buffer_limits(0)
             self._look_at_buffers()
 
     def _look_at_buffers(self) -> None:
