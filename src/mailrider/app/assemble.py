@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mailrider.clock import SystemClock
 from mailrider.config.settings import default_state_dir
 from mailrider.dane.match import match_evidence
+from mailrider.delivery.attempt import AttemptRules
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.pool import Pool
@@ -27,7 +28,7 @@ from mailrider.delivery.limits.rules import Limiters
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
-from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.settings import EightBit
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS
 from mailrider.dns.opening import open_resolver
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from mailrider.clock import Clock
+    from mailrider.delivery.settings import RemoteSettings
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
     from mailrider.dns.validation import Proven
@@ -167,9 +169,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
     tls = settings.tls_client or TLSClientSettings()
     context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
     is_lmtp = isinstance(settings, LMTPSettings)
-    limits = PoolLimits(
-        settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
-    )
+    limits = _pool_limits(settings)
     async with AsyncExitStack() as stack:
         servers: list[FixedServer] = []
         for address in settings.host:
@@ -194,16 +194,10 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
             connector.credentials = settings.auth
             pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
             servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
-        core = RemoteSettings(
-            hostname=settings.hostname,
-            connect_timeout=settings.connect_timeout,
-            local_ip=settings.local_ip,
-            prohibited_addresses="none",
-            mx_auth=None,
-            eight_bit=settings.eight_bit,
-        )
+        rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip)
+        timeout = settings.connect_timeout.total_seconds()
         limiter = engine.limiters.limiter(settings.limits, owner)
-        yield FixedDelivery(core, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
+        yield FixedDelivery(rules, timeout, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
 
 
 def _fixed_dialect(settings: SmarthostSettings, name: Domain, address: SocketAddress, *, lmtp: bool) -> Dialect:
@@ -227,9 +221,12 @@ def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> R
     return Requirement(min_tls=max(least, settings.min_tls_level), tls_reason="min_tls_level")
 
 
-def _pool_limits(settings: RemoteSettings) -> PoolLimits:
+def _pool_limits(settings: RemoteSettings | SmarthostSettings) -> PoolLimits:
     return PoolLimits(
-        settings.conn_reuse_limit, settings.conn_max_idle_count, settings.conn_max_idle_time.total_seconds()
+        settings.conn_reuse_limit,
+        settings.conn_max_idle_count,
+        settings.conn_max_idle_time.total_seconds(),
+        settings.max_connections_per_host,
     )
 
 

@@ -8,7 +8,7 @@ for a mail reason. An exception that nobody expected defers what is undecided, a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connection.connect import Call
@@ -28,14 +28,14 @@ from mailrider.smtp.client import InjectedPlaintext, OutOfStep
 from mailrider.smtp.transaction import Decision, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from mailrider.clock import Clock
     from mailrider.delivery.budget import Budget
     from mailrider.delivery.connection.session import Peer
-    from mailrider.delivery.settings import RemoteSettings
+    from mailrider.delivery.mx import Address
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
@@ -115,6 +115,19 @@ class Job:
     security: MessageSecurity
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptRules:
+    """What a target's configuration says about all of its attempts.
+
+    `local_ip`: the source address; addresses of another family cannot be used. `prohibits` tells the addresses that are
+    never connected to.
+    """
+
+    strict_eight_bit: bool = False
+    local_ip: Address | None = None
+    prohibits: Callable[[Address], bool] = lambda _: False
+
+
 class Attempt:
     """One job at one next hop."""
 
@@ -124,7 +137,7 @@ class Attempt:
         recipients: Sequence[Recipient],
         destination: Guide,
         connections: Connections,
-        settings: RemoteSettings,
+        rules: AttemptRules,
         clock: Clock,
         emit: Emit,
         *,
@@ -138,7 +151,7 @@ class Attempt:
         self._ledger = Ledger(recipients, job.security.requirement)
         self._destination = destination
         self._connections = connections
-        self._settings = settings
+        self._rules = rules
         self._clock = clock
         self._emit = emit
         self._lmtp = lmtp
@@ -278,13 +291,13 @@ class Attempt:
         if not addresses:
             text = f"{mx} has no address of the family of local_ip"
             self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
-        race = self._race = Race(addresses, self._clock, self._settings.prohibits) if len(addresses) > 1 else None
+        race = self._race = Race(addresses, self._clock, self._rules.prohibits) if len(addresses) > 1 else None
         for address in race.turns() if race is not None else addresses:
             if self._is_spent:
                 self._end_unreached(host.candidate)
                 return
             self._addresses_left -= 1
-            if self._settings.prohibits(address):
+            if self._rules.prohibits(address):
                 text = f"{mx} has the address {address}, which must not be connected to (prohibited_addresses)"
                 self._fail_address(
                     Ending(Telling.CONNECT, TryResult.PROHIBITED, Reply.make(451, "4.4.1", text), str(mx), str(address))
@@ -297,7 +310,7 @@ class Attempt:
                 return
 
     def _of_our_family(self, version: int) -> bool:
-        local_ip = self._settings.local_ip
+        local_ip = self._rules.local_ip
         return local_ip is None or local_ip.version == version
 
     # An address ------------------------------------------------------------------------------------------------------
@@ -388,7 +401,7 @@ class Attempt:
             recipients,
             self._job.content,
             lease.session.capabilities,
-            strict_eight_bit=self._settings.eight_bit == "strict",
+            strict_eight_bit=self._rules.strict_eight_bit,
             lmtp=self._lmtp,
             used=lease.reused,
             session_codes=self._session_codes or (_OUT_OF_SEQUENCE if lease.reused else frozenset()),

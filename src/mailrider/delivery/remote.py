@@ -10,10 +10,11 @@ import asyncio
 import copy
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.attempt import BUG, CLOSED, Attempt, Job
+from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Job
 from mailrider.delivery.destination import Destination
 from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
 from mailrider.delivery.route import route
+from mailrider.delivery.settings import EightBit
 from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
@@ -59,6 +60,7 @@ class RemoteDelivery:
     ) -> None:
         """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again."""
         self.settings = settings
+        self._rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip, settings.prohibits)
         self.routing = routing
         self._policies = policies
         self._evidence = evidence
@@ -173,7 +175,7 @@ class RemoteDelivery:
     ) -> Attempt:
         """An attempt at one next hop, over those connections."""
         slots = None if self._limiter is None else self._limiter.slots
-        return Attempt(job, recipients, destination, connections, self.settings, self._clock, self._emit, slots=slots)
+        return Attempt(job, recipients, destination, connections, self._rules, self._clock, self._emit, slots=slots)
 
     async def sts_policy(self, next_hop: NextHop) -> PolicyLookup | None:
         """What is known of the MTA-STS policy of a next hop, in force or not; None for an address."""

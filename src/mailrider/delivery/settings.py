@@ -145,6 +145,12 @@ class LimitsSettings(Settings):
     name: str | None = field(default=None)
 
 
+# What Postfix opens to one destination, too; most servers allow one client 50.
+MAX_CONNECTIONS_PER_HOST = 20
+# In all, of one target: half of the 1,024 descriptors that a process usually has.
+MAX_CONNECTIONS = 500
+
+
 # --- target.remote ------------------------------------------------------------------------------
 
 
@@ -226,6 +232,14 @@ class RemoteSettings(Settings):
         feature="requiretls",
         doc="A message that was sent with REQUIRETLS may go to a server that does not offer the "
         "extension, if the levels that it demands are reached (RFC 8689).",
+    )
+    max_connections_per_host: Setting[int, int] = directive(
+        integer(1, MAX_CONNECTIONS),
+        default=MAX_CONNECTIONS_PER_HOST,
+        unit="connections",
+        doc="How many connections may be open to one address of one MX host at once, whatever domains it serves. "
+        "Further messages wait for one of them, 5 minutes at most. Many servers refuse a client that opens more than "
+        "20 to 50; raise it for a server that takes long to greet, or that is far away.",
     )
     conn_reuse_limit: Setting[int, int] = directive(
         integer(1),

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.delivery.attempt import AttemptRules
     from mailrider.delivery.connection.connect import Call
     from mailrider.delivery.connection.pool import Pool, PooledLease
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.limits.rules import HeldBack, Limiter
     from mailrider.delivery.reach import Reach
-    from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
@@ -152,7 +152,8 @@ class FixedDelivery:
 
     def __init__(
         self,
-        settings: RemoteSettings,
+        rules: AttemptRules,
+        connect_timeout: float,
         servers: Sequence[FixedServer],
         resolver: Resolver,
         clock: Clock,
@@ -162,8 +163,12 @@ class FixedDelivery:
         *,
         lmtp: bool = False,
     ) -> None:
-        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again."""
-        self._settings = settings
+        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again.
+
+        `connect_timeout` in seconds.
+        """
+        self._rules = rules
+        self._connect_timeout = connect_timeout
         self._servers = servers
         self._resolver = resolver
         self._clock = clock
@@ -234,7 +239,7 @@ class FixedDelivery:
             self._servers,
             self._resolver,
             self._clock,
-            self._settings.connect_timeout.total_seconds(),
+            self._connect_timeout,
             security.requirement,
         )
         return Attempt(
@@ -242,7 +247,7 @@ class FixedDelivery:
             recipients,
             destination,
             destination,
-            self._settings,
+            self._rules,
             self._clock,
             self._emit,
             lmtp=self._lmtp,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.settings import EightBit, LimitsSettings
+from mailrider.delivery.settings import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_HOST, EightBit, LimitsSettings
 from mailrider.model.security import TLSLevel
 from mailrider.net.settings import TLSClientSettings
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
@@ -111,6 +111,13 @@ class SmarthostSettings(Settings):
     )
     submission_timeout: Duration = directive(
         TIMEOUT, default=timedelta(minutes=12), doc="The time for the reply to the final dot."
+    )
+    max_connections_per_host: Setting[int, int] = directive(
+        integer(1, MAX_CONNECTIONS),
+        default=MAX_CONNECTIONS_PER_HOST,
+        unit="connections",
+        doc="How many connections may be open to one address of a server at once. Further messages wait for one of "
+        "them, 5 minutes at most.",
     )
     conn_reuse_limit: Setting[int, int] = directive(
         integer(1),

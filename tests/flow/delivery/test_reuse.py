@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.delivery.connection.pool_state import MAX_PER_PLACE
+from mailrider.delivery.settings import MAX_CONNECTIONS_PER_HOST
 from mailrider.lab.ca import CA
 from mailrider.lab.mx_script import MXTLS, Close, Later, MXScript, Stage, stage_of
 from mailrider.model.event import ConnectionClosed, LimitReached
@@ -181,16 +181,29 @@ async def test_hundreds_of_messages_at_once_stay_within_the_connection_budget_of
     async with internet({"a.test": [script]}) as net:
         results = await asyncio.gather(*(net.send_one(f"x{number}@a.test") for number in range(300)))
         assert {result.status.value for result in results} == {"delivered"}
-        assert max(open_connections) == MAX_PER_PLACE
+        assert max(open_connections) == MAX_CONNECTIONS_PER_HOST
         assert net.mx("a.test").accepted == 300
-        assert net.mx("a.test").opened <= 300 // 10 + MAX_PER_PLACE
+        assert net.mx("a.test").opened <= 300 // 10 + MAX_CONNECTIONS_PER_HOST
+
+
+async def test_more_connections_than_the_configuration_allows_are_never_opened_to_a_host() -> None:
+    open_connections = []
+
+    def count(_: Command) -> None:
+        open_connections.append(net.mx("a.test").open_connections)
+
+    script = MXScript(replies={Stage.MAIL: count, Stage.END: Later(0.01)})
+    async with internet({"a.test": [script]}, directives={"max_connections_per_host": 3}) as net:
+        results = await asyncio.gather(*(net.send_one(f"x{number}@a.test") for number in range(30)))
+        assert {result.status.value for result in results} == {"delivered"}
+        assert max(open_connections) == 3
 
 
 async def test_a_slow_host_does_not_hold_up_another() -> None:
     slow, quick = MXScript(replies={Stage.END: Later(30.0)}), MXScript()
     async with internet({"slow.test": [slow], "quick.test": [quick]}) as net:
         stuck = [asyncio.ensure_future(net.send_one(f"x{number}@slow.test")) for number in range(50)]
-        await net.mx("slow.test").wait_connection(MAX_PER_PLACE)
+        await net.mx("slow.test").wait_connection(MAX_CONNECTIONS_PER_HOST)
         assert outcome(await net.send_one("x@quick.test"))[0] == "delivered"
         for task in stuck:
             task.cancel()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.attempt import MAX_DURATION, Attempt, Job
+from mailrider.delivery.attempt import MAX_DURATION, Attempt, AttemptRules, Job
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.mx import HostNotFound
@@ -195,8 +195,8 @@ class World:
     def run(self, recipients: int = 1, slots: int | None = None) -> Awaitable[tuple[Outcome, ...]]:
         everybody = tuple(Recipient(Mailbox.parse(f"{number}@a.test")) for number in range(recipients))
         job = Job(Envelope(ReversePath.parse("a@b.test"), everybody), CONTENT, self.security)
-        settings = RemoteSettings(hostname="client.test")
-        return Attempt(job, everybody, self, self, settings, self.clock, self.events.append, slots=slots).run()
+        rules = AttemptRules(prohibits=RemoteSettings().prohibits)
+        return Attempt(job, everybody, self, self, rules, self.clock, self.events.append, slots=slots).run()
 
 
 def facts(outcome: Outcome) -> tuple[str, int, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.attempt import Attempt, AttemptRules, Job
 from mailrider.delivery.connection.session import Session
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.under_way import AttemptsUnderWay
@@ -54,8 +54,8 @@ class Trial:
         monkeypatch.setattr(HangingSession, "hangs_at", hangs_at)
         world = World([[says()]])
         job = Job(Envelope(ReversePath.parse("a@b.test"), RECIPIENTS), CONTENT, ORDINARY)
-        settings = RemoteSettings(hostname="client.test")
-        attempt = Attempt(job, RECIPIENTS, world, world, settings, world.clock, world.events.append)
+        rules = AttemptRules(prohibits=RemoteSettings().prohibits)
+        attempt = Attempt(job, RECIPIENTS, world, world, rules, world.clock, world.events.append)
         self.clock = world.clock
         self.under_way = AttemptsUnderWay()
         self.task = asyncio.create_task(self.under_way.run(attempt))

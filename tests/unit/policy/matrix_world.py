@@ -14,13 +14,12 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
 
 from mailrider.dane.match import match_evidence
-from mailrider.delivery.attempt import Attempt, Job
+from mailrider.delivery.attempt import Attempt, AttemptRules, Job
 from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.destination import Destination, Routing
 from mailrider.delivery.explain.dry_run import RehearsedLease, Understudy
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
-from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.answer import LookupFailure
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.address import Mailbox, ReversePath
@@ -208,7 +207,7 @@ class Worlds:
         destination = Destination(DOMAIN, routing, policies if security.policies_bind else (), security.requirement)
         connections = Connections(point, self._judge, self.clock)
         job = Job(envelope, Content.inspect(b"Subject: x\r\n\r\n"), security)
-        attempt = Attempt(job, envelope.recipients, destination, connections, RemoteSettings(), self.clock, self._emit)
+        attempt = Attempt(job, envelope.recipients, destination, connections, AttemptRules(), self.clock, self._emit)
         (result,) = await attempt.run()
         code, enhanced, levels = result.reply.code, str(result.reply.enhanced), result.security
         if result.status != "delivered":

@@ -22,13 +22,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
+from mailrider.delivery.settings import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_HOST
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-MAX_PER_PLACE = 20
-"""Lines to one host and address: what Postfix opens to a destination; most servers allow one client 50."""
-MAX_TOTAL = 500
-"""Lines in all: half of the 1,024 descriptors that a process usually has."""
 MAX_WAIT = 300.0
 """Seconds that a caller may wait: a host whose lines are all busy for so long does not keep up, another one may."""
 
@@ -48,8 +46,8 @@ class PoolLimits:
     reuse: int
     idle_count: int
     idle_time: float
-    per_place: int = MAX_PER_PLACE
-    total: int = MAX_TOTAL
+    per_place: int = MAX_CONNECTIONS_PER_HOST
+    total: int = MAX_CONNECTIONS
     wait: float = MAX_WAIT
 
 
