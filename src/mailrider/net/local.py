@@ -2,7 +2,7 @@
 
 The kernel is asked, not the list of interfaces: packets to an address of this machine have that very address as their
 source, whatever interface it stands on. (That an address can be bound says nothing: with `ip_nonlocal_bind` each can.)
-Loopback does not count (spec section 4, step 4: labs live there), and answers are kept for a minute, since addresses
+Loopback does not count (labs live there), and answers are kept for a minute, since addresses
 come and go; where the kernel gives none, the next question is asked anew.
 """
 
@@ -58,6 +58,8 @@ class OwnAddresses:
     def _is_ours(self, address: IPv4Address | IPv6Address) -> bool | None:
         """None if the kernel does not say."""
         forms = (address, *embedded_ipv4(address))  # what is sent to ourselves through a translator comes back too
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            forms = (address.ipv4_mapped,)  # the same address, written otherwise; the kernel has every ::ffff:127.0.0.1
         answers = {self._is_one_of_ours(form) for form in forms}
         return True if True in answers else None if None in answers else False
 
