@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import re
+from datetime import datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from mailrider.model.value import value
 from mailrider.smtp.header import header_fields
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import tzinfo
 
     from mailrider.model.domain import Domain
 
@@ -63,26 +64,25 @@ class Passage:
 
 def received_field(passage: Passage) -> bytes:
     """The Received field, folded, with its line end."""
-    lines = [
-        *_origin(passage),
-        f"by {passage.hostname.ascii} with {passage.protocol} id {passage.id}",
-        *((f"for <{passage.recipient}>",) if passage.recipient else ()),
-    ]
-    lines[-1] += ";"
-    return compose_field("Received", *lines, _date(passage.at.replace(microsecond=0)), fold="\t").encode()
+    date = _date(int(passage.at.timestamp()), passage.at.tzinfo)
+    by = f"by {passage.hostname.ascii} with {passage.protocol} id {passage.id}"
+    if passage.recipient:
+        lines = (*_origin(passage), by, f"for <{passage.recipient}>;", date)
+    else:
+        lines = (*_origin(passage), by + ";", date)
+    return compose_field("Received", *lines, fold="\t").encode()
 
 
 def _origin(passage: Passage) -> tuple[str, ...]:
     """The lines before `by`."""
-    match passage.detail:
-        case ReceivedDetail.NONE:
-            # RFC 5321 4.4 asks for FROM; whoever hides his users does not want it (RFC 5322 3.6.7 does without).
-            return ()
-        case ReceivedDetail.SHORT:
-            return (f"from {passage.client if passage.client.startswith('[') else 'localhost'}",)
-        case ReceivedDetail.FULL:
-            whole = f"from {passage.name} ({passage.client})"
-            return (whole, f"({passage.tls})") if passage.tls else (whole,)
+    detail = passage.detail
+    if detail is ReceivedDetail.FULL:
+        whole = f"from {passage.name} ({passage.client})"
+        return (whole, f"({passage.tls})") if passage.tls else (whole,)
+    if detail is ReceivedDetail.SHORT:
+        return (f"from {passage.client if passage.client.startswith('[') else 'localhost'}",)
+    # RFC 5321 4.4 asks for FROM; whoever hides his users does not want it (RFC 5322 3.6.7 does without).
+    return ()
 
 
 def submitted_header(header: bytes, passage: Passage, origin: Domain | None = None) -> bytes:
@@ -96,11 +96,13 @@ def submitted_header(header: bytes, passage: Passage, origin: Domain | None = No
     if not header_fields(header, "Message-ID"):
         added += compose_field("Message-ID", f"<{passage.id}@{passage.hostname.ascii}>").encode()
     if not header_fields(header, "Date"):
-        added += compose_field("Date", _date(passage.at.replace(microsecond=0))).encode()
+        added += compose_field("Date", _date(int(passage.at.timestamp()), passage.at.tzinfo)).encode()
     return added + (_BCC.sub(b"", header) if b"bcc" in header.lower() else header)
 
 
-_date = lru_cache(maxsize=16)(format_datetime)  # many messages have one second
+@lru_cache(maxsize=16)  # many messages have one second
+def _date(second: int, zone: tzinfo | None) -> str:
+    return format_datetime(datetime.fromtimestamp(second, zone))
 
 
 def count_received(header: bytes) -> int:

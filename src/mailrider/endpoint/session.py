@@ -505,9 +505,10 @@ class Session:
 
     def _recipient_refusal(self, command: Rcpt) -> Reply | None:
         service, mailbox = self._service, command.mailbox
-        is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated or self._uid is not None
-        if not is_known and is_route(mailbox):
-            return ROUTE
+        if is_route(mailbox):
+            is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated
+            if not is_known and self._uid is None:
+                return ROUTE
         if service.aliases is not None:
             try:
                 members = service.aliases.members(mailbox)
@@ -663,7 +664,11 @@ class Session:
         mail = self._machine.mail or Mail(NULL_PATH)
         is_known = self._is_known
         named = [
-            Recipient(self._meant(each.mailbox), each.notify if is_known else _modest(each.notify), each.original)
+            Recipient(
+                each.mailbox if each.mailbox.domain is not None else self._meant(each.mailbox),
+                each.notify if is_known or each.notify is None else each.notify & ~Notify.SUCCESS,
+                each.original,
+            )
             for each in self._machine.recipients
         ]
         forwarding = None
@@ -684,7 +689,8 @@ class Session:
     def _is_known(self) -> bool:
         """True if the sender can be held to be who it says: by a login, by the system, or as a program of this machine.
 
-        From anybody else the sender may be forged, and what it asks for would be sent to a victim (RFC 3461 9.1).
+        From anybody else the sender may be forged, and what it asks for would be sent to a victim (RFC 3461 9.1): such
+        a client may ask to hear of failures and delays, but not of success.
         """
         if self._machine.is_authenticated or self._uid is not None or self._trusted:
             return True
@@ -720,6 +726,7 @@ class Session:
 
     def _note(self, size: int, reply: Reply) -> None:
         service, machine = self._service, self._machine
+        named = machine.recipients
         service.emit(
             MailTaken(
                 service.name,
@@ -727,7 +734,7 @@ class Session:
                 self._user,
                 machine.protocol,
                 str(self._sender),
-                len({each.mailbox for each in machine.recipients}),
+                len(named) if len(named) < 2 else len({each.mailbox for each in named}),
                 size,
                 reply,
             )
@@ -831,11 +838,6 @@ def worst(replies: Sequence[Reply]) -> Reply:
     if len(replies) == 1:
         return replies[0]
     return max(replies, key=lambda reply: (reply.is_transient, reply.is_permanent))
-
-
-def _modest(notify: Notify | None) -> Notify | None:
-    """What a stranger may ask for: to hear of failures and delays, and not of success."""
-    return None if notify is None else notify & ~Notify.SUCCESS
 
 
 @lru_cache(maxsize=1024)
