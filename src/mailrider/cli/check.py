@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -12,18 +12,19 @@ from rich.console import Console
 
 from mailrider.app.assemble import open_engine, open_remote, open_smarthost
 from mailrider.app.examine import examine_instance, examine_signatures, signatures_within
+from mailrider.cli.check_dns import about_servers, about_validation, check_resolver
 from mailrider.cli.check_files import open_files
+from mailrider.cli.finding import Finding
 from mailrider.cli.setup import direct_targets
 from mailrider.config import load, placed
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
-from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED, configured_servers
+from mailrider.dns.servers import configured_servers
+from mailrider.dns.settings import Validate
 from mailrider.endpoint.settings import EndpointSettings, weak_spots
 from mailrider.errors import ConfigError, InvalidValue, LocalError, Problem
 from mailrider.model.domain import Domain
-from mailrider.model.event import discard
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.text import json_line
 from mailrider.net.settings import TLSVersion
@@ -34,20 +35,9 @@ if TYPE_CHECKING:
 
     from mailrider.app.assemble import Engine
     from mailrider.config import Configuration, Instance
-    from mailrider.dns.resolver import Resolver
-    from mailrider.dns.servers import ServerChoice
+    from mailrider.model.event import Event
     from mailrider.policy.settings import MXAuth
     from mailrider.settings.directive import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `level` is `ok`, `warning` or `error`; `cure` says what to do."""
-
-    level: str
-    subject: str
-    text: str
-    cure: str = ""
 
 
 def _domain(_: click.Context, __: click.Parameter, text: str) -> Domain:
@@ -109,9 +99,12 @@ def _user(configuration: Configuration) -> Iterator[Finding]:
 
 
 async def _test(configuration: Configuration, signed: Domain, bogus: Domain) -> list[Finding]:
-    findings = list(about_servers(configured_servers(configuration.globals.dns.server)))
-    async with open_engine(configuration.globals.dns, discard) as engine:
-        findings.append(await _check_resolver(engine.resolver, signed, bogus))
+    dns = configuration.globals.dns
+    findings = [] if dns.validate is Validate.YES else list(about_servers(configured_servers(dns.server)))
+    events: list[Event] = []
+    async with open_engine(dns, events.append) as engine:
+        findings.append(await check_resolver(engine.resolver, signed, bogus))
+        findings += about_validation(engine.resolver, events)
         problems = await _try_everything(configuration, engine)
         for each in direct_targets(configuration):
             if isinstance(each.settings, RemoteSettings):
@@ -183,43 +176,6 @@ async def _try(settings: Settings, engine: Engine) -> None:
                 pass
         case _:  # a queue is opened by those who deliver from it
             pass
-
-
-def about_servers(choice: ServerChoice) -> Iterator[Finding]:
-    """What to know of the servers that are configured, before anything is asked. Pure."""
-    if choice.counting and choice.ignored:
-        asked, ignored = (", ".join(map(str, servers)) for servers in (choice.asked, choice.ignored))
-        yield Finding("ok", "resolver", f"only {asked} is asked; {ignored} is not, since its word does not count")
-    for server in choice.counting:
-        if server.ip == SYSTEMD_RESOLVED:
-            text = f"{server} is systemd-resolved, whose older versions hand on AD of whoever they ask (systemd#34121)"
-            yield Finding("warning", "resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
-        elif server.trusted and not server.is_loopback:
-            text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"
-            yield Finding("warning", "resolver", text, "trust only a server in the same pod or on a protected link")
-
-
-async def _check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
-    """Does it validate? A signed name must be authentic, a bogus one must fail."""
-    off = "DNSSEC and DANE are off"
-    if not resolver.validates:
-        return Finding("warning", "resolver", resolver.dnssec_off, CURE)
-    try:
-        answer = await resolver.lookup(signed, RecordType.MX)
-    except LookupFailed as error:
-        return Finding("warning", "resolver", f"{error}; mail is deferred as long as DNS fails", "check the resolver")
-    if not answer.authentic:
-        return Finding(
-            "warning", "resolver", f"{signed} is signed, but came without AD: it does not validate; {off}", CURE
-        )
-    try:
-        await resolver.lookup(bogus, RecordType.A)
-    except LookupFailed as error:
-        if error.failure is not LookupFailure.SERVFAIL:
-            return Finding("warning", "resolver", f"{error}; whether it refuses wrong signatures is not known")
-        return Finding("ok", "resolver", f"it validates: {signed} is authentic, {bogus} is refused")
-    text = f"it gave an answer for {bogus}, whose signature is wrong: it does not validate all zones"
-    return Finding("warning", "resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
 
 
 def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterator[Finding]:

@@ -84,6 +84,8 @@ def _print_summary(page: _Page, explanation: Explanation, settings: RemoteSettin
 def _print_dns(page: _Page, explanation: Explanation) -> None:
     if explanation.dnssec_off:
         page.say(explanation.dnssec_off, good=False)
+    elif explanation.validated_by:
+        page.say(f"DNSSEC is {explanation.validated_by}")
     if explanation.unroutable is not None:
         page.say(str(explanation.unroutable), good=False)
     found = explanation.candidates

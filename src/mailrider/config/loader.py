@@ -88,7 +88,17 @@ def default_text(supported: frozenset[str] = SUPPORTED) -> str:
     mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
     queue = ["target.queue queue {", "    target &remote", "}"] if "target.queue" in supported else []
     door = _default_endpoint() if queue else []
-    lines = [f"hostname {own_name()}", "target.remote remote {", *mx_auth, "}", *queue, *door, "deliver_to &remote"]
+    dns = ["dns {", "    validate auto", "}"]
+    lines = [
+        f"hostname {own_name()}",
+        *dns,
+        "target.remote remote {",
+        *mx_auth,
+        "}",
+        *queue,
+        *door,
+        "deliver_to &remote",
+    ]
     return "\n".join(lines) + "\n"
 
 

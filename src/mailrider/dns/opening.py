@@ -73,7 +73,7 @@ async def open_resolver(
     prober = Prober(
         open_validator, SocketTransport(), clock, rng, timeout=settings.timeout.total_seconds(), patience=patience
     )
-    resolver = ValidatingResolver(stub, clock, emit, patience=patience, cache_size=settings.cache)
+    resolver = ValidatingResolver(stub, str(how), clock, emit, patience=patience, cache_size=settings.cache)
     keeper = ValidationKeeper(resolver, how, prober, open_validator, clock, emit, proven or Proven())
     async with stub, resolver, keeper:
         if how.is_auto and stub.choice.counting:

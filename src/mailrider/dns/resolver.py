@@ -28,6 +28,10 @@ class Resolver(Protocol):
     def dnssec_off(self) -> str:
         """Why DNSSEC and DANE are off, for people; empty if they are on."""
 
+    @property
+    def validated_by(self) -> str:
+        """Who validates, for people; empty if DNSSEC and DANE are off."""
+
     async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
         """The records of that type at `name`, CNAMEs followed (at most 16), or their absence.
 

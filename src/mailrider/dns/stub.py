@@ -88,6 +88,11 @@ class StubResolver(CachingResolver):
         """Why DNSSEC and DANE are off; empty if they are on."""
         return self.choice.dnssec_off
 
+    @property
+    def validated_by(self) -> str:
+        """Whose word counts; empty if nobody's does."""
+        return f"validated by {', '.join(map(str, self.choice.asked))}" if self.validates else ""
+
     def choose(self, choice: ServerChoice) -> None:
         """Ask these servers from now on. What others said is forgotten, and what they are saying is not believed."""
         self.choice = choice

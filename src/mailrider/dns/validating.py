@@ -104,10 +104,17 @@ Source = Waiting | Validation | Unvalidated | Failing
 
 
 class ValidatingResolver(CachingResolver):
-    """A `Resolver`; use it with `async with`. `patience` bounds a question, seconds. `stub` asks without validation."""
+    """A `Resolver`; use it with `async with`.
 
-    def __init__(self, stub: StubResolver, clock: Clock, emit: Emit, *, patience: float, cache_size: int) -> None:
+    `name` says who validates, with which trust anchors. `patience` bounds a question, seconds. `stub` asks without
+    validation.
+    """
+
+    def __init__(
+        self, stub: StubResolver, name: str, clock: Clock, emit: Emit, *, patience: float, cache_size: int
+    ) -> None:
         super().__init__(clock, cache_size)
+        self._name = name
         self.stub = stub
         self.trust_changed = asyncio.Event()  # set when a proof changes who is believed
         self._emit = emit
@@ -137,6 +144,21 @@ class ValidatingResolver(CachingResolver):
             return ""
         reason = self._source.reason if isinstance(self._source, Unvalidated) else ""
         return f"DNSSEC and DANE are off: {reason}" if reason else self.stub.dnssec_off
+
+    @property
+    def validated_by(self) -> str:
+        """Who validates, whose answers, with which trust anchors; empty if nobody does."""
+        match self._source:
+            case Validation() as validation:
+                return f"validated here by {self._name}, from what {', '.join(map(str, validation.servers))} says"
+            case Unvalidated():
+                return self.stub.validated_by
+            case _:
+                return ""
+
+    async def settled(self) -> None:
+        """Wait, as a lookup would, until it is known who is asked."""
+        await self._ready()
 
     @property
     def choice(self) -> ServerChoice:

@@ -57,6 +57,9 @@ class Validates:
     name: str
     is_auto: bool
 
+    def __str__(self) -> str:
+        return f"{self.name} with the trust anchors {', '.join(map(str, self.anchors))}"
+
     @property
     def may_turn_off(self) -> bool:
         """True if the servers may be asked without validation, rather than not at all."""

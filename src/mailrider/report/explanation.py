@@ -42,6 +42,7 @@ def as_json_object(explanation: Explanation, settings: RemoteSettings, now: date
         ],
         "mx_auth": _enforced(settings),
         "resolver_validates": not explanation.dnssec_off,
+        "validated_by": explanation.validated_by or None,
         "unroutable": _reply(explanation.unroutable),
         "mx": None
         if found is None

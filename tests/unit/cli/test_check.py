@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import mailrider
-from mailrider.cli.check import _check_resolver, about_servers, endpoint_weaknesses, weaknesses
+from mailrider.cli import check_dns
+from mailrider.cli.check import endpoint_weaknesses, weaknesses
+from mailrider.cli.check_dns import about_library, about_servers, about_validation, check_resolver
+from mailrider.dns.anchors import parse_anchors
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.servers import choose_servers, parse_servers
+from mailrider.dns.unbound import LibraryMissing
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.domain import Domain
+from mailrider.model.event import AnswerValidated, Event, RootKeysMissing, SecurityUnavailable, Validity
 from mailrider.net.settings import ServerTLS, ServerTLSOptions
 from mailrider.policy.settings import UNSTATED
+from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given, mx
+from tests.unit.dns.world import BOGUS, NAME, ONE, ROOT_KEY, UNSIGNED, Server, World, validating
 
 STRONG = mailrider.RemoteSettings(
     hostname="client.test",
@@ -123,6 +131,57 @@ RESOLVERS = {
 
 @pytest.mark.parametrize(("resolver", "expected"), RESOLVERS.values(), ids=RESOLVERS)
 async def test_a_resolver_is_tried_out(resolver: FakeResolver, expected: tuple[str, str]) -> None:
-    finding = await _check_resolver(resolver, Domain("good.test"), Domain("bad.test"))
+    finding = await check_resolver(resolver, Domain("good.test"), Domain("bad.test"))
     assert (finding.level, finding.subject) == (expected[0], "resolver")
     assert expected[1] in finding.text
+
+
+async def test_our_own_validation_is_tried_out_and_named() -> None:
+    here, clock = World(), FakeClock()
+    here.servers = {ONE: Server.FIT}
+    async with validating(here, clock, [], anchors=parse_anchors(f". IN DNSKEY {ROOT_KEY}")) as resolver:
+        finding = await check_resolver(resolver, NAME, BOGUS)
+        assert finding.level == "ok"
+        assert finding.text.endswith("; validated here by libunbound 0, from what 192.0.2.1:53 says")
+        finding = await check_resolver(resolver, UNSIGNED, BOGUS)
+        assert (finding.level, finding.cure) == ("warning", "")
+        assert "unsigned.test is taken for unsigned: look for a domain above it in `insecure`" in finding.text
+
+
+async def test_validation_that_is_off_is_found_though_the_probe_takes_a_moment() -> None:
+    here, events = World(), list[Event]()
+    here.servers = {ONE: Server.STRIPS}
+    async with validating(here, FakeClock(), events, auto=True) as resolver:
+        finding = await check_resolver(resolver, NAME, BOGUS)
+        assert finding.level == "warning"
+        assert "no DNS server is fit for validation" in finding.text
+        (unfit,) = about_validation(resolver, events)
+        assert unfit.text.startswith("192.0.2.1:53 is not asked for validation: the root's keys come without")
+
+
+def test_what_happened_while_the_resolver_was_tried() -> None:
+    events = [
+        RootKeysMissing((7, 8)),
+        SecurityUnavailable("validate auto: no library"),
+        SecurityUnavailable("else"),
+        AnswerValidated(Validity.SECURE),
+    ]
+    texts = [finding.text for finding in about_validation(FakeResolver(), events)]
+    assert texts == ["the root has keys that no trust anchor stands for: 7, 8", "validate auto: no library"]
+
+
+def test_known_faults_of_the_library_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_dns, "load_library", lambda: SimpleNamespace(version="1.24.1"))
+    monkeypatch.setattr(check_dns, "debian_version", lambda: None)
+    (note,) = about_library()
+    assert note.level == "note"
+    assert note.text.startswith("libunbound 1.24.1 has a known fault, CVE-2025-11411")
+    assert "mended in 1.24.2" in note.cure
+
+
+def test_a_library_that_has_gone_meanwhile_has_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise LibraryMissing("gone")
+
+    monkeypatch.setattr(check_dns, "load_library", gone)
+    assert list(about_library()) == []

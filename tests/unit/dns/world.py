@@ -154,7 +154,7 @@ async def validating(
     servers = tuple(world.servers)
     stub = StubResolver(choose_servers(servers), clock=clock, rng=rng, timeout=TIMEOUT, attempts=3, transport=world)
     prober = Prober(world.open_validator, world, clock, rng, timeout=TIMEOUT, patience=PATIENCE)
-    resolver = ValidatingResolver(stub, clock, events.append, patience=PATIENCE, cache_size=100)
+    resolver = ValidatingResolver(stub, "libunbound 0", clock, events.append, patience=PATIENCE, cache_size=100)
     how = Validates(servers, anchors, "libunbound 0", auto)
     keeper = ValidationKeeper(resolver, how, prober, world.open_validator, clock, events.append, proven or Proven())
     async with stub, resolver, keeper:

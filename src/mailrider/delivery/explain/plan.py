@@ -98,7 +98,8 @@ class Explanation:
 
     `outcomes` by kind of message: what an attempt would end in now; a delivered one means that the message would be
     offered there. Empty if nothing was connected. `dnssec_off` says why the resolver cannot tell what is authentic,
-    `resolver_fault` what is wrong with it if it cannot look up anything: then nothing else here says much.
+    `validated_by` who can; `resolver_fault` what is wrong with it if it cannot look up anything: then nothing else here
+    says much.
     """
 
     next_hop: NextHop
@@ -109,6 +110,7 @@ class Explanation:
     outcomes: dict[str, Outcome]
     dnssec_off: str
     resolver_fault: str = ""
+    validated_by: str = ""
 
 
 class Explainer:
@@ -137,10 +139,20 @@ class Explainer:
             if connect or unroutable:
                 outcomes = {kind: await self._rehearse(job, next_hop, rehearsal) for kind, job in kinds.items()}
         sts = next((each.lookup for each in destinations["requiretls"].policies if isinstance(each, BoundSTS)), None)
-        off = self._delivery.routing.resolver.dnssec_off
+        resolver = self._delivery.routing.resolver
         sts = sts or await self._delivery.sts_policy(next_hop)
         fault = await self._resolver_fault() if _has_failed(unroutable, plans) else ""
-        return Explanation(next_hop, candidates, unroutable, sts, tuple(plans), outcomes, off, fault)
+        return Explanation(
+            next_hop,
+            candidates,
+            unroutable,
+            sts,
+            tuple(plans),
+            outcomes,
+            resolver.dnssec_off,
+            fault,
+            resolver.validated_by,
+        )
 
     async def _resolver_fault(self) -> str:
         """Why the resolver cannot look up a name that has nothing to do with this one; empty if it can."""

@@ -1,0 +1,96 @@
+"""What `mailrider check` says of DNS: the servers, whether anybody validates, and our own validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailrider.cli.finding import Finding
+from mailrider.dns.advisories import debian_version, unmended
+from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
+from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED
+from mailrider.dns.unbound import LibraryMissing, load_library
+from mailrider.dns.validating import ValidatingResolver
+from mailrider.model.event import DNSServerUnfit, RootKeysMissing, SecurityUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mailrider.dns.resolver import Resolver
+    from mailrider.dns.servers import ServerChoice
+    from mailrider.model.domain import Domain
+    from mailrider.model.event import Event
+
+
+def about_servers(choice: ServerChoice) -> Iterator[Finding]:
+    """What to know of the servers that are configured, before anything is asked. Pure."""
+    if choice.counting and choice.ignored:
+        asked, ignored = (", ".join(map(str, servers)) for servers in (choice.asked, choice.ignored))
+        yield Finding("ok", "resolver", f"only {asked} is asked; {ignored} is not, since its word does not count")
+    for server in choice.counting:
+        if server.ip == SYSTEMD_RESOLVED:
+            text = f"{server} is systemd-resolved, whose older versions hand on AD of whoever they ask (systemd#34121)"
+            yield Finding("warning", "resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
+        elif server.trusted and not server.is_loopback:
+            text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"
+            yield Finding("warning", "resolver", text, "trust only a server in the same pod or on a protected link")
+
+
+async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
+    """Does it validate? A signed name must be authentic, a bogus one must fail."""
+    if isinstance(resolver, ValidatingResolver):
+        await resolver.settled()
+    off = "DNSSEC and DANE are off"
+    if not resolver.validates:
+        return Finding("warning", "resolver", resolver.dnssec_off, CURE)
+    try:
+        answer = await resolver.lookup(signed, RecordType.MX)
+    except LookupFailed as error:
+        return Finding("warning", "resolver", f"{error}; mail is deferred as long as DNS fails", "check the resolver")
+    if not answer.authentic:
+        text = f"{signed} is signed, but came without AD: it does not validate; {off}"
+        if _validates_itself(resolver):
+            text = f"{signed} is taken for unsigned: look for a domain above it in `insecure`"
+        return Finding("warning", "resolver", text, "" if _validates_itself(resolver) else CURE)
+    try:
+        await resolver.lookup(bogus, RecordType.A)
+    except LookupFailed as error:
+        if error.failure not in (LookupFailure.SERVFAIL, LookupFailure.BOGUS):
+            return Finding("warning", "resolver", f"{error}; whether it refuses wrong signatures is not known")
+        by = f"; {resolver.validated_by}" if _validates_itself(resolver) else ""
+        return Finding("ok", "resolver", f"it validates: {signed} is authentic, {bogus} is refused{by}")
+    text = f"it gave an answer for {bogus}, whose signature is wrong: it does not validate all zones"
+    return Finding("warning", "resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
+
+
+def _validates_itself(resolver: Resolver) -> bool:
+    return isinstance(resolver, ValidatingResolver) and resolver.validates_itself
+
+
+def about_validation(resolver: Resolver, events: Iterable[Event]) -> Iterator[Finding]:
+    """What happened while the resolver was tried, and what is known of the library that validates."""
+    for event in events:
+        match event:
+            case DNSServerUnfit(server=server, reason=reason):
+                text = f"{server} is not asked for validation: {reason}"
+                yield Finding("warning", "resolver", text, "ask another server, or let somebody mend this one")
+            case RootKeysMissing(tags=tags):
+                text = f"the root has keys that no trust anchor stands for: {', '.join(map(str, tags))}"
+                cure = "update mailrider or dns-root-data, or name a file with the new key: dns { trust_anchor FILE }"
+                yield Finding("warning", "resolver", text, cure)
+            case SecurityUnavailable(reason=reason) if reason.startswith("validate auto: "):
+                yield Finding("warning", "resolver", reason)
+            case _:
+                pass
+    if _validates_itself(resolver):
+        yield from about_library()
+
+
+def about_library() -> Iterator[Finding]:
+    """Faults of libunbound that are known, and not mended in the version that is installed."""
+    try:
+        version = load_library().version
+    except LibraryMissing:  # it was there a moment ago: an update is under way
+        return
+    for each in unmended(version, debian_version()):
+        text = f"libunbound {version} has a known fault, {each.name}: {each.what}"
+        yield Finding("note", "resolver", text, f"update it: mended in {each.mended}, or in your system's own update")
