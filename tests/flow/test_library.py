@@ -1,4 +1,4 @@
-"""mailrider in a program (spec section 13): configurations by name, listeners, and what happens to those who err."""
+"""mailrider in a program: configurations by name, listeners, and what happens to those who err."""
 
 from __future__ import annotations
 

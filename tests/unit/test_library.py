@@ -1,4 +1,4 @@
-"""Arguments become values, and results something to look at; without any I/O (spec section 13)."""
+"""Arguments become values, and results something to look at; without any I/O."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def _judge(tls: TLSClientSettings) -> Judge:
 
 
 class _Policies:
-    """The policies of a target: those that are listed, and those that REQUIRETLS asks as well (spec section 6)."""
+    """The policies of a target: those that are listed, and those that REQUIRETLS asks as well."""
 
     def __init__(self, settings: RemoteSettings, engine: Engine, stack: AsyncExitStack) -> None:
         self._settings = settings

@@ -187,7 +187,7 @@ def prepare(
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
     if quarantine:
-        # Spec section 4, step 1: that comes first, whatever else is wrong.
+        # That comes first, whatever else is wrong.
         refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
     if path is None or not parsed:
         return Submission(None, content, texts, (), refused)

@@ -220,7 +220,7 @@ def _weak_policies(label: str, settings: RemoteSettings, auth: MXAuth, validates
 
 
 def _unreachable(label: str, auth: MXAuth) -> Iterator[Finding]:
-    """An MX level that is demanded, and that no listed policy awards (spec section 2)."""
+    """An MX level that is demanded, and that no listed policy awards."""
     demanded = auth.local_policy.min_mx_level if auth.local_policy is not None else MXLevel.NONE
     awarded = MXLevel.DNSSEC if auth.dnssec else MXLevel.MTASTS if auth.mtasts else MXLevel.NONE
     if demanded > awarded:

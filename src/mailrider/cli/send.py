@@ -197,7 +197,7 @@ def exit_code(report: Report) -> int:
 
 
 def as_object(result: Result) -> dict[str, Any]:
-    """A result as the JSON object of spec section 12."""
+    """A result as a JSON object."""
     security = result.security
     return {
         "recipient": result.recipient,

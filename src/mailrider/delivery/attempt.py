@@ -1,8 +1,8 @@
 """One attempt at one next hop: every candidate and address in turn, until each recipient is decided.
 
-This is the table of spec section 5 in motion. The steps come from `Destination`, connections from `Connections`, what
-replies mean from `Transaction`, what it all adds up to from `Ledger`; here is only the order of things. It never raises
-for a mail reason. An exception that nobody expected defers what is undecided, at one place.
+The steps come from `Destination`, connections from `Connections`, what replies mean from `Transaction`, what it all
+adds up to from `Ledger`; here is only the order of things. It never raises for a mail reason. An exception that nobody
+expected defers what is undecided, at one place.
 """
 
 from __future__ import annotations
@@ -450,7 +450,7 @@ class Attempt:
             self._ledger.decide(index, decision.stage, reply, mx, address, security, dsn)
 
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
-        """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent (spec section 6)."""
+        """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
         mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
         self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
         own = self._job.security.requirement
@@ -463,7 +463,7 @@ class Attempt:
         self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security))
 
     def _refuse_level(self, candidate: Candidate, admission: Admission, requirement: Requirement) -> None:
-        """The MX minimum is checked before connecting (spec section 7)."""
+        """The MX minimum is checked before connecting."""
         mx, security = str(candidate.host), Security(admission.level)
         demanded = f"{requirement.mx_reason} demands {requirement.min_mx}"
         doubt, refused = admission.doubt, admission.refusal

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """The seconds that a candidate's address lookup and connects may take together (spec section 4, step 13).
+    """The seconds that a candidate's address lookup and connects may take together.
 
     `with budget as deadline: ...` lets its time run for the block; `deadline` is a reading of the clock.
     `with budget.share(steps) as deadline: ...` is for the first of so many steps: it leaves time to the others.

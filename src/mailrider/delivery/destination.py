@@ -1,4 +1,4 @@
-"""One next hop, for one attempt: what is known about it, step by step (spec section 4, steps 4 to 9).
+"""One next hop, for one attempt: what is known about it, step by step.
 
 `Destination` asks in the order that the specification gives: policies begin their lookups beside the MX lookup; a
 candidate is admitted before anything is connected; its addresses come next, then the requirement that all policies and

@@ -1,4 +1,4 @@
-"""The hosts of a next hop and their addresses, from DNS (RFC 5321 5.1, RFC 7505; spec section 4, steps 4 and 6).
+"""The hosts of a next hop and their addresses, from DNS (RFC 5321 5.1, RFC 7505).
 
 Lookup and decision are apart: `rank_candidates` and `order_addresses` are pure; `find_candidates` and `find_host`
 ask DNS. What cannot be delivered raises `Unroutable` with the reply that the recipients get.
@@ -48,7 +48,7 @@ class Unroutable(MailriderError):
 
 
 def lookup_failure_reply(error: LookupFailed) -> Reply:
-    """What a failed lookup means for the recipients: later (spec section 4, step 4)."""
+    """What a failed lookup means for the recipients: later."""
     return Reply.make(451, "4.4.3", f"{error.record_type} lookup of {error.name} failed: {error.failure}")
 
 

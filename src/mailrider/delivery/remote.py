@@ -1,4 +1,4 @@
-"""`target.remote`: one attempt to bring a message to the recipients' own mail servers (spec section 4).
+"""`target.remote`: one attempt to bring a message to the recipients' own mail servers.
 
 Recipients are grouped by domain; domains are attempted concurrently, and one's failure never changes another's. Always
 an `AttemptReport` with an outcome for each recipient, never an exception for a mail reason.

@@ -1,4 +1,4 @@
-"""What an attempt knows of each recipient, and what that adds up to (spec section 5). Pure.
+"""What an attempt knows of each recipient, and what that adds up to. Pure.
 
 Candidates that never decided a recipient leave *endings*. When none is left, the endings decide: deferred if any was
 temporary, else failed; the reply is the most telling one, a server's own words before ours about the network.

@@ -1,4 +1,4 @@
-"""An endpoint: sockets that accept SMTP or LMTP, and the sessions that came of them (spec section 11).
+"""An endpoint: sockets that accept SMTP or LMTP, and the sessions that came of them.
 
 `open` listens, `close` ends in order: no more connections, a good bye for who is idle, time for who is in the middle of
 a message, a good bye for who is there still (RFC 5321 3.8), and then the end. How many may be connected at once, in all

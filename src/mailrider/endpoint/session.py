@@ -1,4 +1,4 @@
-"""One client of an endpoint: the server machine over a channel, and what the endpoint has to say (spec section 11).
+"""One client of an endpoint: the server machine over a channel, and what the endpoint has to say.
 
 Commands are answered where they arrive; what has to be waited for (the end of a message, a password, TLS, a client that
 does not read) is the business of a task that each connection has, and nothing else is answered meanwhile. What always

@@ -1,4 +1,4 @@
-"""Settings of the endpoints: `submission`, `smtp`, `lmtp`; and what would make an open relay of them (spec section 11).
+"""Settings of the endpoints: `submission`, `smtp`, `lmtp`; and what would make an open relay of them.
 
 `relay_holes` looks at an endpoint with all targets at hand: whether mail from anybody can reach the world through it.
 """

@@ -1,4 +1,4 @@
-"""`mx_auth dane`: what the TLSA records of a host demand (RFC 7672 2.2; spec section 7).
+"""`mx_auth dane`: what the TLSA records of a host demand (RFC 7672 2.2).
 
 The host's addresses must be signed before TLSA is asked for (RFC 7672 2.2.1); where DNS did not say whether they are,
 the host is refused. Base domains: the fully expanded name, if the whole CNAME chain is authenticated, then the

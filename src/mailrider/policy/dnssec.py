@@ -1,4 +1,4 @@
-"""`mx_auth dnssec`: hosts that an authenticated answer named have MX level `dnssec` (spec section 7).
+"""`mx_auth dnssec`: hosts that an authenticated answer named have MX level `dnssec`.
 
 The whole answer counts: CNAMEs, the MX set, or the proof that there is none. We validate nothing ourselves; the
 resolver did (`dns.servers` says when it is believed).

@@ -1,4 +1,4 @@
-"""One judgement after one handshake: does what the peer proved satisfy what is required? (spec sections 2, 4, 7)
+"""One judgement after one handshake: does what the peer proved satisfy what is required?
 
 The order of the questions is the specification:
 
@@ -87,7 +87,7 @@ class Judge:
         if requirement.dane is not None:
             return self._match_dane(evidence.tls, requirement.dane, now)
         if not isinstance(evidence.host, Domain):
-            # An address proves nothing about a name: at most `encrypted` (spec section 4, step 2).
+            # An address proves nothing about a name: at most `encrypted`.
             text = "an address literal has no name that a certificate could prove"
             return Verdict(False, Mechanism.PKIX, text, (TLSProblem(TLSProblemKind.NO_NAME, text),))
         return self._verify_pkix(evidence.tls, (evidence.host,), now)

@@ -1,4 +1,4 @@
-"""`mx_auth local_policy`: the least levels that the operator wants (spec section 7)."""
+"""`mx_auth local_policy`: the least levels that the operator wants."""
 
 from __future__ import annotations
 

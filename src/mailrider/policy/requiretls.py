@@ -1,4 +1,4 @@
-"""What a message itself demands: REQUIRETLS and TLS-Required (RFC 8689; spec section 6). Pure."""
+"""What a message itself demands: REQUIRETLS and TLS-Required (RFC 8689). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications as queued messages: from a decision to what is stored together with it (spec section 10).
+"""Notifications as queued messages: from a decision to what is stored together with it.
 
 Who writes them and whether they may go out at all is given (`BouncePolicy`); how they read is `dsn.compose`.
 """
@@ -141,8 +141,7 @@ class Bounces:
     def redacted(
         self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
-        """What goes out instead of a notification that no connection was secure enough for, at once or ever (spec
-        section 6)."""
+        """What goes out instead of a notification that no connection was secure enough for, at once or ever."""
         envelope = job.envelope
         if not (envelope.requiretls and envelope.sender.is_null):
             return ()

@@ -16,7 +16,7 @@ from mailrider.model.reply import EnhancedCode, Reply
 if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome, Try
 
-MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses (spec section 4, step 4)
+MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

@@ -1,4 +1,4 @@
-"""When to try again: a pure schedule (spec section 10).
+"""When to try again: a pure schedule.
 
 After the nth failed try `initial * scale^(n-1)`, at most `longest`, and a little more or less, so that what failed
 together does not come back together.

@@ -1,4 +1,4 @@
-"""Runs deliveries: what is due, fair among destinations, and never more in memory than it needs (spec section 10).
+"""Runs deliveries: what is due, fair among destinations, and never more in memory than it needs.
 
 Fresh messages come from memory, backlog from the store (`queue.backlog`); `queue.fairness` says which is next. Nothing
 is polled: the scheduler wakes for new mail, for a free place, for the moment at which something becomes due, and when

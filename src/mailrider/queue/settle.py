@@ -1,4 +1,4 @@
-"""What to do with the report of an attempt (spec section 10). Pure: it decides, the store commits it as a whole.
+"""What to do with the report of an attempt. Pure: it decides, the store commits it as a whole.
 
 For each recipient: done, or queued again and when; and which notifications go to the sender. The rules:
 

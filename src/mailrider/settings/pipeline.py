@@ -1,4 +1,4 @@
-"""Where a message goes: the routing part of a pipeline, as settings and as a pure decision (spec section 10).
+"""Where a message goes: the routing part of a pipeline, as settings and as a pure decision.
 
 A pipeline is what stands in `bounce { }`, and in an endpoint: for each recipient it names a target, or refuses.
 Addresses are more special than domains; what no `destination` names is left to `default_destination`.

@@ -1,4 +1,4 @@
-"""`mailrider check` against the lab's resolver (spec section 12)."""
+"""`mailrider check` against the lab's resolver."""
 
 from __future__ import annotations
 

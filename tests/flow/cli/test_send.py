@@ -1,4 +1,4 @@
-"""`mailrider send`: exit codes, both kinds of output, and a clear word for every mistake (spec section 12)."""
+"""`mailrider send`: exit codes, both kinds of output, and a clear word for every mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses of a host are tried, in which order, and from where (spec section 4, step 6)."""
+"""Which addresses of a host are tried, in which order, and from where."""
 
 from __future__ import annotations
 

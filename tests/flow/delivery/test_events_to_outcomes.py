@@ -1,4 +1,4 @@
-"""Every row of spec section 5, from an event on the network to the outcome of a recipient, against the lab."""
+"""From an event on the network to the outcome of a recipient, row by row, against the lab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What DNS says of a domain, and which candidates follow from it (spec section 4, steps 4 and 5; RFC 5321 5.1)."""
+"""What DNS says of a domain, and which candidates follow from it."""
 
 from __future__ import annotations
 

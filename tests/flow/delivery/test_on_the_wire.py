@@ -1,4 +1,4 @@
-"""What exactly is said to a server, and what exactly arrives (spec section 4, steps 10 to 12)."""
+"""What exactly is said to a server, and what exactly arrives."""
 
 from __future__ import annotations
 

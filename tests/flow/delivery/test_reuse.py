@@ -1,4 +1,4 @@
-"""Kept connections, limits and the connection budget, on real sockets, as a library user meets them (spec 8 and 9)."""
+"""Kept connections, limits and the connection budget, on real sockets, as a library user meets them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is refused at once, who goes where, and that domains do not wait for each other (spec section 4, 1 to 3)."""
+"""Who is refused at once, who goes where, and that domains do not wait for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silence and slowness, each ended by its own timer (spec section 4, step 13; the exact times are unit tests')."""
+"""Silence and slowness, each ended by its own timer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tls_client { }`: each directive, seen from both ends of a connection (spec sections 3 and 4, step 8)."""
+"""`tls_client { }`: each directive, seen from both ends of a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kept connection never lends one message's trust, or distrust, to another (spec section 9): poisoning, by name.
+"""A kept connection never lends one message's trust, or distrust, to another: poisoning, by name.
 
 Two messages, one after the other, and a connection that the first one leaves behind. Each test says how many
 connections the server saw and what it was told on them.

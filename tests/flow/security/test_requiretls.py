@@ -1,4 +1,4 @@
-"""REQUIRETLS and TLS-Required (RFC 8689), every case of spec section 6, against real servers on loopback."""
+"""REQUIRETLS and TLS-Required (RFC 8689), every case, against real servers on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `check` finds weak in settings, and what it makes of a resolver (spec sections 6, 7, 12)."""
+"""What `check` finds weak in settings, and what it makes of a resolver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `send` says of a result: for people, for programs, for shells (spec section 12)."""
+"""What `send` says of a result: for people, for programs, for shells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of things in an attempt, with servers that are functions (spec section 4 step 5, section 5, section 9)."""
+"""The order of things in an attempt, with servers that are functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time that several steps share (spec section 4, step 13)."""
+"""Time that several steps share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New connections: dialled, opened, with the fallback in clear where nothing demands TLS (spec section 4, step 9)."""
+"""New connections: dialled, opened, with the fallback in clear where nothing demands TLS."""
 
 from __future__ import annotations
 

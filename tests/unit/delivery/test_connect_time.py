@@ -1,4 +1,4 @@
-"""How the addresses of a candidate share `connect_timeout` (spec section 4, step 13)."""
+"""How the addresses of a candidate share `connect_timeout`."""
 
 from __future__ import annotations
 

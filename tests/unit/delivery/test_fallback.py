@@ -1,4 +1,4 @@
-"""The memory of opportunistic fallback (spec section 4, step 9)."""
+"""The memory of opportunistic fallback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipient's endings add up to (spec sections 5 and 6)."""
+"""What a recipient's endings add up to."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_deferred_requiretls_message_says_what_failed() -> None:
     assert shown.reply.text == f"REQUIRETLS cannot be satisfied at the moment: {CONNECT.reply.text}"
 
 
-# A message with REQUIRETLS hears of its levels, unless a server that reached them had its say (spec section 6).
+# A message with REQUIRETLS hears of its levels, unless a server that reached them had its say.
 
 OWN = Requirement(min_mx=MXLevel.MTASTS, min_tls=TLSLevel.AUTHENTICATED)
 SHOWN = Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED)

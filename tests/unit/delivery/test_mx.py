@@ -1,4 +1,4 @@
-"""From DNS answers to candidates and addresses (spec section 4, steps 4 and 6)."""
+"""From DNS answers to candidates and addresses."""
 
 from __future__ import annotations
 

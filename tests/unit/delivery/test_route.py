@@ -1,4 +1,4 @@
-"""Recipients by next hop, and those that need none (spec section 4, steps 1 to 3)."""
+"""Recipients by next hop, and those that need none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection from its greeting to the EHLO in TLS, and transactions on it (spec section 4, steps 7 to 13)."""
+"""A connection from its greeting to the EHLO in TLS, and transactions on it."""
 
 from __future__ import annotations
 

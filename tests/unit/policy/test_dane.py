@@ -1,4 +1,4 @@
-"""What TLSA records demand before a connection is made (RFC 7672 2 and 3; spec section 7)."""
+"""What TLSA records demand before a connection is made (RFC 7672 2 and 3)."""
 
 from __future__ import annotations
 

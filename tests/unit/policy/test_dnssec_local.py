@@ -1,4 +1,4 @@
-"""The two policies without lookups of their own: `dnssec` and `local_policy` (spec section 7); and how all fold."""
+"""The two policies without lookups of their own: `dnssec` and `local_policy`; and how all fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a domain's MTA-STS policy means for its MX hosts (RFC 8461 4 and 5; spec section 7)."""
+"""What a domain's MTA-STS policy means for its MX hosts (RFC 8461 4 and 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message demands or waives by itself (RFC 8689; spec section 6)."""
+"""What a message demands or waives by itself (RFC 8689)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SIZES = st.integers(1, 40)
 
 
 def mend(message: bytes) -> bytes:
-    """The rules as they are written: spec section 4, step 10."""
+    """The rules as they are written."""
     empty_line = re.search(rb"(?:\A|\n)(?=\r?\n)", message)
     at = empty_line.end() if empty_line else len(message)
     header = re.sub(rb"\r(?!\n)", b" ", message[:at])

@@ -138,7 +138,7 @@ def test_in_lmtp_each_recipient_has_a_final_reply_of_its_own() -> None:
     assert not done.in_doubt
 
 
-# Refusals (spec section 4 step 11) -----------------------------------------------------------------------------------
+# Refusals -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [450, 451, 550, 554])

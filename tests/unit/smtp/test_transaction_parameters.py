@@ -1,4 +1,4 @@
-"""What a transaction asks of a server, and what it does not even ask: the rules of the extensions (spec section 4.10).
+"""What a transaction asks of a server, and what it does not even ask: the rules of the extensions.
 
 SIZE RFC 1870, 8BITMIME RFC 6152, SMTPUTF8 RFC 6531, DSN parameters RFC 3461, REQUIRETLS RFC 8689, LIMITS RFC 9422.
 """

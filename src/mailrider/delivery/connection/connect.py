@@ -1,7 +1,7 @@
 """Connections as an attempt wants them: a `Call` says which, a `Lease` is one, judged for that call.
 
 `Connector` makes new ones: dial, greeting, EHLO, STARTTLS, judgement, with the fallback in clear where nothing demands
-TLS (spec section 4, steps 6 to 9).
+TLS.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Connector:
             self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed))
 
     def _may_stay_in_clear(self, call: Call, opened_for: Hashable) -> bool:
-        """A fallback is one domain's misfortune, and is remembered for so long (spec section 4, step 9)."""
+        """A fallback is one domain's misfortune, and is remembered for so long."""
         return opened_for == call.next_hop and self._fallback.recall(str(call.address), call.next_hop) is not None
 
     def _tell_fallback(self, call: Call, reply: Reply, problem: TLSProblem) -> None:

@@ -1,4 +1,4 @@
-"""Where TLS failed lately: the memory of opportunistic fallback (spec section 4, step 9).
+"""Where TLS failed lately: the memory of opportunistic fallback.
 
 Bounded; an entry is kept for ten minutes per address and recipient domain, and dropped when TLS works again.
 """

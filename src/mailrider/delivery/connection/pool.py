@@ -1,4 +1,4 @@
-"""The connections of a target: leased, judged for each message, given back, closed (spec section 9).
+"""The connections of a target: leased, judged for each message, given back, closed.
 
 A `Pool` carries out what its state decides (`delivery.connection.pool_state`): it opens, closes, lets callers wait,
 and keeps one timer for all that expires. What always holds:

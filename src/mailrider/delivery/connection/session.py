@@ -1,4 +1,4 @@
-"""One SMTP connection: opened up to the EHLO after TLS, then carrying transactions (spec section 4, steps 7 to 13).
+"""One SMTP connection: opened up to the EHLO after TLS, then carrying transactions.
 
 `open_session` gets a connection to one address as far as EHLO; it raises `Unusable`, which says at what stage it ended
 and with what reply. Nothing past EHLO is sent there: first the judge speaks. `Session.transact` drives a `Transaction`

@@ -1,4 +1,4 @@
-"""The delivery plan for a next hop, with its evidence, made by the code that delivers (spec section 12, `explain`).
+"""The delivery plan for a next hop, with its evidence, made by the code that delivers.
 
 `Explainer` walks the same `Destination` as an attempt, for three kinds of message: an ordinary one, one with REQUIRETLS
 and one with `TLS-Required: No`. Unless told not to connect, it then rehearses a whole `Attempt` for each (`rehearsal`).

@@ -1,4 +1,4 @@
-"""The operator's limits in force: who may pass, who waits, who is told when to come again (spec section 8).
+"""The operator's limits in force: who may pass, who waits, who is told when to come again.
 
     with limiter.passage(envelope, emit, patience) as passage:  # one message
         async with passage.to(next_hop) as held_back:           # each of its next hops

@@ -1,4 +1,4 @@
-"""The arithmetic of limits: may a message of that key pass now, and if not, when? Pure (spec section 8).
+"""The arithmetic of limits: may a message of that key pass now, and if not, when? Pure.
 
 A gate is one line of a `limits` block: a `RateGate` or a `ConcurrencyGate`, over all keys of its scope. `opens_at` is
 asked first, then `take` says that the message passed, `give_back` that it is done. `now` is a reading of the monotonic

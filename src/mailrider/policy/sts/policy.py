@@ -1,4 +1,4 @@
-"""`mx_auth mtasts`: what the recipient domain's MTA-STS policy demands (RFC 8461 4, 5; spec section 7).
+"""`mx_auth mtasts`: what the recipient domain's MTA-STS policy demands (RFC 8461 4, 5).
 
 - A host that matches the policy's patterns has MX level `mtasts`, in testing mode too.
 - Mode enforce: a host that does not match is refused, after the policy was fetched once more in this attempt; the
@@ -139,5 +139,5 @@ class BoundSTS:
                 return NO_REQUIREMENT
 
     async def tls_failed(self) -> None:
-        """The id is checked again after a TLS failure (spec section 7); the next candidate meets a new policy."""
+        """The id is checked again after a TLS failure; the next candidate meets a new policy."""
         self.lookup = await self._source.recheck_id(self._domain)
