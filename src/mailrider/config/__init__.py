@@ -3,17 +3,15 @@
     lexer -> parser -> expand -> bind -> Configuration
 
 `load` reads a file, `loads` a text; both give a `Configuration`, or raise `ConfigError` with everything that is wrong.
-The settings classes themselves stand in the packages that they configure; `kinds` says which of them may stand where,
-and what this version supports. The manual in `docs/reference` is written from the same declarations (`reference`).
+The settings classes themselves stand in the packages that they configure; `kinds` says which of them may stand
+where. The manual in `docs/reference` is written from the same declarations (`reference`).
 """
 
 from mailrider.config.configuration import Configuration, Instance, complete, placed, queue_location, targets_within
-from mailrider.config.kinds import SUPPORTED
 from mailrider.config.loader import default_text, find_config, load, loads
 from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
 
 __all__ = [
-    "SUPPORTED",
     "Configuration",
     "Globals",
     "Instance",

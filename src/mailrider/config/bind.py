@@ -1,7 +1,7 @@
 """Nodes to settings: each block is read by its settings class, each directive by its declaration.
 
 Everything that is wrong is told, with its place; a block in which anything is wrong is `WRONG` as a whole, and reading
-goes on behind it. What is not known is an error, and so is what is known and not yet supported: nothing is ignored.
+goes on behind it. What is not known is an error: nothing is ignored.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ class Binder:
     """
 
     problems: Problems
-    supported: frozenset[str]
     state_dir: Path
     named: dict[str, tuple[Kind, Node]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
@@ -143,15 +142,12 @@ class Binder:
         return is_repeated
 
     def _known(self, cls: type[Settings], node: Node, where: str) -> Directive | None:
-        """The declaration of a directive that may stand here and is supported."""
+        """The declaration of a directive that may stand here."""
         name = node.name.text
         directives = {name: known for name, known in directives_of(cls).items() if not known.only_global}
         known = directives.get(name)
         if known is None:
             self.problems.add(node.name.position, _unknown(name, where, directives))
-            return None
-        if known.feature is not None and known.feature not in self.supported:
-            self.problems.add(node.name.position, f"{name} is not yet supported")
             return None
         return known
 
@@ -294,9 +290,6 @@ class Binder:
 
     def inline(self, kind: Kind, node: Node, name: str | None = None) -> Any:
         """The instance that a block makes, or `WRONG`."""
-        if kind.feature not in self.supported:
-            self.problems.add(node.name.position, f"{kind.name} is not yet supported")
-            return WRONG
         if node.children is None and not kind.is_target:
             self.problems.add(node.name.position, f"{kind.name}: expected a block: {kind.name} {name} {{ ... }}")
             return WRONG

@@ -1,8 +1,6 @@
-"""What may stand in a configuration: the kinds of blocks, and what of all that this version supports.
+"""What may stand in a configuration: the kinds of blocks.
 
 `KINDS` are the blocks that can stand at the top level as instances; a kind's settings class says what goes into it.
-`SUPPORTED` is the switch: a directive or kind whose feature is not in it is known, and refused as not yet supported;
-it is never ignored.
 """
 
 from __future__ import annotations
@@ -23,24 +21,6 @@ if TYPE_CHECKING:
 
     from mailrider.settings.directive import Settings
 
-# Features of the engine, as `Directive.feature` and `Kind.feature` name them.
-SUPPORTED = frozenset(
-    {
-        "target.remote",
-        "target.smtp",
-        "target.lmtp",
-        "target.queue",
-        "mx_auth",
-        "mtasts",
-        "dane",
-        "dnssec",
-        "local_policy",
-        "requiretls",
-        "limits",
-        "pool",
-    }
-)
-
 TARGET = "target."
 TOP_LEVEL = "the top level"
 
@@ -51,7 +31,6 @@ class Kind:
 
     name: str
     settings: type[Settings]
-    feature: str
     needs_name: bool = False
 
     @property
@@ -68,12 +47,12 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("target.remote", RemoteSettings, feature="target.remote"),
-        Kind("target.smtp", SmarthostSettings, feature="target.smtp"),
-        Kind("target.lmtp", LMTPSettings, feature="target.lmtp"),
-        Kind("target.queue", QueueSettings, feature="target.queue"),
-        Kind("mx_auth", MXAuth, feature="mx_auth", needs_name=True),
-        Kind("limits", LimitsSettings, feature="limits", needs_name=True),
+        Kind("target.remote", RemoteSettings),
+        Kind("target.smtp", SmarthostSettings),
+        Kind("target.lmtp", LMTPSettings),
+        Kind("target.queue", QueueSettings),
+        Kind("mx_auth", MXAuth, needs_name=True),
+        Kind("limits", LimitsSettings, needs_name=True),
     )
 }
 

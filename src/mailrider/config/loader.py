@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
-from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED
+from mailrider.config.kinds import ENDPOINTS, KINDS
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
@@ -81,34 +81,34 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def default_text(supported: frozenset[str] = SUPPORTED) -> str:
+def default_text() -> str:
     """The built-in configuration: deliver to the world, with every policy that never stops mail on its own account."""
-    known = {"mtasts": "mtasts { cache ram }", "dane": "dane", "dnssec": "dnssec"}
-    policies = [f"        {line}" for name, line in known.items() if {name, "mx_auth"} <= supported]
-    mx_auth = ["    mx_auth {", *policies, "    }"] if policies else []
-    queue = ["target.queue queue {", "    target &remote", "}"] if "target.queue" in supported else []
-    door = _default_endpoint() if queue else []
-    dns = ["dns {", "    validate auto", "}"]
-    lines = [
-        f"hostname {own_name()}",
-        *dns,
-        "target.remote remote {",
-        *mx_auth,
-        "}",
-        *queue,
-        *door,
-        "deliver_to &remote",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"""hostname {own_name()}
+dns {{
+    validate auto
+}}
+target.remote remote {{
+    mx_auth {{
+        mtasts {{ cache ram }}
+        dane
+        dnssec
+    }}
+}}
+target.queue queue {{
+    target &remote
+}}
+{_default_endpoint()}
+deliver_to &remote
+"""
 
 
-def _default_endpoint() -> list[str]:
+def _default_endpoint() -> str:
     """Mail from programs of this machine, into the queue; unix sockets have short names only."""
     addresses = [f"tcp://127.0.0.1:{587 if os.geteuid() == 0 else 2587}"]
     path = default_runtime_dir() / SENDMAIL_SOCKET
     if len(os.fsencode(path)) <= MAX_PATH and '"' not in str(path):
         addresses.append(f'"unix://{path}"')
-    return [f"submission {' '.join(addresses)} {{", "    deliver_to &queue", "}"]
+    return f"submission {' '.join(addresses)} {{\n    deliver_to &queue\n}}"
 
 
 def own_name() -> str:
@@ -123,7 +123,6 @@ def load(
     path: str | os.PathLike[str] | None = None,
     *,
     environment: Mapping[str, str] = os.environ,
-    supported: frozenset[str] = SUPPORTED,
 ) -> Configuration:
     """The configuration in a file; without one, in the first that `find_config` finds, or the built-in one.
 
@@ -133,7 +132,7 @@ def load(
     if path is None and file is not None and file != SYSTEM_CONFIG:
         refuse_foreign(file)
     if file is None:
-        return loads(default_text(supported), name="built-in", environment=environment, supported=supported)
+        return loads(default_text(), name="built-in", environment=environment)
     problems = Problems(str(file))
     try:
         content = read_file(file)
@@ -142,7 +141,7 @@ def load(
     source = decode(str(file), content, file.parent, problems)
     if source is None:
         raise ConfigError(problems.in_order())
-    return _load(source, problems, environment, supported, read_file, file)
+    return _load(source, problems, environment, read_file, file)
 
 
 def loads(
@@ -151,25 +150,23 @@ def loads(
     name: str = "text",
     directory: Path = Path(),
     environment: Mapping[str, str] = os.environ,
-    supported: frozenset[str] = SUPPORTED,
     read: Callable[[Path], bytes] = read_file,
 ) -> Configuration:
     """The configuration in a text. `name` stands in errors, imports are relative to `directory` and go by `read`."""
     source = Source(name, text.replace("\r\n", "\n"), directory)
-    return _load(source, Problems(name), environment, supported, read, None)
+    return _load(source, Problems(name), environment, read, None)
 
 
 def _load(
     source: Source,
     problems: Problems,
     environment: Mapping[str, str],
-    supported: frozenset[str],
     read: Callable[[Path], bytes],
     path: Path | None,
 ) -> Configuration:
     try:
         nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
-        configuration = _bind(nodes, source.directory, problems, supported, path)
+        configuration = _bind(nodes, source.directory, problems, path)
     except TooMuch:
         configuration = None
     if configuration is None:
@@ -177,12 +174,10 @@ def _load(
     return configuration
 
 
-def _bind(
-    nodes: Iterable[Node], directory: Path, problems: Problems, supported: frozenset[str], path: Path | None
-) -> Configuration | None:
+def _bind(nodes: Iterable[Node], directory: Path, problems: Problems, path: Path | None) -> Configuration | None:
     """The configuration that the directives make; None if anything is wrong."""
     defaults = _default_dirs(path)
-    binder = Binder(problems, supported, _state_dir(nodes, directory) or defaults["state_dir"])
+    binder = Binder(problems, _state_dir(nodes, directory) or defaults["state_dir"])
     global_nodes, deliver_to, endpoint_nodes = _sort(nodes, binder)
     global_settings, globals_are_right = binder.globals(global_nodes)
     instances = binder.instances()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.config.kinds import ENDPOINTS, KINDS, SUPPORTED
+from mailrider.config.kinds import ENDPOINTS, KINDS
 from mailrider.config.settings import Globals
 from mailrider.settings.directive import Block, Section, directives_of
 
@@ -48,7 +48,7 @@ def _page(title: str, name: str, cls: type[Settings]) -> str:
     kind = KINDS.get(name)
     lines = [_WRITTEN, "", f"# {title}", "", *_about(cls)]
     if kind is not None:
-        lines += [*_not_yet(kind.feature), f"    {_heading(kind.name, needs_name=kind.needs_name)}", ""]
+        lines += [f"    {_heading(kind.name, needs_name=kind.needs_name)}", ""]
     if name in ENDPOINTS:
         lines += [f"    {name} ADDRESS... {{ ... }}", ""]
     return "\n".join([*lines, *_directives(cls, "##")]).rstrip() + "\n"
@@ -63,7 +63,6 @@ def _directives(cls: type[Settings], level: str) -> Iterator[str]:
         if known.only_global:
             continue
         yield from (f"{level} {known.name}", "", f"    {_usage(known)}", "", _facts(known), "", known.doc, "")
-        yield from _not_yet(known.feature)
         nested = known.type.item or known.type
         if isinstance(nested, Block):
             yield from _nested(nested, level)
@@ -98,12 +97,6 @@ def _default(known: Directive) -> str:
     if known.shown_default or known.default is None:
         return known.shown_default or "none"
     return f"`{known.type.show(known.default)}`" if known.default != () else "none"
-
-
-def _not_yet(feature: str | None) -> list[str]:
-    if feature is None or feature in SUPPORTED:
-        return []
-    return ["**Not yet supported:** it is known, and refused.", ""]
 
 
 def _about(cls: type[Settings]) -> list[str]:

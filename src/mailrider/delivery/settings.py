@@ -181,7 +181,6 @@ class RemoteSettings(Settings):
     limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
         block(LimitsSettings, reference="limits"),
         default=None,
-        feature="limits",
         doc="How many messages may leave, in all and by source and destination.",
     )
     local_ip: Setting[IPAddress | None, IPAddress | str | None] = directive(
@@ -222,14 +221,12 @@ class RemoteSettings(Settings):
     requiretls_override: Setting[bool, bool] = directive(
         BOOLEAN,
         default=True,
-        feature="requiretls",
         doc="Obey `TLS-Required: No` in a message: it may go without the security that the "
         "policies demand (RFC 8689 5).",
     )
     relaxed_requiretls: Setting[bool, bool] = directive(
         BOOLEAN,
         default=True,
-        feature="requiretls",
         doc="A message that was sent with REQUIRETLS may go to a server that does not offer the "
         "extension, if the levels that it demands are reached (RFC 8689).",
     )
@@ -245,14 +242,12 @@ class RemoteSettings(Settings):
         integer(1),
         default=10,
         unit="transactions",
-        feature="pool",
         doc="How many transactions one connection may carry. One whose DATA failed is never used again.",
     )
     conn_max_idle_count: Setting[int, int] = directive(
         integer(0),
         default=10,
         unit="connections",
-        feature="pool",
         doc="How many idle connections are kept for each recipient domain.",
     )
     conn_max_idle_time: Duration = directive(
@@ -260,7 +255,6 @@ class RemoteSettings(Settings):
         default=timedelta(seconds=150),
         shown_default="150",
         unit="seconds",
-        feature="pool",
         doc="How long an idle connection is considered usable.",
     )
     tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = directive(
@@ -276,7 +270,6 @@ class RemoteSettings(Settings):
         file_default=UNSTATED,
         shown_default="in a file none, and a warning in the log; for programs and without a file mtasts, dane and "
         "dnssec",
-        feature="mx_auth",
         doc="The policies that authenticate MX hosts. Without them nothing is enforced: TLS is "
         "used where it is offered, and whoever controls the network can prevent it. `mx_auth off` says that this is "
         "known and meant.",

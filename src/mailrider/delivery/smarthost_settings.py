@@ -97,7 +97,6 @@ class SmarthostSettings(Settings):
     limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
         block(LimitsSettings, reference="limits"),
         default=None,
-        feature="limits",
         doc="How many messages may leave, in all and by source and destination.",
     )
     local_ip: Setting[IPAddress | None, IPAddress | str | None] = directive(
@@ -123,18 +122,16 @@ class SmarthostSettings(Settings):
         integer(1),
         default=100,
         unit="transactions",
-        feature="pool",
         doc="How many transactions one connection may carry.",
     )
     conn_max_idle_count: Setting[int, int] = directive(
-        integer(0), default=10, unit="connections", feature="pool", doc="How many idle connections are kept."
+        integer(0), default=10, unit="connections", doc="How many idle connections are kept."
     )
     conn_max_idle_time: Duration = directive(
         duration(bare_seconds=True),
         default=timedelta(seconds=150),
         shown_default="150",
         unit="seconds",
-        feature="pool",
         doc="How long an idle connection is considered usable.",
     )
     tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = directive(

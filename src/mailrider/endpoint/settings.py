@@ -181,7 +181,6 @@ class EndpointSettings(PipelineSettings):
     limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
         block(LimitsSettings, reference="limits"),
         default=None,
-        feature="limits",
         doc="How many messages are accepted, in all, by client (`ip`), by source and destination. What is too much "
         "waits for some seconds, and is then asked to come again.",
     )

@@ -104,28 +104,24 @@ class MXAuth(Settings):
         block(MTASTS, bare=True),
         default=None,
         shown_default="off",
-        feature="mtasts",
         doc="Obey the MTA-STS policies of recipient domains (RFC 8461).",
     )
     dane: Setting[Dane | None, Dane | None] = directive(
         block(Dane, bare=True),
         default=None,
         shown_default="off",
-        feature="dane",
         doc="Verify certificates by TLSA records (RFC 7672). Needs a validating resolver on loopback.",
     )
     dnssec: Setting[DNSSEC | None, DNSSEC | None] = directive(
         block(DNSSEC, bare=True),
         default=None,
         shown_default="off",
-        feature="dnssec",
         doc="Tell authenticated MX records from others. Needs a validating resolver on loopback.",
     )
     local_policy: Setting[LocalPolicy | None, LocalPolicy | None] = directive(
         block(LocalPolicy, shorthand={"off": LocalPolicy.off}, bare=True),
         default=None,
         shown_default="off",
-        feature="local_policy",
         doc="Demand least levels of every connection. `local_policy off` demands nothing.",
     )
     is_stated: bool = field(default=True)

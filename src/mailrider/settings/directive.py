@@ -122,8 +122,7 @@ class Directive:
     - `only_global`: it exists at the top level only, and is copied from there;
     - `required`: once inheritance is done, None will not do;
     - `state_path`: the default is this path in the state directory;
-    - `secret`: what is given holds a secret: no error, log or `repr` repeats any of it;
-    - `feature`: the part of the engine that it needs.
+    - `secret`: what is given holds a secret: no error, log or `repr` repeats any of it.
     """
 
     name: str = ""  # that of the field
@@ -139,7 +138,6 @@ class Directive:
     required: bool = False
     state_path: str | None = None
     secret: bool = False
-    feature: str | None = None
 
 
 def directive(
@@ -156,7 +154,6 @@ def directive(
     required: bool = False,
     state_path: str | None = None,
     secret: bool = False,
-    feature: str | None = None,
 ) -> Any:
     """A dataclass field that carries its `Directive`. It takes None only where that is the default."""
     carried = Directive(
@@ -172,7 +169,6 @@ def directive(
         required=required,
         state_path=state_path,
         secret=secret,
-        feature=feature,
     )
     return field(default=default, metadata={_KEY: carried}, repr=not secret)
 

@@ -14,12 +14,7 @@ from mailrider.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Everything that has settings, whether this version's engine supports it or not.
 TARGETS = ", ".join(kind.default_name for kind in KINDS.values() if kind.is_target)
-EVERYTHING = frozenset(
-    {"target.remote", "target.smtp", "target.lmtp", "target.queue"}
-    | {"limits", "mx_auth", "mtasts", "dane", "dnssec", "local_policy", "pool", "requiretls"}
-)
 DIRECTORY = Path("/etc/mailrider")
 
 
@@ -28,7 +23,6 @@ def read(
     *,
     files: Mapping[str, str | bytes] | None = None,
     environment: Mapping[str, str] | None = None,
-    supported: frozenset[str] = EVERYTHING,
 ) -> Configuration:
     """The configuration in a text, which stands in /etc/mailrider/mailrider.conf."""
 
@@ -43,7 +37,6 @@ def read(
         name="mailrider.conf",
         directory=DIRECTORY,
         environment=environment or {},
-        supported=supported,
         read=read_file,
     )
 
@@ -53,9 +46,8 @@ def errors(
     *,
     files: Mapping[str, str | bytes] | None = None,
     environment: Mapping[str, str] | None = None,
-    supported: frozenset[str] = EVERYTHING,
 ) -> list[str]:
     """The first line of each problem of a text: `line:column message`, with the file if it is another one."""
     with pytest.raises(ConfigError) as caught:
-        read(text, files=files, environment=environment, supported=supported)
+        read(text, files=files, environment=environment)
     return [f"{problem.place.removeprefix('mailrider.conf:')} {problem.message}" for problem in caught.value.problems]

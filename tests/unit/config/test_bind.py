@@ -6,12 +6,10 @@ import warnings
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mailrider.config import Configuration, Globals, complete, load
-from mailrider.config.kinds import KINDS, SUPPORTED, settings_classes
 from mailrider.config.settings import LogFormat, default_runtime_dir, default_state_dir
 from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -28,7 +26,7 @@ from mailrider.settings.directive import InvalidSetting, directives_of
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.smtp.sasl import Credentials
-from tests.unit.config.reading import EVERYTHING, errors, read
+from tests.unit.config.reading import errors, read
 
 MX = Domain("mx.example.org")
 
@@ -385,40 +383,6 @@ def test_a_target_that_is_not_there(name: str, message: str) -> None:
 def test_a_target_where_there_is_none() -> None:
     with pytest.raises(ConfigError, match=r'^no target is named "a"; there are none$'):
         read("").target("a")
-
-
-# --- What this version supports ------------------------------------------------------------------
-
-
-def test_every_feature_that_is_named_is_known_to_the_tests() -> None:
-    features: set[str | None] = {kind.feature for kind in KINDS.values()}
-    features |= {known.feature for _, cls in settings_classes() for known in directives_of(cls).values()}
-    assert features - {None} == EVERYTHING
-    assert SUPPORTED <= EVERYTHING
-
-
-@pytest.mark.parametrize("kind", ["limits", "mx_auth", "target.remote"])
-def test_a_kind_that_is_not_supported_is_refused_where_it_stands(kind: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read(f"hostname a.example\n{kind} x {{ anything }}", supported=EVERYTHING - {kind})
-    assert [problem.message for problem in caught.value.problems] == [f"{kind} is not yet supported"]
-
-
-@pytest.mark.parametrize("feature", sorted(name for name in EVERYTHING if not name.startswith("target.")))
-def test_what_is_not_supported_is_refused_and_the_rest_works(feature: str) -> None:
-    of_feature: dict[str, Any] = {
-        "limits": ("limits", "limits { }"),
-        "mx_auth": ("mx_auth", "mx_auth { }"),
-        "pool": ("conn_reuse_limit", "conn_reuse_limit 1"),
-        "requiretls": ("relaxed_requiretls", "relaxed_requiretls no"),
-    }
-    name, directive = of_feature.get(feature, (feature, f"mx_auth {{ {feature} }}"))
-    text = f"hostname a.example\ntarget.remote {{ {directive} }}"
-    read(text)
-    with pytest.raises(ConfigError) as caught:
-        read(text, supported=EVERYTHING - {feature})
-    (problem,) = caught.value.problems
-    assert problem.message == f"{name} is not yet supported"
 
 
 # Arguments that are more than words -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailrider.config import SUPPORTED, default_text
+from mailrider.config import default_text
 from mailrider.config.kinds import KINDS
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -17,7 +17,7 @@ from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
-from tests.unit.config.reading import EVERYTHING, read
+from tests.unit.config.reading import read
 
 LANGUAGE = Path(__file__).parents[3] / "docs/reference/language.md"
 
@@ -182,7 +182,7 @@ def test_what_limits_a_target_and_keeps_its_connections_is_supported_everywhere(
             conn_max_idle_time 60
         }}
     """
-    settings = read(text, supported=SUPPORTED).target("out").settings
+    settings = read(text).target("out").settings
     assert isinstance(settings, RemoteSettings | SmarthostSettings)
     assert settings.limits == LimitsSettings(destination=[Rate(20, timedelta(seconds=1))])
     assert settings.conn_reuse_limit == 10
@@ -191,13 +191,12 @@ def test_what_limits_a_target_and_keeps_its_connections_is_supported_everywhere(
 # --- Ours ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("supported", [SUPPORTED, EVERYTHING])
-def test_the_built_in_configuration(supported: frozenset[str]) -> None:
-    configuration = read(default_text(supported), supported=supported)
+def test_the_built_in_configuration() -> None:
+    configuration = read(default_text())
     (settings,) = (instance.settings for instance in configuration.deliver_to)
     assert isinstance(settings, RemoteSettings)
     assert configuration.targets["remote"] == configuration.deliver_to[0]
-    assert list(configuration.targets) == ["remote", *(["queue"] if "target.queue" in supported else [])]
+    assert list(configuration.targets) == ["remote", "queue"]
     policies = settings.mx_auth.policies
     assert [type(policy) for policy in policies] == [MTASTS, Dane, DNSSEC]
     assert settings.mx_auth.mtasts is not None

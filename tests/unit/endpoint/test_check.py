@@ -222,7 +222,7 @@ def read(cls: type[Settings], text: str, directory: Path) -> tuple[Any, str]:
     source = Source("text", text, directory)
     nodes = Expander(problems, {}, lambda _: b"", Allowance(problems)).expand(source)
     block = Node(Word("check", Position(source, 0)), (), nodes)
-    settings = Binder(problems, frozenset(), directory).settings(cls, block, "check")
+    settings = Binder(problems, directory).settings(cls, block, "check")
     return settings, "\n".join(str(each.message) for each in problems.in_order())
 
 
