@@ -41,6 +41,7 @@ class RemoteDirectives(TypedDict, total=False):
     debug: bool | None
     requiretls_override: bool
     relaxed_requiretls: bool
+    max_connections_per_host: int
     conn_reuse_limit: int
     conn_max_idle_count: int
     conn_max_idle_time: timedelta | float | str
@@ -66,6 +67,7 @@ class SmarthostDirectives(TypedDict, total=False):
     connect_timeout: timedelta | float | str
     command_timeout: timedelta | float | str
     submission_timeout: timedelta | float | str
+    max_connections_per_host: int
     conn_reuse_limit: int
     conn_max_idle_count: int
     conn_max_idle_time: timedelta | float | str

@@ -63,6 +63,7 @@ REMOTE: dict[str, tuple[str, object]] = {
     "debug yes": ("debug", True),
     "requiretls_override no": ("requiretls_override", False),
     "relaxed_requiretls no": ("relaxed_requiretls", False),
+    "max_connections_per_host 3": ("max_connections_per_host", 3),
     "conn_reuse_limit 1": ("conn_reuse_limit", 1),
     "conn_max_idle_count 0": ("conn_max_idle_count", 0),
     "conn_max_idle_time 150": ("conn_max_idle_time", timedelta(seconds=150)),
