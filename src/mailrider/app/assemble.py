@@ -48,6 +48,7 @@ from mailrider.policy.sts.cache import RAMStore
 from mailrider.policy.sts.files import FSStore
 from mailrider.policy.sts.policy import STSPolicies
 from mailrider.policy.sts.source import PolicySource
+from mailrider.settings.directive import revealed
 from mailrider.settings.socket_address import Scheme
 from mailrider.x509.anchors import load_anchors
 from mailrider.x509.cache import VerdictCache, verify_evidence
@@ -166,6 +167,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
     """A `target.smtp` or `target.lmtp`, open. Raises `ConfigError` as `open_remote` does; `owner` as there."""
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet other servers with")
+    credentials = revealed(settings.auth)
     tls = settings.tls_client or TLSClientSettings()
     context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
     is_lmtp = isinstance(settings, LMTPSettings)
@@ -191,7 +193,7 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 reach,
                 strict_context,
             )
-            connector.credentials = settings.auth
+            connector.credentials = credentials
             pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
             servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
         rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip)

@@ -27,6 +27,9 @@ def open_files(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
             if _mode(location) & OTHERS:
                 for file in sorted(location.glob("queue.*")):
                     yield from _look_at(each.label, file, OTHERS, "mail")
+    for path in configuration.secret_files:
+        # A group may be there for the daemon's user, where the file is root's.
+        yield from _look_at("secret", path, stat.S_IRWXO | stat.S_IWGRP, "a password")
     seen: set[Path] = set()
     for endpoint in configuration.endpoints:
         settings = endpoint.settings

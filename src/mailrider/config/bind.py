@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mailrider.config.parser import Node, Word
+    from mailrider.config.secret_values import SecretValues
     from mailrider.config.source import Problems
     from mailrider.settings.directive import Directive, Settings
 
@@ -48,12 +49,13 @@ _STAND_INS = {"hostname": "stand-in.invalid", "tls": ServerTLS(Path("stand-in"),
 class Binder:
     """Reads the blocks of one configuration.
 
-    `state_dir` is where relative paths begin. `named` are the blocks that can be referred to; `refused` the names
-    of blocks that are not known, which has been told where they stand.
+    `state_dir` is where relative paths begin, `secrets` looks up what stands elsewhere. `named` are the blocks that
+    can be referred to; `refused` the names of blocks that are not known, which has been told where they stand.
     """
 
     problems: Problems
     state_dir: Path
+    secrets: SecretValues
     named: dict[str, tuple[Kind, Node]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     _unnamed: list[tuple[Kind, Node]] = field(default_factory=list)
@@ -161,7 +163,7 @@ class Binder:
             return self._server_tls(known, node)
         if isinstance(known.type, Block):
             return self._block(known.name, known.type, node)
-        value = read_value(known, node, self.problems)
+        value = read_value(known, node, self.problems, self.secrets)
         if value is WRONG or not isinstance(known.type.item or known.type, PathType):
             return value
         if known.name == "state_dir":  # it is where all others begin

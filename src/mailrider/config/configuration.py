@@ -56,7 +56,8 @@ class Configuration:
     """The whole of it. `path` is None for the built-in defaults and for a text that is no file.
 
     `instances` are the named blocks, in the order of the file; `deliver_to` the targets that the top level names, by
-    reference or as inline blocks; `endpoints` the blocks that accept mail.
+    reference or as inline blocks; `endpoints` the blocks that accept mail. `secret_files` are the files that secrets
+    stand in.
     """
 
     globals: Globals
@@ -64,6 +65,7 @@ class Configuration:
     deliver_to: tuple[Instance, ...] = ()
     path: Path | None = None
     endpoints: tuple[Instance, ...] = ()
+    secret_files: tuple[Path, ...] = ()
 
     @property
     def targets(self) -> dict[str, Instance]:

@@ -4,6 +4,7 @@
   many arguments as it has values, within a longer one its values joined by spaces. An undefined one vanishes, and the
   node remembers its name.
 - `{env:NAME}` is the variable's value, empty if it is not set. What a value contains is never expanded again.
+- `{file:PATH}` is left for the directive that it is an argument of: only those that hold a secret take it.
 - `(name) { ... }` defines a snippet, `import name` inserts it wherever its file puts it; or the file of that name. The
   macros that count are those at the import.
 
@@ -33,6 +34,7 @@ MAX_FILE = 4 * 1024 * 1024  # octets of one file
 MAX_IMPORTS = 20  # files and snippets that import each other: deeper is a mistake
 
 _USE = re.compile(r"\{env:(?P<variable>[^{}]*)\}|\$\((?P<macro>[^()\s]+)\)")
+_FILE = re.compile(r"\{file:(?P<path>[^{}]*)\}")
 _DEFINITION = re.compile(r"\$\((?P<name>[^()\s]+)\)")
 _SNIPPET = re.compile(r"\((?P<name>[^()\s]+)\)")
 
@@ -81,7 +83,7 @@ class Expander:
     environment: Mapping[str, str]
     read: Callable[[Path], bytes]
     allowance: Allowance
-    _macros: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _macros: dict[str, tuple[Word, ...]] = field(default_factory=dict)
     _snippets: dict[str, Node] = field(default_factory=dict)
     _files: dict[str, tuple[Node, ...] | None] = field(default_factory=dict)
 
@@ -127,10 +129,10 @@ class Expander:
             children = tuple(self._nodes(children, inside))
         return Node(name, arguments, children, undefined)
 
-    def _put(self, word: Word, text: str, place: _Place) -> Word:
+    def _put(self, word: Word, text: str, place: _Place, file: str | None = None, unset: tuple[str, ...] = ()) -> Word:
         position = Position(word.position.source, word.position.offset, place.imported_at)
         self.allowance.word(position, len(text))
-        return Word(text, position, word.quoted)
+        return Word(text, position, word.quoted, file, unset)
 
     # --- Arguments ------------------------------------------------------------------------------
 
@@ -140,24 +142,35 @@ class Expander:
         for word in words:
             alone = None if word.quoted else _DEFINITION.fullmatch(word.text)
             if alone:
-                values: tuple[str, ...] = self._macro(alone["name"], undefined)
+                values = self._macro(alone["name"], undefined)
+                expanded += [self._put(word, value.text, place, unset=value.unset) for value in values]
+            elif file := _FILE.fullmatch(word.text):
+                expanded.append(self._put(word, word.text, place, file["path"]))
             else:
-                values = (self._text(word, undefined),)
-            expanded += [self._put(word, value, place) for value in values]
+                if _FILE.search(word.text):
+                    self._problem(word, place, "{file:PATH} stands by itself: it is a whole argument, or none")
+                text, unset = self._text(word, undefined)
+                expanded.append(self._put(word, text, place, unset=unset))
         return tuple(expanded), tuple(undefined)
 
-    def _text(self, word: Word, undefined: list[str]) -> str:
+    def _text(self, word: Word, undefined: list[str]) -> tuple[str, tuple[str, ...]]:
+        unset: list[str] = []
+
         def replace(use: re.Match[str]) -> str:
-            if use["variable"] is not None:
-                value = self.environment.get(use["variable"], "")
+            name = use["variable"]
+            if name is None:
+                words = self._macro(use["macro"], undefined)
+                unset.extend(each for value in words for each in value.unset)
+                value = " ".join(each.text for each in words)
             else:
-                value = " ".join(self._macro(use["macro"], undefined))
+                value = self.environment.get(name, "")
+                unset.extend([name] if name not in self.environment else [])
             self.allowance.text(word.position, len(value))
             return value
 
-        return _USE.sub(replace, word.text)
+        return _USE.sub(replace, word.text), tuple(unset)
 
-    def _macro(self, name: str, undefined: list[str]) -> tuple[str, ...]:
+    def _macro(self, name: str, undefined: list[str]) -> tuple[Word, ...]:
         values = self._macros.get(name)
         if values is None:
             undefined.append(name)
@@ -177,7 +190,10 @@ class Expander:
             self._problem(node.name, place, f"the macro $({name}) has no value: expected $({name}) = value ...")
         else:
             words, _ = self._arguments(values, place)
-            self._macros[name] = tuple(word.text for word in words)
+            for word in words:
+                if word.file is not None:
+                    self._problem(word, place, "{file:PATH} stands where the secret is used, not in a macro")
+            self._macros[name] = words
 
     def _define_snippet(self, name: str, node: Node) -> None:
         first = self._snippets.setdefault(name, node)

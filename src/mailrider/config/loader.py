@@ -16,6 +16,7 @@ from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
 from mailrider.config.kinds import ENDPOINTS, KINDS
+from mailrider.config.secret_values import SecretValues
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
@@ -166,7 +167,8 @@ def _load(
 ) -> Configuration:
     try:
         nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
-        configuration = _bind(nodes, source.directory, problems, path)
+        secrets = SecretValues(environment)
+        configuration = _bind(nodes, source.directory, problems, path, secrets)
     except TooMuch:
         configuration = None
     if configuration is None:
@@ -174,10 +176,12 @@ def _load(
     return configuration
 
 
-def _bind(nodes: Iterable[Node], directory: Path, problems: Problems, path: Path | None) -> Configuration | None:
+def _bind(
+    nodes: Iterable[Node], directory: Path, problems: Problems, path: Path | None, secrets: SecretValues
+) -> Configuration | None:
     """The configuration that the directives make; None if anything is wrong."""
     defaults = _default_dirs(path)
-    binder = Binder(problems, _state_dir(nodes, directory) or defaults["state_dir"])
+    binder = Binder(problems, _state_dir(nodes, directory) or defaults["state_dir"], secrets)
     global_nodes, deliver_to, endpoint_nodes = _sort(nodes, binder)
     global_settings, globals_are_right = binder.globals(global_nodes)
     instances = binder.instances()
@@ -199,7 +203,7 @@ def _bind(nodes: Iterable[Node], directory: Path, problems: Problems, path: Path
     _refuse_shared_addresses(doors, problems)
     _refuse_circles(completed, problems)
     _refuse_shared_locations(everything, problems)
-    configuration = Configuration(global_settings, completed, used, path, doors)
+    configuration = Configuration(global_settings, completed, used, path, doors, tuple(dict.fromkeys(secrets.files)))
     return configuration if globals_are_right and not problems else None
 
 

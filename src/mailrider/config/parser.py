@@ -22,11 +22,16 @@ TOO_DEEP = f"blocks are nested more than {MAX_NESTING} levels deep"
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A name or an argument. `quoted`: it stood between quotes, so nothing in it is special."""
+    """A name or an argument. `quoted`: it stood between quotes, so nothing in it is special.
+
+    `file`: it was `{file:PATH}`, and is that path. `unset`: the environment variables in it that were not set.
+    """
 
     text: str
     position: Position
     quoted: bool = False
+    file: str | None = None
+    unset: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -6,12 +6,14 @@ import enum
 from typing import TYPE_CHECKING, Any
 
 from mailrider.config.nearest import did_you_mean
+from mailrider.config.parser import Node
 from mailrider.config.secrets import SECRET_WORDS
 from mailrider.config.source import OpenProblems, Problems
 from mailrider.settings.types import Unacceptable, ValueType, Words, show
 
 if TYPE_CHECKING:
-    from mailrider.config.parser import Node, Word
+    from mailrider.config.parser import Word
+    from mailrider.config.secret_values import SecretValues
     from mailrider.settings.directive import Directive
 
 
@@ -24,10 +26,17 @@ class Wrong(enum.Enum):
 WRONG = Wrong.WRONG
 
 
-def read_value(known: Directive, node: Node, problems: Problems) -> Any:
-    """The value that a line gives to its directive, or `WRONG`."""
+def read_value(known: Directive, node: Node, problems: Problems, secrets: SecretValues | None = None) -> Any:
+    """The value that a line gives to its directive, or `WRONG`; a `MissingSecret` if it cannot be looked up."""
     if known.secret:
-        return _read_secret(known, node, problems)
+        found = node if secrets is None else secrets.resolve(node)
+        return _read_secret(known, found, problems) if isinstance(found, Node) else found
+    file = next((word for word in node.arguments if word.file is not None), None)
+    if file is not None:
+        problems.add(
+            file.position, f"{known.name} holds no secret, and so {{file:PATH}} cannot stand in it", is_safe=True
+        )
+        return WRONG
     if known.name in SECRET_WORDS:
         problems = OpenProblems(problems)  # the name of a file, say: it may be told
     return _read(known, node, problems)

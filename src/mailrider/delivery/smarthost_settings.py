@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mailrider.delivery.settings import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_HOST, EightBit, LimitsSettings
 from mailrider.model.security import TLSLevel
 from mailrider.net.settings import TLSClientSettings
-from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, MissingSecret, Settings, block, directive, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
 from mailrider.settings.types import (
     BOOLEAN,
@@ -75,13 +75,13 @@ class SmarthostSettings(Settings):
         shown_default="the global `hostname`",
         doc="The name that we greet with (EHLO or LHLO).",
     )
-    auth: Setting[Credentials | None, Credentials | Iterable[str] | str | None] = directive(
+    auth: Setting[Credentials | MissingSecret | None, Credentials | Iterable[str] | str | None] = directive(
         CREDENTIALS,
         default=None,
         secret=True,
         shown_default="off",
-        doc="`plain USER PASSWORD` logs in, once TLS has proved what `min_tls_level` demands. `{env:NAME}` keeps the "
-        "password out of the file.",
+        doc="`plain USER PASSWORD` logs in, once TLS has proved what `min_tls_level` demands. `{file:PATH}` as the "
+        "password takes it from a file, `{env:NAME}` from the environment.",
     )
     starttls: Setting[StartTLS, StartTLS | str] = directive(
         choice(StartTLS),

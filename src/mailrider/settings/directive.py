@@ -21,6 +21,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform
 
+from mailrider.errors import ConfigError
 from mailrider.settings.types import Unacceptable, ValueType
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from mailrider.errors import Problem
     from mailrider.model.domain import Domain
     from mailrider.settings.types import IPAddress
 
@@ -58,6 +60,20 @@ class InvalidSetting(Unacceptable):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSecret:
+    """Stands for a secret that could not be looked up; whoever needs it is told the problem (`revealed`)."""
+
+    problem: Problem
+
+
+def revealed(secret: SettingsT | MissingSecret) -> SettingsT:
+    """A secret, for use. Raises `ConfigError` if it is missing."""
+    if isinstance(secret, MissingSecret):
+        raise ConfigError([secret.problem])
+    return secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +198,8 @@ class Settings:
         for name, known in directives_of(type(self)).items():
             value = getattr(self, name)
             if value is known.default:  # typed already; the only way for None
+                continue
+            if known.secret and isinstance(value, MissingSecret):
                 continue
             object.__setattr__(self, name, _accept(known, value))
         self._validate()

@@ -65,6 +65,7 @@ words = st.lists(
 @example(arguments=f'"{SECRET}"', before='host "tls://a:1', behind="", slip="drop", block="target.smtp")
 @example(arguments=f'"{SECRET}"', before=f'host "tls://{"a" * 99}', behind="", slip="", block="target.smtp")
 @example(arguments=f'"{SECRET}"', before='host "' + "a " * 2000, behind="", slip="", block="target.smtp")
+@example(arguments=f'"{SECRET}"', before='host "tls://a:1', behind="", slip="drop", block="target.smtp")
 def test_no_error_repeats_any_of_a_secret(
     name: str, arguments: str, before: str, behind: str, slip: str, block: str
 ) -> None:

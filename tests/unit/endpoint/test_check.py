@@ -11,6 +11,7 @@ import pytest
 from mailrider.config.bind import Binder
 from mailrider.config.expand import Allowance, Expander
 from mailrider.config.parser import Node, Word
+from mailrider.config.secret_values import SecretValues
 from mailrider.config.source import Position, Problems, Source
 from mailrider.config.values import WRONG
 from mailrider.endpoint.pipeline.check import (
@@ -222,7 +223,7 @@ def read(cls: type[Settings], text: str, directory: Path) -> tuple[Any, str]:
     source = Source("text", text, directory)
     nodes = Expander(problems, {}, lambda _: b"", Allowance(problems)).expand(source)
     block = Node(Word("check", Position(source, 0)), (), nodes)
-    settings = Binder(problems, directory).settings(cls, block, "check")
+    settings = Binder(problems, directory, SecretValues({})).settings(cls, block, "check")
     return settings, "\n".join(str(each.message) for each in problems.in_order())
 
 
