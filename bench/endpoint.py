@@ -24,7 +24,7 @@ from bench.measure import best_of, machine, measured, print_table
 from bench.session import make_message, show_profile
 from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.listener import Crowd, Endpoint
+from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.session import Service
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
@@ -126,7 +126,7 @@ def make_endpoint(sink: Sink) -> Endpoint:
         lambda: f"{next(ids):016x}",
         Memory(),
     )
-    return Endpoint(service, [SocketAddress(Scheme.TCP, IPv4Address(HOST), 0)], Crowd(100_000, 100_000))
+    return Endpoint(service, [SocketAddress(Scheme.TCP, IPv4Address(HOST), 0)], ConnectionLimits(100_000, 100_000))
 
 
 async def idle(clients: int) -> None:

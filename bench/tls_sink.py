@@ -28,7 +28,7 @@ from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import usual_reply
-from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
+from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 from mailrider.x509.describe import describe_chain
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class Sink:
             if not isinstance(event, ContentChunk | Rejected):
                 machine.answer(usual_reply(machine, event, NAME))
         if output := machine.take_output():
-            if self._delay and machine.state not in (State.HANDSHAKE, State.CLOSED):
+            if self._delay and machine.state not in (ServerState.HANDSHAKE, ServerState.CLOSED):
                 asyncio.get_running_loop().call_later(self._delay, self._channel.write, output)
                 return
             self._channel.write(output)
-        if machine.state is State.HANDSHAKE:
+        if machine.state is ServerState.HANDSHAKE:
             began = self._channel.start_tls_server(self._context)
             machine.tls_established(IN_TLS)
             self._handshake = asyncio.ensure_future(self._secure(began))
-        elif machine.state is State.CLOSED:
+        elif machine.state is ServerState.CLOSED:
             self._handshake = asyncio.ensure_future(self._channel.close())
 
     @staticmethod

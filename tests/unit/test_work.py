@@ -22,13 +22,12 @@ from mailrider.dane.tlsa import select_usable
 from mailrider.dkim.sign import INLINE_HEADER, DKIMSigning, Signer, body_hash
 from mailrider.dns.answer import RecordType
 from mailrider.dns.wire import Question, decode_reply
-from mailrider.dsn.compose import Action, Notification, Origin, Told, compose, redact
+from mailrider.dsn.compose import Notification, NotifiedAction, Reporter, Told, compose, redact
 from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
 from mailrider.endpoint.complete import complete_addresses
-from mailrider.endpoint.headers import Passage, count_received, received_field, submitted_header
+from mailrider.endpoint.headers import ReceivedInfo, count_received, received_field, submitted_header
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
-from mailrider.endpoint.pipeline.check import INLINE, Arrival, HeaderCheck
-from mailrider.endpoint.pipeline.check import Action as CheckAction
+from mailrider.endpoint.pipeline.check import INLINE, Arrival, CheckAction, HeaderCheck
 from mailrider.endpoint.pipeline.glob import Glob
 from mailrider.endpoint.pipeline.rspamd import _NoAnswer, _understood
 from mailrider.endpoint.session import MAX_MENDED
@@ -131,7 +130,7 @@ def listened(octets: bytes, limits: Limits = ENDLESS) -> None:
 SIGNERS = [Signer(Domain("example.org"), each, SigningKey.make(KeyKind.ED25519)) for each in ("s1", "s2")]
 SIGNING = DKIMSigning(SIGNERS, FakeClock(), discard)
 AUTHORS = AuthorizeSender(AuthorizeSettings())
-PASSAGE = Passage("client.example", "[192.0.2.1]", HERE, "ESMTP", "id1", AT)
+PASSAGE = ReceivedInfo("client.example", "[192.0.2.1]", HERE, "ESMTP", "id1", AT)
 FROM = b"From: a@example.org\r\n"
 WORDS = "=?utf-8?q?x?=y"
 
@@ -149,7 +148,7 @@ def answers(count: int) -> bytes:
     return header + QUESTION.section() + b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4abcd" * count
 
 
-ORIGIN = Origin(HERE, Domain("example.org"))
+ORIGIN = Reporter(HERE, Domain("example.org"))
 
 
 def notification(
@@ -168,7 +167,11 @@ def notification(
             Mailbox(f"{local}{number}", Domain("known.test")), None, OriginalRecipient("utf-8", original[:500])
         )
         told.append(
-            Told(who, Action.FAILED, Failed(who, Reply.from_lines(550, (f"{reply}{number}"[:500],)), "mx.known.test"))
+            Told(
+                who,
+                NotifiedAction.FAILED,
+                Failed(who, Reply.from_lines(550, (f"{reply}{number}"[:500],)), "mx.known.test"),
+            )
         )
     given = replace(envelope(*(each.recipient for each in told)), ret=Ret.FULL)
     return Notification(given, tuple(told), AT, AT, "0abc", Content.inspect(header + b"\r\n\r\n" + body))

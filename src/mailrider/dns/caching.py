@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.cache import AnswerCache
 from mailrider.dns.chain import Walk
-from mailrider.dns.flight import Grounded, SingleFlight
-from mailrider.dns.wire import Failure
+from mailrider.dns.flight import Cancelled, SingleFlight
+from mailrider.dns.wire import FailedReply
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mailrider.clock import Clock
-    from mailrider.dns.wire import Reply
+    from mailrider.dns.wire import ServerReply
     from mailrider.model.domain import Domain
 
-CLOSED = Failure(LookupFailure.NO_RESOLVER, "the resolver is not open")
+CLOSED = FailedReply(LookupFailure.NO_RESOLVER, "the resolver is not open")
 
 
 class CachingResolver(ABC):
@@ -36,7 +36,7 @@ class CachingResolver(ABC):
     def __init__(self, clock: Clock, cache_size: int) -> None:
         self._clock = clock
         self._cache = AnswerCache(cache_size, clock)
-        self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | Failure] = SingleFlight()
+        self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
         self._open = False
         self._changes = 0
 
@@ -46,11 +46,11 @@ class CachingResolver(ABC):
         """True if answers can be authentic."""
 
     @abstractmethod
-    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
+    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
         """What whoever is asked says to one question."""
 
-    async def _ready(self) -> Failure | None:
-        """Wait until it is known who is to be asked; a `Failure` if that takes too long."""
+    async def _ready(self) -> FailedReply | None:
+        """Wait until it is known who is to be asked; a `FailedReply` if that takes too long."""
         return None
 
     async def __aenter__(self) -> Self:
@@ -76,7 +76,7 @@ class CachingResolver(ABC):
         """
         kept = None if fresh else self._cache.get(name, record_type)
         outcome = kept or await self._shared(name, record_type, fresh=fresh)
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, FailedReply):
             # A fresh exception for each who waits: a shared one would gather their tracebacks.
             raise LookupFailed(name, record_type, outcome.failure, outcome.detail)
         return outcome
@@ -86,16 +86,16 @@ class CachingResolver(ABC):
         self._changes += 1
         self._cache.clear()
 
-    async def _shared(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | Failure:
+    async def _shared(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | FailedReply:
         if not self._open:
             return CLOSED
         resolve = partial(self._resolve, name, record_type, fresh=fresh)
         try:
             return await self._flights.run((name.ascii, record_type, fresh), resolve)
-        except Grounded:
+        except Cancelled:
             return CLOSED
 
-    async def _resolve(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | Failure:
+    async def _resolve(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | FailedReply:
         unready = await self._ready()
         if unready is not None:
             return unready
@@ -104,7 +104,7 @@ class CachingResolver(ABC):
             reply = await self._ask(walk.current, record_type, fresh=fresh)
             if self._changes != changes:  # ends: changes come each minute at most
                 return await self._resolve(name, record_type, fresh=fresh)
-            if isinstance(reply, Failure):
+            if isinstance(reply, FailedReply):
                 return reply
             outcome = walk.take(reply, self._clock.monotonic())
             if isinstance(outcome, Answer):

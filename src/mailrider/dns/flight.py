@@ -17,16 +17,16 @@ K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")
 
 
-class Grounded(Exception):
+class Cancelled(Exception):
     """The work was ended by `aclose`, not by whoever waited for it."""
 
 
 class _Flight(Generic[V]):
-    __slots__ = ("passengers", "task")
+    __slots__ = ("task", "waiters")
 
     def __init__(self, task: asyncio.Task[V]) -> None:
         self.task = task
-        self.passengers = 0
+        self.waiters = 0
 
 
 class SingleFlight(Generic[K, V]):
@@ -42,30 +42,30 @@ class SingleFlight(Generic[K, V]):
     async def run(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """The result of `work`, or of the same work that somebody else has begun.
 
-        Raises what the work raises, and `Grounded` if `aclose` came first.
+        Raises what the work raises, and `Cancelled` if `aclose` came first.
         """
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = self._depart(key, work)
-        flight.passengers += 1
+            flight = self._flights[key] = self._begin(key, work)
+        flight.waiters += 1
         try:
             await asyncio.wait([flight.task])  # does not cancel what it waits for
         finally:
-            flight.passengers -= 1
-            if not flight.passengers and not flight.task.done():
-                self._forget(key, flight)  # at once: nobody may join a flight that is going down
+            flight.waiters -= 1
+            if not flight.waiters and not flight.task.done():
+                self._forget(key, flight)  # at once: nobody may join work that is being cancelled
                 flight.task.cancel()
         if flight.task.cancelled():
-            raise Grounded
+            raise Cancelled
         return flight.task.result()
 
     async def aclose(self) -> None:
-        """End all work that is under way; its callers get `Grounded`."""
+        """End all work that is under way; its callers get `Cancelled`."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _depart(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> _Flight[V]:
+    def _begin(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> _Flight[V]:
         flight = _Flight(asyncio.get_running_loop().create_task(work()))
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)

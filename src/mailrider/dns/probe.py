@@ -56,7 +56,7 @@ class Fitness(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFinding:
+class ProbeResult:
     """A probe's result; `reason` is there if it is not `FIT`. `root_keys`: DNSKEY rdata, if they were secure."""
 
     fitness: Fitness
@@ -74,7 +74,7 @@ class KeysAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProbeAnswers:
     """The answers to a probe: `udp` and `tcp` from a plain server itself, the others from a validator."""
 
     keys: Validated
@@ -84,26 +84,26 @@ class Asked:
     tcp: KeysAnswer | None = None
 
 
-def judge_probe(asked: Asked) -> ProbeFinding:
+def judge_probe(asked: ProbeAnswers) -> ProbeResult:
     """What the answers show."""
     for way, answer in (("UDP", asked.udp), ("TCP", asked.tcp)):
         if answer is None:  # a server over TLS, or the recursion from the root
             continue
         if answer.error:
-            return ProbeFinding(Fitness.SILENT, f"the root's keys over {way}: {answer.error}")
+            return ProbeResult(Fitness.SILENT, f"the root's keys over {way}: {answer.error}")
         if not answer.is_signed and not (answer.is_truncated and way == "UDP"):
-            return ProbeFinding(Fitness.STRIPS, f"the root's keys come without signatures (RRSIG) over {way}")
+            return ProbeResult(Fitness.STRIPS, f"the root's keys come without signatures (RRSIG) over {way}")
     if asked.keys.bogus:
-        return ProbeFinding(Fitness.OTHER_KEYS, f"its keys of the root fit no trust anchor: {asked.keys.why}")
+        return ProbeResult(Fitness.OTHER_KEYS, f"its keys of the root fit no trust anchor: {asked.keys.why}")
     if not asked.keys.secure:
-        return ProbeFinding(Fitness.SILENT, f"no keys of the root: {_problem(asked.keys)}")
+        return ProbeResult(Fitness.SILENT, f"no keys of the root: {_problem(asked.keys)}")
     if asked.signed.bogus:
-        return ProbeFinding(Fitness.STRIPS, f"{SIGNED_NAME} does not validate: {asked.signed.why}")
+        return ProbeResult(Fitness.STRIPS, f"{SIGNED_NAME} does not validate: {asked.signed.why}")
     if not asked.signed.secure:
-        return ProbeFinding(Fitness.SILENT, f"{SIGNED_NAME}: {_problem(asked.signed)}")
+        return ProbeResult(Fitness.SILENT, f"{SIGNED_NAME}: {_problem(asked.signed)}")
     if _has_answer(asked.bogus) and not asked.bogus.bogus and not asked.bogus.secure:
-        return ProbeFinding(Fitness.STRIPS, f"the wrong signature of {BOGUS_NAME} is not found")
-    return ProbeFinding(Fitness.FIT, root_keys=read_keys(asked.keys.packet))
+        return ProbeResult(Fitness.STRIPS, f"the wrong signature of {BOGUS_NAME} is not found")
+    return ProbeResult(Fitness.FIT, root_keys=read_keys(asked.keys.packet))
 
 
 def _problem(answer: Validated) -> str:
@@ -132,7 +132,7 @@ def read_keys(packet: bytes) -> tuple[bytes, ...]:
 # What follows from all findings ---------------------------------------------------------------------------------------
 
 
-class Mode(enum.Enum):
+class LookupMode(enum.Enum):
     """How lookups are answered."""
 
     VALIDATING = enum.auto()
@@ -144,29 +144,31 @@ class Mode(enum.Enum):
 class Plan:
     """What is to be done: `servers` are those whom a validator asks, `reason` says why there is none."""
 
-    mode: Mode
+    mode: LookupMode
     servers: tuple[ServerAddress, ...] = ()
     reason: str = ""
 
 
-def next_plan(before: Plan | None, findings: Mapping[ServerAddress, ProbeFinding], *, may_turn_off: bool) -> Plan:
+def next_plan(before: Plan | None, findings: Mapping[ServerAddress, ProbeResult], *, may_turn_off: bool) -> Plan:
     """What follows from a probe of all servers. `may_turn_off`: without validation rather than not at all.
 
     Once validation worked it stays: nobody can turn it off from outside by stripping signatures later.
     """
     was_asked = before.servers if before is not None else ()
     if any(finding.fitness is Fitness.FIT for finding in findings.values()):
-        return Plan(Mode.VALIDATING, tuple(s for s, finding in findings.items() if _is_usable(s, finding, was_asked)))
-    if before is not None and before.mode is Mode.VALIDATING:
-        return Plan(Mode.VALIDATING, tuple(s for s in findings if s in was_asked) or tuple(findings))
+        return Plan(
+            LookupMode.VALIDATING, tuple(s for s, finding in findings.items() if _is_usable(s, finding, was_asked))
+        )
+    if before is not None and before.mode is LookupMode.VALIDATING:
+        return Plan(LookupMode.VALIDATING, tuple(s for s in findings if s in was_asked) or tuple(findings))
     reason = "; ".join(f"{server}: {finding.reason}" for server, finding in findings.items()) or "no DNS server"
     has_other_keys = any(finding.fitness is Fitness.OTHER_KEYS for finding in findings.values())
     if may_turn_off and not has_other_keys:
-        return Plan(Mode.UNVALIDATED, reason=f"no DNS server is fit for validation ({reason})")
-    return Plan(Mode.FAILING, reason=f"nothing can be validated ({reason})")
+        return Plan(LookupMode.UNVALIDATED, reason=f"no DNS server is fit for validation ({reason})")
+    return Plan(LookupMode.FAILING, reason=f"nothing can be validated ({reason})")
 
 
-def _is_usable(server: ServerAddress, finding: ProbeFinding, was_asked: tuple[ServerAddress, ...]) -> bool:
+def _is_usable(server: ServerAddress, finding: ProbeResult, was_asked: tuple[ServerAddress, ...]) -> bool:
     """A server that was fit and is silent for a moment is kept: the validator asks another while it is."""
     return finding.fitness is Fitness.FIT or (finding.fitness is Fitness.SILENT and server in was_asked)
 
@@ -194,24 +196,24 @@ class Prober:
         self._timeout = timeout
         self._patience = patience
 
-    async def probe(self, servers: tuple[ServerAddress, ...]) -> dict[ServerAddress, ProbeFinding]:
+    async def probe(self, servers: tuple[ServerAddress, ...]) -> dict[ServerAddress, ProbeResult]:
         """A finding for each server."""
         findings = await asyncio.gather(*map(self._probe, servers))
         return dict(zip(servers, findings, strict=True))
 
-    async def _probe(self, server: ServerAddress) -> ProbeFinding:
+    async def _probe(self, server: ServerAddress) -> ProbeResult:
         try:
             async with self._open_validator((server,), True) as validator:
                 if not server.is_plain:
-                    return judge_probe(Asked(*await self._ask_validator(validator)))
+                    return judge_probe(ProbeAnswers(*await self._ask_validator(validator)))
                 (keys, signed, bogus), udp, tcp = await asyncio.gather(
                     self._ask_validator(validator),
                     self._ask_keys(server, self._transport.ask_udp),
                     self._ask_keys(server, self._transport.ask_tcp),
                 )
-                return judge_probe(Asked(keys, signed, bogus, udp, tcp))
+                return judge_probe(ProbeAnswers(keys, signed, bogus, udp, tcp))
         except LocalError as error:  # no thread, no descriptor: nothing is said of the server
-            return ProbeFinding(Fitness.SILENT, str(error))
+            return ProbeResult(Fitness.SILENT, str(error))
 
     async def _ask_validator(self, validator: Asks) -> tuple[Validated, Validated, Validated]:
         """The root's keys, a signed name, a bogus one."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure, RecordType
 from mailrider.dns.servers import CURE
-from mailrider.dns.wire import Failure, Reply
+from mailrider.dns.wire import FailedReply, ServerReply
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, SecurityUnavailable, ServerTrustChanged
 
@@ -51,29 +51,29 @@ class Proof(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProofResult:
     """A proof's result; `reason` is there if it is not `VALIDATES`."""
 
     proof: Proof
     reason: str = ""
 
 
-def judge_proof(signed: Reply | Failure, bogus: Reply | Failure) -> Finding:
+def judge_proof(signed: ServerReply | FailedReply, bogus: ServerReply | FailedReply) -> ProofResult:
     """What the answers for the MX records of `SIGNED_NAME` and the address of `BOGUS_NAME` show."""
-    if isinstance(bogus, Reply) and bogus.has(BOGUS_NAME, RecordType.A):
-        return Finding(Proof.DISPROVED, f"it gives an answer for {BOGUS_NAME}, whose signature is wrong on purpose")
-    if isinstance(signed, Reply) and signed.has(SIGNED_NAME, RecordType.MX) and not signed.authentic:
-        return Finding(Proof.DISPROVED, f"its answer for {SIGNED_NAME}, which is signed, comes without AD")
-    if isinstance(signed, Failure):
-        return Finding(Proof.UNKNOWN, f"no answer for {SIGNED_NAME}: {signed.failure}")
+    if isinstance(bogus, ServerReply) and bogus.has(BOGUS_NAME, RecordType.A):
+        return ProofResult(Proof.DISPROVED, f"it gives an answer for {BOGUS_NAME}, whose signature is wrong on purpose")
+    if isinstance(signed, ServerReply) and signed.has(SIGNED_NAME, RecordType.MX) and not signed.authentic:
+        return ProofResult(Proof.DISPROVED, f"its answer for {SIGNED_NAME}, which is signed, comes without AD")
+    if isinstance(signed, FailedReply):
+        return ProofResult(Proof.UNKNOWN, f"no answer for {SIGNED_NAME}: {signed.failure}")
     if not signed.has(SIGNED_NAME, RecordType.MX):  # a closed network, with names of its own
-        return Finding(Proof.UNKNOWN, f"it does not know {SIGNED_NAME}")
-    if isinstance(bogus, Reply) or bogus.failure is not LookupFailure.SERVFAIL:
-        return Finding(Proof.UNKNOWN, f"whether it refuses {BOGUS_NAME} is not known")
-    return Finding(Proof.VALIDATES)
+        return ProofResult(Proof.UNKNOWN, f"it does not know {SIGNED_NAME}")
+    if isinstance(bogus, ServerReply) or bogus.failure is not LookupFailure.SERVFAIL:
+        return ProofResult(Proof.UNKNOWN, f"whether it refuses {BOGUS_NAME} is not known")
+    return ProofResult(Proof.VALIDATES)
 
 
-def apply_findings(choice: ServerChoice, findings: dict[ServerAddress, Finding]) -> dict[ServerAddress, str]:
+def apply_findings(choice: ServerChoice, findings: dict[ServerAddress, ProofResult]) -> dict[ServerAddress, str]:
     """Which servers are disproved now, and why: what is not known stays as it was."""
     disproved = dict(choice.disproved)
     for server, finding in findings.items():
@@ -84,7 +84,7 @@ def apply_findings(choice: ServerChoice, findings: dict[ServerAddress, Finding])
     return disproved
 
 
-def next_proof(findings: dict[ServerAddress, Finding], same: int) -> float:
+def next_proof(findings: dict[ServerAddress, ProofResult], same: int) -> float:
     """Seconds until the next proof; `same` is how many proofs in a row had these results."""
     is_settled = bool(findings) and all(finding.proof is Proof.VALIDATES for finding in findings.values())
     return LATER if is_settled or same >= SOON_TIMES else SOON
@@ -101,7 +101,7 @@ class Provable(Protocol):
 
     def choose(self, choice: ServerChoice) -> None: ...
 
-    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure: ...
+    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> ServerReply | FailedReply: ...
 
 
 class ProofKeeper:
@@ -137,7 +137,7 @@ class ProofKeeper:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep(self) -> None:
-        before: dict[ServerAddress, Finding] = {}
+        before: dict[ServerAddress, ProofResult] = {}
         same = 0
         while True:
             findings = before
@@ -150,20 +150,20 @@ class ProofKeeper:
             before = findings
             await self._clock.sleep(next_proof(findings, same))
 
-    async def _prove(self) -> dict[ServerAddress, Finding]:
+    async def _prove(self) -> dict[ServerAddress, ProofResult]:
         servers = self._resolver.choice.counting
         findings = dict(zip(servers, await asyncio.gather(*map(self._prove_server, servers)), strict=True))
         self._apply(findings)
         return findings
 
-    async def _prove_server(self, server: ServerAddress) -> Finding:
+    async def _prove_server(self, server: ServerAddress) -> ProofResult:
         ask = self._resolver.ask
         signed, bogus = await asyncio.gather(
             ask(server, SIGNED_NAME, RecordType.MX), ask(server, BOGUS_NAME, RecordType.A)
         )
         return judge_proof(signed, bogus)
 
-    def _apply(self, findings: dict[ServerAddress, Finding]) -> None:
+    def _apply(self, findings: dict[ServerAddress, ProofResult]) -> None:
         choice = self._resolver.choice
         disproved = apply_findings(choice, findings)
         if disproved == choice.disproved:

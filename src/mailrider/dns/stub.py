@@ -19,7 +19,7 @@ from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.caching import CachingResolver
 from mailrider.dns.transport import NotAnAnswer, SocketTransport
-from mailrider.dns.wire import Failure, Question, Reply, decode_reply
+from mailrider.dns.wire import FailedReply, Question, ServerReply, decode_reply
 
 if TYPE_CHECKING:
     import random
@@ -98,62 +98,62 @@ class StubResolver(CachingResolver):
         self.choice = choice
         self._others_are_asked()
 
-    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
+    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
         return await self.ask_servers(name, record_type)
 
-    async def ask_servers(self, name: Domain, record_type: RecordType) -> Reply | Failure:
+    async def ask_servers(self, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
         """What the first server says that has an answer; nothing is remembered."""
-        failures: list[Failure] = []
+        failures: list[FailedReply] = []
         willing = list(self.choice.asked)
         for _ in range(self._attempts):
             for server in tuple(willing):
                 async with self._slots:
                     reply = await self.ask(server, name, record_type)
-                if isinstance(reply, Reply):
+                if isinstance(reply, ServerReply):
                     return reply
-                failure = Failure(reply.failure, f"{server}: {reply.detail}".removesuffix(": "))
+                failure = FailedReply(reply.failure, f"{server}: {reply.detail}".removesuffix(": "))
                 if self.validates and failure.failure not in _UNHEARD:
                     return failure
                 failures.append(failure)
                 if reply.failure is not LookupFailure.TIMEOUT:
                     willing.remove(server)
-        none = Failure(LookupFailure.NO_RESOLVER, "no DNS server is configured")
+        none = FailedReply(LookupFailure.NO_RESOLVER, "no DNS server is configured")
         return min(failures, key=lambda failure: _MOST_TELLING.index(failure.failure), default=none)
 
-    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure:
+    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
         """What one server says, whether it counts or not; nothing is remembered.
 
         A server that does not understand EDNS (RFC 6891 7) is asked again without. Such an answer is not authentic.
         """
         reply = await self._ask_one(server, Question(name, record_type, self._rng.getrandbits(16)))
-        if isinstance(reply, Reply) or reply.failure not in _WITHOUT_EDNS:
+        if isinstance(reply, ServerReply) or reply.failure not in _WITHOUT_EDNS:
             return reply
         plain = await self._ask_one(server, Question(name, record_type, self._rng.getrandbits(16), edns=False))
-        return replace(plain, authentic=False) if isinstance(plain, Reply) else plain
+        return replace(plain, authentic=False) if isinstance(plain, ServerReply) else plain
 
-    async def _ask_one(self, server: ServerAddress, question: Question) -> Reply | Failure:
+    async def _ask_one(self, server: ServerAddress, question: Question) -> ServerReply | FailedReply:
         """Ask one server one question, by UDP first."""
         query = question.encode()
-        accept: Callable[[bytes], Reply | Failure | None] = partial(decode_reply, question=question)
+        accept: Callable[[bytes], ServerReply | FailedReply | None] = partial(decode_reply, question=question)
         reply = await self._carried(self._transport.ask_udp(server, query, accept))
-        if isinstance(reply, Failure) or not reply.truncated:
+        if isinstance(reply, FailedReply) or not reply.truncated:
             return reply
         whole = await self._carried(self._transport.ask_tcp(server, query, accept))
-        if isinstance(whole, Failure):
+        if isinstance(whole, FailedReply):
             detail = f"its answer over UDP is truncated, and over TCP: {whole.detail or whole.failure}"
-            return Failure(whole.failure, detail)
+            return FailedReply(whole.failure, detail)
         if whole.truncated:  # RFC 2181 9: what is there is not to be used
-            return Failure(LookupFailure.MALFORMED, "truncated over TCP")
+            return FailedReply(LookupFailure.MALFORMED, "truncated over TCP")
         return whole
 
-    async def _carried(self, asking: Awaitable[Reply | Failure]) -> Reply | Failure:
+    async def _carried(self, asking: Awaitable[ServerReply | FailedReply]) -> ServerReply | FailedReply:
         """What comes back, within the time that one question has."""
         try:
             async with after(self._clock, self._timeout):
                 return await asking
         except TimeoutError:
-            return Failure(LookupFailure.TIMEOUT, f"no answer within {self._timeout:g} s")
+            return FailedReply(LookupFailure.TIMEOUT, f"no answer within {self._timeout:g} s")
         except NotAnAnswer as error:
-            return Failure(LookupFailure.MALFORMED, str(error))
+            return FailedReply(LookupFailure.MALFORMED, str(error))
         except OSError as error:
-            return Failure(LookupFailure.NO_RESOLVER, error.strerror or str(error))
+            return FailedReply(LookupFailure.NO_RESOLVER, error.strerror or str(error))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.caching import CachingResolver
-from mailrider.dns.wire import NUMBERS, Failure, Question, Reply, decode_reply
+from mailrider.dns.wire import NUMBERS, FailedReply, Question, ServerReply, decode_reply
 from mailrider.model.event import AnswerValidated, Validity
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class ValidatingResolver(CachingResolver):
         if isinstance(self._source, Unvalidated):
             self.use(self._source if self._source.reason or choice.validates else Waiting())
 
-    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> Reply | Failure:
+    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
         """What one server says; nothing is remembered, nothing validated."""
         return await self.stub.ask(server, name, record_type)
 
@@ -185,50 +185,50 @@ class ValidatingResolver(CachingResolver):
         else:
             self._left_waiting.set()
 
-    async def _ready(self) -> Failure | None:
+    async def _ready(self) -> FailedReply | None:
         try:
             async with after(self._clock, self._patience):
                 while isinstance(self._source, Waiting):
                     await self._left_waiting.wait()
         except TimeoutError:
-            return Failure(LookupFailure.TIMEOUT, f"validation could not begin within {self._patience:g} s")
+            return FailedReply(LookupFailure.TIMEOUT, f"validation could not begin within {self._patience:g} s")
         return None
 
-    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Reply | Failure:
+    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
         match self._source:
             case Validation() as validation:
                 return await self._validated(validation, name, record_type, fresh=fresh)
             case Unvalidated():
                 return await self.stub.ask_servers(name, record_type)
             case Failing(reason):
-                return Failure(LookupFailure.NO_RESOLVER, reason)
+                return FailedReply(LookupFailure.NO_RESOLVER, reason)
             case Waiting():  # trust was taken away in this moment: `_resolve` begins anew, and waits
-                return Failure(LookupFailure.NO_RESOLVER, "nobody is believed")
+                return FailedReply(LookupFailure.NO_RESOLVER, "nobody is believed")
 
     async def _validated(
         self, validation: Validation, name: Domain, record_type: RecordType, *, fresh: bool
-    ) -> Reply | Failure:
+    ) -> ServerReply | FailedReply:
         try:
             async with after(self._clock, self._patience):
                 answer = await validation.ask(name.ascii, NUMBERS[record_type], fresh=fresh)
         except TimeoutError:
-            return Failure(LookupFailure.TIMEOUT, f"not validated within {self._patience:g} s")
+            return FailedReply(LookupFailure.TIMEOUT, f"not validated within {self._patience:g} s")
         outcome = read_validated(answer, name, record_type)
-        if isinstance(outcome, Reply):
+        if isinstance(outcome, ServerReply):
             self._emit(AnswerValidated(Validity.SECURE if outcome.authentic else Validity.INSECURE))
         elif outcome.failure is LookupFailure.BOGUS:
             self._emit(AnswerValidated(Validity.BOGUS))
         return outcome
 
 
-def read_validated(answer: Validated, name: Domain, record_type: RecordType) -> Reply | Failure:
+def read_validated(answer: Validated, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
     """What a validator says to a question, as any server's answer is read."""
     if answer.bogus:
-        return Failure(LookupFailure.BOGUS, answer.why)
+        return FailedReply(LookupFailure.BOGUS, answer.why)
     if answer.error:
-        return Failure(LookupFailure.NO_RESOLVER, answer.error)
+        return FailedReply(LookupFailure.NO_RESOLVER, answer.error)
     message_id = int.from_bytes(answer.packet[:2])
     reply = decode_reply(answer.packet, Question(name, record_type, message_id))
     if reply is None:
-        return Failure(LookupFailure.MALFORMED, "libunbound's message does not answer the question")
-    return replace(reply, authentic=answer.secure) if isinstance(reply, Reply) else reply
+        return FailedReply(LookupFailure.MALFORMED, "libunbound's message does not answer the question")
+    return replace(reply, authentic=answer.secure) if isinstance(reply, ServerReply) else reply

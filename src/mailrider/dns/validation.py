@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dns.anchors import missing_keys
-from mailrider.dns.probe import Fitness, Mode, Plan, next_plan
+from mailrider.dns.probe import Fitness, LookupMode, Plan, next_plan
 from mailrider.dns.validating import Failing, Unvalidated, Validation
 from mailrider.errors import LocalError
 from mailrider.model.event import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dns.anchors import Anchor
-    from mailrider.dns.probe import ProbeFinding, Prober
+    from mailrider.dns.probe import Prober, ProbeResult
     from mailrider.dns.servers import ServerAddress
     from mailrider.dns.validating import OpenValidator, ValidatingResolver
     from mailrider.model.event import Emit
@@ -113,7 +113,7 @@ class ValidationKeeper:
             try:
                 findings = await self._probe(before)
             except LocalError as error:
-                await self._enter(Plan(Mode.FAILING, reason=str(error)))
+                await self._enter(Plan(LookupMode.FAILING, reason=str(error)))
             except Exception as error:
                 self._emit(Bug("validation of DNSSEC", error))
             same = same + 1 if findings == before else 1
@@ -121,7 +121,7 @@ class ValidationKeeper:
             await self._clock.sleep(next_probe(findings, same))
 
     def _believes_others(self) -> bool:
-        validates = self._plan is not None and self._plan.mode is Mode.VALIDATING
+        validates = self._plan is not None and self._plan.mode is LookupMode.VALIDATING
         return self._how.is_auto and not validates and self._resolver.stub.validates
 
     async def _believe_others(self) -> None:
@@ -149,12 +149,12 @@ class ValidationKeeper:
             return
         left = self._resolver.source
         match plan.mode:
-            case Mode.VALIDATING:
+            case LookupMode.VALIDATING:
                 await self._validate(plan)
-            case Mode.UNVALIDATED:
+            case LookupMode.UNVALIDATED:
                 self._resolver.use(Unvalidated(plan.reason))
                 self._emit(SecurityUnavailable(self._resolver.dnssec_off))
-            case Mode.FAILING:
+            case LookupMode.FAILING:
                 self._resolver.use(Failing(plan.reason))
                 self._emit(DNSSECValidationFails(plan.reason))
         if isinstance(left, Validation):
@@ -165,7 +165,7 @@ class ValidationKeeper:
         self._proven.plan = plan
         self._emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self._how.name))
 
-    def _look_at_root(self, findings: Mapping[ServerAddress, ProbeFinding]) -> None:
+    def _look_at_root(self, findings: Mapping[ServerAddress, ProbeResult]) -> None:
         """Warn of keys of the root that we lack: at once, and each day again."""
         keys = {key for finding in findings.values() for key in finding.root_keys}
         missing = missing_keys(self._how.anchors, keys)

@@ -10,8 +10,8 @@ What always holds:
 
 - a message that does not answer this very question (id, name, type, class) is None: it may be forged, and
   whoever waits goes on waiting;
-- a message that does, and says that the server cannot tell, or that cannot be read, is a `Failure`;
-- only a reply that reads as NOERROR or NXDOMAIN from somebody who resolves names is a `Reply`: nothing else
+- a message that does, and says that the server cannot tell, or that cannot be read, is a `FailedReply`;
+- only a reply that reads as NOERROR or NXDOMAIN from somebody who resolves names is a `ServerReply`: nothing else
   can ever be taken for the absence of a record.
 """
 
@@ -72,7 +72,7 @@ NUMBERS = {record_type: dns.rdatatype.from_text(record_type) for record_type in 
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedReply:
     """Why something was not learnt; `detail` is for people."""
 
     failure: LookupFailure
@@ -111,7 +111,7 @@ class RecordSet:
 
 
 @dataclass(slots=True)
-class Reply:
+class ServerReply:
     """What a server says to a question.
 
     `exists` is False for NXDOMAIN (which is about the last name of a CNAME chain, RFC 6604 3). `authentic` is the
@@ -134,22 +134,22 @@ class Reply:
         """Seconds that those records may be kept."""
         return self.sets[name.ascii, NUMBERS[record_type]].ttl
 
-    def records(self, name: Domain, record_type: RecordType) -> tuple[Record, ...] | Failure:
+    def records(self, name: Domain, record_type: RecordType) -> tuple[Record, ...] | FailedReply:
         """The records there, decoded, as the server ordered them (MX by preference, if they are too many).
 
-        Unreadable ones are left out; a `Failure` if all are, so that damage never looks like absence.
+        Unreadable ones are left out; a `FailedReply` if all are, so that damage never looks like absence.
         """
         places = self.sets[name.ascii, NUMBERS[record_type]].places
         if len(places) > MAX_RECORDS:
             # Any part of a set of hosts or addresses does; but part of a TLSA or TXT set means another thing.
             if record_type in (RecordType.TLSA, RecordType.TXT):
-                return Failure(LookupFailure.MALFORMED, f"{len(places)} {record_type} records at {name}")
+                return FailedReply(LookupFailure.MALFORMED, f"{len(places)} {record_type} records at {name}")
             if record_type is RecordType.MX:
                 places = sorted(places, key=self._leading_octets)
             places = places[:MAX_RECORDS]
         decoded = [self._decode(record_type, *place) for place in places]
         records = tuple(record for record in decoded if record is not None)
-        return records or Failure(LookupFailure.MALFORMED, f"no {record_type} record at {name} can be read")
+        return records or FailedReply(LookupFailure.MALFORMED, f"no {record_type} record at {name} can be read")
 
     def _leading_octets(self, place: tuple[int, int]) -> bytes:
         return self.message[place[0] : place[0] + 2]  # of an MX record: its preference
@@ -201,7 +201,7 @@ def _text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower()
 
 
-def decode_reply(message: bytes, question: Question) -> Reply | Failure | None:
+def decode_reply(message: bytes, question: Question) -> ServerReply | FailedReply | None:
     """What the message says to the question; None if it does not answer it at all."""
     parser = dns.wire.Parser(message)
     try:
@@ -215,21 +215,21 @@ def decode_reply(message: bytes, question: Question) -> Reply | Failure | None:
     except _UNREADABLE:
         return None
     if flags & dns.flags.TC:
-        return Reply(message, truncated=True)
+        return ServerReply(message, truncated=True)
     scan = _Scan(message, parser, question)
     try:
         scan.answers(answers)
         scan.authorities(authorities)
         scan.additionals(additionals)
     except _UNREADABLE as error:
-        return Failure(LookupFailure.MALFORMED, f"{type(error).__name__}: {error}"[:MAX_DETAIL])
+        return FailedReply(LookupFailure.MALFORMED, f"{type(error).__name__}: {error}"[:MAX_DETAIL])
     rcode = scan.rcode << 4 | flags & 15
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return _refusal(rcode, scan.explanation)
     if not scan.sets and not flags & (dns.flags.RA | dns.flags.AA):
         # A referral: this server is no resolver, and knows nothing of the name.
-        return Failure(LookupFailure.REFUSED, "the server offers no recursion")
-    return Reply(
+        return FailedReply(LookupFailure.REFUSED, "the server offers no recursion")
+    return ServerReply(
         message,
         exists=rcode == dns.rcode.NOERROR,
         authentic=bool(flags & dns.flags.AD),
@@ -251,11 +251,11 @@ def _repeats(message: bytes, parser: dns.wire.Parser, questions: int, question: 
     return (name, rdtype, rdclass) == asked
 
 
-def _refusal(rcode: int, explanation: str) -> Failure:
+def _refusal(rcode: int, explanation: str) -> FailedReply:
     failure = _FAILURES.get(rcode)
     if failure is not None:
-        return Failure(failure, explanation)
-    return Failure(LookupFailure.SERVFAIL, f"response code {rcode} {explanation}".rstrip())
+        return FailedReply(failure, explanation)
+    return FailedReply(LookupFailure.SERVFAIL, f"response code {rcode} {explanation}".rstrip())
 
 
 class _Scan:

@@ -57,7 +57,7 @@ WIDTH: Final = 76
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,500}>")
 
 
-class Action(enum.Enum):
+class NotifiedAction(enum.Enum):
     """What a notification tells (RFC 3464 2.3.3)."""
 
     FAILED = "failed"
@@ -75,14 +75,14 @@ class Told:
     """A recipient and what became of it. `until`: when it will be given up, for a delay. `was_tried`: just now."""
 
     recipient: Recipient
-    action: Action
+    action: NotifiedAction
     outcome: Outcome
     until: datetime | None = None
     was_tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Reporter:
     """Who writes: our host name, and the domain of our address."""
 
     hostname: Domain
@@ -106,12 +106,12 @@ class Notification:
     is_about_notification: bool = False
 
     @property
-    def action(self) -> Action:
+    def action(self) -> NotifiedAction:
         """What it tells."""
         return self.told[0].action
 
 
-def compose(notification: Notification, origin: Origin) -> bytes:
+def compose(notification: Notification, origin: Reporter) -> bytes:
     """The notification as a message, lines ending in CRLF. Its envelope is the caller's: from `<>` to the sender."""
     utf8 = not notification.envelope.sender.is_ascii
     is_global = utf8 and _has_global_address(notification)
@@ -147,15 +147,15 @@ def _has_global_address(notification: Notification) -> bool:
 # --- For the mail program ------------------------------------------------------------------------
 
 _SUBJECT: Final = {
-    Action.FAILED: "Not delivered",
-    Action.DELAYED: "Delayed, still trying",
-    Action.RELAYED: "Passed on",
-    Action.EXPANDED: "Passed on to several",
-    Action.DELIVERED: "Delivered",
+    NotifiedAction.FAILED: "Not delivered",
+    NotifiedAction.DELAYED: "Delayed, still trying",
+    NotifiedAction.RELAYED: "Passed on",
+    NotifiedAction.EXPANDED: "Passed on to several",
+    NotifiedAction.DELIVERED: "Delivered",
 }
 
 
-def _header(notification: Notification, origin: Origin, boundary: str, encoding: str) -> str:
+def _header(notification: Notification, origin: Reporter, boundary: str, encoding: str) -> str:
     whom = str(notification.told[0].recipient)
     more = len(notification.told) - 1
     what = "a notification" if notification.is_about_notification else "your message"
@@ -193,13 +193,14 @@ def _message_id(notification: Notification) -> str:
 # --- For a person --------------------------------------------------------------------------------
 
 _OPENING: Final = {
-    Action.FAILED: "Your message could not be delivered to {whom}. This is final: it will not be tried again.",
-    Action.DELAYED: "Your message has not reached {whom} yet. You need not do anything: it will be tried again.",
-    Action.RELAYED: "Your message to {whom} was passed on to a server that does not report further. "
+    NotifiedAction.FAILED: "Your message could not be delivered to {whom}. This is final: it will not be tried again.",
+    NotifiedAction.DELAYED: "Your message has not reached {whom} yet. "
+    "You need not do anything: it will be tried again.",
+    NotifiedAction.RELAYED: "Your message to {whom} was passed on to a server that does not report further. "
     "You will hear more only if it could not deliver it.",
-    Action.EXPANDED: "Your message to {whom} was passed on to the addresses that this name stands for. "
+    NotifiedAction.EXPANDED: "Your message to {whom} was passed on to the addresses that this name stands for. "
     "You will hear more only if it could not be delivered to one of them.",
-    Action.DELIVERED: "Your message to {whom} has reached the list, and goes on to its members.",
+    NotifiedAction.DELIVERED: "Your message to {whom} has reached the list, and goes on to its members.",
 }
 _NOTIFICATION: Final = (
     "A notification of this server could not be delivered to {whom}, the sender of the message that it is about. You "
@@ -207,7 +208,7 @@ _NOTIFICATION: Final = (
 )
 
 
-def _letter(notification: Notification, origin: Origin) -> Iterator[str]:
+def _letter(notification: Notification, origin: Reporter) -> Iterator[str]:
     count = len(notification.told)
     whom = str(notification.told[0].recipient) if count == 1 else f"these {count} recipients"
     opening = _NOTIFICATION if notification.is_about_notification else _OPENING[notification.action]
@@ -242,13 +243,13 @@ def _subject(notification: Notification) -> str:
 
 def _explain(told: Told) -> Iterator[str]:
     outcome = told.outcome
-    label = {Action.FAILED: "Reason", Action.DELAYED: "Reason so far"}.get(told.action, "Answer")
+    label = {NotifiedAction.FAILED: "Reason", NotifiedAction.DELAYED: "Reason so far"}.get(told.action, "Answer")
     yield from _paragraph(f"{label}: {outcome.reply.text} ({outcome.reply.code} {outcome.reply.status})")
     if outcome.in_doubt:
         yield from _paragraph("It may have arrived all the same: the connection was lost before the server's answer.")
-    if told.action is Action.FAILED:
+    if told.action is NotifiedAction.FAILED:
         yield from _paragraph(f"What you can do: {advice_for(outcome.reply.status)}")
-    elif told.action is Action.DELAYED and told.until is not None:
+    elif told.action is NotifiedAction.DELAYED and told.until is not None:
         yield from _paragraph(f"It will be tried until {_date(told.until)}.")
 
 
@@ -275,7 +276,7 @@ def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
 # --- For machines --------------------------------------------------------------------------------
 
 
-def _status(notification: Notification, origin: Origin, *, is_global: bool) -> str:
+def _status(notification: Notification, origin: Reporter, *, is_global: bool) -> str:
     """RFC 3464 2.2 and 2.3: groups of fields with an empty line between them."""
     envelope = notification.envelope
     about = [
@@ -302,7 +303,7 @@ def _recipient(told: Told, at: datetime, *, is_global: bool) -> Iterator[str]:
     yield compose_field("Diagnostic-Code", *diagnosis, fold="    ")
     if told.was_tried:
         yield _line("Last-Attempt-Date", _date(at))
-    if told.action is Action.DELAYED and told.until is not None:
+    if told.action is NotifiedAction.DELAYED and told.until is not None:
         yield _line("Will-Retry-Until", _date(told.until))
 
 
@@ -362,7 +363,7 @@ def _returned(notification: Notification, *, utf8: bool) -> bytes | None:
     # RFC 3461 4.3: RET is for failures; other notifications return the header only. RFC 8689 5: so does REQUIRETLS.
     is_full = (
         notification.envelope.ret is Ret.FULL
-        and notification.action is Action.FAILED
+        and notification.action is NotifiedAction.FAILED
         and not notification.envelope.requiretls
         and content.size <= MAX_RETURNED
     )

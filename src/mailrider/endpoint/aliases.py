@@ -66,7 +66,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AliasEntry:
     """What stands behind the name of an alias. `fault`: why it cannot be used, empty if it can."""
 
     number: int
@@ -77,22 +77,22 @@ class Line:
 # Texts ---------------------------------------------------------------------------------------------------------------
 
 
-def parse_aliases(text: str) -> dict[str, Line]:
+def parse_aliases(text: str) -> dict[str, AliasEntry]:
     """The aliases of a file by their names, in lower case. What stands behind a name is read when it is asked for."""
-    found: dict[str, Line] = {}
+    found: dict[str, AliasEntry] = {}
     for number, line in _logical_lines(text):
         match = _NAME.match(line)
         if match is None:
             # Nobody can ask for it; its own number keeps it among the faults.
-            found[f"\0{number}"] = Line(number, line, "expected NAME: ADDRESS, ...")
+            found[f"\0{number}"] = AliasEntry(number, line, "expected NAME: ADDRESS, ...")
             continue
         name = (match[1] if match[1] is not None else match[2]).lower()
         if "@" in name:
-            found[name] = Line(number, "", "expected a name without a domain: aliases are those of origin")
+            found[name] = AliasEntry(number, "", "expected a name without a domain: aliases are those of origin")
         elif name in found:
-            found[name] = Line(number, "", f"the alias stands there twice, first in line {found[name].number}")
+            found[name] = AliasEntry(number, "", f"the alias stands there twice, first in line {found[name].number}")
         else:
-            found[name] = Line(number, line[match.end() :])
+            found[name] = AliasEntry(number, line[match.end() :])
     return found
 
 
@@ -219,7 +219,7 @@ class Aliases:
         self._path = path
         self._origin = origin
         self._stamp: _Stamp | None = None
-        self._lines: Mapping[str, Line] = {}
+        self._lines: Mapping[str, AliasEntry] = {}
         self._included: dict[Path, tuple[_Stamp, list[Mailbox]]] = {}
 
     def load(self) -> list[str]:
@@ -302,7 +302,7 @@ class Aliases:
         members = list(self._follow(owner, (), {}).values())
         return ReversePath(members[0].mailbox if len(members) == 1 else Mailbox(owner, self._origin))
 
-    def _items(self, name: str, line: Line) -> list[tuple[Mailbox, bool]]:
+    def _items(self, name: str, line: AliasEntry) -> list[tuple[Mailbox, bool]]:
         """The addresses that stand behind a name; True with one that is not looked up again (`\\root`)."""
         where = f"{self._path}:{line.number}: {name}"
         try:
@@ -314,7 +314,7 @@ class Aliases:
         except InvalidValue as error:
             raise AliasFault(UNUSABLE, f"{where}: {error}") from error
 
-    def _own_items(self, line: Line) -> list[tuple[Mailbox, bool]]:
+    def _own_items(self, line: AliasEntry) -> list[tuple[Mailbox, bool]]:
         found: list[tuple[Mailbox, bool]] = []
         for item in items_of(line.text):
             parsed = parse_item(item.removeprefix("\\"))

@@ -43,7 +43,7 @@ class ReceivedDetail(enum.StrEnum):
 
 
 @value
-class Passage:
+class ReceivedInfo:
     """How a message came to us.
 
     `name` is what the client called itself, `client` its address literal or `local`; `recipient` is given only if
@@ -62,30 +62,30 @@ class Passage:
     detail: ReceivedDetail = ReceivedDetail.FULL
 
 
-def received_field(passage: Passage) -> bytes:
+def received_field(info: ReceivedInfo) -> bytes:
     """The Received field, folded, with its line end."""
-    date = _date(int(passage.at.timestamp()), passage.at.tzinfo)
-    by = f"by {passage.hostname.ascii} with {passage.protocol} id {passage.id}"
-    if passage.recipient:
-        lines = (*_origin(passage), by, f"for <{passage.recipient}>;", date)
+    date = _date(int(info.at.timestamp()), info.at.tzinfo)
+    by = f"by {info.hostname.ascii} with {info.protocol} id {info.id}"
+    if info.recipient:
+        lines = (*_origin(info), by, f"for <{info.recipient}>;", date)
     else:
-        lines = (*_origin(passage), by + ";", date)
+        lines = (*_origin(info), by + ";", date)
     return compose_field("Received", *lines, fold="\t").encode()
 
 
-def _origin(passage: Passage) -> tuple[str, ...]:
+def _origin(info: ReceivedInfo) -> tuple[str, ...]:
     """The lines before `by`."""
-    detail = passage.detail
+    detail = info.detail
     if detail is ReceivedDetail.FULL:
-        whole = f"from {passage.name} ({passage.client})"
-        return (whole, f"({passage.tls})") if passage.tls else (whole,)
+        whole = f"from {info.name} ({info.client})"
+        return (whole, f"({info.tls})") if info.tls else (whole,)
     if detail is ReceivedDetail.SHORT:
-        return (f"from {passage.client if passage.client.startswith('[') else 'localhost'}",)
+        return (f"from {info.client if info.client.startswith('[') else 'localhost'}",)
     # RFC 5321 4.4 asks for FROM; whoever hides his users does not want it (RFC 5322 3.6.7 does without).
     return ()
 
 
-def submitted_header(header: bytes, passage: Passage, origin: Domain | None = None) -> bytes:
+def submitted_header(header: bytes, info: ReceivedInfo, origin: Domain | None = None) -> bytes:
     """The header of a message that its author's program handed in, as it goes on; Received still to be added.
 
     `origin`: the domain of addresses that have none.
@@ -94,9 +94,9 @@ def submitted_header(header: bytes, passage: Passage, origin: Domain | None = No
         header = complete_addresses(header, origin)
     added = b""
     if not header_fields(header, "Message-ID"):
-        added += compose_field("Message-ID", f"<{passage.id}@{passage.hostname.ascii}>").encode()
+        added += compose_field("Message-ID", f"<{info.id}@{info.hostname.ascii}>").encode()
     if not header_fields(header, "Date"):
-        added += compose_field("Date", _date(int(passage.at.timestamp()), passage.at.tzinfo)).encode()
+        added += compose_field("Date", _date(int(info.at.timestamp()), info.at.tzinfo)).encode()
     return added + (_BCC.sub(b"", header) if b"bcc" in header.lower() else header)
 
 

@@ -73,7 +73,7 @@ class Room:
     spool: Path | None = None
 
 
-class Gatherer:
+class Intake:
     """One message of one client. `close` it whatever happens; the content is there until then."""
 
     def __init__(self, room: Room, max_header: int, client: str = "") -> None:

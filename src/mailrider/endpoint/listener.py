@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import after
-from mailrider.endpoint.session import Session
+from mailrider.endpoint.session import ClientSession
 from mailrider.errors import LocalError
 from mailrider.model.endpoint_event import (
     AddressLeftOut,
@@ -45,7 +45,7 @@ _BUSY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try 
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class ConnectionLimits:
     """How many connections an endpoint serves at once: in all, and from one client.
 
     Those on unix sockets, where a client is a user of this machine, are counted for themselves.
@@ -82,16 +82,16 @@ class Endpoint:
         self,
         service: Service,
         addresses: Sequence[SocketAddress],
-        crowd: Crowd,
+        limits: ConnectionLimits,
         proxies: Collection[IPv4Network | IPv6Network] = (),
     ) -> None:
         """`proxies`: networks from which connections announce their client by the PROXY protocol."""
         self._service = service
         self._addresses = addresses
-        self._crowd = crowd
+        self._limits = limits
         self._proxies = Proxies(proxies, self._turn_away) if proxies else None
         self._listeners: list[Listener] = []
-        self._sessions: dict[Session, asyncio.Task[None]] = {}
+        self._sessions: dict[ClientSession, asyncio.Task[None]] = {}
         self._remote, self._on_unix_sockets = _Present(), _Present()
         self._empty = asyncio.Event()
         self._closing = False
@@ -144,13 +144,13 @@ class Endpoint:
     def _turn_away(self, client: str, reason: str) -> None:
         self._service.emit(ClientTurnedAway(self._service.name, client, reason))
 
-    def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> Session:
+    def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> ClientSession:
         service, client = self._service, channel.peer_address
         local = local and channel.announced is None  # who comes through a proxy comes from anywhere
         peer = None if client else peer_credentials(channel)
         uid = None if peer is None else peer.uid
         trusted = service.trust is not None and service.trust.covers(client, announced=channel.announced)
-        session = Session(service, channel, local=local, implicit_tls=implicit_tls, uid=uid, trusted=trusted)
+        session = ClientSession(service, channel, local=local, implicit_tls=implicit_tls, uid=uid, trusted=trusted)
         present = self._remote if client else self._on_unix_sockets
         reason = self._too_many(session, present)
         if reason:
@@ -163,16 +163,16 @@ class Endpoint:
             self._start(session, present, session.begin())
         return session
 
-    def _too_many(self, session: Session, present: _Present) -> str:
+    def _too_many(self, session: ClientSession, present: _Present) -> str:
         if self._closing:
             return "shutting down"
-        if present.total >= self._crowd.most:
-            return f"there are {self._crowd.most} connections already"
-        if present.by_client[session.key] >= self._crowd.most_of_one:
-            return f"it has {self._crowd.most_of_one} connections already"
+        if present.total >= self._limits.most:
+            return f"there are {self._limits.most} connections already"
+        if present.by_client[session.key] >= self._limits.most_of_one:
+            return f"it has {self._limits.most_of_one} connections already"
         return ""
 
-    def _start(self, session: Session, present: _Present, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, session: ClientSession, present: _Present, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._sessions[session] = task
         present.enter(session.key)

@@ -11,11 +11,11 @@ from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
 from mailrider.endpoint.aliases import Aliases
 from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.listener import Crowd, Endpoint
+from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.passwords import PasswordFile, read_passwords
 from mailrider.endpoint.pipeline.checks import Guard
 from mailrider.endpoint.pipeline.open import open_checks
-from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
+from mailrider.endpoint.pipeline.route import PipelineDeliverer, RouteStage
 from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings, pipeline_for
@@ -167,8 +167,8 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             logins=around.logins,
             received=settings.received if isinstance(settings, SubmissionSettings) else ReceivedDetail.FULL,
         )
-        crowd = Crowd(settings.max_connections, settings.max_client_connections)
-        endpoint = Endpoint(service, settings.listen, crowd, settings.proxy_from)
+        limits = ConnectionLimits(settings.max_connections, settings.max_client_connections)
+        endpoint = Endpoint(service, settings.listen, limits, settings.proxy_from)
         try:
             yield endpoint
         finally:
@@ -221,16 +221,16 @@ async def _open_router(
 ) -> Router:
     assert settings.hostname is not None  # noqa: S101 # `open_endpoint` has seen to that
     opener = _Opener(around, stack, answers_each=isinstance(settings, LMTPEndpointSettings))
-    own = await opener.stage(settings, Stage())
+    own = await opener.stage(settings, RouteStage())
     if trust is not None:
-        own = Stage((trust, *own.checks), own.signing)
+        own = RouteStage((trust, *own.checks), own.signing)
     ways: dict[int, PipelineDeliverer] = {}
     guards: dict[int, Guard] = {}
     for pipeline in settings.pipelines:
         stage = own
         if pipeline is not settings:
             inner = await opener.stage(pipeline, own)
-            stage = Stage((*own.checks, *inner.checks), inner.signing)
+            stage = RouteStage((*own.checks, *inner.checks), inner.signing)
         way = ways[id(pipeline)] = await opener.way(pipeline, stage)
         guards[id(pipeline)] = Guard(way, stage.checks, around.emit)
     limiter = around.limiters.limiter(settings.limits, " ".join(map(str, settings.listen)))
@@ -245,15 +245,17 @@ class _Opener:
     stack: AsyncExitStack
     answers_each: bool
 
-    async def stage(self, block: EndpointSettings | SourceSettings | DoorRouteSettings, outer: Stage) -> Stage:
+    async def stage(
+        self, block: EndpointSettings | SourceSettings | DoorRouteSettings, outer: RouteStage
+    ) -> RouteStage:
         """That of one block: its checks, and its signatures beside those of the outer one."""
         clock, emit = self.around.clock, self.around.emit
         checks = await self.stack.enter_async_context(open_checks(block.check, clock))
-        return Stage(checks, await open_signing(block.modify, clock, emit, outer.signing))
+        return RouteStage(checks, await open_signing(block.modify, clock, emit, outer.signing))
 
-    async def way(self, pipeline: EndpointSettings | SourceSettings, whole: Stage) -> PipelineDeliverer:
+    async def way(self, pipeline: EndpointSettings | SourceSettings, whole: RouteStage) -> PipelineDeliverer:
         """A pipeline whose own stage is open."""
-        plain = Stage((), whole.signing)
+        plain = RouteStage((), whole.signing)
         stages = {id(pipeline): plain}
         for route in pipeline.routes:
             has_own = route.check is not None or route.modify is not None

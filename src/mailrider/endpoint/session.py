@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.endpoint.aliases import MAX_ADDRESSES, AliasFault
-from mailrider.endpoint.headers import Passage, ReceivedDetail, count_received, received_field, submitted_header
-from mailrider.endpoint.intake import DISK, NO_MEMORY, Gatherer, Memory, Room
+from mailrider.endpoint.headers import ReceivedDetail, ReceivedInfo, count_received, received_field, submitted_header
+from mailrider.endpoint.intake import DISK, NO_MEMORY, Intake, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
 from mailrider.endpoint.pipeline.check import Arrival
 from mailrider.endpoint.recipients import ROUTE, distinct, forward, is_route
@@ -53,7 +53,7 @@ from mailrider.smtp.parse import NO_COMMAND
 from mailrider.smtp.sasl import SERVERS, Challenge
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
-from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
+from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -84,7 +84,7 @@ LOCAL_LIMITS: Final = replace(LIMITS, strict_groups=False)
 MAX_MENDED: Final = 5000  # lines of a header that is mended: some milliseconds
 
 # The states in which the task goes on.
-_FOR_THE_TASK: Final = (State.CLOSED, State.HANDSHAKE)
+_FOR_THE_TASK: Final = (ServerState.CLOSED, ServerState.HANDSHAKE)
 
 _GOING_DOWN: Final = Reply.make(421, "4.3.2", "Shutting down; good bye")
 _TOO_SLOW: Final = Reply.make(421, "4.4.2", "You took too long; good bye")
@@ -177,7 +177,7 @@ class Wire(Protocol):
     ) -> Coroutine[Any, Any, TLSEvidence]: ...
 
 
-class Session:
+class ClientSession:
     """One connection; a receiver of its channel. `local`: nobody beyond this machine can be at its other end."""
 
     __slots__ = (
@@ -188,8 +188,8 @@ class Session:
         "_exchange",
         "_expanded",
         "_failed_logins",
-        "_gatherer",
         "_has_erred",
+        "_intake",
         "_is_dismissed",
         "_key",
         "_leaving",
@@ -252,7 +252,7 @@ class Session:
         self._user = ""
         self._exchange: tuple[ServerExchange, str] | None = None
         self._failed_logins = 0
-        self._gatherer: Gatherer | None = None
+        self._intake: Intake | None = None
         self._progress = 0  # octets of content since the timer was set
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0
@@ -397,10 +397,10 @@ class Session:
         event, self._pending = self._pending, None
         if event is not None:
             return self._log_in(event) if isinstance(event, Auth | AuthResponse) else self._finish()
-        if machine.state is State.CLOSED:
+        if machine.state is ServerState.CLOSED:
             self._open = False
             return self._channel.close()
-        if machine.state is State.HANDSHAKE:
+        if machine.state is ServerState.HANDSHAKE:
             return self._begin_anew(self._start_tls())
         if self._channel.needs_drain and not self._timed_out:
             return self._channel.drain()
@@ -444,7 +444,7 @@ class Session:
     def _go_on(self) -> None:
         """A command is answered: the next one has its own time, and a transaction that is over leaves nothing."""
         self._rest()
-        if self._machine.mail is None and (self._recipients_room or self._gatherer is not None or self._expanded):
+        if self._machine.mail is None and (self._recipients_room or self._intake is not None or self._expanded):
             self._forget()
 
     # The timer --------------------------------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ class Session:
     def _note_rejected(self, event: Rejected) -> None:
         command, reply = event.command, event.reply
         said = event.said or (NO_COMMAND if command is None else type(command).__name__.upper())
-        if self._machine.state is State.CLOSED:
+        if self._machine.state is ServerState.CLOSED:
             self._cut_off(f"{said}: {reply.text}")
         elif isinstance(command, EndOfData | Bdat | Mail | Rcpt):
             self._note_refused(command, reply)
@@ -584,25 +584,25 @@ class Session:
     # Content ----------------------------------------------------------------------------------------------------------
 
     def _take_content(self, octets: bytes) -> None:
-        if self._gatherer is None:
-            self._gatherer = self._new_gatherer()
-        self._gatherer.feed(octets)
+        if self._intake is None:
+            self._intake = self._new_intake()
+        self._intake.feed(octets)
         self._progress += len(octets)
         if self._progress >= CHUNK:
             self._rest()
 
-    def _new_gatherer(self) -> Gatherer:
-        return Gatherer(self._room, self._service.max_header, self._key)
+    def _new_intake(self) -> Intake:
+        return Intake(self._room, self._service.max_header, self._key)
 
     async def _finish(self) -> None:
         """The message is complete: hand it over, and say what came of it, in LMTP for each recipient."""
         machine = self._machine
         if machine.recipients:
-            gatherer = self._gatherer or self._new_gatherer()
-            gatherer.finish()
-            replies = self._content_refusal(gatherer) or await self._hand_over(gatherer)
+            intake = self._intake or self._new_intake()
+            intake.finish()
+            replies = self._content_refusal(intake) or await self._hand_over(intake)
             decided = worst(replies)
-            self._note(gatherer.size, decided)
+            self._note(intake.size, decided)
             for reply in replies if machine.lmtp else (decided,):
                 if machine.answers_due:
                     machine.answer(reply)
@@ -610,10 +610,10 @@ class Session:
             machine.answer(usual_reply(machine, EndOfData(), self._service.hostname.ascii))
         self._go_on()
 
-    def _content_refusal(self, gatherer: Gatherer) -> Sequence[Reply] | None:
+    def _content_refusal(self, intake: Intake) -> Sequence[Reply] | None:
         service = self._service
-        refusal = gatherer.fault
-        header = gatherer.header
+        refusal = intake.fault
+        header = intake.header
         if refusal is None and is_too_long(header):
             refusal = _TOO_LONG
         if refusal is None and count_received(header) > service.max_received:
@@ -625,17 +625,17 @@ class Session:
                 refusal = Reply.make(554, "5.6.0", f"This is no message: {fault}")
         return None if refusal is None else [refusal] * len(self._machine.recipients)
 
-    async def _hand_over(self, gatherer: Gatherer) -> Sequence[Reply]:
+    async def _hand_over(self, intake: Intake) -> Sequence[Reply]:
         envelope, forwarding = self._envelope()
-        service, header, between = self._service, gatherer.header, b""
-        passage = self._passage(envelope)
+        service, header, between = self._service, intake.header, b""
+        info = self._received_info(envelope)
         if service.is_submission:
             header, between = self._mended(header)
-            header = submitted_header(header, passage, service.origin)
+            header = submitted_header(header, info, service.origin)
         self._busy = True
         try:
-            content = gatherer.content(received_field(passage) + header, between)
-            report = await service.sink.deliver(envelope, content, self._arrival(passage, forwarding))
+            content = intake.content(received_field(info) + header, between)
+            report = await service.sink.deliver(envelope, content, self._arrival(info, forwarding))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
             service.emit(Bug(f"endpoint {service.name}", error))
@@ -696,10 +696,10 @@ class Session:
             return True
         return self._service.is_submission and self._local
 
-    def _passage(self, envelope: Envelope) -> Passage:
+    def _received_info(self, envelope: Envelope) -> ReceivedInfo:
         service, tls = self._service, self._channel.tls
         name = self._machine.client_name
-        return Passage(
+        return ReceivedInfo(
             "unknown" if name is None else name.ascii,
             address_literal(self._client) if self._client else self.client,
             service.hostname,
@@ -718,11 +718,9 @@ class Session:
             return str(named[0].mailbox) if len(named) == 1 else ""
         return str(envelope.recipients[0]) if len(envelope.recipients) == 1 else ""
 
-    def _arrival(self, passage: Passage, forwarding: Forwarding | None) -> Arrival:
+    def _arrival(self, info: ReceivedInfo, forwarding: Forwarding | None) -> Arrival:
         user = self._user or None
-        return Arrival(
-            self._client or None, passage.name, user, passage.hostname.ascii, passage.id, forwarding, self._trusted
-        )
+        return Arrival(self._client or None, info.name, user, info.hostname.ascii, info.id, forwarding, self._trusted)
 
     def _note(self, size: int, reply: Reply) -> None:
         service, machine = self._service, self._machine
@@ -745,9 +743,9 @@ class Session:
             self._room.memory.give_back(self._recipients_room, self._key)
             self._recipients_room = 0
         self._expanded = {}
-        if self._gatherer is not None:
-            self._gatherer.close()
-            self._gatherer = None
+        if self._intake is not None:
+            self._intake.close()
+            self._intake = None
 
     # Logging in -------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from ipaddress import IPv4Address, IPv6Address
 
-    from mailrider.endpoint.pipeline.check import Arrival, Finding
+    from mailrider.endpoint.pipeline.check import Arrival, CheckResult
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
@@ -100,7 +100,7 @@ class Trust:
     def _may_use(self, mailbox: Mailbox) -> bool:
         return mailbox.domain in self._domains
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         """See `Check`: who is trusted writes under `sender_domains` only."""
         if not arrival.trusted:
             return PASSED

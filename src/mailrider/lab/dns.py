@@ -41,7 +41,7 @@ MAX_BINDS = 20  # a port that is free for UDP need not be free for TCP
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedQuestion:
     """One question that came in; `name` in lower case without a trailing dot."""
 
     name: str
@@ -58,7 +58,7 @@ class LabDNS:
         self.zones = zones
         self.address = address
         self.port = port
-        self.queries: deque[Asked] = deque(maxlen=MAX_LOG)
+        self.queries: deque[AskedQuestion] = deque(maxlen=MAX_LOG)
         self._clock = clock or SystemClock()
         self._pending: set[Timer] = set()
         self._changed = asyncio.Event()
@@ -125,7 +125,7 @@ class LabDNS:
         name = query.question[0].name.to_text(omit_final_dot=True).lower()
         rdtype = dns.rdatatype.to_text(query.question[0].rdtype)
         if name in self.zones or name not in _PROOF_NAMES:
-            self.queries.append(Asked(name, rdtype, tcp))
+            self.queries.append(AskedQuestion(name, rdtype, tcp))
         self._changed.set()
         found = find(self.zones, name, rdtype)
 

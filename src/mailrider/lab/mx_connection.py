@@ -33,7 +33,7 @@ from mailrider.smtp.commands import Command, Mail, Rcpt
 from mailrider.smtp.replies import encode_reply
 from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import usual_reply
-from mailrider.smtp.server_states import ContentChunk, Event, Rejected, State
+from mailrider.smtp.server_states import ContentChunk, Event, Rejected, ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -196,9 +196,9 @@ class LabConnection:
             await self._take(event)
             return
         self._flush()
-        if machine.state is State.CLOSED:
+        if machine.state is ServerState.CLOSED:
             await self._channel.close()
-        elif machine.state is State.HANDSHAKE:
+        elif machine.state is ServerState.HANDSHAKE:
             await self._start_tls()
             machine.tls_established(self._script.offered(secure=True))
         else:

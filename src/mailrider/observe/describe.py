@@ -58,7 +58,7 @@ _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @value
-class Line:
+class LogLine:
     """One line of the log. `error` is the exception whose traceback belongs to it."""
 
     level: str
@@ -68,7 +68,7 @@ class Line:
 
 
 @singledispatch
-def describe(event: events.Event) -> Line:
+def describe(event: events.Event) -> LogLine:
     """The line for an event; any event has one, whether this module knows it or not."""
     values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
     fields = {name: _plain(value) for name, value in values.items()}
@@ -78,7 +78,7 @@ def describe(event: events.Event) -> Line:
     level = (
         ERROR if error is not None or isinstance(event, _ERRORS) else WARNING if isinstance(event, _WARNINGS) else INFO
     )
-    return Line(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
+    return LogLine(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
 
 
 def event_name(kind: type[events.Event]) -> str:
@@ -120,10 +120,10 @@ def _safety(outcome: Outcome) -> dict[str, object]:
 
 
 @describe.register
-def _(event: events.RecipientSettled) -> Line:
+def _(event: events.RecipientSettled) -> LogLine:
     outcome = event.outcome
     level = INFO if outcome.status is Status.DELIVERED else WARNING
-    return Line(
+    return LogLine(
         DEBUG if event.is_detail else level,
         outcome.status.value,
         _present(
@@ -141,8 +141,8 @@ def _(event: events.RecipientSettled) -> Line:
 
 
 @describe.register
-def _(event: endpoint_events.MailTaken) -> Line:
-    return Line(
+def _(event: endpoint_events.MailTaken) -> LogLine:
+    return LogLine(
         INFO,
         "mail_taken",
         {
@@ -159,10 +159,10 @@ def _(event: endpoint_events.MailTaken) -> Line:
 
 
 @describe.register
-def _(event: queue_events.RecipientDone) -> Line:
+def _(event: queue_events.RecipientDone) -> LogLine:
     outcome = event.outcome
     end = "failed" if event.given_up else str(outcome.status)
-    return Line(
+    return LogLine(
         INFO if end == "delivered" else WARNING,
         f"queue_{end}",
         _present(
@@ -181,37 +181,39 @@ def _(event: queue_events.RecipientDone) -> Line:
 
 
 @describe.register
-def _(event: queue_events.QueueUnavailable) -> Line:
-    return Line(ERROR, "queue_unavailable", _present(reason=event.reason))
+def _(event: queue_events.QueueUnavailable) -> LogLine:
+    return LogLine(ERROR, "queue_unavailable", _present(reason=event.reason))
 
 
 @describe.register
-def _(event: queue_events.QueueShort) -> Line:
-    return Line(ERROR, "queue_disk_short", _present(free=event.free, reserve=event.reserve))
+def _(event: queue_events.QueueShort) -> LogLine:
+    return LogLine(ERROR, "queue_disk_short", _present(free=event.free, reserve=event.reserve))
 
 
 @describe.register
-def _(event: queue_events.OutcomeUnrecorded) -> Line:
+def _(event: queue_events.OutcomeUnrecorded) -> LogLine:
     recipients = " ".join(event.recipients)
-    return Line(
+    return LogLine(
         ERROR, "outcome_unrecorded", _present(message=event.message, recipients=recipients, reason=event.reason)
     )
 
 
 @describe.register
-def _(event: queue_events.LeaseLost) -> Line:
-    return Line(WARNING, "lease_lost", _present(message=event.message, recipients=" ".join(event.recipients)))
+def _(event: queue_events.LeaseLost) -> LogLine:
+    return LogLine(WARNING, "lease_lost", _present(message=event.message, recipients=" ".join(event.recipients)))
 
 
 @describe.register
-def _(event: queue_events.AttemptInterrupted) -> Line:
-    return Line(WARNING, "attempt_interrupted", _present(message=event.message, recipients=" ".join(event.recipients)))
+def _(event: queue_events.AttemptInterrupted) -> LogLine:
+    return LogLine(
+        WARNING, "attempt_interrupted", _present(message=event.message, recipients=" ".join(event.recipients))
+    )
 
 
 @describe.register
-def _(event: events.CandidatesFound) -> Line:
+def _(event: events.CandidatesFound) -> LogLine:
     found = event.candidates
-    return Line(
+    return LogLine(
         DEBUG,
         "candidates_found",
         _present(
@@ -224,9 +226,9 @@ def _(event: events.CandidatesFound) -> Line:
 
 
 @describe.register
-def _(event: events.CandidateRefused) -> Line:
+def _(event: events.CandidateRefused) -> LogLine:
     refusal = event.refusal
-    return Line(
+    return LogLine(
         WARNING,
         "refused_by_policy",
         _present(
@@ -242,8 +244,8 @@ def _(event: events.CandidateRefused) -> Line:
 
 
 @describe.register
-def _(event: events.AddressFailed) -> Line:
-    return Line(
+def _(event: events.AddressFailed) -> LogLine:
+    return LogLine(
         INFO,
         "address_failed",
         _present(next_hop=event.next_hop, mx=event.mx, address=event.address, stage=event.stage, reply=event.reply),
@@ -251,16 +253,16 @@ def _(event: events.AddressFailed) -> Line:
 
 
 @describe.register
-def _(event: events.ConnectionOpened) -> Line:
+def _(event: events.ConnectionOpened) -> LogLine:
     tls = event.tls_version or "none"
     fields = _present(mx=event.mx, address=event.address, tls=tls, cipher=event.cipher, reason=event.clear_reason)
-    return Line(DEBUG, "connection_opened", fields)
+    return LogLine(DEBUG, "connection_opened", fields)
 
 
 @describe.register
-def _(event: events.ConnectionJudged) -> Line:
+def _(event: events.ConnectionJudged) -> LogLine:
     security = event.security
-    return Line(
+    return LogLine(
         DEBUG,
         "connection_judged",
         _present(
@@ -276,14 +278,14 @@ def _(event: events.ConnectionJudged) -> Line:
 
 
 @describe.register
-def _(event: events.FellBackToClear) -> Line:
+def _(event: events.FellBackToClear) -> LogLine:
     fields = _present(next_hop=event.next_hop, mx=event.mx, address=event.address, reason=event.reason)
-    return Line(WARNING, "fell_back_to_clear", fields)
+    return LogLine(WARNING, "fell_back_to_clear", fields)
 
 
 @describe.register
-def _(event: events.LookupDidFail) -> Line:
-    return Line(
+def _(event: events.LookupDidFail) -> LogLine:
+    return LogLine(
         WARNING,
         "lookup_failed",
         _present(name=event.name, type=event.record_type, reason=event.reason, consequence=event.consequence),
@@ -291,17 +293,17 @@ def _(event: events.LookupDidFail) -> Line:
 
 
 @describe.register
-def _(event: events.SecurityUnavailable) -> Line:
-    return Line(WARNING, "dnssec_and_dane_off", _present(reason=event.reason))
+def _(event: events.SecurityUnavailable) -> LogLine:
+    return LogLine(WARNING, "dnssec_and_dane_off", _present(reason=event.reason))
 
 
 @describe.register
-def _(event: events.ServerTrustChanged) -> Line:
+def _(event: events.ServerTrustChanged) -> LogLine:
     name = "dns_server_validates_again" if event.believed else "dns_server_does_not_validate"
-    return Line(INFO if event.believed else WARNING, name, _present(server=event.server, reason=event.reason))
+    return LogLine(INFO if event.believed else WARNING, name, _present(server=event.server, reason=event.reason))
 
 
 @describe.register
-def _(event: events.Bug) -> Line:
+def _(event: events.Bug) -> LogLine:
     fields = _present(where=event.where, error=f"{type(event.error).__name__}: {event.error}", consequence="deferred")
-    return Line(ERROR, "bug", fields, event.error)
+    return LogLine(ERROR, "bug", fields, event.error)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit, Event
-    from mailrider.observe.describe import Line
+    from mailrider.observe.describe import LogLine
 
 _CLOCK = SystemClock()
 
@@ -44,7 +44,7 @@ class EventLog:
     ) -> None:
         self._debug = debug
         self._stream: Stream = stream or sys.stderr
-        self._render: Callable[[str, Line], str] = _for_machines if style == "json" else _for_people
+        self._render: Callable[[str, LogLine], str] = _for_machines if style == "json" else _for_people
         self._clock = clock
 
     def listener_for(self, kind: type[Event]) -> Emit | None:
@@ -66,7 +66,7 @@ class EventLog:
             return
 
 
-def _for_people(now: str, line: Line) -> str:
+def _for_people(now: str, line: LogLine) -> str:
     """`2026-11-21T02:30:00.000000Z info delivered recipient=b@example.net mx=...`: values with spaces are quoted."""
     fields = [f"{name}={_quoted(str(value))}" for name, value in line.fields.items()]
     text = " ".join([now, line.level, line.name, *fields])
@@ -74,7 +74,7 @@ def _for_people(now: str, line: Line) -> str:
     return text if line.error is None else "\n    ".join([text, *map(_printable, _trace(line.error).split("\n"))])
 
 
-def _for_machines(now: str, line: Line) -> str:
+def _for_machines(now: str, line: LogLine) -> str:
     exception = {} if line.error is None else {"exception": _trace(line.error)}
     return json_line({**line.fields, "event": line.name, "level": line.level, "timestamp": now, **exception})
 

@@ -74,10 +74,10 @@ async def open_openmetrics(
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSING)
     await runner.setup()
     try:
-        crowd = _Crowd(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
+        visitors = _Visitors(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
         bound = take(address) if take is not None else tcp_socket(address.ip, address.port)
         try:
-            listening = await asyncio.get_running_loop().create_server(crowd.visitor, sock=bound)
+            listening = await asyncio.get_running_loop().create_server(visitors.visitor, sock=bound)
         except OSError as error:
             bound.close()
             raise LocalError(f"openmetrics: cannot listen on {address}: {error.strerror or error}") from error
@@ -85,7 +85,7 @@ async def open_openmetrics(
             yield listening.sockets[0].getsockname()[1]
         finally:
             listening.close()
-            crowd.disperse()
+            visitors.disperse()
     finally:
         await runner.cleanup()
 
@@ -109,7 +109,7 @@ def is_ours(host: str, names: Collection[str]) -> bool:
     return True
 
 
-class _Crowd:
+class _Visitors:
     """Those who are connected: how many, and how many of each client."""
 
     def __init__(self, clock: Clock, make: Callable[[], asyncio.Protocol]) -> None:
@@ -142,18 +142,18 @@ class _Crowd:
 class _Visitor(asyncio.Protocol):
     """One connection, within its bounds; what it says is for aiohttp's own protocol, which takes over."""
 
-    def __init__(self, crowd: _Crowd) -> None:
-        self._crowd = crowd
+    def __init__(self, visitors: _Visitors) -> None:
+        self._visitors = visitors
         self._inner: asyncio.Protocol | None = None
         self._timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._inner = self._crowd.admit(self, peer[0])
+        self._inner = self._visitors.admit(self, peer[0])
         if self._inner is None:
             cast("asyncio.Transport", transport).abort()
             return
-        clock = self._crowd.clock
+        clock = self._visitors.clock
         self._timer = clock.call_at(clock.monotonic() + LIFETIME, cast("asyncio.Transport", transport).abort)
         self._inner.connection_made(transport)
 
@@ -179,6 +179,6 @@ class _Visitor(asyncio.Protocol):
 
     def forget(self) -> None:
         """It counts no more."""
-        self._crowd.leave(self)
+        self._visitors.leave(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from mailrider.dsn.compose import MAX_RETURNED, Action, Notification, Told, compose, redact
+from mailrider.dsn.compose import MAX_RETURNED, Notification, NotifiedAction, Told, compose, redact
 from mailrider.model.address import NULL_PATH, ReversePath
 from mailrider.model.envelope import Envelope, Notify, Recipient, Ret
 from mailrider.model.outcome import Failed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
-    from mailrider.dsn.compose import Origin
+    from mailrider.dsn.compose import Reporter
     from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport, Outcome
@@ -39,11 +39,11 @@ T = TypeVar("T")
 INLINE: Final = 50  # recipients that are told of on the event loop: some milliseconds
 
 _ACTIONS: Final = {
-    Notice.FAILED: Action.FAILED,
-    Notice.DELAYED: Action.DELAYED,
-    Notice.RELAYED: Action.RELAYED,
-    Notice.EXPANDED: Action.EXPANDED,
-    Notice.DELIVERED: Action.DELIVERED,
+    Notice.FAILED: NotifiedAction.FAILED,
+    Notice.DELAYED: NotifiedAction.DELAYED,
+    Notice.RELAYED: NotifiedAction.RELAYED,
+    Notice.EXPANDED: NotifiedAction.EXPANDED,
+    Notice.DELIVERED: NotifiedAction.DELIVERED,
 }
 
 # RFC 8689: the levels are not met; the extension is missing. And what a try says of levels that may be met later.
@@ -57,7 +57,7 @@ class BouncePolicy:
     says where notifications go; otherwise they go the way of all mail of the queue. `postmaster`: who is told of
     notifications that failed."""
 
-    origin: Origin
+    origin: Reporter
     has_pipeline: bool
     refuses: Callable[[Mailbox], str]
     postmaster: Mailbox | None = None
@@ -100,7 +100,7 @@ class Bounces:
         self,
         job: Job,
         sender: Mailbox,
-        action: Action,
+        action: NotifiedAction,
         told_of: list[Notified],
         content: Content | None,
         now: datetime,
@@ -160,7 +160,7 @@ class Bounces:
         return (self._message(id, replacement, Content.inspect(octets), now),)
 
 
-async def _composed(notification: Notification, origin: Origin) -> bytes:
+async def _composed(notification: Notification, origin: Reporter) -> bytes:
     """The notification as a message; one about many recipients is written off the event loop."""
     content = notification.content
     if len(notification.told) <= INLINE:

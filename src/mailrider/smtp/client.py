@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from mailrider.model.reply import Reply
 
 
-class State(enum.Enum):
+class ClientState(enum.Enum):
     """What the client may do next."""
 
     CONNECTED = "connected: the greeting is awaited"
@@ -74,7 +74,7 @@ class OutOfStep(ReplyViolation):
     """A reply that is not one to the command whose turn it was: replies and commands no longer belong together."""
 
 
-class Answer(NamedTuple):
+class AnsweredCommand(NamedTuple):
     """A reply, and the command that it answers; None for a 421 that answers nothing."""
 
     command: Command | None
@@ -90,10 +90,10 @@ class _Rule(NamedTuple):
     comes behind it until the next command.
     """
 
-    needs: State = State.READY
+    needs: ClientState = ClientState.READY
     is_barrier: bool = True
-    success: State | None = State.READY
-    consent: State | None = None
+    success: ClientState | None = ClientState.READY
+    consent: ClientState | None = None
     is_hello: bool = False
     tolerance: Tolerance = Tolerance.NONE
 
@@ -103,13 +103,13 @@ _RULES: dict[type[Command], _Rule] = {
     Ehlo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
     Lhlo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
     Helo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
-    StartTLS: _Rule(success=State.HANDSHAKE),
+    StartTLS: _Rule(success=ClientState.HANDSHAKE),
     # DATA is consented to by 3xx alone (RFC 5321 4.3.2).
-    Data: _Rule(success=None, consent=State.CONTENT),
-    EndOfData: _Rule(needs=State.CONTENT, tolerance=Tolerance.FRAMING),
-    Auth: _Rule(consent=State.CHALLENGE, tolerance=Tolerance.WORDS),
-    AuthResponse: _Rule(needs=State.CHALLENGE, consent=State.CHALLENGE, tolerance=Tolerance.WORDS),
-    Quit: _Rule(success=State.CLOSED),
+    Data: _Rule(success=None, consent=ClientState.CONTENT),
+    EndOfData: _Rule(needs=ClientState.CONTENT, tolerance=Tolerance.FRAMING),
+    Auth: _Rule(consent=ClientState.CHALLENGE, tolerance=Tolerance.WORDS),
+    AuthResponse: _Rule(needs=ClientState.CHALLENGE, consent=ClientState.CHALLENGE, tolerance=Tolerance.WORDS),
+    Quit: _Rule(success=ClientState.CLOSED),
 }
 
 
@@ -124,7 +124,7 @@ class ClientMachine:
         self._waiting: deque[Command] = deque([Connect()])
         self.outstanding = 1
         """How many replies are still due."""
-        self.state = State.CONNECTED
+        self.state = ClientState.CONNECTED
         self.capabilities: Capabilities = NO_CAPABILITIES
         self.violation: PeerError | None = None
 
@@ -156,14 +156,14 @@ class ClientMachine:
                     raise LocalError(f"nothing may follow {type(before).__name__} before its reply")
             before = command
 
-    def receive(self, data: bytes) -> list[Answer]:
+    def receive(self, data: bytes) -> list[AnsweredCommand]:
         """The answers that `data` completes.
 
         A violation does not undo the good replies before it: it is kept in `violation`, the state is BROKEN, and
         whatever comes later is not looked at.
         """
-        answers: list[Answer] = []
-        if self.state is State.BROKEN or not data:
+        answers: list[AnsweredCommand] = []
+        if self.state is ClientState.BROKEN or not data:
             return answers
         try:
             if self._awaits_handshake:
@@ -179,7 +179,7 @@ class ClientMachine:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
         except PeerError as error:
             self.violation = error
-            self.state = State.BROKEN
+            self.state = ClientState.BROKEN
         return answers
 
     @property
@@ -189,52 +189,52 @@ class ClientMachine:
 
     @property
     def _awaits_handshake(self) -> bool:
-        return self.state is State.HANDSHAKE
+        return self.state is ClientState.HANDSHAKE
 
-    def _take(self, reply: Reply) -> Answer:
-        if self.state is State.HANDSHAKE:
+    def _take(self, reply: Reply) -> AnsweredCommand:
+        if self.state is ClientState.HANDSHAKE:
             raise InjectedPlaintext("the server sent a reply in clear behind its 220 to STARTTLS")
         if not self._waiting:
             return self._take_unasked(reply)
         command = self._waiting.popleft()
         self.outstanding -= 1
         rule, code = _RULES.get(type(command), _ORDINARY), reply.code
-        state = rule.success if code < 300 else rule.consent if code < 400 else State.READY
+        state = rule.success if code < 300 else rule.consent if code < 400 else ClientState.READY
         if state is None:
             raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to {type(command).__name__}")
         if rule.is_hello:
             self.capabilities = _capabilities_after(command, reply)
         if code == 421:
-            self.state = State.CLOSED
-        elif self.state is not State.CLOSED:
+            self.state = ClientState.CLOSED
+        elif self.state is not ClientState.CLOSED:
             self.state = state
         if self._parser.tolerance is Tolerance.FRAMING and not self._waiting:
             self._end_tolerance()
-        return Answer(command, reply)
+        return AnsweredCommand(command, reply)
 
     def _end_tolerance(self) -> None:
         """The message has its reply. Who frames that in a way of its own is not asked for anything else."""
         self._parser.tolerance = Tolerance.NONE
         if self._parser.is_irregular:
-            self.state = State.CLOSED
+            self.state = ClientState.CLOSED
 
-    def _take_unasked(self, reply: Reply) -> Answer:
-        if self.state is State.CONTENT and reply.code >= 400:
+    def _take_unasked(self, reply: Reply) -> AnsweredCommand:
+        if self.state is ClientState.CONTENT and reply.code >= 400:
             # Too large, or out of disk: the server does not wait for the end. It takes its consent to DATA back.
-            self.state = State.CLOSED
-            return Answer(Data(), reply)
-        if reply.code != 421 or self.state is State.CLOSED:
+            self.state = ClientState.CLOSED
+            return AnsweredCommand(Data(), reply)
+        if reply.code != 421 or self.state is ClientState.CLOSED:
             # One farewell is enough: whoever says it for ever wants our memory.
             raise OutOfStep(f"a reply that nothing asked for: {str(reply)[:MAX_WORDS]}")
-        self.state = State.CLOSED
-        return Answer(None, reply)
+        self.state = ClientState.CLOSED
+        return AnsweredCommand(None, reply)
 
     def tls_established(self) -> None:
         """The handshake is done: the session begins anew, without a greeting (RFC 3207 4.2)."""
-        if self.state is not State.HANDSHAKE:
+        if self.state is not ClientState.HANDSHAKE:
             raise LocalError(f"no handshake is due: {self.state.value}")
         self.capabilities = NO_CAPABILITIES
-        self.state = State.READY
+        self.state = ClientState.READY
 
 
 def _tolerance_for(command: Command) -> Tolerance:

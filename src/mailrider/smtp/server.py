@@ -67,7 +67,7 @@ from mailrider.smtp.server_states import (
     Event,
     Limits,
     Rejected,
-    State,
+    ServerState,
 )
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class ServerMachine:
         self.limits = limits
         self._origin = origin
         self.lmtp = lmtp
-        self.state = State.CONNECTED
+        self.state = ServerState.CONNECTED
         self.mail: Mail | None = None
         self.recipients: list[Rcpt] = []
         self.asked = 0
@@ -169,7 +169,7 @@ class ServerMachine:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client; what is in them `next_event` tells."""
-        if self.state is not State.CLOSED:
+        if self.state is not ServerState.CLOSED:
             self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
             self._at = 0
 
@@ -178,15 +178,15 @@ class ServerMachine:
         if self._rejected is not None:
             rejected, self._rejected = self._rejected, None
             return rejected
-        if self.answers_due or self.state is State.CLOSED:
+        if self.answers_due or self.state is ServerState.CLOSED:
             return None
         if self._chunk is not None:
             return self._read_chunk(self._chunk)
-        if self.state is State.DATA:
+        if self.state is ServerState.DATA:
             return self._read_data()
-        if self.state is State.CONNECTED:
+        if self.state is ServerState.CONNECTED:
             return self._read_command(Connect())
-        if self.state is State.HANDSHAKE:
+        if self.state is ServerState.HANDSHAKE:
             return self._dismiss(None) if self._at < len(self._buffer) else None
         return self._read_line() if self._at < len(self._buffer) else None
 
@@ -202,7 +202,7 @@ class ServerMachine:
         self.answers_due -= 1
         self._output.append(encoded(reply))
         if reply.code == 421:  # RFC 5321 3.8
-            self._enter(State.CLOSED)
+            self._enter(ServerState.CLOSED)
         elif not self.answers_due:
             self._move(command, reply)
 
@@ -216,16 +216,16 @@ class ServerMachine:
 
     def tls_established(self, offer: Capabilities) -> None:
         """The handshake is done: the client has to introduce itself again (RFC 3207 4.2), and is offered `offer`."""
-        if self.state is not State.HANDSHAKE:
+        if self.state is not ServerState.HANDSHAKE:
             raise LocalError(f"no TLS handshake is due: {self.state.value}")
         self._begin(offer, secure=True)
-        self._enter(State.FRESH)
+        self._enter(ServerState.FRESH)
 
     def leave(self, reply: Reply) -> None:
         """End the session whatever its state, with a 421 as the last word (RFC 5321 3.8)."""
-        if self.state is not State.CLOSED:
+        if self.state is not ServerState.CLOSED:
             self._output.append(encoded(reply))
-            self._enter(State.CLOSED)
+            self._enter(ServerState.CLOSED)
 
     @property
     def is_full(self) -> bool:
@@ -250,11 +250,11 @@ class ServerMachine:
         digit = reply.code // 100
         kind = type(command)
         if digit == 3 and kind in (Auth, AuthResponse):
-            self._enter(State.CHALLENGE)
+            self._enter(ServerState.CHALLENGE)
         elif digit == (3 if kind is Data else 2):
             self._granted(command)
             last = type(command) is Bdat and command.last
-            self._enter(State.READY if last else ON_CONSENT[kind][self.state])
+            self._enter(ServerState.READY if last else ON_CONSENT[kind][self.state])
         else:
             self._enter(ON_REFUSAL.get(kind, self.state))
 
@@ -277,11 +277,11 @@ class ServerMachine:
             case _:
                 pass
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ServerState) -> None:
         self.state = state
         if state not in IN_TRANSACTION:
             self._end_transaction()
-        if state is State.CLOSED:
+        if state is ServerState.CLOSED:
             self._buffer = b""
             self._at = self.answers_due = 0
 
@@ -309,7 +309,7 @@ class ServerMachine:
 
     def _refuse_early(self, command: Command, reply: Reply) -> Rejected:
         """Refuse a command by the protocol; before EHLO that is the end, but for another way to say EHLO."""
-        if self.state is State.FRESH and not isinstance(command, Ehlo | Helo | Lhlo):
+        if self.state is ServerState.FRESH and not isinstance(command, Ehlo | Helo | Lhlo):
             self.leave(_NOT_INTRODUCED)
             return Rejected(command, _NOT_INTRODUCED)
         return self._refuse(command, reply)
@@ -319,13 +319,13 @@ class ServerMachine:
         return Rejected(command, reply)
 
     def _refuse_line(self, error: CommandError, line: bytes) -> Rejected:
-        said = "AUTH" if self.state is State.CHALLENGE else shown(line)
+        said = "AUTH" if self.state is ServerState.CHALLENGE else shown(line)
         if isinstance(error, ForeignProtocol):
             return self._part(error.reply, said)
-        if self.state is State.FRESH and line and said.partition(" ")[0].upper() not in ANY_TIME:
+        if self.state is ServerState.FRESH and line and said.partition(" ")[0].upper() not in ANY_TIME:
             return self._part(_NOT_INTRODUCED, said)
-        if self.state is State.CHALLENGE:
-            self._enter(State.READY)  # RFC 4954 4: the exchange has failed
+        if self.state is ServerState.CHALLENGE:
+            self._enter(ServerState.READY)  # RFC 4954 4: the exchange has failed
         self._errors += 1
         if self._errors > self.limits.max_errors:
             return self._part(_TOO_MANY_ERRORS, said)
@@ -361,9 +361,11 @@ class ServerMachine:
             # Whoever ends lines there sees other commands than we do.
             return self._refuse_line(CommandError(500, "5.5.2", "Line ends in a bare LF"), buffer[at : end - 1])
         try:
-            command = parse_auth_response(line) if self.state is State.CHALLENGE else parse_command(line, self._origin)
+            command = (
+                parse_auth_response(line) if self.state is ServerState.CHALLENGE else parse_command(line, self._origin)
+            )
         except CommandError as error:
-            if line[:4].upper() == b"BDAT" and self.state is not State.FRESH:
+            if line[:4].upper() == b"BDAT" and self.state is not ServerState.FRESH:
                 # How many octets of content follow, before the next command, nobody knows.
                 return self._farewell(None, error.code, error.enhanced, error.public)
             return self._refuse_line(error, line)
@@ -407,7 +409,7 @@ class ServerMachine:
         return self._ask(command, command.replies)
 
     def _begin_chunk(self, command: Bdat) -> Event | None:
-        if self.state is State.FRESH:
+        if self.state is ServerState.FRESH:
             return self._refuse_early(command, _NOT_INTRODUCED)
         self._commands += not command.size
         if self._commands > self.limits.max_commands:
@@ -445,5 +447,5 @@ class ServerMachine:
 
     def _fail_content(self, command: Command, reply: Reply, answers: int) -> Rejected:
         self._output.extend([encoded(reply)] * (answers - 1))  # RFC 2033 4.2: one for each recipient
-        self._enter(State.READY)
+        self._enter(ServerState.READY)
         return self._refuse(command, reply)

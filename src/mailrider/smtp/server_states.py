@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from mailrider.model.reply import Reply
 
 
-class State(enum.Enum):
+class ServerState(enum.Enum):
     """Which commands may come; the words follow "... is out of order:" in a reply."""
 
     CONNECTED = "wait for the greeting"
@@ -105,38 +105,38 @@ class Limits:
     strict_groups: bool = True
 
 
-_COMMANDS = (State.FRESH, State.READY, State.MAIL, State.RCPT, State.CHUNKS)
+_COMMANDS = (ServerState.FRESH, ServerState.READY, ServerState.MAIL, ServerState.RCPT, ServerState.CHUNKS)
 
 # In these a transaction is open.
-IN_TRANSACTION: Final = frozenset({State.MAIL, State.RCPT, State.DATA, State.CHUNKS})
+IN_TRANSACTION: Final = frozenset({ServerState.MAIL, ServerState.RCPT, ServerState.DATA, ServerState.CHUNKS})
 
 # command -> state that allows it -> state once it is granted.
-ON_CONSENT: Final[dict[type[Command], dict[State, State]]] = {
-    Connect: {State.CONNECTED: State.FRESH},
-    Ehlo: dict.fromkeys(_COMMANDS, State.READY),
-    Lhlo: dict.fromkeys(_COMMANDS, State.READY),
-    Helo: dict.fromkeys(_COMMANDS, State.READY),
-    StartTLS: {State.READY: State.HANDSHAKE},
-    Auth: {State.READY: State.READY},
-    AuthResponse: {State.CHALLENGE: State.READY},
-    Mail: {State.READY: State.MAIL},
-    Rcpt: {State.MAIL: State.RCPT, State.RCPT: State.RCPT},
+ON_CONSENT: Final[dict[type[Command], dict[ServerState, ServerState]]] = {
+    Connect: {ServerState.CONNECTED: ServerState.FRESH},
+    Ehlo: dict.fromkeys(_COMMANDS, ServerState.READY),
+    Lhlo: dict.fromkeys(_COMMANDS, ServerState.READY),
+    Helo: dict.fromkeys(_COMMANDS, ServerState.READY),
+    StartTLS: {ServerState.READY: ServerState.HANDSHAKE},
+    Auth: {ServerState.READY: ServerState.READY},
+    AuthResponse: {ServerState.CHALLENGE: ServerState.READY},
+    Mail: {ServerState.READY: ServerState.MAIL},
+    Rcpt: {ServerState.MAIL: ServerState.RCPT, ServerState.RCPT: ServerState.RCPT},
     # RFC 2920 3.1: DATA behind nothing but refused RCPTs may be granted; then its end is refused.
-    Data: {State.MAIL: State.DATA, State.RCPT: State.DATA},
-    EndOfData: {State.DATA: State.READY},
-    Bdat: {State.RCPT: State.CHUNKS, State.CHUNKS: State.CHUNKS},  # but LAST: READY
-    Rset: {**dict.fromkeys(_COMMANDS, State.READY), State.FRESH: State.FRESH},
+    Data: {ServerState.MAIL: ServerState.DATA, ServerState.RCPT: ServerState.DATA},
+    EndOfData: {ServerState.DATA: ServerState.READY},
+    Bdat: {ServerState.RCPT: ServerState.CHUNKS, ServerState.CHUNKS: ServerState.CHUNKS},  # but LAST: READY
+    Rset: {**dict.fromkeys(_COMMANDS, ServerState.READY), ServerState.FRESH: ServerState.FRESH},
     Noop: {state: state for state in _COMMANDS},
     Help: {state: state for state in _COMMANDS},
     Vrfy: {state: state for state in _COMMANDS},
-    Quit: dict.fromkeys((*_COMMANDS, State.REFUSING), State.CLOSED),
+    Quit: dict.fromkeys((*_COMMANDS, ServerState.REFUSING), ServerState.CLOSED),
 }
 
-ON_REFUSAL: Final[dict[type[Command], State]] = {
-    Connect: State.REFUSING,  # RFC 5321 3.1
-    AuthResponse: State.READY,  # RFC 4954 4
-    EndOfData: State.READY,
-    Bdat: State.READY,  # RFC 3030 2: the message has failed
+ON_REFUSAL: Final[dict[type[Command], ServerState]] = {
+    Connect: ServerState.REFUSING,  # RFC 5321 3.1
+    AuthResponse: ServerState.READY,  # RFC 4954 4
+    EndOfData: ServerState.READY,
+    Bdat: ServerState.READY,  # RFC 3030 2: the message has failed
 }
 
 # RFC 5321 4.1.4: what may come before the client has introduced itself. Whoever says anything else first is no SMTP

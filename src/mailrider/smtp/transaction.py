@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.smtp.capabilities import Capabilities
-    from mailrider.smtp.client import Answer
+    from mailrider.smtp.client import AnsweredCommand
 
 # RFC 5321 4.5.3.1.8: what every server must take in one transaction. Servers that announce RCPTMAX say better.
 MAX_RECIPIENTS = 100
@@ -310,7 +310,7 @@ class Transaction:
 
     # What the answers mean --------------------------------------------------------------------------------------------
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: AnsweredCommand) -> None:
         """One answer, in the order of arrival."""
         command, reply = answer
         if reply.code != 421 and self.farewell is None:

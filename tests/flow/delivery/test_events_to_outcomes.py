@@ -32,7 +32,7 @@ from mailrider.smtp.transaction import Transaction
 from tests.flow.delivery.internet import REFUSING, UNANSWERING, Shut, internet, outcome, stages
 
 if TYPE_CHECKING:
-    from mailrider.smtp.client import Answer
+    from mailrider.smtp.client import AnsweredCommand
 
 GOOD = MXScript()
 SHORT = {"command_timeout": 1, "submission_timeout": 1, "connect_timeout": 1}
@@ -424,7 +424,7 @@ async def test_an_exception_that_nobody_expected_defers_and_never_bounces(monkey
 async def test_an_exception_after_the_end_of_data_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = Transaction.take
 
-    def explode(transaction: Transaction, answer: Answer) -> None:
+    def explode(transaction: Transaction, answer: AnsweredCommand) -> None:
         if isinstance(answer.command, EndOfData):
             raise ZeroDivisionError("a bug")
         usual(transaction, answer)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.listener import Crowd, Endpoint
+from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.session import Service
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, outcome_for
@@ -103,7 +103,7 @@ def server_context(ca: CA, folder: Path) -> ssl.SSLContext:
 async def open_door(
     *,
     sink: Sink | None = None,
-    crowd: Crowd | None = None,
+    limits: ConnectionLimits | None = None,
     scheme: Scheme = Scheme.TCP,
     path: Path | None = None,
     clock: Clock | None = None,
@@ -129,7 +129,7 @@ async def open_door(
         memory,
     )
     address = SocketAddress(scheme, path=path) if path else SocketAddress(scheme, IPv4Address(HOST), 0)
-    endpoint = Endpoint(replace(service, **changes), [address], crowd or Crowd(), proxies)
+    endpoint = Endpoint(replace(service, **changes), [address], limits or ConnectionLimits(), proxies)
     await endpoint.open()
     door = Door(endpoint, sink, events, memory, endpoint.ports[0])
     try:

@@ -13,7 +13,7 @@ from mailrider.app.running import bind
 from mailrider.clock import SystemClock
 from mailrider.config.loader import loads
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.listener import Crowd, Endpoint
+from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.sockets import Sockets
 from mailrider.model.domain import Domain
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def endpoint(events: list[Event], *addresses: str) -> Endpoint:
     service = Service("smtp", Domain("x.test"), Sink(), welcome, SystemClock(), events.append, lambda: "1", Memory())
-    return Endpoint(service, list(map(SocketAddress.parse, addresses)), Crowd())
+    return Endpoint(service, list(map(SocketAddress.parse, addresses)), ConnectionLimits())
 
 
 async def test_an_ipv4_client_of_a_dual_stack_socket_is_an_ipv4_client() -> None:

@@ -17,7 +17,7 @@ from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
 from mailrider.endpoint.passwords import hash_password, write_passwords
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
-from mailrider.endpoint.pipeline.check import Action, HeaderCheck
+from mailrider.endpoint.pipeline.check import CheckAction, HeaderCheck
 from mailrider.endpoint.pipeline.settings import CheckSettings
 from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings, SubmissionSettings
 from mailrider.endpoint.sockets import Sockets
@@ -219,7 +219,7 @@ async def test_what_is_done_to_a_message_depends_on_who_sends_it_to_whom() -> No
     targets = Targets()
 
     def check(field: str) -> CheckSettings:
-        return CheckSettings(header=[HeaderCheck(field, "yes", Action.REJECT)])
+        return CheckSettings(header=[HeaderCheck(field, "yes", CheckAction.REJECT)])
 
     settings = EndpointSettings(
         check=check("Everywhere"),

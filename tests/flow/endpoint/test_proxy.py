@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.endpoint.headers import ReceivedDetail
-from mailrider.endpoint.listener import Crowd
+from mailrider.endpoint.listener import ConnectionLimits
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientConnected, ClientCutOff, ClientTurnedAway, MailTaken
 from mailrider.net import listen
@@ -68,7 +68,7 @@ async def test_a_header_may_come_in_pieces_and_what_stands_behind_it_is_smtp() -
 
 
 async def test_shares_are_those_of_the_announced_clients() -> None:
-    async with door_behind_proxy(crowd=Crowd(most=100, most_of_one=1)) as door:
+    async with door_behind_proxy(limits=ConnectionLimits(most=100, most_of_one=1)) as door:
         clients = [
             await through(door),
             await through(door),

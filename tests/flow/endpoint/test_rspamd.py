@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from mailrider.clock import SystemClock
-from mailrider.endpoint.pipeline.check import NOT_NOW, Action, Arrival, Finding
+from mailrider.endpoint.pipeline.check import NOT_NOW, Arrival, CheckAction, CheckResult
 from mailrider.endpoint.pipeline.open import open_checks
 from mailrider.endpoint.pipeline.rspamd import MAX_ANSWER, RspamdCheck
 from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, RspamdSettings
@@ -58,7 +58,7 @@ class FakeRspamd:
             await runner.cleanup()
 
 
-async def ask(url: str, message: bytes = MESSAGE, **options: Any) -> Finding:
+async def ask(url: str, message: bytes = MESSAGE, **options: Any) -> CheckResult:
     settings = CheckSettings(rspamd=[RspamdSettings(url, RspamdOptions(**options))])
     async with open_checks(settings, SystemClock()) as (check,):
         return await check.examine(envelope("b@example.net", "c@example.net"), Content.inspect(message), ARRIVAL)
@@ -67,27 +67,27 @@ async def ask(url: str, message: bytes = MESSAGE, **options: Any) -> Finding:
 @pytest.mark.parametrize(
     ("said", "action"),
     [
-        ("no action", Action.PASS),
-        ("greylist", Action.DEFER),
-        ("soft reject", Action.DEFER),
-        ("add header", Action.QUARANTINE),
-        ("rewrite subject", Action.QUARANTINE),
-        ("quarantine", Action.QUARANTINE),
-        ("reject", Action.REJECT),
-        ("discard", Action.REJECT),
+        ("no action", CheckAction.PASS),
+        ("greylist", CheckAction.DEFER),
+        ("soft reject", CheckAction.DEFER),
+        ("add header", CheckAction.QUARANTINE),
+        ("rewrite subject", CheckAction.QUARANTINE),
+        ("quarantine", CheckAction.QUARANTINE),
+        ("reject", CheckAction.REJECT),
+        ("discard", CheckAction.REJECT),
     ],
 )
-async def test_its_actions_become_ours(said: str, action: Action) -> None:
+async def test_its_actions_become_ours(said: str, action: CheckAction) -> None:
     async with FakeRspamd({"action": said, "score": 7.5}).running() as url:
         found = await ask(url)
     assert found.action is action
-    if action is not Action.PASS:
+    if action is not CheckAction.PASS:
         assert found.reason == f"{said}, score 7.5"
 
 
 async def test_the_operator_maps_actions_otherwise() -> None:
     async with FakeRspamd({"action": "reject"}).running() as url:
-        assert (await ask(url, reject_action="quarantine")).action is Action.QUARANTINE
+        assert (await ask(url, reject_action="quarantine")).action is CheckAction.QUARANTINE
 
 
 async def test_it_is_told_who_sends_what_to_whom() -> None:
@@ -106,7 +106,7 @@ async def test_it_is_told_who_sends_what_to_whom() -> None:
 
 async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     async with FakeRspamd({"action": "reject"}).running(tmp_path / "rspamd.sock") as url:
-        assert (await ask(url)).action is Action.REJECT
+        assert (await ask(url)).action is CheckAction.REJECT
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_without_a_word_of_it_the_message_is_deferred(
 ) -> None:
     async with FakeRspamd(None, handler).running() as url:
         found = await ask(url, timeout="300ms")
-    assert found.action is Action.DEFER
+    assert found.action is CheckAction.DEFER
     assert found.refusal == NOT_NOW
     assert found.reason.startswith("no answer: ")
 
@@ -168,18 +168,18 @@ async def test_without_a_word_of_it_the_message_is_deferred(
 @pytest.mark.parametrize("answer", [{}, [], {"action": 3}, {"action": "explode"}, None])
 async def test_an_answer_that_makes_no_sense_is_none(answer: Any) -> None:
     async with FakeRspamd(answer).running() as url:
-        assert (await ask(url)).action is Action.DEFER
+        assert (await ask(url)).action is CheckAction.DEFER
 
 
 async def test_what_happens_when_it_is_down_is_the_operators_choice() -> None:
     async with FakeRspamd(None).running() as url:
         pass
-    assert (await ask(url)).action is Action.DEFER
-    assert (await ask(url, io_error_action="pass")).action is Action.PASS
-    assert (await ask(url, io_error_action="quarantine")).action is Action.QUARANTINE
+    assert (await ask(url)).action is CheckAction.DEFER
+    assert (await ask(url, io_error_action="pass")).action is CheckAction.PASS
+    assert (await ask(url, io_error_action="quarantine")).action is CheckAction.QUARANTINE
 
 
 async def test_a_check_that_is_not_open_defers() -> None:
     check = RspamdCheck("http://127.0.0.1:1", RspamdOptions(), SystemClock())
     found = await check.examine(envelope("b@example.net"), Content.inspect(MESSAGE), ARRIVAL)
-    assert found.action is Action.DEFER
+    assert found.action is CheckAction.DEFER

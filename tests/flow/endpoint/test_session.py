@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.endpoint.intake import INLINE, Memory
-from mailrider.endpoint.listener import Crowd
+from mailrider.endpoint.listener import ConnectionLimits
 from mailrider.endpoint.logins import OF_USER, Logins
 from mailrider.endpoint.session import FEW, MAX_MENDED
 from mailrider.lab.ca import CA
@@ -827,7 +827,7 @@ async def test_who_goes_on_while_he_is_held_back_is_sent_away() -> None:
 
 
 async def test_one_client_cannot_keep_others_out() -> None:
-    async with open_door(crowd=Crowd(most=100, most_of_one=2)) as door:
+    async with open_door(limits=ConnectionLimits(most=100, most_of_one=2)) as door:
         clients = [await door.client() for _ in range(3)]
         assert [await client.hear_codes(1) for client in clients] == [[220], [220], [421]]
         assert "has 2 connections" in door.noted(ClientTurnedAway)[0].reason

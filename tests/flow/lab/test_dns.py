@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from mailrider.lab.dns import MAX_LOG, Asked, LabDNS
+from mailrider.lab.dns import MAX_LOG, AskedQuestion, LabDNS
 from mailrider.lab.zones import Fault, Records, ZoneTable
 from mailrider.testing.clock import FakeClock
 
@@ -27,7 +27,7 @@ async def test_it_answers_over_udp_and_tcp_on_one_port_and_logs_what_was_asked()
         for ask in (dns.asyncquery.udp, dns.asyncquery.tcp):
             reply = await ask(asked, server.address, port=server.port, timeout=5)
             assert str(reply.answer[0]) == "A.test. 300 IN A 192.0.2.1"
-        assert list(server.queries) == [Asked("a.test", "A"), Asked("a.test", "A", tcp=True)]
+        assert list(server.queries) == [AskedQuestion("a.test", "A"), AskedQuestion("a.test", "A", tcp=True)]
         assert server.asked("a.test", "A") == 2
         assert server.asked("a.test", "MX") == 0
         assert server.queries.maxlen == MAX_LOG
@@ -61,7 +61,7 @@ async def test_what_is_no_query_gets_no_answer() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"garbage", (server.address, server.port))
         await dns.asyncquery.udp(dns.message.make_query("a.test", "A"), server.address, port=server.port, timeout=5)
-        assert list(server.queries) == [Asked("a.test", "A")]
+        assert list(server.queries) == [AskedQuestion("a.test", "A")]
 
 
 async def test_a_delay_is_measured_by_the_clock_and_dropped_at_the_end() -> None:

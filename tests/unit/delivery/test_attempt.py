@@ -31,7 +31,7 @@ from mailrider.policy.base import NOT_AWARDED
 from mailrider.policy.judge import Judgement
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
 from mailrider.smtp.capabilities import Capabilities
-from mailrider.smtp.client import Answer
+from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Data, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import Content
 from mailrider.smtp.transaction import SendCommands, SendContent
@@ -69,12 +69,12 @@ def says(**replies: Reply | list[Reply]) -> Callable[[Transaction], Exception | 
                 case SendCommands(commands):
                     for command in commands:
                         verb = {Mail: "mail", Rcpt: "rcpt", Data: "data"}.get(type(command), "rset")
-                        transaction.take(Answer(command, reply(verb, GO_ON if verb == "data" else OK)))
+                        transaction.take(AnsweredCommand(command, reply(verb, GO_ON if verb == "data" else OK)))
                 case SendContent(command):
                     transaction.sent_final()
-                    transaction.take(Answer(command, reply("end", OK)))
+                    transaction.take(AnsweredCommand(command, reply("end", OK)))
                 case _:
-                    transaction.take(Answer(EndOfData(), OK))
+                    transaction.take(AnsweredCommand(EndOfData(), OK))
 
     return serve
 
@@ -265,11 +265,11 @@ async def test_those_that_a_lost_connection_left_go_on_and_those_that_were_defer
     def half(transaction: Transaction) -> Exception:
         step = transaction.next()
         assert isinstance(step, SendCommands)
-        transaction.take(Answer(step.commands[0], OK))
+        transaction.take(AnsweredCommand(step.commands[0], OK))
         for reply in (LATER, OK):
             step = transaction.next()
             assert isinstance(step, SendCommands)
-            transaction.take(Answer(step.commands[0], reply))
+            transaction.take(AnsweredCommand(step.commands[0], reply))
         transaction.lost()
         return ConnectionError("gone")
 
@@ -362,7 +362,7 @@ async def test_a_bug_behind_the_final_dot_is_in_doubt() -> None:
     def explode(transaction: Transaction) -> None:
         usual = transaction.take
 
-        def take(answer: Answer) -> None:
+        def take(answer: AnsweredCommand) -> None:
             if isinstance(answer.command, EndOfData):
                 raise ZeroDivisionError
             usual(answer)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mailrider.model.event import Event
-    from mailrider.smtp.client import Answer
+    from mailrider.smtp.client import AnsweredCommand
 
 EHLO = Ehlo(Domain("client.test"))
 READY = """
@@ -43,7 +43,7 @@ def clock() -> Iterator[FakeClock]:
     assert clock.pending == 0
 
 
-def codes(answers: list[Answer]) -> list[int]:
+def codes(answers: list[AnsweredCommand]) -> list[int]:
     return [answer.reply.code for answer in answers]
 
 

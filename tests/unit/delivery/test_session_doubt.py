@@ -13,7 +13,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import Capabilities
-from mailrider.smtp.client import Answer
+from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.content import Content
 from mailrider.smtp.transaction import Transaction
 
@@ -59,13 +59,13 @@ class Talk:
     def monotonic(self) -> float:
         return 0.0
 
-    async def answers(self, seconds: float, until: float = 0.0) -> list[Answer]:
+    async def answers(self, seconds: float, until: float = 0.0) -> list[AnsweredCommand]:
         if self.channel.needs_drain:
             raise ConnectionLost("gone behind the end")
         sent, self._sent = self._sent, []
-        return [Answer(command, _reply(command)) for command in sent]
+        return [AnsweredCommand(command, _reply(command)) for command in sent]
 
-    def take_answers(self) -> list[Answer]:
+    def take_answers(self) -> list[AnsweredCommand]:
         return []
 
     async def drain(self, _: float) -> None:

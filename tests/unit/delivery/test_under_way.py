@@ -15,7 +15,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import Deferred, Failed
 from mailrider.policy.requiretls import ORDINARY
-from mailrider.smtp.client import Answer
+from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.transaction import SendCommands
 from tests.unit.delivery.test_attempt import CONTENT, GO_ON, NEVER, OK, FakeSession, World, says
 
@@ -40,7 +40,7 @@ class HangingSession(FakeSession):
                     await asyncio.Event().wait()
                 refuses = verb == "rcpt" and not refused
                 refused = refused or refuses
-                transaction.take(Answer(command, NEVER if refuses else GO_ON if verb == "data" else OK))
+                transaction.take(AnsweredCommand(command, NEVER if refuses else GO_ON if verb == "data" else OK))
         transaction.sent_final()
         await asyncio.Event().wait()
         return None

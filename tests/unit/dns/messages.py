@@ -13,7 +13,7 @@ import dns.rdatatype
 import dns.rrset
 
 from mailrider.dns.answer import RecordType
-from mailrider.dns.wire import Failure, Question, Reply, decode_reply
+from mailrider.dns.wire import FailedReply, Question, ServerReply, decode_reply
 from mailrider.model.domain import Domain
 
 if TYPE_CHECKING:
@@ -49,15 +49,15 @@ def message(
     return wire
 
 
-def reply(question: Question, answer: Sequence[Row] = (), **more: object) -> Reply:
+def reply(question: Question, answer: Sequence[Row] = (), **more: object) -> ServerReply:
     """The same, read back; for tests of what is made of it."""
     decoded = decode_reply(message(question, answer, **more), question)  # type: ignore[arg-type]
-    assert isinstance(decoded, Reply), decoded
+    assert isinstance(decoded, ServerReply), decoded
     return decoded
 
 
-def failure(decoded: Reply | Failure | None) -> Failure:
-    assert isinstance(decoded, Failure), decoded
+def failure(decoded: ServerReply | FailedReply | None) -> FailedReply:
+    assert isinstance(decoded, FailedReply), decoded
     return decoded
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mailrider.dns.answer import MAX_CNAMES, Answer, LookupFailure, RecordType
 from mailrider.dns.chain import MAX_NEGATIVE_TTL, MAX_TTL, Walk
-from mailrider.dns.wire import Failure
+from mailrider.dns.wire import FailedReply
 from mailrider.model.domain import Domain
 from tests.unit.dns.messages import Row, ask, reply
 
@@ -32,7 +32,7 @@ class Asker:
         self.walk = Walk(Domain(name), RecordType(record_type), trusted=trusted)
         self.type = record_type
 
-    def take(self, *rows: Row, ad: bool = True, **more: object) -> Answer[Any] | Failure | None:
+    def take(self, *rows: Row, ad: bool = True, **more: object) -> Answer[Any] | FailedReply | None:
         question = ask(self.walk.current.ascii, self.type)
         flags = "QR RD RA AD" if ad else "QR RD RA"
         return self.walk.take(reply(question, rows, flags=flags, **more), NOW)
@@ -44,7 +44,7 @@ class Asker:
 
     def failure(self, *rows: Row, **more: Any) -> LookupFailure:
         failed = self.take(*rows, **more)
-        assert isinstance(failed, Failure), failed
+        assert isinstance(failed, FailedReply), failed
         return failed.failure
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mailrider.dns.flight import Grounded, SingleFlight
+from mailrider.dns.flight import Cancelled, SingleFlight
 
 
 class Work:
@@ -107,7 +107,7 @@ async def test_closing_ends_the_work_and_its_callers_learn_it() -> None:
     await settle()
     await flights.aclose()
     assert work.cancelled == 1
-    with pytest.raises(Grounded):
+    with pytest.raises(Cancelled):
         await caller
 
 

@@ -11,12 +11,12 @@ import pytest
 from mailrider.dns.answer import RecordType
 from mailrider.dns.probe import (
     MAX_KEYS_MESSAGE,
-    Asked,
     Fitness,
     KeysAnswer,
-    Mode,
+    LookupMode,
     Plan,
-    ProbeFinding,
+    ProbeAnswers,
+    ProbeResult,
     judge_probe,
     next_plan,
     read_keys,
@@ -45,33 +45,45 @@ GOOD, BARE, CUT, DEAD = KeysAnswer(True), KeysAnswer(), KeysAnswer(is_truncated=
 FIT, SILENT, STRIPS, OTHER_KEYS = Fitness.FIT, Fitness.SILENT, Fitness.STRIPS, Fitness.OTHER_KEYS
 
 PROBES = {
-    "all is well": (Asked(KEYS, SIGNED, BOGUS, GOOD, GOOD), FIT, ""),
-    "over TLS nothing is asked past the validator": (Asked(KEYS, SIGNED, BOGUS), FIT, ""),
-    "too large for UDP": (Asked(KEYS, SIGNED, BOGUS, CUT, GOOD), FIT, ""),
+    "all is well": (ProbeAnswers(KEYS, SIGNED, BOGUS, GOOD, GOOD), FIT, ""),
+    "over TLS nothing is asked past the validator": (ProbeAnswers(KEYS, SIGNED, BOGUS), FIT, ""),
+    "too large for UDP": (ProbeAnswers(KEYS, SIGNED, BOGUS, CUT, GOOD), FIT, ""),
     "a closed network whose root proves that the names do not exist": (
-        Asked(KEYS, NO_SUCH_NAME, NO_SUCH_NAME, GOOD, GOOD),
+        ProbeAnswers(KEYS, NO_SUCH_NAME, NO_SUCH_NAME, GOOD, GOOD),
         FIT,
         "",
     ),
-    "the bogus name is down": (Asked(KEYS, SIGNED, NO_ANSWER, GOOD, GOOD), FIT, ""),
-    "a validating forwarder refuses the bogus name": (Asked(KEYS, SIGNED, SERVFAIL, GOOD, GOOD), FIT, ""),
-    "stripped over UDP": (Asked(KEYS, SIGNED, BOGUS, BARE, GOOD), STRIPS, "without signatures (RRSIG) over UDP"),
-    "stripped over TCP": (Asked(KEYS, SIGNED, BOGUS, GOOD, BARE), STRIPS, "without signatures (RRSIG) over TCP"),
-    "truncated over TCP": (Asked(KEYS, SIGNED, BOGUS, CUT, CUT), STRIPS, "over TCP"),
-    "silent over UDP": (Asked(NO_ANSWER, NO_ANSWER, NO_ANSWER, DEAD, GOOD), SILENT, "over UDP: time-out"),
-    "no TCP": (Asked(KEYS, SIGNED, BOGUS, CUT, DEAD), SILENT, "over TCP: time-out"),
+    "the bogus name is down": (ProbeAnswers(KEYS, SIGNED, NO_ANSWER, GOOD, GOOD), FIT, ""),
+    "a validating forwarder refuses the bogus name": (ProbeAnswers(KEYS, SIGNED, SERVFAIL, GOOD, GOOD), FIT, ""),
+    "stripped over UDP": (ProbeAnswers(KEYS, SIGNED, BOGUS, BARE, GOOD), STRIPS, "without signatures (RRSIG) over UDP"),
+    "stripped over TCP": (ProbeAnswers(KEYS, SIGNED, BOGUS, GOOD, BARE), STRIPS, "without signatures (RRSIG) over TCP"),
+    "truncated over TCP": (ProbeAnswers(KEYS, SIGNED, BOGUS, CUT, CUT), STRIPS, "over TCP"),
+    "silent over UDP": (ProbeAnswers(NO_ANSWER, NO_ANSWER, NO_ANSWER, DEAD, GOOD), SILENT, "over UDP: time-out"),
+    "no TCP": (ProbeAnswers(KEYS, SIGNED, BOGUS, CUT, DEAD), SILENT, "over TCP: time-out"),
     "keys of another root": (
-        Asked(BOGUS, BOGUS, BOGUS, GOOD, GOOD),
+        ProbeAnswers(BOGUS, BOGUS, BOGUS, GOOD, GOOD),
         OTHER_KEYS,
         "fit no trust anchor: wrong signature",
     ),
-    "no keys": (Asked(NO_ANSWER, SIGNED, BOGUS, GOOD, GOOD), SILENT, "no keys of the root: no answer within 15 s"),
-    "SERVFAIL for the keys": (Asked(SERVFAIL, SIGNED, BOGUS, GOOD, GOOD), SILENT, "no keys of the root: SERVFAIL"),
-    "only the root's signatures come": (Asked(KEYS, BOGUS, BOGUS, GOOD, GOOD), STRIPS, "iana.org does not validate"),
-    "the signed name is down": (Asked(KEYS, SERVFAIL, BOGUS, GOOD, GOOD), SILENT, "iana.org: SERVFAIL"),
-    "the signed name is not signed": (Asked(KEYS, INSECURE, BOGUS, GOOD, GOOD), SILENT, "iana.org: not signed"),
-    "an empty packet": (Asked(KEYS, Validated(), BOGUS, GOOD, GOOD), SILENT, "iana.org: no answer"),
-    "bogus data is taken for insecure": (Asked(KEYS, SIGNED, INSECURE, GOOD, GOOD), STRIPS, "dnssec-failed.org"),
+    "no keys": (
+        ProbeAnswers(NO_ANSWER, SIGNED, BOGUS, GOOD, GOOD),
+        SILENT,
+        "no keys of the root: no answer within 15 s",
+    ),
+    "SERVFAIL for the keys": (
+        ProbeAnswers(SERVFAIL, SIGNED, BOGUS, GOOD, GOOD),
+        SILENT,
+        "no keys of the root: SERVFAIL",
+    ),
+    "only the root's signatures come": (
+        ProbeAnswers(KEYS, BOGUS, BOGUS, GOOD, GOOD),
+        STRIPS,
+        "iana.org does not validate",
+    ),
+    "the signed name is down": (ProbeAnswers(KEYS, SERVFAIL, BOGUS, GOOD, GOOD), SILENT, "iana.org: SERVFAIL"),
+    "the signed name is not signed": (ProbeAnswers(KEYS, INSECURE, BOGUS, GOOD, GOOD), SILENT, "iana.org: not signed"),
+    "an empty packet": (ProbeAnswers(KEYS, Validated(), BOGUS, GOOD, GOOD), SILENT, "iana.org: no answer"),
+    "bogus data is taken for insecure": (ProbeAnswers(KEYS, SIGNED, INSECURE, GOOD, GOOD), STRIPS, "dnssec-failed.org"),
 }
 
 
@@ -117,30 +129,37 @@ def test_none_are_read_from_anything_else(packet: bytes) -> None:
     assert read_keys(packet) == ()
 
 
-def found(one: Fitness, two: Fitness) -> dict[ServerAddress, ProbeFinding]:
-    return {ONE: ProbeFinding(one, "says this"), TWO: ProbeFinding(two, "says that")}
+def found(one: Fitness, two: Fitness) -> dict[ServerAddress, ProbeResult]:
+    return {ONE: ProbeResult(one, "says this"), TWO: ProbeResult(two, "says that")}
 
 
-VALIDATING = Plan(Mode.VALIDATING, (ONE, TWO))
-OFF = Plan(Mode.UNVALIDATED, reason="it was off")
+VALIDATING = Plan(LookupMode.VALIDATING, (ONE, TWO))
+OFF = Plan(LookupMode.UNVALIDATED, reason="it was off")
 
 PLANS = [
     # before, of the first, of the second, mode, servers with `yes`; and the mode with `auto`
-    (None, FIT, FIT, Mode.VALIDATING, (ONE, TWO), Mode.VALIDATING),
-    (None, FIT, STRIPS, Mode.VALIDATING, (ONE,), Mode.VALIDATING),
-    (None, FIT, SILENT, Mode.VALIDATING, (ONE,), Mode.VALIDATING),
-    (None, FIT, OTHER_KEYS, Mode.VALIDATING, (ONE,), Mode.VALIDATING),
-    (None, STRIPS, STRIPS, Mode.FAILING, (), Mode.UNVALIDATED),
-    (None, SILENT, STRIPS, Mode.FAILING, (), Mode.UNVALIDATED),
-    (None, OTHER_KEYS, STRIPS, Mode.FAILING, (), Mode.FAILING),
-    (OFF, FIT, STRIPS, Mode.VALIDATING, (ONE,), Mode.VALIDATING),
-    (OFF, STRIPS, STRIPS, Mode.FAILING, (), Mode.UNVALIDATED),
-    (VALIDATING, FIT, SILENT, Mode.VALIDATING, (ONE, TWO), Mode.VALIDATING),
-    (VALIDATING, FIT, STRIPS, Mode.VALIDATING, (ONE,), Mode.VALIDATING),
-    (VALIDATING, STRIPS, STRIPS, Mode.VALIDATING, (ONE, TWO), Mode.VALIDATING),
-    (VALIDATING, OTHER_KEYS, OTHER_KEYS, Mode.VALIDATING, (ONE, TWO), Mode.VALIDATING),
-    (Plan(Mode.VALIDATING, (TWO,)), STRIPS, STRIPS, Mode.VALIDATING, (TWO,), Mode.VALIDATING),
-    (Plan(Mode.VALIDATING, ()), STRIPS, STRIPS, Mode.VALIDATING, (ONE, TWO), Mode.VALIDATING),  # other servers now
+    (None, FIT, FIT, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
+    (None, FIT, STRIPS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
+    (None, FIT, SILENT, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
+    (None, FIT, OTHER_KEYS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
+    (None, STRIPS, STRIPS, LookupMode.FAILING, (), LookupMode.UNVALIDATED),
+    (None, SILENT, STRIPS, LookupMode.FAILING, (), LookupMode.UNVALIDATED),
+    (None, OTHER_KEYS, STRIPS, LookupMode.FAILING, (), LookupMode.FAILING),
+    (OFF, FIT, STRIPS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
+    (OFF, STRIPS, STRIPS, LookupMode.FAILING, (), LookupMode.UNVALIDATED),
+    (VALIDATING, FIT, SILENT, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
+    (VALIDATING, FIT, STRIPS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
+    (VALIDATING, STRIPS, STRIPS, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
+    (VALIDATING, OTHER_KEYS, OTHER_KEYS, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
+    (Plan(LookupMode.VALIDATING, (TWO,)), STRIPS, STRIPS, LookupMode.VALIDATING, (TWO,), LookupMode.VALIDATING),
+    (
+        Plan(LookupMode.VALIDATING, ()),
+        STRIPS,
+        STRIPS,
+        LookupMode.VALIDATING,
+        (ONE, TWO),
+        LookupMode.VALIDATING,
+    ),  # other servers now
 ]
 
 
@@ -149,9 +168,9 @@ def test_what_follows(
     before: Plan | None,
     one: Fitness,
     two: Fitness,
-    mode: Mode,
+    mode: LookupMode,
     servers: tuple[ServerAddress, ...],
-    with_auto: Mode,
+    with_auto: LookupMode,
 ) -> None:
     plan = next_plan(before, found(one, two), may_turn_off=False)
     assert (plan.mode, plan.servers) == (mode, servers)

@@ -20,16 +20,16 @@ from mailrider.dns.proof import (
     SIGNED_NAME,
     SOON,
     SOON_TIMES,
-    Finding,
     Proof,
     ProofKeeper,
+    ProofResult,
     apply_findings,
     judge_proof,
     next_proof,
 )
 from mailrider.dns.servers import ServerAddress, choose_servers
 from mailrider.dns.stub import StubResolver
-from mailrider.dns.wire import Failure, Question, Reply
+from mailrider.dns.wire import FailedReply, Question, ServerReply
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, Event, SecurityUnavailable, ServerTrustChanged
 from mailrider.testing.clock import FakeClock
@@ -52,11 +52,11 @@ WITH_AD, WITHOUT_AD, UNKNOWN_NAME = (
     reply(SIGNED, rcode=dns.rcode.NXDOMAIN, soa="."),
 )
 REFUSES, SERVES, NO_BOGUS = (
-    Failure(LookupFailure.SERVFAIL),
+    FailedReply(LookupFailure.SERVFAIL),
     reply(BOGUS, [A_ROW]),
     reply(BOGUS, rcode=dns.rcode.NXDOMAIN, soa="."),
 )
-SILENT = Failure(LookupFailure.TIMEOUT)
+SILENT = FailedReply(LookupFailure.TIMEOUT)
 
 PROOFS = [
     (WITH_AD, REFUSES, Proof.VALIDATES),
@@ -76,13 +76,19 @@ PROOFS = [
 
 
 @pytest.mark.parametrize(("signed", "bogus", "expected"), PROOFS)
-def test_what_two_answers_prove(signed: Reply | Failure, bogus: Reply | Failure, expected: Proof) -> None:
+def test_what_two_answers_prove(
+    signed: ServerReply | FailedReply, bogus: ServerReply | FailedReply, expected: Proof
+) -> None:
     finding = judge_proof(signed, bogus)
     assert finding.proof is expected
     assert bool(finding.reason) is (expected is not Proof.VALIDATES)
 
 
-YES, NO, UNKNOWN = Finding(Proof.VALIDATES), Finding(Proof.DISPROVED, "it lies"), Finding(Proof.UNKNOWN, "silent")
+YES, NO, UNKNOWN = (
+    ProofResult(Proof.VALIDATES),
+    ProofResult(Proof.DISPROVED, "it lies"),
+    ProofResult(Proof.UNKNOWN, "silent"),
+)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ YES, NO, UNKNOWN = Finding(Proof.VALIDATES), Finding(Proof.DISPROVED, "it lies")
     ],
 )
 def test_no_answer_leaves_trust_as_it_was(
-    before: dict[ServerAddress, str], finding: Finding, after: dict[ServerAddress, str]
+    before: dict[ServerAddress, str], finding: ProofResult, after: dict[ServerAddress, str]
 ) -> None:
     choice = replace(choose_servers([ONE]), disproved=before)
     assert apply_findings(choice, {ONE: finding}) == after
@@ -114,7 +120,7 @@ def test_no_answer_leaves_trust_as_it_was(
     ],
 )
 def test_it_is_asked_again_each_minute_and_later_each_hour(
-    findings: dict[ServerAddress, Finding], same: int, expected: float
+    findings: dict[ServerAddress, ProofResult], same: int, expected: float
 ) -> None:
     assert next_proof(findings, same) == expected
 

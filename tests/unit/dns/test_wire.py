@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.dns.answer import LookupFailure, MalformedTLSA, MXRecord, RecordType
-from mailrider.dns.wire import MAX_DETAIL, MAX_RECORDS, PAYLOAD, Failure, Reply, decode_reply
+from mailrider.dns.wire import MAX_DETAIL, MAX_RECORDS, PAYLOAD, FailedReply, ServerReply, decode_reply
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 from tests.unit.dns.messages import Row, ask, failure, message, reply
@@ -72,7 +72,7 @@ def test_names_are_compared_without_regard_to_case() -> None:
 
 def test_a_message_may_spell_the_question_in_another_case() -> None:
     wire = message(A_QUESTION, [("host.test.", "A", "192.0.2.1")]).replace(b"\x04host", b"\x04hOSt")
-    assert isinstance(decode_reply(wire, A_QUESTION), Reply)
+    assert isinstance(decode_reply(wire, A_QUESTION), ServerReply)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_referral_is_a_failure_and_never_an_absence() -> None:
 
 @pytest.mark.parametrize("flags", ["QR RD AA", "QR RD RA"])
 def test_a_resolver_and_an_authority_may_both_deny(flags: str) -> None:
-    assert isinstance(decode_reply(message(A_QUESTION, flags=flags), A_QUESTION), Reply)
+    assert isinstance(decode_reply(message(A_QUESTION, flags=flags), A_QUESTION), ServerReply)
 
 
 def _with_ede(*options: dns.edns.Option, rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL) -> bytes:
@@ -159,8 +159,8 @@ def test_a_servers_own_explanation_is_kept_and_made_safe_to_show() -> None:
 
 def test_an_explanation_that_cannot_be_read_takes_nothing_else_with_it() -> None:
     broken = dns.edns.GenericOption(dns.edns.OptionType.EDE, b"\0\6\xff\xfe")
-    assert decode_reply(_with_ede(broken), A_QUESTION) == Failure(LookupFailure.SERVFAIL)
-    assert isinstance(decode_reply(_with_ede(broken, rcode=dns.rcode.NOERROR), A_QUESTION), Reply)
+    assert decode_reply(_with_ede(broken), A_QUESTION) == FailedReply(LookupFailure.SERVFAIL)
+    assert isinstance(decode_reply(_with_ede(broken, rcode=dns.rcode.NOERROR), A_QUESTION), ServerReply)
 
 
 def test_ad_is_reported() -> None:
@@ -171,7 +171,7 @@ def test_ad_is_reported() -> None:
 def test_a_truncated_reply_has_nothing_else_in_it() -> None:
     cut = message(A_QUESTION, [("host.test.", "A", "192.0.2.1")], flags="QR RD RA TC")[:-7]
     decoded = decode_reply(cut, A_QUESTION)
-    assert isinstance(decoded, Reply)
+    assert isinstance(decoded, ServerReply)
     assert decoded.truncated
     assert not decoded.sets
 
@@ -196,7 +196,7 @@ def test_damage_is_a_failure_and_never_an_absence(record_type: str, data: str | 
     found = reply(question, [("name.test.", record_type, data)])
     assert found.has(question.name, question.record_type)
     read = found.records(question.name, question.record_type)
-    assert isinstance(read, Failure)
+    assert isinstance(read, FailedReply)
     assert read.failure is LookupFailure.MALFORMED
 
 
@@ -207,7 +207,7 @@ def test_the_lowest_ttl_of_a_set_counts_and_an_impossible_one_is_zero() -> None:
     impossible = wire[:first] + b"\x80\0\0\0" + wire[first + 4 :]
     for changed, expected in ((wire, 300), (lower, 9), (impossible, 0)):
         found = decode_reply(changed, A_QUESTION)
-        assert isinstance(found, Reply)
+        assert isinstance(found, ServerReply)
         assert found.ttl(A_QUESTION.name, RecordType.A) == expected
 
 
@@ -229,7 +229,7 @@ def test_records_of_other_names_types_and_classes_are_passed_over() -> None:
         b"\0\1\0\1\0\0\1\x2c", b"\0\1\0\3\0\0\1\x2c"
     )
     decoded = decode_reply(chaos, A_QUESTION)
-    assert isinstance(decoded, Reply)
+    assert isinstance(decoded, ServerReply)
     assert not decoded.sets
 
 
@@ -251,7 +251,7 @@ def test_a_part_of_a_set_that_means_something_as_a_whole_is_not_believed(record_
     question = ask("huge.test", record_type)
     rows = [("huge.test.", record_type, data.format(n)) for n in range(MAX_RECORDS + 1)]
     records = reply(question, rows).records(question.name, question.record_type)
-    assert isinstance(records, Failure)
+    assert isinstance(records, FailedReply)
     assert records.failure is LookupFailure.MALFORMED
 
 
@@ -263,7 +263,7 @@ def test_of_the_largest_message_no_more_records_are_read_than_are_kept() -> None
     wire = wire[:6] + count.to_bytes(2) + wire[8 : wire.find(b"\0\0\x29")] + record * count
     wire = wire[:10] + b"\0\0" + wire[12:]
     found = decode_reply(wire, question)
-    assert isinstance(found, Reply)
+    assert isinstance(found, ServerReply)
     assert len(found.records(question.name, RecordType.MX)) == MAX_RECORDS  # type: ignore[arg-type]
 
 
@@ -284,14 +284,14 @@ def test_a_reply_that_breaks_off_anywhere_is_never_an_absence() -> None:
 
 def test_octets_behind_a_reply_change_nothing() -> None:
     whole, longer = (decode_reply(wire, SAMPLE_QUESTION) for wire in (SAMPLE, SAMPLE + b"\0junk"))
-    assert isinstance(whole, Reply)
-    assert isinstance(longer, Reply)
+    assert isinstance(whole, ServerReply)
+    assert isinstance(longer, ServerReply)
     assert whole.sets == longer.sets
 
 
 def _read_all(wire: bytes) -> None:
     decoded = decode_reply(wire, SAMPLE_QUESTION)
-    if isinstance(decoded, Reply):
+    if isinstance(decoded, ServerReply):
         for owner, _ in decoded.sets:
             try:
                 name = Domain.parse(owner)

@@ -12,7 +12,7 @@ import pytest
 from flufl.bounce import all_failures
 
 from mailrider.dsn.advice import advice_for
-from mailrider.dsn.compose import MAX_RETURNED, Action, Notification, Origin, Told, compose, redact
+from mailrider.dsn.compose import MAX_RETURNED, Notification, NotifiedAction, Reporter, Told, compose, redact
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Ret
 from mailrider.model.outcome import Deferred, Delivered, Failed
@@ -23,18 +23,22 @@ from tests.support.queueing import MESSAGE, deferred, delivered, envelope, faile
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
+ORIGIN = Reporter(Domain("mx.example.org"), Domain("example.org"))
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 UTF8 = "From: a@example.org\r\nMessage-ID: <1@example.org>\r\nSubject: grüße\r\n\r\nHallo.\r\n".encode()
 
 
 def notification(
-    *told: Told, octets: bytes | None = MESSAGE, action: Action = Action.FAILED, outcome: Any = failed, **options: Any
+    *told: Told,
+    octets: bytes | None = MESSAGE,
+    action: NotifiedAction = NotifiedAction.FAILED,
+    outcome: Any = failed,
+    **options: Any,
 ) -> Notification:
     who = recipient("b@example.net")
     given = envelope(who, **options)
     content = None if octets is None else Content.inspect(octets)
-    until = AT + timedelta(days=4) if action is Action.DELAYED else None
+    until = AT + timedelta(days=4) if action is NotifiedAction.DELAYED else None
     return Notification(given, told or (Told(who, action, outcome(who), until),), AT, AT, "0abc", content)
 
 
@@ -87,7 +91,7 @@ def test_a_person_reads_what_happened_to_whom_and_what_to_do() -> None:
 
 def test_a_machine_reads_the_fields_of_rfc_3464() -> None:
     who = recipient("b@example.net", original=OriginalRecipient("rfc822", "list@example.com"))
-    about, each = report(notification(Told(who, Action.FAILED, failed(who)), envid="QQ+314"))
+    about, each = report(notification(Told(who, NotifiedAction.FAILED, failed(who)), envid="QQ+314"))
     assert about == {
         "Original-Envelope-Id": "QQ+314",
         "Reporting-MTA": "dns; mx.example.org",
@@ -110,7 +114,7 @@ def test_a_tool_that_knows_all_mail_servers_finds_the_failed_address() -> None:
 
 
 def test_a_tool_that_knows_all_mail_servers_does_not_hold_a_delay_for_a_failure() -> None:
-    given = notification(action=Action.DELAYED, outcome=deferred)
+    given = notification(action=NotifiedAction.DELAYED, outcome=deferred)
     message = message_from_bytes(compose(given, ORIGIN))
     temporary, permanent = all_failures(message)
     assert temporary == {b"b@example.net"}
@@ -118,7 +122,7 @@ def test_a_tool_that_knows_all_mail_servers_does_not_hold_a_delay_for_a_failure(
 
 
 def test_a_delay_says_that_nothing_has_to_be_done_and_until_when_it_is_tried() -> None:
-    given = notification(action=Action.DELAYED, outcome=deferred)
+    given = notification(action=NotifiedAction.DELAYED, outcome=deferred)
     assert "You need not do anything" in letter(given)
     _, each = report(given)
     assert (each["Action"], each["Status"]) == ("delayed", "4.2.0")
@@ -126,11 +130,11 @@ def test_a_delay_says_that_nothing_has_to_be_done_and_until_when_it_is_tried() -
 
 
 def test_a_delay_in_doubt_says_so() -> None:
-    assert "may have arrived all the same" in letter(notification(action=Action.DELAYED, outcome=in_doubt))
+    assert "may have arrived all the same" in letter(notification(action=NotifiedAction.DELAYED, outcome=in_doubt))
 
 
 def test_a_success_says_that_it_was_passed_on() -> None:
-    given = notification(action=Action.RELAYED, outcome=delivered)
+    given = notification(action=NotifiedAction.RELAYED, outcome=delivered)
     assert "passed on to a server that does not report further" in letter(given)
     _, each = report(given)
     assert (each["Action"], each["Status"]) == ("relayed", "2.0.0")
@@ -139,30 +143,34 @@ def test_a_success_says_that_it_was_passed_on() -> None:
 def test_the_class_of_the_status_follows_from_the_action() -> None:
     who = recipient("b@example.net")
     bare = Reply.make(550, None, "no")
-    assert report(notification(Told(who, Action.FAILED, Failed(who, bare))))[1]["Status"] == "5.0.0"
-    assert report(notification(Told(who, Action.DELAYED, Deferred(who, bare))))[1]["Status"] == "4.0.0"
-    assert report(notification(Told(who, Action.RELAYED, Delivered(who, bare))))[1]["Status"] == "2.0.0"
+    assert report(notification(Told(who, NotifiedAction.FAILED, Failed(who, bare))))[1]["Status"] == "5.0.0"
+    assert report(notification(Told(who, NotifiedAction.DELAYED, Deferred(who, bare))))[1]["Status"] == "4.0.0"
+    assert report(notification(Told(who, NotifiedAction.RELAYED, Delivered(who, bare))))[1]["Status"] == "2.0.0"
 
 
 def test_our_own_reasons_are_not_passed_off_as_a_servers() -> None:
     who = recipient("b@example.net")
-    _, each = report(notification(Told(who, Action.FAILED, Failed(who, Reply.make(550, "5.1.2", "no such domain")))))
+    _, each = report(
+        notification(Told(who, NotifiedAction.FAILED, Failed(who, Reply.make(550, "5.1.2", "no such domain"))))
+    )
     assert each["Diagnostic-Code"] == "x-mailrider; 550 5.1.2 no such domain"
     assert "Remote-MTA" not in each
     ours = Reply.make(550, "5.7.10", "mx.example.net does not reach the levels")
-    _, each = report(notification(Told(who, Action.FAILED, Failed(who, ours, "mx.example.net"))))
+    _, each = report(notification(Told(who, NotifiedAction.FAILED, Failed(who, ours, "mx.example.net"))))
     assert each["Diagnostic-Code"] == "x-mailrider; 550 5.7.10 mx.example.net does not reach the levels"
     assert each["Remote-MTA"] == "dns; mx.example.net"
 
 
 def test_where_nothing_was_tried_no_attempt_is_dated() -> None:
     who = recipient("b@example.net")
-    told = Told(who, Action.DELAYED, deferred(who), was_tried=False)
+    told = Told(who, NotifiedAction.DELAYED, deferred(who), was_tried=False)
     assert "Last-Attempt-Date" not in report(notification(told))[1]
 
 
 def test_several_recipients_are_told_of_in_one_notification() -> None:
-    told = tuple(Told(who, Action.FAILED, failed(who)) for who in map(recipient, ("b@example.net", "c@example.net")))
+    told = tuple(
+        Told(who, NotifiedAction.FAILED, failed(who)) for who in map(recipient, ("b@example.net", "c@example.net"))
+    )
     message = parsed(notification(*told))
     assert message["Subject"] == "Not delivered: your message to b@example.net and 1 more"
     assert len(report(notification(*told))) == 3
@@ -171,16 +179,16 @@ def test_several_recipients_are_told_of_in_one_notification() -> None:
 @pytest.mark.parametrize(
     ("ret", "size", "requiretls", "action", "form"),
     [
-        (None, 0, False, Action.FAILED, "text/rfc822-headers"),
-        (Ret.HEADERS, 0, False, Action.FAILED, "text/rfc822-headers"),
-        (Ret.FULL, 0, False, Action.FAILED, "message/rfc822"),
-        (Ret.FULL, 0, False, Action.DELAYED, "text/rfc822-headers"),
-        (Ret.FULL, 0, True, Action.FAILED, "text/rfc822-headers"),
-        (Ret.FULL, MAX_RETURNED, False, Action.FAILED, "text/rfc822-headers"),
+        (None, 0, False, NotifiedAction.FAILED, "text/rfc822-headers"),
+        (Ret.HEADERS, 0, False, NotifiedAction.FAILED, "text/rfc822-headers"),
+        (Ret.FULL, 0, False, NotifiedAction.FAILED, "message/rfc822"),
+        (Ret.FULL, 0, False, NotifiedAction.DELAYED, "text/rfc822-headers"),
+        (Ret.FULL, 0, True, NotifiedAction.FAILED, "text/rfc822-headers"),
+        (Ret.FULL, MAX_RETURNED, False, NotifiedAction.FAILED, "text/rfc822-headers"),
     ],
 )
 def test_as_much_is_returned_as_is_asked_for_and_allowed(
-    ret: Ret | None, size: int, requiretls: bool, action: Action, form: str
+    ret: Ret | None, size: int, requiretls: bool, action: NotifiedAction, form: str
 ) -> None:
     octets = MESSAGE + b"x" * size + b"\r\n"
     given = notification(octets=octets, ret=ret, requiretls=requiretls, action=action)
@@ -218,7 +226,7 @@ def international(sender: str) -> bytes:
     """About a recipient that needs UTF-8."""
     who = recipient("büro@example.net", original=OriginalRecipient("utf-8", "büro@example.net"))
     given = notification(sender=sender, octets=UTF8, smtputf8=True)
-    return compose(replace(given, told=(Told(who, Action.FAILED, failed(who)),)), ORIGIN)
+    return compose(replace(given, told=(Told(who, NotifiedAction.FAILED, failed(who)),)), ORIGIN)
 
 
 def test_a_sender_that_needs_utf_8_gets_the_forms_of_rfc_6533() -> None:
@@ -286,7 +294,7 @@ def test_what_needs_smtputf8_anyway_returns_octets_as_they_are(octets: bytes, fo
 def test_replies_with_characters_beyond_ascii_are_replaced_where_the_report_is_ascii() -> None:
     who = recipient("b@example.net")
     reply = Reply.make(550, "5.1.1", "mx said: kein Empfänger")
-    given = notification(Told(who, Action.FAILED, Failed(who, reply, "mx")))
+    given = notification(Told(who, NotifiedAction.FAILED, Failed(who, reply, "mx")))
     assert report(given)[1]["Diagnostic-Code"] == "smtp; 550 5.1.1 kein Empf?nger"
     assert "kein Empfänger" in letter(given)
 

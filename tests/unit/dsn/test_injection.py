@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dsn.compose import Action, Notification, Origin, Told, compose, redact
+from mailrider.dsn.compose import Notification, NotifiedAction, Reporter, Told, compose, redact
 from mailrider.errors import InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -23,7 +23,7 @@ from mailrider.model.outcome import Deferred, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
 
-ORIGIN = Origin(Domain("mx.example.org"), Domain("example.org"))
+ORIGIN = Reporter(Domain("mx.example.org"), Domain("example.org"))
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIELDS = {
     *("from", "to", "date", "message-id", "subject", "auto-submitted", "mime-version", "content-type"),
@@ -73,7 +73,7 @@ def check(notification: Notification) -> bytes:
 def notification(local: str, sender: str = "a@example.org", **options: object) -> Notification:
     who = Recipient(mailbox(local))
     envelope = Envelope(ReversePath.parse(sender), (who,), smtputf8=True)
-    told = Told(who, Action.FAILED, Failed(who, Reply.make(550, "5.1.1", "no such user")))
+    told = Told(who, NotifiedAction.FAILED, Failed(who, Reply.make(550, "5.1.1", "no such user")))
     return Notification(envelope, (told,), AT, AT, "0abc", Content.inspect(b"Subject: x\r\n\r\n.\r\n"))
 
 
@@ -148,7 +148,7 @@ _envids = st.none() | st.text("=?utf-8q:ABC \\+x%0D", min_size=1, max_size=100)
 @given(
     sender=_mailboxes,
     recipients=st.lists(st.tuples(_mailboxes, _originals, _replies), min_size=1, max_size=3),
-    action=st.sampled_from(Action),
+    action=st.sampled_from(NotifiedAction),
     header=_octets,
     value=_octets,
     envid=_envids,
@@ -157,7 +157,7 @@ _envids = st.none() | st.text("=?utf-8q:ABC \\+x%0D", min_size=1, max_size=100)
 def test_whatever_strangers_choose_a_notification_has_our_fields_and_parts_alone(
     sender: Mailbox,
     recipients: list[tuple[Mailbox, OriginalRecipient | None, Reply]],
-    action: Action,
+    action: NotifiedAction,
     header: bytes,
     value: bytes,
     envid: str | None,
@@ -167,7 +167,7 @@ def test_whatever_strangers_choose_a_notification_has_our_fields_and_parts_alone
     for who, original, reply in recipients:
         outcome = {2: Delivered, 4: Deferred, 5: Failed}[reply.code // 100]
         recipient = Recipient(who, None, original)
-        until = AT if action is Action.DELAYED else None
+        until = AT if action is NotifiedAction.DELAYED else None
         told.append(Told(recipient, action, outcome(recipient, reply, "mx.known.test"), until))
     envelope = Envelope(
         ReversePath(sender), tuple(each.recipient for each in told), smtputf8=True, ret=ret, envid=envid

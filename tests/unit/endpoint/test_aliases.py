@@ -150,7 +150,7 @@ def test_aliases_that_multiply_are_followed_once_each(tmp_path: Path, monkeypatc
     asked: list[str] = []
     items = Aliases._items
 
-    def counted(self: Aliases, name: str, line: module.Line) -> list[tuple[Mailbox, bool]]:
+    def counted(self: Aliases, name: str, line: module.AliasEntry) -> list[tuple[Mailbox, bool]]:
         asked.append(name)
         return items(self, name, line)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mailrider.endpoint.pipeline.authorize import LOGIN_FIRST, AuthorizeSender, AuthorizeSettings, Rights
-from mailrider.endpoint.pipeline.check import Action, Arrival
+from mailrider.endpoint.pipeline.check import Arrival, CheckAction
 from mailrider.model.address import ReversePath
 from mailrider.settings.directive import InvalidSetting
 from mailrider.smtp.content import Content
@@ -27,7 +27,7 @@ async def verdict(user: str | None, sender: str, header: str = HEADER, *, check_
     )
     given = replace(envelope("b@example.com"), sender=ReversePath.parse(sender))
     found = await check.examine(given, content, Arrival(user=user))
-    return "pass" if found.action is Action.PASS else str(found.refusal and found.refusal.code)
+    return "pass" if found.action is CheckAction.PASS else str(found.refusal and found.refusal.code)
 
 
 @pytest.mark.parametrize(

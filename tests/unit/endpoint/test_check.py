@@ -17,9 +17,9 @@ from mailrider.config.values import WRONG
 from mailrider.endpoint.pipeline.check import (
     NOT_NOW,
     REFUSED,
-    Action,
     Arrival,
-    Finding,
+    CheckAction,
+    CheckResult,
     HeaderCheck,
     MessageChecked,
     examine,
@@ -54,10 +54,10 @@ ARRIVAL = Arrival("192.0.2.1", "client", "anna", "mx.example.org", "1")
 class Says:
     """A check that says always the same."""
 
-    finding: Finding
+    finding: CheckResult
     asked: list[Arrival] = field(default_factory=list)
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         self.asked.append(arrival)
         return self.finding
 
@@ -73,8 +73,8 @@ class Sink:
         return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
 
 
-def says(action: Action, reply: Reply | None = None) -> Says:
-    return Says(Finding(action, "test", "because", reply))
+def says(action: CheckAction, reply: Reply | None = None) -> Says:
+    return Says(CheckResult(action, "test", "because", reply))
 
 
 # --- A header field against a pattern -----------------------------------------------------------
@@ -98,25 +98,27 @@ def says(action: Action, reply: Reply | None = None) -> Says:
     ],
 )
 async def test_a_pattern_fits_the_whole_value_whatever_its_case(pattern: str, value: bytes, fits: bool) -> None:
-    check = HeaderCheck("X-Test", pattern, Action.QUARANTINE)
+    check = HeaderCheck("X-Test", pattern, CheckAction.QUARANTINE)
     content = Content.inspect(b"From: a@example.org\r\nx-test: " + value + b"\r\n\r\nbody\r\n")
     found = await check.examine(envelope("b@example.net"), content, Arrival())
-    assert found.action is (Action.QUARANTINE if fits else Action.PASS)
+    assert found.action is (CheckAction.QUARANTINE if fits else CheckAction.PASS)
 
 
 async def test_any_field_of_the_name_will_do_and_the_body_is_none() -> None:
-    check = HeaderCheck("X", "yes", Action.REJECT)
+    check = HeaderCheck("X", "yes", CheckAction.REJECT)
     two = Content.inspect(b"X: no\r\nX: yes\r\n\r\n")
     body = Content.inspect(b"X: no\r\n\r\nX: yes\r\n")
-    assert (await check.examine(envelope("b@example.net"), two, Arrival())).action is Action.REJECT
-    assert (await check.examine(envelope("b@example.net"), body, Arrival())).action is Action.PASS
+    assert (await check.examine(envelope("b@example.net"), two, Arrival())).action is CheckAction.REJECT
+    assert (await check.examine(envelope("b@example.net"), body, Arrival())).action is CheckAction.PASS
 
 
 @pytest.mark.parametrize("value", [b"x" * 500_000 + b"buy now", b"=?utf-8?q?" + b"x" * 500_000 + b"_buy=20now?="])
 async def test_the_whole_value_is_looked_at_however_long_it_is(value: bytes) -> None:
     content = Content.inspect(b"X: " + value + b"\r\n\r\n")
-    for pattern, action in (("*buy now", Action.REJECT), ("*buy now?", Action.PASS)):
-        found = await HeaderCheck("X", pattern, Action.REJECT).examine(envelope("b@example.net"), content, Arrival())
+    for pattern, action in (("*buy now", CheckAction.REJECT), ("*buy now?", CheckAction.PASS)):
+        found = await HeaderCheck("X", pattern, CheckAction.REJECT).examine(
+            envelope("b@example.net"), content, Arrival()
+        )
         assert found.action is action
 
 
@@ -131,7 +133,7 @@ async def test_a_long_header_is_looked_at_off_the_loop(monkeypatch: pytest.Monke
     monkeypatch.setattr(HeaderCheck, "fits", noted)
     for size in (1, 20_000):
         content = Content.inspect(b"X: " + b"y" * size + b"\r\n\r\n")
-        await HeaderCheck("X", "z", Action.REJECT).examine(envelope("b@example.net"), content, Arrival())
+        await HeaderCheck("X", "z", CheckAction.REJECT).examine(envelope("b@example.net"), content, Arrival())
     assert [each is threading.main_thread() for each in threads] == [True, False]
 
 
@@ -152,25 +154,25 @@ BAD_WORDS = [
 
 @pytest.mark.parametrize("value", BAD_WORDS)
 async def test_an_encoded_word_that_is_bad_keeps_nobody_from_a_decision(value: str) -> None:
-    check = HeaderCheck("X", "*x*", Action.REJECT)
+    check = HeaderCheck("X", "*x*", CheckAction.REJECT)
     content = Content.inspect(b"X: x" + value.encode() + b"\r\n\r\n")
-    assert (await check.examine(envelope("b@example.net"), content, Arrival())).action is Action.REJECT
+    assert (await check.examine(envelope("b@example.net"), content, Arrival())).action is CheckAction.REJECT
 
 
 # --- Which word holds ---------------------------------------------------------------------------
 
 
 def test_the_strictest_word_holds() -> None:
-    findings = [Finding(each) for each in (Action.PASS, Action.DEFER, Action.QUARANTINE)]
-    assert strictest(findings).action is Action.DEFER
-    assert strictest([*findings, Finding(Action.REJECT)]).action is Action.REJECT
-    assert strictest([]).action is Action.PASS
+    findings = [CheckResult(each) for each in (CheckAction.PASS, CheckAction.DEFER, CheckAction.QUARANTINE)]
+    assert strictest(findings).action is CheckAction.DEFER
+    assert strictest([*findings, CheckResult(CheckAction.REJECT)]).action is CheckAction.REJECT
+    assert strictest([]).action is CheckAction.PASS
 
 
 async def test_after_a_rejection_nobody_else_is_asked() -> None:
     events: list[Event] = []
-    later = says(Action.PASS)
-    checks = [says(Action.QUARANTINE), says(Action.REJECT), later]
+    later = says(CheckAction.PASS)
+    checks = [says(CheckAction.QUARANTINE), says(CheckAction.REJECT), later]
     found = await examine(checks, envelope("b@example.net"), Content.inspect(MESSAGE), Arrival(id="1"), events.append)
     assert found.refusal == REFUSED
     assert later.asked == []
@@ -186,9 +188,9 @@ async def test_after_a_rejection_nobody_else_is_asked() -> None:
 @pytest.mark.parametrize(
     ("check", "reply", "status"),
     [
-        (says(Action.REJECT), REFUSED, Status.FAILED),
-        (says(Action.REJECT, Reply.make(550, "5.7.1", "spam")), Reply.make(550, "5.7.1", "spam"), Status.FAILED),
-        (says(Action.DEFER), NOT_NOW, Status.DEFERRED),
+        (says(CheckAction.REJECT), REFUSED, Status.FAILED),
+        (says(CheckAction.REJECT, Reply.make(550, "5.7.1", "spam")), Reply.make(550, "5.7.1", "spam"), Status.FAILED),
+        (says(CheckAction.DEFER), NOT_NOW, Status.DEFERRED),
     ],
 )
 async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status: Status) -> None:
@@ -200,7 +202,7 @@ async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status:
 
 
 async def test_a_quarantined_message_is_refused_while_its_client_is_there_since_no_target_sends_it_on() -> None:
-    sink, check = Sink(), says(Action.QUARANTINE)
+    sink, check = Sink(), says(CheckAction.QUARANTINE)
     given = envelope("b@example.net")
     (outcome,) = await Guard(sink, [check], discard).deliver(given, Content.inspect(MESSAGE), ARRIVAL)
     assert (outcome.status, outcome.reply.code, str(outcome.reply.status)) == (Status.FAILED, 550, "5.7.0")
@@ -208,7 +210,7 @@ async def test_a_quarantined_message_is_refused_while_its_client_is_there_since_
 
 
 async def test_what_passes_is_left_alone() -> None:
-    sink, check = Sink(), says(Action.PASS)
+    sink, check = Sink(), says(CheckAction.PASS)
     given, content = envelope("b@example.net"), Content.inspect(MESSAGE)
     await Guard(sink, [check], discard).deliver(given, content, ARRIVAL)
     assert sink.given == [(given, content, ARRIVAL)]
@@ -235,12 +237,12 @@ def test_checks_are_configured_by_a_line_each(tmp_path: Path) -> None:
     settings, problems = read(CheckSettings, text, tmp_path)
     assert problems == ""
     assert settings.header == (
-        HeaderCheck("X-Spam-Flag", "YES", Action.QUARANTINE),
-        HeaderCheck("Subject", "*buy now*", Action.REJECT),
+        HeaderCheck("X-Spam-Flag", "YES", CheckAction.QUARANTINE),
+        HeaderCheck("Subject", "*buy now*", CheckAction.REJECT),
     )
     first, second = settings.rspamd
     assert (first.url, first.options) == ("http://127.0.0.1:11333", RspamdOptions())
-    assert (second.url, second.options.io_error_action) == ("unix:///run/rspamd.sock", Action.PASS)
+    assert (second.url, second.options.io_error_action) == ("unix:///run/rspamd.sock", CheckAction.PASS)
 
 
 def test_signatures_are_configured_by_a_line_each(tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ def test_what_makes_no_sense_is_told(cls: type[Settings], text: str, problem: st
 
 
 def test_programs_give_values(tmp_path: Path) -> None:
-    check = HeaderCheck("X", "y", Action.REJECT)
+    check = HeaderCheck("X", "y", CheckAction.REJECT)
     assert CheckSettings(header=[check]).header == (check,)
     with pytest.raises(InvalidSetting):
         CheckSettings(rspamd=[3])  # type: ignore[list-item]

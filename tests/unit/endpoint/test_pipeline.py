@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.dkim.sign import DKIMSigning, Signer
-from mailrider.endpoint.pipeline.check import PASSED, REFUSED, Action, Arrival, Finding, Forwarding
-from mailrider.endpoint.pipeline.route import PipelineDeliverer, Stage
+from mailrider.endpoint.pipeline.check import PASSED, REFUSED, Arrival, CheckAction, CheckResult, Forwarding
+from mailrider.endpoint.pipeline.route import PipelineDeliverer, RouteStage
 from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -44,12 +44,12 @@ KEY = SigningKey.make(KeyKind.ED25519)
 class Says:
     """A check that says always the same, and remembers about whom it was asked."""
 
-    action: Action
+    action: CheckAction
     asked: list[list[str]] = field(default_factory=list)
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         self.asked.append([str(each) for each in envelope.recipients])
-        return PASSED if self.action is Action.PASS else Finding(self.action, "test", "because")
+        return PASSED if self.action is CheckAction.PASS else CheckResult(self.action, "test", "because")
 
 
 @dataclass
@@ -89,7 +89,7 @@ def signing(*selectors: str) -> DKIMSigning:
 
 
 async def deliver(
-    stages: dict[int, Stage], *recipients: str, answers_each: bool = False
+    stages: dict[int, RouteStage], *recipients: str, answers_each: bool = False
 ) -> tuple[dict[str, list[Given]], list[int]]:
     """What each target was given, and the code for each recipient."""
     targets = Targets()
@@ -99,7 +99,7 @@ async def deliver(
 
 
 async def test_each_part_signs_what_goes_through_it() -> None:
-    stages = {id(PIPELINE): Stage((), signing("whole")), id(B): Stage((), signing("whole", "part"))}
+    stages = {id(PIPELINE): RouteStage((), signing("whole")), id(B): RouteStage((), signing("whole", "part"))}
     given, _ = await deliver(stages, "1@a.test", "2@b.test", "3@c.test")
     assert given == {
         "&home": [Given(["1@a.test"], [])],
@@ -116,29 +116,29 @@ async def test_parts_that_do_the_same_share_a_message() -> None:
 
 
 async def test_a_part_looks_only_at_what_goes_through_it() -> None:
-    check = Says(Action.PASS)
-    _, codes = await deliver({id(A): Stage([check])}, "1@a.test", "2@b.test", "3@a.test")
+    check = Says(CheckAction.PASS)
+    _, codes = await deliver({id(A): RouteStage([check])}, "1@a.test", "2@b.test", "3@a.test")
     assert check.asked == [["1@a.test", "3@a.test"]]
     assert codes == [250] * 3
-    await deliver({id(A): Stage([check])}, "2@b.test")
+    await deliver({id(A): RouteStage([check])}, "2@b.test")
     assert len(check.asked) == 1
 
 
-@pytest.mark.parametrize("action", [Action.REJECT, Action.DEFER, Action.QUARANTINE])
-async def test_what_a_part_refuses_nobody_gets_since_smtp_has_one_answer(action: Action) -> None:
-    given, codes = await deliver({id(A): Stage([Says(action)])}, "1@a.test", "2@b.test", "3@closed.test")
+@pytest.mark.parametrize("action", [CheckAction.REJECT, CheckAction.DEFER, CheckAction.QUARANTINE])
+async def test_what_a_part_refuses_nobody_gets_since_smtp_has_one_answer(action: CheckAction) -> None:
+    given, codes = await deliver({id(A): RouteStage([Says(action)])}, "1@a.test", "2@b.test", "3@closed.test")
     assert given == {}
-    code = 451 if action is Action.DEFER else REFUSED.code
+    code = 451 if action is CheckAction.DEFER else REFUSED.code
     assert codes == [code, code, 550]
 
 
 async def test_the_strictest_part_decides() -> None:
-    stages = {id(A): Stage([Says(Action.DEFER)]), id(B): Stage([Says(Action.REJECT)])}
+    stages = {id(A): RouteStage([Says(CheckAction.DEFER)]), id(B): RouteStage([Says(CheckAction.REJECT)])}
     assert await deliver(stages, "1@a.test", "2@b.test") == ({}, [550, 550])
 
 
 async def test_in_lmtp_the_others_get_it() -> None:
-    stages = {id(A): Stage([Says(Action.REJECT)])}
+    stages = {id(A): RouteStage([Says(CheckAction.REJECT)])}
     given, codes = await deliver(stages, "1@a.test", "2@b.test", answers_each=True)
     assert codes == [550, 250]
     assert given == {"&world": [Given(["2@b.test"], [])]}
@@ -209,7 +209,7 @@ class House:
     direct: Targets = field(default_factory=Targets)
 
     def pipeline(self) -> PipelineDeliverer:
-        return PipelineDeliverer(MIXED, self.of, {id(SIGNED): Stage((), signing("s"))})
+        return PipelineDeliverer(MIXED, self.of, {id(SIGNED): RouteStage((), signing("s"))})
 
     def of(self, target: Target) -> Queue | One:
         return {"&queue": self.queue, "&other": self.other}.get(str(target)) or self.direct.of(target)

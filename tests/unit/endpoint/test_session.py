@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.session import Service, Session
+from mailrider.endpoint.session import ClientSession, Service
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
 from mailrider.smtp.server import MAX_BACKLOG
@@ -79,7 +79,7 @@ class Visit:
             Memory(),
             authenticator=Doorkeeper(),
         )
-        self.session = Session(service, self.wire, local=True)
+        self.session = ClientSession(service, self.wire, local=True)
         self.task = asyncio.ensure_future(self.session.begin())
 
     async def rest(self) -> list[bytes]:
@@ -97,7 +97,7 @@ async def test_a_network_of_64_bits_is_one_client_and_a_user_of_this_machine_ano
     keys = []
     for address, uid in (("2001:db8:1:2::1", None), ("2001:db8:1:2:f::2", None), ("192.0.2.1", None), ("", 1000)):
         service = Service("smtp", Domain("x.test"), Sink(), welcome, FakeClock(), print, str, Memory())
-        keys.append(Session(service, FakeWire(address), local=not address, uid=uid).key)
+        keys.append(ClientSession(service, FakeWire(address), local=not address, uid=uid).key)
     assert keys == ["2001:db8:1:2::/64", "2001:db8:1:2::/64", "192.0.2.1", "uid 1000"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from mailrider.config import loads
 from mailrider.endpoint import settings as settings_module
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
-from mailrider.endpoint.pipeline.check import Action, Arrival
+from mailrider.endpoint.pipeline.check import Arrival, CheckAction
 from mailrider.endpoint.settings import SubmissionSettings, weak_spots
 from mailrider.endpoint.trust import Trust, is_private
 from mailrider.errors import ConfigError
@@ -95,29 +95,29 @@ def test_the_sender_is_of_the_domains_and_never_null(sender: str, code: int | No
 @pytest.mark.parametrize(
     ("header", "action"),
     [
-        ("From: a@example.org", Action.PASS),
-        ("From: a@example.org\r\nSender: b@example.org", Action.PASS),
-        ("From: boss@example.net", Action.REJECT),
-        ("From: a@example.org, boss@example.net", Action.REJECT),
-        ("From: a@example.org\r\nSender: boss@example.net", Action.REJECT),
-        ("From: a@example.org\r\nFrom: boss@example.net", Action.REJECT),
-        ("From: boss@example.net <a@example.org>", Action.REJECT),
-        ("Subject: no author", Action.REJECT),
+        ("From: a@example.org", CheckAction.PASS),
+        ("From: a@example.org\r\nSender: b@example.org", CheckAction.PASS),
+        ("From: boss@example.net", CheckAction.REJECT),
+        ("From: a@example.org, boss@example.net", CheckAction.REJECT),
+        ("From: a@example.org\r\nSender: boss@example.net", CheckAction.REJECT),
+        ("From: a@example.org\r\nFrom: boss@example.net", CheckAction.REJECT),
+        ("From: boss@example.net <a@example.org>", CheckAction.REJECT),
+        ("Subject: no author", CheckAction.REJECT),
     ],
 )
-async def test_from_and_sender_are_of_the_domains(header: str, action: Action) -> None:
+async def test_from_and_sender_are_of_the_domains(header: str, action: CheckAction) -> None:
     content = Content.inspect(f"{header}\r\n\r\nhello\r\n".encode())
     trust = trusting(*NETWORKS)
     arrival = Arrival("10.20.3.4", trusted=True)
     assert (await trust.examine(envelope(), content, arrival)).action is action
-    assert (await trust.examine(envelope(), content, Arrival("10.20.3.4"))).action is Action.PASS  # who logged in
+    assert (await trust.examine(envelope(), content, Arrival("10.20.3.4"))).action is CheckAction.PASS  # who logged in
 
 
 async def test_who_is_trusted_needs_no_login_where_users_are_tied_to_their_addresses() -> None:
     content = Content.inspect(b"From: a@example.org\r\n\r\nhello\r\n")
     check = AuthorizeSender(AuthorizeSettings())
-    assert (await check.examine(envelope(), content, Arrival("10.20.3.4", trusted=True))).action is Action.PASS
-    assert (await check.examine(envelope(), content, Arrival("10.20.3.4"))).action is Action.REJECT
+    assert (await check.examine(envelope(), content, Arrival("10.20.3.4", trusted=True))).action is CheckAction.PASS
+    assert (await check.examine(envelope(), content, Arrival("10.20.3.4"))).action is CheckAction.REJECT
 
 
 # The configuration ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import Capabilities, parse_capabilities
-from mailrider.smtp.client import ClientMachine, OutOfStep, State
+from mailrider.smtp.client import ClientMachine, ClientState, OutOfStep
 from mailrider.smtp.commands import Ehlo, EndOfData, Quit
 from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit, Step, Transaction
 
@@ -85,7 +85,7 @@ class _Play:
         elif self.lost:
             self.transaction.lost()
         else:
-            assert not self.machine.outstanding or self.machine.state is State.CLOSED, "the script owes a reply"
+            assert not self.machine.outstanding or self.machine.state is ClientState.CLOSED, "the script owes a reply"
 
     def perform(self, step: Step) -> None:
         if isinstance(step, SendCommands):

@@ -32,7 +32,7 @@ from mailrider.smtp.parse import _parse_cached
 from mailrider.smtp.replies import encode_reply
 from mailrider.smtp.server import MAX_AUTH_LINE, MAX_BACKLOG, MAX_LINE, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, encoded, usual_reply
-from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, State
+from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 from tests.unit.smtp.server_dialogue import EHLO, LAX, Application, Decide, converse, machine_after, run
 
 ENVELOPE = """
@@ -81,7 +81,7 @@ def test_a_message_is_taken() -> None:
     assert str(message.mail.sender) == "a@example.org"
     assert message.recipients == (Rcpt(Mailbox.parse("b@example.net")),)
     assert message.content == b"Subject: hello\r\n\r\n.leading dot\r\n"
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
     assert app.machine.client_name == Domain("client.example")
 
 
@@ -329,7 +329,7 @@ NOT_INTRODUCED = "S: 421 4.7.0 Introduce yourself first; good bye\n"
 )
 def test_what_may_not_come_before_ehlo_ends_the_session(line: str) -> None:
     app = converse(f"{GREETING}C: {line}\n{NOT_INTRODUCED}", limits=Limits())
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
 
 
 def test_what_comes_behind_it_is_not_even_read() -> None:
@@ -360,7 +360,7 @@ def test_who_errs_in_what_is_allowed_before_ehlo_may_try_again(line: str, reply:
 @pytest.mark.parametrize("before", [GREETING, EHLO, EHLO + ENVELOPE])
 def test_a_line_of_http_ends_the_session_wherever_it_comes(line: str, before: str) -> None:
     app = converse(f"{before}C: {line}\nC: EHLO browser\nS: 421 4.7.0 This is no HTTP server; good bye\n")
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
     assert not app.messages
 
 
@@ -386,7 +386,7 @@ def test_the_log_is_told_what_was_refused_and_never_a_password(line: str, said: 
 def test_rset_and_ehlo_end_the_transaction() -> None:
     for command, reply in (("RSET", "S: 250 2.0.0 Forgotten"), ("EHLO client.example", EHLO.partition("example\n")[2])):
         app = converse(f"{EHLO}{ENVELOPE}C: {command}\n{reply}\n")
-        assert (app.machine.mail, app.machine.recipients, app.machine.state) == (None, [], State.READY)
+        assert (app.machine.mail, app.machine.recipients, app.machine.state) == (None, [], ServerState.READY)
 
 
 def test_a_refused_mail_makes_what_follows_it_out_of_order() -> None:
@@ -449,7 +449,7 @@ def test_a_refused_data_leaves_the_transaction_as_it_was() -> None:
         f"{EHLO}{ENVELOPE}C: DATA\nS: 451 4.3.0 No\n",
         refuse(Data, code=451, enhanced="4.3.0"),
     )
-    assert app.machine.state is State.RCPT
+    assert app.machine.state is ServerState.RCPT
 
 
 def test_the_final_reply_decides_and_the_session_goes_on() -> None:
@@ -471,7 +471,7 @@ def test_a_refused_greeting_leaves_quit_alone() -> None:
         """,
         refuse(Connect, code=554),
     )
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
 
 
 @pytest.mark.parametrize("kind", [Connect, Ehlo, Mail, Rcpt, Data, EndOfData, Rset, Noop, Quit])
@@ -485,7 +485,7 @@ def test_a_421_ends_the_session_anywhere(kind: type[Command]) -> None:
         b"EHLO c.example\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n.\r\nRSET\r\nNOOP\r\nQUIT\r\n"
     )
     assert (b"221 2.0.0" in app.run()) is False
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
     assert type(app.events[-1]) is kind
     app.machine.receive(b"NOOP\r\n")
     assert app.run() == b""
@@ -496,7 +496,7 @@ def test_the_application_may_take_its_leave_at_any_time() -> None:
     machine.leave(Reply.make(421, "4.4.2", "Too slow"))
     machine.leave(Reply.make(421, "4.4.2", "Too slow"))
     assert machine.take_output() == b"421 4.4.2 Too slow\r\n"
-    assert (machine.state, machine.mail) == (State.CLOSED, None)
+    assert (machine.state, machine.mail) == (ServerState.CLOSED, None)
 
 
 def test_an_answer_needs_a_question() -> None:
@@ -697,7 +697,7 @@ def test_a_malformed_chunk_ends_the_session(line: str) -> None:
     machine.receive(line.replace("\\0", "\0").encode() + b"\r\nQUIT\r\n")
     app = Application(machine)
     assert app.run()[:4] in (b"501 ", b"500 ")
-    assert machine.state is State.CLOSED
+    assert machine.state is ServerState.CLOSED
 
 
 # Sizes and limits -----------------------------------------------------------------------------------------------------
@@ -751,7 +751,7 @@ def test_a_message_too_large_is_refused_as_soon_as_it_is_known() -> None:
         offer=SMALL,
     )
     assert [message.content for message in app.messages] == [b".2345678\r\n", b"1234567890"]
-    assert app.machine.state is State.READY
+    assert app.machine.state is ServerState.READY
 
 
 def test_recipients_beyond_the_limit_are_told_to_come_later() -> None:
@@ -778,7 +778,7 @@ def test_recipients_beyond_the_limit_are_told_to_come_later() -> None:
         """,
         offer=replace(FULL_OFFER, max_recipients=2, max_transactions=2),
     )
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
 
 
 def test_refused_recipients_count_towards_the_limit() -> None:
@@ -790,7 +790,7 @@ def test_refused_recipients_count_towards_the_limit() -> None:
     app.machine.receive(b"MAIL FROM:<>\r\n" + b"RCPT TO:<b@example.net>\r\n" * 100)
     replies = app.run().split(b"\r\n")
     assert (replies.count(b"550 5.1.1 No"), replies.count(b"452 4.5.3 Too many recipients")) == (3, 97)
-    assert app.machine.state is State.MAIL
+    assert app.machine.state is ServerState.MAIL
 
 
 def test_a_refused_mail_with_many_pipelined_recipients_is_no_reason_to_part() -> None:
@@ -798,7 +798,7 @@ def test_a_refused_mail_with_many_pipelined_recipients_is_no_reason_to_part() ->
     run(app, EHLO)
     app.machine.receive(b"MAIL FROM:<>\r\n" + b"RCPT TO:<b@example.net>\r\n" * 1000 + b"DATA\r\n")
     assert app.run().count(b"503 5.5.1 RCPT") == 1000
-    assert app.machine.state is State.READY
+    assert app.machine.state is ServerState.READY
 
 
 def test_nonsense_has_an_end() -> None:
@@ -815,7 +815,7 @@ def test_nonsense_has_an_end() -> None:
         """,
         limits=Limits(max_errors=2, strict_groups=False),
     )
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
 
 
 def test_commands_without_a_message_have_an_end() -> None:
@@ -912,32 +912,32 @@ def test_no_message_is_smuggled_in_another(end: bytes) -> None:
 @pytest.mark.parametrize(
     ("said", "state"),
     [
-        (b"", State.CONNECTED),
-        (b"EHLO client.example\r\n", State.FRESH),
-        (b"HELO client.example\r\n", State.FRESH),
-        (b"DATA\r\n", State.RCPT),
-        (b"DATA\r\n", State.READY),
-        (b"STARTTLS\r\n", State.READY),
-        (b"AUTH PLAIN\r\n", State.READY),
+        (b"", ServerState.CONNECTED),
+        (b"EHLO client.example\r\n", ServerState.FRESH),
+        (b"HELO client.example\r\n", ServerState.FRESH),
+        (b"DATA\r\n", ServerState.RCPT),
+        (b"DATA\r\n", ServerState.READY),
+        (b"STARTTLS\r\n", ServerState.READY),
+        (b"AUTH PLAIN\r\n", ServerState.READY),
     ],
 )
-def test_who_does_not_wait_where_he_must_is_sent_away(said: bytes, state: State) -> None:
+def test_who_does_not_wait_where_he_must_is_sent_away(said: bytes, state: ServerState) -> None:
     offer = replace(FULL_OFFER, starttls=True, auth=frozenset({"PLAIN"}))
     for at_once in (True, False):
         machine = ServerMachine(offer)
         app = Application(machine)
-        if state is not State.CONNECTED:
+        if state is not ServerState.CONNECTED:
             app.run()
-        if state in (State.READY, State.RCPT):
+        if state in (ServerState.READY, ServerState.RCPT):
             machine.receive(b"EHLO client.example\r\n")
             app.run()
-        if state is State.RCPT:
+        if state is ServerState.RCPT:
             machine.receive(b"MAIL FROM:<>\r\nRCPT TO:<b@example.net>\r\n")
             app.run()
         if at_once:
             machine.receive(said + b"X: 1\r\n")
             assert isinstance(machine.next_event(), Rejected)
-        elif said[:4] == b"DATA" and state is State.READY:
+        elif said[:4] == b"DATA" and state is ServerState.READY:
             continue
         else:
             if said:
@@ -948,7 +948,7 @@ def test_who_does_not_wait_where_he_must_is_sent_away(said: bytes, state: State)
             assert isinstance(machine.next_event(), Rejected)
         assert machine.next_event() is None
         assert machine.take_output() == b"554 5.5.0 You did not wait for my reply; good bye\r\n"
-        assert machine.state is State.CLOSED
+        assert machine.state is ServerState.CLOSED
 
 
 # TLS and AUTH ---------------------------------------------------------------------------------------------------------
@@ -966,7 +966,7 @@ def after_starttls(limits: Limits = LAX) -> Application:
         + "C: STARTTLS\nS: 503 5.5.1 STARTTLS is out of order: there is a transaction already\n"
         + "C: RSET\nS: 250 2.0.0 Forgotten\nC: STARTTLS\nS: 220 2.0.0 Ready for TLS\n",
     )
-    assert app.machine.state is State.HANDSHAKE
+    assert app.machine.state is ServerState.HANDSHAKE
     return app
 
 
@@ -1005,7 +1005,7 @@ def test_text_injected_in_front_of_tls_ends_the_session(limits: Limits) -> None:
     app = after_starttls(limits)
     app.machine.receive(b"RSET\r\n")
     assert app.run() == b"554 5.5.0 You did not wait for my reply; good bye\r\n"
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
     machine = ServerMachine(TLS_OFFER, limits)
     app = Application(machine)
     app.run()
@@ -1130,7 +1130,7 @@ def test_lmtp_answers_for_each_recipient() -> None:
     assert machine.next_event() == EndOfData(2)
     assert machine.answers_due == 2
     machine.answer(Reply.make(250, "2.0.0", "Ok"))
-    assert (machine.next_event(), machine.state) == (None, State.DATA)
+    assert (machine.next_event(), machine.state) == (None, ServerState.DATA)
     machine.answer(Reply.make(552, "5.2.2", "Full"))
     assert machine.take_output() == b"250 2.0.0 Ok\r\n552 5.2.2 Full\r\n"
     assert machine.next_event() == Noop()

@@ -15,7 +15,7 @@ from mailrider.smtp.content import Content
 from mailrider.smtp.replies import ReplyParser
 from mailrider.smtp.server import MAX_AUTH_LINE, ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, ehlo_reply
-from mailrider.smtp.server_states import IN_TRANSACTION, Limits, State
+from mailrider.smtp.server_states import IN_TRANSACTION, Limits, ServerState
 from tests.unit.smtp.server_dialogue import Application
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_nothing_that_a_client_writes_is_more_than_refused(said: list[bytes], st
         assert (machine.mail is not None) is (machine.state in IN_TRANSACTION)
         assert len(machine.recipients) <= 3
         assert len(app.content) <= 50
-        if machine.state is State.HANDSHAKE:
+        if machine.state is ServerState.HANDSHAKE:
             machine.tls_established(OFFER)
     assert all(len(message.content) <= 50 and (message.recipients or lmtp) for message in app.messages)
 
@@ -94,7 +94,7 @@ def test_the_size_of_reads_changes_nothing(said: list[bytes], size: int) -> None
     """Where groups may be anything; STARTTLS depends on it by its nature."""
     session = b"EHLO c.example\r\n" + b"".join(word for word in said if word != b"STARTTLS\r\n")
 
-    def have(step: int) -> tuple[bytes, list[object], State]:
+    def have(step: int) -> tuple[bytes, list[object], ServerState]:
         app = Application(ServerMachine(OFFER, Limits(strict_groups=False)), answer)
         heard = app.run()
         for start in range(0, len(session), step):
@@ -119,7 +119,7 @@ def test_a_message_arrives_as_it_was_sent(message: bytes, size: int, chunking: b
         app.machine.receive(session[start : start + size])
         app.run()
     assert [arrived.content for arrived in app.messages] == [b"".join(content.chunks())]
-    assert app.machine.state is State.CLOSED
+    assert app.machine.state is ServerState.CLOSED
 
 
 @given(

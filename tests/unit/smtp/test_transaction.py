@@ -9,7 +9,7 @@ import pytest
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.smtp import transaction as transaction_module
-from mailrider.smtp.client import Answer
+from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Data
 from mailrider.smtp.transaction import Decision, SendCommands, Transaction
 from tests.unit.smtp.dialogue import Facts, fates, mail, offer, transact
@@ -566,7 +566,7 @@ def test_half_a_reply_is_an_answer_unless_it_is_a_farewell(heard: bool, reply: i
     transaction = Transaction(envelope, envelope.recipients, Facts(), PLAIN)
     transaction.next()
     if reply is not None:
-        transaction.take(Answer(None, Reply(reply)))
+        transaction.take(AnsweredCommand(None, Reply(reply)))
     transaction.lost(heard=heard)
     assert transaction.answered is answered
 
@@ -665,7 +665,7 @@ def test_cut_short_it_goes_on_with_those_that_were_accepted() -> None:
     for command in ("mail", "rcpt"):
         step = transaction.next()
         assert isinstance(step, SendCommands), command
-        transaction.take(Answer(step.commands[0], Reply.make(250, None, "OK")))
+        transaction.take(AnsweredCommand(step.commands[0], Reply.make(250, None, "OK")))
         if command == "mail":
             transaction.cut_short()  # nobody was accepted yet: it goes on as before
     assert transaction.has_unnamed

@@ -17,7 +17,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from mailrider.model.domain import Domain
-from mailrider.smtp.client import ClientMachine, State
+from mailrider.smtp.client import ClientMachine, ClientState
 from mailrider.smtp.commands import EndOfData
 from mailrider.smtp.transaction import CHUNK_SIZE, SendChunk, SendCommands, SendContent, Step, Transaction
 from tests.support.long_runs import LONG
@@ -125,7 +125,7 @@ class Wire:
 
     def await_all(self) -> None:
         """As a session does: a closed or silent connection, or a violation, is a loss."""
-        owes = self.machine.outstanding and self.machine.state is not State.CLOSED
+        owes = self.machine.outstanding and self.machine.state is not ClientState.CLOSED
         if self.lost or owes or self.machine.violation is not None:
             self.lost = True
             self.transaction.lost()
@@ -301,7 +301,7 @@ def test_whatever_the_server_says_each_recipient_has_the_fate_that_its_replies_m
         event(f"reusable {transaction.reusable}, in doubt {transaction.in_doubt}, lost {wire.lost}")
         if not transaction.reusable:
             return
-        assert (machine.state, machine.outstanding) == (State.READY, 0)
+        assert (machine.state, machine.outstanding) == (ClientState.READY, 0)
         # A further transaction for those that were too many: it always has fewer recipients.
         assert len(transaction.overflow) < len(todo)
         todo = sorted(todo[index] for index in transaction.overflow)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.clock import Deadline
 from mailrider.errors import ConnectionLost, DeadlineExceeded
 from mailrider.model.event import Dialogue
-from mailrider.smtp.client import Answer, ClientMachine, State
+from mailrider.smtp.client import AnsweredCommand, ClientMachine, ClientState
 from mailrider.smtp.commands import Auth, AuthResponse
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Conversation:
         self._mx = mx
         self._dialogue = dialogue
         self._loop = asyncio.get_running_loop()
-        self._answers: list[Answer] = []
+        self._answers: list[AnsweredCommand] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: float | None = None  # of the reply that is due next, while somebody waits for it
@@ -91,7 +91,7 @@ class Conversation:
     def is_at_rest(self) -> bool:
         """True if a command may be sent, and nothing is left of what went before."""
         machine = self.machine
-        at_rest = machine.state is State.READY and not machine.outstanding and not self._answers
+        at_rest = machine.state is ClientState.READY and not machine.outstanding and not self._answers
         return at_rest and self._error is None and not self.channel.is_closed
 
     # The channel speaks ----------------------------------------------------------------------------------------------
@@ -107,9 +107,9 @@ class Conversation:
         if machine.violation is not None:
             self._fail(machine.violation)
             self.channel.abort()
-        elif self._is_draining and machine.state is State.CLOSED:
+        elif self._is_draining and machine.state is ClientState.CLOSED:
             self.channel.abort()  # it refused the content in the middle, and need not read the rest
-        elif not machine.outstanding or machine.state is State.CLOSED:
+        elif not machine.outstanding or machine.state is ClientState.CLOSED:
             self._wake()
         elif answers and self._deadline is not None:
             # RFC 5321 4.5.3.2: each reply has its time; that of the next one begins now.
@@ -149,14 +149,14 @@ class Conversation:
             self._show_commands(commands)
         return self.machine.send(*commands)
 
-    async def answers(self, seconds: float, until: float = NEVER) -> list[Answer]:
+    async def answers(self, seconds: float, until: float = NEVER) -> list[AnsweredCommand]:
         """The answers to all that was sent, or to as much as the server answers before it takes its leave.
 
         Each of them has so many `seconds`, from the one before; and all have to be there at the moment `until`.
         Raises what ended the conversation, if it ended before; then `take_answers` has those that came.
         """
         machine = self.machine
-        if machine.outstanding and machine.state is not State.CLOSED and self._error is None:
+        if machine.outstanding and machine.state is not ClientState.CLOSED and self._error is None:
             self._waiter = waiter = self._loop.create_future()
             self._seconds = seconds
             self._until = until
@@ -176,7 +176,7 @@ class Conversation:
         """The moment, as `until` has it."""
         return self._clock.monotonic()
 
-    def take_answers(self) -> list[Answer]:
+    def take_answers(self) -> list[AnsweredCommand]:
         """The answers that came since the last call."""
         answers, self._answers = self._answers, []
         return answers
@@ -204,7 +204,7 @@ class Conversation:
             raise self._error
         deadline = self._clock.monotonic() + seconds
         evidence = await self.channel.start_tls_client(context, server_name, deadline)
-        if self.machine.state is State.HANDSHAKE:
+        if self.machine.state is ClientState.HANDSHAKE:
             self.machine.tls_established()
         return evidence
 
@@ -230,7 +230,7 @@ class Conversation:
 
     # The log ---------------------------------------------------------------------------------------------------------
 
-    def _show_answers(self, answers: Iterable[Answer]) -> None:
+    def _show_answers(self, answers: Iterable[AnsweredCommand]) -> None:
         for _, reply in answers:
             for line in reply.lines:
                 self._show("S", f"{reply.code} {reply.enhanced or ''} {line}".replace("  ", " "))

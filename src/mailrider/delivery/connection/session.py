@@ -20,7 +20,7 @@ from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
 from mailrider.model.security import PeerEvidence
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.net.errors import TLSFailed
-from mailrider.smtp.client import OutOfStep, State
+from mailrider.smtp.client import ClientState, OutOfStep
 from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
 from mailrider.smtp.replies import ReplyViolation
 from mailrider.smtp.sasl import ClientExchange
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mailrider.net.channel import Channel
     from mailrider.net.tls import ClientContext
     from mailrider.smtp.capabilities import Capabilities
-    from mailrider.smtp.client import Answer
+    from mailrider.smtp.client import AnsweredCommand
     from mailrider.smtp.commands import Bdat
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
@@ -260,7 +260,7 @@ class Session:
             transaction.lost(heard=heard_some)
         return found
 
-    async def _ask_for_proof(self) -> list[Answer]:
+    async def _ask_for_proof(self) -> list[AnsweredCommand]:
         """The answer to QUIT; an end instead of it changes nothing."""
         self._talk.send(Quit())
         try:
@@ -271,13 +271,13 @@ class Session:
             self._talk.channel.abort()
             return []
 
-    async def _send_chunk(self, command: Bdat, transaction: Transaction, pieces: _Pieces) -> list[Answer]:
+    async def _send_chunk(self, command: Bdat, transaction: Transaction, pieces: _Pieces) -> list[AnsweredCommand]:
         talk, dialect = self._talk, self._dialect
         chunk = pieces.chunk(command.size, talk.prepare(command))
         await self._write(chunk, transaction, is_last=command.last)
         return await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
 
-    def _send_dot(self) -> list[Answer]:
+    def _send_dot(self) -> list[AnsweredCommand]:
         """Nobody heeds the reply to a lone dot, so nobody waits for it; the connection is not used again."""
         self._talk.channel.write_end(b".\r\n")
         self._talk.send(EndOfData())
@@ -327,7 +327,7 @@ class Session:
         return True
 
     @staticmethod
-    def _hand_over(transaction: Transaction, answers: list[Answer]) -> None:
+    def _hand_over(transaction: Transaction, answers: list[AnsweredCommand]) -> None:
         for answer in answers:
             transaction.take(answer)
 
@@ -338,7 +338,7 @@ class Session:
             exchange = ClientExchange(credentials, self.capabilities.auth)
             talk.send(exchange.begin())
             (answer,) = await talk.answers(seconds)
-            while talk.machine.state is State.CHALLENGE:
+            while talk.machine.state is ClientState.CHALLENGE:
                 talk.send(exchange.answer())
                 (answer,) = await talk.answers(seconds)
         except (NetworkError, PeerError, LocalError, ValueError) as error:
@@ -440,7 +440,7 @@ class _Opening:
             reply = await self._ask(TryResult.EHLO, Lhlo(self._dialect.name))
         else:
             reply = await self._ask(TryResult.EHLO, Ehlo(self._dialect.name))
-            if reply.is_permanent and self._talk.machine.state is State.READY:
+            if reply.is_permanent and self._talk.machine.state is ClientState.READY:
                 reply = await self._helo(reply)
         if not reply.is_positive:
             raise self._refused(TryResult.EHLO, reply)

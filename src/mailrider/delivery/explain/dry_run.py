@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mailrider.delivery.connection.session import Unusable
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
-from mailrider.smtp.client import Answer
+from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Data, EndOfData
 from mailrider.smtp.transaction import SendChunk, SendCommands
 
@@ -59,11 +59,13 @@ class Understudy:
             match step:
                 case SendCommands(commands):
                     for command in commands:
-                        transaction.take(Answer(command, _GO_ON if isinstance(command, Data) else WOULD_BE_OFFERED))
+                        transaction.take(
+                            AnsweredCommand(command, _GO_ON if isinstance(command, Data) else WOULD_BE_OFFERED)
+                        )
                 case SendChunk(command):
-                    transaction.take(Answer(command, WOULD_BE_OFFERED))
+                    transaction.take(AnsweredCommand(command, WOULD_BE_OFFERED))
                 case _:
-                    transaction.take(Answer(EndOfData(), WOULD_BE_OFFERED))
+                    transaction.take(AnsweredCommand(EndOfData(), WOULD_BE_OFFERED))
         return None
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mailrider.endpoint.pipeline.check import PASSED, Action, Finding
+from mailrider.endpoint.pipeline.check import PASSED, CheckAction, CheckResult
 from mailrider.endpoint.user_names import login_name
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
@@ -100,13 +100,13 @@ class AuthorizeSender:
         for each in given.user:
             self._rights.setdefault(login_name(each.user), []).append(each)
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         """See `Check`."""
         user = arrival.user
         if user is None and arrival.trusted:
             return PASSED  # who is trusted by its address has senders of its own: see `endpoint.trust`
         if user is None:
-            return Finding(Action.REJECT, _NAME, "nobody has logged in", LOGIN_FIRST)
+            return CheckResult(CheckAction.REJECT, _NAME, "nobody has logged in", LOGIN_FIRST)
         try:
             named = named_in(envelope, content, check_header=self._check_header)
             foreign = next((each for each in named if not self._may(user, each)), None)
@@ -149,6 +149,6 @@ def _authors(content: Content) -> Iterator[Mailbox]:
             raise InvalidValue(f"the field {name} cannot be read: {error}") from error
 
 
-def refused(user: str, reason: str) -> Finding:
+def refused(user: str, reason: str) -> CheckResult:
     """A message that names somebody whom this user, or client, is not."""
-    return Finding(Action.REJECT, _NAME, f"{user}: {reason}", Reply.make(550, "5.7.1", reason))  # RFC 6409 6.1
+    return CheckResult(CheckAction.REJECT, _NAME, f"{user}: {reason}", Reply.make(550, "5.7.1", reason))  # RFC 6409 6.1

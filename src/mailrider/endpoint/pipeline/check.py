@@ -37,7 +37,7 @@ QUARANTINED: Final = Reply.make(550, "5.7.0", "A check holds the message to be h
 NOT_NOW: Final = Reply.make(451, "4.7.1", "The message cannot be accepted now, try again later")
 
 
-class Action(enum.StrEnum):
+class CheckAction(enum.StrEnum):
     """What follows from a check, from the mildest to the strictest."""
 
     PASS = "pass"  # noqa: S105 # no password
@@ -48,7 +48,7 @@ class Action(enum.StrEnum):
     @property
     def rank(self) -> int:
         """How strict it is."""
-        return list(Action).index(self)
+        return list(CheckAction).index(self)
 
 
 @value
@@ -81,10 +81,10 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What a check says. `reply` is for the client, `reason` for us."""
 
-    action: Action
+    action: CheckAction
     check: str = ""
     reason: str = ""
     reply: Reply | None = None
@@ -92,14 +92,14 @@ class Finding:
     @property
     def refusal(self) -> Reply | None:
         """The reply that the message is refused with, if it is."""
-        if self.action is Action.REJECT:
+        if self.action is CheckAction.REJECT:
             return self.reply or REFUSED
-        if self.action is Action.DEFER:
+        if self.action is CheckAction.DEFER:
             return self.reply or NOT_NOW
-        return QUARANTINED if self.action is Action.QUARANTINE else None
+        return QUARANTINED if self.action is CheckAction.QUARANTINE else None
 
 
-PASSED: Final = Finding(Action.PASS)
+PASSED: Final = CheckResult(CheckAction.PASS)
 
 
 @value
@@ -116,26 +116,26 @@ class MessageChecked(Event):
 class Check(Protocol):
     """Looks at messages; never raises for what it finds, or cannot find out."""
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         """What it says of this one."""
 
 
-def strictest(findings: Iterable[Finding]) -> Finding:
+def strictest(findings: Iterable[CheckResult]) -> CheckResult:
     """The one that holds; the first of equals."""
     return max(findings, key=lambda each: each.action.rank, default=PASSED)
 
 
 async def examine(
     checks: Iterable[Check], envelope: Envelope, content: Content, arrival: Arrival, emit: Emit
-) -> Finding:
+) -> CheckResult:
     """What all checks say, asked in turn until one rejects."""
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     for check in checks:
         found = await check.examine(envelope, content, arrival)
         findings.append(found)
-        if found.action is not Action.PASS:
+        if found.action is not CheckAction.PASS:
             emit(MessageChecked(arrival.id, str(envelope.sender), found.check, found.action.value, found.reason))
-        if found.action is Action.REJECT:
+        if found.action is CheckAction.REJECT:
             break
     return strictest(findings)
 
@@ -146,13 +146,13 @@ class HeaderCheck:
 
     field: str
     pattern: str
-    action: Action
+    action: CheckAction
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         """See `Check`."""
         is_small = content.header_size <= INLINE
         if self._finds(content) if is_small else await _in_thread(self._finds, content):
-            return Finding(self.action, "header", f"{self.field} fits {self.pattern}")
+            return CheckResult(self.action, "header", f"{self.field} fits {self.pattern}")
         return PASSED
 
     def _finds(self, content: Content) -> bool:

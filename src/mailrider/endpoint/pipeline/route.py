@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from mailrider.dkim.sign import DKIMSigning
-    from mailrider.endpoint.pipeline.check import Check, Finding, Forwarding
+    from mailrider.endpoint.pipeline.check import Check, CheckResult, Forwarding
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
@@ -68,14 +68,14 @@ class TakesAll(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RouteStage:
     """What is done to messages in a block: `checks` are its own, `signing` is that of all blocks around it as well."""
 
     checks: Sequence[Check] = ()
     signing: DKIMSigning | None = None
 
 
-_NOTHING: Final = Stage()
+_NOTHING: Final = RouteStage()
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class _Share:
     """
 
     target: Target
-    stage: Stage
+    stage: RouteStage
     indices: list[int]
     owner: ReversePath | None = None
 
@@ -114,7 +114,7 @@ class PipelineDeliverer:
         self,
         pipeline: PipelineSettings,
         target_of: Callable[[Target], Deliverer],
-        stages: Mapping[int, Stage] | None = None,
+        stages: Mapping[int, RouteStage] | None = None,
         emit: Emit = discard,
         *,
         answers_each: bool = False,
@@ -235,7 +235,7 @@ class PipelineDeliverer:
 
     async def _examine(
         self, shares: Sequence[_Share], envelope: Envelope, content: Content, arrival: Arrival
-    ) -> Sequence[Finding]:
+    ) -> Sequence[CheckResult]:
         """What holds for each share."""
         if not any(share.stage.checks for share in shares):
             return [PASSED] * len(shares)

@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from mailrider.clock import after
-from mailrider.endpoint.pipeline.check import NOT_NOW, PASSED, REFUSED, Action, Finding
+from mailrider.endpoint.pipeline.check import NOT_NOW, PASSED, REFUSED, CheckAction, CheckResult
 from mailrider.model.reply import Reply, clean_text
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class RspamdCheck:
         self._options = options
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
-        self._actions: Mapping[str, Action] = {
-            "no action": Action.PASS,
+        self._actions: Mapping[str, CheckAction] = {
+            "no action": CheckAction.PASS,
             "greylist": options.greylist_action,
             "soft reject": options.soft_reject_action,
             "add header": options.add_header_action,
             "rewrite subject": options.rewrite_subj_action,
-            "quarantine": Action.QUARANTINE,
+            "quarantine": CheckAction.QUARANTINE,
             "reject": options.reject_action,
             "discard": options.reject_action,
         }
@@ -76,7 +76,7 @@ class RspamdCheck:
         if self._session is not None:
             await self._session.close()
 
-    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> Finding:
+    async def examine(self, envelope: Envelope, content: Content, arrival: Arrival) -> CheckResult:
         """See `Check`."""
         try:
             answer = await self._ask(envelope, content, arrival)
@@ -84,10 +84,10 @@ class RspamdCheck:
             if action is None:
                 raise _NoAnswer(f"an unknown action: {answer.action}")
         except _NoAnswer as error:
-            return Finding(self._options.io_error_action, "rspamd", f"no answer: {error}", NOT_NOW)
-        if action is Action.PASS:
+            return CheckResult(self._options.io_error_action, "rspamd", f"no answer: {error}", NOT_NOW)
+        if action is CheckAction.PASS:
             return PASSED
-        return Finding(action, "rspamd", f"{answer.action}, score {answer.score}", _reply(action, answer.text))
+        return CheckResult(action, "rspamd", f"{answer.action}, score {answer.score}", _reply(action, answer.text))
 
     async def _ask(self, envelope: Envelope, content: Content, arrival: Arrival) -> _Answer:
         if self._session is None:
@@ -157,6 +157,6 @@ def _understood(status: int, body: bytes) -> _Answer:
     )
 
 
-def _reply(action: Action, text: str) -> Reply:
-    usual = REFUSED if action is Action.REJECT else NOT_NOW
+def _reply(action: CheckAction, text: str) -> Reply:
+    usual = REFUSED if action is CheckAction.REJECT else NOT_NOW
     return Reply(usual.code, usual.enhanced, (text,)) if text else usual

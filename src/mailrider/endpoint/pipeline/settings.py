@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
-from mailrider.endpoint.pipeline.check import Action, HeaderCheck
+from mailrider.endpoint.pipeline.check import CheckAction, HeaderCheck
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.settings.types import TIMEOUT, Unacceptable, ValueType, Words, choice, many
 from mailrider.signing.settings import FIELD_NAME, WORD
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_PATTERN: Final = 1000  # characters
 
-ACTION = choice(Action, ignore=Action.PASS)
+ACTION = choice(CheckAction, ignore=CheckAction.PASS)
 
 
 def _header(value: HeaderCheck | str) -> HeaderCheck:
@@ -28,9 +28,9 @@ def _header(value: HeaderCheck | str) -> HeaderCheck:
     field, pattern, action = value.split(" ", 1)[0], *value.split(" ", 1)[1].rsplit(" ", 1)
     if not 0 < len(pattern) <= MAX_PATTERN:
         raise ValueError
-    if action not in (Action.QUARANTINE.value, Action.REJECT.value):
+    if action not in (CheckAction.QUARANTINE.value, CheckAction.REJECT.value):
         raise Unacceptable(f"expected quarantine or reject at the end, not {action[:100]!r}")
-    return HeaderCheck(FIELD_NAME.accept(field), pattern, Action(action))
+    return HeaderCheck(FIELD_NAME.accept(field), pattern, CheckAction(action))
 
 
 HEADER: Final = ValueType(
@@ -45,29 +45,29 @@ class RspamdOptions(Settings):
     timeout: Duration = directive(
         TIMEOUT, default=timedelta(seconds=10), doc="How long its answer may take, for one message."
     )
-    reject_action: Setting[Action, Action | str] = directive(
-        ACTION, default=Action.REJECT, doc="What follows from its `reject` and `discard`."
+    reject_action: Setting[CheckAction, CheckAction | str] = directive(
+        ACTION, default=CheckAction.REJECT, doc="What follows from its `reject` and `discard`."
     )
-    soft_reject_action: Setting[Action, Action | str] = directive(
-        ACTION, default=Action.DEFER, doc="What follows from its `soft reject`."
+    soft_reject_action: Setting[CheckAction, CheckAction | str] = directive(
+        ACTION, default=CheckAction.DEFER, doc="What follows from its `soft reject`."
     )
-    greylist_action: Setting[Action, Action | str] = directive(
-        ACTION, default=Action.DEFER, doc="What follows from its `greylist`."
+    greylist_action: Setting[CheckAction, CheckAction | str] = directive(
+        ACTION, default=CheckAction.DEFER, doc="What follows from its `greylist`."
     )
-    add_header_action: Setting[Action, Action | str] = directive(
-        ACTION, default=Action.QUARANTINE, doc="What follows from its `add header`: it is probably spam."
+    add_header_action: Setting[CheckAction, CheckAction | str] = directive(
+        ACTION, default=CheckAction.QUARANTINE, doc="What follows from its `add header`: it is probably spam."
     )
-    rewrite_subj_action: Setting[Action, Action | str] = directive(
-        ACTION, default=Action.QUARANTINE, doc="What follows from its `rewrite subject`."
+    rewrite_subj_action: Setting[CheckAction, CheckAction | str] = directive(
+        ACTION, default=CheckAction.QUARANTINE, doc="What follows from its `rewrite subject`."
     )
-    io_error_action: Setting[Action, Action | str] = directive(
+    io_error_action: Setting[CheckAction, CheckAction | str] = directive(
         ACTION,
-        default=Action.DEFER,
+        default=CheckAction.DEFER,
         doc="What happens to a message that it could not be asked about: it is down, slow, or answers nonsense.",
     )
 
     def _validate(self) -> None:
-        if self.io_error_action is Action.REJECT:
+        if self.io_error_action is CheckAction.REJECT:
             raise InvalidSetting("io_error_action", "a failure of ours is no reason to reject for good; use defer")
 
 

@@ -28,7 +28,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mailrider.dns.answer import LookupFailed, RecordType
-from mailrider.dns.flight import Grounded, SingleFlight
+from mailrider.dns.flight import Cancelled, SingleFlight
 from mailrider.dns.resolver import lookup_txt
 from mailrider.errors import InvalidValue, ShuttingDown
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
@@ -179,7 +179,7 @@ class PolicySource:
     async def _share(self, flights: SingleFlight[K, T], key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             return await flights.run(key, work)
-        except Grounded as error:
+        except Cancelled as error:
             raise ShuttingDown("the MTA-STS policies were closed while one was looked up") from error
 
     async def _discover(self, domain: Domain, *, ask_again: bool) -> PolicyLookup:

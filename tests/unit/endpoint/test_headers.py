@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.endpoint.headers import Passage, ReceivedDetail, count_received, received_field, submitted_header
+from mailrider.endpoint.headers import ReceivedDetail, ReceivedInfo, count_received, received_field, submitted_header
 from mailrider.model.domain import Domain
 
 AT = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
-PASSAGE = Passage("client.example", "[192.0.2.1]", Domain("mx.here.test"), "ESMTP", "id1", AT)
+PASSAGE = ReceivedInfo("client.example", "[192.0.2.1]", Domain("mx.here.test"), "ESMTP", "id1", AT)
 DATE = b"Date: Sat, 21 Nov 2026 03:04:05 +0000\r\n"
 ID = b"Message-ID: <id1@mx.here.test>\r\n"
 
@@ -23,7 +23,7 @@ def test_the_received_field_tells_who_how_and_when() -> None:
         b"Received: from client.example ([192.0.2.1])\r\n"
         b"\tby mx.here.test with ESMTP id id1;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
     )
-    full = Passage("[IPv6:::1]", "uid 8", PASSAGE.hostname, "ESMTPSA", "id2", AT, "b@x.test", "using TLSv1.3")
+    full = ReceivedInfo("[IPv6:::1]", "uid 8", PASSAGE.hostname, "ESMTPSA", "id2", AT, "b@x.test", "using TLSv1.3")
     assert received_field(full) == (
         b"Received: from [IPv6:::1] (uid 8)\r\n\t(using TLSv1.3)\r\n"
         b"\tby mx.here.test with ESMTPSA id id2\r\n\tfor <b@x.test>;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
@@ -40,8 +40,8 @@ def test_the_received_field_tells_who_how_and_when() -> None:
     ],
 )
 def test_the_received_field_hides_what_it_shall(detail: ReceivedDetail, client: str, origin: bytes) -> None:
-    passage = replace(PASSAGE, client=client, tls="using TLSv1.3", detail=detail)
-    field = received_field(passage)
+    info = replace(PASSAGE, client=client, tls="using TLSv1.3", detail=detail)
+    field = received_field(info)
     rest = b"by mx.here.test with ESMTP id id1;\r\n\tSat, 21 Nov 2026 03:04:05 +0000\r\n"
     assert field == b"Received: " + origin + rest
     assert count_received(field) == 1
