@@ -520,10 +520,10 @@ def when_renaming(
     def rename(source: Path, target: Path) -> None:
         patch.setattr(os, "rename", real)
         if before is not None:
-            other._write(before)
+            asyncio.run(other.save(before))
         real(source, target)
         if after is not None:
-            other._write(after)
+            asyncio.run(other.save(after))
 
     patch.setattr(os, "rename", rename)
 

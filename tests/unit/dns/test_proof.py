@@ -145,10 +145,15 @@ class Upstream:
 
 @asynccontextmanager
 async def kept(
-    clock: FakeClock, servers: dict[ServerAddress, Server], events: list[Event]
+    clock: FakeClock, servers: dict[ServerAddress, Server], events: list[Event], *, seconds: float = 5.0
 ) -> AsyncIterator[StubResolver]:
     async with StubResolver(
-        choose_servers(servers), clock=clock, rng=random.Random(1), attempts=1, transport=Network(servers)
+        choose_servers(servers),
+        clock=clock,
+        rng=random.Random(1),
+        attempts=1,
+        transport=Network(servers),
+        timeout=seconds,
     ) as stub:
         opening = asyncio.create_task(ProofKeeper(stub, clock, events.append).__aenter__())
         await clock.advance(0)
@@ -226,9 +231,8 @@ async def test_what_was_kept_or_is_under_way_when_trust_goes_is_not_believed_eit
             return message(question, [("slow.test.", "A", "192.0.2.8")], flags=AD)
         return await server(question)
 
-    async with kept(clock, {ONE: slow}, events) as stub:
+    async with kept(clock, {ONE: slow}, events, seconds=2 * LATER) as stub:
         assert await is_authentic(stub)
-        stub._timeout = 2 * LATER
         under_way = asyncio.create_task(stub.lookup(Domain("slow.test"), RecordType.A))
         await clock.advance(0)
         server.signed = PLAIN
