@@ -1,7 +1,7 @@
 """One attempt at one next hop: every candidate and address in turn, until each recipient is decided.
 
 The steps come from `Destination`, connections from `Connections`, what replies mean from `Transaction`, what it all
-adds up to from `Ledger`; here is only the order of things. It never raises for a mail reason. An exception that nobody
+adds up to from `Tally`; here is only the order of things. It never raises for a mail reason. An exception that nobody
 expected defers what is undecided, at one place.
 """
 
@@ -11,11 +11,11 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mailrider.delivery.connection.connect import Call
+from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.session import Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
-from mailrider.delivery.tally import Ending, Ledger, Telling
+from mailrider.delivery.tally import FailedTry, Tally, Weight
 from mailrider.errors import DeadlineExceeded, MailriderError, ShuttingDown
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
@@ -102,7 +102,7 @@ class Guide(Protocol):
 class Connections(Protocol):
     """Where connections come from."""
 
-    def lease(self, call: Call, *, fresh: bool = False) -> AbstractAsyncContextManager[Lease]:
+    def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AbstractAsyncContextManager[Lease]:
         """A connection for the call, a new one if `fresh`. Entering raises `Unusable`."""
 
 
@@ -148,7 +148,7 @@ class Attempt:
         """`slots`: how many messages a limit lets be under way in all; see `model.visit.Visits`."""
         self._job = job
         self._slots = slots
-        self._ledger = Ledger(recipients, job.security.requirement)
+        self._tally = Tally(recipients, job.security.requirement)
         self._destination = destination
         self._connections = connections
         self._rules = rules
@@ -173,7 +173,7 @@ class Attempt:
     def has_effect(self) -> bool:
         """True if a server may have the message, or a recipient is decided: then the end has to be recorded."""
         in_transaction = self._under_way is not None and bool(self._under_way[0].decisions)
-        return self.is_sending or in_transaction or self._ledger.has_decided
+        return self.is_sending or in_transaction or self._tally.has_decided
 
     def cut_off(self) -> None:
         """End it now. It still reports: replies that were read stand, and what a server may have taken is in doubt."""
@@ -191,7 +191,7 @@ class Attempt:
         try:
             await self._run()
         except Unroutable as error:
-            self._ledger.refuse_pending(error.reply)
+            self._tally.refuse_pending(error.reply)
         except asyncio.CancelledError:
             if not self._is_cut_off or task is None:
                 raise
@@ -204,13 +204,13 @@ class Attempt:
             # The one place where the unexpected becomes an outcome: deferred, never a bounce.
             self._emit(Bug(f"delivery to {self._next_hop}", error))
             self._save_what_is_certain(BUG, BUG)
-        return self._ledger.conclude()
+        return self._tally.conclude()
 
     async def _run(self) -> None:
         self._began = self._clock.monotonic()
         candidates = await self._destination.find()
         for number, group in enumerate(preference_groups(candidates)):
-            if not self._ledger.pending:
+            if not self._tally.pending:
                 return
             usable = await self._destination.usable_group(group)
             if usable is None:
@@ -218,7 +218,7 @@ class Attempt:
                     raise Unroutable(LOOP)
                 return
             for candidate in usable:
-                if not self._ledger.pending:
+                if not self._tally.pending:
                     return
                 if self._is_spent:
                     self._end_unreached(candidate)
@@ -249,17 +249,17 @@ class Attempt:
 
     def _end_unreached(self, candidate: Candidate) -> None:
         """What was not asked has not said no."""
-        self._ledger.end(Ending(Telling.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
+        self._tally.end(FailedTry(Weight.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
 
     @property
     def _todo(self) -> list[int]:
         """The recipients that this candidate has not answered yet."""
-        pending, answered = self._ledger.pending, self._answered_here
+        pending, answered = self._tally.pending, self._answered_here
         return [index for index in pending if index not in answered] if answered else pending
 
     # A candidate -----------------------------------------------------------------------------------------------------
 
-    async def _approach(self, candidate: Candidate) -> Iterable[Call]:
+    async def _approach(self, candidate: Candidate) -> Iterable[ConnectRequest]:
         """The calls that a candidate is worth; none if it is refused or has no address."""
         admission = await self._destination.admit(candidate)
         own = self._job.security.requirement
@@ -272,7 +272,7 @@ class Attempt:
             return ()
         host = await self._destination.host(candidate)
         if isinstance(host, HostNotFound):
-            self._ledger.end(Ending(Telling.LOOKUP, TryResult.LOOKUP, host.reply, str(candidate.host)))
+            self._tally.end(FailedTry(Weight.LOOKUP, TryResult.LOOKUP, host.reply, str(candidate.host)))
             return ()
         requirement = await self._destination.requirement(host)
         if isinstance(requirement, Refusal):
@@ -283,14 +283,14 @@ class Attempt:
             return ()
         return self._calls(host, requirement, admission)
 
-    def _calls(self, host: Host, requirement: Requirement, admission: Admission) -> Iterator[Call]:
+    def _calls(self, host: Host, requirement: Requirement, admission: Admission) -> Iterator[ConnectRequest]:
         """A call for each address, made when it is its turn, as long as somebody is left to be answered."""
         mx = host.candidate.host
         budget = self._destination.budget(host.candidate)
         addresses = [each for each in host.addresses if self._of_our_family(each.version)]
         if not addresses:
             text = f"{mx} has no address of the family of local_ip"
-            self._ledger.end(Ending(Telling.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
+            self._tally.end(FailedTry(Weight.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
         race = self._race = Race(addresses, self._clock, self._rules.prohibits) if len(addresses) > 1 else None
         for address in race.turns() if race is not None else addresses:
             if self._is_spent:
@@ -300,12 +300,14 @@ class Attempt:
             if self._rules.prohibits(address):
                 text = f"{mx} has the address {address}, which must not be connected to (prohibited_addresses)"
                 self._fail_address(
-                    Ending(Telling.CONNECT, TryResult.PROHIBITED, Reply.make(451, "4.4.1", text), str(mx), str(address))
+                    FailedTry(
+                        Weight.CONNECT, TryResult.PROHIBITED, Reply.make(451, "4.4.1", text), str(mx), str(address)
+                    )
                 )
                 continue
             left = 1 if race is None else race.left + 1
-            note = self._ledger.note
-            yield Call(self._next_hop, mx, address, requirement, admission.level, budget, note, left, race)
+            note = self._tally.note
+            yield ConnectRequest(self._next_hop, mx, address, requirement, admission.level, budget, note, left, race)
             if not self._todo:
                 return
 
@@ -315,21 +317,21 @@ class Attempt:
 
     # An address ------------------------------------------------------------------------------------------------------
 
-    async def _try_address(self, call: Call, candidate: Candidate) -> bool:
+    async def _try_address(self, call: ConnectRequest, candidate: Candidate) -> bool:
         """True if there is no point in trying further addresses of this candidate."""
         visits = VISITS.get()
         if visits is None:
             return await self._use_address(call, candidate)
         come_again = visits.arrive(call.address, self._slots)
         if come_again is not None:
-            self._ledger.hold_back_pending(CROWDED, come_again)
+            self._tally.hold_back_pending(CROWDED, come_again)
             return True
         try:
             return await self._use_address(call, candidate)
         finally:
             visits.leave(call.address)
 
-    async def _use_address(self, call: Call, candidate: Candidate) -> bool:
+    async def _use_address(self, call: ConnectRequest, candidate: Candidate) -> bool:
         todo = self._todo
         fresh = False
         while todo:
@@ -375,11 +377,13 @@ class Attempt:
             todo = [todo[index] for index in transaction.overflow]
             if todo and self._is_late:
                 mx, address, security = str(call.mx), str(call.address), lease.judgement.security
-                self._ledger.end(Ending(Telling.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
+                self._tally.end(FailedTry(Weight.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
                 return True
         return True
 
-    def _repeated(self, call: Call, transaction: Transaction, lease: Lease, lost: Exception | None) -> Call | None:
+    def _repeated(
+        self, call: ConnectRequest, transaction: Transaction, lease: Lease, lost: Exception | None
+    ) -> ConnectRequest | None:
         """The call with which a transaction that came to nothing is repeated on a new connection; None: it counts."""
         if lease.reused and transaction.session_refusal is not None and not transaction.decisions:
             return call  # RFC 4954 6: the server has forgotten our login; a new connection logs in again
@@ -395,7 +399,7 @@ class Attempt:
         return None
 
     def _begin(self, lease: Lease, todo: Sequence[int]) -> Transaction:
-        recipients = [self._ledger.recipient(index) for index in todo]
+        recipients = [self._tally.recipient(index) for index in todo]
         transaction = Transaction(
             self._job.envelope,
             recipients,
@@ -426,28 +430,28 @@ class Attempt:
             self._enter_decision(todo[position], decision, lease)
         if len(transaction.decisions) == len(todo):
             return False
-        ending = _lost_ending(transaction, peer.name, peer.address, security, lost)
+        failed = _lost_try(transaction, peer.name, peer.address, security, lost)
         if transaction.in_doubt:
             for position in transaction.accepted:
-                self._ledger.doubt(todo[position], ending)
+                self._tally.doubt(todo[position], failed)
         has_ended = lost is not None or transaction.farewell is not None
         positions = [*transaction.undecided, *(transaction.overflow if has_ended else ())]
-        stranded = [todo[position] for position in positions if todo[position] in self._ledger.pending]
+        stranded = [todo[position] for position in positions if todo[position] in self._tally.pending]
         if stranded:
-            self._emit(AddressFailed(self._next_hop, peer.name, peer.address, ending.stage, ending.reply))
-            self._ledger.end(ending, stranded)
+            self._emit(AddressFailed(self._next_hop, peer.name, peer.address, failed.stage, failed.reply))
+            self._tally.end(failed, stranded)
         return bool(positions)
 
     def _enter_decision(self, index: int, decision: Decision, lease: Lease) -> None:
         mx, address, security = lease.session.peer.name, lease.session.peer.address, lease.judgement.security
         reply = quote_reply(mx, _with_status(decision.reply)) if not decision.is_ours else decision.reply
         if decision.may_try_another:
-            ending = Ending(Telling.MAIL, decision.stage, reply, mx, address, security)
+            failed = FailedTry(Weight.MAIL, decision.stage, reply, mx, address, security)
             self._answered_here.add(index)
-            self._ledger.defer_transient(index, ending)
+            self._tally.defer_transient(index, failed)
         else:
             dsn = lease.session.capabilities.dsn
-            self._ledger.decide(index, decision.stage, reply, mx, address, security, dsn)
+            self._tally.decide(index, decision.stage, reply, mx, address, security, dsn)
 
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
@@ -457,10 +461,10 @@ class Attempt:
         is_judged = address is not None
         if is_judged and not refusal.for_now and not security.satisfies(own):
             reply = _not_qualified(mx, refusal.reason)
-            self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security, requiretls=True))
+            self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
             return
         reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
-        self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security))
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security))
 
     def _refuse_level(self, candidate: Candidate, admission: Admission, requirement: Requirement) -> None:
         """The MX minimum is checked before connecting."""
@@ -477,45 +481,45 @@ class Attempt:
         stage = TryResult.REFUSED_BY_POLICY
         if admission.level < self._job.security.requirement.min_mx and not for_now:
             reply = _not_qualified(mx, text)
-            self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, None, security, requiretls=True))
+            self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, None, security, requiretls=True))
             return
         reply = Reply.make(451, "4.7.0", f"{mx} refused by policy: {text}")
-        self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, None, security))
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, None, security))
 
-    def _end_unqualified(self, call: Call, reply: Reply, security: Security) -> None:
+    def _end_unqualified(self, call: ConnectRequest, reply: Reply, security: Security) -> None:
         mx, address = str(call.mx), str(call.address)
         problem = TLSProblem(TLSProblemKind.NO_REQUIRETLS, reply.text)
         refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text, problems=(problem,))
         self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
         stage = TryResult.REFUSED_BY_POLICY
-        self._ledger.end(Ending(Telling.POLICY, stage, reply, mx, address, security, requiretls=True))
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
 
-    def _end_unusable(self, call: Call, error: Unusable) -> None:
-        telling = Telling.SERVER if error.refusal is not None else _TELLING.get(error.stage, Telling.CLOSED)
+    def _end_unusable(self, call: ConnectRequest, error: Unusable) -> None:
+        weight = Weight.SERVER if error.refusal is not None else _WEIGHT.get(error.stage, Weight.CLOSED)
         # RFC 7504: 521 says that there is no mail service here at all; permanent if every candidate says so.
         greeted_521 = error.stage is TryResult.GREETING and error.refusal is not None and error.refusal.code == 521
         if_all = error.refusal if greeted_521 else None
-        ending = Ending(telling, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all)
-        self._fail_address(ending, error.problem)
+        failed = FailedTry(weight, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all)
+        self._fail_address(failed, error.problem)
 
-    def _fail_address(self, ending: Ending, problem: TLSProblem | None = None) -> None:
-        self._emit(AddressFailed(self._next_hop, ending.mx, ending.address, ending.stage, ending.reply, problem))
-        self._ledger.end(ending)
+    def _fail_address(self, failed: FailedTry, problem: TLSProblem | None = None) -> None:
+        self._emit(AddressFailed(self._next_hop, failed.mx, failed.address, failed.stage, failed.reply, problem))
+        self._tally.end(failed)
 
     def _save_what_is_certain(self, reply: Reply, in_doubt: Reply, again_at: datetime | None = None) -> None:
         """After a bug, or cut off: replies that were read stand, a doubt stays a doubt, all else is deferred."""
         if self._under_way is not None:
             transaction, todo, lease = self._under_way
             peer, security = lease.session.peer, lease.judgement.security
-            pending = set(self._ledger.pending)
+            pending = set(self._tally.pending)
             for position, decision in transaction.decisions.items():
                 if todo[position] in pending:
                     self._enter_decision(todo[position], decision, lease)
-            doubt = Ending(Telling.CLOSED, TryResult.FINAL, in_doubt, peer.name, peer.address, security)
+            doubt = FailedTry(Weight.CLOSED, TryResult.FINAL, in_doubt, peer.name, peer.address, security)
             for position in transaction.accepted if transaction.in_doubt else ():
                 if todo[position] in pending:
-                    self._ledger.doubt(todo[position], doubt)
-        self._ledger.defer_pending(reply, again_at)
+                    self._tally.doubt(todo[position], doubt)
+        self._tally.defer_pending(reply, again_at)
 
 
 def _stopped_in_doubt(mx: str) -> Reply:
@@ -528,24 +532,24 @@ def _not_qualified(mx: str, why: str) -> Reply:
 
 
 _OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean that the session was forgotten
-_TELLING = {TryResult.CONNECT: Telling.CONNECT, TryResult.TLS: Telling.TLS}
+_WEIGHT = {TryResult.CONNECT: Weight.CONNECT, TryResult.TLS: Weight.TLS}
 
 
-def _lost_ending(transaction: Transaction, mx: str, address: str, security: Security, lost: Exception | None) -> Ending:
+def _lost_try(transaction: Transaction, mx: str, address: str, security: Security, lost: Exception | None) -> FailedTry:
     """Why a transaction left recipients undecided: a farewell in the server's words, or a lost connection."""
     stage = TryResult.DATA if transaction.content_sent else TryResult.MAIL
     if transaction.farewell is not None:
         reply = quote_reply(mx, _with_status(transaction.farewell))
-        return Ending(Telling.SERVER, stage, reply, mx, address, security)
+        return FailedTry(Weight.SERVER, stage, reply, mx, address, security)
     if transaction.session_refusal is not None:
-        return Ending(
-            Telling.SERVER, TryResult.MAIL, judgement_of_us(mx, transaction.session_refusal), mx, address, security
+        return FailedTry(
+            Weight.SERVER, TryResult.MAIL, judgement_of_us(mx, transaction.session_refusal), mx, address, security
         )
     if transaction.in_doubt:
         text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
-        return Ending(Telling.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
+        return FailedTry(Weight.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
     reply = broken_reply(mx, lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
-    return Ending(Telling.CLOSED, stage, reply, mx, address, security)
+    return FailedTry(Weight.CLOSED, stage, reply, mx, address, security)
 
 
 def _why_in_doubt(lost: Exception | None) -> str:

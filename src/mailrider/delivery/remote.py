@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import Connections
     from mailrider.delivery.destination import Routing
-    from mailrider.delivery.limits.rules import Limiter, Passage
+    from mailrider.delivery.limits.rules import Limiter, MessageTicket
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.model.domain import NextHop
@@ -123,36 +123,36 @@ class RemoteDelivery:
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
         if self._limiter is None:
             return await self._attempt_all(job, groups, None)
-        with self._limiter.passage(job.envelope, self._emit, self._patience) as passage:
-            return await self._attempt_all(job, groups, passage)
+        with self._limiter.ticket(job.envelope, self._emit, self._patience) as ticket:
+            return await self._attempt_all(job, groups, ticket)
 
     async def _attempt_all(
-        self, job: Job, groups: dict[NextHop, list[int]], passage: Passage | None
+        self, job: Job, groups: dict[NextHop, list[int]], ticket: MessageTicket | None
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
         if len(groups) == 1:
             # No task where there is one next hop.
             ((next_hop, indices),) = groups.items()
-            return [await self._attempt(job, next_hop, indices, passage)]
+            return [await self._attempt(job, next_hop, indices, ticket)]
         slots = asyncio.Semaphore(MAX_PARALLEL_NEXT_HOPS)
 
         async def attempt(item: tuple[NextHop, list[int]]) -> tuple[list[int], tuple[Outcome, ...]]:
             async with slots:
-                return await self._attempt(job, *item, passage)
+                return await self._attempt(job, *item, ticket)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt(item)) for item in groups.items()]
         return [task.result() for task in tasks]
 
     async def _attempt(
-        self, job: Job, next_hop: NextHop, indices: list[int], passage: Passage | None
+        self, job: Job, next_hop: NextHop, indices: list[int], ticket: MessageTicket | None
     ) -> tuple[list[int], tuple[Outcome, ...]]:
         recipients = [job.envelope.recipients[index] for index in indices]
         outcomes: tuple[Outcome, ...] | None = None
         try:
-            if passage is None:
+            if ticket is None:
                 outcomes = await self._run(job, next_hop, recipients)
             else:
-                async with passage.to(next_hop) as held_back:
+                async with ticket.to(next_hop) as held_back:
                     if held_back is None:
                         outcomes = await self._run(job, next_hop, recipients)
                     else:

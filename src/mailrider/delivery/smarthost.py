@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import AttemptRules
-    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.connection.pool import Pool, PooledLease
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.limits.rules import HeldBack, Limiter
@@ -60,7 +60,7 @@ class AuthenticatingConnector(Connector):
 
     credentials: Credentials | None = None
 
-    async def open(self, call: Call) -> Session:
+    async def open(self, call: ConnectRequest) -> Session:
         """See `Connector.open`."""
         session = await super().open(call)
         try:
@@ -139,7 +139,7 @@ class FixedDestination:
         self._server = self._servers[host.candidate]
         return strictest(self._server.requirement, self._message)
 
-    def lease(self, call: Call, *, fresh: bool = False) -> PooledLease:
+    def lease(self, call: ConnectRequest, *, fresh: bool = False) -> PooledLease:
         """A connection to the server that the attempt is at."""
         return self._server.pool.lease(call, fresh=fresh)
 
@@ -204,12 +204,12 @@ class FixedDelivery:
         domains = [each.mailbox.domain or self._servers[0].host for each in envelope.recipients]
         held_back: dict[NextHop, HeldBack] = {}
         async with AsyncExitStack() as stack:
-            passage = stack.enter_context(self._limiter.passage(envelope, self._emit, self._patience))
+            ticket = stack.enter_context(self._limiter.ticket(envelope, self._emit, self._patience))
             until = self._clock.monotonic() + self._patience
             # In one order, so that no two messages wait for each other; and one patience for all domains together.
             for domain in sorted(set(domains), key=lambda each: each.ascii):
-                passage.patience = max(0.0, until - self._clock.monotonic())
-                answer = await stack.enter_async_context(passage.to(domain))
+                ticket.patience = max(0.0, until - self._clock.monotonic())
+                answer = await stack.enter_async_context(ticket.to(domain))
                 if answer is not None:
                     held_back[domain] = answer
             placed = list(zip(envelope.recipients, domains, strict=True))

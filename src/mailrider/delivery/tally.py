@@ -1,7 +1,8 @@
 """What an attempt knows of each recipient, and what that adds up to. Pure.
 
-Candidates that never decided a recipient leave *endings*. When none is left, the endings decide: deferred if any was
-temporary, else failed; the reply is the most telling one, a server's own words before ours about the network.
+A candidate that does not decide a recipient leaves a *failed try*. When no candidate is left, the failed tries decide:
+deferred if one of them was temporary, else failed. The reply is that of the failed try with the most weight: a server's
+own words count more than ours about the network.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MAX_TRANSIENT_CANDIDATES = 2  # that see a 4xx in one attempt: a grey-listing fa
 NOTHING_WORKED = Reply.make(451, "4.4.1", "No mail server of the recipient's domain could be used")
 
 
-class Telling(enum.IntEnum):
-    """How much an ending says about why mail does not flow; the highest is shown.
+class Weight(enum.IntEnum):
+    """How much a failed try says about why mail does not flow; the highest is shown.
 
     `SERVER`: its words about us or itself (greeting, farewell). `MAIL`: about the message or the recipient.
     """
@@ -42,15 +43,15 @@ class Telling(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class FailedTry:
     """How a candidate's address, or the candidate, ended without deciding.
 
     `reply` is what the recipients get if it is shown; its class says whether the cause is temporary. `if_all` is what
-    they get if every ending is of that kind: a 521 greeting (RFC 7504) is permanent only if all say so. `requiretls`:
-    the candidate is refused only because the message demands more than it has (RFC 8689).
+    they get if every failed try is of that kind: a 521 greeting (RFC 7504) is permanent only if all say so.
+    `requiretls`: the candidate is refused only because the message demands more than it has (RFC 8689).
     """
 
-    telling: Telling
+    weight: Weight
     stage: TryResult
     reply: Reply
     mx: str
@@ -61,49 +62,49 @@ class Ending:
 
 
 @dataclass(slots=True)
-class _Line:
+class _Entry:
     recipient: Recipient
     tries: list[Try] = field(default_factory=list)
-    endings: list[Ending] = field(default_factory=list)
+    failed_tries: list[FailedTry] = field(default_factory=list)
     transient: int = 0
     outcome: Outcome | None = None
 
 
-class Ledger:
+class Tally:
     """The recipients of one next hop during one attempt. `own` is what the message itself demands (REQUIRETLS)."""
 
     def __init__(self, recipients: Sequence[Recipient], own: Requirement = NO_REQUIREMENT) -> None:
-        self._lines = [_Line(recipient) for recipient in recipients]
+        self._entries = [_Entry(recipient) for recipient in recipients]
         self._own = own
 
     @property
     def pending(self) -> list[int]:
         """The recipients without an outcome."""
-        return [index for index, line in enumerate(self._lines) if line.outcome is None]
+        return [index for index, entry in enumerate(self._entries) if entry.outcome is None]
 
     def recipient(self, index: int) -> Recipient:
-        """The recipient of that line."""
-        return self._lines[index].recipient
+        """The recipient of that entry."""
+        return self._entries[index].recipient
 
-    def end(self, ending: Ending, only: Iterable[int] | None = None) -> None:
+    def end(self, failed: FailedTry, only: Iterable[int] | None = None) -> None:
         """A candidate or address ended without deciding the pending recipients, or those in `only`."""
-        attempt = Try(ending.mx, ending.address, ending.stage, ending.reply, ending.security)
+        attempt = Try(failed.mx, failed.address, failed.stage, failed.reply, failed.security)
         for index in self.pending if only is None else only:
-            self._lines[index].tries.append(attempt)
-            self._lines[index].endings.append(ending)
+            self._entries[index].tries.append(attempt)
+            self._entries[index].failed_tries.append(failed)
 
     def note(self, attempt: Try) -> None:
         """Something worth reporting that ended nothing, such as a fallback."""
         for index in self.pending:
-            self._lines[index].tries.append(attempt)
+            self._entries[index].tries.append(attempt)
 
-    def defer_transient(self, index: int, ending: Ending) -> None:
+    def defer_transient(self, index: int, failed: FailedTry) -> None:
         """A candidate answered 4xx for this recipient; the second one to do so decides."""
-        self.end(ending, (index,))
-        line = self._lines[index]
-        line.transient += 1
-        if line.transient >= MAX_TRANSIENT_CANDIDATES:
-            line.outcome = self._conclude(line)
+        self.end(failed, (index,))
+        entry = self._entries[index]
+        entry.transient += 1
+        if entry.transient >= MAX_TRANSIENT_CANDIDATES:
+            entry.outcome = self._conclude(entry)
 
     def decide(
         self,
@@ -116,27 +117,27 @@ class Ledger:
         dsn: bool = False,
     ) -> None:
         """A server's reply decides this recipient. `dsn`: the server was told which notifications are wanted."""
-        line, is_delivered = self._lines[index], reply.is_positive
+        entry, is_delivered = self._entries[index], reply.is_positive
         result = TryResult.DELIVERED if is_delivered else stage
-        line.tries.append(Try(mx, address, result, reply, security))
-        tries = tuple(line.tries)
+        entry.tries.append(Try(mx, address, result, reply, security))
+        tries = tuple(entry.tries)
         if is_delivered:
-            line.outcome = Delivered(line.recipient, reply, mx, address, security, tries, dsn)
+            entry.outcome = Delivered(entry.recipient, reply, mx, address, security, tries, dsn)
         else:
-            line.outcome = outcome_for(line.recipient, reply, mx=mx, address=address, security=security, tries=tries)
+            entry.outcome = outcome_for(entry.recipient, reply, mx=mx, address=address, security=security, tries=tries)
 
-    def doubt(self, index: int, ending: Ending) -> None:
+    def doubt(self, index: int, failed: FailedTry) -> None:
         """The connection was lost behind the final dot: the server may have the message."""
-        self.end(ending, (index,))
-        line = self._lines[index]
-        line.outcome = Deferred(
-            line.recipient, ending.reply, ending.mx, ending.address, ending.security, tuple(line.tries), in_doubt=True
+        self.end(failed, (index,))
+        entry = self._entries[index]
+        entry.outcome = Deferred(
+            entry.recipient, failed.reply, failed.mx, failed.address, failed.security, tuple(entry.tries), in_doubt=True
         )
 
     @property
     def has_decided(self) -> bool:
         """True if any recipient has an outcome."""
-        return any(line.outcome is not None for line in self._lines)
+        return any(entry.outcome is not None for entry in self._entries)
 
     def defer_pending(self, reply: Reply, again_at: datetime | None = None) -> None:
         """Everything undecided is deferred with one reply: the attempt itself could not go on.
@@ -144,58 +145,58 @@ class Ledger:
         `again_at`: it counts as no try, and may be tried again from then on.
         """
         for index in self.pending:
-            line = self._lines[index]
-            line.outcome = Deferred(line.recipient, reply, tries=tuple(line.tries), eligible_at=again_at)
+            entry = self._entries[index]
+            entry.outcome = Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=again_at)
 
     def hold_back_pending(self, reply: Reply, until: datetime) -> None:
         """Everything undecided has to come again, and it is no failed attempt."""
         for index in self.pending:
-            line = self._lines[index]
-            line.outcome = Deferred(line.recipient, reply, tries=tuple(line.tries), eligible_at=until)
+            entry = self._entries[index]
+            entry.outcome = Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=until)
 
     def refuse_pending(self, reply: Reply) -> None:
         """Everything undecided gets the outcome that the reply means."""
         for index in self.pending:
-            line = self._lines[index]
-            line.outcome = outcome_for(line.recipient, reply, tries=tuple(line.tries))
+            entry = self._entries[index]
+            entry.outcome = outcome_for(entry.recipient, reply, tries=tuple(entry.tries))
 
     def conclude(self) -> tuple[Outcome, ...]:
-        """The outcomes; what is still undecided follows from its endings."""
-        return tuple(line.outcome or self._conclude(line) for line in self._lines)
+        """The outcomes; what is still undecided follows from its failed tries."""
+        return tuple(entry.outcome or self._conclude(entry) for entry in self._entries)
 
-    def _conclude(self, line: _Line) -> Outcome:
-        shown = decisive_ending(line.endings, self._own)
+    def _conclude(self, entry: _Entry) -> Outcome:
+        shown = decisive_try(entry.failed_tries, self._own)
         if shown is None:
-            return Deferred(line.recipient, NOTHING_WORKED, tries=tuple(line.tries))
+            return Deferred(entry.recipient, NOTHING_WORKED, tries=tuple(entry.tries))
         return outcome_for(
-            line.recipient,
+            entry.recipient,
             shown.reply,
             mx=shown.mx,
             address=shown.address,
             security=shown.security,
-            tries=tuple(line.tries),
+            tries=tuple(entry.tries),
         )
 
 
-def decisive_ending(endings: Sequence[Ending], own: Requirement = NO_REQUIREMENT) -> Ending | None:
-    """The ending that decides a recipient which no candidate decided; None if there are none.
+def decisive_try(failed_tries: Sequence[FailedTry], own: Requirement = NO_REQUIREMENT) -> FailedTry | None:
+    """The failed try that decides a recipient which no candidate decided; None if there are none.
 
-    Temporary ones outrank permanent ones; among equals the most telling, and of these the last. A message that demands
-    levels of its `own` hears of them (451 4.7.0), unless a server that reached them had its say.
+    Temporary ones outrank permanent ones; among equals the one with the most weight, and of these the last. A
+    message that demands levels of its `own` hears of them (451 4.7.0), unless a server that reached them had its say.
     """
-    if not endings:
+    if not failed_tries:
         return None
-    if endings[-1].if_all is not None and all(ending.if_all is not None for ending in endings):
-        return replace(endings[-1], reply=endings[-1].if_all)
-    temporary = [ending for ending in endings if ending.reply.is_transient]
-    unqualified = [ending for ending in endings if ending.requiretls]
+    if failed_tries[-1].if_all is not None and all(failed.if_all is not None for failed in failed_tries):
+        return replace(failed_tries[-1], reply=failed_tries[-1].if_all)
+    temporary = [failed for failed in failed_tries if failed.reply.is_transient]
+    unqualified = [failed for failed in failed_tries if failed.requiretls]
     if unqualified and not temporary:
         # RFC 8689 5: "REQUIRETLS support required" only where nothing else was missing.
-        return min(unqualified, key=lambda ending: str(ending.reply.enhanced))
-    shown = max(reversed(temporary or endings), key=lambda ending: ending.telling)
+        return min(unqualified, key=lambda failed: str(failed.reply.enhanced))
+    shown = max(reversed(temporary or failed_tries), key=lambda failed: failed.weight)
     has_levels = own.demands_tls and shown.security.satisfies(own)
     # Where all that can be said is a server's own temporary words, they are said; beside a refusal they are not enough.
-    is_about_levels = bool(unqualified) or (own.demands_tls and shown.telling < Telling.SERVER)
+    is_about_levels = bool(unqualified) or (own.demands_tls and shown.weight < Weight.SERVER)
     if is_about_levels and not has_levels and shown.reply.is_transient:
         text = f"REQUIRETLS cannot be satisfied at the moment: {shown.reply.text}"
         return replace(shown, reply=Reply.make(451, "4.7.0", text))

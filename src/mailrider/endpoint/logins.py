@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from mailrider.delivery.limits.windows import RateGate
+from mailrider.delivery.limits.windows import RateWindow
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ class _Counted:
     """Wrong passwords by some key, with all limits on them."""
 
     def __init__(self, limits: Iterable[tuple[int, float]]) -> None:
-        self._gates = [RateGate(most, seconds, max_keys=MAX_KEYS) for most, seconds in limits]
+        self._windows = [RateWindow(most, seconds, max_keys=MAX_KEYS) for most, seconds in limits]
 
     def is_open(self, key: str, now: float) -> bool:
-        return all(gate.opens_at(key, now) <= now for gate in self._gates)
+        return all(window.opens_at(key, now) <= now for window in self._windows)
 
     def count(self, key: str, now: float) -> None:
-        for gate in self._gates:
-            gate.take(key, now)
+        for window in self._windows:
+            window.take(key, now)
 
 
 class Logins:

@@ -120,12 +120,12 @@ class Router:
     ) -> AttemptReport:
         domains = {each.mailbox.domain or self._hostname for each in envelope.recipients}
         async with AsyncExitStack() as stack:
-            passage = stack.enter_context(limiter.passage(envelope, self._emit))
+            ticket = stack.enter_context(limiter.ticket(envelope, self._emit))
             until = self._clock.monotonic() + PATIENCE
             # In one order, so that no two messages wait for each other; and one patience for all domains together.
             for domain in sorted(domains, key=lambda each: each.ascii):
-                passage.patience = max(0.0, until - self._clock.monotonic())
-                if await stack.enter_async_context(passage.to(domain)) is not None:
+                ticket.patience = max(0.0, until - self._clock.monotonic())
+                if await stack.enter_async_context(ticket.to(domain)) is not None:
                     return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
             return await guard.deliver(envelope, content, arrival)
 

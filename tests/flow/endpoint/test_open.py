@@ -174,11 +174,11 @@ async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_oth
     assert limiter is not None
     settings = EndpointSettings(deliver_to=TargetRef("one"), limits=limits)
     async with opened(settings, targets, clock, limiters) as client:
-        with limiter.passage(envelope("x@a.test", "x@b.test"), discard, 0.0) as passage:
-            async with passage.to(Domain("a.test")):
+        with limiter.ticket(envelope("x@a.test", "x@b.test"), discard, 0.0) as ticket:
+            async with ticket.to(Domain("a.test")):
                 sending = asyncio.create_task(client.send(MESSAGE, "y@b.test", "y@a.test"))
                 await eventually(lambda: limiter._queues)  # it waits
-                async with passage.to(Domain("b.test")) as held_back:
+                async with ticket.to(Domain("b.test")) as held_back:
                     assert held_back is None
         assert (await sending)[:3] == "250"
 

@@ -62,8 +62,8 @@ async def test_a_queue_is_told_at_once_that_a_message_is_held_back(
         limiter = engine.limiters.limiter(LIMITS)
         assert limiter is not None
         another = envelope("c@example.net")
-        with limiter.passage(another, discard) as passage:
-            async with passage.to(another.recipients[0].mailbox.domain):  # type: ignore[arg-type]
+        with limiter.ticket(another, discard) as ticket:
+            async with ticket.to(another.recipients[0].mailbox.domain):  # type: ignore[arg-type]
                 deliverer = works[0].deliverers[route]
                 delivery = deliverer.deliver(envelope("b@example.net"), Content.inspect(MESSAGE))
                 task = asyncio.create_task(delivery, context=Context())

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class FakeSession:
-    """A connection to `place` with a `grade`; a caller that demands more than it has does not fit."""
+    """A connection to `endpoint` with a `grade`; a waiter that demands more than it has does not fit."""
 
-    place: Hashable
+    endpoint: Hashable
     grade: int = 0
     transactions: int = 0
     max_transactions: int | None = None
@@ -22,10 +22,10 @@ class FakeSession:
 
 
 @dataclass(eq=False)
-class FakeCaller:
-    """Wants a connection to `place` for `next_hop` of at least `grade`. `asked` are the sessions it was shown."""
+class FakeWaiter:
+    """Wants a connection to `endpoint` for `next_hop` of at least `grade`. `asked` are the sessions it was shown."""
 
-    place: str = "mx"
+    endpoint: str = "mx"
     next_hop: str = "a.test"
     grade: int = 0
     fresh: bool = False

@@ -17,7 +17,7 @@ from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.mx import HostNotFound
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.settings import RemoteSettings
-from mailrider.delivery.tally import Ledger
+from mailrider.delivery.tally import Tally
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.model.event import Event
     from mailrider.model.outcome import Outcome
     from mailrider.model.security import Requirement
@@ -179,7 +179,7 @@ class World:
     # As `Connections`:
 
     @asynccontextmanager
-    async def lease(self, call: Call, *, fresh: bool = False) -> AsyncIterator[FakeLease]:
+    async def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AsyncIterator[FakeLease]:
         address = str(call.address)
         self.called.append(address)
         self.fresh.append(fresh)
@@ -344,15 +344,15 @@ async def test_replies_that_were_read_before_a_bug_stand() -> None:
 
 
 async def test_a_bug_while_results_are_written_down_loses_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = Ledger.decide
+    usual = Tally.decide
     explosions = iter([False, True])
 
-    def decide(ledger: Ledger, *arguments: Any) -> None:
+    def decide(tally: Tally, *arguments: Any) -> None:
         if next(explosions, False):
             raise ZeroDivisionError
-        usual(ledger, *arguments)
+        usual(tally, *arguments)
 
-    monkeypatch.setattr(Ledger, "decide", decide)
+    monkeypatch.setattr(Tally, "decide", decide)
     outcomes = await World([[says(rcpt=[NEVER, OK, OK])]]).run(3)
     assert [facts(outcome)[:2] for outcome in outcomes] == [("failed", 550), ("delivered", 250), ("delivered", 250)]
     assert [len(outcome.tries) for outcome in outcomes] == [1, 1, 1]

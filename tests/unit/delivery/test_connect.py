@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connection.connect import Call, Connector
+from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.session import Dialect, Session, Unusable
 from mailrider.model import event as events
@@ -65,8 +65,10 @@ class World:
         self.servers.append(Server(self.clock, next(self._scripts), context=server_context(), accepted=channel))
         return self.servers[-1]
 
-    def call(self, requirement: Requirement = NO_REQUIREMENT, next_hop: Domain = A) -> Call:
-        return Call(next_hop, MX, ADDRESS, requirement, MXLevel.NONE, Budget(self.clock, 300), self.notes.append)
+    def call(self, requirement: Requirement = NO_REQUIREMENT, next_hop: Domain = A) -> ConnectRequest:
+        return ConnectRequest(
+            next_hop, MX, ADDRESS, requirement, MXLevel.NONE, Budget(self.clock, 300), self.notes.append
+        )
 
     async def open(self, **more: Any) -> Session:
         session = await self.connector.open(self.call(**more))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connection.connect import Call, Connector
+from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.session import Unusable
 from mailrider.model.domain import Domain
@@ -53,7 +53,7 @@ class Connecting:
 
     async def open(self, address: IPv4Address, left: int) -> Unusable:
         """The failure to connect to an address with so many left."""
-        call = Call(A, MX, address, NO_REQUIREMENT, MXLevel.NONE, self.budget, lambda _: None, left)
+        call = ConnectRequest(A, MX, address, NO_REQUIREMENT, MXLevel.NONE, self.budget, lambda _: None, left)
         with pytest.raises(Unusable) as raised:
             await self.connector.open(call)
         assert raised.value.stage is TryResult.CONNECT
@@ -87,7 +87,7 @@ async def test_an_attempt_says_how_many_addresses_are_left(monkeypatch: pytest.M
     world = World([[refuse, refuse, refuse], [refuse]])
     lease = world.lease
 
-    def watched(call: Call, *, fresh: bool = False) -> Any:
+    def watched(call: ConnectRequest, *, fresh: bool = False) -> Any:
         left.append(call.addresses_left)
         return lease(call, fresh=fresh)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connection.connect import Call, Connector
+from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
 from mailrider.model.event import discard
@@ -81,7 +81,7 @@ class World:
         nothing: Any = None
         self.connector = Connector(nothing, self.clock, nothing, judge, nothing, self.fallback, discard, 25)
 
-    def will_do(self, session: FakeSession, opened_for: NextHop, call: Call) -> bool:
+    def will_do(self, session: FakeSession, opened_for: NextHop, call: ConnectRequest) -> bool:
         judgement = self.connector.judge_kept(call, cast("Any", session), opened_for)
         assert judgement is None or judgement.refusal is None
         return judgement is not None
@@ -92,8 +92,8 @@ class World:
         requirement: Requirement = NO_REQUIREMENT,
         admitted: MXLevel = MXLevel.NONE,
         mx: NextHop = MX,
-    ) -> Call:
-        return Call(
+    ) -> ConnectRequest:
+        return ConnectRequest(
             next_hop, mx, IPv4Address(ADDRESS), requirement, admitted, Budget(self.clock, 300.0), lambda _: None
         )
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, Limiter, Limiters, Passage
+from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, Limiter, Limiters, MessageTicket
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
@@ -49,9 +49,9 @@ class World:
         self.leave = asyncio.Event()
         self.inside: Counter[str] = Counter()
 
-    async def pass_through(self, passage: Passage, next_hop: Domain = A) -> HeldBack | None:
+    async def pass_through(self, ticket: MessageTicket, next_hop: Domain = A) -> HeldBack | None:
         """One next hop of a message, inside until `leave` is set."""
-        async with passage.to(next_hop) as held_back:
+        async with ticket.to(next_hop) as held_back:
             if held_back is None:
                 self.inside[next_hop.ascii] += 1
                 try:
@@ -64,8 +64,8 @@ class World:
         self, sender: str = "s@source.test", client: str | None = None, next_hop: Domain = A, patience: float = 5.0
     ) -> HeldBack | None:
         """A message with one next hop."""
-        with self.limiter.passage(envelope(sender, client), self.events.append, patience) as passage:
-            return await self.pass_through(passage, next_hop)
+        with self.limiter.ticket(envelope(sender, client), self.events.append, patience) as ticket:
+            return await self.pass_through(ticket, next_hop)
 
     async def passes(self, **arguments: object) -> bool:
         """Whether a message may pass at once; it is done at once, too."""
@@ -82,9 +82,9 @@ class World:
         """Nobody is inside, nobody waits."""
         assert not +self.inside
         assert not self.limiter._queues
-        for gates in self.limiter._gates.values():
-            for gate in gates:
-                assert not getattr(gate, "_inside", None)
+        for windows in self.limiter._windows.values():
+            for window in windows:
+                assert not getattr(window, "_inside", None)
 
 
 async def settle() -> None:
@@ -126,9 +126,9 @@ async def test_source_counts_each_domain_of_a_sender_and_the_null_path_by_itself
 async def test_destination_counts_each_next_hop_of_a_message() -> None:
     world = World(destination=["rate 1 1m"], all=["rate 2 1m"])
     world.leave.set()
-    with world.limiter.passage(envelope(), world.events.append, 0) as passage:
-        assert await world.pass_through(passage, A) is None
-        assert await world.pass_through(passage, B) is None
+    with world.limiter.ticket(envelope(), world.events.append, 0) as ticket:
+        assert await world.pass_through(ticket, A) is None
+        assert await world.pass_through(ticket, B) is None
     assert not await world.passes(next_hop=A)
     assert await world.passes(next_hop=Domain("c.test")), "two next hops were one message"
     assert not await world.passes(next_hop=Domain("d.test"))
@@ -304,8 +304,8 @@ async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding
 
 async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
     world = World(all=["concurrency 1"], source=["concurrency 1"])
-    with world.limiter.passage(envelope(), world.events.append, 5.0) as passage:
-        tasks = [asyncio.ensure_future(world.pass_through(passage, hop)) for hop in (A, B)]
+    with world.limiter.ticket(envelope(), world.events.append, 5.0) as ticket:
+        tasks = [asyncio.ensure_future(world.pass_through(ticket, hop)) for hop in (A, B)]
         await settle()
         assert world.inside == {"a.test": 1, "b.test": 1}
         world.leave.set()
@@ -319,8 +319,8 @@ async def test_next_hops_of_one_message_that_wait_together_pass_together() -> No
     world = World(all=["concurrency 1"])
     blocker = start(world.send(next_hop=B))
     await settle()
-    with world.limiter.passage(envelope(), world.events.append, 5.0) as passage:
-        tasks = [asyncio.ensure_future(world.pass_through(passage, hop)) for hop in (A, B)]
+    with world.limiter.ticket(envelope(), world.events.append, 5.0) as ticket:
+        tasks = [asyncio.ensure_future(world.pass_through(ticket, hop)) for hop in (A, B)]
         await settle()
         world.leave.set()
         await blocker
@@ -335,8 +335,8 @@ async def test_an_exception_inside_gives_everything_back() -> None:
     world = World(all=["concurrency 1"], destination=["concurrency 1"])
 
     async def fail() -> None:
-        with world.limiter.passage(envelope(), world.events.append, 5.0) as passage:
-            async with passage.to(A):
+        with world.limiter.ticket(envelope(), world.events.append, 5.0) as ticket:
+            async with ticket.to(A):
                 raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -361,7 +361,7 @@ async def test_cancelling_at_any_moment_gives_everything_back_once(turns: int) -
 
 async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_next_one_pass() -> None:
     world = World(all=["concurrency 1"])
-    with world.limiter.passage(envelope(), world.events.append, 5.0) as first:
+    with world.limiter.ticket(envelope(), world.events.append, 5.0) as first:
         async with first.to(A):
             unlucky, next_one = (start(world.send()) for _ in range(2))
             await settle()
@@ -376,7 +376,7 @@ async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_n
 
 async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> None:
     world = World(all=["concurrency 1"])
-    with world.limiter.passage(envelope(), world.events.append, 5.0) as first:
+    with world.limiter.ticket(envelope(), world.events.append, 5.0) as first:
         async with first.to(A):
             unlucky, next_one = (start(world.send()) for _ in range(2))
             await settle()
@@ -413,10 +413,10 @@ async def test_one_name_with_two_meanings_is_an_error() -> None:
 
 async def test_a_message_that_is_inside_a_block_passes_it_freely() -> None:
     world = World(all=["concurrency 1", "rate 2 1h"], destination=["concurrency 1"])
-    with world.limiter.passage(envelope(), world.events.append) as outer:
+    with world.limiter.ticket(envelope(), world.events.append) as outer:
         async with outer.to(A) as held_back:
             assert held_back is None
-            with world.limiter.passage(envelope(), world.events.append, 0.0) as inner:
+            with world.limiter.ticket(envelope(), world.events.append, 0.0) as inner:
                 async with inner.to(B) as held_back:
                     assert held_back is None
     assert world.events == []
@@ -456,16 +456,16 @@ class Reload:
     def try_to_pass(self, limiter: Limiter | None, stay: ExitStack | None = None) -> bool:
         """Whether a message may pass at once; it stays inside as long as `stay` is open."""
         assert limiter is not None
-        tolls = limiter.tolls("all", "")
+        rules = limiter.rules("all", "")
         now = self.clock.monotonic()
-        if any(toll.gate.opens_at(toll.key, now) > now for toll in tolls):
+        if any(rule.window.opens_at(rule.key, now) > now for rule in rules):
             return False
-        for toll in tolls:
-            toll.gate.take(toll.key, now)
+        for rule in rules:
+            rule.window.take(rule.key, now)
         if stay is None:
-            limiter.give_back(tolls)
+            limiter.give_back(rules)
         else:
-            stay.callback(limiter.give_back, tolls)
+            stay.callback(limiter.give_back, rules)
         return True
 
 
@@ -550,8 +550,8 @@ async def _play(scopes: dict[str, list[str]], moves: list[tuple[str, object, flo
 
     async def send(name: str, patience: float, leave: asyncio.Event) -> None:
         keys = [("all", ""), ("source", f"{name}.test"), ("destination", f"{name}.test")]
-        with world.limiter.passage(envelope(f"s@{name}.test"), world.events.append, patience) as passage:
-            async with passage.to(Domain(f"{name}.test")) as held_back:
+        with world.limiter.ticket(envelope(f"s@{name}.test"), world.events.append, patience) as ticket:
+            async with ticket.to(Domain(f"{name}.test")) as held_back:
                 if held_back is not None:
                     assert held_back.eligible_at > world.clock.now()
                     return

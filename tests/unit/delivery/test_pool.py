@@ -1,4 +1,4 @@
-"""The pool carries out what its books decide; nothing leaks, whatever is cancelled and whenever."""
+"""The pool carries out what its state decide; nothing leaks, whatever is cancelled and whenever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connection.connect import Call
+from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.pool import SHUTDOWN_TIME, Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.connection.session import Unusable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mailrider.delivery.connection.pool import PooledLease
 
-LIMITS = PoolLimits(reuse=10, idle_count=10, idle_time=150.0, per_place=2, total=4, wait=300.0)
+LIMITS = PoolLimits(reuse=10, idle_count=10, idle_time=150.0, per_endpoint=2, total=4, wait=300.0)
 GOOD = Judgement(NO_SECURITY, None, None)
 BAD = Judgement(NO_SECURITY, None, Refusal("dane", 451, "4.7.1", "no"))
 REFUSED = Unusable(TryResult.CONNECT, Reply.make(451, "4.4.1", "refused"))
@@ -101,7 +101,7 @@ class World:
         self.farewell_read.set()
         self.connected.set()
 
-    async def open_(self, call: Call) -> FakeSession:
+    async def open_(self, call: ConnectRequest) -> FakeSession:
         self.opening += 1
         self.most = max(self.most, self.opening + len(self.open))
         try:
@@ -124,16 +124,16 @@ class FakeConnector:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def open(self, call: Call) -> FakeSession:
+    async def open(self, call: ConnectRequest) -> FakeSession:
         return await self.world.open_(call)
 
-    def judge(self, call: Call, session: FakeSession) -> Judgement:
+    def judge(self, call: ConnectRequest, session: FakeSession) -> Judgement:
         return self.world.judgement
 
-    def judge_kept(self, call: Call, session: FakeSession, opened_for: Hashable) -> Judgement | None:
+    def judge_kept(self, call: ConnectRequest, session: FakeSession, opened_for: Hashable) -> Judgement | None:
         return GOOD if self.world.kept_is_good else None
 
-    def announce(self, call: Call, session: FakeSession, judgement: Judgement) -> None:
+    def announce(self, call: ConnectRequest, session: FakeSession, judgement: Judgement) -> None:
         pass
 
 
@@ -152,14 +152,14 @@ async def pool(world: World) -> AsyncIterator[Pool]:
         yield pool
     assert not world.open, "everything is closed at the end"
     assert world.clock.pending == 0, "no timer is left"
-    assert not pool._lines
+    assert not pool._slots
     assert not pool._closing
 
 
-def call(world: World, next_hop: str = "a.test", mx: str = "mx.test") -> Call:
+def call(world: World, next_hop: str = "a.test", mx: str = "mx.test") -> ConnectRequest:
     budget = Budget(world.clock, 300.0)
     address = IPv4Address("192.0.2.1")
-    return Call(Domain(next_hop), Domain(mx), address, NO_REQUIREMENT, MXLevel.NONE, budget, lambda _: None)
+    return ConnectRequest(Domain(next_hop), Domain(mx), address, NO_REQUIREMENT, MXLevel.NONE, budget, lambda _: None)
 
 
 async def deliver(pool: Pool, world: World, **arguments: str) -> FakeSession:
@@ -282,7 +282,7 @@ async def test_a_connection_that_cannot_be_opened_leaves_nothing(pool: Pool, wor
     for _ in range(10):
         with pytest.raises(Unusable):
             await deliver(pool, world)
-    assert pool._books.lines == 0
+    assert pool._state.slots == 0
 
 
 async def test_a_judge_that_fails_leaves_nothing(pool: Pool, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ async def test_a_judge_that_fails_leaves_nothing(pool: Pool, world: World, monke
     with pytest.raises(ZeroDivisionError):
         await deliver(pool, world)
     assert not world.open
-    assert pool._books.lines == 0
+    assert pool._state.slots == 0
 
 
 # Time and servers -----------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ async def test_one_timer_serves_all_connections(world: World) -> None:
 async def test_what_the_server_does_to_an_idle_connection_is_noticed_at_once(pool: Pool, world: World) -> None:
     first = await deliver(pool, world)
     first.lose()
-    assert pool._books.lines == 0
+    assert pool._state.slots == 0
     assert reasons(world) == ["the server closed it while it was idle"]
     assert await deliver(pool, world) is not first
 
@@ -403,7 +403,7 @@ async def test_a_failed_opening_makes_room_for_who_waits(pool: Pool, world: Worl
     for holder in holders:
         with pytest.raises(Unusable):
             await holder.done()
-    assert pool._books.lines == 0
+    assert pool._state.slots == 0
 
 
 async def test_who_waits_too_long_is_told(pool: Pool, world: World) -> None:
@@ -427,7 +427,7 @@ async def test_cancelled_while_it_waits(pool: Pool, world: World) -> None:
     await settle()
     three.task.cancel()
     await settle()
-    assert list(pool._books._waiting) == [four._lease]
+    assert list(pool._state._waiting) == [four._lease]
     await one.done()
     await settle()
     assert four.lease is not None
@@ -484,7 +484,7 @@ async def test_cancelled_at_any_turn_of_opening_or_holding(pool: Pool, world: Wo
     await settle()
     assert holder.task.cancelled()
     assert not world.open
-    assert pool._books.lines == 0
+    assert pool._state.slots == 0
 
 
 @given(
@@ -524,7 +524,7 @@ async def _play(moves: list[tuple[str, int, str]]) -> None:
                 assert isinstance(holder.task.exception(), Unusable)
     assert not world.open
     assert world.most <= LIMITS.total
-    assert pool._books.lines == 0
+    assert pool._state.slots == 0
     assert world.clock.pending == 0
 
 

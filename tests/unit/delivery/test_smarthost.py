@@ -17,10 +17,10 @@ from mailrider.settings.socket_address import SocketAddress
 from mailrider.smtp.sasl import Credentials
 
 if TYPE_CHECKING:
-    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.connection.session import Session
 
-CALL = cast("Call", None)
+CALL = cast("ConnectRequest", None)
 
 
 class Door:

@@ -17,7 +17,7 @@ from mailrider.dane.match import match_evidence
 from mailrider.delivery.attempt import Attempt, AttemptRules, Job
 from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.destination import Destination, Routing
-from mailrider.delivery.explain.dry_run import RehearsedLease, Understudy
+from mailrider.delivery.explain.dry_run import DryLease, DrySession
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.recall import RouteMemory
 from mailrider.dns.answer import LookupFailure
@@ -54,7 +54,7 @@ from tests.support.security_matrix import Expected, Point
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from mailrider.delivery.connection.connect import Call
+    from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.connection.session import Session
     from mailrider.lab.ca import Certificate
     from mailrider.model.event import Emit
@@ -147,13 +147,13 @@ class Connections:
         self._clock = clock
 
     @asynccontextmanager
-    async def lease(self, call: Call, *, fresh: bool = False) -> AsyncIterator[RehearsedLease]:
+    async def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AsyncIterator[DryLease]:
         del fresh
         session = cast("Session", self._connect(call))
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
-        yield RehearsedLease(Understudy(session), judgement)
+        yield DryLease(DrySession(session), judgement)
 
-    def _connect(self, call: Call) -> ProvenPeer:
+    def _connect(self, call: ConnectRequest) -> ProvenPeer:
         peer = Peer(call.mx, str(call.address), 25, call.requirement.sni)
         tls, why = None, "the server does not offer STARTTLS"
         if self._point.starttls == "offered":

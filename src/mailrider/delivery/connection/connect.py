@@ -1,4 +1,4 @@
-"""Connections as an attempt wants them: a `Call` says which, a `Lease` is one, judged for that call.
+"""Connections as an attempt wants them: a `ConnectRequest` says which, a `Lease` is one, judged for that call.
 
 `Connector` makes new ones: dial, greeting, EHLO, STARTTLS, judgement, with the fallback in clear where nothing demands
 TLS.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @value
-class Call:
+class ConnectRequest:
     """The connection that is wanted: for which next hop, to which host and address, and what it must satisfy.
 
     `addresses_left`: how many of the host's addresses share what is left of the budget, this one included. `race`: that
@@ -86,7 +86,7 @@ class Connector:
         self._emit = emit
         self.port = port
 
-    async def open(self, call: Call) -> Session:
+    async def open(self, call: ConnectRequest) -> Session:
         """A new connection past EHLO. Raises `Unusable`, and `Overtaken` where the call has a race."""
         address = str(call.address)
         in_clear = None if call.requirement.demands_tls else self._why_in_clear(call)
@@ -115,25 +115,25 @@ class Connector:
         )
         return session
 
-    def _why_in_clear(self, call: Call) -> TLSProblem | None:
+    def _why_in_clear(self, call: ConnectRequest) -> TLSProblem | None:
         """Why TLS is not tried with that address; None if it is."""
         address = str(call.address)
         if call.in_clear is not None:
             self._fallback.failed(address, call.next_hop, call.in_clear)
         return self._fallback.recall(address, call.next_hop)
 
-    def judge(self, call: Call, session: Session) -> Judgement:
+    def judge(self, call: ConnectRequest, session: Session) -> Judgement:
         """What a new connection is worth for this call."""
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
         if judgement.refusal is None:
             self.announce(call, session, judgement)
         return judgement
 
-    def verdicts(self, call: Call, session: Session) -> tuple[Verdict, ...]:
+    def verdicts(self, call: ConnectRequest, session: Session) -> tuple[Verdict, ...]:
         """What PKIX says of its certificate, and DANE where it speaks."""
         return self._judge.verdicts(call.requirement, session.evidence, self._clock.now())
 
-    def judge_kept(self, call: Call, session: Session, opened_for: Hashable) -> Judgement | None:
+    def judge_kept(self, call: ConnectRequest, session: Session, opened_for: Hashable) -> Judgement | None:
         """What a kept connection, once opened for the next hop `opened_for`, is worth for this call; None: too little.
 
         What the peer proved is its own; what is demanded is this call's, from current DNS and policy.
@@ -149,7 +149,7 @@ class Connector:
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
         return judgement if judgement.refusal is None else None
 
-    def announce(self, call: Call, session: Session, judgement: Judgement) -> None:
+    def announce(self, call: ConnectRequest, session: Session, judgement: Judgement) -> None:
         """Tell the levels that a connection has for a call."""
         peer, security = session.peer, judgement.security
         problems = problems_of(session.evidence, judgement.verdict)
@@ -158,17 +158,17 @@ class Connector:
             missed = f"TLS level {security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
             self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed))
 
-    def _may_stay_in_clear(self, call: Call, opened_for: Hashable) -> bool:
+    def _may_stay_in_clear(self, call: ConnectRequest, opened_for: Hashable) -> bool:
         """A fallback is one domain's misfortune, and is remembered for so long."""
         return opened_for == call.next_hop and self._fallback.recall(str(call.address), call.next_hop) is not None
 
-    def _tell_fallback(self, call: Call, reply: Reply, problem: TLSProblem) -> None:
+    def _tell_fallback(self, call: ConnectRequest, reply: Reply, problem: TLSProblem) -> None:
         """What goes in clear although the server has TLS stands in the evidence, with the reason."""
         address, mx = str(call.address), str(call.mx)
         call.note(Try(mx, address, TryResult.FALLBACK, reply))
         self._emit(FellBackToClear(call.next_hop, mx, address, reply.text, problem))
 
-    async def _open(self, call: Call, in_clear: TLSProblem | None) -> Session:
+    async def _open(self, call: ConnectRequest, in_clear: TLSProblem | None) -> Session:
         lenient = not call.requirement.demands_tls
         peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear, lenient)
         with call.budget.share(call.addresses_left) as deadline:
@@ -185,7 +185,7 @@ class Connector:
         context = self._context if lenient else self._strict_context
         return await open_session(channel, peer, self._dialect, self._clock, context, self._emit)
 
-    async def _connect(self, call: Call, deadline: float) -> Channel:
+    async def _connect(self, call: ConnectRequest, deadline: float) -> Channel:
         address = call.address
         try:
             if call.race is None:

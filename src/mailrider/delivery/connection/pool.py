@@ -1,6 +1,6 @@
 """The connections of a target: leased, judged for each message, given back, closed.
 
-A `Pool` carries out what its state decides (`delivery.connection.pool_state`): it opens, closes, lets callers wait,
+A `Pool` carries out what its state decides (`delivery.connection.pool_state`): it opens, closes, lets waiters wait,
 and keeps one timer for all that expires. What always holds:
 
 - a connection is judged again for every message, from what its peer proved and what this message's next hop demands
@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mailrider.clock import after
-from mailrider.delivery.connection.pool_state import BROKEN, LOST, Switchboard
+from mailrider.delivery.connection.pool_state import BROKEN, LOST, PoolState
 from mailrider.delivery.connection.session import Session, Unusable
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, discard
 from mailrider.model.outcome import TryResult
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mailrider.clock import Clock, Timer
-    from mailrider.delivery.connection.connect import Call, Connector
-    from mailrider.delivery.connection.pool_state import Line, PoolLimits
+    from mailrider.delivery.connection.connect import Connector, ConnectRequest
+    from mailrider.delivery.connection.pool_state import PoolLimits, Slot
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.policy.judge import Judgement
@@ -46,30 +46,41 @@ SHUTTING_DOWN = Reply.make(451, "4.3.2", "This server is shutting down")
 
 
 class PooledLease:
-    """A connection for one transaction; see `attempt.Lease`. As a `Caller` it is who asks the books for it."""
+    """A connection for one transaction; see `attempt.Lease`. As a `Waiter` it is who asks the pool's state for it."""
 
-    __slots__ = ("_is_usable", "_line", "_pool", "call", "fresh", "granted", "judgement", "place", "reused", "session")
+    __slots__ = (
+        "_is_usable",
+        "_pool",
+        "_slot",
+        "call",
+        "endpoint",
+        "fresh",
+        "granted",
+        "judgement",
+        "reused",
+        "session",
+    )
 
     session: Session
     judgement: Judgement
-    granted: asyncio.Future[Line[Session]]  # while it waits
+    granted: asyncio.Future[Slot[Session]]  # while it waits
 
-    def __init__(self, pool: Pool, call: Call, *, fresh: bool) -> None:
+    def __init__(self, pool: Pool, call: ConnectRequest, *, fresh: bool) -> None:
         self.call = call
         self.fresh = fresh
-        self.place = (call.mx, call.address)
+        self.endpoint = (call.mx, call.address)
         self.reused = False
         self._pool = pool
-        self._line: Line[Session] | None = None
+        self._slot: Slot[Session] | None = None
         self._is_usable = True
 
     @property
     def next_hop(self) -> NextHop:
-        """See `assign.Caller`."""
+        """See `pool_state.Waiter`."""
         return self.call.next_hop
 
     def fits(self, session: Session, opened_for: Hashable) -> bool:
-        """See `assign.Caller`."""
+        """See `pool_state.Waiter`."""
         judgement = self._pool.connector.judge_kept(self.call, session, opened_for)
         if judgement is None:
             return False
@@ -81,26 +92,26 @@ class PooledLease:
         self._is_usable = False
 
     async def __aenter__(self) -> PooledLease:
-        line = self._pool.request(self) or await self._pool.wait(self)
-        if line.session is None:
-            self.session, self.judgement = await self._pool.open(line, self.call)
+        slot = self._pool.request(self) or await self._pool.wait(self)
+        if slot.session is None:
+            self.session, self.judgement = await self._pool.open(slot, self.call)
         else:
-            self.session, self.reused = line.session, True
+            self.session, self.reused = slot.session, True
             self._pool.announce(self)
-        self._line = line
+        self._slot = slot
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._line is None:
+        if self._slot is None:
             return
         if kind is not None or not self._is_usable:
-            self._pool.end(self._line, GIVEN_UP)
+            self._pool.end(self._slot, GIVEN_UP)
         elif self.judgement.refusal is not None:
-            self._pool.end(self._line, NOT_LEASED)
+            self._pool.end(self._slot, NOT_LEASED)
         else:
-            self._pool.give_back(self._line, self.call.next_hop)
+            self._pool.give_back(self._slot, self.call.next_hop)
 
 
 class Pool:
@@ -108,13 +119,13 @@ class Pool:
 
     def __init__(self, connector: Connector, limits: PoolLimits, clock: Clock, emit: Emit) -> None:
         self.connector = connector
-        self._books: Switchboard[Session, PooledLease] = Switchboard(limits)
+        self._state: PoolState[Session, PooledLease] = PoolState(limits)
         self._clock = clock
         self._emit = emit
         self._is_heard = emit is not discard
         self._timer: Timer | None = None
         self._timer_at = NEVER
-        self._lines: set[Line[Session]] = set()  # with a session, idle or not
+        self._slots: set[Slot[Session]] = set()  # with a session, idle or not
         self._closing: set[asyncio.Task[None]] = set()
         self._empty: asyncio.Future[None] | None = None
 
@@ -123,76 +134,76 @@ class Pool:
 
     async def __aexit__(self, *_: object) -> None:
         self._empty = asyncio.get_running_loop().create_future()
-        for caller in self._books.shut():
-            self._refuse(caller, Unusable(TryResult.CONNECT, SHUTTING_DOWN))
+        for waiter in self._state.shut():
+            self._refuse(waiter, Unusable(TryResult.CONNECT, SHUTTING_DOWN))
         self._act()
         if self._timer is not None:
             self._timer.cancel()
         try:
             async with after(self._clock, SHUTDOWN_TIME):
-                if self._lines:
+                if self._slots:
                     await self._empty
         except TimeoutError:
             pass
         finally:
-            for line in self._lines:
-                if line.session is not None:
-                    line.session.abort()
+            for slot in self._slots:
+                if slot.session is not None:
+                    slot.session.abort()
             for task in self._closing:
                 task.cancel()
 
-    def lease(self, call: Call, *, fresh: bool = False) -> PooledLease:
+    def lease(self, call: ConnectRequest, *, fresh: bool = False) -> PooledLease:
         """A connection for the call, a new one if `fresh`; see `attempt.Connections`. Entering raises `Unusable`."""
         return PooledLease(self, call, fresh=fresh)
 
     # What a lease asks ------------------------------------------------------------------------------------------------
 
-    def request(self, lease: PooledLease) -> Line[Session] | None:
+    def request(self, lease: PooledLease) -> Slot[Session] | None:
         """A kept connection, or the right to open one; None: wait. Raises `Unusable` after the end."""
-        books = self._books
-        if books.is_shut:
+        state = self._state
+        if state.is_shut:
             raise Unusable(TryResult.CONNECT, SHUTTING_DOWN)
-        line = books.request(lease, self._clock.monotonic())
-        if line is None:
+        slot = state.request(lease, self._clock.monotonic())
+        if slot is None:
             lease.granted = asyncio.get_running_loop().create_future()
-        if books.endings:
+        if state.closings:
             self._act()
-        return line
+        return slot
 
-    async def wait(self, lease: PooledLease) -> Line[Session]:
-        """The line that a request is granted later. Raises `Unusable`."""
+    async def wait(self, lease: PooledLease) -> Slot[Session]:
+        """The slot that a request is granted later. Raises `Unusable`."""
         began = self._clock.monotonic()
-        self._watch(began + self._books.limits.wait)
+        self._watch(began + self._state.limits.wait)
         try:
-            line = await lease.granted
+            slot = await lease.granted
         except BaseException:
-            self._books.withdraw(lease)
+            self._state.withdraw(lease)
             if lease.granted.done() and not lease.granted.cancelled() and lease.granted.exception() is None:
                 # Granted in the very turn in which the wait was cancelled.
                 self._put_back(lease.granted.result())
             raise
         waited = self._clock.monotonic() - began
         self._emit(ConnectionAwaited(lease.call.next_hop, str(lease.call.mx), str(lease.call.address), waited))
-        return line
+        return slot
 
-    async def open(self, line: Line[Session], call: Call) -> tuple[Session, Judgement]:
-        """A new connection on that line. Raises `Unusable`; then the line is gone."""
+    async def open(self, slot: Slot[Session], call: ConnectRequest) -> tuple[Session, Judgement]:
+        """A new connection on that slot. Raises `Unusable`; then the slot is gone."""
         try:
             session = await self.connector.open(call)
         except BaseException:
-            self._gone(line)
+            self._gone(slot)
             raise
-        line.session = session
-        self._lines.add(line)
+        slot.session = session
+        self._slots.add(slot)
         try:
-            if self._books.is_shut:
+            if self._state.is_shut:
                 raise Unusable(TryResult.CONNECT, SHUTTING_DOWN)
             judgement = self.connector.judge(call, session)
         except BaseException:
             session.abort()
-            self.end(line, BROKEN)
+            self.end(slot, BROKEN)
             raise
-        session.on_change(partial(self._changed, line))
+        session.on_change(partial(self._changed, slot))
         return session, judgement
 
     def announce(self, lease: PooledLease) -> None:
@@ -202,74 +213,74 @@ class Pool:
             self._emit(ConnectionReused(session.peer.name, session.peer.address, session.transactions))
             self.connector.announce(lease.call, session, lease.judgement)
 
-    def give_back(self, line: Line[Session], next_hop: Hashable) -> None:
+    def give_back(self, slot: Slot[Session], next_hop: Hashable) -> None:
         """The connection may be used again, as far as the last user knows."""
-        books, now = self._books, self._clock.monotonic()
-        books.give_back(line, next_hop, now)
-        if books.grants or books.endings:
+        state, now = self._state, self._clock.monotonic()
+        state.give_back(slot, next_hop, now)
+        if state.grants or state.closings:
             self._act()
-        if line.is_idle and now + books.limits.idle_time < self._timer_at:
-            self._watch(now + books.limits.idle_time)
+        if slot.is_idle and now + state.limits.idle_time < self._timer_at:
+            self._watch(now + state.limits.idle_time)
 
-    def end(self, line: Line[Session], reason: str) -> None:
+    def end(self, slot: Slot[Session], reason: str) -> None:
         """The connection is not to be used again."""
-        self._books.end(line, reason)
+        self._state.end(slot, reason)
         self._act()
 
-    # What the books decide --------------------------------------------------------------------------------------------
+    # What the pool's state decides ------------------------------------------------------------------------------------
 
     def _act(self) -> None:
-        books = self._books
-        while books.grants or books.endings:
-            grants, books.grants = books.grants, []
-            endings, books.endings = books.endings, []
-            for caller, line in grants:
-                self._grant(caller, line)
-            for line, session, reason in endings:
-                self._close(line, session, reason)
+        state = self._state
+        while state.grants or state.closings:
+            grants, state.grants = state.grants, []
+            closings, state.closings = state.closings, []
+            for waiter, slot in grants:
+                self._grant(waiter, slot)
+            for slot, session, reason in closings:
+                self._close(slot, session, reason)
 
-    def _grant(self, caller: PooledLease, line: Line[Session]) -> None:
-        if caller.granted.done():
-            self._put_back(line)  # it was cancelled, and has not had its turn to say so
+    def _grant(self, waiter: PooledLease, slot: Slot[Session]) -> None:
+        if waiter.granted.done():
+            self._put_back(slot)  # it was cancelled, and has not had its turn to say so
         else:
-            caller.granted.set_result(line)
+            waiter.granted.set_result(slot)
 
-    def _put_back(self, line: Line[Session]) -> None:
-        if line.session is None:
-            self._gone(line)
+    def _put_back(self, slot: Slot[Session]) -> None:
+        if slot.session is None:
+            self._gone(slot)
         else:
-            self.give_back(line, line.next_hop)
+            self.give_back(slot, slot.next_hop)
 
-    def _refuse(self, caller: PooledLease, error: Unusable) -> None:
-        if not caller.granted.done():
-            caller.granted.set_exception(error)
+    def _refuse(self, waiter: PooledLease, error: Unusable) -> None:
+        if not waiter.granted.done():
+            waiter.granted.set_exception(error)
 
-    def _close(self, line: Line[Session], session: Session, reason: str) -> None:
+    def _close(self, slot: Slot[Session], session: Session, reason: str) -> None:
         peer = session.peer
         self._emit(ConnectionClosed(peer.name, peer.address, session.transactions, reason))
         if not session.is_alive:
             session.abort()
-            self._gone(line)
+            self._gone(slot)
             return
         task = asyncio.ensure_future(session.quit())
         self._closing.add(task)
-        task.add_done_callback(partial(self._closed, line))
+        task.add_done_callback(partial(self._closed, slot))
 
-    def _closed(self, line: Line[Session], task: asyncio.Task[None]) -> None:
+    def _closed(self, slot: Slot[Session], task: asyncio.Task[None]) -> None:
         self._closing.discard(task)
-        self._gone(line)
+        self._gone(slot)
 
-    def _gone(self, line: Line[Session]) -> None:
-        self._lines.discard(line)
-        self._books.gone(line)
+    def _gone(self, slot: Slot[Session]) -> None:
+        self._slots.discard(slot)
+        self._state.gone(slot)
         self._act()
-        if self._empty is not None and not self._empty.done() and not self._lines:
+        if self._empty is not None and not self._empty.done() and not self._slots:
             self._empty.set_result(None)
 
-    def _changed(self, line: Line[Session]) -> None:
+    def _changed(self, slot: Slot[Session]) -> None:
         """Something happened on a connection while nobody waited for it: the server said or did what ends it."""
-        if line.is_idle:
-            self.end(line, LOST)
+        if slot.is_idle:
+            self.end(slot, LOST)
 
     # Time -------------------------------------------------------------------------------------------------------------
 
@@ -283,15 +294,15 @@ class Pool:
     def _tick(self) -> None:
         self._timer, self._timer_at = None, NEVER
         now = self._clock.monotonic()
-        self._books.expire(now)
-        for caller in self._books.overdue(now):
-            self._refuse(caller, self._too_busy(caller))
+        self._state.expire(now)
+        for waiter in self._state.overdue(now):
+            self._refuse(waiter, self._too_busy(waiter))
         self._act()
-        due = self._books.next_due
+        due = self._state.next_due
         if due is not None:
             self._watch(due)
 
-    def _too_busy(self, caller: PooledLease) -> Unusable:
-        call = caller.call
-        text = f"All connections to {call.mx} [{call.address}] were busy for {self._books.limits.wait:g} s"
+    def _too_busy(self, waiter: PooledLease) -> Unusable:
+        call = waiter.call
+        text = f"All connections to {call.mx} [{call.address}] were busy for {self._state.limits.wait:g} s"
         return Unusable(TryResult.CONNECT, Reply.make(451, "4.4.5", text))

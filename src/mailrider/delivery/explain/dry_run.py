@@ -20,7 +20,7 @@ from mailrider.smtp.transaction import SendChunk, SendCommands
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mailrider.delivery.connection.connect import Call, Connector
+    from mailrider.delivery.connection.connect import Connector, ConnectRequest
     from mailrider.delivery.connection.session import Peer, Session
     from mailrider.model.security import PeerEvidence
     from mailrider.policy.judge import Judgement
@@ -32,7 +32,7 @@ WOULD_BE_OFFERED = Reply.make(250, "2.0.0", "The message would be offered to thi
 _GO_ON = Reply.make(354, None, "imagined")
 
 
-class Understudy:
+class DrySession:
     """Stands in for a session: has its evidence and capabilities, and accepts whatever it is given."""
 
     def __init__(self, session: Session) -> None:
@@ -70,10 +70,10 @@ class Understudy:
 
 
 @dataclass(slots=True)
-class RehearsedLease:
+class DryLease:
     """See `attempt.Lease`."""
 
-    session: Understudy
+    session: DrySession
     judgement: Judgement
     reused: bool = False
 
@@ -81,7 +81,7 @@ class RehearsedLease:
         """Nothing was used up."""
 
 
-class Rehearsal:
+class DryRun:
     """Connections for an attempt that must not deliver; each is opened once, and closed at the end.
 
     One does for all kinds of message, as in the pool, if it has TLS. Where TLS failed there are two: what demands TLS
@@ -92,7 +92,7 @@ class Rehearsal:
         self._connector = connector
         self._known: dict[object, Session | Unusable] = {}
 
-    async def contact(self, call: Call) -> Session | Unusable:
+    async def contact(self, call: ConnectRequest) -> Session | Unusable:
         """The session that such a call gets, or why it gets none."""
         requirement = call.requirement
         key = (call.mx, call.address, requirement.sni, requirement.demands_tls)
@@ -105,7 +105,7 @@ class Rehearsal:
                 self._known[key] = error
         return self._known[key]
 
-    def _twin(self, call: Call) -> Session | Unusable | None:
+    def _twin(self, call: ConnectRequest) -> Session | Unusable | None:
         """What was learnt for the other kind of message, if it would go just so."""
         requirement = call.requirement
         other = self._known.get((call.mx, call.address, requirement.sni, not requirement.demands_tls))
@@ -114,15 +114,15 @@ class Rehearsal:
         return other if other is not None and other.evidence.tls is not None else None
 
     @asynccontextmanager
-    async def lease(self, call: Call, *, fresh: bool = False) -> AsyncIterator[RehearsedLease]:
+    async def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AsyncIterator[DryLease]:
         """See `attempt.Connections`."""
         del fresh
         session = await self.contact(call)
         if isinstance(session, Unusable):
             raise session
-        yield RehearsedLease(Understudy(session), self._connector.judge(call, session))
+        yield DryLease(DrySession(session), self._connector.judge(call, session))
 
-    async def __aenter__(self) -> Rehearsal:
+    async def __aenter__(self) -> DryRun:
         return self
 
     async def __aexit__(self, *_: object) -> None:

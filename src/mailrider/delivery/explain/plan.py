@@ -1,7 +1,8 @@
 """The delivery plan for a next hop, with its evidence, made by the code that delivers.
 
 `Explainer` walks the same `Destination` as an attempt, for three kinds of message: an ordinary one, one with REQUIRETLS
-and one with `TLS-Required: No`. Unless told not to connect, it then rehearses a whole `Attempt` for each (`rehearsal`).
+and one with `TLS-Required: No`. Unless told not to connect, it then makes a dry
+run of a whole `Attempt` for each (`dry_run`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import Job
-from mailrider.delivery.connection.connect import Call
+from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.session import Unusable
-from mailrider.delivery.explain.dry_run import Rehearsal
+from mailrider.delivery.explain.dry_run import DryRun
 from mailrider.delivery.mx import HostNotFound, Unroutable, preference_groups
 from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.proof import SIGNED_NAME
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from mailrider.policy.sts.lookup import PolicyLookup
     from mailrider.smtp.capabilities import Capabilities
 
-_CONTENT = Content.inspect(b"Subject: rehearsal\r\n\r\n")
+_CONTENT = Content.inspect(b"Subject: dry_run\r\n\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +133,12 @@ class Explainer:
             unroutable = error.reply
         outcomes: dict[str, Outcome] = {}
         plans: list[CandidatePlan] = []
-        async with Rehearsal(self._connector) as rehearsal:
+        async with DryRun(self._connector) as dry_run:
             if candidates is not None:
                 for group in preference_groups(candidates):
-                    plans += [await self._plan(each, destinations, rehearsal if connect else None) for each in group]
+                    plans += [await self._plan(each, destinations, dry_run if connect else None) for each in group]
             if connect or unroutable:
-                outcomes = {kind: await self._rehearse(job, next_hop, rehearsal) for kind, job in kinds.items()}
+                outcomes = {kind: await self._try_dry(job, next_hop, dry_run) for kind, job in kinds.items()}
         sts = next((each.lookup for each in destinations["requiretls"].policies if isinstance(each, BoundSTS)), None)
         resolver = self._delivery.routing.resolver
         sts = sts or await self._delivery.sts_policy(next_hop)
@@ -177,14 +178,14 @@ class Explainer:
             "tls_required_no": Job(plain, _CONTENT, waived),
         }
 
-    async def _rehearse(self, job: Job, next_hop: NextHop, rehearsal: Rehearsal) -> Outcome:
+    async def _try_dry(self, job: Job, next_hop: NextHop, dry_run: DryRun) -> Outcome:
         destination = await self._delivery.destination(next_hop, job.security)
-        attempt = self._delivery.attempt(job, job.envelope.recipients, destination, rehearsal)
+        attempt = self._delivery.attempt(job, job.envelope.recipients, destination, dry_run)
         (outcome,) = await attempt.run()
         return outcome
 
     async def _plan(
-        self, candidate: Candidate, destinations: dict[str, Destination], rehearsal: Rehearsal | None
+        self, candidate: Candidate, destinations: dict[str, Destination], dry_run: DryRun | None
     ) -> CandidatePlan:
         thorough = destinations["requiretls"]
         host = await thorough.host(candidate)
@@ -198,9 +199,9 @@ class Explainer:
             elif isinstance(policy, BoundSTS) and policy.lookup.policy is not None:
                 sts_match = policy.matches(candidate)
         contacts: list[Contact] = []
-        if rehearsal is not None and not is_ourselves and not isinstance(host, HostNotFound):
+        if dry_run is not None and not is_ourselves and not isinstance(host, HostNotFound):
             for number in range(len(host.addresses)):
-                contacts.append(await self._contact(host, number, destinations, demands, rehearsal))  # noqa: PERF401
+                contacts.append(await self._contact(host, number, destinations, demands, dry_run))  # noqa: PERF401
         return CandidatePlan(candidate, is_ourselves, host, sts_match, tlsa, demands, tuple(contacts))
 
     async def _contact(
@@ -209,7 +210,7 @@ class Explainer:
         number: int,
         destinations: dict[str, Destination],
         demands: dict[str, Demand],
-        rehearsal: Rehearsal,
+        dry_run: DryRun,
     ) -> Contact:
         address, left = host.addresses[number], len(host.addresses) - number
         if self._delivery.settings.prohibits(address):
@@ -225,8 +226,10 @@ class Explainer:
             destination = destinations[kind]
             budget = destination.budget(host.candidate)
             mx, level = host.candidate.host, demand.mx_level
-            call = Call(destination.next_hop, mx, address, demand.requirement, level, budget, notes.append, left)
-            session = await rehearsal.contact(call)
+            call = ConnectRequest(
+                destination.next_hop, mx, address, demand.requirement, level, budget, notes.append, left
+            )
+            session = await dry_run.contact(call)
             if isinstance(session, Unusable):
                 problems[kind] = session.reply
                 if seen.evidence is None:

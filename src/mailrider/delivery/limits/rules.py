@@ -1,19 +1,19 @@
 """The operator's limits in force: who may pass, who waits, who is told when to come again.
 
-    with limiter.passage(envelope, emit, patience) as passage:  # one message
-        async with passage.to(next_hop) as held_back:           # each of its next hops
+    with limiter.ticket(envelope, emit, patience) as ticket:  # one message
+        async with ticket.to(next_hop) as held_back:           # each of its next hops
             if held_back is None: ...
 
-A `Limiter` is one `limits` block, with its `Gate`s (`delivery.limits.windows`); all who refer to a named block have
+A `Limiter` is one `limits` block, with its `Window`s (`delivery.limits.windows`); all who refer to a named block have
 the same `Limiter` (`Limiters`). What always holds:
 
-- a message passes all gates that concern it at once, or none: nothing is taken while anything is closed;
+- a message passes all windows that concern it at once, or none: nothing is taken while anything is closed;
 - the scopes `all`, `ip` and `source` count a message once, when its first next hop passes; `destination` counts it once
   for each next hop;
 - a message that is inside a block passes it freely: an endpoint and the target that it gives a message to at once may
   refer to the same block, and it neither counts twice nor waits for itself;
 - whatever was taken and can be given back is given back once, when the block ends, however it ends;
-- those who wait at a gate pass it in order; nobody waits longer than `patience`, nor at all if that is known to be
+- those who wait at a window pass it in order; nobody waits longer than `patience`, nor at all if that is known to be
   in vain. Being held back is no failure: `HeldBack.eligible_at` says when to try again.
 
 No task; one timer a block.
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from mailrider.delivery.limits.windows import UNKNOWN, ConcurrencyGate, Gate, RateGate
+from mailrider.delivery.limits.windows import UNKNOWN, ConcurrencyWindow, RateWindow, Window
 from mailrider.delivery.settings import Concurrency
 from mailrider.errors import ConfigError
 from mailrider.model.event import LimitReached
@@ -67,16 +67,16 @@ class HeldBack:
     eligible_at: datetime
 
 
-class Toll(NamedTuple):
-    """What a message has to pass: a gate, with its own key."""
+class KeyedRule(NamedTuple):
+    """What a message has to pass: a window, with its own key."""
 
-    gate: Gate
+    window: Window
     scope: str
     key: str
 
 
-class Passage:
-    """One message on its way through the gates of a block."""
+class MessageTicket:
+    """One message on its way through the windows of a block."""
 
     def __init__(self, limiter: Limiter, envelope: Envelope, emit: Emit, patience: float) -> None:
         self.emit = emit
@@ -84,55 +84,55 @@ class Passage:
         self._limiter = limiter
         self._outer = _inside.get()
         self._is_free = limiter in self._outer
-        self._unpaid = [] if self._is_free else limiter.tolls_of(envelope)
-        self._paid: list[Toll] = []
+        self._due = [] if self._is_free else limiter.rules_of(envelope)
+        self._passed: list[KeyedRule] = []
 
-    def to(self, next_hop: NextHop) -> Claim:
-        """The claim of one next hop: to be entered with `async with`."""
-        own = [] if self._is_free else self._limiter.tolls("destination", next_hop.ascii)
-        return Claim(self._limiter, self, own)
+    def to(self, next_hop: NextHop) -> Ticket:
+        """The ticket of one next hop: to be entered with `async with`."""
+        own = [] if self._is_free else self._limiter.rules("destination", next_hop.ascii)
+        return Ticket(self._limiter, self, own)
 
-    def due(self) -> list[Toll]:
-        """What the message itself still has to pay."""
-        return self._unpaid
+    def due(self) -> list[KeyedRule]:
+        """What the message itself still has to pass."""
+        return self._due
 
-    def pay(self) -> None:
+    def let_pass(self) -> None:
         """It has passed, whatever further next hops do."""
-        self._paid, self._unpaid = self._paid + self._unpaid, []
+        self._passed, self._due = self._passed + self._due, []
 
-    def __enter__(self) -> Passage:
+    def __enter__(self) -> MessageTicket:
         _inside.set(self._outer | {self._limiter})
         return self
 
     def __exit__(self, *_: object) -> None:
         _inside.set(self._outer)
-        paid, self._paid = self._paid, []
-        self._limiter.give_back(paid)
+        passed, self._passed = self._passed, []
+        self._limiter.give_back(passed)
 
 
-class Claim:
+class Ticket:
     """One next hop of a message; entering it waits until it may go, and gives None, or why it may not."""
 
-    __slots__ = ("_limiter", "_own", "_paid", "answer", "at", "deadline", "passage")
+    __slots__ = ("_limiter", "_own", "_passed", "answer", "at", "deadline", "ticket")
 
     answer: asyncio.Future[HeldBack | None]  # while it waits
     deadline: float
 
-    def __init__(self, limiter: Limiter, passage: Passage, own: list[Toll]) -> None:
-        self.passage = passage
-        self.at: Toll | None = None
+    def __init__(self, limiter: Limiter, ticket: MessageTicket, own: list[KeyedRule]) -> None:
+        self.ticket = ticket
+        self.at: KeyedRule | None = None
         self._limiter = limiter
         self._own = own
-        self._paid = False
+        self._passed = False
 
-    def tolls(self) -> list[Toll]:
+    def rules(self) -> list[KeyedRule]:
         """What is to be passed now; that of the message falls away once another next hop has passed."""
-        return self.passage.due() + self._own
+        return self.ticket.due() + self._own
 
-    def pay(self) -> None:
+    def let_pass(self) -> None:
         """It has passed."""
-        self.passage.pay()
-        self._paid = True
+        self.ticket.let_pass()
+        self._passed = True
 
     async def __aenter__(self) -> HeldBack | None:
         return await self._limiter.enter(self)
@@ -144,8 +144,8 @@ class Claim:
 
     def leave(self) -> None:
         """Give back what it took, if it passed."""
-        if self._paid:
-            self._paid = False
+        if self._passed:
+            self._passed = False
             self._limiter.give_back(self._own)
 
 
@@ -156,15 +156,15 @@ class Limiter:
         """`before`: the block in whose place this one comes. Lines that are the same keep what they have counted."""
         self.settings = settings
         self._clock = clock
-        self._gates: dict[str, tuple[Gate, ...]] = {}
-        old = {} if before is None else {s: (lines, before._gates[s]) for s, lines in _by_scope(before.settings)}
+        self._windows: dict[str, tuple[Window, ...]] = {}
+        old = {} if before is None else {s: (lines, before._windows[s]) for s, lines in _by_scope(before.settings)}
         for scope, lines in _by_scope(settings):
             known = zip(*old[scope], strict=True) if scope in old else ()
-            self._gates[scope] = _gates(lines, tuple(known))
-        self._queues: dict[Toll, OrderedDict[Claim, None]] = {}
-        # What is to be looked at, and when: the first in line at a gate that opens by itself, or a claim's patience.
-        self._agenda: list[tuple[float, int, Toll | Claim]] = []
-        self._on_agenda: set[Toll] = set()
+            self._windows[scope] = _windows(lines, tuple(known))
+        self._queues: dict[KeyedRule, OrderedDict[Ticket, None]] = {}
+        # What is to be looked at, and when: the first in line at a window that opens by itself, or a ticket's patience.
+        self._agenda: list[tuple[float, int, KeyedRule | Ticket]] = []
+        self._on_agenda: set[KeyedRule] = set()
         self._order = itertools.count()
         self._timer: Timer | None = None
         self._timer_at = UNKNOWN
@@ -175,136 +175,136 @@ class Limiter:
         concurrencies = [limit.maximum for limit in self.settings.all if isinstance(limit, Concurrency)]
         return min(concurrencies, default=None)
 
-    def passage(self, envelope: Envelope, emit: Emit, patience: float = PATIENCE) -> Passage:
+    def ticket(self, envelope: Envelope, emit: Emit, patience: float = PATIENCE) -> MessageTicket:
         """A message that wants to pass; `patience` in seconds, 0: it does not wait at all."""
-        return Passage(self, envelope, emit, patience)
+        return MessageTicket(self, envelope, emit, patience)
 
-    def tolls_of(self, envelope: Envelope) -> list[Toll]:
-        """The gates of the message itself, whoever it goes to."""
+    def rules_of(self, envelope: Envelope) -> list[KeyedRule]:
+        """The windows of the message itself, whoever it goes to."""
         domain = envelope.sender.domain
         source = "" if domain is None else domain.ascii
         client = None if envelope.client is None else client_key(envelope.client)
-        return [*self.tolls("all", ""), *self.tolls("ip", client), *self.tolls("source", source)]
+        return [*self.rules("all", ""), *self.rules("ip", client), *self.rules("source", source)]
 
-    def tolls(self, scope: str, key: str | None) -> list[Toll]:
-        """The gates of a scope, for one key; none for a message that has no such key (no client's address)."""
-        return [] if key is None else [Toll(gate, scope, key) for gate in self._gates[scope]]
+    def rules(self, scope: str, key: str | None) -> list[KeyedRule]:
+        """The windows of a scope, for one key; none for a message that has no such key (no client's address)."""
+        return [] if key is None else [KeyedRule(window, scope, key) for window in self._windows[scope]]
 
     # Entering ---------------------------------------------------------------------------------------------------------
 
-    async def enter(self, claim: Claim) -> HeldBack | None:
-        """None once the claim has passed; or why it is held back."""
+    async def enter(self, ticket: Ticket) -> HeldBack | None:
+        """None once the ticket has passed; or why it is held back."""
         now = self._clock.monotonic()
-        obstacle = self._obstacle(claim, now)
+        obstacle = self._obstacle(ticket, now)
         if obstacle is None:
-            self._pass(claim, now)
+            self._pass(ticket, now)
             return None
-        opens_at = self._opens_at(claim, now)
-        claim.passage.emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
-        claim.deadline = now + claim.passage.patience
-        if claim.deadline <= now or self._is_in_vain(claim, now):
-            return self._held_back(claim, obstacle, now)
-        return await self._wait(claim, obstacle, now)
+        opens_at = self._opens_at(ticket, now)
+        ticket.ticket.emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
+        ticket.deadline = now + ticket.ticket.patience
+        if ticket.deadline <= now or self._is_in_vain(ticket, now):
+            return self._held_back(ticket, obstacle, now)
+        return await self._wait(ticket, obstacle, now)
 
-    async def _wait(self, claim: Claim, obstacle: Toll, now: float) -> HeldBack | None:
-        claim.answer = asyncio.get_running_loop().create_future()
-        self._queue_up(claim, obstacle, now)
-        self._note(claim.deadline, claim)
+    async def _wait(self, ticket: Ticket, obstacle: KeyedRule, now: float) -> HeldBack | None:
+        ticket.answer = asyncio.get_running_loop().create_future()
+        self._queue_up(ticket, obstacle, now)
+        self._note(ticket.deadline, ticket)
         try:
-            return await claim.answer
+            return await ticket.answer
         except BaseException:
             # Cancelled: it stands in line still, or has passed in this very turn.
-            self._withdraw(claim)
-            claim.leave()
+            self._withdraw(ticket)
+            ticket.leave()
             raise
 
-    def give_back(self, tolls: list[Toll]) -> None:
+    def give_back(self, rules: list[KeyedRule]) -> None:
         """Those who passed are done; whoever waits for that may go on."""
-        for toll in tolls:
-            toll.gate.give_back(toll.key)
+        for rule in rules:
+            rule.window.give_back(rule.key)
         now = self._clock.monotonic()
-        for toll in tolls:
-            if toll in self._queues:
-                self._serve(toll, now)
+        for rule in rules:
+            if rule in self._queues:
+                self._serve(rule, now)
 
     # Decisions --------------------------------------------------------------------------------------------------------
 
-    def _obstacle(self, claim: Claim, now: float) -> Toll | None:
-        """The first gate that is closed for the claim, or has somebody else waiting; None: all are open."""
-        for toll in claim.tolls():
-            queue = self._queues.get(toll)
-            if queue and next(iter(queue)) is not claim:
-                return toll
-            if toll.gate.opens_at(toll.key, now) > now:
-                return toll
+    def _obstacle(self, ticket: Ticket, now: float) -> KeyedRule | None:
+        """The first window that is closed for the ticket, or has somebody else waiting; None: all are open."""
+        for rule in ticket.rules():
+            queue = self._queues.get(rule)
+            if queue and next(iter(queue)) is not ticket:
+                return rule
+            if rule.window.opens_at(rule.key, now) > now:
+                return rule
         return None
 
-    def _opens_at(self, claim: Claim, now: float) -> float:
-        """When all gates may be open, at the earliest; `UNKNOWN` if that depends on others alone."""
-        moments = [toll.gate.opens_at(toll.key, now) for toll in claim.tolls()]
+    def _opens_at(self, ticket: Ticket, now: float) -> float:
+        """When all windows may be open, at the earliest; `UNKNOWN` if that depends on others alone."""
+        moments = [rule.window.opens_at(rule.key, now) for rule in ticket.rules()]
         known = max((moment for moment in moments if moment < UNKNOWN), default=now)
         return UNKNOWN if known <= now and UNKNOWN in moments else known
 
-    def _is_in_vain(self, claim: Claim, now: float) -> bool:
-        """Whether the claim's patience is known to end before it may pass."""
-        return claim.deadline < self._opens_at(claim, now) < UNKNOWN
+    def _is_in_vain(self, ticket: Ticket, now: float) -> bool:
+        """Whether the ticket's patience is known to end before it may pass."""
+        return ticket.deadline < self._opens_at(ticket, now) < UNKNOWN
 
-    def _held_back(self, claim: Claim, obstacle: Toll, now: float) -> HeldBack:
-        opens_at = self._opens_at(claim, now)
+    def _held_back(self, ticket: Ticket, obstacle: KeyedRule, now: float) -> HeldBack:
+        opens_at = self._opens_at(ticket, now)
         if opens_at == UNKNOWN or opens_at <= now:
             opens_at = now + COME_AGAIN
         eligible_at = self._clock.now() + timedelta(seconds=opens_at - now)
         return HeldBack(obstacle.scope, obstacle.key, eligible_at)
 
     @staticmethod
-    def _pass(claim: Claim, now: float) -> None:
-        for toll in claim.tolls():
-            toll.gate.take(toll.key, now)
-        claim.pay()
+    def _pass(ticket: Ticket, now: float) -> None:
+        for rule in ticket.rules():
+            rule.window.take(rule.key, now)
+        ticket.let_pass()
 
-    def _serve(self, toll: Toll, now: float) -> None:
-        """Let pass whoever stands in line at a gate and may; who meets another closed gate waits there."""
-        while queue := self._queues.get(toll):
-            claim = next(iter(queue))
-            obstacle = self._obstacle(claim, now)
-            if obstacle == toll:
-                self._note_opening(toll, now)
+    def _serve(self, rule: KeyedRule, now: float) -> None:
+        """Let pass whoever stands in line at a window and may; who meets another closed window waits there."""
+        while queue := self._queues.get(rule):
+            ticket = next(iter(queue))
+            obstacle = self._obstacle(ticket, now)
+            if obstacle == rule:
+                self._note_opening(rule, now)
                 return
-            self._withdraw(claim)
-            if claim.answer.done():
+            self._withdraw(ticket)
+            if ticket.answer.done():
                 continue
             if obstacle is None:
-                self._pass(claim, now)
-                claim.answer.set_result(None)
-            elif self._is_in_vain(claim, now):
-                claim.answer.set_result(self._held_back(claim, obstacle, now))
+                self._pass(ticket, now)
+                ticket.answer.set_result(None)
+            elif self._is_in_vain(ticket, now):
+                ticket.answer.set_result(self._held_back(ticket, obstacle, now))
             else:
-                self._queue_up(claim, obstacle, now)
+                self._queue_up(ticket, obstacle, now)
 
     # Queues and time --------------------------------------------------------------------------------------------------
 
-    def _queue_up(self, claim: Claim, toll: Toll, now: float) -> None:
-        claim.at = toll
-        self._queues.setdefault(toll, OrderedDict())[claim] = None
-        self._note_opening(toll, now)
+    def _queue_up(self, ticket: Ticket, rule: KeyedRule, now: float) -> None:
+        ticket.at = rule
+        self._queues.setdefault(rule, OrderedDict())[ticket] = None
+        self._note_opening(rule, now)
 
-    def _withdraw(self, claim: Claim) -> None:
+    def _withdraw(self, ticket: Ticket) -> None:
         """Take it out of its queue, if it stands in one."""
-        if claim.at is None:
+        if ticket.at is None:
             return
-        queue = self._queues[claim.at]
-        del queue[claim]
+        queue = self._queues[ticket.at]
+        del queue[ticket]
         if not queue:
-            del self._queues[claim.at]
-        claim.at = None
+            del self._queues[ticket.at]
+        ticket.at = None
 
-    def _note_opening(self, toll: Toll, now: float) -> None:
-        opens_at = toll.gate.opens_at(toll.key, now)
-        if opens_at < UNKNOWN and toll not in self._on_agenda:
-            self._on_agenda.add(toll)
-            self._note(opens_at, toll)
+    def _note_opening(self, rule: KeyedRule, now: float) -> None:
+        opens_at = rule.window.opens_at(rule.key, now)
+        if opens_at < UNKNOWN and rule not in self._on_agenda:
+            self._on_agenda.add(rule)
+            self._note(opens_at, rule)
 
-    def _note(self, when: float, what: Toll | Claim) -> None:
+    def _note(self, when: float, what: KeyedRule | Ticket) -> None:
         heapq.heappush(self._agenda, (when, next(self._order), what))
         if when < self._timer_at:
             if self._timer is not None:
@@ -316,7 +316,7 @@ class Limiter:
         self._timer, self._timer_at = None, UNKNOWN
         now = self._clock.monotonic()
         for what in self._due(now):
-            if isinstance(what, Toll):
+            if isinstance(what, KeyedRule):
                 self._on_agenda.discard(what)
                 self._serve(what, now)
             elif what.at is not None and not what.answer.done():
@@ -326,7 +326,7 @@ class Limiter:
             when, _, what = heapq.heappop(self._agenda)
             self._note(when, what)
 
-    def _due(self, now: float) -> Iterator[Toll | Claim]:
+    def _due(self, now: float) -> Iterator[KeyedRule | Ticket]:
         while self._agenda and self._agenda[0][0] <= now:
             yield heapq.heappop(self._agenda)[2]
 
@@ -340,28 +340,28 @@ def _by_scope(settings: LimitsSettings) -> tuple[tuple[str, tuple[Limit, ...]], 
     )
 
 
-def _gates(limits: Sequence[Limit], before: Sequence[tuple[Limit, Gate]]) -> tuple[Gate, ...]:
-    """A gate for each line of a scope. `before`: the lines in whose place these come, with their gates.
+def _windows(limits: Sequence[Limit], before: Sequence[tuple[Limit, Window]]) -> tuple[Window, ...]:
+    """A window for each line of a scope. `before`: the lines in whose place these come, with their windows.
 
     A rate that is the same goes on counting where it was. Those who are inside a concurrency stay inside, also if the
     line has another number now: that one holds for whoever comes next.
     """
     left = list(before)
-    gates: list[Gate] = []
+    windows: list[Window] = []
     for limit in limits:
         same = next((each for each in left if each[0] == limit), None)
         if same is None and isinstance(limit, Concurrency):
             same = next((each for each in left if isinstance(each[0], Concurrency) and each[0] not in limits), None)
         if same is not None:
             left.remove(same)
-        gates.append(_gate(limit, None if same is None else same[1]))
-    return tuple(gates)
+        windows.append(_window(limit, None if same is None else same[1]))
+    return tuple(windows)
 
 
-def _gate(limit: Limit, before: Gate | None) -> Gate:
+def _window(limit: Limit, before: Window | None) -> Window:
     if isinstance(limit, Concurrency):
-        return ConcurrencyGate(limit.maximum, before if isinstance(before, ConcurrencyGate) else None)
-    return RateGate(limit.burst, limit.period.total_seconds()) if before is None else before
+        return ConcurrencyWindow(limit.maximum, before if isinstance(before, ConcurrencyWindow) else None)
+    return RateWindow(limit.burst, limit.period.total_seconds()) if before is None else before
 
 
 class Limiters:

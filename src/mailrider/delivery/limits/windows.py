@@ -1,11 +1,11 @@
 """The arithmetic of limits: may a message of that key pass now, and if not, when? Pure.
 
-A gate is one line of a `limits` block: a `RateGate` or a `ConcurrencyGate`, over all keys of its scope. `opens_at` is
-asked first, then `take` says that the message passed, `give_back` that it is done. `now` is a reading of the monotonic
-clock.
+A window is one line of a `limits` block: a `RateWindow` or a `ConcurrencyWindow`, over all keys of its scope.
+`opens_at` is asked first, then `take` says that the message passed, `give_back` that it is done.
+`now` is a reading of the monotonic clock.
 
-`RateGate` keeps a log of the times at which messages passed, since nothing less is exact: a token bucket of BURST that
-refills within PERIOD lets up to twice as many pass within one PERIOD. Above `RESOLUTION` the log is of groups of
+`RateWindow` keeps a log of the times at which messages passed, since nothing less is exact: a token bucket of BURST
+that refills within PERIOD lets up to twice as many pass within one PERIOD. Above `RESOLUTION` the log is of groups of
 messages, each with the time of its last one; so it may hold back one per cent too early, never too late.
 
 Memory is bounded, and never at the expense of a limit. Two generations of keys take turns after each period; a key
@@ -26,10 +26,10 @@ MAX_KEYS = 250_000
 SHARDS = 16_384
 """Logs for all keys beyond."""
 UNKNOWN = float("inf")
-"""When a gate opens that waits for somebody to leave."""
+"""When a window opens that waits for somebody to leave."""
 
 
-class Gate(Protocol):
+class Window(Protocol):
     """One line of a `limits` block."""
 
     def opens_at(self, key: str, now: float) -> float:
@@ -52,7 +52,7 @@ class _Log:
         self.filled = 0
 
 
-class RateGate:
+class RateWindow:
     """At most `burst` messages of a key in any `period` (seconds)."""
 
     def __init__(self, burst: int, period: float, *, max_keys: int = MAX_KEYS, shards: int = SHARDS) -> None:
@@ -71,7 +71,7 @@ class RateGate:
         return len(self._younger) + len(self._older)
 
     def opens_at(self, key: str, now: float) -> float:
-        """See `Gate`."""
+        """See `Window`."""
         self._turn(now)
         log = self._log(self._owner(key))
         if log is None:
@@ -84,7 +84,7 @@ class RateGate:
         return times[0] + self._period
 
     def take(self, key: str, now: float) -> None:
-        """See `Gate`."""
+        """See `Window`."""
         owner = self._owner(key)
         log = self._log(owner)
         if log is None:
@@ -129,13 +129,13 @@ class RateGate:
         return key if len(self) < self._max_keys else hash(key) % self._shards
 
 
-class ConcurrencyGate:
+class ConcurrencyWindow:
     """At most `maximum` messages of a key at once; remembers only those that are there.
 
-    `before`: a gate in whose place this one comes. Whoever is inside that one counts here as well, until it leaves.
+    `before`: a window in whose place this one comes. Whoever is inside that one counts here as well, until it leaves.
     """
 
-    def __init__(self, maximum: int, before: ConcurrencyGate | None = None) -> None:
+    def __init__(self, maximum: int, before: ConcurrencyWindow | None = None) -> None:
         self._maximum = maximum
         self._inside: dict[str, int] = {} if before is None else before._inside
 
@@ -144,16 +144,16 @@ class ConcurrencyGate:
         return len(self._inside)
 
     def opens_at(self, key: str, now: float) -> float:
-        """See `Gate`; `UNKNOWN` if it is full."""
+        """See `Window`; `UNKNOWN` if it is full."""
         return now if self._inside.get(key, 0) < self._maximum else UNKNOWN
 
     def take(self, key: str, now: float) -> None:
-        """See `Gate`."""
+        """See `Window`."""
         del now
         self._inside[key] = self._inside.get(key, 0) + 1
 
     def give_back(self, key: str) -> None:
-        """See `Gate`."""
+        """See `Window`."""
         left = self._inside[key] - 1
         if left:
             self._inside[key] = left

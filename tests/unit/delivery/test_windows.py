@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.windows import RESOLUTION, UNKNOWN, ConcurrencyGate, RateGate
+from mailrider.delivery.limits.windows import RESOLUTION, UNKNOWN, ConcurrencyWindow, RateWindow
 
 PERIOD = 60.0
 
@@ -26,39 +26,39 @@ def in_window(times: list[float], now: float) -> int:
     return len(times) - bisect_right([time + PERIOD for time in times], now)
 
 
-def knock(gate: RateGate, key: str, now: float, passed: dict[str, list[float]]) -> bool:
-    """Pass if the gate lets us."""
-    if gate.opens_at(key, now) > now:
+def knock(window: RateWindow, key: str, now: float, passed: dict[str, list[float]]) -> bool:
+    """Pass if the window lets us."""
+    if window.opens_at(key, now) > now:
         return False
-    gate.take(key, now)
+    window.take(key, now)
     passed[key].append(now)
     return True
 
 
 @given(burst=st.integers(1, 6), arrivals=steps)
 def test_a_rate_is_exact(burst: int, arrivals: list[tuple[str, float]]) -> None:
-    gate, now = RateGate(burst, PERIOD), 1000.0
+    window, now = RateWindow(burst, PERIOD), 1000.0
     passed: dict[str, list[float]] = defaultdict(list)
     for key, wait in arrivals:
         now += wait
         before = in_window(passed[key], now)
-        assert knock(gate, key, now, passed) is (before < burst)
+        assert knock(window, key, now, passed) is (before < burst)
         assert in_window(passed[key], now) <= burst
 
 
 @given(burst=st.integers(1, 6), arrivals=steps)
 def test_who_is_told_when_it_opens_may_pass_then_and_not_before(burst: int, arrivals: list[tuple[str, float]]) -> None:
-    gate, now = RateGate(burst, PERIOD), 1000.0
+    window, now = RateWindow(burst, PERIOD), 1000.0
     passed: dict[str, list[float]] = defaultdict(list)
     for key, wait in arrivals:
         now += wait
-        opens_at = gate.opens_at(key, now)
+        opens_at = window.opens_at(key, now)
         assert opens_at >= now
         if opens_at > now:
             assert in_window(passed[key], opens_at) < burst
             assert in_window(passed[key], (now + opens_at) / 2) == burst
             now = opens_at
-        assert knock(gate, key, now, passed)
+        assert knock(window, key, now, passed)
 
 
 @given(
@@ -66,38 +66,38 @@ def test_who_is_told_when_it_opens_may_pass_then_and_not_before(burst: int, arri
 )
 def test_a_large_burst_is_never_exceeded_and_at_most_a_group_short(group: int, more: int, waits: list[float]) -> None:
     burst = (group - 1) * RESOLUTION + 1 + more
-    gate, now = RateGate(burst, PERIOD), 1000.0
+    window, now = RateWindow(burst, PERIOD), 1000.0
     passed: dict[str, list[float]] = defaultdict(list)
     for turn in range(2 * burst):
         now += waits[turn % len(waits)] if waits else 0.0
         before = in_window(passed["a"], now)
-        if knock(gate, "a", now, passed):
+        if knock(window, "a", now, passed):
             assert before < burst
         else:
             assert before > burst - group
-            now = gate.opens_at("a", now)
-    assert len(gate._younger["a"].times) <= RESOLUTION + 2
+            now = window.opens_at("a", now)
+    assert len(window._younger["a"].times) <= RESOLUTION + 2
 
 
 def test_a_group_counts_until_its_last_message_is_a_period_ago() -> None:
-    gate = RateGate(RESOLUTION + 1, PERIOD)  # groups of two
+    window = RateWindow(RESOLUTION + 1, PERIOD)  # groups of two
     for now in (1000.0, *[1050.0] * RESOLUTION):
-        assert gate.opens_at("a", now) == now
-        gate.take("a", now)
-    assert gate.opens_at("a", 1060.0) == 1110.0
+        assert window.opens_at("a", now) == now
+        window.take("a", now)
+    assert window.opens_at("a", 1060.0) == 1110.0
 
 
 def test_a_whole_burst_may_pass_at_once_and_the_next_one_a_period_later() -> None:
-    gate = RateGate(3, 1.0)
+    window = RateWindow(3, 1.0)
     for _ in range(3):
-        assert gate.opens_at("a", 10.0) == 10.0
-        gate.take("a", 10.0)
-    assert gate.opens_at("a", 10.0) == 11.0
-    assert gate.opens_at("b", 10.0) == 10.0
+        assert window.opens_at("a", 10.0) == 10.0
+        window.take("a", 10.0)
+    assert window.opens_at("a", 10.0) == 11.0
+    assert window.opens_at("b", 10.0) == 10.0
     for _ in range(3):
-        assert gate.opens_at("a", 11.0) == 11.0
-        gate.take("a", 11.0)
-    assert gate.opens_at("a", 11.5) == 12.0
+        assert window.opens_at("a", 11.0) == 11.0
+        window.take("a", 11.0)
+    assert window.opens_at("a", 11.5) == 12.0
 
 
 @given(
@@ -109,81 +109,81 @@ def test_a_whole_burst_may_pass_at_once_and_the_next_one_a_period_later() -> Non
 def test_too_many_keys_share_and_no_limit_is_broken(
     burst: int, arrivals: list[tuple[int, float]], max_keys: int, shards: int
 ) -> None:
-    gate, now = RateGate(burst, PERIOD, max_keys=max_keys, shards=shards), 1000.0
+    window, now = RateWindow(burst, PERIOD, max_keys=max_keys, shards=shards), 1000.0
     passed: dict[str, list[float]] = defaultdict(list)
     for number, wait in arrivals:
         now += wait
         key = f"key {number}"
-        knock(gate, key, now, passed)
+        knock(window, key, now, passed)
         assert in_window(passed[key], now) <= burst
-        assert len(gate) <= max_keys + shards
+        assert len(window) <= max_keys + shards
 
 
 def test_what_is_not_used_for_two_periods_is_forgotten() -> None:
-    gate = RateGate(1, PERIOD)
+    window = RateWindow(1, PERIOD)
     for number in range(1000):
-        gate.take(f"key {number}", 1000.0)
-    assert len(gate) == 1000
-    gate.opens_at("another", 1000.0 + PERIOD)
-    gate.opens_at("another", 1000.0 + 2 * PERIOD)
-    assert len(gate) == 0
+        window.take(f"key {number}", 1000.0)
+    assert len(window) == 1000
+    window.opens_at("another", 1000.0 + PERIOD)
+    window.opens_at("another", 1000.0 + 2 * PERIOD)
+    assert len(window) == 0
 
 
 def test_a_key_that_is_used_is_remembered_from_generation_to_generation() -> None:
-    gate, now = RateGate(2, PERIOD), 1000.0
+    window, now = RateWindow(2, PERIOD), 1000.0
     passed: dict[str, list[float]] = defaultdict(list)
     for _ in range(100):
         now += 20.0
-        knock(gate, "a", now, passed)
+        knock(window, "a", now, passed)
         assert in_window(passed["a"], now) <= 2
-        assert len(gate) == 1
+        assert len(window) == 1
 
 
 def test_after_a_long_silence_all_is_forgotten_at_once() -> None:
-    gate = RateGate(1, PERIOD)
-    gate.take("a", 1000.0)
-    gate.opens_at("b", 1000.0 + 2 * PERIOD)
-    assert len(gate) == 0
+    window = RateWindow(1, PERIOD)
+    window.take("a", 1000.0)
+    window.opens_at("b", 1000.0 + 2 * PERIOD)
+    assert len(window) == 0
 
 
 @pytest.mark.parametrize("second", range(0, 120, 7))
 def test_whenever_a_message_passes_it_counts_for_a_whole_period(second: int) -> None:
-    gate = RateGate(1, PERIOD)
+    window = RateWindow(1, PERIOD)
     for now in range(1000, 1000 + second):
-        gate.opens_at("others make the generations turn", now)
-    assert gate.opens_at("a", 1000.0 + second) == 1000.0 + second
-    gate.take("a", 1000.0 + second)
+        window.opens_at("others make the generations turn", now)
+    assert window.opens_at("a", 1000.0 + second) == 1000.0 + second
+    window.take("a", 1000.0 + second)
     for now in range(1000 + second, 1000 + second + 60):
-        assert gate.opens_at("a", now) == 1000.0 + second + PERIOD
-    assert gate.opens_at("a", 1000.0 + second + PERIOD) == 1000.0 + second + PERIOD
+        assert window.opens_at("a", now) == 1000.0 + second + PERIOD
+    assert window.opens_at("a", 1000.0 + second + PERIOD) == 1000.0 + second + PERIOD
 
 
 def test_a_key_keeps_to_its_shard_until_that_one_remembers_nothing() -> None:
-    gate = RateGate(2, PERIOD, max_keys=2, shards=1)
-    gate.opens_at("k", 1000.0)
+    window = RateWindow(2, PERIOD, max_keys=2, shards=1)
+    window.opens_at("k", 1000.0)
     for key, now in (("a", 1000.0), ("b", 1000.0), ("k", 1050.0)):
-        gate.take(key, now)
-    assert gate.opens_at("k", 1060.0) == 1060.0
-    gate.take("k", 1100.0)
-    assert gate.opens_at("k", 1121.0) == 1121.0, "the first one is more than a period ago"
-    assert len(gate) == 1, "there would be room for a log of its own"
-    gate.take("k", 1121.0)
-    assert gate.opens_at("k", 1122.0) == 1160.0
-    assert gate.opens_at("x", 1122.0) == 1160.0, "it shares"
-    assert gate.opens_at("k", 1300.0) == 1300.0
-    gate.take("k", 1300.0)
-    gate.take("k", 1300.0)
-    assert gate.opens_at("x", 1300.0) == 1300.0, "it shares no more"
+        window.take(key, now)
+    assert window.opens_at("k", 1060.0) == 1060.0
+    window.take("k", 1100.0)
+    assert window.opens_at("k", 1121.0) == 1121.0, "the first one is more than a period ago"
+    assert len(window) == 1, "there would be room for a log of its own"
+    window.take("k", 1121.0)
+    assert window.opens_at("k", 1122.0) == 1160.0
+    assert window.opens_at("x", 1122.0) == 1160.0, "it shares"
+    assert window.opens_at("k", 1300.0) == 1300.0
+    window.take("k", 1300.0)
+    window.take("k", 1300.0)
+    assert window.opens_at("x", 1300.0) == 1300.0, "it shares no more"
 
 
 @pytest.mark.long
 def test_a_million_keys_stay_under_100_megabytes() -> None:
-    gate = RateGate(20, 3600.0)
+    window = RateWindow(20, 3600.0)
     before = psutil.Process().memory_info().rss
     for number in range(1_000_000):
         key = f"domain-number-{number}.example.org"
-        if gate.opens_at(key, 10_000.0) <= 10_000.0:
-            gate.take(key, 10_000.0)
+        if window.opens_at(key, 10_000.0) <= 10_000.0:
+            window.take(key, 10_000.0)
     assert psutil.Process().memory_info().rss - before < 100_000_000
 
 
@@ -194,21 +194,21 @@ def test_a_million_keys_stay_under_100_megabytes() -> None:
 def test_never_more_than_the_maximum_at_once_and_nothing_is_remembered(
     maximum: int, moves: list[tuple[str, bool]]
 ) -> None:
-    gate = ConcurrencyGate(maximum)
+    window = ConcurrencyWindow(maximum)
     inside: dict[str, int] = defaultdict(int)
     for key, enters in moves:
         if enters:
-            opens_at = gate.opens_at(key, 5.0)
+            opens_at = window.opens_at(key, 5.0)
             assert opens_at == (5.0 if inside[key] < maximum else UNKNOWN)
             if opens_at == 5.0:
-                gate.take(key, 5.0)
+                window.take(key, 5.0)
                 inside[key] += 1
         elif inside[key]:
-            gate.give_back(key)
+            window.give_back(key)
             inside[key] -= 1
-    assert len(gate) == sum(1 for count in inside.values() if count)
+    assert len(window) == sum(1 for count in inside.values() if count)
 
 
 def test_giving_back_what_was_not_taken_is_a_bug_that_shows() -> None:
     with pytest.raises(KeyError):
-        ConcurrencyGate(1).give_back("a")
+        ConcurrencyWindow(1).give_back("a")

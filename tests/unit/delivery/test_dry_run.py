@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from mailrider.delivery.connection.session import Unusable
-from mailrider.delivery.explain.dry_run import Rehearsal
+from mailrider.delivery.explain.dry_run import DryRun
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 
 if TYPE_CHECKING:
-    from mailrider.delivery.connection.connect import Call, Connector
+    from mailrider.delivery.connection.connect import Connector, ConnectRequest
 
 DEMANDING = Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="test")
 
@@ -35,7 +35,7 @@ class Calls:
         self.results = list(results)
         self.opened = 0
 
-    async def open(self, _: Call) -> Session:
+    async def open(self, _: ConnectRequest) -> Session:
         self.opened += 1
         result = self.results.pop(0)
         if isinstance(result, Unusable):
@@ -43,8 +43,8 @@ class Calls:
         return result
 
 
-def call(requirement: Requirement) -> Call:
-    return cast("Call", SimpleNamespace(mx="mx.test", address="192.0.2.1", requirement=requirement))
+def call(requirement: Requirement) -> ConnectRequest:
+    return cast("ConnectRequest", SimpleNamespace(mx="mx.test", address="192.0.2.1", requirement=requirement))
 
 
 def unusable(stage: TryResult) -> Unusable:
@@ -65,15 +65,15 @@ async def test_a_server_is_called_again_only_if_the_other_kind_of_message_may_fa
 ) -> None:
     for order in ((NO_REQUIREMENT, DEMANDING), (DEMANDING, NO_REQUIREMENT)):
         calls = Calls(first, Session(tls=True))
-        async with Rehearsal(cast("Connector", calls)) as rehearsal:
+        async with DryRun(cast("Connector", calls)) as dry_run:
             for requirement in order:
-                await rehearsal.contact(call(requirement))
-                await rehearsal.contact(call(requirement))
+                await dry_run.contact(call(requirement))
+                await dry_run.contact(call(requirement))
         assert calls.opened == expected
 
 
 async def test_each_session_is_left_once() -> None:
     session = Session(tls=True)
-    async with Rehearsal(cast("Connector", Calls(session))) as rehearsal:
-        assert await rehearsal.contact(call(NO_REQUIREMENT)) is await rehearsal.contact(call(DEMANDING))
+    async with DryRun(cast("Connector", Calls(session))) as dry_run:
+        assert await dry_run.contact(call(NO_REQUIREMENT)) is await dry_run.contact(call(DEMANDING))
     assert session.farewells == 1
