@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.rules import Limiter, Limiters
     from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.pipeline.check import Arrival
-    from mailrider.endpoint.pipeline.route import Deliverer
     from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.net.tls import ServerContext
+    from mailrider.queue.deliverer import Deliverer
     from mailrider.settings.pipeline import Target
     from mailrider.smtp.content import Content
 

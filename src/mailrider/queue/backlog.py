@@ -2,7 +2,7 @@
 
 Two ways: a destination of which more is known to be due is asked for directly when it runs low; and the store is
 looked through, page by page from where the last look ended, when there may be something that is not known of. A look
-that found nothing says when the next is worth it.
+that found nothing says when the next is worth it (`next_wake`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.queue.message import Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
     from datetime import datetime
 
     from mailrider.clock import Clock
@@ -38,26 +38,23 @@ class _Look:
 
 
 class Backlog:
-    """What is due in the store, as far as it is known.
-
-    `take_in` is given the jobs that were leased; `space` says how many octets of content they may have in memory.
-    """
+    """What is due in the store, as far as it is known. `fairness` says how much of it may come into memory."""
 
     def __init__(
         self,
         store: Store,
         fairness: Fairness,
         clock: Clock,
-        take_in: Callable[[Sequence[Job]], None],
-        space: Callable[[], int],
     ) -> None:
         self._store = store
         self._fairness = fairness
         self._clock = clock
-        self._take_in = take_in
-        self._space = space
-        self._unseen = True  # there may be something that is not known of
-        self._more: set[str] = set()  # destinations of which more is due
+        self.unseen = True
+        """There may be something that is not known of."""
+        self.more: set[str] = set()
+        """Destinations of which more is due."""
+        self.next_wake: float | None = None
+        """In how many seconds there is something again, as the last `refill` found; None: nobody knows."""
         self._cursor: str | None = None
         self._asked = 0
         self.horizon: datetime | None = None
@@ -66,18 +63,18 @@ class Backlog:
     @property
     def is_empty(self) -> bool:
         """True if nothing is known to be due."""
-        return not self._unseen and not self._more
+        return not self.unseen and not self.more
 
     def look(self) -> None:
         """Something may have become due anywhere."""
-        self._unseen = True
+        self.unseen = True
 
     def expect(self, destinations: Iterable[str]) -> bool:
         """Mail for these was stored and not leased. True if it is worth to fetch it now."""
-        self._more.update(destinations)
-        if len(self._more) > MAX_KNOWN:
-            self._more.clear()
-            self._unseen = True
+        self.more.update(destinations)
+        if len(self.more) > MAX_KNOWN:
+            self.more.clear()
+            self.unseen = True
         return self.wants(destinations)
 
     def wants(self, destinations: Iterable[str] = ()) -> bool:
@@ -85,47 +82,40 @@ class Backlog:
         fairness = self._fairness
         if fairness.ready < fairness.places.fast and (
             # No more than so many destinations can have jobs in memory: this ends soon.
-            self._unseen or any(map(fairness.runs_low, self._more))
+            self.unseen or any(map(fairness.runs_low, self.more))
         ):
             return True
         self._asked += 1
-        if fairness.has_few_quick and self._asked >= fairness.places.fast:
+        if self._asked >= fairness.places.fast and fairness.has_few_quick:
             # Newcomers that wait for places must not keep the others out of memory. Now and then: it is a long list.
             self._asked = 0
-            if any(map(fairness.is_hungry, self._more)):
+            if any(map(fairness.is_hungry, self.more)):
                 return True
-        return any(each in self._more and self._fairness.runs_low(each) for each in destinations)
+        return any(each in self.more and self._fairness.runs_low(each) for each in destinations)
 
-    async def refill(self) -> float | None:
-        """Lease what is needed; returns in how many seconds there is something again, None if nobody knows."""
+    async def refill(self) -> AsyncGenerator[list[Job], None]:
+        """Lease what is needed: gives jobs as they come, to be put into memory before the next ones are asked for."""
         look = _Look()
-        is_wanted, self._unseen = self._unseen, False
+        is_wanted, self.unseen = self.unseen, False
         try:
-            await self._claim([each for each in self._more if self._fairness.runs_low(each)], look)
+            yield await self._claim([each for each in self.more if self._fairness.runs_low(each)], look)
             if is_wanted:
-                await self._look_through(look)
-                self._unseen = self._unseen or look.is_full
+                # From where the last look ended to the end, and from the beginning to there, until memory has enough.
+                start = self._cursor
+                for after, until in ((start, None), (None, start)) if start is not None else ((None, None),):
+                    while not look.is_full:
+                        page = await self._store.destinations(after, PAGE)
+                        wanted = [each for each in page if until is None or each.destination <= until]
+                        yield await self._claim([each.destination for each in self._due(wanted, look)], look)
+                        if len(wanted) < PAGE:
+                            break
+                        after = wanted[-1].destination
+                self._cursor = look.cursor if look.is_full else None
+                self.unseen = self.unseen or look.is_full
         except BaseException:
-            self._unseen = True  # what was marked may not be so any more
+            self.unseen = True  # what was marked may not be so any more
             raise
-        return look.next_wake
-
-    async def _look_through(self, look: _Look) -> None:
-        """From the cursor to the end, and from the beginning to the cursor, until memory has enough."""
-        start = self._cursor
-        await self._scan(start, None, look)
-        if start is not None and not look.is_full:
-            await self._scan(None, start, look)
-        self._cursor = look.cursor if look.is_full else None
-
-    async def _scan(self, after: str | None, until: str | None, look: _Look) -> None:
-        while not look.is_full:
-            page = await self._store.destinations(after, PAGE)
-            wanted = [each for each in page if until is None or each.destination <= until]
-            await self._claim([each.destination for each in self._due(wanted, look)], look)
-            if len(wanted) < PAGE:
-                return
-            after = wanted[-1].destination
+        self.next_wake = look.next_wake
 
     def _moment(self) -> datetime:
         """Until when what we take is due."""
@@ -146,7 +136,7 @@ class Backlog:
                 self._wake_for(each.due, look)
         return due
 
-    async def _claim(self, destinations: Sequence[str], look: _Look) -> None:
+    async def _claim(self, destinations: Sequence[str], look: _Look) -> list[Job]:
         """Lease jobs of these as far as there is room, and take note where there are more."""
         now = self._clock.monotonic()
         space = self._fairness.most_ready - self._fairness.ready
@@ -154,7 +144,7 @@ class Backlog:
         for destination in destinations:
             reopens = self._fairness.reopens(destination, now)
             if reopens is not None:
-                self._more.discard(destination)
+                self.more.discard(destination)
                 look.wake(reopens - now)
                 continue
             if space <= 0:
@@ -166,17 +156,17 @@ class Backlog:
                 quotas.append(Quota(destination, room))
                 space -= room
             else:
-                self._more.add(destination)
+                self.more.add(destination)
         if not quotas:
-            return
+            return []
         # What is expected while the store is asked is not in its answer: from here on marks are only added.
         names = [quota.destination for quota in quotas]
-        self._more.difference_update(names)
+        self.more.difference_update(names)
         moment = self._moment()
-        claimed = await self._store.claim(quotas, moment, self._space())
+        claimed = await self._store.claim(quotas, moment, self._fairness.space)
         for name, due in claimed.left.items():
             if due <= moment:
-                self._more.add(name)
+                self.more.add(name)
             else:
                 self._wake_for(due, look)
-        self._take_in(claimed.jobs)
+        return claimed.jobs

@@ -1,22 +1,15 @@
-"""To whom the queue gives messages, and what a report says about a destination."""
+"""To whom messages are given for an attempt."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
-
-from mailrider.model.outcome import Deferred, TryResult
-from mailrider.queue.fairness import DestinationHealth
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import asyncio
 
     from mailrider.model.envelope import Envelope
-    from mailrider.model.outcome import AttemptReport, Outcome
+    from mailrider.model.outcome import AttemptReport
     from mailrider.smtp.content import Content
-
-# A server that came this far speaks to us; what it says then is about the message.
-_SPOKE: Final = frozenset({TryResult.MAIL, TryResult.RCPT, TryResult.DATA, TryResult.FINAL, TryResult.DELIVERED})
-_NETWORK: Final = 4  # the subject of enhanced codes about the network and routing (RFC 3463 3.5)
 
 
 class Deliverer(Protocol):
@@ -42,23 +35,3 @@ class LooksAgain(Protocol):
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
         """Ask anew what the next attempt, which is the last, will go by."""
-
-
-def judge_destination(report: AttemptReport) -> DestinationHealth:
-    """What an attempt says about the whole destination, beyond its own message."""
-    outcomes = report.outcomes
-    if any(each.result in _SPOKE for outcome in outcomes for each in outcome.tries):
-        return DestinationHealth.TOOK
-    if all(map(_says_unreachable, outcomes)):
-        return DestinationHealth.UNREACHABLE
-    return (
-        DestinationHealth.UNKNOWN
-        if any(isinstance(outcome, Deferred) for outcome in outcomes)
-        else DestinationHealth.TOOK
-    )
-
-
-def _says_unreachable(outcome: Outcome) -> bool:
-    if not isinstance(outcome, Deferred) or outcome.eligible_at is not None:
-        return False
-    return bool(outcome.tries) or outcome.reply.status.subject == _NETWORK

@@ -72,10 +72,13 @@ class Disk:
 
         `uncarried`: octets that stand in the log only; the file needs space for them as well.
         """
-        now = self._monotonic()
-        if now >= self._looks_at and not self.count(-uncarried):
+        if self._monotonic() >= self._looks_at and not self.count(-uncarried):
             return True
-        return self._take(octets)
+        octets *= TWICE
+        if octets > self._room:
+            return False
+        self._room -= octets
+        return True
 
     def count(self, usable: int) -> bool:
         """Look how much there is for new mail, with so many octets that are usable in the file. False: nobody knows."""
@@ -84,13 +87,6 @@ class Disk:
         self._looks_at = self._monotonic() + LOOKED
         self.left = max(0, self.free + usable - TWICE * self.coming)
         self._room = self.left - self.reserve
-        return True
-
-    def _take(self, octets: int) -> bool:
-        octets *= TWICE
-        if octets > self._room:
-            return False
-        self._room -= octets
         return True
 
     def look(self) -> bool:

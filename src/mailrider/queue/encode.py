@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses
 
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode_options(envelope: Envelope) -> str | None:
@@ -36,7 +36,7 @@ def encode_options(envelope: Envelope) -> str | None:
         options["envid"] = envelope.envid
     if envelope.client is not None:
         options["client"] = envelope.client
-    return _compact(options) if options else None
+    return compact(options) if options else None
 
 
 def decode_envelope(sender: str, options: str | None, recipients: tuple[Recipient, ...]) -> Envelope:
@@ -54,7 +54,7 @@ def encode_wishes(recipient: Recipient) -> str | None:
     if recipient.notify is None and recipient.original is None:
         return None
     original = recipient.original
-    return _compact(
+    return compact(
         {
             "notify": None if recipient.notify is None else recipient.notify.words,
             "original": None if original is None else [original.address_type, original.address],
@@ -80,7 +80,7 @@ def encode_reply(reply: Reply | None) -> str | None:
     if reply is None:
         return None
     enhanced = reply.enhanced
-    return _compact([reply.code, None if enhanced is None else str(enhanced), *reply.lines])
+    return compact([reply.code, None if enhanced is None else str(enhanced), *reply.lines])
 
 
 def decode_reply(text: str | None) -> Reply | None:
@@ -112,7 +112,7 @@ def evidence(outcome: Outcome) -> dict[str, Any]:
 
 def encode_evidence(outcome: Outcome) -> str:
     """`evidence` as text."""
-    return _compact(evidence(outcome))
+    return compact(evidence(outcome))
 
 
 def decode_evidence(text: str) -> dict[str, Any]:

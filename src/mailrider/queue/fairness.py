@@ -15,16 +15,17 @@ tries. When it gets through, the window grows again from 1: what has gathered is
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.queue.places import Places
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
+from mailrider.queue.settle import DestinationHealth
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
     from mailrider.queue.message import Job
     from mailrider.queue.places import RunningAttempt
@@ -33,15 +34,8 @@ FIRST_PAUSE: Final = 30.0  # seconds that a destination rests after it could not
 LONGEST_PAUSE: Final = 900.0
 JITTER: Final = 0.1
 AHEAD: Final = 2  # jobs in memory for each place of a window, so that none waits for the store
+CONTENT_OCTETS: Final = 64 * 1024 * 1024  # of content that is kept in memory for the next attempts
 MAX_DESTINATIONS: Final = 10_000  # remembered without having jobs; 400 bytes each
-
-
-class DestinationHealth(enum.Enum):
-    """What an attempt says about the destination."""
-
-    TOOK = "a server dealt with the message"
-    UNREACHABLE = "no server could be talked to"
-    UNKNOWN = "nothing"
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +63,7 @@ class Fairness:
         self.places = Places(fast)
         self._schedule = schedule
         self.ready = 0
+        self.octets = 0  # of content, of what waits and what runs
         self._ready_newcomers = 0
         self._rng = rng
         self._widest = max(1, fast * 3 // 4)
@@ -88,9 +83,15 @@ class Fairness:
         return not self.places.running and not self.places.running_slow and not self.ready
 
     @property
-    def has_more(self) -> bool:
-        """True if there may be a job to start."""
-        return bool(self._known or self._newcomers)
+    def space(self) -> int:
+        """How many octets of content may come into memory."""
+        return CONTENT_OCTETS - self.octets
+
+    def has_room(self, jobs: Sequence[Job], now: float) -> bool:
+        """True if all these jobs may come into memory, with their content."""
+        if len(jobs) > self.most_ready - self.ready or sum([job.info.size for job in jobs]) > self.space:
+            return False
+        return all(self.room(job.destination, now) > 0 for job in jobs)
 
     def room(self, destination: str, now: float) -> int:
         """How many more jobs of a destination may come into memory."""
@@ -115,19 +116,18 @@ class Fairness:
         """A leased job is ready."""
         state = self._state(job.destination)
         state.ready.append(job)
-        self._count(state, 1)
+        self.ready += 1
+        if not state.is_quick:
+            self._ready_newcomers += 1
+        if job.content is not None:
+            self.octets += job.info.size
         self._place(state, now)
 
-    def _count(self, state: DestinationState, jobs: int) -> None:
-        self.ready += jobs
-        if not state.is_quick:
-            self._ready_newcomers += jobs
-
     def _learn(self, state: DestinationState, *, is_quick: bool) -> None:
-        if state.is_quick is not is_quick:
-            self._ready_newcomers += -len(state.ready) if is_quick else len(state.ready)
-            self._leave_turns(state)
-            state.is_quick = is_quick
+        """The other kind than it was known as."""
+        self._ready_newcomers += -len(state.ready) if is_quick else len(state.ready)
+        self._leave_turns(state)
+        state.is_quick = is_quick
 
     def _leave_turns(self, state: DestinationState) -> None:
         (self._known if state.is_quick else self._newcomers).pop(state.destination, None)
@@ -154,7 +154,7 @@ class Fairness:
 
     def take(self, now: float) -> RunningAttempt | None:
         """Start a job; None if there is no place or no job."""
-        while self.places.has_fast:
+        while (self._known or self._newcomers) and self.places.has_fast:
             turns = self._next_turns()
             if turns is None:
                 return None
@@ -162,7 +162,9 @@ class Fairness:
             if not state.ready or state.running >= state.window or now < state.closed_until:
                 continue
             job = state.ready.popleft()
-            self._count(state, -1)
+            self.ready -= 1
+            if not state.is_quick:
+                self._ready_newcomers -= 1
             state.running += 1
             self._is_newcomers_turn = state.is_quick
             self._place(state, now)
@@ -179,11 +181,16 @@ class Fairness:
         self, attempt: RunningAttempt, health: DestinationHealth, now: float
     ) -> tuple[float | None, list[RunningAttempt]]:
         """An attempt has ended. If that closes its destination: for how many seconds; and who moved to slow places."""
+        self.octets -= attempt.octets
         moved = self.places.end(attempt, now)
+        if moved:
+            self.leave_memory(moved)
         state = self._states[attempt.job.destination]
         state.running -= 1
         if health is not DestinationHealth.UNKNOWN or attempt.has_lasted:
-            self._learn(state, is_quick=health is DestinationHealth.TOOK and not attempt.has_lasted)
+            is_quick = health is DestinationHealth.TOOK and not attempt.has_lasted
+            if state.is_quick is not is_quick:
+                self._learn(state, is_quick=is_quick)
         pause = None
         match health:
             case DestinationHealth.TOOK:
@@ -237,15 +244,27 @@ class Fairness:
         return self.runs_low(destination) and self._space(is_quick=state is not None and state.is_quick) > 0
 
     def withdraw(self, destination: str | None = None) -> list[Job]:
-        """Take the jobs that wait in memory out again, of one destination or of all."""
+        """Take the jobs that wait in memory out again, without their content, of one destination or of all."""
         states = list(self._states.values()) if destination is None else [self._state(destination)]
         jobs: list[Job] = []
         for state in states:
             jobs += state.ready
-            self._count(state, -len(state.ready))
+            self.ready -= len(state.ready)
+            if not state.is_quick:
+                self._ready_newcomers -= len(state.ready)
             state.ready.clear()
             self._leave_turns(state)
+        for job in jobs:
+            if job.content is not None:
+                self.octets -= job.info.size
+                job.content = None
         return jobs
+
+    def leave_memory(self, moved: Sequence[RunningAttempt]) -> None:
+        """Attempts that moved to slow places: the memory that was theirs is for others."""
+        for attempt in moved:
+            self.octets -= attempt.octets
+            attempt.octets = 0
 
     def reopen(self, now: float) -> None:
         """Try every closed destination again: an operator said so."""

@@ -100,7 +100,8 @@ class Places:
         self._addresses: OrderedDict[Hashable, _Address] = OrderedDict()
         self._promised = 0.0  # the last moment at which somebody comes again, and how many do
         self._promises = 0
-        self._turned_away: OrderedDict[str, Hashable] = OrderedDict()  # destinations, and the address where it happened
+        self.crowded: OrderedDict[str, Hashable] = OrderedDict()
+        """Destinations whose attempts were turned away, and the address where that happened."""
 
     @property
     def has_slow(self) -> bool:
@@ -212,7 +213,7 @@ class Places:
                 self._move_at_once(attempt)
             elif not address.credit:
                 return SLOW_AFTER  # by then it is known what kind of place this is
-        self._turned_away.pop(attempt.job.destination, None)
+        self.crowded.pop(attempt.job.destination, None)
         attempt.at[where] = now
         if attempt.is_slow:
             address.slow += 1
@@ -233,16 +234,16 @@ class Places:
 
     def turned_away(self, attempt: RunningAttempt, now: float) -> float | None:
         """In how many seconds an attempt is to come again, if it is known that it will be turned away now."""
-        where = self._turned_away.get(attempt.job.destination)
+        where = self.crowded.get(attempt.job.destination)
         address = None if where is None else self._addresses.get(where)
         if address is None or not address.is_slow or not self._is_full(address, attempt):
             return None
         return self._come_again(now)
 
     def _remember_turned_away(self, destination: str, where: Hashable) -> None:
-        self._turned_away[destination] = where
-        if len(self._turned_away) > MAX_ADDRESSES:
-            self._turned_away.popitem(last=False)
+        self.crowded[destination] = where
+        if len(self.crowded) > MAX_ADDRESSES:
+            self.crowded.popitem(last=False)
 
     def _come_again(self, now: float) -> float:
         if self._promised < now + COME_AGAIN:

@@ -1,4 +1,4 @@
-"""Queue time: a clock that counts the time that was really lived, for everything that a store keeps.
+"""Queue time: a clock that counts the time that really passed, for everything that a store keeps.
 
 A machine may start in the wrong year and be put right minutes later; the age of a message and the moment of its next
 attempt must not jump with its clock. So a queue keeps a time of its own. It is the wall clock's as long as that goes
@@ -42,8 +42,8 @@ class TimeAnchor:
     wall: datetime
     monotonic: float
 
-    def lived(self, boot: str, wall: datetime, monotonic: float) -> timedelta:
-        """How much time has been lived since."""
+    def elapsed(self, boot: str, wall: datetime, monotonic: float) -> timedelta:
+        """How much time has passed since."""
         if boot and boot == self.boot and monotonic >= self.monotonic:
             return timedelta(seconds=monotonic - self.monotonic)
         return min(max(wall - self.wall, NO_SHIFT), OFF)
@@ -57,11 +57,12 @@ class QueueClock:
         self._shift = NO_SHIFT
         self._lock = threading.Lock()
         self._offset = clock.now().timestamp() - clock.monotonic()
+        self._wall: Callable[[], datetime] = clock.now
         self.monotonic: Callable[[], float] = clock.monotonic
 
     def now(self) -> datetime:
         """See `Clock`: queue time."""
-        wall = self._clock.now()
+        wall = self._wall()
         if abs(wall.timestamp() - self.monotonic() - self._offset) > SKEW:
             wall = self._jumped()
         return wall - self._shift if self._shift else wall
@@ -100,7 +101,7 @@ class QueueClock:
         shift = NO_SHIFT
         if anchor is not None:
             wall = self._clock.now()
-            shift = wall - anchor.at - anchor.lived(boot, wall, self.monotonic())
+            shift = wall - anchor.at - anchor.elapsed(boot, wall, self.monotonic())
         self._offset = self._clock.now().timestamp() - self.monotonic()
         self._shift = shift if abs(shift.total_seconds()) > SKEW else NO_SHIFT
 
@@ -116,6 +117,11 @@ class KeepsTime(Protocol):
 
 def in_queue_time(clock: Clock, report: AttemptReport) -> AttemptReport:
     """A report whose moments (`eligible_at`) are those of the wall clock, by that clock."""
+    for each in report.outcomes:
+        if isinstance(each, Deferred) and each.eligible_at is not None:
+            break
+    else:
+        return report
     shift = shift_of(clock)
     if not shift:
         return report

@@ -17,6 +17,7 @@ What always holds:
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,14 +35,13 @@ from mailrider.model.queue_event import (
 from mailrider.model.reply import Reply
 from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.backlog import Backlog
-from mailrider.queue.commit_retry import SICK, CommitRetry, names
-from mailrider.queue.deliverer import LooksAgain, judge_destination
-from mailrider.queue.fairness import DestinationHealth, Fairness
+from mailrider.queue.deliverer import LooksAgain
+from mailrider.queue.fairness import Fairness
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_TARGET, Wish
 from mailrider.queue.queue_clock import in_queue_time
-from mailrider.queue.settle import is_last_try
-from mailrider.queue.settler import Settler
+from mailrider.queue.settle import DestinationHealth, is_last_try, judge_destination
+from mailrider.queue.settler import SICK, CommitRetry, Settler, names
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -54,16 +54,16 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.queue.bounces import Bounces
     from mailrider.queue.deliverer import Deliverer, UnderWay
-    from mailrider.queue.message import Job, Settled, Settlement
+    from mailrider.queue.message import Job
     from mailrider.queue.places import RunningAttempt
     from mailrider.queue.settle import Rules
+    from mailrider.queue.settler import Committed
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
 
 TICK: Final = 5.0  # seconds between two questions whether another process changed the store
 HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
-CONTENT_OCTETS: Final = 64 * 1024 * 1024  # of content that is kept in memory for the next attempts
 GRACE: Final = 30.0  # seconds that a stop gives attempts that send, or wait for the reply to what they sent
 RECORDING: Final = 5.0  # seconds that a stop gives what was cut off to be recorded
 
@@ -82,22 +82,26 @@ class Work:
     under_way: UnderWay | None = None
 
 
-class _Visits:
-    """Where one attempt is; see `model.visit.Visits`."""
+class _Worker:
+    """Makes one attempt after the other, and says where it is; see `model.visit.Visits`.
 
-    __slots__ = ("_attempt", "_scheduler")
+    `is_recording`: its attempt has ended, and is to be recorded.
+    """
+
+    __slots__ = ("_scheduler", "attempt", "is_recording")
 
     def __init__(self, scheduler: Scheduler, attempt: RunningAttempt) -> None:
         self._scheduler = scheduler
-        self._attempt = attempt
+        self.attempt = attempt
+        self.is_recording = False
 
     def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
         """See `Visits`."""
-        return self._scheduler.arrive(self._attempt, address, slots)
+        return self._scheduler.arrive(self.attempt, address, slots)
 
     def leave(self, address: IPv4Address | IPv6Address) -> None:
         """See `Visits`."""
-        self._scheduler.leave(self._attempt, address)
+        self._scheduler.leave(self.attempt, address)
 
 
 class Scheduler:
@@ -110,16 +114,10 @@ class Scheduler:
         self._rng = rng
         self._emit = emit
         self._fairness = Fairness(work.parallelism, rng, work.rules.schedule)
-        self._backlog = Backlog(store, self._fairness, clock, self._take_in, self._space)
-        self._commits = CommitRetry(store, clock, emit, self.look)
-        self._settler = Settler(
-            store, self._commits, work.rules, work.bounces, clock, rng, emit, self._fairness.is_down, self._come_back
-        )
-        self._octets = 0
-        self._workers: set[asyncio.Task[None]] = set()
-        self._recording: set[asyncio.Task[None] | None] = (
-            set()
-        )  # workers whose attempt has ended, and is to be recorded
+        self._backlog = Backlog(store, self._fairness, clock)
+        self._commits = CommitRetry(store, clock, emit)
+        self._settler = Settler(store, self._commits, work.rules, work.bounces, clock, rng, emit)
+        self._workers: dict[asyncio.Task[None], _Worker] = {}
         self._refiller: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -193,7 +191,7 @@ class Scheduler:
 
     def _has_to_be_awaited(self, task: asyncio.Task[None]) -> bool:
         under_way = self._work.under_way
-        return under_way is None or task in self._recording or under_way.is_sending(task)
+        return under_way is None or self._workers[task].is_recording or under_way.is_sending(task)
 
     def _cut_off(self, task: asyncio.Task[None]) -> None:
         """End an attempt: it reports if it had any effect, and else its job is given back as if nothing had been."""
@@ -214,20 +212,13 @@ class Scheduler:
 
     def has_room(self, jobs: Sequence[Job]) -> bool:
         """True if a new message with these jobs may come from memory: then it is to be leased from the beginning."""
-        now = self._clock.monotonic()
-        if self._stopping or self._commits.is_sick or len(jobs) > self._fairness.most_ready - self._fairness.ready:
+        if self._stopping or self._commits.unrecorded:
             return False
-        if sum(job.info.size for job in jobs) > self._space():
-            return False
-        return all(self._fairness.room(job.destination, now) > 0 for job in jobs)
+        return self._fairness.has_room(jobs, self._clock.monotonic())
 
     def offer(self, jobs: Sequence[Job]) -> None:
         """Leased jobs of a new message, with their content."""
         self._take_in(jobs)
-
-    def _space(self) -> int:
-        """How many octets of content may come into memory."""
-        return CONTENT_OCTETS - self._octets
 
     def expect(self, destinations: Sequence[str]) -> None:
         """New mail for these was stored, and waits there."""
@@ -278,8 +269,6 @@ class Scheduler:
         self._idle.clear()
         now = self._clock.monotonic()
         for job in jobs:
-            if job.content is not None:
-                self._octets += job.info.size
             self._fairness.offer(job, now)
             if self._fairness.reopens(job.destination, now) is not None:
                 self._put_away(job.destination)
@@ -289,12 +278,13 @@ class Scheduler:
         """As many workers as there are jobs that can be started."""
         while (attempt := self._next()) is not None:
             # In a context of its own, not that of the submitter, who may be inside limits that this job has to pass.
-            task = asyncio.create_task(self._run(attempt), context=Context())
-            self._workers.add(task)
+            worker = _Worker(self, attempt)
+            task = asyncio.create_task(self._run(worker), context=Context())
+            self._workers[task] = worker
             task.add_done_callback(self._ended)
 
     def _next(self) -> RunningAttempt | None:
-        if self._stopping or self._commits.is_sick:
+        if self._stopping or self._commits.unrecorded or not self._fairness.ready:
             return None
         attempt = self._fairness.take(self._clock.monotonic())
         if attempt is not None and self._slow_timer is None:
@@ -306,36 +296,37 @@ class Scheduler:
         self._slow_timer = None if due is None or self._stopping else self._clock.call_at(due, self._move_lasting)
 
     def _move_lasting(self) -> None:
-        self._moved(self._fairness.places.move_lasting(self._clock.monotonic()))
+        moved = self._fairness.places.move_lasting(self._clock.monotonic())
+        if moved:
+            self._fairness.leave_memory(moved)
+            self._go_on()
         self._watch_places()
 
-    def _moved(self, attempts: Sequence[RunningAttempt]) -> None:
-        """These are in slow places now: others may begin, and have the memory that is theirs."""
-        for attempt in attempts:
-            self._octets -= attempt.octets
-            attempt.octets = 0
-        if attempts:
-            self._start()
-            if self._backlog.wants():
-                self._wake.set()
+    def _go_on(self) -> None:
+        """Attempts have moved to slow places: others may begin, and have the memory that was theirs."""
+        self._start()
+        if self._backlog.wants():
+            self._wake.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._workers.discard(task)
+        del self._workers[task]
         self._start()  # what came in since it found nothing more to do
         self._note_idleness()
 
     # Attempts --------------------------------------------------------------------------------------------------------
 
-    async def _run(self, first: RunningAttempt) -> None:
+    async def _run(self, worker: _Worker) -> None:
         """Attempt one job after another, while there are any."""
-        attempt: RunningAttempt | None = first
+        VISITS.set(worker)
+        backlog = self._backlog
+        attempt: RunningAttempt | None = worker.attempt
         while attempt is not None:
-            VISITS.set(_Visits(self, attempt))
-            await self._attempt(attempt)
-            if self._backlog.wants((attempt.job.destination,)):
+            worker.attempt = attempt
+            await self._attempt(worker)
+            if (backlog.unseen or backlog.more) and backlog.wants((attempt.job.destination,)):
                 self._wake.set()
             attempt = self._next()
-            if self._fairness.has_more:  # its window has grown: there is a place for another one, too
+            if self._fairness.ready:  # its window has grown: there is a place for another one, too
                 self._start()
 
     def arrive(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
@@ -343,24 +334,30 @@ class Scheduler:
         was_slow = attempt.is_slow
         seconds = self._fairness.places.arrive(attempt, address, self._clock.monotonic(), slots)
         if attempt.is_slow and not was_slow:
-            self._moved((attempt,))
+            self._fairness.leave_memory((attempt,))
+            self._go_on()
         return None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
 
     def leave(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address) -> None:
         """See `Visits.leave`."""
         self._fairness.places.leave(attempt, address, self._clock.monotonic())
 
-    async def _attempt(self, attempt: RunningAttempt) -> None:
+    async def _attempt(self, worker: _Worker) -> None:
+        attempt = worker.attempt
         job, health, reply = attempt.job, DestinationHealth.UNKNOWN, BROKEN
         try:
             if job.lease != self._store.lease:
                 return  # this process was held for dead, and the job is another's
             content = job.content or await self._store.content(job)
-            seconds = self._fairness.places.turned_away(attempt, self._clock.monotonic())
+            places, seconds = self._fairness.places, None
+            if places.crowded:
+                seconds = places.turned_away(attempt, self._clock.monotonic())
             report = await self._deliver(job, content) if seconds is None else self._held_back(job, seconds)
-            self._recording.add(asyncio.current_task())
+            worker.is_recording = True
             health, reply = judge_destination(report), report.outcomes[0].reply
-            await self._settler.attempted(job, content, report)
+            committed = await self._settler.attempted(job, content, report)
+            if committed is not None:
+                self._come_back(committed)
         except asyncio.CancelledError:
             self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
             await self._commits.give_back([job])
@@ -374,7 +371,7 @@ class Scheduler:
             # tried again before this process ends.
             self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
         finally:
-            self._recording.discard(asyncio.current_task())
+            worker.is_recording = False
             self._finish(attempt, health, reply)
 
     def _held_back(self, job: Job, seconds: float) -> AttemptReport:
@@ -404,12 +401,13 @@ class Scheduler:
             # The attempt goes by what is known, then.
             self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
 
-    def _come_back(self, settlement: Settlement, settled: Settled) -> None:
+    def _come_back(self, committed: Committed) -> None:
         """What was put back comes again: wake for it."""
+        settlement, wishes = committed.settlement, committed.settled.wishes
         if settlement.notifications and self._drained is not None and settlement.job.created <= self._drained:
             # Only of what was there in the beginning: in company of a busy process there would be no end.
             self._backlog.horizon = self._clock.now()
-        if settlement.notifications or Wish.RETRY in settled.wishes.values():
+        if settlement.notifications or (wishes and Wish.RETRY in wishes.values()):
             self.look()
         due = [change.due for change in settlement.changes if change.due is not None]
         if due:
@@ -417,7 +415,6 @@ class Scheduler:
 
     def _finish(self, attempt: RunningAttempt, health: DestinationHealth, reply: Reply) -> None:
         job = attempt.job
-        self._octets -= attempt.octets
         job.content = None
         was_down = self._fairness.is_down(job.destination)
         pause, moved = self._fairness.finish(attempt, health, self._clock.monotonic())
@@ -427,20 +424,20 @@ class Scheduler:
             self._wake_in(pause)
         elif was_down and health is DestinationHealth.TOOK:
             self._emit(DestinationUp(job.destination))
-        self._moved(moved)
+        if moved:
+            self._go_on()
+        if self._commits.has_recovered:
+            self._look_after_recovery()
 
-    def _forget_content(self, job: Job) -> None:
-        if job.content is not None:
-            self._octets -= job.info.size
-            job.content = None
+    def _look_after_recovery(self) -> None:
+        self._commits.has_recovered = False
+        self.look()
 
     def _put_away(self, destination: str) -> None:
         """What waits for a destination that is down waits in the store: memory is for those that move."""
         waiting = self._fairness.withdraw(destination)
         if not waiting:
             return
-        for job in waiting:
-            self._forget_content(job)
         self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(asyncio.create_task(self._commits.give_back(waiting)))
 
@@ -473,10 +470,14 @@ class Scheduler:
             await self._commits.give_back(())
         self._fairness.refresh(self._clock.monotonic())
         self._start()
-        seconds = await self._backlog.refill()
-        if seconds is not None:
-            self._wake_in(seconds)
+        async with aclosing(self._backlog.refill()) as refill:
+            async for jobs in refill:
+                self._take_in(jobs)
+        if self._backlog.next_wake is not None:
+            self._wake_in(self._backlog.next_wake)
         self._commits.works()
+        if self._commits.has_recovered:
+            self._look_after_recovery()
 
     def _wake_in(self, seconds: float) -> None:
         """Look at the store again by then; an earlier wish stays."""
@@ -515,7 +516,11 @@ class Scheduler:
                     if self._stopping:
                         await self._commits.give_back(())
                         continue
-                    await self._settler.settle_late()
+                    async with aclosing(self._settler.settle_late(self._fairness.is_down)) as late:
+                        async for committed in late:
+                            self._come_back(committed)
+                    if self._commits.has_recovered:
+                        self._look_after_recovery()
                     # What was leased for that no look could see; and if a signal got lost, mail is late, not lost.
                     self.look()
                 if await self._store.changed_elsewhere() or self._clock_jumped():

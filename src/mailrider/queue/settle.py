@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
 from mailrider.model.envelope import Notify
-from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed
+from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed, TryResult
 from mailrider.model.reply import Reply
 from mailrider.queue.message import Change, Fate, Progress
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 # What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
 EXPIRED: Final = Reply.make(554, "5.4.7", "It could not be delivered in time")
 UNTRIED: Final = Reply.make(451, "4.4.7", "It was not tried yet: the destination cannot be reached")
+
+# A server that came this far speaks to us; what it says then is about the message.
+_SPOKE: Final = frozenset({TryResult.MAIL, TryResult.RCPT, TryResult.DATA, TryResult.FINAL, TryResult.DELIVERED})
+_NETWORK: Final = 4  # the subject of enhanced codes about the network and routing (RFC 3463 3.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +236,34 @@ def _warned(change: Change, job: Job, rules: Rules, now: datetime) -> Change:
     if change.progress is None or change.progress.warned or not _is_late(job, rules, now):
         return change
     return replace(change, progress=replace(change.progress, warned=True))
+
+
+# What a report says about the destination ------------------------------------------------------------
+
+
+class DestinationHealth(enum.Enum):
+    """What an attempt says about the destination."""
+
+    TOOK = "a server dealt with the message"
+    UNREACHABLE = "no server could be talked to"
+    UNKNOWN = "nothing"
+
+
+def judge_destination(report: AttemptReport) -> DestinationHealth:
+    """What an attempt says about the whole destination, beyond its own message."""
+    outcomes = report.outcomes
+    if any(each.result in _SPOKE for outcome in outcomes for each in outcome.tries):
+        return DestinationHealth.TOOK
+    if all(map(_says_unreachable, outcomes)):
+        return DestinationHealth.UNREACHABLE
+    return (
+        DestinationHealth.UNKNOWN
+        if any(isinstance(outcome, Deferred) for outcome in outcomes)
+        else DestinationHealth.TOOK
+    )
+
+
+def _says_unreachable(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Deferred) or outcome.eligible_at is not None:
+        return False
+    return bool(outcome.tries) or outcome.reply.status.subject == _NETWORK

@@ -1,31 +1,43 @@
 """Decides what becomes of a job, commits it, and tells: after an attempt, and where none comes along.
 
-What is decided stands in `queue.settle`, what senders are told in `queue.bounces`; `queue.commit_retry` commits. A
-notification never keeps a state from changing, and what is committed is told only if the lease was ours.
+What is decided stands in `queue.settle`, what senders are told in `queue.bounces`. A notification never keeps a state
+from changing, and what is committed is told only if the lease was ours. What was committed is returned: whoever
+schedules sees from it what comes again, and when.
+
+`CommitRetry` commits, however long it takes: what was delivered must not be delivered again. While an outcome cannot be
+recorded the job stays leased and the outcome stays in memory. Jobs that wait to be given back wait there as well.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.model.event import Bug
-from mailrider.model.queue_event import RecipientDone
+from mailrider.model.queue_event import (
+    LeaseLost,
+    OutcomeUnrecorded,
+    QueueAvailable,
+    QueueUnavailable,
+    RecipientDone,
+)
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import Fate, Settlement, Wish
 from mailrider.queue.queue_clock import shift_of
 from mailrider.queue.settle import as_it_stands, settle, untried
+from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import datetime, timedelta
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.bounces import Bounces
-    from mailrider.queue.commit_retry import CommitRetry
     from mailrider.queue.message import Job, NewMessage, Settled
     from mailrider.queue.settle import Rules, SettleDecision
     from mailrider.queue.store import Store
@@ -36,8 +48,16 @@ LATE: Final = 200  # jobs that one step of the look for late ones settles
 _DONE_TO_IT: Final = {Wish.HOLD: "held", Wish.REMOVE: "removed"}
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What was committed, and what operators had wished meanwhile."""
+
+    settlement: Settlement
+    settled: Settled
+
+
 class Settler:
-    """Settles jobs. `is_down` says of a destination that it cannot be reached; `put_back` hears what was committed."""
+    """Settles jobs."""
 
     def __init__(
         self,
@@ -48,8 +68,6 @@ class Settler:
         clock: Clock,
         rng: random.Random,
         emit: Emit,
-        is_down: Callable[[str], bool],
-        put_back: Callable[[Settlement, Settled], None],
     ) -> None:
         self._store = store
         self._commits = commits
@@ -58,22 +76,22 @@ class Settler:
         self._clock = clock
         self._rng = rng
         self._emit = emit
-        self._is_down = is_down
-        self._put_back = put_back
 
     # After an attempt ------------------------------------------------------------------------------------------------
 
-    async def attempted(self, job: Job, content: Content, report: AttemptReport) -> None:
-        """Decide what the report means, and commit it."""
+    async def attempted(self, job: Job, content: Content, report: AttemptReport) -> Committed | None:
+        """Decide what the report means, and commit it; None if the lease was lost, and nothing was changed."""
         now = self._clock.now()
         decision = settle(job, report, self._rules, now, self._rng)
-        notifications = await self._notify(job, decision, content, now)
-        notifications += self._redact(job, decision, report, content, now)
+        notifications = await self._notify(job, decision, content, now) if decision.notified else ()
+        if job.envelope.requiretls:
+            notifications += self._redact(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
         settled = await self._commits.record(settlement)
-        if settled.held:
-            self._tell(settlement, settled, decision, report)
-            self._put_back(settlement, settled)
+        if not settled.held:
+            return None
+        self._tell(settlement, settled, decision, report)
+        return Committed(settlement, settled)
 
     async def _notify(
         self, job: Job, decision: SettleDecision, content: Content | None, now: datetime
@@ -99,7 +117,7 @@ class Settler:
     def _tell(self, settlement: Settlement, settled: Settled, decision: SettleDecision, report: AttemptReport) -> None:
         job = settlement.job
         name, sender = format_id(job.message_id), str(job.envelope.sender)
-        shift, age = shift_of(self._clock), settlement.at - job.created
+        age = settlement.at - job.created
         for change, progress, outcome in zip(decision.changes, job.progress, report, strict=True):
             tries = progress.tries if change.progress is None else change.progress.tries
             due, done_to_it = change.due, ""
@@ -108,29 +126,38 @@ class Settler:
                 due = settlement.at if wish is Wish.RETRY else None
                 done_to_it = _DONE_TO_IT.get(wish, "")
             over = change.id in decision.given_up
-            retry_at = None if due is None else due + shift
+            retry_at = None if due is None else due + shift_of(self._clock)
             self._emit(RecipientDone(name, sender, outcome, tries, retry_at, over, done_to_it, age))
 
     # Where no attempt comes along ------------------------------------------------------------------------------------
 
-    async def settle_late(self) -> None:
-        """Tell senders of delays, and give up, where no attempt comes along that would."""
+    async def settle_late(self, is_down: Callable[[str], bool]) -> AsyncGenerator[Committed, None]:
+        """Tell senders of delays, and give up, where no attempt comes along that would; gives what was committed.
+
+        `is_down` says of a destination that it cannot be reached.
+        """
         rules = self._rules
         if rules.delay_warning:
-            await self._settle_older(rules.delay_warning, unwarned=True)
-        await self._settle_older(rules.expire, unwarned=False)
+            async for each in self._settle_older(rules.delay_warning, is_down, unwarned=True):
+                yield each
+        async for each in self._settle_older(rules.expire, is_down, unwarned=False):
+            yield each
 
-    async def _settle_older(self, age: timedelta, *, unwarned: bool) -> None:
-        """What is over at a destination that can be reached is left alone: an attempt decides, the better end."""
+    async def _settle_older(
+        self, age: timedelta, is_down: Callable[[str], bool], *, unwarned: bool
+    ) -> AsyncGenerator[Committed, None]:
+        """Expired jobs whose destination can be reached are skipped: one last attempt settles them."""
         while True:
             now = self._clock.now()
             jobs = await self._store.claim_older(now - age, LATE, unwarned=unwarned)
-            left = [job for job in jobs if self._is_over(job, now) and not self._is_down(job.destination)]
+            left = [job for job in jobs if self._is_over(job, now) and not is_down(job.destination)]
             waiting = deque(job for job in jobs if job not in left)
             try:
                 while waiting:
-                    await self._settle_untried(waiting[0], now)
+                    committed = await self._settle_untried(waiting[0], now)
                     waiting.popleft()
+                    if committed is not None:
+                        yield committed
             finally:
                 await self._commits.give_back([*left, *waiting])
             if len(jobs) < LATE or left:
@@ -139,12 +166,107 @@ class Settler:
     def _is_over(self, job: Job, now: datetime) -> bool:
         return now >= job.created + self._rules.expire
 
-    async def _settle_untried(self, job: Job, now: datetime) -> None:
+    async def _settle_untried(self, job: Job, now: datetime) -> Committed | None:
         decision = untried(job, self._rules, now)
         content = await self._store.content(job) if decision.notified else None
         settlement = Settlement(job, decision.changes, now, await self._notify(job, decision, content, now))
         settled = await self._commits.record(settlement)
-        if settled.held:
-            if decision.given_up:  # all of them: what is over is over for each recipient
-                self._tell(settlement, settled, decision, as_it_stands(job))
-            self._put_back(settlement, settled)
+        if not settled.held:
+            return None
+        if decision.given_up:  # all of them: what is over is over for each recipient
+            self._tell(settlement, settled, decision, as_it_stands(job))
+        return Committed(settlement, settled)
+
+
+SICK: Final = 5.0  # seconds until a store that failed is tried again
+
+
+class CommitRetry:
+    """Settles and gives back, as often as it takes."""
+
+    def __init__(self, store: Store, clock: Clock, emit: Emit) -> None:
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self.unrecorded = 0
+        """Outcomes that wait to be recorded; nothing new should begin while there are any."""
+        self.has_recovered = False
+        """A store that had failed works again; for whoever looks for due mail, who takes note and clears this."""
+        self._unreturned: list[Job] = []
+        self._failed = False
+
+    async def record(self, settlement: Settlement) -> Settled:
+        """Commit, and say if the lease was lost."""
+        try:
+            settled = await self._settle(settlement)
+        except StoreUnavailable as error:
+            settled = await self._insist(settlement, error)
+        if not settled.held:
+            self._emit(LeaseLost(format_id(settlement.job.message_id), names(settlement.job)))
+        return settled
+
+    async def _settle(self, settlement: Settlement) -> Settled:
+        # The writer goes on when the wait is cancelled: then it is over only after the result is known.
+        future = asyncio.ensure_future(self._store.settle(settlement))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            if future.cancelled() or future.exception() is not None:
+                self._emit(_unrecorded(settlement.job, "we had to stop"))
+            raise
+
+    async def _insist(self, settlement: Settlement, error: StoreUnavailable) -> Settled:
+        self.failed(error)
+        self._emit(_unrecorded(settlement.job, str(error)))
+        self.unrecorded += 1
+        try:
+            while True:
+                try:
+                    await self._clock.sleep(SICK)
+                    return await self._settle(settlement)
+                except StoreUnavailable as again:
+                    self.failed(again)
+        finally:
+            self.unrecorded -= 1
+            self.works()
+
+    async def give_back(self, jobs: Sequence[Job]) -> None:
+        """End leases of jobs that were not attempted; what cannot be given back now is kept for later."""
+        self._unreturned += jobs
+        mine = [job for job in self._unreturned if job.lease == self._store.lease]
+        self._unreturned = []
+        if not mine:
+            return
+        try:
+            await asyncio.shield(asyncio.ensure_future(self._store.give_back(mine)))
+        except StoreUnavailable as error:
+            self._unreturned += mine
+            self.failed(error)
+
+    @property
+    def owes(self) -> bool:
+        """True if jobs wait to be given back."""
+        return bool(self._unreturned)
+
+    def failed(self, error: StoreUnavailable) -> None:
+        """The store did not do what it was asked for."""
+        if not self._failed:
+            self._failed = True
+            self._emit(QueueUnavailable(str(error)))
+
+    def works(self) -> None:
+        """The store did what it was asked for."""
+        if self._failed and not self.unrecorded:
+            self._failed = False
+            self._emit(QueueAvailable())
+            self.has_recovered = True
+
+
+def _unrecorded(job: Job, reason: str) -> OutcomeUnrecorded:
+    return OutcomeUnrecorded(format_id(job.message_id), names(job), reason)
+
+
+def names(job: Job) -> tuple[str, ...]:
+    """A job's recipients, for events."""
+    return tuple(map(str, job.envelope.recipients))

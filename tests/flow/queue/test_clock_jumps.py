@@ -202,4 +202,4 @@ def test_how_much_was_lived_since_the_last_process(
     boot: str, wall: timedelta, monotonic: float, lived: timedelta
 ) -> None:
     then = datetime(2026, 1, 1, tzinfo=UTC)
-    assert TimeAnchor("first" if boot else "", then, then, 1000.0).lived(boot, then + wall, monotonic) == lived
+    assert TimeAnchor("first" if boot else "", then, then, 1000.0).elapsed(boot, then + wall, monotonic) == lived

@@ -31,15 +31,15 @@ from mailrider.model.queue_event import (
 from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue import bounces
-from mailrider.queue import scheduler as scheduler_module
+from mailrider.queue import fairness as fairness_module
 from mailrider.queue.bounces import BouncePolicy, Bounces
-from mailrider.queue.commit_retry import SICK
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState, jobs_of
 from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settle import Rules
+from mailrider.queue.settler import SICK
 from mailrider.queue.sqlite.signals import Signal
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import QueueCommand, StoreUnavailable
@@ -448,7 +448,7 @@ async def test_a_claim_that_fails_forgets_nothing() -> None:
 
 
 async def test_contents_in_memory_have_a_bound_and_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "CONTENT_OCTETS", len(MESSAGE) * 3 // 2)
+    monkeypatch.setattr(fairness_module, "CONTENT_OCTETS", len(MESSAGE) * 3 // 2)
     world = World()
     await world.fill("a@first.example")
     gate = world.network.gates["first.example"] = asyncio.Event()

@@ -178,4 +178,4 @@ async def test_the_content_of_what_lasts_takes_no_memory_from_others() -> None:
             await queue.submit(envelope(f"b@d{number}.evil.test"), large)
         await world.clock.advance(5)
         assert queue._scheduler is not None
-        assert queue._scheduler._octets == 0
+        assert queue._scheduler._fairness.octets == 0

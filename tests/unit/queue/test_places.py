@@ -123,7 +123,7 @@ def test_a_limit_on_all_messages_leaves_three_quarters_of_its_slots_to_others() 
     assert [world.arrive(now=2, slots=8)[1] for _ in range(3)] == [None, COME_AGAIN, COME_AGAIN]
 
 
-def test_who_was_turned_away_is_told_so_without_another_attempt_as_long_as_nothing_changes() -> None:
+def test_who_wascrowded_is_told_so_without_another_attempt_as_long_as_nothing_changes() -> None:
     world = World()
     attempts = [world.make_slow(), *(world.arrive(now=2)[0] for _ in range(31))]
     turned_away, again = world.arrive(now=2)
@@ -221,7 +221,7 @@ def test_the_number_of_addresses_and_names_that_are_remembered_is_bounded(monkey
     world.make_slow()
     for _ in range(100):
         world.arrive(now=2)
-    assert len(world.places._turned_away) == 10
+    assert len(world.places.crowded) == 10
 
 
 def test_an_address_that_was_never_arrived_at_is_left_without_a_word() -> None:

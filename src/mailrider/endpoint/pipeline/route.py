@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
+    from mailrider.queue.deliverer import Deliverer
     from mailrider.settings.pipeline import PipelineSettings, Target
     from mailrider.smtp.content import Content
 
@@ -41,13 +42,6 @@ NOT_TAKEN: Final = Reply.make(
     554, "5.3.0", "It could not be queued for this recipient, though it was for others; send it again to this one"
 )
 TOLD: Final = Reply.make(250, "2.0.0", "The sender is told that it could not be queued")
-
-
-class Deliverer(Protocol):
-    """Makes one attempt; see `queue.deliverer`."""
-
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
-        """One outcome for each recipient, in the envelope's order."""
 
 
 @runtime_checkable

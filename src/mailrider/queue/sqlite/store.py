@@ -26,6 +26,7 @@ from mailrider.errors import InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.queue_event import QueueHasSpace, QueueShort, RecipientsUnreadable
 from mailrider.queue.disk import Disk
+from mailrider.queue.encode import compact
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
 from mailrider.queue.queue_clock import QueueClock
@@ -74,8 +75,6 @@ MOST_VACUUMS: Final = 100  # of one round of housekeeping
 PAGE: Final = 4096  # octets
 MOST_PAGES: Final = 0xFFFFFFFE  # of a file, if the disk has space: sqlite.org/limits.html
 SELECTED: Final = 2000  # recipients that one transaction of a command changes
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _no_fault(_: str) -> None:
@@ -225,7 +224,7 @@ class SQLiteStore:
         return self._free(connection, dead) if dead else 0
 
     def _free(self, connection: sqlite3.Connection, owners: list[int]) -> int:
-        values = {"owners": _compact(owners), "ids": None}
+        values = {"owners": compact(owners), "ids": None}
         self._remove_given_back(connection, values)
         freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
         self._transactions.written += ROW * freed
@@ -409,7 +408,7 @@ class SQLiteStore:
         connection: sqlite3.Connection,
     ) -> tuple[Claimed, list[Unreadable]]:
         jobs, unreadable = self._lease(statement, values, connection)
-        left = from_json(connection, sql.LEFT, destinations=_compact(destinations)) if destinations else []
+        left = from_json(connection, sql.LEFT, destinations=compact(destinations)) if destinations else []
         return Claimed(jobs, {each.destination: each.due for each in destinations_from(left)}), unreadable
 
     def _lease(
@@ -425,7 +424,7 @@ class SQLiteStore:
         self._transactions.written += ROW * len(jobs)
         if unreadable:
             held = [id for each in unreadable for id in each.ids]
-            connection.execute(sql.SET_ASIDE, {"ids": _compact(held)})
+            connection.execute(sql.SET_ASIDE, {"ids": compact(held)})
         return jobs, unreadable
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
@@ -434,7 +433,7 @@ class SQLiteStore:
         await self._ask(StoreCall(partial(self._give_back, ids)))
 
     def _give_back(self, ids: list[int], connection: sqlite3.Connection) -> None:
-        values = {"ids": _compact(ids), "lease": self.lease, "owners": _compact([self.lease])}
+        values = {"ids": compact(ids), "lease": self.lease, "owners": compact([self.lease])}
         self._remove_given_back(connection, values)
         connection.execute(sql.GIVE_BACK, values)
         self._transactions.written += ROW * len(ids)
@@ -457,9 +456,7 @@ class SQLiteStore:
 
     def settle(self, settlement: Settlement) -> Awaitable[Settled]:
         """See `Store`."""
-        if self._writer is None:
-            raise StoreUnavailable("the queue's store is not open")
-        return self._writer.ask(Settle(settlement))
+        return self._ask(Settle(settlement))
 
     async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
         """See `Store`. Each chunk is a transaction: a large one would make all others wait."""
@@ -539,7 +536,7 @@ class SQLiteStore:
                 await self._sweep()
 
     def _living(self) -> dict[str, Any]:
-        return {"lease": self.lease, "writing": _compact(list(self._spooling.copy()))}
+        return {"lease": self.lease, "writing": compact(list(self._spooling.copy()))}
 
     def _forget_spool(self, content: int, connection: sqlite3.Connection) -> int:
         """From now on no message can name this content; returns how many chunks it has, 0 if one names it by now."""
@@ -605,7 +602,7 @@ class SQLiteStore:
     ) -> tuple[int, int, int]:
         """One step: how many were changed, how many will be, and behind which id it goes on (0: nowhere)."""
         rows = from_json(connection, sql.SELECTED, **values)
-        ids = _compact([row[0] for row in rows])
+        ids = compact([row[0] for row in rows])
         leased = [row[0] for row in rows if row[2] == 1]
         changed = 0
         match command:
@@ -626,7 +623,7 @@ class SQLiteStore:
         later = 0
         if leased:
             wish = {QueueCommand.HOLD: 1, QueueCommand.REMOVE: 2, QueueCommand.RETRY: 3}[command]
-            later = connection.execute(sql.WISH, {"ids": _compact(leased), "wish": wish}).rowcount
+            later = connection.execute(sql.WISH, {"ids": compact(leased), "wish": wish}).rowcount
         return changed, later, rows[-1][0] if len(rows) == values["limit"] else 0
 
     async def changed_elsewhere(self) -> bool:
@@ -637,10 +634,10 @@ class SQLiteStore:
 
     # Threads ---------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, request: Add | Settle | StoreCall) -> Any:
+    def _ask(self, request: Add | Settle | StoreCall) -> Awaitable[Any]:
         if self._writer is None:
             raise StoreUnavailable("the queue's store is not open")
-        return await self._writer.ask(request)
+        return self._writer.ask(request)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._readers is None or self._reading is None:
@@ -680,7 +677,7 @@ def _fetch_content(message_id: int, connection: sqlite3.Connection) -> bytes | N
 
 
 def _fetch_contents(ids: list[int], connection: sqlite3.Connection) -> dict[int, bytes]:
-    return dict(connection.execute(sql.CONTENTS, (_compact(ids),)).fetchall())
+    return dict(connection.execute(sql.CONTENTS, (compact(ids),)).fetchall())
 
 
 def _small(job: Job, octets: bytes) -> Content:

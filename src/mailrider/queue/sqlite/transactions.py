@@ -6,7 +6,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.queue.encode import encode_evidence, encode_options, encode_reply, encode_wishes
+from mailrider.queue.encode import compact, encode_evidence, encode_options, encode_reply, encode_wishes
 from mailrider.queue.ids import microseconds
 from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mailrider.queue.message import DestinationOf, NewMessage, Settlement
-    from mailrider.queue.sqlite.writer import Add
 
 ROW: Final = 4096  # octets of log that a changed row costs, about: its page
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Transactions:
@@ -32,18 +29,15 @@ class Transactions:
         self.keeps_history = True
         self._destination_of = destination_of
 
-    def add(self, connection: sqlite3.Connection, adds: Sequence[Add]) -> None:
-        """Store new messages with their recipients."""
-        self._insert_messages(connection, [(each.message, each.leased) for each in adds])
-
-    def _insert_messages(self, connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, bool]]) -> None:
+    def add(self, connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, bool]]) -> None:
+        """Store new messages with their recipients, leased by this process (True) or not."""
         insert_all(connection, "message", sql.MESSAGE, [_message_row(message) for message, _ in messages])
         recipients = [row for message, leased in messages for row in self._recipient_rows(message, leased)]
         insert_all(connection, "recipient", sql.RECIPIENT, recipients)
         inline = sum(message.info.size for message, _ in messages if message.info.stored is None)
         self.written += inline + ROW * (len(messages) + len(recipients))
         stored = [message.info.stored for message, _ in messages if message.info.stored is not None]
-        if stored and connection.execute(sql.UNSPOOL, (_compact(stored),)).rowcount != len(stored):
+        if stored and connection.execute(sql.UNSPOOL, (compact(stored),)).rowcount != len(stored):
             raise sqlite3.IntegrityError("the content of a new message is not there any more")
 
     def _recipient_rows(self, message: NewMessage, leased: bool) -> Iterable[tuple[Any, ...]]:
@@ -67,7 +61,7 @@ class Transactions:
         wishes: dict[int, Wish] = {}
         lost: set[int] = set()
         ids = [each for settlement in settlements for each in settlement.job.ids]
-        (exceptions,) = connection.execute(sql.EXCEPTIONS, {"lease": self.lease, "ids": _compact(ids)}).fetchone()
+        (exceptions,) = connection.execute(sql.EXCEPTIONS, {"lease": self.lease, "ids": compact(ids)}).fetchone()
         for number, held, wish in json.loads(exceptions):
             if not held:
                 lost.add(number)
@@ -112,20 +106,20 @@ class Transactions:
         if done:
             self.delete(connection, done, messages, tried)
         if rows:
-            connection.execute(sql.RESCHEDULE, (_compact(rows),))
+            connection.execute(sql.RESCHEDULE, (compact(rows),))
         if attempts:
             insert_all(connection, "attempt", sql.ATTEMPT, attempts)
         if notifications:
-            self._insert_messages(connection, notifications)
+            self.add(connection, notifications)
 
     def delete(
         self, connection: sqlite3.Connection, recipients: list[int], messages: Iterable[int], tried: list[int]
     ) -> None:
         """Remove recipients, the history of those that have one, and messages that have no recipient left."""
-        connection.execute(sql.DELETE_RECIPIENTS, (_compact(recipients),))
+        connection.execute(sql.DELETE_RECIPIENTS, (compact(recipients),))
         if tried:
-            connection.execute(sql.DELETE_ATTEMPTS, (_compact(tried),))
-        connection.execute(sql.DELETE_MESSAGES, (_compact(list(dict.fromkeys(messages))),))
+            connection.execute(sql.DELETE_ATTEMPTS, (compact(tried),))
+        connection.execute(sql.DELETE_MESSAGES, (compact(list(dict.fromkeys(messages))),))
 
 
 def insert_all(

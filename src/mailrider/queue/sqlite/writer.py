@@ -197,7 +197,9 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if adds:
-                self._transactions.add(connection, [request for request, _ in adds])  # type: ignore[misc] # Add, all of them
+                self._transactions.add(
+                    connection, [(each.message, each.leased) for each, _ in adds if isinstance(each, Add)]
+                )
                 results += [(future, None) for _, future in adds]
             if settles:
                 held = self._transactions.settle(connection, [request.settlement for request, _ in settles])  # type: ignore[union-attr] # Settle
