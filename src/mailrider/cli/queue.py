@@ -20,11 +20,8 @@ import uvloop
 
 from mailrider.cli.queue_show import (
     entry_lines,
-    entry_object,
-    message_object,
     message_text,
     recipients,
-    stats_object,
     stats_text,
     visible_content,
 )
@@ -42,6 +39,7 @@ from mailrider.queue.message import EVERYTHING, Filter, RecipientState, Stats
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.store import QueueCommand
+from mailrider.report.queue import entry_object, message_object, stats_object
 from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:

@@ -1,5 +1,4 @@
-"""What the queue holds, in words and as JSON objects. Pure. rich is imported where its
-tables and colours are made: JSON does without."""
+"""What the queue holds, in words. Pure. rich is imported where its tables and colours are made: JSON does without."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.model.text import UNSAFE
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import RecipientState, Wish
+from mailrider.report.queue import stamp
 from mailrider.settings.types import show_duration
 
 if TYPE_CHECKING:
@@ -19,78 +19,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from mailrider.model.reply import Reply
     from mailrider.queue.message import Entry, PastAttempt, Stats, StoredMessage
 
 _COLOURS: Final = {RecipientState.QUEUED: "", RecipientState.LEASED: "green", RecipientState.HELD: "yellow"}
 _WISHES: Final = {Wish.HOLD: "to be held", Wish.REMOVE: "to be removed", Wish.RETRY: "to be retried"}
-
-
-def entry_object(entry: Entry) -> dict[str, Any]:
-    """One queued recipient."""
-    return {
-        "id": format_id(entry.message_id),
-        "recipient": entry.recipient,
-        "sender": entry.sender,
-        "destination": entry.destination,
-        "state": entry.state.word,
-        "created": _stamp(entry.created),
-        "due": _stamp(entry.due),
-        "size": entry.size,
-        "tries": entry.progress.tries,
-        "in_doubt": entry.progress.in_doubt,
-        "delay_told": entry.progress.warned,
-        "wish": None if entry.wish is None else entry.wish.name.lower(),
-        "last": _reply_object(entry.progress.last),
-    }
-
-
-def message_object(message: StoredMessage) -> dict[str, Any]:
-    """A message with its recipients and their history."""
-    envelope = message.envelope
-    return {
-        "id": format_id(message.id),
-        "sender": str(envelope.sender),
-        "created": _stamp(message.created),
-        "size": message.info.size,
-        "route": message.route or "target",
-        "smtputf8": envelope.smtputf8,
-        "requiretls": envelope.requiretls,
-        "quarantined": envelope.quarantined,
-        "ret": None if envelope.ret is None else envelope.ret.value,
-        "envid": envelope.envid,
-        "client": envelope.client,
-        "recipients": [
-            entry_object(entry)
-            | {
-                "notify": None if recipient.notify is None else recipient.notify.words,
-                "history": [_attempt_object(each) for each in message.attempts.get(entry.recipient_id, ())],
-            }
-            for entry, recipient in zip(message.entries, envelope.recipients, strict=True)
-        ],
-    }
-
-
-def stats_object(stats: Stats) -> dict[str, Any]:
-    """The numbers."""
-    return {
-        "messages": stats.messages,
-        "octets": stats.octets,
-        "recipients": sum(stats.ages.values()),
-        "ages": stats.ages,
-        "destinations": [
-            {
-                "destination": each.destination,
-                "queued": each.queued,
-                "active": each.active,
-                "held": each.held,
-                "in_doubt": each.in_doubt,
-                "oldest": _stamp(each.oldest),
-                "next_due": None if each.next_due is None else _stamp(each.next_due),
-            }
-            for each in stats.destinations
-        ],
-    }
 
 
 def counted(count: int, one: str, many: str) -> str:
@@ -128,7 +60,7 @@ def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
     envelope = message.envelope
     yield f"Message   {format_id(message.id)}"
     yield f"Sender    {str(envelope.sender) or '<>'}"
-    yield f"Queued    {_stamp(message.created)} ({_span(now - message.created)} ago)"
+    yield f"Queued    {stamp(message.created)} ({_span(now - message.created)} ago)"
     yield f"Size      {size(message.info.size)}"
     options = [name for name in ("smtputf8", "requiretls", "quarantined") if getattr(envelope, name)]
     options += [f"ret={envelope.ret.value}"] if envelope.ret is not None else []
@@ -159,7 +91,7 @@ def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
     where = f" {found['mx']}" + (f" [{found['address']}]" if found["address"] else "") if found["mx"] else ""
     by = f" by {found['authenticated_by']}" if found["authenticated_by"] else ""
     tls = f"  {found['tls_version'] or 'no TLS'} tls={found['tls_level']}{by} mx={found['mx_level']}" if where else ""
-    yield f"    {_stamp(attempt.at)}{where}{tls}"
+    yield f"    {stamp(attempt.at)}{where}{tls}"
     yield f"        {found['code']} {found['enhanced']} {found['text']}"
     for each in found["attempts"][:-1]:
         address = f" [{each['address']}]" if each["address"] else ""
@@ -234,15 +166,3 @@ def size(octets: int) -> str:
     if octets < 1024 * 1024:
         return f"{octets / 1024:.1f} KiB"
     return f"{octets / (1024 * 1024):.1f} MiB"
-
-
-def _stamp(when: datetime) -> str:
-    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _reply_object(reply: Reply | None) -> dict[str, Any] | None:
-    return None if reply is None else {"code": reply.code, "enhanced": str(reply.status), "text": reply.text}
-
-
-def _attempt_object(attempt: PastAttempt) -> dict[str, Any]:
-    return {"at": _stamp(attempt.at), **attempt.evidence}

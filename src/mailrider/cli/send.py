@@ -25,6 +25,7 @@ from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpen
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
 from mailrider.model.text import json_line
+from mailrider.report.outcome import result_object
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from mailrider.app.library import Report, Result, Sender
     from mailrider.model.event import Emit, Event
-    from mailrider.model.outcome import Try
 
 PATIENCE = 1.0  # seconds until a person is told what takes so long
 
@@ -98,7 +98,7 @@ def send(
 def _show(report: Report, as_json: bool) -> None:
     for result in report:
         if as_json:
-            click.echo(json_line(as_object(result)))
+            click.echo(json_line(result_object(result)))
         else:
             Console(highlight=False, soft_wrap=True).print(as_text(result))
 
@@ -194,38 +194,6 @@ def exit_code(report: Report) -> int:
         return os.EX_DATAERR if ours else os.EX_UNAVAILABLE
     deferred = any(result.status is Status.DEFERRED for result in report)
     return os.EX_TEMPFAIL if deferred else os.EX_OK
-
-
-def as_object(result: Result) -> dict[str, Any]:
-    """A result as a JSON object."""
-    security = result.security
-    return {
-        "recipient": result.recipient,
-        "status": result.status.value,
-        "code": result.reply.code,
-        "enhanced": str(result.reply.status),
-        "text": result.reply.text,
-        "mx": result.mx,
-        "address": result.address,
-        "mx_level": security.mx_level.word,
-        "tls_level": security.tls_level.word,
-        "tls_version": security.tls_version,
-        "cipher": security.cipher,
-        "authenticated_by": security.authenticated_by,
-        "in_doubt": result.in_doubt,
-        "attempts": [_try_object(each) for each in result.attempts],
-    }
-
-
-def _try_object(attempt: Try) -> dict[str, Any]:
-    return {
-        "mx": attempt.mx,
-        "address": attempt.address,
-        "result": attempt.result.value,
-        "code": attempt.reply.code,
-        "enhanced": str(attempt.reply.status),
-        "text": attempt.reply.text,
-    }
 
 
 def as_text(result: Result) -> Text:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
+from mailrider.model.facts import outcome_facts, try_facts
 from mailrider.model.reply import EnhancedCode, Reply
 
 if TYPE_CHECKING:
-    from mailrider.model.outcome import Outcome, Try
+    from mailrider.model.outcome import Outcome
 
 MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses
 
@@ -93,20 +94,10 @@ def decode_reply(text: str | None) -> Reply | None:
 
 def evidence(outcome: Outcome) -> dict[str, Any]:
     """An outcome in plain values, as it is kept and shown: the same words as `send --json` uses."""
-    security = outcome.security
     return {
-        "status": outcome.status.value,
-        **_reply(outcome.reply),
-        "mx": outcome.mx,
-        "address": outcome.address,
-        "mx_level": security.mx_level.word,
-        "tls_level": security.tls_level.word,
-        "tls_version": security.tls_version,
-        "cipher": security.cipher,
-        "authenticated_by": security.authenticated_by,
-        "in_doubt": outcome.in_doubt,
+        **outcome_facts(outcome),
         "throttled": getattr(outcome, "eligible_at", None) is not None,
-        "attempts": [_try(each) for each in outcome.tries[:MAX_EVIDENCE]],
+        "attempts": [try_facts(each) for each in outcome.tries[:MAX_EVIDENCE]],
     }
 
 
@@ -119,11 +110,3 @@ def decode_evidence(text: str) -> dict[str, Any]:
     """What `encode_evidence` wrote."""
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def _try(each: Try) -> dict[str, Any]:
-    return {"mx": each.mx, "address": each.address, "result": each.result.value, **_reply(each.reply)}
-
-
-def _reply(reply: Reply) -> dict[str, Any]:
-    return {"code": reply.code, "enhanced": str(reply.status), "text": reply.text}

@@ -8,6 +8,7 @@ from mailrider.dane.tlsa import select_usable
 from mailrider.delivery.explain.advice import advise
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
+from mailrider.model.facts import reply_facts
 from mailrider.model.route import Host
 from mailrider.mtasts.record import STSRecord
 from mailrider.x509.describe import CertificateSummary, describe_chain
@@ -71,7 +72,7 @@ def _enforced(settings: RemoteSettings) -> dict[str, Any]:
 
 
 def _reply(reply: Reply | None) -> dict[str, Any] | None:
-    return None if reply is None else {"code": reply.code, "enhanced": str(reply.status), "text": reply.text}
+    return None if reply is None else reply_facts(reply)
 
 
 def _sts(lookup: PolicyLookup | None, now: datetime) -> dict[str, Any] | None:
@@ -207,5 +208,5 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "mx_level": outcome.security.mx_level.word,
         "tls_level": outcome.security.tls_level.word,
         "authenticated_by": outcome.security.authenticated_by,
-        "reply": _reply(outcome.reply),
+        "reply": reply_facts(outcome.reply),
     }

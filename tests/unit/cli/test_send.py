@@ -7,10 +7,11 @@ import json
 import pytest
 
 from mailrider.app.library import Report, Result
-from mailrider.cli.send import as_object, as_text, exit_code
+from mailrider.cli.send import as_text, exit_code
 from mailrider.model.outcome import Status, Try, TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
+from mailrider.report.outcome import result_object
 
 SECURE = Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED, Mechanism.DANE, "TLSv1.3", "TLS_AES_256_GCM_SHA384")
 OK = Reply.make(250, "2.0.0", "mx.test said: Ok")
@@ -58,7 +59,7 @@ def test_the_object_has_exactly_the_fields_of_the_specification() -> None:
         Try("mx.test", "192.0.2.2", TryResult.DELIVERED, OK, SECURE),
     )
     given = Result("x@a.test", Status.DELIVERED, OK, "mx.test", "192.0.2.2", SECURE, attempts=tries)
-    made = json.loads(json.dumps(as_object(given)))
+    made = json.loads(json.dumps(result_object(given)))
     assert list(made) == KEYS
     assert made == {
         "recipient": "x@a.test",
@@ -96,7 +97,7 @@ def test_the_object_has_exactly_the_fields_of_the_specification() -> None:
 
 
 def test_what_is_not_known_is_null_and_every_reply_has_an_enhanced_code() -> None:
-    made = as_object(result("failed", 550, None))
+    made = result_object(result("failed", 550, None))
     assert (made["mx"], made["address"], made["tls_version"], made["cipher"], made["authenticated_by"]) == (None,) * 5
     assert (made["enhanced"], made["mx_level"], made["tls_level"], made["attempts"]) == ("5.0.0", "none", "none", [])
 
