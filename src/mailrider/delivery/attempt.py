@@ -307,7 +307,9 @@ class Attempt:
                 continue
             left = 1 if race is None else race.left + 1
             note = self._tally.note
-            yield ConnectRequest(self._next_hop, mx, address, requirement, admission.level, budget, note, left, race)
+            yield ConnectRequest(
+                self._next_hop, host.candidate, address, requirement, admission.level, budget, note, left, race
+            )
             if not self._todo:
                 return
 

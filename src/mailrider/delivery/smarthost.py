@@ -86,8 +86,7 @@ class FixedServer:
 class FixedDestination:
     """A target's servers, for one message: where to, and over which connections; see `Guide` and `Connections`.
 
-    Two servers may have the same host and differ in port, scheme or path, so the name in a call does not tell them
-    apart: connections come from the server whose requirement was asked last, as an attempt is at one at a time.
+    Two servers may have the same host and differ in port, scheme or path: the candidate tells them apart.
     """
 
     def __init__(
@@ -99,7 +98,6 @@ class FixedDestination:
         message: Requirement = NO_REQUIREMENT,
     ) -> None:
         self.next_hop = servers[0].host
-        self._server = servers[0]
         self._servers = {Candidate(server.host, preference): server for preference, server in enumerate(servers)}
         self._resolver = resolver
         self._clock = clock
@@ -136,12 +134,11 @@ class FixedDestination:
 
     async def requirement(self, host: Host) -> Requirement:
         """What the configuration demands of the server, and the message itself."""
-        self._server = self._servers[host.candidate]
-        return strictest(self._server.requirement, self._message)
+        return strictest(self._servers[host.candidate].requirement, self._message)
 
     def lease(self, call: ConnectRequest, *, fresh: bool = False) -> PooledLease:
-        """A connection to the server that the attempt is at."""
-        return self._server.pool.lease(call, fresh=fresh)
+        """A connection to the server."""
+        return self._servers[call.candidate].pool.lease(call, fresh=fresh)
 
     async def tls_failed(self) -> None:
         """There is nothing to look at again."""

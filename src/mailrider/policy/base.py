@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mailrider.model.security import MXLevel
+from mailrider.model.security import NO_REQUIREMENT, MXLevel
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
@@ -46,40 +46,33 @@ def fold(one: Admission, other: Admission) -> Admission:
     return Admission(max(one.level, other.level), one.doubt or other.doubt, one.refusal or other.refusal)
 
 
-class DestinationPolicy(Protocol):
-    """A policy, bound to the candidates of one next hop for one attempt."""
+class DestinationPolicy:
+    """A policy, bound to the candidates of one next hop for one attempt. This one says nothing."""
 
     async def admit(self, candidate: Candidate) -> Admission:
         """The MX level that this policy awards to the candidate, or why it may not be used."""
+        return NOT_AWARDED
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What a connection to the host must prove, or why there must be none."""
+        return NO_REQUIREMENT
 
     async def tls_failed(self) -> None:
         """TLS failed with a candidate: the policy may look again, for the sake of the next one."""
 
 
-class Prepared(Protocol):
-    """A policy whose lookups for a domain are under way."""
+class Prepared:
+    """A policy whose lookups for a domain are under way. This one has none, and nothing to say about any candidate."""
 
     async def bind(self, candidates: Candidates) -> DestinationPolicy | None:
         """The policy for these candidates; None if it has nothing to say about them."""
+        return None
 
     def cancel(self) -> None:
         """Give up what is under way: the candidates could not be found."""
 
 
-class _Silent:
-    """A `Prepared` that has nothing to say about any candidate."""
-
-    async def bind(self, _: Candidates) -> None:
-        """Nothing."""
-
-    def cancel(self) -> None:
-        """Nothing is under way."""
-
-
-NOTHING_TO_SAY: Prepared = _Silent()
+NOTHING_TO_SAY = Prepared()
 
 
 class Policy(Protocol):

@@ -27,7 +27,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
-from mailrider.policy.base import NOT_AWARDED, Admission
+from mailrider.policy.base import DestinationPolicy, Prepared
 
 if TYPE_CHECKING:
     from mailrider.dns.answer import Answer, MalformedTLSA
@@ -44,7 +44,7 @@ MAX_REMEMBERED = 4
 _UNUSABLE = TLSProblem(TLSProblemKind.NO_USABLE_TLSA, "none of the host's TLSA records can be used")
 
 
-class DANEPolicies:
+class DANEPolicies(Prepared):
     """The policy `dane` of a target; `port` is where its MX hosts listen."""
 
     name = NAME
@@ -62,9 +62,6 @@ class DANEPolicies:
         """DANE for these candidates."""
         return BoundDANE(self._resolver, self._port, candidates, self._emit)
 
-    def cancel(self) -> None:
-        """Nothing is under way."""
-
 
 @dataclass(frozen=True, slots=True)
 class TLSALookup:
@@ -74,7 +71,7 @@ class TLSALookup:
     result: Answer[TLSARecord | MalformedTLSA] | LookupFailed | None
 
 
-class BoundDANE:
+class BoundDANE(DestinationPolicy):
     """DANE for the candidates of one next hop. `lookups` is the evidence: what was asked for which host, and found."""
 
     def __init__(self, resolver: Resolver, port: int, candidates: Candidates, emit: Emit = discard) -> None:
@@ -83,10 +80,6 @@ class BoundDANE:
         self._port = port
         self._candidates = candidates
         self._emit = emit
-
-    async def admit(self, _: Candidate) -> Admission:
-        """TLSA says nothing about whose host it is."""
-        return NOT_AWARDED
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What the host's TLSA records demand."""
@@ -110,9 +103,6 @@ class BoundDANE:
                 demand = _remembered if weigh(answer) <= MAX_REMEMBERED else _requirement
                 return demand(answer.records, base, names)
         return NO_REQUIREMENT
-
-    async def tls_failed(self) -> None:
-        """Nothing to look at again."""
 
     def _refuse(self, host: Host, problem: TLSProblem, name: NextHop, record_type: str) -> Refusal:
         """RFC 7672 2.1.2: who can make a lookup fail must not make DANE go away."""

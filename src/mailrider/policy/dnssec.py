@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement
-from mailrider.policy.base import Admission
+from mailrider.model.security import MXLevel
+from mailrider.policy.base import Admission, DestinationPolicy, Prepared
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
-    from mailrider.model.route import Candidate, Candidates, Host
+    from mailrider.model.route import Candidate, Candidates
 
 NAME = "dnssec"
 
 _SIGNED = Admission(MXLevel.DNSSEC)
 
 
-class DNSSECPolicy:
+class DNSSECPolicy(Prepared, DestinationPolicy):
     """The policy `dnssec` of a target; it is all of its stages, since it holds nothing."""
 
     name = NAME
@@ -33,16 +33,6 @@ class DNSSECPolicy:
         """Itself if the candidates are authentic, else nothing."""
         return self if candidates.authentic else None
 
-    def cancel(self) -> None:
-        """Nothing is under way."""
-
     async def admit(self, _: Candidate) -> Admission:
         """Every candidate was named by the authentic answer."""
         return _SIGNED
-
-    async def requirement(self, _: Host) -> Requirement:
-        """Nothing is demanded."""
-        return NO_REQUIREMENT
-
-    async def tls_failed(self) -> None:
-        """Nothing to look at again."""

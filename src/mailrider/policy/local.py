@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.model.security import Requirement
-from mailrider.policy.base import NOT_AWARDED, Admission
+from mailrider.policy.base import DestinationPolicy, Prepared
 
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
-    from mailrider.model.route import Candidate, Candidates, Host
+    from mailrider.model.route import Candidates, Host
     from mailrider.policy.settings import LocalPolicy
 
 NAME = "local_policy"
 
 
-class LocalMinimum:
+class LocalMinimum(Prepared, DestinationPolicy):
     """The policy `local_policy` of a target; the same for every destination."""
 
     name = NAME
@@ -33,16 +33,6 @@ class LocalMinimum:
         """The minimum binds every candidate."""
         return self
 
-    def cancel(self) -> None:
-        """Nothing is under way."""
-
-    async def admit(self, _: Candidate) -> Admission:
-        """It awards nothing; its MX minimum is part of the requirement."""
-        return NOT_AWARDED
-
     async def requirement(self, _: Host) -> Requirement:
         """Both minimums."""
         return self._requirement
-
-    async def tls_failed(self) -> None:
-        """Nothing to look at again."""

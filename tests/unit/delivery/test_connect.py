@@ -15,6 +15,7 @@ from mailrider.delivery.connection.session import Dialect, Session, Unusable
 from mailrider.model import event as events
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear
+from mailrider.model.route import Candidate
 from mailrider.model.security import NO_REQUIREMENT, Mechanism, MXLevel, Requirement, TLSLevel, Verdict
 from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
 from mailrider.policy.judge import Judge
@@ -67,7 +68,7 @@ class World:
 
     def call(self, requirement: Requirement = NO_REQUIREMENT, next_hop: Domain = A) -> ConnectRequest:
         return ConnectRequest(
-            next_hop, MX, ADDRESS, requirement, MXLevel.NONE, Budget(self.clock, 300), self.notes.append
+            next_hop, Candidate(MX), ADDRESS, requirement, MXLevel.NONE, Budget(self.clock, 300), self.notes.append
         )
 
     async def open(self, **more: Any) -> Session:

@@ -14,6 +14,7 @@ from mailrider.delivery.connection.session import Unusable
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import TryResult
+from mailrider.model.route import Candidate
 from mailrider.model.security import NO_REQUIREMENT, MXLevel
 from mailrider.net.errors import ConnectTimedOut
 from mailrider.testing.clock import FakeClock
@@ -53,7 +54,9 @@ class Connecting:
 
     async def open(self, address: IPv4Address, left: int) -> Unusable:
         """The failure to connect to an address with so many left."""
-        call = ConnectRequest(A, MX, address, NO_REQUIREMENT, MXLevel.NONE, self.budget, lambda _: None, left)
+        call = ConnectRequest(
+            A, Candidate(MX), address, NO_REQUIREMENT, MXLevel.NONE, self.budget, lambda _: None, left
+        )
         with pytest.raises(Unusable) as raised:
             await self.connector.open(call)
         assert raised.value.stage is TryResult.CONNECT

@@ -19,7 +19,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
-from mailrider.policy.base import Admission
+from mailrider.policy.base import Admission, DestinationPolicy, Prepared
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given, mx
 from tests.support.problems import problem
@@ -39,8 +39,8 @@ ZONE: dict[tuple[str, str], Any] = {
 }
 
 
-@dataclass
-class FakePolicy:
+@dataclass(eq=False)
+class FakePolicy(Prepared, DestinationPolicy):
     """A policy in all of its stages, that says what it was given."""
 
     admission: Admission = Admission(MXLevel.NONE)  # noqa: RUF009 (it is immutable)

@@ -13,6 +13,7 @@ from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
 from mailrider.model.event import discard
+from mailrider.model.route import Candidate
 from mailrider.model.security import (
     NO_REQUIREMENT,
     Mechanism,
@@ -94,7 +95,13 @@ class World:
         mx: NextHop = MX,
     ) -> ConnectRequest:
         return ConnectRequest(
-            next_hop, mx, IPv4Address(ADDRESS), requirement, admitted, Budget(self.clock, 300.0), lambda _: None
+            next_hop,
+            Candidate(mx),
+            IPv4Address(ADDRESS),
+            requirement,
+            admitted,
+            Budget(self.clock, 300.0),
+            lambda _: None,
         )
 
 

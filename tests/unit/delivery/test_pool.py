@@ -21,6 +21,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, Event
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
+from mailrider.model.route import Candidate
 from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, MXLevel, Refusal
 from mailrider.policy.judge import Judgement
 from mailrider.testing.clock import FakeClock
@@ -159,7 +160,9 @@ async def pool(world: World) -> AsyncIterator[Pool]:
 def call(world: World, next_hop: str = "a.test", mx: str = "mx.test") -> ConnectRequest:
     budget = Budget(world.clock, 300.0)
     address = IPv4Address("192.0.2.1")
-    return ConnectRequest(Domain(next_hop), Domain(mx), address, NO_REQUIREMENT, MXLevel.NONE, budget, lambda _: None)
+    return ConnectRequest(
+        Domain(next_hop), Candidate(Domain(mx)), address, NO_REQUIREMENT, MXLevel.NONE, budget, lambda _: None
+    )
 
 
 async def deliver(pool: Pool, world: World, **arguments: str) -> FakeSession:

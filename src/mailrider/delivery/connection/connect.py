@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.race import Race
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
+    from mailrider.model.route import Candidate
     from mailrider.model.security import MXLevel, Requirement, Verdict
     from mailrider.model.tls_problem import TLSProblem
     from mailrider.net.channel import Channel
@@ -47,7 +48,7 @@ class ConnectRequest:
     """
 
     next_hop: NextHop
-    mx: NextHop
+    candidate: Candidate
     address: IPv4Address | IPv6Address
     requirement: Requirement
     admitted: MXLevel
@@ -56,6 +57,11 @@ class ConnectRequest:
     addresses_left: int = 1
     race: Race | None = None
     in_clear: TLSProblem | None = None
+
+    @property
+    def mx(self) -> NextHop:
+        """The host's name."""
+        return self.candidate.host
 
 
 class Connector:

@@ -225,9 +225,9 @@ class Explainer:
                 continue
             destination = destinations[kind]
             budget = destination.budget(host.candidate)
-            mx, level = host.candidate.host, demand.mx_level
+            level = demand.mx_level
             call = ConnectRequest(
-                destination.next_hop, mx, address, demand.requirement, level, budget, notes.append, left
+                destination.next_hop, host.candidate, address, demand.requirement, level, budget, notes.append, left
             )
             session = await dry_run.contact(call)
             if isinstance(session, Unusable):

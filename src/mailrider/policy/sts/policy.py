@@ -18,14 +18,13 @@ from mailrider.model.event import TestingPolicyMissed
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.mtasts.policy import Mode, match_mx
-from mailrider.policy.base import NOTHING_TO_SAY, Admission
+from mailrider.policy.base import NOTHING_TO_SAY, Admission, DestinationPolicy, Prepared
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates, Host
-    from mailrider.policy.base import Prepared
     from mailrider.policy.sts.lookup import PolicyLookup
     from mailrider.policy.sts.source import PolicySource
 
@@ -54,7 +53,7 @@ class STSPolicies:
         return PreparedSTS(self.source, next_hop, self._clock.monotonic(), self._emit, at_once, task)
 
 
-class PreparedSTS:
+class PreparedSTS(Prepared):
     """A lookup under way, or done already."""
 
     def __init__(
@@ -86,7 +85,7 @@ class PreparedSTS:
             self._task.cancel()
 
 
-class BoundSTS:
+class BoundSTS(DestinationPolicy):
     """The policy of one domain, for one attempt. `lookup` is the evidence."""
 
     def __init__(self, source: PolicySource, domain: Domain, lookup: PolicyLookup, began: float, emit: Emit) -> None:
