@@ -33,7 +33,7 @@ from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Close, Later, MXScript, Stage
 from mailrider.lab.zones import Fault
-from tests.flow.daemon.running import free_port, submit
+from tests.flow.app.running import free_port, submit
 from tests.support.long_runs import LONG
 
 if TYPE_CHECKING:

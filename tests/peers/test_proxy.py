@@ -12,7 +12,7 @@ import pytest
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientTurnedAway
 from mailrider.settings.socket_address import Scheme
-from tests.flow.daemon.running import free_port
+from tests.flow.app.running import free_port
 from tests.flow.endpoint.door import HOST, MESSAGE, Client, open_door, server_context
 from tests.peers.haproxy import start_haproxy
 from tests.peers.process import loopback_address

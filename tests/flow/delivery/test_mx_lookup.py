@@ -271,5 +271,5 @@ async def test_a_dead_host_is_not_waited_for_beyond_its_time() -> None:
             await net.enter(LabMX(MXScript(), address, net.port, door=Door.UNANSWERED))
         net.dns.zones |= {"a.test": {"MX": "10 mx.test"}, "mx.test": {"A": addresses}}
         result = await net.send_one("x@a.test")
-    # How the addresses share the time: tests/unit/delivery/test_connect_time.py.
+    # How the addresses share the time: tests/unit/delivery/connection/test_connect_time.py.
     assert (outcome(result), len(result.attempts)) == (("deferred", 451, "4.4.1"), 4)

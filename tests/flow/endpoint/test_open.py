@@ -30,7 +30,7 @@ from mailrider.net.settings import ServerTLS
 from mailrider.settings.pipeline import TargetRef
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.testing.clock import FakeClock
-from tests.flow.daemon.running import free_port
+from tests.flow.app.running import free_port
 from tests.flow.endpoint.door import HOST, MESSAGE, Client
 from tests.support.loops import eventually
 from tests.support.queueing import envelope

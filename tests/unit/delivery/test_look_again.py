@@ -17,7 +17,7 @@ from mailrider.policy.sts.policy import STSPolicies
 from mailrider.queue.deliverer import LooksAgain
 from mailrider.smtp.content import Content
 from mailrider.testing.resolver import Given
-from tests.unit.policy.mtasts_world import EXAMPLE, HOUR, World, text
+from tests.unit.policy.sts.sts_world import EXAMPLE, HOUR, World, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode, STSPolicy, parse_policy
 from mailrider.policy.sts.source import RETRY_AFTER
 from tests.support.long_runs import LONG
-from tests.unit.policy.mtasts_world import DAY, HOUR, WEEK, DurableStore, PolicyHosts, World, text
+from tests.unit.policy.sts.sts_world import DAY, HOUR, WEEK, DurableStore, PolicyHosts, World, text
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -17,7 +17,7 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
-from tests.flow.daemon.running import PATIENCE, free_port, running, submit
+from tests.flow.app.running import PATIENCE, free_port, running, submit
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript
-from tests.flow.daemon.running import free_port, running, submit
+from tests.flow.app.running import free_port, running, submit
 
 if TYPE_CHECKING:
     from pathlib import Path

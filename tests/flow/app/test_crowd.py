@@ -16,14 +16,14 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
-from tests.flow.daemon.running import PATIENCE, free_port, running, submit
+from tests.flow.app.running import PATIENCE, free_port, running, submit
 from tests.support.long_runs import LONG
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.flow.daemon.running import Process
+    from tests.flow.app.running import Process
 
 CROWD = 10_000 if LONG else 2_000
 IDLE = 16 * 1024  # octets of memory for a client that says nothing

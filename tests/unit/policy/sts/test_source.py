@@ -26,7 +26,7 @@ from mailrider.policy.sts.lookup import Origin, PolicyLookup
 from mailrider.policy.sts.source import RELOAD_AFTER, RETRY_AFTER
 from mailrider.testing.resolver import Given
 from tests.support.problems import problem
-from tests.unit.policy.mtasts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
+from tests.unit.policy.sts.sts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

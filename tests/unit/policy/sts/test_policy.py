@@ -17,7 +17,7 @@ from mailrider.mtasts.policy import Mode
 from mailrider.policy.base import NOT_AWARDED, Admission
 from mailrider.policy.sts.policy import BoundSTS, STSPolicies
 from tests.support.problems import problem
-from tests.unit.policy.mtasts_world import EXAMPLE, World, text
+from tests.unit.policy.sts.sts_world import EXAMPLE, World, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

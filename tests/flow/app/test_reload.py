@@ -17,8 +17,8 @@ from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Silence, Stage
 from mailrider.model.daemon_event import DaemonReady, ReloadRefused
 from mailrider.model.event import Bug, Event
-from tests.flow.daemon.running import free_port, running, submit
-from tests.flow.daemon.test_run import configuration
+from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.test_run import configuration
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.lab.mx import LabMX
-from tests.flow.daemon.running import MESSAGE, free_port, running, submit
-from tests.flow.daemon.test_run import configuration
+from tests.flow.app.running import MESSAGE, free_port, running, submit
+from tests.flow.app.test_run import configuration
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

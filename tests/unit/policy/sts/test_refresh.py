@@ -12,7 +12,7 @@ from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import Mode
 from mailrider.policy.sts.events import PolicyExpired, PolicyFetched, PolicyFetchFailed, RefreshCrashed
 from mailrider.policy.sts.source import REFRESH_START, REFRESH_WORKERS
-from tests.unit.policy.mtasts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
+from tests.unit.policy.sts.sts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
