@@ -23,7 +23,7 @@ import uvloop
 
 from bench.measure import machine, measured, print_table
 from mailrider.clock import SystemClock
-from mailrider.dsn.compose import Reporter
+from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
@@ -77,7 +77,7 @@ async def opened(
 ) -> AsyncIterator[DeliveryQueue]:
     clock, rng = SystemClock(), random.Random(1)
     ids = IdSource(clock, rng)
-    origin = Reporter(Domain("mx.example.org"), Domain("example.org"))
+    origin = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
     bounces = Bounces(BouncePolicy(origin, False, lambda _: ""), ids, discard)
     work = None if deliverer is None else Work({"": deliverer}, Rules(), bounces, parallelism, grace)
     async with DeliveryQueue(SQLiteStore(folder, clock), work, ids, clock, rng, discard) as queue:

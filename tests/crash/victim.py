@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from mailrider.clock import SystemClock
-from mailrider.dsn.compose import Reporter
+from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
@@ -104,7 +104,7 @@ def live(run: Run) -> None:
 async def _live(run: Run) -> None:
     clock, rng = SystemClock(), random.Random()
     ids = IdSource(clock, rng)
-    origin = Reporter(Domain("mx.example.org"), Domain("example.org"))
+    origin = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
     bounces = Bounces(BouncePolicy(origin, True, lambda _: ""), ids, discard)
     other = OtherSide(run, rng)
     rules = Rules(Schedule(timedelta(milliseconds=20), 1.5, timedelta(milliseconds=100)))

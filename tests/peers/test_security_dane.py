@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from mailrider.delivery.explain.plan import Explanation
-    from mailrider.lab.ca import Certificate
+    from mailrider.lab.ca import LabCertificate
     from tests.peers.resolver import Resolver
 
 PORT = 2525
@@ -41,17 +41,17 @@ MESSAGE = b"From: a@client.test\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\nSubj
 OTHER = "ab" * 32
 
 
-def ee(certificate: Certificate, record: str = "3 1 1") -> str:
+def ee(certificate: LabCertificate, record: str = "3 1 1") -> str:
     """A TLSA record that the server's own certificate matches."""
     return _tlsa(record, certificate.chain_der[0])
 
 
-def ta(certificate: Certificate, record: str = "2 0 1") -> str:
+def ta(certificate: LabCertificate, record: str = "2 0 1") -> str:
     """One that its issuer's matches: the intermediate, which is sent."""
     return _tlsa(record, certificate.chain_der[1])
 
 
-def root(certificate: Certificate, record: str) -> str:
+def root(certificate: LabCertificate, record: str) -> str:
     """One that the root matches, which is not sent."""
     return _tlsa(record, certificate.root_der)
 
@@ -79,7 +79,7 @@ class Case:
     """
 
     dane: str
-    tlsa: Callable[[Certificate], list[str]] = lambda _: []
+    tlsa: Callable[[LabCertificate], list[str]] = lambda _: []
     kind: Kind | None = Kind.VALID
     mx_signed: bool = True
     alias: tuple[str, str] | None = None

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.lab.ca import CA, Certificate, Kind
+from mailrider.lab.ca import CA, Kind, LabCertificate
 from mailrider.net.settings import TLSClientSettings
 from mailrider.net.tls import make_client_context, make_server_context
 
@@ -140,7 +140,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
 
 
-def issued(kind: Kind = Kind.VALID) -> Certificate:
+def issued(kind: Kind = Kind.VALID) -> LabCertificate:
     """The certificate of `HOST`."""
     return _issued(kind)[0]
 
@@ -151,7 +151,7 @@ def files(kind: Kind = Kind.VALID) -> tuple[Path, Path]:
 
 
 @cache
-def _issued(kind: Kind) -> tuple[Certificate, tuple[Path, Path]]:
+def _issued(kind: Kind) -> tuple[LabCertificate, tuple[Path, Path]]:
     certificate = authority().issue([HOST], kind)
     return certificate, certificate.write(Path(_folder().name), kind)
 

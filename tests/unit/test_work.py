@@ -22,7 +22,7 @@ from mailrider.dane.tlsa import select_usable
 from mailrider.dkim.sign import INLINE_HEADER, DKIMSigning, Signer, body_hash
 from mailrider.dns.answer import RecordType
 from mailrider.dns.wire import Question, decode_reply
-from mailrider.dsn.compose import Notification, NotifiedAction, Reporter, Told, compose, redact
+from mailrider.dsn.compose import Notification, NotificationAuthor, NotifiedAction, Told, compose, redact
 from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
 from mailrider.endpoint.complete import complete_addresses
 from mailrider.endpoint.headers import ReceivedInfo, count_received, received_field, submitted_header
@@ -148,7 +148,7 @@ def answers(count: int) -> bytes:
     return header + QUESTION.section() + b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4abcd" * count
 
 
-ORIGIN = Reporter(HERE, Domain("example.org"))
+ORIGIN = NotificationAuthor(HERE, Domain("example.org"))
 
 
 def notification(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEAST = 8  # characters of a password: NIST SP 800-63B 5.1.1.1
 
 
-class Chosen:
+class ChosenFile:
     """The password file that a command is about."""
 
     def __init__(self, path: str | None, config: str | None) -> None:
@@ -54,7 +54,7 @@ class Chosen:
 @click.pass_context
 def auth(context: click.Context, path: str | None) -> None:
     """Manage the users who may log in. A running daemon sees changes at once."""
-    context.obj = Chosen(path, context.obj)
+    context.obj = ChosenFile(path, context.obj)
 
 
 def password_file(configuration: Configuration) -> Path:
@@ -83,7 +83,7 @@ def _ask(*, confirm: bool) -> str:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def add(chosen: Chosen, user: str) -> int:
+def add(chosen: ChosenFile, user: str) -> int:
     """Add USER, or give it a new password, which is asked for or read from standard input."""
     try:
         user = login_name(check_name(user))
@@ -103,7 +103,7 @@ def add(chosen: Chosen, user: str) -> int:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def remove(chosen: Chosen, user: str) -> int:
+def remove(chosen: ChosenFile, user: str) -> int:
     """Remove USER."""
     path = chosen()
     users = _users(path)
@@ -116,7 +116,7 @@ def remove(chosen: Chosen, user: str) -> int:
 
 @auth.command("list")
 @click.pass_obj
-def list_users(chosen: Chosen) -> int:
+def list_users(chosen: ChosenFile) -> int:
     """Show who may log in."""
     for user in sorted(_users(chosen())):
         click.echo(user)
@@ -126,7 +126,7 @@ def list_users(chosen: Chosen) -> int:
 @auth.command()
 @click.argument("user")
 @click.pass_obj
-def check(chosen: Chosen, user: str) -> int:
+def check(chosen: ChosenFile, user: str) -> int:
     """Say whether a password of USER, asked for or read from standard input, is right; exit with 69 if it is not."""
     hashed = _users(chosen()).get(login_name(user))
     right = hashed is not None and is_right(hashed, _ask(confirm=False))

@@ -82,7 +82,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Reporter:
+class NotificationAuthor:
     """Who writes: our host name, and the domain of our address."""
 
     hostname: Domain
@@ -111,7 +111,7 @@ class Notification:
         return self.told[0].action
 
 
-def compose(notification: Notification, origin: Reporter) -> bytes:
+def compose(notification: Notification, origin: NotificationAuthor) -> bytes:
     """The notification as a message, lines ending in CRLF. Its envelope is the caller's: from `<>` to the sender."""
     utf8 = not notification.envelope.sender.is_ascii
     is_global = utf8 and _has_global_address(notification)
@@ -155,7 +155,7 @@ _SUBJECT: Final = {
 }
 
 
-def _header(notification: Notification, origin: Reporter, boundary: str, encoding: str) -> str:
+def _header(notification: Notification, origin: NotificationAuthor, boundary: str, encoding: str) -> str:
     whom = str(notification.told[0].recipient)
     more = len(notification.told) - 1
     what = "a notification" if notification.is_about_notification else "your message"
@@ -208,7 +208,7 @@ _NOTIFICATION: Final = (
 )
 
 
-def _letter(notification: Notification, origin: Reporter) -> Iterator[str]:
+def _letter(notification: Notification, origin: NotificationAuthor) -> Iterator[str]:
     count = len(notification.told)
     whom = str(notification.told[0].recipient) if count == 1 else f"these {count} recipients"
     opening = _NOTIFICATION if notification.is_about_notification else _OPENING[notification.action]
@@ -276,7 +276,7 @@ def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
 # --- For machines --------------------------------------------------------------------------------
 
 
-def _status(notification: Notification, origin: Reporter, *, is_global: bool) -> str:
+def _status(notification: Notification, origin: NotificationAuthor, *, is_global: bool) -> str:
     """RFC 3464 2.2 and 2.3: groups of fields with an empty line between them."""
     envelope = notification.envelope
     about = [

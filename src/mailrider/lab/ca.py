@@ -66,7 +66,7 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class LabCertificate:
     """A certificate with its key. `chain_der` is what a server should send: leaf first, without the root."""
 
     chain_der: tuple[bytes, ...]
@@ -128,17 +128,17 @@ class CA:
         path.write_bytes(self.root_pem)
         return path
 
-    def issue(self, names: Sequence[str], kind: Kind | str = Kind.VALID) -> Certificate:
+    def issue(self, names: Sequence[str], kind: Kind | str = Kind.VALID) -> LabCertificate:
         """A new key and certificate for `names`: domains (A-labels) or IP addresses, at least one."""
         kind = Kind(kind)
         key = _new_key(kind)
         subject = _named(names[0] if kind is Kind.NO_SAN else f"{self._name} {kind}")
         if kind is Kind.SELF_SIGNED:
             der = self._leaf(_Issuer(subject, key, ()), subject, key, names, kind)
-            return Certificate((der,), _key_pem(key), der)
+            return LabCertificate((der,), _key_pem(key), der)
         issuer = self._issuer_for(names, kind)
         der = self._leaf(issuer, subject, key, names, kind)
-        return Certificate((der, *issuer.chain_der), _key_pem(key), self.root_der)
+        return LabCertificate((der, *issuer.chain_der), _key_pem(key), self.root_der)
 
     def _issuer_for(self, names: Sequence[str], kind: Kind) -> _Issuer:
         if kind is Kind.CA_FALSE_INTERMEDIATE:

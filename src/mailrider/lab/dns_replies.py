@@ -24,7 +24,7 @@ import dns.rrset
 
 from mailrider.dns.answer import MXRecord
 from mailrider.errors import InvalidValue
-from mailrider.lab.zones import TTL, Data, Fault, Found, Link, Raw
+from mailrider.lab.zones import TTL, Data, Fault, Found, Link, RawRecord
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 
@@ -176,7 +176,7 @@ def _rdata(rdtype: str, item: Data) -> dns.rdata.Rdata:
         item = _tlsa(item)
     elif rdtype == "TXT" and isinstance(item, str | bytes):
         item = _txt(item.encode() if isinstance(item, str) else item)
-    if isinstance(item, Raw):
+    if isinstance(item, RawRecord):
         return dns.rdata.GenericRdata(_IN, dns.rdatatype.from_text(rdtype), item.octets)
     if isinstance(item, bytes):
         raise InvalidValue(f"octets stand for the text of a TXT record; for {rdtype} give Raw(octets)")
@@ -187,12 +187,12 @@ def _rdata(rdtype: str, item: Data) -> dns.rdata.Rdata:
     return dns.rdata.from_text(_IN, rdtype, str(item), origin=dns.name.root, relativize=False)
 
 
-def _tlsa(text: str) -> Raw:
+def _tlsa(text: str) -> RawRecord:
     """By hand: dnspython refuses digests of the wrong length, and those are wanted here."""
     usage, selector, matching_type, *data = text.split()
-    return Raw(bytes([int(usage), int(selector), int(matching_type)]) + bytes.fromhex("".join(data)))
+    return RawRecord(bytes([int(usage), int(selector), int(matching_type)]) + bytes.fromhex("".join(data)))
 
 
-def _txt(octets: bytes) -> Raw:
+def _txt(octets: bytes) -> RawRecord:
     pieces = [octets[start : start + 255] for start in range(0, len(octets), 255)] or [b""]
-    return Raw(b"".join(bytes([len(piece)]) + piece for piece in pieces))
+    return RawRecord(b"".join(bytes([len(piece)]) + piece for piece in pieces))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mailrider.clock import Clock
-    from mailrider.lab.ca import Certificate
+    from mailrider.lab.ca import LabCertificate
     from mailrider.lab.mx_script import MXTLS, Step
     from mailrider.net.channel import Channel
     from mailrider.net.listen import Listener
@@ -251,7 +251,7 @@ def _context(tls: MXTLS) -> ssl.SSLContext:
 
 
 def _certified(
-    tls: MXTLS, certificate: Certificate, by_name: dict[str, ssl.SSLContext] | None = None
+    tls: MXTLS, certificate: LabCertificate, by_name: dict[str, ssl.SSLContext] | None = None
 ) -> ssl.SSLContext:
     with tempfile.TemporaryDirectory() as folder:  # ssl reads certificates from files only
         cert, key = certificate.write(Path(folder), "mx")

@@ -47,7 +47,7 @@ from mailrider.smtp.server_states import Limits
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.lab.ca import Certificate
+    from mailrider.lab.ca import LabCertificate
     from mailrider.smtp.capabilities import Capabilities
 
 
@@ -174,8 +174,8 @@ class TLSFault(enum.StrEnum):
 class MXTLS:
     """How a host does TLS: what it shows, and `by_name` to those who ask for that name (SNI)."""
 
-    certificate: Certificate | None = None  # None is good for faults that never show one
-    by_name: Mapping[str, Certificate] = field(default_factory=dict)
+    certificate: LabCertificate | None = None  # None is good for faults that never show one
+    by_name: Mapping[str, LabCertificate] = field(default_factory=dict)
     fault: TLSFault | None = None
     protocols: tuple[str, str] = ("tls1.2", "tls1.3")
     ciphers: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.x509.describe import describe_chain
 
 if TYPE_CHECKING:
-    from mailrider.lab.ca import CA, Certificate
+    from mailrider.lab.ca import CA, LabCertificate
     from mailrider.lab.zones import NameLike, ZoneTable
 
 
@@ -64,7 +64,7 @@ class World:
         self.hosts.append(LabHost(name, address, replace(script, hostname=name), door))
         self.zones[name] = Name({"A": address}, signed=is_signed)
 
-    def certificate(self, name: str, kind: Kind = Kind.VALID) -> Certificate:
+    def certificate(self, name: str, kind: Kind = Kind.VALID) -> LabCertificate:
         """A certificate for a host, with this to be right or wrong about it."""
         return self.ca.issue([name], kind)
 

@@ -54,13 +54,13 @@ class Fault(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawRecord:
     """Record data as octets, however wrong they are."""
 
     octets: bytes
 
 
-Data = str | bytes | IPv4Address | IPv6Address | MXRecord | Domain | TLSARecord | Raw
+Data = str | bytes | IPv4Address | IPv6Address | MXRecord | Domain | TLSARecord | RawRecord
 
 
 @dataclass(frozen=True, slots=True)

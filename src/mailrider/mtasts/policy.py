@@ -39,7 +39,7 @@ _FIELDS = frozenset(("version", "mode", "mx", "max_age"))
 _SECONDS = re.compile(r"[0-9]{1,10}")
 
 
-class Mode(enum.StrEnum):
+class STSMode(enum.StrEnum):
     """What a sender is to do about a host that does not validate (RFC 8461 5)."""
 
     ENFORCE = "enforce"
@@ -77,7 +77,7 @@ class STSPolicy:
     `ignored` are lines of the file that were passed over, with the reason, for people: the first `MAX_IGNORED`.
     """
 
-    mode: Mode
+    mode: STSMode
     max_age: timedelta
     mx: tuple[MXPattern, ...] = ()
     ignored: tuple[str, ...] = field(default=(), compare=False)
@@ -88,7 +88,7 @@ class STSPolicy:
         if len(self.mx) > MAX_MX_LINES:
             raise InvalidValue(f"more than {MAX_MX_LINES} mx lines")
         # RFC 8461 3.2: at least one mx, except in mode none.
-        if not self.mx and self.mode is not Mode.NONE:
+        if not self.mx and self.mode is not STSMode.NONE:
             raise InvalidValue(f"no mx line, which mode {self.mode} needs")
 
     def encode(self) -> bytes:
@@ -173,9 +173,9 @@ def _read_fields(text: str) -> tuple[dict[str, str], list[str], list[str]]:
     return first, mx_lines, ignored
 
 
-def _parse_mode(value: str) -> Mode:
+def _parse_mode(value: str) -> STSMode:
     try:
-        return Mode(value)
+        return STSMode(value)
     except ValueError as error:
         raise MalformedPolicy(f"the mode is {value[:100]!r}, not enforce, testing or none") from error
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
-    from mailrider.dsn.compose import Reporter
+    from mailrider.dsn.compose import NotificationAuthor
     from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport, Outcome
@@ -57,7 +57,7 @@ class BouncePolicy:
     says where notifications go; otherwise they go the way of all mail of the queue. `postmaster`: who is told of
     notifications that failed."""
 
-    origin: Reporter
+    origin: NotificationAuthor
     has_pipeline: bool
     refuses: Callable[[Mailbox], str]
     postmaster: Mailbox | None = None
@@ -160,7 +160,7 @@ class Bounces:
         return (self._message(id, replacement, Content.inspect(octets), now),)
 
 
-async def _composed(notification: Notification, origin: Reporter) -> bytes:
+async def _composed(notification: Notification, origin: NotificationAuthor) -> bytes:
     """The notification as a message; one about many recipients is written off the event loop."""
     content = notification.content
     if len(notification.told) <= INLINE:

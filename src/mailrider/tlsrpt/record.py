@@ -2,7 +2,7 @@
 
 `v=TLSRPTv1; rua=mailto:reports@example.org,https://example.org/v1/tlsrpt` at `_smtp._tls.<domain>`. The record is not
 authenticated: whoever controls the zone says where reports go, so each address is a stranger's word and is parsed
-strictly. `find_record` never raises for what the zone's owner wrote: it returns a `NoRecord` with the reason.
+strictly. `find_record` never raises for what the zone's owner wrote: it returns a `NoReportRecord` with the reason.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class TLSRPTRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class NoRecord:
+class NoReportRecord:
     """The domain wants no reports. `malformed`: its record has a mistake."""
 
     reason: str
@@ -79,14 +79,14 @@ def record_name(domain: Domain) -> Domain:
     return Domain(f"_smtp._tls.{domain.ascii}")
 
 
-def find_record(texts: Sequence[bytes]) -> TLSRPTRecord | NoRecord:
+def find_record(texts: Sequence[bytes]) -> TLSRPTRecord | NoReportRecord:
     """The record among the TXT records at `record_name`, the strings of each joined without spaces."""
     # RFC 8460 3: records that do not begin with the version are discarded; then exactly one must be left.
     candidates = [text for text in texts if _is_tlsrpt(text)]
     if not candidates:
-        return NoRecord("no TXT record begins with v=TLSRPTv1;")
+        return NoReportRecord("no TXT record begins with v=TLSRPTv1;")
     if len(candidates) > 1:
-        return NoRecord(f"{len(candidates)} TXT records begin with v=TLSRPTv1;, one is allowed", malformed=True)
+        return NoReportRecord(f"{len(candidates)} TXT records begin with v=TLSRPTv1;, one is allowed", malformed=True)
     return _parse_record(candidates[0])
 
 
@@ -94,25 +94,25 @@ def _is_tlsrpt(text: bytes) -> bool:
     return text.startswith(_PREFIX) and text[len(_PREFIX) :].lstrip(b" \t")[:1] in (b";", b"")
 
 
-def _parse_record(text: bytes) -> TLSRPTRecord | NoRecord:
+def _parse_record(text: bytes) -> TLSRPTRecord | NoReportRecord:
     if len(text) > MAX_RECORD:
-        return NoRecord(f"the record is longer than {MAX_RECORD} octets", malformed=True)
+        return NoReportRecord(f"the record is longer than {MAX_RECORD} octets", malformed=True)
     if not text.isascii():
-        return NoRecord("the record is not ASCII", malformed=True)
+        return NoReportRecord("the record is not ASCII", malformed=True)
     fields = [field for field in _DELIMITER.split(text.decode("ascii").strip(" \t"))[1:] if field]
     uris: list[str] = []
     for field in fields:
         match = _FIELD.fullmatch(field)
         if match is None:
-            return NoRecord(f"not a name=value field: {field[:100]!r}", malformed=True)
+            return NoReportRecord(f"not a name=value field: {field[:100]!r}", malformed=True)
         if match[1] == "rua":
             uris += _COMMA.split(match[2])
     if not any(uris):
-        return NoRecord("the record has no rua: nowhere to send reports to", malformed=True)
+        return NoReportRecord("the record has no rua: nowhere to send reports to", malformed=True)
     return _choose_endpoints(uris)
 
 
-def _choose_endpoints(uris: Sequence[str]) -> TLSRPTRecord | NoRecord:
+def _choose_endpoints(uris: Sequence[str]) -> TLSRPTRecord | NoReportRecord:
     endpoints: dict[Endpoint, None] = {}
     passed_over: list[str] = []
     for uri in uris[:MAX_ENDPOINTS]:
@@ -123,7 +123,7 @@ def _choose_endpoints(uris: Sequence[str]) -> TLSRPTRecord | NoRecord:
     if len(uris) > MAX_ENDPOINTS:
         passed_over.append(f"{len(uris) - MAX_ENDPOINTS} more addresses than the {MAX_ENDPOINTS} that are used")
     if not endpoints:
-        return NoRecord(f"no address of rua can be used: {'; '.join(passed_over)}", malformed=True)
+        return NoReportRecord(f"no address of rua can be used: {'; '.join(passed_over)}", malformed=True)
     return TLSRPTRecord(tuple(endpoints), tuple(passed_over))
 
 

@@ -1,6 +1,6 @@
 """A TLS report: what was seen of one domain in one UTC day, as values and as the JSON that is sent (RFC 8460 4).
 
-`DayCounts` adds up sessions; `build_report` freezes them into a `Report`, whose octets never change again: a retry
+`DayCounts` adds up sessions; `build_report` freezes them into a `TLSReport`, whose octets never change again: a retry
 sends the same octets under the same id. Everything here is pure, and bounded: a stranger's zone and servers decide
 how many policies and failures there are.
 """
@@ -52,7 +52,7 @@ class ResultType(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Policy:
+class ReportedPolicy:
     """One policy that was applied. `strings` as RFC 8460 4.4 wants them; `mx_hosts` for MTA-STS only."""
 
     type: PolicyType
@@ -121,7 +121,7 @@ class SessionFinding:
     `times` is then how often.
     """
 
-    policy: Policy
+    policy: ReportedPolicy
     failures: tuple[Failure, ...] = ()
     counts_session: bool = True
     times: int = 1
@@ -157,7 +157,7 @@ class PolicyCounts:
 class DayCounts:
     """The sessions of one domain in one UTC day."""
 
-    policies: dict[Policy, PolicyCounts] = field(default_factory=dict)
+    policies: dict[ReportedPolicy, PolicyCounts] = field(default_factory=dict)
 
     def add(self, findings: Iterable[SessionFinding]) -> None:
         """What one session came to under each of its policies."""
@@ -212,7 +212,7 @@ class Reporter:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TLSReport:
     """A report as it is sent. `body` is the gzipped JSON."""
 
     domain: str
@@ -223,7 +223,7 @@ class Report:
     body: bytes
 
 
-def build_report(domain: str, day: date, counts: DayCounts, reporter: Reporter, secret: bytes) -> Report:
+def build_report(domain: str, day: date, counts: DayCounts, reporter: Reporter, secret: bytes) -> TLSReport:
     """The report of one domain and UTC day. The same arguments give the same octets."""
     name = _hash(domain, day, reporter, secret)
     report_id = f"{day:%Y%m%d}.{name}@{reporter.domain}"
@@ -237,7 +237,7 @@ def build_report(domain: str, day: date, counts: DayCounts, reporter: Reporter, 
         "policies": counts.as_json(),
     }
     octets = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return Report(
+    return TLSReport(
         domain=domain,
         day=day,
         report_id=report_id,

@@ -18,7 +18,7 @@ from mailrider.dns.servers import ServerAddress, choose_servers, parse_server
 from mailrider.dns.stub import StubResolver
 from mailrider.dns.wire import MAX_RECORDS
 from mailrider.lab.dns import LabDNS
-from mailrider.lab.zones import Fault, Raw, Records, ZoneTable, signed
+from mailrider.lab.zones import Fault, RawRecord, Records, ZoneTable, signed
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 from tests.support.loops import eventually
@@ -52,7 +52,7 @@ ZONES: ZoneTable = {
     "loop-alone.test": {"CNAME": Records(["loop-alone.test"], alone=True)},
     **a_chain("longest", MAX_CNAMES),
     **a_chain("toolong", MAX_CNAMES + 1),
-    "_25._tcp.mx.signed.test": signed({"TLSA": ["3 1 1 " + "ab" * 32, "3 1 1 abcd", Raw(b"\3\1")]}),
+    "_25._tcp.mx.signed.test": signed({"TLSA": ["3 1 1 " + "ab" * 32, "3 1 1 abcd", RawRecord(b"\3\1")]}),
     "huge.test": {"MX": [f"{n % 1000} mx{n}.huge.test" for n in range(4_000)]},  # more than a message holds
     "many.test": {"A": [f"192.0.2.{n}" for n in range(90)]},
     "servfail.test": Fault.SERVFAIL,

@@ -11,7 +11,7 @@ import pytest
 
 from mailrider.lab.ca import CA
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
-from mailrider.mtasts.policy import Mode, parse_policy
+from mailrider.mtasts.policy import STSMode, parse_policy
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def get(domain: str, path: str = "/.well-known/mta-sts.txt") -> bytes:
 
 
 def test_it_writes_policies_that_make_sense_if_asked_to() -> None:
-    assert parse_policy(POLICY).mode is Mode.ENFORCE
+    assert parse_policy(POLICY).mode is STSMode.ENFORCE
 
 
 async def test_it_serves_the_policy_at_its_well_known_place_only(hosts: LabSTS, ca: CA) -> None:

@@ -17,7 +17,7 @@ from mailrider.errors import ConfigError
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, Mode, parse_policy, policy_host
+from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, STSMode, parse_policy, policy_host
 from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.net.https import MAX_ADDRESSES, MAX_RECEIVED, HTTPSFetcher, _tls_context
 from mailrider.testing.clock import FakeClock
@@ -70,7 +70,7 @@ async def fetch(hosts: LabSTS, ca: CA, tmp_path: Path) -> AsyncIterator[Fetching
 async def test_a_good_host_serves_its_policy(fetch: Fetching) -> None:
     body = await fetch()
     assert body == GOOD
-    assert parse_policy(body).mode is Mode.ENFORCE
+    assert parse_policy(body).mode is STSMode.ENFORCE
     assert fetch.hosts.fetches("good.test") == 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.dsn.compose import Reporter
+from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
@@ -60,7 +60,7 @@ class Machine:
     def queue(self, *, delivering: bool = True) -> DeliveryQueue:
         clock = QueueClock(self.clock)
         ids = IdSource(clock, self.rng)
-        policy = BouncePolicy(Reporter(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
+        policy = BouncePolicy(NotificationAuthor(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
         rules = Rules(Schedule(timedelta(minutes=10), 2.0, LONGEST))
         work = Work({"": self}, rules, Bounces(policy, ids, self.events.append), 16) if delivering else None
         store = SQLiteStore(self.folder, clock)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.clock import SystemClock
-from mailrider.dsn.compose import Reporter
+from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import QueueHasSpace, QueueShort
@@ -96,7 +96,7 @@ class Running:
         return AttemptReport(tuple(map(self.outcome, given.recipients)))
 
     def queue(self, *, delivering: bool = True) -> DeliveryQueue:
-        policy = BouncePolicy(Reporter(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
+        policy = BouncePolicy(NotificationAuthor(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
         rules = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
         work = Work({"": self}, rules, Bounces(policy, self.ids, self.events.append), 16)
         store = SQLiteStore(self.location, self.clock, emit=self.events.append)

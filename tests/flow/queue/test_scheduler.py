@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.dsn.compose import Reporter
+from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
 from mailrider.model.outcome import AttemptReport, Deferred, Failed
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from mailrider.queue.message import Claimed, DueDestination, Job, NewMessage
     from mailrider.queue.store import Store
 
-ORIGIN = Reporter(Domain("mx.example.org"), Domain("example.org"))
+ORIGIN = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
 RULES = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
 MINUTE = 60.0
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from mailrider.dsn.compose import Reporter
+from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
@@ -87,7 +87,7 @@ class World:
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[DeliveryQueue]:
-        policy = BouncePolicy(Reporter(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
+        policy = BouncePolicy(NotificationAuthor(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
         work = Work({"": self.internet}, RULES, Bounces(policy, self.ids, self.tell), grace=0.0)
         store = MemoryStore(SharedState())
         async with DeliveryQueue(store, work, self.ids, self.clock, self.rng, self.tell) as queue:

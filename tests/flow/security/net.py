@@ -30,7 +30,7 @@ from tests.flow.delivery.internet import free_port, new_address
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.lab.ca import Certificate
+    from mailrider.lab.ca import LabCertificate
     from mailrider.lab.zones import RecordsLike
     from mailrider.model.event import Event
 
@@ -40,12 +40,12 @@ WAIVED = b"TLS-Required: No\r\n" + MESSAGE
 BEFORE_MAIL = (Connect, Ehlo, Helo, StartTLS, Quit)
 
 
-def ee(certificate: Certificate) -> str:
+def ee(certificate: LabCertificate) -> str:
     """The TLSA record that the certificate's key matches."""
     return f"3 1 1 {describe_chain(certificate.chain_der)[0].spki_sha256}"
 
 
-def ta(certificate: Certificate) -> str:
+def ta(certificate: LabCertificate) -> str:
     """The TLSA record of the authority that issued it, which the server sends."""
     return f"2 0 1 {describe_chain(certificate.chain_der)[1].sha256}"
 
@@ -99,7 +99,7 @@ class SecureNet:
     async def add(
         self,
         domain: str,
-        certificate: Certificate | Kind | None = Kind.VALID,
+        certificate: LabCertificate | Kind | None = Kind.VALID,
         *,
         mx_signed: bool = False,
         host_signed: bool = False,

@@ -36,7 +36,7 @@ from mailrider.model.security import (
     TLSEvidence,
     TLSLevel,
 )
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.dane import TLSALookup
 from mailrider.policy.judge import Judgement
@@ -56,7 +56,7 @@ SETTINGS = mailrider.RemoteSettings(
     hostname="client.test", mx_auth=[mailrider.MTASTS(), mailrider.Dane(), mailrider.DNSSEC()]
 )
 NO_POLICY = PolicyLookup(DOMAIN, None, None, None, NoRecord("no TXT record begins with v=STSv1;"))
-HELD = CachedPolicy(DOMAIN, STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(MX.host),)), "1", NOW)  # type: ignore[arg-type]
+HELD = CachedPolicy(DOMAIN, STSPolicy(STSMode.ENFORCE, timedelta(days=7), (MXPattern(MX.host),)), "1", NOW)  # type: ignore[arg-type]
 
 DAMAGED = replace(HELD, policy=replace(HELD.policy, ignored=("no host can match mx: '192.0.2.86'",)))
 
@@ -218,7 +218,7 @@ def test_a_certificate_that_cannot_be_read_is_told_and_shown() -> None:
 def test_odd_facts_are_shown_too() -> None:
     lookups = (TLSALookup(Domain("mx.good.test"), None),)
     implicit = Candidates(DOMAIN, (MX,), authentic=True, implicit=True, canonical=DOMAIN)
-    held = replace(HELD, policy=STSPolicy(Mode.NONE, timedelta(hours=3)), fetched=NOW - timedelta(minutes=5))
+    held = replace(HELD, policy=STSPolicy(STSMode.NONE, timedelta(hours=3)), fetched=NOW - timedelta(minutes=5))
     sts = PolicyLookup(DOMAIN, held, Origin.FETCHED, NOW, STSRecord("1"))
     text = page(replace(with_plan(tlsa=lookups), candidates=implicit, sts=sts))
     for fact in (

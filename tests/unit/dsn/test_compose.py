@@ -12,7 +12,7 @@ import pytest
 from flufl.bounce import all_failures
 
 from mailrider.dsn.advice import advice_for
-from mailrider.dsn.compose import MAX_RETURNED, Notification, NotifiedAction, Reporter, Told, compose, redact
+from mailrider.dsn.compose import MAX_RETURNED, Notification, NotificationAuthor, NotifiedAction, Told, compose, redact
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Ret
 from mailrider.model.outcome import Deferred, Delivered, Failed
@@ -23,7 +23,7 @@ from tests.support.queueing import MESSAGE, deferred, delivered, envelope, faile
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-ORIGIN = Reporter(Domain("mx.example.org"), Domain("example.org"))
+ORIGIN = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 UTF8 = "From: a@example.org\r\nMessage-ID: <1@example.org>\r\nSubject: grüße\r\n\r\nHallo.\r\n".encode()
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dsn.compose import Notification, NotifiedAction, Reporter, Told, compose, redact
+from mailrider.dsn.compose import Notification, NotificationAuthor, NotifiedAction, Told, compose, redact
 from mailrider.errors import InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -23,7 +23,7 @@ from mailrider.model.outcome import Deferred, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
 
-ORIGIN = Reporter(Domain("mx.example.org"), Domain("example.org"))
+ORIGIN = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIELDS = {
     *("from", "to", "date", "message-id", "subject", "auto-submitted", "mime-version", "content-type"),

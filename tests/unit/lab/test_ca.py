@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
-from mailrider.lab.ca import CA, Certificate, Kind
+from mailrider.lab.ca import CA, Kind, LabCertificate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,16 +20,27 @@ if TYPE_CHECKING:
 HOST = "mx.example.test"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-GOOD = {Kind.VALID, Kind.RSA, Kind.WILDCARD, Kind.NAME_CONSTRAINED, Kind.CLIENT}
+GOOD = {
+    Kind.VALID,
+    Kind.RSA,
+    Kind.WILDCARD,
+    Kind.NAME_CONSTRAINED,
+    Kind.CLIENT,
+}
 # What chain building alone cannot see: names, purposes, strength.
-CHAIN_IS_GOOD = GOOD | {Kind.WRONG_NAME, Kind.NO_SAN, Kind.CLIENT_AUTH_ONLY, Kind.WEAK}
+CHAIN_IS_GOOD = GOOD | {
+    Kind.WRONG_NAME,
+    Kind.NO_SAN,
+    Kind.CLIENT_AUTH_ONLY,
+    Kind.WEAK,
+}
 
 
-def leaf(certificate: Certificate) -> x509.Certificate:
+def leaf(certificate: LabCertificate) -> x509.Certificate:
     return x509.load_der_x509_certificate(certificate.chain_der[0])
 
 
-def verify(ca: CA, certificate: Certificate, at: datetime) -> str:
+def verify(ca: CA, certificate: LabCertificate, at: datetime) -> str:
     """Empty, or what OpenSSL has against the chain."""
     store = crypto.X509Store()
     store.add_cert(crypto.X509.from_cryptography(x509.load_der_x509_certificate(ca.root_der)))
@@ -68,7 +79,7 @@ def test_each_fault_is_the_one_it_is_called(kind: Kind, said: str) -> None:
     assert said in verify(ca, ca.issue([HOST], kind), NOW)
 
 
-def names(certificate: Certificate) -> list[str]:
+def names(certificate: LabCertificate) -> list[str]:
     san = leaf(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     return san.value.get_values_for_type(x509.DNSName)
 

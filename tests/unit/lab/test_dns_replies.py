@@ -11,7 +11,7 @@ import pytest
 from mailrider.dns.answer import MXRecord
 from mailrider.errors import InvalidValue
 from mailrider.lab.dns_replies import UDP_PAYLOAD, encode_replies, read_query
-from mailrider.lab.zones import Data, Fault, Raw, ZoneTable, find, signed
+from mailrider.lab.zones import Data, Fault, RawRecord, ZoneTable, find, signed
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 
@@ -61,7 +61,7 @@ def test_data_is_as_in_a_zone_file_or_one_of_our_values(rdtype: str, item: Data,
 
 @pytest.mark.parametrize(
     ("item", "octets"),
-    [("3 1 1 abcd", b"\3\1\1\xab\xcd"), (Raw(b"\3\1"), b"\3\1"), (TLSARecord(3, 1, 1, b""), b"\3\1\1")],
+    [("3 1 1 abcd", b"\3\1\1\xab\xcd"), (RawRecord(b"\3\1"), b"\3\1"), (TLSARecord(3, 1, 1, b""), b"\3\1\1")],
 )
 def test_malformed_tlsa_records_go_out_as_they_are(item: Data, octets: bytes) -> None:
     (reply,) = respond({"a.test": {"TLSA": item}}, query("a.test", "TLSA"))

@@ -16,8 +16,8 @@ from mailrider.mtasts.policy import (
     MAX_MX_LINES,
     MAX_POLICY_SIZE,
     MalformedPolicy,
-    Mode,
     MXPattern,
+    STSMode,
     STSPolicy,
     match_mx,
     parse_policy,
@@ -27,7 +27,7 @@ from mailrider.mtasts.policy import (
 WEEK = timedelta(weeks=1)
 
 
-def a_policy(*mx: str, mode: Mode = Mode.ENFORCE, max_age: timedelta = WEEK) -> STSPolicy:
+def a_policy(*mx: str, mode: STSMode = STSMode.ENFORCE, max_age: timedelta = WEEK) -> STSPolicy:
     return STSPolicy(mode, max_age, tuple(map(MXPattern.parse, mx)))
 
 
@@ -59,12 +59,12 @@ GOOD = {
     ),
     "testing": (
         b"version: STSv1\nmode: testing\nmx: a.example\nmax_age: 604800\n",
-        a_policy("a.example", mode=Mode.TESTING),
+        a_policy("a.example", mode=STSMode.TESTING),
     ),
-    "none needs no mx": (b"version: STSv1\nmode: none\nmax_age: 604800\n", a_policy(mode=Mode.NONE)),
+    "none needs no mx": (b"version: STSv1\nmode: none\nmax_age: 604800\n", a_policy(mode=STSMode.NONE)),
     "none may have one": (
         b"version: STSv1\nmode: none\nmx: a.example\nmax_age: 604800\n",
-        a_policy("a.example", mode=Mode.NONE),
+        a_policy("a.example", mode=STSMode.NONE),
     ),
     "max_age 0": (
         b"version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 0\n",
@@ -177,8 +177,8 @@ UNMATCHABLE = {
 
 
 @pytest.mark.parametrize("line", UNMATCHABLE.values(), ids=UNMATCHABLE)
-@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.TESTING])
-def test_an_mx_line_that_no_host_can_match_is_ignored_and_told_and_the_others_bind(line: str, mode: Mode) -> None:
+@pytest.mark.parametrize("mode", [STSMode.ENFORCE, STSMode.TESTING])
+def test_an_mx_line_that_no_host_can_match_is_ignored_and_told_and_the_others_bind(line: str, mode: STSMode) -> None:
     policy = parse_policy(lines(mode=mode) + f"mx: {line}\nmx: *.good.example\n".encode())
     assert policy == a_policy("mail.example.com", "*.good.example", mode=mode)
     assert policy.ignored == (f"no host can match mx: {line[:100]!r}",)
@@ -188,7 +188,7 @@ def test_an_mx_line_that_no_host_can_match_is_ignored_and_told_and_the_others_bi
 def test_a_policy_that_only_has_such_lines_is_none_and_says_why(line: str) -> None:
     with pytest.raises(MalformedPolicy, match="no mx line, which mode enforce needs; no host can match mx:"):
         parse_policy(lines(mx=line))
-    assert parse_policy(lines(mx=line, mode="none")) == a_policy(mode=Mode.NONE)
+    assert parse_policy(lines(mx=line, mode="none")) == a_policy(mode=STSMode.NONE)
 
 
 @pytest.mark.parametrize("name", ["MX", "Mx", "mX"])
@@ -228,12 +228,12 @@ def test_as_large_as_allowed() -> None:
 @pytest.mark.parametrize(
     ("mode", "max_age", "mx"),
     [
-        (Mode.ENFORCE, timedelta(seconds=-1), "a.example"),
-        (Mode.ENFORCE, MAX_LIFETIME + timedelta(seconds=1), "a.example"),
-        (Mode.ENFORCE, timedelta(milliseconds=1500), "a.example"),
+        (STSMode.ENFORCE, timedelta(seconds=-1), "a.example"),
+        (STSMode.ENFORCE, MAX_LIFETIME + timedelta(seconds=1), "a.example"),
+        (STSMode.ENFORCE, timedelta(milliseconds=1500), "a.example"),
     ],
 )
-def test_a_policy_that_cannot_be_cannot_be_made(mode: Mode, max_age: timedelta, mx: str) -> None:
+def test_a_policy_that_cannot_be_cannot_be_made(mode: STSMode, max_age: timedelta, mx: str) -> None:
     with pytest.raises(InvalidValue):
         a_policy(mx, mode=mode, max_age=max_age)
 
@@ -277,7 +277,7 @@ def test_which_hosts_a_pattern_names(pattern: str, host: str, expected: bool) ->
 
 
 def test_a_policy_without_patterns_names_nobody() -> None:
-    assert not match_mx(a_policy(mode=Mode.NONE), Domain("example.com"))
+    assert not match_mx(a_policy(mode=STSMode.NONE), Domain("example.com"))
 
 
 def test_the_policy_host() -> None:
@@ -292,7 +292,7 @@ label = st.from_regex(r"\A[a-z0-9](?:[a-z0-9-]{0,20}[a-z0-9])?\Z")
 domains = st.lists(label, min_size=1, max_size=4).map(lambda labels: Domain(".".join([*labels, "example"])))
 patterns = st.builds(MXPattern, domains, st.booleans())
 ages = st.integers(0, 31_557_600).map(lambda seconds: timedelta(seconds=seconds))
-policies = st.builds(STSPolicy, st.sampled_from(Mode), ages, st.lists(patterns, min_size=1, max_size=20).map(tuple))
+policies = st.builds(STSPolicy, st.sampled_from(STSMode), ages, st.lists(patterns, min_size=1, max_size=20).map(tuple))
 
 
 @given(policies)
@@ -340,6 +340,6 @@ def test_every_prefix_of_a_policy_is_no_policy_until_its_last_field_begins() -> 
 
 @given(domains, domains)
 def test_a_wildcard_covers_exactly_one_label(base: Domain, host: Domain) -> None:
-    covers = match_mx(STSPolicy(Mode.ENFORCE, WEEK, (MXPattern(base, wildcard=True),)), host)
+    covers = match_mx(STSPolicy(STSMode.ENFORCE, WEEK, (MXPattern(base, wildcard=True),)), host)
     head, _, rest = host.ascii.partition(".")
     assert covers == (bool(head) and rest == base.ascii)

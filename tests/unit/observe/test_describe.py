@@ -36,7 +36,7 @@ from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
 from mailrider.model.value import value
-from mailrider.mtasts.policy import Mode
+from mailrider.mtasts.policy import STSMode
 from mailrider.observe.describe import describe, event_name
 from mailrider.policy.sts.events import PolicyFetchFailed, RefreshCrashed
 from tests.support.problems import problem
@@ -72,7 +72,7 @@ SAMPLES: dict[str, Any] = {
     "datetime": NOW,
     "timedelta": timedelta(seconds=5),
     "tuple[str, ...]": ("one", "two"),
-    "Mode": Mode.ENFORCE,
+    "STSMode": STSMode.ENFORCE,
 }
 
 

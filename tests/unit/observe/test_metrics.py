@@ -26,7 +26,7 @@ from mailrider.model.outcome import Delivered
 from mailrider.model.queue_event import DestinationDown, MessageQueued, NotificationQueued, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
-from mailrider.mtasts.policy import Mode
+from mailrider.mtasts.policy import STSMode
 from mailrider.observe.metrics import Metrics, fan_out
 from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed, RecordLookupFailed
 from mailrider.queue.ids import IdSource, format_id
@@ -93,7 +93,7 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
         (LookupDidFail("example.net", "MX", "SERVFAIL", "deferred"), "failed_lookups_total", {"type": "MX"}),
         (RecordLookupFailed(NET, "SERVFAIL", None), "failed_lookups_total", {"type": "TXT"}),
         (MissedPolicy(NET, "mx", None, "not named"), "testing_misses_total", {}),
-        (PolicyFetched(NET, "1", Mode.ENFORCE, timedelta(days=1), True), "policy_fetches_total", {"result": "ok"}),
+        (PolicyFetched(NET, "1", STSMode.ENFORCE, timedelta(days=1), True), "policy_fetches_total", {"result": "ok"}),
         (PolicyFetchFailed(NET, "redirect", problem("301"), None), "policy_fetches_total", {"result": "redirect"}),
         (ConnectionReused("mx", "192.0.2.1", 1), "reused_connections_total", {}),
         (ConnectionAwaited(NET, "mx", "192.0.2.1", 0.5), "connection_wait_seconds_count", {}),

@@ -29,7 +29,7 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, PeerEvidence, TLSARecord, TLSEvidence, TLSLevel
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.dane import DANEPolicies
 from mailrider.policy.dnssec import DNSSECPolicy
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.connection.session import Session
-    from mailrider.lab.ca import Certificate
+    from mailrider.lab.ca import LabCertificate
     from mailrider.model.event import Emit
     from mailrider.policy.base import Policy
     from mailrider.policy.sts.source import PolicySource
@@ -74,7 +74,7 @@ def authority() -> CA:
 
 
 @cache
-def certificate(kind: str) -> Certificate:
+def certificate(kind: str) -> LabCertificate:
     """The certificate of the MX host, right or wrong."""
     return authority().issue([HOST.ascii], Kind(kind))
 
@@ -124,7 +124,7 @@ def sts_lookup(point: Point, clock: FakeClock) -> PolicyLookup:
         return PolicyLookup(DOMAIN, None, None, None, NoRecord("no TXT record begins with v=STSv1;"))
     mode, _, fit = point.sts.partition(" ")
     named = "mx.hosts.test" if fit == "match" else "mx.elsewhere.test"
-    policy = STSPolicy(Mode(mode), timedelta(days=7), (MXPattern.parse(named),))
+    policy = STSPolicy(STSMode(mode), timedelta(days=7), (MXPattern.parse(named),))
     held = CachedPolicy(DOMAIN, policy, "1", clock.now())
     return PolicyLookup(DOMAIN, held, Origin.CACHE, None, STSRecord("1"))
 

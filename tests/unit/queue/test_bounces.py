@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.dsn.compose import MAX_RETURNED, Notification, Reporter, compose
+from mailrider.dsn.compose import MAX_RETURNED, Notification, NotificationAuthor, compose
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mailrider.queue.message import NewMessage
 
-HERE = Reporter(Domain("mx.example.org"), Domain("example.org"))
+HERE = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
 
 
 class Bouncing:
@@ -41,7 +41,7 @@ class Bouncing:
         self.may_go_on.set()
         monkeypatch.setattr(bounces, "compose", self._compose)
 
-    def _compose(self, notification: Notification, origin: Reporter) -> bytes:
+    def _compose(self, notification: Notification, origin: NotificationAuthor) -> bytes:
         self.may_go_on.wait()
         self.threads.append(threading.current_thread())
         return compose(notification, origin)

@@ -11,7 +11,7 @@ from mailrider.model.domain import Domain
 from mailrider.tlsrpt.record import (
     MAX_RECORD,
     HTTPSEndpoint,
-    NoRecord,
+    NoReportRecord,
     TLSRPTRecord,
     find_record,
     parse_endpoint,
@@ -86,13 +86,13 @@ def test_accepted(text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
 def test_refused(text: str) -> None:
     found = find_record([text.encode()])
-    assert isinstance(found, NoRecord)
+    assert isinstance(found, NoReportRecord)
     assert found.reason
 
 
 def test_two_good_records_are_none() -> None:
     found = find_record([f"v=TLSRPTv1; rua={MAIL}".encode()] * 2)
-    assert isinstance(found, NoRecord)
+    assert isinstance(found, NoReportRecord)
     assert found.malformed
 
 
@@ -127,9 +127,9 @@ def test_the_name_of_the_record() -> None:
 
 @given(st.lists(st.binary(max_size=200), max_size=3))
 def test_any_octets_give_a_record_or_a_reason(texts: list[bytes]) -> None:
-    assert isinstance(find_record(texts), TLSRPTRecord | NoRecord)
+    assert isinstance(find_record(texts), TLSRPTRecord | NoReportRecord)
 
 
 @given(st.text(alphabet="v=TLSRPTv1;rua=mailto:https://a@b.,%20[]!#?", max_size=100))
 def test_what_looks_like_a_record_never_raises(rest: str) -> None:
-    assert isinstance(find_record([b"v=TLSRPTv1;" + rest.encode()]), TLSRPTRecord | NoRecord)
+    assert isinstance(find_record([b"v=TLSRPTv1;" + rest.encode()]), TLSRPTRecord | NoReportRecord)

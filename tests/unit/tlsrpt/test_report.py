@@ -15,12 +15,12 @@ from mailrider.tlsrpt.report import (
     MAX_POLICIES,
     DayCounts,
     Failure,
-    Policy,
     PolicyType,
-    Report,
+    ReportedPolicy,
     Reporter,
     ResultType,
     SessionFinding,
+    TLSReport,
     build_report,
     send_offset,
 )
@@ -28,27 +28,27 @@ from mailrider.tlsrpt.report import (
 DAY = date(2026, 11, 30)
 REPORTER = Reporter("Example Inc.", "tls@sender.test", "sender.test")
 SECRET = b"s" * 32
-STS = Policy(
+STS = ReportedPolicy(
     PolicyType.STS,
     "rcpt.test",
     ("version: STSv1", "mode: enforce", "mx: mx.rcpt.test", "max_age: 86400"),
     ("mx.rcpt.test",),
 )
-TLSA = Policy(PolicyType.TLSA, "mx.rcpt.test", ("3 1 1 ABCD",))
-NONE = Policy(PolicyType.NO_POLICY, "rcpt.test")
+TLSA = ReportedPolicy(PolicyType.TLSA, "mx.rcpt.test", ("3 1 1 ABCD",))
+NONE = ReportedPolicy(PolicyType.NO_POLICY, "rcpt.test")
 EXPIRED = Failure(
     ResultType.CERTIFICATE_EXPIRED, "192.0.2.1", "mx.rcpt.test", "mx", "198.51.100.1", "X509_V_ERR_CERT_HAS_EXPIRED"
 )
 
 
-def built(*sessions: list[SessionFinding]) -> Report:
+def built(*sessions: list[SessionFinding]) -> TLSReport:
     counts = DayCounts()
     for findings in sessions:
         counts.add(findings)
     return build_report("rcpt.test", DAY, counts, REPORTER, SECRET)
 
 
-def content(report: Report) -> dict[str, Any]:
+def content(report: TLSReport) -> dict[str, Any]:
     read: dict[str, Any] = json.loads(gzip.decompress(report.body))
     return read
 
@@ -107,7 +107,9 @@ def test_the_same_counts_give_the_same_octets_in_whatever_order_they_came() -> N
 
 
 def test_nothing_is_null_or_empty() -> None:
-    report = built([SessionFinding(Policy(PolicyType.STS, "rcpt.test"), (Failure(ResultType.STS_POLICY_FETCH_ERROR),))])
+    report = built(
+        [SessionFinding(ReportedPolicy(PolicyType.STS, "rcpt.test"), (Failure(ResultType.STS_POLICY_FETCH_ERROR),))]
+    )
     policy = content(report)["policies"][0]
     assert policy["policy"] == {"policy-type": "sts", "policy-domain": "rcpt.test"}
     assert policy["failure-details"] == [{"result-type": "sts-policy-fetch-error", "failed-session-count": 1}]
@@ -150,7 +152,7 @@ def test_even_hostile_reasons_are_bounded() -> None:
 def test_policies_are_bounded() -> None:
     counts = DayCounts()
     for index in range(3 * MAX_POLICIES):
-        counts.add([SessionFinding(Policy(PolicyType.TLSA, f"mx{index}.test"))])
+        counts.add([SessionFinding(ReportedPolicy(PolicyType.TLSA, f"mx{index}.test"))])
     assert len(counts.policies) == MAX_POLICIES
 
 
@@ -158,7 +160,7 @@ def test_a_strangers_strings_are_cut_and_made_safe() -> None:
     failure = Failure(ResultType.VALIDATION_FAILURE, mx_helo="evil\r\n" + "x" * 1000)
     assert failure.mx_helo.startswith("evil??x")
     assert len(failure.mx_helo) == 255
-    assert len(Policy(PolicyType.STS, "d.test", ("x" * 999,) * 100).strings) == 64
+    assert len(ReportedPolicy(PolicyType.STS, "d.test", ("x" * 999,) * 100).strings) == 64
 
 
 @given(st.integers(0, 5), st.integers(0, 5))

@@ -18,7 +18,7 @@ from mailrider.dns.proof import SIGNED_NAME
 from mailrider.dns.servers import CURE
 from mailrider.model.outcome import Status
 from mailrider.model.security import Mechanism
-from mailrider.mtasts.policy import Mode
+from mailrider.mtasts.policy import STSMode
 from mailrider.mtasts.record import NoRecord
 from mailrider.x509.describe import describe_chain
 
@@ -201,7 +201,7 @@ def _about_mismatch(plan: CandidatePlan, explanation: Explanation, mx: str) -> I
         f"Add the line `mx: {mx}` to the policy, then change the id in the TXT record; or take {mx} out of the "
         "domain's MX records."
     )
-    if policy.mode is Mode.ENFORCE:
+    if policy.mode is STSMode.ENFORCE:
         refusal = plan.demands["ordinary"].refusal
         keeps = refusal is not None and refusal.policy == "mtasts"
         cause = f"The domain's MTA-STS policy, in mode enforce, does not name it; it names {named}."

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import MAX_POLICY_SIZE, MalformedPolicy, Mode, STSPolicy, parse_policy
+from mailrider.mtasts.policy import MAX_POLICY_SIZE, MalformedPolicy, STSMode, STSPolicy, parse_policy
 from mailrider.mtasts.record import STSRecord
 from mailrider.policy.bounded import NOT_HELD, SharedMap
 
@@ -128,7 +128,7 @@ def memory_of_entries(clock: Clock, capacity: int = MAX_MEMORY) -> SharedMap[Cac
 
 def put_entry(memory: SharedMap[CachedPolicy], entry: CachedPolicy) -> None:
     """Keep the entry; it is held for as long as its policy is in force and demands something."""
-    demands = entry.policy.mode is not Mode.NONE
+    demands = entry.policy.mode is not STSMode.NONE
     until = (entry.fetched + entry.policy.max_age).timestamp() if demands else NOT_HELD
     memory.put(entry.domain, entry, entry.weight, until)
 

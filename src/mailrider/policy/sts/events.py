@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
     from mailrider.model.tls_problem import TLSProblem
-    from mailrider.mtasts.policy import Mode
+    from mailrider.mtasts.policy import STSMode
 
 
 @value
@@ -26,7 +26,7 @@ class PolicyFetched(Event):
 
     domain: Domain
     id: str
-    mode: Mode
+    mode: STSMode
     max_age: timedelta
     changed: bool
 
@@ -46,7 +46,7 @@ class PolicyFetchFailed(Event):
     domain: Domain
     failure: str
     reason: TLSProblem
-    in_force: Mode | None
+    in_force: STSMode | None
 
 
 @value
@@ -55,7 +55,7 @@ class RecordLookupFailed(Event):
 
     domain: Domain
     reason: str
-    in_force: Mode | None
+    in_force: STSMode | None
 
 
 @value
@@ -67,7 +67,7 @@ class RecordUnusable(Event):
 
     domain: Domain
     reason: str
-    in_force: Mode | None
+    in_force: STSMode | None
 
 
 @value
@@ -75,7 +75,7 @@ class PolicyExpired(Event):
     """A policy reached its max_age and could not be fetched again; it was removed."""
 
     domain: Domain
-    mode: Mode
+    mode: STSMode
     fetched: datetime
 
 

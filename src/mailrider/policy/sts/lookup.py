@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.mtasts.policy import Mode, STSPolicy
+from mailrider.mtasts.policy import STSMode, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class PolicyLookup:
     @property
     def policy(self) -> STSPolicy | None:
         """The policy to be applied. Mode `none` is as if there were none (RFC 8461 5)."""
-        return None if self.held is None or self.held.policy.mode is Mode.NONE else self.held.policy
+        return None if self.held is None or self.held.policy.mode is STSMode.NONE else self.held.policy
 
     @property
     def is_uncertain(self) -> bool:

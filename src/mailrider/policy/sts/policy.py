@@ -17,7 +17,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import TestingPolicyMissed
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
-from mailrider.mtasts.policy import Mode, match_mx
+from mailrider.mtasts.policy import STSMode, match_mx
 from mailrider.policy.base import NOTHING_TO_SAY, Admission, DestinationPolicy, Prepared
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class BoundSTS(DestinationPolicy):
         self._asked_again = False
 
     @property
-    def mode(self) -> Mode | None:
+    def mode(self) -> STSMode | None:
         """The mode in force."""
         return None if self.lookup.policy is None else self.lookup.policy.mode
 
@@ -108,7 +108,7 @@ class BoundSTS(DestinationPolicy):
 
     async def admit(self, candidate: Candidate) -> Admission:
         """RFC 8461 4.1, 5: an enforced policy excludes hosts that it does not name."""
-        if self.mode is Mode.ENFORCE and not self.matches(candidate) and not self._asked_again:
+        if self.mode is STSMode.ENFORCE and not self.matches(candidate) and not self._asked_again:
             # RFC 8461 5.1: the domain may just have changed its servers.
             self._asked_again = True
             self.lookup = await self._source.refetch(self._domain, since=self._began)
@@ -117,7 +117,7 @@ class BoundSTS(DestinationPolicy):
         if self.matches(candidate):
             return Admission(MXLevel.MTASTS)
         reason = f"{candidate.host} is not among the MX hosts of the domain's MTA-STS policy"
-        if self.mode is Mode.ENFORCE:
+        if self.mode is STSMode.ENFORCE:
             # If the policy could not be fetched again, the domain may have named the host meanwhile.
             doubt = self.lookup.problem
             text = reason if doubt is None else f"{reason}; {doubt}"
@@ -130,9 +130,9 @@ class BoundSTS(DestinationPolicy):
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """RFC 8461 4.2: an enforced policy demands a certificate that is valid for the host."""
         match self.mode:
-            case Mode.ENFORCE:
+            case STSMode.ENFORCE:
                 return _ENFORCED
-            case Mode.TESTING:
+            case STSMode.TESTING:
                 return _TESTED
             case _:
                 return NO_REQUIREMENT

@@ -36,7 +36,7 @@ from mailrider.mtasts.policy import (
     MAX_POLICY_SIZE,
     WELL_KNOWN_PATH,
     MalformedPolicy,
-    Mode,
+    STSMode,
     parse_policy,
     policy_host,
 )
@@ -302,7 +302,7 @@ class PolicySource:
 
     def _remember(self, domain: Domain, known: Known) -> Known:
         weight = 512 + (known.entry.weight if known.entry else 0)
-        demands = known.entry is not None and known.entry.policy.mode is not Mode.NONE
+        demands = known.entry is not None and known.entry.policy.mode is not STSMode.NONE
         self._known.put(domain, known, weight, known.expires if demands else NOT_HELD)
         return known
 
@@ -408,5 +408,5 @@ def _fetch_problem(error: FetchFailed | MalformedPolicy | InvalidValue) -> TLSPr
     return TLSProblem(TLSProblemKind.STS_FETCH_FAILED, str(error), code)
 
 
-def _mode(held: CachedPolicy | None) -> Mode | None:
+def _mode(held: CachedPolicy | None) -> STSMode | None:
     return None if held is None else held.policy.mode

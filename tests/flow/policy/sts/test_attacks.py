@@ -22,7 +22,7 @@ from mailrider.lab.dns import LabDNS
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.lab.zones import Fault, NameLike, Records, ZoneTable
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode, match_mx
+from mailrider.mtasts.policy import STSMode, match_mx
 from mailrider.net.https import HTTPSFetcher
 from mailrider.policy.sts.events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
 from mailrider.policy.sts.files import FSStore
@@ -163,12 +163,12 @@ async def test_the_cached_policy_stays_in_force_and_the_attack_is_told(
         attack(net)
         first = await source.lookup(GOOD)
     told = [each for each in net.events if isinstance(each, event)]
-    assert [each.in_force for each in told] == [Mode.ENFORCE]  # type: ignore[attr-defined]
+    assert [each.in_force for each in told] == [STSMode.ENFORCE]  # type: ignore[attr-defined]
     async with net.process() as source:  # a restart changes nothing
         second = await source.lookup(GOOD)
     for found in (first, second):
         assert found.policy is not None
-        assert found.policy.mode is Mode.ENFORCE
+        assert found.policy.mode is STSMode.ENFORCE
         assert match_mx(found.policy, MX)
         assert not match_mx(found.policy, OTHER_MX)
         assert not found.is_uncertain

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.policy.sts import files as mtasts_files
 from mailrider.policy.sts.cache import MAX_ENTRY, CachedPolicy, decode_entry, encode_entry
 from mailrider.policy.sts.events import CacheFault
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EXAMPLE, OTHER = Domain("example.com"), Domain("example.net")
-POLICY = STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),))
+POLICY = STSPolicy(STSMode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),))
 ENTRY = CachedPolicy(EXAMPLE, POLICY, "id1", NOW)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="wants root")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import MAX_MX_LINES, MAX_POLICY_SIZE, Mode, MXPattern, STSPolicy, parse_policy
+from mailrider.mtasts.policy import MAX_MX_LINES, MAX_POLICY_SIZE, MXPattern, STSMode, STSPolicy, parse_policy
 from mailrider.policy.sts.cache import (
     MAX_ENTRY,
     SKEW,
@@ -28,7 +28,7 @@ from tests.unit.mtasts.test_policy import domains, policies
 
 NOW = datetime(2026, 2, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-POLICY = STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),))
+POLICY = STSPolicy(STSMode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),))
 ENTRY = CachedPolicy(Domain("example.com"), POLICY, "id1", NOW)
 
 # --- Age ----------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_anything_can_stand_in_a_file(data: bytes) -> None:
 
 
 def entry_for(name: str, mx: int = 1) -> CachedPolicy:
-    policy = STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),) * mx)
+    policy = STSPolicy(STSMode.ENFORCE, timedelta(days=7), (MXPattern(Domain("mx.example.com")),) * mx)
     return CachedPolicy(Domain(name), policy, "id1", NOW)
 
 
@@ -236,7 +236,7 @@ async def test_the_ram_store_lets_what_has_ended_or_demands_nothing_go_first() -
     clock = FakeClock()
     store = RAMStore(clock, capacity=64 * entry_for("a.example").weight)
     ended = replace(entry_for("ended.test"), fetched=clock.now() - timedelta(days=8))
-    none = CachedPolicy(Domain("none.test"), STSPolicy(Mode.NONE, timedelta(days=7)), "id1", clock.now())
+    none = CachedPolicy(Domain("none.test"), STSPolicy(STSMode.NONE, timedelta(days=7)), "id1", clock.now())
     held = [replace(entry_for(f"d{number}.test"), fetched=clock.now()) for number in range(64)]
     for entry in (ended, none, *held):
         await store.save(entry)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode, STSPolicy, parse_policy
+from mailrider.mtasts.policy import STSMode, STSPolicy, parse_policy
 from mailrider.policy.sts.source import RETRY_AFTER
 from tests.support.long_runs import LONG
 from tests.unit.policy.sts.sts_world import DAY, HOUR, WEEK, DurableStore, PolicyHosts, World, text
@@ -141,10 +141,10 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule(
         domain=domains,
-        mode=st.sampled_from(Mode),
+        mode=st.sampled_from(STSMode),
         max_age=st.sampled_from([0, 100, HOUR, DAY, WEEK]),
     )
-    def serve(self, domain: Domain, mode: Mode, max_age: float) -> None:
+    def serve(self, domain: Domain, mode: STSMode, max_age: float) -> None:
         self.serial += 1
         self.world.serve(text(mode, f"mx{self.serial}.example", max_age), domain)
 
@@ -229,7 +229,7 @@ class PolicyMachine(RuleBasedStateMachine):
             model.held_id = model.record or ""
         held = model.held(now)
         assert (found.held.policy if found.held else None) == held
-        assert found.policy == (held if held and held.mode is not Mode.NONE else None)
+        assert found.policy == (held if held and held.mode is not STSMode.NONE else None)
         if found.held is not None:
             assert found.held.id == model.held_id
             assert found.expires is not None

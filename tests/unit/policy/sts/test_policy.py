@@ -13,7 +13,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel
 from mailrider.model.tls_problem import TLSProblemKind
-from mailrider.mtasts.policy import Mode
+from mailrider.mtasts.policy import STSMode
 from mailrider.policy.base import NOT_AWARDED, Admission
 from mailrider.policy.sts.policy import BoundSTS, STSPolicies
 from tests.support.problems import problem
@@ -207,7 +207,7 @@ async def test_whoever_blocks_dns_or_the_policy_host_later_changes_nothing(net: 
     getattr(net.world, attack)()
     await net.world.clock.advance(2 * 86_400)
     bound = await net.present()
-    assert bound.mode is Mode.ENFORCE
+    assert bound.mode is STSMode.ENFORCE
     assert (await bound.admit(OTHER)).refusal is not None
     assert (await bound.requirement(host(MX))) == Requirement(min_tls=TLSLevel.AUTHENTICATED, tls_reason="mtasts")
 
@@ -223,7 +223,7 @@ async def test_after_a_tls_failure_the_id_is_asked_for_again(net: Policies) -> N
     net.world.publish("2", text("testing"))
     await bound.tls_failed()
     assert net.world.asked() == asked + 1
-    assert bound.mode is Mode.TESTING
+    assert bound.mode is STSMode.TESTING
 
 
 async def test_a_policy_that_nobody_waits_for_is_given_up(net: Policies) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode
+from mailrider.mtasts.policy import STSMode
 from mailrider.policy.sts.events import PolicyExpired, PolicyFetched, PolicyFetchFailed, RefreshCrashed
 from mailrider.policy.sts.source import REFRESH_START, REFRESH_WORKERS
 from tests.unit.policy.sts.sts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
@@ -108,10 +108,10 @@ async def test_a_blocked_policy_host_is_reported_hour_by_hour_until_the_policy_e
         assert (await source.lookup(EXAMPLE)).policy is not None
         failures = world.happened(PolicyFetchFailed)
         assert 5 * 24 / 1.5 <= len(failures) <= 6.2 * 24 / 0.5
-        assert all(event.in_force is Mode.ENFORCE for event in failures)
+        assert all(event.in_force is STSMode.ENFORCE for event in failures)
         await days(world, 0.3)
         assert (await source.lookup(EXAMPLE)).policy is None
-    assert world.happened(PolicyExpired) == [PolicyExpired(EXAMPLE, Mode.ENFORCE, fetched.fetched)]
+    assert world.happened(PolicyExpired) == [PolicyExpired(EXAMPLE, STSMode.ENFORCE, fetched.fetched)]
     assert await world.store.domains() == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.policy.sts.schedule import RETRY_INTERVAL, RefreshSchedule, refresh_interval
 
 EXAMPLE, OTHER = Domain("example.com"), Domain("example.net")
@@ -19,7 +19,7 @@ HOUR, DAY = 3600.0, 86_400.0
 
 
 def living(max_age: timedelta) -> STSPolicy:
-    return STSPolicy(Mode.ENFORCE, max_age, (MXPattern(EXAMPLE),))
+    return STSPolicy(STSMode.ENFORCE, max_age, (MXPattern(EXAMPLE),))
 
 
 @pytest.mark.parametrize(

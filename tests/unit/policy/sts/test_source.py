@@ -12,7 +12,7 @@ from mailrider.dns.answer import RecordType
 from mailrider.errors import LocalError
 from mailrider.model.domain import Domain
 from mailrider.model.tls_problem import TLSProblemKind
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy
 from mailrider.policy.sts.events import (
@@ -64,7 +64,7 @@ async def test_an_announced_policy_is_fetched_with_its_evidence(world: World) ->
     async with world.source() as source:
         found = await source.lookup(EXAMPLE)
     week = timedelta(seconds=WEEK)
-    policy = STSPolicy(Mode.ENFORCE, week, (MXPattern(Domain("mx.example.com")),))
+    policy = STSPolicy(STSMode.ENFORCE, week, (MXPattern(Domain("mx.example.com")),))
     now = world.clock.now()
     assert found == PolicyLookup(
         domain=EXAMPLE,
@@ -74,7 +74,7 @@ async def test_an_announced_policy_is_fetched_with_its_evidence(world: World) ->
         record=STSRecord("id1"),
     )
     assert found.policy == policy
-    assert world.events == [PolicyFetched(EXAMPLE, "id1", Mode.ENFORCE, week, changed=True)]
+    assert world.events == [PolicyFetched(EXAMPLE, "id1", STSMode.ENFORCE, week, changed=True)]
 
 
 async def test_lines_that_no_host_can_match_are_told_and_the_rest_of_the_policy_holds(world: World) -> None:
@@ -131,7 +131,7 @@ async def test_a_domain_too_long_for_a_record_has_no_policy(world: World) -> Non
 async def test_a_policy_for_a_name_too_long_to_have_a_host_is_never_fetched() -> None:
     # Nobody can have fetched it: somebody has put it into the cache by hand.
     world = World(DurableStore())
-    policy = STSPolicy(Mode.ENFORCE, timedelta(days=1), (MXPattern(EXAMPLE),))
+    policy = STSPolicy(STSMode.ENFORCE, timedelta(days=1), (MXPattern(EXAMPLE),))
     await world.store.save(CachedPolicy(TOO_LONG, policy, "id1", world.clock.now()))
     async with world.source() as source:
         found = await source.refetch(TOO_LONG)
@@ -345,7 +345,7 @@ async def test_a_policy_is_taken_back_with_mode_none(world: World) -> None:
         assert found.policy is None
         assert not found.is_uncertain
         assert found.held is not None
-        assert found.held.policy.mode is Mode.NONE
+        assert found.held.policy.mode is STSMode.NONE
         world.strip_record()
         world.block_host()
         assert (await source.lookup(EXAMPLE)).policy is None
@@ -356,7 +356,7 @@ async def test_a_testing_policy_is_a_policy(world: World) -> None:
     async with world.source() as source:
         found = await source.lookup(EXAMPLE)
     assert found.policy is not None
-    assert found.policy.mode is Mode.TESTING
+    assert found.policy.mode is STSMode.TESTING
 
 
 # --- Failures without a policy in force ---------------------------------------------------------
@@ -510,7 +510,7 @@ async def test_an_unexpired_policy_stays_in_force_and_the_attack_is_told(
             assert not found.is_uncertain
             await world.clock.advance(DAY - 1 if day == 9 else DAY)
             if day == 0:
-                assert world.happened(event)[0].in_force is Mode.ENFORCE
+                assert world.happened(event)[0].in_force is STSMode.ENFORCE
 
 
 async def test_a_stripped_record_is_told_once_until_it_is_back(world: World) -> None:
@@ -816,7 +816,7 @@ async def test_what_another_process_has_fetched_since_makes_our_failure_good() -
         await theirs.lookup(EXAMPLE)
         await world.clock.advance(RELOAD_AFTER + 1)
         found = await ours.lookup(EXAMPLE)
-        assert (found.policy and found.policy.mode, found.error) == (Mode.ENFORCE, "")
+        assert (found.policy and found.policy.mode, found.error) == (STSMode.ENFORCE, "")
 
 
 async def test_what_another_process_had_fetched_before_does_not() -> None:
@@ -831,7 +831,7 @@ async def test_what_another_process_had_fetched_before_does_not() -> None:
         assert (await ours.lookup(EXAMPLE)).error
         await world.clock.advance(RELOAD_AFTER + 1)
         found = await ours.lookup(EXAMPLE)
-        assert (found.policy and found.policy.mode, bool(found.error)) == (Mode.TESTING, True)
+        assert (found.policy and found.policy.mode, bool(found.error)) == (STSMode.TESTING, True)
 
 
 async def test_a_store_that_has_lost_a_policy_gets_it_back() -> None:
