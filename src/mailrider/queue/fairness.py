@@ -266,6 +266,29 @@ class Fairness:
             self.octets -= attempt.octets
             attempt.octets = 0
 
+    def resize(self, fast: int) -> None:
+        """So many fast places from now on."""
+        self.places.resize(fast)
+        self._widest = max(1, fast * 3 // 4)
+        for state in self._states.values():
+            state.window = min(state.window, self._widest)
+
+    def rest(self, destination: str, seconds: float, now: float) -> None:
+        """Another process found a destination out of reach: it is closed for at least so long."""
+        state = self._state(destination)
+        state.window = 1
+        state.failures = max(state.failures, 1)
+        state.closed_until = max(state.closed_until, now + seconds)
+        self._leave_turns(state)
+
+    def resume(self, destination: str, now: float) -> None:
+        """Another process found that a destination takes mail again; what has gathered is released gradually."""
+        state = self._states.get(destination)
+        if state is not None:
+            state.failures = 0
+            state.closed_until = 0.0
+            self._place(state, now)
+
     def reopen(self, now: float) -> None:
         """Try every closed destination again: an operator said so."""
         for state in self._states.values():

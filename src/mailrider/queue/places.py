@@ -88,13 +88,10 @@ class Places:
     """The attempts that run. `fast`: how many places there are for those that do not last."""
 
     def __init__(self, fast: int) -> None:
-        self.fast = fast
-        self.slow = max(fast, min(SLOW_FOR_EACH_FAST * fast, MOST_SLOW))
+        self.resize(fast)
         self.running = 0
         self.running_slow = 0
         self._newcomers = 0
-        self._most_at_one = max(1, fast * 3 // 4)
-        self._most_unproven = min(UNPROVEN, self._most_at_one)
         self._watched: OrderedDict[RunningAttempt, None] = OrderedDict()  # in fast places, the oldest first
         self._lasting: OrderedDict[RunningAttempt, None] = OrderedDict()  # in fast places for want of slow ones
         self._addresses: OrderedDict[Hashable, _Address] = OrderedDict()
@@ -102,6 +99,13 @@ class Places:
         self._promises = 0
         self.crowded: OrderedDict[str, Hashable] = OrderedDict()
         """Destinations whose attempts were turned away, and the address where that happened."""
+
+    def resize(self, fast: int) -> None:
+        """So many fast places from now on; attempts that hold others keep them."""
+        self.fast = fast
+        self.slow = max(fast, min(SLOW_FOR_EACH_FAST * fast, MOST_SLOW))
+        self._most_at_one = max(1, fast * 3 // 4)
+        self._most_unproven = min(UNPROVEN, self._most_at_one)
 
     @property
     def has_slow(self) -> bool:

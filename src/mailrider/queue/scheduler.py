@@ -42,6 +42,7 @@ from mailrider.queue.message import ROUTE_TARGET, Wish
 from mailrider.queue.queue_clock import in_queue_time
 from mailrider.queue.settle import DestinationHealth, is_last_try, judge_destination
 from mailrider.queue.settler import SICK, CommitRetry, Settler, names
+from mailrider.queue.shares import ALONE
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from mailrider.queue.places import RunningAttempt
     from mailrider.queue.settle import Rules
     from mailrider.queue.settler import Committed
+    from mailrider.queue.shares import QueueShares
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
 
@@ -80,6 +82,7 @@ class Work:
     parallelism: int = 16
     grace: float = GRACE
     under_way: UnderWay | None = None
+    shares: QueueShares = ALONE
 
 
 class _Worker:
@@ -136,6 +139,7 @@ class Scheduler:
         self._offset = self._clock_offset()
         self._refiller = asyncio.create_task(self._refill_for_ever())
         self._tasks = [self._refiller, asyncio.create_task(self._keep_house())]
+        self._work.shares.join(self)
         self.look()
         return self
 
@@ -149,6 +153,7 @@ class Scheduler:
     async def leave_off(self) -> None:
         """Begin nothing more, and give back what waits in memory. Running attempts go on: see `finish` and `stop`."""
         self._stopping = True
+        self._work.shares.leave(self)
         for timer in (self._timer, self._slow_timer):
             if timer is not None:
                 timer.cancel()
@@ -420,14 +425,34 @@ class Scheduler:
         pause, moved = self._fairness.finish(attempt, health, self._clock.monotonic())
         if pause is not None:
             self._emit(DestinationDown(job.destination, pause, reply))
+            self._work.shares.went_down(self, job.destination, pause, reply)
             self._put_away(job.destination)
             self._wake_in(pause)
         elif was_down and health is DestinationHealth.TOOK:
             self._emit(DestinationUp(job.destination))
+            self._work.shares.came_back(self, job.destination)
         if moved:
             self._go_on()
         if self._commits.has_recovered:
             self._look_after_recovery()
+
+    # What other processes know ---------------------------------------------------------------------------------------
+
+    def rest(self, destination: str, seconds: float) -> None:
+        """See `Member`."""
+        self._fairness.rest(destination, seconds, self._clock.monotonic())
+        self._put_away(destination)
+        self._wake_in(seconds)
+
+    def resume(self, destination: str) -> None:
+        """See `Member`."""
+        self._fairness.resume(destination, self._clock.monotonic())
+        self.look()
+
+    def set_parallelism(self, attempts: int) -> None:
+        """See `Member`."""
+        self._fairness.resize(attempts)
+        self.look()
 
     def _look_after_recovery(self) -> None:
         self._commits.has_recovered = False

@@ -1,0 +1,60 @@
+"""What the processes that serve one queue know together: which destinations rest, and how many attempts may run.
+
+A process that delivers joins as a `Member`. It says what it learns of destinations, and is told what others learn, and
+how many attempts it may make at once. `Alone` is for one process: nobody else is there to be told anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from mailrider.model.reply import Reply
+
+
+class Member(Protocol):
+    """A process that delivers, as the others see it."""
+
+    def rest(self, destination: str, seconds: float) -> None:
+        """Another process could not reach a destination: begin nothing there for so long."""
+
+    def resume(self, destination: str) -> None:
+        """A destination that rested takes mail again."""
+
+    def set_parallelism(self, attempts: int) -> None:
+        """So many attempts may run at once from now on; those that run go on."""
+
+
+class QueueShares(Protocol):
+    """Where members meet. Nothing here waits: what is told arrives when it does."""
+
+    def join(self, member: Member) -> None:
+        """A member begins to deliver."""
+
+    def leave(self, member: Member) -> None:
+        """It does not any more."""
+
+    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
+        """The member could not reach a destination, and lets it rest for so long."""
+
+    def came_back(self, member: Member, destination: str) -> None:
+        """A destination that was down took the member's mail."""
+
+
+class Alone:
+    """The only process that delivers."""
+
+    def join(self, member: Member) -> None:
+        """See `QueueShares`."""
+
+    def leave(self, member: Member) -> None:
+        """See `QueueShares`."""
+
+    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
+        """See `QueueShares`."""
+
+    def came_back(self, member: Member, destination: str) -> None:
+        """See `QueueShares`."""
+
+
+ALONE: Final = Alone()
