@@ -34,6 +34,8 @@ _PROGRAMS = {
     "OpenSMTPD": UNPACKED / "usr/sbin/smtpd",
     "NSD": Path("/usr/sbin/nsd"),
     "unbound": Path("/usr/sbin/unbound"),
+    "libunbound": next(Path("/usr/lib").glob("*/libunbound.so.8"), Path("libunbound8")),
+    "delv": Path("/usr/bin/delv"),
     "nginx": Path("/usr/sbin/nginx"),
     "HAProxy": Path("/usr/sbin/haproxy"),
     "ldns": Path("/usr/bin/ldns-signzone"),

@@ -93,14 +93,21 @@ def start_hierarchy(
     modules: str = "iterator",
     more: str = "",
     validates: bool = False,
+    authority: str | None = None,
+    also: Sequence[str] = (),
 ) -> Iterator[Hierarchy]:
-    """NSD with all zones and a forwarder before it, while the block lasts. `validates`: the forwarder does."""
-    authority, forwarder, tls_port = loopback_address(), loopback_address(), 853
+    """NSD with all zones and a forwarder before it, while the block lasts. `validates`: the forwarder does.
+
+    `authority` is NSD's address; it listens at those in `also` too.
+    """
+    authority = authority or loopback_address()
+    forwarder, tls_port = loopback_address(), 853
     with private_directory() as home:
         files = write_zones(zones, home, authority)
         nsd = home / "nsd.conf"
         nsd.write_text(
             _NSD_CONF.format(home=home, address=authority, port=port)
+            + "".join(f"server:\n    ip-address: {each}@{port}\n" for each in also)
             + "".join(_NSD_ZONE.format(name=name, path=path) for name, path in files.items())
         )
         key = (home / "root.ds").read_text().strip()

@@ -79,8 +79,9 @@ class DNSSettings(Settings):
         "only those that count are asked, and DNSSEC and DANE can work; otherwise both are off. Of /etc/resolv.conf "
         "only 127.0.0.1 and ::1 count. With `validate` a server need not be trusted, and two more kinds can be asked: "
         "`tls://192.0.2.53#dns.example.net`, over TLS with the name that its certificate must have (then all servers "
-        "are asked over TLS), and `recursive` alone: the servers of the root, and from there down. That leaves out "
-        "what a resolver of your network says: do not use it where internal names exist only there.",
+        "are asked over TLS; Debian's libunbound cannot do that), and `recursive` alone: the servers of the root, and "
+        "from there down. That leaves out what a resolver of your network says: do not use it where internal names "
+        "exist only there.",
     )
     validate: Setting[Validate, Validate | str] = directive(
         choice(Validate),

@@ -78,6 +78,7 @@ _OPTIONS: Final = (
 _NO_CACHE: Final = (("cache-max-ttl", "0"), ("cache-max-negative-ttl", "0"))
 
 _CLASS_IN: Final = 1
+_TYPE_NS: Final = 2
 
 
 class LibraryMissing(LocalError):
@@ -235,11 +236,13 @@ class Validator:
         self._context, self._made_by = context, os.getpid()
         try:
             self._configure(context)
+            self._descriptor = self._library.descriptor(context)
+            asyncio.get_running_loop().add_reader(self._descriptor, self._process)
+            if self._upstreams.tls_names:
+                await self._try_tls()
         except BaseException:
             await self.aclose()
             raise
-        self._descriptor = self._library.descriptor(context)
-        asyncio.get_running_loop().add_reader(self._descriptor, self._process)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -267,16 +270,20 @@ class Validator:
         if context is None or os.getpid() != self._made_by:
             self._slots.release()
             return CLOSED
+        future: asyncio.Future[Validated] = asyncio.get_running_loop().create_future()
+        error = self._begin(name, record_type, future)
+        return Validated(error=error) if error else await future
+
+    def _begin(self, name: str, record_type: int, future: asyncio.Future[Validated]) -> str:
+        """Hand a question to the library, which has a slot; its error, if it does not take it."""
         number = next(self._numbers)
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        error = self._library.ask(
-            context, f"{name}.".encode("ascii"), record_type, _CLASS_IN, number, self._callback, None
-        )
-        if error:
-            self._forget(number)
-            return Validated(error=self._library.words(error))
-        answer: Validated = await future
-        return answer
+        self._waiting[number] = future
+        wire_name = f"{name}.".encode("ascii")
+        error = self._library.ask(self._context, wire_name, record_type, _CLASS_IN, number, self._callback, None)
+        if not error:
+            return ""
+        self._forget(number)
+        return self._library.words(error)
 
     # Set-up -----------------------------------------------------------------------------------------------------------
 
@@ -301,6 +308,15 @@ class Validator:
         for anchor in self._anchors:
             self._check(self._library.add_anchor(context, anchor.encode("ascii")), f"trust anchor {anchor}")
         self._check(self._library.run_thread(context, 1), "a thread")
+
+    async def _try_tls(self) -> None:
+        """Debian builds the library without TLS, which only shows when its thread starts, at the first question."""
+        await self._slots.acquire()
+        error = self._begin("", _TYPE_NS, asyncio.get_running_loop().create_future())
+        if error:
+            raise ValidatorUnusable(
+                f"libunbound {self._library.version} cannot ask over TLS ({error}): Debian's is built without it"
+            )
 
     def _set(self, context: int, name: str, value: str) -> None:
         error = self._library.set_option(context, f"{name}:".encode("ascii"), value.encode())

@@ -257,6 +257,13 @@ async def test_forwarders_over_tls_are_verified_by_name(library: Any) -> None:
     assert library.forwarders == ["192.0.2.1@53#dns.test"]
 
 
+async def test_a_library_without_tls_says_so_before_anything_is_asked(library: Any) -> None:
+    library.ask_error = 2
+    with pytest.raises(ValidatorUnusable, match=r"cannot ask over TLS \(error 2\): Debian's is built without it"):
+        await validator(library, Upstreams((AWAY,), ("dns.test",), "/roots")).__aenter__()
+    assert library.deleted == [CONTEXT]
+
+
 @pytest.mark.parametrize(
     ("refuses", "message"),
     [("harden-glue", "libunbound 0.0 refused option harden-glue: yes: error 1"), ("a thread", "refused a thread")],
