@@ -26,8 +26,8 @@ from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain.plan import Explainer
 from mailrider.delivery.limits.rules import Limiters
 from mailrider.delivery.reach import Reach
-from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
+from mailrider.delivery.route_memory import RouteMemory
 from mailrider.delivery.settings import EightBit
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
     from mailrider.delivery.reach import Reach
-    from mailrider.delivery.recall import RouteMemory
+    from mailrider.delivery.route_memory import RouteMemory
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import Domain, NextHop
     from mailrider.model.event import Emit

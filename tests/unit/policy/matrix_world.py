@@ -19,7 +19,7 @@ from mailrider.delivery.connection.session import Peer, Unusable
 from mailrider.delivery.destination import Destination, Routing
 from mailrider.delivery.explain.dry_run import DryLease, DrySession
 from mailrider.delivery.reach import Reach
-from mailrider.delivery.recall import RouteMemory
+from mailrider.delivery.route_memory import RouteMemory
 from mailrider.dns.answer import LookupFailure
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.address import Mailbox, ReversePath

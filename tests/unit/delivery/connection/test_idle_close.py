@@ -23,8 +23,8 @@ from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.connection.session import Dialect
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.reach import Reach
-from mailrider.delivery.recall import RouteMemory
 from mailrider.delivery.remote import RemoteDelivery
+from mailrider.delivery.route_memory import RouteMemory
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain

@@ -1,7 +1,7 @@
-"""What was made of DNS answers, for as long as the resolver gives the very same answers.
+"""Candidates and hosts that were made of DNS answers, for as long as the resolver gives the very same answers.
 
 Most mail goes where other mail just went: its candidates and hosts need not be made anew for each message. Nothing here
-lives longer than the answers themselves, since each recall asks the resolver's cache first. Where chance has a say
+lives longer than the answers themselves, since each question asks the resolver's cache first. Where chance has a say
 (candidates of equal preference are shuffled for every message, RFC 5321 5.1), nothing is remembered.
 """
 
