@@ -10,12 +10,12 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from mailrider.app.endpoints import try_endpoint
 from mailrider.config import placed, targets_within
 from mailrider.config.settings import default_state_dir
 from mailrider.config.source import Problems
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.endpoint.open import try_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError
 from mailrider.policy.settings import STSCache

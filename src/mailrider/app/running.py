@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_engine
+from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
 from mailrider.app.targets import Targets
 from mailrider.clock import after
 from mailrider.config import placed
 from mailrider.dns.validation import Proven
-from mailrider.endpoint.open import GRACE, Surroundings, open_endpoint
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.net.listen import NoIPv6
 from mailrider.observe.openmetrics import open_openmetrics
@@ -91,11 +91,9 @@ class Running:
                 if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not it is referred to
                     with placed(instance):
                         await targets.open(TargetRef(name))
-            around = Surroundings(targets.get, clock, emit, limiters, process.logins)
+            around = Surroundings(targets.open, clock, emit, limiters, process.logins)
             for instance, door in endpoints_of(configuration):
                 with placed(instance):
-                    for target in door.every_target:
-                        await targets.open(target)
                     endpoint = open_endpoint(instance.kind, door, around)
                     running.endpoints.append(await stack.enter_async_context(endpoint))
             await running._accept(configuration)

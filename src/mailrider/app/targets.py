@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from mailrider.app.assemble import open_remote, open_smarthost
+from mailrider.app.pipelines import PipelineOpener
 from mailrider.config import queue_location
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
@@ -20,7 +21,7 @@ from mailrider.delivery.smarthost import FixedDelivery
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.delivery.under_way import AttemptsUnderWay
 from mailrider.dsn.compose import NotificationAuthor
-from mailrider.endpoint.pipeline.route import PipelineDeliverer, RouteStage
+from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineDeliverer
 from mailrider.errors import ConfigError
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
@@ -32,7 +33,6 @@ from mailrider.queue.service import DeliveryQueue, QueueDeliverer, QueueDirector
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.settings.pipeline import TargetRef, decide
-from mailrider.signing.open import open_signing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,6 @@ class Targets:
         self._engine = engine
         self._named = named
         self._open: dict[str, Deliverer] = {}
-        self._inline: dict[int, Deliverer] = {}
         self._opening: list[str] = []
         self._alike: Counter[str] = Counter()
         self._locations: set[Path] = set()
@@ -83,11 +82,9 @@ class Targets:
         await self._stack.aclose()
 
     async def open(self, target: Target) -> Deliverer:
-        """The target, opened if it is not yet. Raises `ConfigError` for what cannot be."""
+        """The target, opened; one with a name is opened once. Raises `ConfigError` for what cannot be."""
         if not isinstance(target, TargetRef):
-            if id(target) not in self._inline:
-                self._inline[id(target)] = await self._deliverer(target, self._inline_owner(target))
-            return self._inline[id(target)]
+            return await self._deliverer(target, self._inline_owner(target))
         if target.name in self._open:
             return self._open[target.name]
         if target.name in self._opening:
@@ -112,10 +109,6 @@ class Targets:
         if target.name not in self._named:
             raise ConfigError(f'no target is named "{target.name}"')
         return self._named[target.name]
-
-    def get(self, target: Target) -> Deliverer:
-        """A target that is open."""
-        return self._open[target.name] if isinstance(target, TargetRef) else self._inline[id(target)]
 
     async def _deliverer(self, settings: Settings, owner: str) -> Deliverer:
         if isinstance(settings, QueueSettings):
@@ -147,8 +140,6 @@ class Targets:
         if settings.bounce is not None:
             if settings.name is not None:
                 self._open[settings.name] = QueueDeliverer(queue)
-            for each in settings.bounce.targets:
-                await self.open(each)
             deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(
                 settings.bounce, settings.name, deliverers[ROUTE_TARGET], under_way
             )
@@ -159,17 +150,17 @@ class Targets:
         self, pipeline: BounceSettings, own: str | None, direct: Deliverer, under_way: AttemptsUnderWay
     ) -> Deliverer:
         """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
+        named: dict[str, Deliverer] = {} if own is None else {own: direct}
 
-        def target_of(target: Target) -> Deliverer:
-            is_own = isinstance(target, TargetRef) and target.name == own
-            return direct if is_own else _for_queue(self.get(target), under_way)
+        async def open_target(target: Target) -> Deliverer:
+            if isinstance(target, TargetRef) and target.name in named:
+                return named[target.name]
+            opened = _for_queue(await self.open(target), under_way)
+            return named.setdefault(target.name, opened) if isinstance(target, TargetRef) else opened
 
-        clock, emit = self._engine.clock, self._engine.emit
-        signing = await open_signing(pipeline.modify, clock, emit)
-        stages = {id(pipeline): RouteStage((), signing)}
-        for route in pipeline.routes:
-            stages[id(route)] = RouteStage((), await open_signing(route.modify, clock, emit, signing))
-        return PipelineDeliverer(pipeline, target_of, stages, emit, answers_each=True)
+        opener = PipelineOpener(open_target, self._engine.clock, self._engine.emit, self._stack)
+        routes = await opener.routes(pipeline, await opener.stage(pipeline, UNTOUCHED))
+        return PipelineDeliverer(routes, self._engine.emit, answers_each=True)
 
 
 def _for_queue(deliverer: Deliverer, under_way: AttemptsUnderWay) -> Deliverer:

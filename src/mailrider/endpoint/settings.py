@@ -20,7 +20,6 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
 from mailrider.settings.pipeline import (
     NEVER_USED,
-    NO_SENDER,
     SENDER_MATCH,
     Match,
     PipelineSettings,
@@ -28,6 +27,7 @@ from mailrider.settings.pipeline import (
     TargetRef,
     default_destination,
     destinations,
+    fitting,
     refuse_repeated,
 )
 from mailrider.settings.socket_address import Scheme
@@ -368,17 +368,8 @@ class LMTPEndpointSettings(EndpointSettings):
 
 def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> SourceSettings | EndpointSettings:
     """The part of an endpoint's pipeline that mail of a sender goes through."""
-    mailbox = sender.mailbox
-    if mailbox is None:
-        for rule in endpoint.source:
-            if NO_SENDER in rule.matches:
-                return rule.pipeline
-    else:
-        for by_address in (True, False):
-            for rule in endpoint.source:
-                if any(each.is_address is by_address and each.fits(mailbox) for each in rule.matches):
-                    return rule.pipeline
-    return endpoint.default_source or endpoint
+    rules = [(rule.matches, rule.pipeline) for rule in endpoint.source]
+    return fitting(rules, sender.mailbox, endpoint.default_source or endpoint)
 
 
 # What must not be ----------------------------------------------------------------------------------------------------

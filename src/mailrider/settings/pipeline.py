@@ -7,7 +7,7 @@ Addresses are more special than domains; what no `destination` names is left to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 NOT_ACCEPTED: Final = Reply.make(550, "5.7.1", "Mail for this address is not accepted here")
 
 NEVER_USED: Final = "{} would never be used: nothing in this block is delivered"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +210,21 @@ class PipelineSettings(Settings):
         return (*(rule.route for rule in self.destination), *default)
 
 
+def fitting(rules: Sequence[tuple[Sequence[Match], T]], mailbox: Mailbox | None, others: T) -> T:
+    """What stands beside the match that fits, an address before its domain; else `others`. None: the null sender."""
+    if mailbox is None:
+        return next((each for matches, each in rules if NO_SENDER in matches), others)
+    for by_address in (True, False):
+        for matches, each in rules:
+            if any(match.is_address is by_address and match.fits(mailbox) for match in matches):
+                return each
+    return others
+
+
 def route_of(pipeline: PipelineSettings, mailbox: Mailbox) -> RouteSettings | PipelineSettings:
     """The block that says what is done with mail for a recipient; the pipeline itself, if no block in it does."""
-    for by_address in (True, False):
-        for rule in pipeline.destination:
-            if any(each.is_address is by_address and each.fits(mailbox) for each in rule.matches):
-                return rule.route
-    return pipeline.default_destination or pipeline
+    rules = [(rule.matches, rule.route) for rule in pipeline.destination]
+    return fitting(rules, mailbox, pipeline.default_destination or pipeline)
 
 
 def outcome_of(route: RouteSettings | PipelineSettings) -> Target | Reply:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from mailrider.app.pipelines import open_checks
 from mailrider.clock import SystemClock
 from mailrider.endpoint.pipeline.check import NOT_NOW, Arrival, CheckAction, CheckResult
-from mailrider.endpoint.pipeline.open import open_checks
 from mailrider.endpoint.pipeline.rspamd import MAX_ANSWER, RspamdCheck
 from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, RspamdSettings
 from mailrider.model.reply import Reply

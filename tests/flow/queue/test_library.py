@@ -28,6 +28,7 @@ from mailrider.queue.store import QueueCommand
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.smtp.content import Content
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
+from tests.support.routes import routes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +180,7 @@ async def test_a_pipeline_shares_a_message_out_and_keeps_the_order() -> None:
         reject="550 5.1.1 unknown",
     )
     targets: dict[Any, Fixed] = {good: Fixed(delivered), bad: Fixed(deferred)}
-    deliverer = PipelineDeliverer(pipeline, targets.__getitem__)
+    deliverer = PipelineDeliverer(routes_of(pipeline, targets.__getitem__))
     report = await deliverer.deliver(
         envelope("1@bad.example", "2@none.example", "3@good.example", "4@bad.example"), Content.inspect(MESSAGE)
     )

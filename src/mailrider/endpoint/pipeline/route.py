@@ -1,6 +1,7 @@
-"""Runs a pipeline: gives each recipient to the target that `settings.pipeline` names, through the stage of its block.
+"""Runs a pipeline: gives each recipient to the target of its route, through the stage of that.
 
-A stage is what the blocks say is done to a message: checks look at it, and it is signed. What always holds:
+`Routes` are the blocks of a pipeline with their targets, open. A stage is what the blocks say is done to a message:
+checks look at it, and it is signed. What always holds:
 
 - all checks have spoken before any target is given the message;
 - SMTP has one answer to a message: what the check of one `destination` refuses is refused for all its recipients, so
@@ -22,10 +23,10 @@ from mailrider.endpoint.pipeline.check import PASSED, Arrival, examine, strictes
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
 from mailrider.model.reply import Reply
-from mailrider.settings.pipeline import TargetRef, outcome_of, route_of
+from mailrider.settings.pipeline import fitting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from mailrider.dkim.sign import DKIMSigning
     from mailrider.endpoint.pipeline.check import Check, CheckResult, Forwarding
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
     from mailrider.queue.deliverer import Deliverer
-    from mailrider.settings.pipeline import PipelineSettings, Target
+    from mailrider.settings.pipeline import Match
     from mailrider.smtp.content import Content
 
 
@@ -69,7 +70,27 @@ class RouteStage:
     signing: DKIMSigning | None = None
 
 
-_NOTHING: Final = RouteStage()
+UNTOUCHED: Final = RouteStage()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is done with mail for some recipients: a target gets it, or it is refused with a reply."""
+
+    target: Deliverer | Reply
+    stage: RouteStage = UNTOUCHED
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The routes of a pipeline: those for some recipients, and the one for all others."""
+
+    destinations: Sequence[tuple[Sequence[Match], Route]]
+    others: Route
+
+    def of(self, mailbox: Mailbox) -> Route:
+        """The route of a recipient."""
+        return fitting(self.destinations, mailbox, self.others)
 
 
 @dataclass(slots=True)
@@ -79,7 +100,7 @@ class _Share:
     `owner`: who hears of failures there, instead of the sender.
     """
 
-    target: Target
+    target: Deliverer
     stage: RouteStage
     indices: list[int]
     owner: ReversePath | None = None
@@ -98,24 +119,10 @@ class _Share:
 
 
 class PipelineDeliverer:
-    """A `Deliverer` that shares a message out. `target_of` gives the open target for what the settings name.
+    """A `Deliverer` that shares a message out. `answers_each`: each recipient has an answer of its own."""
 
-    `stages` are those of the pipeline and of the blocks in it, by their identity. `answers_each`: each recipient has an
-    answer of its own.
-    """
-
-    def __init__(
-        self,
-        pipeline: PipelineSettings,
-        target_of: Callable[[Target], Deliverer],
-        stages: Mapping[int, RouteStage] | None = None,
-        emit: Emit = discard,
-        *,
-        answers_each: bool = False,
-    ) -> None:
-        self._pipeline = pipeline
-        self._target_of = target_of
-        self._stages = stages or {}
+    def __init__(self, routes: Routes, emit: Emit = discard, *, answers_each: bool = False) -> None:
+        self._routes = routes
         self._emit = emit
         self._answers_each = answers_each
 
@@ -129,7 +136,7 @@ class PipelineDeliverer:
         if len(shares) > 1 or outcomes or shares[0].stage.checks or forwarding is not None:
             return self._deliver_shares(shares, outcomes, envelope, content, arrival or Arrival(envelope.client))
         # No task, and no other envelope, where all go the same way.
-        target, signing = self._target_of(shares[0].target), shares[0].stage.signing
+        target, signing = shares[0].target, shares[0].stage.signing
         return (
             target.deliver(envelope, content)
             if signing is None
@@ -152,11 +159,11 @@ class PipelineDeliverer:
             else:
                 passed.append((share, share.of(envelope)))
         signed = await _sign(content, {share.stage.signing for share, _ in passed})
-        takes_all = all(isinstance(self._target_of(share.target), TakesAll) for share, _ in passed)
+        takes_all = all(isinstance(share.target, TakesAll) for share, _ in passed)
         if len(passed) > 1 and takes_all and not self._answers_each:
             outcomes.update(await self._take_in_turn(passed, signed))
             passed = []
-        attempts = [self._target_of(share.target).deliver(some, signed[share.stage.signing]) for share, some in passed]
+        attempts = [share.target.deliver(some, signed[share.stage.signing]) for share, some in passed]
         for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
             outcomes.update(zip(share.indices, report, strict=True))
         whole = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
@@ -168,7 +175,7 @@ class PipelineDeliverer:
         self, forwarding: Forwarding, shares: Sequence[_Share], envelope: Envelope, content: Content
     ) -> None:
         """Tell the sender of recipients that stand for others, by the first queue there is."""
-        queues = (self._target_of(share.target) for share in shares)
+        queues = (share.target for share in shares)
         queue = next((each for each in queues if isinstance(each, TakesAll)), None)
         for recipients, to_list in ((forwarding.expanded, False), (forwarding.lists, True)):
             if queue is not None and recipients:
@@ -178,30 +185,33 @@ class PipelineDeliverer:
         self, envelope: Envelope, outcomes: dict[int, Outcome], owners: Mapping[Mailbox, ReversePath]
     ) -> list[_Share]:
         """Who gets it from where; what is decided already goes into `outcomes`."""
-        shares: dict[tuple[str | int, int, ReversePath | None], _Share] = {}
+        shares: dict[tuple[int, int, ReversePath | None], _Share] = {}
         for index, recipient in enumerate(envelope.recipients):
-            route = route_of(self._pipeline, recipient.mailbox)
-            target = outcome_of(route)
+            route = self._routes.of(recipient.mailbox)
+            target, stage = route.target, route.stage
             if isinstance(target, Reply):
                 outcomes[index] = outcome_for(recipient, target)
             else:
-                stage = self._stages.get(id(route), _NOTHING)
-                # By name or identity: a target is one thing, though another may be set up just alike.
-                key = target.name if isinstance(target, TargetRef) else id(target)
+                # By identity: a target is one thing, though another may be set up just alike.
                 owner = owners.get(recipient.mailbox) if owners else None
-                shares.setdefault((key, id(stage), owner), _Share(target, stage, [], owner)).indices.append(index)
+                key = (id(target), id(stage), owner)
+                shares.setdefault(key, _Share(target, stage, [], owner)).indices.append(index)
         return list(shares.values())
+
+    def refusal(self, mailbox: Mailbox) -> Reply | None:
+        """Why a recipient is refused; None if it is not."""
+        target = self._routes.of(mailbox).target
+        return target if isinstance(target, Reply) else None
 
     def companions(self, sender: ReversePath, first: Mailbox, another: Mailbox) -> bool:
         """True if both recipients can be in one transaction: whatever happens, one reply is true of both."""
-        route, other = route_of(self._pipeline, first), route_of(self._pipeline, another)
-        target, beside = outcome_of(route), outcome_of(other)
-        if isinstance(target, Reply) or isinstance(beside, Reply):
+        route, other = self._routes.of(first), self._routes.of(another)
+        taking, also = route.target, other.target
+        if isinstance(taking, Reply) or isinstance(also, Reply):
             return True  # it is refused anyway
-        taking, also = self._target_of(target), self._target_of(beside)
         if not (isinstance(taking, TakesAll) and isinstance(also, TakesAll)):
             return False
-        is_same = taking is also and self._stages.get(id(route)) is self._stages.get(id(other))
+        is_same = taking is also and route.stage is other.stage
         return is_same or taking.can_tell(sender)
 
     async def _take_in_turn(
@@ -211,7 +221,7 @@ class PipelineDeliverer:
         outcomes: dict[int, Outcome] = {}
         first: tuple[TakesAll, Content] | None = None
         for share, envelope in passed:
-            target, content = self._target_of(share.target), signed[share.stage.signing]
+            target, content = share.target, signed[share.stage.signing]
             report = await target.deliver(envelope, content)
             refused = next((outcome for outcome in report if not isinstance(outcome, Delivered)), None)
             if refused is not None and first is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailrider.app.pipelines import open_checks
 from mailrider.config.bind import Binder
 from mailrider.config.expand import Allowance, Expander
 from mailrider.config.parser import Node, Word
@@ -26,7 +27,6 @@ from mailrider.endpoint.pipeline.check import (
     strictest,
 )
 from mailrider.endpoint.pipeline.checks import Guard
-from mailrider.endpoint.pipeline.open import open_checks
 from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Status, outcome_for

@@ -23,6 +23,7 @@ from mailrider.testing.clock import FakeClock
 from mailrider.x509.key_kind import KeyKind
 from mailrider.x509.signing import SigningKey
 from tests.support.queueing import MESSAGE, TAKEN, envelope, recipient
+from tests.support.routes import routes_of
 
 if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
@@ -93,7 +94,7 @@ async def deliver(
 ) -> tuple[dict[str, list[Given]], list[int]]:
     """What each target was given, and the code for each recipient."""
     targets = Targets()
-    pipeline = PipelineDeliverer(PIPELINE, targets.of, stages, answers_each=answers_each)
+    pipeline = PipelineDeliverer(routes_of(PIPELINE, targets.of, stages), answers_each=answers_each)
     report = await pipeline.deliver(envelope(*recipients), Content.inspect(MESSAGE))
     return targets.given, [each.reply.code for each in report]
 
@@ -209,7 +210,7 @@ class House:
     direct: Targets = field(default_factory=Targets)
 
     def pipeline(self) -> PipelineDeliverer:
-        return PipelineDeliverer(MIXED, self.of, {id(SIGNED): RouteStage((), signing("s"))})
+        return PipelineDeliverer(routes_of(MIXED, self.of, {id(SIGNED): RouteStage((), signing("s"))}))
 
     def of(self, target: Target) -> Queue | One:
         return {"&queue": self.queue, "&other": self.other}.get(str(target)) or self.direct.of(target)

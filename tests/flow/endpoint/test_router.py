@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailrider.app.endpoints import Surroundings, open_endpoint, try_endpoint
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.rules import Limiters
 from mailrider.delivery.settings import LimitsSettings
-from mailrider.endpoint.open import Surroundings, open_endpoint, try_endpoint
 from mailrider.endpoint.passwords import hash_password, write_passwords
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
 from mailrider.endpoint.pipeline.check import CheckAction, HeaderCheck
@@ -51,9 +51,11 @@ class Targets:
 
     def __init__(self) -> None:
         self.got: list[tuple[str, list[str]]] = []
+        self._open: dict[str, One] = {}
 
-    def get(self, target: Target) -> One:
-        return (One if str(target) == "&direct" else Queue)(self, str(target))
+    async def open(self, target: Target) -> One:
+        name = str(target)
+        return self._open.setdefault(name, (One if name == "&direct" else Queue)(self, name))
 
 
 class One:
@@ -89,7 +91,7 @@ async def opened(
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.get, clock, discard, limiters or Limiters(clock))
+    around = Surroundings(targets.open, clock, discard, limiters or Limiters(clock))
     async with open_endpoint("smtp", settings, around) as endpoint:
         await endpoint.open(sockets.take)
         client = Client(*await asyncio.open_connection(HOST, port))
