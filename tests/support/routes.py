@@ -1,10 +1,10 @@
-"""Routes as the application makes them of settings, without opening anything."""
+"""PipelineRoutes as the application makes them of settings, without opening anything."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailrider.endpoint.pipeline.route import UNTOUCHED, Route, Routes, RouteStage
+from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineRoute, PipelineRoutes, RouteStage
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import outcome_of
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 def routes_of(
     pipeline: PipelineSettings, target_of: Callable[[Any], Deliverer], stages: Mapping[int, RouteStage] | None = None
-) -> Routes:
+) -> PipelineRoutes:
     """`stages`: those of the pipeline and of blocks in it, by identity. A target is one thing, by its name."""
     targets: dict[str, Deliverer] = {}
 
-    def route(block: Any) -> Route:
+    def route(block: Any) -> PipelineRoute:
         target = outcome_of(block)
         if isinstance(target, Reply):
-            return Route(target)
+            return PipelineRoute(target)
         if str(target) not in targets:
             targets[str(target)] = target_of(target)
-        return Route(targets[str(target)], (stages or {}).get(id(block), UNTOUCHED))
+        return PipelineRoute(targets[str(target)], (stages or {}).get(id(block), UNTOUCHED))
 
     destinations = [(rule.matches, route(rule.route)) for rule in pipeline.destination]
-    return Routes(destinations, route(pipeline.default_destination or pipeline))
+    return PipelineRoutes(destinations, route(pipeline.default_destination or pipeline))

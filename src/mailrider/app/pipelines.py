@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender
-from mailrider.endpoint.pipeline.route import Route, Routes, RouteStage
+from mailrider.endpoint.pipeline.route import PipelineRoute, PipelineRoutes, RouteStage
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import outcome_of
 from mailrider.signing.open import open_signing
@@ -63,15 +63,17 @@ class PipelineOpener:
         checks = await self.stack.enter_async_context(open_checks(given, self.clock))
         return RouteStage(checks, await open_signing(block.modify, self.clock, self.emit, outer.signing))
 
-    async def routes(self, pipeline: EndpointSettings | SourceSettings | BounceSettings, whole: RouteStage) -> Routes:
+    async def routes(
+        self, pipeline: EndpointSettings | SourceSettings | BounceSettings, whole: RouteStage
+    ) -> PipelineRoutes:
         """The routes of a pipeline whose own stage is `whole`. Its checks have spoken before any route is chosen."""
         plain = RouteStage((), whole.signing)
 
-        async def route(block: Any) -> Route:
+        async def route(block: Any) -> PipelineRoute:
             target = outcome_of(block)
             has_own = block is not pipeline and (block.modify or getattr(block, "check", None))
             stage = await self.stage(block, whole) if has_own else plain
-            return Route(target if isinstance(target, Reply) else await self.open_target(target), stage)
+            return PipelineRoute(target if isinstance(target, Reply) else await self.open_target(target), stage)
 
         destinations = [(rule.matches, await route(rule.route)) for rule in pipeline.destination]
-        return Routes(destinations, await route(pipeline.default_destination or pipeline))
+        return PipelineRoutes(destinations, await route(pipeline.default_destination or pipeline))

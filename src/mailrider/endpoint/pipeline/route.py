@@ -1,7 +1,7 @@
 """Runs a pipeline: gives each recipient to the target of its route, through the stage of that.
 
-`Routes` are the blocks of a pipeline with their targets, open. A stage is what the blocks say is done to a message:
-checks look at it, and it is signed. What always holds:
+`PipelineRoutes` are the blocks of a pipeline with their targets, open. A stage is what the blocks say is done to a
+message: checks look at it, and it is signed. What always holds:
 
 - all checks have spoken before any target is given the message;
 - SMTP has one answer to a message: what the check of one `destination` refuses is refused for all its recipients, so
@@ -74,7 +74,7 @@ UNTOUCHED: Final = RouteStage()
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class PipelineRoute:
     """What is done with mail for some recipients: a target gets it, or it is refused with a reply."""
 
     target: Deliverer | Reply
@@ -82,13 +82,13 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Routes:
+class PipelineRoutes:
     """The routes of a pipeline: those for some recipients, and the one for all others."""
 
-    destinations: Sequence[tuple[Sequence[Match], Route]]
-    others: Route
+    destinations: Sequence[tuple[Sequence[Match], PipelineRoute]]
+    others: PipelineRoute
 
-    def of(self, mailbox: Mailbox) -> Route:
+    def of(self, mailbox: Mailbox) -> PipelineRoute:
         """The route of a recipient."""
         return fitting(self.destinations, mailbox, self.others)
 
@@ -121,7 +121,7 @@ class _Share:
 class PipelineDeliverer:
     """A `Deliverer` that shares a message out. `answers_each`: each recipient has an answer of its own."""
 
-    def __init__(self, routes: Routes, emit: Emit = discard, *, answers_each: bool = False) -> None:
+    def __init__(self, routes: PipelineRoutes, emit: Emit = discard, *, answers_each: bool = False) -> None:
         self._routes = routes
         self._emit = emit
         self._answers_each = answers_each
