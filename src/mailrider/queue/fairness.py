@@ -154,7 +154,8 @@ class Fairness:
 
     def take(self, now: float) -> RunningAttempt | None:
         """Start a job; None if there is no place or no job."""
-        while (self._known or self._newcomers) and self.places.has_fast:
+        places = self.places
+        while (self._known or self._newcomers) and places.running < places.fast:
             turns = self._next_turns()
             if turns is None:
                 return None
@@ -168,7 +169,7 @@ class Fairness:
             state.running += 1
             self._is_newcomers_turn = state.is_quick
             self._place(state, now)
-            return self.places.begin(job, now, is_newcomer=not state.is_quick)
+            return places.begin(job, now, is_newcomer=not state.is_quick)
         return None
 
     def _next_turns(self) -> OrderedDict[str, DestinationState] | None:

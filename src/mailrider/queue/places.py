@@ -134,10 +134,12 @@ class Places:
 
     def end(self, attempt: RunningAttempt, now: float) -> list[RunningAttempt]:
         """It has ended. Those that move to a slow place now."""
-        for where in list(attempt.at):
-            self._leave(attempt, where, now)
+        if attempt.at:
+            for where in list(attempt.at):
+                self._leave(attempt, where, now)
         self._watched.pop(attempt, None)
-        self._lasting.pop(attempt, None)
+        if attempt.has_lasted:
+            self._lasting.pop(attempt, None)
         if not attempt.is_slow:
             self.running -= 1
             self._newcomers -= attempt.is_newcomer
