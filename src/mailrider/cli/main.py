@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "mailrider.cli.check",
     "explain": "mailrider.cli.explain",
     "lab": "mailrider.lab.command",
+    "migrate": "mailrider.cli.migrate",
     "queue": "mailrider.cli.queue",
     "run": "mailrider.cli.run",
     "send": "mailrider.cli.send",

@@ -6,6 +6,7 @@ different things in different blocks; `ANYWHERE` holds where its block has no en
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ _IN: Final[Mapping[tuple[str, str], str]] = {
     (ANYWHERE, "msgpipeline"): "write what is in it where it is used; " + _MAILBOXES,
 }
 
+# Parameters that every main.cf of Postfix has some of, as it writes them; our language has no such line.
+_MAIN_CF = re.compile(
+    r"^(?:alias_maps|compatibility_level|inet_interfaces|inet_protocols|mydestination|mydomain|myhostname|mynetworks|"
+    r"myorigin|queue_directory|relayhost|virtual_[a-z_]+|smtpd?_[a-z_]+)[ \t]*=",
+    re.MULTILINE,
+)
+
 # Blocks at the top level that define something by name.
 _PREFIXES: Final[Mapping[str, str]] = {
     "auth.": "users are in a file: write auth FILE in the endpoint, and run mailrider auth add USER",
@@ -83,6 +91,14 @@ _PREFIXES: Final[Mapping[str, str]] = {
     "storage.": _MAILBOXES,
     "table.": "there are no tables; " + _REWRITING,
 }
+
+
+def other_program(text: str) -> tuple[int, str] | None:
+    """Where a text shows that it is another program's configuration as a whole, and what helps; None if it is not."""
+    found = _MAIN_CF.search(text)
+    if found is None:
+        return None
+    return found.start(), "this is a main.cf of Postfix: mailrider migrate MAIN.CF [MASTER.CF] translates it"
 
 
 def advice(where: str, name: str) -> str:

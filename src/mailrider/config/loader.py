@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.configuration import Configuration, Instance, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
+from mailrider.config.foreign import other_program
 from mailrider.config.kinds import ENDPOINTS, KINDS
 from mailrider.config.secret_values import SecretValues
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
-from mailrider.config.source import Problems, Source, TooMuch
+from mailrider.config.source import Position, Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.endpoint.settings import EndpointSettings, address_faults, login_faults, relay_holes
 from mailrider.errors import ConfigError, InvalidValue, Problem
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from mailrider.config.parser import Node
-    from mailrider.config.source import Position
     from mailrider.settings.directive import Settings
     from mailrider.settings.socket_address import SocketAddress
 
@@ -165,6 +165,9 @@ def _load(
     read: Callable[[Path], bytes],
     path: Path | None,
 ) -> Configuration:
+    if (foreign := other_program(source.text)) is not None:
+        problems.add(Position(source, foreign[0]), foreign[1])
+        raise ConfigError(problems.in_order())
     try:
         nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
         secrets = SecretValues(environment)

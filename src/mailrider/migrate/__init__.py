@@ -1,0 +1,1 @@
+"""From another mail server's configuration to ours."""
