@@ -5,7 +5,7 @@ Enhanced codes stand on every reply but the greeting and those to HELO and EHLO 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import Capabilities
@@ -33,7 +33,28 @@ from mailrider.smtp.replies import encode_reply
 from mailrider.smtp.server_states import ON_CONSENT
 
 if TYPE_CHECKING:
-    from mailrider.smtp.server import ServerMachine
+    from collections.abc import Sequence
+
+    from mailrider.smtp.server_states import Limits, ServerState
+
+
+class Dialogue(Protocol):
+    """What replies depend on: where the dialogue with a client stands."""
+
+    lmtp: bool
+    limits: Limits
+    state: ServerState
+    mail: Mail | None
+    asked: int
+    is_authenticated: bool
+
+    @property
+    def recipients(self) -> Sequence[Rcpt]: ...
+    @property
+    def offer(self) -> Capabilities: ...
+    @property
+    def extensions(self) -> Capabilities: ...
+
 
 # All that a server on this machine understands, apart from what needs settings: STARTTLS, AUTH, REQUIRETLS, limits.
 FULL_OFFER: Final = Capabilities(
@@ -75,7 +96,7 @@ def encoded(reply: Reply) -> bytes:
     return _READY.get(id(reply)) or encode_reply(reply)
 
 
-def usual_reply(machine: ServerMachine, command: Command, hostname: str) -> Reply:
+def usual_reply(machine: Dialogue, command: Command, hostname: str) -> Reply:
     """The reply of a server that welcomes everything it can; AUTH fails."""
     match command:
         case Mail() | Rcpt():  # most of what is asked
@@ -120,7 +141,7 @@ def ehlo_reply(hostname: str, offer: Capabilities) -> Reply:
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
-def protocol_refusal(machine: ServerMachine, command: Command) -> Reply | None:
+def protocol_refusal(machine: Dialogue, command: Command) -> Reply | None:
     """What the protocol has against the command now; None if the application may judge it."""
     kind = type(command)
     if kind in _HELLOS and (kind is Lhlo) is not machine.lmtp:
@@ -142,7 +163,7 @@ def protocol_refusal(machine: ServerMachine, command: Command) -> Reply | None:
             return None
 
 
-def chunk_refusal(machine: ServerMachine) -> Reply | None:
+def chunk_refusal(machine: Dialogue) -> Reply | None:
     """The same for a chunk, whose octets are taken in any case."""
     if not machine.extensions.chunking:
         return Reply.make(502, "5.5.1", "BDAT is not offered")
@@ -153,7 +174,7 @@ def chunk_refusal(machine: ServerMachine) -> Reply | None:
     return None
 
 
-def out_of_order(machine: ServerMachine, command: Command) -> Reply:
+def out_of_order(machine: Dialogue, command: Command) -> Reply:
     """503, and why."""
     return Reply.make(503, "5.5.1", f"{type(command).__name__.upper()} is out of order: {machine.state.value}")
 
@@ -192,7 +213,7 @@ def _mail_refusal(command: Mail, extensions: Capabilities) -> Reply | None:
     return None
 
 
-def _recipient_refusal(machine: ServerMachine, command: Rcpt) -> Reply | None:
+def _recipient_refusal(machine: Dialogue, command: Rcpt) -> Reply | None:
     if not machine.extensions.dsn and (command.notify is not None or command.original is not None):
         return _not_offered("DSN")
     if not command.mailbox.is_ascii and not (machine.mail is not None and machine.mail.smtputf8):
@@ -202,7 +223,7 @@ def _recipient_refusal(machine: ServerMachine, command: Rcpt) -> Reply | None:
     return None
 
 
-def _auth_refusal(machine: ServerMachine, command: Auth) -> Reply | None:
+def _auth_refusal(machine: Dialogue, command: Auth) -> Reply | None:
     if machine.is_authenticated:
         return Reply.make(503, "5.5.1", "You are authenticated already")  # RFC 4954 4
     if command.mechanism in machine.offer.auth:
