@@ -58,7 +58,7 @@ class AliasFault(InvalidValue):
 
 
 @value
-class Member:
+class AliasMember:
     """An address that an alias leads to. `owner`: who hears of what fails there, if the list has somebody for it."""
 
     mailbox: Mailbox
@@ -237,7 +237,7 @@ class Aliases:
                     break
         return faults
 
-    def members(self, mailbox: Mailbox) -> tuple[Member, ...] | None:
+    def members(self, mailbox: Mailbox) -> tuple[AliasMember, ...] | None:
         """Whom mail for an address goes to; None if it is no alias. Raises `AliasFault`."""
         if not self._is_ours(mailbox):
             return None
@@ -264,8 +264,8 @@ class Aliases:
             self._lines, self._stamp = parse_aliases(text), stamp
 
     def _follow(
-        self, name: str, chain: tuple[str, ...], done: dict[str, dict[Mailbox, Member]]
-    ) -> dict[Mailbox, Member]:
+        self, name: str, chain: tuple[str, ...], done: dict[str, dict[Mailbox, AliasMember]]
+    ) -> dict[Mailbox, AliasMember]:
         """The members of an alias, each once. `chain` are the aliases that led here, `done` those that are known."""
         if name in done:
             return done[name]
@@ -274,12 +274,12 @@ class Aliases:
         if len(chain) == MAX_LEVELS:
             raise AliasFault(TOO_DEEP, f"more than {MAX_LEVELS} levels: {' -> '.join((*chain, name))}")
         line = self._lines[name]
-        found: dict[Mailbox, Member] = {}
+        found: dict[Mailbox, AliasMember] = {}
         for mailbox, is_final in self._items(name, line):
             next_name = _name(mailbox)
             if is_final or not self._is_ours(mailbox) or next_name not in self._lines:
                 complete = mailbox if mailbox.domain is not None else Mailbox(mailbox.local_part, self._origin)
-                found.setdefault(complete, Member(complete))
+                found.setdefault(complete, AliasMember(complete))
             else:
                 for address, member in self._follow(next_name, (*chain, name), done).items():
                     found.setdefault(address, member)
@@ -287,7 +287,7 @@ class Aliases:
                 raise AliasFault(TOO_MANY, f"{name}: more than {MAX_ADDRESSES} addresses")
         owner = self._owner(name) if len(found) > 1 else None
         if owner is not None:
-            found = {key: member if member.owner else Member(key, owner) for key, member in found.items()}
+            found = {key: member if member.owner else AliasMember(key, owner) for key, member in found.items()}
         done[name] = found
         return found
 

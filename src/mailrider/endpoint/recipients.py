@@ -15,7 +15,7 @@ from mailrider.settings.pipeline import decide
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mailrider.endpoint.aliases import Member
+    from mailrider.endpoint.aliases import AliasMember
     from mailrider.model.address import ReversePath
     from mailrider.settings.pipeline import PipelineSettings
 
@@ -39,7 +39,7 @@ def distinct(recipients: Sequence[Recipient]) -> Sequence[Recipient]:
 
 
 def forward(
-    named: Sequence[Recipient], expanded: Mapping[Mailbox, Sequence[Member]], *, has_sender: bool
+    named: Sequence[Recipient], expanded: Mapping[Mailbox, Sequence[AliasMember]], *, has_sender: bool
 ) -> tuple[list[Recipient], Forwarding]:
     """Put the addresses of aliases in their places, with what RFC 3461 5.2.7 lets them have of the sender's wishes.
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock, Timer
-    from mailrider.endpoint.aliases import Aliases, Member
+    from mailrider.endpoint.aliases import Aliases, AliasMember
     from mailrider.endpoint.pipeline.check import Forwarding
     from mailrider.endpoint.trust import Trust
     from mailrider.model.address import Mailbox, ReversePath
@@ -232,7 +232,9 @@ class ClientSession:
         memory, disk = (service.memory, service.disk) if self._client else (service.local_memory, service.local_disk)
         self._room = Room(memory, disk, service.spool)
         self._recipients_room = 0  # octets of the memory that the recipients of the transaction have
-        self._expanded: dict[Mailbox, Sequence[Member]] = {}  # of the transaction, whom the aliases in it stand for
+        self._expanded: dict[
+            Mailbox, Sequence[AliasMember]
+        ] = {}  # of the transaction, whom the aliases in it stand for
         self._machine = ServerMachine(
             self._offer(secure=implicit_tls),
             LIMITS if uid is None else LOCAL_LIMITS,
@@ -519,7 +521,7 @@ class ClientSession:
                 return self._alias_refusal(command, members)
         return service.judge(self._sender, self._meant(mailbox), self._first) or self._room_refusal(command)
 
-    def _alias_refusal(self, command: Rcpt, members: Sequence[Member]) -> Reply | None:
+    def _alias_refusal(self, command: Rcpt, members: Sequence[AliasMember]) -> Reply | None:
         """As for each of its addresses: if one of them is refused the alias is, so that its sender hears of it."""
         recipients, first = self._machine.recipients, self._first
         most = max(self._service.max_recipients, MAX_ADDRESSES)

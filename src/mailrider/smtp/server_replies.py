@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.server_states import Limits, ServerState
 
 
-class Dialogue(Protocol):
+class ServerDialogue(Protocol):
     """What replies depend on: where the dialogue with a client stands."""
 
     lmtp: bool
@@ -96,7 +96,7 @@ def encoded(reply: Reply) -> bytes:
     return _READY.get(id(reply)) or encode_reply(reply)
 
 
-def usual_reply(machine: Dialogue, command: Command, hostname: str) -> Reply:
+def usual_reply(machine: ServerDialogue, command: Command, hostname: str) -> Reply:
     """The reply of a server that welcomes everything it can; AUTH fails."""
     match command:
         case Mail() | Rcpt():  # most of what is asked
@@ -141,7 +141,7 @@ def ehlo_reply(hostname: str, offer: Capabilities) -> Reply:
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
-def protocol_refusal(machine: Dialogue, command: Command) -> Reply | None:
+def protocol_refusal(machine: ServerDialogue, command: Command) -> Reply | None:
     """What the protocol has against the command now; None if the application may judge it."""
     kind = type(command)
     if kind in _HELLOS and (kind is Lhlo) is not machine.lmtp:
@@ -163,7 +163,7 @@ def protocol_refusal(machine: Dialogue, command: Command) -> Reply | None:
             return None
 
 
-def chunk_refusal(machine: Dialogue) -> Reply | None:
+def chunk_refusal(machine: ServerDialogue) -> Reply | None:
     """The same for a chunk, whose octets are taken in any case."""
     if not machine.extensions.chunking:
         return Reply.make(502, "5.5.1", "BDAT is not offered")
@@ -174,7 +174,7 @@ def chunk_refusal(machine: Dialogue) -> Reply | None:
     return None
 
 
-def out_of_order(machine: Dialogue, command: Command) -> Reply:
+def out_of_order(machine: ServerDialogue, command: Command) -> Reply:
     """503, and why."""
     return Reply.make(503, "5.5.1", f"{type(command).__name__.upper()} is out of order: {machine.state.value}")
 
@@ -213,7 +213,7 @@ def _mail_refusal(command: Mail, extensions: Capabilities) -> Reply | None:
     return None
 
 
-def _recipient_refusal(machine: Dialogue, command: Rcpt) -> Reply | None:
+def _recipient_refusal(machine: ServerDialogue, command: Rcpt) -> Reply | None:
     if not machine.extensions.dsn and (command.notify is not None or command.original is not None):
         return _not_offered("DSN")
     if not command.mailbox.is_ascii and not (machine.mail is not None and machine.mail.smtputf8):
@@ -223,7 +223,7 @@ def _recipient_refusal(machine: Dialogue, command: Rcpt) -> Reply | None:
     return None
 
 
-def _auth_refusal(machine: Dialogue, command: Auth) -> Reply | None:
+def _auth_refusal(machine: ServerDialogue, command: Auth) -> Reply | None:
     if machine.is_authenticated:
         return Reply.make(503, "5.5.1", "You are authenticated already")  # RFC 4954 4
     if command.mechanism in machine.offer.auth:
