@@ -71,7 +71,7 @@ def comment(text: str) -> str:
 
 
 @dataclass(slots=True)
-class Block:
+class DraftBlock:
     """One block: what stands before its brace, and its lines, each with comments of its own."""
 
     kind: str
@@ -93,17 +93,19 @@ class Block:
 class Draft:
     """All blocks in their order, and what is to be said of lines that are in none of them."""
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[DraftBlock] = field(default_factory=list)
     notes: list[tuple[Parameter, str]] = field(default_factory=list)
     done: set[tuple[str, int, str]] = field(default_factory=set)
 
-    def block(self, kind: str, head: str = "") -> Block:
+    def block(self, kind: str, head: str = "") -> DraftBlock:
         """A new block behind the others."""
-        made = Block(kind, head)
+        made = DraftBlock(kind, head)
         self.blocks.append(made)
         return made
 
-    def put(self, block: Block, line: str, parameter: Parameter | None = None, *remarks: str, kind: str = "") -> bool:
+    def put(
+        self, block: DraftBlock, line: str, parameter: Parameter | None = None, *remarks: str, kind: str = ""
+    ) -> bool:
         """Write a line, if our language takes it; otherwise a note why not."""
         reason = refused(kind or block.kind, line)
         if reason:
@@ -113,7 +115,7 @@ class Draft:
         self.add(block, line, parameter, *remarks)
         return True
 
-    def add(self, block: Block, text: str, parameter: Parameter | None = None, *remarks: str) -> None:
+    def add(self, block: DraftBlock, text: str, parameter: Parameter | None = None, *remarks: str) -> None:
         """Write what is known to be right."""
         comments = [] if parameter is None else [f"{parameter.where} {shown(parameter)}"]
         block.lines.append(([*comments, *map(comment_long, remarks)], text))

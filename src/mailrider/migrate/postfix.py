@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.config import loads
 from mailrider.endpoint.trust import is_private
-from mailrider.migrate.draft import Block, Draft, comment, quoted, refused
+from mailrider.migrate.draft import Draft, DraftBlock, comment, quoted, refused
 from mailrider.migrate.postfix_files import Parameter, Values, parse_main, parse_master, parse_table, split_list
 from mailrider.migrate.postfix_table import SIMPLE, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mailrider.migrate.postfix_files import Service
+    from mailrider.migrate.postfix_files import PostfixService
 
 MAX_ENTRIES: Final = 500  # of a table that are translated
 PASSWORD_FILE: Final = "smtp_password"  # noqa: S105 # the name of the file that one stands in
@@ -59,7 +59,7 @@ def migrate(
 @dataclass(slots=True)
 class _Migration:
     parameters: list[Parameter]
-    services: list[Service] | None
+    services: list[PostfixService] | None
     read: Callable[[str], str | None]
     own_name: str
     draft: Draft = field(default_factory=Draft)
@@ -110,7 +110,7 @@ class _Migration:
 
     # --- The top level --------------------------------------------------------------------------
 
-    def _top(self, top: Block) -> None:
+    def _top(self, top: DraftBlock) -> None:
         draft, given = self.draft, self.given
         if not draft.put(top, f"hostname {quoted(self.values.of('myhostname'))}", given.get("myhostname")):
             draft.add(top, "hostname localhost", None, "The name of this server, which Postfix took from the system.")
@@ -124,7 +124,7 @@ class _Migration:
         self._postmaster(top)
         self._simple("top", top)
 
-    def _origin(self, top: Block) -> None:
+    def _origin(self, top: DraftBlock) -> None:
         parameter = self.given.get("myorigin")
         origin = self.values.of("myorigin")
         if parameter is not None and origin.startswith("/"):
@@ -142,7 +142,7 @@ class _Migration:
         origin = self.values.of("myorigin")
         return (self.read(origin) or "").strip() if origin.startswith("/") else origin
 
-    def _certificate(self, top: Block) -> None:
+    def _certificate(self, top: DraftBlock) -> None:
         given, values = self.given, self.values
         chain = split_list(values.of("smtpd_tls_chain_files"))
         certificate, key = values.of("smtpd_tls_cert_file"), values.of("smtpd_tls_key_file")
@@ -168,7 +168,7 @@ class _Migration:
     def has_certificate(self) -> bool:
         return any(line.startswith("tls ") for _, line in self.draft.blocks[0].lines)
 
-    def _aliases(self, top: Block, parameter: Parameter) -> None:
+    def _aliases(self, top: DraftBlock, parameter: Parameter) -> None:
         tables = split_list(self.values.of("alias_maps"))
         files = [path for kind, _, path in (each.partition(":") for each in tables) if kind in _TEXT_TABLES and path]
         if files and self.draft.put(top, f"aliases {quoted(files[0])}", parameter):
@@ -196,7 +196,7 @@ class _Migration:
             text.append(f"addresses of other domains are not rewritten: {', '.join(others[:20])}".rstrip(": "))
         self.draft.note(parameter, ". ".join(text))
 
-    def _postmaster(self, top: Block) -> None:
+    def _postmaster(self, top: DraftBlock) -> None:
         classes = self.given.get("notify_classes")
         recipient = self.given.get("2bounce_notice_recipient")
         if classes is None or "2bounce" not in split_list(classes.value):
@@ -207,7 +207,7 @@ class _Migration:
         if recipient is not None:
             self.draft.note(recipient, "it stands in postmaster")
 
-    def _simple(self, kind: str, block: Block, *, trial: str = "", silent: bool = False) -> None:
+    def _simple(self, kind: str, block: DraftBlock, *, trial: str = "", silent: bool = False) -> None:
         """The parameters that become one line of that kind of block. `silent`: they were told already."""
         for name, simple in SIMPLE.items():
             parameter = self.given.get(name)
@@ -326,7 +326,7 @@ class _Migration:
         self._simple("target", block, trial="target.smtp", silent=not with_login)
         return name
 
-    def _smarthost_security(self, block: Block, *, with_login: bool) -> None:
+    def _smarthost_security(self, block: DraftBlock, *, with_login: bool) -> None:
         parameter = self.given.get("smtp_tls_security_level")
         level = self._level()
         logs_in = with_login and self.values.of("smtp_sasl_auth_enable") == "yes"
@@ -458,14 +458,14 @@ class _Migration:
             if parameter is not None and not self.draft.is_seen(parameter):
                 self.draft.note(parameter, _ABOUT[name])
 
-    def _into_queue(self, block: Block, line: Parameter | None = None, *, first: bool = False) -> None:
+    def _into_queue(self, block: DraftBlock, line: Parameter | None = None, *, first: bool = False) -> None:
         """What all submission endpoints have: their limits, and where mail goes."""
         self._simple("submission", block, silent=not first)
         for domains, action in self.routes:
             self.draft.add(block, f"destination {domains} {{\n    {action}\n}}")
         self.draft.add(block, f"deliver_to &{self.queue}", line)
 
-    def _listener(self, service: Service, line: Parameter) -> None:
+    def _listener(self, service: PostfixService, line: Parameter) -> None:
         values = self.values.beside(service.options)
         host, _, port = service.name.rpartition(":")
         number = _PORTS.get(port, int(port) if port.isdigit() else 0)
@@ -485,7 +485,7 @@ class _Migration:
             block = self.draft.block("submission", f"submission {listen}")
             self._into_queue(block, line)
 
-    def _with_login(self, service: Service, line: Parameter, values: Values, host: str, port: int) -> None:
+    def _with_login(self, service: PostfixService, line: Parameter, values: Values, host: str, port: int) -> None:
         if not self.has_certificate:
             self.draft.note(line, "passwords go over TLS only, and main.cf names no certificate: write tls CERT KEY")
             return
@@ -505,7 +505,7 @@ class _Migration:
         self._sender_logins(block)
         self._into_queue(block)
 
-    def _sender_logins(self, block: Block) -> None:
+    def _sender_logins(self, block: DraftBlock) -> None:
         """`authorize_sender`, where senders are tied to logins."""
         parameter = self.given.get("smtpd_sender_login_maps")
         if parameter is None:
@@ -522,7 +522,7 @@ class _Migration:
         left = [f"not translated: {each}" for each in lines if each not in good]
         self.draft.note(parameter, ". ".join(filter(None, ["it stands in authorize_sender", problem, *left])))
 
-    def _port_25(self, service: Service | None) -> None:
+    def _port_25(self, service: PostfixService | None) -> None:
         """The endpoint that networks, or this machine alone, may use without a login."""
         line = None
         if service is not None:

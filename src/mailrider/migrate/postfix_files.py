@@ -40,7 +40,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class PostfixService:
     """A line of master.cf, with its options (`-o NAME=VALUE`)."""
 
     file: str
@@ -83,13 +83,13 @@ def parse_main(text: str, file: str) -> list[Parameter]:
     return found
 
 
-def parse_master(text: str, file: str) -> list[Service]:
+def parse_master(text: str, file: str) -> list[PostfixService]:
     """The services in their order; what is none has an empty command."""
-    found: list[Service] = []
+    found: list[PostfixService] = []
     for number, line in logical_lines(text):
         words = _words(line)
         if len(words) < 8:
-            found.append(Service(file, number, line, "", ""))
+            found.append(PostfixService(file, number, line, "", ""))
             continue
         options: list[Parameter] = []
         arguments = words[8:]
@@ -99,7 +99,7 @@ def parse_master(text: str, file: str) -> list[Service]:
                 given = word[2:] or (arguments.pop(0) if arguments else "")
                 name, _, value = given.partition("=")
                 options.append(Parameter(file, number, name.strip(), value.strip()))
-        found.append(Service(file, number, words[0], words[1], words[7], tuple(options)))
+        found.append(PostfixService(file, number, words[0], words[1], words[7], tuple(options)))
     return found
 
 
