@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mailrider.app.assemble import open_engine, open_remote, open_smarthost
 from mailrider.app.examine import examine_instance, examine_signatures, signatures_within
+from mailrider.cli.check_clients import missing_secrets, unusable_aliases
 from mailrider.cli.check_dns import about_servers, about_validation, check_resolver
 from mailrider.cli.check_files import open_files
 from mailrider.cli.finding import Finding
@@ -28,6 +29,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.model.text import json_line
 from mailrider.net.settings import TLSVersion
+from mailrider.settings.directive import MissingSecret
 from mailrider.signing.keys import examine_key
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> i
     findings = [Finding("ok", "configuration", _where(configuration))]
     findings += _user(configuration)
     findings += uvloop.run(_test(configuration, signed, bogus))
+    missing = list(missing_secrets(configuration))
+    findings += [*missing, *unusable_aliases(configuration)]
     findings += [Finding("warning", *each) for each in open_files(configuration)]
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
@@ -84,7 +88,7 @@ def check(config: str | None, signed: Domain, bogus: Domain, as_json: bool) -> i
             console.print(f"{finding.subject}: {finding.text}", markup=False)
             if finding.cure:
                 console.print(f"         {finding.cure}", style="dim", markup=False)
-    return 0
+    return os.EX_CONFIG if missing else os.EX_OK
 
 
 def _where(configuration: Configuration) -> str:
@@ -171,6 +175,8 @@ async def _try(settings: Settings, engine: Engine) -> None:
         case RemoteSettings():
             async with open_remote(settings, engine):
                 pass
+        case SmarthostSettings(auth=MissingSecret()):
+            pass  # which is told by itself
         case SmarthostSettings():
             async with open_smarthost(settings, engine):
                 pass
