@@ -16,7 +16,6 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import uvloop
 
 from mailrider.cli.queue_show import (
     entry_lines,
@@ -86,12 +85,14 @@ class Chosen:
         async def run() -> T:
             return await work(SQLiteReader(location, SystemClock()))
 
-        return uvloop.run(run())
+        return asyncio.run(run())
 
     def with_queue(self, work: Callable[[DeliveryQueue], Awaitable[T]], otherwise: T) -> T:
         """Do something with the queue, without delivering; `otherwise` if there is none yet."""
         if not (queue_location(self.settings) / FILE).exists():
             return otherwise
+
+        import uvloop
 
         from mailrider.app.targets import make_queue  # with all that delivers
 
@@ -330,6 +331,8 @@ def run(chosen: Chosen, debug: bool) -> int:
     """Deliver what is due now, and end when that is done, here or by the daemon; what is due later stays."""
     log = make_log(chosen.configuration, debug=debug, quiet=False)
     tally = _Tally(log)
+    import uvloop
+
     uvloop.run(_run(chosen, tally))
     click.echo(f"{tally.delivered} delivered, {tally.deferred} deferred, {tally.failed} failed", err=True)
     if tally.failed:

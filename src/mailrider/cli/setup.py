@@ -9,7 +9,6 @@ from mailrider.config import Instance, targets_within
 from mailrider.config.kinds import KINDS
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
-from mailrider.observe.log import EventLog
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.types import either
 
@@ -80,4 +79,6 @@ def make_log(configuration: Configuration, *, debug: bool, quiet: bool, stream: 
     style = configuration.globals.log.value
     if style == "off" or (quiet and not debug):
         return discard
+    from mailrider.observe.log import EventLog  # with every event there is: commands that only look need none
+
     return EventLog(stream or sys.stderr, style=style, debug=debug)
