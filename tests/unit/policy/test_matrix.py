@@ -36,9 +36,11 @@ def test_the_matrix_is_the_whole_product() -> None:
     assert len(points) == len(set(points)) == 2 * 2 * 7 * 5 * 4 * 3 * 9
 
 
+# 11 divides the size of no axis: each value meets each other one. A long run takes every point.
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("message", MESSAGES)
-async def test_engine_and_oracle_agree_on_every_point(message: Message) -> None:
-    found = await disagreements(Worlds(), product(message))
+async def test_engine_and_oracle_agree(message: Message, step: int) -> None:
+    found = await disagreements(Worlds(), islice(product(message), 0, None, step))
     assert not found, "\n".join([f"{len(found)} disagreements", *found[:10]])
 
 
