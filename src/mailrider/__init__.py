@@ -7,7 +7,7 @@ The public names; where they come from is an internal matter. Each is imported w
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mailrider.app.library import DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
+    from mailrider.app.library import DKIM, DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
     from mailrider.delivery.settings import LimitsSettings as Limits
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from mailrider.net.settings import TLSClientSettings
     from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy
     from mailrider.queue.settings import QueueSettings
+    from mailrider.signing.settings import ModifySettings
 
     __version__: str
 
 __all__ = [
+    "DKIM",
     "DNSSEC",
     "DSN",
     "MTASTS",
@@ -38,6 +40,7 @@ __all__ = [
     "MXLevel",
     "MailriderError",
     "Mechanism",
+    "ModifySettings",
     "Queue",
     "QueueSettings",
     "Remote",
@@ -55,7 +58,7 @@ __all__ = [
 
 # Where each public name comes from; the imports above say the same to type checkers, and a test compares.
 _HOMES = {
-    "app.library": ("DSN", "LoadedConfiguration", "Queue", "Remote", "Report", "Result", "Smarthost", "load"),
+    "app.library": ("DKIM", "DSN", "LoadedConfiguration", "Queue", "Remote", "Report", "Result", "Smarthost", "load"),
     "delivery.settings": ("RemoteSettings",),
     "delivery.smarthost_settings": ("LMTPSettings", "SmarthostSettings"),
     "dns.settings": ("DNSSettings",),
@@ -66,6 +69,7 @@ _HOMES = {
     "net.settings": ("TLSClientSettings",),
     "policy.settings": ("DNSSEC", "MTASTS", "Dane", "LocalPolicy"),
     "queue.settings": ("QueueSettings",),
+    "signing.settings": ("ModifySettings",),
 }
 _SOURCES = {name: (module, name) for module, names in _HOMES.items() for name in names}
 _SOURCES["Limits"] = ("delivery.settings", "LimitsSettings")

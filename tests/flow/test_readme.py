@@ -33,7 +33,7 @@ def blocks(language: str) -> list[str]:
 
 async def test_the_program_delivers_and_shows_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     (program,) = blocks("python")
-    async with internet({"example.net": [MXScript()]}) as net:
+    async with internet({"example.net": [MXScript()]}, originates=True) as net:
         settings = net.remote.settings
         assert mailrider.Remote(hostname="mx.example.org").settings.mx_auth.policies  # it is safe as it stands
         in_the_lab = partial(mailrider.Remote, port=settings.port, prohibited_addresses="none", dns=settings.dns)
@@ -45,6 +45,8 @@ async def test_the_program_delivers_and_shows_what_became_of_it(monkeypatch: pyt
     written = email.message_from_bytes(message.content, policy=email.policy.default)
     assert (written["From"], written["To"], written["Subject"]) == ("a@example.org", "b@example.net", "Hello")
     assert written.get_content() == "It travels.\r\n"
+    assert written["Date"].datetime is not None
+    assert written["Message-ID"].endswith("@mx.example.org>")
     assert (message.sender, message.addresses) == ("a@example.org", ["b@example.net"])
     assert shown.getvalue().startswith("b@example.net delivered 250 2.0.0 ")
     assert "mx0.example.net" in shown.getvalue()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ from mailrider.policy.sts.policy import STSPolicies
 from mailrider.policy.sts.source import PolicySource
 from mailrider.settings.directive import revealed
 from mailrider.settings.socket_address import Scheme
+from mailrider.signing.open import open_signing
 from mailrider.x509.anchors import load_anchors
 from mailrider.x509.cache import VerdictCache, verify_evidence
 
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from mailrider.policy.base import Policy
     from mailrider.policy.sts.cache import PolicyStore
     from mailrider.settings.socket_address import SocketAddress
+    from mailrider.signing.settings import ModifySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ async def open_remote(settings: RemoteSettings, engine: Engine, owner: str = "")
 @asynccontextmanager
 async def open_explainer(settings: RemoteSettings, engine: Engine) -> AsyncIterator[Explainer]:
     """What explains the deliveries of a `target.remote`, made of that target's own parts. Raises as `open_remote`."""
-    async with _open_parts(settings, engine) as (delivery, connector):
+    # Nothing is sent, so no key is needed, or made.
+    async with _open_parts(replace(settings, modify=None), engine) as (delivery, connector):
         yield Explainer(delivery, connector)
 
 
@@ -156,8 +159,9 @@ async def _open_parts(
         listed = await policies.listed()
         pool = await stack.enter_async_context(Pool(connector, _pool_limits(settings), engine.clock, engine.emit))
         limiter = engine.limiters.limiter(settings.limits, owner)
+        signing = await open_signing(with_state_dir(settings.modify), engine.clock, engine.emit)
         delivery = RemoteDelivery(
-            settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter
+            settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter, signing=signing
         )
         yield delivery, connector
 
@@ -221,6 +225,11 @@ def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> R
     is_optional = settings.starttls is StartTLS.OFFERED and address.scheme is Scheme.TCP
     least = TLSLevel.NONE if is_optional else TLSLevel.ENCRYPTED
     return Requirement(min_tls=max(least, settings.min_tls_level), tls_reason="min_tls_level")
+
+
+def with_state_dir(modify: ModifySettings | None) -> ModifySettings | None:
+    """The same; where a program did not say where keys are, in the place of a configuration that does not either."""
+    return modify if modify is None or modify.state_dir is not None else replace(modify, state_dir=default_state_dir())
 
 
 def _pool_limits(settings: RemoteSettings | SmarthostSettings) -> PoolLimits:

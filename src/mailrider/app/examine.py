@@ -18,10 +18,11 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError
+from mailrider.model.value import value
 from mailrider.policy.settings import STSCache
 from mailrider.queue.settings import QueueSettings
 from mailrider.signing.keys import examine_key
-from mailrider.signing.open import key_file
+from mailrider.signing.open import DIRECTORY, key_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from mailrider.policy.settings import MXAuth
     from mailrider.queue.settings import BounceSettings
     from mailrider.settings.directive import Settings
-    from mailrider.signing.settings import DKIMSettings
+    from mailrider.signing.settings import DKIMSettings, ModifySettings
 
 
 def examine(configuration: Configuration) -> None:
@@ -53,29 +54,49 @@ def examine_instance(owner: Instance) -> None:
             _examine_target(settings, owner)
 
 
-def signatures_within(settings: Settings) -> Iterator[tuple[DKIMSettings, Path, Domain]]:
-    """Each DKIM key that mail through a target or endpoint may be signed with: its settings, its file, its domain."""
+@value
+class SignatureKey:
+    """A DKIM key that mail may be signed with. `selector` is the one in use, `directory` where rotations are noted."""
+
+    given: DKIMSettings
+    domain: Domain
+    selector: str
+    path: Path
+    directory: Path
+
+
+def signatures_within(settings: Settings) -> Iterator[SignatureKey]:
+    """Each DKIM key that mail through a target or endpoint may be signed with. Raises `ConfigError` as `key_in_use`."""
+    for modify in _modifications(settings):
+        state_dir = modify.state_dir or default_state_dir()
+        for given in modify.dkim:
+            for domain in given.domains:
+                yield SignatureKey(given, domain, *key_in_use(given, domain, state_dir), state_dir / DIRECTORY)
+
+
+def _modifications(settings: Settings) -> Iterator[ModifySettings]:
     pipelines: list[EndpointSettings | SourceSettings | BounceSettings] = []
     if isinstance(settings, EndpointSettings):
         pipelines += [settings, *settings.pipelines]
+    found: list[ModifySettings | None] = []
     for target in targets_within(settings):
+        if isinstance(target, QueueSettings | RemoteSettings):
+            found.append(target.modify)
         if isinstance(target, QueueSettings) and target.bounce is not None:
             pipelines.append(target.bounce)
     for pipeline in pipelines:
-        for modify in (pipeline.modify, *(route.modify for route in pipeline.routes)):
-            for given in () if modify is None else modify.dkim:
-                state_dir = (modify and modify.state_dir) or default_state_dir()
-                yield from ((given, key_file(given, domain, state_dir), domain) for domain in given.domains)
+        found += [pipeline.modify, *(route.modify for route in pipeline.routes)]
+    yield from (each for each in found if each is not None)
 
 
 def examine_signatures(owner: Instance) -> None:
     """The DKIM keys of a target or endpoint. Raises `ConfigError` for all that are wrong."""
     problems = Problems(owner.position.source.name if owner.position is not None else "")
-    for given, path, _ in signatures_within(owner.settings):
+    for signature in signatures_within(owner.settings):
         try:
-            examine_key(path)
+            examine_key(signature.path)
         except ConfigError as error:
-            position = given.position or owner.position
+            position = signature.given.position or owner.position
             if position is None:
                 raise
             problems.add(position, error.problems[0].message)

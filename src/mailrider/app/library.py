@@ -11,20 +11,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from email.generator import BytesGenerator
 from email.message import Message
 from email.policy import EmailPolicy
 from inspect import iscoroutinefunction
 from io import BytesIO
+from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from weakref import WeakKeyDictionary
 
+from mailrider.app.originate import originate
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
 from mailrider.delivery.settings import RemoteSettings
@@ -42,6 +45,7 @@ from mailrider.queue.ids import format_id, parse_id
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import directives_of
 from mailrider.settings.pipeline import TargetRef
+from mailrider.signing.settings import DKIMOptions, DKIMSettings, ModifySettings
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.rules import Limiters
     from mailrider.delivery.remote import RemoteDelivery
     from mailrider.delivery.smarthost import FixedDelivery
+    from mailrider.model.domain import Domain
     from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Outcome, Try
     from mailrider.queue.service import DeliveryQueue
@@ -136,6 +141,7 @@ _DSN_EXAMPLES = {
     "envid": " of up to 100 printable characters",
 }
 _RETS = [each.value for each in Ret]
+_CLOCK = SystemClock()
 NO_DSN = DSN()
 
 
@@ -170,10 +176,12 @@ def prepare(
     quarantine: bool = False,
     smtputf8: bool | None = None,
     dsn: DSN = NO_DSN,
+    host: Domain | None = None,
 ) -> Submission:
-    """Parse what a caller gives. Raises for wrong types only; an address that is none becomes a result.
+    """Parse what a caller gives. Raises for wrong types and an empty message; an address that is none becomes a result.
 
-    `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says.
+    `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says. A message that starts here
+    gets the Date and the Message-ID that it lacks, the latter of `host`.
     """
     _check_options(requiretls=requiretls, quarantine=quarantine, smtputf8=smtputf8, dsn=dsn)
     texts = _texts(recipients)
@@ -184,6 +192,7 @@ def prepare(
         is_utf8 = bool(getattr(getattr(message, "policy", None), "utf8", False))
         smtputf8 = not ascii_paths or is_utf8
     content = Content.inspect(_octets(message, utf8=smtputf8))
+    content = originate(content, host, _CLOCK.now(), secrets.token_hex(12))
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
     if quarantine:
@@ -378,6 +387,11 @@ class Sender(ABC):
         self._delivery: RemoteDelivery | FixedDelivery | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    @abstractmethod
+    def hostname(self) -> Domain | None:
+        """Our name, in greetings and message ids."""
+
     @abstractmethod
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery | FixedDelivery]:
         """The target, to be entered."""
@@ -425,6 +439,7 @@ class Sender(ABC):
             quarantine=quarantine,
             smtputf8=smtputf8,
             dsn=dsn,
+            host=self.hostname,
         )
         if submission.envelope is None:
             return submission.report(())
@@ -436,7 +451,7 @@ class Remote(Sender):
 
     Keyword arguments are the directives of `target.remote` (`delivery.settings.RemoteSettings`): `hostname`,
     `mx_auth=[Dane(), LocalPolicy()]`, `connect_timeout=30`, ... Without `mx_auth` it is `[MTASTS(cache="ram"), Dane(),
-    DNSSEC()]`; None and [] turn them off. `on_event` is called with every event.
+    DNSSEC()]`; None and [] turn them off. `dkim=[DKIM(...)]` signs what is sent. `on_event` is called with every event.
     """
 
     def __init__(
@@ -444,12 +459,18 @@ class Remote(Sender):
         settings: RemoteSettings | None = None,
         *,
         on_event: Emit = discard,
+        dkim: Iterable[DKIMSettings] = (),
         **directives: Unpack[RemoteDirectives],
     ) -> None:
-        self.settings = _settings(RemoteSettings, settings, directives)
+        self.settings = _settings(RemoteSettings, settings, directives, dkim)
         if self.settings.hostname is None:
             raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
         super().__init__(self.settings.dns, on_event)
+
+    @property
+    def hostname(self) -> Domain | None:
+        """See `Sender`."""
+        return self.settings.hostname
 
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[RemoteDelivery]:
         from mailrider.app.assemble import open_remote
@@ -478,14 +499,42 @@ class Smarthost(Sender):
             raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
         super().__init__(dns, on_event)
 
+    @property
+    def hostname(self) -> Domain | None:
+        """See `Sender`."""
+        return self.settings.hostname
+
     def _open(self, engine: Engine) -> AbstractAsyncContextManager[FixedDelivery]:
         from mailrider.app.assemble import open_smarthost
 
         return open_smarthost(self.settings, engine)
 
 
-def _settings(cls: type[SettingsT], settings: SettingsT | None, directives: Mapping[str, Any]) -> SettingsT:
-    """The settings that were given, or made of directives."""
+def DKIM(
+    domain: str, selector: str, *, key_path: str | os.PathLike[str] | None = None, **options: Any
+) -> DKIMSettings:  # as MTASTS, Dane
+    """A signature: `Remote(dkim=[DKIM("example.org", "s2026", key_path="s2026.key")])`; also for `Queue`.
+
+    `options` are the directives of `dkim { }` (`signing.settings.DKIMOptions`): `sig_expiry`, `sign_subdomains`, ...
+    Without `key_path` the key is where `mailrider dkim new` puts it; one that is not there is a `ConfigError`, since
+    nobody would have its record.
+    """
+    path = None if key_path is None else Path(key_path)
+    return replace(DKIMSettings.of([domain], selector, DKIMOptions(key_path=path, **options)), makes_key=False)
+
+
+def _settings(
+    cls: type[SettingsT],
+    settings: SettingsT | None,
+    directives: Mapping[str, Any],
+    dkim: Iterable[DKIMSettings] = (),
+) -> SettingsT:
+    """The settings that were given, or made of directives. `dkim` is short for `modify=ModifySettings(dkim=...)`."""
+    signatures = tuple(dkim)
+    if signatures:
+        if settings is not None or "modify" in directives:
+            raise TypeError("give either dkim, or modify or settings with it, not both")
+        directives = {**directives, "modify": ModifySettings(dkim=signatures)}
     if settings is None:
         known = directives_of(cls)
         for name in directives:
@@ -518,9 +567,10 @@ class Queue:
         dns: DNSSettings | None = None,
         deliver: bool = True,
         on_event: Emit = discard,
+        dkim: Iterable[DKIMSettings] = (),
         **directives: Unpack[QueueDirectives],
     ) -> None:
-        self.settings = _settings(QueueSettings, settings, directives)
+        self.settings = _settings(QueueSettings, settings, directives, dkim)
         if deliver and self.settings.target is None:
             raise ConfigError("a queue needs a target: what delivers")
         self._named = named or {}
@@ -545,9 +595,7 @@ class Queue:
                 targets = await stack.enter_async_context(Targets(engine, self._named))
                 self._queue = await targets.open_queue(self.settings)
             else:
-                target = self.settings.target
-                if isinstance(target, TargetRef):
-                    target = self._named.get(target.name)
+                target = self._target()
                 queue = make_queue(self.settings, None, SystemClock(), SystemRandom(), self._emit, target=target)
                 self._queue = await stack.enter_async_context(queue)
             self._loop = asyncio.get_running_loop()
@@ -557,6 +605,10 @@ class Queue:
     async def __aexit__(self, *_: object) -> None:
         self._queue = None
         await self._stack.aclose()
+
+    def _target(self) -> Settings | None:
+        target = self.settings.target
+        return self._named.get(target.name) if isinstance(target, TargetRef) else target
 
     @property
     def opened(self) -> DeliveryQueue:
@@ -602,6 +654,7 @@ class Queue:
             quarantine=quarantine,
             smtputf8=smtputf8,
             dsn=dsn,
+            host=self.settings.hostname or getattr(self._target(), "hostname", None),
         )
         if submission.envelope is None or submission.refused:
             refused = next(iter(submission.refused.values()))

@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
-from mailrider.app.assemble import open_remote, open_smarthost
+from mailrider.app.assemble import open_remote, open_smarthost, with_state_dir
 from mailrider.app.pipelines import PipelineOpener
 from mailrider.config import queue_location
 from mailrider.delivery.remote import RemoteDelivery
@@ -25,6 +25,7 @@ from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineDeliverer
 from mailrider.errors import ConfigError
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
 from mailrider.queue.queue_clock import QueueClock
@@ -33,6 +34,7 @@ from mailrider.queue.service import DeliveryQueue, QueueDeliverer, QueueDirector
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.settings.pipeline import TargetRef, decide
+from mailrider.signing.open import open_signing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,14 +42,17 @@ if TYPE_CHECKING:
 
     from mailrider.app.assemble import Engine
     from mailrider.clock import Clock
+    from mailrider.dkim.sign import DKIMSigning
     from mailrider.model.address import Mailbox
     from mailrider.model.domain import Domain
-    from mailrider.model.envelope import Recipient
+    from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
+    from mailrider.model.outcome import AttemptReport
     from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.settings import BounceSettings
     from mailrider.settings.directive import Settings
     from mailrider.settings.pipeline import Target
+    from mailrider.smtp.content import Content
 
 
 class OneServer(DestinationOf):
@@ -59,6 +64,23 @@ class OneServer(DestinationOf):
     def __call__(self, recipient: Recipient) -> str:
         """See `DestinationOf`."""
         return self._name
+
+
+class SigningDeliverer:
+    """Signs what a queue delivers, notifications too: only who delivers needs the keys, and no signature gets old."""
+
+    def __init__(self, deliverer: Deliverer, signing: DKIMSigning) -> None:
+        self._deliverer = deliverer
+        self._signing = signing
+
+    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        """See `queue.deliverer.Deliverer`."""
+        return await self._deliverer.deliver(envelope, await self._signing.modify(content))
+
+    async def look_again(self, envelope: Envelope, content: Content) -> None:
+        """See `queue.deliverer.LooksAgain`."""
+        if isinstance(self._deliverer, LooksAgain):
+            await self._deliverer.look_again(envelope, content)
 
 
 class Targets:
@@ -130,7 +152,9 @@ class Targets:
         self._locations.add(location)
         target = self._settings_of(settings.target)
         under_way = AttemptsUnderWay()
-        deliverers = {ROUTE_TARGET: _for_queue(await self.open(settings.target), under_way)}
+        direct = _for_queue(await self.open(settings.target), under_way)
+        signing = await open_signing(with_state_dir(settings.modify), engine.clock, engine.emit)
+        deliverers = {ROUTE_TARGET: direct if signing is None else SigningDeliverer(direct, signing)}
         # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
         clock = QueueClock(engine.clock)
         ids = IdSource(clock, random.Random(engine.rng.getrandbits(64)))

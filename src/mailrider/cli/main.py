@@ -29,6 +29,7 @@ LAST_STANDARD_STREAM = 2  # the number of standard error
 COMMANDS: Final[Mapping[str, str]] = {
     "auth": "mailrider.cli.auth",
     "check": "mailrider.cli.check",
+    "dkim": "mailrider.cli.dkim",
     "explain": "mailrider.cli.explain",
     "lab": "mailrider.lab.command",
     "migrate": "mailrider.cli.migrate",

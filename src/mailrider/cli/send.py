@@ -172,7 +172,7 @@ def _read_message(file: str) -> bytes:
         message = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         _give_up(os.EX_NOINPUT, f"the message cannot be read: {file}: {error.strerror}")
-    if not message:
+    if not message.strip():
         _give_up(os.EX_DATAERR, "the message is empty")
     fault = Content.inspect(message).header_fault()
     if fault is not None:

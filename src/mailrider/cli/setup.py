@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from mailrider.config import Instance, targets_within
-from mailrider.config.kinds import KINDS
+from mailrider.config import DIRECT, Instance, direct_targets
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 from mailrider.queue.settings import QueueSettings
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.model.event import Emit
     from mailrider.observe.log import Stream
-
-DIRECT = ("target.remote", "target.smtp", "target.lmtp")  # targets that deliver at once
 
 
 def choose_target(configuration: Configuration, name: str | None, kinds: Sequence[str] = DIRECT) -> Instance:
@@ -41,18 +38,6 @@ def choose_target(configuration: Configuration, name: str | None, kinds: Sequenc
                 names = ", ".join(each.name or each.label for each in found)
                 raise ConfigError(f"there are several targets, say with --target which one is meant: {names}")
     raise ConfigError(f"no {either(kinds)} is configured, so there is no way to deliver a message")
-
-
-def direct_targets(configuration: Configuration) -> list[Instance]:
-    """Every target that delivers at once, those within the blocks of queues and endpoints too."""
-    found: dict[int, Instance] = {}
-    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
-        for settings in targets_within(owner.settings):
-            kind = next(kind.name for kind in KINDS.values() if kind.settings is type(settings))
-            if kind in DIRECT:
-                name = owner.name if settings is owner.settings else None
-                found.setdefault(id(settings), Instance(kind, name, settings, owner.position))
-    return list(found.values())
 
 
 def choose_queue(configuration: Configuration, name: str | None) -> QueueSettings:

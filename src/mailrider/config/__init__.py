@@ -7,11 +7,21 @@ The settings classes themselves stand in the packages that they configure; `kind
 where. The manual in `docs/reference` is written from the same declarations (`reference`).
 """
 
-from mailrider.config.configuration import Configuration, Instance, complete, placed, queue_location, targets_within
+from mailrider.config.configuration import (
+    DIRECT,
+    Configuration,
+    Instance,
+    complete,
+    direct_targets,
+    placed,
+    queue_location,
+    targets_within,
+)
 from mailrider.config.loader import default_text, find_config, load, loads
 from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
 
 __all__ = [
+    "DIRECT",
     "Configuration",
     "Globals",
     "Instance",
@@ -20,6 +30,7 @@ __all__ = [
     "default_runtime_dir",
     "default_state_dir",
     "default_text",
+    "direct_targets",
     "find_config",
     "load",
     "loads",

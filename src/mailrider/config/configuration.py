@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
+DIRECT = ("target.remote", "target.smtp", "target.lmtp")  # targets that deliver at once
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -97,6 +99,18 @@ def targets_within(settings: object) -> Iterator[Settings]:
 def queue_location(settings: QueueSettings) -> Path:
     """The directory of a queue."""
     return settings.location or default_state_dir() / "queue"
+
+
+def direct_targets(configuration: Configuration) -> list[Instance]:
+    """Every target that delivers at once, those within the blocks of queues and endpoints too."""
+    found: dict[int, Instance] = {}
+    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+        for settings in targets_within(owner.settings):
+            kind = next(kind.name for kind in KINDS.values() if kind.settings is type(settings))
+            if kind in DIRECT:
+                name = owner.name if settings is owner.settings else None
+                found.setdefault(id(settings), Instance(kind, name, settings, owner.position))
+    return list(found.values())
 
 
 @contextmanager

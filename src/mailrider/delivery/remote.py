@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.rules import Limiter, MessageTicket
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.under_way import AttemptsUnderWay
+    from mailrider.dkim.sign import DKIMSigning
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
@@ -57,8 +58,12 @@ class RemoteDelivery:
         emit: Emit,
         limiter: Limiter | None = None,
         patience: float = PATIENCE,
+        signing: DKIMSigning | None = None,
     ) -> None:
-        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again."""
+        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again.
+
+        `signing`: what signs messages on their way out.
+        """
         self.settings = settings
         self._rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip, settings.prohibits)
         self.routing = routing
@@ -69,6 +74,7 @@ class RemoteDelivery:
         self._emit = emit
         self._limiter = limiter
         self._patience = patience
+        self._signing = signing
         self._settled: type[RecipientSettled] = RecipientSettled
         self._under_way: AttemptsUnderWay | None = None
 
@@ -82,6 +88,8 @@ class RemoteDelivery:
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
+        if self._signing is not None:
+            content = await self._signing.modify(content)
         job = Job(envelope, content, self.security(envelope, content))
         plan = route(envelope)
         outcomes: dict[int, Outcome] = dict(plan.settled)

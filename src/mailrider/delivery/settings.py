@@ -30,6 +30,7 @@ from mailrider.settings.types import (
     many,
     show_duration,
 )
+from mailrider.signing.settings import ModifySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -273,6 +274,12 @@ class RemoteSettings(Settings):
         doc="The policies that authenticate MX hosts. Without them nothing is enforced: TLS is "
         "used where it is offered, and whoever controls the network can prevent it. `mx_auth off` says that this is "
         "known and meant.",
+    )
+    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+        block(ModifySettings),
+        default=None,
+        doc="What is done to each message on its way out. What is signed already for that domain and selector is not "
+        "signed again.",
     )
     port: Setting[int, int] = directive(PORT, default=25, doc="The port of the MX hosts; others than 25 are for labs.")
     prohibited_addresses: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.budget import Budget
-from mailrider.delivery.connection.connect import Connector
+from mailrider.delivery.connection.connect import Connector, ConnectRequest
+from mailrider.delivery.connection.session import Unusable
 from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import AttemptRules
-    from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.connection.pool import Pool, PooledLease
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.limits.rules import HeldBack, Limiter
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
-    from mailrider.model.outcome import Outcome
+    from mailrider.model.outcome import Outcome, Try
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
@@ -53,6 +53,10 @@ _ADMITTED = Admission(MXLevel.NONE)
 # RFC 4954 6: authentication is required, too weak, has failed, or needs TLS; and 503, "say EHLO first".
 JUDGES_OUR_LOGIN = frozenset({454, 503, 530, 534, 535, 538})
 LOOPBACK = IPv4Address("127.0.0.1")  # where a unix socket is, as far as reports are concerned
+
+
+def _nobody(_: Try) -> None:
+    """Who is told of each try, where nobody listens."""
 
 
 class AuthenticatingConnector(Connector):
@@ -193,6 +197,30 @@ class FixedDelivery:
         for outcome in report:
             self._emit(self._settled(self._servers[0].host, str(envelope.sender), outcome))
         return report
+
+    async def try_servers(self) -> list[tuple[NextHop, str]]:
+        """Connect to each server and log in, as a delivery would, and send nothing: what is wrong with each, or ""."""
+        return [(server.host, await self._try_server(server)) for server in self._servers]
+
+    async def _try_server(self, server: FixedServer) -> str:
+        destination = FixedDestination([server], self._resolver, self._clock, self._connect_timeout)
+        (candidate,) = (await destination.find()).candidates
+        host = await destination.host(candidate)
+        if isinstance(host, HostNotFound):
+            return str(host.reply)
+        requirement = await destination.requirement(host)
+        fault = "it has no address that can be used"
+        for address in host.addresses:
+            budget = destination.budget(candidate)
+            call = ConnectRequest(server.host, candidate, address, requirement, MXLevel.NONE, budget, _nobody)
+            try:
+                async with destination.lease(call, fresh=True) as lease:
+                    refusal = lease.judgement.refusal
+            except Unusable as error:
+                fault = str(error.reply)
+            else:
+                return "" if refusal is None else refusal.reason
+        return fault
 
     async def _attempt_within_limits(self, envelope: Envelope, content: Content) -> tuple[Outcome, ...]:
         """All recipients whose domains may pass go together; the others come again."""

@@ -5,7 +5,6 @@ from typing import Final
 # RFC 6376 5.4.1, and what decides how a message is shown.
 OVERSIGNED: Final = (
     "From",
-    "Sender",
     "Reply-To",
     "Subject",
     "Date",
@@ -19,8 +18,10 @@ OVERSIGNED: Final = (
     "Content-Transfer-Encoding",
     "Autocrypt",
 )
-# Signed where they are; others on the way may rightly add them. RFC 8058 4 wants the List-Unsubscribe ones signed.
+# Signed where they are; others on the way may rightly add them: a mailing list adds Sender and the List- ones, and who
+# sends a message on adds the Resent- ones. RFC 8058 4 wants the List-Unsubscribe ones signed.
 SIGNED: Final = (
+    "Sender",
     "Resent-Date",
     "Resent-From",
     "Resent-Sender",

@@ -9,7 +9,9 @@ What always holds:
 - every field of `OVERSIGNED` is signed once more often than it is there, so that nobody can add another one to a
   signed message (RFC 6376 8.15);
 - a message gets a signature only if it has one From field and all authors in it are of the signer's domain: it would
-  say of others what only they can say.
+  say of others what only they can say;
+- a message is signed once for a domain and selector, whatever stands in its way: in an endpoint, a queue and a target.
+  Only a signature that is right counts: one that is there and wrong, or over, is passed over.
 
 A message that cannot be signed (`Unsigned` says why) is passed on as it is: that is for the receiver to judge. Keys
 are in `signing.keys`.
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dkim.fields import OVERSIGNED, SIGNED
+from mailrider.dkim.record import parse_tags
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
 from mailrider.header.fields import compose_field
@@ -46,10 +49,13 @@ if TYPE_CHECKING:
 INLINE: Final = 256 * 1024  # octets whose digest is made on the event loop: about a millisecond
 INLINE_HEADER: Final = 16 * 1024  # octets of a header that is read on the event loop
 MAX_HEADER: Final = 256 * 1024  # octets of a header that is signed: real ones stay under 100 KiB
+MAX_SIGNATURES: Final = 20  # signatures of a message that are looked at: each costs as much as one name in h=
 MAX_SIGNED: Final = 200  # fields in one signature: h= stays within what verifiers read
+MAX_STAMP: Final = 12  # digits of a time in a signature: RFC 6376 3.5
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n")
 _WHITE = re.compile(rb"[ \t]+")
+_SIGNATURE_ITSELF = re.compile(rb"((?:^|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")  # RFC 6376 3.7: taken out of what is signed
 _FOLDED: Final = 72  # characters of a line of the field that we write
 _NEW_LINE: Final = "\r\n\t"
 
@@ -236,6 +242,37 @@ class Signer:
         first, *others = (signature[start : start + _FOLDED] for start in range(0, len(signature), _FOLDED))
         return compose_field("DKIM-Signature", *lines[:-1], lines[-1] + first, *others, fold="\t").encode()
 
+    def has_signed(self, header: Header, digest: bytes, now: datetime) -> bool:
+        """True if the message has a signature of this key for this domain and selector that is right, and not over."""
+        found = header.values.get(b"dkim-signature", ())[:MAX_SIGNATURES]
+        return any(self._is_own(value, header, digest, now) for value in found)
+
+    def _is_own(self, value: bytes, header: Header, digest: bytes, now: datetime) -> bool:
+        tags = parse_tags(value.decode("ascii", "replace"))
+        if (tags.get("d", "").lower(), tags.get("s")) != (self.domain.ascii, self.selector):
+            return False
+        if tags.get("a") != f"{self.key.name}-sha256" or tags.get("c") != "relaxed/relaxed" or "l" in tags:
+            return False
+        until = tags.get("x", "")
+        if until and not (
+            until.isascii() and until.isdigit() and len(until) <= MAX_STAMP and int(until) > now.timestamp()
+        ):
+            return False
+        names = [name.strip() for name in tags.get("h", "").split(":")]
+        if "from" not in map(str.lower, names) or len(names) > MAX_SIGNED or not all(map(str.isascii, names)):
+            return False
+        octets = header.canonical(names) + relaxed_field(b"DKIM-Signature", _SIGNATURE_ITSELF.sub(rb"\1", value))
+        try:
+            signature = base64.b64decode(_without_space(tags.get("b", "")), validate=True)
+            stated = base64.b64decode(_without_space(tags.get("bh", "")), validate=True)
+        except ValueError:
+            return False
+        return stated == digest and self.key.has_signed(signature, octets)
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
+
 
 def _wrapped(names: Sequence[str]) -> Iterator[str]:
     """The h= tag, on lines of bounded length, each but the last ending in a colon."""
@@ -282,4 +319,5 @@ class DKIMSigning:
         for each in chosen:  # before the work of reading the body
             header.names_to_sign(each.oversigned, each.signed)
         digest, now = body_hash(content), self._clock.now()
-        return b"".join(each.field(header, digest, now) for each in chosen)
+        missing = [each for each in chosen if not each.has_signed(header, digest, now)]
+        return b"".join(each.field(header, digest, now) for each in missing)

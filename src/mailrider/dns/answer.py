@@ -19,7 +19,7 @@ MAX_CNAMES = 16  # links of a CNAME chain that we follow; longer ones are mistak
 
 
 class RecordType(enum.StrEnum):
-    """The record types that delivery asks for."""
+    """The record types that delivery asks for, and PTR, for which `check` and SPF ask."""
 
     A = "A"
     AAAA = "AAAA"
@@ -27,6 +27,7 @@ class RecordType(enum.StrEnum):
     CNAME = "CNAME"
     TLSA = "TLSA"
     TXT = "TXT"
+    PTR = "PTR"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -184,10 +184,10 @@ def _decode_tlsa(octets: bytes) -> TLSARecord | MalformedTLSA:
 
 
 def _translate(rdata: Any) -> Record:
-    """dnspython's value as ours; `InvalidValue` for a CNAME to something that is no host name."""
+    """dnspython's value as ours; `InvalidValue` for a CNAME or PTR to something that is no host name."""
     if rdata.rdtype == dns.rdatatype.TXT:
         return b"".join(rdata.strings)
-    if rdata.rdtype == dns.rdatatype.CNAME:
+    if rdata.rdtype in (dns.rdatatype.CNAME, dns.rdatatype.PTR):
         return Domain.parse(_text(rdata.target))
     text = _text(rdata.exchange)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.errors import ConfigError
 from mailrider.signing.keys import key_path, open_key
+from mailrider.signing.rotation import selector_in_use
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,18 +26,26 @@ def open_signers(given: DKIMSettings, state_dir: Path, emit: Emit) -> list[Signe
     return [_open_signer(given, domain, state_dir, emit) for domain in given.domains]
 
 
-def key_file(given: DKIMSettings, domain: Domain, state_dir: Path) -> Path:
-    """Where the key of one of the domains is."""
-    return given.options.key_path or key_path(state_dir / DIRECTORY, domain, given.selector)
+def key_in_use(given: DKIMSettings, domain: Domain, state_dir: Path) -> tuple[str, Path]:
+    """The selector that signs for one of the domains, and where its key is. Blocks. Raises `ConfigError`."""
+    if given.options.key_path is not None:
+        return given.selector, given.options.key_path
+    directory = state_dir / DIRECTORY
+    selector = selector_in_use(directory, domain, given.selector)
+    return selector, key_path(directory, domain, selector)
 
 
 def _open_signer(given: DKIMSettings, domain: Domain, state_dir: Path, emit: Emit) -> Signer:
     options = given.options
-    path = key_file(given, domain, state_dir)
-    key = open_key(path, options.newkey_algo, domain, given.selector, emit)
+    selector, path = key_in_use(given, domain, state_dir)
+    if not given.makes_key and not path.exists():
+        raise ConfigError(
+            f"dkim: there is no key {path}; `mailrider dkim new {domain} {selector}` makes one, or give key_path"
+        )
+    key = open_key(path, options.newkey_algo, domain, selector, emit)
     return Signer(
         domain,
-        given.selector,
+        selector,
         key,
         options.oversign_fields,
         options.sign_fields,

@@ -79,13 +79,14 @@ class DKIMOptions(Settings):
 class DKIMSettings:
     """Signatures: for whom (each domain has a key of its own), under which selector, and how.
 
-    `position`: where it stands in the configuration, for errors.
+    `position`: where it stands in the configuration, for errors. `makes_key`: a key that is not there is made.
     """
 
     domains: tuple[Domain, ...]
     selector: str
     options: DKIMOptions = DKIMOptions()  # noqa: RUF009 # frozen
     position: Any = field(default=None, compare=False)
+    makes_key: bool = True
 
     @classmethod
     def of(cls, domains: Iterable[Domain | str], selector: str, options: DKIMOptions | None = None) -> DKIMSettings:

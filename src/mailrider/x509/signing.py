@@ -10,7 +10,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -85,6 +85,18 @@ class SigningKey:
         if isinstance(self._key, rsa.RSAPrivateKey):
             return self._key.sign(octets, padding.PKCS1v15(), hashes.SHA256())
         return self._key.sign(hashlib.sha256(octets).digest())
+
+    def has_signed(self, signature: bytes, octets: bytes) -> bool:
+        """True if that is a signature of this key over these octets."""
+        key = self._key.public_key()
+        try:
+            if isinstance(key, rsa.RSAPublicKey):
+                key.verify(signature, octets, padding.PKCS1v15(), hashes.SHA256())
+            else:
+                key.verify(signature, hashlib.sha256(octets).digest())
+        except InvalidSignature:
+            return False
+        return True
 
     def __repr__(self) -> str:
         return f"SigningKey({self.name}, {self.public[:16]}...)"

@@ -47,7 +47,7 @@ async def test_a_secret_that_others_can_read_is_a_warning(tmp_path: Path) -> Non
     (tmp_path / "aliases").chmod(0o644)
     (tmp_path / "password").write_text("hunter2\n")
     (tmp_path / "password").chmod(0o644)
-    ran = await check(tmp_path, more=client(tmp_path))
+    ran = await check(tmp_path, "--local", more=client(tmp_path))
     assert ran.code == 0
     assert f"chmod 600 {tmp_path}/password" in ran.out
     assert "hunter2" not in ran.out + ran.err

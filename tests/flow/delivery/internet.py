@@ -17,10 +17,12 @@ import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
 
 import pytest
 
 import mailrider
+from mailrider.app import library
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Door, MXScript
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from mailrider.lab.zones import ZoneTable
     from mailrider.model.event import Event
+    from mailrider.smtp.content import Content
 
 MESSAGE = b"Subject: hello\r\n\r\nIt travels.\r\n"
 
@@ -75,15 +78,20 @@ UNANSWERING = Shut(Door.UNANSWERED)
 Hosts = "Mapping[str, Sequence[MXScript | Shut]]"
 
 
+def _as_it_is(content: Content, *_: object) -> Content:
+    return content
+
+
 @dataclass
 class internet:
     """See the module. `zones` are added to, and win over, what the hosts need; `directives` are those of `Remote`,
-    which enforces nothing unless they say so."""
+    which enforces nothing unless they say so. Unless `originates`, messages go as they are: no Date is added."""
 
     hosts: Mapping[str, Sequence[MXScript | Shut]]
     zones: ZoneTable = field(default_factory=dict)
     directives: Mapping[str, Any] = field(default_factory=dict)
     dns_timeout: float = 3
+    originates: bool = False
 
     def __post_init__(self) -> None:
         self.events: list[Event] = []
@@ -92,6 +100,8 @@ class internet:
         self.port = free_port()
 
     async def __aenter__(self) -> Self:
+        if not self.originates:
+            self._stack.enter_context(mock.patch.object(library, "originate", _as_it_is))
         zones: ZoneTable = {}
         for domain, scripts in self.hosts.items():
             servers = self._servers[domain] = []

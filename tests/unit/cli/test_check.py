@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import mailrider
-from mailrider.cli import check_dns
-from mailrider.cli.check import endpoint_weaknesses, weaknesses
-from mailrider.cli.check_dns import about_library, about_servers, about_validation, check_resolver
+from mailrider.app.check import resolver as check_dns
+from mailrider.app.check.resolver import about_library, about_servers, about_validation, check_resolver
+from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
 from mailrider.dns.anchors import parse_anchors
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.servers import choose_servers, parse_servers

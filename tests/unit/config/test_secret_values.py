@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.app.assemble import open_smarthost
-from mailrider.cli.check_files import open_files
+from mailrider.app.check.local import check_rights
 from mailrider.config import load, loads
 from mailrider.config.secret_values import MAX_SECRET
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -192,9 +192,9 @@ def test_check_warns_of_a_file_that_others_can_read(tmp_path: Path, mode: int, w
     (tmp_path / "pw").chmod(mode)
     configuration = reading(tmp_path, "auth plain user {file:pw}")
     assert configuration.secret_files == (tmp_path / "pw",)
-    found = [each for each in open_files(configuration) if each[0] == "secret"]
+    found = [each for each in check_rights(configuration, []) if each.subject == "secret"]
     assert bool(found) is warned
-    assert all(f"chmod 600 {tmp_path / 'pw'}" in cure for _, _, cure in found)
+    assert all(f"chmod 600 {tmp_path / 'pw'}" in each.cure for each in found)
 
 
 def test_a_text_that_is_no_file_has_its_folder(tmp_path: Path) -> None:

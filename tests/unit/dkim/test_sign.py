@@ -29,6 +29,7 @@ from mailrider.dkim.sign import (
 )
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
+from mailrider.model.event import discard
 from mailrider.settings.directive import InvalidSetting
 from mailrider.signing.settings import DKIMOptions, DKIMSettings
 from mailrider.smtp.content import Content
@@ -379,3 +380,58 @@ def test_what_is_put_before_a_message_is_part_of_its_header(message: bytes, size
 def test_what_has_no_header_is_not_signed() -> None:
     with pytest.raises(NotSignable):
         Header.of(Content.inspect(b"no header\r\n"))
+
+
+# --- Once ---------------------------------------------------------------------------------------
+
+
+async def test_a_message_is_signed_once_for_a_domain_and_selector() -> None:
+    both, _ = signing(Signer(EXAMPLE, "rsa", RSA), Signer(EXAMPLE, "ed", ED25519))
+    once = await both.modify(Content.inspect(MESSAGE))
+    again = await both.modify(Content.inspect(b"Received: x\r\n" + sent(once)))
+    assert [each["s"] for each in tags(again)] == ["rsa", "ed"]
+    other, _ = signing(Signer(EXAMPLE, "next", ED25519))
+    assert [each["s"] for each in tags(await other.modify(once))] == ["next", "rsa", "ed"]
+
+
+BROKEN = {
+    "another body": (b"Hello.", b"Hullo."),
+    "another subject": (b"Subject: hello", b"Subject: hullo"),
+    "another key's": (b" s=s;", b" s=t;"),
+    "another algorithm": (b"a=ed25519-sha256", b"a=rsa-sha256"),
+    "another form": (b"c=relaxed/relaxed", b"c=simple/relaxed"),
+    "part of the body": (b"v=1;", b"v=1; l=1;"),
+    "no signature": (b"b=", b"b=!"),
+    "no h": (b"\th=", b"\ty="),
+    "a time that is none": (b"v=1;", b"v=1; x=soon;"),
+    "a tag that is none": (b"v=1;", b"v=1; nonsense;"),
+    "one field more": (b"To: b@example.net", b"To: b@example.net\r\nReply-To: c@example.net"),
+}
+
+
+@pytest.mark.parametrize(("there", "instead"), BROKEN.values(), ids=BROKEN)
+async def test_a_signature_that_is_not_right_is_no_reason_to_leave_ours_out(there: bytes, instead: bytes) -> None:
+    signer, _ = signing(Signer(EXAMPLE, "s", ED25519))
+    broken = sent(await signer.modify(Content.inspect(MESSAGE))).replace(there, instead)
+    assert broken.count(instead)
+    again = sent(await signer.modify(Content.inspect(broken)))
+    assert again.count(b"DKIM-Signature:") == 2
+
+
+async def test_a_signature_that_is_over_is_made_anew() -> None:
+    clock = FakeClock()
+    signer = DKIMSigning([Signer(EXAMPLE, "s", ED25519, expiry=timedelta(hours=1))], clock, discard)
+    signed = await signer.modify(Content.inspect(MESSAGE))
+    assert await signer.modify(signed) is signed
+    clock.jump(timedelta(hours=2))
+    assert len(tags(await signer.modify(signed))) == 2
+
+
+async def test_a_list_may_add_its_sender_and_its_fields() -> None:
+    signer, _ = signing(Signer(EXAMPLE, "s", ED25519))
+    signed = sent(await signer.modify(Content.inspect(MESSAGE)))
+    through_a_list = b"Sender: l@list.example\r\nList-Id: <l.list.example>\r\nList-Post: <mailto:l@list.example>\r\n"
+    again = await signer.modify(Content.inspect(through_a_list + signed))
+    assert len(tags(again)) == 1, "the signature still holds"
+    sender_there = await signer.modify(Content.inspect(b"Sender: s@example.org\r\n" + MESSAGE))
+    assert tags(sender_there)[0]["h"].lower().split(":").count("sender") == 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mailrider.app.check.finding import error, warning
 from mailrider.app.endpoints import aliases_of
-from mailrider.cli.finding import Finding
-from mailrider.cli.setup import direct_targets
+from mailrider.config import direct_targets
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.endpoint.aliases import UnsafeFile
 from mailrider.endpoint.settings import EndpointSettings
@@ -15,6 +15,7 @@ from mailrider.settings.directive import MissingSecret
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mailrider.app.check.finding import Finding
     from mailrider.config import Configuration
 
 
@@ -23,7 +24,7 @@ def missing_secrets(configuration: Configuration) -> Iterator[Finding]:
     for each in direct_targets(configuration):
         if isinstance(each.settings, SmarthostSettings) and isinstance(each.settings.auth, MissingSecret):
             cure = "until it is there the daemon does not start, and a reload is refused"
-            yield Finding("error", each.label, str(each.settings.auth.problem), cure)
+            yield error(each.label, str(each.settings.auth.problem), cure)
 
 
 def unusable_aliases(configuration: Configuration) -> Iterator[Finding]:
@@ -38,4 +39,4 @@ def unusable_aliases(configuration: Configuration) -> Iterator[Finding]:
         for fault in faults:
             if fault not in told:
                 told.add(fault)
-                yield Finding("warning", "aliases", fault, "mail for this alias waits (451) until the line is right")
+                yield warning("aliases", fault, "mail for this alias waits (451) until the line is right")

@@ -1,13 +1,14 @@
-"""What `mailrider check` says of DNS: the servers, whether anybody validates, and our own validation."""
+"""The resolver: who is asked, whether anybody validates, our own validation, and whether our clock fits DNS."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailrider.cli.finding import Finding
+from mailrider.app.check.finding import error, note, ok, warning
 from mailrider.dns.advisories import debian_version, unmended
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED
+from mailrider.dns.signature_time import lookup_signature_times
 from mailrider.dns.unbound import LibraryMissing, load_library
 from mailrider.dns.validating import ValidatingResolver
 from mailrider.model.event import DNSServerUnfit, RootKeysMissing, SecurityUnavailable
@@ -15,6 +16,8 @@ from mailrider.model.event import DNSServerUnfit, RootKeysMissing, SecurityUnava
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from mailrider.app.check.finding import Finding
+    from mailrider.clock import Clock
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.servers import ServerChoice
     from mailrider.model.domain import Domain
@@ -25,14 +28,14 @@ def about_servers(choice: ServerChoice) -> Iterator[Finding]:
     """What to know of the servers that are configured, before anything is asked. Pure."""
     if choice.counting and choice.ignored:
         asked, ignored = (", ".join(map(str, servers)) for servers in (choice.asked, choice.ignored))
-        yield Finding("ok", "resolver", f"only {asked} is asked; {ignored} is not, since its word does not count")
+        yield ok("resolver", f"only {asked} is asked; {ignored} is not, since its word does not count")
     for server in choice.counting:
         if server.ip == SYSTEMD_RESOLVED:
             text = f"{server} is systemd-resolved, whose older versions hand on AD of whoever they ask (systemd#34121)"
-            yield Finding("warning", "resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
+            yield warning("resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
         elif server.trusted and not server.is_loopback:
             text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"
-            yield Finding("warning", "resolver", text, "trust only a server in the same pod or on a protected link")
+            yield warning("resolver", text, "trust only a server in the same pod or on a protected link")
 
 
 async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
@@ -41,25 +44,25 @@ async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> F
         await resolver.settled()
     off = "DNSSEC and DANE are off"
     if not resolver.validates:
-        return Finding("warning", "resolver", resolver.dnssec_off, CURE)
+        return warning("resolver", resolver.dnssec_off, CURE)
     try:
         answer = await resolver.lookup(signed, RecordType.MX)
-    except LookupFailed as error:
-        return Finding("warning", "resolver", f"{error}; mail is deferred as long as DNS fails", "check the resolver")
+    except LookupFailed as fault:
+        return warning("resolver", f"{fault}; mail is deferred as long as DNS fails", "check the resolver")
     if not answer.authentic:
         text = f"{signed} is signed, but came without AD: it does not validate; {off}"
         if _validates_itself(resolver):
             text = f"{signed} is taken for unsigned: look for a domain above it in `insecure`"
-        return Finding("warning", "resolver", text, "" if _validates_itself(resolver) else CURE)
+        return warning("resolver", text, "" if _validates_itself(resolver) else CURE)
     try:
         await resolver.lookup(bogus, RecordType.A)
-    except LookupFailed as error:
-        if error.failure not in (LookupFailure.SERVFAIL, LookupFailure.BOGUS):
-            return Finding("warning", "resolver", f"{error}; whether it refuses wrong signatures is not known")
+    except LookupFailed as fault:
+        if fault.failure not in (LookupFailure.SERVFAIL, LookupFailure.BOGUS):
+            return warning("resolver", f"{fault}; whether it refuses wrong signatures is not known")
         by = f"; {resolver.validated_by}" if _validates_itself(resolver) else ""
-        return Finding("ok", "resolver", f"it validates: {signed} is authentic, {bogus} is refused{by}")
+        return ok("resolver", f"it validates: {signed} is authentic, {bogus} is refused{by}")
     text = f"it gave an answer for {bogus}, whose signature is wrong: it does not validate all zones"
-    return Finding("warning", "resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
+    return warning("resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
 
 
 def _validates_itself(resolver: Resolver) -> bool:
@@ -72,13 +75,13 @@ def about_validation(resolver: Resolver, events: Iterable[Event]) -> Iterator[Fi
         match event:
             case DNSServerUnfit(server=server, reason=reason):
                 text = f"{server} is not asked for validation: {reason}"
-                yield Finding("warning", "resolver", text, "ask another server, or let somebody mend this one")
+                yield warning("resolver", text, "ask another server, or let somebody mend this one")
             case RootKeysMissing(tags=tags):
                 text = f"the root has keys that no trust anchor stands for: {', '.join(map(str, tags))}"
                 cure = "update mailrider or dns-root-data, or name a file with the new key: dns { trust_anchor FILE }"
-                yield Finding("warning", "resolver", text, cure)
+                yield warning("resolver", text, cure)
             case SecurityUnavailable(reason=reason) if reason.startswith("validate auto: "):
-                yield Finding("warning", "resolver", reason)
+                yield warning("resolver", reason)
             case _:
                 pass
     if _validates_itself(resolver):
@@ -93,4 +96,21 @@ def about_library() -> Iterator[Finding]:
         return
     for each in unmended(version, debian_version()):
         text = f"libunbound {version} has a known fault, {each.name}: {each.what}"
-        yield Finding("note", "resolver", text, f"update it: mended in {each.mended}, or in your system's own update")
+        yield note("resolver", text, f"update it: mended in {each.mended}, or in your system's own update")
+
+
+async def check_clock(signed: Domain, choice: ServerChoice, clock: Clock) -> list[Finding]:
+    """Whether our clock is within the times of a signature in DNS: a validating resolver here has the same clock."""
+    times = await lookup_signature_times(signed, choice, clock)
+    if not times:
+        return []
+    now = clock.now()
+    fitting = [each for each in times if each.inception <= now <= each.expiration]
+    if fitting:
+        return [ok("clock", f"it fits the signatures of {signed}, which hold until {fitting[0].expiration:%Y-%m-%d}")]
+    first = times[0]
+    text = (
+        f"it says {now:%Y-%m-%d %H:%M} UTC, and the signatures of {signed} hold from {first.inception:%Y-%m-%d %H:%M} "
+        f"to {first.expiration:%Y-%m-%d %H:%M}: signed names cannot be looked up with it"
+    )
+    return [error("clock", text, "set it (timedatectl), and let NTP keep it")]

@@ -1,0 +1,186 @@
+"""What is on this machine: certificates and their days, disks, who runs the daemon, who can read what is private."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from mailrider.app.check.finding import error, note, ok, warning
+from mailrider.config import queue_location
+from mailrider.endpoint.settings import EndpointSettings
+from mailrider.errors import InvalidValue
+from mailrider.files import OTHERS
+from mailrider.queue.disk import Disk
+from mailrider.queue.settings import QueueSettings
+from mailrider.signing.keys import examine_key
+from mailrider.x509.names import find_match, presented_names
+from mailrider.x509.own import MAX_FILE, read_first
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from mailrider.app.check.finding import Finding
+    from mailrider.app.examine import SignatureKey
+    from mailrider.clock import Clock
+    from mailrider.config import Configuration
+    from mailrider.model.domain import Domain
+
+SOON: Final = 14  # days that a certificate still holds; ACME clients renew with 30 days left
+MIB: Final = 1 << 20
+
+
+def check_certificates(configuration: Configuration, now: datetime) -> list[Finding]:
+    """Our own: those of endpoints, and those that targets show to servers."""
+    findings: list[Finding] = []
+    for each in configuration.endpoints:
+        settings = each.settings
+        if isinstance(settings, EndpointSettings) and settings.tls is not None and settings.tls.cert is not None:
+            name = settings.hostname or configuration.globals.hostname
+            findings += _about_certificate(each.label, settings.tls.cert, name, now)
+    for each in configuration.targets.values():
+        tls = getattr(each.settings, "tls_client", None)
+        if tls is not None and tls.cert is not None:
+            findings += _about_certificate(each.label, tls.cert, None, now)
+    return list(dict.fromkeys(findings))
+
+
+def _about_certificate(label: str, path: Path, name: Domain | None, now: datetime) -> Iterator[Finding]:
+    try:
+        with path.open("rb") as file:
+            certificate = read_first(file.read(MAX_FILE))
+    except (OSError, InvalidValue) as fault:
+        yield error(label, f"the certificate {path} cannot be read: {fault}")
+        return
+    left = certificate.not_after - now
+    renew = "see that your ACME client renews it, and sends SIGHUP then (systemctl reload mailrider)"
+    if now < certificate.not_before:
+        yield error(label, f"the certificate {path} holds from {certificate.not_before:%Y-%m-%d %H:%M} UTC on, not yet")
+    elif left.total_seconds() <= 0:
+        yield error(label, f"the certificate {path} expired on {certificate.not_after:%Y-%m-%d}", renew)
+    elif left.days < SOON:
+        yield warning(label, f"the certificate {path} expires in {left.days} days", renew)
+    else:
+        yield ok(label, f"the certificate {path} holds for {left.days} days")
+    names = presented_names(certificate, common_name=False)
+    if name is not None and find_match(names, [name]) is None:
+        text = f"the certificate {path} is for {', '.join(names[:5]) or 'no name'}, and clients know us as {name}"
+        yield warning(label, text, "clients that check it refuse to talk to us; get one for that name")
+
+
+def check_disks(configuration: Configuration, clock: Clock) -> list[Finding]:
+    """How much room each queue has for new mail."""
+    findings: list[Finding] = []
+    for each in configuration.targets.values():
+        if isinstance(each.settings, QueueSettings):
+            location = _existing(queue_location(each.settings))
+            disk = Disk(location, each.settings.reserve, clock.monotonic)
+            if not disk.look():
+                findings.append(warning(each.label, f"how much of the disk under {location} is free is not known"))
+                continue
+            free, reserve = disk.free // MIB, disk.reserve // MIB
+            where = f"{free} MiB are free under {location}"
+            if disk.free < disk.reserve:
+                text = f"the disk is full: {where}, and new mail is refused below {reserve} MiB (reserve)"
+                findings.append(error(each.label, text, "make room there"))
+            elif disk.free < 2 * disk.reserve:
+                text = f"the disk is nearly full: {where}; below {reserve} MiB new mail is refused (reserve)"
+                findings.append(warning(each.label, text, "make room there"))
+            else:
+                findings.append(ok(each.label, where))
+    return findings
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def check_user(configuration: Configuration) -> list[Finding]:
+    """Whether the daemon runs as root: what it keeps belongs to whoever it runs as."""
+    if not configuration.endpoints:
+        return []
+    cure = "let a service manager start it as a user of its own; see the guide"
+    locations = [
+        queue_location(each.settings)
+        for each in configuration.targets.values()
+        if isinstance(each.settings, QueueSettings)
+    ]
+    owners = {owner for owner in map(_owner, (*locations, configuration.globals.state_dir)) if owner is not None}
+    if 0 in owners:
+        text = "what the daemon keeps belongs to root, so it runs as root: who breaks into it has the whole machine"
+        return [warning("user", text, cure)]
+    if not owners and os.geteuid() == 0:
+        return [
+            note("user", "if the daemon is run as root, as this is, who breaks into it has the whole machine", cure)
+        ]
+    return []
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def check_rights(configuration: Configuration, keys: Iterable[SignatureKey]) -> list[Finding]:
+    """Files that hold what is private, and that others than their owner can read or change."""
+    return list(dict.fromkeys(_open_files(configuration, keys)))
+
+
+def check_keys(keys: Iterable[SignatureKey]) -> list[Finding]:
+    """RSA keys for DKIM that receivers take, and that others may break before long."""
+    findings: list[Finding] = []
+    for each in keys:
+        loaded = examine_key(each.path)
+        if loaded is not None and loaded.is_short:
+            text = f"the key {each.path} is RSA with less than 2048 bits, which RFC 8301 3.2 advises against"
+            findings.append(warning("dkim", text, f"mailrider dkim rotate {each.domain} makes a longer one"))
+    return list(dict.fromkeys(findings))
+
+
+def _open_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> Iterator[Finding]:
+    writable = stat.S_IWGRP | stat.S_IWOTH
+    yield from _look_at("state_dir", configuration.globals.state_dir, writable, "all that survives a restart")
+    for each in configuration.targets.values():
+        if isinstance(each.settings, QueueSettings):
+            location = queue_location(each.settings)
+            yield from _look_at(each.label, location, OTHERS, "mail")
+            # A folder that is closed protects what is in it.
+            if _mode(location) & OTHERS:
+                for file in sorted(location.glob("queue.*")):
+                    yield from _look_at(each.label, file, OTHERS, "mail")
+    for path in configuration.secret_files:
+        # A group may be there for the daemon's user, where the file is root's.
+        yield from _look_at("secret", path, stat.S_IRWXO | stat.S_IWGRP, "a password")
+    for endpoint in configuration.endpoints:
+        settings = endpoint.settings
+        if isinstance(settings, EndpointSettings):
+            # A group may be there for those who manage it.
+            if settings.auth is not None:
+                yield from _look_at(endpoint.label, settings.auth, stat.S_IRWXO | stat.S_IWGRP, "passwords")
+            if settings.tls is not None and settings.tls.key is not None:
+                yield from _look_at(endpoint.label, settings.tls.key, stat.S_IRWXO | stat.S_IWGRP, "a private key")
+    for key in keys:
+        yield from _look_at("dkim", key.path, stat.S_IRWXO | stat.S_IWGRP, "a private key")
+        yield from _look_at("dkim", key.path.parent, writable, "private keys")
+
+
+def _look_at(subject: str, path: Path, others: int, what: str) -> Iterator[Finding]:
+    mode = _mode(path)
+    if mode & others:
+        is_folder = stat.S_ISDIR(mode)
+        right = "700" if is_folder else "600"
+        kind = "folder" if is_folder else "file"
+        text = f"others can use the {kind} {path}, which holds {what} (its rights are {stat.S_IMODE(mode):o})"
+        yield warning(subject, text, f"chmod {right} {path}")
+
+
+def _mode(path: Path) -> int:
+    """Zero for what is not there, or cannot be seen."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0

@@ -1,0 +1,40 @@
+"""What a message needs that a program hands to the library, and that it may have left out. Pure.
+
+RFC 5322 3.6 demands Date, and every server wants Message-ID; who submits mail for others adds them (RFC 6409 8.2, 8.3).
+A message that was signed, or has travelled, is somebody else's: nothing is added to it.
+"""
+
+from __future__ import annotations
+
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+from mailrider.errors import InvalidValue
+from mailrider.header.fields import compose_field
+from mailrider.smtp.prepend import prepend
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailrider.model.domain import Domain
+    from mailrider.smtp.content import Content
+
+_TRAVELLED = ("DKIM-Signature", "Received")
+_EMPTY_LINE = b"\r\n"  # what the email package makes of a message in which there is nothing
+
+
+def originate(content: Content, host: Domain | None, now: datetime, token: str) -> Content:
+    """The message with a Date and a Message-ID (`token` at `host`) where it has none.
+
+    Raises `InvalidValue` for a message that is empty.
+    """
+    if not content.header_size and content.size <= len(_EMPTY_LINE):
+        raise InvalidValue("the message is empty: it needs a header at least")
+    if content.header_fault() is not None or any(map(content.header_fields, _TRAVELLED)):
+        return content
+    added = ""
+    if host is not None and not content.header_fields("Message-ID"):
+        added += compose_field("Message-ID", f"<{token}@{host.ascii}>")
+    if not content.header_fields("Date"):
+        added += compose_field("Date", format_datetime(now.replace(microsecond=0)))
+    return prepend(content, added.encode())

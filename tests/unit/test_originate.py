@@ -1,0 +1,54 @@
+"""What the library adds to a message, and to which one it adds nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.message import EmailMessage
+
+import pytest
+
+from mailrider.app.library import prepare
+from mailrider.app.originate import originate
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
+from mailrider.smtp.content import Content
+
+HOST = Domain("mx.example.org")
+NOW = datetime(2026, 11, 30, 9, 17, 59, 123, tzinfo=UTC)
+DATE = b"Date: Mon, 30 Nov 2026 09:17:59 +0000\r\n"
+ID = b"Message-ID: <token@mx.example.org>\r\n"
+REST = b"From: a@example.org\r\nSubject: x\r\n\r\nhello\r\n"
+
+
+def originated(message: bytes, host: Domain | None = HOST) -> bytes:
+    return b"".join(originate(Content.inspect(message), host, NOW, "token").chunks())
+
+
+MESSAGES = {
+    "neither": (REST, ID + DATE),
+    "no date": (b"message-id: <x@y>\r\n" + REST, DATE),
+    "no id": (b"date: yesterday\r\n" + REST, ID),
+    "both": (b"Date: yesterday\r\nMessage-ID: <x@y>\r\n" + REST, b""),
+    "signed": (b"DKIM-Signature: v=1\r\n" + REST, b""),
+    "has travelled": (b"Received: from x\r\n" + REST, b""),
+    "no header that can be read": (b"Hello there\r\n\r\nhello\r\n", b""),
+}
+
+
+@pytest.mark.parametrize(("message", "added"), MESSAGES.values(), ids=MESSAGES)
+def test_date_and_message_id_are_added_where_a_message_starts(message: bytes, added: bytes) -> None:
+    assert originated(message) == added + message
+
+
+def test_without_a_name_of_ours_there_is_no_message_id() -> None:
+    assert originated(REST, None) == DATE + REST
+
+
+@pytest.mark.parametrize("message", [b"", b"\r\n", b"\n", EmailMessage()], ids=repr)
+def test_an_empty_message_is_refused(message: bytes | EmailMessage) -> None:
+    with pytest.raises(InvalidValue, match="the message is empty"):
+        prepare(message, "a@example.org", ["b@example.net"])
+
+
+def test_a_message_without_a_body_is_none_that_is_empty() -> None:
+    assert originated(b"From: a@example.org\r\n\r\n").endswith(b"From: a@example.org\r\n\r\n")
