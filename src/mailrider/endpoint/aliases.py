@@ -233,9 +233,14 @@ class Aliases:
                 self._own_items(line)
             except InvalidValue as error:
                 faults.append(f"{self._path}:{line.number}: {'' if name[0] == chr(0) else f'{name}: '}{error}")
-                if len(faults) == MAX_FAULTS:
-                    break
-        return faults
+        done: dict[str, dict[Mailbox, AliasMember]] = {}
+        for name, line in self._lines.items():
+            try:
+                self._follow(name, (), done)
+            except AliasFault as fault:
+                if fault.reply is not UNUSABLE:  # what is wrong with single lines is told already
+                    faults.append(f"{self._path}:{line.number}: {name}: {fault}")
+        return faults[:MAX_FAULTS]
 
     def members(self, mailbox: Mailbox) -> tuple[AliasMember, ...] | None:
         """Whom mail for an address goes to; None if it is no alias. Raises `AliasFault`."""
@@ -277,7 +282,9 @@ class Aliases:
         found: dict[Mailbox, AliasMember] = {}
         for mailbox, is_final in self._items(name, line):
             next_name = _name(mailbox)
-            if is_final or not self._is_ours(mailbox) or next_name not in self._lines:
+            # Who writes his own address in full means the mailbox behind it, not the alias.
+            is_itself = next_name == name and mailbox.domain is not None
+            if is_final or is_itself or not self._is_ours(mailbox) or next_name not in self._lines:
                 complete = mailbox if mailbox.domain is not None else Mailbox(mailbox.local_part, self._origin)
                 found.setdefault(complete, AliasMember(complete))
             else:

