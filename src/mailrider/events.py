@@ -83,6 +83,10 @@ from mailrider.model.queue_event import (
     RecipientDone,
     RecipientsUnreadable,
 )
+from mailrider.model.tls_session import (
+    TLSHostRefused,
+    TLSSessionSeen,
+)
 from mailrider.policy.sts.events import (
     CacheFault,
     PolicyExpired,
@@ -169,6 +173,8 @@ __all__ = [
     "SecurityUnavailable",
     "ServerTrustChanged",
     "SocketUnused",
+    "TLSHostRefused",
+    "TLSSessionSeen",
     "TestingPolicyMissed",
     "Unsigned",
 ]

@@ -72,13 +72,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the targets of a process share."""
+    """What the targets of a process share. `reports_tls`: they tell what TLS reports are made from (RFC 8460)."""
 
     resolver: Resolver
     clock: Clock
     rng: random.Random
     emit: Emit
     limiters: Limiters
+    reports_tls: bool = False
 
 
 @asynccontextmanager
@@ -88,11 +89,13 @@ async def open_engine(
     clock: Clock | None = None,
     limiters: Limiters | None = None,
     proven: Proven | None = None,
+    *,
+    reports_tls: bool = False,
 ) -> AsyncIterator[Engine]:
     """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`, `proven`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
     async with open_resolver(dns, clock, rng, emit, proven=proven, tls_roots=system_roots()) as resolver:
-        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock))
+        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock), reports_tls)
 
 
 @asynccontextmanager
@@ -161,7 +164,16 @@ async def _open_parts(
         limiter = engine.limiters.limiter(settings.limits, owner)
         signing = await open_signing(with_state_dir(settings.modify), engine.clock, engine.emit)
         delivery = RemoteDelivery(
-            settings, routing, listed, policies.evidence, pool, engine.clock, engine.emit, limiter, signing=signing
+            settings,
+            routing,
+            listed,
+            policies.evidence,
+            pool,
+            engine.clock,
+            engine.emit,
+            limiter,
+            signing=signing,
+            reports_tls=engine.reports_tls,
         )
         yield delivery, connector
 

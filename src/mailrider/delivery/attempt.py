@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connection.connect import ConnectRequest
@@ -22,6 +23,7 @@ from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+from mailrider.model.tls_session import TLSHostRefused
 from mailrider.model.value import value
 from mailrider.model.visit import CROWDED, VISITS
 from mailrider.smtp.client import InjectedPlaintext, OutOfStep
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import PeerEvidence, Requirement
+    from mailrider.model.tls_session import PoliciesSeen
     from mailrider.policy.base import Admission
     from mailrider.policy.judge import Judgement
     from mailrider.policy.requiretls import MessageSecurity
@@ -96,6 +99,7 @@ class Guide(Protocol):
     async def host(self, candidate: Candidate) -> Host | HostNotFound: ...
     def budget(self, candidate: Candidate) -> Budget: ...
     async def requirement(self, host: Host) -> Requirement | Refusal: ...
+    def policies_seen(self, candidate: Candidate) -> PoliciesSeen | None: ...
     async def tls_failed(self) -> None: ...
 
 
@@ -120,12 +124,13 @@ class AttemptRules:
     """What a target's configuration says about all of its attempts.
 
     `local_ip`: the source address; addresses of another family cannot be used. `prohibits` tells the addresses that are
-    never connected to.
+    never connected to. `reports_tls`: TLS reports are told what new connections show (RFC 8460).
     """
 
     strict_eight_bit: bool = False
     local_ip: Address | None = None
     prohibits: Callable[[Address], bool] = lambda _: False
+    reports_tls: bool = False
 
 
 class Attempt:
@@ -307,8 +312,19 @@ class Attempt:
                 continue
             left = 1 if race is None else race.left + 1
             note = self._tally.note
+            seen = partial(self._policies_seen, host.candidate) if self._rules.reports_tls else None
             yield ConnectRequest(
-                self._next_hop, host.candidate, address, requirement, admission.level, budget, note, left, race
+                self._next_hop,
+                host.candidate,
+                address,
+                requirement,
+                admission.level,
+                budget,
+                note,
+                left,
+                race,
+                None,
+                seen,
             )
             if not self._todo:
                 return
@@ -316,6 +332,20 @@ class Attempt:
     def _of_our_family(self, version: int) -> bool:
         local_ip = self._rules.local_ip
         return local_ip is None or local_ip.version == version
+
+    def _policies_seen(self, candidate: Candidate) -> PoliciesSeen | None:
+        """What TLS reports are told of the policies; None for what they are never told of."""
+        # Reports about the delivery of reports would go on for ever (RFC 8460 5.3 names the header field).
+        if not self._rules.reports_tls or self._job.content.header_fields("TLS-Report-Submitter"):
+            return None
+        return self._destination.policies_seen(candidate)
+
+    def _tell_refused(self, candidate: Candidate, problems: Iterable[TLSProblem]) -> None:
+        """Tell TLS reports of a candidate that is not connected to."""
+        problem = next((each for each in problems if each.kind in _REPORTED), None)
+        policies = None if problem is None else self._policies_seen(candidate)
+        if problem is not None and policies is not None:
+            self._emit(TLSHostRefused(policies, str(candidate.host), problem))
 
     # An address ------------------------------------------------------------------------------------------------------
 
@@ -459,6 +489,8 @@ class Attempt:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
         mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
         self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
+        if address is None:
+            self._tell_refused(candidate, refusal.problems)
         own = self._job.security.requirement
         is_judged = address is not None
         if is_judged and not refusal.for_now and not security.satisfies(own):
@@ -480,6 +512,7 @@ class Attempt:
         problems = refused.problems if doubt is None and refused is not None else (problem,)
         refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
         self._emit(CandidateRefused(self._next_hop, mx, None, refusal))
+        self._tell_refused(candidate, refused.problems if refused is not None else ())
         stage = TryResult.REFUSED_BY_POLICY
         if admission.level < self._job.security.requirement.min_mx and not for_now:
             reply = _not_qualified(mx, text)
@@ -533,6 +566,8 @@ def _not_qualified(mx: str, why: str) -> Reply:
     return Reply.make(550, "5.7.10", f"REQUIRETLS: {mx} does not reach the levels that it demands: {why}")
 
 
+# What a policy refuses a host for before anything is connected to, and the domain's owner can mend.
+_REPORTED = frozenset({TLSProblemKind.MX_NOT_IN_POLICY, TLSProblemKind.TLSA_LOOKUP_FAILED})
 _OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean that the session was forgotten
 _WEIGHT = {TryResult.CONNECT: Weight.CONNECT, TryResult.TLS: Weight.TLS}
 

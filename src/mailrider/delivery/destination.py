@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
+from mailrider.model.domain import Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail
 from mailrider.model.route import Host
 from mailrider.model.security import Refusal, strictest
+from mailrider.model.tls_session import PoliciesSeen
 from mailrider.policy.base import NOT_AWARDED, fold
+from mailrider.policy.dane import NAME as DANE_NAME
+from mailrider.policy.dane import BoundDANE
+from mailrider.policy.sts.policy import NAME as STS_NAME
+from mailrider.policy.sts.policy import BoundSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.reach import Reach
     from mailrider.delivery.route_memory import RouteMemory
     from mailrider.dns.resolver import Resolver
-    from mailrider.model.domain import Domain, NextHop
+    from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates
     from mailrider.model.security import Requirement
@@ -157,6 +163,23 @@ class Destination:
                 return demand
             total = strictest(total, demand)
         return total
+
+    def policies_seen(self, candidate: Candidate) -> PoliciesSeen | None:
+        """What TLS reports are told of the policies that bind here; None where no domain could be told of it."""
+        if not isinstance(self.next_hop, Domain):
+            return None
+        asked = {policy.name for policy in self._configured}
+        if not asked & {STS_NAME, DANE_NAME}:
+            return None
+        all_asked = asked >= {STS_NAME, DANE_NAME}
+        sts = dane = None
+        for policy in self.policies:
+            if isinstance(policy, BoundSTS):
+                sts = policy.seen(candidate)
+                all_asked = all_asked and not (sts is None and policy.lookup.is_uncertain)
+            elif isinstance(policy, BoundDANE):
+                dane = policy.seen(candidate)
+        return PoliciesSeen(self.next_hop.ascii, sts, dane, all_asked)
 
     async def tls_failed(self) -> None:
         """Tell the policies, once an attempt: one of them may have been replaced meanwhile (RFC 8461 5.1)."""

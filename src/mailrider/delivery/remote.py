@@ -59,13 +59,17 @@ class RemoteDelivery:
         limiter: Limiter | None = None,
         patience: float = PATIENCE,
         signing: DKIMSigning | None = None,
+        *,
+        reports_tls: bool = False,
     ) -> None:
         """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again.
 
-        `signing`: what signs messages on their way out.
+        `signing`: what signs messages on their way out. `reports_tls`: see `AttemptRules`.
         """
         self.settings = settings
-        self._rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip, settings.prohibits)
+        self._rules = AttemptRules(
+            settings.eight_bit is EightBit.STRICT, settings.local_ip, settings.prohibits, reports_tls
+        )
         self.routing = routing
         self._policies = policies
         self._evidence = evidence

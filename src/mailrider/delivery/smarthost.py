@@ -144,6 +144,9 @@ class FixedDestination:
         """A connection to the server."""
         return self._servers[call.candidate].pool.lease(call, fresh=fresh)
 
+    def policies_seen(self, _: Candidate) -> None:
+        """TLS reports are about the servers of recipients' domains, and not about one that we are told to use."""
+
     async def tls_failed(self) -> None:
         """There is nothing to look at again."""
 

@@ -293,6 +293,12 @@ def _(event: events.LookupDidFail) -> LogLine:
 
 
 @describe.register
+def _(event: policy_events.PolicyFetchFailed) -> LogLine:
+    fields = _present(domain=event.domain, failure=event.failure, reason=event.reason)
+    return LogLine(WARNING, "policy_fetch_failed", {**fields, "in_force": _plain(event.in_force)})
+
+
+@describe.register
 def _(event: events.SecurityUnavailable) -> LogLine:
     return LogLine(WARNING, "dnssec_and_dane_off", _present(reason=event.reason))
 

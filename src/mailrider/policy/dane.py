@@ -25,8 +25,9 @@ from mailrider.dns.resolver import lookup_tlsa
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.event import LookupDidFail, discard
-from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSLevel
+from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSARecord, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+from mailrider.model.tls_session import DANESeen
 from mailrider.policy.base import DestinationPolicy, Prepared
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate, Candidates, Host
-    from mailrider.model.security import TLSARecord
 
 NAME = "dane"
 # Places in the cache of a set whose meaning is remembered: real ones take one. 4,096 hostile ones would be 300 MB.
@@ -103,6 +103,15 @@ class BoundDANE(DestinationPolicy):
                 demand = _remembered if weigh(answer) <= MAX_REMEMBERED else _requirement
                 return demand(answer.records, base, names)
         return NO_REQUIREMENT
+
+    def seen(self, candidate: Candidate) -> DANESeen | None:
+        """The TLSA set that decides for the host, as TLS reports show it; None if there is none."""
+        for lookup in self.lookups.get(candidate, ()):
+            answer = lookup.result
+            if answer is not None and not isinstance(answer, LookupFailed) and answer.authentic and answer.records:
+                shown = tuple(str(each) for each in answer.records if isinstance(each, TLSARecord))
+                return DANESeen(str(lookup.base), shown, bool(select_usable(answer.records).usable))
+        return None
 
     def _refuse(self, host: Host, problem: TLSProblem, name: NextHop, record_type: str) -> Refusal:
         """RFC 7672 2.1.2: who can make a lookup fail must not make DANE go away."""

@@ -173,6 +173,9 @@ class World:
     async def requirement(self, _: Host) -> Requirement:
         return NO_REQUIREMENT
 
+    def policies_seen(self, _: Candidate) -> None:
+        return None
+
     async def tls_failed(self) -> None:
         pass
 

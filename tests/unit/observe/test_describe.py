@@ -35,6 +35,7 @@ from mailrider.model.queue_event import DestinationDown, MessageQueued, Recipien
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
+from mailrider.model.tls_session import PoliciesSeen, STSSeen
 from mailrider.model.value import value
 from mailrider.mtasts.policy import STSMode
 from mailrider.observe.describe import describe, event_name
@@ -73,6 +74,8 @@ SAMPLES: dict[str, Any] = {
     "timedelta": timedelta(seconds=5),
     "tuple[str, ...]": ("one", "two"),
     "STSMode": STSMode.ENFORCE,
+    "STSSeen": STSSeen(("version: STSv1",), ("mx.a.test",)),
+    "PoliciesSeen": PoliciesSeen("a.test", STSSeen(("version: STSv1",), ("mx.a.test",))),
 }
 
 

@@ -15,6 +15,8 @@ from mailrider.errors import LocalError, NetworkError
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply, quote_reply
+from mailrider.model.security import Mechanism
+from mailrider.model.tls_session import TLSSessionSeen
 from mailrider.model.value import value
 from mailrider.net.errors import ConnectRefused
 from mailrider.policy.judge import problems_of
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mailrider.model.route import Candidate
     from mailrider.model.security import MXLevel, Requirement, Verdict
     from mailrider.model.tls_problem import TLSProblem
+    from mailrider.model.tls_session import PoliciesSeen
     from mailrider.net.channel import Channel
     from mailrider.net.dial import Dialer
     from mailrider.net.tls import ClientContext
@@ -45,6 +48,8 @@ class ConnectRequest:
 
     `addresses_left`: how many of the host's addresses share what is left of the budget, this one included. `race`: that
     of the host's addresses, if it has several. `in_clear`: why TLS is not to be tried, where nothing demands it.
+    `policies_seen`: what TLS reports are told of the policies, asked for when a new connection is made; None: they are
+    told nothing.
     """
 
     next_hop: NextHop
@@ -57,6 +62,7 @@ class ConnectRequest:
     addresses_left: int = 1
     race: Race | None = None
     in_clear: TLSProblem | None = None
+    policies_seen: Callable[[], PoliciesSeen | None] | None = None
 
     @property
     def mx(self) -> NextHop:
@@ -99,11 +105,15 @@ class Connector:
         try:
             session = await self._open(call, in_clear)
         except Unusable as error:
+            if error.problem is not None:
+                self._tell_session_failed(call, error, error.problem)
             if error.problem is None or not error.may_fall_back or call.requirement.demands_tls:
                 raise
             self._fallback.failed(address, call.next_hop, error.problem)
             self._tell_fallback(call, error.reply, error.problem)
             session = await self._open(call, error.problem)
+        else:
+            self._tell_session(call, session)
         refused = session.evidence.clear_because
         if session.starttls_refusal is not None and refused is not None and not call.requirement.demands_tls:
             self._tell_fallback(call, quote_reply(session.peer.name, session.starttls_refusal), refused)
@@ -173,6 +183,36 @@ class Connector:
         address, mx = str(call.address), str(call.mx)
         call.note(Try(mx, address, TryResult.FALLBACK, reply))
         self._emit(FellBackToClear(call.next_hop, mx, address, reply.text, problem))
+
+    def _tell_session(self, call: ConnectRequest, session: Session) -> None:
+        """Tell TLS reports what a new connection showed; not of one that only repeats another in clear (RFC 8460 4)."""
+        policies = None if call.in_clear is not None or call.policies_seen is None else call.policies_seen()
+        if policies is None:
+            return
+        evidence = session.evidence
+        # The judge keeps its verdicts: what is asked here is not computed again when the connection is judged.
+        certificate_counts = policies.sts is not None or policies.dane is not None
+        verdicts = self.verdicts(call, session) if certificate_counts else ()
+        found = {verdict.mechanism: verdict.problems for verdict in verdicts if not verdict.ok}
+        self._emit(
+            TLSSessionSeen(
+                policies,
+                session.peer.name,
+                session.helo,
+                session.peer.address,
+                session.local_address,
+                evidence.clear_because,
+                found.get(Mechanism.PKIX, ()),
+                found.get(Mechanism.DANE, ()),
+            )
+        )
+
+    def _tell_session_failed(self, call: ConnectRequest, error: Unusable, problem: TLSProblem) -> None:
+        """The same where TLS failed, and the connection with it."""
+        policies = None if call.in_clear is not None or call.policies_seen is None else call.policies_seen()
+        if policies is not None:
+            mx, address = str(call.mx), str(call.address)
+            self._emit(TLSSessionSeen(policies, mx, error.helo, address, error.local_address, problem))
 
     async def _open(self, call: ConnectRequest, in_clear: TLSProblem | None) -> Session:
         lenient = not call.requirement.demands_tls

@@ -88,6 +88,11 @@ class Conversation:
         return bool(self._answers)
 
     @property
+    def server_name(self) -> str:
+        """How the server named itself in its latest reply to EHLO; empty if it did not."""
+        return self.machine.capabilities.greeting.partition(" ")[0]
+
+    @property
     def is_at_rest(self) -> bool:
         """True if a command may be sent, and nothing is left of what went before."""
         machine = self.machine

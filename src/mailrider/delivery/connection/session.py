@@ -95,6 +95,9 @@ class Unusable(MailriderError):
         self.handshake = handshake
         self.may_fall_back = may_fall_back
         self.problem = problem
+        self.local_address = ""
+        self.helo = ""
+        """How the server named itself in its reply to EHLO; empty if it did not come so far."""
 
     @property
     def by_server(self) -> bool:
@@ -175,6 +178,16 @@ class Session:
     def capabilities(self) -> Capabilities:
         """What the server offers, under TLS if there is any."""
         return self._talk.machine.capabilities
+
+    @property
+    def local_address(self) -> str:
+        """Our own IP address."""
+        return self._talk.channel.local_address
+
+    @property
+    def helo(self) -> str:
+        """How the server named itself in its reply to EHLO."""
+        return self._talk.server_name
 
     @property
     def is_encrypted(self) -> bool:
@@ -401,6 +414,7 @@ async def open_session(
     try:
         return await _Opening(talk, peer, dialect, context).run()
     except Unusable as error:
+        error.local_address, error.helo = channel.local_address, talk.server_name
         if error.by_server and talk.is_at_rest:
             # RFC 5321 4.1.1.10: a refusal, too, is answered by QUIT; the reply to it would change nothing.
             talk.send(Quit())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
     from mailrider.model.tls_problem import TLSProblem
+    from mailrider.model.tls_session import STSSeen
     from mailrider.mtasts.policy import STSMode
 
 
@@ -41,12 +42,13 @@ class PolicyLinesIgnored(Event):
 
 @value
 class PolicyFetchFailed(Event):
-    """The announced policy could not be fetched, or was none. `failure` is a word for counters."""
+    """The announced policy could not be fetched, or was none. `failure` is a word for counters, `held` is in force."""
 
     domain: Domain
     failure: str
     reason: TLSProblem
     in_force: STSMode | None
+    held: STSSeen | None = None
 
 
 @value

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from mailrider.model.tls_session import STSSeen
 from mailrider.mtasts.policy import STSMode, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 
@@ -84,6 +86,12 @@ class Known:
         self.entry, self.is_removed = entry, False
         self.fetched = now - age.total_seconds()
         self.expires = self.fetched + entry.policy.max_age.total_seconds()
+
+
+@lru_cache(maxsize=1024)
+def policy_seen(policy: STSPolicy) -> STSSeen:
+    """A policy as TLS reports show it (RFC 8460 4.4)."""
+    return STSSeen(tuple(policy.encode().decode("ascii").splitlines()), tuple(map(str, policy.mx)))
 
 
 def must_fetch(record: STSRecord | NoRecord | None, held: CachedPolicy | None) -> bool:

@@ -11,14 +11,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mailrider.model.domain import Domain
 from mailrider.model.event import TestingPolicyMissed
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+from mailrider.model.tls_session import STSSeen
 from mailrider.mtasts.policy import STSMode, match_mx
+from mailrider.mtasts.record import STSRecord
 from mailrider.policy.base import NOTHING_TO_SAY, Admission, DestinationPolicy, Prepared
+from mailrider.policy.sts.lookup import policy_seen
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
@@ -105,6 +109,14 @@ class BoundSTS(DestinationPolicy):
         """Whether the policy names the host."""
         policy, host = self.lookup.policy, candidate.host
         return policy is not None and isinstance(host, Domain) and match_mx(policy, host)
+
+    def seen(self, candidate: Candidate) -> STSSeen | None:
+        """The policy as TLS reports show it, or why it could not be had; None where none is known to be announced."""
+        if self.lookup.policy is not None:
+            shown = policy_seen(self.lookup.policy)
+            return shown if self.matches(candidate) else replace(shown, names_host=False)
+        is_announced = isinstance(self.lookup.record, STSRecord) and self.lookup.is_uncertain
+        return STSSeen(problem=self.lookup.problem) if is_announced else None
 
     async def admit(self, candidate: Candidate) -> Admission:
         """RFC 8461 4.1, 5: an enforced policy excludes hosts that it does not name."""

@@ -54,7 +54,7 @@ from mailrider.policy.sts.events import (
     RecordUnusable,
     RefreshCrashed,
 )
-from mailrider.policy.sts.lookup import Known, Origin, PolicyLookup, is_news, must_fetch
+from mailrider.policy.sts.lookup import Known, Origin, PolicyLookup, is_news, must_fetch, policy_seen
 from mailrider.policy.sts.schedule import RefreshSchedule
 
 if TYPE_CHECKING:
@@ -293,7 +293,10 @@ class PolicySource:
         problem = known.fetch_problem = _fetch_problem(error)
         self._remember(domain, known)
         failure = error.failure.value if isinstance(error, FetchFailed) else "malformed-policy"
-        self._emit(PolicyFetchFailed(domain, failure, problem, _mode(known.in_force(now))))
+        held = known.in_force(now)
+        self._emit(
+            PolicyFetchFailed(domain, failure, problem, _mode(held), None if held is None else policy_seen(held.policy))
+        )
 
     # --- Memory ---------------------------------------------------------------------------------
 

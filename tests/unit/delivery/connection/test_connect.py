@@ -17,6 +17,8 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear
 from mailrider.model.route import Candidate
 from mailrider.model.security import NO_REQUIREMENT, Mechanism, MXLevel, Requirement, TLSLevel, Verdict
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+from mailrider.model.tls_session import PoliciesSeen, STSSeen, TLSSessionSeen
 from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
 from mailrider.policy.judge import Judge
 from mailrider.testing.channels import MemoryDialer
@@ -50,7 +52,8 @@ class World:
         self.servers: list[Server] = []
         self._scripts = iter(scripts)
         hosts: Any = {(str(ADDRESS), 25): failure or self._accept}
-        verdict = Verdict(False, Mechanism.PKIX, "nobody vouches for it")
+        problem = TLSProblem(TLSProblemKind.NOT_TRUSTED, "nobody vouches for it", "X509_V_ERR_UNSPECIFIED")
+        verdict = Verdict(False, Mechanism.PKIX, "nobody vouches for it", (problem,))
         self.connector = Connector(
             MemoryDialer(self.clock, hosts),
             self.clock,
@@ -66,9 +69,23 @@ class World:
         self.servers.append(Server(self.clock, next(self._scripts), context=server_context(), accepted=channel))
         return self.servers[-1]
 
-    def call(self, requirement: Requirement = NO_REQUIREMENT, next_hop: Domain = A) -> ConnectRequest:
+    def call(
+        self,
+        requirement: Requirement = NO_REQUIREMENT,
+        next_hop: Domain = A,
+        seen: PoliciesSeen | None = None,
+        **more: Any,
+    ) -> ConnectRequest:
         return ConnectRequest(
-            next_hop, Candidate(MX), ADDRESS, requirement, MXLevel.NONE, Budget(self.clock, 300), self.notes.append
+            next_hop,
+            Candidate(MX),
+            ADDRESS,
+            requirement,
+            MXLevel.NONE,
+            Budget(self.clock, 300),
+            self.notes.append,
+            policies_seen=None if seen is None else lambda: seen,
+            **more,
         )
 
     async def open(self, **more: Any) -> Session:
@@ -203,3 +220,50 @@ async def test_a_testing_policy_that_would_have_refused_it_is_told(script: str, 
     assert judgement.refusal is None
     (missed,) = world.of(events.TestingPolicyMissed)
     assert why in missed.reason
+
+
+# What TLS reports are told ----------------------------------------------------------------------------------------
+
+NO_POLICY = PoliciesSeen("a.test", all_asked=True)
+WITH_STS = PoliciesSeen("a.test", sts=STSSeen(("version: STSv1",), (HOST,)))
+
+
+async def test_a_new_connection_is_told_to_tls_reports_with_both_addresses_and_the_servers_name() -> None:
+    world = World(WORKS)
+    await world.open(seen=NO_POLICY)
+    (seen,) = world.of(TLSSessionSeen)
+    assert (seen.policies, seen.mx, seen.helo, seen.address) == (NO_POLICY, HOST, "mx", "192.0.2.25")
+    assert (seen.problem, seen.pkix, seen.dane) == (None, (), ()), "without a policy the certificate does not count"
+
+
+async def test_where_a_policy_counts_tls_reports_hear_what_is_wrong_with_the_certificate() -> None:
+    world = World(WORKS)
+    await world.open(seen=WITH_STS)
+    (seen,) = world.of(TLSSessionSeen)
+    assert [problem.kind.value for problem in seen.pkix] == ["not-trusted"]
+
+
+async def test_a_failed_handshake_and_its_retry_in_clear_are_one_failed_session() -> None:
+    world = World(BREAKS, OFFERS)
+    await world.open(seen=NO_POLICY)
+    (seen,) = world.of(TLSSessionSeen)
+    assert (seen.problem.kind.value, seen.helo) == ("closed", "mx")
+
+
+async def test_a_connection_in_clear_from_memory_is_told_with_the_remembered_finding() -> None:
+    world = World(BREAKS, OFFERS, OFFERS)
+    await world.open(seen=NO_POLICY)
+    await world.open(seen=NO_POLICY)
+    assert [seen.problem.kind.value for seen in world.of(TLSSessionSeen)] == ["closed", "closed"]
+
+
+async def test_a_connection_that_repeats_another_in_clear_is_not_told_again() -> None:
+    world = World(OFFERS)
+    await world.open(seen=NO_POLICY, in_clear=TLSProblem(TLSProblemKind.STARTTLS_REFUSED, "454", "454"))
+    assert world.of(TLSSessionSeen) == []
+
+
+async def test_what_ends_before_the_first_ehlo_is_no_session() -> None:
+    world = World("S: 220 mx\nclose")
+    await world.unusable(seen=NO_POLICY)
+    assert world.of(TLSSessionSeen) == []
