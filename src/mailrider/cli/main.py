@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "mailrider.cli.run",
     "send": "mailrider.cli.send",
     "sendmail": "mailrider.cli.sendmail",
+    "setup": "mailrider.cli.set_up",
 }
 
 

@@ -1,0 +1,1 @@
+"""From nothing to a machine that sends for a domain: what `mailrider setup` writes, prints and installs."""
