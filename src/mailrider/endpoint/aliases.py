@@ -25,10 +25,11 @@ from mailrider.files import read_regular
 from mailrider.header.addresses import parse_addresses
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.reply import Reply
+from mailrider.model.text import logical_lines
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from mailrider.model.domain import Domain
 
@@ -80,7 +81,7 @@ class AliasEntry:
 def parse_aliases(text: str) -> dict[str, AliasEntry]:
     """The aliases of a file by their names, in lower case. What stands behind a name is read when it is asked for."""
     found: dict[str, AliasEntry] = {}
-    for number, line in _logical_lines(text):
+    for number, line in logical_lines(text):
         match = _NAME.match(line)
         if match is None:
             # Nobody can ask for it; its own number keeps it among the faults.
@@ -94,23 +95,6 @@ def parse_aliases(text: str) -> dict[str, AliasEntry]:
         else:
             found[name] = AliasEntry(number, line[match.end() :])
     return found
-
-
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line with those that continue it: they begin with white space. Comments and empty lines are nothing."""
-    pieces: list[str] = []
-    start = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        bare = line.strip()
-        if not bare or bare.startswith("#"):
-            continue
-        if line[0] not in " \t" or not pieces:
-            if pieces:
-                yield start, " ".join(pieces)
-            pieces, start = [], number
-        pieces.append(bare)
-    if pieces:
-        yield start, " ".join(pieces)
 
 
 def items_of(text: str) -> list[str]:

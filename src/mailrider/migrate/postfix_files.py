@@ -1,7 +1,7 @@
 """The files of Postfix as values: main.cf, master.cf, and tables in text (postconf(5), master(5), postmap(1)).
 
-Pure; what `postconf -n` prints is a main.cf too. Nothing is run, and no table that is no text can be read. Text is read
-as far as `MAX_LINES` goes, and values are expanded `MAX_LEVELS` deep.
+Pure; what `postconf -n` prints is a main.cf too. Nothing is run, and no table that is no text can be read. Values
+are expanded `MAX_LEVELS` deep.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from mailrider.model.text import logical_lines
 
-MAX_LINES: Final = 20_000
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 MAX_LEVELS: Final = 10
 MAX_VALUE: Final = 100_000  # characters of an expanded value
 
@@ -53,23 +54,6 @@ class PostfixService:
     def option(self, name: str) -> str | None:
         """The value of an option of the service."""
         return next((each.value for each in reversed(self.options) if each.name == name), None)
-
-
-def logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line, with those that continue it: they begin with white space. Comments and empty lines are nothing."""
-    pieces: list[str] = []
-    start = 0
-    for number, line in enumerate(text.split("\n")[:MAX_LINES], 1):
-        bare = line.strip()
-        if not bare or bare.startswith("#"):
-            continue
-        if line[0] not in " \t" or not pieces:
-            if pieces:
-                yield start, " ".join(pieces)
-            pieces, start = [], number
-        pieces.append(bare)
-    if pieces:
-        yield start, " ".join(pieces)
 
 
 def parse_main(text: str, file: str) -> list[Parameter]:

@@ -1,4 +1,4 @@
-"""Which characters may stand in text that goes on the wire, into a log or onto a terminal.
+"""Which characters may stand in text that goes on the wire, into a log or onto a terminal; and lines of old formats.
 
 SMTP with SMTPUTF8 lets nearly all of Unicode into addresses and replies. Some characters do harm wherever they turn up,
 and no value here carries them:
@@ -14,9 +14,32 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each line with those that continue it, as files of sendmail and Postfix have it; with the number of the first.
+
+    What continues a line begins with white space. Comments and empty lines are nothing, also in between.
+    """
+    pieces: list[str] = []
+    start = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        bare = line.strip()
+        if not bare or bare.startswith("#"):
+            continue
+        if line[0] not in " \t" or not pieces:
+            if pieces:
+                yield start, " ".join(pieces)
+            pieces, start = [], number
+        pieces.append(bare)
+    if pieces:
+        yield start, " ".join(pieces)
 
 
 def json_line(value: object) -> str:

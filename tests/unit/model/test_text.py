@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.model.text import UNSAFE, json_line
+from mailrider.model.text import UNSAFE, json_line, logical_lines
 
 HARMFUL = {
     "NUL": "\0",
@@ -78,3 +78,17 @@ def test_json_means_the_same_whatever_was_escaped(value: object) -> None:
     assert json.loads(line) == value
     assert not UNSAFE.search(line)
     line.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("\n# only a comment\n   \n", []),
+        ("a\nb\n", [(1, "a"), (2, "b")]),
+        ("a: x,\n  y,\n# in between\n\n\tz\nb", [(1, "a: x, y, z"), (6, "b")]),
+        ("  continues nothing\nb", [(1, "continues nothing"), (2, "b")]),
+    ],
+)
+def test_lines_that_begin_with_white_space_continue_others(text: str, expected: list[tuple[int, str]]) -> None:
+    assert list(logical_lines(text)) == expected
