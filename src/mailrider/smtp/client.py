@@ -130,7 +130,7 @@ class ClientMachine:
 
     def send(self, *commands: Command) -> bytes:
         """The bytes that send `commands`, as one group. Raises `LocalError` if the protocol does not allow them now."""
-        self._check_allowed(commands)
+        last_rule = self._check_allowed(commands)
         waiting = self._waiting
         octets = b""
         for command in commands:
@@ -140,21 +140,27 @@ class ClientMachine:
                 waiting.append(command)
             octets += command.encode()
         self.outstanding = len(waiting)
-        self._parser.tolerance = _tolerance_for(commands[-1])
+        last = commands[-1]
+        is_last_chunk = type(last) is Bdat and last.last
+        self._parser.tolerance = Tolerance.FRAMING if is_last_chunk else last_rule.tolerance
         self._parser.skipped = ""
         return octets
 
-    def _check_allowed(self, commands: tuple[Command, ...]) -> None:
+    def _check_allowed(self, commands: tuple[Command, ...]) -> _Rule:
+        """Raises `LocalError` if they are not; gives the rule of the last one."""
         before = self._waiting[-1] if self._waiting else None
+        rule = _ORDINARY if before is None else _RULES.get(type(before), _ORDINARY)
         for command in commands:
-            if self.state is not _RULES.get(type(command), _ORDINARY).needs:
+            follows_barrier, rule = rule.is_barrier, _RULES.get(type(command), _ORDINARY)
+            if self.state is not rule.needs:
                 raise LocalError(f"{type(command).__name__} cannot be sent now: {self.state.value}")
             if before is not None:
                 if not self.capabilities.pipelining:
                     raise LocalError("a command is still unanswered, and the server does not offer PIPELINING")
-                if _RULES.get(type(before), _ORDINARY).is_barrier:
+                if follows_barrier:
                     raise LocalError(f"nothing may follow {type(before).__name__} before its reply")
             before = command
+        return rule
 
     def receive(self, data: bytes) -> list[AnsweredCommand]:
         """The answers that `data` completes.
@@ -166,7 +172,7 @@ class ClientMachine:
         if self.state is ClientState.BROKEN or not data:
             return answers
         try:
-            if self._awaits_handshake:
+            if self.state is ClientState.HANDSHAKE:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
             for reply in self._parser.receive(data):
                 answers.append(self._take(reply))  # noqa: PERF401 (the answers before a violation count)
@@ -208,15 +214,13 @@ class ClientMachine:
             self.state = ClientState.CLOSED
         elif self.state is not ClientState.CLOSED:
             self.state = state
-        if self._parser.tolerance is Tolerance.FRAMING and not self._waiting:
-            self._end_tolerance()
+        parser = self._parser
+        if parser.tolerance is Tolerance.FRAMING and not self._waiting:
+            # The message has its reply. Who frames that in a way of its own is not asked for anything else.
+            parser.tolerance = Tolerance.NONE
+            if parser.is_irregular:
+                self.state = ClientState.CLOSED
         return AnsweredCommand(command, reply)
-
-    def _end_tolerance(self) -> None:
-        """The message has its reply. Who frames that in a way of its own is not asked for anything else."""
-        self._parser.tolerance = Tolerance.NONE
-        if self._parser.is_irregular:
-            self.state = ClientState.CLOSED
 
     def _take_unasked(self, reply: Reply) -> AnsweredCommand:
         if self.state is ClientState.CONTENT and reply.code >= 400:
@@ -235,12 +239,6 @@ class ClientMachine:
             raise LocalError(f"no handshake is due: {self.state.value}")
         self.capabilities = NO_CAPABILITIES
         self.state = ClientState.READY
-
-
-def _tolerance_for(command: Command) -> Tolerance:
-    if type(command) is Bdat and command.last:
-        return Tolerance.FRAMING
-    return _RULES.get(type(command), _ORDINARY).tolerance
 
 
 def _capabilities_after(command: Command, reply: Reply) -> Capabilities:

@@ -8,6 +8,7 @@ nobody gains from strictness there: see `Tolerance`.
 from __future__ import annotations
 
 import enum
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ MAX_LINES = 100
 MAX_REMEMBERED = 1024
 # Octets of what a server said in place of a reply that our errors repeat.
 MAX_WORDS = 80
+
+# A code that a reply can have, and that the line does not go on from as if it were a longer number.
+_LEGIBLE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\Z)")
 
 
 class ReplyViolation(PeerError):
@@ -74,7 +78,8 @@ class ReplyParser:
 
         Raises `ReplyViolation` behind the last good one; then the connection is worthless.
         """
-        if self.is_empty and not self._broken and data.count(b"\n") > 1 and len(data) <= MAX_REMEMBERED:
+        between_replies = not self._buffer and not self._lines and not self._broken
+        if between_replies and data.count(b"\n") > 1 and len(data) <= MAX_REMEMBERED:
             remembered = _parse_whole(data)
             if remembered is not None:
                 return iter(remembered)
@@ -102,7 +107,7 @@ class ReplyParser:
     def _without_end(self, piece: bytes) -> bytes:
         """A line without its CRLF."""
         well_formed = piece[-1:] == b"\r" and len(piece) < MAX_LINE
-        if well_formed and self.tolerance is not Tolerance.FRAMING:
+        if well_formed and (self.tolerance is not Tolerance.FRAMING or (piece[-2:-1] != b"\r" and b"\0" not in piece)):
             return piece[:-1]
         if self.tolerance is Tolerance.FRAMING:
             line = piece[:MAX_LINE].rstrip(b"\r").replace(b"\0", b" ")
@@ -137,7 +142,7 @@ class ReplyParser:
     def _is_borne(self, line: bytes) -> bool:
         """True for a line that is no reply and may be skipped."""
         if self.tolerance is Tolerance.FRAMING:
-            return not _is_legible(line)
+            return not _LEGIBLE.match(line)
         # A NUL is no text: whoever sends one speaks something else than SMTP.
         return self.tolerance is Tolerance.WORDS and not _has_code(line) and b"\0" not in line
 
@@ -153,10 +158,6 @@ def _has_code(line: bytes) -> bool:
     return len(line) >= 3 and line[:3].isdigit()
 
 
-def _is_legible(line: bytes) -> bool:
-    return _has_code(line) and b"200" <= line[:3] <= b"599" and line[3:4] in (b"", b" ", b"-")
-
-
 def _words(line: bytes) -> str:
     """What a server said, for an error: it stands behind a colon, without control characters."""
     return clean_text(line[:MAX_WORDS].decode("utf-8", "backslashreplace")) or "(an empty line)"
@@ -170,7 +171,7 @@ def _parse_single(line: bytes) -> Reply:
 
 def _parse_line(line: bytes) -> tuple[int, bool, str]:
     """Code, whether it is the reply's last line, text."""
-    if not _is_legible(line):
+    if not _LEGIBLE.match(line):
         raise ReplyViolation(f"not a reply line: {_words(line)}")
     if b"\0" in line:
         raise ReplyViolation(f"NUL in a reply line: {_words(line)}")

@@ -172,7 +172,9 @@ class Transaction:
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
         self._refuse_locally(strict_eight_bit)
-        todo = [index for index in range(len(recipients)) if index not in self.decisions]
+        todo = list(range(len(recipients)))
+        if self.decisions:
+            todo = [index for index in todo if index not in self.decisions]
         limit = min(capabilities.max_recipients or MAX_RECIPIENTS, MAX_RECIPIENTS * 10)
         self.overflow += todo[limit:]
         self._unsent = todo[:limit]
@@ -223,7 +225,9 @@ class Transaction:
 
     def _ask_for_proof(self) -> Step | None:
         """Before a refusal for good is believed on a used connection, unless 354 has proved it."""
-        if self._proof_asked or not self._used or not any(map(self._is_unproved, self.decisions.values())):
+        if self._proof_asked or not self._used or not self._refused_some:
+            return None
+        if not any(map(self._is_unproved, self.decisions.values())):
             return None
         self._proof_asked = True
         self.reusable = False
@@ -339,11 +343,12 @@ class Transaction:
             self.reusable = reply.is_positive
 
     def _take_mail(self, reply: Reply) -> None:
-        self._mail_accepted = reply.is_positive
-        if self._judges_session(reply):
-            self._unsent, self.overflow = [], []
-        elif not self._mail_accepted:
-            self._unsent, self.overflow = [], []
+        self._mail_accepted = is_positive = reply.is_positive
+        if is_positive:
+            return
+        self._refused_some = True
+        self._unsent, self.overflow = [], []
+        if not self._judges_session(reply):
             for index in range(len(self.recipients)):
                 self.decisions.setdefault(index, Decision(TryResult.MAIL, reply))
 
@@ -356,12 +361,15 @@ class Transaction:
         return True
 
     def _take_rcpt(self, index: int, reply: Reply) -> None:
-        if not self._mail_accepted or self._judges_session(reply):
+        if not self._mail_accepted:
             return
-        self._refused_some = self._refused_some or not reply.is_positive
         if reply.is_positive:
             self._accepted.append(index)
-        elif _is_too_many(reply):
+            return
+        if self._judges_session(reply):
+            return
+        self._refused_some = True
+        if _is_too_many(reply):
             if self._accepted:
                 self.overflow.append(index)
             else:
@@ -388,7 +396,9 @@ class Transaction:
         self.in_doubt = False
         if self._lmtp:
             self.decisions[self._accepted.pop(0)] = Decision(TryResult.FINAL, reply)
-            self.reusable = self.reusable and reply.is_positive
+            if not reply.is_positive:
+                self._refused_some = True
+                self.reusable = False
             self.in_doubt = bool(self._accepted)
             return
         self._decide_accepted(Decision(TryResult.FINAL, reply))
@@ -398,6 +408,7 @@ class Transaction:
             self.decisions[index] = decision
         if not decision.reply.is_positive:
             # Never reused after a failed DATA.
+            self._refused_some = True
             self.reusable = False
             self._state = _State.DONE
 

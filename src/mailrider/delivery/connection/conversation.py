@@ -144,7 +144,9 @@ class Conversation:
 
     def send(self, *commands: Command) -> None:
         """Write a group of commands; after the end of the conversation it does nothing."""
-        octets = self.prepare(*commands)
+        if self._dialogue is not None:
+            self._show_commands(commands)
+        octets = self.machine.send(*commands)
         if octets:
             self.channel.write(octets)
 
@@ -165,7 +167,10 @@ class Conversation:
             self._waiter = waiter = self._loop.create_future()
             self._seconds = seconds
             self._until = until
-            self._deadline = deadline = min(self._clock.monotonic() + seconds, until)
+            deadline = self._clock.monotonic() + seconds
+            if until < deadline:
+                deadline = until
+            self._deadline = deadline
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
             try:

@@ -212,7 +212,7 @@ class Session:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
         talk, dialect = self._talk, self._dialect
-        pieces = _Pieces(content)
+        chunks = _Chunks(content)
         heard = talk.bytes_received
         # Each reply has its time; all replies before the content have a time together, or a server that answers each of
         # a thousand recipients just in time would hold the message for days.
@@ -220,10 +220,10 @@ class Session:
         began = talk.monotonic()
         try:
             # The server may have taken its leave just before: that is no bug of ours, and no answer.
-            if talk.has_answers:
-                self._hand_over(transaction, talk.take_answers())
-            if talk.error is not None:
-                raise talk.error
+            if not talk.is_at_rest:
+                _hand_over(transaction, talk.take_answers())
+                if talk.error is not None:
+                    raise talk.error
             while (step := transaction.next()) is not None:
                 match step:
                     case SendCommands(commands):
@@ -232,17 +232,18 @@ class Session:
                         if transaction.has_unnamed and talk.monotonic() > began + seconds / 2:
                             transaction.cut_short()
                     case SendContent(command):
-                        if await self._write(pieces.stuffed(), transaction, end=command):
+                        if await self._write(content.stuffed(PIECE), transaction, end=command):
                             answers = await talk.answers(dialect.submission_timeout)
                         else:
                             answers = talk.take_answers()
                     case SendDot():
                         answers = self._send_dot()
                     case SendChunk(command):
-                        answers = await self._send_chunk(command, transaction, pieces)
+                        answers = await self._send_chunk(command, transaction, chunks)
                     case SendQuit():
                         answers = await self._ask_for_proof()
-                self._hand_over(transaction, answers)
+                for answer in answers:
+                    transaction.take(answer)
         except (NetworkError, PeerError) as error:
             talk.channel.abort()
             return self._end(transaction, error, heard) or error
@@ -263,7 +264,7 @@ class Session:
         """
         found = error if isinstance(error, OutOfStep) else None
         try:
-            self._hand_over(transaction, self._talk.take_answers())
+            _hand_over(transaction, self._talk.take_answers())
         except OutOfStep as violation:
             found = violation
         heard_some = self._talk.bytes_received > heard
@@ -284,9 +285,9 @@ class Session:
             self._talk.channel.abort()
             return []
 
-    async def _send_chunk(self, command: Bdat, transaction: Transaction, pieces: _Pieces) -> list[AnsweredCommand]:
+    async def _send_chunk(self, command: Bdat, transaction: Transaction, chunks: _Chunks) -> list[AnsweredCommand]:
         talk, dialect = self._talk, self._dialect
-        chunk = pieces.chunk(command.size, talk.prepare(command))
+        chunk = chunks.next(command.size, talk.prepare(command))
         await self._write(chunk, transaction, is_last=command.last)
         return await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
 
@@ -339,11 +340,6 @@ class Session:
         self._talk.channel.abort()
         return True
 
-    @staticmethod
-    def _hand_over(transaction: Transaction, answers: list[AnsweredCommand]) -> None:
-        for answer in answers:
-            transaction.take(answer)
-
     async def authenticate(self, credentials: Credentials) -> None:
         """Log in (RFC 4954). Raises `Unusable`: without that the server takes nothing from us."""
         talk, seconds = self._talk, self._dialect.command_timeout
@@ -383,17 +379,19 @@ class Session:
         self._talk.channel.abort()
 
 
-class _Pieces:
-    """The content of one transaction, in pieces; chunks continue where the last one ended."""
+def _hand_over(transaction: Transaction, answers: list[AnsweredCommand]) -> None:
+    for answer in answers:
+        transaction.take(answer)
+
+
+class _Chunks:
+    """The content of one transaction in chunks; each continues where the last one ended."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
         self._rest: Iterator[bytes | memoryview] | None = None
 
-    def stuffed(self) -> Iterator[bytes | memoryview]:
-        return self._content.stuffed(PIECE)
-
-    def chunk(self, size: int, command: bytes) -> Iterator[bytes | memoryview]:
+    def next(self, size: int, command: bytes) -> Iterator[bytes | memoryview]:
         """The next `size` octets, behind their command; a small message leaves in one piece with it."""
         if self._rest is None:
             self._rest = self._content.chunks(PIECE)
