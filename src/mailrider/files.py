@@ -2,6 +2,9 @@
 
 What root makes (`mailrider auth add`, `queue`, `send --queue`) belongs to whom the folder belongs to: the daemon that
 runs as another user has to be able to use it. What is private is so from the first moment, whatever the umask says.
+
+A symbolic link in the place of one of our files is refused, and never followed: whoever has broken into the daemon owns
+its folder, and a command of root would change, empty or give away whatever file the link leads to.
 """
 
 from __future__ import annotations
@@ -33,15 +36,25 @@ def make_folder(path: Path, mode: int = PRIVATE_FOLDER) -> None:
 def make_private(path: Path) -> None:
     """Make a file that only its owner can read, and take the others' rights from one that is there.
 
-    Raises `OSError` if it cannot be made; one that is there and not ours stays as it is.
+    Raises `OSError` if it cannot be made, or is a link; one that is there and not ours stays as it is.
     """
+    refuse_link(path)
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE))
-        follow_owner(path, path.parent)
+        opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE)
+        try:
+            follow_owner(opened, path.parent)
+        finally:
+            os.close(opened)
     with suppress(OSError):
-        mode = path.stat().st_mode
+        mode = path.lstat().st_mode
         if mode & OTHERS:
             path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise `OSError` if a symbolic link stands there."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed", str(path))
 
 
 def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
@@ -65,4 +78,7 @@ def follow_owner(path: Path | int, folder: Path) -> None:
     """What root has made (a path or an open file) goes to the folder's owner; others can give nothing away."""
     if os.geteuid() == 0:
         owner = folder.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        if isinstance(path, int):
+            os.fchown(path, owner.st_uid, owner.st_gid)
+        else:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

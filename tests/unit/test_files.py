@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.endpoint.passwords import write_passwords
-from mailrider.files import make_folder, make_private
-from mailrider.queue.sqlite.file import FILE
+from mailrider.files import follow_owner, make_folder, make_private
+from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.signals import SignalListener
 from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.store import StoreUnavailable
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing
 
@@ -104,3 +105,47 @@ def test_a_password_file_that_root_makes_can_be_read_by_the_daemon(tmp_path: Pat
     path = tmp_path / folder / "users"
     write_passwords(path, {"anna": "$argon2id$x"}, tmp_path / "state")
     assert (path.stat().st_uid, rights(path)) == (DAEMON, 0o600)
+
+
+# Whoever has broken into the daemon owns its folder, and root runs commands there.
+
+
+def test_a_link_in_the_place_of_a_private_file_is_refused_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    victim = tmp_path / "passwd"
+    victim.write_bytes(b"root")
+    victim.chmod(0o644)
+    (tmp_path / "file").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        make_private(tmp_path / "file")
+    assert (rights(victim), victim.read_bytes()) == (0o644, b"root")
+
+
+@AS_ROOT
+def test_a_link_is_given_away_itself_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "theirs", tmp_path / "shadow"
+    folder.mkdir()
+    os.chown(folder, DAEMON, DAEMON)
+    victim.write_bytes(b"")
+    (folder / "link").symlink_to(victim)
+    follow_owner(folder / "link", folder)
+    assert victim.stat().st_uid == os.geteuid()
+
+
+@pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-shm", "queue.lock", "queue.spare", DAMAGED])
+@pytest.mark.parametrize("exists", [True, False])
+async def test_no_file_of_a_queue_may_be_a_link(tmp_path: Path, name: str, *, exists: bool) -> None:
+    location, victim = tmp_path / "queue", tmp_path / "victim"
+    async with SQLiteStore(location, FakeClock()):
+        pass
+    if exists:
+        victim.write_bytes(b"important" * 100_000)
+        victim.chmod(0o644)
+    (location / name).unlink(missing_ok=True)
+    (location / name).symlink_to(victim)
+    with pytest.raises(StoreUnavailable, match="symbolic link"):
+        async with SQLiteStore(location, FakeClock()):
+            pass
+    if exists:
+        assert (rights(victim), victim.stat().st_size) == (0o644, 900_000)
+    else:
+        assert not victim.exists()

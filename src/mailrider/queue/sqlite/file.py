@@ -8,11 +8,12 @@ decide, and nothing is repaired silently.
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from mailrider.files import make_folder, make_private
+from mailrider.files import make_folder, make_private, refuse_link
 from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.sqlite.schema import APPLICATION, MIGRATIONS, VERSION
 from mailrider.queue.sqlite.writer import translate
@@ -51,11 +52,12 @@ class StoreFile:
         make_private(lock)
         with _locked(lock):
             self._refuse_damaged()
+            refuse_link(self._location / SPARE_FILE)  # it may be cut before it is looked at
             self._disk.make_way(self.log)
             try:
                 make_private(self.path)  # the log and its index get the owner and the rights of the file
                 for each in (self.log, self._location / f"{FILE}-shm", self._location / SPARE_FILE):
-                    if each.exists():
+                    if os.path.lexists(each):
                         make_private(each)
                 connection = self.connect(stack)
                 _check(connection, self.path)
@@ -88,6 +90,7 @@ class StoreFile:
 
     def _refuse_damaged(self) -> None:
         note = self._location / DAMAGED
+        refuse_link(note)
         if note.exists():
             reason = note.read_text(encoding="utf-8", errors="replace")
             raise StoreDamaged(self._set_aside(reason))
@@ -105,8 +108,10 @@ class StoreFile:
 
     def note_damage(self, reason: str) -> None:
         """Others may have the file open: it is set aside when it is opened the next time."""
+        note = self._location / DAMAGED
         try:
-            (self._location / DAMAGED).write_text(reason, encoding="utf-8")
+            refuse_link(note)
+            note.write_text(reason, encoding="utf-8")
         except OSError:
             # Without the note it is found to be damaged again.
             return
@@ -121,7 +126,8 @@ def refuse_set_aside(location: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
+    refuse_link(path)
+    with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
