@@ -75,3 +75,21 @@ def test_the_changelog_has_the_version() -> None:
     assert version is not None
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert f"## [{version[1]}]" in changelog or "## [Unreleased]" in changelog
+
+
+_NAMED = re.compile(r"`([a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
+
+
+def test_the_tests_that_hold_an_attack_exist() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| attack |")]
+    assert len(rows) >= 40
+    assert not [row for row in rows if not _NAMED.search(row)]
+    tests = {path: (ROOT / "tests" / path).read_text() for path in {path for path, _ in _NAMED.findall(page)}}
+    assert page.count(".py::test_") == len(_NAMED.findall(page))
+    assert not [name for path, name in _NAMED.findall(page) if f"def {name}(" not in tests[path]]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_readers_find_the_page_about_security(page: str) -> None:
+    assert "security.md)" in (ROOT / page).read_text().replace("security-levels.md", "")

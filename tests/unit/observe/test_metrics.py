@@ -202,3 +202,29 @@ def test_a_queue_shows_what_is_in_it_now_and_nothing_of_before() -> None:
     assert count(metrics, "queue_messages", queue="main") == 0
     assert count(metrics, "queue_waiting", **waiting, state="queued") is None
     assert count(metrics, "queue_waiting", queue="other", destination="example.org", state="queued") == 1
+
+
+def test_what_strangers_choose_makes_no_further_counter() -> None:
+    metrics = Metrics(FakeClock())
+
+    def series_after(number: int) -> int:
+        name, address = f"n{number}.test", f"192.0.2.{number}"
+        domain, nobody = Domain(name), recipient(f"u{number}@{name}")
+        for happened in (
+            MailTaken("smtp", address, name, "ESMTP", f"a@{name}", 1, 10, BUSY),
+            MailRefused("smtp", address, name, f"a@{name}", f"b@{name}", Reply.make(550 + number % 5, "5.7.1", name)),
+            ClientTurnedAway("smtp", address, name),
+            LoginFailed("smtp", address, name),
+            RecipientSettled(domain, f"a@{name}", failed(nobody)),
+            ConnectionOpened(name, address, "TLSv1.3", name, name),
+            LookupDidFail(name, "MX", name, "deferred"),
+            PolicyFetchFailed(domain, "redirect", problem(name), None),
+            CandidateRefused(domain, name, address, Refusal("mtasts", 451, "4.7.0", name)),
+            AddressFailed(domain, name, address, "connect", Reply.make(450, "4.2.0", name)),
+            NotificationQueued(name, name, f"a@{name}", "failed"),
+            RecipientDone(name, f"a@{name}", failed(nobody), 1),
+        ):
+            metrics(happened)
+        return sum(len(family.samples) for family in metrics.registry.collect())
+
+    assert len({series_after(number) for number in range(30)}) == 1
