@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mailrider.app.library import DKIM, DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
+    from mailrider.app.queued import PastTry, QueuedMessage, QueuedRecipient
     from mailrider.delivery.settings import LimitsSettings as Limits
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import Status
     from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
     from mailrider.net.settings import TLSClientSettings
+    from mailrider.observe.bridge import log_to
     from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy
     from mailrider.queue.settings import QueueSettings
     from mailrider.signing.settings import ModifySettings
@@ -41,8 +43,11 @@ __all__ = [
     "MailriderError",
     "Mechanism",
     "ModifySettings",
+    "PastTry",
     "Queue",
     "QueueSettings",
+    "QueuedMessage",
+    "QueuedRecipient",
     "Remote",
     "RemoteSettings",
     "Report",
@@ -54,11 +59,13 @@ __all__ = [
     "TLSClientSettings",
     "TLSLevel",
     "load",
+    "log_to",
 ]
 
 # Where each public name comes from; the imports above say the same to type checkers, and a test compares.
 _HOMES = {
     "app.library": ("DKIM", "DSN", "LoadedConfiguration", "Queue", "Remote", "Report", "Result", "Smarthost", "load"),
+    "app.queued": ("PastTry", "QueuedMessage", "QueuedRecipient"),
     "delivery.settings": ("RemoteSettings",),
     "delivery.smarthost_settings": ("LMTPSettings", "SmarthostSettings"),
     "dns.settings": ("DNSSettings",),
@@ -67,6 +74,7 @@ _HOMES = {
     "model.outcome": ("Status",),
     "model.security": ("MXLevel", "Mechanism", "Security", "TLSLevel"),
     "net.settings": ("TLSClientSettings",),
+    "observe.bridge": ("log_to",),
     "policy.settings": ("DNSSEC", "MTASTS", "Dane", "LocalPolicy"),
     "queue.settings": ("QueueSettings",),
     "signing.settings": ("ModifySettings",),

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from mailrider.app.originate import originate
+from mailrider.app.queued import queue_filter, queued_message, queued_recipient
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
 from mailrider.delivery.settings import RemoteSettings
@@ -42,7 +43,9 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
 from mailrider.model.value import value
 from mailrider.queue.ids import format_id, parse_id
+from mailrider.queue.message import Filter
 from mailrider.queue.settings import QueueSettings
+from mailrider.queue.store import QueueCommand
 from mailrider.settings.directive import directives_of
 from mailrider.settings.pipeline import TargetRef
 from mailrider.signing.settings import DKIMOptions, DKIMSettings, ModifySettings
@@ -52,10 +55,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import Unpack
+    from datetime import timedelta
+    from typing import TypeAlias, Unpack
 
     from mailrider.app.assemble import Engine
     from mailrider.app.directives import QueueDirectives, RemoteDirectives, SmarthostDirectives
+    from mailrider.app.queued import QueuedMessage, QueuedRecipient
     from mailrider.config import Configuration
     from mailrider.delivery.limits.rules import Limiters
     from mailrider.delivery.remote import RemoteDelivery
@@ -66,9 +71,12 @@ if TYPE_CHECKING:
     from mailrider.queue.service import DeliveryQueue
     from mailrider.settings.directive import Settings
 
+    Found: TypeAlias = list[QueuedRecipient]  # in Queue `list` is its own
+
 SettingsT = TypeVar("SettingsT", bound="Settings")
 TargetT = TypeVar("TargetT", bound="Remote | Smarthost | Queue")
 
+_PAGE = 500  # recipients that are read from a store at a time
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
@@ -673,6 +681,51 @@ class Queue:
         id does not come from `new_id` of this queue. What is still queued is removed in any case.
         """
         return await self.opened.cancel(parse_id(id))
+
+    async def list(
+        self,
+        *,
+        sender: str | None = None,
+        recipient: str | None = None,
+        domain: str | None = None,
+        state: str | None = None,
+        older: timedelta | float | str | None = None,
+        limit: int | None = 100,
+    ) -> Sequence[QueuedRecipient]:
+        """The recipients who wait, those of the oldest messages first; `limit` None: all of them.
+
+        `sender` and `recipient` are parts of an address, an empty `sender` is the null reverse-path; `domain` is the
+        recipient's; `state` "queued", "active" or "held"; `older`: queued longer ago than so many seconds, or "4h".
+        """
+        found: Found = []
+        store = self._here().store
+        wanted, after = queue_filter(sender, recipient, domain, state, older), 0
+        while limit is None or len(found) < limit:
+            page = await store.page(wanted, after, _PAGE if limit is None else min(_PAGE, limit - len(found)))
+            if not page:
+                break
+            found += map(queued_recipient, page)
+            after = page[-1].recipient_id
+        return found
+
+    async def show(self, id: str) -> QueuedMessage | None:
+        """A message with the recipients who wait, and each try that there was; None if it is not in the queue."""
+        message = await self._here().store.find(parse_id(id))
+        return None if message is None else queued_message(message)
+
+    async def retry(self, id: str) -> int:
+        """Try a message again now, whatever the schedule says; for how many recipients. 0: it is not in the queue.
+
+        Who is being tried at the moment counts, too, and is tried again after that.
+        """
+        done = await self._here().command(QueueCommand.RETRY, Filter(message=parse_id(id)))
+        return done.changed + done.later
+
+    def _here(self) -> DeliveryQueue:
+        """The queue, for a call from the loop in which it was entered."""
+        queue = self.opened
+        _check_loop(self, self._loop)
+        return queue
 
     async def idle(self) -> None:
         """Wait until nothing is due any more, but for destinations that are down."""

@@ -68,8 +68,13 @@ class EventLog:
 
 def _for_people(now: str, line: LogLine) -> str:
     """`2026-11-21T02:30:00.000000Z info delivered recipient=b@example.net mx=...`: values with spaces are quoted."""
+    return f"{now} {line.level} {line_text(line)}"
+
+
+def line_text(line: LogLine) -> str:
+    """A line without its time and its level."""
     fields = [f"{name}={_quoted(str(value))}" for name, value in line.fields.items()]
-    text = " ".join([now, line.level, line.name, *fields])
+    text = " ".join([line.name, *fields])
     # Nothing that an exception quotes can begin a line of the log.
     return text if line.error is None else "\n    ".join([text, *map(_printable, _trace(line.error).split("\n"))])
 

@@ -57,6 +57,52 @@ async def test_submit_returns_an_id_and_events_tell_what_became_of_it(tmp_path: 
     assert done.retry_at is not None
 
 
+async def test_what_waits_is_listed_by_what_is_asked_for(tmp_path: Path) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        first = await queue.submit(MESSAGE, "a@example.org", ["b@example.net", "c@example.com"])
+        second = await queue.submit(MESSAGE, "", ["d@example.net"])
+        assert [each.recipient for each in await queue.list()] == ["b@example.net", "c@example.com", "d@example.net"]
+        assert [each.id for each in await queue.list(sender="")] == [second]
+        assert [each.id for each in await queue.list(sender="<>")] == [second]
+        assert [each.id for each in await queue.list(domain="example.com")] == [first]
+        assert [each.recipient for each in await queue.list(recipient="c@")] == ["c@example.com"]
+        assert len(await queue.list(state="queued")) == len(await queue.list(limit=None)) == 3
+        assert len(await queue.list(limit=2)) == 2
+        assert [*await queue.list(state="held"), *await queue.list(older="1h")] == []
+        for wrong in ({"state": "new"}, {"recipient": ""}, {"older": "soon"}, {"domain": "a b"}):
+            with pytest.raises(ValueError):
+                await queue.list(**wrong)  # type: ignore[arg-type]
+
+
+async def test_a_long_list_is_read_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrider.app.library._PAGE", 2)
+    to = [f"{number}@example.net" for number in range(5)]
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        await queue.submit(MESSAGE, "a@example.org", to)
+        assert [each.recipient for each in await queue.list(limit=None)] == to
+        assert [each.recipient for each in await queue.list(limit=3)] == to[:3]
+
+
+async def test_a_message_is_shown_with_its_tries_and_tried_again(tmp_path: Path) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q") as queue:
+        id = await queue.submit(MESSAGE, "a@example.org", ["b@example.net"])
+        await queue.idle()
+        shown = await queue.show(id)
+        assert shown is not None
+        (recipient,) = shown.recipients
+        assert (shown.id, shown.sender, recipient.tries) == (id, "a@example.org", 1)
+        assert recipient.last is not None
+        (attempt,) = shown.history["b@example.net"]
+        assert attempt.evidence["code"] == recipient.last.code
+        assert await queue.retry(id) == 1
+        await queue.idle()
+        again = await queue.show(id)
+        assert again is not None
+        assert again.recipients[0].tries == 2
+        unknown = queue.new_id()
+        assert (await queue.show(unknown), await queue.retry(unknown)) == (None, 0)
+
+
 async def test_wrong_arguments_raise_at_once(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not both"):
         mailrider.Queue(QueueSettings(target=REMOTE), location=tmp_path)
