@@ -25,7 +25,7 @@ from mailrider.app.library import NO_DSN
 from mailrider.model.event import discard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import timedelta
     from typing import Unpack
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.queue.settings import QueueSettings
     from mailrider.settings.directive import Settings
+    from mailrider.signing.settings import DKIMSettings
 
 __all__ = ["Queue", "Remote", "Smarthost", "load"]
 
@@ -189,9 +190,12 @@ class Remote(_Sender[library.Remote]):
         settings: RemoteSettings | None = None,
         *,
         on_event: Emit = discard,
+        dkim: Iterable[DKIMSettings] = (),
         **directives: Unpack[RemoteDirectives],
     ) -> None:
-        made = library.Remote(settings, on_event=on_event, **directives).settings  # what is wrong is said here
+        made = library.Remote(
+            settings, on_event=on_event, dkim=dkim, **directives
+        ).settings  # what is wrong is said here
         super().__init__(lambda: library.Remote(made, on_event=on_event))
 
 
@@ -224,9 +228,10 @@ class Queue(_Target[library.Queue]):
         dns: DNSSettings | None = None,
         deliver: bool = True,
         on_event: Emit = discard,
+        dkim: Iterable[DKIMSettings] = (),
         **directives: Unpack[QueueDirectives],
     ) -> None:
-        made = library.Queue(settings, named=named, dns=dns, deliver=deliver, **directives).settings
+        made = library.Queue(settings, named=named, dns=dns, deliver=deliver, dkim=dkim, **directives).settings
         super().__init__(lambda: library.Queue(made, named=named, dns=dns, deliver=deliver, on_event=on_event))
 
     def submit(
