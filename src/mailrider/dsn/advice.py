@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mailrider.model.reply import EnhancedCode
 
 _CHECK_ADDRESS: Final = "Check the address for mistakes, and send the message again to the right one."
+_OURS: Final = "If mail to other domains fails, too, the fault is here: tell your own postmaster."
 _ASK: Final = "Ask the recipient by other means, or their postmaster, and quote the words above."
 
 # By subject and detail; a detail of None stands for all others of its subject.
@@ -24,9 +25,11 @@ _ADVICE: Final[dict[tuple[int, int | None], str]] = {
     (2, 2): "The mailbox is full. Try again later, or tell the recipient by other means.",
     (2, 3): "The message is too large for this recipient: send it without attachments, or a link to them.",
     (3, 4): "The message is too large for this server: send it without attachments, or a link to them.",
+    (4, 1): "No server of that domain could be reached. Try again later. " + _OURS,
+    (4, 3): "That domain could not be looked up. Try again later. " + _OURS,
     (4, 4): "No server of that domain could be found. Check the address, or ask the recipient by other means.",
     (4, 6): "The mail goes round in a loop. Tell your postmaster.",
-    (4, 7): "Their servers did not take it for so long that we gave up. Try again later, or use other means.",
+    (4, 7): "We tried for so long that we gave up. Try again later, or use other means. " + _OURS,
     (6, 7): "Their server cannot handle an address with such characters. Ask for one in plain letters.",
     (6, 9): "Their server cannot handle such characters in the header, as in the subject. Use plain letters.",
     (

@@ -322,6 +322,12 @@ async def test_a_fault_is_found_and_nothing_else(
     assert words in found[0][2]
 
 
+async def test_a_dead_resolver_is_ours_and_no_domain_is_blamed(site: Site) -> None:
+    site.zones["good.test"] = Fault.SERVFAIL
+    found = bad(await site.findings())
+    assert [(level, subject) for level, subject, _ in found if subject != "user"] == [("error", "resolver")]
+
+
 async def test_an_error_is_69_and_a_warning_is_0(site: Site) -> None:
     assert (await site.check()).code == 0
     no_dmarc(site)

@@ -16,6 +16,7 @@ from mailrider.model.event import discard
 from mailrider.signing.keys import key_path, open_key
 from mailrider.x509.key_kind import KeyKind
 from tests.flow.delivery.internet import internet
+from tests.support.commands import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,3 +109,18 @@ def test_a_configuration_says_it_in_a_target(kind: str, tmp_path: Path) -> None:
     assert modify is not None
     assert [each.selector for each in modify.dkim] == ["s1"]
     assert modify.state_dir == tmp_path
+
+
+async def test_the_command_signs_as_its_target_says(tmp_path: Path) -> None:
+    key = make_key(tmp_path, "s1")
+    async with internet({"a.test": [MXScript()]}) as net:
+        file = tmp_path / "mailrider.conf"
+        file.write_text(
+            f"hostname client.test\nstate_dir {tmp_path}/state\ndns {{\nserver {net.dns.server}\n}}\n"
+            f"target.remote {{\nport {net.port}\nprohibited_addresses none\nmx_auth off\n"
+            f"modify {{\ndkim client.test s1 {{\nkey_path {key}\n}}\n}}\n}}\n"
+        )
+        ran = await run("-c", file, "send", "--from=a@client.test", "--to=x@a.test", stdin=MESSAGE)
+        (message,) = net.mx("a.test").messages
+    assert ran.code == 0
+    assert selectors(message.content) == ["s1"]

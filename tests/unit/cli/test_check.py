@@ -115,7 +115,7 @@ RESOLVERS = {
     ),
     "not on loopback": (FakeResolver(validates=False), ("warning", "not on loopback")),
     "no AD": (FakeResolver({("good.test", "MX"): [mx(1, "mx.test")]}), ("warning", "came without AD")),
-    "dead": (FakeResolver({("good.test", "MX"): LookupFailure.TIMEOUT}), ("warning", "mail is deferred")),
+    "dead": (FakeResolver({("good.test", "MX"): LookupFailure.TIMEOUT}), ("error", "mail is deferred")),
     "believes everything": (
         FakeResolver({("good.test", "MX"): Given([mx(1, "mx.test")], authentic=True)}),
         ("warning", "it does not validate all zones"),

@@ -344,7 +344,16 @@ def test_what_is_no_notification_with_a_header_is_not_redacted(octets: bytes) ->
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("5.1.1", "Check the address"), ("5.2.2", "mailbox is full"), ("5.7.99", "refused"), ("5.9.9", "other means")],
+    [
+        ("5.1.1", "Check the address"),
+        ("5.2.2", "mailbox is full"),
+        ("5.7.99", "refused"),
+        ("5.9.9", "other means"),
+        # What may be our own fault is not blamed on others.
+        ("5.4.7", "tell your own postmaster"),
+        ("4.4.3", "tell your own postmaster"),
+        ("4.4.1", "tell your own postmaster"),
+    ],
 )
 def test_advice_fits_the_code(code: str, words: str) -> None:
     assert words in advice_for(EnhancedCode.parse(code))

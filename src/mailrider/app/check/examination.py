@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mailrider.app.assemble import open_engine, open_remote, open_smarthost
 from mailrider.app.check.addresses import check_names, source_addresses
 from mailrider.app.check.clients import missing_secrets, unusable_aliases
-from mailrider.app.check.finding import error, note, ok, warning
+from mailrider.app.check.finding import Level, error, note, ok, warning
 from mailrider.app.check.local import check_certificates, check_disks, check_keys, check_rights, check_user
 from mailrider.app.check.port import check_port
 from mailrider.app.check.records import check_dkim, check_dmarc, check_spf
@@ -63,13 +63,18 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
         findings = [ok("configuration", _where(configuration))]
         if dns.validate is not Validate.YES:
             findings += about_servers(configured_servers(dns.server))
+        outside = wanted.outside
         if wanted.outside:
             findings.append(await check_resolver(engine.resolver, wanted.signed, wanted.bogus))
+            # Without DNS nobody else is to blame for what cannot be looked up.
+            outside = findings[-1].level is not Level.ERROR
             findings += about_validation(engine.resolver, events)
         findings += _about_settings(configuration, engine)
         findings += _here(configuration, engine)
-        if wanted.outside:
+        if outside:
             findings += await _outside(configuration, engine, wanted)
+        elif wanted.outside:
+            findings.append(note("domains", "without DNS, what the world says of us was not looked at"))
     return findings
 
 

@@ -48,7 +48,7 @@ async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> F
     try:
         answer = await resolver.lookup(signed, RecordType.MX)
     except LookupFailed as fault:
-        return warning("resolver", f"{fault}; mail is deferred as long as DNS fails", "check the resolver")
+        return error("resolver", f"{fault}; mail is deferred as long as DNS fails", "see that our resolver runs")
     if not answer.authentic:
         text = f"{signed} is signed, but came without AD: it does not validate; {off}"
         if _validates_itself(resolver):
