@@ -108,19 +108,19 @@ class Bounces:
     ) -> NewMessage | None:
         about = format_id(job.message_id)
         reason = self._policy.refuses(sender)
-        if reason:
+        to_postmaster = job.envelope.sender.is_null
+        if reason and not to_postmaster:
             self._emit(NotificationDropped(about, str(sender), action.value, reason))
             return None
         id = self._ids.take(1)
         told = tuple(Told(each.recipient, action, each.outcome, each.until + shift, each.was_tried) for each in told_of)
         name = format_id(id)
         envelope = job.envelope
-        is_notification = envelope.sender.is_null
-        if is_notification:
+        if to_postmaster:
             # The whole of it goes back, as far as that is allowed: it quotes what nobody else has read.
             envelope = replace(envelope, sender=ReversePath(sender), ret=Ret.FULL)
         notification = Notification(
-            envelope, told, job.created + shift, now + shift, name, content, is_about_notification=is_notification
+            envelope, told, job.created + shift, now + shift, name, content, is_about_notification=to_postmaster
         )
         octets = await _composed(notification, self._policy.origin)
         own = Envelope(
@@ -131,11 +131,14 @@ class Bounces:
             requiretls=job.envelope.requiretls,
         )
         self._emit(NotificationQueued(name, about, str(sender), action.value))
-        return self._message(id, own, Content.inspect(octets), now)
+        # `bounce` keeps notifications from senders that may be forged; the postmaster is named by the operator.
+        return self._message(id, own, Content.inspect(octets), now, past_bounce=bool(reason))
 
-    def _message(self, id: int, envelope: Envelope, content: Content, now: datetime) -> NewMessage:
+    def _message(
+        self, id: int, envelope: Envelope, content: Content, now: datetime, *, past_bounce: bool = False
+    ) -> NewMessage:
         info = ContentInfo(content.size, content.eight_bit, content.header_size)
-        route = ROUTE_BOUNCE if self._policy.has_pipeline else ROUTE_TARGET
+        route = ROUTE_BOUNCE if self._policy.has_pipeline and not past_bounce else ROUTE_TARGET
         return NewMessage(id, envelope, now, info, content, route)
 
     def redacted(

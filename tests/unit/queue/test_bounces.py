@@ -18,6 +18,7 @@ from mailrider.model.event import discard
 from mailrider.queue import bounces
 from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
+from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET
 from mailrider.queue.settle import Notice, Notified, SettleDecision
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
@@ -119,6 +120,17 @@ async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_i
     text = " ".join(parsed.as_string().split())
     assert "You get it as the postmaster of this server" in text
     assert "Hello." in text
+
+
+@pytest.mark.parametrize(("refusal", "route"), [("", ROUTE_BOUNCE), ("550 5.7.1 not to strangers", ROUTE_TARGET)])
+async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(refusal: str, route: str) -> None:
+    clock = FakeClock()
+    job = Writing(clock).job("root@host.example.org", sender="")
+    told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    policy = BouncePolicy(HERE, True, lambda _: refusal, Mailbox.parse("admin@example.com"))
+    writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
+    (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
+    assert message.route == route
 
 
 async def test_without_a_postmaster_nobody_is_told_of_a_notification_that_failed() -> None:
