@@ -18,6 +18,7 @@ WITH_SYSTEMS = {  # and what differs from their defaults, so that all of it take
     "delay": ["--seconds", "6"],
     "growth": ["--most", "100000", "--messages", "4000", "--rounds", "1"],
     "outage": ["--rounds", "1"],
+    "validation": ["--rounds", "1"],
 }
 LONGEST = 1200.0  # seconds for one bench
 FAREWELL = 60.0  # seconds in which it stops what it started

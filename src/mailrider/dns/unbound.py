@@ -20,6 +20,7 @@ import ctypes
 import itertools
 import os
 import sys
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
     from mailrider.dns.servers import ServerAddress
 
-MAX_IN_FLIGHT: Final = 256  # questions that one context works on at once; more wait on our side
+# Questions that one context works on at once; more wait on our side. The library takes them from a socket that holds
+# some 135 on Linux: with more, handing one over would make the loop wait.
+MAX_IN_FLIGHT: Final = 100
+RESULTS_A_TURN: Final = 8  # results that are read before other work of the loop has its turn
 MAX_WORDS: Final = 300  # characters of the library's explanation of a failure
 
 # Debian and most others; then where Homebrew puts it on macOS.
@@ -224,7 +228,8 @@ class Validator:
         self._descriptor = -1
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Validated]] = {}
-        self._arrived: list[tuple[int, int, int | None]] = []
+        self._arrived: deque[tuple[int, int, int | None]] = deque()
+        self._handing_out: asyncio.Handle | None = None
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
         # Kept as long as this object, which outlives its context: the library calls it.
         self._callback = _CALLBACK(self._note)
@@ -255,6 +260,12 @@ class Validator:
             return
         if self._descriptor >= 0:
             asyncio.get_running_loop().remove_reader(self._descriptor)
+        if self._handing_out is not None:
+            self._handing_out.cancel()
+        for _, _, result in self._arrived:
+            if result:
+                self._library.free(result)
+        self._arrived.clear()
         for number in tuple(self._waiting):
             future = self._forget(number)
             if future is not None and not future.done():
@@ -336,14 +347,20 @@ class Validator:
         if self._context is None or os.getpid() != self._made_by:
             return
         self._library.process(self._context)
-        arrived, self._arrived = self._arrived, []
-        for number, error, result in arrived:
+        if self._arrived and self._handing_out is None:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Read the oldest results, and go on at the loop's next turn: those who waited have work to do with them."""
+        for _ in range(min(RESULTS_A_TURN, len(self._arrived))):
+            number, error, result = self._arrived.popleft()
             answer = Validated(error=self._library.words(error)) if error else _read(result)
             if result:
                 self._library.free(result)
             future = self._forget(number)
             if future is not None and not future.done():
                 future.set_result(answer)
+        self._handing_out = asyncio.get_running_loop().call_soon(self._hand_out) if self._arrived else None
 
     def _forget(self, number: int) -> asyncio.Future[Validated] | None:
         future = self._waiting.pop(number, None)

@@ -193,6 +193,29 @@ async def test_questions_that_were_given_up_still_bound_the_library_s_work(libra
         assert (await one_more).error == ""
 
 
+async def test_many_results_at_once_leave_the_loop_its_turns(library: Any) -> None:
+    async with validator(library) as asks:
+        asking = [asyncio.create_task(asks.ask("mx.test", 15)) for _ in range(MAX_IN_FLIGHT)]
+        await asyncio.sleep(0)
+        for _ in asking:
+            library.answer()
+        await asyncio.wait([asking[0]])
+        assert len(library.freed) < MAX_IN_FLIGHT
+        await asyncio.gather(*asking)
+        assert len(library.freed) == MAX_IN_FLIGHT
+
+
+async def test_results_that_nobody_read_yet_are_freed_at_the_end(library: Any) -> None:
+    async with validator(library) as asks:
+        asking = [asyncio.create_task(asks.ask("mx.test", 15)) for _ in range(MAX_IN_FLIGHT)]
+        await asyncio.sleep(0)
+        for _ in asking:
+            library.answer()
+        await asyncio.wait([asking[0]])
+    assert len(library.freed) == MAX_IN_FLIGHT
+    assert (await asking[-1]) == CLOSED
+
+
 async def test_closing_ends_all_questions_those_too_that_wait_for_room(library: Any) -> None:
     asks = validator(library)
     async with asks:
