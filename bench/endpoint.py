@@ -123,7 +123,7 @@ def make_endpoint(sink: Sink) -> Endpoint:
         lambda _, __, ___: None,
         SystemClock(),
         discard,
-        lambda: f"{next(ids):016x}",
+        lambda _: f"{next(ids):016x}",
         Memory(),
     )
     return Endpoint(service, [SocketAddress(Scheme.TCP, IPv4Address(HOST), 0)], ConnectionLimits(100_000, 100_000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.net.tls import ServerContext
     from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.ids import IdSource
     from mailrider.settings.pipeline import Target
 
 GRACE: Final = 20.0  # seconds for messages that are under way when an endpoint closes
@@ -47,13 +47,14 @@ class Surroundings:
     """What an endpoint finds in the process that it runs in. `open_target` opens a target, if it is not
     open yet.
 
-    `logins` None: wrong passwords are not counted.
+    `names` gives ids to messages. `logins` None: wrong passwords are not counted.
     """
 
     open_target: Callable[[Target], Awaitable[Deliverer]]
     clock: Clock
     emit: Emit
     limiters: Limiters
+    names: IdSource
     logins: Logins | None = None
 
 
@@ -72,7 +73,7 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             router.judge,
             around.clock,
             around.emit,
-            _make_ids(),
+            around.names.reserve,
             Memory(),
             tls=server_context(settings),
             authenticator=await _open_passwords(settings, stack),
@@ -93,6 +94,7 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             local_disk=Memory(settings.max_spool),
             logins=around.logins,
             received=settings.received if isinstance(settings, SubmissionSettings) else ReceivedDetail.FULL,
+            forget_id=around.names.forget,
         )
         limits = ConnectionLimits(settings.max_connections, settings.max_client_connections)
         endpoint = Endpoint(service, settings.listen, limits, settings.proxy_from)
@@ -190,9 +192,3 @@ def try_endpoint(settings: EndpointSettings) -> None:
         read_passwords(settings.auth)
     if (aliases := aliases_of(settings)) is not None:
         aliases.load()
-
-
-def _make_ids() -> Callable[[], str]:
-    """What names a message in its Received field and its Message-ID: different, not secret."""
-    rng = random.Random(random.SystemRandom().getrandbits(128))
-    return lambda: f"{rng.getrandbits(64):016x}"

@@ -91,7 +91,7 @@ class Running:
                 if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not it is referred to
                     with placed(instance):
                         await targets.open(TargetRef(name))
-            around = Surroundings(targets.open, clock, emit, limiters, process.logins)
+            around = Surroundings(targets.open, clock, emit, limiters, targets.names, process.logins)
             for instance, door in endpoints_of(configuration):
                 with placed(instance):
                     endpoint = open_endpoint(instance.kind, door, around)

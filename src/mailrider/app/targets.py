@@ -95,6 +95,8 @@ class Targets:
         self._locations: set[Path] = set()
         self.queues: dict[str, DeliveryQueue] = {}
         """The queues that are open, by name; those without one by their directory."""
+        self.names = IdSource(engine.clock, random.Random(engine.rng.getrandbits(64)))
+        """Where messages that arrive have their ids from: in the time of the first queue."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -159,8 +161,10 @@ class Targets:
         clock = QueueClock(engine.clock)
         ids = IdSource(clock, random.Random(engine.rng.getrandbits(64)))
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
+        if not self.queues:
+            self.names.follow(clock)
         work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, under_way=under_way)
-        queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target)
+        queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target, reserved=self.names)
         if settings.bounce is not None:
             if settings.name is not None:
                 self._open[settings.name] = QueueDeliverer(queue)
@@ -201,6 +205,7 @@ def make_queue(
     *,
     ids: IdSource | None = None,
     target: Settings | None = None,
+    reserved: IdSource | None = None,
 ) -> DeliveryQueue:
     """A queue, not yet open; `work` None: it only takes messages in and can be looked into."""
     location = queue_location(settings)
@@ -216,6 +221,7 @@ def make_queue(
         emit,
         place=QueueDirectory(location, settings.runtime_dir or location),
         destination_of=destination_of,
+        reserved=reserved,
     )
 
 

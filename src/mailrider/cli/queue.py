@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import sys
 from dataclasses import dataclass
@@ -277,6 +278,17 @@ queue.add_command(stats, "count")
 
 # --- Changing ------------------------------------------------------------------------------------
 
+
+def operator() -> str:
+    """Who runs this, as the system knows him: `root (anna)` if sudo says who became root."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"uid {os.getuid()}"
+    became = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
+    return f"{name} ({became[:32]})" if became else name
+
+
 _DONE = {
     QueueCommand.RETRY: "tried again now",
     QueueCommand.HOLD: "held",
@@ -301,7 +313,7 @@ def _changes(command: QueueCommand, help: str) -> None:
 
         async def work(queue: DeliveryQueue) -> tuple[int, int, list[str]]:
             unknown = [id for id in ids if await queue.store.find(_id(id)) is None]
-            done = [await queue.command(command, each) for each in meant]
+            done = [await queue.command(command, each, operator()) for each in meant]
             return sum(each.changed for each in done), sum(each.later for each in done), unknown
 
         changed, later, unknown = chosen.with_queue(work, (0, 0, list(ids)))

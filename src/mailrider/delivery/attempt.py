@@ -152,6 +152,7 @@ class Attempt:
     ) -> None:
         """`slots`: how many messages a limit lets be under way in all; see `model.visit.Visits`."""
         self._job = job
+        self._message = job.envelope.id
         self._slots = slots
         self._tally = Tally(recipients, job.security.requirement)
         self._destination = destination
@@ -207,7 +208,7 @@ class Attempt:
             self._save_what_is_certain(CLOSED, CLOSED)
         except Exception as error:
             # The one place where the unexpected becomes an outcome: deferred, never a bounce.
-            self._emit(Bug(f"delivery to {self._next_hop}", error))
+            self._emit(Bug(f"delivery to {self._next_hop}", error, message=self._message))
             self._save_what_is_certain(BUG, BUG)
         return self._tally.conclude()
 
@@ -325,6 +326,7 @@ class Attempt:
                 race,
                 None,
                 seen,
+                message=self._message,
             )
             if not self._todo:
                 return
@@ -470,7 +472,11 @@ class Attempt:
         positions = [*transaction.undecided, *(transaction.overflow if has_ended else ())]
         stranded = [todo[position] for position in positions if todo[position] in self._tally.pending]
         if stranded:
-            self._emit(AddressFailed(self._next_hop, peer.name, peer.address, failed.stage, failed.reply))
+            self._emit(
+                AddressFailed(
+                    self._next_hop, peer.name, peer.address, failed.stage, failed.reply, message=self._message
+                )
+            )
             self._tally.end(failed, stranded)
         return bool(positions)
 
@@ -488,7 +494,7 @@ class Attempt:
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
         mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
         if address is None:
             self._tell_refused(candidate, refusal.problems)
         own = self._job.security.requirement
@@ -511,7 +517,7 @@ class Attempt:
         problem = doubt or TLSProblem(TLSProblemKind.MX_LEVEL, text)
         problems = refused.problems if doubt is None and refused is not None else (problem,)
         refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
-        self._emit(CandidateRefused(self._next_hop, mx, None, refusal))
+        self._emit(CandidateRefused(self._next_hop, mx, None, refusal, message=self._message))
         self._tell_refused(candidate, refused.problems if refused is not None else ())
         stage = TryResult.REFUSED_BY_POLICY
         if admission.level < self._job.security.requirement.min_mx and not for_now:
@@ -525,7 +531,7 @@ class Attempt:
         mx, address = str(call.mx), str(call.address)
         problem = TLSProblem(TLSProblemKind.NO_REQUIRETLS, reply.text)
         refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text, problems=(problem,))
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal))
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
         stage = TryResult.REFUSED_BY_POLICY
         self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
 
@@ -538,7 +544,17 @@ class Attempt:
         self._fail_address(failed, error.problem)
 
     def _fail_address(self, failed: FailedTry, problem: TLSProblem | None = None) -> None:
-        self._emit(AddressFailed(self._next_hop, failed.mx, failed.address, failed.stage, failed.reply, problem))
+        self._emit(
+            AddressFailed(
+                self._next_hop,
+                failed.mx,
+                failed.address,
+                failed.stage,
+                failed.reply,
+                problem,
+                message=self._message,
+            )
+        )
         self._tally.end(failed)
 
     def _save_what_is_certain(self, reply: Reply, in_doubt: Reply, again_at: datetime | None = None) -> None:

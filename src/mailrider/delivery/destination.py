@@ -63,8 +63,12 @@ class Routing:
 class Destination:
     """A next hop for one message. `find` comes first; then `policies` are those that bind the message there."""
 
-    def __init__(self, next_hop: NextHop, routing: Routing, policies: Sequence[Policy], message: Requirement) -> None:
+    def __init__(
+        self, next_hop: NextHop, routing: Routing, policies: Sequence[Policy], message: Requirement, id: str = ""
+    ) -> None:
+        """`message`: what the message itself demands; `id`: how it is called."""
         self.next_hop = next_hop
+        self._id = id
         self._routing = routing
         self._message = message
         self.policies: list[DestinationPolicy] = []
@@ -84,7 +88,7 @@ class Destination:
             for policy in prepared:
                 policy.cancel()
             if isinstance(error, Unroutable) and error.__cause__ is not None:
-                self._routing.emit(LookupDidFail(str(self.next_hop), "MX", str(error), "deferred"))
+                self._routing.emit(LookupDidFail(str(self.next_hop), "MX", str(error), "deferred", message=self._id))
             raise
         for policy in prepared:
             bound = await policy.bind(candidates)
@@ -144,7 +148,7 @@ class Destination:
             routing.memory.keep_host(found)
         elif found.reply.is_transient:
             name = str(candidate.host)
-            routing.emit(LookupDidFail(name, "A, AAAA", found.reply.text, f"{name} is not used"))
+            routing.emit(LookupDidFail(name, "A, AAAA", found.reply.text, f"{name} is not used", message=self._id))
         return found
 
     async def admit(self, candidate: Candidate) -> Admission:

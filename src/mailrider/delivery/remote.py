@@ -102,7 +102,8 @@ class RemoteDelivery:
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
         if self._emit is not discard:
             for outcome in report:
-                self._emit(self._settled(outcome.recipient.mailbox.domain, str(envelope.sender), outcome))
+                sender, domain = str(envelope.sender), outcome.recipient.mailbox.domain
+                self._emit(self._settled(domain, sender, outcome, message=envelope.id))
         return report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
@@ -121,9 +122,10 @@ class RemoteDelivery:
             envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
         )
 
-    async def destination(self, next_hop: NextHop, security: MessageSecurity) -> Destination:
-        """A next hop, with the policies that bind a message of that security."""
-        return Destination(next_hop, self.routing, await self._policies_for(security), security.requirement)
+    async def destination(self, next_hop: NextHop, security: MessageSecurity, message: str = "") -> Destination:
+        """A next hop, with the policies that bind a message of that security; `message` is its id."""
+        policies = await self._policies_for(security)
+        return Destination(next_hop, self.routing, policies, security.requirement, message)
 
     async def _policies_for(self, security: MessageSecurity) -> Sequence[Policy]:
         if security.gathers_evidence:
@@ -174,11 +176,11 @@ class RemoteDelivery:
             outcomes = tuple(Deferred(recipient, CLOSED) for recipient in recipients)
         except Exception as error:
             # Around an attempt, as in it: deferred, never a bounce; and no other domain is to suffer from it.
-            self._emit(Bug(f"delivery to {next_hop}", error))
+            self._emit(Bug(f"delivery to {next_hop}", error, message=job.envelope.id))
         return indices, outcomes or tuple(Deferred(recipient, BUG) for recipient in recipients)
 
     async def _run(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> tuple[Outcome, ...]:
-        destination = await self.destination(next_hop, job.security)
+        destination = await self.destination(next_hop, job.security, job.envelope.id)
         attempt = self.attempt(job, recipients, destination, self._connections)
         return await (attempt.run() if self._under_way is None else self._under_way.run(attempt))
 

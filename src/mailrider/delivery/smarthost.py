@@ -198,7 +198,7 @@ class FixedDelivery:
         else:
             report = AttemptReport(await self._attempt_within_limits(envelope, content))
         for outcome in report:
-            self._emit(self._settled(self._servers[0].host, str(envelope.sender), outcome))
+            self._emit(self._settled(self._servers[0].host, str(envelope.sender), outcome, message=envelope.id))
         return report
 
     async def try_servers(self) -> list[tuple[NextHop, str]]:

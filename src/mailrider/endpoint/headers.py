@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
 
+MAX_MESSAGE_ID = 998  # octets: a line (RFC 5322 2.1.1)
+
 # A field with the lines that continue it. RFC 5322 3.6.6: Resent-Bcc is the same for whoever sends a message on.
 _BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+")
 _RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
@@ -98,6 +100,12 @@ def submitted_header(header: bytes, info: ReceivedInfo, origin: Domain | None = 
     if not header_fields(header, "Date"):
         added += compose_field("Date", _date(int(info.at.timestamp()), info.at.tzinfo)).encode()
     return added + (_BCC.sub(b"", header) if b"bcc" in header.lower() else header)
+
+
+def message_id_of(header: bytes) -> str:
+    """What the header calls the message, for our log; empty if it says nothing."""
+    found = header_fields(header, "Message-ID")
+    return found[0][:MAX_MESSAGE_ID].decode("utf-8", "replace") if found else ""
 
 
 @lru_cache(maxsize=16)  # many messages have one second

@@ -19,7 +19,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.endpoint.aliases import MAX_ADDRESSES, AliasFault
-from mailrider.endpoint.headers import ReceivedDetail, ReceivedInfo, count_received, received_field, submitted_header
+from mailrider.endpoint.headers import (
+    ReceivedDetail,
+    ReceivedInfo,
+    count_received,
+    message_id_of,
+    received_field,
+    submitted_header,
+)
 from mailrider.endpoint.intake import DISK, NO_MEMORY, Intake, Memory, Room
 from mailrider.endpoint.logins import HELD_BACK, Logins
 from mailrider.endpoint.pipeline.check import Arrival
@@ -45,6 +52,7 @@ from mailrider.model.event import Bug
 from mailrider.model.ip import client_key
 from mailrider.model.outcome import Delivered, Failed
 from mailrider.model.reply import Reply
+from mailrider.model.value import value
 from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import CHUNK
 from mailrider.smtp.header import MAX_LINES, header_fault, is_too_long
@@ -81,6 +89,7 @@ RECIPIENT: Final = 512  # octets in memory that a recipient counts for until its
 LIMITS: Final = Limits(max_commands=1000)
 # A program of this machine may write a whole dialogue into a pipe (`sendmail -bs`); nobody else can get at the socket.
 LOCAL_LIMITS: Final = replace(LIMITS, strict_groups=False)
+MAX_QUOTED: Final = 400  # characters of another server's reply that our name for the message is added to
 MAX_MENDED: Final = 5000  # lines of a header that is mended: some milliseconds
 
 # The states in which the task goes on.
@@ -102,6 +111,17 @@ _ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this alias in a transa
 _LOOP: Final = Reply.make(554, "5.4.6", "Too many hops: this message goes round in circles")
 
 
+@value
+class MessageName:
+    """How a message is called: by us, and in its own header."""
+
+    id: str = ""
+    message_id: str = ""
+
+
+NO_NAME: Final = MessageName()
+
+
 class MessageSink(Protocol):
     """Takes responsibility for messages: what it reports as delivered is durable."""
 
@@ -120,7 +140,8 @@ class Authenticator(Protocol):
 class Service:
     """What all connections of an endpoint share.
 
-    `judge` decides on a recipient before the content is there, and beside the first one that the transaction has:
+    `new_id` names a message of so many recipients, `forget_id` is called with the name when it is dealt with. `judge`
+    decides on a recipient before the content is there, and beside the first one that the transaction has:
     None if the sink will take it. `authenticator` None: nobody can log in; `logins` says who may try now;
     `needs_login`: nothing is accepted before. `tls` None: there is no STARTTLS. `origin`, which submission has: the
     domain of addresses without one, and sloppy clients are welcome. `postmaster`: whom `RCPT TO:<postmaster>` means;
@@ -135,7 +156,7 @@ class Service:
     judge: Callable[[ReversePath, Mailbox, Mailbox | None], Reply | None]
     clock: Clock
     emit: Emit
-    new_id: Callable[[], str]
+    new_id: Callable[[int], str]
     memory: Memory
     tls: ServerContext | None = None
     authenticator: Authenticator | None = None
@@ -157,6 +178,7 @@ class Service:
     local_disk: Memory = field(default_factory=lambda: Memory(DISK))
     logins: Logins | None = None
     received: ReceivedDetail = ReceivedDetail.FULL
+    forget_id: Callable[[str], object] = lambda _: None
 
 
 class Wire(Protocol):
@@ -195,6 +217,7 @@ class ClientSession:
         "_leaving",
         "_local",
         "_machine",
+        "_name",
         "_open",
         "_paused",
         "_pending",
@@ -255,6 +278,7 @@ class ClientSession:
         self._exchange: tuple[ServerExchange, str] | None = None
         self._failed_logins = 0
         self._intake: Intake | None = None
+        self._name = NO_NAME
         self._progress = 0  # octets of content since the timer was set
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = 0.0
@@ -602,6 +626,7 @@ class ClientSession:
         if machine.recipients:
             intake = self._intake or self._new_intake()
             intake.finish()
+            self._name = NO_NAME
             replies = self._content_refusal(intake) or await self._hand_over(intake)
             decided = worst(replies)
             self._note(intake.size, decided)
@@ -631,20 +656,23 @@ class ClientSession:
         envelope, forwarding = self._envelope()
         service, header, between = self._service, intake.header, b""
         info = self._received_info(envelope)
+        self._name = MessageName(info.id)
         if service.is_submission:
             header, between = self._mended(header)
             header = submitted_header(header, info, service.origin)
+        self._name = MessageName(info.id, message_id_of(header))
         self._busy = True
         try:
             content = intake.content(received_field(info) + header, between)
             report = await service.sink.deliver(envelope, content, self._arrival(info, forwarding))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
-            service.emit(Bug(f"endpoint {service.name}", error))
+            service.emit(Bug(f"endpoint {service.name}", error, message=info.id))
             return [_FAILED] * len(self._machine.recipients)
         finally:
             self._busy = False
-        return self._replies(envelope, [reply_to(outcome) for outcome in report])
+            service.forget_id(info.id)
+        return self._replies(envelope, [named(reply_to(outcome), info.id) for outcome in report])
 
     def _replies(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
         """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""
@@ -659,7 +687,7 @@ class ClientSession:
             return header, b""
         service, mended = self._service, mend_header(header)
         sender, changes = str(self._sender), ", ".join(mended.changes)
-        service.emit(MailMended(service.name, self.client, self._user, sender, changes))
+        service.emit(MailMended(service.name, self.client, self._user, sender, changes, message=self._name.id))
         return mended.header, mended.between
 
     def _envelope(self) -> tuple[Envelope, Forwarding | None]:
@@ -684,6 +712,7 @@ class ClientSession:
             ret=mail.ret if is_known or mail.ret is None else Ret.HEADERS,
             envid=mail.envid,
             client=self._client or None,
+            id=self._service.new_id(len(named)),
         )
         return envelope, forwarding
 
@@ -706,7 +735,7 @@ class ClientSession:
             address_literal(self._client) if self._client else self.client,
             service.hostname,
             self._machine.protocol,
-            service.new_id(),
+            envelope.id,
             service.clock.now(),
             self._named_for(envelope),
             f"using {tls.version} with cipher {tls.cipher}" if tls is not None else "",
@@ -725,18 +754,36 @@ class ClientSession:
         return Arrival(self._client or None, info.name, user, info.hostname.ascii, info.id, forwarding, self._trusted)
 
     def _note(self, size: int, reply: Reply) -> None:
-        service, machine = self._service, self._machine
-        named = machine.recipients
+        service, machine, name = self._service, self._machine, self._name
+        recipients, sender = machine.recipients, str(self._sender)
+        if not reply.is_positive:
+            recipient = str(recipients[0].mailbox) if len(recipients) == 1 else ""
+            service.emit(
+                MailRefused(
+                    service.name,
+                    self.client,
+                    self._user,
+                    sender,
+                    recipient,
+                    reply,
+                    size,
+                    message=name.id,
+                    message_id=name.message_id,
+                )
+            )
+            return
         service.emit(
             MailTaken(
                 service.name,
                 self.client,
                 self._user,
                 machine.protocol,
-                str(self._sender),
-                len(named) if len(named) < 2 else len({each.mailbox for each in named}),
+                sender,
+                len(recipients) if len(recipients) < 2 else len({each.mailbox for each in recipients}),
                 size,
                 reply,
+                message=name.id,
+                message_id=name.message_id,
             )
         )
 
@@ -827,6 +874,14 @@ def reply_to(outcome: Outcome) -> Reply:
     if isinstance(outcome, Failed):
         return reply if reply.is_permanent else Reply(554, None, reply.lines)
     return reply if reply.is_transient and reply.code != 421 else Reply(451, None, reply.lines)
+
+
+def named(reply: Reply, id: str) -> Reply:
+    """A reply to a message that was taken, with our name for it, if that does not stand there already."""
+    last = reply.lines[-1]
+    if not reply.is_positive or id in last or len(last) > MAX_QUOTED:
+        return reply
+    return Reply(reply.code, reply.enhanced, (*reply.lines[:-1], f"{last} [{id}]"))
 
 
 def worst(replies: Sequence[Reply]) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
 from mailrider.model.event import Event
@@ -82,7 +83,10 @@ class LoginHeldBack(Event):
 
 @value
 class MailTaken(Event):
-    """A message arrived whole and was answered: accepted if `reply` is positive."""
+    """A message was accepted.
+
+    `message` is its id with us, `message_id` what its header calls it.
+    """
 
     endpoint: str
     client: str
@@ -92,11 +96,16 @@ class MailTaken(Event):
     recipients: int
     size: int
     reply: Reply
+    message: str = field(default="", kw_only=True)
+    message_id: str = field(default="", kw_only=True)
 
 
 @value
 class MailRefused(Event):
-    """A sender, a recipient or a message was refused before its content was given to anybody."""
+    """A sender, a recipient or a message was refused. `size`: of a message that arrived whole, None of others.
+
+    `recipient` is empty if it is not about one. `message` and `message_id` as in `MailTaken`.
+    """
 
     endpoint: str
     client: str
@@ -104,6 +113,9 @@ class MailRefused(Event):
     sender: str
     recipient: str
     reply: Reply
+    size: int | None = None
+    message: str = field(default="", kw_only=True)
+    message_id: str = field(default="", kw_only=True)
 
 
 @value
@@ -115,6 +127,7 @@ class MailMended(Event):
     user: str
     sender: str
     changes: str
+    message: str = field(default="", kw_only=True)
 
 
 @value

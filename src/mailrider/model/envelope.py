@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
@@ -102,6 +102,9 @@ class Envelope:
 
     `smtputf8`: the message was submitted with SMTPUTF8 (its header may be UTF-8). `requiretls`: RFC 8689.
     `quarantined`: a check held it to be harmful; it is never sent on. `client`: IP address of who submitted it.
+
+    `id` is the name of the message in log and Received, `origin` that of the message of which it is a further copy.
+    They are names and no part of what is asked: envelopes that differ in them are equal.
     """
 
     sender: ReversePath
@@ -112,6 +115,8 @@ class Envelope:
     ret: Ret | None = None
     envid: str | None = None
     client: str | None = None
+    id: str = field(default="", kw_only=True, compare=False)
+    origin: str = field(default="", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if not self.recipients:

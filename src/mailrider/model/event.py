@@ -2,12 +2,15 @@
 
 An event is a fact in the past tense, with values and no prose; how it reads is a matter of the log. Whoever emits holds
 an `Emit`; nobody who emits knows who listens. Emitting never fails and never waits.
+
+`message` is the id of the message whose attempt it belongs to, empty where there is none or it is not known.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
 from mailrider.model.value import value
@@ -51,6 +54,7 @@ class LookupDidFail(Event):
     record_type: str
     reason: str
     consequence: str
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -69,6 +73,7 @@ class CandidateRefused(Event):
     mx: str
     address: str | None
     refusal: Refusal
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -81,6 +86,7 @@ class AddressFailed(Event):
     stage: str
     reply: Reply
     problem: TLSProblem | None = None
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -114,6 +120,7 @@ class ConnectionAwaited(Event):
     mx: str
     address: str
     seconds: float
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -141,6 +148,7 @@ class ConnectionJudged(Event):
     security: Security
     reason: str
     problems: tuple[TLSProblem, ...] = ()
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -151,6 +159,7 @@ class TestingPolicyMissed(Event):
     mx: str
     address: str | None
     reason: str
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -162,6 +171,7 @@ class FellBackToClear(Event):
     address: str
     reason: str
     problem: TLSProblem
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -182,6 +192,7 @@ class RecipientSettled(Event):
     next_hop: NextHop | None
     sender: str
     outcome: Outcome
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -198,6 +209,7 @@ class LimitReached(Event):
     scope: str
     key: str
     seconds: float
+    message: str = field(default="", kw_only=True)
 
 
 @value
@@ -206,6 +218,7 @@ class Bug(Event):
 
     where: str
     error: BaseException
+    message: str = field(default="", kw_only=True)
 
 
 @value

@@ -138,6 +138,19 @@ class QueueUnavailable(Event):
 
 
 @value
+class OperatorActed(Event):
+    """Somebody held, released, retried or removed (`act`) what is `meant`: `changed` recipients, and `later` when their
+    attempts have ended. `by`: who, as the system knows him. `message` is empty if several may be meant."""
+
+    act: str
+    by: str
+    meant: str
+    changed: int
+    later: int
+    message: str = ""
+
+
+@value
 class QueueShort(Event):
     """So little of the queue's disk is free (octets) that new mail is refused; what is queued goes on."""
 

@@ -8,13 +8,13 @@ seldom, or shared and kept, stays `@dataclass(frozen=True, slots=True)`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, dataclass_transform
 
 _T = TypeVar("_T")
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value(cls: type[_T]) -> type[_T]:
     """A dataclass that is to be treated as frozen."""
     return dataclass(slots=True, unsafe_hash=True)(cls)

@@ -38,6 +38,7 @@ _WARNINGS = (
     endpoint_events.ClientTurnedAway,
     endpoint_events.LoginFailed,
     endpoint_events.LoginHeldBack,
+    endpoint_events.MailRefused,
     events.NothingEnforced,
     events.DNSSECValidationFails,
     events.DNSServerUnfit,
@@ -72,6 +73,9 @@ def describe(event: events.Event) -> LogLine:
     """The line for an event; any event has one, whether this module knows it or not."""
     values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
     fields = {name: _plain(value) for name, value in values.items()}
+    for name in ("message", "message_id", "size"):
+        if fields.get(name, name) in ("", None):
+            del fields[name]  # most of what happens belongs to no message
     if fields.get("sender") == "":
         fields["sender"] = "<>"
     error = next((value for value in values.values() if isinstance(value, BaseException)), None)
@@ -127,6 +131,7 @@ def _(event: events.RecipientSettled) -> LogLine:
         DEBUG if event.is_detail else level,
         outcome.status.value,
         _present(
+            message=event.message,
             recipient=outcome.recipient,
             sender=event.sender or "<>",
             **_safety(outcome),
@@ -146,6 +151,8 @@ def _(event: endpoint_events.MailTaken) -> LogLine:
         INFO,
         "mail_taken",
         {
+            "message": event.message,
+            "message_id": event.message_id,
             "endpoint": event.endpoint,
             "client": event.client,
             "user": event.user,
@@ -232,6 +239,7 @@ def _(event: events.CandidateRefused) -> LogLine:
         WARNING,
         "refused_by_policy",
         _present(
+            message=event.message,
             next_hop=event.next_hop,
             mx=event.mx,
             address=event.address,
@@ -248,7 +256,14 @@ def _(event: events.AddressFailed) -> LogLine:
     return LogLine(
         INFO,
         "address_failed",
-        _present(next_hop=event.next_hop, mx=event.mx, address=event.address, stage=event.stage, reply=event.reply),
+        _present(
+            message=event.message,
+            next_hop=event.next_hop,
+            mx=event.mx,
+            address=event.address,
+            stage=event.stage,
+            reply=event.reply,
+        ),
     )
 
 
@@ -266,6 +281,7 @@ def _(event: events.ConnectionJudged) -> LogLine:
         DEBUG,
         "connection_judged",
         _present(
+            message=event.message,
             next_hop=event.next_hop,
             mx=event.mx,
             address=event.address,
@@ -279,7 +295,9 @@ def _(event: events.ConnectionJudged) -> LogLine:
 
 @describe.register
 def _(event: events.FellBackToClear) -> LogLine:
-    fields = _present(next_hop=event.next_hop, mx=event.mx, address=event.address, reason=event.reason)
+    fields = _present(
+        message=event.message, next_hop=event.next_hop, mx=event.mx, address=event.address, reason=event.reason
+    )
     return LogLine(WARNING, "fell_back_to_clear", fields)
 
 
@@ -288,7 +306,13 @@ def _(event: events.LookupDidFail) -> LogLine:
     return LogLine(
         WARNING,
         "lookup_failed",
-        _present(name=event.name, type=event.record_type, reason=event.reason, consequence=event.consequence),
+        _present(
+            message=event.message,
+            name=event.name,
+            type=event.record_type,
+            reason=event.reason,
+            consequence=event.consequence,
+        ),
     )
 
 
@@ -311,5 +335,6 @@ def _(event: events.ServerTrustChanged) -> LogLine:
 
 @describe.register
 def _(event: events.Bug) -> LogLine:
-    fields = _present(where=event.where, error=f"{type(event.error).__name__}: {event.error}", consequence="deferred")
+    error = f"{type(event.error).__name__}: {event.error}"
+    fields = _present(message=event.message, where=event.where, error=error, consequence="deferred")
     return LogLine(ERROR, "bug", fields, event.error)

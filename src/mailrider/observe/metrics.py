@@ -196,7 +196,7 @@ class Metrics:
         """What is counted of an event beside that it happened."""
         return {
             endpoint_event.MailTaken: self._take_mail,
-            endpoint_event.MailRefused: lambda it: self._refused.count(it.endpoint, _class(it.reply.code)),
+            endpoint_event.MailRefused: self._refuse_mail,
             endpoint_event.ClientTurnedAway: lambda it: self._clients_refused.count(it.endpoint),
             endpoint_event.LoginFailed: lambda it: self._logins_failed.count(it.endpoint),
             endpoint_event.LoginHeldBack: lambda it: self._logins_failed.count(it.endpoint),
@@ -236,8 +236,11 @@ class Metrics:
 
     def _take_mail(self, taken: endpoint_event.MailTaken) -> None:
         self._received.values[taken.endpoint, _class(taken.reply.code)] += 1
-        if taken.reply.is_positive:
-            self._received_octets.values[taken.endpoint,] += taken.size
+        self._received_octets.values[taken.endpoint,] += taken.size
+
+    def _refuse_mail(self, refused: endpoint_event.MailRefused) -> None:
+        arrived = refused.size is not None
+        (self._received if arrived else self._refused).count(refused.endpoint, _class(refused.reply.code))
 
     def _settle(self, settled: event.RecipientSettled) -> None:
         outcome = settled.outcome

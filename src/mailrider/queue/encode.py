@@ -37,17 +37,19 @@ def encode_options(envelope: Envelope) -> str | None:
         options["envid"] = envelope.envid
     if envelope.client is not None:
         options["client"] = envelope.client
+    if envelope.origin:
+        options["origin"] = envelope.origin
     return compact(options) if options else None
 
 
-def decode_envelope(sender: str, options: str | None, recipients: tuple[Recipient, ...]) -> Envelope:
-    """The inverse of `encode_options`, with the addresses."""
+def decode_envelope(sender: str, options: str | None, recipients: tuple[Recipient, ...], id: str = "") -> Envelope:
+    """The inverse of `encode_options`, with the addresses, and the message's name."""
     path = ReversePath.parse(sender)
     if options is None:
-        return Envelope(path, recipients)
+        return Envelope(path, recipients, id=id)
     given = json.loads(options)
     ret = given.pop("ret", None)
-    return Envelope(path, recipients, ret=None if ret is None else Ret(ret), **given)
+    return Envelope(path, recipients, ret=None if ret is None else Ret(ret), id=id, **given)
 
 
 def encode_wishes(recipient: Recipient) -> str | None:

@@ -52,6 +52,30 @@ class IdSource:
         self._clock = clock
         self._rng = rng
         self._next = 0
+        self._reserved: set[int] = set()
+
+    def follow(self, clock: Clock) -> None:
+        """Take the time from that clock from now on."""
+        self._clock = clock
+
+    def reserve(self, recipients: int) -> str:
+        """An id for a message that some queue may come to have: the one that claims it first."""
+        id = self.take(recipients)
+        self._reserved.add(id)
+        return format_id(id)
+
+    def claim(self, name: str) -> int | None:
+        """A reserved id, once; None for whatever is not reserved any more, or never was."""
+        try:
+            id = parse_id(name)
+            self._reserved.remove(id)
+        except (InvalidValue, KeyError):
+            return None
+        return id
+
+    def forget(self, name: str) -> None:
+        """Nobody will claim it."""
+        self._reserved.discard(parse_id(name))
 
     def take(self, recipients: int) -> int:
         """The id of a message; that many ids behind it belong to its recipients."""

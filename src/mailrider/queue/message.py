@@ -244,6 +244,13 @@ def only(envelope: Envelope, indices: Sequence[int]) -> Envelope:
     return replace(envelope, recipients=tuple(envelope.recipients[index] for index in indices))
 
 
+def under_name(envelope: Envelope, name: str) -> Envelope:
+    """The envelope of a message of that name; what it was called before becomes its origin."""
+    if envelope.id == name:
+        return envelope
+    return replace(envelope, id=name, origin=envelope.id or envelope.origin)
+
+
 class DestinationOf:
     """What a recipient's mail has to share with another's to be scheduled together: by default the domain."""
 
@@ -292,6 +299,19 @@ class Filter:
     def is_everything(self) -> bool:
         """True if nothing is left out."""
         return self == EVERYTHING
+
+    @property
+    def words(self) -> str:
+        """For a log: `domain=example.org held`."""
+        given = [
+            f"{name}={value}"
+            for name in ("domain", "sender", "recipient")
+            if (value := getattr(self, name)) is not None
+        ]
+        given += [] if self.state is None else [self.state.word]
+        given += [] if self.before is None else [f"before={self.before.isoformat(timespec='seconds')}"]
+        given += ["in doubt"] if self.in_doubt else []
+        return " ".join(given) or ("everything" if self.message is None else "")
 
 
 EVERYTHING: Final = Filter()

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.errors import InvalidValue
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
-from mailrider.model.queue_event import MessageQueued
+from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
-from mailrider.queue.ids import format_id
+from mailrider.queue.ids import RANDOM_BITS, first_id_at, format_id, moment, parse_id
 from mailrider.queue.message import (
     BY_DOMAIN,
     FRESH,
@@ -27,11 +29,12 @@ from mailrider.queue.message import (
     Job,
     NewMessage,
     jobs_of,
+    under_name,
 )
 from mailrider.queue.queue_clock import KeepsTime, shift_of
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.settle import Notice, Notified, Rules, SettleDecision, settle
-from mailrider.queue.sqlite.signals import Signal, SignalListener, send_signal
+from mailrider.queue.sqlite.signals import Signal, SignalListener, send_act, send_signal
 from mailrider.queue.store import QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
 
 MOST_RECIPIENTS: Final = 50_000  # of a message whose id was given out before it was known
 MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled with certainty after they were accepted
+
+PREPARED: Final = timedelta(minutes=10)  # that checks and the writing of a large content may take
 
 PASSED_ON: Final = Reply.make(250, "2.0.0", "It went on to those whom this address stands for")
 
@@ -80,12 +85,14 @@ class DeliveryQueue:
         *,
         place: QueueDirectory | None = None,
         destination_of: DestinationOf = BY_DOMAIN,
+        reserved: IdSource | None = None,
     ) -> None:
-        """`work` None: nothing is delivered here."""
+        """`work` None: nothing is delivered here. `reserved`: where messages that arrive have their ids from."""
         if isinstance(store, KeepsTime):
             clock = store.clock
         self.store = store
         self._ids = ids
+        self._reserved = reserved
         self._clock = clock
         self._emit = emit
         self._place = place
@@ -104,7 +111,7 @@ class DeliveryQueue:
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
                 if self._place is not None:
-                    listener = SignalListener(self._place.runtime_dir, self._place.location, self._hear)
+                    listener = SignalListener(self._place.runtime_dir, self._place.location, self._hear, self._hear_act)
                     await stack.enter_async_context(listener)
             self._stack = stack.pop_all()
         return self
@@ -131,6 +138,11 @@ class DeliveryQueue:
     def _hear(self, signal: Signal) -> None:
         if self._scheduler is not None and not self._scheduler.is_draining:
             self._scheduler.look(reopen=signal is Signal.RETRY)
+
+    def _hear_act(self, act: bytes) -> None:
+        """Another process of ours says what an operator did with it: the socket is for nobody else."""
+        with suppress(ValueError, TypeError):
+            self._emit(OperatorActed(**json.loads(act)))
 
     def _send_signal(self, signal: Signal) -> None:
         if self._place is not None:
@@ -217,15 +229,30 @@ class DeliveryQueue:
         if content.size > INLINE:
             stored = await self.store.write_content(_pieces(content))
         info = ContentInfo(content.size, content.eight_bit, content.header_size, stored)
+        created = self._clock.now()
+        if id is None:
+            id = self._claimed(envelope, created)
+            if id is None:
+                id = self._ids.take(len(envelope.recipients))
+            else:
+                created = moment(id >> RANDOM_BITS)  # by their ids messages are found that are so old
         return NewMessage(
-            self._ids.take(len(envelope.recipients)) if id is None else id,
-            envelope,
-            self._clock.now(),
+            id,
+            under_name(envelope, format_id(id)),
+            created,
             info,
             # A large one is read from the store when its turn comes: memory does not grow with the queue.
             None if stored is not None else content,
             route,
         )
+
+    def _claimed(self, envelope: Envelope, now: datetime) -> int | None:
+        """The id that the message got when it arrived; None if it has none, or one that is not of this queue's time:
+        ids are looked up by age."""
+        if self._reserved is None or not envelope.id:
+            return None
+        id = self._reserved.claim(envelope.id)
+        return id if id is not None and first_id_at(now - PREPARED) <= id <= first_id_at(now + PREPARED) else None
 
     def can_tell(self, sender: ReversePath) -> bool:
         """True if a notification may go to that sender."""
@@ -261,7 +288,8 @@ class DeliveryQueue:
     def _unqueued(self, envelope: Envelope, content: Content, now: datetime) -> Job:
         """A job for a message that is not in this queue, to notify its sender."""
         count = len(envelope.recipients)
-        id = self._ids.take(count)
+        # Its sender has that name for it; the recipients' ids are nobody's.
+        id = parse_id(envelope.id) if envelope.id else self._ids.take(count)
         info = ContentInfo(content.size, content.eight_bit, content.header_size)
         return Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
 
@@ -289,14 +317,25 @@ class DeliveryQueue:
         """How many destinations are known to be out of reach; 0 where nothing is delivered."""
         return 0 if self._scheduler is None else self._scheduler.destinations_down
 
-    async def command(self, command: QueueCommand, wanted: Filter) -> Done:
-        """Do something to queued recipients, and tell those who deliver."""
+    async def command(self, command: QueueCommand, wanted: Filter, by: str = "") -> Done:
+        """Do something to queued recipients, and tell those who deliver. `by`: the operator who wants it, if one does:
+        then it stands in the log."""
         done = await self.store.command(command, wanted, self._clock.now())
+        if by:
+            self._note_act(command, wanted, by, done)
         if command in (QueueCommand.RETRY, QueueCommand.RELEASE):
             if self._scheduler is not None:
                 self._scheduler.look(reopen=command is QueueCommand.RETRY)
             self._send_signal(Signal.RETRY if command is QueueCommand.RETRY else Signal.LOOK)
         return done
+
+    def _note_act(self, command: QueueCommand, wanted: Filter, by: str, done: Done) -> None:
+        message = "" if wanted.message is None else format_id(wanted.message)
+        act = {"act": command.value, "by": by, "meant": wanted.words, "changed": done.changed, "later": done.later}
+        self._emit(OperatorActed(**act, message=message))
+        if self._place is not None:
+            told = json.dumps({**act, "message": message}).encode()
+            send_act(self._place.runtime_dir, self._place.location, told)
 
 
 async def _pieces(content: Content) -> AsyncIterator[bytes]:

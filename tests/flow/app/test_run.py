@@ -17,6 +17,7 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
+from mailrider.lab.mx_script import MXScript, Stage, parse_reply
 from tests.flow.app.running import PATIENCE, free_port, running, submit
 from tests.support.loops import eventually
 
@@ -74,6 +75,50 @@ async def test_a_message_has_two_lines_in_the_log_who_brought_it_and_where_it_we
         for field in ("recipient=b@example.net", f"address={mx.address}", "mx_level=none", "tls_level=none", "2.0.0"):
             assert field in last
         assert await daemon.stop() == 0
+
+
+async def test_one_id_stands_in_received_in_the_reply_and_in_every_line_about_the_message(tmp_path: Path) -> None:
+    port = free_port()
+    refusing = MXScript(replies={Stage.RCPT: parse_reply("550 5.1.1 nobody")})
+    async with LabMX(refusing) as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        client = await asyncio.to_thread(smtplib.SMTP, "127.0.0.1", port)
+        client.helo("client.test")
+        client.mail("a@example.org")
+        client.rcpt("b@example.net")
+        _, reply = await asyncio.to_thread(
+            client.data, "From: a@example.org\r\nMessage-ID: <1@x.test>\r\n\r\nhello\r\n"
+        )
+        id = reply.decode().split()[-1]
+        assert f" message={id} message_id=<1@x.test> " in await daemon.line("mail_taken")
+        assert f" about={id} " in await daemon.line("notification_queued")
+        assert f" message={id} " in await daemon.line("queue_failed")
+        await asyncio.to_thread(client.quit)
+        assert await daemon.stop() == 0
+
+
+async def test_the_lines_of_an_attempt_name_the_message(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        path = configuration(tmp_path, port, mx)
+        path.write_text(path.read_text().replace(f":{mx.port}", f":{free_port()}"))
+        async with running(path) as daemon:
+            await submit(port)
+            (id,) = [each for each in (await daemon.line("mail_taken")).split() if each.startswith("message=")]
+            assert f" {id} " in await daemon.line("address_failed")
+            assert f" {id} " in await daemon.line("queue_deferred")
+            assert await daemon.stop() == 0
+
+
+async def test_what_an_operator_does_stands_in_the_log_of_the_daemon_with_his_name(tmp_path: Path) -> None:
+    async with LabMX() as mx:
+        path = configuration(tmp_path, free_port(), mx)
+        async with running(path) as daemon:
+            command = [sys.executable, "-m", "mailrider", "-c", str(path), "queue", "hold", "--domain", "example.net"]
+            await asyncio.to_thread(subprocess.run, command, check=True)
+            line = await daemon.line("operator_acted")
+            assert " act=hold by=" in line
+            assert ' meant="domain=example.net" changed=0 later=0' in line
+            assert await daemon.stop() == 0
 
 
 async def test_a_new_configuration_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ async def open_door(
         judge,
         clock or SystemClock(),
         events.append,
-        lambda: f"id{next(ids)}",
+        lambda _: f"id{next(ids)}",
         memory,
     )
     address = SocketAddress(scheme, path=path) if path else SocketAddress(scheme, IPv4Address(HOST), 0)

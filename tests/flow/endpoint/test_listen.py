@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def endpoint(events: list[Event], *addresses: str) -> Endpoint:
-    service = Service("smtp", Domain("x.test"), Sink(), welcome, SystemClock(), events.append, lambda: "1", Memory())
+    service = Service("smtp", Domain("x.test"), Sink(), welcome, SystemClock(), events.append, lambda _: "1", Memory())
     return Endpoint(service, list(map(SocketAddress.parse, addresses)), ConnectionLimits())
 
 

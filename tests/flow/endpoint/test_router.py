@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -27,6 +28,7 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered
 from mailrider.model.reply import Reply
 from mailrider.net.settings import ServerTLS
+from mailrider.queue.ids import IdSource
 from mailrider.settings.pipeline import TargetRef
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.testing.clock import FakeClock
@@ -52,6 +54,7 @@ class Targets:
     def __init__(self) -> None:
         self.got: list[tuple[str, list[str]]] = []
         self._open: dict[str, One] = {}
+        self.names = IdSource(SystemClock(), random.Random(1))
 
     async def open(self, target: Target) -> One:
         name = str(target)
@@ -91,7 +94,7 @@ async def opened(
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.open, clock, discard, limiters or Limiters(clock))
+    around = Surroundings(targets.open, clock, discard, limiters or Limiters(clock), targets.names)
     async with open_endpoint("smtp", settings, around) as endpoint:
         await endpoint.open(sockets.take)
         client = Client(*await asyncio.open_connection(HOST, port))

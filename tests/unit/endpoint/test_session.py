@@ -75,7 +75,7 @@ class Visit:
             welcome,
             FakeClock(),
             self.events.append,
-            lambda: "id1",
+            lambda _: "id1",
             Memory(),
             authenticator=Doorkeeper(),
         )

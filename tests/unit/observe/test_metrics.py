@@ -60,7 +60,7 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
             {"endpoint": "submission", "reply": "2xx"},
         ),
         (
-            MailTaken("smtp", "192.0.2.1", "", "ESMTP", "a@example.org", 1, 10, BUSY),
+            MailRefused("smtp", "192.0.2.1", "", "a@example.org", "", BUSY, 10),
             "received_messages_total",
             {"endpoint": "smtp", "reply": "4xx"},
         ),

@@ -50,3 +50,14 @@ def test_what_is_no_id_is_refused(text: str) -> None:
 def test_moments_survive() -> None:
     now = FakeClock().now()
     assert moment(microseconds(now)) == now
+
+
+def test_a_reserved_id_is_claimed_once_and_a_forgotten_one_never() -> None:
+    ids = IdSource(FakeClock(), random.Random(1))
+    first, second = ids.reserve(3), ids.reserve(1)
+    assert parse_id(second) > parse_id(first) + 3
+    assert ids.claim(first) == parse_id(first)
+    assert ids.claim(first) is None
+    ids.forget(second)
+    assert ids.claim(second) is None
+    assert ids.claim("no id") is None

@@ -50,6 +50,7 @@ class ConnectRequest:
     of the host's addresses, if it has several. `in_clear`: why TLS is not to be tried, where nothing demands it.
     `policies_seen`: what TLS reports are told of the policies, asked for when a new connection is made; None: they are
     told nothing.
+    `message`: the id of the message that it is for.
     """
 
     next_hop: NextHop
@@ -63,6 +64,7 @@ class ConnectRequest:
     race: Race | None = None
     in_clear: TLSProblem | None = None
     policies_seen: Callable[[], PoliciesSeen | None] | None = None
+    message: str = ""
 
     @property
     def mx(self) -> NextHop:
@@ -169,10 +171,14 @@ class Connector:
         """Tell the levels that a connection has for a call."""
         peer, security = session.peer, judgement.security
         problems = problems_of(session.evidence, judgement.verdict)
-        self._emit(ConnectionJudged(call.next_hop, peer.name, peer.address, security, judgement.reason, problems))
+        self._emit(
+            ConnectionJudged(
+                call.next_hop, peer.name, peer.address, security, judgement.reason, problems, message=call.message
+            )
+        )
         if security.tls_level < call.requirement.wanted_tls:
             missed = f"TLS level {security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
-            self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed))
+            self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed, message=call.message))
 
     def _may_stay_in_clear(self, call: ConnectRequest, opened_for: Hashable) -> bool:
         """A fallback is one domain's misfortune, and is remembered for so long."""
@@ -182,7 +188,7 @@ class Connector:
         """What goes in clear although the server has TLS stands in the evidence, with the reason."""
         address, mx = str(call.address), str(call.mx)
         call.note(Try(mx, address, TryResult.FALLBACK, reply))
-        self._emit(FellBackToClear(call.next_hop, mx, address, reply.text, problem))
+        self._emit(FellBackToClear(call.next_hop, mx, address, reply.text, problem, message=call.message))
 
     def _tell_session(self, call: ConnectRequest, session: Session) -> None:
         """Tell TLS reports what a new connection showed; not of one that only repeats another in clear (RFC 8460 4)."""

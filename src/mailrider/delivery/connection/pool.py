@@ -183,7 +183,8 @@ class Pool:
                 self._put_back(lease.granted.result())
             raise
         waited = self._clock.monotonic() - began
-        self._emit(ConnectionAwaited(lease.call.next_hop, str(lease.call.mx), str(lease.call.address), waited))
+        call = lease.call
+        self._emit(ConnectionAwaited(call.next_hop, str(call.mx), str(call.address), waited, message=call.message))
         return slot
 
     async def open(self, slot: Slot[Session], call: ConnectRequest) -> tuple[Session, Judgement]:

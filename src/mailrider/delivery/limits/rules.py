@@ -80,6 +80,7 @@ class MessageTicket:
 
     def __init__(self, limiter: Limiter, envelope: Envelope, emit: Emit, patience: float) -> None:
         self.emit = emit
+        self.message = envelope.id
         self.patience = patience
         self._limiter = limiter
         self._outer = _inside.get()
@@ -200,7 +201,9 @@ class Limiter:
             self._pass(ticket, now)
             return None
         opens_at = self._opens_at(ticket, now)
-        ticket.ticket.emit(LimitReached(obstacle.scope, obstacle.key, 0.0 if opens_at == UNKNOWN else opens_at - now))
+        seconds = 0.0 if opens_at == UNKNOWN else opens_at - now
+        whole = ticket.ticket
+        whole.emit(LimitReached(obstacle.scope, obstacle.key, seconds, message=whole.message))
         ticket.deadline = now + ticket.ticket.patience
         if ticket.deadline <= now or self._is_in_vain(ticket, now):
             return self._held_back(ticket, obstacle, now)

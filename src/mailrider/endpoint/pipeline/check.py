@@ -106,7 +106,7 @@ PASSED: Final = CheckResult(CheckAction.PASS)
 class MessageChecked(Event):
     """A check found something."""
 
-    id: str
+    message: str
     sender: str
     check: str
     action: str

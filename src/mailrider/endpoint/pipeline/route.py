@@ -97,17 +97,20 @@ class PipelineRoutes:
 class _Share:
     """The recipients, by their places in the envelope, that get the message in the same form from the same target.
 
-    `owner`: who hears of failures there, instead of the sender.
+    `owner`: who hears of failures there, instead of the sender. `is_copy`: another share has the message itself.
     """
 
     target: Deliverer
     stage: RouteStage
     indices: list[int]
     owner: ReversePath | None = None
+    is_copy: bool = False
 
     def of(self, envelope: Envelope) -> Envelope:
         """The message for these recipients only."""
         recipients = tuple(envelope.recipients[index] for index in self.indices)
+        if self.is_copy:
+            envelope = replace(envelope, id="", origin=envelope.id)
         if self.owner is None:
             return replace(envelope, recipients=recipients)
         # RFC 3461 5.2.7.1: what the sender asked for ends at a list.
@@ -195,7 +198,8 @@ class PipelineDeliverer:
                 # By identity: a target is one thing, though another may be set up just alike.
                 owner = owners.get(recipient.mailbox) if owners else None
                 key = (id(target), id(stage), owner)
-                shares.setdefault(key, _Share(target, stage, [], owner)).indices.append(index)
+                share = shares.setdefault(key, _Share(target, stage, [], owner, is_copy=bool(shares)))
+                share.indices.append(index)
         return list(shares.values())
 
     def refusal(self, mailbox: Mailbox) -> Reply | None:

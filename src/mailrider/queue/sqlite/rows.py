@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mailrider.queue.encode import decode_envelope, decode_evidence, decode_recipient, decode_reply
-from mailrider.queue.ids import MAX_ID, RANDOM_BITS, first_id_at, moment
+from mailrider.queue.ids import MAX_ID, RANDOM_BITS, first_id_at, format_id, moment
 from mailrider.queue.message import (
     EVERYTHING,
     ContentInfo,
@@ -68,7 +68,7 @@ def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) 
     return Job(
         message,
         destination,
-        decode_envelope(sender, options, recipients),
+        decode_envelope(sender, options, recipients, format_id(message)),
         tuple(row[2] for row in rows),
         tuple(_progress(*row[5:9]) for row in rows),
         moment(created),
@@ -144,7 +144,7 @@ def message_from(
     """A message with everything."""
     created, sender, options, route, size, eight_bit, header_size, stored = row
     envelope = decode_envelope(
-        sender, options, tuple(decode_recipient(mailbox, wishes) for _, mailbox, wishes in recipients)
+        sender, options, tuple(decode_recipient(mailbox, wishes) for _, mailbox, wishes in recipients), format_id(id)
     )
     history: dict[int, list[PastAttempt]] = {}
     for recipient, at, text in attempts:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)  # of the listeners of this process
 
+ACT: Final = b"act "  # what an operator did follows, as JSON
+MAX_ACT: Final = 2048  # octets of it
+MOST_ACTS: Final = 16  # that are read before others have their turn
+
 MAX_LISTENERS: Final = 64  # that are told; more processes than that do not serve one queue
 
 
@@ -39,20 +43,29 @@ def _prefix(location: Path) -> str:
 
 def send_signal(runtime_dir: Path, location: Path, signal: Signal = Signal.LOOK) -> int:
     """Tell all who listen; returns how many there are. Never fails."""
+    return _tell_all(runtime_dir, location, signal.value)
+
+
+def send_act(runtime_dir: Path, location: Path, act: bytes) -> int:
+    """Tell all who listen what an operator did: for their logs. What is too long is not told. Never fails."""
+    return _tell_all(runtime_dir, location, ACT + act) if len(act) <= MAX_ACT else 0
+
+
+def _tell_all(runtime_dir: Path, location: Path, octets: bytes) -> int:
     told = 0
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             for path in sorted(runtime_dir.glob(f"{_prefix(location)}*"))[:MAX_LISTENERS]:
-                told += _tell(sender, path, signal)
+                told += _tell(sender, path, octets)
     except OSError:
         return told
     return told
 
 
-def _tell(sender: socket.socket, path: Path, signal: Signal) -> bool:
+def _tell(sender: socket.socket, path: Path, octets: bytes) -> bool:
     try:
-        sender.sendto(signal.value, str(path))
+        sender.sendto(octets, str(path))
     except ConnectionRefusedError:
         path.unlink(missing_ok=True)  # its process died without removing it
         return False
@@ -65,9 +78,16 @@ def _tell(sender: socket.socket, path: Path, signal: Signal) -> bool:
 class SignalListener:
     """Hears the signals of others, while it is entered. Where the socket cannot be, nothing is heard."""
 
-    def __init__(self, runtime_dir: Path, location: Path, hear: Callable[[Signal], None]) -> None:
+    def __init__(
+        self,
+        runtime_dir: Path,
+        location: Path,
+        hear: Callable[[Signal], None],
+        hear_act: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
         self._path = runtime_dir / f"{_prefix(location)}{os.getpid()}-{next(_numbers)}"
         self._hear = hear
+        self._hear_act = hear_act
         self._socket: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
@@ -96,8 +116,12 @@ class SignalListener:
     def _receive(self) -> None:
         signals: set[Signal] = set()
         try:
-            while self._socket is not None and len(signals) < len(Signal):
-                octets = self._socket.recv(64)
+            acts = 0
+            while self._socket is not None and len(signals) < len(Signal) and acts < MOST_ACTS:
+                octets = self._socket.recv(len(ACT) + MAX_ACT)
+                if octets.startswith(ACT):
+                    acts += 1
+                    self._hear_act(octets.removeprefix(ACT))
                 signals |= {signal for signal in Signal if signal.value == octets}
         except OSError:
             # Nothing more to read.

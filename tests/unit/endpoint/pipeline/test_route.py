@@ -296,3 +296,18 @@ async def test_who_asked_for_success_hears_that_an_alias_was_passed_on_once_it_i
     forwarding = Forwarding({}, (recipient("staff@x.test"),), (recipient("list@x.test"),))
     await house.pipeline().deliver(envelope("1@x.test"), Content.inspect(MESSAGE), Arrival(forwarding=forwarding))
     assert house.queue.passed_on == ([] if fails else [(["staff@x.test"], False), (["list@x.test"], True)])
+
+
+async def test_further_copies_of_a_message_name_the_first_as_their_origin() -> None:
+    names: list[tuple[str, str]] = []
+
+    class Names:
+        async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+            names.append((envelope.id, envelope.origin))
+            return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
+
+    targets = {HOME: Names(), WORLD: Names()}
+    pipeline = PipelineDeliverer(routes_of(PIPELINE, targets.__getitem__, {}), answers_each=True)
+    whole = replace(envelope("1@a.test", "2@b.test", "3@c.test"), id="0d7m3k9q2xv4t")
+    await pipeline.deliver(whole, Content.inspect(MESSAGE))
+    assert names == [("0d7m3k9q2xv4t", ""), ("", "0d7m3k9q2xv4t")]
