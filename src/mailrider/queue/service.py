@@ -10,7 +10,7 @@ import asyncio
 import functools
 import json
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
@@ -331,10 +331,10 @@ class DeliveryQueue:
 
     def _note_act(self, command: QueueCommand, wanted: Filter, by: str, done: Done) -> None:
         message = "" if wanted.message is None else format_id(wanted.message)
-        act = {"act": command.value, "by": by, "meant": wanted.words, "changed": done.changed, "later": done.later}
-        self._emit(OperatorActed(**act, message=message))
+        acted = OperatorActed(command.value, by, wanted.words, done.changed, done.later, message)
+        self._emit(acted)
         if self._place is not None:
-            told = json.dumps({**act, "message": message}).encode()
+            told = json.dumps({each.name: getattr(acted, each.name) for each in fields(acted)}).encode()
             send_act(self._place.runtime_dir, self._place.location, told)
 
 
