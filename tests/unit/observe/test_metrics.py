@@ -151,8 +151,8 @@ def test_each_listener_is_asked_once_for_a_kind_and_told_what_it_wants() -> None
 
 def test_only_what_was_accepted_counts_as_received_octets() -> None:
     metrics = Metrics(FakeClock())
-    for reply in (TAKEN, BUSY):
-        metrics(MailTaken("smtp", "192.0.2.1", "", "ESMTP", "a@example.org", 1, 10, reply))
+    metrics(MailTaken("smtp", "192.0.2.1", "", "ESMTP", "a@example.org", 1, 10, TAKEN))
+    metrics(MailRefused("smtp", "192.0.2.1", "", "a@example.org", "", BUSY, 10))
     assert count(metrics, "received_octets_total", endpoint="smtp") == 10
 
 
