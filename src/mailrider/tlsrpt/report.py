@@ -183,9 +183,33 @@ class DayCounts:
                 mine.add_failure(failure, times)
 
     @property
+    def has_sessions(self) -> bool:
+        """False if there are only details, such as of a policy that could not be fetched on a day without mail."""
+        return any(counts.successful or counts.failed for counts in self.policies.values())
+
+    @property
     def has_failures(self) -> bool:
         """True if any session or fetch failed."""
         return any(counts.failures for counts in self.policies.values())
+
+    @classmethod
+    def from_json(cls, policies: Iterable[Mapping[str, Any]]) -> DayCounts:
+        """The inverse of `as_json`, for what we wrote ourselves."""
+        counts = cls()
+        for each in policies:
+            policy, summary = each["policy"], each["summary"]
+            key = ReportedPolicy(
+                PolicyType(policy["policy-type"]),
+                policy["policy-domain"],
+                tuple(policy.get("policy-string", ())),
+                tuple(policy.get("mx-host", ())),
+            )
+            counts.policies[key] = PolicyCounts(
+                summary["total-successful-session-count"],
+                summary["total-failure-session-count"],
+                {_failure(details): details["failed-session-count"] for details in each["failure-details"]},
+            )
+        return counts
 
     def as_json(self) -> list[dict[str, Any]]:
         """The `policies` array, sorted, so that the same counts always give the same octets."""
@@ -200,6 +224,17 @@ class DayCounts:
             }
             for policy, counts in sorted(self.policies.items(), key=lambda item: item[0])
         ]
+
+
+def _failure(details: Mapping[str, Any]) -> Failure:
+    return Failure(
+        ResultType(details["result-type"]),
+        details.get("sending-mta-ip", ""),
+        details.get("receiving-mx-hostname", ""),
+        details.get("receiving-mx-helo", ""),
+        details.get("receiving-ip", ""),
+        details.get("failure-reason-code", ""),
+    )
 
 
 @dataclass(frozen=True, slots=True)

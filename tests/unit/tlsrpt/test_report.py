@@ -179,3 +179,19 @@ def test_reports_are_spread_over_the_hours(domain: str, hours: int) -> None:
     offset = send_offset(domain, DAY, SECRET, spread)
     assert timedelta(minutes=5) <= offset <= spread
     assert offset == send_offset(domain, DAY, SECRET, spread)
+
+
+def test_what_was_written_is_read_back_as_it_was() -> None:
+    counts = DayCounts()
+    sts = ReportedPolicy(PolicyType.STS, "a.test", ("version: STSv1",), ("mx.a.test",))
+    failure = Failure(ResultType.CERTIFICATE_EXPIRED, "192.0.2.1", "mx.a.test", "helo", "192.0.2.2", "X509_V_ERR_X")
+    for _ in range(3):
+        counts.add([SessionFinding(sts, (failure,)), SessionFinding(ReportedPolicy(PolicyType.TLSA, "mx.a.test"))])
+    assert DayCounts.from_json(counts.as_json()) == counts
+
+
+def test_details_without_a_session_are_nothing_to_report() -> None:
+    counts = DayCounts()
+    policy = ReportedPolicy(PolicyType.STS, "a.test")
+    counts.add([SessionFinding(policy, (Failure(ResultType.STS_POLICY_FETCH_ERROR),), counts_session=False)])
+    assert (counts.has_failures, counts.has_sessions) == (True, False)

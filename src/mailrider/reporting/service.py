@@ -1,0 +1,244 @@
+"""TLS reporting as it runs: counts are written down, reports made once a day is over, and sent until they are taken.
+
+    async with TLSReporting(rules, recorder, store, courier, resolver, clock, emit):
+        ...
+
+Every `TICK` seconds: what was counted goes to the store; days that are due are looked at (who wants a report? RFC 8460
+3), and their reports frozen; what waits is sent, and tried again from 5 minutes doubling for 24 hours (RFC 8460 5.5). A
+store that cannot be used holds all of it up, and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+
+from mailrider.dns.answer import LookupFailed
+from mailrider.dns.resolver import lookup_txt
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
+from mailrider.model.event import Bug
+from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
+from mailrider.reporting.store import DeliveryState, EndpointKind, ReportsUnavailable
+from mailrider.tlsrpt.record import HTTPSEndpoint, MailEndpoint, NoReportRecord, find_record, record_name
+from mailrider.tlsrpt.report import build_report
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from datetime import date, datetime
+
+    from mailrider.clock import Clock
+    from mailrider.dns.resolver import Resolver
+    from mailrider.model.event import Emit
+    from mailrider.reporting.recorder import Recorder
+    from mailrider.reporting.store import Delivery, ReportStore
+    from mailrider.tlsrpt.record import TLSRPTRecord
+    from mailrider.tlsrpt.report import DayCounts, Reporter, TLSReport
+
+TICK: Final = 10.0  # seconds; a crash loses no more counts than were made in so many
+MAX_MADE: Final = 200  # reports made in one tick
+MAX_SENDING: Final = 16  # attempts under way at once
+MAX_LOOKED_AT: Final = 1000  # of those that wait, in one tick
+PACE: Final = 10.0  # seconds between two reports to one host or mailbox: a wildcard makes thousands of names one victim
+FIRST_RETRY: Final = timedelta(minutes=5)
+LIFETIME: Final = timedelta(hours=24)  # RFC 8460 5.5
+REFUSED_FOR: Final = timedelta(days=7)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportingRules:
+    """Who reports, of which days, and how long what was sent is remembered."""
+
+    reporter: Reporter
+    only_failures: bool = False
+    retain: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of an attempt. `state` WAITING: it may work later."""
+
+    state: DeliveryState
+    note: str
+
+
+class Courier(Protocol):
+    """Brings a frozen report to one endpoint; never raises for what others do."""
+
+    async def send(self, report: TLSReport, kind: EndpointKind, target: str) -> Sent: ...
+
+
+class TLSReporting:
+    """See the module; `in_thread` runs what blocks."""
+
+    def __init__(
+        self,
+        rules: ReportingRules,
+        recorder: Recorder,
+        store: ReportStore,
+        courier: Courier,
+        resolver: Resolver,
+        clock: Clock,
+        emit: Emit,
+        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+        tick: float = TICK,
+    ) -> None:
+        self._rules = rules
+        self._recorder = recorder
+        self._store = store
+        self._courier = courier
+        self._resolver = resolver
+        self._clock = clock
+        self._emit = emit
+        self._in_thread = in_thread
+        self._tick = tick
+        self._is_held_up = False
+        self._task: asyncio.Task[None] | None = None
+        self._sending: dict[asyncio.Task[None], tuple[str, ...]] = {}
+        self._free_at: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [task for task in (self._task, *self._sending) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._guarded(self._write)
+        await self._in_thread(self._store.close)
+
+    async def _run(self) -> None:
+        while True:
+            await self._clock.sleep(self._tick)
+            await self._guarded(self._turn)
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it; that the store is away is told once, and a bug does not end what comes after."""
+        try:
+            await work()
+        except ReportsUnavailable as error:
+            if not self._is_held_up:
+                self._is_held_up = True
+                self._emit(TLSReportsHeldUp(str(error)))
+        except Exception as error:
+            self._emit(Bug("TLS reporting", error))
+        else:
+            if self._is_held_up:
+                self._is_held_up = False
+                self._emit(TLSReportsResumed())
+
+    async def _turn(self) -> None:
+        await self._write()
+        await self._make()
+        await self._send()
+
+    # Counting ----------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        counts = self._recorder.take()
+        if counts:
+            try:
+                await self._in_thread(self._store.add, counts)
+            except BaseException:
+                self._recorder.give_back(counts)
+                raise
+        for address in self._recorder.take_refused():
+            await self._in_thread(self._store.refuse, address, self._clock.now() + REFUSED_FOR)
+
+    # Making ------------------------------------------------------------------------------------------------------
+
+    async def _make(self) -> None:
+        now = self._clock.now()
+        await self._in_thread(self._store.forget, (now - self._rules.retain).date(), now)
+        for day, domain, due, counts in await self._in_thread(self._store.due, now, MAX_MADE):
+            await self._make_one(day, domain, due, counts, now)
+
+    async def _make_one(self, day: date, domain: str, due: datetime, counts: DayCounts, now: datetime) -> None:
+        if not counts.has_sessions or (self._rules.only_failures and not counts.has_failures):
+            await self._in_thread(self._store.end, day, domain, "nothing to report")
+            return
+        try:
+            record = await self._record(Domain(domain))
+        except LookupFailed as error:
+            # Since when it is due is not kept apart: the day itself says when it is too late.
+            if now - due > LIFETIME or (now.date() - day).days > 2:
+                await self._in_thread(self._store.end, day, domain, f"its record could not be looked up: {error}")
+            else:
+                await self._in_thread(self._store.postpone, day, domain, now + FIRST_RETRY)
+            return
+        if isinstance(record, NoReportRecord):
+            await self._in_thread(self._store.end, day, domain, record.reason)
+            return
+        if now - due > LIFETIME:
+            await self._in_thread(self._store.end, day, domain, "it would have come more than 24 hours too late")
+            return
+        refusing = await self._in_thread(self._store.refusing, now)
+        endpoints = endpoints_of(record, refusing)
+        if not endpoints:
+            await self._in_thread(self._store.end, day, domain, "its mail addresses refuse reports")
+            return
+        report = build_report(domain, day, counts, self._rules.reporter, self._store.secret)
+        await self._in_thread(self._store.freeze, report, endpoints, now, now + LIFETIME)
+
+    async def _record(self, domain: Domain) -> TLSRPTRecord | NoReportRecord:
+        try:
+            name = record_name(domain)
+        except InvalidValue:
+            return NoReportRecord("the domain is too long to have a record")
+        return find_record((await lookup_txt(self._resolver, name)).records)
+
+    # Sending -----------------------------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        self._free_at = {key: when for key, when in self._free_at.items() if when > monotonic}
+        busy = {key for keys in self._sending.values() for key in keys} | self._free_at.keys()
+        for delivery in await self._in_thread(self._store.waiting, now, MAX_LOOKED_AT):
+            keys = delivery.paces
+            if len(self._sending) >= MAX_SENDING:
+                return
+            if busy.isdisjoint(keys):
+                busy.update(keys)
+                task = asyncio.create_task(self._guarded(partial(self._deliver, delivery)))
+                self._sending[task] = keys
+                task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        for key in self._sending.pop(task):
+            self._free_at[key] = self._clock.monotonic() + PACE
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        report = await self._in_thread(self._store.report, delivery.day, delivery.domain)
+        now = self._clock.now()
+        if report is None or now > delivery.until:
+            await self._settle(delivery, Sent(DeliveryState.EXPIRED, "24 hours are over"), now)
+            return
+        sent = await self._courier.send(report, delivery.kind, delivery.target)
+        now = self._clock.now()
+        again = now + FIRST_RETRY * 2 ** min(delivery.tries, 10)
+        if sent.state is DeliveryState.WAITING and again > delivery.until:
+            sent = Sent(DeliveryState.EXPIRED, sent.note)
+        await self._settle(delivery, sent, again)
+
+    async def _settle(self, delivery: Delivery, sent: Sent, again: datetime) -> None:
+        await self._in_thread(self._store.settle, delivery, sent.state, again, sent.note)
+        if sent.state is not DeliveryState.WAITING:
+            day = delivery.day.isoformat()
+            self._emit(TLSReportSettled(delivery.domain, day, delivery.kind, sent.state, sent.note))
+
+
+def endpoints_of(record: TLSRPTRecord, refusing: Iterable[str] = ()) -> list[tuple[EndpointKind, str]]:
+    """Where the report goes: each URL for itself, all mail addresses together in one message."""
+    found = [(EndpointKind.HTTPS, each.url) for each in record.endpoints if isinstance(each, HTTPSEndpoint)]
+    mail = [str(each.address) for each in record.endpoints if isinstance(each, MailEndpoint)]
+    wanted = dict.fromkeys(each for each in mail if each not in set(refusing))
+    if wanted:
+        found.append((EndpointKind.MAIL, "\n".join(wanted)))
+    return list(dict.fromkeys(found))

@@ -1,0 +1,243 @@
+"""Reports are made once a day is over, frozen, and sent until they are taken (RFC 8460 4.1, 5.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import json
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.dns.answer import LookupFailed
+from mailrider.model.address import Mailbox
+from mailrider.model.envelope import Recipient
+from mailrider.model.outcome import Failed
+from mailrider.model.queue_event import RecipientDone
+from mailrider.model.reply import Reply
+from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
+from mailrider.reporting.service import endpoints_of
+from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore
+from mailrider.tlsrpt.record import find_record
+from tests.unit.reporting.world import BY_MAIL, DAY, HOUR, NOON, World, session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TODAY = date(2026, 11, 30)
+
+
+def report(body: bytes) -> Any:
+    return json.loads(gzip.decompress(body))
+
+
+async def test_a_day_is_reported_after_its_end_once_with_all_that_was_counted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    for fails in (False, True, False):
+        world.recorder(session(fails=fails))
+        await world.pass_time(60)
+    await world.pass_time(11 * HOUR)
+    assert world.courier.sent == []
+    await world.pass_time(6 * HOUR)
+    await world.stop()
+    ((domain, target, _, body),) = world.courier.sent
+    (policy,) = report(body)["policies"]
+    assert (domain, target) == ("a.test", "reports@a.test")
+    assert policy["summary"] == {"total-successful-session-count": 2, "total-failure-session-count": 1}
+
+
+async def test_the_border_of_a_day_is_where_the_handshake_ended(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.pass_time(12 * HOUR - 1)
+    world.recorder(session())
+    await world.pass_time(2)
+    world.recorder(session())
+    await world.stop()
+    assert [each.day for each in ReportStore(tmp_path).days()] == [TODAY + timedelta(days=1), TODAY]
+
+
+async def test_a_week_with_restarts_jumps_and_a_store_that_is_away_at_midnight_sends_each_report_once(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+    expected = []
+    for number in range(7):
+        for _ in range(4):
+            world.recorder(session())
+            await world.pass_time(600)
+        expected.append((TODAY + timedelta(days=number)).strftime("%Y%m%d"))
+        if number == 1:  # the store is away at midnight
+            await world.pass_time(11 * HOUR)
+            store = tmp_path / FILE
+            world.store.close()
+            hidden = store.rename(tmp_path / "away")
+            store.mkdir()
+            await world.pass_time(HOUR)
+            world.recorder(session("b.test"))
+            await world.pass_time(600)
+            store.rmdir()
+            hidden.rename(store)
+            await world.pass_time(10 * HOUR)
+        else:
+            await world.pass_time(12 * HOUR)
+            if number % 2:
+                await world.stop()
+                await world.start()
+            if number == 2:  # a wrong time server, and a right one
+                world.clock.jump(timedelta(minutes=-30))
+                await world.pass_time(600)
+                world.clock.jump(timedelta(minutes=30))
+            if number == 4:
+                world.clock.jump(timedelta(hours=2))
+                await world.pass_time(600)
+                world.clock.jump(timedelta(hours=-2))
+            await world.pass_time(11 * HOUR)
+        next_noon = NOON + timedelta(days=number + 1)
+        await world.pass_time(max(0.0, (next_noon - world.clock.now()).total_seconds()))
+    await world.pass_time(20 * HOUR)
+    await world.stop()
+    assert [id.partition(".")[0] for domain, _, id, _ in world.courier.sent if domain == "a.test"] == expected
+    kinds = [type(event) for event in world.events if not isinstance(event, TLSReportSettled)]
+    assert kinds == [TLSReportsHeldUp, TLSReportsResumed]
+
+
+async def test_what_was_counted_while_the_store_was_away_is_not_lost(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / FILE).mkdir()
+    await world.start()
+    world.recorder(session())
+    await world.pass_time(60)
+    (tmp_path / FILE).rmdir()
+    await world.pass_time(60)
+    (day,) = world.store.days()
+    assert day.counts.has_sessions
+    await world.stop()
+
+
+async def test_a_kill_loses_at_most_what_was_not_written_yet(tmp_path: Path) -> None:
+    world = World(tmp_path, tick=10)
+    await world.start()
+    world.recorder(session())
+    await world.pass_time(10)
+    world.recorder(session())
+    await world.kill()
+    (day,) = ReportStore(tmp_path).days()
+    (counts,) = day.counts.policies.values()
+    assert counts.successful == 1
+
+
+async def test_killed_between_freezing_and_sending_the_same_octets_are_sent_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    world.recorder(session())
+    never = asyncio.Event()
+
+    async def dies(*_: Any) -> Any:
+        await never.wait()
+
+    world.courier.send, sends = dies, world.courier.send  # type: ignore[method-assign,assignment]
+    await world.pass_time(17 * HOUR)
+    frozen = world.store.report(TODAY, "a.test")
+    assert frozen is not None
+    await world.kill()
+    world.courier.send = sends  # type: ignore[method-assign]
+    await world.start()
+    await world.pass_time(2 * DAY)
+    await world.stop()
+    assert [(id, body) for _, _, id, body in world.courier.sent] == [(frozen.report_id, frozen.body)]
+
+
+async def test_what_cannot_be_delivered_is_tried_for_24_hours_and_then_given_up(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.courier.answers = [DeliveryState.WAITING] * 100
+    await world.start()
+    world.recorder(session())
+    await world.pass_time(12 * HOUR)
+    times = []
+    for _ in range(30 * 60):
+        before = len(world.courier.sent)
+        await world.clock.advance(60)
+        times += [world.clock.now()] * (len(world.courier.sent) - before)
+    await world.stop()
+    gaps = [round((later - earlier).total_seconds() / 60) for earlier, later in itertools.pairwise(times)]
+    assert [5 * 2**n for n in range(len(gaps))] == pytest.approx(gaps, abs=2)
+    assert len({body for *_, body in world.courier.sent}) == 1
+    assert len(gaps) == 8, "5 minutes, 10, ... 640: the next would come behind 24 hours"
+    assert [event.outcome for event in world.events if isinstance(event, TLSReportSettled)] == ["expired"]
+
+
+async def test_once_an_endpoint_has_taken_it_another_is_not_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, {"a.test": b"v=TLSRPTv1; rua=https://r.a.test/x,mailto:reports@a.test"})
+    world.courier.answers = [DeliveryState.WAITING, DeliveryState.DELIVERED]
+    await world.start()
+    world.recorder(session())
+    await world.pass_time(40 * HOUR)
+    await world.stop()
+    assert sorted(target for _, target, *_ in world.courier.sent) == ["https://r.a.test/x", "reports@a.test"]
+
+
+@pytest.mark.parametrize(
+    "record", [b"v=spf1 -all", b"v=TLSRPTv1; rua=http://a.test", LookupFailed], ids=["none", "unusable", "no-dns"]
+)
+async def test_a_domain_that_does_not_ask_gets_none(tmp_path: Path, record: Any) -> None:
+    world = World(tmp_path, {"b.test": BY_MAIL} if record is LookupFailed else {"a.test": record})
+    await world.start()
+    world.recorder(session())
+    await world.pass_time(3 * DAY)
+    assert (world.courier.sent, [each.ended is None for each in world.store.days()]) == ([], [False])
+    await world.stop()
+
+
+async def test_where_only_failures_are_reported_a_good_day_is_not(tmp_path: Path) -> None:
+    world = World(tmp_path, {"a.test": BY_MAIL, "b.test": BY_MAIL}, only_failures=True)
+    await world.start()
+    world.recorder(session())
+    world.recorder(session("b.test", fails=True))
+    await world.pass_time(2 * DAY)
+    await world.stop()
+    assert [domain for domain, *_ in world.courier.sent] == ["b.test"]
+
+
+async def test_a_thousand_names_of_one_victim_send_it_one_report_in_ten_seconds(tmp_path: Path) -> None:
+    names = [f"n{number}.test" for number in range(50)]
+    victim = b"v=TLSRPTv1; rua=https://victim.test/x"
+    world = World(tmp_path, {**dict.fromkeys(names, victim), "a.test": BY_MAIL}, tick=10)
+    await world.start()
+    for name in (*names, "a.test"):
+        world.recorder(session(name))
+    await world.pass_time(13 * HOUR)
+    now = world.clock.now()
+    await world.stop()
+    for name in (*names, "a.test"):
+        world.store.hasten(name, now)
+    world.courier.sent.clear()
+    await world.start()
+    await world.clock.advance(100)
+    await world.stop()
+    assert sum(target.startswith("https") for _, target, *_ in world.courier.sent) <= 10
+
+
+async def test_an_address_that_refused_a_report_gets_none_for_a_week(tmp_path: Path) -> None:
+    world = World(tmp_path, {"a.test": b"v=TLSRPTv1; rua=mailto:reports@a.test"})
+    await world.start()
+    outcome = Failed(Recipient(Mailbox.parse("reports@a.test")), Reply.make(550, "5.1.1", "No such user"))
+    world.recorder(RecipientDone("1", "tls@sender.test", outcome, 1))
+    for _ in range(10):
+        world.recorder(session())
+        await world.pass_time(DAY)
+    await world.stop()
+    assert [id.partition(".")[0] for _, _, id, _ in world.courier.sent] == ["20261207", "20261208", "20261209"]
+
+
+def test_all_mail_addresses_are_one_endpoint_and_each_url_is_one() -> None:
+    record: Any = find_record([b"v=TLSRPTv1; rua=mailto:a@x.test,https://y.test/r,mailto:b@x.test,https://z.test/"])
+    assert endpoints_of(record, ["b@x.test"]) == [
+        (EndpointKind.HTTPS, "https://y.test/r"),
+        (EndpointKind.HTTPS, "https://z.test/"),
+        (EndpointKind.MAIL, "a@x.test"),
+    ]
