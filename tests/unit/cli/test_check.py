@@ -96,7 +96,7 @@ def test_all_weaknesses_are_told_with_or_without_mx_auth() -> None:
         ("192.0.2.1", []),
         ("127.0.0.1 192.0.2.1", [("ok", "only 127.0.0.1:53 is asked; 192.0.2.1:53 is not")]),
         ("127.0.0.53", [("warning", "systemd-resolved")]),
-        ("10.0.0.53 trust", [("warning", "10.0.0.53:53 is believed because of trust")]),
+        ("10.0.0.53 trust", [("note", "10.0.0.53:53 is believed because of trust")]),
         ("127.0.0.2 trust", []),
     ],
 )

@@ -35,7 +35,7 @@ def about_servers(choice: ServerChoice) -> Iterator[Finding]:
             yield warning("resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
         elif server.trusted and not server.is_loopback:
             text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"
-            yield warning("resolver", text, "trust only a server in the same pod or on a protected link")
+            yield note("resolver", text, "trust only a server in the same pod or on a protected link")
 
 
 async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
