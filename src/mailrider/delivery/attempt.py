@@ -17,7 +17,7 @@ from mailrider.delivery.connection.session import Unusable, broken_reply, judgem
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.tally import FailedTry, Tally, Weight
-from mailrider.errors import DeadlineExceeded, MailriderError, ShuttingDown
+from mailrider.errors import DeadlineExceeded, ShuttingDown
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
@@ -163,11 +163,11 @@ class Attempt:
         self._lmtp = lmtp
         self._session_codes = session_codes
         self._addresses_left = MAX_ADDRESSES
-        self._began = clock.monotonic()
+        self._began = 0.0
+        self._visits = VISITS.get()
         self._answered_here: set[int] = set()
         self._race: Race | None = None
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
-        self._task: asyncio.Task[Any] | None = None
         self._is_cut_off = False
 
     @property
@@ -181,24 +181,22 @@ class Attempt:
         in_transaction = self._under_way is not None and bool(self._under_way[0].decisions)
         return self.is_sending or in_transaction or self._tally.has_decided
 
-    def cut_off(self) -> None:
-        """End it now. It still reports: replies that were read stand, and what a server may have taken is in doubt."""
-        self._is_cut_off = True
-        if self._task is not None:
-            self._task.cancel()
+    def cut_off(self, task: asyncio.Task[Any]) -> None:
+        """End it now, in the task that runs it.
 
-    @property
-    def _next_hop(self) -> NextHop:
-        return self._destination.next_hop
+        It still reports: replies that were read stand, and what a server may have taken is in doubt.
+        """
+        self._is_cut_off = True
+        task.cancel()
 
     async def run(self) -> tuple[Outcome, ...]:
         """The outcomes, in the order of the recipients."""
-        self._task = task = asyncio.current_task()
         try:
             await self._run()
         except Unroutable as error:
             self._tally.refuse_pending(error.reply)
         except asyncio.CancelledError:
+            task = asyncio.current_task()
             if not self._is_cut_off or task is None:
                 raise
             task.uncancel()
@@ -208,7 +206,7 @@ class Attempt:
             self._save_what_is_certain(CLOSED, CLOSED)
         except Exception as error:
             # The one place where the unexpected becomes an outcome: deferred, never a bounce.
-            self._emit(Bug(f"delivery to {self._next_hop}", error, message=self._message))
+            self._emit(Bug(f"delivery to {self._destination.next_hop}", error, message=self._message))
             self._save_what_is_certain(BUG, BUG)
         return self._tally.conclude()
 
@@ -237,8 +235,14 @@ class Attempt:
     async def _try_candidate(self, candidate: Candidate) -> None:
         try:
             for call in await self._approach(candidate):
-                if await self._try_address(call, candidate):
+                if not self._may_visit(call.address):
                     return
+                try:
+                    if await self._try_address(call, candidate):
+                        return
+                finally:
+                    if self._visits is not None:
+                        self._visits.leave(call.address)
         finally:
             race, self._race = self._race, None
             if race is not None:
@@ -247,11 +251,7 @@ class Attempt:
     @property
     def _is_spent(self) -> bool:
         """True if no further candidate or address is to be tried in this attempt."""
-        return not self._addresses_left or self._is_late
-
-    @property
-    def _is_late(self) -> bool:
-        return self._clock.monotonic() - self._began > MAX_DURATION
+        return not self._addresses_left or self._clock.monotonic() - self._began > MAX_DURATION
 
     def _end_unreached(self, candidate: Candidate) -> None:
         """What was not asked has not said no."""
@@ -261,7 +261,7 @@ class Attempt:
     def _todo(self) -> list[int]:
         """The recipients that this candidate has not answered yet."""
         pending, answered = self._tally.pending, self._answered_here
-        return [index for index in pending if index not in answered] if answered else pending
+        return [index for index in pending if index not in answered] if answered else list(pending)
 
     # A candidate -----------------------------------------------------------------------------------------------------
 
@@ -293,7 +293,10 @@ class Attempt:
         """A call for each address, made when it is its turn, as long as somebody is left to be answered."""
         mx = host.candidate.host
         budget = self._destination.budget(host.candidate)
-        addresses = [each for each in host.addresses if self._of_our_family(each.version)]
+        addresses: Sequence[Address] = host.addresses
+        local_ip = self._rules.local_ip
+        if local_ip is not None:
+            addresses = [each for each in addresses if each.version == local_ip.version]
         if not addresses:
             text = f"{mx} has no address of the family of local_ip"
             self._tally.end(FailedTry(Weight.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
@@ -315,7 +318,7 @@ class Attempt:
             note = self._tally.note
             seen = partial(self._policies_seen, host.candidate) if self._rules.reports_tls else None
             yield ConnectRequest(
-                self._next_hop,
+                self._destination.next_hop,
                 host.candidate,
                 address,
                 requirement,
@@ -330,10 +333,6 @@ class Attempt:
             )
             if not self._todo:
                 return
-
-    def _of_our_family(self, version: int) -> bool:
-        local_ip = self._rules.local_ip
-        return local_ip is None or local_ip.version == version
 
     def _policies_seen(self, candidate: Candidate) -> PoliciesSeen | None:
         """What TLS reports are told of the policies; None for what they are never told of."""
@@ -351,34 +350,28 @@ class Attempt:
 
     # An address ------------------------------------------------------------------------------------------------------
 
-    async def _try_address(self, call: ConnectRequest, candidate: Candidate) -> bool:
-        """True if there is no point in trying further addresses of this candidate."""
-        visits = VISITS.get()
-        if visits is None:
-            return await self._use_address(call, candidate)
-        come_again = visits.arrive(call.address, self._slots)
+    def _may_visit(self, address: Address) -> bool:
+        """Count the attempt at that address. False if there are too many already: then all that is left comes again."""
+        come_again = None if self._visits is None else self._visits.arrive(address, self._slots)
         if come_again is not None:
             self._tally.hold_back_pending(CROWDED, come_again)
-            return True
-        try:
-            return await self._use_address(call, candidate)
-        finally:
-            visits.leave(call.address)
+        return come_again is None
 
-    async def _use_address(self, call: ConnectRequest, candidate: Candidate) -> bool:
+    async def _try_address(self, call: ConnectRequest, candidate: Candidate) -> bool:
+        """True if there is no point in trying further addresses of this candidate."""
         todo = self._todo
+        needs_extension = self._job.security.needs_extension
         fresh = False
         while todo:
             try:
                 async with self._connections.lease(call, fresh=fresh) as lease:
                     refusal = lease.judgement.refusal
-                    if refusal is None and self._lacks_extension(lease):
+                    if refusal is None and needs_extension and not lease.session.capabilities.requiretls:
                         if lease.reused:
                             fresh = True  # a refusal for good rests on what the server says now
                             continue
                         self._end_unqualified(call, NO_EXTENSION, lease.judgement.security)
                         return True
-                    lost = None
                     if refusal is None:
                         transaction = self._begin(lease, todo)
                         lost = await lease.session.transact(transaction, self._job.content)
@@ -397,19 +390,21 @@ class Attempt:
                 await self._destination.tls_failed()
                 # Without TLS this address is unusable; a certificate that was judged speaks for the whole host.
                 return lease.session.evidence.tls is not None
-            transaction = self._finished_transaction()
-            repeated = self._repeated(call, transaction, lease, lost)
-            if repeated is not None:
-                self._under_way = None
-                call, fresh = repeated, True
-                continue
             fresh = False
+            if not transaction.reusable:
+                repeated = self._repeated(call, transaction, lease, lost)
+                if repeated is not None:
+                    self._under_way = None
+                    call, fresh = repeated, True
+                    continue
             stranded = self._enter(transaction, todo, lease, lost)
             self._under_way = None
             if stranded:
                 return False
+            if not transaction.overflow:
+                return True
             todo = [todo[index] for index in transaction.overflow]
-            if todo and self._is_late:
+            if self._clock.monotonic() - self._began > MAX_DURATION:
                 mx, address, security = str(call.mx), str(call.address), lease.judgement.security
                 self._tally.end(FailedTry(Weight.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
                 return True
@@ -433,7 +428,7 @@ class Attempt:
         return None
 
     def _begin(self, lease: Lease, todo: Sequence[int]) -> Transaction:
-        recipients = [self._tally.recipient(index) for index in todo]
+        recipients = self._tally.recipients(todo)
         transaction = Transaction(
             self._job.envelope,
             recipients,
@@ -446,14 +441,6 @@ class Attempt:
         )
         self._under_way = (transaction, list(todo), lease)
         return transaction
-
-    def _lacks_extension(self, lease: Lease) -> bool:
-        return self._job.security.needs_extension and not lease.session.capabilities.requiretls
-
-    def _finished_transaction(self) -> Transaction:
-        if self._under_way is None:
-            raise MailriderError("a lease ended without a transaction")
-        return self._under_way[0]
 
     # What it means ---------------------------------------------------------------------------------------------------
 
@@ -474,7 +461,12 @@ class Attempt:
         if stranded:
             self._emit(
                 AddressFailed(
-                    self._next_hop, peer.name, peer.address, failed.stage, failed.reply, message=self._message
+                    self._destination.next_hop,
+                    peer.name,
+                    peer.address,
+                    failed.stage,
+                    failed.reply,
+                    message=self._message,
                 )
             )
             self._tally.end(failed, stranded)
@@ -494,7 +486,7 @@ class Attempt:
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
         mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        self._emit(CandidateRefused(self._destination.next_hop, mx, address, refusal, message=self._message))
         if address is None:
             self._tell_refused(candidate, refusal.problems)
         own = self._job.security.requirement
@@ -517,7 +509,7 @@ class Attempt:
         problem = doubt or TLSProblem(TLSProblemKind.MX_LEVEL, text)
         problems = refused.problems if doubt is None and refused is not None else (problem,)
         refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
-        self._emit(CandidateRefused(self._next_hop, mx, None, refusal, message=self._message))
+        self._emit(CandidateRefused(self._destination.next_hop, mx, None, refusal, message=self._message))
         self._tell_refused(candidate, refused.problems if refused is not None else ())
         stage = TryResult.REFUSED_BY_POLICY
         if admission.level < self._job.security.requirement.min_mx and not for_now:
@@ -531,7 +523,7 @@ class Attempt:
         mx, address = str(call.mx), str(call.address)
         problem = TLSProblem(TLSProblemKind.NO_REQUIRETLS, reply.text)
         refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text, problems=(problem,))
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        self._emit(CandidateRefused(self._destination.next_hop, mx, address, refusal, message=self._message))
         stage = TryResult.REFUSED_BY_POLICY
         self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
 
@@ -546,7 +538,7 @@ class Attempt:
     def _fail_address(self, failed: FailedTry, problem: TLSProblem | None = None) -> None:
         self._emit(
             AddressFailed(
-                self._next_hop,
+                self._destination.next_hop,
                 failed.mx,
                 failed.address,
                 failed.stage,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Job
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content
 
 MAX_PARALLEL_NEXT_HOPS = 100  # of one message: a mailing list must not take every socket at once
+
+_UNLIMITED = nullcontext()
 
 
 class RemoteDelivery:
@@ -97,7 +100,15 @@ class RemoteDelivery:
         job = Job(envelope, content, self.security(envelope, content))
         plan = route(envelope)
         outcomes: dict[int, Outcome] = dict(plan.settled)
-        for indices, results in await self._attempt_within_limits(job, plan.groups):
+        limiter, groups = self._limiter, plan.groups
+        with _UNLIMITED if limiter is None else limiter.ticket(envelope, self._emit, self._patience) as ticket:
+            if len(groups) == 1:
+                # No task where there is one next hop.
+                ((next_hop, indices),) = groups.items()
+                attempted = [(indices, await self._attempt(job, next_hop, indices, ticket))]
+            else:
+                attempted = await self._attempt_all(job, groups, ticket)
+        for indices, results in attempted:
             outcomes.update(zip(indices, results, strict=True))
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
         if self._emit is not discard:
@@ -132,26 +143,14 @@ class RemoteDelivery:
             return await self._evidence()
         return self._policies if security.policies_bind else ()
 
-    async def _attempt_within_limits(
-        self, job: Job, groups: dict[NextHop, list[int]]
-    ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
-        if self._limiter is None:
-            return await self._attempt_all(job, groups, None)
-        with self._limiter.ticket(job.envelope, self._emit, self._patience) as ticket:
-            return await self._attempt_all(job, groups, ticket)
-
     async def _attempt_all(
         self, job: Job, groups: dict[NextHop, list[int]], ticket: MessageTicket | None
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
-        if len(groups) == 1:
-            # No task where there is one next hop.
-            ((next_hop, indices),) = groups.items()
-            return [await self._attempt(job, next_hop, indices, ticket)]
         slots = asyncio.Semaphore(MAX_PARALLEL_NEXT_HOPS)
 
         async def attempt(item: tuple[NextHop, list[int]]) -> tuple[list[int], tuple[Outcome, ...]]:
             async with slots:
-                return await self._attempt(job, *item, ticket)
+                return item[1], await self._attempt(job, *item, ticket)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt(item)) for item in groups.items()]
@@ -159,16 +158,16 @@ class RemoteDelivery:
 
     async def _attempt(
         self, job: Job, next_hop: NextHop, indices: list[int], ticket: MessageTicket | None
-    ) -> tuple[list[int], tuple[Outcome, ...]]:
+    ) -> tuple[Outcome, ...]:
         recipients = [job.envelope.recipients[index] for index in indices]
         outcomes: tuple[Outcome, ...] | None = None
         try:
             if ticket is None:
-                outcomes = await self._run(job, next_hop, recipients)
+                outcomes = await self._run(await self._new_attempt(job, next_hop, recipients))
             else:
                 async with ticket.to(next_hop) as held_back:
                     if held_back is None:
-                        outcomes = await self._run(job, next_hop, recipients)
+                        outcomes = await self._run(await self._new_attempt(job, next_hop, recipients))
                     else:
                         at = held_back.eligible_at
                         outcomes = tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
@@ -177,12 +176,14 @@ class RemoteDelivery:
         except Exception as error:
             # Around an attempt, as in it: deferred, never a bounce; and no other domain is to suffer from it.
             self._emit(Bug(f"delivery to {next_hop}", error, message=job.envelope.id))
-        return indices, outcomes or tuple(Deferred(recipient, BUG) for recipient in recipients)
+        return outcomes or tuple(Deferred(recipient, BUG) for recipient in recipients)
 
-    async def _run(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> tuple[Outcome, ...]:
+    async def _new_attempt(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> Attempt:
         destination = await self.destination(next_hop, job.security, job.envelope.id)
-        attempt = self.attempt(job, recipients, destination, self._connections)
-        return await (attempt.run() if self._under_way is None else self._under_way.run(attempt))
+        return self.attempt(job, recipients, destination, self._connections)
+
+    def _run(self, attempt: Attempt) -> Awaitable[tuple[Outcome, ...]]:
+        return attempt.run() if self._under_way is None else self._under_way.run(attempt)
 
     def attempt(
         self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections

@@ -29,7 +29,7 @@ from mailrider.policy.base import Admission
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from pathlib import Path
 
     from mailrider.clock import Clock
@@ -250,8 +250,8 @@ class FixedDelivery:
                 for recipient, domain in placed
             )
 
-    async def _run(self, attempt: Attempt) -> tuple[Outcome, ...]:
-        return await (attempt.run() if self._under_way is None else self._under_way.run(attempt))
+    def _run(self, attempt: Attempt) -> Awaitable[tuple[Outcome, ...]]:
+        return attempt.run() if self._under_way is None else self._under_way.run(attempt)
 
     def _security(self, envelope: Envelope) -> MessageSecurity:
         """What the message itself demands of a server."""

@@ -76,15 +76,16 @@ class Tally:
     def __init__(self, recipients: Sequence[Recipient], own: Requirement = NO_REQUIREMENT) -> None:
         self._entries = [_Entry(recipient) for recipient in recipients]
         self._own = own
+        self.pending = dict.fromkeys(range(len(recipients)))
+        """The recipients without an outcome, in their order."""
 
-    @property
-    def pending(self) -> list[int]:
-        """The recipients without an outcome."""
-        return [index for index, entry in enumerate(self._entries) if entry.outcome is None]
+    def recipients(self, indices: Iterable[int]) -> list[Recipient]:
+        """The recipients of those entries."""
+        return [self._entries[index].recipient for index in indices]
 
-    def recipient(self, index: int) -> Recipient:
-        """The recipient of that entry."""
-        return self._entries[index].recipient
+    def _settle(self, index: int, outcome: Outcome) -> None:
+        self._entries[index].outcome = outcome
+        self.pending.pop(index, None)
 
     def end(self, failed: FailedTry, only: Iterable[int] | None = None) -> None:
         """A candidate or address ended without deciding the pending recipients, or those in `only`."""
@@ -104,7 +105,7 @@ class Tally:
         entry = self._entries[index]
         entry.transient += 1
         if entry.transient >= MAX_TRANSIENT_CANDIDATES:
-            entry.outcome = self._conclude(entry)
+            self._settle(index, self._conclude(entry))
 
     def decide(
         self,
@@ -122,47 +123,50 @@ class Tally:
         entry.tries.append(Try(mx, address, result, reply, security))
         tries = tuple(entry.tries)
         if is_delivered:
-            entry.outcome = Delivered(entry.recipient, reply, mx, address, security, tries, dsn)
+            outcome: Outcome = Delivered(entry.recipient, reply, mx, address, security, tries, dsn)
         else:
-            entry.outcome = outcome_for(entry.recipient, reply, mx=mx, address=address, security=security, tries=tries)
+            outcome = outcome_for(entry.recipient, reply, mx=mx, address=address, security=security, tries=tries)
+        entry.outcome = outcome
+        self.pending.pop(index, None)
 
     def doubt(self, index: int, failed: FailedTry) -> None:
         """The connection was lost behind the final dot: the server may have the message."""
         self.end(failed, (index,))
         entry = self._entries[index]
-        entry.outcome = Deferred(
+        outcome = Deferred(
             entry.recipient, failed.reply, failed.mx, failed.address, failed.security, tuple(entry.tries), in_doubt=True
         )
+        self._settle(index, outcome)
 
     @property
     def has_decided(self) -> bool:
         """True if any recipient has an outcome."""
-        return any(entry.outcome is not None for entry in self._entries)
+        return len(self.pending) < len(self._entries)
 
     def defer_pending(self, reply: Reply, again_at: datetime | None = None) -> None:
         """Everything undecided is deferred with one reply: the attempt itself could not go on.
 
         `again_at`: it counts as no try, and may be tried again from then on.
         """
-        for index in self.pending:
+        for index in list(self.pending):
             entry = self._entries[index]
-            entry.outcome = Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=again_at)
+            self._settle(index, Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=again_at))
 
     def hold_back_pending(self, reply: Reply, until: datetime) -> None:
         """Everything undecided has to come again, and it is no failed attempt."""
-        for index in self.pending:
+        for index in list(self.pending):
             entry = self._entries[index]
-            entry.outcome = Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=until)
+            self._settle(index, Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=until))
 
     def refuse_pending(self, reply: Reply) -> None:
         """Everything undecided gets the outcome that the reply means."""
-        for index in self.pending:
+        for index in list(self.pending):
             entry = self._entries[index]
-            entry.outcome = outcome_for(entry.recipient, reply, tries=tuple(entry.tries))
+            self._settle(index, outcome_for(entry.recipient, reply, tries=tuple(entry.tries)))
 
     def conclude(self) -> tuple[Outcome, ...]:
         """The outcomes; what is still undecided follows from its failed tries."""
-        return tuple(entry.outcome or self._conclude(entry) for entry in self._entries)
+        return tuple([entry.outcome or self._conclude(entry) for entry in self._entries])
 
     def _conclude(self, entry: _Entry) -> Outcome:
         shown = decisive_try(entry.failed_tries, self._own)

@@ -40,5 +40,5 @@ class AttemptsUnderWay:
         attempt = self._attempts.get(task)
         if attempt is None or not attempt.has_effect:
             return False
-        attempt.cut_off()
+        attempt.cut_off(task)
         return True
