@@ -207,7 +207,7 @@ async def test_setup_installs_the_service_in_one_go(
     tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("os.chown", lambda *_: None)
+    monkeypatch.setattr("os.chown", lambda *_, **__: None)
     monkeypatch.setattr(set_up, "ServiceInstaller", lambda: system.service)
     monkeypatch.setattr(set_up, "hidden", lambda _: "")
     monkeypatch.setattr(system.service, "has_user", lambda: False)
