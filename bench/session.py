@@ -41,10 +41,13 @@ DIALECT = Dialect(Domain("client.bench.test"), 60.0, 60.0)
 ENVELOPE = Envelope(ReversePath(Mailbox("a", Domain("example.org"))), (Recipient(Mailbox("b", Domain("example.net"))),))
 
 
+_HEADER = b"Date: Mon, 30 Nov 2026 09:00:00 +0000\r\nMessage-ID: <1@bench.test>\r\nSubject: bench\r\n\r\n"
+
+
 def make_message(size: int) -> bytes:
     """A message with so many octets of payload."""
     lines, rest = divmod(size, 80)
-    return b"Subject: bench\r\n\r\n" + (b"X" * 78 + b"\r\n") * lines + b"X" * max(0, rest - 2) + b"\r\n"
+    return _HEADER + (b"X" * 78 + b"\r\n") * lines + b"X" * max(0, rest - 2) + b"\r\n"
 
 
 async def open_sessions(sink: Sink, count: int) -> list[Session]:

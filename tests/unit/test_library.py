@@ -153,7 +153,7 @@ def test_an_address_that_is_none_is_a_result_in_its_place() -> None:
     assert prepared.envelope is not None
     assert [str(each) for each in prepared.envelope.recipients] == ["one@a.test", "two@a.test"]
     ok = Reply.make(250, "2.0.0", "Ok")
-    report = prepared.report(Delivered(each, ok) for each in prepared.envelope.recipients)
+    report = prepared.report([Delivered(each, ok) for each in prepared.envelope.recipients])
     assert [(each.recipient, each.status.value, each.reply.code) for each in report] == [
         ("one@a.test", "delivered", 250),
         ("nonsense@", "failed", 501),

@@ -21,13 +21,15 @@ REST = b"From: a@example.org\r\nSubject: x\r\n\r\nhello\r\n"
 
 
 def originated(message: bytes, host: Domain | None = HOST) -> bytes:
-    return b"".join(originate(Content.inspect(message), host, NOW, "token").chunks())
+    return b"".join(originate(Content.inspect(message), host, lambda: NOW, lambda: "token").chunks())
 
 
 MESSAGES = {
     "neither": (REST, ID + DATE),
     "no date": (b"message-id: <x@y>\r\n" + REST, DATE),
     "no id": (b"date: yesterday\r\n" + REST, ID),
+    "no date, and another field of such a name": (b"Date-Of-Birth: 1990\r\nMessage-ID: <x@y>\r\n" + REST, DATE),
+    "white space before the colon": (b"Date\t: yesterday\r\nMessage-ID : <x@y>\r\n" + REST, b""),
     "both": (b"Date: yesterday\r\nMessage-ID: <x@y>\r\n" + REST, b""),
     "signed": (b"DKIM-Signature: v=1\r\n" + REST, b""),
     "has travelled": (b"Received: from x\r\n" + REST, b""),

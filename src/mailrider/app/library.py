@@ -13,13 +13,13 @@ import logging
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from email.generator import BytesGenerator
 from email.message import Message
 from email.policy import EmailPolicy
+from functools import partial
 from inspect import iscoroutinefunction
 from io import BytesIO
 from pathlib import Path
@@ -53,7 +53,7 @@ from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
     from typing import TypeAlias, Unpack
@@ -79,6 +79,7 @@ TargetT = TypeVar("TargetT", bound="Remote | Smarthost | Queue")
 _PAGE = 500  # recipients that are read from a store at a time
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
+_new_token = partial(secrets.token_hex, 12)
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
 
 
@@ -166,12 +167,12 @@ class Submission:
     places: tuple[int, ...]
     refused: dict[int, Result]
 
-    def report(self, outcomes: Iterable[Outcome]) -> Report:
+    def report(self, outcomes: Sequence[Outcome]) -> Report:
         """Results in the order of the recipients, from the outcomes of the envelope's."""
         results: list[Result] = []
-        found, places = list(outcomes), iter(self.places)
+        places = iter(self.places)
         for index, text in enumerate(self.texts):
-            results.append(self.refused.get(index) or _result(text, found[next(places)]))
+            results.append(self.refused.get(index) or _result(text, outcomes[next(places)]))
         return Report(tuple(results))
 
 
@@ -197,10 +198,10 @@ def prepare(
     path = _parse_sender(sender)
     if smtputf8 is None:
         ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
-        is_utf8 = bool(getattr(getattr(message, "policy", None), "utf8", False))
+        is_utf8 = type(message) is not bytes and bool(getattr(getattr(message, "policy", None), "utf8", False))
         smtputf8 = not ascii_paths or is_utf8
     content = Content.inspect(_octets(message, utf8=smtputf8))
-    content = originate(content, host, _CLOCK.now(), secrets.token_hex(12))
+    content = originate(content, host, _CLOCK.now, _new_token)
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
     if quarantine:
@@ -208,25 +209,31 @@ def prepare(
         refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
     if path is None or not parsed:
         return Submission(None, content, texts, (), refused)
-    # Who is named twice gets the message once.
-    distinct = {each: place for place, each in enumerate(dict.fromkeys(parsed))}
+    distinct, places = _distinct(parsed)
     envelope = Envelope(
         path,
-        tuple(distinct),
+        distinct,
         smtputf8=smtputf8,
         requiretls=requiretls,
         quarantined=quarantine,
         ret=None if dsn.ret is None else Ret(dsn.ret.upper()),
         envid=dsn.envid,
     )
-    return Submission(envelope, content, texts, tuple(distinct[each] for each in parsed), refused)
+    return Submission(envelope, content, texts, places, refused)
+
+
+def _distinct(parsed: Sequence[Recipient]) -> tuple[tuple[Recipient, ...], tuple[int, ...]]:
+    """Who is named twice gets the message once: the recipients, and the place of each that was given among them."""
+    if len(parsed) == 1:
+        return tuple(parsed), (0,)
+    distinct = {each: place for place, each in enumerate(dict.fromkeys(parsed))}
+    return tuple(distinct), tuple([distinct[each] for each in parsed])
 
 
 def _check_options(*, requiretls: bool, quarantine: bool, smtputf8: bool | None, dsn: DSN) -> None:
     """`quarantine="no"` would be a yes."""
-    flags = {"requiretls": requiretls, "quarantine": quarantine, "smtputf8": smtputf8}
-    for name, flag in flags.items():
-        if not isinstance(flag, bool) and not (name == "smtputf8" and flag is None):
+    for name, flag in ("requiretls", requiretls), ("quarantine", quarantine), ("smtputf8", smtputf8):
+        if flag is not True and flag is not False and not (name == "smtputf8" and flag is None):
             raise TypeError(f"{name} is True or False, not {type(flag).__name__}")
     if not isinstance(dsn, DSN):
         raise TypeError(f"dsn is mailrider.DSN(...), not {type(dsn).__name__}")
@@ -235,7 +242,7 @@ def _check_options(*, requiretls: bool, quarantine: bool, smtputf8: bool | None,
 def _texts(recipients: Sequence[str]) -> tuple[str, ...]:
     if isinstance(recipients, str):
         raise TypeError("recipients is a list of addresses, not one string")
-    if not isinstance(recipients, Iterable):
+    if not hasattr(type(recipients), "__iter__"):
         raise TypeError(f"recipients is a list of addresses, and {type(recipients).__name__} is not iterable")
     texts = tuple(recipients)
     if not texts:
@@ -451,7 +458,8 @@ class Sender(ABC):
         )
         if submission.envelope is None:
             return submission.report(())
-        return submission.report(await self._delivery.deliver(submission.envelope, submission.content))
+        report = await self._delivery.deliver(submission.envelope, submission.content)
+        return submission.report(report.outcomes)
 
 
 class Remote(Sender):

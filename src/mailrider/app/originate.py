@@ -11,30 +11,34 @@ from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.header.fields import compose_field
+from mailrider.smtp.header import fields_present
 from mailrider.smtp.prepend import prepend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from mailrider.model.domain import Domain
     from mailrider.smtp.content import Content
 
-_TRAVELLED = ("DKIM-Signature", "Received")
+_TRAVELLED = frozenset((b"dkim-signature", b"received"))
+_OF_INTEREST = _TRAVELLED | {b"message-id", b"date"}
 _EMPTY_LINE = b"\r\n"  # what the email package makes of a message in which there is nothing
 
 
-def originate(content: Content, host: Domain | None, now: datetime, token: str) -> Content:
-    """The message with a Date and a Message-ID (`token` at `host`) where it has none.
+def originate(content: Content, host: Domain | None, now: Callable[[], datetime], token: Callable[[], str]) -> Content:
+    """The message with a Date (`now`) and a Message-ID (a `token` at `host`) where it has none.
 
     Raises `InvalidValue` for a message that is empty.
     """
     if not content.header_size and content.size <= len(_EMPTY_LINE):
         raise InvalidValue("the message is empty: it needs a header at least")
-    if content.header_fault() is not None or any(map(content.header_fields, _TRAVELLED)):
+    present = fields_present(content.header, _OF_INTEREST)
+    if present & _TRAVELLED or content.header_fault() is not None:
         return content
     added = ""
-    if host is not None and not content.header_fields("Message-ID"):
-        added += compose_field("Message-ID", f"<{token}@{host.ascii}>")
-    if not content.header_fields("Date"):
-        added += compose_field("Date", format_datetime(now.replace(microsecond=0)))
+    if host is not None and b"message-id" not in present:
+        added += compose_field("Message-ID", f"<{token()}@{host.ascii}>")
+    if b"date" not in present:
+        added += compose_field("Date", format_datetime(now().replace(microsecond=0)))
     return prepend(content, added.encode())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
 from mailrider.model.domain import Domain
-from mailrider.model.event import CandidatesFound, LookupDidFail
+from mailrider.model.event import CandidatesFound, LookupDidFail, discard
 from mailrider.model.route import Host
 from mailrider.model.security import Refusal, strictest
 from mailrider.model.tls_session import PoliciesSeen
@@ -74,8 +74,9 @@ class Destination:
         self.policies: list[DestinationPolicy] = []
         self._told_of_tls = False
         self._beyond: tuple[Candidate, ...] = ()
-        self._hosts: dict[Candidate, Host | HostNotFound] = {}
-        self._budgets: dict[Candidate, Budget] = {}
+        # By the host's name, as a string: that is hashed once for all messages, a value each time.
+        self._hosts: dict[str, Host | HostNotFound] = {}
+        self._budgets: dict[str, Budget] = {}
         self._configured = policies
 
     async def find(self) -> Candidates:
@@ -94,7 +95,8 @@ class Destination:
             bound = await policy.bind(candidates)
             if bound is not None:
                 self.policies.append(bound)
-        self._routing.emit(CandidatesFound(candidates))
+        if self._routing.emit is not discard:
+            self._routing.emit(CandidatesFound(candidates))
         self._beyond = candidates.beyond
         return candidates
 
@@ -125,19 +127,21 @@ class Destination:
 
     def budget(self, candidate: Candidate) -> Budget:
         """The time that looking up and connecting to this candidate may still take."""
-        budget = self._budgets.get(candidate)
+        name = candidate.host.ascii
+        budget = self._budgets.get(name)
         if budget is None:
-            budget = self._budgets[candidate] = Budget(self._routing.clock, self._routing.connect_timeout)
+            budget = self._budgets[name] = Budget(self._routing.clock, self._routing.connect_timeout)
         return budget
 
     async def host(self, candidate: Candidate) -> Host | HostNotFound:
         """The candidate's addresses, looked up once an attempt."""
-        known = self._hosts.get(candidate)
+        name = candidate.host.ascii
+        known = self._hosts.get(name)
         if known is None:
             known = self._routing.memory.host(candidate) or await self._find_host(candidate)
-            if isinstance(known, Host):
+            if isinstance(known, Host) and len(known.addresses) > 1:
                 known = self._routing.reach.ordered(known)
-            self._hosts[candidate] = known
+            self._hosts[name] = known
         return known
 
     async def _find_host(self, candidate: Candidate) -> Host | HostNotFound:

@@ -29,12 +29,12 @@ class RouteMemory:
     def __init__(self, resolver: Resolver, *, force_ipv4: bool) -> None:
         self._resolver = resolver
         self._families = (RecordType.A,) if force_ipv4 else (RecordType.AAAA, RecordType.A)
-        self._candidates: dict[NextHop, tuple[Answer[Any], Candidates]] = {}
-        self._hosts: dict[Candidate, tuple[Sequence[Answer[Any]], Host]] = {}
+        self._candidates: dict[str, tuple[Answer[Any], Candidates]] = {}
+        self._hosts: dict[tuple[str, int], tuple[Sequence[Answer[Any]], Host]] = {}
 
     def candidates(self, next_hop: NextHop) -> Candidates | None:
         """The candidates of a next hop, if its MX answer is still the one that they were made of."""
-        known = self._candidates.get(next_hop)
+        known = self._candidates.get(next_hop.ascii)
         if known is None or not isinstance(next_hop, Domain):
             return None
         return known[1] if self._resolver.cached(next_hop, RecordType.MX) is known[0] else None
@@ -48,11 +48,11 @@ class RouteMemory:
         preferences = {candidate.preference for candidate in candidates.candidates}
         is_fixed = len(preferences) == len(candidates.candidates) and not candidates.beyond
         if answer is not None and is_fixed:
-            _keep(self._candidates, next_hop, (answer, candidates))
+            _keep(self._candidates, next_hop.ascii, (answer, candidates))
 
     def host(self, candidate: Candidate) -> Host | None:
         """The host of a candidate, if its address answers are still those that it was made of."""
-        known = self._hosts.get(candidate)
+        known = self._hosts.get((candidate.host.ascii, candidate.preference))
         if known is None or not isinstance(candidate.host, Domain):
             return None
         for family, answer in zip(self._families, known[0], strict=True):
@@ -68,7 +68,7 @@ class RouteMemory:
         answers = [self._resolver.cached(name, family) for family in self._families]
         complete = [answer for answer in answers if answer is not None]
         if len(complete) == len(answers):
-            _keep(self._hosts, host.candidate, (complete, host))
+            _keep(self._hosts, (name.ascii, host.candidate.preference), (complete, host))
 
 
 def _keep(kept: dict[Any, Any], key: object, value: object) -> None:

@@ -39,6 +39,8 @@ class CachingResolver(ABC):
         self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
         self._open = False
         self._changes = 0
+        self.cached = self._cache.get
+        """The answer, if it is in the cache and fresh."""
 
     @property
     @abstractmethod
@@ -60,10 +62,6 @@ class CachingResolver(ABC):
     async def __aexit__(self, *_: object) -> None:
         self._open = False
         await self._flights.aclose()
-
-    def cached(self, name: Domain, record_type: RecordType) -> Answer[Any] | None:
-        """The answer, if it is in the cache and fresh."""
-        return self._cache.get(name, record_type)
 
     def forget(self) -> None:
         """Empty the cache."""

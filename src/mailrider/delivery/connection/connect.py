@@ -152,7 +152,7 @@ class Connector:
         return self._judge.verdicts(call.requirement, session.evidence, self._clock.now())
 
     def judge_kept(self, call: ConnectRequest, session: Session, opened_for: Hashable) -> Judgement | None:
-        """What a kept connection, once opened for the next hop `opened_for`, is worth for this call; None: too little.
+        """What a kept connection, opened for a next hop named `opened_for`, is worth for this call; None: too little.
 
         What the peer proved is its own; what is demanded is this call's, from current DNS and policy.
         """
@@ -182,7 +182,7 @@ class Connector:
 
     def _may_stay_in_clear(self, call: ConnectRequest, opened_for: Hashable) -> bool:
         """A fallback is one domain's misfortune, and is remembered for so long."""
-        return opened_for == call.next_hop and self._fallback.recall(str(call.address), call.next_hop) is not None
+        return opened_for == call.next_hop.ascii and self._fallback.recall(str(call.address), call.next_hop) is not None
 
     def _tell_fallback(self, call: ConnectRequest, reply: Reply, problem: TLSProblem) -> None:
         """What goes in clear although the server has TLS stands in the evidence, with the reason."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock, Timer
     from mailrider.delivery.connection.connect import Connector, ConnectRequest
     from mailrider.delivery.connection.pool_state import PoolLimits, Slot
-    from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.policy.judge import Judgement
 
@@ -57,6 +56,7 @@ class PooledLease:
         "fresh",
         "granted",
         "judgement",
+        "next_hop",
         "reused",
         "session",
     )
@@ -68,16 +68,12 @@ class PooledLease:
     def __init__(self, pool: Pool, call: ConnectRequest, *, fresh: bool) -> None:
         self.call = call
         self.fresh = fresh
-        self.endpoint = (call.mx, call.address)
+        self.endpoint = (call.candidate.host.ascii, call.address)
+        self.next_hop = call.next_hop.ascii
         self.reused = False
         self._pool = pool
         self._slot: Slot[Session] | None = None
         self._is_usable = True
-
-    @property
-    def next_hop(self) -> NextHop:
-        """See `pool_state.Waiter`."""
-        return self.call.next_hop
 
     def fits(self, session: Session, opened_for: Hashable) -> bool:
         """See `pool_state.Waiter`."""
@@ -111,7 +107,7 @@ class PooledLease:
         elif self.judgement.refusal is not None:
             self._pool.end(self._slot, NOT_LEASED)
         else:
-            self._pool.give_back(self._slot, self.call.next_hop)
+            self._pool.give_back(self._slot, self.next_hop)
 
 
 class Pool:

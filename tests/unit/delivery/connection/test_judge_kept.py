@@ -83,7 +83,7 @@ class World:
         self.connector = Connector(nothing, self.clock, nothing, judge, nothing, self.fallback, discard, 25)
 
     def will_do(self, session: FakeSession, opened_for: NextHop, call: ConnectRequest) -> bool:
-        judgement = self.connector.judge_kept(call, cast("Any", session), opened_for)
+        judgement = self.connector.judge_kept(call, cast("Any", session), opened_for.ascii)
         assert judgement is None or judgement.refusal is None
         return judgement is not None
 
