@@ -18,14 +18,16 @@ import threading
 import weakref
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from mailrider.app import library
 from mailrider.app.library import NO_DSN
+from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
     from typing import Unpack
 
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Queue", "Remote", "Smarthost", "load"]
 
-TargetT = TypeVar("TargetT", bound="library.Remote | library.Smarthost | library.Queue")
+TargetT = TypeVar("TargetT", bound="AbstractAsyncContextManager[Any]")
+KindT = TypeVar("KindT", bound="Remote | Smarthost | Queue")
 T = TypeVar("T")
 
 
@@ -56,8 +59,8 @@ class _Running(Generic[TargetT]):
     thread: threading.Thread
 
 
-class _Target(Generic[TargetT]):
-    """A target of the library in a thread of its own. `make` gives a new one for each start."""
+class InThread(Generic[TargetT]):
+    """Something asynchronous, entered in the loop of a thread of its own. `make` gives a new one for each start."""
 
     def __init__(self, make: Callable[[], TargetT]) -> None:
         self._make = make
@@ -94,7 +97,7 @@ class _Target(Generic[TargetT]):
             self._running = ready.result()
         return self._running
 
-    def _call(self, work: Callable[[TargetT], Coroutine[Any, Any, T]]) -> T:
+    def call(self, work: Callable[[TargetT], Coroutine[Any, Any, T]]) -> T:
         """Run something in the loop and wait for it. An interrupt (Ctrl-C) cancels it."""
         with self._lock:
             running = self._start()
@@ -134,7 +137,7 @@ def _run(target: TargetT, ready: Future[_Running[TargetT]]) -> None:
         ready.set_exception(error)
 
 
-_targets: weakref.WeakSet[_Target[Any]] = weakref.WeakSet()
+_targets: weakref.WeakSet[InThread[Any]] = weakref.WeakSet()
 _inherited: list[_Running[Any]] = []  # kept for ever: closing them here would close the parent's
 
 
@@ -154,7 +157,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
-class _Sender(_Target[TargetT]):
+class _Sender(InThread[TargetT]):
     """Something that delivers messages at once."""
 
     def send(
@@ -169,7 +172,7 @@ class _Sender(_Target[TargetT]):
         dsn: DSN = NO_DSN,
     ) -> Report:
         """As `mailrider.Remote.send`: one attempt, one result per recipient, in order."""
-        return self._call(
+        return self.call(
             lambda target: target.send(
                 message,
                 sender,
@@ -214,7 +217,7 @@ class Smarthost(_Sender[library.Smarthost]):
         super().__init__(lambda: library.Smarthost(made, dns=dns, on_event=on_event))
 
 
-class Queue(_Target[library.Queue]):
+class Queue(InThread[library.Queue]):
     """As `mailrider.Queue`, without asyncio: what it has accepted is delivered, tried again, or bounced.
 
     It delivers in its thread, from `with` or the first call to `close()`; with `deliver=False` another process does.
@@ -247,7 +250,7 @@ class Queue(_Target[library.Queue]):
         id: str | None = None,
     ) -> str:
         """As `mailrider.Queue.submit`: the message's id, once it is durable."""
-        return self._call(
+        return self.call(
             lambda queue: queue.submit(
                 message,
                 sender,
@@ -266,11 +269,11 @@ class Queue(_Target[library.Queue]):
         async def new_id(queue: library.Queue) -> str:
             return queue.new_id()
 
-        return self._call(new_id)
+        return self.call(new_id)
 
     def cancel(self, id: str) -> bool:
         """As `mailrider.Queue.cancel`."""
-        return self._call(lambda queue: queue.cancel(id))
+        return self.call(lambda queue: queue.cancel(id))
 
     def list(
         self,
@@ -283,7 +286,7 @@ class Queue(_Target[library.Queue]):
         limit: int | None = 100,
     ) -> Sequence[QueuedRecipient]:
         """As `mailrider.Queue.list`."""
-        return self._call(
+        return self.call(
             lambda queue: queue.list(
                 sender=sender, recipient=recipient, domain=domain, state=state, older=older, limit=limit
             )
@@ -291,19 +294,19 @@ class Queue(_Target[library.Queue]):
 
     def show(self, id: str) -> QueuedMessage | None:
         """As `mailrider.Queue.show`."""
-        return self._call(lambda queue: queue.show(id))
+        return self.call(lambda queue: queue.show(id))
 
     def retry(self, id: str) -> int:
         """As `mailrider.Queue.retry`."""
-        return self._call(lambda queue: queue.retry(id))
+        return self.call(lambda queue: queue.retry(id))
 
     def idle(self) -> None:
         """As `mailrider.Queue.idle`."""
-        self._call(lambda queue: queue.idle())
+        self.call(lambda queue: queue.idle())
 
     def drain(self) -> None:
         """As `mailrider.Queue.drain`."""
-        self._call(lambda queue: queue.drain())
+        self.call(lambda queue: queue.drain())
 
 
 class Loaded:
@@ -312,17 +315,27 @@ class Loaded:
     def __init__(self, loaded: LoadedConfiguration) -> None:
         self._loaded = loaded
 
-    def target(self, name: str, *, on_event: Emit = discard) -> Remote | Smarthost | Queue:
-        """The target of that name; `ConfigError` if there is none."""
+    @overload
+    def target(self, name: str, *, on_event: Emit = discard) -> Remote | Smarthost | Queue: ...
+
+    @overload
+    def target(self, name: str, kind: type[KindT], *, on_event: Emit = discard) -> KindT: ...
+
+    def target(
+        self, name: str, kind: type[KindT] | None = None, *, on_event: Emit = discard
+    ) -> Remote | Smarthost | Queue:
+        """The target of that name, `kind` being what the program counts on; `ConfigError` if it is no such one."""
+        target: Remote | Smarthost | Queue
         match self._loaded.target(name):
-            case library.Queue():
-                return self.queue(name, on_event=on_event)
             case library.Remote():
-                kind: type[Remote | Smarthost] = Remote
-                inside: type[library.Remote | library.Smarthost] = library.Remote
+                target = _wrapped(Remote, lambda: self._loaded.target(name, library.Remote, on_event=on_event))
             case library.Smarthost():
-                kind, inside = Smarthost, library.Smarthost
-        return _wrapped(kind, lambda: self._loaded.target(name, inside, on_event=on_event))
+                target = _wrapped(Smarthost, lambda: self._loaded.target(name, library.Smarthost, on_event=on_event))
+            case library.Queue():
+                target = self.queue(name, on_event=on_event)
+        if kind is not None and not isinstance(target, kind):
+            raise ConfigError(f"{name} is a {type(target).__name__}, not a {kind.__name__}")
+        return target
 
     def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
         """The queue of that name; `ConfigError` if there is none."""
@@ -332,7 +345,7 @@ class Loaded:
 
 def _wrapped(kind: type[T], make: Callable[[], Any]) -> T:
     wrapped = kind.__new__(kind)
-    _Target.__init__(wrapped, make)  # type: ignore[arg-type]
+    InThread.__init__(wrapped, make)  # type: ignore[arg-type]
     return wrapped
 
 

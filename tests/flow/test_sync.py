@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +17,10 @@ import mailrider
 import mailrider.sync
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError
+from mailrider.lab.mx_script import MXScript
+from tests.flow.delivery.internet import internet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mailrider.model.event import Event
 
 DEAD_DNS = DNSSettings(server=["127.0.0.1:9"], timeout=0.1, attempts=1)
@@ -145,7 +147,7 @@ def test_whoever_waits_while_it_is_closed_is_told(tmp_path: Path) -> None:
 
     def call() -> None:
         try:
-            queue._call(wait_for_ever)
+            queue.call(wait_for_ever)
         except RuntimeError as error:
             told.append(str(error))
 
@@ -168,14 +170,24 @@ def test_a_configurations_targets_are_used_by_name(tmp_path: Path) -> None:
     loaded = mailrider.sync.load(file)
     assert isinstance(loaded.target("out"), mailrider.sync.Remote)
     assert isinstance(loaded.target("q"), mailrider.sync.Queue)
-    smart = loaded.target("smart")
-    assert isinstance(smart, mailrider.sync.Smarthost)
-    with smart:
+    with pytest.raises(ConfigError, match="smart is a Smarthost, not a Remote"):
+        loaded.target("smart", mailrider.sync.Remote)
+    with loaded.target("smart", mailrider.sync.Smarthost) as smart:
         assert smart.send(MESSAGE, "a@example.org", ["b@example.net"])[0].status is mailrider.Status.DEFERRED
     with loaded.queue("q", deliver=False) as queue:
         assert queue.submit(MESSAGE, "a@example.org", ["b@example.net"])
     with pytest.raises(ConfigError, match="nothing"):
         loaded.target("nothing")
+
+
+async def test_the_guides_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (program,) = [block for block in blocks if "with mailrider.sync.Remote(settings, " in block]
+    async with internet({"example.net": [MXScript()]}) as net:
+        monkeypatch.setattr(mailrider, "RemoteSettings", lambda **_: net.remote.settings)
+        await asyncio.to_thread(exec, compile(program, "guide.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("b@example.net delivered 250 2.0.0 ")
 
 
 def test_after_a_fork_the_child_starts_its_own_and_the_parents_goes_on(tmp_path: Path) -> None:
