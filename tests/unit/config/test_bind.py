@@ -25,6 +25,7 @@ from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth,
 from mailrider.settings.directive import InvalidSetting, directives_of
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings
 from mailrider.settings.socket_address import Scheme, SocketAddress
+from mailrider.signing.settings import DKIMSettings, ModifySettings
 from mailrider.smtp.sasl import Credentials
 from tests.unit.config.reading import errors, read
 
@@ -89,6 +90,10 @@ REMOTE: dict[str, tuple[str, object]] = {
     "mx_auth { local_policy {\n min_tls_level authenticated\n min_mx_level mtasts } }": (
         "mx_auth",
         MXAuth(local_policy=LocalPolicy(min_tls_level=TLSLevel.AUTHENTICATED, min_mx_level=MXLevel.MTASTS)),
+    ),
+    "modify { dkim example.org s1 }": (
+        "modify",
+        ModifySettings(dkim=[DKIMSettings.of(["example.org"], "s1")], state_dir="/s"),
     ),
     "limits { }": ("limits", LimitsSettings()),
     "limits { all rate 20\n all rate 500 1m\n destination concurrency 10\n source rate 5 1h 5m\n ip rate 1 1d }": (
