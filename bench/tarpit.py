@@ -103,6 +103,7 @@ async def measure(case: str, names: int, messages: int) -> float:
             port=PORT,
             prohibited_addresses="none",
             command_timeout=COMMAND_TIMEOUT,
+            mx_auth=None,
             dns=DNSSettings(server=[dns.server]),
         )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
