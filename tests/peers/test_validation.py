@@ -10,6 +10,8 @@ import asyncio
 import json
 import random
 import re
+import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import mailrider
 from mailrider.clock import SystemClock
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.opening import open_resolver
@@ -33,6 +36,8 @@ from mailrider.model.event import (
     Event,
     SecurityUnavailable,
 )
+from mailrider.x509.describe import describe_chain
+from tests.flow.app.running import running as running_daemon
 from tests.peers import keytrap
 from tests.peers.hierarchy import Hierarchy, SignedZone, start_hierarchy
 from tests.peers.liar import forged, honest, silent, start_liar, stripped, with_ad
@@ -42,8 +47,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from mailrider.dns.resolver import Resolver
-    from tests.peers.certificate import Authority
+    from tests.peers.certificate import Authority, Certificate
     from tests.peers.liar import Change
+    from tests.peers.postfix import Postfix
 
 HOST = {
     "@": ["MX 10 mx"],
@@ -82,6 +88,14 @@ ZONES = (
     keytrap.keytrap_zone(),
 )
 
+QUEUE = """
+target.queue q {
+    target remote { }
+}
+submission tcp://127.0.0.1:0 {
+    deliver_to &q
+}
+"""
 MAX_KEYTRAP = 0.2  # seconds of a processor
 SECURE, INSECURE, BOGUS = "secure", "insecure", "bogus"
 TABLE = [
@@ -320,6 +334,59 @@ async def test_a_zone_that_makes_validators_work_is_bounded(root: Hierarchy) -> 
         assert await status(ours, keytrap.NAME, "MX") == BOGUS
         assert time.process_time() - before < MAX_KEYTRAP
         assert await status(ours, f"mx.{keytrap.NAME}", "A") == SECURE
+
+
+# In the whole of mailrider --------------------------------------------------------------------------------------------
+
+
+def mail_zones(postfix: Postfix, certificate: Certificate) -> list[SignedZone]:
+    """example.net with DANE, and the same with a wrong signature below bogus.example.net."""
+    leaf, end, _ = certificate.chain.read_text().partition("-----END CERTIFICATE-----\n")
+    tlsa = f"TLSA 3 1 1 {describe_chain([ssl.PEM_cert_to_DER_cert(leaf + end)])[0].spki_sha256}"
+    records = {"@": ["MX 10 mx"], "mx": [f"A {postfix.address}"], f"_{postfix.port}._tcp.mx": [tlsa]}
+    bogus = SignedZone("bogus.example.net", records, altered=(r"(?m)\tMX\t10 mx", "\tMX\t11 mx"))
+    return [*ZONES, SignedZone("net"), SignedZone("example.net", records), bogus]
+
+
+async def test_mail_is_delivered_with_dane_and_what_is_bogus_waits(
+    postfix: Postfix, certificate: Certificate, recipient: str
+) -> None:
+    with start_hierarchy(mail_zones(postfix, certificate)) as root:
+        remote = mailrider.Remote(
+            hostname="client.test",
+            port=postfix.port,
+            prohibited_addresses="none",
+            dns=mailrider.DNSSettings(server=[root.forwarder], validate="yes", trust_anchor=[root.anchor]),
+            mx_auth=[mailrider.Dane(), mailrider.DNSSEC()],
+        )
+        message = b"Subject: x\r\n\r\nIt travels.\r\n"
+        async with remote:
+            recipients = [recipient, "x@bogus.example.net"]
+            delivered, waits = await remote.send(message, sender="a@client.test", recipients=recipients)
+    assert delivered.status is mailrider.Status.DELIVERED, delivered.reply
+    assert delivered.security.mx_level is mailrider.MXLevel.DNSSEC
+    assert (delivered.security.tls_level, delivered.security.authenticated_by) == (
+        mailrider.TLSLevel.AUTHENTICATED,
+        "dane",
+    )
+    assert waits.status is mailrider.Status.DEFERRED
+    assert "DNSSEC bogus (validation failure" in waits.reply.text
+    assert root.forwarder not in waits.reply.text
+
+
+async def test_a_reload_opens_another_context_and_turns_nothing_off(root: Hierarchy, tmp_path: Path) -> None:
+    with start_liar(root.forwarder, honest, address="127.0.0.11") as liar:
+        file = tmp_path / "mailrider.conf"
+        dns = f"dns {{\n server {liar.address}\n validate auto\n timeout 1s\n trust_anchor {root.anchor}\n}}\n"
+        file.write_text(f"hostname client.test\nstate_dir {tmp_path}\nruntime_dir {tmp_path}\n{dns}{QUEUE}")
+        async with running_daemon(file) as daemon:
+            await daemon.line("dnssec_validation_works")
+            for change in (honest, stripped):
+                liar.change = change
+                daemon.process.send_signal(signal.SIGHUP)
+                await daemon.line("dnssec_validation_works")
+            assert await daemon.stop() == 0
+    assert not [line for line in daemon.lines if "dnssec_and_dane_off" in line]
 
 
 # Its life -------------------------------------------------------------------------------------------------------------

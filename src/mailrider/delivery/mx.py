@@ -7,6 +7,7 @@ ask DNS. What cannot be delivered raises `Unroutable` with the reply that the re
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, groupby, zip_longest
@@ -47,9 +48,15 @@ class Unroutable(MailriderError):
         self.reply = reply
 
 
+_SERVER = re.compile(r" from [0-9a-fA-F.:]+")  # our own DNS server, as libunbound names it: no business of anybody else
+
+
 def lookup_failure_reply(error: LookupFailed) -> Reply:
     """What a failed lookup means for the recipients: later."""
-    return Reply.make(451, "4.4.3", f"{error.record_type} lookup of {error.name} failed: {error.failure}")
+    text = f"{error.record_type} lookup of {error.name} failed: {error.failure}"
+    if error.failure is LookupFailure.BOGUS:  # the domain's own fault, whose owner has to know which
+        text = f"{text} ({_SERVER.sub('', error.detail)})"
+    return Reply.make(451, "4.4.3", text)
 
 
 MAX_NAMED = 3  # targets that are no host names, in an error

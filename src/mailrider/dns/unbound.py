@@ -382,7 +382,7 @@ def _read(address: int | None) -> Validated:
         return Validated(error="no result")
     result = _Result.from_address(address)
     packet = ctypes.string_at(result.answer_packet, result.answer_len) if result.answer_packet else b""
-    why = (result.why_bogus or b"").decode("utf-8", "replace")[:MAX_WORDS]
+    why = (result.why_bogus or b"").decode("ascii", "replace")[:MAX_WORDS]
     return Validated(
-        packet, bool(result.secure), bool(result.bogus), "".join(c if c.isprintable() else "?" for c in why)
+        packet, bool(result.secure), bool(result.bogus), "".join(c if " " <= c <= "~" else "?" for c in why)
     )

@@ -89,6 +89,14 @@ def page(explanation: Explanation, settings: mailrider.RemoteSettings = SETTINGS
     return out.getvalue()
 
 
+def test_who_validates_is_said() -> None:
+    by = "validated here by libunbound 0 with the trust anchors key 38696 of ., from what 192.0.2.1:53 says"
+    explanation = replace(HEALTHY, validated_by=by)
+    assert f"DNSSEC is {by}" in page(explanation)
+    assert as_json_object(explanation, SETTINGS, NOW)["validated_by"] == by
+    assert as_json_object(HEALTHY, SETTINGS, NOW)["validated_by"] is None
+
+
 def test_of_a_healthy_domain_there_is_nothing_to_say() -> None:
     assert advise(HEALTHY, SETTINGS) == ()
 

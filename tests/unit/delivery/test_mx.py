@@ -18,11 +18,12 @@ from mailrider.delivery.mx import (
     Unroutable,
     find_candidates,
     find_host,
+    lookup_failure_reply,
     order_addresses,
     preference_groups,
     rank_candidates,
 )
-from mailrider.dns.answer import Answer, LookupFailure, MXRecord
+from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, MXRecord, RecordType
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.testing.clock import FakeClock
@@ -367,3 +368,14 @@ def test_six_addresses_at_most_and_each_family_keeps_its_order(addresses: Sequen
         assert family == [each for each in unique if each.version == version][: len(family)]
     if ordered and any(each.version == 6 for each in unique):
         assert ordered[0].version == 6
+
+
+def test_what_is_bogus_says_why_and_leaves_our_own_dns_server_out() -> None:
+    why = "validation failure <a.test. MX IN>: signature expired from 2001:db8::53 for key a.test."
+    bogus = lookup_failure_reply(LookupFailed(Domain("a.test"), RecordType.MX, LookupFailure.BOGUS, why))
+    assert bogus.text == (
+        "MX lookup of a.test failed: DNSSEC bogus "
+        "(validation failure <a.test. MX IN>: signature expired for key a.test.)"
+    )
+    other = lookup_failure_reply(LookupFailed(Domain("a.test"), RecordType.MX, LookupFailure.SERVFAIL, "192.0.2.1:53"))
+    assert other.text == "MX lookup of a.test failed: SERVFAIL"

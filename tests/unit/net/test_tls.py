@@ -240,3 +240,14 @@ def test_secure_renegotiation_is_insisted_on_only_where_tls_is_demanded(strict: 
             pipe.shake_hands()
     else:
         assert not pipe.shake_hands(), "it waits for the certificate"
+
+
+def test_one_file_with_the_system_s_roots_for_other_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python_s, system_s = tmp_path / "python.pem", tmp_path / "system.pem"
+    monkeypatch.setattr(tls_module, "default_root_paths", lambda: ((python_s,), (tmp_path,)))
+    monkeypatch.setattr(tls_module, "_ROOT_FILES", (system_s,))
+    assert tls_module.system_roots() == ""
+    system_s.touch()
+    assert tls_module.system_roots() == str(system_s)
+    python_s.touch()
+    assert tls_module.system_roots() == str(python_s)

@@ -12,6 +12,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import ClientTurnedAway, LoginFailed, MailRefused, MailTaken
 from mailrider.model.event import (
     AddressFailed,
+    AnswerValidated,
     CandidateRefused,
     ConnectionAwaited,
     ConnectionJudged,
@@ -20,6 +21,7 @@ from mailrider.model.event import (
     FellBackToClear,
     LookupDidFail,
     RecipientSettled,
+    Validity,
 )
 from mailrider.model.event import TestingPolicyMissed as MissedPolicy
 from mailrider.model.outcome import Delivered
@@ -91,6 +93,7 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
         ),
         (FellBackToClear(NET, "mx", "192.0.2.1", "an alert", problem("an alert")), "fallbacks_total", {}),
         (LookupDidFail("example.net", "MX", "SERVFAIL", "deferred"), "failed_lookups_total", {"type": "MX"}),
+        (AnswerValidated(Validity.BOGUS), "dnssec_answers_total", {"validity": "bogus"}),
         (RecordLookupFailed(NET, "SERVFAIL", None), "failed_lookups_total", {"type": "TXT"}),
         (MissedPolicy(NET, "mx", None, "not named"), "testing_misses_total", {}),
         (PolicyFetched(NET, "1", STSMode.ENFORCE, timedelta(days=1), True), "policy_fetches_total", {"result": "ok"}),
