@@ -380,11 +380,15 @@ async def test_a_reload_opens_another_context_and_turns_nothing_off(root: Hierar
         dns = f"dns {{\n server {liar.address}\n validate auto\n timeout 1s\n trust_anchor {root.anchor}\n}}\n"
         file.write_text(f"hostname client.test\nstate_dir {tmp_path}\nruntime_dir {tmp_path}\n{dns}{QUEUE}")
         async with running_daemon(file) as daemon:
-            await daemon.line("dnssec_validation_works")
+            while not any("dnssec_validation_works" in line for line in daemon.lines):
+                await daemon.line("")
             for change in (honest, stripped):
                 liar.change = change
+                before = len(daemon.lines)
                 daemon.process.send_signal(signal.SIGHUP)
-                await daemon.line("dnssec_validation_works")
+                for word in ("reloaded", "dnssec_validation_works"):  # in either order
+                    while not any(word in line for line in daemon.lines[before:]):
+                        await daemon.line("")
             assert await daemon.stop() == 0
     assert not [line for line in daemon.lines if "dnssec_and_dane_off" in line]
 
