@@ -104,7 +104,7 @@ async def test_check_is_content_with_what_setup_prints(tmp_path: Path) -> None:
         text = file.read_text().replace(
             "target.remote outbound {", f"target.remote outbound {{\n    local_ip {address}"
         )
-        file.write_text(f"dns {{\nserver {lab.server}\n}}\n{text}")
+        file.write_text(text.replace("dns {", f"dns {{\n    server {lab.server}"))
         found = (await run("-c", file, "check", "example.org", "--json", "--against", "nobody.test")).objects
     about = {each["subject"]: each["level"] for each in found if each["subject"].endswith("of example.org")}
     assert about == {"SPF of example.org": "ok", "DKIM of example.org": "ok", "DMARC of example.org": "ok"}
