@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.history import OFF, HistoryBounds
 from mailrider.queue.ids import IdSource, first_id_at
 from mailrider.queue.message import EVERYTHING, ContentInfo, Filter, NewMessage
 from mailrider.queue.scheduler import Work
@@ -48,6 +50,9 @@ SENDER = ReversePath.parse("a@example.org")
 # A thread that waits for the interpreter is passed over as long as the loop turns faster than this: with 0.5 ms, and a
 # loop that turns in 0.5 ms, commits wait for seconds; with 0.1 ms they do not.
 SWITCH_INTERVAL = 0.0001
+
+
+PAIRS = 7
 
 
 class Nothing:
@@ -73,14 +78,14 @@ class Nothing:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, deliverer: Nothing | None, parallelism: int = 64, grace: float = 0.1
+    folder: Path, deliverer: Nothing | None, parallelism: int = 64, grace: float = 0.1, history: HistoryBounds = OFF
 ) -> AsyncIterator[DeliveryQueue]:
     clock, rng = SystemClock(), random.Random(1)
     ids = IdSource(clock, rng)
     origin = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
     bounces = Bounces(BouncePolicy(origin, False, lambda _: ""), ids, discard)
     work = None if deliverer is None else Work({"": deliverer}, Rules(), bounces, parallelism, grace)
-    async with DeliveryQueue(SQLiteStore(folder, clock), work, ids, clock, rng, discard) as queue:
+    async with DeliveryQueue(SQLiteStore(folder, clock, history=history), work, ids, clock, rng, discard) as queue:
         yield queue
 
 
@@ -110,6 +115,25 @@ async def cost(folder: Path, messages: int) -> None:
         results.append(watch.result)
     print_table(results)
     print("budget: 0.12 ms of CPU a message\n")
+
+
+async def history(folder: Path, messages: int) -> None:
+    """What the history costs: pairs of runs without and with it, one after the other."""
+    content = Content.inspect(MESSAGE)
+    envelopes = [replace(envelope(number, 100), message_id=f"<{number}@example.org>") for number in range(messages)]
+    shares: list[float] = []
+    for pair in range(PAIRS):
+        costs = []
+        for bounds in (OFF, HistoryBounds()):
+            async with opened(folder / f"{pair}-{bounds.is_on}", Nothing(), history=bounds) as queue:
+                start = time.process_time()
+                for first in range(0, messages, 200):
+                    await asyncio.gather(*(queue.submit(each, content) for each in envelopes[first : first + 200]))
+                await queue.idle()
+                costs.append((time.process_time() - start) / messages * 1e6)
+        shares.append(costs[1] / costs[0] - 1)
+        print(f"without {costs[0]:.1f} us of CPU a message, with {costs[1]:.1f} us: {shares[-1]:+.1%}")
+    print(f"median {sorted(shares)[len(shares) // 2]:+.1%} of the queue alone\n")
 
 
 async def latency(folder: Path, messages: int) -> None:
@@ -214,6 +238,7 @@ async def fairness(folder: Path, messages: int) -> None:
 
 BENCHES = {
     "cost": (cost, 20_000),
+    "history": (history, 5000),
     "latency": (latency, 2000),
     "backlog": (backlog, 200_000),
     "fairness": (fairness, 5000),

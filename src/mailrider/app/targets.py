@@ -213,7 +213,14 @@ def make_queue(
         clock = QueueClock(clock)
     destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
     return DeliveryQueue(
-        SQLiteStore(location, clock, destination_of=destination_of, emit=emit, reserve=settings.reserve),
+        SQLiteStore(
+            location,
+            clock,
+            destination_of=destination_of,
+            emit=emit,
+            reserve=settings.reserve,
+            history=settings.history,
+        ),
         work,
         ids or IdSource(clock, rng),
         clock,

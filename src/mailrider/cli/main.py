@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "mailrider.cli.check",
     "dkim": "mailrider.cli.dkim",
     "explain": "mailrider.cli.explain",
+    "history": "mailrider.cli.trace",
     "lab": "mailrider.lab.command",
     "migrate": "mailrider.cli.migrate",
     "queue": "mailrider.cli.queue",
@@ -38,6 +39,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "send": "mailrider.cli.send",
     "sendmail": "mailrider.cli.sendmail",
     "setup": "mailrider.cli.set_up",
+    "trace": "mailrider.cli.trace",
 }
 
 

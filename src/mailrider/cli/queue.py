@@ -26,6 +26,7 @@ from mailrider.cli.queue_show import (
     visible_content,
 )
 from mailrider.cli.setup import choose_queue, make_log
+from mailrider.cli.trace_text import done_lines
 from mailrider.clock import SystemClock
 from mailrider.config import load, queue_location
 from mailrider.errors import InvalidValue
@@ -34,12 +35,14 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.text import json_line
+from mailrider.queue.history import ENDS
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, RecipientState, Stats
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.store import QueueCommand
 from mailrider.report.queue import entry_object, message_object, stats_object
+from mailrider.report.trace import fact_object
 from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:
@@ -47,9 +50,11 @@ if TYPE_CHECKING:
 
     from mailrider.config import Configuration
     from mailrider.model.event import Emit, Event
-    from mailrider.queue.message import Entry
+    from mailrider.queue.history import Fact
+    from mailrider.queue.message import Entry, StoredMessage
     from mailrider.queue.service import DeliveryQueue
     from mailrider.queue.settings import QueueSettings
+    from mailrider.queue.sqlite.store import SQLiteStore
 
 T = TypeVar("T")
 
@@ -65,6 +70,7 @@ class Chosen:
 
     path: str | None
     name: str | None
+    given: QueueSettings | None = None
 
     @cached_property
     def configuration(self) -> Configuration:
@@ -74,7 +80,7 @@ class Chosen:
     @cached_property
     def settings(self) -> QueueSettings:
         """Those of the queue. Raises `ConfigError`."""
-        return choose_queue(self.configuration, self.name)
+        return self.given or choose_queue(self.configuration, self.name)
 
     def look(self, work: Callable[[SQLiteReader], Awaitable[T]], otherwise: T) -> T:
         """Look into the queue without changing anything, on a full disk and on one that is read-only; `otherwise` if
@@ -100,6 +106,21 @@ class Chosen:
         async def run() -> T:
             async with make_queue(self.settings, None, SystemClock(), SystemRandom(), discard) as queue:
                 return await work(queue)
+
+        return uvloop.run(run())
+
+    def with_store(self, work: Callable[[SQLiteStore], Awaitable[T]], otherwise: T) -> T:
+        """Do something with the store of the queue; `otherwise` if there is none yet."""
+        if not (queue_location(self.settings) / FILE).exists():
+            return otherwise
+
+        import uvloop
+
+        from mailrider.queue.sqlite.store import SQLiteStore
+
+        async def run() -> T:
+            async with SQLiteStore(queue_location(self.settings), SystemClock()) as store:
+                return await work(store)
 
         return uvloop.run(run())
 
@@ -247,12 +268,14 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
                 sys.stdout.buffer.write(octets)
             return os.EX_OK
     else:
-        message = chosen.look(lambda reader: reader.find(number), None)
+        nothing: tuple[StoredMessage | None, list[Fact]] = (None, [])
+        message, facts = chosen.look(lambda reader: reader.find_with_history(number), nothing)
+        done = [each for each in facts if each.kind in ENDS]
         if message is not None and as_json:
-            click.echo(json_line(message_object(message)))
+            click.echo(json_line(message_object(message) | {"done": [fact_object(each) for each in done]}))
             return os.EX_OK
         if message is not None:
-            _print(*message_text(message, SystemClock().now()))
+            _print(*message_text(message, SystemClock().now()), *done_lines(done))
             return os.EX_OK
     _tell_unknown(id)
     return os.EX_UNAVAILABLE

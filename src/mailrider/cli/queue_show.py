@@ -72,12 +72,12 @@ def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
         yield f"Route     {message.route}"
     for entry in message.entries:
         yield ""
-        yield from _entry_text(entry, now)
+        yield from entry_text(entry, now)
         for attempt in message.attempts.get(entry.recipient_id, ()):
             yield from _attempt_text(attempt)
 
 
-def _entry_text(entry: Entry, now: datetime) -> Iterator[str]:
+def entry_text(entry: Entry, now: datetime) -> Iterator[str]:
     wish = f", {_WISHES[entry.wish]}" if entry.wish is not None else ""
     yield f"{entry.recipient}  {entry.state.word}{wish}, {_tries(entry)}, next {_next_try(entry, now)}"
     if entry.progress.in_doubt:

@@ -661,6 +661,7 @@ class ClientSession:
             header, between = self._mended(header)
             header = submitted_header(header, info, service.origin)
         self._name = MessageName(info.id, message_id_of(header))
+        envelope = replace(envelope, message_id=self._name.message_id)
         self._busy = True
         try:
             content = intake.content(received_field(info) + header, between)

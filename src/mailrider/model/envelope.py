@@ -103,7 +103,8 @@ class Envelope:
     `smtputf8`: the message was submitted with SMTPUTF8 (its header may be UTF-8). `requiretls`: RFC 8689.
     `quarantined`: a check held it to be harmful; it is never sent on. `client`: IP address of who submitted it.
 
-    `id` is the name of the message in log and Received, `origin` that of the message of which it is a further copy.
+    `id` is the name of the message in log and Received, `origin` that of the message of which it is a further copy,
+    `message_id` what its own header calls it.
     They are names and no part of what is asked: envelopes that differ in them are equal.
     """
 
@@ -117,6 +118,7 @@ class Envelope:
     client: str | None = None
     id: str = field(default="", kw_only=True, compare=False)
     origin: str = field(default="", kw_only=True, compare=False)
+    message_id: str = field(default="", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if not self.recipients:

@@ -39,6 +39,8 @@ def encode_options(envelope: Envelope) -> str | None:
         options["client"] = envelope.client
     if envelope.origin:
         options["origin"] = envelope.origin
+    if envelope.message_id:
+        options["message_id"] = envelope.message_id
     return compact(options) if options else None
 
 

@@ -320,7 +320,7 @@ class DeliveryQueue:
     async def command(self, command: QueueCommand, wanted: Filter, by: str = "") -> Done:
         """Do something to queued recipients, and tell those who deliver. `by`: the operator who wants it, if one does:
         then it stands in the log."""
-        done = await self.store.command(command, wanted, self._clock.now())
+        done = await self.store.command(command, wanted, self._clock.now(), by)
         if by:
             self._note_act(command, wanted, by, done)
         if command in (QueueCommand.RETRY, QueueCommand.RELEASE):

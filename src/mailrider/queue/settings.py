@@ -7,6 +7,7 @@ from dataclasses import field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from mailrider.queue.history import HistoryBounds
 from mailrider.queue.retry import Schedule
 from mailrider.queue.settle import Rules
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
@@ -18,7 +19,7 @@ from mailrider.settings.pipeline import (
     default_destination,
     destinations,
 )
-from mailrider.settings.types import DOMAIN, DURATION, MAILBOX, PATH, TIMEOUT, ValueType, integer, size
+from mailrider.settings.types import DOMAIN, DURATION, MAILBOX, PATH, TIMEOUT, ValueType, Words, integer, size
 from mailrider.signing.settings import ModifySettings
 
 if TYPE_CHECKING:
@@ -42,6 +43,21 @@ def _scale(value: float | str) -> float:
 
 
 SCALE = ValueType("number", "a number from 1 to 1000, such as 1.25", _scale)
+
+
+def _history(value: object) -> HistoryBounds:
+    if isinstance(value, HistoryBounds):
+        return value
+    words = value if isinstance(value, tuple | list) else (value,)
+    if not 1 <= len(words) <= 2:  # an age, and a number
+        raise ValueError
+    age = DURATION.accept(words[0])
+    return HistoryBounds(age) if len(words) == 1 else HistoryBounds(age, integer(1).accept(words[1]))
+
+
+HISTORY = ValueType(
+    "age [number]", "an age and perhaps a number, such as `30d` or `30d 1000000`", _history, words=Words.WORDS
+)
 
 
 @settings
@@ -100,6 +116,14 @@ class QueueSettings(Settings):
         shown_default="5 % of the disk, at most 1G",
         doc="New mail is refused (452 4.3.1) while less of the queue's disk is free; what is queued goes on. `0b`: mail"
         " is refused only when the disk is full.",
+    )
+    history: Setting[HistoryBounds, HistoryBounds | timedelta | str] = directive(
+        HISTORY,
+        default=HistoryBounds(),
+        shown_default="30d 1000000",
+        doc="For how long, and of how many events at most, the queue remembers what became of messages: `mailrider"
+        " trace` shows it. It has addresses and the servers' replies, no subject and no content; `0`: nothing is"
+        " remembered. The oldest go first, and on a full disk all of it.",
     )
     max_parallelism: Setting[int, int] = directive(
         integer(1, 100_000),

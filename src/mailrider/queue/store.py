@@ -137,7 +137,7 @@ class Store(Protocol):
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """How much is queued; that many destinations, those with most recipients."""
 
-    async def command(self, command: QueueCommand, wanted: Filter, now: datetime) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:
         """Do something to all recipients that are meant."""
 
     async def changed_elsewhere(self) -> bool:

@@ -337,7 +337,7 @@ class MemoryStore:
             ages,
         )
 
-    async def command(self, command: QueueCommand, wanted: Filter, now: datetime) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:
         """See `Store`."""
         self._write()
         changed = later = 0

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.queue.history import Fact
     from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
     from mailrider.queue.queue_clock import TimeAnchor
+    from mailrider.queue.sqlite.views import HistoryFilter, Traced
 
 T = TypeVar("T")
 
@@ -60,6 +62,14 @@ class SQLiteReader:
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
         return await self._read(partial(views.stats, now, destinations))
+
+    async def trace(self, wanted: HistoryFilter, limit: int) -> list[Traced]:
+        """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""
+        return await self._read(partial(_trace, wanted, limit))
+
+    async def find_with_history(self, message_id: int) -> tuple[StoredMessage | None, list[Fact]]:
+        """As `Store.find`, with what is told of the message."""
+        return await self._read(partial(_find_with_history, message_id))
 
     async def _read(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, self._look, work)
@@ -100,6 +110,20 @@ class SQLiteReader:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
+
+
+def _trace(wanted: HistoryFilter, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[Traced]:
+    if pragma(connection, "user_version") < VERSION:
+        return []  # no process of this version has opened it yet
+    return views.traced(wanted, limit, shift, connection)
+
+
+def _find_with_history(
+    message_id: int, shift: timedelta, connection: sqlite3.Connection
+) -> tuple[StoredMessage | None, list[Fact]]:
+    has_history = pragma(connection, "user_version") >= VERSION
+    facts = views.facts_of([message_id], shift, connection) if has_history else []
+    return views.find(message_id, shift, connection), facts
 
 
 def _anchor(connection: sqlite3.Connection) -> TimeAnchor | None:

@@ -78,5 +78,18 @@ MIGRATIONS: Final = (
         monotonic REAL NOT NULL
     );
     """,
+    # Facts in the order of commits: see `queue.history`. `message` is sought, an address is looked for from end to end.
+    """
+    CREATE TABLE history (
+        number INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        message INTEGER NOT NULL,
+        mailbox TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        details TEXT NOT NULL
+    );
+    CREATE INDEX history_message ON history (message);
+    """,
 )
 VERSION: Final = len(MIGRATIONS)

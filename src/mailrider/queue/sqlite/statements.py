@@ -40,6 +40,8 @@ RECIPIENT: Final = ("id", "message", "destination", "state", "due", "owner", "ma
 CHUNK: Final = ("content", "number", "octets")
 ATTEMPT: Final = ("recipient", "at", "evidence")
 
+HISTORY: Final = ("at", "kind", "message", "mailbox", "sender", "details")
+
 # --- Settling ------------------------------------------------------------------------------------
 
 # Of these recipients, those that are not leased under this registration, and those that an operator wishes something.
@@ -53,6 +55,7 @@ DELETE_RECIPIENTS: Final = "DELETE FROM recipient WHERE id IN (SELECT value FROM
 DELETE_ATTEMPTS: Final = "DELETE FROM attempt WHERE recipient IN (SELECT value FROM json_each(?))"
 # All of it: to delete a part SQLite may need another page first (sqlite.org/lang_delete.html, truncate optimization).
 FORGET_HISTORY: Final = "DELETE FROM attempt"
+FORGET_FACTS: Final = "DELETE FROM history"
 DELETE_MESSAGES: Final = """
 DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
     SELECT 1 FROM recipient r WHERE r.id > message.id AND r.id <= message.id + message.recipients
@@ -272,3 +275,50 @@ SELECT json_group_array(json_array(destination, queued, active, held, doubt, old
 """
 # Recipients between two ids: the age in the order of ids.
 BETWEEN: Final = "SELECT count(*) FROM recipient WHERE id >= ? AND id < ?"
+
+# --- History -------------------------------------------------------------------------------------
+
+# What an operator did to recipients.
+NOTE_ACT: Final = """
+INSERT INTO history (at, kind, message, mailbox, sender, details)
+SELECT :now, :kind, r.message, r.mailbox, m.sender, :details
+FROM json_each(:ids) j JOIN recipient r ON r.id = j.value JOIN message m ON m.id = r.message
+"""
+FACTS: Final = """
+SELECT json_group_array(json_array(number, at, kind, message, mailbox, sender, details)) FROM (
+    SELECT * FROM history WHERE message IN (SELECT value FROM json_each(:messages)) ORDER BY number LIMIT :limit
+)
+"""
+# The messages of which something is told that fits, the newest last. `detail` is a member of `details`, as it is
+# written.
+MESSAGES_TOLD_OF: Final = """
+SELECT json_group_array(message) FROM (
+    SELECT message, max(number) FROM history
+    WHERE at >= :since AND (
+        message = :message OR lower(mailbox) = :address OR lower(sender) = :address OR instr(details, :detail) > 0
+    )
+    GROUP BY message ORDER BY max(number) DESC LIMIT :limit
+)
+"""
+MESSAGES_QUEUED: Final = """
+SELECT json_group_array(id) FROM (
+    SELECT m.id FROM message m
+    WHERE m.created >= :since AND (
+        m.id = :message OR lower(m.sender) = :address OR instr(m.options, :detail) > 0 OR EXISTS (
+            SELECT 1 FROM recipient r
+            WHERE r.id > m.id AND r.id <= m.id + m.recipients AND lower(r.mailbox) = :address
+        )
+    )
+    ORDER BY m.id DESC LIMIT :limit
+)
+"""
+DROP_FACTS: Final = """
+DELETE FROM history WHERE message = :message OR lower(mailbox) = :address OR lower(sender) = :address
+    OR instr(details, :detail) > 0
+"""
+# Of the oldest so many, those that are too old or too many. The newest stays: numbers must not begin anew.
+TRIM_HISTORY: Final = """
+DELETE FROM history WHERE number IN (SELECT number FROM history ORDER BY number LIMIT :step)
+    AND (at < :before OR number <= (SELECT max(number) FROM history) - :facts)
+    AND number < (SELECT max(number) FROM history)
+"""

@@ -27,6 +27,7 @@ from mailrider.model.event import discard
 from mailrider.model.queue_event import QueueHasSpace, QueueShort, RecipientsUnreadable
 from mailrider.queue.disk import Disk
 from mailrider.queue.encode import compact
+from mailrider.queue.history import ACTS, OFF, HistoryBounds
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
 from mailrider.queue.queue_clock import QueueClock
@@ -35,7 +36,7 @@ from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import StoreFile, pragma
 from mailrider.queue.sqlite.owner import Identity, Life, current_boot
 from mailrider.queue.sqlite.rows import destinations_from, filter_values, jobs_from
-from mailrider.queue.sqlite.transactions import ROW, Transactions, insert_all
+from mailrider.queue.sqlite.transactions import FACT, ROW, Transactions, insert_all
 from mailrider.queue.sqlite.views import from_json
 from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.sqlite.writer import Add, Settle, StoreCall, Writer, translate
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         StoredMessage,
     )
     from mailrider.queue.sqlite.rows import Unreadable
+    from mailrider.queue.sqlite.views import HistoryFilter
 
 T = TypeVar("T")
 
@@ -71,6 +73,8 @@ EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot 
 SWEPT: Final = 64  # chunks that one transaction deletes: 4 MiB, some 5 ms
 VACUUMED: Final = 2000  # pages given back to the file system at a time: 8 MiB
 STEPPED: Final = 200  # the same on a disk that is short: no more than the log has space for
+TRIMMED: Final = 2000  # facts that one transaction deletes
+MOST_TRIMS: Final = 100  # of one round of housekeeping
 MOST_VACUUMS: Final = 100  # of one round of housekeeping
 PAGE: Final = 4096  # octets
 MOST_PAGES: Final = 0xFFFFFFFE  # of a file, if the disk has space: sqlite.org/limits.html
@@ -91,7 +95,7 @@ class _Spool:
 
 class SQLiteStore:
     """A `Store` in the directory `location`. New mail is refused while less than `reserve` octets of the disk are free;
-    None: what suits the disk. `identity` and `fault` are for tests that die."""
+    None: what suits the disk. `history`: which facts are kept. `identity` and `fault` are for tests that die."""
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class SQLiteStore:
         destination_of: DestinationOf = BY_DOMAIN,
         emit: Emit = discard,
         reserve: int | None = None,
+        history: HistoryBounds = OFF,
         identity: Identity | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> None:
@@ -111,7 +116,8 @@ class SQLiteStore:
         self._emit = emit
         self._identity = identity
         self._fault = fault
-        self._transactions = Transactions(destination_of)
+        self._transactions = Transactions(destination_of, writes_facts=history.is_on)
+        self._history = history
         self._stack = ExitStack()
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -242,6 +248,7 @@ class SQLiteStore:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(StoreCall(self._renew))
         await self._sweep()
+        await self._trim_history()
         await self._give_pages_back()
         self._transactions.keeps_history = self._disk.hold_spare()
         self._disk.hold_log(self._file.log)
@@ -249,6 +256,24 @@ class SQLiteStore:
             self._disk.count(await self._ask(StoreCall(self._usable, outside=True)))
             self._note_shortness(self._disk.left < self._disk.reserve)
         return freed
+
+    async def _trim_history(self) -> None:
+        """Delete facts that are too old or too many, the oldest first."""
+        for _ in range(MOST_TRIMS):
+            if await self._ask(StoreCall(self._trim)) < TRIMMED:
+                return
+
+    def _trim(self, connection: sqlite3.Connection) -> int:
+        before = microseconds(self._clock.now() - self._history.age)
+        values = {"step": TRIMMED, "before": before, "facts": self._history.facts}
+        trimmed = connection.execute(sql.TRIM_HISTORY, values).rowcount
+        self._transactions.written += FACT * trimmed
+        return trimmed
+
+    async def drop_history(self, wanted: HistoryFilter) -> int:
+        """Erase the facts about a message or an address; how many there were."""
+        dropped: int = await self._ask(StoreCall(partial(_drop_facts, wanted)))
+        return dropped
 
     async def _give_pages_back(self) -> None:
         """To the file system: some now and then; on a disk that is nearly full as many as it takes."""
@@ -339,7 +364,10 @@ class SQLiteStore:
     def _forget_history(self) -> bool:
         """The last that can be given up: how all former attempts went. False: there is nothing of it."""
         try:
-            return self._committing is not None and self._committing.execute(sql.FORGET_HISTORY).rowcount > 0
+            connection = self._committing
+            return connection is not None and any(
+                connection.execute(each).rowcount > 0 for each in (sql.FORGET_FACTS, sql.FORGET_HISTORY)
+            )
         except sqlite3.Error:
             return False
 
@@ -573,7 +601,7 @@ class SQLiteStore:
         """See `Store`."""
         return await self._read(partial(views.stats, now, destinations, self._clock.shift))
 
-    async def command(self, command: QueueCommand, wanted: Filter, now: datetime) -> Done:
+    async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:
         """See `Store`. In steps, so that others may write in between."""
         changed = later = after = 0
         limit = SELECTED
@@ -582,7 +610,7 @@ class SQLiteStore:
             values = {**filter_values(meant), "after": after, "limit": limit}
             try:
                 step, waiting, after = await self._ask(
-                    StoreCall(partial(self._command, command, values, microseconds(now)))
+                    StoreCall(partial(self._command, command, values, microseconds(now), by))
                 )
             except StoreFull:
                 # What a step changes has to find space in the log.
@@ -598,13 +626,19 @@ class SQLiteStore:
         return Done(changed, later)
 
     def _command(
-        self, command: QueueCommand, values: dict[str, Any], now: int, connection: sqlite3.Connection
+        self, command: QueueCommand, values: dict[str, Any], now: int, by: str, connection: sqlite3.Connection
     ) -> tuple[int, int, int]:
         """One step: how many were changed, how many will be, and behind which id it goes on (0: nowhere)."""
         rows = from_json(connection, sql.SELECTED, **values)
         ids = compact([row[0] for row in rows])
         leased = [row[0] for row in rows if row[2] == 1]
         changed = 0
+        if by and self._transactions.writes_facts and self._transactions.keeps_history:
+            free_ids = [row[0] for row in rows if row[2] != 1]
+            for these, details in ((free_ids, {"by": by}), (leased, {"by": by, "later": True})):
+                kind = ACTS[command.value]
+                act = {"now": now, "kind": kind, "ids": compact(these), "details": compact(details)}
+                connection.execute(sql.NOTE_ACT, act)
         match command:
             case QueueCommand.HOLD:
                 changed = connection.execute(sql.HOLD, {"ids": ids}).rowcount
@@ -656,6 +690,14 @@ class SQLiteStore:
         if name == "after commit" and self._keeper is not None:
             self._keeper.committed(self._transactions.written or ROW)
             self._transactions.written = 0
+
+
+def _drop_facts(wanted: HistoryFilter, connection: sqlite3.Connection) -> int:
+    connection.execute("PRAGMA secure_delete = 1")  # what is erased is not left in free pages
+    try:
+        return connection.execute(sql.DROP_FACTS, views.history_values(wanted)).rowcount
+    finally:
+        connection.execute("PRAGMA secure_delete = 0")
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

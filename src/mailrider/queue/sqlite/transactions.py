@@ -6,27 +6,30 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
+from mailrider.queue import history
 from mailrider.queue.encode import compact, encode_evidence, encode_options, encode_reply, encode_wishes
-from mailrider.queue.ids import microseconds
+from mailrider.queue.ids import format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mailrider.queue.message import DestinationOf, NewMessage, Settlement
 
+FACT: Final = 500  # octets of log that a fact costs, about: facts are written one behind the other
 ROW: Final = 4096  # octets of log that a changed row costs, about: its page
 
 
 class Transactions:
     """Writes sets. `lease` is the registration of this process; `written` grows by the octets of log that it cost,
-    about. `keeps_history` False: on a full disk only what has to be written is."""
+    about. `keeps_history` False: on a full disk only what has to be written is. `writes_facts`: see `queue.history`."""
 
-    def __init__(self, destination_of: DestinationOf = BY_DOMAIN) -> None:
+    def __init__(self, destination_of: DestinationOf = BY_DOMAIN, *, writes_facts: bool = False) -> None:
         self.lease = 0
         self.written = 0
         self.keeps_history = True
+        self.writes_facts = writes_facts
         self._destination_of = destination_of
 
     def add(self, connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, bool]]) -> None:
@@ -85,6 +88,9 @@ class Transactions:
         rows: list[tuple[Any, ...]] = []
         attempts: list[tuple[Any, ...]] = []
         notifications: list[tuple[NewMessage, bool]] = []
+        facts: list[tuple[Any, ...]] = []
+        if self.writes_facts and self.keeps_history:
+            facts = [row for each in settlements for row in _facts_of(each, wishes)]
         for settlement in settlements if self.keeps_history else [each.without_history() for each in settlements]:
             job = settlement.job
             notifications += [(message, False) for message in settlement.notifications]
@@ -102,13 +108,15 @@ class Transactions:
                     attempts.append((change.id, microseconds(settlement.at), encode_evidence(change.attempt)))
             if ended:
                 messages.append(job.message_id)
-        self.written += ROW * (len(done) + len(rows) + len(attempts))
+        self.written += ROW * (len(done) + len(rows) + len(attempts)) + FACT * len(facts)
         if done:
             self.delete(connection, done, messages, tried)
         if rows:
             connection.execute(sql.RESCHEDULE, (compact(rows),))
         if attempts:
             insert_all(connection, "attempt", sql.ATTEMPT, attempts)
+        if facts:
+            insert_all(connection, "history", sql.HISTORY, facts)
         if notifications:
             self.add(connection, notifications)
 
@@ -120,6 +128,25 @@ class Transactions:
         if tried:
             connection.execute(sql.DELETE_ATTEMPTS, (compact(tried),))
         connection.execute(sql.DELETE_MESSAGES, (compact(list(dict.fromkeys(messages))),))
+
+
+def _facts_of(settlement: Settlement, wishes: dict[int, Wish]) -> Iterator[tuple[Any, ...]]:
+    """What is kept of a settlement, a row for each fact."""
+    job, at = settlement.job, microseconds(settlement.at)
+    message, sender = job.message_id, str(job.envelope.sender)
+    for each in settlement.notifications:
+        details = compact({"message": format_id(each.id)})
+        yield at, history.NOTIFIED, message, str(each.envelope.recipients[0]), sender, details
+    for change, before, recipient in zip(settlement.changes, job.progress, job.envelope.recipients, strict=True):
+        if change.fate is Fate.DONE:
+            kind, details = history.ending(job, change, before)
+            yield at, kind, message, str(recipient.mailbox), sender, details
+            continue
+        if change.attempt is not None:
+            yield at, history.DEFERRED, message, str(recipient.mailbox), sender, encode_evidence(change.attempt)
+        if wishes.get(change.id) is Wish.REMOVE:
+            details = compact(history.of_message(job.envelope, job.info.size))
+            yield at, history.REMOVED, message, str(recipient.mailbox), sender, details
 
 
 def insert_all(

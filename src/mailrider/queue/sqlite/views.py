@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mailrider.queue.ids import moment
-from mailrider.queue.queue_clock import TimeAnchor
+from mailrider.queue.encode import compact
+from mailrider.queue.history import MOST, Fact
+from mailrider.queue.ids import format_id, microseconds, moment
+from mailrider.queue.queue_clock import NO_SHIFT, TimeAnchor
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
 
 if TYPE_CHECKING:
     import sqlite3
-    from datetime import datetime, timedelta
+    from collections.abc import Sequence
+    from datetime import timedelta
 
     from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
 
@@ -68,6 +72,64 @@ def stats(now: datetime, destinations: int, shift: timedelta, connection: sqlite
 
     found = stats_from(totals, from_json(connection, sql.BY_DESTINATION, limit=destinations), between, now - shift)
     return _stats_by_wall(found, shift) if shift else found
+
+
+# --- History -------------------------------------------------------------------------------------
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFilter:
+    """What is looked for in the history: a message by its id or by its Message-ID, or an address. One of them."""
+
+    message: int | None = None
+    message_id: str = ""
+    address: str = ""
+    since: datetime = EPOCH
+
+
+class Traced(NamedTuple):
+    """A message by its number: as far as it is queued, and what is told of it."""
+
+    number: int
+    message: StoredMessage | None
+    facts: list[Fact]
+
+
+def history_values(wanted: HistoryFilter, shift: timedelta = NO_SHIFT, limit: int = 0) -> dict[str, Any]:
+    """The parameters that it gives to a statement."""
+    detail = f'"message_id":{compact(wanted.message_id)}' if wanted.message_id else ""
+    if wanted.message is not None:
+        detail = f'"origin":{compact(format_id(wanted.message))}'
+    return {
+        "message": wanted.message,
+        "address": wanted.address.lower() or None,
+        "detail": detail or None,
+        "since": 0 if wanted.since == EPOCH else microseconds(wanted.since - shift),
+        "limit": limit,
+    }
+
+
+def traced(wanted: HistoryFilter, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[Traced]:
+    """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""
+    values = history_values(wanted, shift, limit)
+    told_of = from_json(connection, sql.MESSAGES_TOLD_OF, **values)
+    queued = from_json(connection, sql.MESSAGES_QUEUED, **values)
+    messages = sorted({*told_of, *queued})[-limit:]
+    facts: dict[int, list[Fact]] = {each: [] for each in messages}
+    for fact in facts_of(messages, shift, connection):
+        facts[fact.message_id].append(fact)
+    return [Traced(each, find(each, shift, connection), facts[each]) for each in messages]
+
+
+def facts_of(messages: Sequence[int], shift: timedelta, connection: sqlite3.Connection) -> list[Fact]:
+    """What is told of these messages, in the order in which it was written."""
+    rows = from_json(connection, sql.FACTS, messages=compact(messages), limit=MOST)
+    return [
+        Fact(number, moment(at) + shift, kind, message, mailbox, sender, json.loads(details))
+        for number, at, kind, message, mailbox, sender, details in rows
+    ]
 
 
 def read_anchor(connection: sqlite3.Connection) -> TimeAnchor | None:

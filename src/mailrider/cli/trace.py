@@ -1,0 +1,104 @@
+"""`mailrider trace`: what became of a message, or of the mail of an address."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from mailrider.cli.queue import Chosen
+from mailrider.cli.trace_text import trace_lines
+from mailrider.clock import SystemClock
+from mailrider.config import load
+from mailrider.errors import ConfigError, InvalidValue
+from mailrider.model.text import json_line
+from mailrider.queue.ids import parse_id
+from mailrider.queue.settings import QueueSettings
+from mailrider.queue.sqlite.views import EPOCH, HistoryFilter
+from mailrider.report.trace import trace_object
+from mailrider.settings.types import DURATION, Unacceptable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailrider.queue.sqlite.views import Traced
+
+MESSAGES = 100  # that are shown if nobody says otherwise
+
+
+@click.command()
+@click.option("--since", metavar="AGE", help="Only what happened since then, as 4h or 2d.")
+@click.option("--limit", default=MESSAGES, show_default=True, type=click.IntRange(1, 10_000), help="The most messages.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
+@click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS")
+@click.pass_obj
+def trace(config: str | None, what: str, since: str | None, limit: int, as_json: bool) -> int:
+    """Tell what became of a message: when it was taken, each attempt, how it ended, whom we told.
+
+    WHAT is the id of a message, as it stands in log and Received; a Message-ID with its angle brackets; or the address
+    of a sender or recipient, for the newest messages. All queues of the configuration are looked into.
+    """
+    wanted = history_filter(what, _moment(since))
+    found = False
+    for chosen in every_queue(config):
+        traced: list[Traced] = chosen.look(lambda reader: reader.trace(wanted, limit), [])
+        for number, message, facts in traced:
+            found = True
+            if as_json:
+                click.echo(json_line(trace_object(number, message, facts)))
+            else:
+                click.echo("\n".join([*trace_lines(number, message, facts, SystemClock().now()), ""]))
+    if not found:
+        click.echo(f"mailrider: nothing is known of {what}", err=True)
+    return os.EX_OK if found else os.EX_UNAVAILABLE
+
+
+@click.group()
+def history() -> None:
+    """What queues remember of mail that is done."""
+
+
+@history.command()
+@click.argument("what", metavar="ADDRESS|ID")
+@click.pass_obj
+def drop(config: str | None, what: str) -> int:
+    """Erase what is remembered of an address, or of a message.
+
+    What is still queued is not changed: see `mailrider queue remove`. The log is not touched.
+    """
+    wanted = history_filter(what)
+    dropped = sum(chosen.with_store(lambda store: store.drop_history(wanted), 0) for chosen in every_queue(config))
+    click.echo(f"{dropped} {'event' if dropped == 1 else 'events'} erased")
+    return os.EX_OK
+
+
+def history_filter(what: str, since: datetime = EPOCH) -> HistoryFilter:
+    """What a person means: something in angle brackets, an address, or an id."""
+    if what.startswith("<"):
+        return HistoryFilter(message_id=what, since=since)
+    if "@" in what:
+        return HistoryFilter(address=what, since=since)
+    try:
+        return HistoryFilter(parse_id(what), since=since)
+    except InvalidValue as error:
+        raise click.UsageError(f"expected an id, a Message-ID like <...>, or an address: {error}") from error
+
+
+def _moment(since: str | None) -> datetime:
+    try:
+        return EPOCH if since is None else SystemClock().now() - DURATION.accept(since)
+    except Unacceptable as error:
+        raise click.UsageError(f"--since: {error}") from error
+
+
+def every_queue(config: str | None) -> list[Chosen]:
+    """Each queue of the configuration. Raises `ConfigError` if there is none."""
+    configuration = load(config)
+    every = (*configuration.deliver_to, *configuration.targets.values())
+    found = {id(each.settings): each for each in every if isinstance(each.settings, QueueSettings)}
+    if not found:
+        raise ConfigError("no target.queue is configured")
+    return [
+        Chosen(config, None, given=each.settings) for each in found.values() if isinstance(each.settings, QueueSettings)
+    ]
