@@ -10,7 +10,6 @@ What always holds: silence, refusal and damage are never taken for absence. Open
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.caching import CachingResolver
+from mailrider.dns.slots import SharedSlots
 from mailrider.dns.transport import NotAnAnswer, SocketTransport
 from mailrider.dns.wire import FailedReply, Question, ServerReply, decode_reply
+from mailrider.model.domain import owner_of
 
 if TYPE_CHECKING:
     import random
@@ -76,7 +77,7 @@ class StubResolver(CachingResolver):
         self._timeout = timeout
         self._attempts = attempts
         self._transport = transport or SocketTransport()
-        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._slots = SharedSlots(MAX_IN_FLIGHT)
 
     @property
     def validates(self) -> bool:
@@ -107,7 +108,7 @@ class StubResolver(CachingResolver):
         willing = list(self.choice.asked)
         for _ in range(self._attempts):
             for server in tuple(willing):
-                async with self._slots:
+                async with self._slots.of(owner_of(name)):
                     reply = await self.ask(server, name, record_type)
                 if isinstance(reply, ServerReply):
                     return reply

@@ -24,7 +24,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from mailrider.dns.slots import SharedSlots
 from mailrider.errors import LocalError
+from mailrider.model.domain import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,10 +229,10 @@ class Validator:
         self._made_by = 0
         self._descriptor = -1
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Validated]] = {}
+        self._waiting: dict[int, tuple[str, asyncio.Future[Validated]]] = {}  # with the owner of the slot
         self._arrived: deque[tuple[int, int, int | None]] = deque()
         self._handing_out: asyncio.Handle | None = None
-        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._slots = SharedSlots(MAX_IN_FLIGHT)
         # Kept as long as this object, which outlives its context: the library calls it.
         self._callback = _CALLBACK(self._note)
 
@@ -276,10 +278,11 @@ class Validator:
 
     async def ask(self, name: str, record_type: int) -> Validated:
         """The answer to one question; `name` is absolute. Waits as long as the library does: bound it."""
-        await self._slots.acquire()
+        owner = owner_of(name)
+        await self._slots.take(owner)
         context = self._context
         if context is None or os.getpid() != self._made_by:
-            self._slots.release()
+            self._slots.give_back(owner)
             return CLOSED
         future: asyncio.Future[Validated] = asyncio.get_running_loop().create_future()
         error = self._begin(name, record_type, future)
@@ -288,7 +291,7 @@ class Validator:
     def _begin(self, name: str, record_type: int, future: asyncio.Future[Validated]) -> str:
         """Hand a question to the library, which has a slot; its error, if it does not take it."""
         number = next(self._numbers)
-        self._waiting[number] = future
+        self._waiting[number] = owner_of(name), future
         wire_name = f"{name}.".encode("ascii")
         error = self._library.ask(self._context, wire_name, record_type, _CLASS_IN, number, self._callback, None)
         if not error:
@@ -322,7 +325,7 @@ class Validator:
 
     async def _try_tls(self) -> None:
         """Debian builds the library without TLS, which only shows when its thread starts, at the first question."""
-        await self._slots.acquire()
+        await self._slots.take(owner_of(""))
         error = self._begin("", _TYPE_NS, asyncio.get_running_loop().create_future())
         if error:
             raise ValidatorUnusable(
@@ -363,9 +366,11 @@ class Validator:
         self._handing_out = asyncio.get_running_loop().call_soon(self._hand_out) if self._arrived else None
 
     def _forget(self, number: int) -> asyncio.Future[Validated] | None:
-        future = self._waiting.pop(number, None)
-        if future is not None:
-            self._slots.release()
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            return None
+        owner, future = waiting
+        self._slots.give_back(owner)
         return future
 
 

@@ -118,3 +118,13 @@ class AddressLiteral:
 
 # What recipients are routed to.
 NextHop = Domain | AddressLiteral
+
+
+def owner_of(name: Domain | str) -> str:
+    """Whose domain it is: two labels, or three where two letters at the end follow a short label (`example.co.uk`).
+
+    A guess without a list of public suffixes: where it puts strangers together, they share what one owner gets.
+    """
+    labels = str(name).split(".")
+    is_short = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    return ".".join(labels[-3 if is_short else -2 :])

@@ -29,8 +29,9 @@ from yarl import URL
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailed
 from mailrider.dns.resolver import lookup_a, lookup_aaaa
+from mailrider.dns.slots import SharedSlots
 from mailrider.errors import ConfigError
-from mailrider.model.domain import Domain
+from mailrider.model.domain import Domain, owner_of
 from mailrider.model.ip import is_within
 from mailrider.model.reply import clean_text
 from mailrider.net.fetch import FetchFailed, FetchFailure
@@ -70,7 +71,7 @@ class HTTPSFetcher:
         self._clock = clock
         self._port = port
         self._root_ca = tuple(map(Path, root_ca))
-        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._slots = SharedSlots(MAX_FETCHES)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -101,7 +102,7 @@ class HTTPSFetcher:
         if self._session is None:
             raise RuntimeError("the fetcher is not open")
         url = URL.build(scheme="https", host=host.ascii, port=self._port, path=path)
-        async with self._slots:
+        async with self._slots.of(owner_of(host)):
             try:
                 async with after(self._clock, timeout):
                     return await _get(self._session, host, url, max_size)

@@ -19,10 +19,11 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from mailrider.model.domain import Domain, owner_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mailrider.model.domain import Domain
 
 V = TypeVar("V")
 
@@ -30,16 +31,6 @@ SHARES = 64  # an owner may hold one of so many parts: who wants to fill it all 
 MAX_HELD = 64 * 1024  # of a value, in octets: a policy of 250 mx lines; the usual one has 1 to 5
 
 NOT_HELD = float("-inf")
-
-
-def owner_of(domain: Domain) -> str:
-    """Whose domain it is: two labels, or three where two letters at the end follow a short label (`example.co.uk`).
-
-    A guess without a list of public suffixes: where it puts strangers together, they share what one owner gets.
-    """
-    labels = domain.ascii.split(".")
-    is_short = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
-    return ".".join(labels[-3 if is_short else -2 :])
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, STSMode, parse_policy, policy_host
 from mailrider.net.fetch import FetchFailed, FetchFailure
-from mailrider.net.https import MAX_ADDRESSES, MAX_RECEIVED, HTTPSFetcher, _tls_context
+from mailrider.net.https import MAX_ADDRESSES, MAX_FETCHES, MAX_RECEIVED, HTTPSFetcher, _tls_context
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given
 
@@ -292,6 +292,19 @@ async def test_fetches_do_not_wait_for_each_other(hosts: LabSTS, fetch: Fetching
     hosts["slow.test"] = PolicyHost(GOOD, fault=STSFault.SILENT)
     waiting = [asyncio.create_task(fetch("slow.test")) for _ in range(20)]
     await hosts.wait_fetched("slow.test", 20)
+    assert await fetch() == GOOD
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_slow_policy_hosts_of_one_owner_leave_room_for_others(hosts: LabSTS, fetch: Fetching) -> None:
+    names = [f"n{number}.evil.test" for number in range(MAX_FETCHES)]
+    for name in names:
+        hosts[name] = PolicyHost(GOOD, fault=STSFault.SILENT)
+    waiting = [asyncio.create_task(fetch(name)) for name in names]
+    for name in names[:10]:
+        await hosts.wait_fetched(name, 1)
     assert await fetch() == GOOD
     for each in waiting:
         each.cancel()

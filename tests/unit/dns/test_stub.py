@@ -463,6 +463,26 @@ async def test_questions_at_once_are_bounded() -> None:
         await clock.advance(1)
 
 
+async def test_one_owners_slow_names_leave_room_for_the_names_of_others() -> None:
+    clock = FakeClock()
+
+    async def answer(question: Question) -> bytes:
+        if str(question.name).endswith(".evil.test"):
+            return await silent(question)
+        return await says((f"{question.name}.", "A", "192.0.2.7"))(question)
+
+    network = Network({ONE: answer})
+    async with resolver(network, clock=clock) as stub:
+        evil = [asyncio.create_task(failure(stub, Domain(f"n{number}.evil.test"))) for number in range(3000)]
+        await clock.advance(1)
+        good = [asyncio.create_task(stub.lookup(Domain(f"good{n}.test"), RecordType.A)) for n in range(100)]
+        await clock.advance(1)
+        assert all(lookup.done() and lookup.result().records for lookup in good)
+        for lookup in evil:
+            lookup.cancel()
+        await clock.advance(1)
+
+
 async def test_closing_ends_what_is_under_way_and_refuses_what_comes_later() -> None:
     network = Network({ONE: silent})
     clock = FakeClock()

@@ -179,7 +179,7 @@ async def test_a_result_that_is_none(library: Any) -> None:
 
 async def test_questions_that_were_given_up_still_bound_the_library_s_work(library: Any) -> None:
     async with validator(library) as asks:
-        asking = [asyncio.create_task(asks.ask("mx.test", 15)) for _ in range(MAX_IN_FLIGHT)]
+        asking = [asyncio.create_task(asks.ask(f"mx{n}.test", 15)) for n in range(MAX_IN_FLIGHT)]
         one_more = asyncio.create_task(asks.ask("late.test", 15))
         await asyncio.sleep(0)
         for each in asking:
@@ -193,9 +193,19 @@ async def test_questions_that_were_given_up_still_bound_the_library_s_work(libra
         assert (await one_more).error == ""
 
 
+async def test_one_owners_slow_names_leave_room_for_the_names_of_others(library: Any) -> None:
+    async with validator(library) as asks:
+        evil = [asyncio.create_task(asks.ask(f"n{n}.evil.test", 15)) for n in range(10 * MAX_IN_FLIGHT)]
+        good = asyncio.create_task(asks.ask("good.test", 15))
+        await asyncio.sleep(0)
+        assert library.questions[-1][0] == "good.test."
+        for each in (*evil, good):
+            each.cancel()
+
+
 async def test_many_results_at_once_leave_the_loop_its_turns(library: Any) -> None:
     async with validator(library) as asks:
-        asking = [asyncio.create_task(asks.ask("mx.test", 15)) for _ in range(MAX_IN_FLIGHT)]
+        asking = [asyncio.create_task(asks.ask(f"mx{n}.test", 15)) for n in range(MAX_IN_FLIGHT)]
         await asyncio.sleep(0)
         for _ in asking:
             library.answer()
@@ -207,7 +217,7 @@ async def test_many_results_at_once_leave_the_loop_its_turns(library: Any) -> No
 
 async def test_results_that_nobody_read_yet_are_freed_at_the_end(library: Any) -> None:
     async with validator(library) as asks:
-        asking = [asyncio.create_task(asks.ask("mx.test", 15)) for _ in range(MAX_IN_FLIGHT)]
+        asking = [asyncio.create_task(asks.ask(f"mx{n}.test", 15)) for n in range(MAX_IN_FLIGHT)]
         await asyncio.sleep(0)
         for _ in asking:
             library.answer()
@@ -219,7 +229,7 @@ async def test_results_that_nobody_read_yet_are_freed_at_the_end(library: Any) -
 async def test_closing_ends_all_questions_those_too_that_wait_for_room(library: Any) -> None:
     asks = validator(library)
     async with asks:
-        asking = [asyncio.create_task(asks.ask("mx.test", 15)) for _ in range(MAX_IN_FLIGHT + 5)]
+        asking = [asyncio.create_task(asks.ask(f"mx{n}.test", 15)) for n in range(MAX_IN_FLIGHT + 5)]
         await asyncio.sleep(0)
     assert set(await asyncio.gather(*asking)) == {CLOSED}
     assert await asks.ask("mx.test", 15) == CLOSED

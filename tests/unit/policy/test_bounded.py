@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.model.domain import Domain
-from mailrider.policy.bounded import MAX_HELD, NOT_HELD, SHARES, SharedMap, owner_of
+from mailrider.model.domain import Domain, owner_of
+from mailrider.policy.bounded import MAX_HELD, NOT_HELD, SHARES, SharedMap
 
 OWNERS = [
     ("example.org", "example.org"),

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.files import follow_owner, make_folder
-from mailrider.model.domain import Domain
-from mailrider.policy.bounded import SHARES, owner_of
+from mailrider.model.domain import Domain, owner_of
+from mailrider.policy.bounded import SHARES
 from mailrider.policy.sts.cache import (
     MAX_ENTRY,
     CachedPolicy,
