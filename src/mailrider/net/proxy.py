@@ -58,7 +58,9 @@ def _parse_line(octets: bytes) -> ProxyHeader | None:
         _, family, source, target, *ports = words
         version = {"TCP4": 4, "TCP6": 6}[family]
         addresses = [ip_address(each) for each in (source, target)]
-        fits = all(each.version == version for each in addresses) and len(ports) == 2 and all(map(_is_port, ports))
+        # An address with a zone would bring any text with it.
+        fits = "%" not in source + target and all(each.version == version for each in addresses)
+        fits = fits and len(ports) == 2 and all(map(_is_port, ports))
     except (KeyError, ValueError):
         fits = False
     if not fits:

@@ -55,6 +55,7 @@ def test_a_header_names_the_client_and_ends_where_it_ends(octets: bytes, client:
         b"PROXY TCP4 2001:db8::1 2001:db8::2 12345 25\r\n",
         b"PROXY TCP6 192.0.2.1 198.51.100.1 12345 25\r\n",
         b"PROXY TCP4 localhost 198.51.100.1 12345 25\r\n",
+        b"PROXY TCP6 fe80::1%\x1b[31m 2001:db8::2 12345 25\r\n",
         b"PROXY TCP5 192.0.2.1 198.51.100.1 12345 25\r\n",
         b"PROXY \xff\r\n",
         b"PROXY \r\n",
