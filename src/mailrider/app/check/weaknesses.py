@@ -47,7 +47,11 @@ def endpoint_weaknesses(label: str, settings: EndpointSettings) -> Iterator[Find
 def _weak_policies(label: str, settings: RemoteSettings, auth: MXAuth, validates: bool) -> Iterator[Finding]:
     if (auth.dane or auth.dnssec) and not validates:
         text = "dane and dnssec are listed, but the resolver cannot support them"
-        yield warning(label, text, "dns { server 127.0.0.1 } with a validating resolver there")
+        yield warning(
+            label,
+            text,
+            "dns { validate auto } and libunbound, or dns { server 127.0.0.1 } with a validating resolver there",
+        )
     yield from _unreachable(label, auth)
     if auth.local_policy is None or auth.local_policy.min_tls_level is TLSLevel.NONE:
         text = "domains without DANE or MTA-STS may get mail in clear"
