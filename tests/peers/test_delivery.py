@@ -108,7 +108,10 @@ async def test_an_internationalized_recipient_gets_it(
     postfix: Postfix, resolver: Resolver, authority: Authority
 ) -> None:
     recipient = "grüße-von-mailrider@example.net"
-    message = "From: ü@example.org\r\nSubject: Grüße\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\n\r\nä\r\n".encode()
+    header = (
+        "From: ü@example.org\r\nSubject: Grüße\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@x.test>\r\n"
+    )
+    message = f"{header}\r\nä\r\n".encode()
     async with remote(resolver, authority) as sender:
         (result,) = await sender.send(message, "ü@example.org", [recipient])
     assert result.status == "delivered", result
