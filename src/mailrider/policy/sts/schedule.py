@@ -7,8 +7,11 @@ about hourly until the policy ends. `RefreshSchedule` only decides; all times ar
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from mailrider.model.domain import owner_of
 
 if TYPE_CHECKING:
     import random
@@ -35,9 +38,11 @@ class RefreshSchedule:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._due: dict[Domain, float] = {}
+        self._failed: set[Domain] = set()  # whose last refresh did
 
     def plan(self, domain: Domain, policy: STSPolicy, *, fetched: float, expires: float, now: float) -> None:
         """The policy was fetched at `fetched`: set when it is fetched again, or, at its end, removed."""
+        self._failed.discard(domain)
         interval = refresh_interval(policy)
         if interval is None:
             self._due[domain] = expires
@@ -49,6 +54,7 @@ class RefreshSchedule:
 
     def plan_retry(self, domain: Domain, now: float) -> None:
         """A refresh failed."""
+        self._failed.add(domain)
         self._due[domain] = now + self._rng.uniform(0.5, 1.5) * RETRY_INTERVAL
 
     def is_due(self, domain: Domain, now: float) -> bool:
@@ -56,17 +62,30 @@ class RefreshSchedule:
         return self._due.get(domain, now) <= now
 
     def take_due(self, now: float) -> list[Domain]:
-        """All whose turn has come, in an order that nobody can foresee, so that nobody can keep others waiting."""
+        """All whose turn has come, the next one last; so ordered that nobody can keep others waiting.
+
+        Whose host failed the last time comes behind the others, and each owner's first domain before another's second;
+        beyond that nobody can foresee the order.
+        """
         due = [domain for domain, when in self._due.items() if when <= now]
         self._rng.shuffle(due)
+        seen: Counter[str] = Counter()
+        turns: dict[Domain, tuple[bool, int]] = {}
+        for domain in due:
+            owner = owner_of(domain)
+            turns[domain] = domain in self._failed, seen[owner]
+            seen[owner] += 1
+        due.sort(key=turns.__getitem__, reverse=True)
         return due
 
     def forget(self, domain: Domain) -> None:
         """The domain has no policy any more."""
         self._due.pop(domain, None)
+        self._failed.discard(domain)
 
     def align(self, stored: Iterable[Domain]) -> set[Domain]:
         """Forget all but those that are stored; returns those that are stored and not planned yet."""
         present = set(stored)
         self._due = {domain: when for domain, when in self._due.items() if domain in present}
+        self._failed &= present
         return present - self._due.keys()

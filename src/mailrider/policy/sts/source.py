@@ -364,10 +364,12 @@ class PolicySource:
         self._schedule.plan(domain, entry.policy, fetched=known.fetched, expires=known.expires, now=now)
 
     async def _refresh_due(self) -> None:
-        due = self._schedule.take_due(self._clock.monotonic())
+        now = self._clock.monotonic()
+        due = self._schedule.take_due(now)
 
         async def work() -> None:
-            while due:
+            # Whoever is left, if many hosts were slow, stays due beside those whose turn has come meanwhile.
+            while due and self._clock.monotonic() < now + REFRESH_TICK:
                 await self._refresh(due.pop())
 
         async with asyncio.TaskGroup() as group:

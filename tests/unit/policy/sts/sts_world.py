@@ -17,7 +17,7 @@ from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from mailrider.model.event import Event
     from mailrider.policy.sts.cache import CachedPolicy, PolicyStore
@@ -33,7 +33,7 @@ def text(mode: str = "enforce", mx: str = "mx.example.com", max_age: float = WEE
 
 
 class PolicyHosts:
-    """All `mta-sts.<domain>` there are, as a `Fetcher`. `gate`, if closed, holds every fetch up."""
+    """All `mta-sts.<domain>` there are, as a `Fetcher`. `gate`, if closed, holds every fetch up, `slow` some hosts'."""
 
     def __init__(self) -> None:
         self.files: dict[Domain, bytes] = {}
@@ -41,6 +41,7 @@ class PolicyHosts:
         self.under_way = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.slow: dict[Domain, Callable[[], Awaitable[None]]] = {}
         self.bug: Exception | None = None
 
     async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
@@ -50,6 +51,9 @@ class PolicyHosts:
         self.under_way += 1
         try:
             await self.gate.wait()
+            if domain in self.slow:
+                await self.slow[domain]()
+                raise FetchFailed(host, FetchFailure.TIMEOUT, "no complete answer")
         finally:
             self.under_way -= 1
         if self.bug is not None:

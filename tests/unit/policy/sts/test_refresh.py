@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import STSMode
 from mailrider.policy.sts.events import PolicyExpired, PolicyFetched, PolicyFetchFailed, RefreshCrashed
-from mailrider.policy.sts.source import REFRESH_START, REFRESH_WORKERS
+from mailrider.policy.sts.source import FETCH_TIMEOUT, REFRESH_START, REFRESH_WORKERS
 from tests.unit.policy.sts.sts_world import DAY, EXAMPLE, HOUR, WEEK, DurableStore, World, text
 
 if TYPE_CHECKING:
@@ -151,6 +152,23 @@ async def test_only_so_many_at_once(world: World) -> None:
     async with world.source():
         await days(world, 0.1)
         assert world.hosts.under_way == REFRESH_WORKERS
+
+
+async def test_many_slow_hosts_of_one_owner_keep_nobodys_policy_from_its_refresh(world: World) -> None:
+    evil = [Domain(f"d{number}.evil.example") for number in range(1000)]
+    for domain in evil:
+        world.publish("id1", text(max_age=WEEK), domain)
+    world.publish("id1", text(max_age=HOUR))
+    async with world.source() as source:
+        for domain in evil:
+            await source.lookup(domain)
+        world.hosts.slow = dict.fromkeys(evil, partial(world.clock.sleep, FETCH_TIMEOUT))
+        await world.clock.advance(0.9 * DAY)  # by now many are due, and a round of all takes two hours
+        await source.lookup(EXAMPLE)
+        world.strip_record()
+        for _ in range(4 * 12):
+            await world.clock.advance(HOUR / 12)
+            assert (await source.lookup(EXAMPLE)).policy is not None
 
 
 async def test_who_stays_a_few_seconds_refreshes_nothing(world: World) -> None:

@@ -117,3 +117,15 @@ def test_it_follows_what_is_stored() -> None:
     schedule.forget(OTHER)
     schedule.forget(OTHER)
     assert schedule.take_due(10 * DAY) == []
+
+
+def test_each_owners_first_domain_comes_before_anothers_second_and_who_failed_comes_last() -> None:
+    schedule = RefreshSchedule(random.Random(1))
+    evil = [Domain(f"d{number}.evil.example") for number in range(50)]
+    for domain in (*evil, EXAMPLE, OTHER):
+        schedule.plan(domain, living(timedelta(days=7)), fetched=0.0, expires=7 * DAY, now=0.0)
+    assert {EXAMPLE, OTHER} <= set(schedule.take_due(2 * DAY)[-3:])
+    schedule.plan_retry(EXAMPLE, 0.0)
+    assert schedule.take_due(2 * DAY)[0] == EXAMPLE
+    schedule.plan(EXAMPLE, living(timedelta(days=7)), fetched=0.0, expires=7 * DAY, now=0.0)
+    assert EXAMPLE in schedule.take_due(2 * DAY)[-3:]
