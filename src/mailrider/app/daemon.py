@@ -88,9 +88,11 @@ class Daemon:
         environment: Mapping[str, str] = os.environ,
         clock: Clock = _CLOCK,
         lost_lines: Callable[[], int] | None = None,
+        reopen_log: Callable[[], None] = lambda: None,
     ) -> None:
-        """`lost_lines`: how many lines of the log nobody could be given, for the counters."""
+        """`lost_lines`: how many lines of the log nobody could be given, for the counters. `reopen_log`: at SIGHUP."""
         self._load = load
+        self._reopen_log = reopen_log
         self._metrics = Metrics(clock)
         if lost_lines is not None:
             self._metrics.show_lost_lines(lost_lines)
@@ -150,6 +152,7 @@ class Daemon:
             if caught is not signal.SIGHUP:
                 self._emit(DaemonStopping(caught.name))
                 return
+            self._reopen_log()
             configuration = await self._reload(configuration)
 
     async def _reload(self, old: Configuration) -> Configuration:

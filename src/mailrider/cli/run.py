@@ -11,7 +11,9 @@ from mailrider.app.daemon import Daemon, has_work
 from mailrider.cli.setup import make_log
 from mailrider.clock import SystemClock
 from mailrider.config import load
-from mailrider.model.daemon_event import LogLinesLost
+from mailrider.errors import LocalError
+from mailrider.model.daemon_event import LogLinesLost, LogNotReopened
+from mailrider.observe.log_file import LogFile
 from mailrider.observe.unblocked import UnblockedStream
 
 LAST_LINES = 1.0  # seconds that a reader of the log has for its last lines
@@ -24,11 +26,25 @@ def run(config: str | None, debug: bool) -> int:
     """Accept mail, queue it, deliver it; until SIGTERM. SIGHUP reads the configuration again."""
     configuration = load(config)
     has_work(configuration)
-    stream = UnblockedStream(sys.stderr.fileno(), SystemClock())
+    path = configuration.globals.log.path
+    file = None if path is None else LogFile(path)
+    stderr = UnblockedStream(sys.stderr.fileno(), SystemClock())
+    stream = file or stderr
     log = make_log(configuration, debug=debug or configuration.globals.debug, quiet=False, stream=stream)
-    stream.on_recovery = lambda lines: log(LogLinesLost(lines))
+    stderr.on_recovery = lambda lines: log(LogLinesLost(lines))
+
+    def reopen() -> None:
+        if file is not None:
+            try:
+                file.reopen()
+            except LocalError as error:
+                log(LogNotReopened(str(error)))
+
     try:
-        uvloop.run(Daemon(lambda: load(config), log, lost_lines=lambda: stream.lost).run(configuration))
+        daemon = Daemon(lambda: load(config), log, lost_lines=lambda: stream.lost, reopen_log=reopen)
+        uvloop.run(daemon.run(configuration))
     finally:
-        stream.finish(LAST_LINES)
+        stderr.finish(LAST_LINES)
+        if file is not None:
+            file.close()
     return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from mailrider.config import DIRECT, Instance, direct_targets
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
+from mailrider.observe.unblocked import UnblockedStream
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.types import either
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.model.event import Emit
     from mailrider.observe.log import Stream
+
+
+STDERR = 2  # the number of standard error
 
 
 def choose_target(configuration: Configuration, name: str | None, kinds: Sequence[str] = DIRECT) -> Instance:
@@ -61,9 +66,13 @@ def choose_queue(configuration: Configuration, name: str | None) -> QueueSetting
 
 def make_log(configuration: Configuration, *, debug: bool, quiet: bool, stream: Stream | None = None) -> Emit:
     """The log that the configuration asks for; with `quiet` only under `debug`."""
-    style = configuration.globals.log.value
+    style = configuration.globals.log.format.value
     if style == "off" or (quiet and not debug):
         return discard
-    from mailrider.observe.log import EventLog  # with every event there is: commands that only look need none
+    from mailrider.observe.log import (
+        EventLog,
+        is_journal,
+    )  # with every event there is: commands that only look need none
 
-    return EventLog(stream or sys.stderr, style=style, debug=debug)
+    journal = is_journal(os.environ, STDERR) and (stream is None or isinstance(stream, UnblockedStream))
+    return EventLog(stream or sys.stderr, style=style, debug=debug, journal=journal)

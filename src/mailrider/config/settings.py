@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
-from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, MAILBOX, PATH, choice, many
+from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, MAILBOX, PATH, ValueType, Words, choice, many
 
 if TYPE_CHECKING:
     from mailrider.model.address import Mailbox
@@ -23,11 +24,43 @@ if TYPE_CHECKING:
 
 
 class LogFormat(enum.StrEnum):
-    """How the log is written, on standard error."""
+    """How the log is written."""
 
     TEXT = "text"
     JSON = "json"
     OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """How the log is written, and where: `path` None is standard error."""
+
+    format: LogFormat = LogFormat.TEXT
+    path: Path | None = None
+
+
+_FORMATS: Final = choice(LogFormat, stderr=LogFormat.TEXT)
+
+
+def _log_place(value: object) -> LogPlace:
+    if isinstance(value, LogPlace):
+        return value
+    words = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if words[:1] != ("file",):
+        (word,) = words
+        return LogPlace(_FORMATS.accept(word))
+    _, path, *rest = words
+    if not os.path.isabs(path) or rest not in ([], ["json"], ["text"]):
+        raise ValueError
+    return LogPlace(LogFormat(rest[0]) if rest else LogFormat.TEXT, Path(path))
+
+
+LOG: Final = ValueType(
+    "text | json | off | file PATH [json]",
+    "text, json, off, or file with an absolute path, and json behind it",
+    _log_place,
+    words=Words.WORDS,
+)
 
 
 # The configuration of the system's daemon. Its folders are the system's, whoever reads it: the daemon runs without
@@ -127,11 +160,14 @@ class Globals(Settings):
         "read them. They are asked for under an IP address, `localhost` or the global `hostname`; other names are "
         "refused, or else a web page could read them through a browser.",
     )
-    log: Setting[LogFormat, LogFormat | str] = directive(
-        choice(LogFormat, stderr=LogFormat.TEXT),
-        default=LogFormat.TEXT,
+    log: Setting[LogPlace, LogPlace | LogFormat | str | tuple[str, ...]] = directive(
+        LOG,
+        default=LogPlace(),
+        shown_default="text",
         doc="How the log is written, on standard error. `text` (or `stderr`): lines of key=value. `json`: an object a "
-        "line. `off`: not at all.",
+        "line. `off`: not at all. `file PATH`: what the daemon tells goes to that file, which is opened again at SIGHUP"
+        " (so that logrotate may move it away), and is never a symbolic link; with `json` behind it as objects. Under"
+        " systemd's journal each line of standard error has its priority, and lines of text no time of their own.",
     )
     debug: Setting[bool, bool] = directive(
         BOOLEAN, default=False, doc="Write the SMTP dialogue and every decision to the log."

@@ -58,6 +58,13 @@ class LogLinesLost(Event):
 
 
 @value
+class LogNotReopened(Event):
+    """The file of the log could not be opened again: the one that was open is written on."""
+
+    reason: str
+
+
+@value
 class DaemonStopping(Event):
     """A signal says that this is the end."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 # What wants an operator's attention; the fields say why.
-_ERRORS = (daemon_events.ReloadRefused,)
+_ERRORS = (daemon_events.ReloadRefused, daemon_events.LogNotReopened)
 _WARNINGS = (
     daemon_events.LogLinesLost,
     daemon_events.RunningAsRoot,

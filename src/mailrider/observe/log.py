@@ -9,18 +9,19 @@ line cost with one (structlog), half was what it does around the line.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.clock import SystemClock
 from mailrider.model.text import json_line
 from mailrider.observe.describe import DEBUG, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit, Event
@@ -40,12 +41,20 @@ class EventLog:
     """Writes events to `stream`; `style` is `text` or `json`."""
 
     def __init__(
-        self, stream: Stream | None = None, *, style: str = "text", debug: bool = False, clock: Clock = _CLOCK
+        self,
+        stream: Stream | None = None,
+        *,
+        style: str = "text",
+        debug: bool = False,
+        clock: Clock = _CLOCK,
+        journal: bool = False,
     ) -> None:
+        """`journal`: it is systemd's, which knows the time, and is told how grave a line is."""
         self._debug = debug
         self._stream: Stream = stream or sys.stderr
         self._render: Callable[[str, LogLine], str] = _for_machines if style == "json" else _for_people
         self._clock = clock
+        self._journal = journal
 
     def listener_for(self, kind: type[Event]) -> Emit | None:
         """See `fan_out`."""
@@ -59,11 +68,31 @@ class EventLog:
             if line.level == DEBUG and not self._debug:
                 return
             now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-            self._stream.write(self._render(now, line) + "\n")
+            text = self._render(now, line)
+            self._stream.write((for_journal(text, line.level, now) if self._journal else text) + "\n")
             self._stream.flush()
         except Exception:
             # The disk is full, the pipe is gone, or a bug: mail matters more than its log.
             return
+
+
+def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:
+    """True if what is written there goes to systemd's journal: it says which stream it gave us (systemd.exec(5))."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM", "") == f"{found.st_dev}:{found.st_ino}"
+
+
+# The priorities of syslog, as sd-daemon(3) wants them before a line.
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+
+
+def for_journal(text: str, level: str, now: str) -> str:
+    """A line without its time, with its priority; each further line (of a traceback) would be one of its own."""
+    priority = _PRIORITIES[level]
+    return priority + text.removeprefix(f"{now} ").replace("\n", f"\n{priority}")
 
 
 def _for_people(now: str, line: LogLine) -> str:

@@ -163,6 +163,26 @@ async def test_a_configuration_that_cannot_be_opened_leaves_the_old_one_alone(tm
             assert await daemon.stop() == 0
 
 
+async def test_the_log_file_is_opened_again_at_sighup_even_if_the_reload_is_refused(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "mail.log"
+    async with LabMX() as mx:
+        path = configuration(tmp_path, port, mx, more=f"log file {log} json")
+        command = [sys.executable, "-m", "mailrider", "-c", str(path), "run"]
+        process = await asyncio.create_subprocess_exec(*command)
+        try:
+            await eventually(lambda: log.exists() and "daemon_ready" in log.read_text())
+            log.rename(tmp_path / "mail.log.1")
+            path.write_text("nonsense here")
+            process.send_signal(signal.SIGHUP)
+            await eventually(lambda: log.exists() and '"reload_refused"' in log.read_text())
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
 async def test_what_was_accepted_survives_a_kill(tmp_path: Path) -> None:
     port = free_port()
     async with LabMX() as mx:

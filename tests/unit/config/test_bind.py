@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailrider.config import Configuration, Globals, complete, load
-from mailrider.config.settings import LogFormat, default_runtime_dir, default_state_dir
+from mailrider.config.settings import LogFormat, LogPlace, default_runtime_dir, default_state_dir
 from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import ServerAddress
@@ -177,8 +177,10 @@ GLOBALS: dict[str, tuple[str, object]] = {
         ServerTLS(Path("/s/a.pem"), Path("/s/b.pem"), (TLSVersion.TLS1_0, TLSVersion.TLS1_3)),
     ),
     "openmetrics tcp://[::1]:9749": ("openmetrics", SocketAddress(Scheme.TCP, IPv6Address("::1"), 9749)),
-    "log json": ("log", LogFormat.JSON),
-    "log stderr": ("log", LogFormat.TEXT),
+    "log file /var/log/x json": ("log", LogPlace(LogFormat.JSON, Path("/var/log/x"))),
+    "log file /var/log/x": ("log", LogPlace(LogFormat.TEXT, Path("/var/log/x"))),
+    "log json": ("log", LogPlace(LogFormat.JSON)),
+    "log stderr": ("log", LogPlace(LogFormat.TEXT)),
     "debug yes": ("debug", True),
     "own_addresses 192.0.2.1\nown_addresses 192.0.2.2 ::1": (
         "own_addresses",

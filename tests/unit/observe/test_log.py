@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrider.errors import LocalError
 from mailrider.model.event import Bug, ConnectionOpened, Dialogue, LookupDidFail
-from mailrider.observe.log import EventLog
+from mailrider.observe.log import EventLog, is_journal
+from mailrider.observe.log_file import LogFile
 
 EVENT = LookupDidFail("a.test", "MX", "SERVFAIL", "deferred")
 
@@ -139,3 +143,57 @@ def test_an_event_that_cannot_be_described_stops_nobody() -> None:
             raise RuntimeError
 
     assert written(LookupDidFail(Evil(), "MX", "x", "y"), EVENT).count("\n") == 1  # type: ignore[arg-type]
+
+
+def test_the_journal_gets_the_priority_of_each_line_and_no_time() -> None:
+    stream = io.StringIO()
+    log = EventLog(stream, journal=True)
+    log(EVENT)
+    log(Bug("here", RuntimeError("oops")))
+    first, *rest = stream.getvalue().splitlines()
+    assert first.startswith("<4>warning lookup_failed name=a.test")
+    assert rest[0].startswith("<3>error bug where=here")
+    assert len(rest) > 1
+    assert all(line.startswith("<3>    ") for line in rest[1:])
+
+
+def test_the_journal_is_known_by_the_stream_that_it_names(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("w") as opened:
+        found = os.fstat(opened.fileno())
+        assert is_journal({"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}, opened.fileno())
+        assert not is_journal({"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + 1}"}, opened.fileno())
+        assert not is_journal({}, opened.fileno())
+    assert not is_journal({}, 999_999)
+
+
+def test_a_log_file_goes_on_under_its_name_when_it_was_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(path)
+    file.write("one\n")
+    path.rename(tmp_path / "log.1")
+    file.reopen()
+    file.write("two\n")
+    file.close()
+    assert [(tmp_path / name).read_text() for name in ("log.1", "log")] == ["one\n", "two\n"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    file.write("three\n")
+    assert file.lost == 1
+
+
+def test_a_log_file_is_no_symbolic_link_and_no_pipe_and_the_old_one_is_written_on(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(path)
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LocalError, match="symbolic link"):
+        file.reopen()
+    assert not (tmp_path / "elsewhere").exists()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(LocalError):
+        file.reopen()
+    file.write("still\n")
+    assert file.lost == 0
+    file.close()
+    with pytest.raises(LocalError, match="not a regular file"):
+        LogFile(Path("/dev/null"))
