@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_engine
 from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
+from mailrider.app.reports import make_recorder, open_reporting
 from mailrider.app.targets import Targets
 from mailrider.clock import after
 from mailrider.config import placed
 from mailrider.dns.validation import Proven
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.net.listen import NoIPv6
+from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from mailrider.endpoint.sockets import Sockets
     from mailrider.model.event import Emit
     from mailrider.observe.metrics import Metrics
+    from mailrider.reporting.service import TLSReporting
     from mailrider.settings.socket_address import SocketAddress
 
 DESTINATIONS: Final = 20  # of each queue that the counters name
@@ -74,16 +77,26 @@ class Running:
         self._stack = stack
         self._doors = doors
         self._targets = targets
+        self._reporting: TLSReporting | None = None
 
     @classmethod
     async def open(cls, configuration: Configuration, process: Process, limiters: Limiters) -> Self:
         """Everything that the configuration names. Raises `ConfigError` and `LocalError`; then nothing is open."""
         bind(configuration, process.sockets)
         named = {name: instance.settings for name, instance in configuration.targets.items()}
-        clock, emit = process.clock, process.emit
+        clock = process.clock
+        recorder = make_recorder(configuration, clock)
+        emit = process.emit if recorder is None else fan_out(process.emit, recorder)
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(
-                open_engine(configuration.globals.dns, emit, clock, limiters, process.proven)
+                open_engine(
+                    configuration.globals.dns,
+                    emit,
+                    clock,
+                    limiters,
+                    process.proven,
+                    reports_tls=recorder is not None,
+                )
             )
             targets = await stack.enter_async_context(Targets(engine, named))
             running = cls(process, stack, await stack.enter_async_context(AsyncExitStack()), targets)
@@ -91,6 +104,9 @@ class Running:
                 if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not it is referred to
                     with placed(instance):
                         await targets.open(TargetRef(name))
+            if recorder is not None:
+                reporting = open_reporting(configuration, recorder, engine, targets.open)
+                running._reporting = await stack.enter_async_context(reporting)
             around = Surroundings(targets.open, clock, emit, limiters, targets.names, process.logins)
             for instance, door in endpoints_of(configuration):
                 with placed(instance):
@@ -130,6 +146,8 @@ class Running:
         """
         await self._doors.aclose()
         queues = list(self._targets.queues.values())
+        if self._reporting is not None:
+            await self._reporting.leave_off()
         await asyncio.gather(*(queue.leave_off() for queue in queues))
         try:
             async with after(self._process.clock, LINGER):

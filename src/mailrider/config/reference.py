@@ -30,7 +30,7 @@ _OWN_PAGES: tuple[tuple[str, str, type[Settings]], ...] = (
     ("global", "Global directives", Globals),
     *((kind.name, f"`{kind.name}`", kind.settings) for kind in KINDS.values()),
     *((name, f"`{name}`", cls) for name, cls in ENDPOINTS.items()),
-    *((name, f"`{name}`", directives_of(Globals)[name].type.settings) for name in ("tls_client", "dns")),  # type: ignore[attr-defined] # a Block
+    *((name, f"`{name}`", directives_of(Globals)[name].type.settings) for name in ("tls_client", "tlsrpt", "dns")),  # type: ignore[attr-defined] # a Block
 )
 _PAGE_OF = {cls: f"{name}.md" for name, _, cls in _OWN_PAGES}
 

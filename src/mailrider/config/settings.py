@@ -13,6 +13,7 @@ import platformdirs
 
 from mailrider.dns.settings import DNSSettings
 from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
+from mailrider.reporting.settings import TLSRPTSettings
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
 from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, MAILBOX, PATH, ValueType, Words, choice, many
@@ -178,6 +179,12 @@ class Globals(Settings):
         repeatable=True,
         doc="Addresses that reach us through NAT, beside those of our interfaces. An MX host that has one of them is "
         "ourselves, and is not delivered to.",
+    )
+    tlsrpt: Setting[TLSRPTSettings | None, TLSRPTSettings | None] = directive(
+        block(TLSRPTSettings),
+        default=None,
+        shown_default="off",
+        doc="Send TLS reports (RFC 8460) to the domains that ask for them.",
     )
     dns: Setting[DNSSettings, DNSSettings] = directive(
         block(DNSSettings),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Job
@@ -19,8 +20,9 @@ from mailrider.delivery.settings import EightBit
 from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
+from mailrider.model.ip import is_global
 from mailrider.model.outcome import AttemptReport, Deferred
-from mailrider.policy.requiretls import message_security
+from mailrider.policy.requiretls import WAIVED, message_security
 from mailrider.policy.sts.policy import STSPolicies
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from mailrider.policy.base import Policy
     from mailrider.policy.requiretls import MessageSecurity
     from mailrider.policy.sts.lookup import PolicyLookup
+    from mailrider.settings.types import IPAddress
     from mailrider.smtp.content import Content
 
 MAX_PARALLEL_NEXT_HOPS = 100  # of one message: a mailing list must not take every socket at once
@@ -71,8 +74,12 @@ class RemoteDelivery:
         """
         self.settings = settings
         self._rules = AttemptRules(
-            settings.eight_bit is EightBit.STRICT, settings.local_ip, settings.prohibits, reports_tls
+            settings.eight_bit is EightBit.STRICT,
+            settings.local_ip,
+            settings.prohibits,
+            reports_tls and settings.tlsrpt,
         )
+        self._report_rules = replace(self._rules, prohibits=self._prohibits_reports, reports_tls=False)
         self.routing = routing
         self._policies = policies
         self._evidence = evidence
@@ -84,6 +91,11 @@ class RemoteDelivery:
         self._signing = signing
         self._settled: type[RecipientSettled] = RecipientSettled
         self._under_way: AttemptsUnderWay | None = None
+
+    def _prohibits_reports(self, address: IPAddress) -> bool:
+        """Where a TLS report goes is a stranger's word: only to the public internet, but in labs that allow all."""
+        settings = self.settings
+        return settings.prohibits(address) or (bool(settings.prohibited_addresses) and not is_global(address))
 
     def for_queue(self, under_way: AttemptsUnderWay) -> RemoteDelivery:
         """The same, as a queue wants it: it waits for no limit, says when to come again, and what is `under_way`."""
@@ -128,6 +140,8 @@ class RemoteDelivery:
     def security(self, envelope: Envelope, content: Content) -> MessageSecurity:
         """What the message itself demands or waives."""
         settings = self.settings
+        if envelope.tls_report:
+            return WAIVED
         fields = content.header_fields("TLS-Required") if settings.requiretls_override else ()
         return message_security(
             envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
@@ -190,7 +204,8 @@ class RemoteDelivery:
     ) -> Attempt:
         """An attempt at one next hop, over those connections."""
         slots = None if self._limiter is None else self._limiter.slots
-        return Attempt(job, recipients, destination, connections, self._rules, self._clock, self._emit, slots=slots)
+        rules = self._report_rules if job.envelope.tls_report else self._rules
+        return Attempt(job, recipients, destination, connections, rules, self._clock, self._emit, slots=slots)
 
     async def sts_policy(self, next_hop: NextHop) -> PolicyLookup | None:
         """What is known of the MTA-STS policy of a next hop, in force or not; None for an address."""

@@ -289,6 +289,12 @@ class RemoteSettings(Settings):
         doc="Networks that are never connected to, whatever DNS says: mail loops, and other "
         "people's zones that point into our network. `none` allows all; for labs.",
     )
+    tlsrpt: Setting[bool, bool | str] = directive(
+        BOOLEAN,
+        default=True,
+        doc="Tell TLS reports what is seen here, where a global `tlsrpt { }` asks for them. `no`: what this target "
+        "does is in no report.",
+    )
     eight_bit: Setting[EightBit, str] = directive(
         choice(EightBit),
         default=EightBit.SEND,

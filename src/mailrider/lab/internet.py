@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from mailrider.lab.ca import CA
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
-from mailrider.lab.sts import LabSTS
+from mailrider.lab.sts import REPORT_PATH, LabSTS
 from mailrider.lab.world import World, build_world
 
 if TYPE_CHECKING:
@@ -90,10 +90,16 @@ class Internet:
         """Where `configuration` stands as a file."""
         return self.folder / "mailrider.conf"
 
+    def _ask_for_posted_reports(self) -> None:
+        """TLS reports by POST (RFC 8460 3), at the policy host, whose port is known now."""
+        url = f"https://mta-sts.sts.test:{self.sts.port}{REPORT_PATH}"
+        self.dns.zones["_smtp._tls.sts.test"] = {"TXT": f"v=TLSRPTv1; rua={url}"}
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.dns)
             await stack.enter_async_context(self.sts)
+            self._ask_for_posted_reports()
             for server in self.servers.values():
                 await stack.enter_async_context(server)
             self._stack = stack.pop_all()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.lab.ca import CA
 
+MAX_REPORT = 1024 * 1024  # octets of a TLS report that are taken
+REPORT_PATH = "/tlsrpt"  # where TLS reports are posted to (RFC 8460 5.4); answered with the `status` of the host
 MAX_LOG = 1000  # requests remembered; a lab may run for days
 MAX_ENDLESS = 64 * 1024 * 1024  # octets after which even endless bodies end: nobody should have read that much
 _BLOCK = b"mx: mx.example.com\n" * 1024
@@ -101,6 +103,8 @@ class LabSTS:
         self._hosts = dict(hosts or {})
         self._clock = clock or SystemClock()
         self.requests: deque[tuple[str, dict[str, str]]] = deque(maxlen=MAX_LOG)
+        self.reports: deque[tuple[str, dict[str, str], bytes]] = deque(maxlen=MAX_LOG)
+        """The TLS reports that came: mail domain, fields of the request, body."""
         self._fetches: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._contexts: dict[tuple[str, Kind], ssl.SSLContext] = {}
@@ -124,6 +128,13 @@ class LabSTS:
         while self._fetches[domain] < times:
             self._changed.clear()
             await self._changed.wait()
+
+    async def wait_report(self, number: int = 1) -> tuple[str, dict[str, str], bytes]:
+        """The TLS report of that number, from 1 on, once it is there."""
+        while len(self.reports) < number:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.reports[number - 1]
 
     async def __aenter__(self) -> Self:
         front = _server_context()
@@ -180,7 +191,10 @@ class LabSTS:
         request, fields = _read_head(await reader.readuntil(b"\r\n\r\n"))
         domain = fields.get("host", "").partition(":")[0].removeprefix(_PREFIX)
         host = self._hosts.get(domain, PolicyHost(status=421))
-        if request.split(" ")[1:2] != ["/.well-known/mta-sts.txt"]:
+        if request.split(" ")[:2] == ["POST", REPORT_PATH]:
+            size = min(int(fields.get("content-length", "0")), MAX_REPORT)
+            self.reports.append((domain, fields, await reader.readexactly(size)))
+        elif request.split(" ")[1:2] != ["/.well-known/mta-sts.txt"]:
             host = PolicyHost(b"no such file\n", status=404)
         self.requests.append((request, fields))
         self._fetches[domain] += 1

@@ -79,6 +79,12 @@ class World:
         self.policies[domain] = PolicyHost(policy(mode, *mx))
 
 
+def _ask_for_reports(world: World) -> None:
+    """TLS reports by mail (RFC 8460 3), for domains with something to tell."""
+    for domain in ("tls.test", "dane.test", "ststesting.test"):
+        world.zones[f"_smtp._tls.{domain}"] = {"TXT": f"v=TLSRPTv1; rua=mailto:tls-reports@{domain}"}
+
+
 def build_world(ca: CA, port: int, policy_host: str) -> World:
     """The whole lab, for MX hosts that listen on `port`."""
     world = World(port, policy_host, ca)
@@ -87,6 +93,7 @@ def build_world(ca: CA, port: int, policy_host: str) -> World:
     _add_sts(world)
     _add_refusals(world)
     _add_dns_troubles(world)
+    _ask_for_reports(world)
     return world
 
 

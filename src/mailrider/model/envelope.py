@@ -102,6 +102,7 @@ class Envelope:
 
     `smtputf8`: the message was submitted with SMTPUTF8 (its header may be UTF-8). `requiretls`: RFC 8689.
     `quarantined`: a check held it to be harmful; it is never sent on. `client`: IP address of who submitted it.
+    `tls_report`: a TLS report of ours (RFC 8460), which no policy holds up, and nobody is notified about.
 
     `id` is the name of the message in log and Received, `origin` that of the message of which it is a further copy,
     `message_id` what its own header calls it.
@@ -119,6 +120,7 @@ class Envelope:
     id: str = field(default="", kw_only=True, compare=False)
     origin: str = field(default="", kw_only=True, compare=False)
     message_id: str = field(default="", kw_only=True, compare=False)
+    tls_report: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.recipients:

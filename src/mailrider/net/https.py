@@ -32,13 +32,13 @@ from mailrider.dns.resolver import lookup_a, lookup_aaaa
 from mailrider.dns.slots import SharedSlots
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain, owner_of
-from mailrider.model.ip import is_within
+from mailrider.model.ip import is_global, is_within
 from mailrider.model.reply import clean_text
 from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.x509.verify_error import VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
     from typing import Any, Self
 
@@ -48,7 +48,92 @@ if TYPE_CHECKING:
 MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
 MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running
 MAX_RECEIVED = 512 * 1024  # octets of one answer, whatever they are: header, chunk sizes, interim responses, body
+MAX_ANSWER = 4 * 1024  # octets that are read of the answer to a POST
 _CHUNK = 16 * 1024  # octets asked for at once
+
+
+class HTTPSPoster:
+    """Posts small bodies to URLs that strangers name; open it with `async with`.
+
+    Only addresses of the public internet are connected to, and those in `allowed`. The connection goes to the address
+    that was checked.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        clock: Clock,
+        *,
+        allowed: Sequence[IPv4Network | IPv6Network] = (),
+        root_ca: Sequence[Path | str] = (),
+    ) -> None:
+        def is_refused(address: IPv4Address | IPv6Address) -> bool:
+            return not is_global(address) and not is_within(address, allowed)
+
+        self._session = _Session(_Addresses(resolver, is_refused, "is no part of the public internet"), root_ca)
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        await self._session.open({})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109
+        """The status of the answer, of which at most `MAX_ANSWER` octets are read. Raises `FetchFailed`."""
+        where = URL(url, encoded=True)
+        host = Domain(str(where.raw_host))
+        try:
+            async with (
+                after(self._clock, timeout),
+                self._session.opened.post(
+                    where, data=body, headers={"Content-Type": media_type}, allow_redirects=False
+                ) as response,
+            ):
+                await response.content.read(MAX_ANSWER)
+                return response.status
+        except TimeoutError as error:
+            raise FetchFailed(host, FetchFailure.TIMEOUT, f"no answer in {timeout:g} s") from error
+        except FetchFailed:
+            raise
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            raise _translate(host, error) from error
+
+
+class _Session:
+    """An HTTP client that does nothing by itself."""
+
+    def __init__(self, addresses: _Addresses, root_ca: Sequence[Path | str]) -> None:
+        self._addresses = addresses
+        self._root_ca = tuple(map(Path, root_ca))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self, headers: Mapping[str, str]) -> None:
+        """Raises `ConfigError` if a file of authorities cannot be read."""
+        context = await asyncio.to_thread(_tls_context, self._root_ca)  # reads files, 20 ms
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=self._addresses, use_dns_cache=False, ssl=context, force_close=True, limit=0
+            ),
+            headers={"Accept-Encoding": "identity", "User-Agent": "mailrider", **headers},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is the Deadline of each request
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=_CHUNK,
+        )
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @property
+    def opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the HTTP client is not open")
+        return self._session
 
 
 class HTTPSFetcher:
@@ -67,45 +152,31 @@ class HTTPSFetcher:
         port: int = 443,
         root_ca: Sequence[Path | str] = (),
     ) -> None:
-        self._addresses = _Addresses(resolver, prohibited)
+        networks = tuple(prohibited)
+        addresses = _Addresses(resolver, lambda address: is_within(address, networks), "is in prohibited_addresses")
+        self._session = _Session(addresses, root_ca)
         self._clock = clock
         self._port = port
-        self._root_ca = tuple(map(Path, root_ca))
         self._slots = SharedSlots(MAX_FETCHES)
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        context = await asyncio.to_thread(_tls_context, self._root_ca)  # reads files, 20 ms
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=self._addresses, use_dns_cache=False, ssl=context, force_close=True, limit=0
-            ),
-            headers={"Accept": "text/plain", "Accept-Encoding": "identity", "User-Agent": "mailrider"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is the Deadline in `fetch`
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=_CHUNK,
-        )
+        await self._session.open({"Accept": "text/plain"})
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.close()
 
     async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
         """The body of https://`host``path`, at most `max_size` octets, within `timeout` seconds.
 
         Raises `FetchFailed`. Source: RFC 8461 3.3.
         """
-        if self._session is None:
-            raise RuntimeError("the fetcher is not open")
+        session = self._session.opened
         url = URL.build(scheme="https", host=host.ascii, port=self._port, path=path)
         async with self._slots.of(owner_of(host)):
             try:
                 async with after(self._clock, timeout):
-                    return await _get(self._session, host, url, max_size)
+                    return await _get(session, host, url, max_size)
             except TimeoutError as error:
                 raise FetchFailed(host, FetchFailure.TIMEOUT, f"no complete answer in {timeout:g} s") from error
 
@@ -181,18 +252,21 @@ def _translate(host: Domain, error: Exception) -> FetchFailed:
 class _Addresses(AbstractResolver):
     """Our resolver in aiohttp's shape. Raises `FetchFailed`, which is an `OSError`, as aiohttp expects."""
 
-    def __init__(self, resolver: Resolver, prohibited: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(
+        self, resolver: Resolver, is_refused: Callable[[IPv4Address | IPv6Address], bool], reason: str
+    ) -> None:
         self._resolver = resolver
-        self._prohibited = tuple(prohibited)
+        self._is_refused = is_refused
+        self._reason = reason
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         name = Domain(host)
         found = await self._lookup(name)
-        allowed = [address for address in found if not is_within(address, self._prohibited)]
+        allowed = [address for address in found if not self._is_refused(address)]
         if not allowed:
-            detail = f"its address {found[0]} is in prohibited_addresses"
+            detail = f"its address {found[0]} {self._reason}"
             raise FetchFailed(name, FetchFailure.PROHIBITED, detail)
         return [_result(host, port, address) for address in allowed[:MAX_ADDRESSES]]
 

@@ -37,6 +37,8 @@ def encode_options(envelope: Envelope) -> str | None:
         options["envid"] = envelope.envid
     if envelope.client is not None:
         options["client"] = envelope.client
+    if envelope.tls_report:
+        options["tls_report"] = True
     if envelope.origin:
         options["origin"] = envelope.origin
     if envelope.message_id:

@@ -42,6 +42,7 @@ UNTRIED: Final = Reply.make(451, "4.4.7", "It was not tried yet: the destination
 
 # A server that came this far speaks to us; what it says then is about the message.
 _SPOKE: Final = frozenset({TryResult.MAIL, TryResult.RCPT, TryResult.DATA, TryResult.FINAL, TryResult.DELIVERED})
+REPORT_EXPIRES: Final = timedelta(hours=24)
 _NETWORK: Final = 4  # the subject of enhanced codes about the network and routing (RFC 3463 3.5)
 
 
@@ -103,7 +104,7 @@ def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: ra
     changes: list[Change] = []
     notified: list[Notified] = []
     given_up: list[int] = []
-    until = job.created + rules.expire
+    until = _end_of(job, rules)
     for id, progress, outcome in zip(job.ids, job.progress, report, strict=True):
         match outcome:
             case Delivered() | Failed():
@@ -133,7 +134,7 @@ def untried(job: Job, rules: Rules, now: datetime) -> SettleDecision:
     changes: list[Change] = []
     notified: list[Notified] = []
     given_up: list[int] = []
-    until = job.created + rules.expire
+    until = _end_of(job, rules)
     for id, progress, last in zip(job.ids, job.progress, as_it_stands(job), strict=True):
         change = Change(id, Fate.QUEUED, None, progress)
         if now >= until:
@@ -161,7 +162,7 @@ def _again(
     id: int, progress: Progress, outcome: Deferred, job: Job, rules: Rules, now: datetime, rng: random.Random
 ) -> Change:
     """Queued again, or done because nothing is left to try."""
-    until = job.created + rules.expire
+    until = _end_of(job, rules)
     if outcome.eligible_at is not None:
         if now >= until:
             return Change(id, Fate.DONE, attempt=outcome)
@@ -175,9 +176,14 @@ def _again(
     return Change(id, Fate.QUEUED, due, changed, outcome)
 
 
+def _end_of(job: Job, rules: Rules) -> datetime:
+    """When it is given up; a TLS report after 24 hours, since the next one is there by then (RFC 8460 5.5)."""
+    return job.created + (min(rules.expire, REPORT_EXPIRES) if job.envelope.tls_report else rules.expire)
+
+
 def _is_over(progress: Progress, job: Job, rules: Rules, now: datetime) -> bool:
     """Whether this try is the last one, by time or by number."""
-    return now >= job.created + rules.expire or 0 < rules.max_tries <= progress.tries + 1
+    return now >= _end_of(job, rules) or 0 < rules.max_tries <= progress.tries + 1
 
 
 def _given_up(outcome: Outcome, *, in_doubt: bool) -> Failed:
@@ -193,7 +199,7 @@ def _notice(
 ) -> Notice | None:
     """What the sender is told of this recipient now, if anything."""
     # What is quarantined is held to be harmful, and its sender to be forged.
-    if job.envelope.quarantined:
+    if job.envelope.quarantined or job.envelope.tls_report:
         return None
     # RFC 5321 4.5.5: a notification about a notification could go round for ever.
     if job.envelope.sender.is_null:

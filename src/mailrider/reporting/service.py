@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mailrider.dns.resolver import Resolver
     from mailrider.model.event import Emit
     from mailrider.reporting.recorder import Recorder
-    from mailrider.reporting.store import Delivery, ReportStore
+    from mailrider.reporting.store import ReportDelivery, ReportStore
     from mailrider.tlsrpt.record import TLSRPTRecord
     from mailrider.tlsrpt.report import DayCounts, Reporter, TLSReport
 
@@ -98,6 +98,7 @@ class TLSReporting:
         self._in_thread = in_thread
         self._tick = tick
         self._is_held_up = False
+        self._is_leaving = False
         self._task: asyncio.Task[None] | None = None
         self._sending: dict[asyncio.Task[None], tuple[str, ...]] = {}
         self._free_at: dict[str, float] = {}
@@ -111,8 +112,14 @@ class TLSReporting:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._guarded(self._write)
+        await self._guarded(self.write)
         await self._in_thread(self._store.close)
+
+    async def leave_off(self) -> None:
+        """Make and send no more reports, since another one does; what is counted is still written down."""
+        self._is_leaving = True
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._in_thread(self._store.follow)
 
     async def _run(self) -> None:
         while True:
@@ -135,13 +142,16 @@ class TLSReporting:
                 self._emit(TLSReportsResumed())
 
     async def _turn(self) -> None:
-        await self._write()
+        await self.write()
+        if self._is_leaving or not await self._in_thread(self._store.lead):
+            return
         await self._make()
         await self._send()
 
     # Counting ----------------------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Write down what was counted since the last time. Raises `ReportsUnavailable`."""
         counts = self._recorder.take()
         if counts:
             try:
@@ -214,7 +224,7 @@ class TLSReporting:
         for key in self._sending.pop(task):
             self._free_at[key] = self._clock.monotonic() + PACE
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: ReportDelivery) -> None:
         report = await self._in_thread(self._store.report, delivery.day, delivery.domain)
         now = self._clock.now()
         if report is None or now > delivery.until:
@@ -227,7 +237,7 @@ class TLSReporting:
             sent = Sent(DeliveryState.EXPIRED, sent.note)
         await self._settle(delivery, sent, again)
 
-    async def _settle(self, delivery: Delivery, sent: Sent, again: datetime) -> None:
+    async def _settle(self, delivery: ReportDelivery, sent: Sent, again: datetime) -> None:
         await self._in_thread(self._store.settle, delivery, sent.state, again, sent.note)
         if sent.state is not DeliveryState.WAITING:
             day = delivery.day.isoformat()

@@ -10,6 +10,7 @@ Everything here blocks, and raises `ReportsUnavailable`.
 from __future__ import annotations
 
 import enum
+import fcntl
 import json
 import os
 import sqlite3
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from mailrider.errors import LocalError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE: Final = "tls-reports.db"
+LOCK: Final = "tls-reports.lock"
 PATIENCE: Final = 5.0  # seconds that a write waits for another process's
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS secret (octets BLOB NOT NULL);
@@ -72,7 +74,7 @@ class DeliveryState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ReportDelivery:
     """A frozen report on its way to one endpoint: `target` is a URL, or mail addresses, one a line."""
 
     day: date
@@ -108,7 +110,7 @@ class StoredDay:
     counts: DayCounts
     ended: str | None
     report_id: str | None
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[ReportDelivery, ...]
 
 
 class ReportStore:
@@ -121,6 +123,7 @@ class ReportStore:
         self._connection: sqlite3.Connection | None = None
         self._lock = Lock()
         self._secret = b""
+        self._lock_file: BinaryIO | None = None
 
     @property
     def secret(self) -> bytes:
@@ -129,6 +132,7 @@ class ReportStore:
 
     def close(self) -> None:
         """Harmless if it is not open."""
+        self.follow()
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -172,6 +176,31 @@ class ReportStore:
         self._secret = known[0]
         self._connection = connection
         return connection
+
+    def lead(self) -> bool:
+        """True if we are the one among the processes of this host that makes and sends reports."""
+        with self._lock:
+            if self._lock_file is None:
+                try:
+                    make_folder(self._location)
+                    make_private(self._location / LOCK)
+                    handle = (self._location / LOCK).open("rb")
+                except OSError as error:
+                    raise ReportsUnavailable(f"{self._location / LOCK}: {error}") from error
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    handle.close()
+                    return False
+                self._lock_file = handle
+            return True
+
+    def follow(self) -> None:
+        """Let another one lead."""
+        with self._lock:
+            handle, self._lock_file = self._lock_file, None
+            if handle is not None:
+                handle.close()
 
     # Counts ------------------------------------------------------------------------------------------------------
 
@@ -260,7 +289,7 @@ class ReportStore:
             ).fetchone()
         return None if row is None else TLSReport(domain, day, *row)
 
-    def waiting(self, now: datetime, limit: int) -> list[Delivery]:
+    def waiting(self, now: datetime, limit: int) -> list[ReportDelivery]:
         """What is to be sent now: of all that burdens one host the longest waiting one."""
         with self._transaction() as db:
             rows = db.execute(
@@ -270,7 +299,7 @@ class ReportStore:
             ).fetchall()
         return [_delivery(row[:-1]) for row in rows]
 
-    def settle(self, delivery: Delivery, state: DeliveryState, next: datetime, note: str) -> None:
+    def settle(self, delivery: ReportDelivery, state: DeliveryState, next: datetime, note: str) -> None:
         """What came of an attempt. Where the report was taken, other endpoints that have had their chance are left."""
         with self._transaction() as db:
             key = (str(delivery.day), delivery.domain)
@@ -328,7 +357,7 @@ class ReportStore:
                 f"SELECT {_DELIVERY} FROM delivery WHERE {condition} ORDER BY target",  # noqa: S608
                 values,
             ).fetchall()
-        deliveries: dict[tuple[str, str], list[Delivery]] = {}
+        deliveries: dict[tuple[str, str], list[ReportDelivery]] = {}
         for row in sent:
             deliveries.setdefault((row[0], row[1]), []).append(_delivery(row))
         return [
@@ -367,9 +396,9 @@ class ReportStore:
 _DELIVERY: Final = "day, domain, kind, target, state, tries, next, until, note"
 
 
-def _delivery(row: tuple[Any, ...]) -> Delivery:
+def _delivery(row: tuple[Any, ...]) -> ReportDelivery:
     day, domain, kind, target, state, tries, next, until, note = row
-    return Delivery(
+    return ReportDelivery(
         date.fromisoformat(day),
         domain,
         EndpointKind(kind),

@@ -22,8 +22,9 @@ from mailrider.model.domain import Domain
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.net.settings import Curve, ServerTLS, TLSClientSettings, TLSVersion
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, STSCache
+from mailrider.reporting.settings import TLSRPTSettings
 from mailrider.settings.directive import InvalidSetting, directives_of
-from mailrider.settings.pipeline import PipelineSettings, RouteSettings
+from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.signing.settings import DKIMSettings, ModifySettings
 from mailrider.smtp.sasl import Credentials
@@ -76,6 +77,7 @@ REMOTE: dict[str, tuple[str, object]] = {
         "prohibited_addresses",
         (IPv4Network("10.0.0.0/8"), IPv4Network("192.0.2.1/32")),
     ),
+    "tlsrpt no": ("tlsrpt", False),
     "eight_bit strict": ("eight_bit", EightBit.STRICT),
     "mx_auth { }": ("mx_auth", MXAuth()),
     "mx_auth off": ("mx_auth", MXAuth()),
@@ -159,6 +161,11 @@ def test_the_defaults_of_target_remote() -> None:
 
 
 GLOBALS: dict[str, tuple[str, object]] = {
+    'tlsrpt {\norganization "Example Inc."\ncontact tls@example.org\nthrough &q\n}\ntarget.queue q { target &out }\n'
+    "target.remote out { hostname mx.example.org }": (
+        "tlsrpt",
+        TLSRPTSettings(organization="Example Inc.", contact="tls@example.org", through=TargetRef("q")),
+    ),
     "hostname mx.example.org": ("hostname", MX),
     "state_dir /var/x": ("state_dir", Path("/var/x")),
     "state_dir state": ("state_dir", Path("/etc/mailrider/state")),

@@ -28,7 +28,7 @@ REMOTE = {
     ),
     "a directive of two other blocks": (
         "root_ca /x",
-        "3:1 root_ca does not stand in target.remote; it belongs in tls_client or in mtasts",
+        "3:1 root_ca does not stand in target.remote; it belongs in tls_client, in tlsrpt or in mtasts",
     ),
     "a directive that a target inherits and does not take": (
         "dns { }",

@@ -257,3 +257,12 @@ def test_the_postmaster_is_told_of_a_notification_that_failed(outcome: Any, age:
 )
 def test_the_postmaster_is_not_told_of(whom: str, options: dict[str, Any]) -> None:
     assert decide(make_job(whom, sender="", **options), failed, rules=WATCHED).notified == ()
+
+
+def test_a_tls_report_is_given_up_after_a_day_and_nobody_is_told() -> None:
+    job = make_job()
+    job = replace(job, envelope=replace(job.envelope, tls_report=True))
+    assert decide(job, deferred, age=23 * HOUR).given_up == ()
+    decision = decide(job, deferred, age=25 * HOUR)
+    assert (decision.given_up, notices(decision)) == (job.ids, [])
+    assert notices(decide(job, failed)) == notices(decide(job, deferred, age=5 * HOUR)) == []

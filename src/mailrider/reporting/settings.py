@@ -1,0 +1,101 @@
+"""Settings of TLS reporting: `tlsrpt { }`."""
+
+from __future__ import annotations
+
+import enum
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mailrider.model.domain import Domain
+from mailrider.settings.directive import InvalidSetting, Settings, directive, settings
+from mailrider.settings.pipeline import TARGET, TargetRef
+from mailrider.settings.types import DURATION, MAILBOX, NETWORK, PATH, ValueType, choice, many
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mailrider.model.address import Mailbox
+    from mailrider.settings.directive import Duration, Paths, Setting
+    from mailrider.settings.pipeline import Target
+    from mailrider.settings.types import IPNetwork
+
+MAX_ORGANIZATION = 255  # characters
+LEAST_SPREAD, MOST_SPREAD = timedelta(minutes=5), timedelta(hours=20)
+
+
+class ReportedDays(enum.StrEnum):
+    """The days of which reports are sent."""
+
+    ALL = "all"
+    FAILURES = "failures"
+
+
+def _organization(value: str) -> str:
+    text = value.strip()
+    if not 0 < len(text) <= MAX_ORGANIZATION or not text.isprintable():
+        raise ValueError
+    return text
+
+
+ORGANIZATION = ValueType("text", f"a name of at most {MAX_ORGANIZATION} characters, in quotes", _organization)
+
+
+@settings
+class TLSRPTSettings(Settings):
+    """TLS reports: the domains that mail is sent to, and that ask for it, learn each day what was seen of their TLS
+    (RFC 8460)."""
+
+    organization: Setting[str | None, str | None] = directive(
+        ORGANIZATION, default=None, required=True, doc="Who reports: the name of your organization."
+    )
+    contact: Setting[Mailbox | None, Mailbox | str | None] = directive(
+        MAILBOX,
+        default=None,
+        required=True,
+        doc="Whom to ask about reports, and the sender of those that go by mail. Something has to sign (`dkim`) for "
+        "its domain: reports by mail are sent with a signature or not at all.",
+    )
+    through: Setting[Target | None, Target | None] = directive(
+        TARGET,
+        default=None,
+        required=True,
+        doc="The queue that reports by mail go through: `&NAME`. It should lead to a `remote`.",
+    )
+    send: Setting[ReportedDays, ReportedDays | str] = directive(
+        choice(ReportedDays),
+        default=ReportedDays.ALL,
+        doc="`all`: a report of every day on which mail was sent to a domain that asks. `failures`: only of days on "
+        "which something failed.",
+    )
+    spread: Duration = directive(
+        DURATION,
+        default=timedelta(hours=4),
+        doc="Reports are sent at moments drawn from the time between 5 minutes and so long after midnight, UTC.",
+    )
+    retain: Duration = directive(
+        DURATION, default=timedelta(days=7), doc="How long what was counted and sent can be looked at."
+    )
+    root_ca: Paths = directive(
+        many(PATH),
+        default=(),
+        shown_default="the system's",
+        doc="PEM files with the authorities that hosts which take reports must be certified by, instead of the "
+        "system's; for labs.",
+    )
+    allow_addresses: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(
+        many(NETWORK),
+        default=(),
+        shown_default="none",
+        doc="Networks that reports may go to although they are no part of the public internet; for labs. Who a report "
+        "goes to is a stranger's word, and must not lead into your network.",
+    )
+
+    def _validate(self) -> None:
+        if self.contact is not None and not isinstance(self.contact.domain, Domain):
+            raise InvalidSetting("contact", "expected an address of a domain")
+        if self.through is not None and not isinstance(self.through, TargetRef):
+            raise InvalidSetting("through", "expected the name of a queue: &NAME")
+        if not LEAST_SPREAD <= self.spread <= MOST_SPREAD:
+            raise InvalidSetting("spread", "expected 5m to 20h")
+        if not timedelta(days=2) <= self.retain <= timedelta(days=90):
+            raise InvalidSetting("retain", "expected 2d to 90d")

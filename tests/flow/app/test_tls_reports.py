@@ -1,0 +1,103 @@
+"""The daemon counts what it sees of TLS, and its reports reach those who ask for them (RFC 8460)."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import gzip
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.app.reports import refuse_impossible_reporting, store_of
+from mailrider.app.running import Process, open_configuration
+from mailrider.clock import SystemClock, after
+from mailrider.config import load
+from mailrider.delivery.limits.rules import Limiters
+from mailrider.endpoint.logins import Logins
+from mailrider.endpoint.sockets import Sockets
+from mailrider.errors import ConfigError
+from mailrider.lab.internet import Internet
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.envelope import Envelope, Recipient
+from mailrider.observe.metrics import Metrics
+from mailrider.smtp.content import Content
+from tests.flow.delivery.internet import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mailrider.config import Configuration
+    from mailrider.model.event import Event
+
+BLOCK = """
+tlsrpt {{
+    organization "Example Inc."
+    contact tls@sender.test
+    through &{through}
+    root_ca {folder}/root.pem
+    allow_addresses 127.0.0.0/8
+}}
+target.queue outgoing {{
+    target &lab
+    modify {{
+        dkim sender.test lab
+    }}
+}}
+"""
+
+
+def configured(internet: Internet, through: str = "outgoing") -> Configuration:
+    path = internet.folder / "daemon.conf"
+    path.write_text(internet.configuration + BLOCK.format(folder=internet.folder, through=through))
+    return load(path)
+
+
+def lab(folder: Path) -> Internet:
+    return Internet(folder, port=free_port(), dns_port=0, https_port=0)
+
+
+async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: Path) -> None:
+    clock = SystemClock()
+    events: list[Event] = []
+    async with lab(tmp_path) as internet:
+        configuration = await asyncio.to_thread(configured, internet)
+        settings = configuration.globals.tlsrpt
+        assert settings is not None
+        process = Process(Sockets(), events.append, clock, Metrics(clock), Logins(clock))
+        store = store_of(configuration, settings)
+        async with open_configuration(configuration, process, Limiters(clock)) as running, after(clock, 60):
+            queue = running._targets.queues["outgoing"]
+            for domain in ("sts.test", "tls.test"):
+                envelope = Envelope(ReversePath.parse("me@sender.test"), (Recipient(Mailbox.parse(f"you@{domain}")),))
+                await queue.submit(envelope, Content.inspect(b"From: me@sender.test\r\n\r\nHello\r\n"))
+            for mx in ("mx.sts.test", "mx.tls.test"):
+                await internet.servers[mx].wait_message(1)
+            assert running._reporting is not None
+            await running._reporting.write()
+            (sts,), (tls,) = store.days("sts.test"), store.days("tls.test")
+            yesterday = sts.day - timedelta(days=1)
+            store.add({(yesterday, "sts.test"): sts.counts, (yesterday, "tls.test"): tls.counts})
+            assert (store.hasten("sts.test", clock.now()), store.hasten("tls.test", clock.now())) == (1, 1)
+            _, _, body = await internet.sts.wait_report()
+            mailed = await internet.servers["mx.tls.test"].wait_message(2)
+            await running._reporting.write()
+            assert [len(store.days("tls.test")), len(store.days("tls.test")[0].counts.policies)] == [2, 1]
+        process.sockets.close()
+    posted = json.loads(gzip.decompress(body))
+    assert posted["policies"][0]["policy"]["policy-domain"] == "sts.test"
+    message: Any = email.message_from_bytes(mailed.content, policy=email.policy.default)
+    assert (message["TLS-Report-Domain"], message["DKIM-Signature"] is not None) == ("tls.test", True)
+    assert (mailed.sender, message["To"]) == ("tls@sender.test", "tls-reports@tls.test")
+    counted = json.loads(gzip.decompress(list(message.iter_parts())[1].get_content()))["policies"]
+    assert counted[0]["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
+
+
+async def test_reports_by_mail_go_through_a_queue(tmp_path: Path) -> None:
+    async with lab(tmp_path) as internet:
+        configuration = await asyncio.to_thread(configured, internet, "lab")
+    with pytest.raises(ConfigError, match="through &lab is no queue"):
+        refuse_impossible_reporting(configuration)
