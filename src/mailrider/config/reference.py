@@ -1,7 +1,8 @@
 """The reference manual, written from the declarations: `python -m mailrider.config.reference [DIRECTORY]`.
 
-A page for each block that stands by itself, with every directive: type, default, unit, meaning. The page on the
-language itself is written by hand and is not touched.
+A page for each block that stands by itself or in several others, with every directive: type, default, unit, meaning.
+Each block is described once, and linked to from where else it may stand. The page on the language itself is written by
+hand and is not touched.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import TYPE_CHECKING
 
 from mailrider.config.kinds import ENDPOINTS, KINDS
 from mailrider.config.settings import Globals
+from mailrider.endpoint.pipeline.settings import CheckSettings
+from mailrider.endpoint.settings import DoorRouteSettings, SourceSettings
+from mailrider.net.settings import ServerTLSOptions
 from mailrider.settings.directive import Block, Section, directives_of
+from mailrider.signing.settings import ModifySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +31,21 @@ _WRITTEN = f"<!-- Written by `{COMMAND}` from the settings: change those, not th
 _LANGUAGE = ("language.md", "The language", "comments, quotes, blocks, macros, snippets, imports, values")
 
 # The pages beside those of KINDS: file name, title, what it is about, the settings. Other blocks are sections.
-_OWN_PAGES: tuple[tuple[str, str, type[Settings]], ...] = (
+_ALONE: tuple[tuple[str, str, type[Settings]], ...] = (
     ("global", "Global directives", Globals),
     *((kind.name, f"`{kind.name}`", kind.settings) for kind in KINDS.values()),
     *((name, f"`{name}`", cls) for name, cls in ENDPOINTS.items()),
     *((name, f"`{name}`", directives_of(Globals)[name].type.settings) for name in ("tls_client", "tlsrpt", "dns")),  # type: ignore[attr-defined] # a Block
 )
+# Blocks that stand in several others: each is described once.
+_SHARED: tuple[tuple[str, str, type[Settings]], ...] = (
+    ("source", "`source` and `default_source`", SourceSettings),
+    ("destination", "`destination` and `default_destination`", DoorRouteSettings),
+    ("check", "`check`", CheckSettings),
+    ("modify", "`modify`", ModifySettings),
+    ("tls", "`tls`", ServerTLSOptions),
+)
+_OWN_PAGES = (*_ALONE, *_SHARED)
 _PAGE_OF = {cls: f"{name}.md" for name, _, cls in _OWN_PAGES}
 
 
@@ -58,22 +72,28 @@ def _heading(name: str, *, needs_name: bool) -> str:
     return f"{name} NAME {{ ... }}" if needs_name else f"{name} [NAME] {{ ... }}"
 
 
-def _directives(cls: type[Settings], level: str) -> Iterator[str]:
+def _directives(cls: type[Settings], level: str, written: dict[type[Settings], str] | None = None) -> Iterator[str]:
+    """A section for each; `written`: the blocks that this page has already, and the directives that they stand at."""
+    written = {} if written is None else written
     for known in directives_of(cls).values():
         if known.only_global:
             continue
         yield from (f"{level} {known.name}", "", f"    {_usage(known)}", "", _facts(known), "", known.doc, "")
         nested = known.type.item or known.type
         if isinstance(nested, Block):
-            yield from _nested(nested, level)
+            yield from _nested(nested, known.name, level, written)
 
 
-def _nested(block: Block, level: str) -> Iterator[str]:
-    if block.settings in _PAGE_OF:
-        yield from (f"Its directives: [{_PAGE_OF[block.settings]}]({_PAGE_OF[block.settings]}).", "")
-        return
-    yield from _about(block.settings)
-    yield from _directives(block.settings, f"{level}#")
+def _nested(block: Block, name: str, level: str, written: dict[type[Settings], str]) -> Iterator[str]:
+    cls = block.settings
+    if cls in _PAGE_OF:
+        yield from (f"Its directives: [{_PAGE_OF[cls]}]({_PAGE_OF[cls]}).", "")
+    elif cls in written:
+        yield from (f"Its directives: those of [{written[cls]}](#{written[cls]}).", "")
+    else:
+        written[cls] = name
+        yield from _about(cls)
+        yield from _directives(cls, f"{level}#", written)
 
 
 def _usage(known: Directive) -> str:
