@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -48,13 +49,32 @@ def make_private(path: Path) -> None:
     with suppress(OSError):
         mode = path.lstat().st_mode
         if mode & OTHERS:
-            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+            set_mode(path, stat.S_IMODE(mode) & ~OTHERS)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Give rights to what stands there itself: no link is followed, whenever it was put there. Raises `OSError`."""
+    if sys.platform != "linux":
+        os.chmod(path, mode, follow_symlinks=False)
+        return
+    opened = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISLNK(os.fstat(opened).st_mode):
+            raise _link(path)
+        # Such a descriptor is a name that nobody can change; fchmod(2) does not take it, and SQLite's locks survive it.
+        os.chmod(f"/proc/self/fd/{opened}", mode)
+    finally:
+        os.close(opened)
 
 
 def refuse_link(path: Path) -> None:
     """Raise `OSError` if a symbolic link stands there."""
     if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed", str(path))
+        raise _link(path)
+
+
+def _link(path: Path) -> OSError:
+    return OSError(errno.ELOOP, "it is a symbolic link, which is not followed", str(path))
 
 
 def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:

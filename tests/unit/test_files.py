@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mailrider.endpoint.passwords import write_passwords
-from mailrider.files import follow_owner, make_folder, make_private
+from mailrider.files import follow_owner, make_folder, make_private, set_mode
 from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.signals import SignalListener
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import StoreUnavailable
+from mailrider.reporting.store import ReportStore, ReportsUnavailable
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing
 
@@ -149,3 +151,24 @@ async def test_no_file_of_a_queue_may_be_a_link(tmp_path: Path, name: str, *, ex
         assert (rights(victim), victim.stat().st_size) == (0o644, 900_000)
     else:
         assert not victim.exists()
+
+
+def test_rights_are_given_to_what_stands_there_and_never_to_what_a_link_leads_to(tmp_path: Path) -> None:
+    victim = tmp_path / "shadow"
+    victim.write_bytes(b"")
+    victim.chmod(0o600)
+    set_mode(victim, 0o640)
+    assert rights(victim) == 0o640
+    (tmp_path / "socket").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        set_mode(tmp_path / "socket", 0o666)
+    assert rights(victim) == 0o640
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_no_file_of_the_reports_may_be_a_link(tmp_path: Path, suffix: str) -> None:
+    victim = tmp_path / "victim"
+    (tmp_path / f"tls-reports.db{suffix}").symlink_to(victim)
+    with pytest.raises(ReportsUnavailable, match="symbolic link"):
+        ReportStore(tmp_path).refusing(datetime.now(UTC))
+    assert not victim.exists()

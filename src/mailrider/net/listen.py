@@ -15,6 +15,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, Self, cast
 
 from mailrider.errors import InvalidValue, LocalError
+from mailrider.files import set_mode
 from mailrider.model.ip import is_within, unmapped
 from mailrider.net.channel import Channel, Receiver
 from mailrider.net.proxy import parse_proxy_header
@@ -269,7 +270,7 @@ def unix_socket(path: Path, mode: int) -> socket.socket:
         _remove_if_dead(path)
         opened.bind(str(path))
         bound = True
-        path.chmod(mode)  # nobody can connect before we listen
+        set_mode(path, mode)  # nobody can connect before we listen
     except OSError as error:
         opened.close()
         if bound:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from mailrider.errors import LocalError
-from mailrider.files import make_folder, make_private
+from mailrider.files import make_folder, make_private, refuse_link
 from mailrider.reporting.recorder import MAX_DOMAINS
 from mailrider.tlsrpt.report import DayCounts, TLSReport, send_offset
 
@@ -160,6 +160,8 @@ class ReportStore:
     def _open(self) -> sqlite3.Connection:
         make_folder(self._location)
         make_private(self.path)
+        for suffix in ("-wal", "-shm"):
+            refuse_link(self._location / f"{FILE}{suffix}")
         connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")

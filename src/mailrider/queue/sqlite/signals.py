@@ -15,7 +15,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, Self
 
-from mailrider.files import PRIVATE_FILE, make_folder
+from mailrider.files import PRIVATE_FILE, make_folder, set_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ class SignalListener:
             # Others may need the folder: the socket of `submission` is there for everybody.
             make_folder(self._path.parent, 0o755)
             listener.bind(str(self._path))
-            self._path.chmod(PRIVATE_FILE)
+            set_mode(self._path, PRIVATE_FILE)
             asyncio.get_running_loop().add_reader(listener.fileno(), self._receive)
         except OSError:
             # No such directory can be made, or its name is too long for a socket: the store is looked at instead.
