@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.header.fields import compose_field
-from mailrider.smtp.header import fields_present
 from mailrider.smtp.prepend import prepend
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
     from mailrider.smtp.content import Content
 
-_TRAVELLED = frozenset((b"dkim-signature", b"received"))
-_OF_INTEREST = _TRAVELLED | {b"message-id", b"date"}
+_TRAVELLED = ("DKIM-Signature", "Received")
 _EMPTY_LINE = b"\r\n"  # what the email package makes of a message in which there is nothing
 
 
@@ -33,12 +31,14 @@ def originate(content: Content, host: Domain | None, now: Callable[[], datetime]
     """
     if not content.header_size and content.size <= len(_EMPTY_LINE):
         raise InvalidValue("the message is empty: it needs a header at least")
-    present = fields_present(content.header, _OF_INTEREST)
-    if present & _TRAVELLED or content.header_fault() is not None:
+    lowered = b"\n" + content.header.lower()
+    if b"\nmessage-id:" in lowered and b"\ndate:" in lowered:
+        return content  # nothing is missing, as in most messages: no need to look closer
+    if content.header_fault() is not None or any(map(content.header_fields, _TRAVELLED)):
         return content
     added = ""
-    if host is not None and b"message-id" not in present:
+    if host is not None and not content.header_fields("Message-ID"):
         added += compose_field("Message-ID", f"<{token()}@{host.ascii}>")
-    if b"date" not in present:
+    if not content.header_fields("Date"):
         added += compose_field("Date", format_datetime(now().replace(microsecond=0)))
     return prepend(content, added.encode())

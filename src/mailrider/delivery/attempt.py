@@ -165,6 +165,7 @@ class Attempt:
         self._addresses_left = MAX_ADDRESSES
         self._began = 0.0
         self._visits = VISITS.get()
+        self._visited: Address | None = None
         self._answered_here: set[int] = set()
         self._race: Race | None = None
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
@@ -192,7 +193,11 @@ class Attempt:
     async def run(self) -> tuple[Outcome, ...]:
         """The outcomes, in the order of the recipients."""
         try:
-            await self._run()
+            try:
+                await self._run()
+            finally:
+                if self._race is not None or self._visited is not None:
+                    await self._leave()
         except Unroutable as error:
             self._tally.refuse_pending(error.reply)
         except asyncio.CancelledError:
@@ -228,25 +233,12 @@ class Attempt:
                     self._end_unreached(candidate)
                     return
                 self._answered_here = set()
-                await self._try_candidate(candidate)
+                for call in await self._approach(candidate):
+                    if not self._arrive(call.address) or await self._try_address(call, candidate):
+                        break
+                await self._leave()
         if candidates.beyond:
             self._end_unreached(candidates.beyond[0])
-
-    async def _try_candidate(self, candidate: Candidate) -> None:
-        try:
-            for call in await self._approach(candidate):
-                if not self._may_visit(call.address):
-                    return
-                try:
-                    if await self._try_address(call, candidate):
-                        return
-                finally:
-                    if self._visits is not None:
-                        self._visits.leave(call.address)
-        finally:
-            race, self._race = self._race, None
-            if race is not None:
-                await race.close()
 
     @property
     def _is_spent(self) -> bool:
@@ -350,12 +342,31 @@ class Attempt:
 
     # An address ------------------------------------------------------------------------------------------------------
 
-    def _may_visit(self, address: Address) -> bool:
-        """Count the attempt at that address. False if there are too many already: then all that is left comes again."""
-        come_again = None if self._visits is None else self._visits.arrive(address, self._slots)
-        if come_again is not None:
-            self._tally.hold_back_pending(CROWDED, come_again)
-        return come_again is None
+    def _arrive(self, address: Address) -> bool:
+        """Count the attempt at that address, and no longer at the one before.
+
+        False if there are too many already: then all that is left comes again.
+        """
+        if self._visits is None:
+            return True
+        if self._visited is not None:
+            self._visits.leave(self._visited)
+            self._visited = None
+        come_again = self._visits.arrive(address, self._slots)
+        if come_again is None:
+            self._visited = address
+            return True
+        self._tally.hold_back_pending(CROWDED, come_again)
+        return False
+
+    async def _leave(self) -> None:
+        """The attempt is done with a candidate: it is at none of its addresses, and no connection to it is begun."""
+        if self._visits is not None and self._visited is not None:
+            self._visits.leave(self._visited)
+            self._visited = None
+        race, self._race = self._race, None
+        if race is not None:
+            await race.close()
 
     async def _try_address(self, call: ConnectRequest, candidate: Candidate) -> bool:
         """True if there is no point in trying further addresses of this candidate."""

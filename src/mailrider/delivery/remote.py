@@ -173,7 +173,9 @@ class RemoteDelivery:
     async def _attempt(
         self, job: Job, next_hop: NextHop, indices: list[int], ticket: MessageTicket | None
     ) -> tuple[Outcome, ...]:
-        recipients = [job.envelope.recipients[index] for index in indices]
+        recipients: Sequence[Recipient] = job.envelope.recipients
+        if len(indices) < len(recipients):
+            recipients = [recipients[index] for index in indices]
         outcomes: tuple[Outcome, ...] | None = None
         try:
             if ticket is None:

@@ -16,10 +16,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_HEADER = 1 << 20  # octets; real headers stay under 100 KiB, and a header is held in memory
 MAX_LINES = 10_000  # a list of 5,000 recipients has fewer; a MiB of lines like `a:` has 262,144
@@ -83,17 +79,6 @@ def header_fields(header: bytes, name: str) -> list[bytes]:
             values.append(found[1].replace(b"\r\n", b"").strip())
         at = lowered.find(line, at + 1)
     return values
-
-
-def fields_present(header: bytes, names: Iterable[bytes]) -> set[bytes]:
-    """Which of the fields of these names (in lower case) the header has."""
-    lowered = b"\n" + header.lower()
-    return {name for name in names if b"\n" + name in lowered and _has_field(header, lowered, name)}
-
-
-def _has_field(header: bytes, lowered: bytes, name: bytes) -> bool:
-    """RFC 5322 4.5 (obsolete): white space may precede the colon."""
-    return b"\n" + name + b":" in lowered or bool(header_fields(header, name.decode("ascii")))
 
 
 def header_fault(header: bytes) -> HeaderFault | None:

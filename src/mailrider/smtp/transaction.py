@@ -177,8 +177,9 @@ class Transaction:
             todo = [index for index in todo if index not in self.decisions]
         limit = min(capabilities.max_recipients or MAX_RECIPIENTS, MAX_RECIPIENTS * 10)
         self.overflow += todo[limit:]
-        self._unsent = todo[:limit]
-        self._unanswered = list(self._unsent)
+        self.unnamed = todo[:limit]
+        """The recipients that the server was not told of yet."""
+        self._unanswered = list(self.unnamed)
 
     # What this server cannot be asked to do ---------------------------------------------------------------------------
 
@@ -238,15 +239,15 @@ class Transaction:
         return decision.reply.is_permanent and not decision.is_ours and not proved
 
     def _begin(self) -> Step | None:
-        if not self._unsent:
+        if not self.unnamed:
             self._state = _State.DONE
             return None
         self._state = _State.ENVELOPE
         if not self._capabilities.pipelining:
             return SendCommands((self._mail(),))
         commands: list[Command] = [self._mail()]
-        commands += [self._rcpt(self.recipients[index]) for index in self._unsent]
-        self._unsent = []
+        commands += [self._rcpt(self.recipients[index]) for index in self.unnamed]
+        self.unnamed = []
         # BDAT carries content at once, so it waits for the replies; DATA asks first (RFC 2920 3.1).
         if not self._chunking:
             commands.append(_DATA)
@@ -255,8 +256,8 @@ class Transaction:
     def _continue_envelope(self) -> Step | None:
         if self._data_answered:
             return self._after_consent()
-        if self._mail_accepted and self._unsent:
-            return SendCommands((self._rcpt(self.recipients[self._unsent.pop(0)]),))
+        if self._mail_accepted and self.unnamed:
+            return SendCommands((self._rcpt(self.recipients[self.unnamed.pop(0)]),))
         if not self._accepted:
             # Nobody is left, and DATA was never sent: the connection is good for another sender or recipient.
             self._state = _State.DONE
@@ -295,7 +296,7 @@ class Transaction:
         needs_utf8 = offered.smtputf8 and (
             not envelope.sender.is_ascii
             or (envelope.smtputf8 and self._content.header_is_utf8)
-            or not all(self.recipients[index].mailbox.is_ascii for index in self._unsent)
+            or not all(self.recipients[index].mailbox.is_ascii for index in self.unnamed)
         )
         return Mail(
             envelope.sender,
@@ -347,7 +348,7 @@ class Transaction:
         if is_positive:
             return
         self._refused_some = True
-        self._unsent, self.overflow = [], []
+        self.unnamed, self.overflow = [], []
         if not self._judges_session(reply):
             for index in range(len(self.recipients)):
                 self.decisions.setdefault(index, Decision(TryResult.MAIL, reply))
@@ -416,16 +417,11 @@ class Transaction:
         """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
         self.in_doubt = self._state is _State.CONTENT
 
-    @property
-    def has_unnamed(self) -> bool:
-        """True if recipients are left that the server was not told of."""
-        return bool(self._unsent)
-
     def cut_short(self) -> None:
         """The server is slow: go on with those that it accepted, if any; the unnamed go into `overflow`."""
         if self._accepted:
-            self.overflow += self._unsent
-            self._unsent = []
+            self.overflow += self.unnamed
+            self.unnamed = []
 
     def lost(self, *, heard: bool = False) -> None:
         """The connection is gone; what was decided stays decided. `heard`: it began to answer."""

@@ -10,7 +10,6 @@ from mailrider.smtp.header import (
     MAX_HEADER,
     MAX_LINES,
     HeaderFault,
-    fields_present,
     header_cut,
     header_end,
     header_fault,
@@ -100,20 +99,6 @@ def test_fields_are_those_that_a_reader_of_lines_finds(lines: list[bytes]) -> No
         if inside:
             expected.append(value)
     assert header_fields(b"".join(lines), "To") == [each.strip() for each in expected]
-
-
-@pytest.mark.parametrize(
-    ("header", "is_there"),
-    [
-        (b"X: y\r\nDATE: now\r\n", True),
-        (b"Date \t: now\r\n", True),
-        (b"Date-Of-Birth: 1990\r\n", False),
-        (b"X: y\r\n Date: now\r\n", False),
-        (b"X: Date: now\r\n", False),
-    ],
-)
-def test_a_field_is_present_if_a_line_begins_with_its_name(header: bytes, is_there: bool) -> None:
-    assert fields_present(header, [b"date", b"subject"]) == ({b"date"} if is_there else set())
 
 
 def test_a_header_of_very_many_lines_has_a_fault() -> None:

@@ -668,9 +668,9 @@ def test_cut_short_it_goes_on_with_those_that_were_accepted() -> None:
         transaction.take(AnsweredCommand(step.commands[0], Reply.make(250, None, "OK")))
         if command == "mail":
             transaction.cut_short()  # nobody was accepted yet: it goes on as before
-    assert transaction.has_unnamed
+    assert transaction.unnamed
     transaction.cut_short()
-    assert not transaction.has_unnamed
+    assert not transaction.unnamed
     assert transaction.overflow == [1, 2]
     assert transaction.next() == SendCommands((Data(),))
 

@@ -212,7 +212,7 @@ class Session:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
         talk, dialect = self._talk, self._dialect
-        chunks = _Chunks(content)
+        chunks: _Chunks | None = None
         heard = talk.bytes_received
         # Each reply has its time; all replies before the content have a time together, or a server that answers each of
         # a thousand recipients just in time would hold the message for days.
@@ -229,7 +229,7 @@ class Session:
                     case SendCommands(commands):
                         talk.send(*commands)
                         answers = await talk.answers(dialect.command_timeout, began + seconds)
-                        if transaction.has_unnamed and talk.monotonic() > began + seconds / 2:
+                        if transaction.unnamed and talk.monotonic() > began + seconds / 2:
                             transaction.cut_short()
                     case SendContent(command):
                         if await self._write(content.stuffed(PIECE), transaction, end=command):
@@ -239,6 +239,7 @@ class Session:
                     case SendDot():
                         answers = self._send_dot()
                     case SendChunk(command):
+                        chunks = chunks or _Chunks(content)
                         answers = await self._send_chunk(command, transaction, chunks)
                     case SendQuit():
                         answers = await self._ask_for_proof()
