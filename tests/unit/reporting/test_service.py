@@ -20,6 +20,7 @@ from mailrider.model.reply import Reply
 from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
 from mailrider.reporting.service import endpoints_of
 from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore
+from mailrider.testing.resolver import Given
 from mailrider.tlsrpt.record import find_record
 from tests.unit.reporting.world import BY_MAIL, DAY, HOUR, NOON, World, session
 
@@ -220,6 +221,18 @@ async def test_a_thousand_names_of_one_victim_send_it_one_report_in_ten_seconds(
     await world.clock.advance(100)
     await world.stop()
     assert sum(target.startswith("https") for _, target, *_ in world.courier.sent) <= 10
+
+
+async def test_a_thousand_domains_with_slow_name_servers_hold_up_nobodys_report(tmp_path: Path) -> None:
+    evil = [f"d{number}.evil.test" for number in range(1000)]
+    world = World(tmp_path, dict.fromkeys(evil, Given([], delay=120)) | {"a.test": BY_MAIL})
+    await world.start()
+    for domain in (*evil, "a.test"):
+        world.recorder(session(domain))
+    await world.pass_time(12 * HOUR + 5 * HOUR)
+    assert [domain for domain, *_ in world.courier.sent] == ["a.test"]
+    assert all(day.ended for day in world.store.days())
+    await world.stop()
 
 
 async def test_an_address_that_refused_a_report_gets_none_for_a_week(tmp_path: Path) -> None:
