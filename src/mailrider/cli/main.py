@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "send": "mailrider.cli.send",
     "sendmail": "mailrider.cli.sendmail",
     "setup": "mailrider.cli.set_up",
+    "tlsrpt": "mailrider.cli.tlsrpt",
     "trace": "mailrider.cli.trace",
 }
 

@@ -17,8 +17,11 @@ from prometheus_client.registry import Collector
 
 from mailrider.model import endpoint_event, event, queue_event
 from mailrider.model.outcome import Status
+from mailrider.model.tls_session import TLSHostRefused, TLSSessionSeen
 from mailrider.observe.describe import event_name
 from mailrider.policy.sts import events as mtasts_events
+from mailrider.reporting.event import TLSReportSettled
+from mailrider.tlsrpt.findings import refusal_findings, session_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit, Event
     from mailrider.model.security import Security
     from mailrider.queue.message import Stats
+    from mailrider.tlsrpt.report import SessionFinding
 
 # Seconds from acceptance to delivery: from the same machine to the fifth day.
 _BUCKETS: Final = (0.1, 0.3, 1, 3, 10, 30, 60, 300, 900, 3600, 4 * 3600, 86400, 5 * 86400)
@@ -176,6 +180,12 @@ class Metrics:
         every(queue_event.MessageQueued, "queued_messages", "Messages that a queue accepted")
         self._done = counter("queue_recipients", "Queued recipients, by what became of them", "end")
         self._notifications = counter("notifications", "Notifications that were queued", "action")
+        self._tls_sessions = counter(
+            "tlsrpt_sessions", "Sessions that TLS reports count, by policy and result", "policy_type", "result"
+        )
+        self._tls_reports = counter(
+            "tlsrpt_reports", "TLS reports, by endpoint and what became of them", "endpoint", "outcome"
+        )
         self._latency = Histogram(
             "mailrider_delivery_seconds", "From acceptance to delivery", buckets=_BUCKETS, registry=registry
         )
@@ -213,6 +223,9 @@ class Metrics:
             event.CandidateRefused: lambda it: self._policy.count(it.refusal.policy),
             event.AddressFailed: lambda it: self._addresses.count(it.stage),
             queue_event.RecipientDone: self._finish,
+            TLSSessionSeen: lambda it: self._count_sessions(session_findings(it)),
+            TLSHostRefused: lambda it: self._count_sessions(refusal_findings(it)),
+            TLSReportSettled: lambda it: self._tls_reports.count(it.endpoint, it.outcome),
             queue_event.NotificationQueued: lambda it: self._notifications.count(it.action),
         }
 
@@ -233,6 +246,11 @@ class Metrics:
                 handle(happened)
 
         return count
+
+    def _count_sessions(self, findings: Iterable[SessionFinding]) -> None:
+        for each in findings:
+            result = each.failures[0].result.value if each.failures else "success"
+            self._tls_sessions.count(each.policy.type.value, result)
 
     def _take_mail(self, taken: endpoint_event.MailTaken) -> None:
         self._received.values[taken.endpoint, _class(taken.reply.code)] += 1

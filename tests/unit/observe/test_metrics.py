@@ -28,11 +28,14 @@ from mailrider.model.outcome import Delivered
 from mailrider.model.queue_event import DestinationDown, MessageQueued, NotificationQueued, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
+from mailrider.model.tls_problem import TLSProblemKind
+from mailrider.model.tls_session import PoliciesSeen, TLSHostRefused, TLSSessionSeen
 from mailrider.mtasts.policy import STSMode
 from mailrider.observe.metrics import Metrics, fan_out
 from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed, RecordLookupFailed
 from mailrider.queue.ids import IdSource, format_id
 from mailrider.queue.message import DestinationCount, Stats
+from mailrider.reporting.event import TLSReportSettled
 from mailrider.testing.clock import FakeClock
 from tests.support.problems import problem
 from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, recipient
@@ -47,6 +50,27 @@ SAFE = Delivered(B, TAKEN, security=Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICA
 
 def count(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"mailrider_{name}", labels)
+
+
+def test_sessions_are_counted_by_policy_and_result_and_reports_by_what_became_of_them() -> None:
+    metrics = Metrics(FakeClock())
+    policies = PoliciesSeen("a.test", all_asked=True)
+    metrics(TLSSessionSeen(policies, "mx", "mx", "192.0.2.1", "192.0.2.2"))
+    metrics(
+        TLSSessionSeen(
+            policies, "mx", "mx", "192.0.2.1", "192.0.2.2", problem("no", TLSProblemKind.STARTTLS_NOT_OFFERED)
+        )
+    )
+    metrics(TLSHostRefused(policies, "mx", problem("no", TLSProblemKind.TLSA_LOOKUP_FAILED)))
+    metrics(TLSReportSettled("a.test", "2026-11-30", "https", "delivered", "status 200"))
+    expected = [
+        ("no-policy-found", "success"),
+        ("no-policy-found", "starttls-not-supported"),
+        ("tlsa", "dnssec-invalid"),
+    ]
+    for policy, result in expected:
+        assert count(metrics, "tlsrpt_sessions_total", policy_type=policy, result=result) == 1
+    assert count(metrics, "tlsrpt_reports_total", endpoint="https", outcome="delivered") == 1
 
 
 def waiting_for(destination: str, queued: int, active: int, held: int) -> DestinationCount:

@@ -12,6 +12,7 @@ from mailrider.app.check.finding import Level, error, note, ok, warning
 from mailrider.app.check.local import check_certificates, check_disks, check_keys, check_rights, check_user
 from mailrider.app.check.port import check_port
 from mailrider.app.check.records import check_dkim, check_dmarc, check_spf
+from mailrider.app.check.reports import check_report_keys, check_reporting
 from mailrider.app.check.resolver import about_servers, about_validation, check_clock, check_resolver
 from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
 from mailrider.app.dkim import keys_in_use
@@ -91,6 +92,7 @@ def _here(configuration: Configuration, engine: Engine) -> Iterator[Finding]:
     yield from check_keys(keys)
     yield from check_certificates(configuration, engine.clock.now())
     yield from check_disks(configuration, engine.clock)
+    yield from check_reporting(configuration)
 
 
 async def _outside(configuration: Configuration, engine: Engine, wanted: Wanted) -> list[Finding]:
@@ -109,6 +111,7 @@ async def _outside(configuration: Configuration, engine: Engine, wanted: Wanted)
             hostname = hostname or settings.hostname
         elif isinstance(settings, SmarthostSettings) and not isinstance(settings.auth, MissingSecret):
             findings += await _check_smarthost(target, settings, engine)
+    findings += await check_report_keys(configuration, engine.resolver)
     return [*findings, *await _about_domains(configuration, engine, wanted, hostname, sources)]
 
 

@@ -1,0 +1,85 @@
+"""TLS reporting: what it would take, and what keeps reports from being sent or believed (RFC 8460 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailrider.app.check.finding import error, note, ok, warning
+from mailrider.app.reports import report_keys
+from mailrider.config import direct_targets
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.dkim.record import parse_tags, record_name
+from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.model.domain import Domain
+from mailrider.queue.settings import QueueSettings
+from mailrider.settings.pipeline import TargetRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mailrider.app.check.finding import Finding
+    from mailrider.config import Configuration
+    from mailrider.dns.resolver import Resolver
+    from mailrider.reporting.settings import TLSRPTSettings
+
+SUBJECT = "TLS reports"
+
+
+def check_reporting(configuration: Configuration) -> Iterator[Finding]:
+    """What can be seen here."""
+    settings = configuration.globals.tlsrpt
+    remotes = [each.settings for each in direct_targets(configuration) if isinstance(each.settings, RemoteSettings)]
+    if settings is None:
+        if remotes:
+            cure = 'tlsrpt { organization "NAME"; contact ADDRESS; through &QUEUE }, each on a line of its own'
+            yield note(SUBJECT, "none are sent (RFC 8460): nobody learns from us that his TLS is broken", cure)
+        return
+    contact = settings.contact
+    if contact is not None and isinstance(contact.domain, Domain) and not report_keys(configuration, contact.domain):
+        cure = f"modify {{ dkim {contact.domain} SELECTOR }} in an endpoint, queue or target"
+        yield error(SUBJECT, f"nothing signs for {contact.domain}, so no report is sent by mail", cure)
+    if not _leads_to_remote(configuration, settings):
+        yield warning(SUBJECT, f"through {settings.through} leads to no target.remote, so a smarthost sends reports")
+    reporting = [each for each in remotes if each.tlsrpt]
+    if not reporting:
+        yield warning(SUBJECT, "no target.remote is reported about")
+    for each in reporting:
+        missing = [name for name in ("mtasts", "dane") if getattr(each.mx_auth, name) is None]
+        if missing:
+            yield warning(SUBJECT, f"a target that is reported about lacks {' and '.join(missing)} in mx_auth")
+    yield ok(SUBJECT, f"{settings.send} days are reported, as {contact}")
+
+
+def _leads_to_remote(configuration: Configuration, settings: TLSRPTSettings) -> bool:
+    target: object = settings.through
+    seen: set[str] = set()
+    while isinstance(target, TargetRef | QueueSettings):
+        if isinstance(target, TargetRef):
+            if target.name in seen:
+                return False
+            seen.add(target.name)
+            target = configuration.target(target.name).settings
+        else:
+            target = target.target
+    return isinstance(target, RemoteSettings)
+
+
+async def check_report_keys(configuration: Configuration, resolver: Resolver) -> list[Finding]:
+    """Whether the key records allow reports: `s=` names neither `tlsrpt` nor `*` (RFC 8460 3)."""
+    settings = configuration.globals.tlsrpt
+    contact = None if settings is None else settings.contact
+    if contact is None or not isinstance(contact.domain, Domain):
+        return []
+    findings: list[Finding] = []
+    for key in report_keys(configuration, contact.domain):
+        try:
+            answer = await resolver.lookup(record_name(key.domain, key.selector), RecordType.TXT)
+        except LookupFailed:
+            continue  # which is told where the key itself is looked at
+        for record in answer.records:
+            services = parse_tags(record.decode("ascii", "replace")).get("s", "*").replace(" ", "").split(":")
+            if not {"*", "tlsrpt"} & set(services):
+                where = f"{key.selector}._domainkey.{key.domain}"
+                text = f"{where} allows no reports (s={':'.join(services)}), so receivers may ignore them"
+                findings.append(warning(SUBJECT, text, "write s=email:tlsrpt into the record"))
+    return findings

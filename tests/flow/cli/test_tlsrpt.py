@@ -1,0 +1,121 @@
+"""`mailrider tlsrpt`: what was counted and sent, and sending it now."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.app.check.reports import check_reporting
+from mailrider.app.reports import reporter_of, store_of
+from mailrider.clock import SystemClock
+from mailrider.config import load
+from mailrider.reporting.store import EndpointKind
+from mailrider.tlsrpt.findings import session_findings
+from mailrider.tlsrpt.report import DayCounts, build_report
+from tests.support.commands import run_here
+from tests.unit.reporting.world import session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mailrider.reporting.store import ReportStore
+
+BLOCK = 'tlsrpt {\norganization "Example Inc."\ncontact tls@example.org\nthrough &q\n}\n'
+QUEUE = "target.queue q {\ntarget &out\n}\n"
+REMOTE = "target.remote out {\nmx_auth {\nmtasts\ndane\n}\n}\n"
+SIGNS = "target.queue q {\ntarget &out\nmodify {\ndkim example.org s1\n}\n}\n"
+
+
+def config(folder: Path, text: str = BLOCK + QUEUE + REMOTE) -> Path:
+    path = folder / "mailrider.conf"
+    path.write_text(f"hostname mx.example.org\nstate_dir {folder}/state\n{text}")
+    return path
+
+
+def filled(path: Path) -> ReportStore:
+    """Something was counted for a.test today, and yesterday's report waits."""
+    configuration = load(path)
+    settings = configuration.globals.tlsrpt
+    assert settings is not None
+    store = store_of(configuration, settings)
+    now = SystemClock().now()
+    counts = DayCounts()
+    counts.add(session_findings(session(fails=True)))
+    yesterday = now.date() - timedelta(days=1)
+    store.add({(now.date(), "a.test"): counts, (yesterday, "a.test"): counts})
+    report = build_report("a.test", yesterday, counts, reporter_of(settings), store.secret)
+    store.freeze(report, [(EndpointKind.MAIL, "r@a.test")], now + timedelta(hours=1), now + timedelta(hours=24))
+    return store
+
+
+def test_list_shows_days_with_what_became_of_them(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    filled(path)
+    ran = run_here("-c", path, "tlsrpt", "list", "--json")
+    today, yesterday = ran.objects
+    assert (today["successful"], today["failed"], today["ended"]) == (0, 1, None)
+    assert [each["state"] for each in yesterday["deliveries"]] == ["waiting"]
+    assert "a.test  0 good, 1 failed: mail waiting" in run_here("-c", path, "tlsrpt", "list").out
+
+
+def test_preview_is_the_report_of_today_and_show_that_which_is_sent(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    store = filled(path)
+    preview = json.loads(run_here("-c", path, "tlsrpt", "preview", "a.test").out)
+    shown = json.loads(run_here("-c", path, "tlsrpt", "show", "a.test").out)
+    today, yesterday = (each.day.isoformat() for each in store.days())
+    assert preview["date-range"]["start-datetime"] == f"{today}T00:00:00Z"
+    assert shown["date-range"]["start-datetime"] == f"{yesterday}T00:00:00Z"
+    assert run_here("-c", path, "tlsrpt", "show", "a.test", "--day", yesterday).code == 0
+    assert run_here("-c", path, "tlsrpt", "show", "a.test", "--day", today).code == 69
+    assert run_here("-c", path, "tlsrpt", "preview", "b.test").code == 69
+
+
+def test_send_now_makes_it_due_and_drop_gives_it_up(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    store = filled(path)
+    now = SystemClock().now()
+    assert store.waiting(now, 10) == []
+    assert run_here("-c", path, "tlsrpt", "send", "--now", "a.test").code == 0
+    assert [each.domain for each in store.waiting(SystemClock().now(), 10)] == ["a.test"]
+    assert run_here("-c", path, "tlsrpt", "drop").out == "1 dropped\n"
+    assert store.waiting(SystemClock().now(), 10) == []
+    assert run_here("-c", path, "tlsrpt", "send", "--now", "a.test").code == 69
+
+
+def test_where_nothing_was_ever_counted_the_commands_make_no_store(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    assert [run_here("-c", path, "tlsrpt", *each).code for each in (["list"], ["drop"], ["show", "a.test"])] == [
+        0,
+        0,
+        69,
+    ]
+    assert not (tmp_path / "state" / "tls_reports").exists()
+
+
+def test_without_a_block_they_say_so(tmp_path: Path) -> None:
+    ran = run_here("-c", config(tmp_path, REMOTE), "tlsrpt", "list")
+    assert (ran.code, "there is no tlsrpt { }" in ran.err) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "words"),
+    [
+        (REMOTE, "note", "none are sent"),
+        (BLOCK + QUEUE + REMOTE, "error", "nothing signs for example.org"),
+        (BLOCK + SIGNS + REMOTE, "ok", "all days are reported, as tls@example.org"),
+        (BLOCK + SIGNS + "target.remote out {\nmx_auth {\nmtasts\n}\n}\n", "warning", "lacks dane"),
+        (BLOCK + SIGNS + "target.remote out {\ntlsrpt no\n}\n", "warning", "no target.remote is reported about"),
+        (
+            BLOCK + SIGNS + "target.smtp out {\nhost tcp://mx.example.net:25\n}\n",
+            "warning",
+            "leads to no target.remote",
+        ),
+    ],
+)
+def test_check_says_what_is_missing(tmp_path: Path, text: str, level: str, words: str) -> None:
+    findings = list(check_reporting(load(config(tmp_path, text))))
+    assert [each.text for each in findings if each.level == level and words in each.text]
