@@ -41,6 +41,7 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import QUARANTINED, Status
 from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
+from mailrider.model.text import few
 from mailrider.model.value import value
 from mailrider.queue.ids import format_id, parse_id
 from mailrider.queue.message import Filter
@@ -556,7 +557,7 @@ def _settings(
         for name in directives:
             if name not in known:
                 near = get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; it may be one of {', '.join(known)}"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it may be one of {few(known)}"
                 raise TypeError(f"unknown directive {name!r}{hint}")
         return cls(**directives)
     if directives:

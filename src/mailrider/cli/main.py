@@ -57,7 +57,15 @@ class _Commands(click.Group):
             return None
         command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 # a test goes through all of them
+        _show_whole_sentences(command)
         return command
+
+
+def _show_whole_sentences(command: click.Command) -> None:
+    """In lists of commands: click would cut them to what fits one line."""
+    command.short_help = " ".join((command.help or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".") + "."
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _show_whole_sentences(each)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -22,6 +22,7 @@ from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.settings import EndpointSettings, SourceRule
 from mailrider.errors import ConfigError
+from mailrider.model.text import few
 from mailrider.net.settings import SERVER_TLS, ServerTLS, ServerTLSOptions, TLSClientSettings
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import Block, InvalidSetting, Section, directives_of
@@ -331,7 +332,7 @@ class Binder:
         if name not in self.named:
             fitting = [each for each, (its, _) in self.named.items() if its.name.startswith(kind)]
             define = f"; it would be defined at the top level: {kind} {name} {{ ... }}" if kind in KINDS else ""
-            known = f"; there are: {', '.join(f'&{each}' for each in fitting[:10])}" if fitting else define
+            known = f"; there are: {few(f'&{each}' for each in fitting)}" if fitting else define
             near = did_you_mean(name, fitting, prefix="&") or known
             self.problems.add(word.position, f"{needed_by}: no block is named {show(name)}{near}")
             return WRONG
@@ -401,7 +402,7 @@ def _unknown(name: str, where: str, directives: Iterable[str]) -> str:
     if elsewhere:
         return f"{name} does not stand {_in(where)}; it belongs {either(elsewhere)}"
     directives = tuple(directives)
-    known = f"; known here: {', '.join(directives)}" if directives else ", which has none"
+    known = f"; known here: {few(directives)}" if directives else ", which has none"
     return f"unknown directive {show(name)} {_in(where)}{did_you_mean(name, directives) or known}"
 
 

@@ -17,6 +17,7 @@ from mailrider.config.settings import default_state_dir
 from mailrider.config.source import Problems
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, MailriderError
+from mailrider.model.text import few
 from mailrider.net.settings import ServerTLS
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import InvalidSetting, Settings, directives_of
@@ -78,7 +79,7 @@ class Configuration:
         """A target by its name; `ConfigError` if there is none."""
         targets = self.targets
         if name not in targets:
-            known = f"; there are: {', '.join(targets)}" if targets else "; there are none"
+            known = f"; there are: {few(targets)}" if targets else "; there are none"
             raise ConfigError(f'no target is named "{name}"{did_you_mean(name, targets) or known}')
         return targets[name]
 

@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -49,3 +49,13 @@ def json_line(value: object) -> str:
 
 def _escape(unsafe: re.Match[str]) -> str:
     return "".join(f"\\u{ord(character):04x}" for character in unsafe[0])
+
+
+MAX_NAMED = 5  # words that an error names: who gets more reads none of them
+
+
+def few(words: Iterable[str]) -> str:
+    """Words that could be meant, with commas: the first of them, and how many more there are."""
+    known = list(words)
+    more = len(known) - MAX_NAMED
+    return ", ".join(known) if more <= 0 else f"{', '.join(known[:MAX_NAMED])} and {more} more"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.errors import ConfigError
+from mailrider.model.text import few
 from mailrider.net.pipe import PeerObject
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _instead(given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; it may be one of {', '.join(known)}" if len(known) < 20 else ""
+    return f"; it may be one of {few(known)}"
 
 
 def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:

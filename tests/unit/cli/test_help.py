@@ -40,3 +40,16 @@ def test_a_port_that_is_none_is_a_mistake_of_usage(port: str) -> None:
     ran = run_here("lab", port)
     assert (ran.code, ran.out) == (64, "")
     assert port.partition("=")[0] in ran.err
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("command", [(), ("queue",), ("dkim",), ("auth",), ("lab",), ("history",)], ids=" ".join)
+def test_lists_of_commands_have_whole_sentences(
+    command: tuple[str, ...], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    ran = run_here(*command, "--help")
+    listed = ran.out.partition("Commands:\n")[2]
+    assert listed
+    assert not [line for line in listed.splitlines() if line.endswith("...")]
+    assert max(map(len, ran.out.splitlines())) <= columns

@@ -13,6 +13,7 @@ from mailrider.config.kinds import top_level_names
 from mailrider.config.secrets import may_hold_secret
 from mailrider.config.source import MAX_PROBLEMS, Position, Problems, Source, TooMuch
 from mailrider.errors import ConfigError, Problem
+from mailrider.model.text import few
 from tests.unit.config.reading import TARGETS, errors, read
 
 # What stands in a target, from line 3 on; there is a `limits few { }` at the top level.
@@ -224,7 +225,7 @@ def test_in_a_target(case: str) -> None:
     assert errors(text) == [message]
 
 
-KNOWN = f"known here: {', '.join(top_level_names())}"
+KNOWN = f"known here: {few(top_level_names())}"
 
 TOP_LEVEL = {
     "a directive with a slip": (

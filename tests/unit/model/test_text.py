@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.model.text import UNSAFE, json_line, logical_lines
+from mailrider.model.text import UNSAFE, few, json_line, logical_lines
 
 HARMFUL = {
     "NUL": "\0",
@@ -92,3 +92,11 @@ def test_json_means_the_same_whatever_was_escaped(value: object) -> None:
 )
 def test_lines_that_begin_with_white_space_continue_others(text: str, expected: list[tuple[int, str]]) -> None:
     assert list(logical_lines(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, ""), (1, "0"), (5, "0, 1, 2, 3, 4"), (6, "0, 1, 2, 3, 4 and 1 more"), (40, "0, 1, 2, 3, 4 and 35 more")],
+)
+def test_an_error_names_at_most_five_words(count: int, text: str) -> None:
+    assert few(map(str, range(count))) == text
