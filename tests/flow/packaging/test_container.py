@@ -145,3 +145,16 @@ def test_the_wheel_has_what_is_installed_beside_the_program(tmp_path: Path) -> N
     packaged = {each.relative_to(ROOT).as_posix() for each in (ROOT / "packaging").rglob("*") if each.is_file()}
     assert {name for name in packaged if f"mailrider/{name}" not in names} == set()
     assert "mailrider/py.typed" in names
+
+
+def test_every_dependency_has_a_lower_bound_that_the_tested_version_meets() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tested = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    tested = {name.lower().replace("_", "-"): version for name, version in tested.items()}
+    for dependency in project["dependencies"]:
+        name, least = dependency.split(">=")
+        assert numbers(least) <= numbers(tested[name.lower()]), dependency
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
