@@ -85,9 +85,31 @@ def describe(event: events.Event) -> LogLine:
     return LogLine(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
 
 
+# Names that are not those of the classes.
+_NAMES: dict[type[events.Event], str] = {
+    events.CandidateRefused: "refused_by_policy",
+    events.LookupDidFail: "lookup_failed",
+    events.SecurityUnavailable: "dnssec_and_dane_off",
+    queue_events.QueueShort: "queue_disk_short",
+}
+# Of these the name depends on what happened.
+VARIOUS = (events.RecipientSettled, queue_events.RecipientDone, events.ServerTrustChanged)
+
+
+def log_name(event: events.Event) -> str:
+    """The name that an event has in the log."""
+    if isinstance(event, events.RecipientSettled):
+        return event.outcome.status.value
+    if isinstance(event, queue_events.RecipientDone):
+        return f"queue_{'failed' if event.given_up else event.outcome.status}"
+    if isinstance(event, events.ServerTrustChanged):
+        return "dns_server_validates_again" if event.believed else "dns_server_does_not_validate"
+    return event_name(type(event))
+
+
 def event_name(kind: type[events.Event]) -> str:
-    """`ConnectionOpened` as `connection_opened`."""
-    return _WORD_BORDER.sub("_", kind.__name__).lower()
+    """`ConnectionOpened` as `connection_opened`, if it has no other name."""
+    return _NAMES.get(kind) or _WORD_BORDER.sub("_", kind.__name__).lower()
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})

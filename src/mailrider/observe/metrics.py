@@ -8,17 +8,19 @@ a lock and five calls for one more.
 
 from __future__ import annotations
 
+import platform
 from collections import defaultdict
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from mailrider.model import endpoint_event, event, queue_event
 from mailrider.model.outcome import Status
 from mailrider.model.tls_session import TLSHostRefused, TLSSessionSeen
-from mailrider.observe.describe import event_name
+from mailrider.observe.describe import VARIOUS, event_name, log_name
 from mailrider.policy.sts import events as mtasts_events
 from mailrider.reporting.event import TLSReportSettled
 from mailrider.tlsrpt.findings import refusal_findings, session_findings
@@ -110,15 +112,19 @@ class _Asked(Collector):
 class _EventCounter(Collector):
     """All events, by the names that they have in the log."""
 
-    def __init__(self, happened: Mapping[type[Event], int]) -> None:
+    def __init__(self, happened: Mapping[type[Event], int], named: Mapping[str, int]) -> None:
         self._happened = happened
+        self._named = named
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """For the library."""
         about = "What happened, by the name that it has in the log"
         family = CounterMetricFamily("mailrider_events", about, labels=["event"])
         for kind, times in self._happened.items():
-            family.add_metric([event_name(kind)], times)
+            if not issubclass(kind, VARIOUS):
+                family.add_metric([event_name(kind)], times)
+        for name, times in self._named.items():
+            family.add_metric([name], times)
         yield family
 
 
@@ -129,7 +135,11 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._clock = clock
         self._happened: defaultdict[type[Event], int] = defaultdict(int)
-        registry.register(_EventCounter(self._happened))
+        self._named: defaultdict[str, int] = defaultdict(int)
+        registry.register(_EventCounter(self._happened, self._named))
+        ProcessCollector(registry=registry)
+        build = Info("mailrider_build", "The version that runs", registry=registry)
+        build.info({"version": version("mailrider"), "python": platform.python_version()})
 
         def counter(name: str, about: str, *labels: str) -> _Counter:
             made = _Counter(f"mailrider_{name}", about, labels)
@@ -194,6 +204,9 @@ class Metrics:
         )
         self._down = gauge("destinations_down", "Destinations of which no server can be reached", "queue")
         self._queue_messages = gauge("queue_messages", "Messages in a queue", "queue")
+        self._queue_oldest = gauge(
+            "queue_oldest_seconds", "The age of the oldest message in a queue, 0 if there is none", "queue"
+        )
         self._queue_octets = gauge("queue_octets", "Octets in a queue", "queue")
         self._queue_states = gauge(
             "queue_waiting", "Recipients in a queue, for the largest destinations", "queue", "destination", "state"
@@ -240,8 +253,12 @@ class Metrics:
         """See `fan_out`."""
         times, handle = self._happened, self._handlers.get(kind)
 
+        named = self._named if issubclass(kind, VARIOUS) else None
+
         def count(happened: Event) -> None:
             times[kind] += 1
+            if named is not None:
+                named[log_name(happened)] += 1
             if handle is not None:
                 handle(happened)
 
@@ -285,7 +302,8 @@ class Metrics:
     def show_queues_only(self, names: Iterable[str]) -> None:
         """These are the queues that there are; what was shown of others is forgotten."""
         for name in self._shown - set(names):
-            for gauge in (self._down, self._queue_messages, self._queue_octets, self._queue_states, self._queue_ages):
+            gauges = (self._down, self._queue_messages, self._queue_octets, self._queue_oldest)
+            for gauge in (*gauges, self._queue_states, self._queue_ages):
                 gauge.remove_by_labels({"queue": name})
         self._shown &= set(names)
 
@@ -294,14 +312,16 @@ class Metrics:
         self._shown.add(name)
         self._down.labels(name).set(down)
         self._queue_messages.labels(name).set(stats.messages)
+        age = 0.0 if stats.oldest is None else (self._clock.now() - stats.oldest).total_seconds()
+        self._queue_oldest.labels(name).set(max(0.0, age))
         self._queue_octets.labels(name).set(stats.octets)
         for gauge in (self._queue_states, self._queue_ages):
             gauge.remove_by_labels({"queue": name})
         for each in stats.destinations:
             for state in ("queued", "active", "held"):
                 self._queue_states.labels(name, each.destination, state).set(getattr(each, state))
-        for age, recipients in stats.ages.items():
-            self._queue_ages.labels(name, age).set(recipients)
+        for span, recipients in stats.ages.items():
+            self._queue_ages.labels(name, span).set(recipients)
 
 
 def _levels_of(security: Security) -> tuple[str, str, str]:

@@ -370,12 +370,16 @@ class DestinationCount:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How much is queued: messages, octets, recipients by destination (the largest first) and by age."""
+    """How much is queued: messages, octets, recipients by destination (the largest first) and by age.
+
+    `oldest`: when the oldest message came.
+    """
 
     messages: int
     octets: int
     destinations: tuple[DestinationCount, ...]
     ages: dict[str, int]
+    oldest: datetime | None = None
 
     @property
     def recipients(self) -> int:

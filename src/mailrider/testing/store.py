@@ -335,6 +335,7 @@ class MemoryStore:
             sum(message.info.size for message in messages.values()),
             tuple(_count(name, groups[name]) for name in order[:destinations]),
             ages,
+            min((message.created for message in messages.values()), default=None),
         )
 
     async def command(self, command: QueueCommand, wanted: Filter, now: datetime, by: str = "") -> Done:

@@ -124,7 +124,7 @@ def test_there_are_events_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(ConnectionOpened, "connection_opened"), (Dialogue, "dialogue"), (LookupDidFail, "lookup_did_fail")],
+    [(ConnectionOpened, "connection_opened"), (Dialogue, "dialogue"), (LookupDidFail, "lookup_failed")],
 )
 def test_an_events_name_is_its_class_in_words(kind: type[Event], name: str) -> None:
     assert event_name(kind) == name

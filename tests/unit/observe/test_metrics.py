@@ -21,16 +21,19 @@ from mailrider.model.event import (
     FellBackToClear,
     LookupDidFail,
     RecipientSettled,
+    SecurityUnavailable,
+    ServerTrustChanged,
     Validity,
 )
 from mailrider.model.event import TestingPolicyMissed as MissedPolicy
 from mailrider.model.outcome import Delivered
-from mailrider.model.queue_event import DestinationDown, MessageQueued, NotificationQueued, RecipientDone
+from mailrider.model.queue_event import DestinationDown, MessageQueued, NotificationQueued, QueueShort, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
 from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.model.tls_session import PoliciesSeen, TLSHostRefused, TLSSessionSeen
 from mailrider.mtasts.policy import STSMode
+from mailrider.observe.describe import describe
 from mailrider.observe.metrics import Metrics, fan_out
 from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed, RecordLookupFailed
 from mailrider.queue.ids import IdSource, format_id
@@ -255,3 +258,34 @@ def test_what_strangers_choose_makes_no_further_counter() -> None:
         return sum(len(family.samples) for family in metrics.registry.collect())
 
     assert len({series_after(number) for number in range(30)}) == 1
+
+
+def test_events_have_the_names_of_the_log() -> None:
+    metrics = Metrics(FakeClock())
+    happened = [
+        CandidateRefused(NET, "mx", None, Refusal("mtasts", 451, "4.7.0", "no match")),
+        LookupDidFail("a.test", "MX", "SERVFAIL", "deferred"),
+        RecipientSettled(NET, "a@example.org", failed(B)),
+        RecipientDone("id", "a@example.org", failed(B), 1),
+        RecipientDone("id", "a@example.org", failed(B), 1, given_up=True),
+        QueueShort(1, 2),
+        SecurityUnavailable("none"),
+        ServerTrustChanged("192.0.2.1", True, "it does"),
+    ]
+    for each in happened:
+        metrics(each)
+    names = {describe(each).name for each in happened}
+    assert {name for name in names if count(metrics, "events_total", event=name)} == names
+    told = next(each for each in metrics.registry.collect() if each.name == "mailrider_events").samples
+    assert {each.labels["event"] for each in told if each.name.endswith("_total")} == names
+
+
+def test_the_age_of_the_oldest_message_the_version_and_the_process_are_shown() -> None:
+    clock = FakeClock()
+    metrics = Metrics(clock)
+    metrics.show_queue("main", Stats(1, 1, (), {}, clock.now() - timedelta(minutes=5)))
+    assert count(metrics, "queue_oldest_seconds", queue="main") == 300
+    metrics.show_queue("main", Stats(0, 0, (), {}))
+    assert count(metrics, "queue_oldest_seconds", queue="main") == 0
+    shown = {each.name for each in metrics.registry.collect()}
+    assert {"mailrider_build", "process_cpu_seconds", "process_resident_memory_bytes"} <= shown

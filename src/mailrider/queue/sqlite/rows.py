@@ -161,7 +161,7 @@ def message_from(
 
 
 def stats_from(
-    totals: Sequence[int], rows: Sequence[Sequence[Any]], between: Callable[[int, int], int], now: datetime
+    totals: Sequence[Any], rows: Sequence[Sequence[Any]], between: Callable[[int, int], int], now: datetime
 ) -> Stats:
     """Numbers. `between` counts the recipients whose ids lie between two."""
     destinations = tuple(
@@ -176,4 +176,5 @@ def stats_from(
         start = 0 if age is None else first_id_at(now - age)
         ages[name] = between(start, end)
         end = start
-    return Stats(totals[0], totals[1], destinations, ages)
+    messages, octets, oldest = totals
+    return Stats(messages, octets, destinations, ages, None if oldest is None else moment(oldest))

@@ -265,7 +265,7 @@ SELECT json_group_array(json_array(recipient, at, evidence)) FROM (
 )
 """
 
-TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0) FROM message"
+TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), min(created) FROM message"
 BY_DESTINATION: Final = """
 SELECT json_group_array(json_array(destination, queued, active, held, doubt, oldest, due)) FROM (
     SELECT destination, sum(state = 0) AS queued, sum(state = 1) AS active, sum(state = 2) AS held,

@@ -165,6 +165,7 @@ def _message_by_wall(message: StoredMessage, shift: timedelta) -> StoredMessage:
 def _stats_by_wall(stats: Stats, shift: timedelta) -> Stats:
     return replace(
         stats,
+        oldest=None if stats.oldest is None else stats.oldest + shift,
         destinations=tuple(
             replace(
                 each,
