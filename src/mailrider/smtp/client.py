@@ -214,11 +214,10 @@ class ClientMachine:
             self.state = ClientState.CLOSED
         elif self.state is not ClientState.CLOSED:
             self.state = state
-        parser = self._parser
-        if parser.tolerance is Tolerance.FRAMING and not self._waiting:
+        if not self._waiting and self._parser.tolerance is Tolerance.FRAMING:
             # The message has its reply. Who frames that in a way of its own is not asked for anything else.
-            parser.tolerance = Tolerance.NONE
-            if parser.is_irregular:
+            self._parser.tolerance = Tolerance.NONE
+            if self._parser.is_irregular:
                 self.state = ClientState.CLOSED
         return AnsweredCommand(command, reply)
 

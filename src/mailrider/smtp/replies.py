@@ -29,6 +29,8 @@ MAX_WORDS = 80
 
 # A code that a reply can have, and that the line does not go on from as if it were a longer number.
 _LEGIBLE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\Z)")
+# A whole reply of one line in which nothing has to be tolerated.
+_SINGLE = re.compile(rb"[2-5][0-9][0-9](?: [^\0\r\n]*+)?\r\n")
 
 
 class ReplyViolation(PeerError):
@@ -79,10 +81,13 @@ class ReplyParser:
         Raises `ReplyViolation` behind the last good one; then the connection is worthless.
         """
         between_replies = not self._buffer and not self._lines and not self._broken
-        if between_replies and data.count(b"\n") > 1 and len(data) <= MAX_REMEMBERED:
-            remembered = _parse_whole(data)
-            if remembered is not None:
-                return iter(remembered)
+        if between_replies and len(data) <= MAX_REMEMBERED:
+            if data.count(b"\n") > 1:
+                remembered = _parse_whole(data)
+                if remembered is not None:
+                    return iter(remembered)
+            elif _SINGLE.fullmatch(data):
+                return iter((_parse_single(data[:-2]),))
         return self._parse(data)
 
     def _parse(self, data: bytes) -> Iterator[Reply]:
