@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import uvloop
-from rich.console import Console
+from rich.text import Text
 
 from mailrider.app.check.clients import missing_secrets
 from mailrider.app.check.examination import Wanted, examine_machine
 from mailrider.app.check.finding import Level, count
 from mailrider.cli.arguments import DOMAIN
+from mailrider.cli.lines import print_line
 from mailrider.config import load
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.errors import ConfigError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
 
 AGAINST: Final = "gmail.com"  # its servers are always there, and one connection more is nothing to them
+BESIDE_LEVEL = 9  # the column at which what is found begins
 _COLOURS: Final = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.ERROR: "red"}
 # What monitoring systems expect of a plug-in, as Nagios and all after it have it.
 PLUGIN_OK, PLUGIN_WARNING, PLUGIN_CRITICAL, PLUGIN_UNKNOWN = range(4)
@@ -81,11 +83,10 @@ def check(
 
 
 def _print(finding: Finding) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[{_COLOURS[finding.level]}]{finding.level:8}[/] ", end="")
-    console.print(f"{finding.subject}: {finding.text}", markup=False)
+    level = (f"{finding.level:8}", _COLOURS[finding.level])
+    print_line(Text.assemble(level, f" {finding.subject}: {finding.text}"), hanging=BESIDE_LEVEL)
     if finding.cure:
-        console.print(f"         {finding.cure}", style="dim", markup=False)
+        print_line(Text(f"{' ' * BESIDE_LEVEL}{finding.cure}", style="dim"), hanging=0)
 
 
 def _as_plugin(config: str | None, wanted: Wanted) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from mailrider.cli.lines import print_line
 from mailrider.dane.tlsa import select_usable, show
 from mailrider.delivery.explain.advice import advise
 from mailrider.delivery.mx import HostNotFound
@@ -42,14 +43,14 @@ class _Page:
     """Lines, indented; a mark in front says good, bad, or neither."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False)
 
     def head(self, text: str) -> None:
-        self._console.print(Text(f"\n{clean_text(text)}", style="bold"))
+        print_line(Text(f"\n{clean_text(text)}", style="bold"), self._console)
 
     def say(self, text: str, *, good: bool | None = None, depth: int = 1) -> None:
         mark, style = _MARKS[good]
-        self._console.print(Text.assemble("  " * depth, (mark, style), clean_text(text)))
+        print_line(Text.assemble("  " * depth, (mark, style), clean_text(text)), self._console)
 
 
 def print_page(explanation: Explanation, settings: RemoteSettings, now: datetime) -> None:

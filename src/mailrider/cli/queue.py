@@ -199,10 +199,16 @@ def _tell_unknown(id: str) -> None:
 
 def _print(*lines: Any) -> None:
     from rich.console import Console  # for people; what programs read as JSON does without
+    from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    from mailrider.cli.lines import print_line
+
+    console = Console(highlight=False)
     for line in lines:
-        console.print(line, markup=False)
+        if isinstance(line, str | Text):
+            print_line(line, console)
+        else:
+            console.print(line, soft_wrap=True)
 
 
 # --- Looking -------------------------------------------------------------------------------------

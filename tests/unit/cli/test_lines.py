@@ -1,0 +1,51 @@
+"""Lines for a person, on terminals of any width, and in a pipe."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mailrider.cli.lines import print_line
+
+LINE = "  A very long sentence about what a server said, which somebody wants to read: 550 5.1.1 No such user here"
+
+
+def shown(line: str, columns: int, *, terminal: bool = True, encoding: str = "utf-8") -> list[str]:
+    octets = io.BytesIO()
+    file = io.TextIOWrapper(octets, encoding, errors="backslashreplace")
+    console = Console(file=file, width=columns, force_terminal=terminal, color_system=None, highlight=False)
+    print_line(line, console)
+    file.flush()
+    return octets.getvalue().decode(encoding).splitlines()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_on_a_terminal_the_rest_goes_on_below_and_further_right(columns: int, encoding: str) -> None:
+    first, *rest = shown(LINE, columns, encoding=encoding)
+    assert first.startswith("  A very")
+    assert rest
+    assert all(line.startswith("      ") and line[6] != " " for line in rest)
+    assert max(map(len, [first, *rest])) <= columns
+    assert " ".join(line.strip() for line in [first, *rest]) == LINE.strip()
+
+
+def test_what_fits_stays_as_it_is() -> None:
+    assert shown(LINE, 120) == [LINE]
+
+
+def test_a_pipe_gets_one_line() -> None:
+    assert shown(LINE, 60, terminal=False) == [LINE]
+
+
+def test_words_are_not_broken() -> None:
+    record = "v=DKIM1;p=" + "A" * 200
+    assert record in [line.strip() for line in shown(f"  the record: {record} is wrong", 60)]
+
+
+def test_several_lines_stay_several() -> None:
+    assert shown("\n  a\n    b", 60) == ["", "  a", "    b"]
+    assert shown("", 60) == [""]
+    assert shown("[bold]x[/]", 60) == ["[bold]x[/]"]
