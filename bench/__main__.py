@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-BENCHES = ("peers", "channel", "session", "pool", "endpoint", "queue", "tarpit", "startup")
+BENCHES = ("peers", "channel", "session", "pool", "endpoint", "queue", "tarpit", "startup", "tls_reports")
 WITH_SYSTEMS = {  # and what differs from their defaults, so that all of it takes less than half an hour
     "relay": ["--rounds", "1"],
     "destinations": ["--rounds", "1"],

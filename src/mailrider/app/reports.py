@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mailrider.app.examine import signatures_within
 from mailrider.dkim.sign import Signer
+from mailrider.dns.answer import LookupFailed
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.queue.settings import QueueSettings
 from mailrider.reporting.mail import SIGNED_FIELDS
 from mailrider.reporting.recorder import Recorder
-from mailrider.reporting.service import ReportingRules, TLSReporting
+from mailrider.reporting.service import ReportingRules, TLSReporting, report_record
 from mailrider.reporting.settings import ReportedDays
 from mailrider.reporting.store import ReportStore
 from mailrider.settings.pipeline import TargetRef
 from mailrider.signing.keys import open_key
+from mailrider.tlsrpt.record import NoReportRecord
 from mailrider.tlsrpt.report import Reporter
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ if TYPE_CHECKING:
     from mailrider.app.examine import SignatureKey
     from mailrider.clock import Clock
     from mailrider.config import Configuration
+    from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.queue.deliverer import Deliverer
     from mailrider.reporting.settings import TLSRPTSettings
+    from mailrider.reporting.store import StoredDay
     from mailrider.settings.pipeline import Target
+    from mailrider.tlsrpt.report import DayCounts
 
 
 def make_recorder(configuration: Configuration, clock: Clock) -> Recorder | None:
@@ -73,6 +79,46 @@ def refuse_impossible_reporting(configuration: Configuration) -> None:
     name = settings.through.name if isinstance(settings.through, TargetRef) else ""
     if not isinstance(configuration.target(name).settings, QueueSettings):
         raise ConfigError(f"tlsrpt: through &{name} is no queue, and reports by mail need one")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsExplained:
+    """Whether a domain asks for TLS reports, and what was counted of it today."""
+
+    endpoints: tuple[str, ...]
+    reason: str
+    counts: DayCounts | None
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        counts = () if self.counts is None else self.counts.policies.values()
+        good, bad = sum(each.successful for each in counts), sum(each.failed for each in counts)
+        where = f"go to {', '.join(self.endpoints)}" if self.endpoints else f"are not wanted: {self.reason}"
+        return f"TLS reports {where}; counted today: {good} good, {bad} failed"
+
+    def as_json(self) -> dict[str, Any]:
+        """For a program."""
+        today = [] if self.counts is None else self.counts.as_json()
+        return {"endpoints": list(self.endpoints), "reason": self.reason, "today": today}
+
+
+async def explain_reports(configuration: Configuration, engine: Engine, next_hop: NextHop) -> ReportsExplained | None:
+    """What `mailrider explain` says of TLS reports to a domain; None where none are sent."""
+    settings = configuration.globals.tlsrpt
+    if settings is None or not isinstance(next_hop, Domain):
+        return None
+    try:
+        record = await report_record(engine.resolver, next_hop)
+        reason = record.reason if isinstance(record, NoReportRecord) else ""
+        endpoints = () if isinstance(record, NoReportRecord) else tuple(map(str, record.endpoints))
+    except LookupFailed as error:
+        reason, endpoints = str(error), ()
+    store = store_of(configuration, settings)
+    days: list[StoredDay] = []
+    if store.path.exists():
+        days = await asyncio.to_thread(store.days, next_hop.ascii, engine.clock.now().date())
+    return ReportsExplained(endpoints, reason, days[0].counts if days else None)
 
 
 def _open_signers(keys: list[SignatureKey], emit: Emit) -> list[Signer]:

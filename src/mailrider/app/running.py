@@ -134,6 +134,11 @@ class Running:
         for name, queue in self._targets.queues.items():
             metrics.show_queue(name, await queue.store.stats(now, DESTINATIONS), queue.destinations_down)
 
+    async def write_tls_counts(self) -> None:
+        """Write down now what TLS reports count. Raises `ReportsUnavailable`."""
+        if self._reporting is not None:
+            await self._reporting.write()
+
     def hand_over(self) -> None:
         """Another configuration has been opened, and accepts new connections from now on: alone."""
         for endpoint in self.endpoints:

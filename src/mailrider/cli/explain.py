@@ -9,6 +9,7 @@ import click
 import uvloop
 
 from mailrider.app.assemble import open_engine, open_explainer
+from mailrider.app.reports import explain_reports
 from mailrider.cli.explain_page import print_page
 from mailrider.cli.setup import choose_target, make_log
 from mailrider.clock import SystemClock
@@ -21,6 +22,7 @@ from mailrider.model.text import json_line
 from mailrider.report.explanation import as_json_object
 
 if TYPE_CHECKING:
+    from mailrider.app.reports import ReportsExplained
     from mailrider.config import Configuration
     from mailrider.delivery.explain.plan import Explanation
     from mailrider.model.domain import NextHop
@@ -46,11 +48,14 @@ def explain(config: str | None, domain: str, target: str | None, no_connect: boo
     assert isinstance(settings, RemoteSettings)  # noqa: S101 # that is its kind
     log = make_log(configuration, debug=debug, quiet=True)
     with placed(instance):
-        explanation = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
+        explanation, reports = uvloop.run(_explain(configuration, settings, next_hop, log, connect=not no_connect))
     if as_json:
-        click.echo(json_line(as_json_object(explanation, settings, SystemClock().now())))
+        shown = as_json_object(explanation, settings, SystemClock().now())
+        click.echo(json_line(shown if reports is None else {**shown, "tlsrpt": reports.as_json()}))
     else:
         print_page(explanation, settings, SystemClock().now())
+        if reports is not None:
+            click.echo(reports.text)
     return exit_code(explanation)
 
 
@@ -73,9 +78,11 @@ def _parse(text: str) -> NextHop:
 
 async def _explain(
     configuration: Configuration, settings: RemoteSettings, next_hop: NextHop, log: Emit, *, connect: bool
-) -> Explanation:
+) -> tuple[Explanation, ReportsExplained | None]:
     async with (
         open_engine(configuration.globals.dns, log) as engine,
         open_explainer(settings, engine) as explainer,
     ):
-        return await explainer.explain(next_hop, connect=connect)
+        return await explainer.explain(next_hop, connect=connect), await explain_reports(
+            configuration, engine, next_hop
+        )

@@ -7,6 +7,7 @@ failed. It is the daemon, the queue and the engine as they are; only the interne
 from __future__ import annotations
 
 import asyncio
+import json
 import smtplib
 import tempfile
 from email.message import EmailMessage
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mailrider.app.reports import store_of
 from mailrider.app.running import Process, open_configuration
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
@@ -29,6 +31,7 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.observe.metrics import Metrics
 
 if TYPE_CHECKING:
+    from mailrider.config import Configuration
     from mailrider.lab.mx_connection import LabMessage
     from mailrider.lab.world import LabDomain
     from mailrider.model.event import Event
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 SENDER = "you@tls.test"  # a domain of the lab, so that a bounce can arrive
 RETRIED, BOUNCED = "greylist.test", "nobody.test"
+REPORTED = "ststesting.test"  # its certificate has expired, and its policy is in testing mode: only a report says so
 SHOWN = (
     *("plain.test", "tls.test", "pkix.test", "backup.test", "dane.test", "danestrip.test"),
     *("sts.test", "ststesting.test", "stsstrip.test", BOUNCED, RETRIED),
@@ -52,6 +56,11 @@ target.queue outgoing {{
     bounce {{
         deliver_to &lab
     }}
+}}
+tlsrpt {{
+    organization "The lab"
+    contact tls-reports@sender.test
+    through &outgoing
 }}
 submission tcp://127.0.0.1:{port} {{
     deliver_to &outgoing
@@ -93,15 +102,17 @@ async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
             configuration = load(_configure(internet, port + 1))
             sockets = Sockets()
             process = Process(sockets, watch, clock, Metrics(clock), Logins(clock))
-            async with open_configuration(configuration, process, Limiters(clock)):
+            async with open_configuration(configuration, process, Limiters(clock)) as running:
                 console.print(f"A daemon with a queue takes mail on 127.0.0.1:{port + 1}; smtplib submits to it.")
                 console.print(f"One message goes to {len(SHOWN)} domains at once.\n")
                 await asyncio.to_thread(_submit, port + 1)
                 async with after(clock, PATIENCE):
                     await watch.until_told()
                     bounce = await _wait_bounce(internet)
+                await running.write_tls_counts()
+                report = await asyncio.to_thread(_report_of_today, configuration, clock)
             sockets.close()
-            _show(console, internet, watch, bounce)
+            _show(console, internet, watch, bounce, report)
             arrived = sum(server.accepted for server in internet.servers.values())
     delivered = [*watch.first.values(), *watch.later.values()]
     return arrived == sum(outcome.status is Status.DELIVERED for outcome in delivered) and bool(bounce.content)
@@ -112,6 +123,14 @@ def _configure(internet: Internet, port: int) -> Path:
     path = internet.folder / "daemon.conf"
     path.write_text(internet.configuration + _DAEMON.format(port=port))
     return path
+
+
+def _report_of_today(configuration: Configuration, clock: SystemClock) -> str:
+    """The policies of the TLS report that a domain would get if the day ended now."""
+    settings = configuration.globals.tlsrpt
+    assert settings is not None  # noqa: S101 # it stands in `_DAEMON`
+    (day,) = store_of(configuration, settings).days(REPORTED, clock.now().date())
+    return json.dumps(day.counts.as_json(), indent=2)
 
 
 def _submit(port: int) -> None:
@@ -135,7 +154,7 @@ async def _wait_bounce(internet: Internet) -> LabMessage:
         number += 1
 
 
-def _show(console: Console, internet: Internet, watch: _Watch, bounce: LabMessage) -> None:
+def _show(console: Console, internet: Internet, watch: _Watch, bounce: LabMessage, report: str) -> None:
     domains = {domain.name: domain for domain in internet.world.domains}
     table = Table(show_lines=True, expand=True)
     table.add_column("domain", ratio=2)
@@ -150,6 +169,11 @@ def _show(console: Console, internet: Internet, watch: _Watch, bounce: LabMessag
     text = bounce.content.decode("utf-8", "replace").partition("\r\n\r\n")[2]
     lines = [line for line in text.splitlines()[:30] if line and not line.startswith(("--", "Content-"))]
     for line in lines[:8]:
+        console.print(f"    {line}", markup=False)
+    console.print(
+        f"\n{REPORTED} asks for TLS reports (RFC 8460), and will get this one after midnight, UTC:", markup=False
+    )
+    for line in report.splitlines():
         console.print(f"    {line}", markup=False)
     console.print("\nWhat is deferred for its security stays queued, and is tried again; nothing left this machine.")
 

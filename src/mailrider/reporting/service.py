@@ -180,7 +180,7 @@ class TLSReporting:
             await self._in_thread(self._store.end, day, domain, "nothing to report")
             return
         try:
-            record = await self._record(Domain(domain))
+            record = await report_record(self._resolver, Domain(domain))
         except LookupFailed as error:
             # Since when it is due is not kept apart: the day itself says when it is too late.
             if now - due > LIFETIME or (now.date() - day).days > 2:
@@ -201,13 +201,6 @@ class TLSReporting:
             return
         report = build_report(domain, day, counts, self._rules.reporter, self._store.secret)
         await self._in_thread(self._store.freeze, report, endpoints, now, now + LIFETIME)
-
-    async def _record(self, domain: Domain) -> TLSRPTRecord | NoReportRecord:
-        try:
-            name = record_name(domain)
-        except InvalidValue:
-            return NoReportRecord("the domain is too long to have a record")
-        return find_record((await lookup_txt(self._resolver, name)).records)
 
     # Sending -----------------------------------------------------------------------------------------------------
 
@@ -247,6 +240,15 @@ class TLSReporting:
         if sent.state is not DeliveryState.WAITING:
             day = delivery.day.isoformat()
             self._emit(TLSReportSettled(delivery.domain, day, delivery.kind, sent.state, sent.note))
+
+
+async def report_record(resolver: Resolver, domain: Domain) -> TLSRPTRecord | NoReportRecord:
+    """Where a domain wants its reports (RFC 8460 3). Raises `LookupFailed`."""
+    try:
+        name = record_name(domain)
+    except InvalidValue:
+        return NoReportRecord("the domain is too long to have a record")
+    return find_record((await lookup_txt(resolver, name)).records)
 
 
 def endpoints_of(record: TLSRPTRecord, refusing: Iterable[str] = ()) -> list[tuple[EndpointKind, str]]:

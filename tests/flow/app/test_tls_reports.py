@@ -25,7 +25,9 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.observe.metrics import Metrics
 from mailrider.smtp.content import Content
+from mailrider.tlsrpt.report import DayCounts, PolicyType, ReportedPolicy, SessionFinding
 from tests.flow.delivery.internet import free_port
+from tests.support.commands import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +96,22 @@ async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: P
     assert (mailed.sender, message["To"]) == ("tls@sender.test", "tls-reports@tls.test")
     counted = json.loads(gzip.decompress(list(message.iter_parts())[1].get_content()))["policies"]
     assert counted[0]["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
+
+
+async def test_explain_says_where_reports_go_and_what_was_counted_today(tmp_path: Path) -> None:
+    async with lab(tmp_path) as internet:
+        configuration = await asyncio.to_thread(configured, internet)
+        settings = configuration.globals.tlsrpt
+        assert settings is not None
+        counts = DayCounts()
+        counts.add([SessionFinding(ReportedPolicy(PolicyType.STS, "sts.test"))])
+        store_of(configuration, settings).add({(SystemClock().now().date(), "sts.test"): counts})
+        path = internet.folder / "daemon.conf"
+        ran = await run("-c", path, "explain", "--target", "lab", "--no-connect", "sts.test")
+        (shown,) = (await run("-c", path, "explain", "--target", "lab", "--no-connect", "--json", "tls.test")).objects
+    url = f"https://mta-sts.sts.test:{internet.sts.port}/tlsrpt"
+    assert f"TLS reports go to {url}; counted today: 1 good, 0 failed" in ran.out
+    assert shown["tlsrpt"] == {"endpoints": ["mailto:tls-reports@tls.test"], "reason": "", "today": []}
 
 
 async def test_reports_by_mail_go_through_a_queue(tmp_path: Path) -> None:

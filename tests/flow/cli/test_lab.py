@@ -110,4 +110,5 @@ async def test_the_demonstration_shows_what_became_of_a_message_at_which_levels(
     words = " ".join(re.sub("[│┃]", " ", shown).split())
     for known in ("plain.test", "127.0.2.1", "authenticated by DANE", "authenticated by PKIX", "TLSv1.3", "550 5.1.1"):
         assert known in words
+    assert '"result-type": "certificate-expired"' in words, "the TLS report of ststesting.test"
     assert "nothing left this machine" in shown
