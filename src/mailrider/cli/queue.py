@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE = 500  # entries that are read at a time
+PIPE_WIDTH = 1000  # columns of a table that nobody looks at on a terminal
 DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
 
 STATES = {state.word: state for state in RecipientState}
@@ -204,6 +205,8 @@ def _print(*lines: Any) -> None:
     from mailrider.cli.lines import print_line
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
     for line in lines:
         if isinstance(line, str | Text):
             print_line(line, console)

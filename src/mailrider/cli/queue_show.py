@@ -121,6 +121,7 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
         ages.add_row(name, str(count))
     yield ages
     table = Table("destination", "queued", "active", "held", "in doubt", "oldest", "next try", box=None)
+    table.columns[0].overflow = "fold"  # a name that is cut says nothing
     for each in stats.destinations:
         due = "" if each.next_due is None else _span(each.next_due - now)
         table.add_row(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
 from mailrider.cli.lines import print_line
+from mailrider.cli.queue_show import stats_text
+from mailrider.queue.message import DestinationCount, Stats
 
 LINE = "  A very long sentence about what a server said, which somebody wants to read: 550 5.1.1 No such user here"
 
@@ -49,3 +52,22 @@ def test_several_lines_stay_several() -> None:
     assert shown("\n  a\n    b", 60) == ["", "  a", "    b"]
     assert shown("", 60) == [""]
     assert shown("[bold]x[/]", 60) == ["[bold]x[/]"]
+
+
+NAME = "a-long-name.of-a-destination.example.net"
+SINCE = datetime(2026, 11, 30, tzinfo=UTC)
+STATS = Stats(1, 108, (DestinationCount(NAME, 1, 0, 0, 0, SINCE, SINCE),), {"under 5 minutes": 1})
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_numbers_fit_the_terminal_and_no_destination_is_cut(columns: int) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=columns, force_terminal=True, color_system=None)
+    for each in stats_text(STATS, SINCE):
+        console.print(each, soft_wrap=True)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    at = next(number for number, line in enumerate(lines) if "queued" in line)
+    end = lines[at].index("queued")
+    shown_name = "".join(line[:end].strip() for line in lines[at + 1 :])
+    assert NAME in shown_name
