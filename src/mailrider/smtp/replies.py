@@ -16,7 +16,7 @@ from mailrider.errors import PeerError
 from mailrider.model.reply import Reply, clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # RFC 5321 4.5.3.1.5 gives 512 octets to a reply line; servers send more, so four times that.
 MAX_LINE = 2048
@@ -75,7 +75,7 @@ class ReplyParser:
         """True between replies: no byte of a further one has been received."""
         return not self._buffer and not self._lines
 
-    def receive(self, data: bytes) -> Iterator[Reply]:
+    def receive(self, data: bytes) -> Iterable[Reply]:
         """The replies that `data` completes, in order; to be exhausted.
 
         Raises `ReplyViolation` behind the last good one; then the connection is worthless.
@@ -85,9 +85,9 @@ class ReplyParser:
             if data.count(b"\n") > 1:
                 remembered = _parse_whole(data)
                 if remembered is not None:
-                    return iter(remembered)
+                    return remembered
             elif _SINGLE.fullmatch(data):
-                return iter((_parse_single(data[:-2]),))
+                return (_parse_single(data[:-2]),)
         return self._parse(data)
 
     def _parse(self, data: bytes) -> Iterator[Reply]:

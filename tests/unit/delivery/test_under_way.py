@@ -119,7 +119,7 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
     taken: list[Any] = []
 
     class Talk:
-        is_at_rest, has_answers, error, bytes_received = True, False, None, 0
+        has_answers, error, bytes_received = False, None, 0
 
         class channel:
             @staticmethod

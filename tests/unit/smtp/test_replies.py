@@ -120,7 +120,7 @@ def test_a_violation_byte_by_byte(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", VIOLATIONS.values(), ids=VIOLATIONS)
 def test_the_good_replies_before_a_violation_count(data: bytes) -> None:
-    received = ReplyParser().receive(b"250 one\r\n250-two\r\n250 two\r\n" + data)
+    received = iter(ReplyParser().receive(b"250 one\r\n250-two\r\n250 two\r\n" + data))
     assert [next(received), next(received)] == [lines(250, "one"), lines(250, "two", "two")]
     with pytest.raises(ReplyViolation):
         next(received)

@@ -41,7 +41,6 @@ class Conversation:
         "_clock",
         "_deadline",
         "_dialogue",
-        "_error",
         "_is_draining",
         "_loop",
         "_mx",
@@ -52,6 +51,7 @@ class Conversation:
         "_waiter",
         "bytes_received",
         "channel",
+        "error",
         "machine",
         "unexpected",
     )
@@ -67,7 +67,8 @@ class Conversation:
         self._dialogue = dialogue
         self._loop = asyncio.get_running_loop()
         self._answers: list[AnsweredCommand] = []
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """What ended the conversation; None while it goes on."""
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: float | None = None  # of the reply that is due next, while somebody waits for it
         self._seconds = 0.0
@@ -76,11 +77,6 @@ class Conversation:
         self._timer: Timer | None = None
         self._timer_at = 0.0
         channel.receiver = self
-
-    @property
-    def error(self) -> Exception | None:
-        """What ended the conversation; None while it goes on."""
-        return self._error
 
     @property
     def has_answers(self) -> bool:
@@ -97,7 +93,7 @@ class Conversation:
         """True if a command may be sent, and nothing is left of what went before."""
         machine = self.machine
         at_rest = machine.state is ClientState.READY and not machine.outstanding and not self._answers
-        return at_rest and self._error is None and not self.channel.is_closed
+        return at_rest and self.error is None and not self.channel.is_closed
 
     # The channel speaks ----------------------------------------------------------------------------------------------
 
@@ -128,8 +124,8 @@ class Conversation:
             self._timer = None
 
     def _fail(self, error: Exception) -> None:
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
         self._wake()
 
     def _wake(self) -> None:
@@ -163,7 +159,7 @@ class Conversation:
         Raises what ended the conversation, if it ended before; then `take_answers` has those that came.
         """
         machine = self.machine
-        if machine.outstanding and machine.state is not ClientState.CLOSED and self._error is None:
+        if machine.outstanding and machine.state is not ClientState.CLOSED and self.error is None:
             self._waiter = waiter = self._loop.create_future()
             self._seconds = seconds
             self._until = until
@@ -178,8 +174,8 @@ class Conversation:
             finally:
                 self._deadline = None
                 self._waiter = None
-        if self._error is not None and (machine.outstanding or machine.violation is not None):
-            raise self._error
+        if self.error is not None and (machine.outstanding or machine.violation is not None):
+            raise self.error
         return self.take_answers()
 
     def monotonic(self) -> float:
@@ -202,16 +198,16 @@ class Conversation:
             self._expire_now(text)
             raise DeadlineExceeded(text) from None
         except ConnectionLost:
-            if self._error is not None:
-                raise self._error from None
+            if self.error is not None:
+                raise self.error from None
             raise
         finally:
             self._is_draining = False
 
     async def start_tls(self, context: ClientContext, server_name: str | None, seconds: float) -> TLSEvidence:
         """The handshake that is due after the 220, or at once. Raises `TLSFailed`."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         deadline = self._clock.monotonic() + seconds
         evidence = await self.channel.start_tls_client(context, server_name, deadline)
         if self.machine.state is ClientState.HANDSHAKE:

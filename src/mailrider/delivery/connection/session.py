@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mailrider.delivery.connection.conversation import Conversation
 from mailrider.delivery.connection.tls_problems import starttls_refused, tls_problem
@@ -220,7 +220,7 @@ class Session:
         began = talk.monotonic()
         try:
             # The server may have taken its leave just before: that is no bug of ours, and no answer.
-            if not talk.is_at_rest:
+            if talk.error is not None or talk.has_answers:
                 _hand_over(transaction, talk.take_answers())
                 if talk.error is not None:
                     raise talk.error
@@ -317,8 +317,8 @@ class Session:
             following = next(pieces, None)
             if channel.needs_drain:
                 await talk.drain(seconds)
-            if self._is_refused(end):
-                return False
+            if end is not None and talk.has_answers:
+                return self._refused_midway()
             if is_last and following is None:
                 channel.write_end(piece)
             else:
@@ -326,20 +326,18 @@ class Session:
             piece = following
         if channel.needs_drain or channel.is_closed:
             await talk.drain(seconds)
-            if self._is_refused(end):
-                return False
+            if end is not None and talk.has_answers:
+                return self._refused_midway()
         if end is not None:
             talk.send(end)
         if is_last:
             transaction.sent_final()
         return True
 
-    def _is_refused(self, end: EndOfData | None) -> bool:
-        """True if the server does not wait for the end of DATA; a chunk has a reply of its own."""
-        if end is None or not self._talk.has_answers:
-            return False
+    def _refused_midway(self) -> Literal[False]:
+        """The server did not wait for the end of DATA; a chunk has a reply of its own."""
         self._talk.channel.abort()
-        return True
+        return False
 
     async def authenticate(self, credentials: Credentials) -> None:
         """Log in (RFC 4954). Raises `Unusable`: without that the server takes nothing from us."""

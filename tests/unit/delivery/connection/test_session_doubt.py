@@ -41,7 +41,6 @@ class FullChannel:
 class Talk:
     """Says yes to everything; the connection is `lost` while the kernel takes the last octets, or behind them."""
 
-    is_at_rest = True
     has_answers = False
     error = None
     bytes_received = 0
