@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mailrider.model.security import TLSLevel
     from mailrider.net.settings import TLSClientSettings
     from mailrider.policy.settings import MXAuth, Policy
+    from mailrider.queue.history import HistoryBounds
     from mailrider.queue.settings import BounceSettings
     from mailrider.settings.pipeline import Target
     from mailrider.settings.socket_address import SocketAddress
@@ -84,6 +85,7 @@ class QueueDirectives(TypedDict, total=False):
     target: Target | None
     location: Path | str | None
     reserve: int | str | None
+    history: HistoryBounds | timedelta | str
     max_parallelism: int
     max_tries: int
     initial_retry_time: timedelta | float | str

@@ -48,7 +48,7 @@ SCALE = ValueType("number", "a number from 1 to 1000, such as 1.25", _scale)
 def _history(value: object) -> HistoryBounds:
     if isinstance(value, HistoryBounds):
         return value
-    words = value if isinstance(value, tuple | list) else (value,)
+    words = value.split() if isinstance(value, str) else value if isinstance(value, tuple | list) else (value,)
     if not 1 <= len(words) <= 2:  # an age, and a number
         raise ValueError
     age = DURATION.accept(words[0])

@@ -14,10 +14,12 @@ from mailrider.clock import SystemClock
 from mailrider.queue.history import HistoryBounds
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Change, Fate, Progress, Settlement, jobs_of
+from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.views import HistoryFilter
 from mailrider.queue.store import QueueCommand
+from mailrider.settings.directive import InvalidSetting
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing, deferred, delivered, failed
 
@@ -82,6 +84,25 @@ async def test_history_is_found_by_address_message_id_and_origin(tmp_path: Path)
         assert await life.kinds(HistoryFilter(address="z@example.org")) == [("recipient.delivered", "c@example.net")]
         assert await life.kinds(HistoryFilter(message_id="<1@x.test>")) == [("recipient.delivered", "b@example.net")]
         assert [who for _, who in await life.kinds(HistoryFilter(first.id))] == ["b@example.net", "c@example.net"]
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds"),
+    [
+        ("7d", HistoryBounds(timedelta(days=7))),
+        ("7d 100", HistoryBounds(timedelta(days=7), 100)),
+        (timedelta(hours=1), HistoryBounds(timedelta(hours=1))),
+        ("0", HistoryBounds(timedelta(0))),
+    ],
+)
+def test_history_takes_an_age_and_perhaps_a_number(given: timedelta | str, bounds: HistoryBounds) -> None:
+    assert QueueSettings(history=given).history == bounds
+
+
+@pytest.mark.parametrize("given", ["", "many", "7d 0", "7d 1 2"])
+def test_history_takes_nothing_else(given: str) -> None:
+    with pytest.raises(InvalidSetting, match="history"):
+        QueueSettings(history=given)
 
 
 async def test_without_history_nothing_is_written(tmp_path: Path) -> None:
