@@ -316,9 +316,14 @@ DROP_FACTS: Final = """
 DELETE FROM history WHERE message = :message OR lower(mailbox) = :address OR lower(sender) = :address
     OR instr(details, :detail) > 0
 """
-# Of the oldest so many, those that are too old or too many. The newest stays: numbers must not begin anew.
+# Of the oldest so many, those that are too old or too many. The newest stays, since numbers must not begin
+# anew; once it is too old nothing stands in it.
 TRIM_HISTORY: Final = """
 DELETE FROM history WHERE number IN (SELECT number FROM history ORDER BY number LIMIT :step)
     AND (at < :before OR number <= (SELECT max(number) FROM history) - :facts)
     AND number < (SELECT max(number) FROM history)
+"""
+EMPTY_NEWEST: Final = """
+UPDATE history SET message = 0, mailbox = '', sender = '', details = '{}'
+WHERE number = (SELECT max(number) FROM history) AND at < :before AND message <> 0
 """

@@ -267,6 +267,7 @@ class SQLiteStore:
         before = microseconds(self._clock.now() - self._history.age)
         values = {"step": TRIMMED, "before": before, "facts": self._history.facts}
         trimmed = connection.execute(sql.TRIM_HISTORY, values).rowcount
+        connection.execute(sql.EMPTY_NEWEST, {"before": before})
         self._transactions.written += FACT * trimmed
         return trimmed
 

@@ -124,7 +124,7 @@ async def test_what_is_too_old_or_too_much_goes_the_oldest_first(tmp_path: Path)
         assert isinstance(life.clock, FakeClock)
         await life.clock.advance(31 * 86400)
         await life.store.keep_alive(life.clock.now())
-        assert [who for _, who in await life.kinds(HistoryFilter(address="a@example.org"))] == ["c@example.net"]
+        assert await life.kinds(HistoryFilter(address="a@example.org")) == []
 
 
 async def test_what_an_operator_does_is_told_with_his_name(tmp_path: Path) -> None:
