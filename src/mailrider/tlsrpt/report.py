@@ -110,7 +110,8 @@ class Failure:
 
 def clip(text: str) -> str:
     """A string of a stranger's, made safe and short."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_STRING])
+    short = text[:MAX_STRING]
+    return short if short.isprintable() else "".join(c if c.isprintable() else "?" for c in short)
 
 
 @dataclass(frozen=True, slots=True)
