@@ -46,7 +46,11 @@ def test_without_a_name_of_ours_there_is_no_message_id() -> None:
     assert originated(REST, None) == DATE + REST
 
 
-@pytest.mark.parametrize("message", [b"", b"\r\n", b"\n", EmailMessage()], ids=["nothing", "CRLF", "LF", "an empty message of the email package"])
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\r\n", b"\n", EmailMessage()],
+    ids=["nothing", "CRLF", "LF", "EmailMessage"],
+)
 def test_an_empty_message_is_refused(message: bytes | EmailMessage) -> None:
     with pytest.raises(InvalidValue, match="the message is empty"):
         prepare(message, "a@example.org", ["b@example.net"])

@@ -485,8 +485,8 @@ def test_a_long_line_is_cut_around_the_problem() -> None:
 
 def test_a_tab_in_front_keeps_the_mark_in_place() -> None:
     with pytest.raises(ConfigError) as caught:
-        read("log\ttext\tx")
-    assert caught.value.problems[0].excerpt == "log\ttext\tx\n   \t    \t^"
+        read("debug\tyes\tx")
+    assert caught.value.problems[0].excerpt == "debug\tyes\tx\n     \t   \t^"
 
 
 def test_what_cannot_be_seen_is_shown() -> None:
