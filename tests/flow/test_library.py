@@ -184,10 +184,10 @@ async def test_many_messages_may_be_sent_at_once() -> None:
 async def test_a_bug_around_an_attempt_defers_its_domain_only(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = RemoteDelivery.destination
 
-    async def destination(delivery: RemoteDelivery, next_hop: Any, security: Any) -> Any:
+    async def destination(delivery: RemoteDelivery, next_hop: Any, *about: Any) -> Any:
         if str(next_hop) == "b.test":
             raise ZeroDivisionError
-        return await usual(delivery, next_hop, security)
+        return await usual(delivery, next_hop, *about)
 
     monkeypatch.setattr(RemoteDelivery, "destination", destination)
     async with internet({"a.test": [GOOD]}) as net:
