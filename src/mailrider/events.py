@@ -99,6 +99,7 @@ from mailrider.policy.sts.events import (
     RecordUnusable,
     RefreshCrashed,
 )
+from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
 from mailrider.signing.keys import (
     KeyMade,
 )
@@ -178,6 +179,9 @@ __all__ = [
     "ServerTrustChanged",
     "SocketUnused",
     "TLSHostRefused",
+    "TLSReportSettled",
+    "TLSReportsHeldUp",
+    "TLSReportsResumed",
     "TLSSessionSeen",
     "TestingPolicyMissed",
     "Unsigned",

@@ -52,6 +52,7 @@ class RemoteDirectives(TypedDict, total=False):
     modify: ModifySettings | None
     port: int
     prohibited_addresses: Iterable[IPNetwork | str]
+    tlsrpt: bool | str
     eight_bit: str
     own_addresses: Iterable[IPAddress | str]
     dns: DNSSettings | None

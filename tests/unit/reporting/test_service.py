@@ -19,10 +19,10 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
 from mailrider.reporting.service import endpoints_of
-from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore
+from mailrider.reporting.store import FILE, DeliveryState, EndpointKind
 from mailrider.testing.resolver import Given
 from mailrider.tlsrpt.record import find_record
-from tests.unit.reporting.world import BY_MAIL, DAY, HOUR, NOON, World, session
+from tests.unit.reporting.world import BY_MAIL, DAY, HOUR, NOON, World, days_in, session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ async def test_the_border_of_a_day_is_where_the_handshake_ended(tmp_path: Path) 
     await world.pass_time(2)
     world.recorder(session())
     await world.stop()
-    assert [each.day for each in ReportStore(tmp_path).days()] == [TODAY + timedelta(days=1), TODAY]
+    assert [each.day for each in days_in(tmp_path)] == [TODAY + timedelta(days=1), TODAY]
 
 
 async def test_a_week_with_restarts_jumps_and_a_store_that_is_away_at_midnight_sends_each_report_once(
@@ -127,7 +127,7 @@ async def test_a_kill_loses_at_most_what_was_not_written_yet(tmp_path: Path) -> 
     await world.pass_time(10)
     world.recorder(session())
     await world.kill()
-    (day,) = ReportStore(tmp_path).days()
+    (day,) = days_in(tmp_path)
     (counts,) = day.counts.policies.values()
     assert counts.successful == 1
 
@@ -216,6 +216,7 @@ async def test_a_thousand_names_of_one_victim_send_it_one_report_in_ten_seconds(
     await world.stop()
     for name in (*names, "a.test"):
         world.store.hasten(name, now)
+    world.store.close()
     world.courier.sent.clear()
     await world.start()
     await world.clock.advance(100)

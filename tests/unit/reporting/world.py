@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,12 @@ class FakeCourier:
 
 async def _at_once(work: Any, *arguments: Any) -> Any:
     return work(*arguments)
+
+
+def days_in(folder: Path) -> list[Any]:
+    """What a store holds that nobody has open."""
+    with closing(ReportStore(folder)) as store:
+        return list(store.days())
 
 
 class World:
