@@ -378,7 +378,7 @@ async def test_the_same_facts_are_in_the_json(tmp_path: Path) -> None:
         ran = await explain(net, tmp_path, "--json")
     (facts,) = ran.objects
     assert (facts["next_hop"], facts["resolver_validates"], facts["unroutable"]) == (DOMAIN, True, None)
-    assert facts["validated_by"].startswith("validated by 127.0.0.53:")
+    assert facts["validated_by"].startswith("validated by 127.")
     assert facts["advice"] == []
     assert facts["mx_auth"] == {"mtasts": True, "dane": True, "dnssec": True, "local_policy": None}
     assert facts["mx"] == {"authentic": True, "implicit": False, "canonical": DOMAIN}

@@ -587,14 +587,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from mailrider.clock import SystemClock
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import Mode, MXPattern, STSPolicy
+from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.policy.sts.cache import CachedPolicy
 from mailrider.policy.sts.files import FSStore
 
 async def main(directory, name, rounds):
     faults = []
     store = FSStore(Path(directory), SystemClock(), faults.append)
-    policy = STSPolicy(Mode.ENFORCE, timedelta(days=7), (MXPattern(Domain(name + ".example")),) * 100)
+    policy = STSPolicy(STSMode.ENFORCE, timedelta(days=7), (MXPattern(Domain(name + ".example")),) * 100)
     print("ready", flush=True)
     sys.stdin.readline()
     for count in range(int(rounds)):
