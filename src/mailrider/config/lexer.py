@@ -41,13 +41,14 @@ class Token:
 
 
 # The alternatives cover every text: whatever no other takes is a word, or the quote of an unclosed string.
+# No possessive groups: Python before 3.11.5 matches them wrongly (python/cpython#106052), Debian 12 has 3.11.2.
 _TOKEN = re.compile(
     r"""
-      (?P<space> (?:[ \t]++ | \\(?:\n|\Z))++ | \#[^\n]*+ )
-    | (?P<end> \n (?:[ \t\n]++ | \#[^\n]*+)*+ )
-    | (?P<string> "(?:[^"\\]++|\\.)*+" )
+      (?P<space> (?:[ \t]++ | \\(?:\n|\Z))+ | \#[^\n]*+ )
+    | (?P<end> \n (?:[ \t\n]++ | \#[^\n]*+)* )
+    | (?P<string> "(?:[^"\\]++|\\.)*" )
     | (?P<quote> "[^\n]* )
-    | (?P<word> (?:[^\ \t\n\\]++|\\(?!\n|\Z))++ )
+    | (?P<word> (?:[^\ \t\n\\]++|\\(?!\n|\Z))+ )
     """,
     re.VERBOSE | re.DOTALL,
 )
