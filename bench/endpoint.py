@@ -74,7 +74,7 @@ class Client(asyncio.Protocol):
         if self.state == 0:
             self.transport.write(b"EHLO client.bench.test\r\n")
             self.state = 1
-        elif b"354" in data:
+        elif data.startswith(b"354") or b"\r\n354" in data:
             self.transport.write(self.content)
         elif data.startswith(b"250") and data.count(b"\r\n250") != 1:
             if next(self.turns, None) is None:
