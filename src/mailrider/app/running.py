@@ -29,6 +29,7 @@ from mailrider.endpoint.settings import EndpointSettings
 from mailrider.net.listen import NoIPv6
 from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
+from mailrider.queue.place import ALONE, Place
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
 
@@ -58,7 +59,7 @@ LINGER: Final = 15.0  # seconds for clients that have just connected; whoever is
 @dataclass(frozen=True, slots=True)
 class Process:
     """What all configurations of a process share. `logins` are the wrong passwords so far, `proven` that
-    validation of DNSSEC has worked."""
+    validation of DNSSEC has worked, `place` which of the workers this process is."""
 
     sockets: Sockets
     emit: Emit
@@ -66,6 +67,7 @@ class Process:
     metrics: Metrics
     logins: Logins
     proven: Proven = field(default_factory=Proven)
+    place: Place = ALONE
 
 
 class Running:
