@@ -24,7 +24,7 @@ import dns.rrset
 
 from mailrider.dns.answer import MXRecord
 from mailrider.errors import InvalidValue
-from mailrider.lab.zones import TTL, Data, Fault, Found, Link, RawRecord
+from mailrider.lab.zones import TTL, ChainLink, Data, Fault, Found, RawRecord
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 
@@ -158,7 +158,7 @@ def _name(text: str) -> dns.name.Name:
     return dns.name.from_text(text, origin=dns.name.root)
 
 
-def _rrset(link: Link) -> dns.rrset.RRset:
+def _rrset(link: ChainLink) -> dns.rrset.RRset:
     rdatas = [_rdata(link.type, item) for item in link.records.data]
     return dns.rrset.from_rdata_list(_name(link.owner), link.records.ttl, rdatas)
 

@@ -101,7 +101,7 @@ def signed(records: Mapping[str, RecordsLike] | None = None) -> Name:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """The records that one name contributes to an answer; `type` is the asked one or CNAME."""
 
     owner: str
@@ -117,7 +117,7 @@ class Found:
     NXDOMAIN. `fault` and `delay` are those of all the links together.
     """
 
-    links: tuple[Link, ...]
+    links: tuple[ChainLink, ...]
     authentic: bool
     exists: bool = True
     denied_by: str | None = None
@@ -127,7 +127,7 @@ class Found:
 
 def find(table: ZoneTable, name: str, rdtype: str) -> Found:
     """The answer to a question, CNAMEs followed; endless chains break off after `MAX_LINKS`."""
-    links: list[Link] = []
+    links: list[ChainLink] = []
     authentic = True
     owner = name.lower()
     while True:
@@ -140,7 +140,7 @@ def find(table: ZoneTable, name: str, rdtype: str) -> Found:
             records, link_type = _records(node, "CNAME"), "CNAME"
         if records is None:
             return _absent(table, owner, links, authentic=authentic, exists=True)
-        links.append(Link(owner, link_type, records))
+        links.append(ChainLink(owner, link_type, records))
         authentic = authentic and (node.signed if records.signed is None else records.signed)
         if not records.data and not records.fault:
             return _found(links, authentic, denied_by=owner)
@@ -149,7 +149,7 @@ def find(table: ZoneTable, name: str, rdtype: str) -> Found:
         owner = _target(records.data[0])
 
 
-def _found(links: Sequence[Link], authentic: bool, *, exists: bool = True, denied_by: str | None = None) -> Found:
+def _found(links: Sequence[ChainLink], authentic: bool, *, exists: bool = True, denied_by: str | None = None) -> Found:
     return Found(
         links=tuple(links),
         authentic=authentic,
@@ -160,13 +160,13 @@ def _found(links: Sequence[Link], authentic: bool, *, exists: bool = True, denie
     )
 
 
-def _absent(table: ZoneTable, owner: str, links: list[Link], *, authentic: bool, exists: bool) -> Found:
+def _absent(table: ZoneTable, owner: str, links: list[ChainLink], *, authentic: bool, exists: bool) -> Found:
     above = owner
     while above and above not in table:
         above = above.partition(".")[2]
     node = _node(table, above) or Name({})
     if node.fault:
-        links = [*links, Link(owner, "SOA", Records(fault=node.fault))]
+        links = [*links, ChainLink(owner, "SOA", Records(fault=node.fault))]
     return _found(links, authentic and node.signed, exists=exists, denied_by=above)
 
 

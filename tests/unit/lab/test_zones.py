@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailrider.lab.zones import MAX_LINKS, Fault, Found, Link, Name, Records, ZoneTable, find, signed
+from mailrider.lab.zones import MAX_LINKS, ChainLink, Fault, Found, Name, Records, ZoneTable, find, signed
 
 ZONES: ZoneTable = {
     "plain.test": {"MX": ["10 mx.plain.test"], "TXT": "text", "NULL": []},
@@ -29,8 +29,8 @@ def look(name: str, rdtype: str = "A") -> Found:
 
 
 def test_records_may_stand_alone_or_in_a_list() -> None:
-    assert look("mx.plain.test").links == (Link("mx.plain.test", "A", Records(["192.0.2.1"])),)
-    assert look("PLAIN.test", "MX").links == (Link("plain.test", "MX", Records(["10 mx.plain.test"])),)
+    assert look("mx.plain.test").links == (ChainLink("mx.plain.test", "A", Records(["192.0.2.1"])),)
+    assert look("PLAIN.test", "MX").links == (ChainLink("plain.test", "MX", Records(["10 mx.plain.test"])),)
 
 
 @pytest.mark.parametrize(
