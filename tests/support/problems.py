@@ -5,6 +5,8 @@ from __future__ import annotations
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
 
-def problem(text: str, kind: TLSProblemKind = TLSProblemKind.CLOSED, code: str = "") -> TLSProblem:
+def problem(
+    text: str, kind: TLSProblemKind = TLSProblemKind.CLOSED, code: str = "", lines: tuple[str, ...] = ()
+) -> TLSProblem:
     """A problem in these words."""
-    return TLSProblem(kind, text, code)
+    return TLSProblem(kind, text, code, lines)

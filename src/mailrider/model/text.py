@@ -51,6 +51,14 @@ def _escape(unsafe: re.Match[str]) -> str:
     return "".join(f"\\u{ord(character):04x}" for character in unsafe[0])
 
 
+def cut(text: str, octets: int) -> str:
+    """The text, or as much from its beginning as fits into so many octets of UTF-8, in whole characters."""
+    if len(text) <= octets and text.isascii():
+        return text
+    # A surrogate, which UTF-8 cannot hold, becomes a question mark.
+    return text[:octets].encode("utf-8", "replace")[:octets].decode("utf-8", "ignore")
+
+
 MAX_NAMED = 5  # words that an error names: who gets more reads none of them
 
 

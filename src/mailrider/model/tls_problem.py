@@ -58,6 +58,7 @@ class TLSProblemKind(enum.StrEnum):
     STS_HOST_CERTIFICATE = "sts-host-certificate"
     """The certificate of the policy host. Code: `X509_V_ERR_...`."""
     STS_POLICY_INVALID = "sts-policy-invalid"
+    """`TLSProblem.lines`: what was served as the policy."""
     MX_NOT_IN_POLICY = "mx-not-in-policy"
     MX_LEVEL = "mx-level"
     """Nothing awarded the MX level that somebody demands."""
@@ -67,11 +68,15 @@ class TLSProblemKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TLSProblem:
-    """One thing that went wrong. `text` is for people; it may hold what a stranger wrote, and is not for comparing."""
+    """One thing that went wrong. `text` is for people; it may hold what a stranger wrote, and is not for comparing.
+
+    `lines`: the lines of a text that is no policy, as a stranger wrote them.
+    """
 
     kind: TLSProblemKind
     text: str
     code: str = ""
+    lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text

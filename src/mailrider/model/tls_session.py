@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @value
 class STSSeen:
-    """The MTA-STS policy of a domain: its `lines` and `mx` patterns; both empty where it could not be had.
+    """The MTA-STS policy of a domain: its `lines` as they were fetched, and `mx` patterns.
 
-    `problem`: why it could not be had. `names_host`: it names the MX host in question.
+    `problem`: why it could not be had; then there are only the lines of what was fetched and is no policy, if any.
+    `names_host`: it names the MX host in question.
     """
 
     lines: tuple[str, ...] = ()

@@ -3,6 +3,8 @@
 A policy says which hosts may take a domain's mail and whether they must prove it. `parse_policy` reads the file as it
 came over HTTPS, `STSPolicy.encode` writes the same policy back for the cache, `match_mx` asks whether a host is named.
 
+Both `STSPolicy` and `MalformedPolicy` keep the lines as they came, for those who are told of them (RFC 8460 4.4).
+
 What always holds: an `STSPolicy` is valid; its patterns are A-labels in lower case without a trailing dot.
 What it never does: guess. What is wrong with a file has one of three consequences:
 
@@ -19,6 +21,7 @@ What it never does: guess. What is wrong with a file has one of three consequenc
 
 from __future__ import annotations
 
+import codecs
 import enum
 import re
 from dataclasses import dataclass, field
@@ -26,10 +29,13 @@ from datetime import timedelta
 
 from mailrider.errors import InvalidValue, PeerError
 from mailrider.model.domain import Domain
+from mailrider.model.text import cut
 
 MAX_POLICY_SIZE = 64 * 1024  # octets: RFC 8461 3.3 suggests it
 MAX_MX_LINES = 4096  # what a file of that size holds, of names of 11 characters; each candidate is compared with all
 MAX_IGNORED = 10  # lines that people are told of
+MAX_LINES = 64  # lines that are kept as they came, for reports to the domain: nobody's policy of use has more
+MAX_LINE = 255  # octets that are kept of each: RFC 8460 4.4 shows policies of short lines
 MAX_LIFETIME = timedelta(seconds=31_557_600)  # one year: RFC 8461 3.2
 WELL_KNOWN_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3
 
@@ -51,6 +57,8 @@ class MalformedPolicy(PeerError, ValueError):
     """The policy host served something that is no policy; the message says what is wrong with it."""
 
     public = "The recipient domain's MTA-STS policy is malformed"
+    lines: tuple[str, ...] = ()
+    """What was served, as `STSPolicy.lines`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,14 @@ class STSPolicy:
     """A policy: how strict, for how long after the fetch, for which hosts.
 
     `ignored` are lines of the file that were passed over, with the reason, for people: the first `MAX_IGNORED`.
+    `lines` are those of the file as it came, errors included: the first `MAX_LINES`, of each at most `MAX_LINE` octets.
     """
 
     mode: STSMode
     max_age: timedelta
     mx: tuple[MXPattern, ...] = ()
     ignored: tuple[str, ...] = field(default=(), compare=False)
+    lines: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not timedelta(0) <= self.max_age <= MAX_LIFETIME or self.max_age.microseconds:
@@ -112,6 +122,27 @@ def match_mx(policy: STSPolicy, host: Domain) -> bool:
 
 def parse_policy(body: bytes, *, max_size: int = MAX_POLICY_SIZE) -> STSPolicy:
     """The policy in the file `body`, of at most `max_size` octets. Raises `MalformedPolicy`, and nothing else."""
+    lines = _lines_as_served(body)
+    try:
+        return _parse_policy(body, max_size, lines)
+    except MalformedPolicy as error:
+        error.lines = lines
+        raise
+
+
+def _lines_as_served(body: bytes) -> tuple[str, ...]:
+    """All but empty ones. What is no UTF-8 is shown as U+FFFD."""
+    lines: list[str] = []
+    for raw in body.removeprefix(codecs.BOM_UTF8).split(b"\n"):
+        line = raw.removesuffix(b"\r")
+        if line.strip(b" \t"):
+            lines.append(cut(line.decode("utf-8", "replace"), MAX_LINE))
+            if len(lines) == MAX_LINES:
+                break
+    return tuple(lines)
+
+
+def _parse_policy(body: bytes, max_size: int, lines: tuple[str, ...]) -> STSPolicy:
     first, mx_lines, ignored = _read_fields(_decode(body, max_size))
     # RFC 8461 3.2: a policy that lacks a field is invalid.
     for name in ("version", "mode", "max_age"):
@@ -123,7 +154,7 @@ def parse_policy(body: bytes, *, max_size: int = MAX_POLICY_SIZE) -> STSPolicy:
     max_age = _parse_max_age(first["max_age"])
     patterns = _read_patterns(mx_lines, ignored)
     try:
-        return STSPolicy(mode, max_age, patterns, tuple(ignored[:MAX_IGNORED]))
+        return STSPolicy(mode, max_age, patterns, tuple(ignored[:MAX_IGNORED]), lines)
     except InvalidValue as error:
         raise MalformedPolicy("; ".join([f"bad policy: {error}", *ignored[:MAX_IGNORED]])) from error
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from mailrider.model.text import cut
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import date
 
 MAX_POLICIES: Final = 20  # of one domain and day: its MTA-STS policy, and one for each MX host with TLSA records
 MAX_DETAILS: Final = 100  # failures of one policy that are told apart; what comes later is told without addresses
-MAX_STRING: Final = 255  # characters of each string that a stranger's server or zone has a part in
+MAX_STRING: Final = 255  # octets of each string that a stranger's server or zone has a part in
 MAX_STRINGS: Final = 64  # lines of a policy, or records of a TLSA set
 
 HASH_LENGTH: Final = 16  # letters and digits of a report id
@@ -61,7 +63,7 @@ class ReportedPolicy:
     mx_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strings", tuple(map(clip, self.strings[:MAX_STRINGS])))
+        object.__setattr__(self, "strings", tuple(map(_clip_line, self.strings[:MAX_STRINGS])))
         object.__setattr__(self, "mx_hosts", tuple(map(clip, self.mx_hosts[:MAX_STRINGS])))
 
     def as_json(self) -> dict[str, Any]:
@@ -109,9 +111,15 @@ class Failure:
 
 
 def clip(text: str) -> str:
-    """A string of a stranger's, made safe and short."""
-    short = text[:MAX_STRING]
-    return short if short.isprintable() else "".join(c if c.isprintable() else "?" for c in short)
+    """A string of a stranger's, made safe and short. I-JSON wants no surrogates and noncharacters (RFC 7493 2.1)."""
+    if text.isprintable():
+        return cut(text, MAX_STRING)
+    return cut("".join(c if c.isprintable() else "?" for c in text[:MAX_STRING]), MAX_STRING)
+
+
+def _clip_line(line: str) -> str:
+    """A line as it was, but for what no line has: a tab is white space like any other."""
+    return cut("\t".join(map(clip, line.split("\t"))), MAX_STRING) if "\t" in line else clip(line)
 
 
 @dataclass(frozen=True, slots=True)

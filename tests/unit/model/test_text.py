@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.model.text import UNSAFE, few, json_line, logical_lines
+from mailrider.model.text import UNSAFE, cut, few, json_line, logical_lines
 
 HARMFUL = {
     "NUL": "\0",
@@ -100,3 +100,11 @@ def test_lines_that_begin_with_white_space_continue_others(text: str, expected: 
 )
 def test_an_error_names_at_most_five_words(count: int, text: str) -> None:
     assert few(map(str, range(count))) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "octets", "expected"),
+    [("abc", 3, "abc"), ("abcd", 3, "abc"), ("a\u20acb", 3, "a"), ("a\u20acb", 4, "a\u20ac"), ("\ud800b", 9, "?b")],
+)
+def test_a_text_is_cut_by_octets_and_between_characters(text: str, octets: int, expected: str) -> None:
+    assert cut(text, octets) == expected

@@ -343,3 +343,36 @@ def test_a_wildcard_covers_exactly_one_label(base: Domain, host: Domain) -> None
     covers = match_mx(STSPolicy(STSMode.ENFORCE, WEEK, (MXPattern(base, wildcard=True),)), host)
     head, _, rest = host.ascii.partition(".")
     assert covers == (bool(head) and rest == base.ascii)
+
+
+# --- The lines as they came (RFC 8460 4.4) ----------------------------------------------------------
+
+SERVED = (
+    b"\xef\xbb\xbfversion: STSv1\r\n\nMX: a.example\r\nmode:\tenforce  \nmx: 192.0.2.1\nmx: a.example\nmax_age: 604800"
+)
+AS_SERVED = ("version: STSv1", "MX: a.example", "mode:\tenforce  ", "mx: 192.0.2.1", "mx: a.example", "max_age: 604800")
+
+
+def test_a_policy_keeps_its_lines_as_they_were_served_errors_included() -> None:
+    policy = parse_policy(SERVED)
+    assert policy.lines == AS_SERVED
+    assert len(policy.ignored) == 2
+
+
+def test_what_is_no_policy_says_what_was_served() -> None:
+    with pytest.raises(MalformedPolicy) as caught:
+        parse_policy(SERVED.replace(b"enforce", b"enf\xff\x00rce"))
+    assert caught.value.lines == ("version: STSv1", "MX: a.example", "mode:\tenf\ufffd\x00rce  ", *AS_SERVED[3:])
+
+
+def test_of_many_long_lines_the_first_are_kept_and_each_is_cut_at_an_octet_and_in_no_character() -> None:
+    served = (
+        b"version: STSv1\nmode: none\nmax_age: 1\n" + ("x: " + "\u20ac" * 400 + "\n").encode() * 50 + b"y: z\n" * 50
+    )
+    lines = parse_policy(served).lines
+    assert len(lines) == 64
+    assert lines[3] == "x: " + "\u20ac" * 84  # 255 octets
+
+
+def test_policies_that_demand_the_same_are_equal_however_they_are_written() -> None:
+    assert parse_policy(SERVED) == parse_policy(parse_policy(SERVED).encode())

@@ -180,3 +180,15 @@ def test_a_failed_lookup_of_tlsa_records_is_a_failed_session_of_the_mx_host() ->
 
 def test_other_refusals_are_no_sessions() -> None:
     assert refusal_findings(refused(problem(Kind.MX_LEVEL))) == ()
+
+
+def test_a_file_that_is_no_policy_is_shown_as_it_was_served() -> None:
+    lines = ("version: STSv1", "mode: enfroce")
+    why = TLSProblem(Kind.STS_POLICY_INVALID, "the mode is wrong", lines=lines)
+    (finding,) = session_findings(seen(sts=STSSeen(lines, problem=why)))
+    assert finding.policy.as_json() == {
+        "policy-type": "sts",
+        "policy-string": list(lines),
+        "policy-domain": "a.test",
+    }
+    assert shown((finding,)) == [("sts", [("sts-policy-invalid", "the mode is wrong")])]

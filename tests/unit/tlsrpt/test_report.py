@@ -195,3 +195,15 @@ def test_details_without_a_session_are_nothing_to_report() -> None:
     policy = ReportedPolicy(PolicyType.STS, "a.test")
     counts.add([SessionFinding(policy, (Failure(ResultType.STS_POLICY_FETCH_ERROR),), counts_session=False)])
     assert (counts.has_failures, counts.has_sessions) == (True, False)
+
+
+def test_lines_of_a_policy_stay_as_they_were_but_for_what_json_between_strangers_may_not_hold() -> None:
+    (tab, line_end, noncharacter, surrogate) = ReportedPolicy(
+        PolicyType.STS, "d.test", ("mode:\tenforce ", "a\r\nb", "a\ufdd0b", "a\ud800b")
+    ).strings
+    assert (tab, line_end, noncharacter, surrogate) == ("mode:\tenforce ", "a??b", "a?b", "a?b")
+
+
+def test_strings_are_cut_by_octets_in_whole_characters() -> None:
+    policy = ReportedPolicy(PolicyType.STS, "d.test", ("\u20ac" * 100, "\t" + "\u20ac" * 100))
+    assert policy.strings == ("\u20ac" * 85, "\t" + "\u20ac" * 84)

@@ -4,6 +4,10 @@ A `CachedPolicy` holds for its max_age from the last successful HTTPS fetch. Its
 they outlive the process; wall clocks can be wrong, so `age_at` never takes a stamp from the future at its word: such an
 entry ages from the moment when somebody first noticed it, until the clock has passed the stamp.
 
+An entry as a file is the policy in its plain form, and behind it the lines that were fetched, as JSON strings in fields
+`line:` of their own. A reader that does not know them passes over them as over any field (RFC 8461 3.2), so versions
+before and after read each other's files.
+
 A `PolicyStore` keeps entries: `RAMStore` here, `FSStore` in `policy.sts.files`. No store ever raises for what it
 holds or cannot hold; it drops, keeps in memory, and emits a `CacheFault`.
 """
@@ -11,14 +15,15 @@ holds or cannot hold; it drops, keeps in memory, and emits a `CacheFault`.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.mtasts.policy import MAX_POLICY_SIZE, MalformedPolicy, STSMode, STSPolicy, parse_policy
+from mailrider.mtasts.policy import MAX_LINES, MAX_POLICY_SIZE, MalformedPolicy, STSMode, STSPolicy, parse_policy
 from mailrider.mtasts.record import STSRecord
 from mailrider.policy.bounded import NOT_HELD, SharedMap
 
@@ -28,8 +33,9 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
 
 SKEW = timedelta(minutes=5)  # stamps this far ahead are what clocks that are set now and then give
-# Octets of an encoded entry: a header of at most 600, and the policy, whose U-labels are up to 2.7 times as long now.
-MAX_ENTRY = 3 * MAX_POLICY_SIZE + 1024
+# Octets of an encoded entry: a header of at most 600, the policy, whose U-labels are up to 2.7 times as long now, and
+# the lines, of which each octet is at most three in JSON.
+MAX_ENTRY = 3 * MAX_POLICY_SIZE + 1024 + MAX_LINES * 800
 MAX_MEMORY = 64 * 1024 * 1024  # octets of policies kept in memory: 80,000 of the usual size, 60 of the largest
 
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)  # no stamp is that late, and sums with it do not overflow
@@ -39,6 +45,7 @@ _ENTRY = re.compile(
     r"(?:noticed: (?P<noticed>\S+)\n)?\n(?P<policy>.*))",
     re.DOTALL,
 )
+_LINE = re.compile(r'^line: (".*")$', re.MULTILINE)  # a JSON string
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class CachedPolicy:
     @property
     def weight(self) -> int:
         """About how many octets it takes in memory."""
-        return 512 + 256 * len(self.policy.mx)
+        return 512 + 256 * len(self.policy.mx) + sum(64 + len(line) for line in self.policy.lines)
 
 
 def is_from_future(entry: CachedPolicy, now: datetime) -> bool:
@@ -85,6 +92,7 @@ def encode_entry(entry: CachedPolicy) -> bytes:
     noticed = f"noticed: {entry.noticed.isoformat()}\n" if entry.noticed else ""
     rest = f"domain: {entry.domain}\nid: {entry.id}\nfetched: {entry.fetched.isoformat()}\n{noticed}\n".encode("ascii")
     rest += entry.policy.encode()
+    rest += "".join(f"line: {json.dumps(line)}\n" for line in entry.policy.lines).encode("ascii")
     return f"mailrider mta-sts 1\nsha256: {hashlib.sha256(rest).hexdigest()}\n".encode("ascii") + rest
 
 
@@ -100,9 +108,16 @@ def decode_entry(data: bytes) -> CachedPolicy:
     try:
         stamps = [datetime.fromisoformat(match[name]) for name in ("fetched", "noticed") if match[name]]
         policy = parse_policy(match["policy"].encode("ascii"), max_size=MAX_ENTRY)
+        policy = replace(policy, lines=_lines_of(match["policy"]))
         return CachedPolicy(Domain.parse(match["domain"]), policy, match["id"], *stamps)
     except (ValueError, MalformedPolicy) as error:
         raise InvalidValue(str(error)) from error
+
+
+def _lines_of(text: str) -> tuple[str, ...]:
+    """The lines as they were fetched; none in a file of a version that did not keep them. Raises `ValueError`."""
+    lines = [json.loads(found) for found in _LINE.findall(text)]
+    return tuple(lines[:MAX_LINES])
 
 
 class PolicyStore(Protocol):

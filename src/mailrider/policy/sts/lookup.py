@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mailrider.model.tls_session import STSSeen
-from mailrider.mtasts.policy import STSMode, STSPolicy
+from mailrider.mtasts.policy import MAX_LINES, STSMode
 from mailrider.mtasts.record import NoRecord, STSRecord
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
     from mailrider.model.tls_problem import TLSProblem
+    from mailrider.mtasts.policy import STSPolicy
     from mailrider.policy.sts.cache import CachedPolicy
 
 
@@ -88,10 +88,10 @@ class Known:
         self.expires = self.fetched + entry.policy.max_age.total_seconds()
 
 
-@lru_cache(maxsize=1024)
 def policy_seen(policy: STSPolicy) -> STSSeen:
-    """A policy as TLS reports show it (RFC 8460 4.4)."""
-    return STSSeen(tuple(policy.encode().decode("ascii").splitlines()), tuple(map(str, policy.mx)))
+    """A policy as TLS reports show it (RFC 8460 4.4); in its plain form if nobody kept the lines that were fetched."""
+    lines = policy.lines or tuple(policy.encode().decode("ascii").splitlines()[:MAX_LINES])
+    return STSSeen(lines, tuple(map(str, policy.mx[:MAX_LINES])))
 
 
 def must_fetch(record: STSRecord | NoRecord | None, held: CachedPolicy | None) -> bool:

@@ -116,7 +116,8 @@ class BoundSTS(DestinationPolicy):
             shown = policy_seen(self.lookup.policy)
             return shown if self.matches(candidate) else replace(shown, names_host=False)
         is_announced = isinstance(self.lookup.record, STSRecord) and self.lookup.is_uncertain
-        return STSSeen(problem=self.lookup.problem) if is_announced else None
+        problem = self.lookup.problem
+        return STSSeen(() if problem is None else problem.lines, problem=problem) if is_announced else None
 
     async def admit(self, candidate: Candidate) -> Admission:
         """RFC 8461 4.1, 5: an enforced policy excludes hosts that it does not name."""

@@ -304,7 +304,8 @@ class PolicySource:
         return self._known.get(domain) or self._remember(domain, Known())
 
     def _remember(self, domain: Domain, known: Known) -> Known:
-        weight = 512 + (known.entry.weight if known.entry else 0)
+        wrong_lines = known.fetch_problem.lines if known.fetch_problem else ()
+        weight = 512 + (known.entry.weight if known.entry else 0) + sum(64 + len(line) for line in wrong_lines)
         demands = known.entry is not None and known.entry.policy.mode is not STSMode.NONE
         self._known.put(domain, known, weight, known.expires if demands else NOT_HELD)
         return known
@@ -406,7 +407,8 @@ class PolicySource:
 
 def _fetch_problem(error: FetchFailed | MalformedPolicy | InvalidValue) -> TLSProblem:
     if not isinstance(error, FetchFailed):
-        return TLSProblem(TLSProblemKind.STS_POLICY_INVALID, str(error))
+        lines = error.lines if isinstance(error, MalformedPolicy) else ()
+        return TLSProblem(TLSProblemKind.STS_POLICY_INVALID, str(error), lines=lines)
     if error.failure is FetchFailure.CERTIFICATE:
         return TLSProblem(TLSProblemKind.STS_HOST_CERTIFICATE, str(error), error.fault)
     code = f"status-{error.fault}" if error.fault else error.failure.value

@@ -23,6 +23,7 @@ from mailrider.policy.sts.cache import (
     encode_entry,
     is_from_future,
 )
+from mailrider.policy.sts.lookup import policy_seen
 from mailrider.testing.clock import FakeClock
 from tests.unit.mtasts.test_policy import domains, policies
 
@@ -241,3 +242,46 @@ async def test_the_ram_store_lets_what_has_ended_or_demands_nothing_go_first() -
     for entry in (ended, none, *held):
         await store.save(entry)
     assert set(await store.domains()) == {entry.domain for entry in held}
+
+
+# --- The lines as they were fetched ---------------------------------------------------------------
+
+WRITTEN = b'version: STSv1\r\nmode: enforce \nmx: mx.example.com\nnote: \xe2\x80\xa8 w\xc3\xa4rt "\\\nmax_age: 604800\n'
+
+
+def test_a_file_keeps_the_lines_as_they_were_fetched() -> None:
+    entry = replace(ENTRY, policy=parse_policy(WRITTEN))
+    kept = decode_entry(encode_entry(entry)).policy
+    assert kept.lines == entry.policy.lines
+    assert kept.lines[1::2] == ("mode: enforce ", 'note: \u2028 w\u00e4rt "\\')
+
+
+def test_a_version_that_knows_no_lines_reads_the_same_policy() -> None:
+    file = encode_entry(replace(ENTRY, policy=parse_policy(WRITTEN)))
+    assert parse_policy(file.partition(b"\n\n")[2]) == POLICY
+
+
+def test_a_file_of_a_version_that_kept_no_lines_is_read_and_shown_in_its_plain_form() -> None:
+    rest = b"domain: example.com\nid: id1\nfetched: 2026-02-01T12:00:00+00:00\n\n" + POLICY.encode()
+    entry = decode_entry(b"mailrider mta-sts 1\nsha256: %s\n" % hashlib.sha256(rest).hexdigest().encode() + rest)
+    assert (entry, entry.policy.lines) == (ENTRY, ())
+    assert policy_seen(entry.policy).lines == (
+        "version: STSv1",
+        "mode: enforce",
+        "max_age: 604800",
+        "mx: mx.example.com",
+    )
+
+
+def test_damaged_lines_are_a_damaged_file() -> None:
+    rest = (
+        b"domain: example.com\nid: id1\nfetched: 2026-02-01T12:00:00+00:00\n\n" + POLICY.encode() + b'line: "a" "b"\n'
+    )
+    with pytest.raises(InvalidValue):
+        decode_entry(b"mailrider mta-sts 1\nsha256: %s\n" % hashlib.sha256(rest).hexdigest().encode() + rest)
+
+
+def test_lines_take_memory_that_is_counted() -> None:
+    bare = CachedPolicy(Domain("example.com"), POLICY, "id1", NOW)
+    long = replace(bare, policy=replace(POLICY, lines=("x" * 255,) * 64))
+    assert long.weight - bare.weight >= 64 * 255

@@ -245,3 +245,25 @@ async def test_what_is_known_takes_no_time(net: Policies) -> None:
     with pytest.raises(StopIteration) as done:
         coroutine.send(None)  # it never waits
     assert isinstance(done.value.value, BoundSTS)
+
+
+# --- What TLS reports are told --------------------------------------------------------------------
+
+
+async def test_a_report_shows_the_lines_of_a_policy_as_they_were_fetched(net: Policies) -> None:
+    net.world.announce("id1")
+    net.world.serve(b"version: STSv1\r\nmode:enforce\r\nmx: mx.example.com\r\nmax_age: 604800 \r\n")
+    seen = (await net.present()).seen(OTHER)
+    assert seen is not None
+    assert seen.lines == ("version: STSv1", "mode:enforce", "mx: mx.example.com", "max_age: 604800 ")
+    assert (seen.mx, seen.names_host) == (("mx.example.com",), False)
+
+
+async def test_a_report_shows_what_was_served_in_the_place_of_a_policy(net: Policies) -> None:
+    net.world.announce("id1")
+    net.world.serve(b"version: STSv1\nmode: enfroce\n")
+    seen = (await net.present()).seen(MX)
+    assert seen is not None
+    assert (seen.lines, seen.mx) == (("version: STSv1", "mode: enfroce"), ())
+    assert seen.problem is not None
+    assert seen.problem.kind is TLSProblemKind.STS_POLICY_INVALID

@@ -363,8 +363,12 @@ async def test_a_testing_policy_is_a_policy(world: World) -> None:
 
 BROKEN_FILES = {
     "unreachable": (None, "connect", (TLSProblemKind.STS_FETCH_FAILED, "connect")),
-    "malformed": (b"version: STSv1\n", "malformed-policy", (TLSProblemKind.STS_POLICY_INVALID,)),
-    "a web page": (b"<html>", "malformed-policy", (TLSProblemKind.STS_POLICY_INVALID,)),
+    "malformed": (
+        b"version: STSv1\n",
+        "malformed-policy",
+        (TLSProblemKind.STS_POLICY_INVALID, "", ("version: STSv1",)),
+    ),
+    "a web page": (b"<html>", "malformed-policy", (TLSProblemKind.STS_POLICY_INVALID, "", ("<html>",))),
 }
 
 
