@@ -67,6 +67,12 @@ def is_testing(texts: Sequence[bytes]) -> bool:
     return any("y" in _words(each.get("t", "")) for each in tags if "p" in each)
 
 
+def allowed_services(texts: Sequence[bytes]) -> set[str]:
+    """What the records let a key sign for, `*` for all (RFC 6376 3.6.1, `s=`)."""
+    tags = [parse_tags(text.decode("ascii", "replace")) for text in texts if len(text) <= MAX_RECORD]
+    return {word for each in tags for word in _words(each.get("s", "*"))}
+
+
 def _limits(record: Mapping[str, str], *, subdomains: bool) -> str:
     if "h" in record and "sha256" not in _words(record["h"]):
         return "the record does not allow SHA-256 (h=)"

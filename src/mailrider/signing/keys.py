@@ -46,8 +46,11 @@ def key_path(directory: Path, domain: Domain, selector: str) -> Path:
 
 
 def dns_record(domain: Domain, selector: str, key: SigningKey) -> str:
-    """The line of a zone file that publishes a key; long ones are cut into strings, as DNS wants them."""
-    value = f"v=DKIM1; k={key.name}; p={key.public}"
+    """The line of a zone file that publishes a key; long ones are cut into strings, as DNS wants them.
+
+    RFC 8460 3: receivers may ignore a TLS report if the record of its key does not name `tlsrpt`.
+    """
+    value = f"v=DKIM1; k={key.name}; s=email:tlsrpt; p={key.public}"
     strings = [f'"{value[start : start + _STRING]}"' for start in range(0, len(value), _STRING)]
     text = f"( {' '.join(strings)} )" if len(strings) > 1 else strings[0]
     return f"{selector}._domainkey.{domain.ascii}. IN TXT {text}"

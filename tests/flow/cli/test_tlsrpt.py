@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.app.check.reports import check_reporting
+from mailrider.app.check.addresses import SourceAddress, source_addresses
+from mailrider.app.check.reports import check_reporting, check_reporting_outside
 from mailrider.app.reports import reporter_of, store_of
 from mailrider.clock import SystemClock
 from mailrider.config import load
+from mailrider.delivery.settings import RemoteSettings
+from mailrider.model.domain import Domain
+from mailrider.model.event import discard
 from mailrider.reporting.store import EndpointKind
+from mailrider.signing.keys import dns_record, open_key
+from mailrider.testing.resolver import FakeResolver
 from mailrider.tlsrpt.findings import session_findings
 from mailrider.tlsrpt.report import DayCounts, build_report
+from mailrider.x509.key_kind import KeyKind
 from tests.support.commands import run_here
 from tests.unit.reporting.world import session
 
@@ -108,6 +116,8 @@ def test_without_a_block_they_say_so(tmp_path: Path) -> None:
         (BLOCK + QUEUE + REMOTE, "error", "nothing signs for example.org"),
         (BLOCK + SIGNS + REMOTE, "ok", "all days are reported, as tls@example.org"),
         (BLOCK + SIGNS + "target.remote out {\nmx_auth {\nmtasts\n}\n}\n", "warning", "lacks dane"),
+        (BLOCK + SIGNS + "target.remote out {\nmx_auth {\ndane\n}\n}\n", "warning", "lacks mtasts"),
+        (BLOCK + SIGNS + "target.remote out {\nmx_auth off\n}\n", "warning", "lacks mtasts and dane"),
         (BLOCK + SIGNS + "target.remote out {\ntlsrpt no\n}\n", "warning", "no target.remote is reported about"),
         (
             BLOCK + SIGNS + "target.smtp out {\nhost tcp://mx.example.net:25\n}\n",
@@ -119,3 +129,81 @@ def test_without_a_block_they_say_so(tmp_path: Path) -> None:
 def test_check_says_what_is_missing(tmp_path: Path, text: str, level: str, words: str) -> None:
     findings = list(check_reporting(load(config(tmp_path, text))))
     assert [each.text for each in findings if each.level == level and words in each.text]
+
+
+NAME = ("s1._domainkey.example.org", "TXT")
+KEY = "v=DKIM1; k=rsa; {}p=MTE="
+
+
+async def outside(
+    path: Path, record: object = b"", *, validates: bool = True, sources: tuple[SourceAddress, ...] = ()
+) -> list[tuple[str, str]]:
+    resolver = FakeResolver({NAME: record}, validates=validates)  # type: ignore[dict-item]
+    findings = await check_reporting_outside(load(path), resolver, sources)
+    return [(each.level, each.text) for each in findings]
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("", []),
+        ("s=*; ", []),
+        ("s=email:tlsrpt; ", []),
+        ("s= tlsrpt ; ", []),
+        ("s=email; ", ["s1._domainkey.example.org allows no reports (s=email), so receivers may ignore them"]),
+        ("s=tlsrpts:email; ", ["s1._domainkey.example.org allows no reports (s=email:tlsrpts), so receivers may"]),
+    ],
+)
+async def test_a_key_record_that_allows_no_reports_is_a_warning(tmp_path: Path, tag: str, expected: list[str]) -> None:
+    path = config(tmp_path, BLOCK + SIGNS + REMOTE)
+    found = await outside(path, KEY.format(tag).encode())
+    assert len(found) == len(expected)
+    for (level, text), words in zip(found, expected, strict=True):
+        assert (level, text[: len(words)]) == ("warning", words)
+
+
+async def test_the_key_record_that_setup_and_dkim_new_write_allows_reports(tmp_path: Path) -> None:
+    key = open_key(tmp_path / "key", KeyKind.ED25519, Domain("example.org"), "s1", discard)
+    record = dns_record(Domain("example.org"), "s1", key).partition('"')[2].rstrip('"')
+    assert "; s=email:tlsrpt; " in record
+    assert await outside(config(tmp_path, BLOCK + SIGNS + REMOTE), record.encode()) == []
+
+
+async def test_reports_without_dnssec_are_a_warning(tmp_path: Path) -> None:
+    path = config(tmp_path, BLOCK + SIGNS + REMOTE)
+    ((level, text),) = await outside(path, KEY.format("").encode(), validates=False)
+    assert (level, text.startswith("they say nothing of DANE, since DNSSEC is off")) == ("warning", True)
+
+
+async def test_an_address_behind_nat_that_nobody_named_is_told(tmp_path: Path) -> None:
+    path = config(tmp_path, BLOCK + SIGNS + REMOTE)
+    sources = (SourceAddress(ip_address("100.64.0.9"), is_sure=False), SourceAddress(ip_address("2600::25")))
+    ((level, text),) = await outside(path, KEY.format("").encode(), sources=sources)
+    assert (level, "100.64.0.9" in text, "2600::25" in text) == ("note", True, False)
+
+
+async def test_without_reports_nobody_is_asked(tmp_path: Path) -> None:
+    sources = (SourceAddress(ip_address("10.0.0.9"), is_sure=False),)
+    assert await outside(config(tmp_path, SIGNS + REMOTE), validates=False, sources=sources) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "address", "is_sure"),
+    [
+        ("", "10.0.0.9", False),
+        ("", "100.64.0.9", False),
+        ("", "fd00::9", False),
+        ("", "9.9.9.9", True),
+        ("own_addresses 9.9.9.9\n", "10.0.0.9", True),
+        ("own_addresses 9.9.9.9\n", "fd00::9", False),
+    ],
+)
+def test_what_others_see_of_an_address_of_no_internet_is_sure_where_own_addresses_says_it(
+    tmp_path: Path, told: str, address: str, is_sure: bool
+) -> None:
+    configuration = load(config(tmp_path, told + REMOTE))
+    settings = configuration.targets["out"].settings
+    assert isinstance(settings, RemoteSettings)
+    seen = ip_address(address)
+    found = {each.address.version: each.is_sure for each in source_addresses(settings, [seen])}
+    assert found[seen.version] is is_sure

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mailrider.app.check.finding import error, note, ok, warning
 from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.reverse import reverse_name
+from mailrider.model.ip import is_global
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -29,7 +30,7 @@ _ANYWHERE = ("192.0.2.1", "2001:db8::1")
 
 @dataclass(frozen=True, slots=True)
 class SourceAddress:
-    """An address that others see us come from. `is_sure` False: it is private, so others see another one."""
+    """An address that others see us come from. `is_sure` False: it is none of the internet, so others see another."""
 
     address: Address
     is_sure: bool = True
@@ -49,7 +50,7 @@ def source_addresses(settings: RemoteSettings, seen: Iterable[Address] = ()) -> 
         local = [settings.local_ip] if settings.local_ip is not None else []
         there = [each for each in seen if each.version == version]
         for address in behind_nat or local or there or _chosen_by_kernel(version):
-            is_private = address.is_private and not address.is_loopback and address not in behind_nat
+            is_private = not is_global(address) and not address.is_loopback and address not in behind_nat
             chosen.setdefault(address, SourceAddress(address, not is_private))
     return list(chosen.values())
 

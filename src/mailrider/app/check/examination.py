@@ -12,7 +12,7 @@ from mailrider.app.check.finding import Level, error, note, ok, warning
 from mailrider.app.check.local import check_certificates, check_disks, check_keys, check_rights, check_user
 from mailrider.app.check.port import check_port
 from mailrider.app.check.records import check_dkim, check_dmarc, check_spf
-from mailrider.app.check.reports import check_report_keys, check_reporting
+from mailrider.app.check.reports import check_reporting, check_reporting_outside
 from mailrider.app.check.resolver import about_servers, about_validation, check_clock, check_resolver
 from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
 from mailrider.app.dkim import keys_in_use
@@ -99,6 +99,7 @@ async def _outside(configuration: Configuration, engine: Engine, wanted: Wanted)
     choice = configured_servers(configuration.globals.dns.server)
     findings = await check_clock(wanted.signed, choice, engine.clock)
     sources: list[SourceAddress] = []
+    reported: list[SourceAddress] = []
     hostname = configuration.globals.hostname
     for target in direct_targets(configuration):
         settings = target.settings
@@ -108,10 +109,11 @@ async def _outside(configuration: Configuration, engine: Engine, wanted: Wanted)
             findings += found
             findings += await check_names(target.label, settings.hostname, own, engine.resolver)
             sources += [each for each in own if each not in sources]
+            reported += [each for each in own if settings.tlsrpt and each not in reported]
             hostname = hostname or settings.hostname
         elif isinstance(settings, SmarthostSettings) and not isinstance(settings.auth, MissingSecret):
             findings += await _check_smarthost(target, settings, engine)
-    findings += await check_report_keys(configuration, engine.resolver)
+    findings += await check_reporting_outside(configuration, engine.resolver, reported)
     return [*findings, *await _about_domains(configuration, engine, wanted, hostname, sources)]
 
 

@@ -8,15 +8,18 @@ from mailrider.app.check.finding import error, note, ok, warning
 from mailrider.app.reports import report_keys
 from mailrider.config import direct_targets
 from mailrider.delivery.settings import RemoteSettings
-from mailrider.dkim.record import parse_tags, record_name
+from mailrider.dkim.record import allowed_services, record_name
 from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.dns.servers import CURE
+from mailrider.dns.validating import ValidatingResolver
 from mailrider.model.domain import Domain
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from mailrider.app.check.addresses import SourceAddress
     from mailrider.app.check.finding import Finding
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
@@ -64,8 +67,26 @@ def _leads_to_remote(configuration: Configuration, settings: TLSRPTSettings) -> 
     return isinstance(target, RemoteSettings)
 
 
-async def check_report_keys(configuration: Configuration, resolver: Resolver) -> list[Finding]:
-    """Whether the key records allow reports: `s=` names neither `tlsrpt` nor `*` (RFC 8460 3)."""
+async def check_reporting_outside(
+    configuration: Configuration, resolver: Resolver, sources: Sequence[SourceAddress]
+) -> list[Finding]:
+    """What takes questions to others. `sources`: the addresses that targets which are reported about send from."""
+    if configuration.globals.tlsrpt is None:
+        return []
+    findings = await _check_keys(configuration, resolver)
+    if isinstance(resolver, ValidatingResolver):
+        await resolver.settled()
+    if resolver.dnssec_off:
+        findings.append(warning(SUBJECT, f"they say nothing of DANE, since DNSSEC is off: {resolver.dnssec_off}", CURE))
+    for source in sources:
+        if not source.is_sure:
+            text = f"they do not say which address others see {source.address} at, since that is none of the internet"
+            findings.append(note(SUBJECT, text, "write own_addresses with the address that others see"))
+    return findings
+
+
+async def _check_keys(configuration: Configuration, resolver: Resolver) -> list[Finding]:
+    """Whether the key records allow reports: `s=` names `tlsrpt` or `*` (RFC 8460 3)."""
     settings = configuration.globals.tlsrpt
     contact = None if settings is None else settings.contact
     if contact is None or not isinstance(contact.domain, Domain):
@@ -77,9 +98,9 @@ async def check_report_keys(configuration: Configuration, resolver: Resolver) ->
         except LookupFailed:
             continue  # which is told where the key itself is looked at
         for record in answer.records:
-            services = parse_tags(record.decode("ascii", "replace")).get("s", "*").replace(" ", "").split(":")
-            if not {"*", "tlsrpt"} & set(services):
+            services = allowed_services([record])
+            if not {"*", "tlsrpt"} & services:
                 where = f"{key.selector}._domainkey.{key.domain}"
-                text = f"{where} allows no reports (s={':'.join(services)}), so receivers may ignore them"
+                text = f"{where} allows no reports (s={':'.join(sorted(services))[:100]}), so receivers may ignore them"
                 findings.append(warning(SUBJECT, text, "write s=email:tlsrpt into the record"))
     return findings
