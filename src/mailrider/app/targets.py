@@ -75,7 +75,9 @@ class SigningDeliverer:
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """See `queue.deliverer.Deliverer`."""
-        return await self._deliverer.deliver(envelope, await self._signing.modify(content))
+        signed = await self._signing.modify(content)
+        report = await self._deliverer.deliver(envelope, signed)
+        return report.signed_by(signed.signed_by) if signed is not content else report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
         """See `queue.deliverer.LooksAgain`."""

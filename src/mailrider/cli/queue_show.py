@@ -13,7 +13,7 @@ from mailrider.settings.types import show_duration
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from rich.table import Table
@@ -96,6 +96,15 @@ def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
     for each in found["attempts"][:-1]:
         address = f" [{each['address']}]" if each["address"] else ""
         yield f"        before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
+    yield from dialogue_text(found, "        ")
+
+
+def dialogue_text(evidence: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """What was said to the server in the last try, if that is known."""
+    if evidence.get("dialogue"):
+        yield f"{indent}what was said:"
+        for line in evidence["dialogue"].split("\n"):
+            yield f"{indent}    {line}"
 
 
 def visible_content(octets: bytes) -> str:

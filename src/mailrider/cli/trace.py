@@ -37,7 +37,8 @@ def trace(config: str | None, what: str, since: str | None, limit: int, as_json:
     """Tell what became of a message: when it was taken, each attempt, how it ended, whom we told.
 
     WHAT is the id of a message, as it stands in log and Received; a Message-ID with its angle brackets; or the address
-    of a sender or recipient, for the newest messages. All queues of the configuration are looked into.
+    of a sender or recipient, for the newest messages. All queues of the configuration are looked into. Of mail that
+    went to a target without a queue only the log knows.
     """
     wanted = history_filter(what, _moment(since))
     found = False
@@ -50,7 +51,9 @@ def trace(config: str | None, what: str, since: str | None, limit: int, as_json:
             else:
                 click.echo("\n".join([*trace_lines(number, message, facts, SystemClock().now()), ""]))
     if not found:
-        click.echo(f"mailrider: nothing is known of {what}", err=True)
+        click.echo(
+            f"mailrider: no queue knows of {what} (of mail to a target without a queue only the log tells)", err=True
+        )
     return os.EX_OK if found else os.EX_UNAVAILABLE
 
 

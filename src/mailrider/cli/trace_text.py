@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.cli.queue_show import entry_text, size
+from mailrider.cli.queue_show import dialogue_text, entry_text, size
 from mailrider.model.text import UNSAFE
 from mailrider.queue.history import DEFERRED, DELIVERED, FAILED, NOTIFIED
 from mailrider.queue.ids import format_id
@@ -28,6 +28,8 @@ def trace_lines(number: int, message: StoredMessage | None, facts: Sequence[Fact
     for name, label in (("message_id", "Named"), ("origin", "Copy of"), ("client", "Client")):
         if name in told:
             yield f"{label:<10}{_safe(str(told[name]))}"
+    if "signed" in told:
+        yield f"Signed    {_safe(', '.join(told['signed']))}"
     sender = str(message.envelope.sender) if message is not None else facts[0].sender
     yield f"Sender    {_safe(sender) or '<>'}"
     if "size" in told:
@@ -37,6 +39,8 @@ def trace_lines(number: int, message: StoredMessage | None, facts: Sequence[Fact
         yield from _fact_lines(fact)
     for entry in () if message is None else message.entries:
         yield from map(_safe, entry_text(entry, now))
+        attempts = message.attempts.get(entry.recipient_id, ()) if message is not None else ()
+        yield from map(_safe, dialogue_text(attempts[-1].evidence, "    ") if attempts else ())
 
 
 def done_lines(facts: Sequence[Fact]) -> Iterator[str]:
@@ -71,6 +75,7 @@ def _details(fact: Fact) -> Iterator[str]:
     for each in details.get("attempts", ())[:-1]:
         address = f" [{each['address']}]" if each["address"] else ""
         yield f"before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
+    yield from dialogue_text(details)
 
 
 def _safe(text: str) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connection.connect import ConnectRequest
+from mailrider.delivery.connection.said import transcript
 from mailrider.delivery.connection.session import Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import PeerEvidence, Requirement
     from mailrider.model.tls_session import PoliciesSeen
+    from mailrider.model.transcript import Transcript
     from mailrider.policy.base import Admission
     from mailrider.policy.judge import Judgement
     from mailrider.policy.requiretls import MessageSecurity
@@ -169,6 +171,7 @@ class Attempt:
         self._answered_here: set[int] = set()
         self._race: Race | None = None
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
+        self._told: tuple[Transaction, Transcript | None] | None = None
         self._is_cut_off = False
 
     @property
@@ -463,6 +466,7 @@ class Attempt:
         if len(transaction.decisions) == len(todo):
             return False
         failed = _lost_try(transaction, peer.name, peer.address, security, lost)
+        failed = replace(failed, transcript=self._transcript())
         if transaction.in_doubt:
             for position in transaction.accepted:
                 self._tally.doubt(todo[position], failed)
@@ -487,12 +491,22 @@ class Attempt:
         mx, address, security = lease.session.peer.name, lease.session.peer.address, lease.judgement.security
         reply = quote_reply(mx, _with_status(decision.reply)) if not decision.is_ours else decision.reply
         if decision.may_try_another:
-            failed = FailedTry(Weight.MAIL, decision.stage, reply, mx, address, security)
+            failed = FailedTry(Weight.MAIL, decision.stage, reply, mx, address, security, transcript=self._transcript())
             self._answered_here.add(index)
             self._tally.defer_transient(index, failed)
         else:
             dsn = lease.session.capabilities.dsn
-            self._tally.decide(index, decision.stage, reply, mx, address, security, dsn)
+            said = None if reply.is_positive else self._transcript()
+            self._tally.decide(index, decision.stage, reply, mx, address, security, dsn, said)
+
+    def _transcript(self) -> Transcript | None:
+        """What was said in the transaction that is under way, made once for all of its recipients."""
+        if self._under_way is None:
+            return None
+        transaction = self._under_way[0]
+        if self._told is None or self._told[0] is not transaction:
+            self._told = transaction, transcript(transaction.said)
+        return self._told[1]
 
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
@@ -543,7 +557,15 @@ class Attempt:
         # RFC 7504: 521 says that there is no mail service here at all; permanent if every candidate says so.
         greeted_521 = error.stage is TryResult.GREETING and error.refusal is not None and error.refusal.code == 521
         if_all = error.refusal if greeted_521 else None
-        failed = FailedTry(weight, error.stage, error.reply, str(call.mx), str(call.address), if_all=if_all)
+        failed = FailedTry(
+            weight,
+            error.stage,
+            error.reply,
+            str(call.mx),
+            str(call.address),
+            if_all=if_all,
+            transcript=transcript(error.said),
+        )
         self._fail_address(failed, error.problem)
 
     def _fail_address(self, failed: FailedTry, problem: TLSProblem | None = None) -> None:
@@ -570,6 +592,7 @@ class Attempt:
                 if todo[position] in pending:
                     self._enter_decision(todo[position], decision, lease)
             doubt = FailedTry(Weight.CLOSED, TryResult.FINAL, in_doubt, peer.name, peer.address, security)
+            doubt = replace(doubt, transcript=self._transcript())
             for position in transaction.accepted if transaction.in_doubt else ():
                 if todo[position] in pending:
                     self._tally.doubt(todo[position], doubt)

@@ -92,7 +92,7 @@ class Destination:
                 self._routing.emit(LookupDidFail(str(self.next_hop), "MX", str(error), "deferred", message=self._id))
             raise
         for policy in prepared:
-            bound = await policy.bind(candidates)
+            bound = await policy.bind(candidates, self._id)
             if bound is not None:
                 self.policies.append(bound)
         if self._routing.emit is not discard:

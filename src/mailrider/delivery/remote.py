@@ -107,8 +107,10 @@ class RemoteDelivery:
 
     async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
+        signed: tuple[str, ...] = ()
         if self._signing is not None:
-            content = await self._signing.modify(content)
+            given, content = content, await self._signing.modify(content)
+            signed = content.signed_by if content is not given else ()
         job = Job(envelope, content, self.security(envelope, content))
         plan = route(envelope)
         outcomes: dict[int, Outcome] = dict(plan.settled)
@@ -123,6 +125,7 @@ class RemoteDelivery:
         for indices, results in attempted:
             outcomes.update(zip(indices, results, strict=True))
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
+        report = report.signed_by(signed)
         if self._emit is not discard:
             for outcome in report:
                 sender, domain = str(envelope.sender), outcome.recipient.mailbox.domain

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Recipient
     from mailrider.model.security import Requirement
+    from mailrider.model.transcript import Transcript
 
 MAX_TRANSIENT_CANDIDATES = 2  # that see a 4xx in one attempt: a grey-listing farm must not see us ten times
 
@@ -59,6 +60,7 @@ class FailedTry:
     security: Security = NO_SECURITY
     if_all: Reply | None = None
     requiretls: bool = False
+    transcript: Transcript | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class Tally:
 
     def end(self, failed: FailedTry, only: Iterable[int] | None = None) -> None:
         """A candidate or address ended without deciding the pending recipients, or those in `only`."""
-        attempt = Try(failed.mx, failed.address, failed.stage, failed.reply, failed.security)
+        attempt = Try(failed.mx, failed.address, failed.stage, failed.reply, failed.security, failed.transcript)
         for index in self.pending if only is None else only:
             self._entries[index].tries.append(attempt)
             self._entries[index].failed_tries.append(failed)
@@ -116,11 +118,12 @@ class Tally:
         address: str | None,
         security: Security,
         dsn: bool = False,
+        transcript: Transcript | None = None,
     ) -> None:
         """A server's reply decides this recipient. `dsn`: the server was told which notifications are wanted."""
         entry, is_delivered = self._entries[index], reply.is_positive
         result = TryResult.DELIVERED if is_delivered else stage
-        entry.tries.append(Try(mx, address, result, reply, security))
+        entry.tries.append(Try(mx, address, result, reply, security, transcript))
         tries = tuple(entry.tries)
         if is_delivered:
             outcome: Outcome = Delivered(entry.recipient, reply, mx, address, security, tries, dsn)

@@ -303,14 +303,14 @@ class DKIMSigning:
         # What takes more than some milliseconds leaves the loop.
         is_small = content.size <= INLINE and content.header_size <= INLINE_HEADER
         try:
-            fields = self._fields(content) if is_small else await asyncio.to_thread(self._fields, content)
+            fields, names = self._fields(content) if is_small else await asyncio.to_thread(self._fields, content)
         except NotSignable as refusal:
             self._emit(Unsigned(", ".join(dict.fromkeys(each.domain.ascii for each in self._signers)), str(refusal)))
             return content
-        return prepend(content, fields)
+        return prepend(content, fields, names)
 
-    def _fields(self, content: Content) -> bytes:
-        """The DKIM-Signature fields. Blocks. Raises `NotSignable`."""
+    def _fields(self, content: Content) -> tuple[bytes, tuple[str, ...]]:
+        """The DKIM-Signature fields, and who signs. Blocks. Raises `NotSignable`."""
         header = Header.of(content)
         authors = header.author_domains()
         chosen = [each for each in self._signers if each.speaks_for(authors)]
@@ -320,4 +320,5 @@ class DKIMSigning:
             header.names_to_sign(each.oversigned, each.signed)
         digest, now = body_hash(content), self._clock.now()
         missing = [each for each in chosen if not each.has_signed(header, digest, now)]
-        return b"".join(each.field(header, digest, now) for each in missing)
+        names = tuple(f"{each.domain.ascii}/{each.selector}" for each in missing)
+        return b"".join(each.field(header, digest, now) for each in missing), names

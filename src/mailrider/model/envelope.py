@@ -105,7 +105,7 @@ class Envelope:
     `tls_report`: a TLS report of ours (RFC 8460), which no policy holds up, and nobody is notified about.
 
     `id` is the name of the message in log and Received, `origin` that of the message of which it is a further copy,
-    `message_id` what its own header calls it.
+    `message_id` what its own header calls it, `signed` the domains and selectors of signatures that we gave it.
     They are names and no part of what is asked: envelopes that differ in them are equal.
     """
 
@@ -120,6 +120,7 @@ class Envelope:
     id: str = field(default="", kw_only=True, compare=False)
     origin: str = field(default="", kw_only=True, compare=False)
     message_id: str = field(default="", kw_only=True, compare=False)
+    signed: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
     tls_report: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:

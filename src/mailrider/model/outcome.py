@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, ClassVar, Final, assert_never
 
 from mailrider.model.reply import Reply
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.model.envelope import Recipient
+    from mailrider.model.transcript import Transcript
 
 # What a target that sends mail on says of a message that a check held to be harmful.
 QUARANTINED: Final = Reply.make(550, "5.7.0", "The message is quarantined and will not be sent on")
@@ -47,20 +49,25 @@ class TryResult(enum.StrEnum):
 
 @value
 class Try:
-    """One candidate host or address that was tried: what ended it, and the reply or error as one."""
+    """One candidate host or address that was tried: what ended it, and the reply or error as one.
+
+    `transcript`: what was said there, if it did not deliver.
+    """
 
     mx: str
     address: str | None
     result: TryResult
     reply: Reply
     security: Security = NO_SECURITY
+    transcript: Transcript | None = field(default=None, compare=False, repr=False)
 
 
 @value
 class Delivered:
     """The next hop took the message for this recipient, and is now responsible for it.
 
-    `dsn`: it knows DSN, and has taken over to notify the sender as asked (RFC 3461 5.2.2).
+    `dsn`: it knows DSN, and has taken over to notify the sender as asked (RFC 3461 5.2.2). `signed`, here and below:
+    the domains and selectors of signatures that the message was given for this attempt.
     """
 
     status: ClassVar[Status] = Status.DELIVERED
@@ -73,6 +80,7 @@ class Delivered:
     security: Security = NO_SECURITY
     tries: tuple[Try, ...] = ()
     dsn: bool = False
+    signed: tuple[str, ...] = field(default=(), compare=False)
 
 
 @value
@@ -89,6 +97,7 @@ class Deferred:
     tries: tuple[Try, ...] = ()
     in_doubt: bool = False
     eligible_at: datetime | None = None
+    signed: tuple[str, ...] = field(default=(), compare=False)
 
 
 @value
@@ -104,9 +113,18 @@ class Failed:
     address: str | None = None
     security: Security = NO_SECURITY
     tries: tuple[Try, ...] = ()
+    signed: tuple[str, ...] = field(default=(), compare=False)
 
 
 Outcome = Delivered | Deferred | Failed
+
+
+def dialogue_of(outcome: Outcome) -> str:
+    """What was said to the server where the last try ended without delivering; empty if nothing was."""
+    for each in reversed(outcome.tries):
+        if each.transcript is not None:
+            return each.transcript.of(str(outcome.recipient.mailbox))
+    return ""
 
 
 def outcome_for(
@@ -131,6 +149,12 @@ class AttemptReport:
 
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self.outcomes)
+
+    def signed_by(self, names: tuple[str, ...]) -> AttemptReport:
+        """The same of a message that was signed so for the attempt."""
+        if not names:
+            return self
+        return AttemptReport(tuple(replace(each, signed=(*names, *each.signed)) for each in self.outcomes))
 
     def __len__(self) -> int:
         return len(self.outcomes)

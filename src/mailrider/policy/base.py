@@ -64,8 +64,8 @@ class DestinationPolicy:
 class Prepared:
     """A policy whose lookups for a domain are under way. This one has none, and nothing to say about any candidate."""
 
-    async def bind(self, candidates: Candidates) -> DestinationPolicy | None:
-        """The policy for these candidates; None if it has nothing to say about them."""
+    async def bind(self, candidates: Candidates, message: str = "") -> DestinationPolicy | None:
+        """The policy for these candidates; None if it has nothing to say about them. `message`: whose attempt it is."""
         return None
 
     def cancel(self) -> None:

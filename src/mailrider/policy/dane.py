@@ -58,9 +58,9 @@ class DANEPolicies(Prepared):
         """Nothing can be asked before the hosts are known."""
         return self
 
-    async def bind(self, candidates: Candidates) -> BoundDANE:
+    async def bind(self, candidates: Candidates, message: str = "") -> BoundDANE:
         """DANE for these candidates."""
-        return BoundDANE(self._resolver, self._port, candidates, self._emit)
+        return BoundDANE(self._resolver, self._port, candidates, self._emit, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,15 @@ class TLSALookup:
 class BoundDANE(DestinationPolicy):
     """DANE for the candidates of one next hop. `lookups` is the evidence: what was asked for which host, and found."""
 
-    def __init__(self, resolver: Resolver, port: int, candidates: Candidates, emit: Emit = discard) -> None:
+    def __init__(
+        self, resolver: Resolver, port: int, candidates: Candidates, emit: Emit = discard, message: str = ""
+    ) -> None:
         self.lookups: dict[Candidate, list[TLSALookup]] = {}
         self._resolver = resolver
         self._port = port
         self._candidates = candidates
         self._emit = emit
+        self._message = message
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What the host's TLSA records demand."""
@@ -115,7 +118,8 @@ class BoundDANE(DestinationPolicy):
 
     def _refuse(self, host: Host, problem: TLSProblem, name: NextHop, record_type: str) -> Refusal:
         """RFC 7672 2.1.2: who can make a lookup fail must not make DANE go away."""
-        self._emit(LookupDidFail(str(name), record_type, problem.text, f"{host.candidate.host} is not used"))
+        consequence = f"{host.candidate.host} is not used"
+        self._emit(LookupDidFail(str(name), record_type, problem.text, consequence, message=self._message))
         return Refusal(NAME, 451, "4.7.1", problem.text, for_now=True, problems=(problem,))
 
     async def _lookup(self, base: Domain) -> Answer[TLSARecord | MalformedTLSA] | None:

@@ -29,7 +29,7 @@ class DNSSECPolicy(Prepared, DestinationPolicy):
         """Nothing to look up: the MX answer says it all."""
         return self
 
-    async def bind(self, candidates: Candidates) -> DNSSECPolicy | None:
+    async def bind(self, candidates: Candidates, message: str = "") -> DNSSECPolicy | None:
         """Itself if the candidates are authentic, else nothing."""
         return self if candidates.authentic else None
 

@@ -29,7 +29,7 @@ class LocalMinimum(Prepared, DestinationPolicy):
         """Nothing to look up."""
         return self
 
-    async def bind(self, _: Candidates) -> LocalMinimum:
+    async def bind(self, _: Candidates, message: str = "") -> LocalMinimum:
         """The minimum binds every candidate."""
         return self
 

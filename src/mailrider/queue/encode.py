@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
 from mailrider.model.facts import outcome_facts, try_facts
+from mailrider.model.outcome import Status, dialogue_of
 from mailrider.model.reply import EnhancedCode, Reply
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def encode_options(envelope: Envelope) -> str | None:
         options["origin"] = envelope.origin
     if envelope.message_id:
         options["message_id"] = envelope.message_id
+    if envelope.signed:
+        options["signed"] = envelope.signed
     return compact(options) if options else None
 
 
@@ -52,8 +55,8 @@ def decode_envelope(sender: str, options: str | None, recipients: tuple[Recipien
     if options is None:
         return Envelope(path, recipients, id=id)
     given = json.loads(options)
-    ret = given.pop("ret", None)
-    return Envelope(path, recipients, ret=None if ret is None else Ret(ret), id=id, **given)
+    ret, signed = given.pop("ret", None), tuple(given.pop("signed", ()))
+    return Envelope(path, recipients, ret=None if ret is None else Ret(ret), id=id, signed=signed, **given)
 
 
 def encode_wishes(recipient: Recipient) -> str | None:
@@ -102,9 +105,16 @@ def evidence(outcome: Outcome) -> dict[str, Any]:
     """An outcome in plain values, as it is kept and shown: the same words as `send --json` uses."""
     return {
         **outcome_facts(outcome),
+        **({"signed": outcome.signed} if outcome.signed else {}),
         "throttled": getattr(outcome, "eligible_at", None) is not None,
         "attempts": [try_facts(each) for each in outcome.tries[:MAX_EVIDENCE]],
     }
+
+
+def with_dialogue(outcome: Outcome) -> dict[str, Any]:
+    """`evidence`, and what was said to the server where the last try ended, if it did not deliver."""
+    said = dialogue_of(outcome) if outcome.status is not Status.DELIVERED else ""
+    return evidence(outcome) | ({"dialogue": said} if said else {})
 
 
 def encode_evidence(outcome: Outcome) -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.model.outcome import Deferred, Status
-from mailrider.queue.encode import compact, evidence
+from mailrider.queue.encode import compact, with_dialogue
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,6 +75,8 @@ def of_message(envelope: Envelope, size: int) -> dict[str, Any]:
         told["origin"] = envelope.origin
     if envelope.client is not None:
         told["client"] = envelope.client
+    if envelope.signed:
+        told["signed"] = envelope.signed
     return told
 
 
@@ -91,7 +93,9 @@ def ending(job: Job, change: Change, before: Progress) -> tuple[str, str]:
     if outcome.status is Status.DELIVERED and len(outcome.tries) < 2:  # the way of nearly all mail
         _tell_outcome(told, outcome)
     else:
-        told |= evidence(outcome)
+        told |= with_dialogue(outcome)
+    if outcome.signed:
+        told["signed"] = (*job.envelope.signed, *outcome.signed)
     if before.tries:
         told["tries"] = before.tries
     if isinstance(outcome, Deferred):

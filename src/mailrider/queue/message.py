@@ -244,11 +244,11 @@ def only(envelope: Envelope, indices: Sequence[int]) -> Envelope:
     return replace(envelope, recipients=tuple(envelope.recipients[index] for index in indices))
 
 
-def under_name(envelope: Envelope, name: str) -> Envelope:
+def under_name(envelope: Envelope, name: str, signed: tuple[str, ...] = ()) -> Envelope:
     """The envelope of a message of that name; what it was called before becomes its origin."""
     if envelope.id == name:
-        return envelope
-    return replace(envelope, id=name, origin=envelope.id or envelope.origin)
+        return replace(envelope, signed=signed) if signed else envelope
+    return replace(envelope, id=name, origin=envelope.id or envelope.origin, signed=signed)
 
 
 class DestinationOf:

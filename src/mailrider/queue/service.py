@@ -238,7 +238,7 @@ class DeliveryQueue:
                 created = moment(id >> RANDOM_BITS)  # by their ids messages are found that are so old
         return NewMessage(
             id,
-            under_name(envelope, format_id(id)),
+            under_name(envelope, format_id(id), content.signed_by),
             created,
             info,
             # A large one is read from the store when its turn comes: memory does not grow with the queue.

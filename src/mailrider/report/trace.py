@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.queue.history import Fact
-    from mailrider.queue.message import StoredMessage
+    from mailrider.queue.message import Entry, StoredMessage
 
-_OF_MESSAGE = ("size", "message_id", "origin", "client")
+_OF_MESSAGE = ("size", "message_id", "origin", "client", "signed")
 
 
 def accepted_at(number: int, message: StoredMessage | None) -> datetime:
@@ -26,8 +26,12 @@ def accepted_at(number: int, message: StoredMessage | None) -> datetime:
 def message_details(message: StoredMessage | None, facts: Sequence[Fact]) -> dict[str, Any]:
     """What is known of the message itself: from the queue while it is there, otherwise from how it ended."""
     if message is not None:
-        return of_message(message.envelope, message.info.size)
-    return {name: fact.details[name] for fact in facts for name in _OF_MESSAGE if name in fact.details}
+        told = of_message(message.envelope, message.info.size)
+    else:
+        told = {name: fact.details[name] for fact in facts for name in _OF_MESSAGE if name in fact.details}
+    # What goes several ways may be signed on some of them only.
+    signed = [*told.get("signed", ()), *(each for fact in facts for each in fact.details.get("signed", ()))]
+    return told | ({"signed": list(dict.fromkeys(signed))} if signed else {})
 
 
 def trace_object(number: int, message: StoredMessage | None, facts: Sequence[Fact]) -> dict[str, Any]:
@@ -37,9 +41,14 @@ def trace_object(number: int, message: StoredMessage | None, facts: Sequence[Fac
         "taken": stamp(accepted_at(number, message)),
         "sender": str(message.envelope.sender) if message is not None else facts[0].sender,
         **message_details(message, facts),
-        "queued": [] if message is None else [entry_object(each) for each in message.entries],
+        "queued": [] if message is None else [entry_object(each) | _said_to(each, message) for each in message.entries],
         "events": [fact_object(each) for each in facts],
     }
+
+
+def _said_to(entry: Entry, message: StoredMessage) -> dict[str, Any]:
+    attempts = message.attempts.get(entry.recipient_id, ())
+    return {"dialogue": attempts[-1].evidence.get("dialogue", "") if attempts else ""}
 
 
 def fact_object(fact: Fact) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Content:
     """A message as it will be sent; made by `inspect`, `survey` or `stored`, and not to be changed.
 
     `size` and `header_size` count octets after mending and before dot-stuffing; the header is what precedes the first
-    empty line. `is_clean`: the source needs no mending.
+    empty line. `is_clean`: the source needs no mending. `signed_by`: the domains and selectors of signatures that were
+    put in front of it last.
     """
 
     size: int
@@ -55,6 +56,7 @@ class Content:
     is_clean: bool
     source: bytes | Supply
     _header: bytes | None = None
+    signed_by: tuple[str, ...] = ()
 
     @classmethod
     def inspect(cls, message: bytes) -> Content:

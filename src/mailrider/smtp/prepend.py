@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 COPIED: Final = 4 * CHUNK  # octets up to which one piece is made: it is sent with a single write
 
 
-def prepend(content: Content, fields: bytes) -> Content:
-    """The same message below `fields`: whole lines, each ending in CRLF."""
+def prepend(content: Content, fields: bytes, signed_by: tuple[str, ...] = ()) -> Content:
+    """The same message below `fields`: whole lines, each ending in CRLF. `signed_by`: whose signatures they are."""
     if not fields:
         return content
     source: bytes | None = None
@@ -33,4 +33,5 @@ def prepend(content: Content, fields: bytes) -> Content:
         content.header_size + len(fields),
         True,
         supply if source is None else source,
+        signed_by=signed_by,
     )

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply
@@ -156,6 +156,8 @@ class Transaction:
         self.content_sent = False
         self.in_doubt = False
         self.reusable = True
+        self.said: Sequence[Any] = ()
+        """What was said on its connection, as whoever carries it keeps that."""
         self._envelope = envelope
         self._content = content
         self._capabilities = capabilities

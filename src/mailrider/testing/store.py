@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.errors import InvalidValue
-from mailrider.queue.encode import evidence
+from mailrider.queue.encode import with_dialogue
 from mailrider.queue.ids import MAX_ID, first_id_at
 from mailrider.queue.message import (
     BY_DOMAIN,
@@ -136,7 +136,9 @@ class MemoryStore:
             row.due = settlement.at if row.wish is Wish.RETRY else change.due or row.due
             row.progress = change.progress or FRESH
             if change.attempt is not None:
-                row.attempts.append(PastAttempt(settlement.at, evidence(change.attempt)))
+                for each in row.attempts:
+                    each.evidence.pop("dialogue", None)
+                row.attempts.append(PastAttempt(settlement.at, with_dialogue(change.attempt)))
             self._unlease(row)
         for message in settlement.notifications:
             self._insert(message, leased=False)

@@ -53,7 +53,7 @@ class FakePolicy(Prepared, DestinationPolicy):
         self.calls.append(f"prepare {next_hop}")
         return self
 
-    async def bind(self, candidates: Candidates) -> FakePolicy | None:
+    async def bind(self, candidates: Candidates, message: str = "") -> FakePolicy | None:
         self.calls.append(f"bind {len(candidates.candidates)}")
         return self if self.has_a_say else None
 

@@ -151,7 +151,7 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
             assert not heard
 
     session: Any = object.__new__(Session)
-    session.transactions, session._talk = 0, Talk()
+    session.transactions, session._talk, session._opening = 0, Talk(), ()
     session._dialect = type("Dialect", (), {"command_timeout": 1.0})
     with pytest.raises(asyncio.CancelledError):
         await Session.transact(session, Plan(), CONTENT)  # type: ignore[arg-type]

@@ -305,7 +305,7 @@ async def test_a_large_header_is_read_off_the_loop(monkeypatch: pytest.MonkeyPat
     threads: list[threading.Thread] = []
     inner = DKIMSigning._fields
 
-    def noted(self: DKIMSigning, content: Content) -> bytes:
+    def noted(self: DKIMSigning, content: Content) -> tuple[bytes, tuple[str, ...]]:
         threads.append(threading.current_thread())
         return inner(self, content)
 

@@ -69,7 +69,7 @@ async def ask(
     found = await find_host(resolver, candidate, FakeClock(), NEVER, force_ipv4=True)
     assert not isinstance(found, HostNotFound)
     candidates = Candidates(DOMAIN, (candidate,), authentic, canonical=Domain(canonical) if canonical else None)
-    bound = await DANEPolicies(resolver, port, discard if events is None else events.append).bind(candidates)
+    bound = await DANEPolicies(resolver, port, discard if events is None else events.append).bind(candidates, "m1")
     assert (await bound.admit(candidate)).level is MXLevel.NONE, "DANE says nothing about whose host it is"
     return Asked(await bound.requirement(found), resolver, bound)
 
@@ -240,6 +240,7 @@ async def test_a_failed_lookup_refuses_the_host(failure: LookupFailure) -> None:
     assert asked.result.problems == (TLSProblem(TLSProblemKind.TLSA_LOOKUP_FAILED, asked.result.reason, failure),)
     assert "_25._tcp.mx.signed.test" in asked.result.reason
     assert [type(event) for event in events] == [LookupDidFail]
+    assert [event.message for event in events if isinstance(event, LookupDidFail)] == ["m1"]
 
 
 async def test_a_failed_lookup_stops_the_search() -> None:

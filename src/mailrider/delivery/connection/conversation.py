@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import Deadline
-from mailrider.errors import ConnectionLost, DeadlineExceeded
+from mailrider.errors import ConnectionLost, DeadlineExceeded, NetworkError
 from mailrider.model.event import Dialogue
 from mailrider.smtp.client import AnsweredCommand, ClientMachine, ClientState
 from mailrider.smtp.commands import Auth, AuthResponse
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock, Timer
+    from mailrider.delivery.connection.said import Said
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
     from mailrider.net.channel import Channel
@@ -53,6 +54,7 @@ class Conversation:
         "channel",
         "error",
         "machine",
+        "said",
         "unexpected",
     )
 
@@ -62,6 +64,8 @@ class Conversation:
         self.bytes_received = 0
         self.unexpected: Callable[[], object] | None = None
         """Called when something arrives, or the conversation ends, while nobody waits for it."""
+        self.said: list[Said] = []
+        """What was said since somebody gave it a new list; see `said`."""
         self._clock = clock
         self._mx = mx
         self._dialogue = dialogue
@@ -103,6 +107,7 @@ class Conversation:
         machine = self.machine
         answers = machine.receive(data)
         self._answers += answers
+        self.said += answers
         if self._dialogue is not None:
             self._show_answers(answers)
         if machine.violation is not None:
@@ -126,6 +131,7 @@ class Conversation:
     def _fail(self, error: Exception) -> None:
         if self.error is None:
             self.error = error
+            self.said.append(f"-- {error}")
         self._wake()
 
     def _wake(self) -> None:
@@ -140,6 +146,7 @@ class Conversation:
 
     def send(self, *commands: Command) -> None:
         """Write a group of commands; after the end of the conversation it does nothing."""
+        self.said += commands
         if self._dialogue is not None:
             self._show_commands(commands)
         octets = self.machine.send(*commands)
@@ -148,6 +155,7 @@ class Conversation:
 
     def prepare(self, *commands: Command) -> bytes:
         """The octets that `send` would write, for the caller to write together with more."""
+        self.said += commands
         if self._dialogue is not None:
             self._show_commands(commands)
         return self.machine.send(*commands)
@@ -209,7 +217,12 @@ class Conversation:
         if self.error is not None:
             raise self.error
         deadline = self._clock.monotonic() + seconds
-        evidence = await self.channel.start_tls_client(context, server_name, deadline)
+        try:
+            evidence = await self.channel.start_tls_client(context, server_name, deadline)
+        except NetworkError as error:
+            self.said.append(f"-- TLS: {error}")
+            raise
+        self.said.append(f"-- {evidence.version} {evidence.cipher}")
         if self.machine.state is ClientState.HANDSHAKE:
             self.machine.tls_established()
         return evidence

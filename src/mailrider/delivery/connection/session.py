@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from mailrider.delivery.connection.conversation import Conversation
+from mailrider.delivery.connection.said import shortened
 from mailrider.delivery.connection.tls_problems import starttls_refused, tls_problem
 from mailrider.errors import DeadlineExceeded, LocalError, MailriderError, NetworkError, PeerError
 from mailrider.model.domain import Domain
@@ -27,9 +28,10 @@ from mailrider.smtp.sasl import ClientExchange
 from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from mailrider.clock import Clock
+    from mailrider.delivery.connection.said import Said
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
@@ -96,6 +98,7 @@ class Unusable(MailriderError):
         self.may_fall_back = may_fall_back
         self.problem = problem
         self.local_address = ""
+        self.said: Sequence[Said] = ()
         self.helo = ""
         """How the server named itself in its reply to EHLO; empty if it did not come so far."""
 
@@ -173,6 +176,7 @@ class Session:
         )
         self._talk = talk
         self._dialect = dialect
+        self._opening = shortened(talk.said)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -212,6 +216,10 @@ class Session:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
         talk, dialect = self._talk, self._dialect
+        talk.said = said = [*self._opening]
+        if self.transactions > 1:
+            said.append("-- (other messages)")
+        transaction.said = said
         chunks: _Chunks | None = None
         heard = talk.bytes_received
         # Each reply has its time; all replies before the content have a time together, or a server that answers each of
@@ -351,15 +359,18 @@ class Session:
                 (answer,) = await talk.answers(seconds)
         except (NetworkError, PeerError, LocalError, ValueError) as error:
             talk.channel.abort()
-            raise Unusable(
-                TryResult.EHLO, Reply.make(451, "4.7.0", f"{self.peer.name}: AUTH failed: {error}")
-            ) from error
+            failed = Unusable(TryResult.EHLO, Reply.make(451, "4.7.0", f"{self.peer.name}: AUTH failed: {error}"))
+            failed.said = talk.said
+            raise failed from error
         if not answer.reply.is_positive:
             talk.channel.abort()
             quoted = quote_reply(self.peer.name, answer.reply)
             text = f"AUTH failed: {self.peer.name} said: {answer.reply}"[:MAX_QUOTE]
             # It judges us, not a recipient; somebody will mend the password.
-            raise Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, (text,)), refusal=quoted)
+            failed = Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, (text,)), refusal=quoted)
+            failed.said = talk.said
+            raise failed
+        self._opening = shortened(talk.said)
 
     async def quit(self) -> None:
         """Say goodbye and close; whatever goes wrong here changes nothing."""
@@ -411,7 +422,7 @@ async def open_session(
     try:
         return await _Opening(talk, peer, dialect, context).run()
     except Unusable as error:
-        error.local_address, error.helo = channel.local_address, talk.server_name
+        error.local_address, error.helo, error.said = channel.local_address, talk.server_name, talk.said
         if error.by_server and talk.is_at_rest:
             # RFC 5321 4.1.1.10: a refusal, too, is answered by QUIT; the reply to it would change nothing.
             talk.send(Quit())

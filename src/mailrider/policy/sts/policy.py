@@ -76,12 +76,12 @@ class PreparedSTS(Prepared):
         self._at_once = at_once
         self._task = task
 
-    async def bind(self, _: Candidates) -> BoundSTS | None:
+    async def bind(self, _: Candidates, message: str = "") -> BoundSTS | None:
         """The domain's policy; None if it has none."""
         lookup = self._at_once if self._task is None else await self._task
         if lookup is None or (lookup.policy is None and not lookup.is_uncertain):
             return None
-        return BoundSTS(self._source, self._domain, lookup, self._began, self._emit)
+        return BoundSTS(self._source, self._domain, lookup, self._began, self._emit, message)
 
     def cancel(self) -> None:
         """Nobody waits for the policy any more."""
@@ -92,12 +92,21 @@ class PreparedSTS(Prepared):
 class BoundSTS(DestinationPolicy):
     """The policy of one domain, for one attempt. `lookup` is the evidence."""
 
-    def __init__(self, source: PolicySource, domain: Domain, lookup: PolicyLookup, began: float, emit: Emit) -> None:
+    def __init__(
+        self,
+        source: PolicySource,
+        domain: Domain,
+        lookup: PolicyLookup,
+        began: float,
+        emit: Emit,
+        message: str = "",
+    ) -> None:
         self.lookup = lookup
         self._source = source
         self._domain = domain
         self._began = began
         self._emit = emit
+        self._message = message
         self._asked_again = False
 
     @property
@@ -137,7 +146,7 @@ class BoundSTS(DestinationPolicy):
             problem = TLSProblem(TLSProblemKind.MX_NOT_IN_POLICY, reason)
             refusal = Refusal(NAME, 451, "4.7.0", text, for_now=doubt is not None, problems=(problem,))
             return Admission(MXLevel.NONE, refusal=refusal)
-        self._emit(TestingPolicyMissed(self._domain, str(candidate.host), None, reason))
+        self._emit(TestingPolicyMissed(self._domain, str(candidate.host), None, reason, message=self._message))
         return Admission(MXLevel.NONE, self.lookup.problem)
 
     async def requirement(self, host: Host) -> Requirement | Refusal:

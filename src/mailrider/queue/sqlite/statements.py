@@ -53,6 +53,11 @@ WHERE r.owner IS NOT :lease OR r.wish IS NOT NULL
 
 DELETE_RECIPIENTS: Final = "DELETE FROM recipient WHERE id IN (SELECT value FROM json_each(?))"
 DELETE_ATTEMPTS: Final = "DELETE FROM attempt WHERE recipient IN (SELECT value FROM json_each(?))"
+# The dialogue is kept of a recipient's last attempt only.
+DROP_DIALOGUES: Final = """
+UPDATE attempt SET evidence = json_remove(evidence, '$.dialogue')
+WHERE recipient IN (SELECT value FROM json_each(?)) AND json_type(evidence, '$.dialogue') IS NOT NULL
+"""
 # All of it: to delete a part SQLite may need another page first (sqlite.org/lang_delete.html, truncate optimization).
 FORGET_HISTORY: Final = "DELETE FROM attempt"
 FORGET_FACTS: Final = "DELETE FROM history"

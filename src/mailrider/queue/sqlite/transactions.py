@@ -7,7 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue import history
-from mailrider.queue.encode import compact, encode_evidence, encode_options, encode_reply, encode_wishes
+from mailrider.queue.encode import compact, encode_evidence, encode_options, encode_reply, encode_wishes, with_dialogue
 from mailrider.queue.ids import format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
@@ -87,6 +87,7 @@ class Transactions:
         messages: list[int] = []
         rows: list[tuple[Any, ...]] = []
         attempts: list[tuple[Any, ...]] = []
+        again: list[int] = []  # those that have former attempts
         notifications: list[tuple[NewMessage, bool]] = []
         facts: list[tuple[Any, ...]] = []
         if self.writes_facts and self.keeps_history:
@@ -105,7 +106,9 @@ class Transactions:
                     continue
                 rows.append(_changed_row(change, wish, microseconds(settlement.at)))
                 if change.attempt is not None:
-                    attempts.append((change.id, microseconds(settlement.at), encode_evidence(change.attempt)))
+                    attempts.append((change.id, microseconds(settlement.at), compact(with_dialogue(change.attempt))))
+                    if before.tries:
+                        again.append(change.id)
             if ended:
                 messages.append(job.message_id)
         self.written += ROW * (len(done) + len(rows) + len(attempts)) + FACT * len(facts)
@@ -113,6 +116,8 @@ class Transactions:
             self.delete(connection, done, messages, tried)
         if rows:
             connection.execute(sql.RESCHEDULE, (compact(rows),))
+        if again:
+            connection.execute(sql.DROP_DIALOGUES, (compact(again),))
         if attempts:
             insert_all(connection, "attempt", sql.ATTEMPT, attempts)
         if facts:

@@ -47,6 +47,7 @@ class Talk:
 
     def __init__(self, lost_behind: bool) -> None:
         self.channel = FullChannel()
+        self.said: list[Any] = []
         self._lost_behind = lost_behind
         self._sent: list[Command] = []
 

@@ -90,6 +90,15 @@ async def test_a_testing_policy_awards_its_level_and_refuses_nobody(net: Policie
     ]
 
 
+async def test_what_a_testing_policy_misses_names_the_message(net: Policies) -> None:
+    net.world.publish("1", text("testing"))
+    policies = STSPolicies(net.source, net.world.clock, net.world.events.append)
+    bound = await policies.prepare(EXAMPLE).bind(CANDIDATES, "0d7m3k9q2xv4t")
+    assert bound is not None
+    await bound.admit(OTHER)
+    assert [event.message for event in net.world.happened(events.TestingPolicyMissed)] == ["0d7m3k9q2xv4t"]
+
+
 async def test_a_testing_policy_that_may_have_changed_leaves_a_doubt(net: Policies) -> None:
     net.world.publish("1", text("testing"))
     await net.present()
