@@ -29,6 +29,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Delivered
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
@@ -43,6 +44,8 @@ from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from mailrider.model.handover import Handover
 
 MESSAGE = b"From: a@example.org\r\nSubject: bench\r\n\r\n" + (b"x" * 70 + b"\r\n") * 28  # 2 KiB
 TAKEN = Reply.make(250, "2.0.0", "taken")
@@ -64,7 +67,7 @@ class Nothing:
         self.done = asyncio.Event()
         self.enough = -1
 
-    async def deliver(self, envelope: Envelope, _: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, _: Content, _handover: Handover = DIRECT) -> AttemptReport:
         domain = str(envelope.recipients[0].mailbox.domain)
         if domain == self.slow:
             await asyncio.sleep(3600)

@@ -24,6 +24,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
@@ -38,6 +39,8 @@ from mailrider.smtp.content import Content
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from mailrider.model.handover import Handover
 
 PARALLELISM = 8
 DOMAINS = 10
@@ -77,7 +80,7 @@ class OtherSide:
         self._delivered = Log(run.folder / "delivered")
         self._bounced = Log(run.folder / "bounced")
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         match = _TOKEN.search(b"".join(content.chunks()))
         token = match[1].decode() if match else "?"
         await asyncio.sleep(self._rng.random() * 0.002)

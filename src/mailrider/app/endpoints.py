@@ -12,7 +12,6 @@ from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.passwords import PasswordFile, read_passwords
-from mailrider.endpoint.pipeline.checks import Guard
 from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineDeliverer, RouteStage
 from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.router import Branch, Router
@@ -161,7 +160,7 @@ async def _open_router(
             stage = RouteStage((*own.checks, *inner.checks), inner.signing)
         routes = await opener.routes(pipeline, stage)
         way = PipelineDeliverer(routes, around.emit, answers_each=isinstance(settings, LMTPEndpointSettings))
-        return Branch(way, Guard(way, stage.checks, around.emit), postmaster_of(pipeline, hostname))
+        return Branch(way, stage.checks, postmaster_of(pipeline, hostname), around.emit)
 
     hostname = settings.hostname
     sources = [(rule.matches, await branch(rule.pipeline)) for rule in settings.source]

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Self
 from mailrider.app.assemble import open_remote, open_smarthost, with_state_dir
 from mailrider.app.pipelines import PipelineOpener
 from mailrider.config import queue_location
-from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
-from mailrider.delivery.smarthost import FixedDelivery
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.delivery.under_way import AttemptsUnderWay
 from mailrider.dsn.compose import NotificationAuthor
 from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineDeliverer
 from mailrider.errors import ConfigError
+from mailrider.model.handover import DIRECT
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.deliverer import LooksAgain
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.settings import BounceSettings
@@ -73,10 +72,10 @@ class SigningDeliverer:
         self._deliverer = deliverer
         self._signing = signing
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         """See `queue.deliverer.Deliverer`."""
         signed = await self._signing.modify(content)
-        report = await self._deliverer.deliver(envelope, signed)
+        report = await self._deliverer.deliver(envelope, signed, handover)
         return report.signed_by(signed.signed_by) if signed is not content else report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
@@ -155,8 +154,7 @@ class Targets:
             raise ConfigError(f"two queues share the directory {location}: give each its own location")
         self._locations.add(location)
         target = self._settings_of(settings.target)
-        under_way = AttemptsUnderWay()
-        direct = _for_queue(await self.open(settings.target), under_way)
+        direct = await self.open(settings.target)
         signing = await open_signing(with_state_dir(settings.modify), engine.clock, engine.emit)
         deliverers = {ROUTE_TARGET: direct if signing is None else SigningDeliverer(direct, signing)}
         # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
@@ -165,37 +163,27 @@ class Targets:
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
         if not self.queues:
             self.names.follow(clock)
-        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, under_way=under_way)
+        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
         queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target, reserved=self.names)
         if settings.bounce is not None:
             if settings.name is not None:
                 self._open[settings.name] = QueueDeliverer(queue)
-            deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(
-                settings.bounce, settings.name, deliverers[ROUTE_TARGET], under_way
-            )
+            own = deliverers[ROUTE_TARGET]
+            deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(settings.bounce, settings.name, own)
         self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
         return queue
 
-    async def _bounce_pipeline(
-        self, pipeline: BounceSettings, own: str | None, direct: Deliverer, under_way: AttemptsUnderWay
-    ) -> Deliverer:
+    async def _bounce_pipeline(self, pipeline: BounceSettings, own: str | None, direct: Deliverer) -> Deliverer:
         """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
-        named: dict[str, Deliverer] = {} if own is None else {own: direct}
 
         async def open_target(target: Target) -> Deliverer:
-            if isinstance(target, TargetRef) and target.name in named:
-                return named[target.name]
-            opened = _for_queue(await self.open(target), under_way)
-            return named.setdefault(target.name, opened) if isinstance(target, TargetRef) else opened
+            if isinstance(target, TargetRef) and target.name == own:
+                return direct
+            return await self.open(target)
 
         opener = PipelineOpener(open_target, self._engine.clock, self._engine.emit, self._stack)
         routes = await opener.routes(pipeline, await opener.stage(pipeline, UNTOUCHED))
         return PipelineDeliverer(routes, self._engine.emit, answers_each=True)
-
-
-def _for_queue(deliverer: Deliverer, under_way: AttemptsUnderWay) -> Deliverer:
-    """A target as a queue uses it: a message that a limit holds back goes back at once, and takes nobody's place."""
-    return deliverer.for_queue(under_way) if isinstance(deliverer, RemoteDelivery | FixedDelivery) else deliverer
 
 
 def make_queue(

@@ -20,13 +20,13 @@ from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.tally import FailedTry, Tally, Weight
 from mailrider.errors import DeadlineExceeded, ShuttingDown
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
+from mailrider.model.handover import CROWDED
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import TLSHostRefused
 from mailrider.model.value import value
-from mailrider.model.visit import CROWDED, VISITS
 from mailrider.smtp.client import InjectedPlaintext, OutOfStep
 from mailrider.smtp.transaction import Decision, Transaction
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Watcher
     from mailrider.model.outcome import Outcome
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import PeerEvidence, Requirement
@@ -147,12 +148,13 @@ class Attempt:
         rules: AttemptRules,
         clock: Clock,
         emit: Emit,
+        watcher: Watcher | None = None,
         *,
         lmtp: bool = False,
         session_codes: frozenset[int] = frozenset(),
         slots: int | None = None,
     ) -> None:
-        """`slots`: how many messages a limit lets be under way in all; see `model.visit.Visits`."""
+        """`watcher`: who is told where it is. `slots`: see `Watcher.arrive`."""
         self._job = job
         self._message = job.envelope.id
         self._slots = slots
@@ -166,7 +168,8 @@ class Attempt:
         self._session_codes = session_codes
         self._addresses_left = MAX_ADDRESSES
         self._began = 0.0
-        self._visits = VISITS.get()
+        self._watcher = watcher
+        self._task: asyncio.Task[Any] | None = None
         self._visited: Address | None = None
         self._answered_here: set[int] = set()
         self._race: Race | None = None
@@ -185,16 +188,29 @@ class Attempt:
         in_transaction = self._under_way is not None and bool(self._under_way[0].decisions)
         return self.is_sending or in_transaction or self._tally.has_decided
 
-    def cut_off(self, task: asyncio.Task[Any]) -> None:
-        """End it now, in the task that runs it.
+    def cut_off(self) -> None:
+        """End it now.
 
         It still reports: replies that were read stand, and what a server may have taken is in doubt.
         """
-        self._is_cut_off = True
-        task.cancel()
+        if self._task is not None:
+            self._is_cut_off = True
+            self._task.cancel()
 
     async def run(self) -> tuple[Outcome, ...]:
         """The outcomes, in the order of the recipients."""
+        watcher = self._watcher
+        if watcher is None:
+            return await self._conclude()
+        self._task = asyncio.current_task()
+        watcher.began(self)
+        try:
+            return await self._conclude()
+        finally:
+            watcher.ended(self)
+
+    async def _conclude(self) -> tuple[Outcome, ...]:
+        """Run to the end, whatever happens."""
         try:
             try:
                 await self._run()
@@ -204,10 +220,9 @@ class Attempt:
         except Unroutable as error:
             self._tally.refuse_pending(error.reply)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._is_cut_off or task is None:
+            if not self._is_cut_off or self._task is None:
                 raise
-            task.uncancel()
+            self._task.uncancel()
             peer = "" if self._under_way is None else self._under_way[2].session.peer.name
             self._save_what_is_certain(STOPPED, _stopped_in_doubt(peer), self._clock.now())
         except ShuttingDown:
@@ -350,12 +365,12 @@ class Attempt:
 
         False if there are too many already: then all that is left comes again.
         """
-        if self._visits is None:
+        if self._watcher is None:
             return True
         if self._visited is not None:
-            self._visits.leave(self._visited)
+            self._watcher.leave(self._visited)
             self._visited = None
-        come_again = self._visits.arrive(address, self._slots)
+        come_again = self._watcher.arrive(address, self._slots)
         if come_again is None:
             self._visited = address
             return True
@@ -364,8 +379,8 @@ class Attempt:
 
     async def _leave(self) -> None:
         """The attempt is done with a candidate: it is at none of its addresses, and no connection to it is begun."""
-        if self._visits is not None and self._visited is not None:
-            self._visits.leave(self._visited)
+        if self._watcher is not None and self._visited is not None:
+            self._watcher.leave(self._visited)
             self._visited = None
         race, self._race = self._race, None
         if race is not None:

@@ -7,19 +7,19 @@ an `AttemptReport` with an outcome for each recipient, never an exception for a 
 from __future__ import annotations
 
 import asyncio
-import copy
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Job
 from mailrider.delivery.destination import Destination
-from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
+from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.route import route
 from mailrider.delivery.settings import EightBit
 from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.ip import is_global
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.policy.requiretls import WAIVED, message_security
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from mailrider.delivery.destination import Routing
     from mailrider.delivery.limits.rules import Limiter, MessageTicket
     from mailrider.delivery.settings import RemoteSettings
-    from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.dkim.sign import DKIMSigning
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Handover, Watcher
     from mailrider.model.outcome import Outcome
     from mailrider.policy.base import Policy
     from mailrider.policy.requiretls import MessageSecurity
@@ -63,15 +63,11 @@ class RemoteDelivery:
         clock: Clock,
         emit: Emit,
         limiter: Limiter | None = None,
-        patience: float = PATIENCE,
         signing: DKIMSigning | None = None,
         *,
         reports_tls: bool = False,
     ) -> None:
-        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again.
-
-        `signing`: what signs messages on their way out. `reports_tls`: see `AttemptRules`.
-        """
+        """`signing`: what signs messages on their way out. `reports_tls`: see `AttemptRules`."""
         self.settings = settings
         self._rules = AttemptRules(
             settings.eight_bit is EightBit.STRICT,
@@ -87,25 +83,14 @@ class RemoteDelivery:
         self._clock = clock
         self._emit = emit
         self._limiter = limiter
-        self._patience = patience
         self._signing = signing
-        self._settled: type[RecipientSettled] = RecipientSettled
-        self._under_way: AttemptsUnderWay | None = None
 
     def _prohibits_reports(self, address: IPAddress) -> bool:
         """Where a TLS report goes is a stranger's word: only to the public internet, but in labs that allow all."""
         settings = self.settings
         return settings.prohibits(address) or (bool(settings.prohibited_addresses) and not is_global(address))
 
-    def for_queue(self, under_way: AttemptsUnderWay) -> RemoteDelivery:
-        """The same, as a queue wants it: it waits for no limit, says when to come again, and what is `under_way`."""
-        other = copy.copy(self)
-        other._patience = 0.0
-        other._under_way = under_way
-        other._settled = RecipientAttempted
-        return other
-
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
         signed: tuple[str, ...] = ()
         if self._signing is not None:
@@ -114,22 +99,23 @@ class RemoteDelivery:
         job = Job(envelope, content, self.security(envelope, content))
         plan = route(envelope)
         outcomes: dict[int, Outcome] = dict(plan.settled)
-        limiter, groups = self._limiter, plan.groups
-        with _UNLIMITED if limiter is None else limiter.ticket(envelope, self._emit, self._patience) as ticket:
+        limiter, groups, watcher = self._limiter, plan.groups, handover.watcher
+        with _UNLIMITED if limiter is None else limiter.ticket(envelope, self._emit, handover) as ticket:
             if len(groups) == 1:
                 # No task where there is one next hop.
                 ((next_hop, indices),) = groups.items()
-                attempted = [(indices, await self._attempt(job, next_hop, indices, ticket))]
+                attempted = [(indices, await self._attempt(job, next_hop, indices, ticket, watcher))]
             else:
-                attempted = await self._attempt_all(job, groups, ticket)
+                attempted = await self._attempt_all(job, groups, ticket, watcher)
         for indices, results in attempted:
             outcomes.update(zip(indices, results, strict=True))
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
         report = report.signed_by(signed)
         if self._emit is not discard:
+            settled = RecipientSettled if watcher is None else RecipientAttempted
             for outcome in report:
                 sender, domain = str(envelope.sender), outcome.recipient.mailbox.domain
-                self._emit(self._settled(domain, sender, outcome, message=envelope.id))
+                self._emit(settled(domain, sender, outcome, message=envelope.id))
         return report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
@@ -161,20 +147,25 @@ class RemoteDelivery:
         return self._policies if security.policies_bind else ()
 
     async def _attempt_all(
-        self, job: Job, groups: dict[NextHop, list[int]], ticket: MessageTicket | None
+        self, job: Job, groups: dict[NextHop, list[int]], ticket: MessageTicket | None, watcher: Watcher | None
     ) -> list[tuple[list[int], tuple[Outcome, ...]]]:
         slots = asyncio.Semaphore(MAX_PARALLEL_NEXT_HOPS)
 
         async def attempt(item: tuple[NextHop, list[int]]) -> tuple[list[int], tuple[Outcome, ...]]:
             async with slots:
-                return item[1], await self._attempt(job, *item, ticket)
+                return item[1], await self._attempt(job, *item, ticket, watcher)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt(item)) for item in groups.items()]
         return [task.result() for task in tasks]
 
     async def _attempt(
-        self, job: Job, next_hop: NextHop, indices: list[int], ticket: MessageTicket | None
+        self,
+        job: Job,
+        next_hop: NextHop,
+        indices: list[int],
+        ticket: MessageTicket | None,
+        watcher: Watcher | None,
     ) -> tuple[Outcome, ...]:
         recipients: Sequence[Recipient] = job.envelope.recipients
         if len(indices) < len(recipients):
@@ -182,11 +173,11 @@ class RemoteDelivery:
         outcomes: tuple[Outcome, ...] | None = None
         try:
             if ticket is None:
-                outcomes = await self._run(await self._new_attempt(job, next_hop, recipients))
+                outcomes = await self._run(job, next_hop, recipients, watcher)
             else:
                 async with ticket.to(next_hop) as held_back:
                     if held_back is None:
-                        outcomes = await self._run(await self._new_attempt(job, next_hop, recipients))
+                        outcomes = await self._run(job, next_hop, recipients, watcher)
                     else:
                         at = held_back.eligible_at
                         outcomes = tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
@@ -197,20 +188,24 @@ class RemoteDelivery:
             self._emit(Bug(f"delivery to {next_hop}", error, message=job.envelope.id))
         return outcomes or tuple(Deferred(recipient, BUG) for recipient in recipients)
 
-    async def _new_attempt(self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient]) -> Attempt:
+    async def _run(
+        self, job: Job, next_hop: NextHop, recipients: Sequence[Recipient], watcher: Watcher | None
+    ) -> tuple[Outcome, ...]:
         destination = await self.destination(next_hop, job.security, job.envelope.id)
-        return self.attempt(job, recipients, destination, self._connections)
-
-    def _run(self, attempt: Attempt) -> Awaitable[tuple[Outcome, ...]]:
-        return attempt.run() if self._under_way is None else self._under_way.run(attempt)
+        return await self.attempt(job, recipients, destination, self._connections, watcher).run()
 
     def attempt(
-        self, job: Job, recipients: Sequence[Recipient], destination: Destination, connections: Connections
+        self,
+        job: Job,
+        recipients: Sequence[Recipient],
+        destination: Destination,
+        connections: Connections,
+        watcher: Watcher | None = None,
     ) -> Attempt:
         """An attempt at one next hop, over those connections."""
         slots = None if self._limiter is None else self._limiter.slots
         rules = self._report_rules if job.envelope.tls_report else self._rules
-        return Attempt(job, recipients, destination, connections, rules, self._clock, self._emit, slots=slots)
+        return Attempt(job, recipients, destination, connections, rules, self._clock, self._emit, watcher, slots=slots)
 
     async def sts_policy(self, next_hop: NextHop) -> PolicyLookup | None:
         """What is known of the MTA-STS policy of a next hop, in force or not; None for an address."""

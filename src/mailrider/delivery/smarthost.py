@@ -6,7 +6,6 @@ only. What TLS must prove stands there too. LMTP differs in its greeting and in 
 
 from __future__ import annotations
 
-import copy
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -17,10 +16,11 @@ from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.session import Unusable
-from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
+from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import RecipientAttempted, RecipientSettled
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
@@ -29,7 +29,7 @@ from mailrider.policy.base import Admission
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mailrider.clock import Clock
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.limits.rules import HeldBack, Limiter
     from mailrider.delivery.reach import Reach
-    from mailrider.delivery.under_way import AttemptsUnderWay
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Handover, Watcher
     from mailrider.model.outcome import Outcome, Try
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.smtp.content import Content
@@ -163,14 +163,10 @@ class FixedDelivery:
         clock: Clock,
         emit: Emit,
         limiter: Limiter | None = None,
-        patience: float = PATIENCE,
         *,
         lmtp: bool = False,
     ) -> None:
-        """`patience`: seconds that a message may wait for its limits; 0: it is told at once when it may come again.
-
-        `connect_timeout` in seconds.
-        """
+        """`connect_timeout` in seconds."""
         self._rules = rules
         self._connect_timeout = connect_timeout
         self._servers = servers
@@ -178,27 +174,17 @@ class FixedDelivery:
         self._clock = clock
         self._emit = emit
         self._limiter = limiter
-        self._patience = patience
         self._lmtp = lmtp
-        self._settled: type[RecipientSettled] = RecipientSettled
-        self._under_way: AttemptsUnderWay | None = None
 
-    def for_queue(self, under_way: AttemptsUnderWay) -> FixedDelivery:
-        """The same, as a queue wants it: it waits for no limit, says when to come again, and what is `under_way`."""
-        other = copy.copy(self)
-        other._patience = 0.0
-        other._under_way = under_way
-        other._settled = RecipientAttempted
-        return other
-
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         """One attempt. The report has the envelope's order."""
         if envelope.quarantined:
             report = AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
         else:
-            report = AttemptReport(await self._attempt_within_limits(envelope, content))
+            report = AttemptReport(await self._attempt_within_limits(envelope, content, handover))
+        settled = RecipientSettled if handover.watcher is None else RecipientAttempted
         for outcome in report:
-            self._emit(self._settled(self._servers[0].host, str(envelope.sender), outcome, message=envelope.id))
+            self._emit(settled(self._servers[0].host, str(envelope.sender), outcome, message=envelope.id))
         return report
 
     async def try_servers(self) -> list[tuple[NextHop, str]]:
@@ -225,15 +211,17 @@ class FixedDelivery:
                 return "" if refusal is None else refusal.reason
         return fault
 
-    async def _attempt_within_limits(self, envelope: Envelope, content: Content) -> tuple[Outcome, ...]:
+    async def _attempt_within_limits(
+        self, envelope: Envelope, content: Content, handover: Handover
+    ) -> tuple[Outcome, ...]:
         """All recipients whose domains may pass go together; the others come again."""
         if self._limiter is None:
-            return await self._run(self._attempt(envelope, content, envelope.recipients))
+            return await self._attempt(envelope, content, envelope.recipients, handover.watcher).run()
         domains = [each.mailbox.domain or self._servers[0].host for each in envelope.recipients]
         held_back: dict[NextHop, HeldBack] = {}
         async with AsyncExitStack() as stack:
-            ticket = stack.enter_context(self._limiter.ticket(envelope, self._emit, self._patience))
-            until = self._clock.monotonic() + self._patience
+            ticket = stack.enter_context(self._limiter.ticket(envelope, self._emit, handover))
+            until = self._clock.monotonic() + handover.patience
             # In one order, so that no two messages wait for each other; and one patience for all domains together.
             for domain in sorted(set(domains), key=lambda each: each.ascii):
                 ticket.patience = max(0.0, until - self._clock.monotonic())
@@ -242,16 +230,14 @@ class FixedDelivery:
                     held_back[domain] = answer
             placed = list(zip(envelope.recipients, domains, strict=True))
             going = [recipient for recipient, domain in placed if domain not in held_back]
-            outcomes = iter(await self._run(self._attempt(envelope, content, going)) if going else ())
+            attempt = self._attempt(envelope, content, going, handover.watcher) if going else None
+            outcomes = iter(() if attempt is None else await attempt.run())
             return tuple(
                 Deferred(recipient, THROTTLED, eligible_at=held_back[domain].eligible_at)
                 if domain in held_back
                 else next(outcomes)
                 for recipient, domain in placed
             )
-
-    def _run(self, attempt: Attempt) -> Awaitable[tuple[Outcome, ...]]:
-        return attempt.run() if self._under_way is None else self._under_way.run(attempt)
 
     def _security(self, envelope: Envelope) -> MessageSecurity:
         """What the message itself demands of a server."""
@@ -261,7 +247,9 @@ class FixedDelivery:
         # As with `target.remote`, a notification is never failed for want of the extension.
         return MessageSecurity(_PROVED, needs_extension=not envelope.sender.is_null)
 
-    def _attempt(self, envelope: Envelope, content: Content, recipients: Sequence[Recipient]) -> Attempt:
+    def _attempt(
+        self, envelope: Envelope, content: Content, recipients: Sequence[Recipient], watcher: Watcher | None
+    ) -> Attempt:
         security = self._security(envelope)
         destination = FixedDestination(
             self._servers,
@@ -278,6 +266,7 @@ class FixedDelivery:
             self._rules,
             self._clock,
             self._emit,
+            watcher,
             lmtp=self._lmtp,
             session_codes=JUDGES_OUR_LOGIN,
             slots=None if self._limiter is None else self._limiter.slots,

@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.delivery.limits.rules import PATIENCE, THROTTLED
-from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.delivery.limits.rules import THROTTLED
+from mailrider.endpoint.pipeline.check import examine
+from mailrider.model.handover import DIRECT, Handover
+from mailrider.model.outcome import AttemptReport, Deferred, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import fitting
 
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.limits.rules import Limiter
-    from mailrider.endpoint.pipeline.check import Arrival
-    from mailrider.endpoint.pipeline.checks import Guard
+    from mailrider.endpoint.pipeline.check import Arrival, Check
     from mailrider.endpoint.pipeline.route import PipelineDeliverer
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.domain import Domain
@@ -35,11 +36,28 @@ ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this recipient in a tra
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What holds for mail of some senders: its routes, the checks before them, and who is postmaster."""
+    """What holds for mail of some senders: the checks before its routes, and who is postmaster.
+
+    A message that a check refuses is refused for all its recipients.
+    """
 
     pipeline: PipelineDeliverer
-    guard: Guard
+    checks: Sequence[Check]
     postmaster: Mailbox
+    emit: Emit
+
+    def deliver(
+        self, envelope: Envelope, content: Content, handover: Handover, arrival: Arrival
+    ) -> Coroutine[Any, Any, AttemptReport]:
+        """What passes the checks goes to the pipeline."""
+        look = self._check if self.checks else self.pipeline.deliver
+        return look(envelope, content, handover, arrival)
+
+    async def _check(self, envelope: Envelope, content: Content, handover: Handover, arrival: Arrival) -> AttemptReport:
+        found = await examine(self.checks, envelope, content, arrival, self.emit)
+        if (refusal := found.refusal) is not None:
+            return AttemptReport(tuple(outcome_for(each, refusal) for each in envelope.recipients))
+        return await self.pipeline.deliver(envelope, content, handover, arrival)
 
 
 class Router:
@@ -83,21 +101,21 @@ class Router:
 
     def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> Coroutine[Any, Any, AttemptReport]:
         """See `MessageSink`."""
-        guard = self._branch(envelope.sender).guard
+        branch = self._branch(envelope.sender)
         if self._limiter is None:
-            return guard.deliver(envelope, content, arrival)
-        return self._deliver_within(self._limiter, guard, envelope, content, arrival)
+            return branch.deliver(envelope, content, DIRECT, arrival)
+        return self._deliver_within(self._limiter, branch, envelope, content, arrival)
 
     async def _deliver_within(
-        self, limiter: Limiter, guard: Guard, envelope: Envelope, content: Content, arrival: Arrival
+        self, limiter: Limiter, branch: Branch, envelope: Envelope, content: Content, arrival: Arrival
     ) -> AttemptReport:
         domains = {each.mailbox.domain or self._hostname for each in envelope.recipients}
         async with AsyncExitStack() as stack:
             ticket = stack.enter_context(limiter.ticket(envelope, self._emit))
-            until = self._clock.monotonic() + PATIENCE
+            until = self._clock.monotonic() + DIRECT.patience
             # In one order, so that no two messages wait for each other; and one patience for all domains together.
             for domain in sorted(domains, key=lambda each: each.ascii):
                 ticket.patience = max(0.0, until - self._clock.monotonic())
                 if await stack.enter_async_context(ticket.to(domain)) is not None:
                     return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
-            return await guard.deliver(envelope, content, arrival)
+            return await branch.deliver(envelope, content, Handover(frozenset({limiter})), arrival)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from mailrider.model.handover import DIRECT
 
 if TYPE_CHECKING:
-    import asyncio
-
     from mailrider.model.envelope import Envelope
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.smtp.content import Content
 
@@ -15,18 +16,8 @@ if TYPE_CHECKING:
 class Deliverer(Protocol):
     """Makes one attempt; never raises for a mail reason."""
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         """One outcome for each recipient, in the envelope's order."""
-
-
-class UnderWay(Protocol):
-    """What is known of attempts while they run, each in a task of the queue's."""
-
-    def is_sending(self, task: asyncio.Task[Any]) -> bool:
-        """True if the task sends content, or waits for the reply to it."""
-
-    def cut_off(self, task: asyncio.Task[Any]) -> bool:
-        """End the task's attempt. True if it reports what it came to; False: it has no effect, and nothing was done."""
 
 
 @runtime_checkable

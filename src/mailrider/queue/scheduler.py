@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.clock import Deadline
 from mailrider.model.event import Bug
+from mailrider.model.handover import CROWDED, Handover
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import (
     AttemptInterrupted,
@@ -33,7 +33,6 @@ from mailrider.model.queue_event import (
     QueueRecovered,
 )
 from mailrider.model.reply import Reply
-from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.backlog import Backlog
 from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.fairness import Fairness
@@ -53,8 +52,9 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock, Timer
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Stoppable
     from mailrider.queue.bounces import Bounces
-    from mailrider.queue.deliverer import Deliverer, UnderWay
+    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.message import Job
     from mailrider.queue.places import RunningAttempt
     from mailrider.queue.settle import Rules
@@ -81,29 +81,52 @@ class Work:
     bounces: Bounces
     parallelism: int = 16
     grace: float = GRACE
-    under_way: UnderWay | None = None
     shares: QueueShares = ALONE
 
 
 class _Worker:
-    """Makes one attempt after the other, and says where it is; see `model.visit.Visits`.
+    """Makes one attempt after the other, and says where it is; see `model.handover.Watcher`.
 
-    `is_recording`: its attempt has ended, and is to be recorded.
+    `is_recording`: its attempt has ended, and is to be recorded. `handover`: how it gives messages to targets: it waits
+    for no limit, which would take a place from others.
     """
 
-    __slots__ = ("_scheduler", "attempt", "is_recording")
+    __slots__ = ("_running", "_scheduler", "attempt", "handover", "is_recording")
 
     def __init__(self, scheduler: Scheduler, attempt: RunningAttempt) -> None:
         self._scheduler = scheduler
+        self._running: list[Stoppable] = []
         self.attempt = attempt
         self.is_recording = False
+        self.handover = Handover(patience=0.0, watcher=self)
+
+    def began(self, attempt: Stoppable) -> None:
+        """See `Watcher`."""
+        self._running.append(attempt)
+
+    def ended(self, attempt: Stoppable) -> None:
+        """See `Watcher`."""
+        self._running.remove(attempt)
+
+    @property
+    def is_awaited(self) -> bool:
+        """True if it sends, waits for the reply to what it sent, or records what came of it."""
+        return self.is_recording or any(each.is_sending for each in self._running)
+
+    def cut_off(self) -> bool:
+        """End its attempt. True if that reports what it came to; False: it has no effect, and nothing was done."""
+        if not any(each.has_effect for each in self._running):
+            return False
+        for each in tuple(self._running):
+            each.cut_off()
+        return True
 
     def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
-        """See `Visits`."""
+        """See `Watcher`."""
         return self._scheduler.arrive(self.attempt, address, slots)
 
     def leave(self, address: IPv4Address | IPv6Address) -> None:
-        """See `Visits`."""
+        """See `Watcher`."""
         self._scheduler.leave(self.attempt, address)
 
 
@@ -170,14 +193,14 @@ class Scheduler:
     async def stop(self) -> None:
         """End: at once what has not begun to send, within a bound what has."""
         self._stopping = True
-        for task in list(self._workers):
-            if not self._has_to_be_awaited(task):
-                self._cut_off(task)
+        for task, worker in list(self._workers.items()):
+            if not worker.is_awaited:
+                self._cut_off(task, worker)
         await self.leave_off()
         if await self._within(self._work.grace, self.finish()):
             return
-        for task in list(self._workers):
-            self._cut_off(task)
+        for task, worker in list(self._workers.items()):
+            self._cut_off(task, worker)
         if await self._within(RECORDING, self.finish()):
             return
         left = list(self._workers)
@@ -194,13 +217,10 @@ class Scheduler:
             return False
         return True
 
-    def _has_to_be_awaited(self, task: asyncio.Task[None]) -> bool:
-        under_way = self._work.under_way
-        return under_way is None or self._workers[task].is_recording or under_way.is_sending(task)
-
-    def _cut_off(self, task: asyncio.Task[None]) -> None:
+    @staticmethod
+    def _cut_off(task: asyncio.Task[None], worker: _Worker) -> None:
         """End an attempt: it reports if it had any effect, and else its job is given back as if nothing had been."""
-        if self._work.under_way is None or not self._work.under_way.cut_off(task):
+        if not worker.cut_off():
             task.cancel()
 
     @property
@@ -282,9 +302,8 @@ class Scheduler:
     def _start(self) -> None:
         """As many workers as there are jobs that can be started."""
         while (attempt := self._next()) is not None:
-            # In a context of its own, not that of the submitter, who may be inside limits that this job has to pass.
             worker = _Worker(self, attempt)
-            task = asyncio.create_task(self._run(worker), context=Context())
+            task = asyncio.create_task(self._run(worker))
             self._workers[task] = worker
             task.add_done_callback(self._ended)
 
@@ -322,7 +341,6 @@ class Scheduler:
 
     async def _run(self, worker: _Worker) -> None:
         """Attempt one job after another, while there are any."""
-        VISITS.set(worker)
         backlog = self._backlog
         attempt: RunningAttempt | None = worker.attempt
         while attempt is not None:
@@ -335,7 +353,7 @@ class Scheduler:
                 self._start()
 
     def arrive(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
-        """See `Visits.arrive`."""
+        """See `Watcher.arrive`."""
         was_slow = attempt.is_slow
         seconds = self._fairness.places.arrive(attempt, address, self._clock.monotonic(), slots)
         if attempt.is_slow and not was_slow:
@@ -344,7 +362,7 @@ class Scheduler:
         return None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
 
     def leave(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address) -> None:
-        """See `Visits.leave`."""
+        """See `Watcher.leave`."""
         self._fairness.places.leave(attempt, address, self._clock.monotonic())
 
     async def _attempt(self, worker: _Worker) -> None:
@@ -357,7 +375,9 @@ class Scheduler:
             places, seconds = self._fairness.places, None
             if places.crowded:
                 seconds = places.turned_away(attempt, self._clock.monotonic())
-            report = await self._deliver(job, content) if seconds is None else self._held_back(job, seconds)
+            report = (
+                await self._deliver(job, content, worker.handover) if seconds is None else self._held_back(job, seconds)
+            )
             worker.is_recording = True
             health, reply = judge_destination(report), report.outcomes[0].reply
             committed = await self._settler.attempted(job, content, report)
@@ -383,12 +403,12 @@ class Scheduler:
         until = self._clock.now() + timedelta(seconds=seconds)
         return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
 
-    async def _deliver(self, job: Job, content: Content) -> AttemptReport:
+    async def _deliver(self, job: Job, content: Content, handover: Handover) -> AttemptReport:
         deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
         if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
         try:
-            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content))
+            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, handover))
         except StoreUnavailable:
             raise  # the content could not be read
         except Exception as error:

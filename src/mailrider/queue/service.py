@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.errors import InvalidValue
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mailrider.model.address import ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Handover
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import DestinationOf
     from mailrider.queue.scheduler import Work
@@ -352,8 +354,8 @@ class QueueDeliverer:
     def __init__(self, queue: DeliveryQueue) -> None:
         self._queue = queue
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
-        """See `Deliverer`."""
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
+        """See `Deliverer`. However it is handed over: it is delivered when its turn comes."""
         if envelope.quarantined:
             return AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
         try:

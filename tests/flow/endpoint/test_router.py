@@ -14,7 +14,7 @@ import pytest
 
 from mailrider.app.endpoints import Surroundings, open_endpoint, try_endpoint
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.rules import Limiters
+from mailrider.delivery.limits.rules import THROTTLED, Limiters
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.passwords import hash_password, write_passwords
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
@@ -25,7 +25,8 @@ from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
-from mailrider.model.outcome import AttemptReport, Delivered
+from mailrider.model.handover import DIRECT, Handover
+from mailrider.model.outcome import AttemptReport, Deferred, Delivered
 from mailrider.model.reply import Reply
 from mailrider.net.settings import ServerTLS
 from mailrider.queue.ids import IdSource
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.delivery.limits.rules import Limiter
     from mailrider.model.address import ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.settings.pipeline import Target
@@ -66,7 +68,7 @@ class One:
         self.targets = targets
         self.name = name
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         self.targets.got.append((self.name, [str(each) for each in envelope.recipients]))
         reply = Reply.make(250, "2.0.0", f"{self.name} has it")
         return AttemptReport(tuple(Delivered(each, reply) for each in envelope.recipients))
@@ -170,6 +172,43 @@ async def test_what_is_over_the_limit_is_asked_to_come_again() -> None:
         assert len(targets.got) == 2
 
 
+class Limited(One):
+    """A target with limits of its own, which takes what passes them at once or not at all."""
+
+    limiter: Limiter
+
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
+        with self.limiter.ticket(envelope, discard, replace(handover, patience=0.0)) as ticket:
+            async with ticket.to(Domain("a.test")) as held_back:
+                if held_back is not None:
+                    return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
+                return await super().deliver(envelope, content)
+
+
+class LimitedTargets(Targets):
+    def __init__(self, limiter: Limiter) -> None:
+        super().__init__()
+        self.limiter = limiter
+
+    async def open(self, target: Target) -> One:
+        one = Limited(self, str(target))
+        one.limiter = self.limiter
+        return one
+
+
+async def test_an_endpoint_and_its_target_with_the_same_limits_count_a_message_once() -> None:
+    clock = FakeClock()
+    limiters = Limiters(clock)
+    narrow = LimitsSettings(all=["concurrency 1", "rate 2 1h"], name="narrow")
+    limiter = limiters.limiter(narrow)
+    assert limiter is not None
+    targets = LimitedTargets(limiter)
+    settings = EndpointSettings(deliver_to=TargetRef("one"), limits=narrow)
+    async with opened(settings, targets, clock, limiters) as client:
+        assert [(await client.send(MESSAGE))[:3] for _ in range(3)] == ["250", "250", "451"]
+        assert len(targets.got) == 2
+
+
 async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_other() -> None:
     """Each takes what it needs in one order: neither holds what the other waits for while it waits itself."""
     targets, clock = Targets(), FakeClock()
@@ -179,7 +218,7 @@ async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_oth
     assert limiter is not None
     settings = EndpointSettings(deliver_to=TargetRef("one"), limits=limits)
     async with opened(settings, targets, clock, limiters) as client:
-        with limiter.ticket(envelope("x@a.test", "x@b.test"), discard, 0.0) as ticket:
+        with limiter.ticket(envelope("x@a.test", "x@b.test"), discard, Handover(patience=0.0)) as ticket:
             async with ticket.to(Domain("a.test")):
                 sending = asyncio.create_task(client.send(MESSAGE, "y@b.test", "y@a.test"))
                 await eventually(lambda: limiter._queues)  # it waits

@@ -10,6 +10,7 @@ import pytest
 
 from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
 
 YEAR, FORTNIGHT = timedelta(days=365), timedelta(days=14)
@@ -54,7 +56,7 @@ class Machine:
         for module in (store_module, reader_module):
             monkeypatch.setattr(module, "current_boot", lambda: self.boot)
 
-    async def deliver(self, given: Envelope, _: Content) -> AttemptReport:
+    async def deliver(self, given: Envelope, _: Content, _handover: Handover = DIRECT) -> AttemptReport:
         return AttemptReport(tuple(map(self.outcome, given.recipients)))
 
     def queue(self, *, delivering: bool = True) -> DeliveryQueue:

@@ -16,6 +16,7 @@ import pytest
 from mailrider.clock import SystemClock
 from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import QueueHasSpace, QueueShort
 from mailrider.queue.bounces import BouncePolicy, Bounces
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
@@ -90,7 +92,7 @@ class Running:
         self.seen = 0
         self.events: list[Event] = []
 
-    async def deliver(self, given: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, given: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         self.seen += 1
         assert sum(map(len, content.chunks())) == content.size
         return AttemptReport(tuple(map(self.outcome, given.recipients)))

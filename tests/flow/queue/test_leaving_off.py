@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mailrider.model.handover import DIRECT
 from mailrider.model.queue_event import AttemptInterrupted, RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
@@ -16,29 +17,29 @@ from tests.flow.queue.test_scheduler import ORIGIN, World, submit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from mailrider.model.envelope import Envelope
+    from mailrider.model.handover import Handover
+    from mailrider.model.outcome import AttemptReport
+    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.message import Job
+    from mailrider.smtp.content import Content
 
 
-class Sends:
-    """Attempts that send, if `sending`; what is cut off goes on to its end by itself, if `reports`."""
+class Both:
+    """A pipeline with two targets, which are given the message at once, in tasks of their own."""
 
-    def __init__(self, world: World, *, sending: bool, reports: bool = False) -> None:
-        self.world, self.sending, self.reports = world, sending, reports
+    def __init__(self, *targets: Deliverer) -> None:
+        self.targets = targets
 
-    def is_sending(self, _: asyncio.Task[Any]) -> bool:
-        return self.sending
-
-    def cut_off(self, _: asyncio.Task[Any]) -> bool:
-        if self.reports:
-            for gate in self.world.network.gates.values():
-                gate.set()
-        return self.reports
+    async def deliver(self, given: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
+        report, _ = await asyncio.gather(*(each.deliver(given, content, handover) for each in self.targets))
+        return report
 
 
 @asynccontextmanager
-async def a_queue(world: World, store: MemoryStore, under_way: Sends | None = None) -> AsyncIterator[DeliveryQueue]:
+async def a_queue(world: World, store: MemoryStore, deliverer: Deliverer | None = None) -> AsyncIterator[DeliveryQueue]:
     bounces = Bounces(BouncePolicy(ORIGIN, True, lambda _: ""), world.ids, world.tell)
-    work = Work({"": world.network}, world.rules, bounces, 1, under_way=under_way)
+    work = Work({"": deliverer or world.network}, world.rules, bounces, 1)
     async with DeliveryQueue(store, work, world.ids, world.clock, world.rng, world.tell) as queue:
         yield queue
 
@@ -99,7 +100,8 @@ async def test_what_was_leased_in_the_very_moment_is_given_back() -> None:
 
 async def test_a_stop_does_not_wait_for_what_sends_nothing() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=False)) as queue:
+    world.network.is_sending = False
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
         await begun(world, queue)
         await queue.stop()  # while the clock stands still
         assert world.network.running == 0
@@ -109,7 +111,7 @@ async def test_a_stop_does_not_wait_for_what_sends_nothing() -> None:
 
 async def test_a_stop_waits_for_what_sends() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=True)) as queue:
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(GRACE - 1)
@@ -122,7 +124,8 @@ async def test_a_stop_waits_for_what_sends() -> None:
 
 async def test_what_is_cut_off_in_the_end_is_recorded_as_it_reports() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=True, reports=True)) as queue:
+    world.network.has_effect = True
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(GRACE + 1)
@@ -131,9 +134,29 @@ async def test_what_is_cut_off_in_the_end_is_recorded_as_it_reports() -> None:
         assert world.happened(AttemptInterrupted) == []
 
 
+async def test_all_attempts_at_a_message_are_waited_for_and_cut_off_together() -> None:
+    world = World()
+    world.network.has_effect = True
+    async with a_queue(world, MemoryStore(world.shared), Both(world.network, world.bounces)) as queue:
+        both = world.network, world.bounces
+        for each in both:
+            each.gates["example.net"] = asyncio.Event()
+        await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        assert [each.running for each in both] == [1, 1]
+        stopping = asyncio.create_task(queue.stop())
+        await world.clock.advance(GRACE - 1)
+        assert [each.running for each in both] == [1, 1]
+        await world.clock.advance(2)
+        await stopping
+        assert [each.running for each in both] == [0, 0]
+        assert [each.outcome.status.value for each in world.happened(RecipientDone)] == ["delivered"]
+        assert world.happened(AttemptInterrupted) == []
+
+
 async def test_who_does_not_even_report_is_given_back() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shared), Sends(world, sending=True)) as queue:
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(GRACE + 1)

@@ -19,6 +19,7 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.endpoint.pipeline.route import PipelineDeliverer
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import MessageQueued, RecipientDone
 from mailrider.queue.message import EVERYTHING, Filter
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
     from mailrider.settings.directive import Settings
 
@@ -212,7 +214,7 @@ class Fixed:
     def __init__(self, outcome: Callable[[Recipient], Outcome]) -> None:
         self.outcome = outcome
 
-    async def deliver(self, given: Envelope, _: Content) -> AttemptReport:
+    async def deliver(self, given: Envelope, _: Content, _handover: Handover = DIRECT) -> AttemptReport:
         return AttemptReport(tuple(map(self.outcome, given.recipients)))
 
 

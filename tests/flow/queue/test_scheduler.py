@@ -15,6 +15,7 @@ import pytest
 from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Deferred, Failed
 from mailrider.model.queue_event import (
     AttemptInterrupted,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
     from mailrider.queue.message import Claimed, DueDestination, Job, NewMessage
     from mailrider.queue.store import Store
@@ -76,7 +78,11 @@ MINUTE = 60.0
 
 
 class Network:
-    """A deliverer that does as each destination is told; `seen` are the envelopes that it was given."""
+    """A deliverer that does as each destination is told; `seen` are the envelopes that it was given.
+
+    It is its own attempts as well: they send, if `is_sending`; what is cut off goes on to its end by itself, if it
+    `has_effect`.
+    """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or FakeClock()
@@ -87,12 +93,16 @@ class Network:
         self.most = 0
         self.behaviour: dict[str, Callable[[Recipient], Outcome] | Exception] = {}
         self.gates: dict[str, asyncio.Event] = {}
+        self.is_sending = True
+        self.has_effect = False
 
-    async def deliver(self, given: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, given: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         destination = str(given.recipients[0].mailbox.domain)
         self.seen.append(given)
         self.contents.append(b"".join(content.chunks()))
         self.running += 1
+        if handover.watcher is not None:
+            handover.watcher.began(self)
         self.most = max(self.most, self.running)
         try:
             if destination in self.gates:
@@ -101,10 +111,16 @@ class Network:
                 await self.clock.sleep(self.takes)
         finally:
             self.running -= 1
+            if handover.watcher is not None:
+                handover.watcher.ended(self)
         behaviour = self.behaviour.get(destination, delivered)
         if isinstance(behaviour, Exception):
             raise behaviour
         return AttemptReport(tuple(map(behaviour, given.recipients)))
+
+    def cut_off(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
 
     def destinations(self) -> list[str]:
         return [str(each.recipients[0].mailbox.domain) for each in self.seen]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from mailrider.dsn.compose import NotificationAuthor
 from mailrider.model.domain import Domain
+from mailrider.model.handover import CROWDED, DIRECT
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
-from mailrider.model.visit import CROWDED, VISITS
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
 
 CONTENT = Content.inspect(MESSAGE)
@@ -47,15 +48,19 @@ class Internet:
         self.lookup = lookup
         self.at_tarpit = self.most_at_tarpit = self.attempts_at_tarpit = 0
 
-    async def deliver(self, given: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, given: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         name = str(given.recipients[0].mailbox.domain)
         if not name.endswith("evil.test"):
-            return await self._visit(given, ip_address(f"198.51.100.{int(name[1:].partition('.')[0]) % 200}"), QUICK)
+            return await self._visit(
+                given, handover, ip_address(f"198.51.100.{int(name[1:].partition('.')[0]) % 200}"), QUICK
+            )
         await self.clock.sleep(self.lookup)
-        return await self._visit(given, TARPIT, SLOW)
+        return await self._visit(given, handover, TARPIT, SLOW)
 
-    async def _visit(self, given: Envelope, address: IPv4Address | IPv6Address, seconds: float) -> AttemptReport:
-        visits = VISITS.get()
+    async def _visit(
+        self, given: Envelope, handover: Handover, address: IPv4Address | IPv6Address, seconds: float
+    ) -> AttemptReport:
+        visits = handover.watcher
         assert visits is not None
         again = visits.arrive(address, None)
         if again is not None:

@@ -11,6 +11,7 @@ import pytest
 from mailrider.clock import SystemClock
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault
+from mailrider.model.handover import DIRECT
 from mailrider.net.https import HTTPSPoster
 from mailrider.reporting.courier import ReportCourier
 from mailrider.reporting.store import EndpointKind
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.envelope import Envelope
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.smtp.content import Content
 
@@ -41,7 +43,7 @@ async def hosts(ca: CA) -> AsyncIterator[LabSTS]:
 
 
 class _NoQueue:
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         raise AssertionError("nothing is mailed here")
 
 

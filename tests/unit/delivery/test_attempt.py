@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,7 +25,6 @@ from mailrider.model.outcome import Deferred, TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, NO_SECURITY, PeerEvidence
-from mailrider.model.visit import VISITS
 from mailrider.policy.base import NOT_AWARDED
 from mailrider.policy.judge import Judgement
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
 
     from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.model.event import Event
+    from mailrider.model.handover import Stoppable, Watcher
     from mailrider.model.outcome import Outcome
     from mailrider.model.security import Requirement
     from mailrider.policy.base import Admission
@@ -195,11 +194,13 @@ class World:
         self.leases.append(FakeLease(session, reused))
         yield self.leases[-1]
 
-    def run(self, recipients: int = 1, slots: int | None = None) -> Awaitable[tuple[Outcome, ...]]:
+    def run(
+        self, recipients: int = 1, watcher: Watcher | None = None, slots: int | None = None
+    ) -> Awaitable[tuple[Outcome, ...]]:
         everybody = tuple(Recipient(Mailbox.parse(f"{number}@a.test")) for number in range(recipients))
         job = Job(Envelope(ReversePath.parse("a@b.test"), everybody), CONTENT, self.security)
         rules = AttemptRules(prohibits=RemoteSettings().prohibits)
-        return Attempt(job, everybody, self, self, rules, self.clock, self.events.append, slots=slots).run()
+        return Attempt(job, everybody, self, self, rules, self.clock, self.events.append, watcher, slots=slots).run()
 
 
 def facts(outcome: Outcome) -> tuple[str, int, str]:
@@ -382,12 +383,19 @@ async def test_a_bug_behind_the_final_dot_is_in_doubt() -> None:
 
 @dataclass
 class Queue:
-    """Counts where an attempt is; from the `full` addresses it is sent away."""
+    """A `Watcher` that counts where an attempt is; from the `full` addresses it is sent away."""
 
     clock: FakeClock
     full: Sequence[str] = ()
     at: list[str] = field(default_factory=list)
     visited: list[str] = field(default_factory=list)
+    running: list[Stoppable] = field(default_factory=list)
+
+    def began(self, attempt: Stoppable) -> None:
+        self.running.append(attempt)
+
+    def ended(self, attempt: Stoppable) -> None:
+        self.running.remove(attempt)
 
     def arrive(self, address: object, slots: int | None) -> datetime | None:
         assert slots == 7
@@ -402,11 +410,7 @@ class Queue:
 
 
 async def visit(world: World, queue: Queue, recipients: int = 1) -> tuple[Outcome, ...]:
-    async def run() -> tuple[Outcome, ...]:
-        VISITS.set(queue)  # in this task alone
-        return await world.run(recipients, slots=7)
-
-    return await asyncio.create_task(run())
+    return await world.run(recipients, watcher=queue, slots=7)
 
 
 async def test_a_queue_is_told_of_each_address_while_the_attempt_is_there() -> None:
@@ -416,6 +420,7 @@ async def test_a_queue_is_told_of_each_address_while_the_attempt_is_there() -> N
     assert facts(outcome)[0] == "delivered"
     assert queue.visited == ["192.0.0.0", "192.0.1.0"]
     assert queue.at == []
+    assert queue.running == []
 
 
 async def test_an_attempt_that_the_queue_sends_away_comes_again_and_nothing_is_connected() -> None:

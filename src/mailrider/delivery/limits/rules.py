@@ -1,6 +1,6 @@
 """The operator's limits in force: who may pass, who waits, who is told when to come again.
 
-    with limiter.ticket(envelope, emit, patience) as ticket:  # one message
+    with limiter.ticket(envelope, emit, handover) as ticket:  # one message
         async with ticket.to(next_hop) as held_back:           # each of its next hops
             if held_back is None: ...
 
@@ -10,8 +10,8 @@ the same `Limiter` (`Limiters`). What always holds:
 - a message passes all windows that concern it at once, or none: nothing is taken while anything is closed;
 - the scopes `all`, `ip` and `source` count a message once, when its first next hop passes; `destination` counts it once
   for each next hop;
-- a message that is inside a block passes it freely: an endpoint and the target that it gives a message to at once may
-  refer to the same block, and it neither counts twice nor waits for itself;
+- a message that is inside a block passes it freely (`Handover.passed`): an endpoint and the target that it gives a
+  message to at once may refer to the same block, and it neither counts twice nor waits for itself;
 - whatever was taken and can be given back is given back once, when the block ends, however it ends;
 - those who wait at a window pass it in order; nobody waits longer than `patience`, nor at all if that is known to be
   in vain. Being held back is no failure: `HeldBack.eligible_at` says when to try again.
@@ -25,7 +25,6 @@ import asyncio
 import heapq
 import itertools
 from collections import OrderedDict
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +33,7 @@ from mailrider.delivery.limits.windows import UNKNOWN, ConcurrencyWindow, RateWi
 from mailrider.delivery.settings import Concurrency
 from mailrider.errors import ConfigError
 from mailrider.model.event import LimitReached
+from mailrider.model.handover import DIRECT
 from mailrider.model.ip import client_key
 from mailrider.model.reply import Reply
 
@@ -47,13 +47,10 @@ if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Handover
 
-PATIENCE = 5.0
-"""Seconds that a direct send waits; a queue does not wait, it comes again."""
 COME_AGAIN = 1.0
 """Seconds until a queue should ask again where a message has to wait for others to be done: nobody knows how long."""
-
-_inside: ContextVar[frozenset[Limiter]] = ContextVar("limits that the message at hand has passed", default=frozenset())
 
 THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment")
 
@@ -78,13 +75,12 @@ class KeyedRule(NamedTuple):
 class MessageTicket:
     """One message on its way through the windows of a block."""
 
-    def __init__(self, limiter: Limiter, envelope: Envelope, emit: Emit, patience: float) -> None:
+    def __init__(self, limiter: Limiter, envelope: Envelope, emit: Emit, handover: Handover) -> None:
         self.emit = emit
         self.message = envelope.id
-        self.patience = patience
+        self.patience = handover.patience
         self._limiter = limiter
-        self._outer = _inside.get()
-        self._is_free = limiter in self._outer
+        self._is_free = limiter in handover.passed
         self._due = [] if self._is_free else limiter.rules_of(envelope)
         self._passed: list[KeyedRule] = []
 
@@ -102,11 +98,9 @@ class MessageTicket:
         self._passed, self._due = self._passed + self._due, []
 
     def __enter__(self) -> MessageTicket:
-        _inside.set(self._outer | {self._limiter})
         return self
 
     def __exit__(self, *_: object) -> None:
-        _inside.set(self._outer)
         passed, self._passed = self._passed, []
         self._limiter.give_back(passed)
 
@@ -176,9 +170,9 @@ class Limiter:
         concurrencies = [limit.maximum for limit in self.settings.all if isinstance(limit, Concurrency)]
         return min(concurrencies, default=None)
 
-    def ticket(self, envelope: Envelope, emit: Emit, patience: float = PATIENCE) -> MessageTicket:
-        """A message that wants to pass; `patience` in seconds, 0: it does not wait at all."""
-        return MessageTicket(self, envelope, emit, patience)
+    def ticket(self, envelope: Envelope, emit: Emit, handover: Handover = DIRECT) -> MessageTicket:
+        """A message that wants to pass, given like that: what it has passed, and how long it may wait."""
+        return MessageTicket(self, envelope, emit, handover)
 
     def rules_of(self, envelope: Envelope) -> list[KeyedRule]:
         """The windows of the message itself, whoever it goes to."""

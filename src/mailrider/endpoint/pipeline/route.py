@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from mailrider.endpoint.pipeline.check import PASSED, Arrival, examine, strictest
 from mailrider.model.event import discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import fitting
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mailrider.model.address import Mailbox, ReversePath
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
+    from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
     from mailrider.queue.deliverer import Deliverer
     from mailrider.settings.pipeline import Match
@@ -49,7 +51,7 @@ TOLD: Final = Reply.make(250, "2.0.0", "The sender is told that it could not be 
 class TakesAll(Protocol):
     """A `Deliverer` that takes all recipients of a message, or none: a queue."""
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         """See `Deliverer`; the outcomes are all of one kind."""
 
     def can_tell(self, sender: ReversePath) -> bool:
@@ -130,20 +132,22 @@ class PipelineDeliverer:
         self._answers_each = answers_each
 
     def deliver(
-        self, envelope: Envelope, content: Content, arrival: Arrival | None = None
+        self, envelope: Envelope, content: Content, handover: Handover = DIRECT, arrival: Arrival | None = None
     ) -> Coroutine[Any, Any, AttemptReport]:
         """One attempt at each target that is concerned, at the same time."""
         outcomes: dict[int, Outcome] = {}
         forwarding = None if arrival is None else arrival.forwarding
         shares = self._share_out(envelope, outcomes, {} if forwarding is None else forwarding.owners)
         if len(shares) > 1 or outcomes or shares[0].stage.checks or forwarding is not None:
-            return self._deliver_shares(shares, outcomes, envelope, content, arrival or Arrival(envelope.client))
+            return self._deliver_shares(
+                shares, outcomes, envelope, content, handover, arrival or Arrival(envelope.client)
+            )
         # No task, and no other envelope, where all go the same way.
         target, signing = shares[0].target, shares[0].stage.signing
         return (
-            target.deliver(envelope, content)
+            target.deliver(envelope, content, handover)
             if signing is None
-            else _deliver_signed(target, signing, envelope, content)
+            else _deliver_signed(target, signing, envelope, content, handover)
         )
 
     async def _deliver_shares(
@@ -152,6 +156,7 @@ class PipelineDeliverer:
         outcomes: dict[int, Outcome],
         envelope: Envelope,
         content: Content,
+        handover: Handover,
         arrival: Arrival,
     ) -> AttemptReport:
         findings = await self._examine(shares, envelope, content, arrival)
@@ -164,9 +169,9 @@ class PipelineDeliverer:
         signed = await _sign(content, {share.stage.signing for share, _ in passed})
         takes_all = all(isinstance(share.target, TakesAll) for share, _ in passed)
         if len(passed) > 1 and takes_all and not self._answers_each:
-            outcomes.update(await self._take_in_turn(passed, signed))
+            outcomes.update(await self._take_in_turn(passed, signed, handover))
             passed = []
-        attempts = [share.target.deliver(some, signed[share.stage.signing]) for share, some in passed]
+        attempts = [share.target.deliver(some, signed[share.stage.signing], handover) for share, some in passed]
         for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
             outcomes.update(zip(share.indices, report, strict=True))
         whole = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
@@ -219,14 +224,17 @@ class PipelineDeliverer:
         return is_same or taking.can_tell(sender)
 
     async def _take_in_turn(
-        self, passed: Sequence[tuple[_Share, Envelope]], signed: Mapping[DKIMSigning | None, Content]
+        self,
+        passed: Sequence[tuple[_Share, Envelope]],
+        signed: Mapping[DKIMSigning | None, Content],
+        handover: Handover,
     ) -> dict[int, Outcome]:
         """Give a message to several queues. If the first one cannot take its part, nobody has it, and all hear that."""
         outcomes: dict[int, Outcome] = {}
         first: tuple[TakesAll, Content] | None = None
         for share, envelope in passed:
             target, content = share.target, signed[share.stage.signing]
-            report = await target.deliver(envelope, content)
+            report = await target.deliver(envelope, content, handover)
             refused = next((outcome for outcome in report if not isinstance(outcome, Delivered)), None)
             if refused is not None and first is None:
                 return {
@@ -254,9 +262,9 @@ class PipelineDeliverer:
 
 
 async def _deliver_signed(
-    target: Deliverer, signing: DKIMSigning, envelope: Envelope, content: Content
+    target: Deliverer, signing: DKIMSigning, envelope: Envelope, content: Content, handover: Handover
 ) -> AttemptReport:
-    return await target.deliver(envelope, await signing.modify(content))
+    return await target.deliver(envelope, await signing.modify(content), handover)
 
 
 async def _sign(content: Content, signings: set[DKIMSigning | None]) -> Mapping[DKIMSigning | None, Content]:

@@ -20,6 +20,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Event, LimitReached
+from mailrider.model.handover import Handover
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class World:
         self, sender: str = "s@source.test", client: str | None = None, next_hop: Domain = A, patience: float = 5.0
     ) -> HeldBack | None:
         """A message with one next hop."""
-        with self.limiter.ticket(envelope(sender, client), self.events.append, patience) as ticket:
+        with self.limiter.ticket(envelope(sender, client), self.events.append, Handover(patience=patience)) as ticket:
             return await self.pass_through(ticket, next_hop)
 
     async def passes(self, **arguments: object) -> bool:
@@ -126,7 +127,7 @@ async def test_source_counts_each_domain_of_a_sender_and_the_null_path_by_itself
 async def test_destination_counts_each_next_hop_of_a_message() -> None:
     world = World(destination=["rate 1 1m"], all=["rate 2 1m"])
     world.leave.set()
-    with world.limiter.ticket(envelope(), world.events.append, 0) as ticket:
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=0)) as ticket:
         assert await world.pass_through(ticket, A) is None
         assert await world.pass_through(ticket, B) is None
     assert not await world.passes(next_hop=A)
@@ -304,7 +305,7 @@ async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding
 
 async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
     world = World(all=["concurrency 1"], source=["concurrency 1"])
-    with world.limiter.ticket(envelope(), world.events.append, 5.0) as ticket:
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as ticket:
         tasks = [asyncio.ensure_future(world.pass_through(ticket, hop)) for hop in (A, B)]
         await settle()
         assert world.inside == {"a.test": 1, "b.test": 1}
@@ -319,7 +320,7 @@ async def test_next_hops_of_one_message_that_wait_together_pass_together() -> No
     world = World(all=["concurrency 1"])
     blocker = start(world.send(next_hop=B))
     await settle()
-    with world.limiter.ticket(envelope(), world.events.append, 5.0) as ticket:
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as ticket:
         tasks = [asyncio.ensure_future(world.pass_through(ticket, hop)) for hop in (A, B)]
         await settle()
         world.leave.set()
@@ -335,7 +336,7 @@ async def test_an_exception_inside_gives_everything_back() -> None:
     world = World(all=["concurrency 1"], destination=["concurrency 1"])
 
     async def fail() -> None:
-        with world.limiter.ticket(envelope(), world.events.append, 5.0) as ticket:
+        with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as ticket:
             async with ticket.to(A):
                 raise ZeroDivisionError
 
@@ -361,7 +362,7 @@ async def test_cancelling_at_any_moment_gives_everything_back_once(turns: int) -
 
 async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_next_one_pass() -> None:
     world = World(all=["concurrency 1"])
-    with world.limiter.ticket(envelope(), world.events.append, 5.0) as first:
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as first:
         async with first.to(A):
             unlucky, next_one = (start(world.send()) for _ in range(2))
             await settle()
@@ -376,7 +377,7 @@ async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_n
 
 async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> None:
     world = World(all=["concurrency 1"])
-    with world.limiter.ticket(envelope(), world.events.append, 5.0) as first:
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as first:
         async with first.to(A):
             unlucky, next_one = (start(world.send()) for _ in range(2))
             await settle()
@@ -416,7 +417,9 @@ async def test_a_message_that_is_inside_a_block_passes_it_freely() -> None:
     with world.limiter.ticket(envelope(), world.events.append) as outer:
         async with outer.to(A) as held_back:
             assert held_back is None
-            with world.limiter.ticket(envelope(), world.events.append, 0.0) as inner:
+            with world.limiter.ticket(
+                envelope(), world.events.append, Handover(frozenset({world.limiter}), 0.0)
+            ) as inner:
                 async with inner.to(B) as held_back:
                     assert held_back is None
     assert world.events == []
@@ -550,7 +553,9 @@ async def _play(scopes: dict[str, list[str]], moves: list[tuple[str, object, flo
 
     async def send(name: str, patience: float, leave: asyncio.Event) -> None:
         keys = [("all", ""), ("source", f"{name}.test"), ("destination", f"{name}.test")]
-        with world.limiter.ticket(envelope(f"s@{name}.test"), world.events.append, patience) as ticket:
+        with world.limiter.ticket(
+            envelope(f"s@{name}.test"), world.events.append, Handover(patience=patience)
+        ) as ticket:
             async with ticket.to(Domain(f"{name}.test")) as held_back:
                 if held_back is not None:
                     assert held_back.eligible_at > world.clock.now()

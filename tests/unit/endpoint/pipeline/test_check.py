@@ -26,9 +26,11 @@ from mailrider.endpoint.pipeline.check import (
     examine,
     strictest,
 )
-from mailrider.endpoint.pipeline.checks import Guard
 from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions
+from mailrider.endpoint.router import Branch
+from mailrider.model.address import Mailbox
 from mailrider.model.event import discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Status, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.settings.directive import InvalidSetting
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Event
+    from mailrider.model.handover import Handover
     from mailrider.settings.directive import Settings
 
 ARRIVAL = Arrival("192.0.2.1", "client", "anna", "mx.example.org", "1")
@@ -68,9 +71,15 @@ class Sink:
 
     given: list[tuple[Envelope, Content, Arrival]] = field(default_factory=list)
 
-    async def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> AttemptReport:
+    async def deliver(
+        self, envelope: Envelope, content: Content, handover: Handover, arrival: Arrival
+    ) -> AttemptReport:
         self.given.append((envelope, content, arrival))
         return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
+
+
+def branch(sink: Sink, check: Says) -> Branch:
+    return Branch(sink, [check], Mailbox.parse("postmaster@example.org"), discard)  # type: ignore[arg-type]
 
 
 def says(action: CheckAction, reply: Reply | None = None) -> Says:
@@ -196,7 +205,7 @@ async def test_after_a_rejection_nobody_else_is_asked() -> None:
 async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status: Status) -> None:
     sink = Sink()
     given = envelope("b@example.net", "c@example.net")
-    report = await Guard(sink, [check], discard).deliver(given, Content.inspect(MESSAGE), Arrival())
+    report = await branch(sink, check).deliver(given, Content.inspect(MESSAGE), DIRECT, Arrival())
     assert [(each.reply, each.status) for each in report] == [(reply, status)] * 2
     assert sink.given == []
 
@@ -204,7 +213,7 @@ async def test_what_is_refused_reaches_nobody(check: Says, reply: Reply, status:
 async def test_a_quarantined_message_is_refused_while_its_client_is_there_since_no_target_sends_it_on() -> None:
     sink, check = Sink(), says(CheckAction.QUARANTINE)
     given = envelope("b@example.net")
-    (outcome,) = await Guard(sink, [check], discard).deliver(given, Content.inspect(MESSAGE), ARRIVAL)
+    (outcome,) = await branch(sink, check).deliver(given, Content.inspect(MESSAGE), DIRECT, ARRIVAL)
     assert (outcome.status, outcome.reply.code, str(outcome.reply.status)) == (Status.FAILED, 550, "5.7.0")
     assert sink.given == []
 
@@ -212,7 +221,7 @@ async def test_a_quarantined_message_is_refused_while_its_client_is_there_since_
 async def test_what_passes_is_left_alone() -> None:
     sink, check = Sink(), says(CheckAction.PASS)
     given, content = envelope("b@example.net"), Content.inspect(MESSAGE)
-    await Guard(sink, [check], discard).deliver(given, content, ARRIVAL)
+    await branch(sink, check).deliver(given, content, DIRECT, ARRIVAL)
     assert sink.given == [(given, content, ARRIVAL)]
     assert check.asked == [ARRIVAL]
 

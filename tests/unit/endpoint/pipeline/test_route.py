@@ -15,6 +15,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
 from mailrider.model.event import discard
+from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import TargetRef
@@ -27,6 +28,7 @@ from tests.support.routes import routes_of
 
 if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
+    from mailrider.model.handover import Handover
     from mailrider.settings.pipeline import Target
 
 HOME, WORLD = TargetRef("home"), TargetRef("world")
@@ -76,7 +78,7 @@ class One:
     targets: Targets
     name: str
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         fields = content.header_fields("DKIM-Signature")
         selectors = [part.strip()[2:] for value in fields for part in value.split(b";") if part.strip()[:2] == b"s="]
         given = Given([str(each) for each in envelope.recipients], selectors)
@@ -183,7 +185,7 @@ class Queue:
     passed_on: list[tuple[list[str], bool]] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
 
-    async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+    async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         reply = self.answers.pop(0) if self.answers else TAKEN
         if reply is TAKEN:
             self.took.append([str(each) for each in envelope.recipients])
@@ -281,7 +283,7 @@ async def test_members_of_a_list_with_an_owner_get_the_message_from_the_owner() 
     house = House()
     given = replace(envelope("1@x.test", "2@x.test"), envid="QQ1", ret=Ret.FULL)
     forwarding = Forwarding({Mailbox.parse("2@x.test"): ReversePath.parse("owner@x.test")})
-    report = await house.pipeline().deliver(given, Content.inspect(MESSAGE), Arrival(forwarding=forwarding))
+    report = await house.pipeline().deliver(given, Content.inspect(MESSAGE), arrival=Arrival(forwarding=forwarding))
     assert [type(each) for each in report] == [Delivered, Delivered]
     assert house.queue.took == [["1@x.test"], ["2@x.test"]]
     plain, owned = house.queue.envelopes
@@ -294,7 +296,9 @@ async def test_who_asked_for_success_hears_that_an_alias_was_passed_on_once_it_i
     house = House()
     house.queue.answers = [FULL] if fails else []
     forwarding = Forwarding({}, (recipient("staff@x.test"),), (recipient("list@x.test"),))
-    await house.pipeline().deliver(envelope("1@x.test"), Content.inspect(MESSAGE), Arrival(forwarding=forwarding))
+    await house.pipeline().deliver(
+        envelope("1@x.test"), Content.inspect(MESSAGE), arrival=Arrival(forwarding=forwarding)
+    )
     assert house.queue.passed_on == ([] if fails else [(["staff@x.test"], False), (["list@x.test"], True)])
 
 
@@ -302,7 +306,7 @@ async def test_further_copies_of_a_message_name_the_first_as_their_origin() -> N
     names: list[tuple[str, str]] = []
 
     class Names:
-        async def deliver(self, envelope: Envelope, content: Content) -> AttemptReport:
+        async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
             names.append((envelope.id, envelope.origin))
             return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
 

@@ -10,7 +10,6 @@ import pytest
 from mailrider.delivery.attempt import Attempt, AttemptRules, Job
 from mailrider.delivery.connection.session import Session
 from mailrider.delivery.settings import RemoteSettings
-from mailrider.delivery.under_way import AttemptsUnderWay
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import Deferred, Failed
@@ -20,6 +19,7 @@ from mailrider.smtp.transaction import SendCommands
 from tests.unit.delivery.test_attempt import CONTENT, GO_ON, NEVER, OK, FakeSession, World, says
 
 if TYPE_CHECKING:
+    from mailrider.model.handover import Stoppable
     from mailrider.model.outcome import Outcome
     from mailrider.smtp.transaction import Transaction
 
@@ -47,7 +47,7 @@ class HangingSession(FakeSession):
 
 
 class Trial:
-    """An attempt in a task of its own, as a queue's worker makes it."""
+    """An attempt in a task of its own, as a queue's worker makes it; and its `Watcher`."""
 
     def __init__(self, hangs_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tests.unit.delivery.test_attempt.FakeSession", HangingSession)
@@ -55,10 +55,22 @@ class Trial:
         world = World([[says()]])
         job = Job(Envelope(ReversePath.parse("a@b.test"), RECIPIENTS), CONTENT, ORDINARY)
         rules = AttemptRules(prohibits=RemoteSettings().prohibits)
-        attempt = Attempt(job, RECIPIENTS, world, world, rules, world.clock, world.events.append)
+        self.running: list[Stoppable] = []
+        self.attempt = Attempt(job, RECIPIENTS, world, world, rules, world.clock, world.events.append, self)
         self.clock = world.clock
-        self.under_way = AttemptsUnderWay()
-        self.task = asyncio.create_task(self.under_way.run(attempt))
+        self.task = asyncio.create_task(self.attempt.run())
+
+    def began(self, attempt: Stoppable) -> None:
+        self.running.append(attempt)
+
+    def ended(self, attempt: Stoppable) -> None:
+        self.running.remove(attempt)
+
+    def arrive(self, address: object, slots: int | None) -> None:
+        """It may come in."""
+
+    def leave(self, address: object) -> None:
+        """It is gone."""
 
     async def outcomes(self) -> tuple[Outcome, ...]:
         return await self.task
@@ -72,12 +84,21 @@ async def turns() -> None:
 async def test_before_anything_is_decided_there_is_nothing_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial("mail", monkeypatch)
     await turns()
-    assert not trial.under_way.is_sending(trial.task)
-    assert not trial.under_way.cut_off(trial.task)
+    assert trial.running == [trial.attempt]
+    assert not trial.attempt.is_sending
+    assert not trial.attempt.has_effect
     trial.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trial.task
-    assert not trial.under_way.is_sending(trial.task)
+    assert trial.running == []
+
+
+async def test_one_that_has_not_begun_is_not_cut_off() -> None:
+    world = World([[says()]])
+    job = Job(Envelope(ReversePath.parse("a@b.test"), RECIPIENTS), CONTENT, ORDINARY)
+    attempt = Attempt(job, RECIPIENTS, world, world, AttemptRules(), world.clock, world.events.append)
+    attempt.cut_off()
+    assert [each.status.value for each in await attempt.run()] == ["delivered", "delivered"]
 
 
 async def test_a_recipient_that_was_refused_stays_refused_and_the_other_counts_no_try(
@@ -85,8 +106,9 @@ async def test_a_recipient_that_was_refused_stays_refused_and_the_other_counts_n
 ) -> None:
     trial = Trial("data", monkeypatch)
     await turns()
-    assert not trial.under_way.is_sending(trial.task)
-    assert trial.under_way.cut_off(trial.task)
+    assert not trial.attempt.is_sending
+    assert trial.attempt.has_effect
+    trial.attempt.cut_off()
     refused, waiting = await trial.outcomes()
     assert isinstance(refused, Failed)
     assert isinstance(waiting, Deferred)
@@ -97,8 +119,9 @@ async def test_a_recipient_that_was_refused_stays_refused_and_the_other_counts_n
 async def test_what_is_cut_off_behind_its_final_dot_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial("", monkeypatch)
     await turns()
-    assert trial.under_way.is_sending(trial.task)
-    assert trial.under_way.cut_off(trial.task)
+    assert trial.attempt.is_sending
+    assert trial.attempt.has_effect
+    trial.attempt.cut_off()
     refused, doubtful = await trial.outcomes()
     assert isinstance(refused, Failed)
     assert isinstance(doubtful, Deferred)
