@@ -64,7 +64,7 @@ UP, FIRST = 0, 1  # the domain that is relayed to, and that of the message that 
 async def fill(folder: Path, messages: int) -> None:
     """A store with so many messages that wait for their second attempt."""
     clock, rng = SystemClock(), random.Random(1)
-    ids = IdSource(clock, rng)
+    ids = IdSource(clock)
     async with SQLiteStore(folder, clock) as store:
         for start in range(0, messages, TOGETHER):
             some = [
@@ -79,7 +79,7 @@ async def put_in(folder: Path, recipient: str) -> None:
     """One more message, which is due."""
     clock = SystemClock()
     async with SQLiteStore(folder, clock) as store:
-        await store.add(_message(IdSource(clock, random.Random()), clock, recipient), leased=False)
+        await store.add(_message(IdSource(clock), clock, recipient), leased=False)
 
 
 def _message(ids: IdSource, clock: SystemClock, recipient: str) -> NewMessage:

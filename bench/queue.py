@@ -84,7 +84,7 @@ async def opened(
     folder: Path, deliverer: Nothing | None, parallelism: int = 64, grace: float = 0.1, history: HistoryBounds = OFF
 ) -> AsyncIterator[DeliveryQueue]:
     clock, rng = SystemClock(), random.Random(1)
-    ids = IdSource(clock, rng)
+    ids = IdSource(clock)
     origin = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
     bounces = Bounces(BouncePolicy(origin, False, lambda _: ""), ids, discard)
     work = None if deliverer is None else Work({"": deliverer}, Rules(), bounces, parallelism, grace)
@@ -171,7 +171,7 @@ async def latency(folder: Path, messages: int) -> None:
 async def fill(folder: Path, messages: int, name_of: Callable[[int], Envelope]) -> None:
     """Put that many messages into a store, straight."""
     clock = SystemClock()
-    ids = IdSource(clock, random.Random(2))
+    ids = IdSource(clock)
     content = Content.inspect(MESSAGE)
     info = ContentInfo(content.size, content.eight_bit, content.header_size)
     async with SQLiteStore(folder, clock) as store:

@@ -106,7 +106,7 @@ def live(run: Run) -> None:
 
 async def _live(run: Run) -> None:
     clock, rng = SystemClock(), random.Random()
-    ids = IdSource(clock, rng)
+    ids = IdSource(clock)
     origin = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
     bounces = Bounces(BouncePolicy(origin, True, lambda _: ""), ids, discard)
     other = OtherSide(run, rng)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,7 @@ class Writing:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or FakeClock()
-        self.ids = IdSource(self.clock, random.Random(1))
+        self.ids = IdSource(self.clock)
 
     def message(
         self,

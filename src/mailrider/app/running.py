@@ -100,7 +100,7 @@ class Running:
                     reports_tls=recorder is not None,
                 )
             )
-            targets = await stack.enter_async_context(Targets(engine, named))
+            targets = await stack.enter_async_context(Targets(engine, named, process.place))
             running = cls(process, stack, await stack.enter_async_context(AsyncExitStack()), targets)
             for name, instance in configuration.targets.items():
                 if isinstance(instance.settings, QueueSettings):  # it may hold mail, whether or not it is referred to

@@ -7,7 +7,6 @@ itself can never deliver anything, and is refused.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
@@ -35,6 +34,7 @@ from mailrider.settings.pipeline import TargetRef, decide
 from mailrider.signing.open import open_signing
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.place import Place
     from mailrider.queue.settings import BounceSettings
     from mailrider.settings.directive import Settings
     from mailrider.settings.pipeline import Target
@@ -85,9 +86,10 @@ class SigningDeliverer:
 
 
 class Targets:
-    """The open targets of a process. `named` are the settings of those that have a name."""
+    """The open targets of a process. `named` are the settings of those that have a name; `place` None: the process is
+    beside the workers of a daemon."""
 
-    def __init__(self, engine: Engine, named: Mapping[str, Settings]) -> None:
+    def __init__(self, engine: Engine, named: Mapping[str, Settings], place: Place | None = None) -> None:
         self._engine = engine
         self._named = named
         self._open: dict[str, Deliverer] = {}
@@ -96,8 +98,10 @@ class Targets:
         self._locations: set[Path] = set()
         self.queues: dict[str, DeliveryQueue] = {}
         """The queues that are open, by name; those without one by their directory."""
-        self.names = IdSource(engine.clock, random.Random(engine.rng.getrandbits(64)))
-        """Where messages that arrive have their ids from: in the time of the first queue."""
+        self._place = place
+        self._has_queue = False
+        self.names = self._id_source(engine.clock)
+        """Where messages that arrive have their ids from, and the first queue too: they are in its time."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -157,12 +161,11 @@ class Targets:
         direct = await self.open(settings.target)
         signing = await open_signing(with_state_dir(settings.modify), engine.clock, engine.emit)
         deliverers = {ROUTE_TARGET: direct if signing is None else SigningDeliverer(direct, signing)}
-        # Ids must differ, and need not be secret: the system's generator is a call into the kernel for each of them.
         clock = QueueClock(engine.clock)
-        ids = IdSource(clock, random.Random(engine.rng.getrandbits(64)))
+        ids = self._id_source(clock) if self._has_queue else self.names
+        ids.follow(clock)
+        self._has_queue = True
         bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
-        if not self.queues:
-            self.names.follow(clock)
         work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
         queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target, reserved=self.names)
         if settings.bounce is not None:
@@ -172,6 +175,9 @@ class Targets:
             deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(settings.bounce, settings.name, own)
         self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
         return queue
+
+    def _id_source(self, clock: Clock) -> IdSource:
+        return IdSource(clock, None if self._place is None else self._place.number)
 
     async def _bounce_pipeline(self, pipeline: BounceSettings, own: str | None, direct: Deliverer) -> Deliverer:
         """A notification for the queue that it stands in already goes on directly, with that queue's retries."""
@@ -212,7 +218,7 @@ def make_queue(
             history=settings.history,
         ),
         work,
-        ids or IdSource(clock, rng),
+        ids or IdSource(clock),
         clock,
         rng,
         emit,

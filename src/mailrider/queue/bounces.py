@@ -17,7 +17,7 @@ from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import NotificationDropped, NotificationQueued
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, under_name
+from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, renamed, under_name
 from mailrider.queue.queue_clock import NO_SHIFT
 from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content
@@ -140,6 +140,10 @@ class Bounces:
         info = ContentInfo(content.size, content.eight_bit, content.header_size)
         route = ROUTE_BOUNCE if self._policy.has_pipeline and not past_bounce else ROUTE_TARGET
         return NewMessage(id, under_name(envelope, format_id(id)), now, info, content, route)
+
+    def renamed(self, notification: NewMessage) -> NewMessage:
+        """The same under another id: one of those that it had was given to another message."""
+        return renamed(notification, self._ids.take(len(notification.envelope.recipients)))
 
     def redacted(
         self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime

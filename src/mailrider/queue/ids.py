@@ -1,7 +1,13 @@
 """Ids of what is queued: 64-bit integers of ours, in the order of time.
 
-The microseconds since 1970, and eleven random bits, so that two processes do not meet. A message takes a run of them:
-its own, and one behind it for each recipient. So a recipient's id says whose it is, and no index is needed for that.
+The microseconds since 1970, and in the low eleven bits the place where it was given out, so that two processes never
+give out the same: the number of a shard, or 1024 and more for processes beside the workers, by their registrations.
+
+A message takes a run of ids: its own, and one behind it for each recipient, so that no index is needed to find them.
+Runs of different places may overlap. Recipients of different messages that would get the same id in one file are
+noticed when they are stored (`store.IdTaken`), and the message takes another id.
+
+Before there were workers the low bits were random: an id of that time names no place.
 
 People see an id as 13 letters and digits (Crockford's base 32: no I, L, O, U to misread), still in the order of time.
 """
@@ -15,11 +21,12 @@ from typing import TYPE_CHECKING, Final
 from mailrider.errors import InvalidValue
 
 if TYPE_CHECKING:
-    import random
-
     from mailrider.clock import Clock
 
-RANDOM_BITS: Final = 11
+PLACE_BITS: Final = 11
+PLACES: Final = 1 << PLACE_BITS
+SHARDS: Final = PLACES // 2
+"""Places below are shards, those from here on processes beside the workers."""
 MAX_ID: Final = (1 << 63) - 1  # SQL integers have a sign
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,21 +49,40 @@ def moment(value: int) -> datetime:
 
 def first_id_at(when: datetime) -> int:
     """The least id that a message of that moment can have; what is older has a smaller one."""
-    return max(0, microseconds(when)) << RANDOM_BITS
+    return max(0, microseconds(when)) << PLACE_BITS
+
+
+def place_of(id: int) -> int:
+    """Where the id was given out."""
+    return id & (PLACES - 1)
+
+
+def place_of_registration(registration: int) -> int:
+    """The place of a process beside the workers: they have theirs in turn."""
+    return SHARDS + registration % (PLACES - SHARDS)
 
 
 class IdSource:
-    """Gives out ids, each larger than the one before it, whatever the clock does."""
+    """Gives out ids, each larger than the one before it, whatever the clock does. `place` None: it has that of its
+    registration, once `go_on` tells it; before that it is the first one beside the workers."""
 
-    def __init__(self, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, clock: Clock, place: int | None = None) -> None:
         self._clock = clock
-        self._rng = rng
+        self._place = SHARDS if place is None else place
+        self._is_placed = place is not None
         self._next = 0
         self._reserved: set[int] = set()
 
     def follow(self, clock: Clock) -> None:
         """Take the time from that clock from now on."""
         self._clock = clock
+
+    def go_on(self, behind: int, registration: int) -> None:
+        """Give out larger ids than that from now on: the largest that there is in the store of that registration."""
+        if not self._is_placed:
+            self._place, self._is_placed = place_of_registration(registration), True
+        least = max(behind + 1, self._next)
+        self._next = least + (self._place - least) % PLACES
 
     def reserve(self, recipients: int) -> str:
         """An id for a message that some queue may come to have: the one that claims it first."""
@@ -79,9 +105,8 @@ class IdSource:
 
     def take(self, recipients: int) -> int:
         """The id of a message; that many ids behind it belong to its recipients."""
-        by_time = first_id_at(self._clock.now()) | self._rng.getrandbits(RANDOM_BITS)
-        first = max(by_time, self._next)
-        self._next = first + recipients + 1
+        first = max(first_id_at(self._clock.now()) | self._place, self._next)
+        self._next = first + ((recipients >> PLACE_BITS) + 1 << PLACE_BITS)
         return first
 
 

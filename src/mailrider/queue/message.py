@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from mailrider.queue.ids import format_id
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
@@ -249,6 +251,11 @@ def under_name(envelope: Envelope, name: str, signed: tuple[str, ...] = ()) -> E
     if envelope.id == name:
         return replace(envelope, signed=signed) if signed else envelope
     return replace(envelope, id=name, origin=envelope.id or envelope.origin, signed=signed)
+
+
+def renamed(message: NewMessage, id: int) -> NewMessage:
+    """The message under another id."""
+    return replace(message, id=id, envelope=under_name(message.envelope, format_id(id)))
 
 
 class DestinationOf:

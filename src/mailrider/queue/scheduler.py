@@ -141,7 +141,7 @@ class Scheduler:
         self._emit = emit
         self._fairness = Fairness(work.parallelism, rng, work.rules.schedule)
         self._backlog = Backlog(store, self._fairness, clock)
-        self._commits = CommitRetry(store, clock, emit)
+        self._commits = CommitRetry(store, clock, emit, work.bounces)
         self._settler = Settler(store, self._commits, work.rules, work.bounces, clock, rng, emit)
         self._workers: dict[asyncio.Task[None], _Worker] = {}
         self._refiller: asyncio.Task[None] | None = None

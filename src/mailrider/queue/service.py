@@ -19,7 +19,7 @@ from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
-from mailrider.queue.ids import RANDOM_BITS, first_id_at, format_id, moment, parse_id
+from mailrider.queue.ids import PLACE_BITS, first_id_at, format_id, moment, parse_id
 from mailrider.queue.message import (
     BY_DOMAIN,
     FRESH,
@@ -30,13 +30,14 @@ from mailrider.queue.message import (
     Job,
     NewMessage,
     jobs_of,
+    renamed,
     under_name,
 )
 from mailrider.queue.queue_clock import KeepsTime, shift_of
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.settle import Notice, Notified, Rules, SettleDecision, settle
 from mailrider.queue.sqlite.signals import Signal, SignalListener, send_act, send_signal
-from mailrider.queue.store import QueueCommand, StoreUnavailable
+from mailrider.queue.store import IdTaken, QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class DeliveryQueue:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.store)
+            self._ids.go_on(self.store.last_id, self.store.lease)
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
                 if self._place is not None:
@@ -170,10 +172,14 @@ class DeliveryQueue:
         jobs = [] if scheduler is None else jobs_of(message, self._destination_of, self.store.lease)
         leased = scheduler is not None and scheduler.has_room(jobs)
         try:
-            if id is None:
-                await self.store.add(message, leased=leased)
-            else:
+            if id is not None:
                 await self._add_known(message, leased=leased)
+            else:
+                try:
+                    await self.store.add(message, leased=leased)
+                except IdTaken:
+                    leased = False  # the jobs have ids of other recipients
+                    message = await self._add_renamed(message)
         except asyncio.CancelledError:
             if scheduler is not None and leased:
                 scheduler.give_up(jobs)  # the store goes on: leased and not offered it would lie there for ever
@@ -189,6 +195,14 @@ class DeliveryQueue:
         else:
             scheduler.expect([job.destination for job in jobs])
         return message.id
+
+    async def _add_renamed(self, message: NewMessage) -> NewMessage:
+        """Store a message under another id than its own, which is taken; returns it as it is now."""
+        while True:
+            message = renamed(message, self._ids.take(len(message.envelope.recipients)))
+            with suppress(IdTaken):
+                await self.store.add(message, leased=False)
+                return message
 
     async def _add_known(self, message: NewMessage, *, leased: bool) -> None:
         if message.id not in self._unaccepted:
@@ -237,7 +251,7 @@ class DeliveryQueue:
             if id is None:
                 id = self._ids.take(len(envelope.recipients))
             else:
-                created = moment(id >> RANDOM_BITS)  # by their ids messages are found that are so old
+                created = moment(id >> PLACE_BITS)  # by their ids messages are found that are so old
         return NewMessage(
             id,
             under_name(envelope, format_id(id), content.signed_by),
@@ -298,7 +312,10 @@ class DeliveryQueue:
     async def _tell(self, job: Job, decision: SettleDecision, content: Content, now: datetime) -> None:
         assert self._bounces is not None  # noqa: S101 # who asks has seen to that
         for notification in await self._bounces.write(job, decision, content, now, shift_of(self._clock)):
-            await self.store.add(notification, leased=False)
+            try:
+                await self.store.add(notification, leased=False)
+            except IdTaken:
+                await self._add_renamed(notification)
             if self._scheduler is not None and not self._scheduler.has_left_off:
                 jobs = jobs_of(notification, self._destination_of, self.store.lease)
                 self._scheduler.expect([job.destination for job in jobs])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from mailrider.model.event import Bug
@@ -27,7 +27,7 @@ from mailrider.queue.ids import format_id
 from mailrider.queue.message import Fate, Settlement, Wish
 from mailrider.queue.queue_clock import shift_of
 from mailrider.queue.settle import as_it_stands, settle, untried
-from mailrider.queue.store import StoreUnavailable
+from mailrider.queue.store import IdTaken, StoreUnavailable
 
 if TYPE_CHECKING:
     import random
@@ -184,10 +184,11 @@ SICK: Final = 5.0  # seconds until a store that failed is tried again
 class CommitRetry:
     """Settles and gives back, as often as it takes."""
 
-    def __init__(self, store: Store, clock: Clock, emit: Emit) -> None:
+    def __init__(self, store: Store, clock: Clock, emit: Emit, bounces: Bounces) -> None:
         self._store = store
         self._clock = clock
         self._emit = emit
+        self._bounces = bounces
         self.unrecorded = 0
         """Outcomes that wait to be recorded; nothing new should begin while there are any."""
         self.has_recovered = False
@@ -206,6 +207,14 @@ class CommitRetry:
         return settled
 
     async def _settle(self, settlement: Settlement) -> Settled:
+        while True:
+            try:
+                return await self._commit(settlement)
+            except IdTaken:
+                notifications = tuple(map(self._bounces.renamed, settlement.notifications))
+                settlement = replace(settlement, notifications=notifications)
+
+    async def _commit(self, settlement: Settlement) -> Settled:
         # The writer goes on when the wait is cancelled: then it is over only after the result is known.
         future = asyncio.ensure_future(self._store.settle(settlement))
         try:

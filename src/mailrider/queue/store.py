@@ -56,6 +56,10 @@ class StoreDamaged(StoreUnavailable):
     """The store is corrupt. It was set aside, and nothing is accepted until the operator has decided."""
 
 
+class IdTaken(StoreUnavailable):
+    """A new message, or a recipient of it, has an id that is in the store already: it can be stored under another."""
+
+
 class QueueCommand(enum.Enum):
     """What an operator can do to queued recipients."""
 
@@ -95,11 +99,16 @@ class Store(Protocol):
     def recovered(self) -> int:
         """How many recipients were leased by processes that died, and are free again since this was opened."""
 
+    @property
+    def last_id(self) -> int:
+        """The largest id of all that was in it when this was opened, 0 if nothing was: new ones are larger."""
+
     async def write_content(self, chunks: AsyncIterable[bytes]) -> int:
         """Store a large content, before the message that it belongs to; returns its id for `ContentInfo.stored`."""
 
     async def add(self, message: NewMessage, *, leased: bool) -> None:
-        """Accept a message, its jobs leased by this process from the beginning or not."""
+        """Accept a message, its jobs leased by this process from the beginning or not. Raises `IdTaken` if a message
+        or recipient has one of its ids already."""
 
     async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
         """Lease what is due, the longest due first. The first of them come with their contents, as far as these are
@@ -111,7 +120,7 @@ class Store(Protocol):
 
     def settle(self, settlement: Settlement) -> Awaitable[Settled]:
         """Commit what a job came to. If the lease was lost, nothing was changed, and another process may have
-        delivered it as well."""
+        delivered it as well. Raises `IdTaken` if a notification has an id that is there already."""
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """End leases of jobs that were not attempted; they are due as before."""

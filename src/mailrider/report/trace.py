@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mailrider.queue.history import of_message
-from mailrider.queue.ids import RANDOM_BITS, format_id, moment
+from mailrider.queue.ids import PLACE_BITS, format_id, moment
 from mailrider.report.queue import entry_object, stamp
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _OF_MESSAGE = ("size", "message_id", "origin", "client", "signed")
 
 def accepted_at(number: int, message: StoredMessage | None) -> datetime:
     """When it was taken: as it is queued, or as its id says."""
-    return moment(number >> RANDOM_BITS) if message is None else message.created
+    return moment(number >> PLACE_BITS) if message is None else message.created
 
 
 def message_details(message: StoredMessage | None, facts: Sequence[Fact]) -> dict[str, Any]:

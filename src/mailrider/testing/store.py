@@ -33,7 +33,7 @@ from mailrider.queue.message import (
     only,
 )
 from mailrider.queue.sqlite.rows import AGES
-from mailrider.queue.store import Done, QueueCommand, StoreUnavailable
+from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MemoryStore:
     def __init__(self, shared: SharedState | None = None, *, destination_of: DestinationOf = BY_DOMAIN) -> None:
         self.shared = shared or SharedState()
         self.lease = 0
-        self.recovered = 0
+        self.recovered = self.last_id = 0
         self._destination_of = destination_of
         self._seen = 0
 
@@ -86,6 +86,7 @@ class MemoryStore:
         self.lease = shared.owners
         shared.alive.add(self.lease)
         self.recovered = self._free(lambda owner: owner not in shared.alive)
+        self.last_id = max(shared.rows, default=0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -112,7 +113,13 @@ class MemoryStore:
     async def add(self, message: NewMessage, *, leased: bool) -> None:
         """See `Store`."""
         self._write()
+        self._refuse_taken(message)
         self._insert(message, leased=leased)
+
+    def _refuse_taken(self, message: NewMessage) -> None:
+        run = range(message.id + 1, message.id + 1 + len(message.envelope.recipients))
+        if self._message(message.id) is not None or any(id in self.shared.rows for id in run):
+            raise IdTaken("an id of a new message was given to another one")
 
     def _insert(self, message: NewMessage, *, leased: bool) -> None:
         state, owner = (RecipientState.LEASED, self.lease) if leased else (RecipientState.QUEUED, None)
@@ -127,6 +134,8 @@ class MemoryStore:
         job = settlement.job
         if job.lease != self.lease or any(id not in rows or rows[id].owner != self.lease for id in job.ids):
             return Settled(False)
+        for message in settlement.notifications:
+            self._refuse_taken(message)
         wishes = {id: wish for id in job.ids if (wish := rows[id].wish) is not None}
         for change in settlement.changes:
             row = rows[change.id]
@@ -158,10 +167,11 @@ class MemoryStore:
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """See `Store`."""
         self._write()
-        self._give_back([id for job in jobs for id in job.ids if self._is_mine(id)])
+        self._give_back([id for job in jobs for id in job.ids if self._is_mine(job, id)])
 
-    def _is_mine(self, id: int) -> bool:
-        return id in self.shared.rows and self.shared.rows[id].owner == self.lease
+    def _is_mine(self, job: Job, id: int) -> bool:
+        row = self.shared.rows.get(id)
+        return row is not None and row.owner == self.lease and row.message.id == job.message_id
 
     def _give_back(self, ids: Iterable[int]) -> int:
         freed = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -56,7 +55,7 @@ class Targets:
     def __init__(self) -> None:
         self.got: list[tuple[str, list[str]]] = []
         self._open: dict[str, One] = {}
-        self.names = IdSource(SystemClock(), random.Random(1))
+        self.names = IdSource(SystemClock())
 
     async def open(self, target: Target) -> One:
         name = str(target)

@@ -61,7 +61,7 @@ class Machine:
 
     def queue(self, *, delivering: bool = True) -> DeliveryQueue:
         clock = QueueClock(self.clock)
-        ids = IdSource(clock, self.rng)
+        ids = IdSource(clock)
         policy = BouncePolicy(NotificationAuthor(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
         rules = Rules(Schedule(timedelta(minutes=10), 2.0, LONGEST))
         work = Work({"": self}, rules, Bounces(policy, ids, self.events.append), 16) if delivering else None

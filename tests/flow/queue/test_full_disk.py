@@ -86,7 +86,7 @@ class Running:
     def __init__(self, disk: Path) -> None:
         self.clock = SystemClock()
         self.rng = random.Random(1)
-        self.ids = IdSource(self.clock, self.rng)
+        self.ids = IdSource(self.clock)
         self.location = disk / "queue"
         self.outcome: Callable[[Recipient], Outcome] = delivered
         self.seen = 0

@@ -134,7 +134,7 @@ class World:
         self.bounces = Network(self.clock)
         self.events: list[Event] = []
         self.rng = random.Random(1)
-        self.ids = IdSource(self.clock, self.rng)
+        self.ids = IdSource(self.clock)
         self.parallelism, self.refuses, self.rules = parallelism, refuses, rules
 
     @asynccontextmanager
@@ -496,6 +496,9 @@ async def test_who_is_late_is_given_back_where_the_store_fails() -> None:
             if world.clock.monotonic() > 3600:
                 raise StoreUnavailable("the disk is gone")
             return await super().content(job)
+
+        async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
+            return await super().claim(quotas, now)  # without contents: each attempt asks for its own
 
     world = World(rules=Rules(RULES.schedule, expire=timedelta(hours=1)))
     world.network.behaviour["down.example"] = unreachable
@@ -1101,3 +1104,31 @@ async def test_before_the_last_attempt_the_deliverer_looks_again_and_the_attempt
         assert len(network.seen) == 3
         assert network.looks == [2]
         assert [each.error for each in world.happened(Bug)] == ([error] if error else [])
+
+
+async def test_a_message_whose_id_is_taken_gets_another_and_is_delivered() -> None:
+    world = World()
+    async with world.queue() as first:
+        world.ids = IdSource(world.clock)  # of another process, at the same moment
+        async with world.queue(delivering=False) as second:
+            world.network.behaviour["example.net"] = deferred
+            ids = {await submit(each, "b@example.net") for each in (first, second)}
+            await world.clock.advance(0)
+            assert len(ids) == 2
+            entries = await first.store.page(EVERYTHING, 0, 10)
+            assert {entry.message_id for entry in entries} == ids
+
+
+async def test_a_notification_whose_id_is_taken_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    async with world.queue() as queue:
+        world.network.behaviour["example.com"] = deferred
+        taken = await submit(queue, "b@example.com")
+        await world.clock.advance(0)
+        given_out = iter([taken + 9999, taken, taken + 99999])
+        monkeypatch.setattr(world.ids, "take", lambda _: next(given_out))
+        world.network.behaviour["example.net"] = failed
+        await submit(queue, "c@example.net")
+        await world.clock.advance(0)
+        assert [str(each.recipients[0]) for each in world.bounces.seen] == ["a@example.org"]
+        assert [entry.message_id for entry in await queue.store.page(EVERYTHING, 0, 10)] == [taken]

@@ -83,7 +83,7 @@ class World:
         self.clock = FakeClock()
         self.internet = Internet(self.clock, lookup=lookup)
         self.rng = random.Random(1)
-        self.ids = IdSource(self.clock, self.rng)
+        self.ids = IdSource(self.clock)
         self.times: list[float] = []  # when other mail was delivered
 
     def tell(self, event: Event) -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, RecipientState, Settlement, Wish
+from mailrider.queue.message import (
+    BY_DOMAIN,
+    EVERYTHING,
+    Change,
+    Fate,
+    Filter,
+    Progress,
+    Quota,
+    RecipientState,
+    Settlement,
+    Wish,
+    jobs_of,
+)
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.store import QueueCommand
+from mailrider.queue.store import IdTaken, QueueCommand
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.store import MemoryStore, SharedState
-from tests.support.queueing import BUSY, HOUR, MESSAGE, Writing, chunked, deferred, recipient
+from tests.support.queueing import BUSY, HOUR, MESSAGE, Writing, chunked, deferred, envelope, recipient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,6 +131,66 @@ async def test_what_was_added_can_be_claimed_with_everything_that_was_known_of_i
         given.info.eight_bit,
         given.info.header_size,
     )
+
+
+async def test_a_message_with_an_id_that_is_there_is_refused_and_changes_nothing(world: World, store: Store) -> None:
+    first = world.message(f"b@{NET}", f"c@{NET}")
+    await store.add(first, leased=False)
+    for taken in (first.id, first.id + 1):
+        with pytest.raises(IdTaken):
+            await store.add(replace(world.message(f"d@{NET}"), id=taken), leased=False)
+    assert [entry.recipient for entry in await store.page(EVERYTHING, 0, 10)] == [f"b@{NET}", f"c@{NET}"]
+    assert (await store.stats(world.now, 1)).messages == 1
+
+
+async def test_a_notification_with_an_id_that_is_there_is_refused_and_nothing_is_settled(
+    world: World, store: Store
+) -> None:
+    other = world.message("x@example.com")
+    for each in (other, world.message(f"b@{NET}")):
+        await store.add(each, leased=False)
+    (job,) = await claim(world, store)
+    taken = replace(world.message("c@example.com"), id=other.id)
+    with pytest.raises(IdTaken):
+        await store.settle(replace(done(world, job), notifications=(taken,)))
+    assert (await store.settle(done(world, job))).held
+
+
+async def test_messages_whose_ids_overlap_keep_their_recipients_apart(world: World, store: Store) -> None:
+    first = world.message(f"b@{NET}", "c@example.com")
+    await store.add(first, leased=False)
+    (second_recipient,) = await claim(world, store, "example.com")
+    await store.settle(done(world, second_recipient))
+    # Another place gave out the id behind that of the first message; its recipient has the id that was c's.
+    second = replace(world.message(f"d@{NET}"), id=first.id + 1)
+    await store.add(second, leased=False)
+    found = {each.id: await store.find(each.id) for each in (first, second)}
+    assert [[entry.recipient for entry in each.entries] for each in found.values() if each is not None] == [
+        [f"b@{NET}"],
+        [f"d@{NET}"],
+    ]
+    jobs = {job.message_id: job for job in await claim(world, store)}
+    assert [jobs[each.id].ids for each in (first, second)] == [(first.id + 1,), (second.id + 1,)]
+    await store.settle(done(world, jobs[first.id]))
+    assert await store.octets(first.id) is None
+    assert await store.octets(second.id) == MESSAGE
+
+
+async def test_what_is_given_back_is_only_what_belongs_to_the_message(world: World, store: Store) -> None:
+    first = world.message(f"b@{NET}")
+    await store.add(first, leased=True)
+    (other,) = jobs_of(replace(first, id=first.id - 1, envelope=envelope("x@x.example", "y@x.example")), BY_DOMAIN, 1)
+    await store.give_back([replace(other, lease=store.lease)])
+    assert await states(store) == [RecipientState.LEASED]
+
+
+async def test_a_store_knows_the_largest_id_that_it_holds_when_it_is_opened(world: World) -> None:
+    async with world.store() as store:
+        assert store.last_id == 0
+        given = world.message("b@example.com", f"c@{NET}")
+        await store.add(given, leased=False)
+    async with world.store() as store:
+        assert store.last_id == given.id + 2
 
 
 async def test_a_null_reverse_path_and_a_recipient_without_domain_survive(world: World, store: Store) -> None:

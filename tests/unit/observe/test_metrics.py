@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -188,7 +187,7 @@ def test_only_what_was_accepted_counts_as_received_octets() -> None:
 
 def test_the_time_to_delivery_is_that_since_acceptance() -> None:
     metrics = Metrics(FakeClock())
-    message = format_id(IdSource(FakeClock(), random.Random(1)).take(1))
+    message = format_id(IdSource(FakeClock()).take(1))
     metrics(RecipientDone(message, "a", delivered(B), 1, age=timedelta(seconds=20)))
     assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
     assert count(metrics, "delivery_seconds_bucket", le="10.0") == 0

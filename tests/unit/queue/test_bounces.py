@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from email import message_from_bytes
 from typing import TYPE_CHECKING
@@ -61,7 +60,7 @@ class Bouncing:
         now = clock.now()
         told = tuple(Notified(each, Notice.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
         policy = BouncePolicy(HERE, False, lambda _: "")
-        writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
+        writer = Bounces(policy, IdSource(clock), discard)
         (message,) = await writer.write(job, SettleDecision((), told), self._stored(octets), now)
         return message
 
@@ -109,7 +108,7 @@ async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_i
     job = Writing(clock).job("root@host.example.org", sender="")
     told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     policy = BouncePolicy(HERE, False, lambda _: "", Mailbox.parse("admin@example.org"))
-    writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
+    writer = Bounces(policy, IdSource(clock), discard)
     (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
     assert message.envelope.sender.is_null
     assert [str(each) for each in message.envelope.recipients] == ["admin@example.org"]
@@ -128,7 +127,7 @@ async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(
     job = Writing(clock).job("root@host.example.org", sender="")
     told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     policy = BouncePolicy(HERE, True, lambda _: refusal, Mailbox.parse("admin@example.com"))
-    writer = Bounces(policy, IdSource(clock, random.Random(1)), discard)
+    writer = Bounces(policy, IdSource(clock), discard)
     (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
     assert message.route == route
 
@@ -137,5 +136,5 @@ async def test_without_a_postmaster_nobody_is_told_of_a_notification_that_failed
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
     told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
-    writer = Bounces(BouncePolicy(HERE, False, lambda _: ""), IdSource(clock, random.Random(1)), discard)
+    writer = Bounces(BouncePolicy(HERE, False, lambda _: ""), IdSource(clock), discard)
     assert await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now()) == ()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mailrider.queue.encode import decode_envelope, decode_evidence, decode_recipient, decode_reply
-from mailrider.queue.ids import MAX_ID, RANDOM_BITS, first_id_at, format_id, moment
+from mailrider.queue.ids import MAX_ID, PLACE_BITS, first_id_at, format_id, moment
 from mailrider.queue.message import (
     EVERYTHING,
     ContentInfo,
@@ -166,7 +166,7 @@ def stats_from(
     """Numbers. `between` counts the recipients whose ids lie between two."""
     destinations = tuple(
         DestinationCount(
-            name, queued, active, held, doubt, moment(oldest >> RANDOM_BITS), None if due is None else moment(due)
+            name, queued, active, held, doubt, moment(oldest >> PLACE_BITS), None if due is None else moment(due)
         )
         for name, queued, active, held, doubt, oldest, due in rows
     )

@@ -1,5 +1,7 @@
 """The statements of the SQLite store.
 
+The recipients of a message are found by their run of ids; runs may overlap, so each statement names the message too.
+
 Each works on a whole set and gives at most one row: every step of a statement waits for the interpreter's lock, which
 beside a busy event loop costs more than all that SQLite does in it. So sets go in and come out as JSON.
 """
@@ -63,7 +65,8 @@ FORGET_HISTORY: Final = "DELETE FROM attempt"
 FORGET_FACTS: Final = "DELETE FROM history"
 DELETE_MESSAGES: Final = """
 DELETE FROM message WHERE id IN (SELECT value FROM json_each(?)) AND NOT EXISTS (
-    SELECT 1 FROM recipient r WHERE r.id > message.id AND r.id <= message.id + message.recipients
+    SELECT 1 FROM recipient r
+    WHERE r.id > message.id AND r.id <= message.id + message.recipients AND r.message = message.id
 )
 """
 
@@ -99,7 +102,7 @@ def claimable(quotas: int) -> str:
         JOIN recipient r ON r.id = q.id
         JOIN message m ON m.id = r.message
         JOIN recipient s ON s.id > m.id AND s.id <= m.id + m.recipients
-        WHERE +s.state = 0 AND +s.destination = r.destination AND +s.due <= ?
+        WHERE +s.message = m.id AND +s.state = 0 AND +s.destination = r.destination AND +s.due <= ?
     )
     """  # noqa: S608 - constants only
 
@@ -133,6 +136,11 @@ SELECT json_group_array(json_array(
 FROM json_each(:ids) j JOIN recipient r ON r.id = j.value JOIN message m ON m.id = r.message
 """
 
+# Pairs of message and recipient: a message that was not stored, since its ids were taken, gives nobody else's back.
+LEASED_OF: Final = """
+SELECT json_group_array(r.id) FROM json_each(:pairs) j JOIN recipient r ON r.id = json_extract(j.value, '$[1]')
+WHERE r.message = json_extract(j.value, '$[0]') AND r.owner = :lease
+"""
 GIVE_BACK: Final = """
 UPDATE recipient SET state = iif(wish = 1, 2, 0), owner = NULL, wish = NULL
 WHERE owner = :lease AND id IN (SELECT value FROM json_each(:ids)) AND wish IS NOT 2
@@ -157,6 +165,14 @@ ANCHOR: Final = "SELECT boot, at, wall, monotonic FROM anchor"
 SET_ANCHOR: Final = "INSERT OR REPLACE INTO anchor (id, boot, at, wall, monotonic) VALUES (1, ?, ?, ?, ?)"
 # Nobody else is there, and nothing is queued: time may begin anew.
 IS_ALONE: Final = "SELECT NOT EXISTS (SELECT 1 FROM message) AND (SELECT count(*) FROM owner) = 1"
+
+# Of all that is stored, a recipient of the last message too.
+LAST_ID: Final = """
+SELECT max(
+    coalesce((SELECT max(id) FROM recipient), 0),
+    coalesce((SELECT id + recipients FROM message ORDER BY id DESC LIMIT 1), 0)
+)
+"""
 
 # --- Content -------------------------------------------------------------------------------------
 
@@ -260,13 +276,15 @@ SELECT created, sender, options, route, size, eight_bit, header_size, stored FRO
 MESSAGE_RECIPIENTS: Final = """
 SELECT json_group_array(json_array(id, mailbox, options)) FROM (
     SELECT r.id, r.mailbox, r.options FROM recipient r JOIN message m ON m.id = :id
-    WHERE r.id > m.id AND r.id <= m.id + m.recipients ORDER BY r.id
+    WHERE r.id > m.id AND r.id <= m.id + m.recipients AND r.message = m.id ORDER BY r.id
 )
 """
 MESSAGE_ATTEMPTS: Final = """
 SELECT json_group_array(json_array(recipient, at, evidence)) FROM (
-    SELECT a.recipient, a.at, a.evidence FROM attempt a JOIN message m ON m.id = :id
-    WHERE a.recipient > m.id AND a.recipient <= m.id + m.recipients ORDER BY a.recipient, a.at
+    SELECT a.recipient, a.at, a.evidence
+    FROM message m JOIN attempt a ON a.recipient > m.id AND a.recipient <= m.id + m.recipients
+    JOIN recipient r ON r.id = a.recipient
+    WHERE m.id = :id AND r.message = m.id ORDER BY a.recipient, a.at
 )
 """
 
@@ -311,7 +329,7 @@ SELECT json_group_array(id) FROM (
     WHERE m.created >= :since AND (
         m.id = :message OR lower(m.sender) = :address OR instr(m.options, :detail) > 0 OR EXISTS (
             SELECT 1 FROM recipient r
-            WHERE r.id > m.id AND r.id <= m.id + m.recipients AND lower(r.mailbox) = :address
+            WHERE r.id > m.id AND r.id <= m.id + m.recipients AND r.message = m.id AND lower(r.mailbox) = :address
         )
     )
     ORDER BY m.id DESC LIMIT :limit

@@ -40,7 +40,7 @@ from mailrider.queue.sqlite.transactions import FACT, ROW, Transactions, insert_
 from mailrider.queue.sqlite.views import from_json
 from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.sqlite.writer import Add, Settle, StoreCall, Writer, translate
-from mailrider.queue.store import Done, QueueCommand, StoreDamaged, StoreFull, StoreUnavailable
+from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreDamaged, StoreFull, StoreUnavailable
 from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class SQLiteStore:
         self._data_version = 0
         self._spooling: set[int] = set()  # contents that this process is writing, for messages that are to come
         self.recovered = 0
+        self.last_id = 0
 
     @property
     def clock(self) -> QueueClock:
@@ -210,6 +211,7 @@ class SQLiteStore:
         if connection.execute(sql.IS_ALONE).fetchone()[0]:
             self._clock.go_on_from(None, "")
         self._leave_anchor(connection)
+        (self.last_id,) = connection.execute(sql.LAST_ID).fetchone()
         return freed
 
     def _leave_anchor(self, connection: sqlite3.Connection) -> None:
@@ -458,10 +460,11 @@ class SQLiteStore:
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """See `Store`."""
-        ids = [each for job in jobs for each in job.ids]
-        await self._ask(StoreCall(partial(self._give_back, ids)))
+        pairs = [(job.message_id, each) for job in jobs for each in job.ids]
+        await self._ask(StoreCall(partial(self._give_back, pairs)))
 
-    def _give_back(self, ids: list[int], connection: sqlite3.Connection) -> None:
+    def _give_back(self, pairs: list[tuple[int, int]], connection: sqlite3.Connection) -> None:
+        ids = from_json(connection, sql.LEASED_OF, pairs=compact(pairs), lease=self.lease)
         values = {"ids": compact(ids), "lease": self.lease, "owners": compact([self.lease])}
         self._remove_given_back(connection, values)
         connection.execute(sql.GIVE_BACK, values)
@@ -477,6 +480,8 @@ class SQLiteStore:
             return
         try:
             await self._ask(Add(message, leased))
+        except IdTaken:
+            raise  # its content stays for it, under another id
         except BaseException as error:
             self._spooling.discard(stored)
             await self._sweep_after(error)

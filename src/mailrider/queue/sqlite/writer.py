@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from mailrider.queue.store import StoreDamaged, StoreFull, StoreUnavailable
+from mailrider.queue.store import IdTaken, StoreDamaged, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -164,7 +164,9 @@ class Writer:
             moves = [each for each in asked if not isinstance(each[0], Add)]
             adds = [each for each in asked if isinstance(each[0], Add)]
             return self._squeeze(moves, problem) + self._squeeze(adds, problem)
-        if len(asked) == 1 and isinstance(problem, sqlite3.Error):
+        if len(asked) == 1 and isinstance(asked[0][0], Add | Settle) and _says_taken(problem):
+            problem = _caused(IdTaken("an id of a new message was given to another one"), problem)
+        elif len(asked) == 1 and isinstance(problem, sqlite3.Error):
             problem = _caused(StoreUnavailable(f"the queue's store cannot do this: {problem}"), problem)
         if len(asked) == 1 or isinstance(problem, StoreUnavailable):
             return [(future, problem) for _, future in asked]
@@ -258,6 +260,7 @@ class Writer:
 _FULL: Final = {sqlite3.SQLITE_FULL}
 _NO_INDEX: Final = sqlite3.SQLITE_IOERR_SHMSIZE  # the index of the log could not be made longer
 _NO_SPACE: Final = {errno.ENOSPC, errno.EDQUOT}
+_TAKEN: Final = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # What is wrong with the place or the moment, not with one request.
 _UNAVAILABLE: Final = {
@@ -292,6 +295,11 @@ def translate(error: Exception) -> Exception:
             return _caused(StoreFull(f"there is no space for the queue: {error}"), error)
         return _caused(StoreUnavailable(f"the queue's store is not available: {error}"), error)
     return error
+
+
+def _says_taken(problem: Exception) -> bool:
+    """True if a row with that key is there already."""
+    return getattr(problem, "sqlite_errorcode", None) in _TAKEN
 
 
 def _caused(ours: StoreUnavailable, cause: Exception) -> StoreUnavailable:
