@@ -36,6 +36,7 @@ from mailrider.errors import ConfigError
 from mailrider.model.event import NothingEnforced
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.net.dial import TCPDialer, UnixDialer
+from mailrider.net.guard import AddressGuard
 from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
 from mailrider.net.tls import default_root_paths, make_client_context, system_roots
@@ -67,12 +68,16 @@ if TYPE_CHECKING:
     from mailrider.policy.base import Policy
     from mailrider.policy.sts.cache import PolicyStore
     from mailrider.settings.socket_address import SocketAddress
+    from mailrider.settings.types import IPNetwork
     from mailrider.signing.settings import ModifySettings
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the targets of a process share. `reports_tls`: they tell what TLS reports are made from (RFC 8460)."""
+    """What the targets of a process share. `reports_tls`: they tell what TLS reports are made from (RFC 8460).
+
+    `report_networks`: networks that TLS reports may go to although they are not public.
+    """
 
     resolver: Resolver
     clock: Clock
@@ -80,6 +85,7 @@ class Engine:
     emit: Emit
     limiters: Limiters
     reports_tls: bool = False
+    report_networks: tuple[IPNetwork, ...] = ()
 
 
 @asynccontextmanager
@@ -91,11 +97,12 @@ async def open_engine(
     proven: Proven | None = None,
     *,
     reports_tls: bool = False,
+    report_networks: tuple[IPNetwork, ...] = (),
 ) -> AsyncIterator[Engine]:
     """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`, `proven`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
     async with open_resolver(dns, clock, rng, emit, proven=proven, tls_roots=system_roots()) as resolver:
-        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock), reports_tls)
+        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock), reports_tls, report_networks)
 
 
 @asynccontextmanager
@@ -174,6 +181,7 @@ async def _open_parts(
             limiter,
             signing=signing,
             reports_tls=engine.reports_tls,
+            report_networks=engine.report_networks,
         )
         yield delivery, connector
 
@@ -307,7 +315,7 @@ class _Policies:
         fetcher = HTTPSFetcher(
             engine.resolver,
             engine.clock,
-            prohibited=self._settings.prohibited_addresses,
+            guard=AddressGuard.beside(self._settings.prohibited_addresses, settings.allow_addresses),
             port=settings.https_port,
             root_ca=settings.root_ca,
         )

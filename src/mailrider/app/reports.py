@@ -12,6 +12,7 @@ from mailrider.dkim.sign import Signer
 from mailrider.dns.answer import LookupFailed
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
+from mailrider.net.guard import AddressGuard
 from mailrider.queue.settings import QueueSettings
 from mailrider.reporting.mail import SIGNED_FIELDS
 from mailrider.reporting.recorder import Recorder
@@ -155,7 +156,7 @@ async def open_reporting(
     rules = ReportingRules(reporter, settings.send is ReportedDays.FAILURES, settings.retain)
     queue = await open_target(settings.through)
     async with HTTPSPoster(
-        engine.resolver, engine.clock, allowed=settings.allow_addresses, root_ca=settings.root_ca
+        engine.resolver, engine.clock, guard=AddressGuard(settings.allow_addresses), root_ca=settings.root_ca
     ) as poster:
         courier = ReportCourier(reporter, poster, queue, signers, engine.clock)
         store = store_of(configuration, settings)

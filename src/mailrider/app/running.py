@@ -88,6 +88,7 @@ class Running:
         named = {name: instance.settings for name, instance in configuration.targets.items()}
         clock = process.clock
         recorder = make_recorder(configuration, clock)
+        reports = configuration.globals.tlsrpt
         emit = process.emit if recorder is None else fan_out(process.emit, recorder)
         async with AsyncExitStack() as stack:
             engine = await stack.enter_async_context(
@@ -98,6 +99,7 @@ class Running:
                     limiters,
                     process.proven,
                     reports_tls=recorder is not None,
+                    report_networks=() if reports is None else reports.allow_addresses,
                 )
             )
             targets = await stack.enter_async_context(Targets(engine, named, process.place))

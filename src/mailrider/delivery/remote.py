@@ -20,13 +20,14 @@ from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.handover import DIRECT
-from mailrider.model.ip import is_global
 from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.net.guard import AddressGuard
 from mailrider.policy.requiretls import WAIVED, message_security
 from mailrider.policy.sts.policy import STSPolicies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
     from mailrider.clock import Clock
     from mailrider.delivery.attempt import Connections
@@ -66,8 +67,12 @@ class RemoteDelivery:
         signing: DKIMSigning | None = None,
         *,
         reports_tls: bool = False,
+        report_networks: Iterable[IPv4Network | IPv6Network] = (),
     ) -> None:
-        """`signing`: what signs messages on their way out. `reports_tls`: see `AttemptRules`."""
+        """`signing`: what signs messages on their way out. `reports_tls`: see `AttemptRules`.
+
+        `report_networks`: those that TLS reports may go to although they are not public.
+        """
         self.settings = settings
         self._rules = AttemptRules(
             settings.eight_bit is EightBit.STRICT,
@@ -75,6 +80,8 @@ class RemoteDelivery:
             settings.prohibits,
             reports_tls and settings.tlsrpt,
         )
+        # Where a TLS report goes is a stranger's word.
+        self._report_guard = AddressGuard.beside(settings.prohibited_addresses, report_networks)
         self._report_rules = replace(self._rules, prohibits=self._prohibits_reports, reports_tls=False)
         self.routing = routing
         self._policies = policies
@@ -86,9 +93,7 @@ class RemoteDelivery:
         self._signing = signing
 
     def _prohibits_reports(self, address: IPAddress) -> bool:
-        """Where a TLS report goes is a stranger's word: only to the public internet, but in labs that allow all."""
-        settings = self.settings
-        return settings.prohibits(address) or (bool(settings.prohibited_addresses) and not is_global(address))
+        return bool(self._report_guard.refusal(address))
 
     async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         """One attempt. The report has the envelope's order."""

@@ -4,9 +4,8 @@ aiohttp speaks the protocol; names are looked up by our own resolver, so that th
 engine's clock.
 
 What always holds: the certificate chains to the system's roots (or to `root_ca` alone, where given) and has the host's
-name as a DNS-ID; status 200; `text/plain`; no larger than asked for; done within the time given. An address in
-`prohibited` is never connected to: the owner of a zone decides what our lookup of `mta-sts.<zone>` gives, and must not
-be able to make us knock at our own network's doors.
+name as a DNS-ID; status 200; `text/plain`; no larger than asked for; done within the time given. The connection goes to
+an address that was judged by an `AddressGuard`; a host that is named by an address is never connected to.
 No more than `MAX_RECEIVED` octets are heard, whatever they are.
 What it never does: follow a redirect, keep a cookie, use a proxy or credentials from the environment, decompress,
 cache, reuse a connection. Whatever goes wrong is a `FetchFailed` with a reason for people; all are temporary.
@@ -32,18 +31,18 @@ from mailrider.dns.resolver import lookup_a, lookup_aaaa
 from mailrider.dns.slots import SharedSlots
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain, owner_of
-from mailrider.model.ip import is_global, is_within
 from mailrider.model.reply import clean_text
 from mailrider.net.fetch import FetchFailed, FetchFailure
 from mailrider.x509.verify_error import VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+    from collections.abc import Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
     from typing import Any, Self
 
     from mailrider.clock import Clock
     from mailrider.dns.resolver import Resolver
+    from mailrider.net.guard import AddressGuard
 
 MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
 MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running
@@ -55,8 +54,7 @@ _CHUNK = 16 * 1024  # octets asked for at once
 class HTTPSPoster:
     """Posts small bodies to URLs that strangers name; open it with `async with`.
 
-    Only addresses of the public internet are connected to, and those in `allowed`. The connection goes to the address
-    that was checked.
+    Nothing is connected to that `guard` refuses.
     """
 
     def __init__(
@@ -64,13 +62,10 @@ class HTTPSPoster:
         resolver: Resolver,
         clock: Clock,
         *,
-        allowed: Sequence[IPv4Network | IPv6Network] = (),
+        guard: AddressGuard,
         root_ca: Sequence[Path | str] = (),
     ) -> None:
-        def is_refused(address: IPv4Address | IPv6Address) -> bool:
-            return not is_global(address) and not is_within(address, allowed)
-
-        self._session = _Session(_Addresses(resolver, is_refused, "is no part of the public internet"), root_ca)
+        self._session = _Session(_Addresses(resolver, guard), root_ca)
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -82,8 +77,7 @@ class HTTPSPoster:
 
     async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109
         """The status of the answer, of which at most `MAX_ANSWER` octets are read. Raises `FetchFailed`."""
-        where = URL(url, encoded=True)
-        host = Domain(str(where.raw_host))
+        where, host = _target(url)
         try:
             async with (
                 after(self._clock, timeout),
@@ -99,6 +93,19 @@ class HTTPSPoster:
             raise
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise _translate(host, error) from error
+
+
+def _target(url: str) -> tuple[URL, Domain]:
+    """A URL as the HTTP client reads it, and its host. Raises `FetchFailed` for one that cannot be meant.
+
+    A host that is an address, which `Domain` never is, would be connected to without a lookup, past the guard.
+    """
+    try:
+        where = URL(url, encoded=True)
+        host = Domain.parse(where.raw_host or "")
+    except ValueError as error:
+        raise FetchFailed(Domain("invalid"), FetchFailure.LOOKUP, f"no host in {clean_text(url)[:200]}") from error
+    return where.with_host(host.ascii), host
 
 
 class _Session:
@@ -139,7 +146,7 @@ class _Session:
 class HTTPSFetcher:
     """Fetches small files; open it with `async with`.
 
-    `prohibited` are networks that are never connected to. `root_ca` are PEM files that replace the system's roots.
+    Nothing is connected to that `guard` refuses. `root_ca` are PEM files that replace the system's roots.
     Opening raises `ConfigError` if one of them cannot be read.
     """
 
@@ -148,13 +155,11 @@ class HTTPSFetcher:
         resolver: Resolver,
         clock: Clock,
         *,
-        prohibited: Sequence[IPv4Network | IPv6Network],
+        guard: AddressGuard,
         port: int = 443,
         root_ca: Sequence[Path | str] = (),
     ) -> None:
-        networks = tuple(prohibited)
-        addresses = _Addresses(resolver, lambda address: is_within(address, networks), "is in prohibited_addresses")
-        self._session = _Session(addresses, root_ca)
+        self._session = _Session(_Addresses(resolver, guard), root_ca)
         self._clock = clock
         self._port = port
         self._slots = SharedSlots(MAX_FETCHES)
@@ -252,21 +257,18 @@ def _translate(host: Domain, error: Exception) -> FetchFailed:
 class _Addresses(AbstractResolver):
     """Our resolver in aiohttp's shape. Raises `FetchFailed`, which is an `OSError`, as aiohttp expects."""
 
-    def __init__(
-        self, resolver: Resolver, is_refused: Callable[[IPv4Address | IPv6Address], bool], reason: str
-    ) -> None:
+    def __init__(self, resolver: Resolver, guard: AddressGuard) -> None:
         self._resolver = resolver
-        self._is_refused = is_refused
-        self._reason = reason
+        self._guard = guard
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         name = Domain(host)
         found = await self._lookup(name)
-        allowed = [address for address in found if not self._is_refused(address)]
+        allowed = [address for address in found if not self._guard.refusal(address)]
         if not allowed:
-            detail = f"its address {found[0]} {self._reason}"
+            detail = f"its address {found[0]} {self._guard.refusal(found[0])}"
             raise FetchFailed(name, FetchFailure.PROHIBITED, detail)
         return [_result(host, port, address) for address in allowed[:MAX_ADDRESSES]]
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
-from mailrider.settings.types import PATH, PORT, choice, many, show
+from mailrider.settings.types import NETWORK, PATH, PORT, choice, many, show
 
 if TYPE_CHECKING:
     from mailrider.settings.directive import OptionalPath, Paths, Setting
+    from mailrider.settings.types import IPNetwork
 
 
 class STSCache(enum.StrEnum):
@@ -53,6 +54,14 @@ class MTASTS(Settings):
         default=(),
         shown_default="the system's",
         doc="PEM files with the authorities that policy hosts must be certified by, instead of the system's.",
+    )
+    allow_addresses: Setting[tuple[IPNetwork, ...], Iterable[IPNetwork | str]] = directive(
+        many(NETWORK),
+        default=(),
+        shown_default="none",
+        doc="Networks that policies may be fetched from although they are no part of the public internet, for those "
+        "whose own DNS leads policy hosts there. `prohibited_addresses` goes before it; where that is `none`, all is "
+        "allowed.",
     )
 
 

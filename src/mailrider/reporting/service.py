@@ -228,7 +228,11 @@ class TLSReporting:
         if report is None or now > delivery.until:
             await self._settle(delivery, Sent(DeliveryState.EXPIRED, "24 hours are over"), now)
             return
-        sent = await self._courier.send(report, delivery.kind, delivery.target)
+        try:
+            sent = await self._courier.send(report, delivery.kind, delivery.target)
+        except Exception as error:  # a bug: it is told, and tried again like whatever failed for now
+            self._emit(Bug("TLS reporting", error))
+            sent = Sent(DeliveryState.WAITING, f"an error in this program: {type(error).__name__}")
         now = self._clock.now()
         again = now + FIRST_RETRY * 2 ** min(delivery.tries, 10)
         if sent.state is DeliveryState.WAITING and again > delivery.until:

@@ -96,7 +96,7 @@ class ReportDelivery:
 def paces_of(kind: EndpointKind, target: str) -> tuple[str, ...]:
     """The host of a URL, or the mail addresses in lower case."""
     if kind is EndpointKind.HTTPS:
-        return (urlsplit(target).hostname or target,)
+        return ((urlsplit(target).hostname or target).rstrip("."),)
     return tuple(target.lower().split("\n"))
 
 

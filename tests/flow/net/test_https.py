@@ -19,6 +19,7 @@ from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, STSMode, parse_policy, policy_host
 from mailrider.net.fetch import FetchFailed, FetchFailure
+from mailrider.net.guard import ANYWHERE, AddressGuard
 from mailrider.net.https import MAX_ADDRESSES, MAX_FETCHES, MAX_RECEIVED, HTTPSFetcher, _tls_context
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given
@@ -52,7 +53,7 @@ class Fetching:
         self.hosts = hosts
         self.resolver = FakeResolver()
         self.clock = clock or SystemClock()
-        self.fetcher = HTTPSFetcher(self.resolver, self.clock, prohibited=(), port=hosts.port, root_ca=[root])
+        self.fetcher = HTTPSFetcher(self.resolver, self.clock, guard=ANYWHERE, port=hosts.port, root_ca=[root])
 
     async def __call__(self, domain: str = "good.test", *, timeout: float = 60.0) -> bytes:  # noqa: ASYNC109
         host = policy_host(Domain(domain))
@@ -228,7 +229,7 @@ async def test_a_host_that_speaks_no_tls(ca: CA, tmp_path: Path) -> None:
     server = await asyncio.start_server(plain, "127.0.0.44", 0)
     resolver = FakeResolver({("mta-sts.plain.test", "A"): IPv4Address("127.0.0.44")})
     port, root = server.sockets[0].getsockname()[1], ca.write_root(tmp_path)
-    async with HTTPSFetcher(resolver, SystemClock(), prohibited=(), port=port, root_ca=[root]) as fetcher:
+    async with HTTPSFetcher(resolver, SystemClock(), guard=ANYWHERE, port=port, root_ca=[root]) as fetcher:
         with pytest.raises(FetchFailed, match="TLS failed") as failed:
             await fetcher.fetch(Domain("mta-sts.plain.test"), "/", max_size=10, timeout=60)
     assert failed.value.failure is FetchFailure.TLS
@@ -266,7 +267,7 @@ async def test_a_host_that_takes_the_connection_and_never_speaks_tls(ca: CA, tmp
     server = await asyncio.start_server(never, "127.0.0.44", 0)
     resolver = FakeResolver({("mta-sts.mute.test", "A"): IPv4Address("127.0.0.44")})
     port = server.sockets[0].getsockname()[1]
-    async with HTTPSFetcher(resolver, clock, prohibited=(), port=port, root_ca=[ca.write_root(tmp_path)]) as fetcher:
+    async with HTTPSFetcher(resolver, clock, guard=ANYWHERE, port=port, root_ca=[ca.write_root(tmp_path)]) as fetcher:
         waiting = asyncio.create_task(fetcher.fetch(Domain("mta-sts.mute.test"), "/", max_size=10, timeout=60))
         await connected.wait()
         await clock.advance(60)
@@ -341,7 +342,7 @@ async def test_a_bug_in_the_resolver_is_not_taken_for_a_failed_lookup() -> None:
         async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
             raise ZeroDivisionError
 
-    async with HTTPSFetcher(Buggy(), SystemClock(), prohibited=()) as fetcher:
+    async with HTTPSFetcher(Buggy(), SystemClock(), guard=ANYWHERE) as fetcher:
         with pytest.raises(ZeroDivisionError):
             await fetcher.fetch(Domain(MTA_STS), "/", max_size=1, timeout=60)
 
@@ -426,8 +427,9 @@ async def test_a_prohibited_address_is_never_connected_to(
     hosts: LabSTS, ca: CA, tmp_path: Path, kind: str, addresses: list[IPv4Address | IPv6Address]
 ) -> None:
     resolver = FakeResolver({(MTA_STS, kind): addresses})
+    guard = AddressGuard(prohibited=LOOPBACK)
     root = ca.write_root(tmp_path)
-    async with HTTPSFetcher(resolver, SystemClock(), prohibited=LOOPBACK, port=hosts.port, root_ca=[root]) as fetcher:
+    async with HTTPSFetcher(resolver, SystemClock(), guard=guard, port=hosts.port, root_ca=[root]) as fetcher:
         with pytest.raises(FetchFailed, match=r"is in prohibited_addresses") as failed:
             await fetcher.fetch(Domain(MTA_STS), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=60)
     assert failed.value.failure is FetchFailure.PROHIBITED
@@ -437,11 +439,27 @@ async def test_a_prohibited_address_is_never_connected_to(
 async def test_a_prohibited_address_among_others_is_passed_over(hosts: LabSTS, ca: CA, tmp_path: Path) -> None:
     addresses = [IPv4Address("127.9.9.9"), IPv4Address(hosts.address)]
     resolver = FakeResolver({(MTA_STS, "A"): addresses})
-    prohibited = [ip_network("127.9.0.0/16")]
+    guard = AddressGuard(LOOPBACK, (ip_network("127.9.0.0/16"),))
     root = ca.write_root(tmp_path)
-    async with HTTPSFetcher(resolver, SystemClock(), prohibited=prohibited, port=hosts.port, root_ca=[root]) as fetcher:
+    async with HTTPSFetcher(resolver, SystemClock(), guard=guard, port=hosts.port, root_ca=[root]) as fetcher:
         body = await fetcher.fetch(Domain(MTA_STS), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=60)
     assert body == GOOD
+
+
+async def test_a_policy_host_in_a_private_network_is_connected_to_only_where_that_is_allowed(
+    hosts: LabSTS, ca: CA, tmp_path: Path
+) -> None:
+    resolver = FakeResolver({(MTA_STS, "A"): IPv4Address(hosts.address)})
+    root = ca.write_root(tmp_path)
+    got: list[object] = []
+    for guard in (AddressGuard(), AddressGuard(LOOPBACK)):
+        async with HTTPSFetcher(resolver, SystemClock(), guard=guard, port=hosts.port, root_ca=[root]) as fetcher:
+            try:
+                got.append(await fetcher.fetch(Domain(MTA_STS), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=60))
+            except FetchFailed as failed:
+                got.append(failed.failure)
+    assert got == [FetchFailure.PROHIBITED, GOOD]
+    assert hosts.fetches("good.test") == 1
 
 
 # --- Roots --------------------------------------------------------------------------------------
@@ -449,7 +467,7 @@ async def test_a_prohibited_address_among_others_is_passed_over(hosts: LabSTS, c
 
 async def test_the_systems_roots_do_not_trust_the_lab(hosts: LabSTS) -> None:
     resolver = FakeResolver({(MTA_STS, "A"): IPv4Address(hosts.address)})
-    async with HTTPSFetcher(resolver, SystemClock(), prohibited=(), port=hosts.port) as fetcher:
+    async with HTTPSFetcher(resolver, SystemClock(), guard=ANYWHERE, port=hosts.port) as fetcher:
         with pytest.raises(FetchFailed, match=r"self-signed certificate in certificate chain|local issuer"):
             await fetcher.fetch(Domain(MTA_STS), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=60)
 
@@ -458,7 +476,7 @@ async def test_any_of_several_roots_will_do(hosts: LabSTS, ca: CA, tmp_path: Pat
     (tmp_path / "other").mkdir()
     roots = [CA().write_root(tmp_path / "other"), ca.write_root(tmp_path)]
     resolver = FakeResolver({(MTA_STS, "A"): IPv4Address(hosts.address)})
-    async with HTTPSFetcher(resolver, SystemClock(), prohibited=(), port=hosts.port, root_ca=roots) as fetcher:
+    async with HTTPSFetcher(resolver, SystemClock(), guard=ANYWHERE, port=hosts.port, root_ca=roots) as fetcher:
         assert await fetcher.fetch(Domain(MTA_STS), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=60) == GOOD
 
 
@@ -468,11 +486,11 @@ async def test_roots_that_cannot_be_read_are_a_configuration_error(tmp_path: Pat
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"roots\.pem"):
-        await HTTPSFetcher(FakeResolver(), SystemClock(), prohibited=(), root_ca=[path]).__aenter__()
+        await HTTPSFetcher(FakeResolver(), SystemClock(), guard=ANYWHERE, root_ca=[path]).__aenter__()
 
 
 async def test_a_fetcher_that_is_not_open_fetches_nothing() -> None:
-    fetcher = HTTPSFetcher(FakeResolver(), SystemClock(), prohibited=())
+    fetcher = HTTPSFetcher(FakeResolver(), SystemClock(), guard=ANYWHERE)
     with pytest.raises(RuntimeError, match="not open"):
         await fetcher.fetch(Domain(MTA_STS), "/", max_size=1, timeout=1)
     await fetcher.__aexit__()

@@ -12,6 +12,8 @@ from mailrider.clock import SystemClock
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault
 from mailrider.model.handover import DIRECT
+from mailrider.net.fetch import FetchFailed
+from mailrider.net.guard import ANYWHERE, AddressGuard
 from mailrider.net.https import HTTPSPoster
 from mailrider.reporting.courier import ReportCourier
 from mailrider.reporting.store import EndpointKind
@@ -51,7 +53,7 @@ async def post(hosts: LabSTS, root: Path, host: PolicyHost, *, allowed: bool = T
     hosts["a.test"] = host
     resolver = FakeResolver({("mta-sts.a.test", "A"): IPv4Address(hosts.address)})
     clock = SystemClock()
-    async with HTTPSPoster(resolver, clock, allowed=LOOPBACK if allowed else (), root_ca=[root]) as poster:
+    async with HTTPSPoster(resolver, clock, guard=AddressGuard(LOOPBACK if allowed else ()), root_ca=[root]) as poster:
         courier = ReportCourier(REPORTER, poster, _NoQueue(), (), clock)
         sent = await courier.send(made(), EndpointKind.HTTPS, f"https://mta-sts.a.test:{hosts.port}/tlsrpt")
     return sent.state.value, sent.note
@@ -97,3 +99,23 @@ async def test_a_certificate_that_does_not_verify_is_tried_again(ca: CA, hosts: 
 async def test_an_address_in_a_private_network_is_never_connected_to(ca: CA, hosts: LabSTS, tmp_path: Path) -> None:
     state, note = await post(hosts, ca.write_root(tmp_path), PolicyHost(), allowed=False)
     assert (state, "no part of the public internet" in note, list(hosts.reports)) == ("waiting", True, [])
+
+
+@pytest.mark.parametrize("name", ["MTA-STS.A.test", "mta-sts.a.test."])
+async def test_a_host_may_be_written_in_capitals_and_with_its_last_dot(
+    ca: CA, hosts: LabSTS, tmp_path: Path, name: str
+) -> None:
+    hosts["a.test"] = PolicyHost()
+    resolver = FakeResolver({("mta-sts.a.test", "A"): IPv4Address(hosts.address)})
+    root = ca.write_root(tmp_path)
+    async with HTTPSPoster(resolver, SystemClock(), guard=AddressGuard(LOOPBACK), root_ca=[root]) as poster:
+        courier = ReportCourier(REPORTER, poster, _NoQueue(), (), SystemClock())
+        sent = await courier.send(made(), EndpointKind.HTTPS, f"https://{name}:{hosts.port}/tlsrpt")
+    assert (sent.state.value, len(hosts.reports)) == ("delivered", 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.44", "[::1]", "[::ffff:127.0.0.44]", "0x7f.1", "127.0.0.44."])
+async def test_a_url_whose_host_is_an_address_is_never_connected_to(host: str) -> None:
+    async with HTTPSPoster(FakeResolver(), SystemClock(), guard=ANYWHERE) as poster:
+        with pytest.raises(FetchFailed, match="no host in"):
+            await poster.post(f"https://{host}/", b"", "text/plain", 5)

@@ -14,6 +14,7 @@ import pytest
 from mailrider.dns.answer import LookupFailed
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Recipient
+from mailrider.model.event import Bug
 from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
@@ -255,3 +256,20 @@ def test_all_mail_addresses_are_one_endpoint_and_each_url_is_one() -> None:
         (EndpointKind.HTTPS, "https://z.test/"),
         (EndpointKind.MAIL, "a@x.test"),
     ]
+
+
+async def test_a_bug_while_a_report_is_sent_is_told_and_the_report_tried_again_later(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    try:
+        world.recorder(session())
+        world.courier.bug = ZeroDivisionError()
+        await world.pass_time(DAY)
+        tries = len(world.courier.sent)
+        world.courier.bug = None
+        await world.pass_time(DAY / 2)
+    finally:
+        await world.stop()
+    assert 1 < tries < 12  # from 5 minutes, doubling
+    assert len([each for each in world.events if isinstance(each, Bug)]) == tries
+    assert len(world.courier.sent) == tries + 1

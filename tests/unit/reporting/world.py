@@ -39,9 +39,12 @@ class FakeCourier:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, str, bytes]] = []
         self.answers: list[DeliveryState] = []
+        self.bug: Exception | None = None
 
     async def send(self, report: TLSReport, kind: EndpointKind, target: str) -> Sent:
         self.sent.append((report.domain, target, report.report_id, report.body))
+        if self.bug is not None:
+            raise self.bug
         state = self.answers.pop(0) if self.answers else DeliveryState.DELIVERED
         return Sent(state, "for people")
 

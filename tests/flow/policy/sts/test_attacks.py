@@ -23,6 +23,7 @@ from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.lab.zones import Fault, NameLike, Records, ZoneTable
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import STSMode, match_mx
+from mailrider.net.guard import ANYWHERE
 from mailrider.net.https import HTTPSFetcher
 from mailrider.policy.sts.events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
 from mailrider.policy.sts.files import FSStore
@@ -65,7 +66,7 @@ class Net:
         store = FSStore(self._folder / "cache", clock, self.events.append)
         async with (
             StubResolver(choose_servers([self.dns.server]), clock=clock, rng=rng, timeout=0.2, attempts=1) as resolver,
-            HTTPSFetcher(resolver, clock, prohibited=(), port=self.hosts.port, root_ca=[self._root]) as fetcher,
+            HTTPSFetcher(resolver, clock, guard=ANYWHERE, port=self.hosts.port, root_ca=[self._root]) as fetcher,
             PolicySource(
                 resolver=resolver, fetcher=fetcher, store=store, clock=clock, emit=self.events.append, rng=rng
             ) as source,
