@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mailrider.cli.say import say
 from mailrider.errors import ConfigError, MailriderError
 
 if TYPE_CHECKING:
@@ -90,26 +89,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
     except click.exceptions.Abort:
-        say("interrupted")
+        _complain("interrupted")
         code = 130  # as a shell reports SIGINT
     except click.ClickException as error:
         error.show()
         code = os.EX_USAGE
     except ConfigError as error:
-        say(str(error))
+        _complain(str(error))
         code = os.EX_CONFIG
     except MailriderError as error:
-        say(str(error))
+        _complain(str(error))
         code = os.EX_TEMPFAIL
     except SystemExit:
         # How click ends where nobody reads our output any more: whoever did has seen enough.
         code = os.EX_OK
     except OSError as error:
-        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         code = os.EX_OSERR
     except Exception:
         traceback.print_exc()
-        say("this is a bug of mailrider; please report what stands above")
+        _complain("this is a bug of mailrider; please report what stands above")
         code = os.EX_SOFTWARE
     sys.exit(code if isinstance(code, int) else os.EX_OK)
 
@@ -138,3 +137,7 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 _ESCAPE = "mailrider.escape"
 codecs.register_error(_ESCAPE, _escape)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"mailrider: {text}", err=True)

@@ -25,7 +25,6 @@ from mailrider.cli.queue_show import (
     stats_text,
     visible_content,
 )
-from mailrider.cli.say import say
 from mailrider.cli.setup import choose_queue, make_log
 from mailrider.cli.trace_text import done_lines
 from mailrider.clock import SystemClock
@@ -196,14 +195,14 @@ def _id(text: str) -> int:
 
 
 def _tell_unknown(id: str) -> None:
-    say(f"no message {id} is queued")
+    click.echo(f"mailrider: no message {id} is queued", err=True)
 
 
 def _print(*lines: Any) -> None:
     from rich.console import Console  # for people; what programs read as JSON does without
     from rich.text import Text
 
-    from mailrider.report.lines import print_line
+    from mailrider.cli.lines import print_line
 
     console = Console(highlight=False)
     if not console.is_terminal:

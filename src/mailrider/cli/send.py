@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from mailrider.app.library import DSN, Queue, direct
-from mailrider.cli.say import say
 from mailrider.cli.setup import choose_queue, choose_target, make_log
 from mailrider.config import load, placed
 from mailrider.delivery.settings import RemoteSettings
@@ -26,7 +25,6 @@ from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpen
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
 from mailrider.model.text import json_line
-from mailrider.report.lines import print_line
 from mailrider.report.outcome import result_object
 from mailrider.smtp.content import Content
 
@@ -102,7 +100,7 @@ def _show(report: Report, as_json: bool) -> None:
         if as_json:
             click.echo(json_line(result_object(result)))
         else:
-            print_line(as_text(result))
+            Console(highlight=False, soft_wrap=True).print(as_text(result))
 
 
 @contextmanager
@@ -117,7 +115,7 @@ def _telling() -> Iterator[None]:
         # Nor may the rest be tried again at the exit of the interpreter.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            say(f"standard output cannot be written: {error.strerror}")
+            click.echo(f"mailrider: standard output cannot be written: {error.strerror}", err=True)
 
 
 def _enqueue(
@@ -169,7 +167,7 @@ def _read_message(file: str) -> bytes:
     if file == "-" and sys.stdin is None:
         _give_up(os.EX_NOINPUT, "the message cannot be read: standard input is closed")
     if file == "-" and sys.stdin.isatty():
-        say("type the message, header first; Ctrl-D ends it")
+        click.echo("mailrider: type the message, header first; Ctrl-D ends it", err=True)
     try:
         message = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -183,7 +181,7 @@ def _read_message(file: str) -> bytes:
 
 
 def _give_up(code: int, text: str) -> Any:
-    say(text)
+    click.echo(f"mailrider: {text}", err=True)
     raise click.exceptions.Exit(code)
 
 

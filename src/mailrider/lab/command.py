@@ -16,7 +16,6 @@ from rich.console import Console
 
 from mailrider.lab.demo import run_demo
 from mailrider.lab.internet import DNS_PORT, HOSTNAME, HTTPS_PORT, SMTP_PORT, Internet
-from mailrider.report.lines import print_commented
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -84,9 +83,11 @@ async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with Internet(folder, port=port, dns_port=dns_port, https_port=https_port) as internet:
-        print_commented(_introduction(internet), "#")
+        for line in _introduction(internet):
+            console.print(line, markup=False)
         console.print(internet.configuration, markup=False)
-        print_commented(_invitation(internet.configuration_file), "#")
+        for line in _invitation(internet.configuration_file):
+            console.print(line, markup=False)
         await stopped.wait()
     return os.EX_OK
 

@@ -8,6 +8,9 @@ A window is one line of a `limits` block: a `RateWindow` or a `ConcurrencyWindow
 that refills within PERIOD lets up to twice as many pass within one PERIOD. Above `RESOLUTION` the log is of groups of
 messages, each with the time of its last one; so it may hold back one per cent too early, never too late.
 
+Where several processes share a rate, one of them is given a block of messages, which it may let pass until a moment
+that is to come: the whole block is logged with that moment. What was not used until then is put back.
+
 Memory is bounded, and never at the expense of a limit. Two generations of keys take turns after each period; a key
 moves to the younger one when a message passes, so what is left in the older one has not been used for a whole period,
 and is nothing to remember. Beyond `MAX_KEYS` further keys share `SHARDS` logs, by their hash: they may be held back
@@ -17,6 +20,7 @@ because of each other, and never pass for it.
 from __future__ import annotations
 
 from array import array
+from hashlib import blake2b
 from typing import Protocol
 
 RESOLUTION = 100
@@ -43,20 +47,24 @@ class Window(Protocol):
 
 
 class _Log:
-    """When messages passed: the last time of each full group, and of the one that is being filled."""
+    """When messages passed: for each group the time of its last one, and how many they are, one after the other."""
 
-    __slots__ = ("filled", "times")
+    __slots__ = ("entries", "total")
 
     def __init__(self) -> None:
-        self.times = array("d")
-        self.filled = 0
+        self.entries = array("d")
+        self.total = 0
 
 
 class RateWindow:
     """At most `burst` messages of a key in any `period` (seconds)."""
 
-    def __init__(self, burst: int, period: float, *, max_keys: int = MAX_KEYS, shards: int = SHARDS) -> None:
+    def __init__(
+        self, burst: int, period: float, *, ahead: float = 0.0, max_keys: int = MAX_KEYS, shards: int = SHARDS
+    ) -> None:
+        """`ahead`: by so many seconds the times that messages are logged with may be to come."""
         self._burst = burst
+        self._kept = period + ahead
         self._period = period
         self._group = -(-burst // RESOLUTION)
         self._max_keys = max_keys
@@ -72,19 +80,27 @@ class RateWindow:
 
     def opens_at(self, key: str, now: float) -> float:
         """See `Window`."""
+        log = self._log_at(key, now)
+        return now if log is None or log.total < self._burst else log.entries[0] + self._period
+
+    def free(self, key: str, now: float) -> int:
+        """How many messages may pass now."""
+        log = self._log_at(key, now)
+        return self._burst if log is None else self._burst - log.total
+
+    def _log_at(self, key: str, now: float) -> _Log | None:
+        """The log that counts for a key, without what is a period ago."""
         self._turn(now)
         log = self._log(self._owner(key))
-        if log is None:
-            return now
-        times = log.times
-        while times and times[0] + self._period <= now:
-            del times[0]
-        if not times or (len(times) - 1) * self._group + log.filled < self._burst:
-            return now
-        return times[0] + self._period
+        if log is not None:
+            entries = log.entries
+            while entries and entries[0] + self._period <= now:
+                log.total -= int(entries[1])
+                del entries[:2]
+        return log
 
-    def take(self, key: str, now: float) -> None:
-        """See `Window`."""
+    def take(self, key: str, now: float, count: int = 1) -> None:
+        """See `Window`; `count` messages, of which `free` has just said that they may."""
         owner = self._owner(key)
         log = self._log(owner)
         if log is None:
@@ -93,21 +109,39 @@ class RateWindow:
         self._younger[owner] = log
         if isinstance(owner, int):
             self._turns_with_shards = 2
-        if log.times and log.filled < self._group:
-            log.times[-1] = now
-            log.filled += 1
+        entries = log.entries
+        log.total += count
+        if entries and entries[-1] < self._group:
+            entries[-2] = now
+            entries[-1] += count
         else:
-            log.times.append(now)
-            log.filled = 1
+            entries.append(now)
+            entries.append(count)
+
+    def put_back(self, key: str, at: float, count: int, now: float) -> None:
+        """So many of the messages that were logged with the time `at` have not passed, and will not."""
+        log = self._log(self._owner(key))
+        if log is None or at + self._period <= now:
+            return
+        entries = log.entries
+        # A group that was not full has the time of the one that filled it, which is later: these are in the first one.
+        for index in range(0, len(entries), 2):
+            if entries[index] >= at:
+                count = min(count, int(entries[index + 1]))
+                log.total -= count
+                entries[index + 1] -= count
+                if not entries[index + 1]:
+                    del entries[index : index + 2]
+                return
 
     def give_back(self, key: str) -> None:
         """Nothing: what has passed has passed."""
 
     def _turn(self, now: float) -> None:
-        if now < self._turned + self._period:
+        if now < self._turned + self._kept:
             return
         # Whatever is in the older generation passed before the last turn, and that is a period ago.
-        long_ago = now >= self._turned + 2 * self._period
+        long_ago = now >= self._turned + 2 * self._kept
         self._older = {} if long_ago else self._younger
         self._turns_with_shards = 0 if long_ago else max(0, self._turns_with_shards - 1)
         self._younger = {}
@@ -119,14 +153,22 @@ class RateWindow:
     def _owner(self, key: str) -> str | int:
         """Whose log counts for the key: its own; or a shard's, as long as that one remembers anything."""
         if self._turns_with_shards and self._log(key) is None:
-            shard = hash(key) % self._shards
+            shard = self._shard(key)
             if self._log(shard) is not None:
                 return shard
         return key
 
     def _new_owner(self, key: str) -> str | int:
         """Who is to remember for a key that nobody remembers."""
-        return key if len(self) < self._max_keys else hash(key) % self._shards
+        return key if len(self) < self._max_keys else self._shard(key)
+
+    def _shard(self, key: str) -> int:
+        return stable_hash(key) % self._shards
+
+
+def stable_hash(key: str) -> int:
+    """The same in each process, and nobody finds keys with the same one on purpose sooner than by trying."""
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 class ConcurrencyWindow:

@@ -1,0 +1,567 @@
+"""What the workers of a daemon share: who has how much of each number, who waits for it, who is next. Pure.
+
+A *line* is one number of the configuration: so many messages in a period (a rate), or so many at once (a concurrency),
+for each *key*: a domain, a client, a host. A worker *asks* for one of each line that a message has to pass, gives back
+what is done, and answers when the book *recalls* what it does not use. What always holds:
+
+- an ask is granted whole or not at all, and whoever waits holds nothing for it;
+- never more are out than the line says. What was given of a rate counts until a period after the last moment at which
+  it may be used; what a dead worker had of it counts as used. What a dead worker had of a concurrency is free at once,
+  so tell the book of a death only when the process is gone;
+- workers take turns: one that waits is served before one that was served. Who is not prepared to wait is told when to
+  come again, and has a place then: a rate has a moment for each, a concurrency is kept free for who came twice in vain;
+- ahead of need a worker is given only what it asked for twice within `RECENT`, at most half of what is free, nothing
+  where somebody waits or the limit is below `SCARCE` times the number of workers;
+- a key of which nobody holds anything, and for which nobody waits, is forgotten.
+
+Times are readings of the machine's monotonic clock, which its processes have in common. Every method takes `now`;
+what is to be told to workers is in `answers`, to be taken out after `end_turn`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mailrider.delivery.limits.windows import UNKNOWN, RateWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECENT: Final = 2.0  # seconds: who asks twice within them is given something ahead
+SCARCE: Final = 4  # a limit below so many times the number of workers is not given ahead
+MOST_AHEAD: Final = 256
+COME_AGAIN: Final = 1.0  # seconds until somebody should ask again where nobody knows when others are done
+SOON: Final = 0.2  # the same, for who came again in vain: what it waits for is kept free for it
+GRACE: Final = 0.5  # seconds for which a place is kept for somebody who does not come when it was told to
+RECALL_TIME: Final = 0.05  # seconds that an ask waits at least for what others may have and not use
+RECALL_AGAIN: Final = 0.25  # seconds between two recalls while somebody waits
+OVERDUE: Final = 1.0  # seconds: who waits longer is served at the cost of what others have a right to
+MOMENT: Final = 0.01  # seconds until somebody comes again, at least
+MOST_PLACES: Final = 32  # moments of one rate that a worker is promised
+MOST_PROMISED: Final = 100_000  # of all keys; 200 bytes each
+
+
+def ahead_of(period: float) -> float:
+    """For how many seconds a block of a rate may be used: a twentieth of its period, within 20 ms and 1 s."""
+    return min(max(period / 20, 0.02), 1.0)
+
+
+class Line(NamedTuple):
+    """One number that workers share. `period` 0: so many at once. `spares`: it may be given ahead."""
+
+    name: str
+    maximum: int
+    period: float = 0.0
+    spares: bool = True
+
+
+class Ask(NamedTuple):
+    """One of each (line, key), together. `most`: as many of them, if they are free. `patience`: seconds."""
+
+    id: int
+    needs: tuple[tuple[str, str], ...]
+    patience: float = 0.0
+    most: int = 1
+
+
+class Granted(NamedTuple):
+    """It has so many of each; those of a rate may be used until then (0: of a concurrency)."""
+
+    worker: int
+    ask: int
+    shares: tuple[tuple[int, float], ...]
+
+
+class Refused(NamedTuple):
+    """Not now, because of the need with that index; come again in so many seconds."""
+
+    worker: int
+    ask: int
+    need: int
+    seconds: float
+
+
+class Waits(NamedTuple):
+    """It was heard, and is answered later; it waits for the need with that index."""
+
+    worker: int
+    ask: int
+    need: int
+
+
+class Withdrawn(NamedTuple):
+    """Nothing comes for that ask any more."""
+
+    worker: int
+    ask: int
+
+
+class Recall(NamedTuple):
+    """So many are `wanted` elsewhere: give back what is not used, and what will not be, but `keep`."""
+
+    worker: int
+    line: str
+    key: str
+    keep: int
+    wanted: int
+
+
+Answer = Granted | Refused | Waits | Withdrawn | Recall
+
+
+class _Place:
+    """What was promised to a worker that was told to come again: at that moment, and until it is late.
+
+    `rank`: what it was promised first, and the number of the promise: the smaller goes first. `is_kept`: it counts
+    from now on.
+    """
+
+    __slots__ = ("at", "is_kept", "rank", "until")
+
+    def __init__(self, at: float, grace: float, number: int, before: _Place | None = None) -> None:
+        self.at = at
+        self.until = at + grace
+        self.rank: tuple[float, int] = (at, number) if before is None else before.rank
+        self.is_kept = before is not None
+
+    def counts(self, now: float) -> bool:
+        """True if something is to be kept free for it now."""
+        return now < self.until and (self.is_kept or self.at <= now)
+
+
+class _Turn:
+    """A worker in line for a key: its asks that wait, and the places that it was promised."""
+
+    __slots__ = ("places", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[_Waiting, None] = OrderedDict()
+        self.places: deque[_Place] = deque()
+
+    def place(self, now: float) -> _Place | None:
+        """The first of its places that counts."""
+        return next((place for place in self.places if place.counts(now)), None)
+
+    def due(self, now: float, rank: tuple[float, int]) -> int:
+        """How many of its places count, before that rank."""
+        return sum(1 for place in self.places if place.rank <= rank and place.counts(now)) if self.places else 0
+
+
+class _Key:
+    """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many."""
+
+    __slots__ = ("given", "held", "key", "line", "noted", "promised", "recalled", "taken", "turns")
+
+    def __init__(self, line: _Book, key: str) -> None:
+        self.line = line
+        self.key = key
+        self.held: dict[int, int] = {}
+        self.taken = 0
+        self.turns: OrderedDict[int, _Turn] = OrderedDict()
+        self.given: dict[int, tuple[float, int]] = {}
+        self.promised = 0.0
+        self.noted = UNKNOWN
+        self.recalled = 0.0
+
+    def free(self, now: float) -> int:
+        """How many there are for anybody."""
+        window = self.line.window
+        return self.line.maximum - self.taken if window is None else window.free(self.key, now)
+
+    def opens_at(self, now: float) -> float:
+        """When there may be one, as far as that depends on time."""
+        window = self.line.window
+        if window is None:
+            return now if self.taken < self.line.maximum else UNKNOWN
+        return window.opens_at(self.key, now)
+
+    def is_open(self, worker: int, now: float, *, served: bool) -> bool:
+        """True if the worker may have one. `served`: it is the turn of one of its asks that wait here."""
+        free = self.free(now)
+        if self.turns:
+            own = self.turns.get(worker)
+            place = None if own is None else own.place(now)
+            rank = (UNKNOWN, 0) if place is None else place.rank
+            for other, turn in self.turns.items():
+                if turn.waiting and place is None and not served:
+                    return False
+                if other != worker:
+                    free -= turn.due(now, rank)
+        return free > 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if it is to be forgotten."""
+        return not self.turns and not self.given and not self.held
+
+    @property
+    def next_waiting(self) -> _Waiting | None:
+        """Whose turn it is of those that wait."""
+        return next((next(iter(turn.waiting)) for turn in self.turns.values() if turn.waiting), None)
+
+    def turn(self, worker: int) -> _Turn:
+        """That of a worker, at the end if it is not in line yet."""
+        turn = self.turns.get(worker)
+        if turn is None:
+            turn = self.turns[worker] = _Turn()
+        return turn
+
+    def unused(self, worker: int, now: float) -> bool:
+        """True if the worker may have something that it does not use."""
+        if self.line.period:
+            when, count = self.given.get(worker, (0.0, 0))
+            return count > 0 and now < when + self.line.ahead
+        return worker in self.held
+
+
+class _Book:
+    """The books of one line. `maxima`: what workers' configurations say, the newest last."""
+
+    __slots__ = ("ahead", "keys", "maxima", "name", "period", "spares", "window")
+
+    def __init__(self, line: Line) -> None:
+        self.name = line.name
+        self.period = line.period
+        self.spares = line.spares
+        self.ahead = ahead_of(line.period)
+        self.window = RateWindow(line.maximum, line.period, ahead=self.ahead) if line.period else None
+        self.maxima: dict[int, int] = {}
+        self.keys: dict[str, _Key] = {}
+
+    @property
+    def maximum(self) -> int:
+        """The number that holds for new grants: that of the newest configuration."""
+        return next(reversed(self.maxima.values()), 0)
+
+
+class _Waiting:
+    """An ask that was not answered yet. `at`: where it waits."""
+
+    __slots__ = ("ask", "at", "began", "deadline", "keys", "worker")
+
+    def __init__(self, worker: int, ask: Ask, now: float) -> None:
+        self.worker = worker
+        self.ask = ask
+        self.keys: list[_Key] = []
+        self.began = now
+        self.deadline = now + ask.patience
+        self.at: _Key | None = None
+
+
+class ShareBook:
+    """All lines of a daemon."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self._lines: dict[str, _Book] = {}
+        self._workers: dict[int, dict[int, _Waiting]] = {}
+        self._wanted: dict[_Key, None] = {}  # to be recalled at the end of the turn
+        self._agenda: list[tuple[float, int, _Key | _Waiting]] = []
+        self._order = itertools.count()
+        self._promises = 0
+
+    def __len__(self) -> int:
+        """How many keys are remembered for a reason other than the log of a rate."""
+        return sum(len(book.keys) for book in self._lines.values())
+
+    # Workers ----------------------------------------------------------------------------------------------------------
+
+    def came(self, worker: int) -> None:
+        """A worker begins to ask."""
+        self._workers[worker] = {}
+
+    def gone(self, worker: int, now: float) -> None:
+        """Its process is dead."""
+        self._workers.pop(worker, None)
+        keys = [key for book in self._lines.values() for key in book.keys.values()]
+        for key in keys:
+            turn = key.turns.pop(worker, None)
+            if turn is not None:
+                self._promises -= len(turn.places)
+                for waiting in turn.waiting:
+                    waiting.at = None
+            key.given.pop(worker, None)
+            key.taken -= key.held.pop(worker, 0)
+        for book in self._lines.values():
+            book.maxima.pop(worker, None)
+        for key in keys:
+            self._serve(key, now)
+        for name, book in list(self._lines.items()):
+            if not book.maxima and not book.keys and not book.window:  # the log of a rate outlives all workers
+                del self._lines[name]
+
+    def declare(self, worker: int, line: Line, now: float) -> None:
+        """The worker counts by that line."""
+        book = self._lines.get(line.name)
+        if book is None:
+            book = self._lines[line.name] = _Book(line)
+        book.maxima.pop(worker, None)
+        book.maxima[worker] = line.maximum
+        for key in list(book.keys.values()):  # the number may be another one now
+            self._serve(key, now)
+
+    # Asks -------------------------------------------------------------------------------------------------------------
+
+    def ask(self, worker: int, ask: Ask, now: float) -> None:
+        """The worker wants one of each; every line was declared."""
+        waiting = _Waiting(worker, ask, now)
+        self._decide(waiting, now, None)
+        for key in waiting.keys:
+            self._serve(key, now)
+
+    def withdraw(self, worker: int, ask: int, now: float) -> None:
+        """Nobody waits for it any more. What it was granted before it heard that comes back."""
+        self.answers.append(Withdrawn(worker, ask))
+        waiting = self._workers.get(worker, {}).pop(ask, None)
+        if waiting is not None and waiting.at is not None:
+            self._serve(self._leave(waiting), now)
+
+    def give_back(self, worker: int, need: tuple[str, str], count: int, until: float, now: float) -> None:
+        """So many are not used; `until` as they were granted."""
+        key = self._key(*need)
+        window = key.line.window
+        if window is not None:
+            window.put_back(key.key, until, count, now)
+        else:
+            count = min(count, key.held.get(worker, 0))
+            key.taken -= count
+            if count and key.held[worker] == count:
+                del key.held[worker]
+            elif count:
+                key.held[worker] -= count
+        self._serve(key, now)
+
+    def _key(self, name: str, key: str) -> _Key:
+        book = self._lines[name]
+        known = book.keys.get(key)
+        if known is None:
+            known = book.keys[key] = _Key(book, key)
+        return known
+
+    def _decide(self, waiting: _Waiting, now: float, served: _Key | None) -> None:
+        waiting.keys = [self._key(name, key) for name, key in waiting.ask.needs]  # some were forgotten meanwhile
+        closed = (
+            index
+            for index, key in enumerate(waiting.keys)
+            if not key.is_open(waiting.worker, now, served=key is served)
+        )
+        index = next(closed, None)
+        if index is None:
+            self._grant(waiting, now)
+        else:
+            self._hold_back(waiting, index, now)
+        for key in waiting.keys:
+            if key is not served and key.is_empty:
+                key.line.keys.pop(key.key, None)
+
+    def _grant(self, waiting: _Waiting, now: float) -> None:
+        worker, ask = waiting.worker, waiting.ask
+        shares: list[tuple[int, float]] = []
+        for key in waiting.keys:
+            free = key.free(now)
+            count = min(ask.most, free) if ask.most > 1 else 1 + self._ahead(key, worker, free, now)
+            self._take_place(key, worker, now)
+            if key.line.window is not None:
+                until = now + key.line.ahead
+                key.line.window.take(key.key, until, count)
+            else:
+                until = 0.0
+                key.taken += count
+                key.held[worker] = key.held.get(worker, 0) + count
+            shares.append((count, until))
+        self._workers.get(worker, {}).pop(ask.id, None)
+        self.answers.append(Granted(worker, ask.id, tuple(shares)))
+
+    def _ahead(self, key: _Key, worker: int, free: int, now: float) -> int:
+        line = key.line
+        if not line.spares or line.maximum < SCARCE * len(self._workers):
+            return 0
+        when, before = key.given.get(worker, (-UNKNOWN, 0))
+        count = 0
+        if now - when <= RECENT and not key.turns:
+            count = min(max(1, 2 * before), (free - 1) // 2, MOST_AHEAD)
+        key.given[worker] = (now, count)
+        return count
+
+    def _take_place(self, key: _Key, worker: int, now: float) -> _Place | None:
+        """The worker has come to its place, if it has one: that is used by it."""
+        turn = key.turns.get(worker)
+        place = None if turn is None else turn.place(now)
+        if turn is not None and place is not None:
+            turn.places.remove(place)
+            self._promises -= 1
+        return place
+
+    # Who has to wait --------------------------------------------------------------------------------------------------
+
+    def _hold_back(self, waiting: _Waiting, index: int, now: float) -> None:
+        """It waits for that need, or is told when to come again."""
+        key, worker = waiting.keys[index], waiting.worker
+        deadline = waiting.deadline
+        others = [other for other in self._workers if other != worker and key.unused(other, now)]
+        if others and (key.line.period or key.line.maximum >= SCARCE * len(self._workers)):
+            deadline = max(deadline, waiting.began + RECALL_TIME)
+        elif key.line.period and self._moment(key, now) > deadline:
+            deadline = now  # in vain
+        self._wanted[key] = None
+        if deadline <= now:
+            self._refuse(waiting, index, now)
+            return
+        if key.line.period:
+            key.promised = self._moment(key, now)
+        waiting.at = key
+        waiting.deadline = deadline
+        if self._workers[worker].setdefault(waiting.ask.id, waiting) is waiting and waiting.began == now:
+            self.answers.append(Waits(worker, waiting.ask.id, index))
+        key.turn(worker).waiting[waiting] = None
+        self._note(deadline, waiting)
+        self._look_at(key, self._next_look(key, now))
+
+    @staticmethod
+    def _moment(key: _Key, now: float) -> float:
+        """That of the next who comes to a rate."""
+        step = (key.line.period + key.line.ahead) / max(key.line.maximum, 1)
+        promised = key.promised + step if key.turns else 0.0
+        return max(key.opens_at(now), promised)
+
+    def _refuse(self, waiting: _Waiting, index: int, now: float) -> None:
+        key, worker = waiting.keys[index], waiting.worker
+        at = self._promise(key, worker, now, self._take_place(key, worker, now))
+        for other in waiting.keys:
+            moment = other.opens_at(now)
+            at = max(at, moment if moment < UNKNOWN else 0.0)
+        self._workers.get(worker, {}).pop(waiting.ask.id, None)
+        self.answers.append(Refused(worker, waiting.ask.id, index, at - now))
+
+    def _promise(self, key: _Key, worker: int, now: float, before: _Place | None) -> float:
+        """When the worker should come again; as far as places reach, it has one then. `before`: the one it came to."""
+        turn = key.turn(worker)
+        if key.line.period:
+            if len(turn.places) >= MOST_PLACES:
+                return turn.places[-1].at
+            grace = min(max(key.line.period, GRACE), 2 * GRACE)
+            # Who came in time and a little too early, since the one before it came late, goes before those after it.
+            at = self._moment(key, now) if before is None else key.opens_at(now)
+            place = _Place(max(at, now + MOMENT), grace, next(self._order), before)
+            key.promised = max(key.promised, place.at)
+        else:
+            if turn.places:
+                return turn.places[0].at
+            place = _Place(now + (COME_AGAIN if before is None else SOON), GRACE, next(self._order), before)
+        if self._promises < MOST_PROMISED:
+            self._promises += 1
+            turn.places.append(place)
+            self._look_at(key, place.until)
+        return place.at
+
+    def _leave(self, waiting: _Waiting) -> _Key:
+        """Take it out of its line."""
+        key = waiting.at
+        assert key is not None  # noqa: S101 # only who waits leaves
+        waiting.at = None
+        turn = key.turns[waiting.worker]
+        del turn.waiting[waiting]
+        if not turn.waiting and not turn.places:
+            del key.turns[waiting.worker]
+        return key
+
+    # Serving ----------------------------------------------------------------------------------------------------------
+
+    def _serve(self, key: _Key, now: float) -> None:
+        """Grant what may be granted to those that wait for a key, in turn; then see what is to be done when."""
+        if key.line.keys.get(key.key) is not key:
+            return  # it was forgotten
+        while (waiting := key.next_waiting) is not None and key.is_open(waiting.worker, now, served=True):
+            self._leave(waiting)
+            if waiting.worker in key.turns:
+                key.turns.move_to_end(waiting.worker)
+            self._decide(waiting, now, key)
+        self._tidy(key, now)
+
+    def _tidy(self, key: _Key, now: float) -> None:
+        """Forget what is over, and note when to look again."""
+        again = UNKNOWN
+        for worker, turn in list(key.turns.items()):
+            while turn.places and turn.places[0].until <= now:
+                turn.places.popleft()
+                self._promises -= 1
+            if turn.places:
+                again = min(again, turn.places[0].until)
+            elif not turn.waiting:
+                del key.turns[worker]
+        if key.next_waiting is not None:
+            again = min(again, self._next_look(key, now))
+        for worker, (when, _) in list(key.given.items()):
+            if now - when > RECENT:
+                del key.given[worker]
+            else:
+                again = min(again, when + RECENT + GRACE)
+        if not key.turns:
+            key.promised = 0.0
+        if key.is_empty:
+            del key.line.keys[key.key]
+            return
+        self._look_at(key, again)
+
+    @staticmethod
+    def _next_look(key: _Key, now: float) -> float:
+        """When something may change for who waits there, though nobody says anything."""
+        recall, opens_at = max(key.recalled, now) + RECALL_AGAIN, key.opens_at(now)
+        return min(recall, opens_at) if opens_at > now else recall
+
+    def _look_at(self, key: _Key, when: float) -> None:
+        if when < key.noted:
+            key.noted = when
+            self._note(when, key)
+
+    def _note(self, when: float, what: _Key | _Waiting) -> None:
+        heapq.heappush(self._agenda, (when, next(self._order), what))
+
+    @property
+    def next_due(self) -> float | None:
+        """When `tick` has something to do."""
+        return self._agenda[0][0] if self._agenda else None
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        for what in list(self._due(now)):
+            if isinstance(what, _Key):
+                what.noted = UNKNOWN
+                if what.next_waiting is not None and now >= what.recalled + RECALL_AGAIN:
+                    self._wanted[what] = None
+                self._serve(what, now)
+            elif what.at is not None and what.deadline <= now:
+                key = self._leave(what)
+                self._refuse(what, what.keys.index(key), now)
+                self._serve(key, now)
+
+    def _due(self, now: float) -> Iterator[_Key | _Waiting]:
+        while self._agenda and self._agenda[0][0] <= now:
+            yield heapq.heappop(self._agenda)[2]
+
+    # Recalls ----------------------------------------------------------------------------------------------------------
+
+    def end_turn(self, now: float) -> None:
+        """All that came together has been told: recall what others may have and not use."""
+        for key in self._wanted:
+            waiting = [turn for turn in key.turns.values() if turn.waiting]
+            oldest = min((next(iter(turn.waiting)).began for turn in waiting), default=now)
+            sharers = set(key.held) | {worker for worker, turn in key.turns.items() if turn.waiting or turn.places}
+            fair = 0 if now - oldest >= OVERDUE else key.line.maximum // max(len(sharers), 1)
+            self._recall(key, fair, now)
+            key.recalled = now
+        self._wanted.clear()
+
+    def _recall(self, key: _Key, fair: int, now: float) -> None:
+        for worker in self._workers:
+            if not key.unused(worker, now):
+                continue
+            others = [turn for other, turn in key.turns.items() if other != worker]
+            count = sum(len(turn.waiting) or bool(turn.places) for turn in others)
+            if count:
+                self.answers.append(Recall(worker, key.line.name, key.key, fair, count))
+            elif worker in key.turns:  # itself wants another one than those that it does not use
+                self.answers.append(Recall(worker, key.line.name, key.key, key.line.maximum, 1))
