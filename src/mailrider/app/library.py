@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from abc import ABC, abstractmethod
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from email.generator import BytesGenerator
@@ -31,6 +31,7 @@ from mailrider.app.originate import originate
 from mailrider.app.queued import queue_filter, queued_message, queued_recipient
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
+from mailrider.config import queue_location
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.settings import DNSSettings
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import Outcome, Try
     from mailrider.queue.service import DeliveryQueue
+    from mailrider.queue.sqlite.shards import ShardsReader
     from mailrider.settings.directive import Settings
 
     Found: TypeAlias = list[QueuedRecipient]  # in Queue `list` is its own
@@ -77,7 +79,6 @@ if TYPE_CHECKING:
 SettingsT = TypeVar("SettingsT", bound="Settings")
 TargetT = TypeVar("TargetT", bound="Remote | Smarthost | Queue")
 
-_PAGE = 500  # recipients that are read from a store at a time
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
 _new_token = partial(secrets.token_hex, 12)
@@ -707,19 +708,19 @@ class Queue:
         recipient's; `state` "queued", "active" or "held"; `older`: queued longer ago than so many seconds, or "4h".
         """
         found: Found = []
-        store = self._here().store
-        wanted, after = queue_filter(sender, recipient, domain, state, older), 0
-        while limit is None or len(found) < limit:
-            page = await store.page(wanted, after, _PAGE if limit is None else min(_PAGE, limit - len(found)))
-            if not page:
-                break
-            found += map(queued_recipient, page)
-            after = page[-1].recipient_id
+        wanted = queue_filter(sender, recipient, domain, state, older)
+        if limit is not None and limit <= 0:
+            return found
+        async with aclosing(self._reader().entries(wanted, limit)) as entries:
+            async for entry in entries:
+                found.append(queued_recipient(entry))
+                if len(found) == limit:
+                    break
         return found
 
     async def show(self, id: str) -> QueuedMessage | None:
         """A message with the recipients who wait, and each try that there was; None if it is not in the queue."""
-        message = await self._here().store.find(parse_id(id))
+        message = await self._reader().find(parse_id(id))
         return None if message is None else queued_message(message)
 
     async def retry(self, id: str) -> int:
@@ -729,6 +730,13 @@ class Queue:
         """
         done = await self._here().command(QueueCommand.RETRY, Filter(message=parse_id(id)))
         return done.changed + done.later
+
+    def _reader(self) -> ShardsReader:
+        """A look into the whole queue, from the loop in which it was entered."""
+        from mailrider.queue.sqlite.shards import ShardsReader
+
+        self._here()
+        return ShardsReader(queue_location(self.settings), SystemClock())
 
     def _here(self) -> DeliveryQueue:
         """The queue, for a call from the loop in which it was entered."""

@@ -7,12 +7,15 @@ itself can never deliver anything, and is refused.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_remote, open_smarthost, with_state_dir
 from mailrider.app.pipelines import PipelineOpener
+from mailrider.clock import SystemClock
 from mailrider.config import queue_location
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -25,10 +28,12 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
+from mailrider.queue.place import shards_to_drain
 from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer, QueueDirectory
 from mailrider.queue.settings import QueueSettings
+from mailrider.queue.sqlite.shards import SQLiteShards, further_shard, shard_location, shards_in
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.settings.pipeline import TargetRef, decide
 from mailrider.signing.open import open_signing
@@ -165,14 +170,35 @@ class Targets:
         ids = self._id_source(clock) if self._has_queue else self.names
         ids.follow(clock)
         self._has_queue = True
-        bounces = Bounces(_bounce_policy(settings, target), ids, engine.emit)
-        work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
-        queue = make_queue(settings, work, clock, engine.rng, engine.emit, ids=ids, target=target, reserved=self.names)
+        policy = _bounce_policy(settings, target)
+
+        def open_shard(shard: Shard, clock: Clock, ids: IdSource, reserved: IdSource | None = None) -> DeliveryQueue:
+            bounces = Bounces(policy, ids, engine.emit)
+            work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
+            return make_queue(
+                settings,
+                work,
+                clock,
+                engine.rng,
+                engine.emit,
+                ids=ids,
+                target=target,
+                reserved=reserved,
+                shard=shard,
+            )
+
+        workers = 1 if self._place is None else self._place.workers
+        left_behind: list[DeliveryQueue] = []
+        for number in shards_to_drain(self._place, await asyncio.to_thread(shards_in, location)):
+            its_clock = QueueClock(engine.clock)
+            left_behind.append(open_shard(Shard(number, workers, is_own=False), its_clock, IdSource(its_clock)))
+        own = Shard(0 if self._place is None else self._place.number, workers, tuple(left_behind))
+        queue = open_shard(own, clock, ids, self.names)
         if settings.bounce is not None:
             if settings.name is not None:
                 self._open[settings.name] = QueueDeliverer(queue)
-            own = deliverers[ROUTE_TARGET]
-            deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(settings.bounce, settings.name, own)
+            directly = deliverers[ROUTE_TARGET]
+            deliverers[ROUTE_BOUNCE] = await self._bounce_pipeline(settings.bounce, settings.name, directly)
         self.queues[settings.name or str(location)] = await self._stack.enter_async_context(queue)
         return queue
 
@@ -192,6 +218,20 @@ class Targets:
         return PipelineDeliverer(routes, self._engine.emit, answers_each=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard of a queue as it is opened: its number; how many workers share the queue; and the queue's other shards
+    that are delivered from with it. `is_own` False: it is one of those."""
+
+    number: int = 0
+    workers: int = 1
+    left_behind: tuple[DeliveryQueue, ...] = ()
+    is_own: bool = True
+
+
+FIRST: Final = Shard()
+
+
 def make_queue(
     settings: QueueSettings,
     work: Work | None,
@@ -202,21 +242,27 @@ def make_queue(
     ids: IdSource | None = None,
     target: Settings | None = None,
     reserved: IdSource | None = None,
+    shard: Shard = FIRST,
 ) -> DeliveryQueue:
     """A queue, not yet open; `work` None: it only takes messages in and can be looked into."""
     location = queue_location(settings)
     if not isinstance(clock, QueueClock):
         clock = QueueClock(clock)
     destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
-    return DeliveryQueue(
-        SQLiteStore(
-            location,
+
+    def make_store(number: int, clock: Clock) -> SQLiteStore:
+        return SQLiteStore(
+            shard_location(location, number),
             clock,
             destination_of=destination_of,
             emit=emit,
             reserve=settings.reserve,
-            history=settings.history,
-        ),
+            history=settings.history.shared_by(shard.workers),
+            shard=further_shard(location, number),
+        )
+
+    return DeliveryQueue(
+        make_store(shard.number, clock),
         work,
         ids or IdSource(clock),
         clock,
@@ -225,6 +271,9 @@ def make_queue(
         place=QueueDirectory(location, settings.runtime_dir or location),
         destination_of=destination_of,
         reserved=reserved,
+        left_behind=shard.left_behind,
+        others=SQLiteShards(location, shard.number, SystemClock(), lambda each: make_store(each, SystemClock())),
+        listens=shard.is_own,
     )
 
 

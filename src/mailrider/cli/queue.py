@@ -11,6 +11,7 @@ import os
 import pwd
 import signal
 import sys
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 from random import SystemRandom
@@ -38,8 +39,7 @@ from mailrider.model.text import json_line
 from mailrider.queue.history import ENDS
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, RecipientState, Stats
-from mailrider.queue.sqlite.file import FILE
-from mailrider.queue.sqlite.reader import SQLiteReader
+from mailrider.queue.sqlite.shards import PAGE, ShardsReader, further_shard, shard_location, shards_in
 from mailrider.queue.store import QueueCommand
 from mailrider.report.queue import entry_object, message_object, stats_object
 from mailrider.report.trace import fact_object
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PAGE = 500  # entries that are read at a time
 PIPE_WIDTH = 1000  # columns of a table that nobody looks at on a terminal
 DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
 
@@ -83,21 +82,25 @@ class Chosen:
         """Those of the queue. Raises `ConfigError`."""
         return self.given or choose_queue(self.configuration, self.name)
 
-    def look(self, work: Callable[[SQLiteReader], Awaitable[T]], otherwise: T) -> T:
+    @property
+    def shards(self) -> list[int]:
+        """The shards of the queue that are there, whatever `workers` says."""
+        return shards_in(queue_location(self.settings))
+
+    def look(self, work: Callable[[ShardsReader], Awaitable[T]], otherwise: T) -> T:
         """Look into the queue without changing anything, on a full disk and on one that is read-only; `otherwise` if
         there is none yet."""
-        location = queue_location(self.settings)
-        if not (location / FILE).exists():
+        if not self.shards:
             return otherwise
 
         async def run() -> T:
-            return await work(SQLiteReader(location, SystemClock()))
+            return await work(ShardsReader(queue_location(self.settings), SystemClock()))
 
         return asyncio.run(run())
 
     def with_queue(self, work: Callable[[DeliveryQueue], Awaitable[T]], otherwise: T) -> T:
         """Do something with the queue, without delivering; `otherwise` if there is none yet."""
-        if not (queue_location(self.settings) / FILE).exists():
+        if not self.shards:
             return otherwise
 
         import uvloop
@@ -110,18 +113,23 @@ class Chosen:
 
         return uvloop.run(run())
 
-    def with_store(self, work: Callable[[SQLiteStore], Awaitable[T]], otherwise: T) -> T:
-        """Do something with the store of the queue; `otherwise` if there is none yet."""
-        if not (queue_location(self.settings) / FILE).exists():
-            return otherwise
+    def with_stores(self, work: Callable[[SQLiteStore], Awaitable[T]]) -> list[T]:
+        """Do something with the store of each shard that is there, one after the other."""
+        if not self.shards:
+            return []
 
         import uvloop
 
         from mailrider.queue.sqlite.store import SQLiteStore
 
-        async def run() -> T:
-            async with SQLiteStore(queue_location(self.settings), SystemClock()) as store:
-                return await work(store)
+        async def run() -> list[T]:
+            done: list[T] = []
+            location = queue_location(self.settings)
+            for each in self.shards:
+                shard = further_shard(location, each)
+                async with SQLiteStore(shard_location(location, each), SystemClock(), shard=shard) as store:
+                    done.append(await work(store))
+            return done
 
         return uvloop.run(run())
 
@@ -240,20 +248,22 @@ def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
 
 
 async def _pages(
-    reader: SQLiteReader, wanted: Filter, limit: int, show: Callable[[list[Entry]], None]
+    reader: ShardsReader, wanted: Filter, limit: int, show: Callable[[list[Entry]], None]
 ) -> tuple[int, bool]:
     """Show page by page: memory does not grow with the queue. How many were shown, and whether there are more."""
-    count = after = 0
-    while True:
-        space = PAGE if not limit else min(PAGE, limit - count)
-        entries = await reader.page(wanted, after, space + 1)
-        show(entries[:space])
-        count += len(entries[:space])
-        if len(entries) <= space:
-            return count, False
-        if limit and count >= limit:
-            return count, True
-        after = entries[space - 1].recipient_id
+    count = 0
+    page: list[Entry] = []
+    async with aclosing(reader.entries(wanted, limit + 1 if limit else None)) as entries:
+        async for entry in entries:
+            if limit and count + len(page) >= limit:
+                show(page)
+                return limit, True
+            page.append(entry)
+            if len(page) >= PAGE:
+                show(page)
+                count, page = count + len(page), []
+    show(page)
+    return count + len(page), False
 
 
 @queue.command()
@@ -344,7 +354,8 @@ def _changes(command: QueueCommand, help: str) -> None:
             raise click.UsageError("say which: ids, filters, or --all")
 
         async def work(queue: DeliveryQueue) -> tuple[int, int, list[str]]:
-            unknown = [id for id in ids if await queue.store.find(_id(id)) is None]
+            reader = ShardsReader(queue_location(chosen.settings), SystemClock())
+            unknown = [id for id in ids if await reader.shard_of(_id(id)) is None]
             done = [await queue.command(command, each, operator()) for each in meant]
             return sum(each.changed for each in done), sum(each.later for each in done), unknown
 

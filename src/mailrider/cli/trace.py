@@ -71,7 +71,7 @@ def drop(config: str | None, what: str) -> int:
     What is still queued is not changed: see `mailrider queue remove`. The log is not touched.
     """
     wanted = history_filter(what)
-    dropped = sum(chosen.with_store(lambda store: store.drop_history(wanted), 0) for chosen in every_queue(config))
+    dropped = sum(sum(chosen.with_stores(lambda store: store.drop_history(wanted))) for chosen in every_queue(config))
     click.echo(f"{dropped} {'event' if dropped == 1 else 'events'} erased")
     return os.EX_OK
 

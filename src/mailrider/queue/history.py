@@ -49,6 +49,10 @@ class HistoryBounds:
         """True if facts are kept."""
         return bool(self.age) and self.facts > 0
 
+    def shared_by(self, stores: int) -> HistoryBounds:
+        """The bounds of each of so many stores, that all of them together keep to."""
+        return HistoryBounds(self.age, -(-self.facts // stores))
+
 
 OFF: Final = HistoryBounds(timedelta(0), 0)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +22,12 @@ class Place:
 
 
 ALONE: Final = Place()  # a daemon that is one process
+
+
+def shards_to_drain(place: Place | None, there: Sequence[int]) -> list[int]:
+    """Which of the shards that are there a process delivers from beside its own: those that no worker has, left behind
+    by more workers than there are now. They are shared out, each to one worker. None, a process beside the daemon, adds
+    to shard 0 and helps with all of them."""
+    if place is None:
+        return [each for each in there if each]
+    return [each for each in there if each >= place.workers and each % place.workers == place.number]

@@ -2,6 +2,9 @@
 
 `submit` returns once a message is durable. While it is `delivering` the queue runs deliveries as well; without that it
 only takes messages in, and tells those processes that deliver.
+
+Messages go into one shard, that of its store. A queue may have others: what was left behind in them it delivers as well
+(`left_behind`), and commands of operators go to all of them (`others`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from mailrider.errors import InvalidValue
 from mailrider.model.handover import DIRECT
@@ -36,13 +39,14 @@ from mailrider.queue.message import (
 from mailrider.queue.queue_clock import KeepsTime, shift_of
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.settle import Notice, Notified, Rules, SettleDecision, settle
+from mailrider.queue.sqlite.shards import EVERY, added
 from mailrider.queue.sqlite.signals import Signal, SignalListener, send_act, send_signal
-from mailrider.queue.store import IdTaken, QueueCommand, StoreUnavailable
+from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
 from mailrider.smtp.content import CHUNK
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -52,9 +56,9 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.handover import Handover
     from mailrider.queue.ids import IdSource
-    from mailrider.queue.message import DestinationOf
+    from mailrider.queue.message import DestinationOf, Stats
     from mailrider.queue.scheduler import Work
-    from mailrider.queue.store import Done, Store
+    from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
 
 
@@ -74,6 +78,13 @@ class QueueDirectory:
     runtime_dir: Path
 
 
+class OtherShards(Protocol):
+    """The shards of a queue beside the one that is open."""
+
+    async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
+        """Do something to all recipients in them that are meant."""
+
+
 class DeliveryQueue:
     """A queue, open while it is entered."""
 
@@ -89,8 +100,13 @@ class DeliveryQueue:
         place: QueueDirectory | None = None,
         destination_of: DestinationOf = BY_DOMAIN,
         reserved: IdSource | None = None,
+        left_behind: Sequence[DeliveryQueue] = (),
+        others: OtherShards | None = None,
+        listens: bool = True,
     ) -> None:
-        """`work` None: nothing is delivered here. `reserved`: where messages that arrive have their ids from."""
+        """`work` None: nothing is delivered here. `reserved`: where messages that arrive have their ids from.
+        `left_behind`: shards that are only delivered from; they do not listen (`listens`), since this queue tells them.
+        """
         if isinstance(store, KeepsTime):
             clock = store.clock
         self.store = store
@@ -102,6 +118,9 @@ class DeliveryQueue:
         self._destination_of = destination_of
         self._bounces = None if work is None else work.bounces
         self._rng = rng
+        self._left_behind = left_behind
+        self._others = others
+        self._listens = listens
         self._scheduler = None if work is None else Scheduler(store, work, clock, rng, emit)
         self._stack = AsyncExitStack()
         self._unaccepted: set[int] = set()  # ids that were given out, of messages that are not stored yet
@@ -112,9 +131,11 @@ class DeliveryQueue:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.store)
             self._ids.go_on(self.store.last_id, self.store.lease)
+            for each in self._left_behind:
+                await stack.enter_async_context(each)
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
-                if self._place is not None:
+                if self._place is not None and self._listens:
                     listener = SignalListener(self._place.runtime_dir, self._place.location, self._hear, self._hear_act)
                     await stack.enter_async_context(listener)
             self._stack = stack.pop_all()
@@ -125,23 +146,28 @@ class DeliveryQueue:
 
     async def leave_off(self) -> None:
         """Begin no more attempts; who else delivers from the store goes on with what waits. Running ones go on."""
+        await asyncio.gather(*(each.leave_off() for each in self._schedulers))
         if self._scheduler is not None:
-            await self._scheduler.leave_off()
             self._send_signal(Signal.LOOK)
 
     async def finish(self) -> None:
         """Wait until all attempts have come to their own end."""
-        if self._scheduler is not None:
-            await self._scheduler.finish()
+        await asyncio.gather(*(each.finish() for each in self._schedulers))
 
     async def stop(self) -> None:
         """End at once what has not begun to send, within a bound what has. Messages are taken until it is closed."""
-        if self._scheduler is not None:
-            await self._scheduler.stop()
+        await asyncio.gather(*(each.stop() for each in self._schedulers))
+
+    @property
+    def _schedulers(self) -> list[Scheduler]:
+        """Its own, and those of the shards that were left behind."""
+        queues = (self, *self._left_behind)
+        return [each._scheduler for each in queues if each._scheduler is not None]
 
     def _hear(self, signal: Signal) -> None:
-        if self._scheduler is not None and not self._scheduler.is_draining:
-            self._scheduler.look(reopen=signal is Signal.RETRY)
+        for each in self._schedulers:
+            if not each.is_draining:
+                each.look(reopen=signal is Signal.RETRY)
 
     def _hear_act(self, act: bytes) -> None:
         """Another process of ours says what an operator did with it: the socket is for nobody else."""
@@ -323,30 +349,44 @@ class DeliveryQueue:
 
     async def idle(self) -> None:
         """Wait until nothing is due any more, but for destinations that are down."""
-        if self._scheduler is not None:
-            await self._scheduler.idle()
+        await asyncio.gather(*(each.idle() for each in self._schedulers))
 
     async def drain(self) -> None:
         """Deliver what is due now, and wait until that is done, by us or by others; what comes later is left."""
-        if self._scheduler is not None:
-            await self._scheduler.drain()
+        await asyncio.gather(*(each.drain() for each in self._schedulers))
 
     @property
     def destinations_down(self) -> int:
         """How many destinations are known to be out of reach; 0 where nothing is delivered."""
-        return 0 if self._scheduler is None else self._scheduler.destinations_down
+        return max((each.destinations_down for each in self._schedulers), default=0)
+
+    async def stats(self, now: datetime, destinations: int) -> Stats:
+        """How much is queued in the shards that this process delivers from; see `Store.stats`."""
+        if not self._left_behind:
+            return await self.store.stats(now, destinations)
+        stores = (self.store, *(each.store for each in self._left_behind))
+        return added([await each.stats(now, EVERY) for each in stores], destinations)
 
     async def command(self, command: QueueCommand, wanted: Filter, by: str = "") -> Done:
         """Do something to queued recipients, and tell those who deliver. `by`: the operator who wants it, if one does:
         then it stands in the log."""
         done = await self.store.command(command, wanted, self._clock.now(), by)
+        if self._others is not None and not await self._is_here(wanted, done):
+            elsewhere = await self._others.command(command, wanted, by)
+            done = Done(done.changed + elsewhere.changed, done.later + elsewhere.later)
         if by:
             self._note_act(command, wanted, by, done)
         if command in (QueueCommand.RETRY, QueueCommand.RELEASE):
-            if self._scheduler is not None:
-                self._scheduler.look(reopen=command is QueueCommand.RETRY)
+            for each in self._schedulers:
+                each.look(reopen=command is QueueCommand.RETRY)
             self._send_signal(Signal.RETRY if command is QueueCommand.RETRY else Signal.LOOK)
         return done
+
+    async def _is_here(self, wanted: Filter, done: Done) -> bool:
+        """True if all that is meant is in this store: one message, which is there or was."""
+        if wanted.message is None:
+            return False
+        return done.changed + done.later > 0 or await self.store.find(wanted.message) is not None
 
     def _note_act(self, command: QueueCommand, wanted: Filter, by: str, done: Done) -> None:
         message = "" if wanted.message is None else format_id(wanted.message)

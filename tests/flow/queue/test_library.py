@@ -77,7 +77,7 @@ async def test_what_waits_is_listed_by_what_is_asked_for(tmp_path: Path) -> None
 
 
 async def test_a_long_list_is_read_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrider.app.library._PAGE", 2)
+    monkeypatch.setattr("mailrider.queue.sqlite.shards.PAGE", 2)
     to = [f"{number}@example.net" for number in range(5)]
     async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
         await queue.submit(MESSAGE, "a@example.org", to)

@@ -11,10 +11,12 @@ import fcntl
 import os
 import sqlite3
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.files import make_folder, make_private, refuse_link
 from mailrider.queue.disk import SPARE_FILE
+from mailrider.queue.sqlite.moved import finish_move, lock_shard
 from mailrider.queue.sqlite.schema import APPLICATION, MIGRATIONS, VERSION
 from mailrider.queue.sqlite.writer import translate
 from mailrider.queue.store import StoreDamaged, StoreUnavailable
@@ -35,19 +37,34 @@ INCREMENTAL: Final = 2  # sqlite.org/pragma.html#pragma_auto_vacuum
 LOG_KEPT: Final = 64 * 1024 * 1024  # octets of log that stay on disk, to be written over
 
 
-class StoreFile:
-    """The file in the directory `location`."""
+@dataclass(frozen=True, slots=True)
+class FurtherShard:
+    """What a store in a directory of its own belongs to: shard `number` of the queue in `queue`. `alone`: nobody else
+    is to use it meanwhile."""
 
-    def __init__(self, location: Path, clock: Clock, disk: Disk) -> None:
+    queue: Path
+    number: int
+    alone: bool = False
+
+
+class StoreFile:
+    """The file in the directory `location`. `shard` None: it is shard 0 of its queue."""
+
+    def __init__(self, location: Path, clock: Clock, disk: Disk, shard: FurtherShard | None = None) -> None:
         self.path = location / FILE
         self.log = location / f"{FILE}-wal"
         self._disk = disk
         self._location = location
         self._clock = clock
+        self._shard = shard
 
     def open(self, stack: ExitStack) -> sqlite3.Connection:
         """A connection, with today's schema; `stack` closes it."""
+        if self._shard is not None:
+            refuse_link(self._location)
         make_folder(self._location)
+        if self._shard is not None:
+            lock_shard(self._location, stack, alone=self._shard.alone)
         lock = self._location / "queue.lock"
         make_private(lock)
         with _locked(lock):
@@ -68,6 +85,8 @@ class StoreFile:
                     stack.close()
                     raise StoreDamaged(self._set_aside(str(error))) from error
                 raise
+            if self._shard is not None:
+                finish_move(connection, self._shard.queue / FILE, self._shard.number)
         return connection
 
     def connect(self, stack: ExitStack, *, reads: bool = False) -> sqlite3.Connection:

@@ -27,7 +27,7 @@ ACT: Final = b"act "  # what an operator did follows, as JSON
 MAX_ACT: Final = 2048  # octets of it
 MOST_ACTS: Final = 16  # that are read before others have their turn
 
-MAX_LISTENERS: Final = 64  # that are told; more processes than that do not serve one queue
+MAX_LISTENERS: Final = 2048  # that are told: as many as there are places of workers, and of processes beside them
 
 
 class Signal(enum.Enum):

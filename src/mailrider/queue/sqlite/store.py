@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         Stats,
         StoredMessage,
     )
+    from mailrider.queue.sqlite.file import FurtherShard
     from mailrider.queue.sqlite.rows import Unreadable
     from mailrider.queue.sqlite.views import HistoryFilter
 
@@ -95,7 +96,8 @@ class _Spool:
 
 class SQLiteStore:
     """A `Store` in the directory `location`. New mail is refused while less than `reserve` octets of the disk are free;
-    None: what suits the disk. `history`: which facts are kept. `identity` and `fault` are for tests that die."""
+    None: what suits the disk. `history`: which facts are kept. `shard`: what it belongs to; None: shard 0.
+    `identity` and `fault` are for tests that die."""
 
     def __init__(
         self,
@@ -106,12 +108,13 @@ class SQLiteStore:
         emit: Emit = discard,
         reserve: int | None = None,
         history: HistoryBounds = OFF,
+        shard: FurtherShard | None = None,
         identity: Identity | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> None:
         self._disk = Disk(location, reserve, clock.monotonic)
         self._is_short = False
-        self._file = StoreFile(location, clock, self._disk)
+        self._file = StoreFile(location, clock, self._disk, shard)
         self._clock = clock if isinstance(clock, QueueClock) else QueueClock(clock)
         self._emit = emit
         self._identity = identity
@@ -665,6 +668,19 @@ class SQLiteStore:
             wish = {QueueCommand.HOLD: 1, QueueCommand.REMOVE: 2, QueueCommand.RETRY: 3}[command]
             later = connection.execute(sql.WISH, {"ids": compact(leased), "wish": wish}).rowcount
         return changed, later, rows[-1][0] if len(rows) == values["limit"] else 0
+
+    async def within(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something in a transaction of its own."""
+        done: T = await self._ask(StoreCall(work))
+        return done
+
+    async def free_others(self) -> int:
+        """End the leases of all others, for whoever has the store alone; how many recipients became free."""
+        return await self.within(self._free_others)
+
+    def _free_others(self, connection: sqlite3.Connection) -> int:
+        (owners,) = connection.execute(sql.OWNERS).fetchone()
+        return self._free(connection, [owner for owner, _, _ in json.loads(owners) if owner != self.lease])
 
     async def changed_elsewhere(self) -> bool:
         """See `Store`."""
