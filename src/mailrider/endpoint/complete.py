@@ -20,9 +20,9 @@ MAX_OCTETS: Final = 20480
 _EACH: Final = 64
 
 # It begins with an octet that is quickly found.
-_FIELD = re.compile(rb"\n(?i:(?:resent-)?(?:from|sender|reply-to|to|cc))[ \t]*+:(.*+(?:\n[ \t].*+)*+)")
+_FIELD = re.compile(rb"\n(?i:(?:resent-)?(?:from|sender|reply-to|to|cc))[ \t]*+:(.*+(?:\n[ \t].*+)*)")
 # RFC 5322 3.2: a quoted string, a quoted pair, a domain literal, a special, a word, white space; or what is none of it.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\\.|\[[^\]\\]*+\]|[(),:;<>]|[^\s"\\()\[\],:;<>]++|\s++|.', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"|\\.|\[[^\]\\]*+\]|[(),:;<>]|[^\s"\\()\[\],:;<>]++|\s++|.', re.DOTALL)
 # What stands where an address does, and is a local part: an atom with dots, or a quoted string.
 _LOCAL_PART = re.compile(rb'[A-Za-z0-9!#$%&\'*+/=?^_`{|}~.\-\x80-\xff]+|".*"', re.DOTALL)
 

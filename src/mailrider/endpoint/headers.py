@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE_ID = 998  # octets: a line (RFC 5322 2.1.1)
 
 # A field with the lines that continue it. RFC 5322 3.6.6: Resent-Bcc is the same for whoever sends a message on.
-_BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+")
+_BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*")
 _RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
 
 

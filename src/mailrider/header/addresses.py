@@ -33,7 +33,8 @@ MAX_AUTHORS: Final = 100  # addresses
 
 # RFC 5322 3.2.3, RFC 6532 3.2; with dots wherever they stand, as some phones write them. No control characters.
 _ATOM: Final = r"[^\x00-\x20\"(),:;<>@\[\\\]\x7f-\x9f\ud800-\udfff]++"
-_QUOTED: Final = r'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]++|\\[ -~\t])*+"'
+_PLAIN: Final = r'[^"\\\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]*+'
+_QUOTED: Final = rf'"{_PLAIN}(?:\\[ -~\t]{_PLAIN})*"'
 _LITERAL: Final = r"\[[^\[\]\\\x00-\x20\x7f-\x9f\ud800-\udfff]*+\]"
 _TOKEN = re.compile(
     rf"(?P<space>[ \t\r\n]++)|(?P<address>(?:{_QUOTED}|{_ATOM})@(?:{_ATOM}|{_LITERAL}))|(?P<quoted>{_QUOTED})"

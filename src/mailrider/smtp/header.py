@@ -23,9 +23,10 @@ MAX_LINES = 10_000  # a list of 5,000 recipients has fewer; a MiB of lines like 
 # RFC 5322 2.2: printable ASCII but the colon; 4.5 (obsolete): white space may precede the colon.
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 # What follows a field's name: all of its lines but the last line end.
-_VALUE = re.compile(rb"[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+)")
-# A whole header: looking at it line by line costs four times as much.
-_WELL_FORMED = re.compile(rb"(?:[!-9;-~]++[ \t]*+:.*+\n(?:[ \t].*+\n)*+)++")
+_VALUE = re.compile(rb"[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*)")
+# A whole header: looking at it line by line costs four times as much. What one line matches, no other way matches it;
+# so a fault at the end costs one look back at each line.
+_WELL_FORMED = re.compile(rb"(?:[!-9;-~]++[ \t]*+:.*+\n(?:[ \t].*+\n)*)+")
 
 
 @dataclass(frozen=True, slots=True)
