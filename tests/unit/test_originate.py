@@ -42,6 +42,32 @@ def test_date_and_message_id_are_added_where_a_message_starts(message: bytes, ad
     assert originated(message) == added + message
 
 
+BCC = b"Bcc: c@example.net,\r\n d@example.net\r\nresent-bcc: e@example.net\r\n"
+
+
+# https://github.com/lettre/lettre/issues/309, https://github.com/pimalaya/himalaya/issues/747
+@pytest.mark.parametrize(
+    "before", [ID + DATE, ID, b"", b"DKIM-Signature: v=1\r\n"], ids=["all", "ID", "none", "signed"]
+)
+def test_nobody_sees_who_gets_a_blind_copy(before: bytes) -> None:
+    assert originated(before + BCC + REST) == originated(before + REST)
+
+
+def test_the_message_object_of_a_program_keeps_its_bcc_and_what_is_sent_has_none() -> None:
+    message = EmailMessage()
+    message["From"], message["Bcc"] = "a@example.org", "c@example.net"
+    message.set_content("Bcc: stays\n")
+    sent = b"".join(prepare(message, "a@example.org", ["c@example.net"]).content.chunks())
+    assert sent.lower().count(b"bcc:") == 1
+    assert sent.endswith(b"\r\n\r\nBcc: stays\r\n")
+    assert message["Bcc"] == "c@example.net"
+
+
+def test_what_has_travelled_keeps_the_bcc_that_its_author_left_in() -> None:
+    message = b"Received: from x\r\nBcc: c@example.net\r\n" + REST
+    assert originated(message) == message
+
+
 def test_without_a_name_of_ours_there_is_no_message_id() -> None:
     assert originated(REST, None) == DATE + REST
 

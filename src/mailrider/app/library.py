@@ -192,7 +192,7 @@ def prepare(
     """Parse what a caller gives. Raises for wrong types and an empty message; an address that is none becomes a result.
 
     `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says. A message that starts here
-    gets the Date and the Message-ID that it lacks, the latter of `host`.
+    gets the Date and the Message-ID that it lacks, the latter of `host`, and loses its Bcc.
     """
     _check_options(requiretls=requiretls, quarantine=quarantine, smtputf8=smtputf8, dsn=dsn)
     texts = _texts(recipients)

@@ -1,7 +1,10 @@
-"""What a message needs that a program hands to the library, and that it may have left out. Pure.
+"""What a message needs that a program hands to the library, and that it may have left out, or in. Pure.
 
 RFC 5322 3.6 demands Date, and every server wants Message-ID; who submits mail for others adds them (RFC 6409 8.2, 8.3).
 A message that was signed, or has travelled, is somebody else's: nothing is added to it.
+
+Bcc is taken out (RFC 5322 3.6.3), as smtplib's `send_message` does, and whatever the message comes as: its addresses
+would be seen by all recipients. In a message that has travelled it is what its author left in.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.header.fields import compose_field
+from mailrider.smtp.content import Content
+from mailrider.smtp.header import without_bcc
 from mailrider.smtp.prepend import prepend
 
 if TYPE_CHECKING:
@@ -18,23 +23,26 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.model.domain import Domain
-    from mailrider.smtp.content import Content
 
-_TRAVELLED = ("DKIM-Signature", "Received")
+_TRAVELLED = "Received"
+_SIGNED = "DKIM-Signature"
 _EMPTY_LINE = b"\r\n"  # what the email package makes of a message in which there is nothing
 
 
 def originate(content: Content, host: Domain | None, now: Callable[[], datetime], token: Callable[[], str]) -> Content:
-    """The message with a Date (`now`) and a Message-ID (a `token` at `host`) where it has none.
+    """The message with a Date (`now`) and a Message-ID (a `token` at `host`) where it has none, and without Bcc.
 
     Raises `InvalidValue` for a message that is empty.
     """
     if not content.header_size and content.size <= len(_EMPTY_LINE):
         raise InvalidValue("the message is empty: it needs a header at least")
     lowered = b"\n" + content.header.lower()
-    if b"\nmessage-id:" in lowered and b"\ndate:" in lowered:
+    if b"\nmessage-id:" in lowered and b"\ndate:" in lowered and b"bcc" not in lowered:
         return content  # nothing is missing, as in most messages: no need to look closer
-    if content.header_fault() is not None or any(map(content.header_fields, _TRAVELLED)):
+    if content.header_fault() is not None or content.header_fields(_TRAVELLED):
+        return content
+    content = _without_bcc(content)
+    if content.header_fields(_SIGNED):
         return content
     added = ""
     if host is not None and not content.header_fields("Message-ID"):
@@ -42,3 +50,11 @@ def originate(content: Content, host: Domain | None, now: Callable[[], datetime]
     if not content.header_fields("Date"):
         added += compose_field("Date", format_datetime(now().replace(microsecond=0)))
     return prepend(content, added.encode())
+
+
+def _without_bcc(content: Content) -> Content:
+    header = without_bcc(content.header)
+    if header is content.header:
+        return content
+    body = b"".join(content.chunks())[content.header_size :]
+    return Content.inspect(header + body)

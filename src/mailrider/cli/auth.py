@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mailrider.cli.streams import standard_input
 from mailrider.config import load
 from mailrider.endpoint.passwords import (
     hash_password,
@@ -75,9 +75,10 @@ def _users(path: Path) -> dict[str, str]:
 
 def _ask(*, confirm: bool) -> str:
     """A password from the terminal, or the first line of standard input."""
-    if sys.stdin.isatty():
+    given = standard_input()
+    if given.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
-    return sys.stdin.readline().rstrip("\r\n")
+    return given.readline().rstrip("\r\n")
 
 
 @auth.command()

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mailrider.cli.streams import occupy_standard_streams
 from mailrider.errors import ConfigError, MailriderError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LAST_STANDARD_STREAM = 2  # the number of standard error
 
 # The module in which each command stands, under its own name. It is imported when it is asked for: nobody waits for
 # what another command needs, and the product does not import the lab.
@@ -84,7 +84,7 @@ def cli(context: click.Context, config: str | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; a mistake ends in one clear sentence, never in a traceback."""
-    _occupy_standard_streams()
+    occupy_standard_streams()
     _write_what_the_terminal_cannot()
     try:
         code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
@@ -111,16 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain("this is a bug of mailrider; please report what stands above")
         code = os.EX_SOFTWARE
     sys.exit(code if isinstance(code, int) else os.EX_OK)
-
-
-def _occupy_standard_streams() -> None:
-    """Open what of 0, 1 and 2 was closed by our caller: a socket must not get what is written there.
-
-    libuv would end the program over a socket of that number, once the message is delivered.
-    """
-    while (number := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_STREAM:
-        pass
-    os.close(number)
 
 
 def _write_what_the_terminal_cannot() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Final
 
 import click
 
+from mailrider.cli.streams import standard_input
 from mailrider.config.loader import own_name
 from mailrider.files import read_regular
 from mailrider.migrate.postfix import migrate as migrate_postfix
@@ -26,7 +26,7 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
     Each line is translated, or stands in a comment with the reason why not. Tables in text are read where main.cf names
     them, and where it was copied to another machine, beside it. Passwords are never written.
     """
-    main = sys.stdin.read() if main_cf == "-" else _required(Path(main_cf))
+    main = standard_input().read() if main_cf == "-" else _required(Path(main_cf))
     master = None if master_cf is None else _required(Path(master_cf))
     folder = Path(main_cf).parent if main_cf != "-" else STANDARD_PLACE
     name = "postconf -n" if main_cf == "-" else Path(main_cf).name

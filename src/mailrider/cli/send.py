@@ -17,6 +17,7 @@ from rich.text import Text
 
 from mailrider.app.library import DSN, Queue, direct
 from mailrider.cli.setup import choose_queue, choose_target, make_log
+from mailrider.cli.streams import INPUT_IS_CLOSED
 from mailrider.config import load, placed
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -165,7 +166,7 @@ async def _deliver(
 def _read_message(file: str) -> bytes:
     """The message, with a clear word if there is none."""
     if file == "-" and sys.stdin is None:
-        _give_up(os.EX_NOINPUT, "the message cannot be read: standard input is closed")
+        _give_up(os.EX_NOINPUT, f"the message cannot be read: {INPUT_IS_CLOSED}")
     if file == "-" and sys.stdin.isatty():
         click.echo("mailrider: type the message, header first; Ctrl-D ends it", err=True)
     try:

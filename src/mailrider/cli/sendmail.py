@@ -3,9 +3,9 @@
 The daemon listens on a unix socket, that of its `submission` endpoint, and knows from the kernel who is there; neither
 a password nor the right to read the queue is needed. What a message lacks is the daemon's to add: Date, Message-ID, the
 domain of addresses without one (`origin`); so is the removal of Bcc. Exit codes are those of sysexits(3), and of
-sendmail where the two differ: 0 the message is in the queue, 64 usage, 65 bad address or message, 67 a recipient was
-refused, 69 refused otherwise, 75 try again later (the daemon is down, or has no room), 77 the socket may not be used.
-If any recipient is refused nothing is sent, so that a failure means one thing.
+sendmail where the two differ: 0 the message is in the queue, 64 usage, 65 bad address or message, 66 standard input is
+closed, 67 a recipient was refused, 69 refused otherwise, 75 try again later (the daemon is down, or has no room), 77
+the socket may not be used. If any recipient is refused nothing is sent, so that a failure means one thing.
 
 With `-bs` it speaks SMTP on standard input and output: what is said goes to the daemon, and its replies come back.
 
@@ -30,6 +30,7 @@ import click
 
 from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
 from mailrider.cli.sendmail_options import Mode, Options, parse_options
+from mailrider.cli.streams import INPUT_IS_CLOSED, occupy_standard_streams
 from mailrider.config import default_runtime_dir, find_config, load
 from mailrider.config.loader import SEARCHED, own_name
 from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR
@@ -48,6 +49,7 @@ from mailrider.smtp.transaction import MAX_RECIPIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
     from mailrider.config import Configuration
     from mailrider.model.reply import Reply
@@ -73,10 +75,18 @@ class _Place:
     hostname: Domain
 
 
-@click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]}
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+class _AsGiven(click.Command):
+    """Takes the words as they are: click would drop a `--`, and read an address that begins with `-` as an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args == ["--help"]:
+            return super().parse_args(ctx, args)
+        ctx.params["arguments"] = tuple(args)
+        return []
+
+
+@click.command(cls=_AsGiven, context_settings={"help_option_names": ["--help"]})
+@click.argument("arguments", nargs=-1)
 @click.pass_obj
 def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:
     """Hand the message on standard input to the daemon, as sendmail(8): -t -i -f FROM [RECIPIENT...]."""
@@ -86,6 +96,7 @@ def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:
 
 def main() -> None:
     """The entry point of the program that can be installed as /usr/sbin/sendmail, mailq and newaliases."""
+    occupy_standard_streams()
     sys.exit(run(sys.argv[1:], None, Path(sys.argv[0]).name))
 
 
@@ -153,7 +164,7 @@ def _sockets(configuration: Configuration) -> tuple[Path, ...]:
 
 
 def _hand_over(options: Options, place: _Place) -> None:
-    octets = sys.stdin.buffer.read(MAX_MESSAGE + 1)
+    octets = _input().buffer.read(MAX_MESSAGE + 1)
     if len(octets) > MAX_MESSAGE:
         raise _Stop(os.EX_DATAERR, f"the message is larger than {MAX_MESSAGE} octets")
     content = read_message(octets, dot_ends=options.dot_ends)
@@ -164,6 +175,12 @@ def _hand_over(options: Options, place: _Place) -> None:
         content = Content.inspect(added + b"".join(content.chunks()))
     with _connect(place.sockets) as connection:
         _Dialogue(connection, place.hostname, options, sender, content).submit(recipients)
+
+
+def _input() -> TextIO:
+    if sys.stdin is None:
+        raise _Stop(os.EX_NOINPUT, INPUT_IS_CLOSED)
+    return sys.stdin
 
 
 def _sender(options: Options) -> Mailbox | None:
@@ -215,6 +232,7 @@ def _recipient(mailbox: Mailbox, options: Options) -> Recipient:
 
 def _speak(place: _Place) -> None:
     """SMTP between standard input and output, and the daemon."""
+    source = _input().fileno()
     try:
         connection = _connect(place.sockets)
     except _Stop as stop:
@@ -224,7 +242,7 @@ def _speak(place: _Place) -> None:
         connection.settimeout(None)  # the daemon ends a session that says nothing
         heard = threading.Event()
         # It may stand in a read for ever; the end of the connection is the end of the program.
-        threading.Thread(target=_pass_on, args=(sys.stdin.fileno(), connection, heard), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(source, connection, heard), daemon=True).start()
         try:
             while octets := connection.recv(CHUNK):
                 heard.set()

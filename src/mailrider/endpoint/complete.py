@@ -21,6 +21,8 @@ _EACH: Final = 64
 
 # It begins with an octet that is quickly found.
 _FIELD = re.compile(rb"\n(?i:(?:resent-)?(?:from|sender|reply-to|to|cc))[ \t]*+:(.*+(?:\n[ \t].*+)*)")
+# Behind which, or in which, an `@` may stand that is not that of the address.
+_SEVERAL = re.compile(rb'[,;"(]')
 # RFC 5322 3.2: a quoted string, a quoted pair, a domain literal, a special, a word, white space; or what is none of it.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"|\\.|\[[^\]\\]*+\]|[(),:;<>]|[^\s"\\()\[\],:;<>]++|\s++|.', re.DOTALL)
 # What stands where an address does, and is a local part: an atom with dots, or a quoted string.
@@ -95,7 +97,7 @@ def complete_addresses(header: bytes, origin: Domain) -> bytes:
         seen += len(value) + _EACH
         if seen > MAX_OCTETS:
             break
-        if value.count(b"@") == 1 and b"," not in value:
+        if value.count(b"@") == 1 and not _SEVERAL.search(value) and b"@" in value.rpartition(b"<")[2]:
             continue  # one address, and it has a domain: nearly all fields
         for place in _Reader().read(value):
             at = match.start(1) - 1 + place

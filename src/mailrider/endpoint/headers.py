@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from mailrider.endpoint.complete import complete_addresses
 from mailrider.header.fields import compose_field
 from mailrider.model.value import value
-from mailrider.smtp.header import header_fields
+from mailrider.smtp.header import header_fields, without_bcc
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_ID = 998  # octets: a line (RFC 5322 2.1.1)
 
-# A field with the lines that continue it. RFC 5322 3.6.6: Resent-Bcc is the same for whoever sends a message on.
-_BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*")
 _RECEIVED = re.compile(rb"\n(?i:received)[ \t]*:")  # it begins with an octet that is quickly found
 
 
@@ -99,7 +97,7 @@ def submitted_header(header: bytes, info: ReceivedInfo, origin: Domain | None = 
         added += compose_field("Message-ID", f"<{info.id}@{info.hostname.ascii}>").encode()
     if not header_fields(header, "Date"):
         added += compose_field("Date", _date(int(info.at.timestamp()), info.at.tzinfo)).encode()
-    return added + (_BCC.sub(b"", header) if b"bcc" in header.lower() else header)
+    return added + without_bcc(header)
 
 
 def message_id_of(header: bytes) -> str:

@@ -3,7 +3,7 @@
 Only as much as delivery needs: no addresses, no dates, no decoding. All functions take bytes and are pure.
 
 - `header_end` works on a message as it came: its lines may end in CRLF or in a bare LF.
-- `header_fields` and `header_fault` take a mended header: each line ends in CRLF (`smtp.content`).
+- `header_fields`, `header_fault` and `without_bcc` take a mended header: each line ends in CRLF (`smtp.content`).
 
 The header is everything before the first empty line, which belongs to neither header nor body here; a message without
 an empty line is all header. What stands past `MAX_HEADER` octets is body, whatever it looks like.
@@ -24,6 +24,8 @@ MAX_LINES = 10_000  # a list of 5,000 recipients has fewer; a MiB of lines like 
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 # What follows a field's name: all of its lines but the last line end.
 _VALUE = re.compile(rb"[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*)")
+# RFC 5322 3.6.3, with the lines that continue it; 3.6.6: Resent-Bcc is the same for whoever sends a message on.
+_BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*")
 # A whole header: looking at it line by line costs four times as much. What one line matches, no other way matches it;
 # so a fault at the end costs one look back at each line.
 _WELL_FORMED = re.compile(rb"(?:[!-9;-~]++[ \t]*+:.*+\n(?:[ \t].*+\n)*)+")
@@ -109,3 +111,8 @@ def _fault_of(number: int, line: bytes) -> HeaderFault:
 def _quote(line: bytes) -> str:
     shown = line[:60].decode("utf-8", "replace")
     return repr(shown + "..." if len(line) > 60 else shown)
+
+
+def without_bcc(header: bytes) -> bytes:
+    """The header without Bcc and Resent-Bcc, whose addresses nobody is to see; the same object if there is none."""
+    return _BCC.sub(b"", header) if b"bcc" in header.lower() else header

@@ -343,6 +343,24 @@ def test_the_command_finds_its_configuration_as_all_commands_do(
     assert run_here("sendmail", "-i", "b@example.net", stdin=MESSAGE).code == os.EX_CONFIG
 
 
+@pytest.mark.parametrize("options", [[], ["-i"], ["-i", "-f", "me@example.org"]])
+def test_behind_two_dashes_an_address_is_never_an_option(options: list[str], tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        assert call(daemon, *options, "--", "-bs@example.net").returncode == os.EX_OK
+    assert daemon.commands[2] == "RCPT TO:<-bs@example.net>"
+
+
+# https://github.com/pixelb/crudini/issues/67
+@pytest.mark.parametrize("words", ["sendmail b@example.net", "sendmail -bs", "auth --file pw add joe", "migrate -"])
+def test_standard_input_that_is_closed_is_told(words: str, tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        command = [sys.executable, "-c", PROGRAM, "-c", str(daemon.config), *words.split()]
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 0<&-', "sh", *command], cwd=tmp_path, capture_output=True, timeout=50, check=False
+        )
+    assert (done.returncode, done.stderr.partition(b": ")[2]) == (os.EX_NOINPUT, b"standard input is closed\n")
+
+
 def test_without_a_configuration_the_usual_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path / "none.conf")
     monkeypatch.setattr(module, "SYSTEM_RUNTIME_DIR", tmp_path / "none")

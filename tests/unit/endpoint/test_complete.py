@@ -26,6 +26,11 @@ COMPLETED = {
     'To: "a b"': 'To: "a b"@example.org',
     "To: a..b": "To: a..b@example.org",
     "To: (the (big) one) root": "To: (the (big) one) root@example.org",
+    # An `@` that is not the address's.
+    'From: "root@host" <root>': 'From: "root@host" <root@example.org>',
+    "From: root (job@host)": "From: root@example.org (job@host)",
+    "From: job@host <root>": "From: job@host <root@example.org>",
+    "To: friends: ann@x.test; bob": "To: friends: ann@x.test; bob@example.org",
 }
 LEFT = [
     "To: a@x.test",
