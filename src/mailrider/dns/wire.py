@@ -1,10 +1,10 @@
-"""DNS messages: a question to octets, octets to a reply. Pure; dnspython does the wire format.
+"""DNS messages: a question to octets, octets to a reply. Pure.
 
 A query asks for what DNSSEC needs: AD (RFC 6840 5.7) and DO (RFC 3225), with EDNS (RFC 6891) and a payload
 that is never fragmented. A reply is read record by record and not with `dns.message`: that gives up a whole
 message for one record that it does not like (a TLSA digest of the wrong length), decodes what nobody asked
-for, and takes 0.1 s of the event loop for a hostile 64 KiB. Here only the records that are looked at are
-decoded, at most `MAX_RECORDS` of them.
+for, and takes half a second of the event loop for a hostile 64 KiB. Here only the records that are looked at are
+decoded, at most `MAX_RECORDS` of them, and nothing in a message makes more work than its bounds say.
 
 What always holds:
 
@@ -23,42 +23,42 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import dns.edns
-import dns.exception
 import dns.flags
-import dns.message
-import dns.name
 import dns.opcode
 import dns.rcode
-import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-import dns.wire
 
 from mailrider.dns.answer import LookupFailure, MalformedTLSA, MXRecord, RecordType
+from mailrider.dns.names import NameReader
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from mailrider.dns.answer import Record
 
 PAYLOAD = 1232  # octets over UDP: what passes every path unfragmented (fragments can be forged)
 MAX_MESSAGE = 65535  # octets: the length field over TCP, RFC 1035 4.2.2
 MAX_RECORDS = 100  # of one set; an attempt tries 10 hosts and 20 addresses, and sane sets have 1 to 12
+MAX_SCANNED = 2000  # records of one message, of all kinds: each of them is looked at
+MAX_STRINGS = 4096  # strings of one TXT set; of the longest records that anybody reads, DKIM keys, each has 32
+MAX_OPTIONS = 100  # of EDNS in one message; a dozen are known
 MAX_DETAIL = 200  # characters of a server's own words
 
 _HEADER = struct.Struct("!HHHHHH")
 _QUESTION = struct.Struct("!HH")
+_OPTION = struct.Struct("!HH")
+_EDE = 15  # RFC 8914 2
 _RECORD = struct.Struct("!HHIH")
 
 # Behind a query's question: what we can take, and that we want to know what is authentic (RFC 6891 6.1.2, RFC 3225 3).
 _OPT = b"\0" + _RECORD.pack(dns.rdatatype.OPT, PAYLOAD, dns.flags.DO, 0)
-_POINTER = 0xC000 | _HEADER.size  # to the name in the question, RFC 1035 4.1.4
+_POINTERS = 0xC000  # two octets from here on are a pointer, RFC 1035 4.1.4
+_POINTER = _POINTERS | _HEADER.size  # to the name in the question
 
-# What raises while octets are read: dnspython's own, and what its value classes let through.
-_UNREADABLE = (dns.exception.DNSException, ValueError, IndexError, struct.error)
+# What raises while octets are read.
+_UNREADABLE = (ValueError, IndexError, struct.error)
 
 _FAILURES: dict[int, LookupFailure] = {
     dns.rcode.SERVFAIL: LookupFailure.SERVFAIL,
@@ -147,32 +147,61 @@ class ServerReply:
             if record_type is RecordType.MX:
                 places = sorted(places, key=self._leading_octets)
             places = places[:MAX_RECORDS]
-        decoded = [self._decode(record_type, *place) for place in places]
+        decode = _Decoder(self.message, record_type)
+        decoded = [decode(*place) for place in places]
         records = tuple(record for record in decoded if record is not None)
         return records or FailedReply(LookupFailure.MALFORMED, f"no {record_type} record at {name} can be read")
 
     def _leading_octets(self, place: tuple[int, int]) -> bytes:
         return self.message[place[0] : place[0] + 2]  # of an MX record: its preference
 
-    def _decode(self, record_type: RecordType, start: int, length: int) -> Record | None:
-        octets = self.message[start : start + length]
+
+class _Decoder:
+    """Reads the records of one set: None for one that cannot be read, or has no use."""
+
+    def __init__(self, message: bytes, record_type: RecordType) -> None:
+        self._message = message
+        self._type = record_type
+        self._names = NameReader(message)
+        self._strings_left = MAX_STRINGS
+
+    def __call__(self, start: int, length: int) -> Record | None:
+        octets = self._message[start : start + length]
         try:
-            match record_type:
+            match self._type:
                 case RecordType.A:
                     return IPv4Address(octets)
                 case RecordType.AAAA:
                     return IPv6Address(octets)
                 case RecordType.TLSA:
                     return _decode_tlsa(octets)
-                case _:
-                    return _translate(self._decode_rdata(record_type, start, length))
+                case RecordType.TXT:
+                    return self._text(octets)
+                case RecordType.MX:
+                    return _mail_exchange(int.from_bytes(octets[:2]), self._name(start + 2, start + length))
+                case RecordType.CNAME | RecordType.PTR:
+                    # `InvalidValue` for what is no host name.
+                    return Domain.parse(self._name(start, start + length))
         except _UNREADABLE:
             return None
 
-    def _decode_rdata(self, record_type: RecordType, start: int, length: int) -> dns.rdata.Rdata:
-        parser = dns.wire.Parser(self.message, start)
-        with parser.restrict_to(length):
-            return dns.rdata.from_wire_parser(dns.rdataclass.IN, NUMBERS[record_type], parser)
+    def _name(self, start: int, end: int) -> str:
+        name, behind = self._names.read(start)
+        if behind != end:
+            raise ValueError("a name that ends elsewhere than its record")
+        return name
+
+    def _text(self, octets: bytes) -> bytes:
+        strings: list[bytes] = []
+        place = 0
+        while place < len(octets) or not strings:  # RFC 1035 3.3.14: one or more strings
+            self._strings_left -= 1
+            end = place + 1 + octets[place]
+            if end > len(octets) or self._strings_left < 0:
+                raise ValueError("strings that end outside the record, or too many")
+            strings.append(octets[place + 1 : end])
+            place = end
+        return b"".join(strings)
 
 
 def _decode_tlsa(octets: bytes) -> TLSARecord | MalformedTLSA:
@@ -183,40 +212,31 @@ def _decode_tlsa(octets: bytes) -> TLSARecord | MalformedTLSA:
     return TLSARecord(octets[0], octets[1], octets[2], octets[3:])
 
 
-def _translate(rdata: Any) -> Record:
-    """dnspython's value as ours; `InvalidValue` for a CNAME or PTR to something that is no host name."""
-    if rdata.rdtype == dns.rdatatype.TXT:
-        return b"".join(rdata.strings)
-    if rdata.rdtype in (dns.rdatatype.CNAME, dns.rdatatype.PTR):
-        return Domain.parse(_text(rdata.target))
-    text = _text(rdata.exchange)
+def _mail_exchange(preference: int, name: str) -> MXRecord:
     try:
-        return MXRecord(rdata.preference, Domain.parse(text), text)
+        return MXRecord(preference, Domain.parse(name), name)
     except InvalidValue:
-        return MXRecord(rdata.preference, None, text)
-
-
-def _text(name: dns.name.Name) -> str:
-    """A name as `Domain.ascii` has it; `.` is the root, and odd octets are escaped, so it is always ASCII."""
-    return name.to_text(omit_final_dot=True).lower()
+        return MXRecord(preference, None, name)
 
 
 def decode_reply(message: bytes, question: Question) -> ServerReply | FailedReply | None:
     """What the message says to the question; None if it does not answer it at all."""
-    parser = dns.wire.Parser(message)
+    names = NameReader(message)
     try:
         message_id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(message)
         if message_id != question.id or not flags & dns.flags.QR or dns.opcode.from_flags(flags):
             return None
-        parser.seek(_HEADER.size)
-        if not _repeats(message, parser, questions, question):
-            # A server that refuses to read the question need not repeat it (RFC 1035 4.1.1).
-            return _refusal(flags & 15, "") if questions == 0 and flags & 15 else None
+        behind = _behind_question(message, names, questions, question)
     except _UNREADABLE:
         return None
+    if behind is None:
+        # A server that refuses to read the question need not repeat it (RFC 1035 4.1.1).
+        return _refusal(flags & 15, "") if questions == 0 and flags & 15 else None
     if flags & dns.flags.TC:
         return ServerReply(message, truncated=True)
-    scan = _Scan(message, parser, question)
+    if answers + authorities + additionals > MAX_SCANNED:
+        return FailedReply(LookupFailure.MALFORMED, f"more than {MAX_SCANNED} records")
+    scan = _Scan(message, names, behind, question)
     try:
         scan.answers(answers)
         scan.authorities(authorities)
@@ -238,17 +258,16 @@ def decode_reply(message: bytes, question: Question) -> ServerReply | FailedRepl
     )
 
 
-def _repeats(message: bytes, parser: dns.wire.Parser, questions: int, question: Question) -> bool:
+def _behind_question(message: bytes, names: NameReader, questions: int, question: Question) -> int | None:
+    """Where the answers begin; None if the message is about another question."""
     if questions != 1:
-        return False
+        return None
     section = question.section()
     if message.startswith(section, _HEADER.size):  # octet by octet, as nearly every server does
-        parser.seek(_HEADER.size + len(section))
-        return True
-    name = _text(parser.get_name(decompress=True))
-    rdtype, rdclass = _QUESTION.unpack(parser.get_bytes(_QUESTION.size))
+        return _HEADER.size + len(section)
+    name, place = names.read(_HEADER.size)
     asked = (question.name.ascii, NUMBERS[question.record_type], dns.rdataclass.IN)
-    return (name, rdtype, rdclass) == asked
+    return place + _QUESTION.size if (name, *_QUESTION.unpack_from(message, place)) == asked else None
 
 
 def _refusal(rcode: int, explanation: str) -> FailedReply:
@@ -261,9 +280,10 @@ def _refusal(rcode: int, explanation: str) -> FailedReply:
 class _Scan:
     """One pass over the records behind the question; notes where those are that somebody may look at."""
 
-    def __init__(self, message: bytes, parser: dns.wire.Parser, question: Question) -> None:
-        self._parser = parser
+    def __init__(self, message: bytes, names: NameReader, place: int, question: Question) -> None:
         self._message = message
+        self._names = names
+        self._place = place
         self._wanted = {NUMBERS[question.record_type], dns.rdatatype.CNAME}
         self._owners: dict[int, str] = {_POINTER: question.name.ascii}
         self.sets: dict[tuple[str, int], RecordSet] = {}
@@ -293,43 +313,56 @@ class _Scan:
             if rdtype == dns.rdatatype.OPT:
                 self.rcode = ttl >> 24
                 if length:
-                    self.explanation = _explanation(self._message, start, length)
+                    self.explanation = _explanation(self._message[start : start + length])
 
     def _next(self) -> tuple[str, int, int, int, int, int]:
         """The next record's owner, type, class, TTL, and the offset and length of its rdata, which is skipped."""
-        owner = self._owner()
-        rdtype, rdclass, ttl, length = _RECORD.unpack(self._parser.get_bytes(_RECORD.size))
-        start = self._parser.current
-        self._parser.get_bytes(length)
+        message, place = self._message, self._place
+        # Most owners are a pointer to the question: the same few names, thousands of times in a large answer.
+        pointer = int.from_bytes(message[place : place + 2])
+        owner = self._owners.get(pointer)
+        if owner is not None:
+            place += 2
+        else:
+            owner, place = self._names.read(place)
+            if pointer >= _POINTERS:
+                self._owners[pointer] = owner
+        rdtype, rdclass, ttl, length = _RECORD.unpack_from(message, place)
+        start = place + _RECORD.size
+        self._place = start + length
+        if self._place > len(message):
+            raise ValueError("a record that ends behind the message")
         if ttl > 0x7FFFFFFF and rdtype != dns.rdatatype.OPT:
             ttl = 0  # RFC 2181 8
         return owner, rdtype, rdclass, ttl, start, length
 
-    def _owner(self) -> str:
-        # Most owners are a pointer to the question: the same few names, thousands of times in a large answer.
-        start = self._parser.current
-        pointer = int.from_bytes(self._message[start : start + 2])
-        owner = self._owners.get(pointer)
-        if owner is not None:
-            self._parser.seek(start + 2)
-            return owner
-        owner = _text(self._parser.get_name(decompress=True))
-        if pointer >= 0xC000:
-            self._owners[pointer] = owner
-        return owner
 
-
-def _explanation(message: bytes, start: int, length: int) -> str:
+def _explanation(options: bytes) -> str:
     """The server's own words on what went wrong, as `DNSSEC BOGUS (signature expired)`; made safe to show."""
-    parser = dns.wire.Parser(message, start)
+    words: list[str] = []
+    place = 0
     try:
-        with parser.restrict_to(length):
-            opt: Any = dns.rdata.from_wire_parser(dns.rdataclass.IN, dns.rdatatype.OPT, parser)
-        errors = [option for option in opt.options if isinstance(option, dns.edns.EDEOption)]
+        for _ in range(MAX_OPTIONS):
+            if place == len(options):
+                break
+            code, length = _OPTION.unpack_from(options, place)
+            place += _OPTION.size + length
+            if place > len(options):
+                raise ValueError("an option that ends behind its record")
+            if code == _EDE:
+                words.append(_extended_error(options[place - length : place]))
     except _UNREADABLE:
         return ""  # only an explanation is lost
-    words = [f"{_words(error.code)} ({error.text})" if error.text else _words(error.code) for error in errors]
-    return "".join(c if c.isprintable() else "?" for c in ", ".join(words))[:MAX_DETAIL]
+    return "".join(c if c.isprintable() else "?" for c in ", ".join(words)[:MAX_DETAIL])
+
+
+def _extended_error(octets: bytes) -> str:
+    """RFC 8914 2: a code, and a text in UTF-8, which some end with a NUL."""
+    code = dns.edns.EDECode.make(int.from_bytes(octets[:2]))
+    text = octets[2:].removesuffix(b"\0").decode()
+    if len(octets) < 2:
+        raise ValueError("an extended error without a code")
+    return f"{_words(code)} ({text})" if text else _words(code)
 
 
 def _words(code: dns.edns.EDECode) -> str:

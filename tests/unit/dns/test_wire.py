@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.dns.answer import LookupFailure, MalformedTLSA, MXRecord, RecordType
-from mailrider.dns.wire import MAX_DETAIL, MAX_RECORDS, PAYLOAD, FailedReply, ServerReply, decode_reply
+from mailrider.dns.wire import (
+    MAX_DETAIL,
+    MAX_RECORDS,
+    MAX_SCANNED,
+    MAX_STRINGS,
+    PAYLOAD,
+    FailedReply,
+    Question,
+    ServerReply,
+    decode_reply,
+)
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 from tests.unit.dns.messages import Row, ask, failure, message, reply
@@ -255,16 +265,51 @@ def test_a_part_of_a_set_that_means_something_as_a_whole_is_not_believed(record_
     assert records.failure is LookupFailure.MALFORMED
 
 
-def test_of_the_largest_message_no_more_records_are_read_than_are_kept() -> None:
-    question = ask("huge.test", "MX")
-    record = b"\xc0\x0c" + struct.pack("!HHIHH", 15, 1, 300, 3, 10) + b"\0"
-    count = (65535 - 100) // len(record)
+def _stuffed(question: Question, record: bytes, count: int, *, section: int = 6) -> bytes:
+    """A reply with so many copies of a record; `section`: where its count stands in the header."""
     wire = message(question)
-    wire = wire[:6] + count.to_bytes(2) + wire[8 : wire.find(b"\0\0\x29")] + record * count
-    wire = wire[:10] + b"\0\0" + wire[12:]
-    found = decode_reply(wire, question)
+    head = wire[: wire.find(b"\0\0\x29")]
+    counts = b"".join((count if place == section else 0).to_bytes(2) for place in (6, 8, 10))
+    return head[:6] + counts + head[12:] + record * count
+
+
+def _record(record_type: int, rdata: bytes, owner: bytes = b"\xc0\x0c") -> bytes:
+    return owner + struct.pack("!HHIH", record_type, 1, 300, len(rdata)) + rdata
+
+
+def test_of_a_large_message_no_more_records_are_read_than_are_kept() -> None:
+    question = ask("huge.test", "MX")
+    found = decode_reply(_stuffed(question, _record(15, b"\0\x0a\0"), MAX_SCANNED), question)
     assert isinstance(found, ServerReply)
     assert len(found.records(question.name, RecordType.MX)) == MAX_RECORDS  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("section", [6, 8, 10])
+def test_a_message_of_thousands_of_records_is_malformed_and_not_read(section: int) -> None:
+    wire = _stuffed(A_QUESTION, _record(6, b"\0" * 22), MAX_SCANNED + 1, section=section)
+    refused = failure(decode_reply(wire, A_QUESTION))
+    assert (refused.failure, refused.detail) == (LookupFailure.MALFORMED, f"more than {MAX_SCANNED} records")
+
+
+def test_a_message_whose_names_all_point_into_a_deep_one_is_read_to_a_bound() -> None:
+    deep = _record(1, b"", b"\1a" * 120 + b"\0")
+    wire = _stuffed(A_QUESTION, deep, 240)
+    assert "labels in one message" in failure(decode_reply(wire, A_QUESTION)).detail
+
+
+@pytest.mark.parametrize(("strings", "is_read"), [(MAX_STRINGS, True), (MAX_STRINGS + 1, False)])
+def test_a_text_of_thousands_of_strings_is_not_put_together(strings: int, is_read: bool) -> None:
+    question = ask("name.test", "TXT")
+    found = decode_reply(_stuffed(question, _record(16, b"\0" * strings), 1), question)
+    assert isinstance(found, ServerReply)
+    records = found.records(question.name, RecordType.TXT)
+    assert records == (b"",) if is_read else isinstance(records, FailedReply)
+
+
+def test_of_thousands_of_options_the_first_are_looked_at() -> None:
+    others, bogus = dns.edns.GenericOption(65001, b""), dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS)  # type: ignore[arg-type]
+    read = [failure(decode_reply(_with_ede(*[others] * count, bogus), A_QUESTION)).detail for count in (99, 100)]
+    assert read == ["DNSSEC BOGUS", ""]
 
 
 SAMPLE_QUESTION = ask("www.test", "MX")
