@@ -240,12 +240,10 @@ def _speak(place: _Place) -> None:
         raise
     with connection:
         connection.settimeout(None)  # the daemon ends a session that says nothing
-        heard = threading.Event()
         # It may stand in a read for ever; the end of the connection is the end of the program.
-        threading.Thread(target=_pass_on, args=(source, connection, heard), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(source, connection), daemon=True).start()
         try:
             while octets := connection.recv(CHUNK):
-                heard.set()
                 _write_out(octets)
         except OSError as error:
             raise _Stop(os.EX_TEMPFAIL, f"the connection was lost: {error}") from error
@@ -256,20 +254,12 @@ def _write_out(octets: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _pass_on(source: int, connection: socket.socket, heard: threading.Event) -> None:
-    """What is said on standard input. Behind QUIT the daemon ends the session.
-
-    Without it we do, once there are no more replies: the daemon drops what it has not answered when we close.
-    """
-    said = b""
+def _pass_on(source: int, connection: socket.socket) -> None:
+    """What is said on standard input; behind its end the daemon answers what it has heard, and closes."""
     with contextlib.suppress(OSError):
         while octets := os.read(source, CHUNK):
             connection.sendall(octets)
-            said = (said + octets)[-8:]
-        if said.strip().upper().rpartition(b"\n")[2] != b"QUIT":
-            while heard.wait(FAREWELL):
-                heard.clear()
-            connection.shutdown(socket.SHUT_WR)
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _batches(recipients: Sequence[Recipient], size: int) -> list[Sequence[Recipient]]:

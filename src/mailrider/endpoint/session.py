@@ -8,6 +8,7 @@ holds:
 - one timer a connection cuts off who is silent, who sends one octet a second, and who does not read our replies. Each
   command has `read_timeout` in all, and so has every 64 KiB of content; while *we* work the timer rests;
 - reading stops while the machine has enough to do, so that a client can fill no memory;
+- who closes his half of the connection in clear gets the replies to what he has said before, and then we close;
 - nothing is accepted from a client that has to log in and has not; on a unix socket the system says who it is.
 """
 
@@ -186,6 +187,7 @@ class Wire(Protocol):
 
     peer_address: str
     needs_drain: bool
+    on_end: Callable[[], None] | None
     tls: TLSEvidence | None
 
     def write(self, data: bytes) -> None: ...
@@ -211,6 +213,7 @@ class ClientSession:
         "_expanded",
         "_failed_logins",
         "_has_erred",
+        "_input_ended",
         "_intake",
         "_is_dismissed",
         "_key",
@@ -266,6 +269,8 @@ class ClientSession:
             origin=service.origin,
         )
         self._open = True
+        self._input_ended = False  # nothing more will be said, and our replies are heard
+        channel.on_end = self._end_input
         self._paused = False
         self._pending: EndOfData | Bdat | Auth | AuthResponse | None = None  # what the task is to take first
         self._busy = False  # we work, the client waits
@@ -320,6 +325,10 @@ class ClientSession:
         self._open = False
         if error is not None and not self._why:
             self._why = str(error)
+        self._wake()
+
+    def _end_input(self) -> None:
+        self._input_ended = True
         self._wake()
 
     def _wake(self) -> None:
@@ -430,6 +439,9 @@ class ClientSession:
             return self._begin_anew(self._start_tls())
         if self._channel.needs_drain and not self._timed_out:
             return self._channel.drain()
+        if self._input_ended:
+            self._open = False
+            return self._channel.close()
         return self._read_on()
 
     def _read_on(self) -> asyncio.Future[None]:

@@ -77,6 +77,7 @@ class Channel(asyncio.Protocol):
         "_clock",
         "_deaf",
         "_early",
+        "_ended",
         "_error",
         "_flushing",
         "_gone",
@@ -100,6 +101,7 @@ class Channel(asyncio.Protocol):
         "is_closed",
         "local_address",
         "needs_drain",
+        "on_end",
         "peer_address",
         "tls",
     )
@@ -125,6 +127,7 @@ class Channel(asyncio.Protocol):
         self._backlog: deque[memoryview] = deque()  # waits to be encrypted
         self._waiters: list[asyncio.Future[None]] = []
         self._error: Exception | None = None
+        self._ended = False  # the peer sends no more, and may still hear us
         self._orderly = False  # one of us closed the connection, or TLS on it
         self._deaf = False  # what still arrives is of no interest
         self._gone = True  # the transport is (or was never there)
@@ -134,6 +137,9 @@ class Channel(asyncio.Protocol):
         """True if nothing can be written, yet or any more."""
         self.needs_drain = False
         """True if the send buffer is full: `await drain()` before the next big write."""
+        self.on_end: Callable[[], None] | None = None
+        """Called, if it is set, once all is handed over from a peer in clear that sends no more, but may still hear us
+        (`nc -N`): whoever set it closes the connection in the end. None: it ends at once."""
         self.tls: TLSEvidence | None = None
         """What the peer proved; None in clear."""
         self.peer_address = ""
@@ -186,9 +192,13 @@ class Channel(asyncio.Protocol):
                 self._pause_transport(True)
 
     def eof_received(self) -> bool:
-        """The peer sends no more: an end for SMTP, whose servers never half-close."""
+        """The peer sends no more: an end to us as client, since servers never half-close; clients do (`on_end`)."""
         if self._handshake is not None:
             self._fail(handshake_loss_of(None, self._peer))
+        elif self.on_end is not None and self._pipe is None and not self.is_closed:
+            self._ended = True
+            self._tell_end()
+            return True
         elif not self.is_closed:
             # In TLS this is orderly only behind a close_notify (RFC 8446 6.1), and then we are
             # closed already, or will find it in what is held.
@@ -231,12 +241,17 @@ class Channel(asyncio.Protocol):
         """Hand over all that may be handed over; then, if that was the end, say so."""
         while self._early and (sink := self._sink) is not None:
             sink.data_received(self._early.pop(0))
+        self._tell_end()
         if self._pipe is not None and self._handshake is None:
             self._decrypt(self._pipe)
         if self._sink is not None:
             self._pause_transport(False)
         if self._gone and not self._held and not self._told and self._receiver is not None:
             self._tell_loss(self._receiver)
+
+    def _tell_end(self) -> None:
+        if self._ended and not self._early and self.on_end is not None:
+            self.on_end()
 
     def _deliver_later(self) -> None:
         try:
@@ -267,7 +282,7 @@ class Channel(asyncio.Protocol):
         if error is None and not self._orderly:
             error = ConnectionLost(f"{self._peer} closed the connection without closing TLS")
         self._told = True
-        self._receiver = self._sink = self._pipe = self._accept = None  # no cycles left behind
+        self._receiver = self._sink = self._pipe = self._accept = self.on_end = None  # no cycles left behind
         receiver.connection_lost(error)
 
     # --- writing --------------------------------------------------------------------------------
@@ -403,7 +418,7 @@ class Channel(asyncio.Protocol):
     def _start_tls(self, pipe: TLSPipe, deadline: float | None) -> Coroutine[Any, Any, TLSEvidence]:
         if self._pipe is not None:
             raise LocalError("TLS was started already")
-        if self.is_closed:
+        if self.is_closed or self._ended:
             raise handshake_loss_of(None, self._peer)
         self._plain_transport = None
         self._pipe = pipe

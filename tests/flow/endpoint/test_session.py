@@ -78,6 +78,58 @@ def _holds(door: Door, least: int) -> bool:
 # Messages -------------------------------------------------------------------------------------------------------------
 
 
+# https://github.com/nmap/nmap/issues/1229: `printf ... | nc -N`, and whoever else closes his half when he has said all
+
+
+async def test_who_has_said_all_and_closes_his_half_hears_that_his_message_is_taken() -> None:
+    sink = Sink(gate=asyncio.Event())
+    async with open_door(sink=sink) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+        assert await client.hear_codes(3) == [250, 250, 354]
+        await client.say(MESSAGE + b".\r\n")
+        client.writer.write_eof()
+        await eventually(lambda: sink.started == 1)
+        await asyncio.sleep(0.05)  # the end has arrived, too
+        assert sink.gate is not None
+        sink.gate.set()
+        assert await client.rest() == b"250 2.0.0 Queued as 1 [id1]\r\n"
+    assert len(sink.taken) == 1
+
+
+async def test_who_closes_his_half_before_the_final_dot_has_sent_nothing() -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n" + MESSAGE)
+        client.writer.write_eof()
+        assert (await client.rest()).count(b"\r\n") == 3
+        await eventually(lambda: door.endpoint.connections == 0)
+    assert not door.sink.taken
+
+
+async def test_a_half_closed_connection_does_not_wait_for_tls(tls: ssl.SSLContext) -> None:
+    async with open_door(tls=tls) as door:
+        client = await door.client()
+        await client.hello()
+        await client.say(b"STARTTLS\r\n")
+        client.writer.write_eof()
+        assert (await client.rest()).startswith(b"220 ")
+        await eventually(lambda: door.endpoint.connections == 0)
+
+
+async def test_a_whole_dialogue_in_a_pipe_is_answered_on_a_unix_socket(tmp_path: Path) -> None:
+    async with open_door(scheme=Scheme.UNIX, path=tmp_path / "sock", is_submission=True) as door:
+        client = door.known(Client(*await asyncio.open_unix_connection(str(tmp_path / "sock"))))
+        lines = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+        await client.say(lines + MESSAGE + b".\r\nQUIT\r\n")
+        client.writer.write_eof()
+        replies = await client.rest()
+    assert (replies[:4], replies.splitlines()[-1][:4]) == (b"220 ", b"221 ")
+    assert len(door.sink.taken) == 1
+
+
 async def test_a_stock_client_hands_in_a_message_and_its_way_is_written_on_top() -> None:
     async with open_door() as door:
 

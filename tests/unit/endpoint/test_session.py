@@ -16,6 +16,8 @@ from mailrider.testing.clock import FakeClock
 from tests.flow.endpoint.door import Sink, welcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mailrider.model.event import Event
     from mailrider.model.reply import Reply
     from mailrider.model.security import TLSEvidence
@@ -31,6 +33,7 @@ class FakeWire:
     peer_address: str = "127.0.0.1"
     needs_drain: bool = False
     tls: TLSEvidence | None = None
+    on_end: Callable[[], None] | None = None
     written: list[bytes] = field(default_factory=list)
     closed: bool = False
     paused: bool = False

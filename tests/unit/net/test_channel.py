@@ -114,6 +114,33 @@ async def test_an_end_before_the_receiver_is_kept_for_it() -> None:
     assert recorder.losses == [None]
 
 
+async def test_a_peer_that_sends_no_more_is_told_to_whoever_wants_to_answer_it_and_still_hears_us() -> None:
+    channel, wire, recorder = on_wire()
+    ends: list[bytes] = []
+    channel.on_end = lambda: ends.append(recorder.data)
+    channel.pause_reading()
+    channel.data_received(b"QUIT\r\n")
+    assert channel.eof_received() is True
+    assert not ends, "what it sent before comes first"
+    channel.resume_reading()
+    await settle()
+    assert ends[0] == b"QUIT\r\n"
+    channel.write(b"221 bye\r\n")
+    assert (wire.sent, channel.is_closed) == ([b"221 bye\r\n"], False)
+    await channel.close()
+    assert recorder.losses == [None]
+
+
+async def test_there_is_no_handshake_with_a_peer_that_sends_no_more() -> None:
+    channel, wire, _ = on_wire()
+    channel.on_end = lambda: None
+    channel.eof_received()
+    with pytest.raises(TLSFailed):
+        await channel.start_tls_server(server_context())
+    await channel.close()
+    assert wire.closed
+
+
 async def test_the_peers_close_in_clear_is_an_orderly_end() -> None:
     channel, wire, recorder = on_wire()
     assert channel.eof_received() is False
