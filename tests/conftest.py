@@ -1,4 +1,4 @@
-"""What every test has: uvloop, Hypothesis's examples, and a network of its process where several run side by side.
+"""What every test has: uvloop, Hypothesis's examples, a network of its process where several run side by side, an end.
 
 Async tests and fixtures need no mark (auto mode); each test has a uvloop loop of its own. Hypothesis tries a few
 examples, the same every time, so that coverage is the same too. Long runs (`make test-long`) try many, others every
@@ -7,8 +7,8 @@ time; and only they run the tests that are marked `long`.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
@@ -16,10 +16,13 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.long_runs import LONG
 from tests.support.loopback import leave_network
+from tests.support.side_by_side import ONE_AFTER_THE_OTHER, FileScheduling, group_of, limit, unlimit
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
+
+    import pytest_timeout
 
 BUSY = [HealthCheck.too_slow]  # a machine that is busy is no fault of a test
 settings.register_profile("short", deadline=None, max_examples=20, derandomize=True, suppress_health_check=BUSY)
@@ -27,31 +30,61 @@ settings.register_profile("long", deadline=None, max_examples=300, print_blob=Tr
 settings.load_profile("long" if LONG else "short")
 
 
-HERE = Path(__file__).parent
-ONE_AFTER_THE_OTHER = (HERE / "peers", HERE / "crash")
-"""Real servers, each started once, and what fills the machine by itself; they take long, and so begin first."""
+SECONDS = pytest.StashKey[float]()
+REAL_STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):  # one of several processes side by side (pytest -n)
+    config.stash[REAL_STDERR] = os.dup(2)  # pytest takes 2 away while tests run
+    if getattr(config, "workerinput", {}).get("workercount", 1) > 1:  # one of several processes side by side
         leave_network()
 
 
-@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[REAL_STDERR])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    return FileScheduling(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool:
+    """How long the test may take; instead of pytest-timeout's own timer."""
+    item.stash[SECONDS] = settings.timeout
+    return True
+
+
+def _begin(item: pytest.Item) -> None:
+    """A phase of a test begins. (When one has failed, pytest ends the watch.)"""
+    if SECONDS in item.stash:
+        limit(item.stash[SECONDS], item.config.stash[REAL_STDERR])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _begin(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    _begin(item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    _begin(item)
+    yield
+    unlimit()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which tests run; which stay in one process, and which begin first (`--dist loadgroup`)."""
+    """Which tests run, and which begin first."""
     if not LONG:
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-
-    def folder(item: pytest.Item) -> Path | None:
-        return next((folder for folder in ONE_AFTER_THE_OTHER if item.path.is_relative_to(folder)), None)
-
-    for item in items:
-        group = (folder(item) or item.path).relative_to(HERE)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
-    items.sort(key=lambda item: folder(item) is None)
+    items.sort(key=lambda item: group_of(item.nodeid) not in ONE_AFTER_THE_OTHER)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -14,11 +14,11 @@ from mailrider.app.check.clients import missing_secrets
 from mailrider.app.check.examination import Wanted, examine_machine
 from mailrider.app.check.finding import Level, count
 from mailrider.cli.arguments import DOMAIN
-from mailrider.cli.lines import print_line
 from mailrider.config import load
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.errors import ConfigError
 from mailrider.model.text import json_line
+from mailrider.report.lines import print_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

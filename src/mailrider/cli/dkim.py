@@ -20,6 +20,7 @@ from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.text import json_line
 from mailrider.queue.settings import QueueSettings
+from mailrider.report.lines import print_commented, print_line
 from mailrider.signing.keys import dns_record, examine_key, key_path, open_key
 from mailrider.signing.open import DIRECTORY
 from mailrider.signing.settings import DKIMSettings
@@ -55,7 +56,7 @@ def list_command(config: str | None, domain: Domain | None, as_json: bool) -> in
         if as_json:
             click.echo(json_line(asdict(row)))
         else:
-            click.echo(f"{row.selector}._domainkey.{row.domain}  {row.kind or '-'}\n    {row.state}\n    {row.path}")
+            print_line(f"{row.selector}._domainkey.{row.domain}  {row.kind or '-'}\n    {row.state}\n    {row.path}")
     if not rows and not as_json:
         click.echo("there is no key; `mailrider dkim new DOMAIN` makes some", err=True)
     return os.EX_OK
@@ -87,11 +88,10 @@ def new(config: str | None, domain: Domain, selector: str | None, algorithm: str
         except InvalidValue as error:
             raise click.UsageError(str(error)) from error
         key = open_key(key_path(directory, domain, name), kind, domain, name, discard)
-        click.echo(dns_record(domain, name, key))
+        print_commented([dns_record(domain, name, key)], ";")
         lines.append(f"dkim {domain} {name}" + (" { newkey_algo ed25519 }" if key.name == "ed25519" else ""))
-    click.echo("; In the configuration, within modify { } of an endpoint, target.queue or target.remote:")
-    for line in lines:
-        click.echo(f";     {line}")
+    where = "; In the configuration, within modify { } of an endpoint, target.queue or target.remote:"
+    print_commented([where, *(f";     {line}" for line in lines)], ";")
     return os.EX_OK
 
 
@@ -115,16 +115,16 @@ async def _check(configuration: Configuration, keys: list[SignatureKey]) -> int:
             key = examine_key(each.path)
             name = f"{each.selector}._domainkey.{each.domain}"
             if key is None:
-                click.echo(f"{name}: there is no key yet; mailrider dkim new {each.domain} {each.selector}")
+                print_line(f"{name}: there is no key yet; mailrider dkim new {each.domain} {each.selector}")
                 code = os.EX_UNAVAILABLE
                 continue
             found = await lookup_published(
                 engine.resolver, each.domain, each.selector, key, subdomains=each.given.options.sign_subdomains
             )
             words = found.fault or found.unknown or "the record is that of the key"
-            click.echo(f"{name}: {words}{', and says that the domain is testing (t=y)' if found.testing else ''}")
+            print_line(f"{name}: {words}{', and says that the domain is testing (t=y)' if found.testing else ''}")
             if found.fault:
-                click.echo(f"    it has to be: {dns_record(each.domain, each.selector, key)}")
+                click.echo(f"    it has to be:\n{dns_record(each.domain, each.selector, key)}")
                 code = os.EX_UNAVAILABLE
             elif found.unknown:
                 code = code or os.EX_TEMPFAIL
@@ -183,17 +183,18 @@ def _tell(rotation: Rotation, configuration: Configuration, settle: timedelta) -
     key, successor = rotation.old, rotation.successor
     match rotation.step:
         case Step.WAITS:
-            click.echo(f"; {rotation.found.fault or rotation.found.unknown}: publish this record, and call this again")
-            click.echo(rotation.record)
+            missing = rotation.found.fault or rotation.found.unknown
+            print_commented([f"; {missing}: publish this record, and call this again", rotation.record], ";")
         case Step.SEEN if successor.seen is not None:
             at = f"{successor.seen + settle:%Y-%m-%d %H:%M} UTC"
-            click.echo(f"; the record of {successor.selector} is in DNS; from {at} on this makes it sign")
+            print_commented([f"; the record of {successor.selector} is in DNS; from {at} on this makes it sign"], ";")
         case Step.SIGNS if successor.signs is not None:
             until = successor.signs + longest_stay(configuration) + READ_LATE
-            click.echo(f"; {successor.selector} signs for {key.domain} in place of {key.selector}: reload the daemon")
-            click.echo(
-                f"; leave the record of {key.selector} in DNS until {until:%Y-%m-%d}; then remove it and {key.path}"
+            lines = (
+                f"; {successor.selector} signs for {key.domain} in place of {key.selector}: reload the daemon",
+                f"; leave the record of {key.selector} in DNS until {until:%Y-%m-%d}; then remove it and {key.path}",
             )
+            print_commented(lines, ";")
         case _:
             raise AssertionError(rotation.step)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mailrider.cli.lines import print_line
 from mailrider.dane.tlsa import select_usable, show
 from mailrider.delivery.explain.advice import advise
 from mailrider.delivery.mx import HostNotFound
@@ -19,6 +18,7 @@ from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
 from mailrider.mtasts.record import STSRecord
 from mailrider.policy.sts.lookup import Origin
+from mailrider.report.lines import print_line, takes_symbols
 from mailrider.x509.describe import describe_chain
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _KINDS = {
     "tls_required_no": "a message with TLS-Required: No",
 }
 _MARKS = {True: ("✓ ", "green"), False: ("✗ ", "red"), None: ("· ", "dim")}
+_ASCII_MARKS = {True: ("+ ", "green"), False: ("x ", "red"), None: ("- ", "dim")}
 
 
 class _Page:
@@ -44,12 +45,13 @@ class _Page:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
+        self._marks = _MARKS if takes_symbols(self._console) else _ASCII_MARKS
 
     def head(self, text: str) -> None:
         print_line(Text(f"\n{clean_text(text)}", style="bold"), self._console)
 
     def say(self, text: str, *, good: bool | None = None, depth: int = 1) -> None:
-        mark, style = _MARKS[good]
+        mark, style = self._marks[good]
         print_line(Text.assemble("  " * depth, (mark, style), clean_text(text)), self._console)
 
 

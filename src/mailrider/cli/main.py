@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mailrider.cli.say import say
 from mailrider.cli.streams import occupy_standard_streams
 from mailrider.errors import ConfigError, MailriderError
 
@@ -89,26 +90,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
     except click.exceptions.Abort:
-        _complain("interrupted")
+        say("interrupted")
         code = 130  # as a shell reports SIGINT
     except click.ClickException as error:
         error.show()
         code = os.EX_USAGE
     except ConfigError as error:
-        _complain(str(error))
+        say(str(error))
         code = os.EX_CONFIG
     except MailriderError as error:
-        _complain(str(error))
+        say(str(error))
         code = os.EX_TEMPFAIL
     except SystemExit:
         # How click ends where nobody reads our output any more: whoever did has seen enough.
         code = os.EX_OK
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         code = os.EX_OSERR
     except Exception:
         traceback.print_exc()
-        _complain("this is a bug of mailrider; please report what stands above")
+        say("this is a bug of mailrider; please report what stands above")
         code = os.EX_SOFTWARE
     sys.exit(code if isinstance(code, int) else os.EX_OK)
 
@@ -127,7 +128,3 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 _ESCAPE = "mailrider.escape"
 codecs.register_error(_ESCAPE, _escape)
-
-
-def _complain(text: str) -> None:
-    click.echo(f"mailrider: {text}", err=True)

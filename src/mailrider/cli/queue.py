@@ -26,6 +26,7 @@ from mailrider.cli.queue_show import (
     stats_text,
     visible_content,
 )
+from mailrider.cli.say import say
 from mailrider.cli.setup import choose_queue, make_log
 from mailrider.cli.trace_text import done_lines
 from mailrider.clock import SystemClock
@@ -203,14 +204,14 @@ def _id(text: str) -> int:
 
 
 def _tell_unknown(id: str) -> None:
-    click.echo(f"mailrider: no message {id} is queued", err=True)
+    say(f"no message {id} is queued")
 
 
 def _print(*lines: Any) -> None:
     from rich.console import Console  # for people; what programs read as JSON does without
     from rich.text import Text
 
-    from mailrider.cli.lines import print_line
+    from mailrider.report.lines import print_line
 
     console = Console(highlight=False)
     if not console.is_terminal:

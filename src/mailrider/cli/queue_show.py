@@ -125,19 +125,20 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
     yield f"{messages}, {recipients(sum(stats.ages.values()))}, {size(stats.octets)}"
     if not stats.messages:
         return
-    ages = Table("age", "recipients", box=None)
+    ages = Table("age", "recipients", box=None, padding=(0, 2, 0, 0))
     for name, count in stats.ages.items():
         ages.add_row(name, str(count))
     yield ages
-    table = Table("destination", "queued", "active", "held", "in doubt", "oldest", "next try", box=None)
-    table.columns[0].overflow = "fold"  # a name that is cut says nothing
+    heads = ("queued", "active", "held", "doubt", "oldest", "next", "destination")
+    table = Table(*heads, box=None, padding=(0, 2, 0, 0))
+    table.columns[-1].overflow = "fold"  # a name that is cut says nothing
     for each in stats.destinations:
         due = "" if each.next_due is None else _span(each.next_due - now)
         table.add_row(
-            each.destination or "(none)",
             *map(str, (each.queued, each.active, each.held, each.in_doubt)),
             _span(now - each.oldest),
             due,
+            each.destination or "(none)",
         )
     yield table
 

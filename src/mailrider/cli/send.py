@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mailrider.app.library import DSN, Queue, direct
+from mailrider.cli.say import say
 from mailrider.cli.setup import choose_queue, choose_target, make_log
 from mailrider.cli.streams import INPUT_IS_CLOSED
 from mailrider.config import load, placed
@@ -26,6 +27,7 @@ from mailrider.model.event import AddressFailed, CandidatesFound, ConnectionOpen
 from mailrider.model.outcome import Status
 from mailrider.model.reply import clean_text
 from mailrider.model.text import json_line
+from mailrider.report.lines import print_line
 from mailrider.report.outcome import result_object
 from mailrider.smtp.content import Content
 
@@ -101,7 +103,7 @@ def _show(report: Report, as_json: bool) -> None:
         if as_json:
             click.echo(json_line(result_object(result)))
         else:
-            Console(highlight=False, soft_wrap=True).print(as_text(result))
+            print_line(as_text(result))
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def _telling() -> Iterator[None]:
         # Nor may the rest be tried again at the exit of the interpreter.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            click.echo(f"mailrider: standard output cannot be written: {error.strerror}", err=True)
+            say(f"standard output cannot be written: {error.strerror}")
 
 
 def _enqueue(
@@ -168,7 +170,7 @@ def _read_message(file: str) -> bytes:
     if file == "-" and sys.stdin is None:
         _give_up(os.EX_NOINPUT, f"the message cannot be read: {INPUT_IS_CLOSED}")
     if file == "-" and sys.stdin.isatty():
-        click.echo("mailrider: type the message, header first; Ctrl-D ends it", err=True)
+        say("type the message, header first; Ctrl-D ends it")
     try:
         message = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -182,7 +184,7 @@ def _read_message(file: str) -> bytes:
 
 
 def _give_up(code: int, text: str) -> Any:
-    click.echo(f"mailrider: {text}", err=True)
+    say(text)
     raise click.exceptions.Exit(code)
 
 

@@ -15,6 +15,7 @@ from mailrider.app.dkim import keys_in_use
 from mailrider.app.setup.service import ServiceInstaller, adapted_units, hidden
 from mailrider.app.setup.texts import configuration_text, first_selectors, zone_fragment
 from mailrider.cli.arguments import DOMAIN
+from mailrider.cli.say import say
 from mailrider.clock import SystemClock
 from mailrider.config import load
 from mailrider.config.loader import own_name
@@ -25,6 +26,7 @@ from mailrider.errors import ConfigError, InvalidValue
 from mailrider.files import PRIVATE_FOLDER, make_folder
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
+from mailrider.report.lines import print_commented
 from mailrider.settings.socket_address import SENDMAIL_SOCKET
 from mailrider.signing.keys import dns_record, open_key
 
@@ -66,20 +68,15 @@ def setup(config: str | None, domain: Domain, hostname: Domain | None, given: tu
     records = _make_keys(configuration, domain)
     if service:
         _install(installer, configuration, path)
-    for line in zone_fragment(domain, _hostname(configuration), addresses or _addresses(configuration), records):
-        click.echo(line)
-    _say("then: mailrider check " + domain.ascii + ("" if service else "; mailrider run"))
+    ours = addresses or _addresses(configuration)
+    print_commented(zone_fragment(domain, _hostname(configuration), ours, records), ";")
+    say("then: mailrider check " + domain.ascii + ("" if service else "; mailrider run"))
     return os.EX_OK
-
-
-def _say(text: str) -> None:
-    """Standard output is for the zone alone."""
-    click.echo(f"mailrider: {text}", err=True)
 
 
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
-        _say(line)
+        say(line)
 
 
 def _parse_addresses(given: tuple[str, ...]) -> list[IPv4Address | IPv6Address]:
@@ -108,7 +105,7 @@ def _hostname(configuration: Configuration) -> Domain:
 
 def _write_configuration(path: Path, domain: Domain, hostname: Domain) -> None:
     if path.exists():
-        _say(f"{path} is there, and is left as it is")
+        say(f"{path} is there, and is left as it is")
         return
     is_root = os.geteuid() == 0
     runtime_dir = SYSTEM_RUNTIME_DIR if path == SYSTEM_CONFIG else default_runtime_dir()
@@ -119,7 +116,7 @@ def _write_configuration(path: Path, domain: Domain, hostname: Domain) -> None:
     with path.open("x", encoding="utf-8") as file:  # somebody may have been faster
         file.write(text)
     path.chmod(0o644)
-    _say(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def _make_keys(configuration: Configuration, domain: Domain) -> list[str]:
@@ -127,12 +124,12 @@ def _make_keys(configuration: Configuration, domain: Domain) -> list[str]:
     keys = keys_in_use(configuration, domain)
     if not keys:
         where = configuration.path or "the configuration"
-        _say(f"{where} signs nothing for {domain}: mailrider dkim new {domain} makes keys, and says what to write")
+        say(f"{where} signs nothing for {domain}: mailrider dkim new {domain} makes keys, and says what to write")
     records: list[str] = []
     for each in keys:
         was_there = each.path.exists()
         key = open_key(each.path, each.given.options.newkey_algo, each.domain, each.selector, discard)
-        _say(f"{'the key' if was_there else 'made the key'} {each.path}{' is there' if was_there else ''}")
+        say(f"{'the key' if was_there else 'made the key'} {each.path}{' is there' if was_there else ''}")
         records.append(dns_record(each.domain, each.selector, key))
     return records
 
@@ -143,7 +140,7 @@ def _addresses(configuration: Configuration) -> list[IPv4Address | IPv6Address]:
     sources = [source for each in settings for source in source_addresses(each)]
     for each in sources:
         if not each.is_sure:
-            _say(f"{each.address} is a private address; give the one that others see with --address")
+            say(f"{each.address} is a private address; give the one that others see with --address")
     return list(dict.fromkeys(each.address for each in sources if each.is_sure))
 
 

@@ -18,6 +18,7 @@ from mailrider.clock import SystemClock
 from mailrider.config import load
 from mailrider.errors import ConfigError
 from mailrider.model.text import json_line
+from mailrider.report.lines import print_line
 from mailrider.tlsrpt.report import build_report
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def list_command(config: str | None, as_json: bool) -> int:
         if as_json:
             click.echo(json_line(_object(each)))
         else:
-            click.echo(_line(each))
+            print_line(_line(each))
     if not days and not as_json:
         click.echo(f"nothing was counted yet ({store.path})", err=True)
     return os.EX_OK

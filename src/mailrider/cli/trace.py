@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailrider.cli.queue import Chosen
+from mailrider.cli.say import say
 from mailrider.cli.trace_text import trace_lines
 from mailrider.clock import SystemClock
 from mailrider.config import load
@@ -16,6 +17,7 @@ from mailrider.model.text import json_line
 from mailrider.queue.ids import parse_id
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.views import EPOCH, HistoryFilter
+from mailrider.report.lines import print_line
 from mailrider.report.trace import trace_object
 from mailrider.settings.types import DURATION, Unacceptable
 
@@ -49,11 +51,10 @@ def trace(config: str | None, what: str, since: str | None, limit: int, as_json:
             if as_json:
                 click.echo(json_line(trace_object(number, message, facts)))
             else:
-                click.echo("\n".join([*trace_lines(number, message, facts, SystemClock().now()), ""]))
+                for line in (*trace_lines(number, message, facts, SystemClock().now()), ""):
+                    print_line(line)
     if not found:
-        click.echo(
-            f"mailrider: no queue knows of {what} (of mail to a target without a queue only the log tells)", err=True
-        )
+        say(f"no queue knows of {what} (of mail to a target without a queue only the log tells)")
     return os.EX_OK if found else os.EX_UNAVAILABLE
 
 

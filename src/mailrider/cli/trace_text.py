@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mailrider.queue.history import Fact
     from mailrider.queue.message import StoredMessage
 
+_WORDS: Final = {NOTIFIED: "notification to"}
 _OUTCOMES: Final = frozenset({DELIVERED, DEFERRED, FAILED})
 
 
@@ -51,7 +52,7 @@ def done_lines(facts: Sequence[Fact]) -> Iterator[str]:
 
 
 def _fact_lines(fact: Fact) -> Iterator[str]:
-    yield f"{stamp(fact.at)}  {fact.kind}  {_safe(fact.recipient)}"
+    yield f"{stamp(fact.at)}  {_WORDS.get(fact.kind) or fact.kind.rpartition('.')[2]}  {_safe(fact.recipient)}"
     yield from (f"    {_safe(line)}" for line in _details(fact))
 
 

@@ -131,7 +131,7 @@ def _strongest_digests(records: Iterable[TLSARecord]) -> dict[tuple[int, int], i
 
 
 def show(record: TLSARecord) -> str:
-    """A record as people are shown it: `3 1 1 6f1c0a9e5d3b7a24…`."""
+    """A record as people are shown it: `3 1 1 6f1c0a9e5d3b7a24...`."""
     digits = record.data.hex()
-    cut = f"{digits[:_MAX_SHOWN]}…" if len(digits) > _MAX_SHOWN else digits
+    cut = f"{digits[:_MAX_SHOWN]}..." if len(digits) > _MAX_SHOWN else digits
     return f"{record.usage} {record.selector} {record.matching_type} {cut}"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mailrider.lab.demo import run_demo
 from mailrider.lab.internet import DNS_PORT, HOSTNAME, HTTPS_PORT, SMTP_PORT, Internet
+from mailrider.report.lines import print_commented
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -83,11 +84,9 @@ async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with Internet(folder, port=port, dns_port=dns_port, https_port=https_port) as internet:
-        for line in _introduction(internet):
-            console.print(line, markup=False)
+        print_commented(_introduction(internet), "#")
         console.print(internet.configuration, markup=False)
-        for line in _invitation(internet.configuration_file):
-            console.print(line, markup=False)
+        print_commented(_invitation(internet.configuration_file), "#")
         await stopped.wait()
     return os.EX_OK
 

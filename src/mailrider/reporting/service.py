@@ -145,6 +145,9 @@ class TLSReporting:
         await self.write()
         if self._is_leaving or not await self._in_thread(self._store.lead):
             return
+        if self._is_leaving:  # meanwhile: what it may just have taken is another's
+            await self._in_thread(self._store.follow)
+            return
         await self._make()
         await self._send()
 
@@ -208,7 +211,10 @@ class TLSReporting:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         self._free_at = {key: when for key, when in self._free_at.items() if when > monotonic}
         busy = {key for keys in self._sending.values() for key in keys} | self._free_at.keys()
-        for delivery in await self._in_thread(self._store.waiting, now, MAX_LOOKED_AT):
+        waiting = await self._in_thread(self._store.waiting, now, MAX_LOOKED_AT)
+        if self._is_leaving:  # meanwhile: another one sends these; making reports twice does no harm
+            return
+        for delivery in waiting:
             keys = delivery.paces
             if len(self._sending) >= MAX_SENDING:
                 return

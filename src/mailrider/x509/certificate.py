@@ -139,7 +139,7 @@ def _attribute(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
 
 def shorten(text: str, limit: int) -> str:
     """The text, cut to `limit` characters with a mark that it was."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def as_reason(parts: Iterable[str]) -> str:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from mailrider.cli.lines import print_line
 from mailrider.cli.queue_show import stats_text
 from mailrider.queue.message import DestinationCount, Stats
+from mailrider.report.lines import print_commented, print_line
 
 LINE = "  A very long sentence about what a server said, which somebody wants to read: 550 5.1.1 No such user here"
 
@@ -33,6 +33,21 @@ def test_on_a_terminal_the_rest_goes_on_below_and_further_right(columns: int, en
     assert all(line.startswith("      ") and line[6] != " " for line in rest)
     assert max(map(len, [first, *rest])) <= columns
     assert " ".join(line.strip() for line in [first, *rest]) == LINE.strip()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_comment_goes_on_as_a_comment_and_a_record_stays_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    record = 'x.test. IN TXT "' + "v=spf1 " * 40 + '"'
+    comment = "; " + "a word and another one " * 10
+    print_commented([comment, record], ";")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.pop() == record
+    assert all(line.startswith(";") and len(line) <= columns for line in lines)
+    assert " ".join(line.lstrip("; ") for line in lines) == comment.strip("; ")
 
 
 def test_what_fits_stays_as_it_is() -> None:
@@ -68,6 +83,6 @@ def test_numbers_fit_the_terminal_and_no_destination_is_cut(columns: int) -> Non
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= columns
     at = next(number for number, line in enumerate(lines) if "queued" in line)
-    end = lines[at].index("queued")
-    shown_name = "".join(line[:end].strip() for line in lines[at + 1 :])
+    begin = lines[at].index("destination")
+    shown_name = "".join(line[begin:].strip() for line in lines[at + 1 :])
     assert NAME in shown_name

@@ -88,7 +88,7 @@ def test_dane_ee_matches_the_key_of_a_certificate_that_cannot_be_decoded_beyond_
 
 def test_the_key_of_something_that_has_none_is_a_reason() -> None:
     verdict = match_dane([b"junk"], trust(LEAF.tlsa(3, 1, 1)), NOW)
-    assert verdict.reason.endswith("…: the server's certificate cannot be read")
+    assert verdict.reason.endswith("...: the server's certificate cannot be read")
 
 
 def test_dane_ta_needs_a_certificate_that_can_be_read() -> None:

@@ -137,7 +137,7 @@ def test_more_records_than_anybody_publishes_are_cut_after_sorting_out() -> None
 
 
 def test_long_data_is_cut_for_people() -> None:
-    assert show(LEAF.tlsa(3, 1, 1)) == f"3 1 1 {LEAF.tlsa(3, 1, 1).data.hex()[:16]}…"
+    assert show(LEAF.tlsa(3, 1, 1)) == f"3 1 1 {LEAF.tlsa(3, 1, 1).data.hex()[:16]}..."
     assert show(TLSARecord(3, 1, 1, b"\xab\xcd")) == "3 1 1 abcd"
 
 

@@ -16,6 +16,7 @@ from mailrider.testing.resolver import FakeResolver
 from mailrider.tlsrpt.report import Reporter
 
 if TYPE_CHECKING:
+    import asyncio
     from pathlib import Path
 
     from mailrider.model.event import Event
@@ -40,9 +41,12 @@ class FakeCourier:
         self.sent: list[tuple[str, str, str, bytes]] = []
         self.answers: list[DeliveryState] = []
         self.bug: Exception | None = None
+        self.gate: asyncio.Event | None = None
 
     async def send(self, report: TLSReport, kind: EndpointKind, target: str) -> Sent:
         self.sent.append((report.domain, target, report.report_id, report.body))
+        if self.gate is not None:
+            await self.gate.wait()
         if self.bug is not None:
             raise self.bug
         state = self.answers.pop(0) if self.answers else DeliveryState.DELIVERED

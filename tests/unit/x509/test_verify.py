@@ -178,4 +178,4 @@ def test_a_reason_is_bounded_whatever_the_names() -> None:
     names = [f"{'x' * 60}.{'y' * 60}.{'z' * 60}.{n}.example" for n in range(200)]
     verdict = verify(issue(ROOT, names=names).der, names=tuple(Domain(f"{'w' * 63}.{n}.example") for n in range(20)))
     assert len(verdict.reason) == MAX_REASON
-    assert verdict.reason.endswith("…")
+    assert verdict.reason.endswith("...")

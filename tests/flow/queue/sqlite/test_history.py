@@ -195,14 +195,14 @@ def test_trace_tells_what_became_of_a_message(configured: Path, capfd: pytest.Ca
         assert _run(configured, "trace", what) == 0
         text = capfd.readouterr().out
         assert f"Message   {id}" in text
-        assert "recipient.delivered  b@example.net" in text
+        assert "Z  delivered  b@example.net" in text
         assert "c@example.net  queued" in text
     assert _run(configured, "trace", "--json", id) == 0
     told = json.loads(capfd.readouterr().out)
     assert [each["event"] for each in told["events"]] == ["recipient.delivered", "recipient.deferred"]
     assert told["message_id"] == "<1@x.test>"
     assert _run(configured, "queue", "show", id) == 0
-    assert "recipient.delivered  b@example.net" in capfd.readouterr().out
+    assert "Z  delivered  b@example.net" in capfd.readouterr().out
     assert _run(configured, "history", "drop", "b@example.net") == 0
     assert capfd.readouterr().out == "1 event erased\n"
     assert _run(configured, "trace", "nobody@example.net") == os.EX_UNAVAILABLE
