@@ -24,7 +24,7 @@ from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.connection.session import Dialect
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain.plan import Explainer
-from mailrider.delivery.limits.rules import Limiters
+from mailrider.delivery.limits.shares import LocalShares, SharedFailures
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.route_memory import RouteMemory
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from mailrider.clock import Clock
+    from mailrider.delivery.limits.shares import Shares
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
@@ -83,7 +84,7 @@ class Engine:
     clock: Clock
     rng: random.Random
     emit: Emit
-    limiters: Limiters
+    shares: Shares
     reports_tls: bool = False
     report_networks: tuple[IPNetwork, ...] = ()
 
@@ -93,23 +94,23 @@ async def open_engine(
     dns: DNSSettings,
     emit: Emit,
     clock: Clock | None = None,
-    limiters: Limiters | None = None,
+    shares: Shares | None = None,
     proven: Proven | None = None,
     *,
     reports_tls: bool = False,
     report_networks: tuple[IPNetwork, ...] = (),
 ) -> AsyncIterator[Engine]:
-    """The shared part, open. Says if DNSSEC and DANE are off, and why. `limiters`, `proven`: those of other engines."""
+    """The shared part, open. Says if DNSSEC and DANE are off, and why. `shares`, `proven`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
     async with open_resolver(dns, clock, rng, emit, proven=proven, tls_roots=system_roots()) as resolver:
-        yield Engine(resolver, clock, rng, emit, limiters or Limiters(clock), reports_tls, report_networks)
+        yield Engine(resolver, clock, rng, emit, shares or LocalShares(clock), reports_tls, report_networks)
 
 
 @asynccontextmanager
 async def open_remote(settings: RemoteSettings, engine: Engine, owner: str = "") -> AsyncIterator[RemoteDelivery]:
     """A `target.remote`, open. Raises `ConfigError` for what cannot be: no host name, TLS settings, root files.
 
-    `owner`: see `Limiters.limiter`.
+    `owner`: see `Shares.limiter`.
     """
     if not settings.mx_auth.is_stated:
         engine.emit(NothingEnforced(owner if owner.startswith("target ") else "target.remote"))
@@ -146,7 +147,7 @@ async def _open_parts(
         make_client_context(tls),
         _judge(tls),
         dialect,
-        FallbackMemory(engine.clock),
+        FallbackMemory(engine.clock, engine.shares.client, owner),
         engine.emit,
         settings.port,
         reach,
@@ -165,10 +166,10 @@ async def _open_parts(
         settings.force_ipv4,
     )
     async with AsyncExitStack() as stack:
-        policies = _Policies(settings, engine, stack)
+        policies = _Policies(settings, engine, stack, owner)
         listed = await policies.listed()
-        pool = await stack.enter_async_context(Pool(connector, _pool_limits(settings), engine.clock, engine.emit))
-        limiter = engine.limiters.limiter(settings.limits, owner)
+        pool = await stack.enter_async_context(_make_pool(connector, settings, engine, owner))
+        limiter = engine.shares.limiter(settings.limits, owner)
         signing = await open_signing(with_state_dir(settings.modify), engine.clock, engine.emit)
         delivery = RemoteDelivery(
             settings,
@@ -195,7 +196,6 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
     tls = settings.tls_client or TLSClientSettings()
     context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
     is_lmtp = isinstance(settings, LMTPSettings)
-    limits = _pool_limits(settings)
     async with AsyncExitStack() as stack:
         servers: list[FixedServer] = []
         for address in settings.host:
@@ -211,18 +211,18 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 context,
                 judge,
                 _fixed_dialect(settings, settings.hostname, address, lmtp=is_lmtp),
-                FallbackMemory(engine.clock),
+                FallbackMemory(engine.clock, engine.shares.client, f"{owner} {address}"),
                 engine.emit,
                 address.port,
                 reach,
                 strict_context,
             )
             connector.credentials = credentials
-            pool = await stack.enter_async_context(Pool(connector, limits, engine.clock, engine.emit))
+            pool = await stack.enter_async_context(_make_pool(connector, settings, engine, f"{owner} {address}"))
             servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
         rules = AttemptRules(settings.eight_bit is EightBit.STRICT, settings.local_ip)
         timeout = settings.connect_timeout.total_seconds()
-        limiter = engine.limiters.limiter(settings.limits, owner)
+        limiter = engine.shares.limiter(settings.limits, owner)
         yield FixedDelivery(rules, timeout, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
 
 
@@ -252,13 +252,16 @@ def with_state_dir(modify: ModifySettings | None) -> ModifySettings | None:
     return modify if modify is None or modify.state_dir is not None else replace(modify, state_dir=default_state_dir())
 
 
-def _pool_limits(settings: RemoteSettings | SmarthostSettings) -> PoolLimits:
-    return PoolLimits(
+def _make_pool(connector: Connector, settings: RemoteSettings | SmarthostSettings, engine: Engine, owner: str) -> Pool:
+    """A pool that shares its numbers with those of the same owner in other workers. Idle connections it has itself."""
+    limits = PoolLimits(
         settings.conn_reuse_limit,
-        settings.conn_max_idle_count,
+        -(-settings.conn_max_idle_count // engine.shares.workers),
         settings.conn_max_idle_time.total_seconds(),
         settings.max_connections_per_host,
     )
+    shares = engine.shares.connections(owner, limits.per_endpoint, limits.total)
+    return Pool(connector, limits, engine.clock, engine.emit, shares)
 
 
 def _judge(tls: TLSClientSettings) -> Judge:
@@ -275,8 +278,9 @@ def _judge(tls: TLSClientSettings) -> Judge:
 class _Policies:
     """The policies of a target: those that are listed, and those that REQUIRETLS asks as well."""
 
-    def __init__(self, settings: RemoteSettings, engine: Engine, stack: AsyncExitStack) -> None:
+    def __init__(self, settings: RemoteSettings, engine: Engine, stack: AsyncExitStack, owner: str) -> None:
         self._settings = settings
+        self._owner = owner
         self._auth = settings.mx_auth
         self._engine = engine
         self._stack = stack
@@ -327,6 +331,7 @@ class _Policies:
             clock=engine.clock,
             emit=engine.emit,
             rng=engine.rng,
+            failures=None if engine.shares.client is None else SharedFailures(engine.shares.client, self._owner),
         )
         await self._stack.enter_async_context(source)
         self._sts = STSPolicies(source, engine.clock, engine.emit)

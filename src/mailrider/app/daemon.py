@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.app.examine import examine
 from mailrider.app.running import Process, Running, addresses_of
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.rules import Limiters
+from mailrider.delivery.limits.shares import LocalShares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, MailriderError
@@ -101,7 +101,7 @@ class Daemon:
         self._notifier = Notifier(environment)
         sockets = Sockets(inherited_sockets(environment, os.getpid()))
         self._process = Process(sockets, self._emit, clock, self._metrics, Logins(clock))
-        self._limiters = Limiters(clock, by_owner=True)
+        self._shares = LocalShares(clock, by_owner=True)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._running: Running | None = None
         self._finishing: dict[asyncio.Task[None], asyncio.Event] = {}
@@ -137,9 +137,9 @@ class Daemon:
     async def _open(self, configuration: Configuration) -> None:
         """Open a configuration, beside the one that is in force if there is one; from then on it is in force."""
         examine(configuration)
-        limiters = self._limiters.successor()
-        self._running = await Running.open(configuration, self._process, limiters)
-        self._limiters = limiters
+        shares = self._shares.successor()
+        self._running = await Running.open(configuration, self._process, shares)
+        self._shares = shares
         for unused in self._process.sockets.keep_only(addresses_of(configuration)):
             self._emit(SocketUnused(unused))
 

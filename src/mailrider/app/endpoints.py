@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.rules import Limiters
+    from mailrider.delivery.limits.shares import Shares
     from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.settings import EndpointSettings, SourceSettings
     from mailrider.model.domain import Domain
@@ -52,7 +52,7 @@ class Surroundings:
     open_target: Callable[[Target], Awaitable[Deliverer]]
     clock: Clock
     emit: Emit
-    limiters: Limiters
+    shares: Shares
     names: IdSource
     logins: Logins | None = None
 
@@ -96,7 +96,9 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             forget_id=around.names.forget,
         )
         limits = ConnectionLimits(settings.max_connections, settings.max_client_connections)
-        endpoint = Endpoint(service, settings.listen, limits, settings.proxy_from)
+        owner = " ".join(map(str, settings.listen))
+        shares = around.shares.clients(owner, limits.most, limits.most_of_one)
+        endpoint = Endpoint(service, settings.listen, limits, settings.proxy_from, shares)
         try:
             yield endpoint
         finally:
@@ -165,7 +167,7 @@ async def _open_router(
     hostname = settings.hostname
     sources = [(rule.matches, await branch(rule.pipeline)) for rule in settings.source]
     others = await branch(settings.default_source or settings)
-    limiter = around.limiters.limiter(settings.limits, " ".join(map(str, settings.listen)))
+    limiter = around.shares.limiter(settings.limits, " ".join(map(str, settings.listen)))
     is_lmtp = isinstance(settings, LMTPEndpointSettings)
     return Router(sources, others, limiter, hostname, around.clock, around.emit, answers_each=is_lmtp)
 

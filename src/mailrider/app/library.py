@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from mailrider.app.directives import QueueDirectives, RemoteDirectives, SmarthostDirectives
     from mailrider.app.queued import QueuedMessage, QueuedRecipient
     from mailrider.config import Configuration
-    from mailrider.delivery.limits.rules import Limiters
+    from mailrider.delivery.limits.shares import LocalShares
     from mailrider.delivery.remote import RemoteDelivery
     from mailrider.delivery.smarthost import FixedDelivery
     from mailrider.model.domain import Domain
@@ -382,10 +382,10 @@ def _check_loop(entered: object, loop: asyncio.AbstractEventLoop | None) -> None
         raise RuntimeError(f"this {name} was entered in another event loop; enter one of its own in each")
 
 
-def _own_limits() -> Limiters:
-    from mailrider.delivery.limits.rules import Limiters
+def _own_limits() -> LocalShares:
+    from mailrider.delivery.limits.shares import LocalShares
 
-    return Limiters(SystemClock())
+    return LocalShares(SystemClock())
 
 
 class Sender(ABC):
@@ -399,7 +399,7 @@ class Sender(ABC):
             raise TypeError(f"dns is mailrider.DNSSettings(...), not {type(dns).__name__}")
         self._dns = dns or DNSSettings()
         self._emit = _harmless(on_event)
-        self._limits_here: Callable[[], Limiters] = _own_limits
+        self._limits_here: Callable[[], LocalShares] = _own_limits
         self._stack = AsyncExitStack()
         self._delivery: RemoteDelivery | FixedDelivery | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -419,7 +419,7 @@ class Sender(ABC):
         from mailrider.app.assemble import open_engine
 
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(open_engine(self._dns, self._emit, limiters=self._limits_here()))
+            engine = await stack.enter_async_context(open_engine(self._dns, self._emit, shares=self._limits_here()))
             self._delivery = await stack.enter_async_context(self._open(engine))
             self._loop = asyncio.get_running_loop()
             self._stack = stack.pop_all()
@@ -595,7 +595,7 @@ class Queue:
         self._dns = dns
         self._deliver = deliver
         self._emit = _harmless(on_event)
-        self._limits_here: Callable[[], Limiters] = _own_limits
+        self._limits_here: Callable[[], LocalShares] = _own_limits
         self._stack = AsyncExitStack()
         self._queue: DeliveryQueue | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -609,7 +609,7 @@ class Queue:
         async with AsyncExitStack() as stack:
             if self._deliver:
                 dns = self._dns or getattr(self.settings.target, "dns", None) or DNSSettings()
-                engine = await stack.enter_async_context(open_engine(dns, self._emit, limiters=self._limits_here()))
+                engine = await stack.enter_async_context(open_engine(dns, self._emit, shares=self._limits_here()))
                 targets = await stack.enter_async_context(Targets(engine, self._named))
                 self._queue = await targets.open_queue(self.settings)
             else:
@@ -763,11 +763,11 @@ class LoadedConfiguration:
     """
 
     configuration: Configuration
-    _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, Limiters] = field(
+    _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, LocalShares] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
 
-    def _limits_here(self) -> Limiters:
+    def _limits_here(self) -> LocalShares:
         loop = asyncio.get_running_loop()
         if loop not in self._limits:
             self._limits[loop] = _own_limits()

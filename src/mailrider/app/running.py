@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.config import Configuration, Instance
-    from mailrider.delivery.limits.rules import Limiters
+    from mailrider.delivery.limits.shares import Shares
     from mailrider.endpoint.listener import Endpoint
     from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.sockets import Sockets
@@ -82,7 +82,7 @@ class Running:
         self._reporting: TLSReporting | None = None
 
     @classmethod
-    async def open(cls, configuration: Configuration, process: Process, limiters: Limiters) -> Self:
+    async def open(cls, configuration: Configuration, process: Process, shares: Shares) -> Self:
         """Everything that the configuration names. Raises `ConfigError` and `LocalError`; then nothing is open."""
         bind(configuration, process.sockets)
         named = {name: instance.settings for name, instance in configuration.targets.items()}
@@ -96,7 +96,7 @@ class Running:
                     configuration.globals.dns,
                     emit,
                     clock,
-                    limiters,
+                    shares,
                     process.proven,
                     reports_tls=recorder is not None,
                     report_networks=() if reports is None else reports.allow_addresses,
@@ -111,7 +111,7 @@ class Running:
             if recorder is not None:
                 reporting = open_reporting(configuration, recorder, engine, targets.open)
                 running._reporting = await stack.enter_async_context(reporting)
-            around = Surroundings(targets.open, clock, emit, limiters, targets.names, process.logins)
+            around = Surroundings(targets.open, clock, emit, shares, targets.names, process.logins)
             for instance, door in endpoints_of(configuration):
                 with placed(instance):
                     endpoint = open_endpoint(instance.kind, door, around)
@@ -185,11 +185,9 @@ class Running:
 
 
 @asynccontextmanager
-async def open_configuration(
-    configuration: Configuration, process: Process, limiters: Limiters
-) -> AsyncIterator[Running]:
+async def open_configuration(configuration: Configuration, process: Process, shares: Shares) -> AsyncIterator[Running]:
     """A configuration, open while this is entered."""
-    running = await Running.open(configuration, process, limiters)
+    running = await Running.open(configuration, process, shares)
     try:
         yield running
     finally:

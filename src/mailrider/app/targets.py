@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_remote, open_smarthost, with_state_dir
 from mailrider.app.pipelines import PipelineOpener
+from mailrider.app.queue_shares import queue_shares
 from mailrider.clock import SystemClock
 from mailrider.config import queue_location
 from mailrider.delivery.settings import RemoteSettings
@@ -171,10 +172,11 @@ class Targets:
         ids.follow(clock)
         self._has_queue = True
         policy = _bounce_policy(settings, target)
+        together = queue_shares(engine.shares, engine.clock, str(location), settings.max_parallelism)
 
         def open_shard(shard: Shard, clock: Clock, ids: IdSource, reserved: IdSource | None = None) -> DeliveryQueue:
             bounces = Bounces(policy, ids, engine.emit)
-            work = Work(deliverers, settings.rules, bounces, settings.max_parallelism)
+            work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, shares=together)
             return make_queue(
                 settings,
                 work,

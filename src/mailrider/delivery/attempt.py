@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.said import transcript
-from mailrider.delivery.connection.session import Unusable, broken_reply, judgement_of_us
+from mailrider.delivery.connection.session import ComeAgain, Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.tally import FailedTry, Tally, Weight
@@ -110,7 +111,7 @@ class Connections(Protocol):
     """Where connections come from."""
 
     def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AbstractAsyncContextManager[Lease]:
-        """A connection for the call, a new one if `fresh`. Entering raises `Unusable`."""
+        """A connection for the call, a new one if `fresh`. Entering raises `Unusable` and `ComeAgain`."""
 
 
 @value
@@ -408,6 +409,9 @@ class Attempt:
                             lease.give_up()
             except Overtaken:
                 return False  # it comes again, behind the others
+            except ComeAgain as error:
+                self._tally.hold_back_pending(CROWDED, self._clock.now() + timedelta(seconds=error.seconds))
+                return True
             except Unusable as error:
                 self._end_unusable(call, error)
                 if error.stage is TryResult.TLS:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
+    from mailrider.delivery.limits.shares import ClientShares
     from mailrider.endpoint.session import Service
     from mailrider.net.channel import Channel
     from mailrider.settings.socket_address import SocketAddress
@@ -84,11 +85,14 @@ class Endpoint:
         addresses: Sequence[SocketAddress],
         limits: ConnectionLimits,
         proxies: Collection[IPv4Network | IPv6Network] = (),
+        shares: ClientShares | None = None,
     ) -> None:
-        """`proxies`: networks from which connections announce their client by the PROXY protocol."""
+        """`proxies`: networks from which connections announce their client by the PROXY protocol. `shares`: where
+        clients are counted together with those of other processes."""
         self._service = service
         self._addresses = addresses
         self._limits = limits
+        self._shares = shares
         self._proxies = Proxies(proxies, self._turn_away) if proxies else None
         self._listeners: list[Listener] = []
         self._sessions: dict[ClientSession, asyncio.Task[None]] = {}
@@ -154,14 +158,54 @@ class Endpoint:
         present = self._remote if client else self._on_unix_sockets
         reason = self._too_many(session, present)
         if reason:
-            service.emit(ClientTurnedAway(service.name, session.client, reason))
-            if not implicit_tls:
-                channel.write(_BUSY)
-            self._start(session, present, channel.close())
-        else:
+            self._start(session, present, self._refuse(session, channel, reason, implicit_tls=implicit_tls))
+        elif self._shares is None:
             service.emit(ClientConnected(service.name, session.client))
             self._start(session, present, session.begin())
+        else:
+            kind = "remote" if client else "local"
+            begin = self._begin_within(self._shares, kind, session, channel, implicit_tls=implicit_tls)
+            self._start(session, present, begin)
         return session
+
+    def _refuse(
+        self, session: ClientSession, channel: Channel, reason: str, *, implicit_tls: bool
+    ) -> Coroutine[Any, Any, None]:
+        self._service.emit(ClientTurnedAway(self._service.name, session.client, reason))
+        if not implicit_tls:
+            channel.write(_BUSY)
+        return channel.close()
+
+    def _begin_within(
+        self, shares: ClientShares, kind: str, session: ClientSession, channel: Channel, *, implicit_tls: bool
+    ) -> Coroutine[Any, Any, None]:
+        """Serve the client if it is not too many, together with those of other processes."""
+        work = session.begin()  # at once: a client that begins with TLS does not wait
+
+        async def begin() -> None:
+            try:
+                reason = await shares.enter(kind, session.key)
+            except BaseException:
+                await give_up()
+                raise
+            if reason:
+                await give_up()
+                await self._refuse(session, channel, reason, implicit_tls=implicit_tls)
+                return
+            try:
+                self._service.emit(ClientConnected(self._service.name, session.client))
+                await work
+            finally:
+                shares.leave(kind, session.key)
+
+        async def give_up() -> None:
+            if implicit_tls:  # the handshake has begun
+                session.abort()
+                await work
+            else:
+                work.close()
+
+        return begin()
 
     def _too_many(self, session: ClientSession, present: _Present) -> str:
         if self._closing:

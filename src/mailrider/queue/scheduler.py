@@ -311,7 +311,10 @@ class Scheduler:
         if self._stopping or self._commits.unrecorded or not self._fairness.ready:
             return None
         attempt = self._fairness.take(self._clock.monotonic())
-        if attempt is not None and self._slow_timer is None:
+        if attempt is None:
+            if not self._fairness.places.has_fast:
+                self._work.shares.wants(self)
+        elif self._slow_timer is None:
             self._watch_places()
         return attempt
 
@@ -455,6 +458,11 @@ class Scheduler:
             self._go_on()
         if self._commits.has_recovered:
             self._look_after_recovery()
+
+    @property
+    def attempts(self) -> int:
+        """See `Member`."""
+        return self._fairness.places.running
 
     # What other processes know ---------------------------------------------------------------------------------------
 

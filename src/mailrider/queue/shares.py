@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 class Member(Protocol):
     """A process that delivers, as the others see it."""
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts it makes, without those that have moved to slow places."""
+
     def rest(self, destination: str, seconds: float) -> None:
         """Another process could not reach a destination: begin nothing there for so long."""
 
@@ -34,6 +38,9 @@ class QueueShares(Protocol):
     def leave(self, member: Member) -> None:
         """It does not any more."""
 
+    def wants(self, member: Member) -> None:
+        """All of the member's places are taken, and it could begin another attempt."""
+
     def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
         """The member could not reach a destination, and lets it rest for so long."""
 
@@ -48,6 +55,9 @@ class Alone:
         """See `QueueShares`."""
 
     def leave(self, member: Member) -> None:
+        """See `QueueShares`."""
+
+    def wants(self, member: Member) -> None:
         """See `QueueShares`."""
 
     def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from mailrider.app.endpoints import Surroundings, open_endpoint, try_endpoint
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.rules import THROTTLED, Limiters
+from mailrider.delivery.limits.rules import THROTTLED
+from mailrider.delivery.limits.shares import LocalShares
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.passwords import hash_password, write_passwords
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
@@ -86,7 +87,7 @@ class Queue(One):
 
 @asynccontextmanager
 async def opened(
-    settings: EndpointSettings, targets: Targets, clock: Clock | None = None, limiters: Limiters | None = None
+    settings: EndpointSettings, targets: Targets, clock: Clock | None = None, shares: LocalShares | None = None
 ) -> AsyncIterator[Client]:
     """A client that has said EHLO."""
     clock = clock or SystemClock()
@@ -95,7 +96,7 @@ async def opened(
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.open, clock, discard, limiters or Limiters(clock), targets.names)
+    around = Surroundings(targets.open, clock, discard, shares or LocalShares(clock), targets.names)
     async with open_endpoint("smtp", settings, around) as endpoint:
         await endpoint.open(sockets.take)
         client = Client(*await asyncio.open_connection(HOST, port))
@@ -197,13 +198,13 @@ class LimitedTargets(Targets):
 
 async def test_an_endpoint_and_its_target_with_the_same_limits_count_a_message_once() -> None:
     clock = FakeClock()
-    limiters = Limiters(clock)
+    shares = LocalShares(clock)
     narrow = LimitsSettings(all=["concurrency 1", "rate 2 1h"], name="narrow")
-    limiter = limiters.limiter(narrow)
+    limiter = shares.limiter(narrow)
     assert limiter is not None
     targets = LimitedTargets(limiter)
     settings = EndpointSettings(deliver_to=TargetRef("one"), limits=narrow)
-    async with opened(settings, targets, clock, limiters) as client:
+    async with opened(settings, targets, clock, shares) as client:
         assert [(await client.send(MESSAGE))[:3] for _ in range(3)] == ["250", "250", "451"]
         assert len(targets.got) == 2
 
@@ -212,11 +213,11 @@ async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_oth
     """Each takes what it needs in one order: neither holds what the other waits for while it waits itself."""
     targets, clock = Targets(), FakeClock()
     limits = LimitsSettings(destination=["concurrency 1"], name="narrow")
-    limiters = Limiters(clock)
-    limiter = limiters.limiter(limits)
+    shares = LocalShares(clock)
+    limiter = shares.limiter(limits)
     assert limiter is not None
     settings = EndpointSettings(deliver_to=TargetRef("one"), limits=limits)
-    async with opened(settings, targets, clock, limiters) as client:
+    async with opened(settings, targets, clock, shares) as client:
         with limiter.ticket(envelope("x@a.test", "x@b.test"), discard, Handover(patience=0.0)) as ticket:
             async with ticket.to(Domain("a.test")):
                 sending = asyncio.create_task(client.send(MESSAGE, "y@b.test", "y@a.test"))

@@ -56,7 +56,7 @@ async def test_a_queue_is_told_at_once_that_a_message_is_held_back(
     dns, clock = DNSSettings(server=["127.0.0.1:9"], timeout=0.1, attempts=1), FakeClock()  # time stands still
     async with open_engine(dns, emit, clock) as engine, Targets(engine, {"narrow": target}) as targets:
         queue = await targets.open_queue(settings)
-        limiter = engine.limiters.limiter(LIMITS)
+        limiter = engine.shares.limiter(LIMITS)
         assert limiter is not None
         another = envelope("c@example.net")
         with limiter.ticket(another, discard) as ticket:

@@ -37,6 +37,9 @@ class Meeting:
         if member in self.members:
             self.members.remove(member)
 
+    def wants(self, member: Member) -> None:
+        """All have as many as they want."""
+
     def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
         for each in self.members:
             if each is not member:

@@ -9,6 +9,8 @@ and keeps one timer for all that expires. What always holds:
   stand in the middle of something, so it is closed;
 - to lease a kept connection and to give it back costs no task, no timer and no turn of the event loop;
 - what the server does to an idle connection is noticed at once;
+- where several processes share their numbers of connections, the right to each one is asked for, and given back when it
+  is closed; while there is no answer nothing is opened (`ComeAgain`), and nothing was tried;
 - at shutdown idle connections are closed with QUIT; those in use may finish within `SHUTDOWN_TIME`, then all are
   closed, and none is opened any more.
 """
@@ -17,11 +19,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import after
 from mailrider.delivery.connection.pool_state import BROKEN, LOST, PoolState
-from mailrider.delivery.connection.session import Session, Unusable
+from mailrider.delivery.connection.session import ComeAgain, Session, Unusable
+from mailrider.delivery.limits.share_client import NotNow
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, discard
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
@@ -33,11 +37,14 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock, Timer
     from mailrider.delivery.connection.connect import Connector, ConnectRequest
     from mailrider.delivery.connection.pool_state import PoolLimits, Slot
+    from mailrider.delivery.limits.share_client import Answer
+    from mailrider.delivery.limits.shares import ConnectionShares
     from mailrider.model.event import Emit
     from mailrider.policy.judge import Judgement
 
 SHUTDOWN_TIME = 15.0  # seconds: QUIT has 5, the close behind it 5, and some air
 NEVER = float("inf")
+NOTICEABLE = 0.1  # seconds: a wait for a right that is free is none that anybody need be told of
 
 NOT_LEASED = "it was not good enough"
 GIVEN_UP = "its last transaction did not end cleanly"
@@ -113,9 +120,18 @@ class PooledLease:
 class Pool:
     """The connections of one target."""
 
-    def __init__(self, connector: Connector, limits: PoolLimits, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        limits: PoolLimits,
+        clock: Clock,
+        emit: Emit,
+        shares: ConnectionShares | None = None,
+    ) -> None:
+        """`shares`: where rights to connections come from; None: this process has all that `limits` say."""
         self.connector = connector
-        self._state: PoolState[Session, PooledLease] = PoolState(limits)
+        self._state: PoolState[Session, PooledLease] = PoolState(limits, is_shared=shares is not None)
+        self._shares = shares
         self._clock = clock
         self._emit = emit
         self._is_heard = emit is not discard
@@ -126,6 +142,8 @@ class Pool:
         self._empty: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Pool:
+        if self._shares is not None:
+            self._shares.open(self._recalled)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -149,7 +167,8 @@ class Pool:
                 task.cancel()
 
     def lease(self, call: ConnectRequest, *, fresh: bool = False) -> PooledLease:
-        """A connection for the call, a new one if `fresh`; see `attempt.Connections`. Entering raises `Unusable`."""
+        """A connection for the call, a new one if `fresh`; see `attempt.Connections`. Entering raises `Unusable` and
+        `ComeAgain`."""
         return PooledLease(self, call, fresh=fresh)
 
     # What a lease asks ------------------------------------------------------------------------------------------------
@@ -162,12 +181,12 @@ class Pool:
         slot = state.request(lease, self._clock.monotonic())
         if slot is None:
             lease.granted = asyncio.get_running_loop().create_future()
-        if state.closings:
+        if state.closings or state.wanted:
             self._act()
         return slot
 
     async def wait(self, lease: PooledLease) -> Slot[Session]:
-        """The slot that a request is granted later. Raises `Unusable`."""
+        """The slot that a request is granted later. Raises `Unusable` and `ComeAgain`."""
         began = self._clock.monotonic()
         self._watch(began + self._state.limits.wait)
         try:
@@ -179,8 +198,9 @@ class Pool:
                 self._put_back(lease.granted.result())
             raise
         waited = self._clock.monotonic() - began
-        call = lease.call
-        self._emit(ConnectionAwaited(call.next_hop, str(call.mx), str(call.address), waited, message=call.message))
+        if self._shares is None or waited >= NOTICEABLE:
+            call = lease.call
+            self._emit(ConnectionAwaited(call.next_hop, str(call.mx), str(call.address), waited, message=call.message))
         return slot
 
     async def open(self, slot: Slot[Session], call: ConnectRequest) -> tuple[Session, Judgement]:
@@ -235,6 +255,8 @@ class Pool:
                 self._grant(waiter, slot)
             for slot, session, reason in closings:
                 self._close(slot, session, reason)
+        if state.wanted or state.returned:
+            self._trade()
 
     def _grant(self, waiter: PooledLease, slot: Slot[Session]) -> None:
         if waiter.granted.done():
@@ -248,7 +270,32 @@ class Pool:
         else:
             self.give_back(slot, slot.next_hop)
 
-    def _refuse(self, waiter: PooledLease, error: Unusable) -> None:
+    def _trade(self) -> None:
+        """Give rights back that are not used, and ask for those that are wanted."""
+        state, shares = self._state, self._shares
+        assert shares is not None  # noqa: S101 # only then are there rights
+        wanted, state.wanted = state.wanted, []
+        returned, state.returned = state.returned, []
+        for endpoint in returned:
+            shares.give_back(_host_of(endpoint))
+        for endpoint in wanted:
+            shares.ask(_host_of(endpoint), partial(self._answered, endpoint))
+
+    def _answered(self, endpoint: Hashable, answer: Answer) -> None:
+        if isinstance(answer, NotNow):
+            waiter = self._state.denied(endpoint)
+            if waiter is not None:
+                self._refuse(waiter, ComeAgain(answer.seconds))
+        else:
+            self._state.granted(endpoint)
+        self._act()
+
+    def _recalled(self, host: str | None, keep: int, wanted: int) -> None:
+        """Others want so many connections."""
+        self._state.recall(None if host is None else _endpoint_of(host), keep, wanted)
+        self._act()
+
+    def _refuse(self, waiter: PooledLease, error: Unusable | ComeAgain) -> None:
         if not waiter.granted.done():
             waiter.granted.set_exception(error)
 
@@ -303,3 +350,14 @@ class Pool:
         call = waiter.call
         text = f"All connections to {call.mx} [{call.address}] were busy for {self._state.limits.wait:g} s"
         return Unusable(TryResult.CONNECT, Reply.make(451, "4.4.5", text))
+
+
+def _host_of(endpoint: Any) -> str:
+    """An endpoint's name among processes."""
+    host, address = endpoint
+    return f"{host} {address}"
+
+
+def _endpoint_of(host: str) -> Hashable:
+    name, _, address = host.rpartition(" ")
+    return name, ip_address(address)

@@ -12,8 +12,13 @@ the connection may be opened until it is closed: first it has no session yet, th
   fits the first of them; if it does not, it ends to make room. Endpoints that wait for the `total` take turns;
 - no next hop keeps more than `idle_count` idle slots that it used last; the least bad to lose goes first.
 
-Every method returns at once. What follows from it stands in `grants` (a waiter waits no more) and `closings` (a slot is
-to be closed, and why), for the pool to carry out and to clear.
+Where several processes share these numbers, each slot needs a *right* that they have in common: `per_endpoint` and
+`total` are what all of them may have. Then an endpoint has as many slots as it was `granted` rights; one is wanted for
+each waiter that finds no slot, and returned with a slot that is gone. Others that want rights are told of by `recall`:
+idle slots end for them at once, and others when they are given back.
+
+Every method returns at once. What follows from it stands in `grants` (a waiter waits no more), `closings` (a slot is
+to be closed, and why), `wanted` and `returned` (endpoints, one for each right), for the pool to carry out and to clear.
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ LOST = "the server closed it while it was idle"
 IDLE_TIME = "it was idle long enough"
 IDLE_COUNT = "the domain has enough idle connections"
 ROOM = "to make room for another one"
+SHARED = "to make room for one of another process"
 SHUTDOWN = "shutdown"
 
 
@@ -111,12 +117,19 @@ class Closing(NamedTuple, Generic[SessionT]):
 
 
 class _Endpoint(Generic[SessionT, WaiterT]):
-    """`slots` counts all of them; those that are `ending`, and the `idle` ones, the one used last at the end."""
+    """`slots` counts all of them; those that are `ending`, and the `idle` ones, the one used last at the end.
 
-    __slots__ = ("ending", "idle", "key", "slots", "waiting")
+    `room`: how many there may be. Of shared rights: how many were `asked` for and not granted yet, and how many are
+    `owed` to others when they are not used any more.
+    """
 
-    def __init__(self, key: Hashable) -> None:
+    __slots__ = ("asked", "ending", "idle", "key", "owed", "room", "slots", "waiting")
+
+    def __init__(self, key: Hashable, room: int) -> None:
         self.key = key
+        self.room = room
+        self.asked = 0
+        self.owed = 0
         self.slots = 0
         self.ending = 0
         self.idle: list[Slot[SessionT]] = []
@@ -126,9 +139,13 @@ class _Endpoint(Generic[SessionT, WaiterT]):
 class PoolState(Generic[SessionT, WaiterT]):
     """The state of one pool. `now` is a reading of the monotonic clock throughout."""
 
-    def __init__(self, limits: PoolLimits) -> None:
+    def __init__(self, limits: PoolLimits, *, is_shared: bool = False) -> None:
         self.limits = limits
+        self.is_shared = is_shared
         self.slots = 0
+        self.wanted: list[Hashable] = []
+        self.returned: list[Hashable] = []
+        self._owed = 0
         self.is_shut = False
         self.grants: list[Grant[WaiterT, SessionT]] = []
         self.closings: list[Closing[SessionT]] = []
@@ -145,16 +162,20 @@ class PoolState(Generic[SessionT, WaiterT]):
         """A slot that fits, or one without a session, to be opened; None if the waiter has to wait for a grant."""
         endpoint = self._endpoints.get(waiter.endpoint)
         if endpoint is None:
-            endpoint = self._endpoints[waiter.endpoint] = _Endpoint(waiter.endpoint)
+            room = 0 if self.is_shared else self.limits.per_endpoint
+            endpoint = self._endpoints[waiter.endpoint] = _Endpoint(waiter.endpoint, room)
         elif endpoint.idle and not waiter.fresh:
             slot = self._find_idle(endpoint, waiter, now)
             if slot is not None:
                 return slot
-        if endpoint.slots < self.limits.per_endpoint and self.slots < self.limits.total:
+        if endpoint.slots < endpoint.room and self.slots < self.limits.total:
             return self._new_slot(endpoint, waiter)
         endpoint.waiting[waiter] = None
         self._waiting[waiter] = now
-        self._make_room(endpoint)
+        if self.is_shared:
+            self._want(endpoint)
+        if endpoint.room >= self.limits.per_endpoint:
+            self._make_room(endpoint)
         self._note(endpoint)
         return None
 
@@ -188,18 +209,31 @@ class PoolState(Generic[SessionT, WaiterT]):
             return
         slot.next_hop = next_hop
         endpoint = slot.endpoint
+        if (endpoint.owed or self._owed) and self._is_owed(endpoint):
+            self.end(slot, SHARED)
+            return
         if endpoint.waiting:
             waiter = next(iter(endpoint.waiting))
             if self._fits(waiter, slot):
                 self._grant(endpoint, waiter, slot)
                 return
-            if endpoint.ending < len(endpoint.waiting):
+            if endpoint.ending < len(endpoint.waiting) and endpoint.room >= self.limits.per_endpoint:
                 self.end(slot, ROOM)
                 return
         if self._starving:
             self.end(slot, ROOM)
             return
         self._keep(slot, next_hop, now)
+
+    def _is_owed(self, endpoint: _Endpoint[SessionT, WaiterT]) -> bool:
+        """True if a right of the endpoint is to be returned now, since others wait for it."""
+        if endpoint.owed:
+            endpoint.owed -= 1
+            return True
+        if self._owed:
+            self._owed -= 1
+            return True
+        return False
 
     def end(self, slot: Slot[SessionT], reason: str) -> None:
         """The slot is not to be used any more: it appears in `closings`, and is ending until `gone`."""
@@ -218,12 +252,69 @@ class PoolState(Generic[SessionT, WaiterT]):
         self.slots -= 1
         if slot.is_ending:
             endpoint.ending -= 1
+        if self.is_shared:
+            # Whoever waits asks for another one: other processes may wait longer.
+            endpoint.room -= 1
+            self.returned.append(endpoint.key)
+            self._want(endpoint)
         self._note(endpoint)
         while self._starving and self.slots < self.limits.total:
             # Behind the others, if it goes on starving: they take turns.
             endpoint, _ = self._starving.popitem(last=False)
             waiter = next(iter(endpoint.waiting))
             self._grant(endpoint, waiter, self._new_slot(endpoint, waiter))
+
+    # Rights that processes share -------------------------------------------------------------------------------------
+
+    def _want(self, endpoint: _Endpoint[SessionT, WaiterT]) -> None:
+        """A right for each waiter for whom none is on its way, as far as there can be any."""
+        most = self.limits.per_endpoint - endpoint.room
+        for _ in range(min(len(endpoint.waiting), most) - endpoint.asked):
+            endpoint.asked += 1
+            self.wanted.append(endpoint.key)
+
+    def granted(self, key: Hashable) -> None:
+        """A right that was wanted has come."""
+        endpoint = self._endpoints[key]
+        endpoint.asked -= 1
+        if endpoint.waiting and not self.is_shut:
+            endpoint.room += 1
+            waiter = next(iter(endpoint.waiting))
+            self._grant(endpoint, waiter, self._new_slot(endpoint, waiter))
+        else:
+            self.returned.append(key)
+            self._note(endpoint)
+
+    def denied(self, key: Hashable) -> WaiterT | None:
+        """No right comes for now: the waiter that waits in vain, and is withdrawn."""
+        endpoint = self._endpoints[key]
+        endpoint.asked -= 1
+        waiter = next(iter(endpoint.waiting), None)
+        if waiter is not None:
+            self.withdraw(waiter)
+        self._note(endpoint)
+        return waiter
+
+    def recall(self, key: Hashable | None, keep: int, wanted: int) -> None:
+        """Others want so many rights, of an endpoint or (None) of any. So many may be kept that are in use."""
+        if key is None:
+            idle, endpoint = list(self._idle)[:wanted], None
+        else:
+            endpoint = self._endpoints.get(key)
+            if endpoint is None:
+                return
+            idle = sorted(endpoint.idle, key=self._worth)[:wanted]
+        for slot in idle:
+            self.end(slot, SHARED)
+        ending = sum(each.ending for each in self._endpoints.values()) if endpoint is None else endpoint.ending
+        slots = self.slots if endpoint is None else endpoint.slots
+        owed = max(0, min(wanted - ending, slots - ending - keep))
+        if endpoint is None:
+            self._owed = owed
+        else:
+            endpoint.owed = owed
+
+    # Time ------------------------------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
         """End what was idle long enough."""
@@ -286,7 +377,7 @@ class PoolState(Generic[SessionT, WaiterT]):
 
     def _make_room(self, endpoint: _Endpoint[SessionT, WaiterT]) -> None:
         """No idle slot fits the waiter who waits now. If one that is idle is in its way, it ends."""
-        if endpoint.slots < self.limits.per_endpoint:
+        if endpoint.slots < endpoint.room:
             if self._idle:
                 # Of all endpoints: the one that was idle longest is the next to go in any case.
                 self.end(next(iter(self._idle)), ROOM)
@@ -342,9 +433,9 @@ class PoolState(Generic[SessionT, WaiterT]):
         """An endpoint's waiters or slots changed: is it starving, and is there any reason to remember it?"""
         if not endpoint.waiting:
             self._starving.pop(endpoint, None)
-            if not endpoint.slots:
+            if not endpoint.slots and not endpoint.asked:
                 self._endpoints.pop(endpoint.key, None)
-        elif endpoint.slots < self.limits.per_endpoint:
+        elif endpoint.slots < endpoint.room:
             self._starving.setdefault(endpoint, None)
         else:
             self._starving.pop(endpoint, None)

@@ -72,6 +72,14 @@ class Dialect:
     starttls: bool = True
 
 
+class ComeAgain(MailriderError):
+    """No connection may be opened now: nothing was tried, and may be after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"No connection may be opened now; it may be in {seconds:g} s")
+        self.seconds = seconds
+
+
 class Unusable(MailriderError):
     """This connection cannot carry the message; `reply` is what the recipients would get.
 

@@ -55,15 +55,17 @@ class Leases:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def has(self, need: Need, now: float) -> bool:
+        """True if one is ahead."""
+        lease = self._leases.get(need)
+        return lease is not None and (lease.spare > 0 or self._usable(lease, now))
+
     def take(self, needs: Sequence[Need], now: float) -> bool:
         """True if one of each was there; then they are in use."""
-        leases = []
+        if not all(self.has(need, now) for need in needs):
+            return False
         for need in needs:
-            lease = self._leases.get(need)
-            if lease is None or not (lease.spare or self._usable(lease, now)):
-                return False
-            leases.append(lease)
-        for lease in leases:
+            lease = self._leases[need]
             lease.used_at = now
             if lease.spare:
                 lease.spare -= 1

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
     from types import TracebackType
+    from typing import Self
 
     from mailrider.clock import Clock, Timer
     from mailrider.delivery.settings import Limit, LimitsSettings
@@ -84,9 +85,12 @@ class MessageTicket:
         self._due = [] if self._is_free else limiter.rules_of(envelope)
         self._passed: list[KeyedRule] = []
 
-    def to(self, next_hop: NextHop) -> Ticket:
-        """The ticket of one next hop: to be entered with `async with`."""
-        own = [] if self._is_free else self._limiter.rules("destination", next_hop.ascii)
+    def to(self, *next_hops: NextHop) -> Ticket:
+        """The ticket of a next hop, or of several together: to be entered with `async with`."""
+        own: list[KeyedRule] = []
+        if not self._is_free:
+            for next_hop in next_hops:
+                own += self._limiter.rules("destination", next_hop.ascii)
         return Ticket(self._limiter, self, own)
 
     def due(self) -> list[KeyedRule]:
@@ -106,7 +110,7 @@ class MessageTicket:
 
 
 class Ticket:
-    """One next hop of a message; entering it waits until it may go, and gives None, or why it may not."""
+    """One next hop of a message, or several; entering it waits until it may go, and gives None, or why it may not."""
 
     __slots__ = ("_limiter", "_own", "_passed", "answer", "at", "deadline", "ticket")
 
@@ -151,11 +155,7 @@ class Limiter:
         """`before`: the block in whose place this one comes. Lines that are the same keep what they have counted."""
         self.settings = settings
         self._clock = clock
-        self._windows: dict[str, tuple[Window, ...]] = {}
-        old = {} if before is None else {s: (lines, before._windows[s]) for s, lines in _by_scope(before.settings)}
-        for scope, lines in _by_scope(settings):
-            known = zip(*old[scope], strict=True) if scope in old else ()
-            self._windows[scope] = _windows(lines, tuple(known))
+        self._windows = self._open_windows(before)
         self._queues: dict[KeyedRule, OrderedDict[Ticket, None]] = {}
         # What is to be looked at, and when: the first in line at a window that opens by itself, or a ticket's patience.
         self._agenda: list[tuple[float, int, KeyedRule | Ticket]] = []
@@ -163,6 +163,15 @@ class Limiter:
         self._order = itertools.count()
         self._timer: Timer | None = None
         self._timer_at = UNKNOWN
+
+    def _open_windows(self, before: Limiter | None) -> dict[str, tuple[Window, ...]]:
+        """Those of each scope."""
+        windows: dict[str, tuple[Window, ...]] = {}
+        old = {} if before is None else {s: (lines, before._windows[s]) for s, lines in by_scope(before.settings)}
+        for scope, lines in by_scope(self.settings):
+            known = zip(*old[scope], strict=True) if scope in old else ()
+            windows[scope] = _windows(lines, tuple(known))
+        return windows
 
     @property
     def slots(self) -> int | None:
@@ -328,7 +337,8 @@ class Limiter:
             yield heapq.heappop(self._agenda)[2]
 
 
-def _by_scope(settings: LimitsSettings) -> tuple[tuple[str, tuple[Limit, ...]], ...]:
+def by_scope(settings: LimitsSettings) -> tuple[tuple[str, tuple[Limit, ...]], ...]:
+    """The lines of a block."""
     return (
         ("all", settings.all),
         ("ip", settings.ip),
@@ -368,16 +378,16 @@ class Limiters:
     counting. A block is the same if it has the same name; one without a name, if it has the same owner.
     """
 
-    def __init__(self, clock: Clock, before: Limiters | None = None, *, by_owner: bool = False) -> None:
+    def __init__(self, clock: Clock, before: Self | None = None, *, by_owner: bool = False) -> None:
         """`by_owner`: remember blocks without a name, too."""
         self._clock = clock
         self._by_owner = by_owner
         self._before: dict[tuple[str, str], Limiter] = {} if before is None else before._blocks
         self._blocks: dict[tuple[str, str], Limiter] = {}
 
-    def successor(self) -> Limiters:
+    def successor(self) -> Self:
         """The limits of the next configuration, before any of its blocks is known."""
-        return Limiters(self._clock, self, by_owner=self._by_owner)
+        return type(self)(self._clock, self, by_owner=self._by_owner)
 
     def limiter(self, settings: LimitsSettings | None, owner: str = "") -> Limiter | None:
         """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name.
@@ -387,16 +397,18 @@ class Limiters:
         if settings is None:
             return None
         if settings.name is None and not (self._by_owner and owner):
-            return Limiter(settings, self._clock)
+            return self._make(settings, owner)
         key = ("name", settings.name) if settings.name is not None else ("owner", owner)
         if key not in self._blocks:
-            self._blocks[key] = self._renewed(settings, self._before.get(key))
+            before = self._before.get(key)
+            same = before is not None and before.settings == settings
+            self._blocks[key] = before if before is not None and same else self._make(settings, owner, before)
         known = self._blocks[key]
         if known.settings != settings:
             raise ConfigError(f"there are two different limits of the name {settings.name or owner}")
         return known
 
-    def _renewed(self, settings: LimitsSettings, before: Limiter | None) -> Limiter:
-        if before is not None and before.settings == settings:
-            return before
+    def _make(self, settings: LimitsSettings, owner: str, before: Limiter | None = None) -> Limiter:
+        """`owner`: see `limiter`."""
+        del owner
         return Limiter(settings, self._clock, before)

@@ -38,7 +38,7 @@ SOON: Final = 0.2  # the same, for who came again in vain: what it waits for is 
 GRACE: Final = 0.5  # seconds for which a place is kept for somebody who does not come when it was told to
 RECALL_TIME: Final = 0.05  # seconds that an ask waits at least for what others may have and not use
 RECALL_AGAIN: Final = 0.25  # seconds between two recalls while somebody waits
-OVERDUE: Final = 1.0  # seconds: who waits longer is served at the cost of what others have a right to
+OVERDUE: Final = 1.0  # seconds: where there is not one for each worker, nobody keeps one for longer while others wait
 MOMENT: Final = 0.01  # seconds until somebody comes again, at least
 MOST_PLACES: Final = 32  # moments of one rate that a worker is promised
 MOST_PROMISED: Final = 100_000  # of all keys; 200 bytes each
@@ -50,12 +50,16 @@ def ahead_of(period: float) -> float:
 
 
 class Line(NamedTuple):
-    """One number that workers share. `period` 0: so many at once. `spares`: it may be given ahead."""
+    """One number that workers share. `period` 0: so many at once. `spares`: it may be given ahead.
+
+    `places`: who is refused comes again, and has a place then.
+    """
 
     name: str
     maximum: int
     period: float = 0.0
     spares: bool = True
+    places: bool = True
 
 
 class Ask(NamedTuple):
@@ -220,12 +224,13 @@ class _Key:
 class _Book:
     """The books of one line. `maxima`: what workers' configurations say, the newest last."""
 
-    __slots__ = ("ahead", "keys", "maxima", "name", "period", "spares", "window")
+    __slots__ = ("ahead", "keys", "maxima", "name", "period", "places", "spares", "window")
 
     def __init__(self, line: Line) -> None:
         self.name = line.name
         self.period = line.period
         self.spares = line.spares
+        self.places = line.places
         self.ahead = ahead_of(line.period)
         self.window = RateWindow(line.maximum, line.period, ahead=self.ahead) if line.period else None
         self.maxima: dict[int, int] = {}
@@ -451,7 +456,7 @@ class ShareBook:
             if turn.places:
                 return turn.places[0].at
             place = _Place(now + (COME_AGAIN if before is None else SOON), GRACE, next(self._order), before)
-        if self._promises < MOST_PROMISED:
+        if key.line.places and self._promises < MOST_PROMISED:
             self._promises += 1
             turn.places.append(place)
             self._look_at(key, place.until)
@@ -550,7 +555,9 @@ class ShareBook:
             waiting = [turn for turn in key.turns.values() if turn.waiting]
             oldest = min((next(iter(turn.waiting)).began for turn in waiting), default=now)
             sharers = set(key.held) | {worker for worker, turn in key.turns.items() if turn.waiting or turn.places}
-            fair = 0 if now - oldest >= OVERDUE else key.line.maximum // max(len(sharers), 1)
+            fair = key.line.maximum // max(len(sharers), 1)
+            if not fair and now - oldest < OVERDUE:
+                fair = 1  # there is not one for each; whoever has one may go on for a while
             self._recall(key, fair, now)
             key.recalled = now
         self._wanted.clear()

@@ -10,6 +10,7 @@
 - Every cached policy is fetched again about daily, or twice in its lifetime if that is shorter, whatever the record
   says and whether or not there is mail: only that way does a policy outlive an attacker who hides the record.
 - A hundred lookups at once cause one fetch, and cancelling one of them disturbs nobody.
+- The workers of a daemon tell each other of fetches that failed: for 5 minutes none of them repeats it.
 
 Within a process, age is counted by the monotonic clock, so that no jump of the wall clock ends a policy or prolongs it;
 stamps count only for what is read from the store (`mtasts_cache.age_at`). Time for which a machine was suspended does
@@ -87,6 +88,16 @@ class Fetcher(Protocol):
         """The file's content. Raises `FetchFailed`."""
 
 
+class FailedFetches(Protocol):
+    """Where the workers of a daemon tell each other of fetches that failed."""
+
+    def tell(self, domain: Domain, problem: TLSProblem) -> None:
+        """All others."""
+
+    def hear(self, hearer: Callable[[Domain, TLSProblem], None]) -> None:
+        """Who is told of what others tell."""
+
+
 class PolicySource:
     """The policies of all domains; open it with `async with`, which also runs the background refresh.
 
@@ -102,7 +113,9 @@ class PolicySource:
         clock: Clock,
         emit: Emit,
         rng: random.Random | None = None,
+        failures: FailedFetches | None = None,
     ) -> None:
+        """`failures`: those of other workers, if there are any."""
         self._resolver = resolver
         self._fetcher = fetcher
         self._store = store
@@ -114,6 +127,9 @@ class PolicySource:
         self._fetches: SingleFlight[Domain, CachedPolicy | None] = SingleFlight()
         self._schedule = RefreshSchedule(self._rng)
         self._refresher: asyncio.Task[None] | None = None
+        self._failures = failures
+        if failures is not None:
+            failures.hear(self._hear_of_failure)
 
     async def __aenter__(self) -> Self:
         self._refresher = asyncio.create_task(self._refresh_forever())
@@ -292,11 +308,19 @@ class PolicySource:
         known.fetch_again = now + RETRY_AFTER
         problem = known.fetch_problem = _fetch_problem(error)
         self._remember(domain, known)
+        if self._failures is not None:
+            self._failures.tell(domain, problem)
         failure = error.failure.value if isinstance(error, FetchFailed) else "malformed-policy"
         held = known.in_force(now)
         self._emit(
             PolicyFetchFailed(domain, failure, problem, _mode(held), None if held is None else policy_seen(held.policy))
         )
+
+    def _hear_of_failure(self, domain: Domain, problem: TLSProblem) -> None:
+        """Another worker has just failed to fetch it."""
+        known = self._known_of(domain)
+        known.fetch_again, known.fetch_problem = self._clock.monotonic() + RETRY_AFTER, problem
+        self._remember(domain, known)
 
     # --- Memory ---------------------------------------------------------------------------------
 

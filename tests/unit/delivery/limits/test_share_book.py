@@ -546,11 +546,21 @@ def test_who_has_more_than_its_part_is_asked_for_it_when_another_waits() -> None
     for moment in (0.25, 0.5, 0.75):
         book.tick(moment)
         book.end_turn(moment)
-    assert Recall(1, "places", "", 8, 1) in book.answers
-    book.answers = []
-    book.tick(1.0)
-    book.end_turn(1.0)
-    assert book.answers == [Recall(1, "places", "", 0, 1)], "it has waited for a second"
+    assert book.answers == [Recall(1, "places", "", 8, 1)] * 3
     book.answers = []
     book.give_back(1, ("places", ""), 3, 0.0, 1.0)
     assert book.answers == [Granted(2, 2, ((3, 0.0),))]
+
+
+def test_where_there_is_not_one_for_each_nobody_keeps_it_for_longer_than_a_second() -> None:
+    book = ShareBook()
+    for worker in (1, 2):
+        book.came(worker)
+        book.declare(worker, Line("places", 1, spares=False), 0.0)
+        book.ask(worker, Ask(1, (("places", ""),), 60.0), 0.0)
+    book.end_turn(0.0)
+    assert Recall(1, "places", "", 1, 1) in book.answers
+    book.answers = []
+    book.tick(1.0)
+    book.end_turn(1.0)
+    assert book.answers == [Recall(1, "places", "", 0, 1)]

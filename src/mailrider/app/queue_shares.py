@@ -1,0 +1,207 @@
+"""What the workers of a daemon know together of a queue, and how many attempts they make at once.
+
+`WorkerQueueShares` is `queue.shares.QueueShares` for a worker: places for attempts are leased from the supervisor. A
+worker keeps its part of them. Beyond that it asks for more when all of its places are taken, and gives them back when
+they were not used for `UNUSED`, or when another worker has none free and wants them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.delivery.limits.leases import UNUSED, Return
+from mailrider.delivery.limits.share_book import Line
+from mailrider.delivery.limits.share_client import NotNow
+from mailrider.delivery.limits.shares import WAITS_FOR_EVER
+from mailrider.delivery.limits.windows import UNKNOWN
+from mailrider.queue.shares import ALONE
+
+if TYPE_CHECKING:
+    from mailrider.clock import Clock, Timer
+    from mailrider.delivery.limits.share_client import Answer, ShareClient
+    from mailrider.delivery.limits.shares import Shares
+    from mailrider.model.reply import Reply
+    from mailrider.queue.shares import Member, QueueShares
+
+LOOK: Final = 0.05  # seconds between two looks whether attempts have ended whose places others want
+
+
+def queue_shares(shares: Shares, clock: Clock, name: str, parallelism: int) -> QueueShares:
+    """Those of one queue, which all of its schedulers in this process join."""
+    if shares.client is None:
+        return ALONE
+    return WorkerQueueShares(shares.client, clock, name, parallelism)
+
+
+class WorkerQueueShares:
+    """See `QueueShares`. There may be several members: a worker delivers from shards that were left behind, too."""
+
+    def __init__(self, client: ShareClient, clock: Clock, name: str, parallelism: int) -> None:
+        self._client = client
+        self._clock = clock
+        self._need = (f"attempts {name}", "")
+        self._topic = f"queue {name}"
+        self._parallelism = parallelism
+        self._part = parallelism // client.workers
+        self._members: dict[Member, int] = {}  # with their places
+        self._leaving: list[Member] = []  # begin nothing more, and have attempts that run
+        self._places = 0
+        self._ask = 0
+        self._owed = 0
+        self._unused_since: float | None = None
+        self._timer: Timer | None = None
+        self._timer_at = UNKNOWN
+        client.declare(Line(self._need[0], parallelism, spares=False), self._recalled)
+        client.hear(self._topic, self._hear)
+
+    # Members ----------------------------------------------------------------------------------------------------------
+
+    def join(self, member: Member) -> None:
+        """See `QueueShares`."""
+        self._members[member] = 0
+        member.set_parallelism(0)
+        self._ask_for(max(1, self._part) - self._places)
+        self._share_out()
+
+    def leave(self, member: Member) -> None:
+        """See `QueueShares`. What it runs goes on, so its places are given back when that has ended."""
+        if self._members.pop(member, None) is None:
+            return
+        self._leaving.append(member)
+        if not self._members:
+            self._client.withdraw(self._ask)
+            self._ask = 0
+            self._owed = self._places
+        self._look()
+
+    def wants(self, member: Member) -> None:
+        """See `QueueShares`."""
+        self._unused_since = None
+        if self._places > self._busy:
+            self._share_out()
+            return
+        self._ask_for(max(1, self._places))
+        fair = max(1, self._places // len(self._members))
+        if member.attempts < fair:
+            for other, places in self._members.items():
+                if places > fair:  # its next attempt that ends leaves a place
+                    self._set_places(other, max(fair, other.attempts - 1))
+                    self._look_by(LOOK)
+
+    @property
+    def _busy(self) -> int:
+        return sum(member.attempts for member in (*self._members, *self._leaving))
+
+    def _share_out(self) -> None:
+        """Places to members: those that run attempts keep what these need, and the free ones go round."""
+        free = max(0, self._places - self._busy)
+        members = sorted(self._members, key=lambda member: member.attempts)
+        for number, member in enumerate(members):
+            part = free // len(members) + (number < free % len(members))
+            self._set_places(member, member.attempts + part)
+
+    def _set_places(self, member: Member, places: int) -> None:
+        if places != self._members[member]:
+            self._members[member] = places
+            member.set_parallelism(places)
+
+    # Places -----------------------------------------------------------------------------------------------------------
+
+    def _ask_for(self, places: int) -> None:
+        most = min(places, self._parallelism - self._places)
+        if not self._ask and most > 0 and self._members:
+            self._ask = self._client.ask([self._need], self._answered, WAITS_FOR_EVER, most)
+
+    def _answered(self, answer: Answer) -> None:
+        self._ask = 0
+        if isinstance(answer, NotNow):
+            self._look_by(answer.seconds)
+            return
+        self._places += answer
+        self._share_out()
+        self._look()
+
+    def _recalled(self, key: str, keep: int, wanted: int) -> None:
+        """Others want so many."""
+        del key
+        unused = min(max(0, self._places - self._busy), wanted)
+        self._owed = max(0, min(wanted - unused, self._places - unused - keep))
+        self._give_back(unused)
+        self._look()
+
+    def _give_back(self, places: int) -> None:
+        if places > 0:
+            self._places -= places
+            self._client.give_back([Return(self._need, places)])
+            self._share_out()
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Give back what others want, or nobody uses; and look again while there is something to wait for."""
+        now = self._clock.monotonic()
+        self._leaving = [member for member in self._leaving if member.attempts]
+        free = self._places - self._busy
+        owed = min(self._owed, max(0, free))
+        if owed:
+            self._owed -= owed
+            self._give_back(owed)
+            free -= owed
+        keep = self._part if self._members else 0
+        spare = min(free, self._places - keep)
+        if spare <= 0:
+            self._unused_since = None
+        elif self._unused_since is None:
+            self._unused_since = now
+        elif now - self._unused_since >= UNUSED:
+            self._unused_since = None
+            self._give_back(spare)
+        if not self._places:
+            self._ask_for(max(1, self._part))
+        if self._owed:
+            self._look_by(LOOK)
+        elif self._places > keep:
+            self._look_by(UNUSED / 2)
+
+    def _look_by(self, seconds: float) -> None:
+        """Look within so many seconds; an earlier wish stays."""
+        when = self._clock.monotonic() + seconds
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._clock.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, UNKNOWN
+        self._share_out()
+        self._look()
+
+    # What is known of destinations ------------------------------------------------------------------------------------
+
+    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
+        """See `QueueShares`."""
+        del reply
+        self._tell(member, destination, seconds)
+
+    def came_back(self, member: Member, destination: str) -> None:
+        """See `QueueShares`."""
+        self._tell(member, destination, None)
+
+    def _tell(self, member: Member, destination: str, seconds: float | None) -> None:
+        self._client.tell(self._topic, [destination, seconds])
+        for other in list(self._members):
+            if other is not member:
+                _learn(other, destination, seconds)
+
+    def _hear(self, told: Any) -> None:
+        destination, seconds = told
+        for member in list(self._members):
+            _learn(member, destination, seconds)
+
+
+def _learn(member: Member, destination: str, seconds: float | None) -> None:
+    if seconds is None:
+        member.resume(destination)
+    else:
+        member.rest(destination, seconds)

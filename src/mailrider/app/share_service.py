@@ -1,0 +1,123 @@
+"""What workers share, at the supervisor: asks go to the books, answers back, and what one tells to all others.
+
+It does not import what carries mail. The frames are those of `delivery.limits.share_client`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.clock import SystemClock
+from mailrider.delivery.limits.share_book import (
+    Ask,
+    Granted,
+    Line,
+    Recall,
+    Refused,
+    ShareBook,
+    Waits,
+    Withdrawn,
+)
+from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
+from mailrider.delivery.limits.windows import UNKNOWN
+
+if TYPE_CHECKING:
+    from mailrider.app.link import Link
+    from mailrider.clock import Clock, Timer
+    from mailrider.delivery.limits.share_book import Answer
+
+_CLOCK: Final = SystemClock()
+
+
+class ShareService:
+    """See `supervisor.Service`."""
+
+    prefix = "shares"
+
+    def __init__(self, clock: Clock = _CLOCK) -> None:
+        self._clock = clock
+        self._book = ShareBook()
+        self._links: dict[int, Link] = {}
+        self._lines: dict[int, dict[int, str]] = {}  # the names of lines, by worker and the number that it gave them
+        self._timer: Timer | None = None
+        self._timer_at = UNKNOWN
+
+    def worker_came(self, number: int, link: Link) -> None:
+        """A process was started."""
+        self._links[number] = link
+        self._lines[number] = {}
+        self._book.came(number)
+
+    def worker_gone(self, number: int) -> None:
+        """It was waited for: what it held is free."""
+        if self._links.pop(number, None) is not None:
+            del self._lines[number]
+            self._book.gone(number, self._clock.monotonic())
+            self._answer()
+
+    def received(self, number: int, kind: str, body: Any) -> None:
+        """A frame of that worker."""
+        if number not in self._links:
+            return
+        if kind == TELL:
+            for other, link in self._links.items():
+                if other != number:
+                    link.send(TOLD, body)
+        elif kind == TURN:
+            self._take_turn(number, *body)
+            self._answer()
+
+    def _take_turn(
+        self, worker: int, lines: list[Any], returns: list[Any], asks: list[Any], withdrawals: list[int]
+    ) -> None:
+        book, names, now = self._book, self._lines[worker], self._clock.monotonic()
+        for line, *fields in lines:
+            declared = Line(*fields)
+            names[line] = declared.name
+            book.declare(worker, declared, now)
+        for line, key, amount, until in returns:
+            book.give_back(worker, (names[line], key), amount, until, now)
+        for ask, patience, most, needs in asks:
+            book.ask(worker, Ask(ask, tuple((names[line], key) for line, key in needs), patience, most), now)
+        for ask in withdrawals:
+            book.withdraw(worker, ask, now)
+
+    def _answer(self) -> None:
+        """Send the answers that there are, one frame to each worker, and see when there will be others."""
+        book = self._book
+        book.end_turn(self._clock.monotonic())
+        answers, book.answers = book.answers, []
+        turns: dict[int, tuple[list[Any], ...]] = defaultdict(lambda: ([], [], [], [], []))
+        for answer in answers:
+            index, body = _encode(answer)
+            turns[answer.worker][index].append(body)
+        for worker, turn in turns.items():
+            if worker in self._links:
+                self._links[worker].send(TURN, turn)
+        due = book.next_due
+        if due is not None and due < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._clock.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, UNKNOWN
+        self._book.tick(self._clock.monotonic())
+        self._answer()
+
+
+def _encode(answer: Answer) -> tuple[int, Any]:
+    """Where an answer stands in a frame, and its body."""
+    match answer:
+        case Granted(_, ask, shares):
+            return 0, (ask, shares)
+        case Refused(_, ask, need, seconds):
+            return 1, (ask, need, seconds)
+        case Waits(_, ask, need):
+            return 2, (ask, need)
+        case Withdrawn(_, ask):
+            return 3, ask
+        case Recall():
+            return 4, answer[1:]

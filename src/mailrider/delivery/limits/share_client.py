@@ -1,0 +1,282 @@
+"""A worker's end of what it shares with others: asks its supervisor, keeps what it was given ahead, gives it back.
+
+What is asked and given back in one turn of the event loop goes in one frame, what is given back first. Who hears
+nothing for `SILENCE` is held back, as somebody whose turn it is not: nothing was tried. What comes later goes back.
+
+The other end is `app.share_service`. Frames to it: `[lines, returns, asks, withdrawals]` as `shares.turn`, a line as
+`[number, name, maximum, period, spares, places]`, a return as `[line, key, amount, until]`, an ask as
+`[id, patience, most, [[line, key], ...]]`, lines by their numbers; and `[topic, body]` as `shares.tell`, for all other
+workers. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their names, and `shares.told`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from mailrider.delivery.limits.leases import Leases, Return
+from mailrider.delivery.limits.share_book import COME_AGAIN
+from mailrider.delivery.limits.windows import UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mailrider.clock import Clock, Timer
+    from mailrider.delivery.limits.leases import Need
+    from mailrider.delivery.limits.share_book import Line
+
+SILENCE: Final = 2.0  # seconds that the supervisor may take to answer, or to say that an ask has to wait
+LOOK: Final = 0.5  # seconds between two looks for answers that are overdue
+TURN: Final = "shares.turn"
+TELL: Final = "shares.tell"
+TOLD: Final = "shares.told"
+
+
+class ShareLink(Protocol):
+    """Frames to and from the supervisor; see `app.link.Link`."""
+
+    def send(self, kind: str, body: Any = None) -> None:
+        """Never waits."""
+
+    def on(self, kind: str, handler: Callable[[Any], None]) -> None:
+        """Who is given the bodies of that kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """It cannot be had now, because of that need; `seconds` until it is to be asked for again."""
+
+    need: Need
+    seconds: float
+
+
+Answer = NotNow | int
+"""Why not; or how many of each there are for whoever asked."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    needs: Sequence[Need]
+    patience: float
+    answered: Callable[[Answer], None]
+    waits: Callable[[Need], None] | None
+    several: bool
+    overdue: float
+
+
+class ShareClient:
+    """Asks of this process. It belongs to the event loop in which it is used."""
+
+    def __init__(self, wire: ShareLink, clock: Clock, workers: int = 1) -> None:
+        """`workers`: how many there are."""
+        self.workers = workers
+        self._wire = wire
+        self._clock = clock
+        self._leases = Leases()
+        self._lines: dict[str, tuple[int, Line]] = {}
+        self._new_lines: list[Line] = []
+        self._returns: list[Return] = []
+        self._asks: list[tuple[int, float, int, Sequence[Need]]] = []
+        self._withdrawals: list[int] = []
+        self._asked: dict[int, _Asked] = {}
+        self._given_up: dict[int, Sequence[Need]] = {}  # until nothing can come for them
+        self._last = 0
+        self._is_flushing = False
+        self._timer: Timer | None = None
+        self._timer_at = UNKNOWN
+        self._recalls: dict[str, Callable[[str, int, int], None]] = {}
+        self._hearers: dict[str, list[Callable[[Any], None]]] = defaultdict(list)
+        wire.on(TURN, self._hear)
+        wire.on(TOLD, self._hear_told)
+
+    # Asking -----------------------------------------------------------------------------------------------------------
+
+    def declare(self, line: Line, recalled: Callable[[str, int, int], None] | None = None) -> None:
+        """Count by that line. `recalled` is told the key, what may be kept, and how many are wanted elsewhere."""
+        if recalled is not None:
+            self._recalls[line.name] = recalled
+        known = self._lines.get(line.name)
+        if known is None or known[1] != line:
+            self._lines[line.name] = (len(self._lines) if known is None else known[0], line)
+            self._new_lines.append(line)
+            self._flush_soon()
+
+    def has(self, need: Need) -> bool:
+        """True if one is ahead."""
+        return self._leases.has(need, self._now())
+
+    def take(self, needs: Sequence[Need]) -> bool:
+        """True if one of each was here already: it is in use from now on."""
+        return self._leases.take(needs, self._clock.monotonic())
+
+    def ask(
+        self,
+        needs: Sequence[Need],
+        answered: Callable[[Answer], None],
+        patience: float = 0.0,
+        most: int = 1,
+        waits: Callable[[Need], None] | None = None,
+    ) -> int:
+        """Ask for one of each need, or `most` of them. `answered` is called later, once, unless it is withdrawn.
+
+        `waits` is told if it has to wait, and for which need.
+        """
+        self._last += 1
+        self._returns += self._leases.surrender(needs)
+        self._asked[self._last] = _Asked(needs, patience, answered, waits, most > 1, self._clock.monotonic() + SILENCE)
+        self._asks.append((self._last, patience, most, needs))
+        self._flush_soon()
+        self._watch(self._clock.monotonic() + LOOK)
+        return self._last
+
+    def withdraw(self, ask: int) -> None:
+        """Nobody waits for it any more; harmless if it was answered."""
+        asked = self._asked.pop(ask, None)
+        if asked is not None:
+            self._given_up[ask] = asked.needs
+            self._withdrawals.append(ask)
+            self._flush_soon()
+
+    async def enter(
+        self, needs: Sequence[Need], patience: float = 0.0, waits: Callable[[Need], None] | None = None
+    ) -> NotNow | None:
+        """Wait for one of each; None if they are there: `leave` is due. If it is cancelled nothing is held."""
+        if self.take(needs):
+            return None
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+            elif not isinstance(answer, NotNow):  # cancelled in this turn
+                self.leave(needs)
+
+        ask = self.ask(needs, answered, patience, waits=waits)
+        try:
+            answer = await future
+        except BaseException:
+            self.withdraw(ask)
+            if future.done() and not future.cancelled() and not isinstance(future.result(), NotNow):
+                self.leave(needs)
+            raise
+        return answer if isinstance(answer, NotNow) else None
+
+    def leave(self, needs: Iterable[Need]) -> None:
+        """These are not in use any more; those of a rate are used in any case."""
+        self.give_back(self._leases.done([need for need in needs if not self._line(need).period], self._now()))
+        self._look_after_leases()
+
+    def give_back(self, returns: Iterable[Return]) -> None:
+        """These go back to the supervisor."""
+        self._returns += returns
+        if self._returns:
+            self._flush_soon()
+
+    def _line(self, need: Need) -> Line:
+        return self._lines[need[0]][1]
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    # Telling ----------------------------------------------------------------------------------------------------------
+
+    def tell(self, topic: str, body: Any) -> None:
+        """Tell all other workers; what is told in one turn arrives in that order."""
+        self._wire.send(TELL, [topic, body])
+
+    def hear(self, topic: str, hearer: Callable[[Any], None]) -> None:
+        """Who is to be told what others tell."""
+        self._hearers[topic].append(hearer)
+
+    def _hear_told(self, told: Any) -> None:
+        topic, body = told
+        for hearer in self._hearers.get(topic, ()):
+            hearer(body)
+
+    # The wire ---------------------------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        numbers = self._lines
+        lines = [[numbers[each.name][0], *each] for each in self._new_lines]
+        returns = [[numbers[line][0], key, amount, until] for (line, key), amount, until in self._returns]
+        asks = [
+            [ask, patience, most, [[numbers[line][0], key] for line, key in needs]]
+            for ask, patience, most, needs in self._asks
+        ]
+        self._wire.send(TURN, [lines, returns, asks, self._withdrawals])
+        self._new_lines, self._returns, self._asks, self._withdrawals = [], [], [], []
+
+    def _hear(self, turn: Any) -> None:
+        granted, refused, waiting, withdrawn, recalled = turn
+        now = self._now()
+        for ask, shares in granted:
+            self._grant(ask, shares, now)
+        for ask, index, seconds in refused:
+            asked = self._asked.pop(ask, None)
+            self._given_up.pop(ask, None)
+            if asked is not None:
+                asked.answered(NotNow(asked.needs[index], seconds))
+        for ask, index in waiting:
+            asked = self._asked.get(ask)
+            if asked is not None:
+                asked.overdue = now + asked.patience + SILENCE
+                if asked.waits is not None:
+                    asked.waits(asked.needs[index])
+        for ask in withdrawn:
+            self._given_up.pop(ask, None)
+        for line, key, keep, wanted in recalled:
+            self._recall(line, key, keep, wanted)
+        self._look_after_leases()
+
+    def _grant(self, ask: int, shares: list[tuple[int, float]], now: float) -> None:
+        asked = self._asked.pop(ask, None)
+        if asked is None:
+            needs = self._given_up.pop(ask, ())
+            self.give_back(Return(need, *share) for need, share in zip(needs, shares, strict=False))
+        elif asked.several:
+            asked.answered(shares[0][0])
+        elif self._leases.grant(asked.needs, shares, now):
+            asked.answered(1)
+        else:  # it may not be used any more
+            self.give_back(self._leases.surrender(asked.needs))
+            asked.answered(NotNow(asked.needs[0], COME_AGAIN))
+
+    def _recall(self, line: str, key: str, keep: int, wanted: int) -> None:
+        recalled = self._recalls.get(line)
+        if recalled is not None:
+            recalled(key, keep, wanted)
+        else:
+            self.give_back(self._leases.surrender([(line, key)]))
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def _look_after_leases(self) -> None:
+        due = self._leases.next_due
+        if due is not None:
+            self._watch(due)
+
+    def _watch(self, when: float) -> None:
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._clock.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, UNKNOWN
+        now = self._now()
+        self.give_back(self._leases.overdue(now))
+        for ask, asked in [item for item in self._asked.items() if item[1].overdue <= now]:
+            self.withdraw(ask)
+            asked.answered(NotNow(asked.needs[0], COME_AGAIN))
+        self._look_after_leases()
+        if self._asked:
+            self._watch(now + LOOK)

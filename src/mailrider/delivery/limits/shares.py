@@ -1,0 +1,250 @@
+"""What must be counted together over the processes of a daemon: limits, connections, clients.
+
+`Shares` is the port; whoever opens a target or an endpoint asks it. `LocalShares` is for one process: limits are
+counted here (`delivery.limits.rules`), and nothing else has to be asked. `WorkerShares` is for a worker of several: all
+is counted by its supervisor (`delivery.limits.share_client`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from mailrider.delivery.limits.rules import HeldBack, Limiter, Limiters, by_scope
+from mailrider.delivery.limits.share_book import Line
+from mailrider.delivery.limits.windows import UNKNOWN
+from mailrider.delivery.settings import Rate
+from mailrider.model.domain import Domain
+from mailrider.model.event import LimitReached
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.delivery.limits.leases import Need
+    from mailrider.delivery.limits.rules import Ticket
+    from mailrider.delivery.limits.share_client import Answer, ShareClient
+    from mailrider.delivery.limits.windows import Window
+    from mailrider.delivery.settings import Limit, LimitsSettings
+
+WAITS_FOR_EVER: Final = 1e9  # seconds: the pool says when a connection was waited for too long
+
+
+class Shares(Protocol):
+    """What is counted together, and known together."""
+
+    workers: int
+    """How many processes there are."""
+    client: ShareClient | None
+    """Who asks, and tells the others; None where there are none."""
+
+    def limiter(self, settings: LimitsSettings | None, owner: str = "") -> Limiter | None:
+        """See `Limiters.limiter`."""
+
+    def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares | None:
+        """Those of one target; None: nobody else has connections."""
+
+    def clients(self, owner: str, most: int, most_of_one: int) -> ClientShares | None:
+        """Those of one endpoint; None: nobody else has clients."""
+
+
+class LocalShares(Limiters):
+    """Those of the only process."""
+
+    workers: int = 1
+    client: ShareClient | None = None
+
+    def connections(self, owner: str, per_host: int, total: int) -> None:
+        """See `Shares`."""
+
+    def clients(self, owner: str, most: int, most_of_one: int) -> None:
+        """See `Shares`."""
+
+
+class WorkerShares(Limiters):
+    """Those of one worker of several."""
+
+    def __init__(self, clock: Clock, client: ShareClient) -> None:
+        super().__init__(clock, by_owner=True)
+        self.client: ShareClient | None = client
+        self._asks = client
+        self.workers = client.workers
+
+    def _make(self, settings: LimitsSettings, owner: str, before: Limiter | None = None) -> Limiter:
+        del before  # the books are the supervisor's, and know a line by its name
+        return SharedLimiter(settings, self._clock, self._asks, settings.name or f"of {owner}")
+
+    def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares:
+        """See `Shares`."""
+        return ConnectionShares(self._asks, owner, per_host, total)
+
+    def clients(self, owner: str, most: int, most_of_one: int) -> ClientShares:
+        """See `Shares`."""
+        return ClientShares(self._asks, owner, most, most_of_one)
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+class SharedWindow:
+    """One line of a `limits` block that all workers count by: what this one has of it ahead. See `windows.Window`."""
+
+    def __init__(self, client: ShareClient, name: str, limit: Limit) -> None:
+        is_rate = isinstance(limit, Rate)
+        self.name = name
+        self._client = client
+        self._is_rate = is_rate
+        client.declare(
+            Line(name, limit.burst, limit.period.total_seconds())
+            if isinstance(limit, Rate)
+            else Line(name, limit.maximum)
+        )
+
+    def opens_at(self, key: str, now: float) -> float:
+        """See `Window`; `UNKNOWN` if the supervisor has to be asked."""
+        return now if self._client.has((self.name, key)) else UNKNOWN
+
+    def take(self, key: str, now: float) -> None:
+        """See `Window`."""
+        del now
+        self._client.take(((self.name, key),))
+
+    def give_back(self, key: str) -> None:
+        """See `Window`."""
+        if not self._is_rate:
+            self._client.leave(((self.name, key),))
+
+
+class SharedLimiter(Limiter):
+    """One `limits` block that all workers count by."""
+
+    def __init__(self, settings: LimitsSettings, clock: Clock, client: ShareClient, name: str) -> None:
+        self._client = client
+        self._name = name
+        super().__init__(settings, clock)
+
+    def _open_windows(self, before: Limiter | None) -> dict[str, tuple[Window, ...]]:
+        del before
+        return {
+            scope: tuple(SharedWindow(self._client, name, limit) for name, limit in _named(self._name, scope, lines))
+            for scope, lines in by_scope(self.settings)
+        }
+
+    async def enter(self, ticket: Ticket) -> HeldBack | None:
+        """See `Limiter`: with what is ahead, or with what the supervisor grants for all rules together."""
+        rules, whole = ticket.rules(), ticket.ticket
+        needs = [(rule.window.name, rule.key) for rule in rules if isinstance(rule.window, SharedWindow)]
+
+        told: list[LimitReached] = []
+
+        def tell(need: Need, seconds: float = 0.0) -> None:
+            rule = rules[needs.index(need)]
+            if not told:
+                told.append(LimitReached(rule.scope, rule.key, seconds, message=whole.message))
+                whole.emit(told[0])
+
+        answer = await self._client.enter(needs, whole.patience, tell if whole.patience else None) if needs else None
+        if answer is None:
+            ticket.let_pass()
+            return None
+        tell(answer.need, answer.seconds)
+        rule = rules[needs.index(answer.need)]
+        return HeldBack(rule.scope, rule.key, self._clock.now() + timedelta(seconds=answer.seconds))
+
+
+def _named(block: str, scope: str, lines: Sequence[Limit]) -> Iterator[tuple[str, Limit]]:
+    """A name for each line of a scope: the same in the next configuration if the line is.
+
+    A rate is the same if it has the same numbers. Those who are inside a concurrency stay inside, also if its number is
+    another one then: so concurrencies are counted off.
+    """
+    met: Counter[str] = Counter()
+    for limit in lines:
+        word = str(limit) if isinstance(limit, Rate) else "concurrency"
+        met[word] += 1
+        yield f"limits {block} {scope} {word} {met[word]}", limit
+
+
+# Connections ----------------------------------------------------------------------------------------------------------
+
+
+class ConnectionShares:
+    """The right to have connections to the hosts of one target: a right for each."""
+
+    def __init__(self, client: ShareClient, owner: str, per_host: int, total: int) -> None:
+        self._client = client
+        self._per_host = Line(f"connections {owner} host", per_host, spares=False)
+        self._total = Line(f"connections {owner} all", total, spares=False)
+
+    def open(self, recalled: Callable[[str | None, int, int], None]) -> None:
+        """`recalled`: others want so many connections, to a host, or to any (None); so many may be kept."""
+        self._client.declare(self._per_host, recalled)
+        self._client.declare(self._total, lambda _, keep, wanted: recalled(None, keep, wanted))
+
+    def ask(self, host: str, answered: Callable[[Answer], None]) -> None:
+        """For one more, however long that takes."""
+        self._client.ask(self._needs(host), answered, WAITS_FOR_EVER)
+
+    def give_back(self, host: str) -> None:
+        """There is one connection less."""
+        self._client.leave(self._needs(host))
+
+    def _needs(self, host: str) -> Sequence[Need]:
+        return (self._per_host.name, host), (self._total.name, "")
+
+
+# Clients --------------------------------------------------------------------------------------------------------------
+
+
+class ClientShares:
+    """How many clients an endpoint serves at once: in all, and from one address."""
+
+    def __init__(self, client: ShareClient, owner: str, most: int, most_of_one: int) -> None:
+        self._client = client
+        self._all = Line(f"clients {owner} all", most, places=False)
+        self._one = Line(f"clients {owner} one", most_of_one, places=False)
+        client.declare(self._all)
+        client.declare(self._one)
+
+    async def enter(self, kind: str, key: str) -> str:
+        """A client of that key comes; `leave` is due. Or why it cannot. Those of another kind count for themselves."""
+        answer = await self._client.enter(self._needs(kind, key))
+        if answer is None:
+            return ""
+        line = self._all if answer.need[0] == self._all.name else self._one
+        who = "there are" if line is self._all else "it has"
+        return f"{who} {line.maximum} connections already"
+
+    def leave(self, kind: str, key: str) -> None:
+        """It is gone."""
+        self._client.leave(self._needs(kind, key))
+
+    def _needs(self, kind: str, key: str) -> Sequence[Need]:
+        return (self._all.name, kind), (self._one.name, f"{kind} {key}")
+
+
+# What is known together -----------------------------------------------------------------------------------------------
+
+
+class SharedFailures:
+    """Fetches of MTA-STS policies that failed; see `policy.sts.source.FailedFetches`."""
+
+    def __init__(self, client: ShareClient, owner: str) -> None:
+        self._client = client
+        self._topic = f"policies {owner}"
+
+    def tell(self, domain: Domain, problem: TLSProblem) -> None:
+        """See `FailedFetches`."""
+        told = [problem.kind.value, problem.text, problem.code, problem.lines]
+        self._client.tell(self._topic, [domain.ascii, told])
+
+    def hear(self, hearer: Callable[[Domain, TLSProblem], None]) -> None:
+        """See `FailedFetches`."""
+
+        def told(body: Any) -> None:
+            name, (kind, text, code, lines) = body
+            hearer(Domain.parse(name), TLSProblem(TLSProblemKind(kind), text, code, tuple(lines)))
+
+        self._client.hear(self._topic, told)
