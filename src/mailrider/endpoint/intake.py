@@ -194,7 +194,7 @@ class Intake:
         eight_bit = mender.eight_bit or not header.isascii()
         if self._file is None or size <= INLINE:
             body = self._joined() if self._file is None else self._read_whole(self._file)
-            octets = head + body[len(mender.header) :]
+            octets = b"".join((head, memoryview(body)[len(mender.header) :]))
             return Content(size, eight_bit, len(header), True, octets)
         file, skip = self._file, len(mender.header)
         return Content.stored(

@@ -100,8 +100,21 @@ def test_a_clean_message_is_never_copied() -> None:
     assert whole is message
     pieces = list(content.chunks(100))
     assert all(isinstance(piece, memoryview) and piece.obj is message for piece in pieces)
-    assert Mender().feed(message) is not message  # its header has to be found first
+    assert Mender().feed(message) is message
     assert Stuffer().feed(message) is message
+    *first, last = content.stuffed(1000)
+    assert all(isinstance(piece, memoryview) and piece.obj is message for piece in first)
+    assert b"".join((*first, last)) == message + b".\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "clean"), [(b"\r", b"\n", True), (b"\r", b"", False), (b"", b"\n", False)]
+)
+def test_a_large_message_is_looked_at_in_parts(before: bytes, behind: bytes, clean: bool) -> None:
+    message = b"A: 1\r\n\r\n"
+    message += b"x" * (CHUNK - len(message) - 1) + (before or b"x")
+    assert len(message) == CHUNK
+    assert is_clean(message + behind + b"x" * CHUNK + b"\r\n") is clean
 
 
 def test_a_line_end_between_two_chunks_begins_a_line() -> None:

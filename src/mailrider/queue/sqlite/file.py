@@ -101,6 +101,8 @@ class StoreFile:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        # Debian's SQLite overwrites what is deleted, unless it is told not to: each message would be written twice.
+        connection.execute("PRAGMA secure_delete = 0")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
         if reads:

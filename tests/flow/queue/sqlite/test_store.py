@@ -620,3 +620,19 @@ async def test_what_cannot_be_read_is_held_and_keeps_nothing_else_up(
     (event,) = events
     assert isinstance(event, RecipientsUnreadable)
     assert event.message == format_id(bad.id)
+
+
+async def test_what_is_settled_is_not_written_once_more(tmp_path: Path, clock: FakeClock, writing: Writing) -> None:
+    """Debian's SQLite overwrites what is deleted, unless it is told not to: each message would be written twice."""
+
+    def pages_in_log() -> int:
+        return int(beside.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+
+    async with SQLiteStore(tmp_path, clock) as store:
+        with closing(sqlite3.connect(tmp_path / FILE)) as beside:
+            await store.add(writing.message("b@example.net", octets=LARGE), leased=False)
+            (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
+            assert pages_in_log() > len(LARGE) / 4096
+            await store.settle(Settlement(job, tuple(Change(id, Fate.DONE) for id in job.ids), clock.now()))
+            assert pages_in_log() < len(LARGE) / 4096
+        assert await count(store) == 0
