@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.errors import InvalidValue
@@ -15,10 +16,12 @@ from mailrider.reporting.store import DeliveryState, EndpointKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from mailrider.clock import Clock
     from mailrider.dkim.sign import Signer
     from mailrider.queue.deliverer import Deliverer
+    from mailrider.smtp.content import Content
     from mailrider.tlsrpt.report import Reporter, TLSReport
 
 POST_TIMEOUT: Final = 60.0  # seconds
@@ -62,13 +65,17 @@ class ReportCourier:
         # Redirects are not followed: the record says where the report goes.
         return Sent(DeliveryState.WAITING if status >= 500 or status in _AGAIN else DeliveryState.FAILED, note)
 
+    def _compose(self, report: TLSReport, addresses: Sequence[str], now: datetime) -> Content:
+        return signed(compose(report, self._reporter, addresses, now), self._signers, now)
+
     async def _mail(self, report: TLSReport, addresses: Sequence[str]) -> Sent:
         if not self._signers:
             return Sent(DeliveryState.FAILED, f"nothing signs for {self._reporter.domain}: it was not sent")
         now = self._clock.now()
         try:
             recipients = tuple(Recipient(Mailbox.parse(each), Notify.NEVER) for each in addresses)
-            content = signed(compose(report, self._reporter, addresses, now), self._signers, now)
+            # In a thread: a report may have megabytes, of which base64 and digests take their time.
+            content = await asyncio.to_thread(self._compose, report, addresses, now)
         except InvalidValue as error:
             return Sent(DeliveryState.FAILED, str(error))
         envelope = Envelope(ReversePath.parse(self._reporter.contact), recipients, tls_report=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 from mailrider.dns.answer import LookupFailed
 from mailrider.dns.resolver import lookup_txt
 from mailrider.errors import InvalidValue
-from mailrider.model.domain import Domain
+from mailrider.model.domain import Domain, owner_of
 from mailrider.model.event import Bug
 from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
 from mailrider.reporting.store import DeliveryState, EndpointKind, ReportsUnavailable
@@ -42,7 +42,9 @@ TICK: Final = 10.0  # seconds; a crash loses no more counts than were made in so
 MAX_MADE: Final = 200  # reports made in one tick
 MAX_SENDING: Final = 16  # attempts under way at once
 MAX_LOOKED_AT: Final = 1000  # of those that wait, in one tick
-PACE: Final = 10.0  # seconds between two reports to one host or mailbox: a wildcard makes thousands of names one victim
+# Seconds between two reports to one host or mailbox, and between two for names of one owner: a wildcard record gives
+# thousands of names one victim, or each of them a mailbox of its own at the victim's.
+PACE: Final = 10.0
 FIRST_RETRY: Final = timedelta(minutes=5)
 LIFETIME: Final = timedelta(hours=24)  # RFC 8460 5.5
 REFUSED_FOR: Final = timedelta(days=7)
@@ -100,6 +102,7 @@ class TLSReporting:
         self._is_held_up = False
         self._is_leaving = False
         self._task: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[None] | None = None
         self._sending: dict[asyncio.Task[None], tuple[str, ...]] = {}
         self._free_at: dict[str, float] = {}
 
@@ -108,7 +111,7 @@ class TLSReporting:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [task for task in (self._task, *self._sending) if task is not None]
+        tasks = [task for task in (self._task, self._making, *self._sending) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -118,6 +121,8 @@ class TLSReporting:
     async def leave_off(self) -> None:
         """Make and send no more reports, since another one does; what is counted is still written down."""
         self._is_leaving = True
+        if self._making is not None:
+            self._making.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
         await self._in_thread(self._store.follow)
 
@@ -148,7 +153,9 @@ class TLSReporting:
         if self._is_leaving:  # meanwhile: what it may just have taken is another's
             await self._in_thread(self._store.follow)
             return
-        await self._make()
+        if self._making is None or self._making.done():
+            # By itself: name servers that take their time hold up neither what is counted nor what is sent.
+            self._making = asyncio.create_task(self._guarded(self._make))
         await self._send()
 
     # Counting ----------------------------------------------------------------------------------------------------
@@ -171,7 +178,7 @@ class TLSReporting:
         now = self._clock.now()
         await self._in_thread(self._store.forget, (now - self._rules.retain).date(), now)
         due = await self._in_thread(self._store.due, now, MAX_MADE)
-        # Side by side: name servers that take their time hold up nobody else's report, nor what is sent and counted.
+        # Side by side: name servers that take their time hold up nobody else's report.
         making = [self._make_one(day, domain, since, counts, now) for day, domain, since, counts in due]
         made = await asyncio.gather(*making, return_exceptions=True)
         for error in made:
@@ -202,7 +209,8 @@ class TLSReporting:
         if not endpoints:
             await self._in_thread(self._store.end, day, domain, "its mail addresses refuse reports")
             return
-        report = build_report(domain, day, counts, self._rules.reporter, self._store.secret)
+        # Up to 20 policies with 200 failures each: 4 MB.
+        report = await self._in_thread(build_report, domain, day, counts, self._rules.reporter, self._store.secret)
         await self._in_thread(self._store.freeze, report, endpoints, now, now + LIFETIME)
 
     # Sending -----------------------------------------------------------------------------------------------------
@@ -215,7 +223,7 @@ class TLSReporting:
         if self._is_leaving:  # meanwhile: another one sends these; making reports twice does no harm
             return
         for delivery in waiting:
-            keys = delivery.paces
+            keys = (*delivery.paces, f"names of {owner_of(delivery.domain)}")
             if len(self._sending) >= MAX_SENDING:
                 return
             if busy.isdisjoint(keys):

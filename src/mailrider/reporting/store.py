@@ -292,11 +292,14 @@ class ReportStore:
         return None if row is None else TLSReport(domain, day, *row)
 
     def waiting(self, now: datetime, limit: int) -> list[ReportDelivery]:
-        """What is to be sent now: of all that burdens one host the longest waiting one."""
+        """What is to be sent now: of all that burdens one host the longest waiting one.
+
+        If more wait than `limit`, the lot decides, so that one owner's thousands keep nobody out.
+        """
         with self._transaction() as db:
             rows = db.execute(
                 f"SELECT {_DELIVERY}, min(next) FROM delivery WHERE state = 'waiting' AND next <= ?"  # noqa: S608
-                " GROUP BY pace ORDER BY next LIMIT ?",
+                " GROUP BY pace ORDER BY random() LIMIT ?",
                 (_stamp(now), limit),
             ).fetchall()
         return [_delivery(row[:-1]) for row in rows]

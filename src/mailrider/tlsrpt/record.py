@@ -149,6 +149,9 @@ def _parse_mailto(rest: str, uri: str) -> MailEndpoint:
         raise InvalidValue(f"not a mail address: {uri[:100]!r}") from error
     if not isinstance(mailbox.domain, Domain):
         raise InvalidValue(f"a mail address with a domain is needed: {uri[:100]!r}")
+    if not str(mailbox).isascii():
+        # Reports are mail that any server takes: they need no SMTPUTF8 (RFC 6531).
+        raise InvalidValue(f"an address that needs SMTPUTF8 is not used: {uri[:100]!r}")
     return MailEndpoint(mailbox)
 
 

@@ -20,10 +20,12 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
 from mailrider.reporting.service import endpoints_of
-from mailrider.reporting.store import FILE, DeliveryState, EndpointKind
+from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore
 from mailrider.testing.resolver import Given
+from mailrider.tlsrpt.findings import session_findings
 from mailrider.tlsrpt.record import find_record
-from tests.unit.reporting.world import BY_MAIL, DAY, HOUR, NOON, World, days_in, session
+from mailrider.tlsrpt.report import DayCounts, build_report
+from tests.unit.reporting.world import BY_MAIL, DAY, HOUR, NOON, REPORTER, World, days_in, session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,3 +275,54 @@ async def test_a_bug_while_a_report_is_sent_is_told_and_the_report_tried_again_l
     assert 1 < tries < 12  # from 5 minutes, doubling
     assert len([each for each in world.events if isinstance(each, Bug)]) == tries
     assert len(world.courier.sent) == tries + 1
+
+
+async def test_names_below_one_domain_send_one_report_in_ten_seconds_wherever_each_wants_it(tmp_path: Path) -> None:
+    names = [f"n{number}.evil.test" for number in range(50)]
+    records = {name: f"v=TLSRPTv1; rua=mailto:{name}@victim.test".encode() for name in names}
+    world = World(tmp_path, {**records, "a.test": BY_MAIL}, tick=10)
+    yesterday = TODAY - timedelta(days=1)
+    await world.start()
+    counts = DayCounts()
+    counts.add(session_findings(session()))
+    world.store.add({(yesterday, name): counts for name in (*names, "a.test")})
+    await world.clock.advance(100)
+    await world.stop()
+    sent = [domain for domain, *_ in world.courier.sent]
+    assert "a.test" in sent
+    assert 5 <= sum(name.endswith(".evil.test") for name in sent) <= 10
+
+
+async def test_counts_are_written_and_reports_sent_while_name_servers_take_their_time(tmp_path: Path) -> None:
+    world = World(tmp_path, {"slow.test": Given([], delay=300), "a.test": BY_MAIL}, tick=10)
+    yesterday = TODAY - timedelta(days=1)
+    await world.start()
+    counts = DayCounts()
+    counts.add(session_findings(session()))
+    world.store.add({(yesterday, "slow.test"): counts, (yesterday, "a.test"): counts})
+    await world.clock.advance(10)  # the name server is asked
+    world.recorder(session("b.test"))
+    await world.clock.advance(20)
+    assert [day.domain for day in world.store.days(day=TODAY)] == ["b.test"]
+    assert [domain for domain, *_ in world.courier.sent] == ["a.test"]
+    assert world.store.days("slow.test")[0].ended is None
+    await world.stop()
+
+
+def test_thousands_that_wait_keep_nobody_out(tmp_path: Path) -> None:
+    store = ReportStore(tmp_path)
+    counts = DayCounts()
+    counts.add(session_findings(session()))
+    now = NOON
+    for number in range(30):
+        domain = f"d{number}.test"
+        store.add({(TODAY, domain): counts})
+        report = build_report(domain, TODAY, counts, REPORTER, store.secret)
+        # The last one came last, and all the others before it are still there.
+        store.freeze(report, [(EndpointKind.MAIL, f"r@{domain}")], now + timedelta(seconds=number), now + timedelta(1))
+    seen: set[str] = set()
+    while "d29.test" not in seen:
+        found = store.waiting(now + timedelta(hours=1), 10)
+        assert len(found) == 10
+        seen |= {each.domain for each in found}
+    store.close()

@@ -71,6 +71,7 @@ REFUSED = {
     "two addresses in one mailto": "v=TLSRPTv1; rua=mailto:a@example.org%2Cb@example.org",
     "no local part": "v=TLSRPTv1; rua=mailto:@example.org",
     "a line end": "v=TLSRPTv1; rua=mailto:a%0D%0ABcc:x@example.org",
+    "an address that needs SMTPUTF8": "v=TLSRPTv1; rua=mailto:%C3%BC@example.org",
     "no UTF-8": "v=TLSRPTv1; rua=mailto:a%FF@example.org",
     "a field without value": f"v=TLSRPTv1; nonsense; rua={MAIL}",
     "too long": f"v=TLSRPTv1; rua={MAIL}; x=" + "a" * MAX_RECORD,

@@ -73,6 +73,7 @@ K = TypeVar("K", bound="Hashable")
 T = TypeVar("T")
 
 FETCH_TIMEOUT = 60.0  # seconds: RFC 8461 3.3 suggests it
+SMALL_POLICY = 8192  # octets of a policy that is read at once
 RETRY_AFTER = 300.0  # seconds until a failed fetch is tried again: RFC 8461 3.3
 RELOAD_AFTER = 60.0  # seconds for which the store is not asked again; another process may have fetched meanwhile
 
@@ -300,7 +301,8 @@ class PolicySource:
         body = await self._fetcher.fetch(
             policy_host(domain), WELL_KNOWN_PATH, max_size=MAX_POLICY_SIZE, timeout=FETCH_TIMEOUT
         )
-        return parse_policy(body)
+        # A large one takes 10 ms, in which the event loop would stand.
+        return parse_policy(body) if len(body) <= SMALL_POLICY else await asyncio.to_thread(parse_policy, body)
 
     def _note_failure(self, domain: Domain, error: FetchFailed | MalformedPolicy | InvalidValue) -> None:
         known = self._known_of(domain)

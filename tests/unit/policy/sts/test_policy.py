@@ -276,3 +276,14 @@ async def test_a_report_shows_what_was_served_in_the_place_of_a_policy(net: Poli
     assert (seen.lines, seen.mx) == (("version: STSv1", "mode: enfroce"), ())
     assert seen.problem is not None
     assert seen.problem.kind is TLSProblemKind.STS_POLICY_INVALID
+
+
+async def test_a_policy_as_large_as_allowed_is_read_beside_the_event_loop_and_binds_as_any_other(net: Policies) -> None:
+    net.world.announce("id1")
+    others = "".join(f"mx: mx{number}.other.test\n" for number in range(2000))
+    net.world.serve(f"version: STSv1\nmode: enforce\nmax_age: 604800\n{others}mx: mx.example.com\n".encode())
+    bound = await net.present()
+    assert (bound.mode, bound.matches(MX), bound.matches(OTHER)) == (STSMode.ENFORCE, True, False)
+    net.world.announce("id2")
+    net.world.serve(b"nonsense\n" * 2000)
+    assert (await net.present()).lookup.error
