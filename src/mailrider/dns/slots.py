@@ -48,9 +48,13 @@ class SharedSlots:
         self._held[owner] -= 1
         if not self._held[owner]:
             del self._held[owner]
-        for next_one in tuple(self._waiting):
-            if self._may_take(next_one):
-                self._wake(next_one)
+        # Only whoever holds some may have to be passed over, and there are no more of those than slots: thousands that
+        # wait cost nothing here.
+        while self._left:
+            next_one = next(filter(self._may_take, self._waiting), None)
+            if next_one is None:
+                return
+            self._wake(next_one)
 
     @asynccontextmanager
     async def of(self, owner: str) -> AsyncIterator[None]:
