@@ -17,7 +17,7 @@ from mailrider.config.configuration import (
     queue_location,
     targets_within,
 )
-from mailrider.config.loader import default_text, find_config, load, loads
+from mailrider.config.loader import default_text, find_config, load, load_carried, load_to_carry, loads
 from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "direct_targets",
     "find_config",
     "load",
+    "load_carried",
+    "load_to_carry",
     "loads",
     "placed",
     "queue_location",

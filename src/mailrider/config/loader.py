@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.config.bind import Binder, unknown_at_top_level
+from mailrider.config.carried import CarriedText, Recorded, record_files, record_secrets
 from mailrider.config.configuration import Configuration, Instance, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
 from mailrider.config.foreign import other_program
 from mailrider.config.kinds import ENDPOINTS, KINDS
-from mailrider.config.secret_values import SecretValues
+from mailrider.config.secret_values import SecretValues, read_secret
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Position, Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
@@ -129,11 +130,42 @@ def load(
 
     Raises `ConfigError` with all problems, a missing file included.
     """
+    source, problems, file = _open(path)
+    return _load(source, problems, environment, read_file, file)
+
+
+def load_to_carry(
+    path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] = os.environ
+) -> tuple[Configuration, CarriedText]:
+    """As `load`; and what another process needs to read the same with `load_carried`."""
+    source, problems, file = _open(path)
+    carried = CarriedText(source.name, str(source.directory), None if file is None else str(file), source.text)
+    configuration = _load(
+        source,
+        problems,
+        Recorded(environment, carried.environment),
+        record_files(read_file, carried.files),
+        file,
+        record_secrets(read_secret, carried.secrets),
+    )
+    return configuration, carried
+
+
+def load_carried(carried: CarriedText) -> Configuration:
+    """The configuration that another process has read: nothing but the record is asked."""
+    source = Source(carried.name, carried.text, Path(carried.directory))
+    path = None if carried.path is None else Path(carried.path)
+    problems = Problems(carried.name)
+    return _load(source, problems, carried.environment, carried.read_file, path, carried.read_secret)
+
+
+def _open(path: str | os.PathLike[str] | None) -> tuple[Source, Problems, Path | None]:
+    """The text of a configuration, where problems of it belong, and its file if it is one. Raises `ConfigError`."""
     file = find_config() if path is None else Path(path)
     if path is None and file is not None and file != SYSTEM_CONFIG:
         refuse_foreign(file)
     if file is None:
-        return loads(default_text(), name="built-in", environment=environment)
+        return Source("built-in", default_text(), Path()), Problems("built-in"), None
     problems = Problems(str(file))
     try:
         content = read_file(file)
@@ -142,7 +174,7 @@ def load(
     source = decode(str(file), content, file.parent, problems)
     if source is None:
         raise ConfigError(problems.in_order())
-    return _load(source, problems, environment, read_file, file)
+    return source, problems, file
 
 
 def loads(
@@ -164,13 +196,14 @@ def _load(
     environment: Mapping[str, str],
     read: Callable[[Path], bytes],
     path: Path | None,
+    read_secret: Callable[[Path], bytes] = read_secret,
 ) -> Configuration:
     if (foreign := other_program(source.text)) is not None:
         problems.add(Position(source, foreign[0]), foreign[1])
         raise ConfigError(problems.in_order())
     try:
         nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
-        secrets = SecretValues(environment)
+        secrets = SecretValues(environment, read_secret)
         configuration = _bind(nodes, source.directory, problems, path, secrets)
     except TooMuch:
         configuration = None

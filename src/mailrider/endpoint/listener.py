@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.shares import ClientShares
     from mailrider.endpoint.session import Service
     from mailrider.net.channel import Channel
+    from mailrider.net.turns import Turns
     from mailrider.settings.socket_address import SocketAddress
 
 MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
@@ -110,15 +111,18 @@ class Endpoint:
         """How many sessions are under way."""
         return len(self._sessions)
 
-    async def open(self, take: Callable[[SocketAddress], socket.socket] | None = None) -> None:
-        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound.
+    async def open(
+        self, take: Callable[[SocketAddress], socket.socket] | None = None, turns: Turns | None = None
+    ) -> None:
+        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound,
+        and with `turns` other processes accept from them as well.
 
         Where the kernel has no IPv6, `[::]` is left out if the same port of `0.0.0.0` is there.
         """
         try:
             for address in self._addresses:
                 try:
-                    await self._listen(address, None if take is None else take(address))
+                    await self._listen(address, None if take is None else take(address), turns)
                 except NoIPv6 as error:
                     if address.ipv4_brother not in self._addresses:
                         raise
@@ -127,7 +131,7 @@ class Endpoint:
             await self.close(0)
             raise
 
-    async def _listen(self, address: SocketAddress, ready: socket.socket | None) -> None:
+    async def _listen(self, address: SocketAddress, ready: socket.socket | None, turns: Turns | None) -> None:
         implicit, local = address.scheme is Scheme.TLS, address.is_local
         listener = Listener(
             self._service.clock,
@@ -135,7 +139,7 @@ class Endpoint:
             None if address.path is not None else self._proxies,
         )
         if ready is not None:
-            await listener.open_socket(ready)
+            await listener.open_socket(ready, turns)
         elif address.path is not None:
             await listener.open_unix(address.path, MODE)
         elif address.ip is not None:

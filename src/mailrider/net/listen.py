@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from mailrider.errors import InvalidValue, LocalError
 from mailrider.files import set_mode
 from mailrider.model.ip import is_within, unmapped
+from mailrider.net.accept import SharedAccept
 from mailrider.net.channel import Channel, Receiver
 from mailrider.net.proxy import parse_proxy_header
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock, Timer
+    from mailrider.net.turns import Turns
 
 BACKLOG = 1024
 """Connections that the kernel keeps for us: a burst, while we are busy for some milliseconds."""
@@ -60,6 +62,8 @@ class Listener:
         self._proxies = proxies
         self._unannounced: set[_Announcement] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._turns: Turns | None = None
+        self._shared: SharedAccept | None = None
         self._path: Path | None = None
         self._channels: set[_ServerChannel] = set()
         self.address = ""
@@ -86,9 +90,10 @@ class Listener:
             self._remove_path()
             raise
 
-    async def open_socket(self, opened: socket.socket) -> None:
-        """Serve a socket that is bound already (socket activation)."""
+    async def open_socket(self, opened: socket.socket, turns: Turns | None = None) -> None:
+        """Serve a socket that is bound already (socket activation). `turns`: other processes serve it as well."""
         name = opened.getsockname()
+        self._turns = turns
         try:
             await self._serve(opened)
         except OSError as error:
@@ -99,10 +104,20 @@ class Listener:
     async def _serve(self, opened: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         opened.setblocking(False)
+        if self._turns is not None:
+            if opened.family != socket.AF_UNIX:
+                # Each loop does so for what its own server accepts; here connections have it from this socket.
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.listen(BACKLOG)
+            self._shared = SharedAccept(opened, self._turns, self._clock, self._new_channel)
+            return
         self._server = await loop.create_server(self._new_channel, sock=opened, backlog=BACKLOG)
 
     def _new_channel(self) -> asyncio.Protocol:
-        channel = _ServerChannel(self._clock, self._factory, self._channels)
+        if self._turns is None:
+            channel = _ServerChannel(self._clock, self._factory, self._channels)
+        else:
+            channel = _CountedChannel(self._clock, self._factory, self._channels, self._turns)
         if self._proxies is None:
             return channel
         return _Announcement(channel, self._clock, self._proxies, self._unannounced)
@@ -111,6 +126,8 @@ class Listener:
         """Accept no more; what is open stays open."""
         if self._server is not None:
             self._server.close()
+        if self._shared is not None:
+            self._shared.stop()
         self._remove_path()
 
     def _remove_path(self) -> None:
@@ -121,6 +138,8 @@ class Listener:
     async def close(self) -> None:
         """Accept no more, abort what is open; returns when all of it is gone."""
         self.stop()
+        if self._shared is not None:
+            await self._shared.begun()
         for announcement in list(self._unannounced):
             announcement.abort()
         open_ones = list(self._channels)
@@ -155,11 +174,33 @@ class _ServerChannel(Channel):
         self._open_ones.discard(self)
         super().connection_lost(error)
 
+    def lost_before(self) -> None:
+        """The connection has ended before it became a channel."""
+
+
+class _CountedChannel(_ServerChannel):
+    """One that counts among those of all workers, from when it was accepted."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(
+        self, clock: Clock, accept: Callable[[Channel], Receiver], open_ones: set[_ServerChannel], turns: Turns
+    ) -> None:
+        super().__init__(clock, accept, open_ones)
+        self._turns = turns
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._turns.end()
+        super().connection_lost(error)
+
+    def lost_before(self) -> None:
+        self._turns.end()
+
 
 class _Announcement(asyncio.Protocol):
     """A connection until it is known whose it is; then its channel takes over."""
 
-    def __init__(self, channel: Channel, clock: Clock, proxies: Proxies, waiting: set[_Announcement]) -> None:
+    def __init__(self, channel: _ServerChannel, clock: Clock, proxies: Proxies, waiting: set[_Announcement]) -> None:
         self._channel = channel
         self._clock = clock
         self._proxies = proxies
@@ -215,6 +256,7 @@ class _Announcement(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._forget()
+        self._channel.lost_before()
 
     def _forget(self) -> None:
         self._waiting.discard(self)

@@ -1,0 +1,75 @@
+"""How many processors this process may use: what `workers auto` comes to.
+
+The affinity of the process, and the quota of its control group: `cpu.max` of version 2, `cpu.cfs_quota_us` of version
+1. A group that is bounded from above has the bounds of all groups that it is in; in a container the file of its own
+group is at the root.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+GROUPS: Final = Path("/sys/fs/cgroup")
+OWN: Final = Path("/proc/self/cgroup")
+
+
+def _read(path: Path) -> str:
+    """The text of a file; empty if there is none."""
+    try:
+        return path.read_text("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def usable_cores(read: Callable[[Path], str] = _read) -> int:
+    """At least 1."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # no Linux
+        allowed = os.cpu_count() or 1
+    quotas = [quota for quota in _quotas(read) if quota is not None]
+    return max(1, min([allowed, *map(math.ceil, quotas)]))
+
+
+def _quotas(read: Callable[[Path], str]) -> Iterator[float | None]:
+    for folder in _folders(parse_groups(read(OWN), ""), GROUPS):
+        yield parse_cpu_max(read(folder / "cpu.max"))
+    for folder in _folders(parse_groups(read(OWN), "cpu"), GROUPS / "cpu"):
+        yield parse_quota(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us"))
+
+
+def _folders(group: str, root: Path) -> Iterable[Path]:
+    """Those of a group and of all that it is in, up to the root."""
+    own = PurePosixPath(group.lstrip("/"))
+    return [root / each for each in (own, *own.parents)] if ".." not in own.parts else [root]
+
+
+def parse_groups(text: str, controller: str) -> str:
+    """The group of a process, from cgroups(7)'s `ID:CONTROLLERS:PATH`; version 2 has no controllers there."""
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controller in controllers.split(","):
+            return path
+    return "/"
+
+
+def parse_cpu_max(text: str) -> float | None:
+    """How many processors `QUOTA PERIOD` stands for; None for `max`, and for what is neither."""
+    quota, _, period = text.strip().partition(" ")
+    return parse_quota(quota, period)
+
+
+def parse_quota(quota: str, period: str) -> float | None:
+    """The same of two numbers; version 1 has -1 for no bound."""
+    try:
+        processors = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return processors if processors > 0 else None

@@ -1,0 +1,121 @@
+"""Whose turn it is to accept: workers of one daemon that share their listening sockets.
+
+How many sessions each has stands in a page of memory that all of them map: a state and a number for each, in a slot
+that only its worker writes; what a dead one has left there is cleared by the supervisor. Who has `k` sessions more than
+the least loaded waits `k` milliseconds before he accepts, at most 50, so that others come first; then he takes the
+connection in any case: a worker that hangs keeps nobody out. Who cannot take mail now waits a second while others can.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SLOTS: Final = 1024  # workers at once, those included that end beside their successors
+AWAY, TAKES, REFUSES = range(3)
+"""States: no worker that accepts, one that takes mail, one whose store cannot take any."""
+
+STEP: Final = 0.001  # seconds for each session more than the least loaded has
+MOST: Final = 0.050  # seconds
+REFUSED: Final = 1.0  # seconds that others have, when mail would be refused here
+
+_USED: Final = 0  # where the number of slots that may be in use stands
+_SIZE: Final = 4 * (1 + 2 * SLOTS)
+
+
+def pause_before(sessions: int, state: int, others: Iterable[tuple[int, int]]) -> float:
+    """Seconds to leave to others before we accept; `others` are states and numbers of sessions."""
+    takers = [number for each, number in others if each == TAKES]
+    if not takers:
+        return 0.0
+    if state == REFUSES:
+        return REFUSED
+    return min(MOST, max(0, sessions - min(takers)) * STEP)
+
+
+class Page:
+    """The page, mapped. `descriptor` is for workers to inherit."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map a page that is there; the descriptor is this object's from now on."""
+        self.descriptor = descriptor
+        self._map = mmap.mmap(descriptor, _SIZE)
+        self._numbers = memoryview(self._map).cast("i")
+
+    @classmethod
+    def create(cls) -> Page:
+        """A page with nobody on it."""
+        descriptor = os.memfd_create("mailrider sessions", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, _SIZE)
+        return cls(descriptor)
+
+    def close(self) -> None:
+        """Not to be used any more."""
+        self._numbers.release()
+        self._map.close()
+        os.close(self.descriptor)
+
+    # For the supervisor ----------------------------------------------------------------------------------------------
+
+    def clear(self, slot: int) -> None:
+        """Nobody is in that slot."""
+        self.write(slot, AWAY, 0)
+
+    def announce(self, slots: int) -> None:
+        """No slot from that number on is in use."""
+        self._numbers[_USED] = slots
+
+    # For workers -----------------------------------------------------------------------------------------------------
+
+    def read(self) -> list[tuple[int, int]]:
+        """States and sessions of all slots that may be in use."""
+        numbers = self._numbers[1 : 1 + 2 * self._numbers[_USED]].tolist()
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def write(self, slot: int, state: int, sessions: int) -> None:
+        """What the worker in a slot has."""
+        self._numbers[1 + 2 * slot] = state
+        self._numbers[2 + 2 * slot] = sessions
+
+
+class Turns:
+    """A worker's part of it."""
+
+    def __init__(self, page: Page, slot: int) -> None:
+        self.sessions = 0
+        self._page = page
+        self._slot = slot
+        self._state = AWAY
+
+    def come(self, *, refuses: bool = False) -> None:
+        """Accept from now on; `refuses`: while others do not."""
+        self._state = REFUSES if refuses else TAKES
+        self._write()
+
+    def leave(self) -> None:
+        """Accept no more; those who are connected stay counted."""
+        self._state = AWAY
+        self._write()
+
+    def begin(self) -> None:
+        """One session more."""
+        self.sessions += 1
+        self._write()
+
+    def end(self) -> None:
+        """One less."""
+        self.sessions -= 1
+        self._write()
+
+    def pause(self) -> float:
+        """Seconds to wait before the next one is accepted."""
+        others = self._page.read()
+        del others[self._slot : self._slot + 1]
+        return pause_before(self.sessions, self._state, others)
+
+    def _write(self) -> None:
+        self._page.write(self._slot, self._state, self.sessions)

@@ -1,0 +1,119 @@
+"""The counters of several processes as one: what the supervisor shows for its workers.
+
+Counters and histograms are added, those of workers that have ended included, so that no sum ever falls. What is in the
+queues is added as well, since each worker has a part of each queue; where a sum would mean nothing, the largest counts.
+What the kernel says of a process has the label `worker`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mailrider.observe.metrics import Metrics
+
+OF_PROCESS: Final = "process_"  # how names begin that the library has from the kernel
+ADDED: Final = frozenset({"counter", "histogram", "summary"})  # kinds that only grow
+LARGEST: Final = frozenset({"mailrider_queue_oldest_seconds", "mailrider_destinations_down", "mailrider_build"})
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def encode_metrics(metrics: Metrics) -> str:
+    """The counters of a process, as text for `decode_metrics`."""
+    encode, _ = choose_encoder("application/openmetrics-text")
+    return encode(metrics.registry).decode("utf-8")
+
+
+def decode_metrics(text: str) -> list[Metric]:
+    """The inverse. Raises `ValueError` for what is none."""
+    return list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def add_up(sources: Iterable[Sequence[Metric]]) -> list[Metric]:
+    """The families of all sources, each sample once."""
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[_Key, float]] = {}
+    for source in sources:
+        for family in source:
+            families.setdefault(family.name, Metric(family.name, family.documentation, family.type, family.unit))
+            known = values.setdefault(family.name, {})
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                known[key] = _both(sample.name, known[key], sample.value) if key in known else sample.value
+    for name, family in families.items():
+        family.samples = [Sample(each, dict(labels), value) for (each, labels), value in values[name].items()]
+    return list(families.values())
+
+
+def _both(name: str, one: float, other: float) -> float:
+    if name.endswith("_created"):
+        return min(one, other)
+    return max(one, other) if name.removesuffix("_info") in LARGEST else one + other
+
+
+def of_worker(families: Iterable[Metric], worker: str | None) -> list[Metric]:
+    """What is of one process has its label then; with None it is left out."""
+    found: list[Metric] = []
+    for family in families:
+        if not family.name.startswith(OF_PROCESS):
+            found.append(family)
+        elif worker is not None:
+            labelled = Metric(family.name, family.documentation, family.type, family.unit)
+            labelled.samples = [
+                Sample(sample.name, {**sample.labels, "worker": worker}, sample.value) for sample in family.samples
+            ]
+            found.append(labelled)
+    return found
+
+
+def only_counters(families: Iterable[Metric]) -> list[Metric]:
+    """What counts on when a process has ended."""
+    return [each for each in families if each.type in ADDED and not each.name.startswith(OF_PROCESS)]
+
+
+class Sums(Collector):
+    """What is shown: `own` counters, and the latest of each worker. `registry` has all of it."""
+
+    def __init__(self, own: Metrics) -> None:
+        self.registry = CollectorRegistry()
+        self._own = own
+        self._latest: dict[int, list[Metric]] = {}
+        self._ended: list[Metric] = []
+        self._label: Callable[[int], str | None] = str
+        self.registry.register(self)
+
+    def label_with(self, label: Callable[[int], str | None]) -> None:
+        """How a worker is called, by its number; None for one that ends beside its successor."""
+        self._label = label
+
+    def show(self, number: int, families: list[Metric]) -> None:
+        """What a worker has counted so far."""
+        self._latest[number] = families
+
+    def end(self, number: int) -> None:
+        """A worker has ended; its counters go on counting."""
+        counted = only_counters(self._latest.pop(number, []))
+        self._ended = add_up([self._ended, counted])
+
+    def collect(self) -> Iterable[Metric]:
+        """For the library."""
+        yield from add_up(
+            [
+                of_worker(self._own.registry.collect(), "supervisor"),
+                *(of_worker(families, self._label(number)) for number, families in self._latest.items()),
+                self._ended,
+            ]
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """For the library, which else would collect at once."""
+        return []

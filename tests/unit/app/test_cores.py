@@ -1,0 +1,89 @@
+"""What `workers auto` comes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.app import cores
+from mailrider.app.cores import parse_cpu_max, parse_groups, parse_quota, usable_cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("text", "processors"),
+    [
+        ("max 100000\n", None),
+        ("150000 100000\n", 1.5),
+        ("50000 100000", 0.5),
+        ("", None),
+        ("200000", None),
+        ("x y", None),
+        ("1 0", None),
+    ],
+)
+def test_cpu_max_is_a_quota_and_a_period(text: str, processors: float | None) -> None:
+    assert parse_cpu_max(text) == processors
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "processors"), [("-1", "100000", None), ("250000", "100000", 2.5), ("", "", None)]
+)
+def test_version_1_has_two_files(quota: str, period: str, processors: float | None) -> None:
+    assert parse_quota(quota, period) == processors
+
+
+@pytest.mark.parametrize(
+    ("text", "controller", "group"),
+    [
+        ("0::/system.slice/mailrider.service\n", "", "/system.slice/mailrider.service"),
+        ("5:cpu,cpuacct:/docker/x\n0::/y\n", "cpu", "/docker/x"),
+        ("5:cpu,cpuacct:/docker/x\n0::/y\n", "", "/y"),
+        ("0::/\n", "cpu", "/"),
+        ("", "", "/"),
+    ],
+)
+def test_the_group_of_a_process(text: str, controller: str, group: str) -> None:
+    assert parse_groups(text, controller) == group
+
+
+@pytest.mark.parametrize(
+    ("files", "allowed", "workers"),
+    [
+        ({}, 4, 4),
+        ({"/sys/fs/cgroup/cpu.max": "150000 100000"}, 4, 2),
+        ({"/sys/fs/cgroup/cpu.max": "10000 100000"}, 4, 1),
+        ({"/sys/fs/cgroup/cpu.max": "800000 100000"}, 4, 4),
+        ({"/proc/self/cgroup": "0::/a/b", "/sys/fs/cgroup/a/cpu.max": "300000 100000"}, 4, 3),
+        ({"/proc/self/cgroup": "0::/../b", "/sys/fs/cgroup/cpu.max": "300000 100000"}, 4, 3),
+        (
+            {
+                "/proc/self/cgroup": "3:cpu:/a",
+                "/sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "200000",
+                "/sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000",
+            },
+            4,
+            2,
+        ),
+    ],
+    ids=["no groups", "rounded up", "at least one", "affinity is less", "a group above", "outside", "version 1"],
+)
+def test_the_least_of_affinity_and_all_quotas(
+    files: dict[str, str], allowed: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(allowed)))
+    assert usable_cores(lambda path: files.get(str(path), "")) == workers
+
+
+def test_where_there_is_no_affinity_all_processors_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert usable_cores(lambda _: "") == 3
+
+
+def test_what_cannot_be_read_is_no_bound(tmp_path: Path) -> None:
+    assert cores._read(tmp_path / "cpu.max") == ""
+    assert usable_cores() >= 1
