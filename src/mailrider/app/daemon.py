@@ -17,12 +17,15 @@ import gc
 import os
 import resource
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
+from mailrider.app.cores import usable_cores
 from mailrider.app.examine import examine
-from mailrider.app.running import Process, Running, addresses_of
+from mailrider.app.listening import addresses_of, has_work, name_of
+from mailrider.app.notify import Notifier
+from mailrider.app.running import Process, Running
+from mailrider.app.shared_limits import count_workers
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.shares import LocalShares
 from mailrider.endpoint.logins import Logins
@@ -39,7 +42,6 @@ from mailrider.model.daemon_event import (
 )
 from mailrider.model.event import Bug
 from mailrider.observe.metrics import Metrics, fan_out
-from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,25 +58,6 @@ COLLECTED: Final = 20_000  # new objects that make the garbage collector look at
 MAX_FINISHING: Final = 8  # earlier configurations that may still be at work: each has connections, threads and files
 
 _CLOCK: Final = SystemClock()
-
-
-class Notifier:
-    """Tells the service manager; silent where there is none."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._address = environment.get("NOTIFY_SOCKET", "")
-
-    def say(self, *words: str) -> None:
-        """Assignments such as `READY=1`. Never fails: a service manager that does not listen is its own problem."""
-        if not self._address:
-            return
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as opened:
-                opened.connect(address)
-                opened.send("\n".join(words).encode())
-        except OSError:
-            return
 
 
 class Daemon:
@@ -113,9 +96,7 @@ class Daemon:
 
     async def run(self, configuration: Configuration) -> None:
         """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        _rest_collector()
-        _allow_files()
+        prepare_process()
         loop = asyncio.get_running_loop()
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         for each in handled:
@@ -124,7 +105,7 @@ class Daemon:
             if os.geteuid() == 0:
                 self._emit(RunningAsRoot())
             await self._open(configuration)
-            self._emit(DaemonReady(_name(configuration), len(self.endpoints)))
+            self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
             self._tell_ready()
             await self._serve(configuration)
         finally:
@@ -162,6 +143,8 @@ class Daemon:
         try:
             new = self._load()
             has_work(new)
+            if count_workers(new, usable_cores) > 1:
+                raise ConfigError("workers: from 1 it changes with a restart only")
             await self._open(new)
         except Exception as error:
             if not isinstance(error, MailriderError | OSError):
@@ -173,7 +156,7 @@ class Daemon:
         if before is not None:
             before.hand_over()
             self._let_finish(before)
-        self._emit(Reloaded(_name(new), len(self.endpoints)))
+        self._emit(Reloaded(name_of(new), len(self.endpoints)))
         self._tell_ready()
         return new
 
@@ -216,8 +199,11 @@ class Daemon:
             self._emit(Bug("the end of a configuration", error))
 
 
-def _name(configuration: Configuration) -> str:
-    return str(configuration.path or "built-in")
+def prepare_process() -> None:
+    """Make the interpreter fit for a process that carries mail."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    _rest_collector()
+    allow_files()
 
 
 def _rest_collector() -> None:
@@ -227,16 +213,7 @@ def _rest_collector() -> None:
     gc.set_threshold(COLLECTED, 20, 50)
 
 
-def _allow_files() -> None:
+def allow_files() -> None:
     """Take as many file descriptors as we may have: shells grant 1024 at first, and each connection needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def has_work(configuration: Configuration) -> None:
-    """Raises `ConfigError` if there is nothing to run."""
-    queues = [each for each in configuration.targets.values() if isinstance(each.settings, QueueSettings)]
-    if not configuration.endpoints and not queues:
-        raise ConfigError(
-            "there is nothing to run: expected an endpoint (submission, smtp, lmtp) or a target.queue in the file"
-        )

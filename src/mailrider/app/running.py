@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_engine
 from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
+from mailrider.app.listening import bind, endpoints_of, host_names
 from mailrider.app.reports import make_recorder, open_reporting
 from mailrider.app.targets import Targets
 from mailrider.clock import after
 from mailrider.config import placed
 from mailrider.dns.validation import Proven
-from mailrider.endpoint.settings import EndpointSettings
-from mailrider.net.listen import NoIPv6
 from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.queue.place import ALONE, Place
@@ -34,18 +33,19 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator
 
+    from mailrider.app.link import Link
     from mailrider.clock import Clock
-    from mailrider.config import Configuration, Instance
+    from mailrider.config import Configuration
     from mailrider.delivery.limits.shares import Shares
     from mailrider.endpoint.listener import Endpoint
     from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.sockets import Sockets
     from mailrider.model.event import Emit
+    from mailrider.net.turns import Turns
     from mailrider.observe.metrics import Metrics
     from mailrider.reporting.service import TLSReporting
-    from mailrider.settings.socket_address import SocketAddress
 
 DESTINATIONS: Final = 20  # of each queue that the counters name
 FINISH: Final = 3600.0
@@ -59,7 +59,8 @@ LINGER: Final = 15.0  # seconds for clients that have just connected; whoever is
 @dataclass(frozen=True, slots=True)
 class Process:
     """What all configurations of a process share. `logins` are the wrong passwords so far, `proven` that
-    validation of DNSSEC has worked, `place` which of the workers this process is."""
+    validation of DNSSEC has worked, `place` which of the workers this process is. A worker has `turns` to accept by,
+    and its `link` to the supervisor."""
 
     sockets: Sockets
     emit: Emit
@@ -68,6 +69,8 @@ class Process:
     logins: Logins
     proven: Proven = field(default_factory=Proven)
     place: Place = ALONE
+    turns: Turns | None = None
+    link: Link | None = None
 
 
 class Running:
@@ -123,15 +126,15 @@ class Running:
     async def _accept(self, configuration: Configuration) -> None:
         process = self._process
         for endpoint in self.endpoints:
-            await endpoint.open(process.sockets.take)
+            await endpoint.open(process.sockets.take, process.turns)
         if configuration.globals.openmetrics is not None:
-            address, names = configuration.globals.openmetrics, _host_names(configuration)
+            address, names = configuration.globals.openmetrics, host_names(configuration)
             opened = open_openmetrics(
-                address, process.metrics, process.clock, self._refresh, names, process.sockets.take
+                address, process.metrics, process.clock, self.refresh, names, process.sockets.take
             )
             await self._doors.enter_async_context(opened)
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
         """Show the counters what is in the queues."""
         now, metrics = self._process.clock.now(), self._process.metrics
         metrics.show_queues_only(self._targets.queues)
@@ -192,34 +195,3 @@ async def open_configuration(configuration: Configuration, process: Process, sha
         yield running
     finally:
         await running.stop()
-
-
-def endpoints_of(configuration: Configuration) -> Iterator[tuple[Instance, EndpointSettings]]:
-    """The endpoints of a configuration, with their settings."""
-    for instance in configuration.endpoints:
-        if isinstance(instance.settings, EndpointSettings):
-            yield instance, instance.settings
-
-
-def _host_names(configuration: Configuration) -> list[str]:
-    """Under which the counters may be asked for."""
-    return [each.ascii for each in (configuration.globals.hostname,) if each is not None]
-
-
-def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
-    """Where a configuration listens."""
-    addresses = [address for _, door in endpoints_of(configuration) for address in door.listen]
-    metrics = configuration.globals.openmetrics
-    return addresses if metrics is None or metrics.ip is None else [*addresses, metrics]
-
-
-def bind(configuration: Configuration, sockets: Sockets) -> None:
-    """Bind every socket that the configuration needs, and is not there. Raises `LocalError`."""
-    for instance, door in endpoints_of(configuration):
-        with placed(instance):
-            for address in door.listen:
-                try:
-                    sockets.bind(address)
-                except NoIPv6:
-                    if address.ipv4_brother not in door.listen:
-                        raise

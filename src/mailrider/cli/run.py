@@ -1,20 +1,31 @@
-"""`mailrider run`: the daemon, in the foreground."""
+"""`mailrider run`: the daemon, in the foreground: one process, or a supervisor and its workers."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
-import uvloop
 
-from mailrider.app.daemon import Daemon, has_work
-from mailrider.cli.setup import make_log
+from mailrider.app.cores import usable_cores
+from mailrider.app.listening import has_work
+from mailrider.app.shared_limits import count_workers
+from mailrider.cli.setup import make_log, writes_to_journal
 from mailrider.clock import SystemClock
-from mailrider.config import load
+from mailrider.config import load, load_to_carry
 from mailrider.errors import LocalError
 from mailrider.model.daemon_event import LogLinesLost, LogNotReopened
 from mailrider.observe.log_file import LogFile
 from mailrider.observe.unblocked import UnblockedStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mailrider.config import Configuration
+    from mailrider.config.carried import CarriedText
+    from mailrider.model.event import Emit
 
 LAST_LINES = 1.0  # seconds that a reader of the log has for its last lines
 
@@ -24,8 +35,9 @@ LAST_LINES = 1.0  # seconds that a reader of the log has for its last lines
 @click.pass_obj
 def run(config: str | None, debug: bool) -> int:
     """Accept mail, queue it, deliver it; until SIGTERM. SIGHUP reads the configuration again."""
-    configuration = load(config)
+    configuration, carried = load_to_carry(config)
     has_work(configuration)
+    workers = count_workers(configuration, usable_cores)
     path = configuration.globals.log.path
     file = None if path is None else LogFile(path)
     stderr = UnblockedStream(sys.stderr.fileno(), SystemClock())
@@ -41,10 +53,54 @@ def run(config: str | None, debug: bool) -> int:
                 log(LogNotReopened(str(error)))
 
     try:
-        daemon = Daemon(lambda: load(config), log, lost_lines=lambda: stream.lost, reopen_log=reopen)
-        uvloop.run(daemon.run(configuration))
+        if workers == 1:
+            return _run_alone(config, configuration, log, stream, reopen)
+        return _supervise(config, configuration, carried, log, stream, reopen, debug=debug)
     finally:
         stderr.finish(LAST_LINES)
         if file is not None:
             file.close()
-    return 0
+
+
+def _run_alone(
+    config: str | None,
+    configuration: Configuration,
+    log: Emit,
+    stream: LogFile | UnblockedStream,
+    reopen: Callable[[], None],
+) -> int:
+    import uvloop
+
+    from mailrider.app.daemon import Daemon
+
+    daemon = Daemon(lambda: load(config), log, lost_lines=lambda: stream.lost, reopen_log=reopen)
+    uvloop.run(daemon.run(configuration))
+    return os.EX_OK
+
+
+def _supervise(
+    config: str | None,
+    configuration: Configuration,
+    carried: CarriedText,
+    log: Emit,
+    stream: LogFile | UnblockedStream,
+    reopen: Callable[[], None],
+    *,
+    debug: bool,
+) -> int:
+    """With nothing that carries mail: see `app.supervisor`."""
+    from mailrider.app.supervisor import Supervisor
+
+    async def supervise() -> int:
+        supervisor = Supervisor(
+            lambda: load_to_carry(config),
+            log,
+            stream.write,
+            debug=debug,
+            journal=writes_to_journal(stream),
+            lost_lines=lambda: stream.lost,
+            reopen_log=reopen,
+        )
+        return await supervisor.run(configuration, carried)
+
+    return asyncio.run(supervise())

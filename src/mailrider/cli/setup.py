@@ -69,10 +69,13 @@ def make_log(configuration: Configuration, *, debug: bool, quiet: bool, stream: 
     style = configuration.globals.log.format.value
     if style == "off" or (quiet and not debug):
         return discard
-    from mailrider.observe.log import (
-        EventLog,
-        is_journal,
-    )  # with every event there is: commands that only look need none
+    from mailrider.observe.log import EventLog  # with every event there is: commands that only look need none
 
-    journal = is_journal(os.environ, STDERR) and (stream is None or isinstance(stream, UnblockedStream))
-    return EventLog(stream or sys.stderr, style=style, debug=debug, journal=journal)
+    return EventLog(stream or sys.stderr, style=style, debug=debug, journal=writes_to_journal(stream))
+
+
+def writes_to_journal(stream: Stream | None) -> bool:
+    """True if what is written to that stream, or to standard error, goes to systemd's journal."""
+    from mailrider.observe.log import is_journal
+
+    return is_journal(os.environ, STDERR) and (stream is None or isinstance(stream, UnblockedStream))

@@ -16,7 +16,7 @@ from mailrider.net.settings import SERVER_TLS, ServerTLS, TLSClientSettings
 from mailrider.reporting.settings import TLSRPTSettings
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
-from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, MAILBOX, PATH, ValueType, Words, choice, many
+from mailrider.settings.types import BOOLEAN, DOMAIN, IP_ADDRESS, MAILBOX, PATH, ValueType, Words, choice, integer, many
 
 if TYPE_CHECKING:
     from mailrider.model.address import Mailbox
@@ -54,6 +54,20 @@ def _log_place(value: object) -> LogPlace:
     if not os.path.isabs(path) or rest not in ([], ["json"], ["text"]):
         raise ValueError
     return LogPlace(LogFormat(rest[0]) if rest else LogFormat.TEXT, Path(path))
+
+
+MAX_WORKERS: Final = 256
+AUTO: Final = 0
+"""Of `workers`: as many as there are processors for this process."""
+
+
+def _workers(value: object) -> int:
+    return AUTO if value in ("auto", AUTO) else integer(1, MAX_WORKERS).accept(value)
+
+
+WORKERS: Final = ValueType(
+    f"1 to {MAX_WORKERS}, or auto", f"a whole number from 1 to {MAX_WORKERS}, or auto", _workers, choices=("auto",)
+)
 
 
 LOG: Final = ValueType(
@@ -172,6 +186,14 @@ class Globals(Settings):
     )
     debug: Setting[bool, bool] = directive(
         BOOLEAN, default=False, doc="Write the SMTP dialogue and every decision to the log."
+    )
+    workers: Setting[int, int | str] = directive(
+        WORKERS,
+        default=1,
+        doc="How many processes carry mail. 1: the daemon is one process. More: a supervisor starts so many workers, "
+        "each of which accepts and delivers for itself, on a core of its own; one that dies is started again. `auto`: "
+        "as many as the daemon may use processors (affinity, and `cpu.max` of its control group). From 1 or to 1 it "
+        "changes with a restart only, else with a reload. The chapter All cores of the guide says more.",
     )
     own_addresses: IPAddresses = directive(
         many(IP_ADDRESS),

@@ -7,12 +7,14 @@ Wrong passwords are counted by client (`model.ip.client_key`) and by user. Who h
   together are *known*, and only their own wrong passwords count against them;
 - one client has few passwords under way at once, and strangers together leave some places for those who are known;
 - loopback and unix sockets are not counted as one client: a web mail there logs in for all its users;
+- of several workers each learns what the others find out (`tell`, `learn`): nobody has more tries for their number;
 - memory is bounded, and what is counted is never forgotten for the sake of newcomers (`delivery.limits.windows`).
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +22,7 @@ from mailrider.delivery.limits.windows import RateWindow
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock
     from mailrider.endpoint.session import Authenticator
@@ -56,11 +58,23 @@ class _Counted:
             window.take(key, now)
 
 
+@dataclass(frozen=True, slots=True)
+class LoginFinding:
+    """What came of a password: right or wrong, and whether this user and client were known before."""
+
+    client: str
+    user: str
+    is_right: bool
+    was_known: bool
+
+
 class Logins:
     """The wrong passwords of a process, and who is known. `client` is a `client_key` everywhere."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tell: Callable[[LoginFinding], None] | None = None) -> None:
+        """`tell` is called with what other processes are to `learn`."""
         self._clock = clock
+        self._tell = tell
         self._by_client = _Counted(OF_CLIENT)
         self._by_user = _Counted(OF_USER)
         self._by_known = _Counted(OF_KNOWN)
@@ -83,7 +97,16 @@ class Logins:
             self._remember(client, user)
         elif verdict is False:
             self._count(client, user, known=known)
+        if self._tell is not None and isinstance(verdict, bool) and not (verdict and known):
+            self._tell(LoginFinding(client, user, is_right=verdict, was_known=known))
         return verdict
+
+    def learn(self, finding: LoginFinding) -> None:
+        """Another process has looked at a password."""
+        if finding.is_right:
+            self._remember(finding.client, finding.user)
+        elif self._may_try(finding.client, finding.user, known=finding.was_known):
+            self._count(finding.client, finding.user, known=finding.was_known)
 
     async def _verify_stranger(
         self, authenticator: Authenticator, client: str, credentials: Credentials

@@ -94,6 +94,10 @@ class Sockets:
                 return both
         return key
 
+    def every(self) -> list[socket.socket]:
+        """All that are open, for workers to inherit."""
+        return list(self._open.values())
+
     def keep_only(self, addresses: Iterable[SocketAddress]) -> list[str]:
         """Close what listens at other addresses; returns what we were started with and do not use."""
         wanted = set(map(self._find, addresses))

@@ -65,6 +65,58 @@ class LogNotReopened(Event):
 
 
 @value
+class WorkerReady(Event):
+    """A worker accepts and delivers; `worker` is its number, from 0."""
+
+    worker: int
+    pid: int
+
+
+@value
+class WorkerDied(Event):
+    """A worker has ended without being told to: by an exit code, or a signal (negative). Another is started in
+    `again_in` seconds."""
+
+    worker: int
+    pid: int
+    code: int
+    again_in: float
+
+
+@value
+class WorkerFailed(Event):
+    """A worker could not begin."""
+
+    worker: int
+    reason: str
+
+
+@value
+class WorkerHangs(Event):
+    """A worker has said nothing for so many seconds, and is killed."""
+
+    worker: int
+    pid: int
+    seconds: float
+
+
+@value
+class EarlierWorkersAwaited(Event):
+    """Workers of a supervisor that is gone still end: nothing begins before the last of them has left `lock`."""
+
+    lock: str
+
+
+@value
+class VersionChanged(Event):
+    """A worker is of another version of the program, which was upgraded meanwhile: the supervisor ends, to be started
+    anew."""
+
+    running: str
+    installed: str
+
+
+@value
 class DaemonStopping(Event):
     """A signal says that this is the end."""
 

@@ -89,16 +89,26 @@ class Turns:
         self.sessions = 0
         self._page = page
         self._slot = slot
-        self._state = AWAY
+        self._is_here = False
+        self._refuses = False
 
-    def come(self, *, refuses: bool = False) -> None:
-        """Accept from now on; `refuses`: while others do not."""
-        self._state = REFUSES if refuses else TAKES
+    @property
+    def _state(self) -> int:
+        return AWAY if not self._is_here else REFUSES if self._refuses else TAKES
+
+    def come(self) -> None:
+        """Accept from now on."""
+        self._is_here = True
         self._write()
 
     def leave(self) -> None:
         """Accept no more; those who are connected stay counted."""
-        self._state = AWAY
+        self._is_here = False
+        self._write()
+
+    def refuse(self, refuses: bool) -> None:
+        """Mail would be refused here, or would not any more."""
+        self._refuses = refuses
         self._write()
 
     def begin(self) -> None:

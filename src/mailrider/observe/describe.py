@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 # What wants an operator's attention; the fields say why.
-_ERRORS = (daemon_events.ReloadRefused, daemon_events.LogNotReopened)
+_ERRORS = (daemon_events.ReloadRefused, daemon_events.LogNotReopened, daemon_events.WorkerFailed)
 _WARNINGS = (
+    daemon_events.EarlierWorkersAwaited,
+    daemon_events.VersionChanged,
+    daemon_events.WorkerDied,
+    daemon_events.WorkerHangs,
     daemon_events.LogLinesLost,
     daemon_events.RunningAsRoot,
     endpoint_events.AddressLeftOut,

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.clock import SystemClock
 from mailrider.model.text import json_line
-from mailrider.observe.describe import DEBUG, describe
+from mailrider.observe.describe import DEBUG, LogLine, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit, Event
-    from mailrider.observe.describe import LogLine
 
 _CLOCK = SystemClock()
 
@@ -48,13 +47,16 @@ class EventLog:
         debug: bool = False,
         clock: Clock = _CLOCK,
         journal: bool = False,
+        worker: int | None = None,
     ) -> None:
-        """`journal`: it is systemd's, which knows the time, and is told how grave a line is."""
+        """`journal`: it is systemd's, which knows the time, and is told how grave a line is. `worker`: whose log this
+        is, for each line to tell."""
         self._debug = debug
         self._stream: Stream = stream or sys.stderr
         self._render: Callable[[str, LogLine], str] = _for_machines if style == "json" else _for_people
         self._clock = clock
         self._journal = journal
+        self._worker = worker
 
     def listener_for(self, kind: type[Event]) -> Emit | None:
         """See `fan_out`."""
@@ -67,6 +69,8 @@ class EventLog:
             line = describe(event)
             if line.level == DEBUG and not self._debug:
                 return
+            if self._worker is not None:
+                line = LogLine(line.level, line.name, {**line.fields, "worker": self._worker}, line.error)
             now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
             text = self._render(now, line)
             self._stream.write((for_journal(text, line.level, now) if self._journal else text) + "\n")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock, Timer
     from mailrider.observe.metrics import Metrics
+    from mailrider.observe.sums import Sums
     from mailrider.settings.socket_address import SocketAddress
 
 REFRESH: Final = 5.0  # seconds; who asks waits 10 as a rule
@@ -43,7 +44,7 @@ _CLOSING: Final = 1.0  # seconds for an answer under way at the end
 @asynccontextmanager
 async def open_openmetrics(
     address: SocketAddress,
-    metrics: Metrics,
+    metrics: Metrics | Sums,
     clock: Clock,
     refresh: Callable[[], Awaitable[None]],
     names: Collection[str] = (),

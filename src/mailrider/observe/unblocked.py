@@ -5,6 +5,8 @@ that are lost, and counted. When the stream works again `on_recovery` is told ho
 
 The descriptor stays in its blocking mode, since others may share it. It is asked before each write whether it takes
 `PIPE_BUF` octets: a pipe or socket that says so takes them without waiting (poll(2), pipe(7)).
+
+A worker's log is a pipe to its supervisor. Should that be gone, the `spare` descriptor is written instead.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ AGAIN: Final = 0.25  # seconds until a stuck stream is tried again
 class UnblockedStream:
     """Writes text to a descriptor. `lost` lines so far."""
 
-    def __init__(self, descriptor: int, clock: Clock, *, most: int = MAX_KEPT) -> None:
+    def __init__(self, descriptor: int, clock: Clock, *, most: int = MAX_KEPT, spare: int | None = None) -> None:
         self.lost = 0
         self.on_recovery: Callable[[int], None] | None = None
         """Told of lines that were lost, once the stream works again."""
         self._descriptor = descriptor
         self._clock = clock
         self._most = most
+        self._spare = spare
         self._waiting: deque[bytes] = deque()
         self._octets = 0
         self._untold = 0
@@ -103,7 +106,12 @@ class UnblockedStream:
     def _put_some(self, data: bytes) -> bytes:
         try:
             return data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
-        except OSError:
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and self._spare is not None:
+                self._poll.unregister(self._descriptor)
+                self._descriptor, self._spare = self._spare, None
+                self._poll.register(self._descriptor, select.POLLOUT)
+                return data
             # The reader is gone, or the disk is full: mail matters more than its log.
             self.lost += 1
             return b""

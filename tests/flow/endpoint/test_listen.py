@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.app.running import bind
+from mailrider.app.listening import bind
 from mailrider.clock import SystemClock
 from mailrider.config.loader import loads
 from mailrider.endpoint.intake import Memory

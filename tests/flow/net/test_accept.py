@@ -109,11 +109,11 @@ def test_who_cannot_take_mail_leaves_the_socket_to_one_who_can(loop: str) -> Non
     async def scenario() -> None:
         bound = tcp_socket(LOOPBACK, 0)
         async with workers(2, bound) as (short, other):
-            short.turns.come(refuses=True)
+            short.turns.refuse(True)
             clients = await connect(bound, 5)
             await eventually(lambda: other.turns.sessions == 5)
             assert short.turns.sessions == 0
-            other.turns.come(refuses=True)
+            other.turns.refuse(True)
             other.listener.stop()
             clients += await connect(bound)
             await eventually(lambda: short.turns.sessions == 1)

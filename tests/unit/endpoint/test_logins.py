@@ -17,6 +17,7 @@ from mailrider.endpoint.logins import (
     OF_KNOWN,
     OF_USER,
     STRANGERS,
+    LoginFinding,
     Logins,
 )
 from mailrider.model.reply import Reply
@@ -169,3 +170,43 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(world.logins._good) == 3
     assert all(len(clients) <= MAX_GOOD for clients in world.logins._good.values())
     assert not world.logins._under_way
+
+
+class Workers:
+    """Two processes of one daemon, which tell each other what they find out."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.passwords = Passwords()
+        self.told: list[LoginFinding] = []
+        self.second = Logins(self.clock)
+        self.first = Logins(self.clock, self._tell)
+
+    def _tell(self, finding: LoginFinding) -> None:
+        self.told.append(finding)
+        self.second.learn(finding)
+
+
+async def test_who_guesses_at_several_workers_has_no_more_tries() -> None:
+    workers = Workers()
+    for _ in range(OF_CLIENT[0][0]):
+        assert await workers.first.verify(workers.passwords, STRANGER, BAD) is False
+    assert await workers.second.verify(workers.passwords, STRANGER, BAD) == HELD_BACK
+
+
+async def test_who_has_logged_in_at_one_worker_is_known_to_all() -> None:
+    workers = Workers()
+    assert await workers.first.verify(workers.passwords, HOME, GOOD) is True
+    for _ in range(OF_USER[0][0]):
+        await workers.second.verify(workers.passwords, "203.0.113.9", BAD)
+        await workers.clock.advance(1)
+    assert await workers.second.verify(workers.passwords, HOME, GOOD) is True
+
+
+async def test_what_a_known_client_does_again_is_not_told() -> None:
+    workers = Workers()
+    for _ in range(3):
+        await workers.first.verify(workers.passwords, HOME, GOOD)
+    assert [each.is_right for each in workers.told] == [True]
+    await workers.first.verify(workers.passwords, HOME, BAD)
+    assert workers.told[-1] == LoginFinding(HOME, GOOD.user, is_right=False, was_known=True)

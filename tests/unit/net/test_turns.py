@@ -71,7 +71,7 @@ def test_each_worker_reads_what_the_others_wrote(page: Page) -> None:
     assert first.pause() == pytest.approx(0.003)
     assert second.pause() == 0
     first.end()
-    second.come(refuses=True)
+    second.refuse(True)
     assert page.read() == [(TAKES, 2), (REFUSES, 0)]
     assert (first.pause(), second.pause()) == (0, REFUSED)
     first.leave()

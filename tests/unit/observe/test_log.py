@@ -197,3 +197,10 @@ def test_a_log_file_is_no_symbolic_link_and_no_pipe_and_the_old_one_is_written_o
     file.close()
     with pytest.raises(LocalError, match="not a regular file"):
         LogFile(Path("/dev/null"))
+
+
+@pytest.mark.parametrize(("style", "said"), [("text", " worker=3\n"), ("json", '"worker":3')])
+def test_a_worker_s_lines_say_whose_they_are(style: str, said: str) -> None:
+    stream = io.StringIO()
+    EventLog(stream, style=style, worker=3)(EVENT)
+    assert said in stream.getvalue().replace(": ", ":")

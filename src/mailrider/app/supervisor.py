@@ -1,0 +1,560 @@
+"""The supervisor: starts workers, keeps them alive, and replaces them. It carries no mail, nor imports what does.
+
+It reads the configuration once for all, binds the listening sockets, and starts `workers` processes that inherit what
+they need (`app.worker`). What always holds:
+
+- nothing begins while a worker of an earlier supervisor lives: a lock that all of them inherit says so;
+- a worker that ends by itself is started again, with the configuration that is in force, after a delay that grows;
+- a worker whose event loop stands still is killed;
+- a reload replaces one worker after the other, each beside its predecessor, which ends what it has begun; if the first
+  of them does not come to serve, nothing has changed;
+- the supervisor ends after its workers, and they end if it does not live any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from mailrider.app.cores import usable_cores
+from mailrider.app.listening import addresses_of, bind, has_work, host_names, name_of
+from mailrider.app.notify import Notifier, watchdog_interval
+from mailrider.app.shared_limits import count_workers
+from mailrider.app.supervision import Silence, lowest_free, next_delay, worker_environment
+from mailrider.app.worker_process import Failure, WorkerProcess
+from mailrider.clock import SystemClock, after
+from mailrider.endpoint.sockets import Sockets, inherited_sockets
+from mailrider.errors import ConfigError, LocalError, MailriderError
+from mailrider.files import PRIVATE_FILE, make_folder
+from mailrider.model.daemon_event import (
+    DaemonReady,
+    DaemonStopping,
+    EarlierWorkersAwaited,
+    Reloaded,
+    ReloadRefused,
+    RunningAsRoot,
+    SocketUnused,
+    VersionChanged,
+    WorkerDied,
+    WorkerFailed,
+    WorkerHangs,
+    WorkerReady,
+)
+from mailrider.model.event import Bug
+from mailrider.net.turns import SLOTS, Page
+from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.observe.sums import Sums, decode_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
+
+    from mailrider.app.link import Link
+    from mailrider.clock import Clock, Timer
+    from mailrider.config import Configuration
+    from mailrider.config.carried import CarriedText
+    from mailrider.model.event import Emit
+
+SILENCE: Final = 30.0  # seconds after which a worker that says nothing is killed
+BEGINS_WITHIN: Final = 30.0  # seconds that the interpreter may take before a worker says anything
+READY_WITHIN: Final = 60.0  # seconds in which the first worker of a new configuration has to be ready
+STOP_WITHIN: Final = 75.0  # seconds that workers have to end; the service manager waits 90
+BEATS: Final = 6  # that a worker sends within the time after which it would be killed
+COUNTED_EVERY: Final = 15.0  # seconds between two looks at the counters, so that a dead worker's are known
+LOCK: Final = "workers.lock"  # in the state directory
+LOCK_AGAIN: Final = 0.1  # seconds
+MAX_FINISHING: Final = 8  # earlier workers of one place that may still be at work
+
+_CLOCK: Final = SystemClock()
+
+
+class Service(Protocol):
+    """Something that workers ask of their supervisor, in frames whose kinds begin with `prefix`."""
+
+    prefix: str
+
+    def worker_came(self, number: int, link: Link) -> None:
+        """A process has been started; it may ask from now on."""
+
+    def worker_gone(self, number: int) -> None:
+        """It has ended, and was waited for."""
+
+    def received(self, number: int, kind: str, body: Any) -> None:
+        """It has sent something."""
+
+
+@dataclass(slots=True)
+class _Generation:
+    """A configuration that workers are started with; `text` is a descriptor of what they read."""
+
+    number: int
+    configuration: Configuration
+    workers: int
+    text: int
+    taken: frozenset[str]
+    sockets: list[int] = field(default_factory=list)
+
+
+class Supervisor:
+    """Runs until it is told to stop. `load` reads the configuration, again for each reload."""
+
+    def __init__(
+        self,
+        load: Callable[[], tuple[Configuration, CarriedText]],
+        emit: Emit,
+        write_log: Callable[[str], object],
+        *,
+        environment: Mapping[str, str] = os.environ,
+        clock: Clock = _CLOCK,
+        debug: bool = False,
+        journal: bool = False,
+        lost_lines: Callable[[], int] | None = None,
+        reopen_log: Callable[[], None] = lambda: None,
+        services: Sequence[Service] = (),
+        silence: float = SILENCE,
+        cores: Callable[[], int] = usable_cores,
+    ) -> None:
+        """`write_log` takes lines of workers; `journal`: they go to systemd's. `debug` holds for workers too."""
+        self._load = load
+        self._write_log = write_log
+        self._reopen_log = reopen_log
+        metrics = Metrics(clock)
+        if lost_lines is not None:
+            metrics.show_lost_lines(lost_lines)
+        self._emit = fan_out(emit, metrics)
+        self._sums = Sums(metrics)
+        self._sums.label_with(self._label)
+        self._environment = environment
+        self._clock = clock
+        self._debug = debug
+        self._journal = journal
+        self._services = {each.prefix: each for each in services}
+        self._bound = silence
+        self._silence = Silence(silence, clock.monotonic())
+        self._cores = cores
+        self._version = version("mailrider")
+        self._notifier = Notifier(environment)
+        self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
+        self._told: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, Timer] = {}
+        self._workers: dict[int, WorkerProcess] = {}  # every process that has not been waited for, by number
+        self._serving: dict[int, WorkerProcess] = {}  # by place
+        self._delays: dict[int, float] = {}  # by place
+        self._filling: set[int] = set()  # places for which a process begins
+        self._numbers = 0
+        self._generations = 0
+        self._doors = AsyncExitStack()
+        self._is_stopping = False
+        self._code = os.EX_OK
+        self._page: Page
+        self._lock: int
+        self._force: _Generation
+
+    @property
+    def workers(self) -> list[WorkerProcess]:
+        """Those that serve, by place."""
+        return [self._serving[place] for place in sorted(self._serving)]
+
+    async def run(self, configuration: Configuration, carried: CarriedText) -> int:
+        """Until SIGTERM or SIGINT; the exit code. Raises `ConfigError` and `LocalError` if it cannot begin."""
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for each in handled:
+            loop.add_signal_handler(each, self._told.put_nowait, each)
+        self._page = Page.create()
+        try:
+            if os.geteuid() == 0:
+                self._emit(RunningAsRoot())
+            if await self._take_lock(configuration.globals.state_dir):
+                self._repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
+                self._repeat("silence", self._bound / BEATS, self._look_for_silence)
+                self._repeat("counters", COUNTED_EVERY, self._ask_for_counters)
+                await self._open(configuration, carried)
+                await self._serve()
+        finally:
+            self._notifier.say("STOPPING=1")
+            await self._stop()
+            for each in handled:
+                loop.remove_signal_handler(each)
+        return self._code
+
+    async def _take_lock(self, state_dir: Path) -> bool:
+        """Wait until no worker of an earlier supervisor lives. False if we are told to stop before that."""
+        path = state_dir / LOCK
+        try:
+            make_folder(state_dir)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._lock = os.open(path, flags, PRIVATE_FILE)
+        except OSError as error:
+            raise LocalError(f"cannot open {path}: {error.strerror}") from error
+        is_told = False
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not is_told:
+                    self._emit(EarlierWorkersAwaited(str(path)))
+                    is_told = True
+            else:
+                return True
+            while not self._told.empty():
+                caught = self._told.get_nowait()
+                if caught is not signal.SIGHUP:
+                    self._emit(DaemonStopping(caught.name))
+                    return False
+            await self._clock.sleep(LOCK_AGAIN)
+
+    # The beginning ---------------------------------------------------------------------------------------------------
+
+    async def _open(self, configuration: Configuration, carried: CarriedText) -> None:
+        has_work(configuration)
+        bind(configuration, self._sockets)
+        self._force = self._new_generation(configuration, carried, count_workers(configuration, self._cores))
+        await self._open_doors(configuration)
+        for unused in self._sockets.keep_only(addresses_of(configuration)):
+            self._emit(SocketUnused(unused))
+        first = await self._launch(0, self._force)
+        failure = await first.ready
+        if failure is not None:
+            raise (ConfigError if failure.is_config else LocalError)(failure.reason)
+        self._seat(first)
+        await asyncio.gather(*(self._fill(place) for place in range(1, self._force.workers)))
+        self._emit(DaemonReady(name_of(configuration), len(configuration.endpoints)))
+        self._tell_ready()
+
+    def _new_generation(self, configuration: Configuration, carried: CarriedText, workers: int) -> _Generation:
+        text = os.memfd_create("mailrider configuration", os.MFD_CLOEXEC)
+        os.write(text, carried.encode())
+        self._generations += 1
+        return _Generation(self._generations, configuration, workers, text, frozenset(carried.environment))
+
+    async def _open_doors(self, configuration: Configuration) -> None:
+        """Show the counters where this configuration says so. Raises `LocalError`, and all is as it was."""
+        async with AsyncExitStack() as opened:
+            if configuration.globals.openmetrics is not None:
+                from mailrider.observe.openmetrics import open_openmetrics  # with aiohttp
+
+                await opened.enter_async_context(
+                    open_openmetrics(
+                        configuration.globals.openmetrics,
+                        self._sums,
+                        self._clock,
+                        self._refresh,
+                        host_names(configuration),
+                        self._sockets.take,
+                    )
+                )
+            doors, self._doors = self._doors, opened.pop_all()
+            await doors.aclose()
+
+    def _tell_ready(self) -> None:
+        self._notifier.say("READY=1", f"STATUS={self._force.workers} workers")
+
+    # Workers ---------------------------------------------------------------------------------------------------------
+
+    async def _launch(self, place: int, generation: _Generation) -> WorkerProcess:
+        """Start a process for a place. Raises `LocalError`."""
+        slot = lowest_free({each.slot for each in self._workers.values()}, SLOTS)
+        if slot is None:
+            raise LocalError(f"there are {SLOTS} workers already")
+        self._numbers += 1
+        worker = WorkerProcess(self._numbers, place, slot, generation.number, self._emit, self._clock.monotonic())
+        self._workers[worker.number] = worker
+        self._page.announce(1 + max(each.slot for each in self._workers.values()))
+        sockets = [each.fileno() for each in self._sockets.every()]
+        shared = (generation.text, self._page.descriptor, self._lock)
+
+        def orders(log: int) -> dict[str, Any]:
+            return {
+                "worker": place,
+                "workers": generation.workers,
+                "slot": slot,
+                "text": generation.text,
+                "page": self._page.descriptor,
+                "lock": self._lock,
+                "log": log,
+                "sockets": sockets,
+                "beat": self._bound / BEATS,
+                "debug": self._debug,
+                "journal": self._journal,
+            }
+
+        environment = worker_environment(self._environment, generation.taken)
+        self._hear(worker)
+        try:
+            await worker.start(
+                orders, (*shared, *sockets), environment, self._clock, self._write_log, self._accept_version
+            )
+        except OSError as error:
+            del self._workers[worker.number]
+            raise LocalError(f"cannot start a worker: {error.strerror}") from error
+        self._silence.hear(worker.number, self._clock.monotonic() + BEGINS_WITHIN)
+        self._begin(self._tend(worker))
+        for service in self._services.values():
+            service.worker_came(worker.number, worker.link)
+        return worker
+
+    def _hear(self, worker: WorkerProcess) -> None:
+        """What the worker says."""
+        link = worker.link
+        link.on("beat", lambda _: self._silence.hear(worker.number, self._clock.monotonic()))
+        link.on("ready", lambda _: worker.settle(None))
+        link.on("failed", lambda body: worker.settle(Failure(body["reason"], body["is_config"])))
+        link.on("counted", lambda text: self._take_counters(worker, text))
+        link.on("login", lambda body: self._tell_others(worker, "login", body))
+        link.on_other = lambda kind, body: self._serve_kind(worker, kind, body)
+
+    def _serve_kind(self, worker: WorkerProcess, kind: str, body: Any) -> None:
+        service = self._services.get(kind.partition(".")[0])
+        if service is not None:
+            service.received(worker.number, kind, body)
+
+    def _tell_others(self, worker: WorkerProcess, kind: str, body: Any) -> None:
+        for each in self._workers.values():
+            if each is not worker and each.serves:
+                each.link.send(kind, body)
+
+    def _accept_version(self, installed: str) -> bool:
+        """False if the program was upgraded beneath us: then all of it begins anew."""
+        if installed == self._version:
+            return True
+        if not self._code:
+            self._emit(VersionChanged(self._version, installed))
+            self._code = os.EX_TEMPFAIL
+            self._told.put_nowait(signal.SIGTERM)
+        return False
+
+    async def _tend(self, worker: WorkerProcess) -> None:
+        """Wait for its end, and clear up behind it."""
+        code = await worker.ended
+        del self._workers[worker.number]
+        self._page.clear(worker.slot)
+        self._silence.forget(worker.number)
+        self._sums.end(worker.number)
+        worker.counted.set()
+        for service in self._services.values():
+            service.worker_gone(worker.number)
+        if self._serving.get(worker.worker) is not worker:
+            return
+        del self._serving[worker.worker]
+        if not self._is_stopping:
+            lived = self._clock.monotonic() - worker.started
+            self._start_again(worker.worker, lived, lambda delay: WorkerDied(worker.worker, worker.pid, code, delay))
+
+    def _start_again(self, place: int, lived: float, event: Callable[[float], Any] | None = None) -> None:
+        """Start a process for a place after a delay that grows with every failure."""
+        if place >= self._force.workers:
+            return
+        delay = self._delays[place] = next_delay(self._delays.get(place, 0.0), lived)
+        if event is not None:
+            self._emit(event(delay))
+        self._at(f"place {place}", delay, lambda: self._begin(self._fill(place)))
+
+    async def _fill(self, place: int) -> None:
+        """Have a process of the configuration in force serve a place; its predecessor finishes then."""
+        generation = self._force
+        if place in self._filling or self._is_stopping:
+            return
+        self._filling.add(place)
+        try:
+            failure = await self._try_to_fill(place, generation)
+        finally:
+            self._filling.discard(place)
+        if failure is not None and not self._is_stopping:
+            self._emit(WorkerFailed(place, failure.reason))
+            self._start_again(place, 0.0)
+        elif generation is not self._force and place < self._force.workers:
+            await self._fill(place)  # there was a reload meanwhile
+
+    async def _try_to_fill(self, place: int, generation: _Generation) -> Failure | None:
+        try:
+            worker = await self._launch(place, generation)
+        except LocalError as error:
+            return Failure(str(error))
+        failure = await worker.ready
+        if failure is None:
+            self._seat(worker)
+        return failure
+
+    async def _wait_until_ready(self, worker: WorkerProcess) -> Failure | None:
+        """What keeps a worker of a new configuration from serving; then it is killed."""
+        try:
+            async with after(self._clock, READY_WITHIN):
+                failure = await asyncio.shield(worker.ready)
+        except TimeoutError:
+            failure = Failure(f"it was not ready within {READY_WITHIN:.0f} seconds")
+        if failure is not None:
+            worker.is_expected_to_end = True
+            worker.kill()
+        return failure
+
+    def _seat(self, worker: WorkerProcess) -> None:
+        """It serves its place from now on."""
+        predecessor = self._serving.get(worker.worker)
+        self._serving[worker.worker] = worker
+        self._emit(WorkerReady(worker.worker, worker.pid))
+        if predecessor is not None:
+            self._let_finish(predecessor)
+
+    def _let_finish(self, worker: WorkerProcess) -> None:
+        """Another serves its place, or nobody is to. Of too many that finish, the oldest has to stop."""
+        worker.finish()
+        finishing = [each for each in self._workers.values() if each.is_expected_to_end and each.serves]
+        for oldest in finishing[: -MAX_FINISHING * max(1, self._force.workers)]:
+            oldest.stop()
+
+    def _label(self, number: int) -> str | None:
+        """What a worker is called beside its counters; only those that serve are."""
+        worker = self._workers.get(number)
+        return str(worker.worker) if worker is not None and self._serving.get(worker.worker) is worker else None
+
+    # Now and then ----------------------------------------------------------------------------------------------------
+
+    def _at(self, name: str, seconds: float, callback: Callable[[], object]) -> None:
+        """Call it so many seconds from now, instead of what was to be called under that name."""
+        if (earlier := self._timers.pop(name, None)) is not None:
+            earlier.cancel()
+
+        def due() -> None:
+            del self._timers[name]
+            callback()
+
+        self._timers[name] = self._clock.call_at(self._clock.monotonic() + seconds, due)
+
+    def _repeat(self, name: str, seconds: float | None, callback: Callable[[], object]) -> None:
+        if seconds is None:
+            return
+
+        def again() -> None:
+            self._at(name, seconds, again)
+            callback()
+
+        self._at(name, seconds, again)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._emit(Bug("supervisor", error))
+
+    def _look_for_silence(self) -> None:
+        for number in self._silence.look(self._clock.monotonic()):
+            worker = self._workers.get(number)
+            self._silence.forget(number)
+            if worker is not None:
+                self._emit(WorkerHangs(worker.worker, worker.pid, self._bound))
+                worker.kill()
+
+    # Counters --------------------------------------------------------------------------------------------------------
+
+    def _take_counters(self, worker: WorkerProcess, text: str) -> None:
+        self._sums.show(worker.number, decode_metrics(text))
+        worker.counted.set()
+
+    def _ask_for_counters(self) -> list[WorkerProcess]:
+        asked = [each for each in self._workers.values() if each.serves]
+        for each in asked:
+            each.counted.clear()
+            each.link.send("metrics")
+        return asked
+
+    async def _refresh(self) -> None:
+        """Ask every worker for its counters, and wait for them."""
+        await asyncio.gather(*(each.counted.wait() for each in self._ask_for_counters()))
+
+    # Signals ---------------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        reloads = asyncio.Lock()
+        while True:
+            caught = await self._told.get()
+            if caught is not signal.SIGHUP:
+                self._emit(DaemonStopping(caught.name))
+                return
+            self._reopen_log()
+            self._begin(self._reload(reloads))
+
+    async def _reload(self, one_at_a_time: asyncio.Lock) -> None:
+        async with one_at_a_time:
+            self._notifier.say("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic() * 1e6)}")
+            try:
+                await self._replace()
+            except Exception as error:
+                if self._is_stopping:
+                    return
+                if not isinstance(error, MailriderError | OSError):
+                    self._emit(Bug("reload", error))
+                self._emit(ReloadRefused(str(error) or type(error).__name__))
+                self._sockets.keep_only(addresses_of(self._force.configuration))
+            self._tell_ready()
+
+    async def _replace(self) -> None:
+        """Put a new configuration in force. Raises, and nothing has changed."""
+        configuration, carried = self._load()
+        has_work(configuration)
+        workers = count_workers(configuration, self._cores)
+        if workers == 1:
+            raise ConfigError("workers: to 1 it changes with a restart only")
+        bind(configuration, self._sockets)
+        new = self._new_generation(configuration, carried, workers)
+        try:
+            worker = await self._launch(0, new)
+            failure = await self._wait_until_ready(worker)
+            if failure is not None:
+                raise (ConfigError if failure.is_config else LocalError)(failure.reason)
+            try:
+                await self._open_doors(configuration)
+            except BaseException:
+                worker.stop()
+                raise
+        except BaseException:
+            os.close(new.text)
+            raise
+        old, self._force = self._force, new
+        os.close(old.text)
+        self._seat(worker)
+        for place in range(1, max(old.workers, workers)):
+            if place < workers:
+                await self._fill(place)
+            elif place in self._serving:
+                self._let_finish(self._serving.pop(place))
+        self._sockets.keep_only(addresses_of(configuration))
+        self._emit(Reloaded(name_of(configuration), len(configuration.endpoints)))
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        self._is_stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
+        ends = [each.ended for each in self._workers.values()]
+        for each in list(self._workers.values()):
+            each.stop()
+        if ends:
+            await asyncio.wait(ends, timeout=STOP_WITHIN)
+            for each in list(self._workers.values()):
+                each.kill()
+            await asyncio.gather(*ends)
+        tasks = list(self._tasks)
+        await asyncio.wait(tasks, timeout=1.0) if tasks else None
+        for task in tasks:
+            task.cancel()
+        await self._doors.aclose()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._sockets.close()
+        self._page.close()

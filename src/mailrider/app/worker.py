@@ -1,0 +1,246 @@
+"""A worker: the whole engine in one of several processes, started by a supervisor (`python -m mailrider.app.worker`).
+
+It inherits its end of the link, over which it hears what it is to be (`Orders`): its place, the text of the
+configuration, the listening sockets, the page with everybody's sessions. Its first word is the version of the program.
+It ends when it is told to finish, at SIGTERM, and when the link ends: then its supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from mailrider.app.daemon import prepare_process
+from mailrider.app.examine import examine
+from mailrider.app.link import Link
+from mailrider.app.running import Process, Running
+from mailrider.app.shared_limits import for_one_worker
+from mailrider.clock import SystemClock
+from mailrider.config import load_carried
+from mailrider.config.carried import CarriedText
+from mailrider.delivery.limits.rules import Limiters
+from mailrider.endpoint.logins import LoginFinding, Logins
+from mailrider.endpoint.sockets import Sockets
+from mailrider.errors import ConfigError, MailriderError
+from mailrider.model.daemon_event import EarlierConfigurationEnded
+from mailrider.model.event import Bug, discard
+from mailrider.model.queue_event import QueueAvailable, QueueHasSpace, QueueShort, QueueUnavailable
+from mailrider.net.turns import Page, Turns
+from mailrider.observe.log import EventLog
+from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.observe.sums import encode_metrics
+from mailrider.observe.unblocked import UnblockedStream
+from mailrider.queue.place import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mailrider.config import Configuration
+    from mailrider.model.event import Emit, Event
+
+STDERR: Final = 2  # the number of standard error
+LAST_LINES: Final = 1.0  # seconds that the supervisor has to read our last lines
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker is to be. Numbers of descriptors are those that it inherits.
+
+    `text` holds a `CarriedText`, `lock` is open for as long as it lives. It says that it lives every `beat` seconds.
+    """
+
+    worker: int
+    workers: int
+    slot: int
+    text: int
+    page: int
+    log: int
+    lock: int
+    sockets: Sequence[int]
+    beat: float
+    debug: bool
+    journal: bool
+
+
+class Fitness:
+    """Whether the stores of this process take mail, as their events tell; `changed` is called with True if not."""
+
+    def __init__(self, changed: Callable[[bool], None]) -> None:
+        self._changed = changed
+        self._troubles: dict[type[Event], int] = {QueueShort: 0, QueueUnavailable: 0}
+
+    def __call__(self, event: Event) -> None:
+        before = any(self._troubles.values())
+        if type(event) in self._troubles:
+            self._troubles[type(event)] += 1
+        elif (trouble := _ENDS.get(type(event))) is not None:
+            self._troubles[trouble] = max(0, self._troubles[trouble] - 1)
+        after = any(self._troubles.values())
+        if after != before:
+            self._changed(after)
+
+    def listener_for(self, kind: type[Event]) -> Emit | None:
+        """See `fan_out`."""
+        return self if kind in self._troubles or kind in _ENDS else None
+
+
+_ENDS: Final[dict[type[Event], type[Event]]] = {QueueHasSpace: QueueShort, QueueAvailable: QueueUnavailable}
+
+
+class Worker:
+    """One process, from the first word to the last."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._clock = SystemClock()
+        self._emit: Emit = discard
+        self._link = Link(lambda event: self._emit(event))
+        self._orders: asyncio.Future[Orders] = asyncio.get_running_loop().create_future()
+        self._told: asyncio.Queue[str] = asyncio.Queue()
+        self._stream: UnblockedStream | None = None
+        self._metrics = Metrics(self._clock)
+        self._running: Running | None = None
+        self._asked: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """The exit code."""
+        loop = asyncio.get_running_loop()
+        for ignored in (signal.SIGHUP, signal.SIGINT):  # of the terminal: they are the supervisor's
+            signal.signal(ignored, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, self._told.put_nowait, "stop")
+        self._link.on("start", lambda body: self._orders.set_result(Orders(**body)))
+        self._link.on("finish", lambda _: self._told.put_nowait("finish"))
+        self._link.on("metrics", self._count)
+        await self._link.open(self._end)
+        self._link.send("hello", {"version": version("mailrider")})
+        gone = asyncio.create_task(self._watch_link())
+        orders = await self._wait_for_orders()
+        code = 0 if orders is None else await self._work(orders)
+        gone.cancel()
+        self._link.close()
+        if self._stream is not None:
+            self._stream.finish(LAST_LINES)
+        return code
+
+    async def _watch_link(self) -> None:
+        await self._link.closed.wait()
+        self._told.put_nowait("stop")
+
+    async def _wait_for_orders(self) -> Orders | None:
+        """None if there is an end before them."""
+        told = asyncio.create_task(self._told.get())
+        told.add_done_callback(lambda _: self._orders.cancel())
+        try:
+            return await self._orders
+        except asyncio.CancelledError:
+            return None
+        finally:
+            told.cancel()
+
+    async def _work(self, orders: Orders) -> int:
+        for descriptor in (orders.text, orders.page, orders.log, orders.lock, *orders.sockets):
+            os.set_inheritable(descriptor, False)
+        self._beat(orders.beat)
+        configuration = for_one_worker(_read_configuration(orders.text), orders.workers)
+        turns = Turns(Page(orders.page), orders.slot)
+        process = self._make_process(orders, configuration, turns)
+        try:
+            examine(configuration)
+            self._running = await Running.open(configuration, process, Limiters(self._clock, by_owner=True))
+        except (MailriderError, OSError) as error:
+            self._link.send("failed", {"is_config": isinstance(error, ConfigError), "reason": str(error)})
+            return os.EX_UNAVAILABLE
+        turns.come()
+        self._link.send("ready", {"endpoints": len(self._running.endpoints)})
+        told = await self._told.get()
+        turns.leave()
+        if told == "finish":
+            await self._finish(self._running)
+        await self._stop(self._running)
+        self._link.send("counted", encode_metrics(self._metrics))
+        process.sockets.close()
+        return os.EX_OK
+
+    def _make_process(self, orders: Orders, configuration: Configuration, turns: Turns) -> Process:
+        self._stream = stream = UnblockedStream(orders.log, self._clock, spare=STDERR)
+        self._metrics.show_lost_lines(lambda: stream.lost)
+        style = configuration.globals.log.format.value
+        debug = orders.debug or configuration.globals.debug
+        log = EventLog(stream, style=style, debug=debug, journal=orders.journal, worker=orders.worker)
+        listeners: list[Emit] = [self._metrics, Fitness(turns.refuse)]
+        self._emit = fan_out(*listeners) if style == "off" else fan_out(log, *listeners)
+        logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
+        self._link.on("login", lambda body: logins.learn(LoginFinding(**body)))
+        sockets = Sockets(socket.socket(fileno=descriptor) for descriptor in orders.sockets)
+        place = Place(orders.worker, orders.workers)
+        return Process(
+            sockets, self._emit, self._clock, self._metrics, logins, place=place, turns=turns, link=self._link
+        )
+
+    def _beat(self, seconds: float) -> None:
+        """Say that this event loop turns."""
+        self._link.send("beat")
+        self._clock.call_at(self._clock.monotonic() + seconds, lambda: self._beat(seconds))
+
+    def _count(self, _: Any) -> None:
+        task = asyncio.create_task(self._send_counters())
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _send_counters(self) -> None:
+        try:
+            if self._running is not None:
+                await self._running.refresh()
+        except MailriderError:
+            pass  # the last figures are better than none
+        self._link.send("counted", encode_metrics(self._metrics))
+
+    async def _finish(self, running: Running) -> None:
+        """Another serves this place: let what is under way come to its end, or to a stop if we are told to."""
+        running.hand_over()
+        ends = asyncio.create_task(running.finish())
+        told = asyncio.create_task(self._told.get())
+        await asyncio.wait({ends, told}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ends, told):
+            task.cancel()
+        ended, _ = await asyncio.gather(ends, told, return_exceptions=True)
+        if isinstance(ended, Exception):
+            self._emit(Bug("an earlier configuration", ended))
+        self._emit(EarlierConfigurationEnded(ended is not True))
+
+    async def _stop(self, running: Running) -> None:
+        try:
+            await running.stop()
+        except Exception as error:
+            # What else has to end is not kept from its end.
+            self._emit(Bug("the end of a configuration", error))
+
+
+def _read_configuration(descriptor: int) -> Configuration:
+    """The text is one that others read as well: the descriptor's place in it stays."""
+    octets = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    os.close(descriptor)
+    return load_carried(CarriedText.decode(octets))
+
+
+async def _run(descriptor: int) -> int:
+    os.set_inheritable(descriptor, False)
+    return await Worker(socket.socket(fileno=descriptor)).run()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """With the number of the link's descriptor."""
+    prepare_process()
+    return uvloop.run(_run(int(arguments[0])))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""A worker as its supervisor sees it: a process, the link to it, and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.app.link import Link
+from mailrider.observe.relay import LogRelay, make_pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mailrider.clock import Clock
+    from mailrider.model.event import Emit
+
+PROGRAM: Final = (sys.executable, "-P", "-m", "mailrider.app.worker")  # -P: no module from where we were started
+NOT_READY: Final = "it ended before it was ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a worker did not begin; `is_config`: because of its configuration."""
+
+    reason: str
+    is_config: bool = False
+
+
+class WorkerProcess:
+    """`number` is given to no other process, `worker` is its place, `generation` that of its configuration."""
+
+    def __init__(self, number: int, worker: int, slot: int, generation: int, emit: Emit, started: float) -> None:
+        self.number = number
+        self.worker = worker
+        self.slot = slot
+        self.generation = generation
+        self.link = Link(emit)
+        self.started = started
+        self.pid = 0
+        self.is_expected_to_end = False
+        self.ready: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        """None once it serves."""
+        self.counted = asyncio.Event()
+        """Set when it has told its counters."""
+        self.ended: asyncio.Task[int]
+        """Its exit code, or the negative number of the signal that ended it; its last lines are in the log then."""
+
+    @property
+    def serves(self) -> bool:
+        """True once it has begun."""
+        return self.ready.done() and self.ready.result() is None
+
+    def settle(self, failure: Failure | None) -> None:
+        """It is ready, or it is not going to be."""
+        if not self.ready.done():
+            self.ready.set_result(failure)
+
+    def finish(self) -> None:
+        """Another serves its place."""
+        self.is_expected_to_end = True
+        self.link.send("finish")
+
+    def stop(self) -> None:
+        """Within its bounds."""
+        self.is_expected_to_end = True
+        self.kill(signal.SIGTERM)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send it a signal, if it still lives."""
+        if not self.ended.done():
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass  # it was waited for a moment ago
+
+    async def start(
+        self,
+        make_orders: Callable[[int], Mapping[str, Any]],
+        inherited: Sequence[int],
+        environment: Mapping[str, str],
+        clock: Clock,
+        write_log: Callable[[str], object],
+        may_begin: Callable[[str], bool],
+    ) -> None:
+        """Start the process. Raises `OSError`.
+
+        `make_orders` is given the number of the log's descriptor, `may_begin` the version that the worker has.
+        """
+        ours, theirs = socket.socketpair()
+        reads, writes = make_pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *PROGRAM,
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), writes, *inherited),
+                env=environment,
+            )
+        except BaseException:
+            os.close(reads)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(writes)
+        orders = make_orders(writes)
+
+        def greet(body: Any) -> None:
+            if may_begin(body["version"]):
+                self.link.send("start", orders)
+
+        self.pid = process.pid
+        self.link.on("hello", greet)
+        self.ended = asyncio.create_task(self._wait(process, LogRelay(reads, clock, write_log)))
+        await self.link.open(ours)
+
+    async def _wait(self, process: asyncio.subprocess.Process, relay: LogRelay) -> int:
+        code = await process.wait()
+        await self.link.closed.wait()  # what it said last is heard
+        relay.close()
+        self.settle(Failure(NOT_READY))
+        return code

@@ -1,0 +1,442 @@
+"""A supervisor and its workers, as real processes: start, death, silence, reload, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mailrider.app.supervisor import LOCK, Supervisor
+from mailrider.config import load_to_carry
+from mailrider.lab.mx import LabMX
+from mailrider.model.daemon_event import (
+    DaemonReady,
+    Reloaded,
+    ReloadRefused,
+    VersionChanged,
+    WorkerDied,
+    WorkerFailed,
+    WorkerHangs,
+    WorkerReady,
+)
+from mailrider.model.event import Event
+from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.test_run import configuration
+from tests.support.loops import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+
+class Supervised:
+    """A supervisor in this process, and what it tells; `log` is what its workers wrote."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.events = list[Event]()
+        self.log = list[str]()
+        self.configuration, self.carried = load_to_carry(path)
+        self.supervisor = Supervisor(lambda: load_to_carry(path), self.events.append, self.log.append, **options)
+        self.task: asyncio.Task[int]
+
+    def told(self, kind: type[Event]) -> list[Any]:
+        return [each for each in self.events if isinstance(each, kind)]
+
+    async def until(self, kind: type[Event], times: int = 1) -> Any:
+        await eventually(lambda: len(self.told(kind)) >= times or self.task.done())
+        assert len(self.told(kind)) >= times, (self.events, self.log)
+        return self.told(kind)[-1]
+
+    async def stop(self) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await self.task
+
+
+@asynccontextmanager
+async def supervised(path: Path, **options: Any) -> AsyncIterator[Supervised]:
+    made = Supervised(path, **options)
+    made.task = asyncio.create_task(made.supervisor.run(made.configuration, made.carried))
+    try:
+        await made.until(DaemonReady)
+        yield made
+    finally:
+        if not made.task.done():
+            assert await made.stop() == 0
+
+
+def with_workers(
+    tmp_path: Path, port: int, mx: LabMX, workers: int | str = 2, *, more: str = "", **options: Any
+) -> Path:
+    return configuration(tmp_path, port, mx, more=f"workers {workers}\n{more}", **options)
+
+
+async def greeting(port: int) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return line.decode()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+async def test_a_message_goes_in_and_out_and_all_stop_when_told(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(with_workers(tmp_path, port, mx)) as daemon:
+        for number in range(4):
+            await submit(port, f"b{number}@example.net")
+        for _ in range(4):
+            assert " worker=" in await daemon.line("queue_delivered")
+        assert daemon.process.pid is not None
+        pids = [int(each.partition("pid=")[2]) for each in daemon.lines if " worker_ready " in each]
+        assert len(pids) == 2
+        assert all(map(is_alive, pids))
+        assert await daemon.stop() == 0
+        assert not any(map(is_alive, pids))
+        assert not (tmp_path / "run/submission.sock").exists()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
+def test_a_supervisor_imports_nothing_that_carries_mail() -> None:
+    script = (
+        "import sys, mailrider.cli.run, mailrider.app.supervisor\n"
+        "print(*(each for each in sys.modules if each.startswith('mailrider.') or '.' not in each))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    imported = set(done.stdout.split())
+    assert "mailrider.app.supervisor" in imported
+    carriers = (
+        "mailrider.smtp.server",
+        "mailrider.smtp.client",
+        "mailrider.smtp.transaction",
+        "mailrider.smtp.parse",
+        "mailrider.endpoint.session",
+        "mailrider.endpoint.listener",
+        "mailrider.queue.sqlite",
+        "mailrider.queue.scheduler",
+        "mailrider.delivery.attempt",
+        "mailrider.delivery.connection",
+        "mailrider.policy.judge",
+    )
+    assert not [each for each in imported if each.startswith(carriers)]
+    assert not imported & {"uvloop", "aiohttp", "dns", "OpenSSL", "cryptography", "sqlite3"}
+
+
+async def test_a_worker_that_is_killed_is_started_again_and_the_other_one_goes_on(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx)) as it:
+        first, second = it.supervisor.workers
+        os.kill(first.pid, signal.SIGKILL)
+        died = await it.until(WorkerDied)
+        assert (died.worker, died.code, died.again_in) == (0, -signal.SIGKILL, 1)
+        for number in range(5):
+            await submit(port, f"b{number}@example.net")
+        await it.until(WorkerReady, 3)
+        assert [each.worker for each in it.supervisor.workers] == [0, 1]
+        assert is_alive(second.pid)
+
+
+async def test_a_worker_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx), silence=3.0) as it:
+        first = it.supervisor.workers[0]
+        os.kill(first.pid, signal.SIGSTOP)
+        hangs = await it.until(WorkerHangs)
+        assert (hangs.worker, hangs.pid) == (0, first.pid)
+        await it.until(WorkerDied)
+        await it.until(WorkerReady, 3)
+        await submit(port)
+        await mx.wait_message()
+
+
+async def test_a_reload_replaces_every_worker_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx)) as it:
+        before = {each.pid for each in it.supervisor.workers}
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readline()
+        with_workers(tmp_path, port, mx, 3, hostname="new.here.test")
+        os.kill(os.getpid(), signal.SIGHUP)
+        while not it.told(Reloaded):
+            await greeting(port)
+        assert len(it.supervisor.workers) == 3
+        assert before.isdisjoint(each.pid for each in it.supervisor.workers)
+        assert "new.here.test" in await greeting(port)
+        writer.write(b"NOOP\r\n")
+        assert (await reader.readline()).startswith(b"250 ")
+        writer.close()
+        await eventually(lambda: not any(map(is_alive, before)))
+        with_workers(tmp_path, port, mx, 2, hostname="newer.here.test")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await it.until(Reloaded, 2)
+        assert len(it.supervisor.workers) == 2
+        assert not it.told(WorkerDied)
+
+
+@pytest.mark.parametrize(
+    ("workers", "more", "said"),
+    [
+        (2, "nonsense yes", "nonsense"),
+        (2, "target.remote other {\nlocal_ip 192.0.2.77\n}", "local_ip 192.0.2.77"),
+        (1, "", "with a restart only"),
+        (2, "openmetrics tcp://192.0.2.77:9", "cannot listen"),
+    ],
+    ids=["a slip", "what only a worker can find", "one process", "counters that cannot be shown"],
+)
+async def test_a_reload_that_fails_changes_nothing(tmp_path: Path, workers: int, more: str, said: str) -> None:
+    port = free_port()
+    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx)) as it:
+        before = [each.pid for each in it.supervisor.workers]
+        with_workers(tmp_path, port, mx, workers, hostname="new.here.test", more=more)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert said in (await it.until(ReloadRefused)).reason
+        assert [each.pid for each in it.supervisor.workers] == before
+        assert all(map(is_alive, before))
+        assert "mx.here.test" in await greeting(port)
+        assert not it.told(WorkerDied)
+
+
+async def test_one_process_does_not_become_several_by_a_reload(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        with_workers(tmp_path, port, mx, 2)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert "from 1 it changes with a restart only" in await daemon.line("reload_refused")
+        await submit(port)
+        await mx.wait_message()
+        assert await daemon.stop() == 0
+
+
+async def test_what_a_new_worker_would_refuse_ends_the_start(tmp_path: Path) -> None:
+    async with LabMX() as mx:
+        more = "target.remote other {\nlocal_ip 192.0.2.77\n}"
+        path = with_workers(tmp_path, free_port(), mx, more=more)
+        done = await asyncio.to_thread(_run, path)
+        assert done.returncode == os.EX_TEMPFAIL
+        assert "local_ip 192.0.2.77: cannot send from there" in done.stderr
+        assert "mailrider.conf:" in done.stderr
+
+
+async def test_limits_are_not_counted_once_for_each_worker(tmp_path: Path) -> None:
+    async with LabMX() as mx:
+        port = free_port()
+        path = with_workers(tmp_path, port, mx)
+        path.write_text(path.read_text().replace("deliver_to &queue", "deliver_to &queue\nlimits {\nall rate 1 1s\n}"))
+        done = await asyncio.to_thread(_run, path)
+        assert done.returncode == os.EX_CONFIG
+        assert "limits are not yet counted over workers" in done.stderr
+
+
+def _run(path: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailrider", "-c", str(path), "run"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+
+
+async def test_workers_end_with_their_supervisor_and_the_next_one_waits_for_them(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx)
+        async with running(path) as daemon:
+            pids = [int(each.partition("pid=")[2]) for each in daemon.lines if " worker_ready " in each]
+            os.kill(pids[0], signal.SIGSTOP)
+            daemon.process.kill()
+            await daemon.process.wait()
+        await eventually(lambda: not is_alive(pids[1]))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stderr is not None
+        while b"earlier_workers_awaited" not in (line := await process.stderr.readline()):
+            assert line
+        assert LOCK.encode() in line
+        os.kill(pids[0], signal.SIGCONT)
+        while b"daemon_ready" not in (line := await process.stderr.readline()):
+            assert line
+        assert not is_alive(pids[0])
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert process.returncode == 0
+
+
+async def test_who_is_told_to_stop_while_it_waits_for_earlier_workers_stops(tmp_path: Path) -> None:
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, free_port(), mx)
+        async with supervised(path):
+            other = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
+            )
+            assert other.stderr is not None
+            while b"earlier_workers_awaited" not in (line := await other.stderr.readline()):
+                assert line
+            other.send_signal(signal.SIGHUP)
+            other.send_signal(signal.SIGTERM)
+            await other.communicate()
+            assert other.returncode == 0
+
+
+async def test_a_worker_of_another_version_ends_the_supervisor_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with LabMX() as mx, supervised(with_workers(tmp_path, free_port(), mx)) as it:
+        pids = [each.pid for each in it.supervisor.workers]
+        monkeypatch.setattr(it.supervisor, "_version", "0.0.1")
+        os.kill(pids[0], signal.SIGKILL)
+        await it.until(VersionChanged)
+        assert await it.task == os.EX_TEMPFAIL
+        assert not any(map(is_alive, pids))
+
+
+async def test_a_worker_that_cannot_begin_is_tried_again(tmp_path: Path) -> None:
+    async with LabMX() as mx, supervised(with_workers(tmp_path, free_port(), mx)) as it:
+        queue = tmp_path / "state/queue"
+        first = it.supervisor.workers[0]
+        queue.rename(tmp_path / "away")
+        queue.write_text("no directory")
+        os.kill(first.pid, signal.SIGKILL)
+        failed = await it.until(WorkerFailed)
+        assert failed.worker == 0
+        queue.unlink()
+        (tmp_path / "away").rename(queue)
+        await it.until(WorkerReady, 3)
+
+
+async def test_the_counters_of_all_workers_are_one_and_those_of_the_dead_stay(tmp_path: Path) -> None:
+    port, counters = free_port(), free_port()
+
+    async def look(name: str) -> float:
+        def get() -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{counters}/metrics") as answer:
+                return str(answer.read().decode())
+
+        lines = (await asyncio.to_thread(get)).splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx, more=f"openmetrics tcp://127.0.0.1:{counters}")
+        async with supervised(path) as it:
+            for number in range(6):
+                await submit(port, f"b{number}@example.net")
+            await eventually(lambda: len(mx.messages) == 6)
+            assert await look("mailrider_received_messages_total") == 6
+            assert await look('process_open_fds{worker="supervisor"}') > 0
+            assert await look('process_open_fds{worker="1"}') > 0
+            for worker in it.supervisor.workers:
+                os.kill(worker.pid, signal.SIGKILL)
+            await it.until(WorkerReady, 4)
+            assert await look("mailrider_received_messages_total") == 6
+            await submit(port)
+            assert await look("mailrider_received_messages_total") == 7
+            os.kill(os.getpid(), signal.SIGHUP)
+            await it.until(Reloaded)
+            assert await look("mailrider_received_messages_total") == 7
+
+
+async def test_all_write_to_one_log_file_which_may_be_moved_away(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "mail.log"
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx, more=f"log file {log}")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
+        )
+        await eventually(lambda: log.exists() and "daemon_ready" in log.read_text())
+        for number in range(4):
+            await submit(port, f"b{number}@example.net")
+        await eventually(lambda: log.read_text().count(" queue_delivered ") == 4)
+        lines = [line for line in log.read_text().splitlines() if " queue_delivered " in line]
+        assert all(line.endswith((" worker=0", " worker=1")) for line in lines)
+        log.rename(tmp_path / "mail.log.1")
+        process.send_signal(signal.SIGHUP)
+        await eventually(lambda: log.exists() and "reloaded" in log.read_text())
+        await submit(port)
+        await eventually(lambda: " queue_delivered " in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+        assert (process.returncode, said) == (0, b"")
+
+
+async def test_a_worker_is_told_nothing_that_is_the_supervisor_s_and_no_secret(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx)
+        text = path.read_text().replace("starttls no", "starttls no\nauth plain me {env:MAIL_PASSWORD}\n")
+        path.write_text(text.replace("min_tls_level none", "min_tls_level none"))
+        given = {**os.environ, "MAIL_PASSWORD": "open sesame", "NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "60000000"}
+        path.write_text(
+            path.read_text().replace("auth plain me {env:MAIL_PASSWORD}\n", "") + "$(x) = {env:MAIL_PASSWORD}\n"
+        )
+        async with running(path, env=given) as daemon:
+            pids = [int(each.partition("pid=")[2]) for each in daemon.lines if " worker_ready " in each]
+            for pid in pids:
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+                for word in (b"NOTIFY_SOCKET", b"WATCHDOG", b"open sesame"):
+                    assert word not in environment + arguments
+            assert await daemon.stop() == 0
+
+
+async def test_a_service_manager_hears_that_it_is_ready_that_it_lives_and_that_it_stops(tmp_path: Path) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        heard = list[str]()
+        asyncio.get_running_loop().add_reader(manager, lambda: heard.append(manager.recv(1000).decode()))
+
+        def hear(word: str) -> bool:
+            return any(word in each for each in heard)
+
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        async with LabMX() as mx:
+            path = with_workers(tmp_path, port, mx)
+            async with supervised(path, environment=environment) as it:
+                await eventually(lambda: hear("READY=1\nSTATUS=2 workers"))
+                heard.clear()
+                await eventually(lambda: hear("WATCHDOG=1"))
+                os.kill(os.getpid(), signal.SIGHUP)
+                await it.until(Reloaded)
+                await eventually(lambda: hear("READY=1"))
+                assert hear("RELOADING=1")
+            await eventually(lambda: hear("STOPPING=1"))
+        asyncio.get_running_loop().remove_reader(manager)
+
+
+async def test_a_socket_of_the_service_manager_is_served_by_all(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx)
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", port))
+            listening.listen()
+            os.set_inheritable(listening.fileno(), True)
+            script = (
+                "import os, sys\n"
+                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
+                f"os.dup2({listening.fileno()}, 3)\n"
+                f"os.execv(sys.executable, [sys.executable, '-m', 'mailrider', '-c', {str(path)!r}, 'run'])"
+            )
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", script, pass_fds=(listening.fileno(),), stderr=asyncio.subprocess.PIPE
+            )
+        assert process.stderr is not None
+        while b"daemon_ready" not in (line := await process.stderr.readline()):
+            assert line
+        for _ in range(4):
+            assert "mx.here.test" in await greeting(port)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert process.returncode == 0
