@@ -26,7 +26,7 @@ from mailrider.app.shared_limits import for_one_worker
 from mailrider.clock import SystemClock
 from mailrider.config import load_carried
 from mailrider.config.carried import CarriedText
-from mailrider.delivery.limits.rules import Limiters
+from mailrider.delivery.limits.shares import LocalShares
 from mailrider.endpoint.logins import LoginFinding, Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError, MailriderError
@@ -154,7 +154,7 @@ class Worker:
         process = self._make_process(orders, configuration, turns)
         try:
             examine(configuration)
-            self._running = await Running.open(configuration, process, Limiters(self._clock, by_owner=True))
+            self._running = await Running.open(configuration, process, LocalShares(self._clock, by_owner=True))
         except (MailriderError, OSError) as error:
             self._link.send("failed", {"is_config": isinstance(error, ConfigError), "reason": str(error)})
             return os.EX_UNAVAILABLE
