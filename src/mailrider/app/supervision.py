@@ -35,7 +35,7 @@ def worker_environment(environment: Mapping[str, str], carried: Collection[str])
     }
 
 
-class Silence:
+class SilenceWatch:
     """Who has said nothing for `bound` seconds. Time in which nobody listened does not count."""
 
     def __init__(self, bound: float, now: float) -> None:

@@ -26,8 +26,8 @@ from mailrider.app.cores import usable_cores
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.shared_limits import count_workers
-from mailrider.app.supervision import Silence, lowest_free, next_delay, worker_environment
-from mailrider.app.worker_process import Failure, WorkerProcess
+from mailrider.app.supervision import SilenceWatch, lowest_free, next_delay, worker_environment
+from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.clock import SystemClock, after
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, LocalError, MailriderError
@@ -74,7 +74,7 @@ MAX_FINISHING: Final = 8  # earlier workers of one place that may still be at wo
 _CLOCK: Final = SystemClock()
 
 
-class Service(Protocol):
+class WorkerService(Protocol):
     """Something that workers ask of their supervisor, in frames whose kinds begin with `prefix`."""
 
     prefix: str
@@ -116,7 +116,7 @@ class Supervisor:
         journal: bool = False,
         lost_lines: Callable[[], int] | None = None,
         reopen_log: Callable[[], None] = lambda: None,
-        services: Sequence[Service] = (),
+        services: Sequence[WorkerService] = (),
         silence: float = SILENCE,
         cores: Callable[[], int] = usable_cores,
     ) -> None:
@@ -136,7 +136,7 @@ class Supervisor:
         self._journal = journal
         self._services = {each.prefix: each for each in services}
         self._bound = silence
-        self._silence = Silence(silence, clock.monotonic())
+        self._silence = SilenceWatch(silence, clock.monotonic())
         self._cores = cores
         self._version = version("mailrider")
         self._notifier = Notifier(environment)
@@ -306,7 +306,7 @@ class Supervisor:
         link = worker.link
         link.on("beat", lambda _: self._silence.hear(worker.number, self._clock.monotonic()))
         link.on("ready", lambda _: worker.settle(None))
-        link.on("failed", lambda body: worker.settle(Failure(body["reason"], body["is_config"])))
+        link.on("failed", lambda body: worker.settle(NotBegun(body["reason"], body["is_config"])))
         link.on("counted", lambda text: self._take_counters(worker, text))
         link.on("login", lambda body: self._tell_others(worker, "login", body))
         link.on_other = lambda kind, body: self._serve_kind(worker, kind, body)
@@ -373,23 +373,23 @@ class Supervisor:
         elif generation is not self._force and place < self._force.workers:
             await self._fill(place)  # there was a reload meanwhile
 
-    async def _try_to_fill(self, place: int, generation: _Generation) -> Failure | None:
+    async def _try_to_fill(self, place: int, generation: _Generation) -> NotBegun | None:
         try:
             worker = await self._launch(place, generation)
         except LocalError as error:
-            return Failure(str(error))
+            return NotBegun(str(error))
         failure = await worker.ready
         if failure is None:
             self._seat(worker)
         return failure
 
-    async def _wait_until_ready(self, worker: WorkerProcess) -> Failure | None:
+    async def _wait_until_ready(self, worker: WorkerProcess) -> NotBegun | None:
         """What keeps a worker of a new configuration from serving; then it is killed."""
         try:
             async with after(self._clock, READY_WITHIN):
                 failure = await asyncio.shield(worker.ready)
         except TimeoutError:
-            failure = Failure(f"it was not ready within {READY_WITHIN:.0f} seconds")
+            failure = NotBegun(f"it was not ready within {READY_WITHIN:.0f} seconds")
         if failure is not None:
             worker.is_expected_to_end = True
             worker.kill()

@@ -70,7 +70,7 @@ class Orders:
     journal: bool
 
 
-class Fitness:
+class StoreTroubles:
     """Whether the stores of this process take mail, as their events tell; `changed` is called with True if not."""
 
     def __init__(self, changed: Callable[[bool], None]) -> None:
@@ -175,7 +175,7 @@ class Worker:
         style = configuration.globals.log.format.value
         debug = orders.debug or configuration.globals.debug
         log = EventLog(stream, style=style, debug=debug, journal=orders.journal, worker=orders.worker)
-        listeners: list[Emit] = [self._metrics, Fitness(turns.refuse)]
+        listeners: list[Emit] = [self._metrics, StoreTroubles(turns.refuse)]
         self._emit = fan_out(*listeners) if style == "off" else fan_out(log, *listeners)
         logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
         self._link.on("login", lambda body: logins.learn(LoginFinding(**body)))

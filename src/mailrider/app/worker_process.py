@@ -24,7 +24,7 @@ NOT_READY: Final = "it ended before it was ready"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class NotBegun:
     """Why a worker did not begin; `is_config`: because of its configuration."""
 
     reason: str
@@ -43,7 +43,7 @@ class WorkerProcess:
         self.started = started
         self.pid = 0
         self.is_expected_to_end = False
-        self.ready: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[NotBegun | None] = asyncio.get_running_loop().create_future()
         """None once it serves."""
         self.counted = asyncio.Event()
         """Set when it has told its counters."""
@@ -55,7 +55,7 @@ class WorkerProcess:
         """True once it has begun."""
         return self.ready.done() and self.ready.result() is None
 
-    def settle(self, failure: Failure | None) -> None:
+    def settle(self, failure: NotBegun | None) -> None:
         """It is ready, or it is not going to be."""
         if not self.ready.done():
             self.ready.set_result(failure)
@@ -123,5 +123,5 @@ class WorkerProcess:
         code = await process.wait()
         await self.link.closed.wait()  # what it said last is heard
         relay.close()
-        self.settle(Failure(NOT_READY))
+        self.settle(NotBegun(NOT_READY))
         return code

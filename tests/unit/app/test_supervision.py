@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.app.supervision import LONGEST, SHORTEST, Silence, lowest_free, next_delay, worker_environment
+from mailrider.app.supervision import LONGEST, SHORTEST, SilenceWatch, lowest_free, next_delay, worker_environment
 
 
 def test_who_dies_again_and_again_waits_longer_each_time_up_to_a_minute() -> None:
@@ -47,7 +47,7 @@ def test_a_worker_gets_neither_what_the_service_manager_says_nor_what_the_config
 
 
 def test_who_says_nothing_for_the_bound_is_silent() -> None:
-    silence = Silence(30, 0)
+    silence = SilenceWatch(30, 0)
     silence.hear(1, 0)
     silence.hear(2, 0)
     for now in range(1, 31):
@@ -60,7 +60,7 @@ def test_who_says_nothing_for_the_bound_is_silent() -> None:
 
 
 def test_a_supervisor_that_stood_still_ends_nobody_for_it() -> None:
-    silence = Silence(30, 0)
+    silence = SilenceWatch(30, 0)
     silence.hear(1, 0)
     assert silence.look(100) == []
     for now in range(101, 131):
