@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailrider.config import Configuration, Globals, complete, load
-from mailrider.config.settings import LogFormat, LogPlace, default_runtime_dir, default_state_dir
+from mailrider.config.settings import AUTO, LogFormat, LogPlace, default_runtime_dir, default_state_dir
 from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, Rate, RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import ServerAddress
@@ -184,6 +184,8 @@ GLOBALS: dict[str, tuple[str, object]] = {
         ServerTLS(Path("/s/a.pem"), Path("/s/b.pem"), (TLSVersion.TLS1_0, TLSVersion.TLS1_3)),
     ),
     "openmetrics tcp://[::1]:9749": ("openmetrics", SocketAddress(Scheme.TCP, IPv6Address("::1"), 9749)),
+    "workers 4": ("workers", 4),
+    "workers auto": ("workers", AUTO),
     "log file /var/log/x json": ("log", LogPlace(LogFormat.JSON, Path("/var/log/x"))),
     "log file /var/log/x": ("log", LogPlace(LogFormat.TEXT, Path("/var/log/x"))),
     "log json": ("log", LogPlace(LogFormat.JSON)),
@@ -217,6 +219,11 @@ def test_globals(text: str) -> None:
 
 def test_every_global_directive_is_tried_here() -> None:
     assert {field for field, _ in GLOBALS.values()} == set(directives_of(Globals))
+
+
+@pytest.mark.parametrize("given", ["0", "257", "many", "-1"])
+def test_workers_are_a_number_within_bounds_or_auto(given: str) -> None:
+    assert errors(f"workers {given}") == [f'1:9 workers: expected a whole number from 1 to 256, or auto, not "{given}"']
 
 
 def test_the_defaults_of_the_globals() -> None:
