@@ -61,8 +61,11 @@ AUTO: Final = 0
 """Of `workers`: as many as there are processors for this process."""
 
 
+_COUNT: Final = integer(1, MAX_WORKERS)
+
+
 def _workers(value: object) -> int:
-    return AUTO if value in ("auto", AUTO) else integer(1, MAX_WORKERS).accept(value)
+    return AUTO if value in ("auto", AUTO) else _COUNT.convert(value)
 
 
 WORKERS: Final = ValueType(
