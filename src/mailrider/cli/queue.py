@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mailrider.cli.queue_show import (
+    counted,
     entry_lines,
     message_text,
     recipients,
@@ -375,6 +376,24 @@ _changes(QueueCommand.RETRY, "Try again now, whatever the schedule says; destina
 _changes(QueueCommand.HOLD, "Do not try any more, until it is released.")
 _changes(QueueCommand.RELEASE, "Let go what was held.")
 _changes(QueueCommand.REMOVE, "Remove from the queue. The sender is not told.")
+
+
+@queue.command()
+@click.pass_obj
+def merge(chosen: Chosen) -> int:
+    """Move what all workers have queued into one store, as an older mailrider needs it; the daemon has to be stopped.
+
+    Each worker of a daemon keeps its mail in a directory of its own below that of the queue, and fewer workers go on
+    with what more of them left. A mailrider that knows no workers does not look there. Messages keep their ids.
+    """
+    import uvloop
+
+    from mailrider.queue.sqlite.merge import merge_shards
+
+    moved = uvloop.run(merge_shards(queue_location(chosen.settings), SystemClock()))
+    shards = counted(len(moved), "shard", "shards")
+    click.echo(f"{counted(sum(moved.values()), 'message', 'messages')} moved from {shards}")
+    return os.EX_OK
 
 
 # --- Delivering ----------------------------------------------------------------------------------

@@ -294,3 +294,66 @@ def test_beside_an_unknown_id_the_known_ones_have_their_turn(terminal: Terminal)
     assert terminal.code == os.EX_UNAVAILABLE
     terminal("queue", "hold", id)  # there is nothing to do, and nothing wrong
     assert terminal.code == os.EX_OK
+
+
+# --- Several workers -----------------------------------------------------------------------------
+
+
+def in_shards(terminal: Terminal, tmp_path: Path) -> list[str]:
+    """A message in each of three shards, as workers leave them."""
+    queue = tmp_path / "state" / "mail"
+    ids: list[str] = []
+    for number in (2, 1, 0):
+        ids.append(terminal.send(f"b{number}@example.net", "c@example.com"))
+        if number:
+            shard = queue / f"shard-0{number}"
+            shard.mkdir()
+            for each in queue.glob("queue.*"):
+                each.rename(shard / each.name)
+    return ids
+
+
+def test_a_queue_of_several_workers_is_shown_as_one(terminal: Terminal, tmp_path: Path) -> None:
+    ids = in_shards(terminal, tmp_path)
+    assert [each["id"] for each in terminal.objects("list")] == [id for id in ids for _ in range(2)]
+    assert [each["id"] for each in terminal.objects("list", "--limit", "3")] == [ids[0], ids[0], ids[1]]
+    assert "there are more" in terminal.errors
+    (stats,) = terminal.objects("stats")
+    assert stats["messages"] == 3
+    assert [(each["destination"], each["queued"]) for each in stats["destinations"]] == [
+        ("example.com", 3),
+        ("example.net", 3),
+    ]
+    for id in ids:
+        (shown,) = terminal.objects("show", id)
+        assert shown["id"] == id
+        assert "Hello." in terminal("queue", "show", id, "--content")
+        assert [json.loads(line)["id"] for line in terminal("trace", id, "--json").splitlines()] == [id]
+
+
+def test_commands_change_what_is_in_each_shard(terminal: Terminal, tmp_path: Path) -> None:
+    ids = in_shards(terminal, tmp_path)
+    assert terminal("queue", "hold", "--all") == "6 recipients held\n"
+    assert {each["state"] for each in terminal.objects("list")} == {"held"}
+    assert terminal("queue", "release", "--domain", "example.net") == "3 recipients released\n"
+    assert terminal("queue", "remove", ids[0], ids[2]) == "4 recipients removed\n"
+    assert terminal.code == 0
+    assert [each["id"] for each in terminal.objects("list")] == [ids[1]] * 2
+    terminal("queue", "remove", ids[0])
+    assert terminal.code == 69
+    assert "no message" in terminal.errors
+    assert terminal("history", "drop", "c@example.com") == "5 events erased\n"
+
+
+def test_run_delivers_from_each_shard(terminal: Terminal, tmp_path: Path) -> None:
+    in_shards(terminal, tmp_path)
+    terminal("queue", "run")
+    assert terminal.code == 75
+    assert [each["tries"] for each in terminal.objects("list")] == [1] * 6
+
+
+def test_merge_moves_everything_to_where_one_process_has_it(terminal: Terminal, tmp_path: Path) -> None:
+    ids = in_shards(terminal, tmp_path)
+    assert terminal("queue", "merge") == "2 messages moved from 2 shards\n"
+    assert [each["id"] for each in terminal.objects("list")] == [id for id in ids for _ in range(2)]
+    assert terminal("queue", "merge") == "0 messages moved from 2 shards\n"

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE, PATIENCE, check_origin, pragma, refuse_set_aside
+from mailrider.queue.sqlite.moved import MovedNotes, read_notes
 from mailrider.queue.sqlite.owner import current_boot
 from mailrider.queue.sqlite.schema import VERSION
 from mailrider.queue.sqlite.writer import translate
@@ -70,6 +71,10 @@ class SQLiteReader:
     async def find_with_history(self, message_id: int) -> tuple[StoredMessage | None, list[Fact]]:
         """As `Store.find`, with what is told of the message."""
         return await self._read(partial(_find_with_history, message_id))
+
+    async def moved_out(self, shard: int) -> MovedNotes:
+        """In shard 0: what it has of another one already, although that may still lie there as well."""
+        return await self._read(lambda _, connection: read_notes(connection, shard))
 
     async def _read(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, self._look, work)

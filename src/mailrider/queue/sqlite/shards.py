@@ -14,6 +14,7 @@ import heapq
 import re
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.queue.ids import SHARDS, place_of
@@ -23,7 +24,7 @@ from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.store import Done
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -170,17 +171,34 @@ class ShardsReader:
     def entries(self, wanted: Filter, most: int | None = None) -> AsyncGenerator[Entry, None]:
         """Recipients in the order of ids. `most`: more than so many are not asked for."""
 
-        def pages_of(reader: SQLiteReader) -> ReadPage:
-            return lambda after, limit: reader.page(wanted, after, limit)
+        return merged([partial(self._page, each, wanted) for each in self._readers], min(PAGE, most or PAGE))
 
-        return merged([pages_of(each) for each in self._readers.values()], min(PAGE, most or PAGE))
+    async def _page(self, shard: int, wanted: Filter, after: int, limit: int) -> Sequence[Entry]:
+        moved_out = await self._moved_out(shard)
+        while found := await self._readers[shard].page(wanted, after, limit):
+            left = [each for each in found if each.message_id not in moved_out]
+            if left:
+                return left
+            after = found[-1].recipient_id
+        return ()
+
+    async def _moved_out(self, shard: int) -> Collection[int]:
+        """Messages that lie in a shard still, and were moved to shard 0 by somebody who died before he deleted them."""
+        if not shard or 0 not in self._readers:
+            return ()
+        return (await self._readers[0].moved_out(shard)).messages
 
     async def shard_of(self, message_id: int) -> int | None:
         """Where a message is; None if it is in none of them."""
-        for each in likely_first(message_id, self.shards):
+        async for each in self._where_it_may_be(message_id):
             if await self._readers[each].find(message_id) is not None:
                 return each
         return None
+
+    async def _where_it_may_be(self, message_id: int) -> AsyncGenerator[int, None]:
+        for each in likely_first(message_id, self.shards):
+            if message_id not in await self._moved_out(each):
+                yield each
 
     async def find(self, message_id: int) -> StoredMessage | None:
         """See `Store`."""
@@ -189,7 +207,7 @@ class ShardsReader:
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
-        for each in likely_first(message_id, self.shards):
+        async for each in self._where_it_may_be(message_id):
             octets = await self._readers[each].octets(message_id)
             if octets is not None:
                 return octets
@@ -198,7 +216,7 @@ class ShardsReader:
     async def find_with_history(self, message_id: int) -> tuple[StoredMessage | None, list[Fact]]:
         """As `find`, with what is told of the message."""
         facts: list[Fact] = []
-        for each in likely_first(message_id, self.shards):
+        async for each in self._where_it_may_be(message_id):
             message, told = await self._readers[each].find_with_history(message_id)
             if message is not None:
                 return message, told
