@@ -14,7 +14,7 @@ import pytest
 
 from mailrider.app.assemble import open_engine, open_remote
 from mailrider.lab.ca import Kind
-from mailrider.lab.mx_script import MXTLS, Behind, MXScript, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, Behind, Close, MXScript, Stage, TLSFault
 from mailrider.lab.sts import PolicyHost
 from mailrider.lab.zones import Fault, signed
 from mailrider.model.address import Mailbox, ReversePath
@@ -149,8 +149,13 @@ ROWS: dict[str, tuple[Callable[..., Awaitable[None]], list[Row]]] = {
 }
 
 
-async def report_of(prepare: Callable[..., Awaitable[None]]) -> Any:
-    """What a report says after one message."""
+async def report_of(
+    prepare: Callable[..., Awaitable[None]],
+    times: int = 1,
+    between: Callable[[SecureNet], None] = lambda _: None,
+    **more: Any,
+) -> Any:
+    """What a report says after some messages; `between` two of them something changes."""
     recorder = Recorder(FakeClock(NOON))
 
     def emit(event: Event) -> None:
@@ -160,14 +165,17 @@ async def report_of(prepare: Callable[..., Awaitable[None]]) -> Any:
 
     async with SecureNet() as net:
         await prepare(net)
-        settings = net.settings(mx_auth=[each for each in net.everything() if type(each).__name__ != "LocalPolicy"])
+        settings = net.settings(mx_auth=net.everything()[:3], **more)
         assert settings.dns is not None
         async with (
             open_engine(settings.dns, emit, reports_tls=True) as engine,
             open_remote(settings, engine) as remote,
         ):
             envelope = Envelope(ReversePath.parse("me@client.test"), (Recipient(Mailbox.parse(f"you@{DOMAIN}")),))
-            await remote.deliver(envelope, Content.inspect(MESSAGE))
+            for number in range(times):
+                if number:
+                    between(net)
+                await remote.deliver(envelope, Content.inspect(MESSAGE))
     ((_, counts),) = [(key, each) for key, each in recorder.take().items() if key[1] == DOMAIN]
     report = build_report(DOMAIN, date(2026, 11, 30), counts, Reporter("Example", "t@c.test", "c.test"), b"s")
     return json.loads(gzip.decompress(report.body))["policies"]
@@ -202,3 +210,45 @@ async def test_what_was_served_in_the_place_of_a_policy_stands_in_the_report() -
         "policy-string": ["version: STSv1", "mode: enfroce"],
         "policy-domain": DOMAIN,
     }
+
+
+def in_short(policies: Any) -> list[tuple[str, int, int, list[tuple[str, str, int]]]]:
+    return [
+        (
+            each["policy"]["policy-type"],
+            each["summary"]["total-successful-session-count"],
+            each["summary"]["total-failure-session-count"],
+            [
+                (failure["result-type"], failure.get("failure-reason-code", ""), failure["failed-session-count"])
+                for failure in each["failure-details"]
+            ],
+        )
+        for each in policies
+    ]
+
+
+async def test_in_the_hour_after_a_failed_handshake_connections_in_clear_count_what_failed_then() -> None:
+    reason = "tls-remote-alert-handshake-failure"
+    assert in_short(await report_of(alert, 3, conn_reuse_limit=1)) == [
+        (NONE, 0, 3, [("validation-failure", reason, 3)])
+    ]
+
+
+async def test_a_failed_fetch_beside_an_older_policy_is_a_detail_and_leaves_the_totals() -> None:
+    def breaks(net: SecureNet) -> None:
+        net.publish(DOMAIN, "testing", HOST, host=PolicyHost(status=500))
+
+    (policy,) = policies = await report_of(published(), 2, breaks)
+    # Both messages went over one connection; the fetch has no server, and no session.
+    assert in_short(policies) == [(STS, 1, 0, [("sts-policy-fetch-error", "status-500", 1)])]
+    assert policy["policy"]["policy-string"][:2] == ["version: STSv1", "mode: testing"]
+    assert policy["failure-details"][0].keys() == {"result-type", "failed-session-count", "failure-reason-code"}
+
+
+async def test_an_address_that_closes_before_ehlo_is_no_session() -> None:
+    async def two_hosts(net: SecureNet) -> None:
+        await net.add("first.test", script=MXScript(replies={Stage.CONNECT: Close()}))
+        await net.add(DOMAIN)
+        net.set(DOMAIN, {"MX": ["5 mx.first.test", f"10 {HOST}"]})
+
+    assert in_short(await report_of(two_hosts)) == [(NONE, 1, 0, [])]
