@@ -11,6 +11,7 @@ nothing that was asked for is ever silently left out.
 from __future__ import annotations
 
 import difflib
+import platform
 import ssl
 import sys
 import warnings
@@ -46,7 +47,7 @@ CURVES = {
     "p384": "secp384r1",
     "p521": "secp521r1",
 }
-"""The words of the `curves` directive, and OpenSSL's; others go to OpenSSL as they are."""
+"""The words of the `curves` directive, and OpenSSL's."""
 
 # RFC 7435: what is opportunistic should not fail where weak is possible, because what follows is no encryption at all.
 # So OpenSSL's own default list, and keys from 1024 bits on (level 1), not Python's stricter one.
@@ -179,14 +180,30 @@ def _cipher_names() -> list[str]:
 
 
 def _set_curves(context: ssl.SSLContext, curves: Sequence[str]) -> None:
-    names = [CURVES.get(name.lower(), name) for name in curves]
+    given = " ".join(curves)
     if hasattr(context, "set_groups"):
-        _apply(_newer(context).set_groups, names, "curves", lambda: list(CURVES))
-    elif len(names) > 1:
-        given = " ".join(curves)
+        try:
+            _newer(context).set_groups(":".join(CURVES[curve] for curve in curves))
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(f"curves: OpenSSL does not take {given!r}") from error
+    elif len(curves) > 1:
         _needs_newer(context, "set_groups", "curves", given, "name one curve, or none for OpenSSL's own list")
-    else:
-        _apply(context.set_ecdh_curve, names, "curves", lambda: list(CURVES))
+    elif not _takes_curve(context, given):
+        # Some patch levels of Python (3.11.2 of Debian 12) use a function of OpenSSL that knows no X25519 and X448.
+        others = [curve for curve in CURVES if _takes_curve(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), curve)]
+        raise ConfigError(
+            f"curves: Python {platform.python_version()} cannot ask OpenSSL for {given!r}, only for one of "
+            f"{few(others)}; name one of these, or none for OpenSSL's own list"
+        )
+
+
+def _takes_curve(context: ssl.SSLContext, curve: str) -> bool:
+    """True if it is set now."""
+    try:
+        context.set_ecdh_curve(CURVES[curve])
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _apply(

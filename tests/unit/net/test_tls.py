@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import ssl
 import sys
 from types import SimpleNamespace
@@ -114,15 +115,60 @@ def test_ciphers_of_tls_1_3_say_which_python_could() -> None:
         make_client_context(settings)
 
 
+def can_set(curve: Curve) -> bool:
+    """What this Python can do: Debian 12's (3.11.2) knows neither X25519 nor X448 here."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ecdh_curve(tls_module.CURVES[curve])
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
 @pytest.mark.parametrize("curve", Curve)
-async def test_one_curve_is_offered_alone(curve: Curve) -> None:
-    client = make_client_context(TLSClientSettings(curves=(curve,)))
-    server = server_context()
-    assert (await shake(client, server))[0].version == "TLSv1.3"
+async def test_one_curve_is_offered_alone_or_refused_if_python_cannot(curve: Curve) -> None:
+    settings = TLSClientSettings(curves=(curve,))
+    if not can_set(curve):
+        with pytest.raises(ConfigError, match=rf"^curves: Python 3\.\S+ cannot ask OpenSSL for '{curve}', only for"):
+            make_client_context(settings)
+        return
+    client = make_client_context(settings)
+    assert (await shake(client, server_context()))[0].version == "TLSv1.3"
     other = make_server_context(*files())
-    other.set_ecdh_curve("secp384r1" if curve is not Curve.P384 else "X25519")
+    other.set_ecdh_curve("secp384r1" if curve is not Curve.P384 else "secp521r1")
     with pytest.raises(ExceptionGroup):
         await shake(client, other)
+
+
+def python_with(monkeypatch: pytest.MonkeyPatch, context: type[ssl.SSLContext]) -> None:
+    """Another Python's `ssl`."""
+    monkeypatch.setattr(tls_module, "ssl", SimpleNamespace(**{**vars(ssl), "SSLContext": context}))
+
+
+def test_a_curve_that_python_cannot_set_names_those_that_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Debian12(ssl.SSLContext):
+        def set_ecdh_curve(self, name: str, /) -> None:
+            if name in ("X25519", "X448"):
+                raise ssl.SSLError("[EC: UNKNOWN_GROUP] unknown group")
+            super().set_ecdh_curve(name)
+
+    python_with(monkeypatch, Debian12)
+    with pytest.raises(ConfigError) as caught:
+        make_client_context(TLSClientSettings(curves=(Curve.X25519,)))
+    assert str(caught.value) == (
+        f"curves: Python {platform.python_version()} cannot ask OpenSSL for 'x25519', only for one of p256, p384, "
+        "p521; name one of these, or none for OpenSSL's own list"
+    )
+    make_client_context(TLSClientSettings(curves=(Curve.P256,)))
+
+
+def test_curves_that_openssl_does_not_have_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Newer(ssl.SSLContext):
+        def set_groups(self, _: str, /) -> None:
+            raise ssl.SSLError("no such group")
+
+    python_with(monkeypatch, Newer)
+    with pytest.raises(ConfigError, match=r"^curves: OpenSSL does not take 'x448 p256'$"):
+        make_client_context(TLSClientSettings(curves=(Curve.X448, Curve.P256)))
 
 
 @before_3_15
@@ -144,7 +190,7 @@ def test_python_3_15_can_do_both(monkeypatch: pytest.MonkeyPatch) -> None:
         def set_ciphersuites(self, ciphersuites: str, /) -> None:
             self.suites = ciphersuites
 
-    monkeypatch.setattr(tls_module, "ssl", SimpleNamespace(**{**vars(ssl), "SSLContext": Newer}))
+    python_with(monkeypatch, Newer)
     settings = TLSClientSettings(
         curves=(Curve.X25519, Curve.P256),
         ciphers=("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "HIGH"),
