@@ -85,7 +85,7 @@ def queued(machine: Machine) -> int:
 def test_it_is_ready_when_systemd_says_so(machine: Machine) -> None:
     assert machine.show(SERVICE, "ActiveState") == "active"
     assert machine.show(SERVICE, "Type") == "notify"
-    assert machine.show(SERVICE, "StatusText") == "2 endpoints"
+    assert machine.show(SERVICE, "StatusText") == "open endpoints: 2"
     assert "socket_unused" not in machine.journal()
 
 

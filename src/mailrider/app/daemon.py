@@ -125,7 +125,7 @@ class Daemon:
             self._emit(SocketUnused(unused))
 
     def _tell_ready(self) -> None:
-        self._notifier.say("READY=1", f"STATUS={len(self.endpoints)} endpoints")
+        self._notifier.say("READY=1", f"STATUS=open endpoints: {len(self.endpoints)}")
 
     async def _serve(self, configuration: Configuration) -> None:
         while True:

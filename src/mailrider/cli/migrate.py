@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -10,11 +11,13 @@ import click
 
 from mailrider.cli.streams import standard_input
 from mailrider.config.loader import own_name
+from mailrider.errors import ConfigError
 from mailrider.files import read_regular
 from mailrider.migrate.postfix import migrate as migrate_postfix
 
 MAX_FILE: Final = 4 << 20  # octets of a file that is read
 STANDARD_PLACE: Final = Path("/etc/postfix")
+_BLOCKS: Final = re.compile(r"^(?:\$\(\S+\)[ \t]*=|[a-z][^=\n#]*\{[ \t]*$)", re.MULTILINE)
 
 
 @click.command()
@@ -27,6 +30,9 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
     them, and where it was copied to another machine, beside it. Passwords are never written.
     """
     main = standard_input().read() if main_cf == "-" else _required(Path(main_cf))
+    if _BLOCKS.search(main):
+        text = f"{main_cf} is no main.cf: it has blocks, as the configurations of maddy and of mailrider have"
+        raise ConfigError(f"{text}; those load as they are, and mailrider -c {main_cf} check says what differs")
     master = None if master_cf is None else _required(Path(master_cf))
     folder = Path(main_cf).parent if main_cf != "-" else STANDARD_PLACE
     name = "postconf -n" if main_cf == "-" else Path(main_cf).name

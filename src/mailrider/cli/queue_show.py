@@ -52,7 +52,7 @@ def entry_lines(entry: Entry, now: datetime) -> Iterator[Text]:
     yield Text.assemble(head, state, f"  {entry.sender or '<>'} -> ", (entry.recipient, "bold"))
     if entry.progress.last is not None or entry.state is RecipientState.QUEUED:
         last = "" if entry.progress.last is None else f": {entry.progress.last}"
-        yield Text(f"    {_tries(entry)}, next {_next_try(entry, now)}{last}", style="dim")
+        yield Text(f"    {_tries(entry)}{_next_try(entry, now)}{last}", style="dim")
 
 
 def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
@@ -79,7 +79,7 @@ def message_text(message: StoredMessage, now: datetime) -> Iterator[str]:
 
 def entry_text(entry: Entry, now: datetime) -> Iterator[str]:
     wish = f", {_WISHES[entry.wish]}" if entry.wish is not None else ""
-    yield f"{entry.recipient}  {entry.state.word}{wish}, {_tries(entry)}, next {_next_try(entry, now)}"
+    yield f"{entry.recipient}  {entry.state.word}{wish}, {_tries(entry)}{_next_try(entry, now)}"
     if entry.progress.in_doubt:
         yield "    in doubt: a server may have the message already"
     if entry.progress.warned:
@@ -146,11 +146,11 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
 def _next_try(entry: Entry, now: datetime) -> str:
     match entry.state:
         case RecipientState.QUEUED:
-            return "due" if entry.due <= now else f"in {_span(entry.due - now)}"
+            return ", next due" if entry.due <= now else f", next in {_span(entry.due - now)}"
         case RecipientState.LEASED:
-            return "now"
+            return ", one is under way"
         case RecipientState.HELD:
-            return "held"
+            return ""
 
 
 def _span(span: timedelta) -> str:

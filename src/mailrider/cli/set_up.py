@@ -122,7 +122,7 @@ def _write_configuration(path: Path, domain: Domain, hostname: Domain) -> None:
 def _make_keys(configuration: Configuration, domain: Domain) -> list[str]:
     """The records of the keys that sign for the domain, made if they are not there."""
     keys = keys_in_use(configuration, domain)
-    if not keys:
+    if not keys and any(isinstance(each.settings, RemoteSettings) for each in configuration.targets.values()):
         where = configuration.path or "the configuration"
         say(f"{where} signs nothing for {domain}: mailrider dkim new {domain} makes keys, and says what to write")
     records: list[str] = []
@@ -153,8 +153,14 @@ def _install(installer: ServiceInstaller, configuration: Configuration, path: Pa
     _tell(installer.give_away(configuration.globals.state_dir))
     units = adapted_units(program, path, _privileged_ports(configuration))
     _tell(installer.write_units(units))
-    _tell(installer.link_sendmail(program.with_name("mailrider-sendmail")))
+    _tell(installer.link_sendmail(_beside(program, "mailrider-sendmail")))
     _tell(installer.start(list(units)))
+
+
+def _beside(program: Path, name: str) -> Path:
+    """Another program of this installation: where ours is called by, or where that link leads to."""
+    beside = program.with_name(name)
+    return beside if beside.exists() else program.resolve().with_name(name)
 
 
 def _privileged_ports(configuration: Configuration) -> list[str]:

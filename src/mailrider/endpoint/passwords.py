@@ -81,7 +81,8 @@ def read_passwords(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             octets = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise PasswordFileError(f"cannot read the password file {path}: {error.strerror}") from error
+        hint = "; mailrider auth add USER makes it" if isinstance(error, FileNotFoundError) else ""
+        raise PasswordFileError(f"cannot read the password file {path}: {error.strerror}{hint}") from error
     if len(octets) > MAX_FILE:
         raise PasswordFileError(f"the password file {path} is larger than {MAX_FILE} octets")
     try:

@@ -48,8 +48,8 @@ PRIVATE: Final = tuple(
 )
 
 NOT_TRUSTED: Final = Reply.make(550, "5.7.1", "Mail is not taken from your address")
-NO_SENDER: Final = Reply.make(550, "5.7.1", "From your network mail needs a sender")
-WRONG_SENDER: Final = Reply.make(550, "5.7.1", "From your network mail is not taken of that sender's domain")
+NO_SENDER: Final = Reply.make(550, "5.7.1", "Mail from your network needs a sender")
+WRONG_SENDER: Final = Reply.make(550, "5.7.1", "Mail of that sender's domain is not taken from your network")
 
 
 def is_private(network: IPNetwork) -> bool:

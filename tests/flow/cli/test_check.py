@@ -87,6 +87,17 @@ async def test_programs_get_an_object_a_finding_and_nothing_else(tmp_path: Path)
     assert {frozenset(each) for each in ran.objects} == {frozenset(("level", "subject", "text", "cure"))}
 
 
+@pytest.mark.parametrize(("validate", "known"), [("auto", False), ("yes", False), ("no", True)])
+async def test_local_checks_do_not_say_what_only_a_question_could_tell(
+    tmp_path: Path, validate: str, known: bool
+) -> None:
+    file = tmp_path / "mailrider.conf"
+    dns = f"dns {{\nserver 198.51.100.1\nvalidate {validate}\ntimeout 50ms\nattempts 1\n}}"
+    file.write_text(f"hostname client.test\nstate_dir {tmp_path}\n{dns}\n{STRONG}")
+    ran = await run("-c", file, "check", "--local")
+    assert ("the resolver cannot support them" in ran.out) == known
+
+
 async def test_a_resolver_that_is_not_on_loopback_turns_dnssec_off_and_is_not_even_asked(tmp_path: Path) -> None:
     file = tmp_path / "mailrider.conf"
     file.write_text(

@@ -61,3 +61,17 @@ async def test_a_file_of_aliases_that_must_not_be_believed_is_78(tmp_path: Path)
     ran = await check(tmp_path, more=client(tmp_path))
     assert ran.code == 78
     assert "others than its owner may write to" in ran.err
+
+
+async def test_a_null_client_is_not_blamed_for_what_its_company_does(tmp_path: Path) -> None:
+    (tmp_path / "aliases").write_text("root: admin@example.org\n")
+    (tmp_path / "aliases").chmod(0o644)
+    (tmp_path / "password").write_text("hunter2\n")
+    (tmp_path / "password").chmod(0o600)
+    more = f"origin example.org\n{client(tmp_path)}"
+    ran = await check(tmp_path, more=more, signed_name="plain.test")
+    assert not any(each in ran.out for each in ("DKIM of", "DMARC of", "SPF of", "warning  resolver"))
+    assert "note     domain example.org: all mail goes to servers that the configuration names" in ran.out
+    assert "so nothing here needs DNSSEC" in ran.out
+    ran = await check(tmp_path, "example.org", more=more)
+    assert "DMARC of example.org" in ran.out

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,6 +38,14 @@ def test_what_postconf_prints_is_read_from_standard_input() -> None:
     done = run("migrate", "-", given="myhostname = a.test\nrelayhost = [b.test]\n")
     assert done.returncode == 0
     assert "# postconf -n:2 relayhost = [b.test]" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["$(hostname) = mx.a.test\n", "hostname a.test\ntarget.remote out {\n}\n"])
+def test_a_configuration_with_blocks_is_no_main_cf(tmp_path: Path, text: str) -> None:
+    (tmp_path / "maddy.conf").write_text(text)
+    done = run("migrate", str(tmp_path / "maddy.conf"))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "is no main.cf: it has blocks" in done.stderr
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

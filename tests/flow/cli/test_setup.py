@@ -160,6 +160,18 @@ def test_the_units_are_those_that_are_shipped_for_this_installation(system: Syst
     assert (folder / "mailrider.service").read_text() == "# mine\n"
 
 
+def test_sendmail_is_that_of_the_installation_though_the_command_is_a_link(tmp_path: Path) -> None:
+    installed, called = tmp_path / "opt", tmp_path / "bin"
+    for folder in (installed, called):
+        folder.mkdir()
+    for name in ("mailrider", "mailrider-sendmail"):
+        (installed / name).touch()
+    (called / "mailrider").symlink_to(installed / "mailrider")
+    assert set_up._beside(called / "mailrider", "mailrider-sendmail") == installed / "mailrider-sendmail"
+    (called / "mailrider-sendmail").symlink_to(installed / "mailrider-sendmail")
+    assert set_up._beside(called / "mailrider", "mailrider-sendmail") == called / "mailrider-sendmail"
+
+
 def test_sendmail_is_linked_unless_it_belongs_to_another_mail_system(system: System) -> None:
     program = PROGRAM.with_name("mailrider-sendmail")
     link = system.root / "usr/sbin/sendmail"

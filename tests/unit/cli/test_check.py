@@ -11,7 +11,8 @@ import pytest
 
 import mailrider
 from mailrider.app.check import resolver as check_dns
-from mailrider.app.check.resolver import about_library, about_servers, about_validation, check_resolver
+from mailrider.app.check.finding import error, warning
+from mailrider.app.check.resolver import about_library, about_resolver, about_servers, about_validation, check_resolver
 from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
 from mailrider.dns.anchors import parse_anchors
 from mailrider.dns.answer import LookupFailure
@@ -19,7 +20,7 @@ from mailrider.dns.servers import choose_servers, parse_servers
 from mailrider.dns.unbound import LibraryMissing
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.domain import Domain
-from mailrider.model.event import AnswerValidated, Event, RootKeysMissing, SecurityUnavailable, Validity
+from mailrider.model.event import AnswerValidated, DNSServerUnfit, Event, RootKeysMissing, SecurityUnavailable, Validity
 from mailrider.net.settings import ServerTLS, ServerTLSOptions
 from mailrider.policy.settings import UNSTATED
 from mailrider.testing.clock import FakeClock
@@ -157,6 +158,26 @@ async def test_validation_that_is_off_is_found_though_the_probe_takes_a_moment()
         assert "no DNS server is fit for validation" in finding.text
         (unfit,) = about_validation(resolver, events)
         assert unfit.text.startswith("192.0.2.1:53 is not asked for validation: the root's keys come without")
+
+
+def test_each_cause_is_told_once() -> None:
+    off = FakeResolver(validates=False)
+    found = warning("resolver", "DNSSEC and DANE are off: no DNS server is known to validate", "validate auto")
+    missing = [SecurityUnavailable("validate auto: libunbound cannot be loaded")]
+    (told,) = about_resolver(found, off, missing, needs=True)
+    assert told.text == "DNSSEC and DANE are off: validate auto: libunbound cannot be loaded"
+    first, second = about_resolver(found, off, [DNSServerUnfit("192.0.2.1:53", "it strips")], needs=True)
+    assert (first.text, first.cure) == (found.text, "")
+    assert second.text.startswith("192.0.2.1:53 is not asked for validation: it strips")
+    assert about_resolver(found, off, [], needs=True) == [found]
+
+
+def test_what_nothing_needs_is_a_note() -> None:
+    found = warning("resolver", "DNSSEC and DANE are off", "validate auto")
+    (told,) = about_resolver(found, FakeResolver(validates=False), [], needs=False)
+    assert (told.level, told.cure) == ("note", "")
+    dead = error("resolver", "no resolver answers")
+    assert about_resolver(dead, FakeResolver(), [], needs=False) == [dead]
 
 
 def test_what_happened_while_the_resolver_was_tried() -> None:

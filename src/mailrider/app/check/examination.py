@@ -9,11 +9,18 @@ from mailrider.app.assemble import open_engine, open_remote, open_smarthost
 from mailrider.app.check.addresses import check_names, source_addresses
 from mailrider.app.check.clients import missing_secrets, unusable_aliases
 from mailrider.app.check.finding import Level, error, note, ok, warning
-from mailrider.app.check.local import check_certificates, check_disks, check_keys, check_rights, check_user
+from mailrider.app.check.local import (
+    check_certificates,
+    check_disks,
+    check_keys,
+    check_readable,
+    check_rights,
+    check_user,
+)
 from mailrider.app.check.port import check_port
 from mailrider.app.check.records import check_dkim, check_dmarc, check_spf
 from mailrider.app.check.reports import check_reporting, check_reporting_outside
-from mailrider.app.check.resolver import about_servers, about_validation, check_clock, check_resolver
+from mailrider.app.check.resolver import about_resolver, about_servers, check_clock, check_resolver
 from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
 from mailrider.app.dkim import keys_in_use
 from mailrider.app.examine import examine_instance, examine_signatures
@@ -66,17 +73,24 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
             findings += about_servers(configured_servers(dns.server))
         outside = wanted.outside
         if wanted.outside:
-            findings.append(await check_resolver(engine.resolver, wanted.signed, wanted.bogus))
+            found = await check_resolver(engine.resolver, wanted.signed, wanted.bogus)
             # Without DNS nobody else is to blame for what cannot be looked up.
-            outside = findings[-1].level is not Level.ERROR
-            findings += about_validation(engine.resolver, events)
-        findings += _about_settings(configuration, engine)
+            outside = found.level is not Level.ERROR
+            findings += about_resolver(found, engine.resolver, events, needs=_looks_for_servers(configuration))
+        # Without asking anybody it is not known whether our own validation works.
+        may_validate = not wanted.outside and dns.validate is not Validate.NO
+        findings += _about_settings(configuration, engine.resolver.validates or may_validate)
         findings += _here(configuration, engine)
         if outside:
             findings += await _outside(configuration, engine, wanted)
         elif wanted.outside:
             findings.append(note("domains", "without DNS, what the world says of us was not looked at"))
     return findings
+
+
+def _looks_for_servers(configuration: Configuration) -> bool:
+    """True if a target finds its servers by MX records, and so by DNSSEC and DANE: others have theirs by name."""
+    return any(isinstance(each.settings, RemoteSettings) for each in direct_targets(configuration))
 
 
 def _where(configuration: Configuration) -> str:
@@ -89,6 +103,7 @@ def _here(configuration: Configuration, engine: Engine) -> Iterator[Finding]:
     yield from unusable_aliases(configuration)
     yield from check_user(configuration)
     yield from check_rights(configuration, keys)
+    yield from check_readable(configuration, keys)
     yield from check_keys(keys)
     yield from check_certificates(configuration, engine.clock.now())
     yield from check_disks(configuration, engine.clock)
@@ -123,9 +138,14 @@ async def _about_domains(
     findings: list[Finding] = []
     domains = [wanted.domain] if wanted.domain is not None else sending_domains(configuration)
     for domain in domains:
+        keys = keys_in_use(configuration, domain)
+        if wanted.domain is None and not keys and not _looks_for_servers(configuration):
+            text = "all mail goes to servers that the configuration names: SPF, DKIM and DMARC are theirs to get right"
+            findings.append(note(f"domain {domain}", text, f"mailrider check {domain} looks at them all the same"))
+            continue
         if hostname is not None:
             findings += await check_spf(domain, hostname, sources, engine.resolver)
-        findings += await check_dkim(domain, keys_in_use(configuration, domain), engine.resolver)
+        findings += await check_dkim(domain, keys, engine.resolver)
         findings += await check_dmarc(domain, engine.resolver)
     if not domains:
         text = "no domain is named, so SPF, DKIM and DMARC were not looked at"
@@ -156,14 +176,14 @@ async def _check_smarthost(target: Instance, settings: SmarthostSettings, engine
     return findings
 
 
-def _about_settings(configuration: Configuration, engine: Engine) -> Iterator[Finding]:
+def _about_settings(configuration: Configuration, validates: bool) -> Iterator[Finding]:
     def find(name: str) -> Settings | None:
         instance = configuration.targets.get(name)
         return None if instance is None else instance.settings
 
     for each in direct_targets(configuration):
         if isinstance(each.settings, RemoteSettings):
-            yield from weaknesses(each.label, each.settings, engine.resolver.validates)
+            yield from weaknesses(each.label, each.settings, validates)
     for each in configuration.endpoints:
         if isinstance(each.settings, EndpointSettings):
             yield from endpoint_weaknesses(each.label, each.settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.check.finding import error, note, ok, warning
@@ -20,7 +22,6 @@ from mailrider.x509.own import MAX_FILE, read_first
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
-    from pathlib import Path
 
     from mailrider.app.check.finding import Finding
     from mailrider.app.examine import SignatureKey
@@ -101,7 +102,7 @@ def check_user(configuration: Configuration) -> list[Finding]:
     """Whether the daemon runs as root: what it keeps belongs to whoever it runs as."""
     if not configuration.endpoints:
         return []
-    cure = "let a service manager start it as a user of its own; see the guide"
+    cure = "let systemd start it as a user of its own: mailrider setup DOMAIN --service, or see the guide"
     locations = [
         queue_location(each.settings)
         for each in configuration.targets.values()
@@ -128,6 +129,59 @@ def _owner(path: Path) -> int | None:
 def check_rights(configuration: Configuration, keys: Iterable[SignatureKey]) -> list[Finding]:
     """Files that hold what is private, and that others than their owner can read or change."""
     return list(dict.fromkeys(_open_files(configuration, keys)))
+
+
+def check_readable(configuration: Configuration, keys: Iterable[SignatureKey]) -> list[Finding]:
+    """Files that the daemon needs and its user cannot read, as far as their rights say: root reads everything."""
+    owner = _owner(configuration.globals.state_dir)
+    if not owner or os.geteuid() != 0:
+        return []
+    try:
+        user = pwd.getpwuid(owner)
+    except KeyError:
+        return []
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    return [
+        warning(
+            subject,
+            f"{path} cannot be read by {user.pw_name}, as whom the daemon runs",
+            f"chgrp {user.pw_name} {path}; chmod 640 {path}; and its folders have to let that group through",
+        )
+        for subject, path in dict.fromkeys(_needed_files(configuration, keys))
+        if not _may_read(path, owner, groups)
+    ]
+
+
+def _needed_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> Iterator[tuple[str, Path]]:
+    if configuration.path is not None:
+        yield "configuration", Path(configuration.path)
+    yield from (("secret", path) for path in configuration.secret_files)
+    for endpoint in configuration.endpoints:
+        settings = endpoint.settings
+        if isinstance(settings, EndpointSettings):
+            tls = settings.tls
+            paths = (settings.auth, *((tls.cert, tls.key) if tls is not None else ()))
+            yield from ((endpoint.label, path) for path in paths if path is not None)
+    yield from (("dkim", key.path) for key in keys)
+
+
+def _may_read(path: Path, user: int, groups: Iterable[int]) -> bool:
+    """True, too, for what is not there: that is another finding."""
+    try:
+        real = path.resolve()
+        if not real.exists():
+            return True
+        return all(
+            _allows(each.stat(), user, groups, stat.S_IROTH if each == real else stat.S_IXOTH)
+            for each in (real, *real.parents)
+        )
+    except OSError:
+        return True
+
+
+def _allows(state: os.stat_result, user: int, groups: Iterable[int], right: int) -> bool:
+    shift = 6 if state.st_uid == user else 3 if state.st_gid in groups else 0
+    return bool(state.st_mode >> shift & right)
 
 
 def check_keys(keys: Iterable[SignatureKey]) -> list[Finding]:

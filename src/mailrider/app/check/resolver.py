@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from mailrider.app.check.finding import error, note, ok, warning
+from mailrider.app.check.finding import Level, error, note, ok, warning
 from mailrider.dns.advisories import debian_version, unmended
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mailrider.dns.servers import ServerChoice
     from mailrider.model.domain import Domain
     from mailrider.model.event import Event
+
+NO_VALIDATOR: Final = "validate auto: "  # how the reason begins if there is no library that validates
 
 
 def about_servers(choice: ServerChoice) -> Iterator[Finding]:
@@ -65,6 +68,19 @@ async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> F
     return warning("resolver", text, "look for exceptions (domain-insecure, negative trust anchors) in it")
 
 
+def about_resolver(found: Finding, resolver: Resolver, events: Iterable[Event], *, needs: bool) -> list[Finding]:
+    """What came of trying the resolver, and what happened meanwhile, each cause once. `needs`: DNSSEC is wanted."""
+    happened = list(about_validation(resolver, events))
+    is_off = not resolver.validates and found.level is Level.WARNING
+    if found.level is Level.WARNING and not needs:
+        return [note("resolver", f"{found.text}; the configuration names all servers, so nothing here needs DNSSEC")]
+    if is_off and happened:  # we would validate by ourselves, and that says why we do not
+        found = replace(found, cure="")
+        if any(each.text.startswith(NO_VALIDATOR) for each in happened):
+            return [replace(each, text=f"DNSSEC and DANE are off: {each.text}") for each in happened]
+    return [found, *happened]
+
+
 def _validates_itself(resolver: Resolver) -> bool:
     return isinstance(resolver, ValidatingResolver) and resolver.validates_itself
 
@@ -80,7 +96,7 @@ def about_validation(resolver: Resolver, events: Iterable[Event]) -> Iterator[Fi
                 text = f"the root has keys that no trust anchor stands for: {', '.join(map(str, tags))}"
                 cure = "update mailrider or dns-root-data, or name a file with the new key: dns { trust_anchor FILE }"
                 yield warning("resolver", text, cure)
-            case SecurityUnavailable(reason=reason) if reason.startswith("validate auto: "):
+            case SecurityUnavailable(reason=reason) if reason.startswith(NO_VALIDATOR):
                 yield warning("resolver", reason)
             case _:
                 pass
