@@ -11,6 +11,7 @@ store that cannot be used holds all of it up, and loses nothing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.dns.resolver import Resolver
     from mailrider.model.event import Emit
-    from mailrider.reporting.recorder import Recorder
+    from mailrider.reporting.recorder import Counts, Recorder
     from mailrider.reporting.store import ReportDelivery, ReportStore
     from mailrider.tlsrpt.record import TLSRPTRecord
     from mailrider.tlsrpt.report import DayCounts, Reporter, TLSReport
 
 TICK: Final = 10.0  # seconds; a crash loses no more counts than were made in so many
+MAX_WRITTEN: Final = 1000  # domains in one transaction, which takes 0.1 s
 MAX_MADE: Final = 200  # reports made in one tick
 MAX_SENDING: Final = 16  # attempts under way at once
 MAX_LOOKED_AT: Final = 1000  # of those that wait, in one tick
@@ -163,14 +165,26 @@ class TLSReporting:
     async def write(self) -> None:
         """Write down what was counted since the last time. Raises `ReportsUnavailable`."""
         counts = self._recorder.take()
-        if counts:
-            try:
-                await self._in_thread(self._store.add, counts)
-            except BaseException:
-                self._recorder.give_back(counts)
-                raise
+        try:
+            while counts:
+                await self._write_some(counts)
+        finally:
+            self._recorder.give_back(counts)
         for address in self._recorder.take_refused():
             await self._in_thread(self._store.refuse, address, self._clock.now() + REFUSED_FOR)
+
+    async def _write_some(self, counts: Counts) -> None:
+        """Write down some of the counts, and take them out; not more, so that other processes have their turn."""
+        some = dict(itertools.islice(counts.items(), MAX_WRITTEN))
+        writing = asyncio.ensure_future(self._in_thread(self._store.add, some))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            # A thread goes on though nobody waits for it: what it writes must not be given back, and written again.
+            await asyncio.wait([writing])
+            if writing.exception() is None:
+                for key in some:
+                    del counts[key]
 
     # Making ------------------------------------------------------------------------------------------------------
 

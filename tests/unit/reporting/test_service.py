@@ -19,8 +19,8 @@ from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.reporting.event import TLSReportSettled, TLSReportsHeldUp, TLSReportsResumed
-from mailrider.reporting.service import endpoints_of
-from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore
+from mailrider.reporting.service import MAX_WRITTEN, endpoints_of
+from mailrider.reporting.store import FILE, DeliveryState, EndpointKind, ReportStore, ReportsUnavailable
 from mailrider.testing.resolver import Given
 from mailrider.tlsrpt.findings import session_findings
 from mailrider.tlsrpt.record import find_record
@@ -326,3 +326,54 @@ def test_thousands_that_wait_keep_nobody_out(tmp_path: Path) -> None:
         assert len(found) == 10
         seen |= {each.domain for each in found}
     store.close()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["written", "not written"])
+async def test_what_is_being_written_when_the_service_ends_is_counted_once(tmp_path: Path, fails: bool) -> None:
+    world = World(tmp_path, tick=10)
+    await world.start()
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(work: Any, *arguments: Any) -> Any:
+        if work == world.store.add and not may_end.is_set():
+            began.set()
+            await may_end.wait()
+            if fails:
+                raise ReportsUnavailable("the disk is full")
+        return work(*arguments)
+
+    world.service._in_thread = slowly
+    world.recorder(session())
+    await world.clock.advance(10)
+    assert began.is_set()
+    stopping = asyncio.ensure_future(world.stop())
+    await world.clock.advance(1)
+    may_end.set()
+    await stopping
+    (day,) = days_in(tmp_path)
+    assert [each.successful for each in day.counts.policies.values()] == [1]
+
+
+async def test_thousands_of_domains_are_written_in_parts_and_what_was_written_is_not_written_again(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, tick=10)
+    await world.start()
+    parts: list[int] = []
+
+    async def noted(work: Any, *arguments: Any) -> Any:
+        if work == world.store.add:
+            parts.append(len(arguments[0]))
+            if len(parts) == 2:
+                raise ReportsUnavailable("the disk is full")
+        return work(*arguments)
+
+    world.service._in_thread = noted
+    for number in range(MAX_WRITTEN + 10):
+        world.recorder(session(f"d{number}.test"))
+    await world.clock.advance(10)
+    await world.clock.advance(10)
+    await world.stop()
+    assert parts == [MAX_WRITTEN, 10, 10]
+    counted = [each.successful for day in days_in(tmp_path) for each in day.counts.policies.values()]
+    assert counted == [1] * (MAX_WRITTEN + 10)
