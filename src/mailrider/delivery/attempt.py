@@ -23,7 +23,7 @@ from mailrider.errors import DeadlineExceeded, ShuttingDown
 from mailrider.model.event import AddressFailed, Bug, CandidateRefused
 from mailrider.model.handover import CROWDED
 from mailrider.model.outcome import TryResult
-from mailrider.model.reply import EnhancedCode, Reply, quote_reply
+from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
 from mailrider.model.security import Refusal, Security
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import TLSHostRefused
@@ -88,8 +88,8 @@ class Lease(Protocol):
     @property
     def reused(self) -> bool: ...
 
-    def give_up(self) -> None:
-        """The connection is not to be used again."""
+    def give_up(self, *, wants_tls: bool = False) -> None:
+        """The connection is not to be used again. `wants_tls`: the server takes nothing in clear."""
 
 
 class Guide(Protocol):
@@ -406,7 +406,7 @@ class Attempt:
                         transaction = self._begin(lease, todo)
                         lost = await lease.session.transact(transaction, self._job.content)
                         if not transaction.reusable:
-                            lease.give_up()
+                            lease.give_up(wants_tls=_why_tls_was_missing(transaction, lease) is not None)
             except Overtaken:
                 return False  # it comes again, behind the others
             except ComeAgain as error:
@@ -470,10 +470,14 @@ class Attempt:
             strict_eight_bit=self._rules.strict_eight_bit,
             lmtp=self._lmtp,
             used=lease.reused,
-            session_codes=self._session_codes or (_OUT_OF_SEQUENCE if lease.reused else frozenset()),
+            session_codes=self._codes_about_the_session(lease),
         )
         self._under_way = (transaction, list(todo), lease)
         return transaction
+
+    def _codes_about_the_session(self, lease: Lease) -> frozenset[int]:
+        codes = self._session_codes or (_OUT_OF_SEQUENCE if lease.reused else frozenset())
+        return codes | _TLS_FIRST if _is_without_its_tls(lease.session.evidence) else codes
 
     # What it means ---------------------------------------------------------------------------------------------------
 
@@ -484,7 +488,7 @@ class Attempt:
             self._enter_decision(todo[position], decision, lease)
         if len(transaction.decisions) == len(todo):
             return False
-        failed = _lost_try(transaction, peer.name, peer.address, security, lost)
+        failed = _lost_try(transaction, lease, security, lost)
         failed = replace(failed, transcript=self._transcript())
         if transaction.in_doubt:
             for position in transaction.accepted:
@@ -629,20 +633,38 @@ def _not_qualified(mx: str, why: str) -> Reply:
 
 # What a policy refuses a host for before anything is connected to, and the domain's owner can mend.
 _REPORTED = frozenset({TLSProblemKind.MX_NOT_IN_POLICY, TLSProblemKind.TLSA_LOOKUP_FAILED})
+_TLS_FIRST = frozenset({530})  # RFC 3207 4; it says nothing of the message where TLS was there, and has failed
 _OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean that the session was forgotten
 _WEIGHT = {TryResult.CONNECT: Weight.CONNECT, TryResult.TLS: Weight.TLS}
 
 
-def _lost_try(transaction: Transaction, mx: str, address: str, security: Security, lost: Exception | None) -> FailedTry:
+def _is_without_its_tls(evidence: PeerEvidence) -> bool:
+    """True on a connection in clear to a server that offers TLS, which failed or was refused."""
+    why = evidence.clear_because
+    not_there = (TLSProblemKind.STARTTLS_NOT_OFFERED, TLSProblemKind.STARTTLS_NOT_USED)
+    return why is not None and why.kind not in not_there
+
+
+def _why_tls_was_missing(transaction: Transaction, lease: Lease) -> str | None:
+    """Why a server that takes nothing in clear got it in clear; None where that is not what it says."""
+    reply, evidence = transaction.session_refusal, lease.session.evidence
+    if reply is None or reply.code not in _TLS_FIRST or not _is_without_its_tls(evidence):
+        return None
+    return evidence.clear_reason
+
+
+def _lost_try(transaction: Transaction, lease: Lease, security: Security, lost: Exception | None) -> FailedTry:
     """Why a transaction left recipients undecided: a farewell in the server's words, or a lost connection."""
+    mx, address = lease.session.peer.name, lease.session.peer.address
     stage = TryResult.DATA if transaction.content_sent else TryResult.MAIL
     if transaction.farewell is not None:
         reply = quote_reply(mx, _with_status(transaction.farewell))
         return FailedTry(Weight.SERVER, stage, reply, mx, address, security)
     if transaction.session_refusal is not None:
-        return FailedTry(
-            Weight.SERVER, TryResult.MAIL, judgement_of_us(mx, transaction.session_refusal), mx, address, security
-        )
+        why, reply = _why_tls_was_missing(transaction, lease), judgement_of_us(mx, transaction.session_refusal)
+        if why is not None:
+            reply = Reply.make(451, "4.7.5", f"{reply.text}; and TLS failed: {why}"[:MAX_QUOTE])
+        return FailedTry(Weight.SERVER, TryResult.MAIL, reply, mx, address, security)
     if transaction.in_doubt:
         text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
         return FailedTry(Weight.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)

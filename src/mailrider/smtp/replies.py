@@ -29,6 +29,8 @@ MAX_WORDS = 80
 
 # A code that a reply can have, and that the line does not go on from as if it were a longer number.
 _LEGIBLE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\Z)")
+# The same behind the end of a message, where it may stand and end in another way: ` 250 ok`, `250\tok`, `250: ok`.
+_LEGIBLE_AT_LAST = re.compile(rb"[ \t]*([2-5][0-9][0-9])(?![0-9])([ -]?)")
 # A whole reply of one line in which nothing has to be tolerated.
 _SINGLE = re.compile(rb"[2-5][0-9][0-9](?: [^\0\r\n]*+)?\r\n")
 
@@ -112,10 +114,13 @@ class ReplyParser:
     def _without_end(self, piece: bytes) -> bytes:
         """A line without its CRLF."""
         well_formed = piece[-1:] == b"\r" and len(piece) < MAX_LINE
-        if well_formed and (self.tolerance is not Tolerance.FRAMING or (piece[-2:-1] != b"\r" and b"\0" not in piece)):
+        if well_formed and (
+            self.tolerance is not Tolerance.FRAMING
+            or (piece[-2:-1] != b"\r" and b"\0" not in piece and _LEGIBLE.match(piece[:-1]))
+        ):
             return piece[:-1]
         if self.tolerance is Tolerance.FRAMING:
-            line = piece[:MAX_LINE].rstrip(b"\r").replace(b"\0", b" ")
+            line = _with_code_as_usual(piece[:MAX_LINE].rstrip(b"\r").replace(b"\0", b" "))
             self.is_irregular = self.is_irregular or line != piece[:-1]
             return line
         if len(piece) >= MAX_LINE:
@@ -157,6 +162,14 @@ class ReplyParser:
             raise ReplyViolation(f"more than {MAX_LINES} lines that are no reply: {_words(line)}")
         self.skipped = self.skipped or _words(line)
         self.is_irregular = self.is_irregular or self.tolerance is Tolerance.FRAMING
+
+
+def _with_code_as_usual(line: bytes) -> bytes:
+    """The line with its code at the beginning, and a space or a hyphen behind it, if it has one that is legible."""
+    match = _LEGIBLE_AT_LAST.match(line)
+    if match is None or _LEGIBLE.match(line):
+        return line
+    return match[1] + (match[2] or b" ") + line[match.end() :]
 
 
 def _has_code(line: bytes) -> bool:

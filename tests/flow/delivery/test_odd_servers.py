@@ -13,7 +13,8 @@ import pytest
 
 import mailrider
 from mailrider.lab.ca import CA
-from mailrider.lab.mx_script import MXTLS, Close, MXScript, Raw, Silence, Stage
+from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Raw, Silence, Stage, TLSFault
+from mailrider.model.security import TLSLevel
 from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.content import Content
@@ -206,6 +207,10 @@ FINALS = {
     "a line without an end": b"250 2.0.0 " + b"x" * 5000,
     "two CRs": b"250 2.0.0 ok\r\r\n",
     "a code that changes": b"354-hm\r\n250 2.0.0 ok\r\n",
+    "a tab behind its code": b"250\tok\r\n",
+    "something else behind its code": b"250: ok\r\n",
+    "a space before its code": b" 250 ok\r\n",
+    "a space before each code": b" 250-2.0.0 all\r\n 250 2.0.0 is well\r\n",
 }
 
 
@@ -307,6 +312,52 @@ async def test_who_closes_behind_a_refusal_of_starttls_is_quoted_where_tls_is_de
         assert (net.mx("a.test").opened, net.mx("a.test").accepted) == (1, 0)
     assert outcome(result) == ("deferred", 451, "4.7.1")
     assert REFUSAL in result.reply.text
+
+
+# https://github.com/TeamNewPipe/NewPipe/issues/3040: TLS failed, and what the server said of mail in clear was a bounce
+TLS_FIRST = "530 5.7.0 Must issue a STARTTLS command first"
+SAID = f"mx0.a.test said: {TLS_FIRST}; and TLS failed: "
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA])
+@pytest.mark.parametrize("offer", [OFFERS["DATA"], OFFERS["one by one"]], ids=["pipelining", "one by one"])
+async def test_a_server_whose_tls_fails_and_that_takes_nothing_in_clear_defers(
+    stage: Stage, offer: Capabilities
+) -> None:
+    script = MXScript(offer=offer, tls=MXTLS(fault=TLSFault.ALERT), replies={stage: TLS_FIRST})
+    async with internet({"a.test": [script]}) as net:
+        for _ in range(2):
+            result = await net.send_one("x@a.test")
+            assert (outcome(result), stages(result)) == (("deferred", 451, "4.7.5"), ["fallback", "mail"])
+            assert result.reply.text.startswith(SAID)
+            assert "alert" in result.reply.text
+
+
+async def test_the_next_candidate_is_tried_where_the_first_wants_the_tls_that_it_refuses() -> None:
+    refusing = refusing_starttls().replies[Stage.STARTTLS]
+    script = MXScript(tls=refusing_starttls().tls, replies={Stage.STARTTLS: refusing, Stage.MAIL: TLS_FIRST})
+    async with internet({"a.test": [script, GOOD]}) as net:
+        result = await net.send_one("x@a.test")
+        assert (result.status, result.mx) == ("delivered", "mx1.a.test")
+
+
+async def test_tls_is_tried_again_at_once_with_a_server_that_takes_nothing_in_clear() -> None:
+    """Clear is remembered for ten minutes; here it would be of no use, nor is the connection that is kept."""
+    failing = MXScript(tls=MXTLS(fault=TLSFault.CLOSE))
+    async with internet({"a.test": [failing]}) as net:
+        assert stages(await net.send_one("x@a.test")) == ["fallback", "delivered"]
+        tls = MXTLS(CA().issue(["mx0.a.test"]))
+        net.mx("a.test").script = MXScript(tls=tls, replies={Stage.MAIL: [TLS_FIRST, None]})
+        await net.mx("a.test").set_door(Door.OPEN)
+        first, second = [await net.send_one("x@a.test") for _ in range(2)]
+    assert (first.status, second.status) == ("deferred", "delivered")
+    assert second.security is not None
+    assert second.security.tls_level is TLSLevel.ENCRYPTED
+
+
+async def test_530_of_a_server_that_offers_no_tls_is_final() -> None:
+    async with internet({"a.test": [MXScript(replies={Stage.MAIL: TLS_FIRST})]}) as net:
+        assert outcome(await net.send_one("x@a.test")) == ("failed", 530, "5.7.0")
 
 
 async def test_503_on_a_kept_connection_is_about_the_session() -> None:

@@ -140,6 +140,10 @@ class Connector:
             self._fallback.failed(address, call.next_hop, call.in_clear)
         return self._fallback.recall(address, call.next_hop)
 
+    def try_tls_again(self, call: ConnectRequest) -> None:
+        """Whatever failed lately: in clear that server takes nothing."""
+        self._fallback.worked(str(call.address), call.next_hop)
+
     def judge(self, call: ConnectRequest, session: Session) -> Judgement:
         """What a new connection is worth for this call."""
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())

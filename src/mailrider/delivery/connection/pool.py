@@ -90,9 +90,11 @@ class PooledLease:
         self.judgement = judgement
         return True
 
-    def give_up(self) -> None:
-        """The connection is not to be used again."""
+    def give_up(self, *, wants_tls: bool = False) -> None:
+        """The connection is not to be used again. `wants_tls`: nor is one in clear."""
         self._is_usable = False
+        if wants_tls:
+            self._pool.connector.try_tls_again(self.call)
 
     async def __aenter__(self) -> PooledLease:
         slot = self._pool.request(self) or await self._pool.wait(self)
