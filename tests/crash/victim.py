@@ -81,7 +81,7 @@ class OtherSide:
         self._bounced = Log(run.folder / "bounced")
 
     async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
-        match = _TOKEN.search(b"".join(content.chunks()))
+        match = _TOKEN.search(b"".join((await content.loaded()).chunks()))
         token = match[1].decode() if match else "?"
         await asyncio.sleep(self._rng.random() * 0.002)
         if envelope.sender.is_null:

@@ -125,15 +125,31 @@ def _line_ends(count: int) -> Iterator[bytes]:
 
 def body_hash(content: Content) -> bytes:
     """The SHA-256 of a message's body in relaxed form. Blocks: 2 to 4 ms a MiB."""
-    digest, body = hashlib.sha256(), RelaxedBody()
-    skip = content.header_size + 2  # the empty line
+    body = BodyHash(content)
     for piece in content.chunks():
-        octets = bytes(piece)[skip:]
-        skip = max(0, skip - len(piece))
-        for some in body.feed(octets):
-            digest.update(some)
-    digest.update(body.finish())
-    return digest.digest()
+        body.feed(piece)
+    return body.finish()
+
+
+class BodyHash:
+    """The same, piece by piece."""
+
+    def __init__(self, content: Content) -> None:
+        self._digest = hashlib.sha256()
+        self._body = RelaxedBody()
+        self._skip = content.header_size + 2  # the empty line
+
+    def feed(self, piece: Octets) -> None:
+        """Take the next octets of the message."""
+        octets = bytes(piece)[self._skip :]
+        self._skip = max(0, self._skip - len(piece))
+        for some in self._body.feed(octets):
+            self._digest.update(some)
+
+    def finish(self) -> bytes:
+        """The hash, behind the last piece."""
+        self._digest.update(self._body.finish())
+        return self._digest.digest()
 
 
 # --- The header ---------------------------------------------------------------------------------
@@ -195,12 +211,7 @@ class Header:
 
 def _empty_line_follows(content: Content) -> bool:
     """False if the header was cut because it never ends."""
-    seen = b""
-    for piece in content.chunks():
-        seen += bytes(piece)
-        if len(seen) >= content.header_size + 2:
-            break
-    return seen[content.header_size : content.header_size + 2] == b"\r\n"
+    return content.first(content.header_size + 2).endswith(b"\r\n")
 
 
 # --- Signing ------------------------------------------------------------------------------------
@@ -303,14 +314,30 @@ class DKIMSigning:
         # What takes more than some milliseconds leaves the loop.
         is_small = content.size <= INLINE and content.header_size <= INLINE_HEADER
         try:
-            fields, names = self._fields(content) if is_small else await asyncio.to_thread(self._fields, content)
+            if content.is_awaited:
+                fields, names = await self._awaited_fields(content)
+            else:
+                fields, names = self._fields(content) if is_small else await asyncio.to_thread(self._fields, content)
         except NotSignable as refusal:
             self._emit(Unsigned(", ".join(dict.fromkeys(each.domain.ascii for each in self._signers)), str(refusal)))
             return content
         return prepend(content, fields, names)
 
+    async def _awaited_fields(self, content: Content) -> tuple[bytes, tuple[str, ...]]:
+        """As `_fields`, of content that has to be awaited."""
+        header, chosen = await asyncio.to_thread(self._chosen, content)
+        body = BodyHash(content)
+        async for piece in content.pieces():
+            await asyncio.to_thread(body.feed, piece)
+        return await asyncio.to_thread(self._sign, header, chosen, body.finish())
+
     def _fields(self, content: Content) -> tuple[bytes, tuple[str, ...]]:
         """The DKIM-Signature fields, and who signs. Blocks. Raises `NotSignable`."""
+        header, chosen = self._chosen(content)
+        return self._sign(header, chosen, body_hash(content))
+
+    def _chosen(self, content: Content) -> tuple[Header, Sequence[Signer]]:
+        """The header, and who is to sign it."""
         header = Header.of(content)
         authors = header.author_domains()
         chosen = [each for each in self._signers if each.speaks_for(authors)]
@@ -318,7 +345,10 @@ class DKIMSigning:
             raise NotSignable("no dkim is configured for the domain of its From field")
         for each in chosen:  # before the work of reading the body
             header.names_to_sign(each.oversigned, each.signed)
-        digest, now = body_hash(content), self._clock.now()
+        return header, chosen
+
+    def _sign(self, header: Header, chosen: Sequence[Signer], digest: bytes) -> tuple[bytes, tuple[str, ...]]:
+        now = self._clock.now()
         missing = [each for each in chosen if not each.has_signed(header, digest, now)]
         names = tuple(f"{each.domain.ascii}/{each.selector}" for each in missing)
         return b"".join(each.field(header, digest, now) for each in missing), names

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mailrider.dsn.compose import MAX_RETURNED, Notification, NotifiedAction, Told, compose, redact
 from mailrider.model.address import NULL_PATH, ReversePath
@@ -23,7 +22,7 @@ from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from datetime import datetime, timedelta
 
     from mailrider.dsn.compose import NotificationAuthor
@@ -145,7 +144,7 @@ class Bounces:
         """The same under another id: one of those that it had was given to another message."""
         return renamed(notification, self._ids.take(len(notification.envelope.recipients)))
 
-    def redacted(
+    async def redacted(
         self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """What goes out instead of a notification that no connection was secure enough for, at once or ever."""
@@ -157,7 +156,7 @@ class Bounces:
             for id, outcome in zip(job.ids, report, strict=True)
             if _is_never_secure(outcome, id in decision.given_up)
         )
-        octets = redact(b"".join(content.chunks())) if refused else None
+        octets = redact(b"".join((await _to_the_end(content.loaded())).chunks())) if refused else None
         if octets is None:
             return ()
         replacement = replace(envelope, recipients=refused, requiretls=False)
@@ -170,19 +169,16 @@ class Bounces:
 async def _composed(notification: Notification, origin: NotificationAuthor) -> bytes:
     """The notification as a message; one about many recipients is written off the event loop."""
     content = notification.content
+    if content is not None and content.is_awaited and content.size <= MAX_RETURNED:
+        notification = replace(notification, content=await _to_the_end(content.loaded()))
     if len(notification.told) <= INLINE:
         return compose(notification, origin)
-    if content is not None:
-        # A store's content is read here, and not in a thread.
-        if content.size <= MAX_RETURNED:
-            content = Content.inspect(b"".join(content.chunks()))
-        content.header  # noqa: B018 # which it keeps
-    return await _in_thread(partial(compose, replace(notification, content=content), origin))
+    return await _to_the_end(asyncio.to_thread(compose, notification, origin))
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """What it gives. It is waited for even if we are cancelled; the cancellation then meets the next wait."""
-    future = asyncio.ensure_future(asyncio.to_thread(work))
+    future = asyncio.ensure_future(work)
     was_cancelled = False
     while not future.done():
         try:

@@ -398,7 +398,7 @@ class DeliveryQueue:
 
 
 async def _pieces(content: Content) -> AsyncIterator[bytes]:
-    for piece in content.chunks(CHUNK):
+    async for piece in content.pieces(CHUNK):
         yield bytes(piece)
 
 

@@ -85,7 +85,7 @@ class Settler:
         decision = settle(job, report, self._rules, now, self._rng)
         notifications = await self._notify(job, decision, content, now) if decision.notified else ()
         if job.envelope.requiretls:
-            notifications += self._redact(job, decision, report, content, now)
+            notifications += await self._redact(job, decision, report, content, now)
         settlement = Settlement(job, decision.changes, now, notifications)
         settled = await self._commits.record(settlement)
         if not settled.held:
@@ -104,12 +104,12 @@ class Settler:
                 self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
         return ()
 
-    def _redact(
+    async def _redact(
         self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """A notification without what it quotes, where it has to go so; none if that makes trouble."""
         try:
-            return self._bounces.redacted(job, decision, report, content, now)
+            return await self._bounces.redacted(job, decision, report, content, now)
         except Exception as error:
             self._emit(Bug(f"notification {format_id(job.message_id)} without what it quotes", error))
             return ()

@@ -10,8 +10,8 @@ that what leaves is always made of lines that end in CRLF:
 
 A message that is clean already is never changed and never copied as a whole; one that is not is mended in slices, so
 that memory stays flat however large it is and to however many servers it goes at once. The octets come from bytes, or
-from a supply that gives them in chunks, again for each transaction (a queue's store); where the supply can only be
-awaited, `Mender` and `Stuffer` do the same work one chunk at a time.
+from a supply that gives them in chunks, again for each transaction. A supply may have to be awaited (a queue's store):
+then `pieces` and `stuffed_pieces` do what `chunks` and `stuffed` do, and the header is known from the beginning.
 
 Nothing else in a message is touched, ever: signatures must survive.
 """
@@ -19,11 +19,12 @@ Nothing else in a message is touched, ever: signatures must survive.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import IncrementalNewlineDecoder
-from typing import Final
+from typing import Final, cast
 
+from mailrider.errors import LocalError
 from mailrider.smtp.header import (
     MAX_HEADER,
     HeaderFault,
@@ -42,24 +43,26 @@ _LINE_DOT: Final = re.compile(rb"\n\.").search  # half of the time that `bytes.f
 
 Octets = bytes | memoryview
 Supply = Callable[[], Iterable[bytes]]  # each call begins the same message anew
+AwaitedSupply = Callable[[], AsyncIterator[bytes]]  # as well
 
 
 @dataclass(slots=True, eq=False)
 class Content:
-    """A message as it will be sent; made by `inspect`, `survey` or `stored`, and not to be changed.
+    """A message as it will be sent; made by `inspect`, `survey`, `stored` or `awaited`, and not to be changed.
 
     `size` and `header_size` count octets after mending and before dot-stuffing; the header is what precedes the first
     empty line. `is_clean`: the source needs no mending. `signed_by`: the domains and selectors of signatures that were
-    put in front of it last.
+    put in front of it last. `beginning`: of content that has to be awaited, its header and at least two octets more.
     """
 
     size: int
     eight_bit: bool
     header_size: int
     is_clean: bool
-    source: bytes | Supply
+    source: bytes | Supply | AwaitedSupply
     _header: bytes | None = None
     signed_by: tuple[str, ...] = ()
+    beginning: bytes | None = None
 
     @classmethod
     def inspect(cls, message: bytes) -> Content:
@@ -79,6 +82,14 @@ class Content:
     def stored(cls, supply: Supply, *, size: int, eight_bit: bool, header_size: int) -> Content:
         """A message in chunks that was mended when it was stored, with what was known of it then."""
         return cls(size, eight_bit, header_size, True, supply)
+
+    @classmethod
+    def awaited(
+        cls, supply: AwaitedSupply, beginning: bytes, *, size: int, eight_bit: bool, header_size: int
+    ) -> Content:
+        """The same where each chunk has to be awaited. `beginning`: at least the header and the two octets behind."""
+        header = beginning[:header_size]
+        return cls(size, eight_bit, header_size, True, supply, header, beginning=beginning)
 
     @classmethod
     def _mended(cls, source: bytes | Supply) -> Content:
@@ -117,19 +128,65 @@ class Content:
         return header_fault(self.header)
 
     def chunks(self, size: int = CHUNK) -> Iterator[Octets]:
-        """The mended message in pieces of exactly `size` octets, the last one less; nothing for an empty message."""
+        """The mended message in pieces of exactly `size` octets, the last one less; nothing for an empty message.
+
+        Not for content that has to be awaited.
+        """
         if isinstance(self.source, bytes) and self.is_clean:
             return _slices(self.source, size)
         return _regrouped(self._octets(size), size)
 
     def _octets(self, size: int) -> Iterator[Octets]:
+        if self.is_awaited:
+            raise LocalError("this content has to be awaited")
+        source = cast("bytes | Supply", self.source)
         if self.is_clean:
-            yield from _supplied(self.source, size)
+            yield from _supplied(source, size)
             return
         mender = Mender()
-        for piece in _supplied(self.source, size):
+        for piece in _supplied(source, size):
             yield mender.feed(piece)
         yield mender.finish()
+
+    @property
+    def is_awaited(self) -> bool:
+        """True if its octets have to be awaited."""
+        return self.beginning is not None
+
+    async def pieces(self, size: int = CHUNK) -> AsyncIterator[Octets]:
+        """As `chunks`, of any content."""
+        if not self.is_awaited:
+            for piece in self.chunks(size):
+                yield piece
+            return
+        regrouped = _Regrouped(size)
+        async for chunk in cast("AwaitedSupply", self.source)():
+            for piece in regrouped.feed(chunk):
+                yield piece
+        if regrouped.rest:
+            yield regrouped.rest
+
+    async def stuffed_pieces(self, size: int = CHUNK) -> AsyncIterator[Octets]:
+        """As `stuffed`, of any content."""
+        stuffer, last = Stuffer(), b""
+        async for piece in self.pieces(size):
+            if last:
+                yield last
+            last = stuffer.feed(piece)
+        yield last + END_OF_DATA
+
+    async def loaded(self) -> Content:
+        """The same, in memory."""
+        if not self.is_awaited:
+            return self
+        octets = b"".join([piece async for piece in self.pieces()])
+        return Content(self.size, self.eight_bit, self.header_size, True, octets, signed_by=self.signed_by)
+
+    def first(self, octets: int) -> bytes:
+        """The first octets; of content that has to be awaited, not more than two behind its header."""
+        if self.beginning is not None:
+            return self.beginning[:octets]
+        return bytes(next(self.chunks(octets), b""))
 
     def stuffed(self, size: int = CHUNK) -> Iterator[Octets]:
         """The message as DATA wants it, dots stuffed, the final dot included; in one piece if it is small."""
@@ -298,11 +355,25 @@ def _slices(octets: bytes, size: int) -> Iterator[Octets]:
 
 
 def _regrouped(pieces: Iterable[Octets], size: int) -> Iterator[Octets]:
-    rest: Octets = b""
+    regrouped = _Regrouped(size)
     for piece in pieces:
-        octets = memoryview(b"".join((rest, piece)) if rest else piece)
-        whole = len(octets) - len(octets) % size
-        yield from (octets[start : start + size] for start in range(0, whole, size))
-        rest = octets[whole:]
-    if rest:
-        yield rest
+        yield from regrouped.feed(piece)
+    if regrouped.rest:
+        yield regrouped.rest
+
+
+class _Regrouped:
+    """Pieces of any size made pieces of one; `rest` is what makes none yet."""
+
+    __slots__ = ("_size", "rest")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.rest: Octets = b""
+
+    def feed(self, piece: Octets) -> Iterator[Octets]:
+        """The pieces that are whole now."""
+        octets = memoryview(b"".join((self.rest, piece)) if self.rest else piece)
+        whole = len(octets) - len(octets) % self._size
+        self.rest = octets[whole:]
+        return (octets[start : start + self._size] for start in range(0, whole, self._size))

@@ -5,6 +5,7 @@ Several `MemoryStore`s may share one `SharedState`, as processes share a file.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -34,10 +35,10 @@ from mailrider.queue.message import (
 )
 from mailrider.queue.sqlite.rows import AGES
 from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
-from mailrider.smtp.content import Content
+from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
     from mailrider.model.envelope import Recipient
     from mailrider.queue.message import DestinationOf, Filter, NewMessage, Quota, Settlement
@@ -267,7 +268,22 @@ class MemoryStore:
         octets = await self.octets(job.message_id)
         if octets is None:
             raise StoreUnavailable(f"the content of message {job.message_id} is gone")
-        return Content.inspect(octets)
+        content = Content.inspect(octets)
+        if job.info.stored is None:
+            return content
+
+        async def supply() -> AsyncIterator[bytes]:
+            for start in range(0, len(octets), CHUNK):
+                await asyncio.sleep(0)
+                yield octets[start : start + CHUNK]
+
+        return Content.awaited(
+            supply,
+            octets[: content.header_size + 2],
+            size=content.size,
+            eight_bit=content.eight_bit,
+            header_size=content.header_size,
+        )
 
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""

@@ -94,7 +94,7 @@ class Running:
 
     async def deliver(self, given: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
         self.seen += 1
-        assert sum(map(len, content.chunks())) == content.size
+        assert sum([len(each) async for each in content.pieces()]) == content.size
         return AttemptReport(tuple(map(self.outcome, given.recipients)))
 
     def queue(self, *, delivering: bool = True) -> DeliveryQueue:

@@ -99,7 +99,7 @@ class Network:
     async def deliver(self, given: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         destination = str(given.recipients[0].mailbox.domain)
         self.seen.append(given)
-        self.contents.append(b"".join(content.chunks()))
+        self.contents.append(b"".join((await content.loaded()).chunks()))
         self.running += 1
         if handover.watcher is not None:
             handover.watcher.began(self)

@@ -26,6 +26,7 @@ from mailrider.queue.message import (
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import IdTaken, QueueCommand
+from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.store import MemoryStore, SharedState
 from tests.support.queueing import BUSY, HOUR, MESSAGE, Writing, chunked, deferred, envelope, recipient
@@ -395,10 +396,12 @@ async def test_large_content_is_written_before_its_message_and_read_in_chunks(wo
     (job,) = await claim(world, store)
     content = await store.content(job)
     for _ in range(2):  # once for each transaction that it is sent in
-        pieces = [bytes(each) for each in content.chunks()]
+        pieces = [bytes(each) async for each in content.pieces()]
         assert b"".join(pieces) == LARGE
     assert max(map(len, pieces)) <= 65536
     assert content.size == len(LARGE)
+    assert content.is_awaited
+    assert content.header == Content.inspect(LARGE).header
     assert await store.octets(job.message_id) == LARGE
 
 

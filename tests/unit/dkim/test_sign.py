@@ -38,6 +38,7 @@ from mailrider.smtp.prepend import COPIED, prepend
 from mailrider.testing.clock import FakeClock
 from mailrider.x509.key_kind import KeyKind
 from mailrider.x509.signing import SigningKey
+from tests.support.contents import awaited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -229,6 +230,16 @@ async def test_a_large_message_is_signed_without_being_held() -> None:
     assert sent(signed) == sent(await signer.modify(whole))
 
 
+async def test_a_message_that_has_to_be_awaited_is_signed_as_any_other() -> None:
+    whole = MESSAGE + b"some text here\r\n" * 40_000
+    signer, _ = signing(Signer(EXAMPLE, "s", ED25519))
+    signed = await signer.modify(awaited(whole))
+    assert signed.is_awaited
+    expected = await signer.modify(Content.inspect(whole))
+    assert (signed.size, signed.header, signed.signed_by) == (expected.size, expected.header, expected.signed_by)
+    assert sent(await signed.loaded()) == sent(expected)
+
+
 # --- What is not --------------------------------------------------------------------------------
 
 
@@ -375,6 +386,13 @@ def test_what_is_put_before_a_message_is_part_of_its_header(message: bytes, size
     assert sent(more) == sent(again)
     assert more.header == again.header
     assert prepend(content, b"") is content
+
+
+async def test_so_is_what_is_put_before_a_message_that_has_to_be_awaited() -> None:
+    more = prepend(awaited(MESSAGE), "X-Ä: y\r\n".encode())
+    again = Content.inspect("X-Ä: y\r\n".encode() + MESSAGE)
+    assert (more.size, more.eight_bit, more.header) == (again.size, True, again.header)
+    assert sent(await more.loaded()) == sent(again)
 
 
 def test_what_has_no_header_is_not_signed() -> None:

@@ -24,7 +24,7 @@ from mailrider.testing.clock import FakeClock
 from tests.support.queueing import HOUR, MESSAGE, Writing, failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from mailrider.queue.message import NewMessage
 
@@ -47,12 +47,14 @@ class Bouncing:
         return compose(notification, origin)
 
     def _stored(self, octets: bytes) -> Content:
-        def supply() -> Iterator[bytes]:
+        async def supply() -> AsyncIterator[bytes]:
             self.readers.append(threading.current_thread())
+            await asyncio.sleep(0)
             yield octets
 
         content = Content.inspect(octets)
-        return Content.stored(supply, size=content.size, eight_bit=False, header_size=content.header_size)
+        size, header_size = content.size, content.header_size
+        return Content.awaited(supply, octets[: header_size + 2], size=size, eight_bit=False, header_size=header_size)
 
     async def write(self, count: int, octets: bytes = MESSAGE) -> NewMessage:
         clock = FakeClock()
@@ -75,11 +77,27 @@ def bouncing(monkeypatch: pytest.MonkeyPatch) -> Bouncing:
 async def test_a_notification_about_many_is_written_in_a_thread(bouncing: Bouncing, count: int, octets: bytes) -> None:
     message = await bouncing.write(count, octets)
     assert [each is threading.main_thread() for each in bouncing.threads] == [count == INLINE]
-    assert set(bouncing.readers) == {threading.main_thread()}  # the store's connection is the loop's
+    assert bouncing.readers == [threading.main_thread()] * (octets == MESSAGE)  # where a store can be awaited
     assert message.content is not None
     parsed = message_from_bytes(b"".join(message.content.chunks()))
     returned = "message/rfc822" if octets == MESSAGE else "text/rfc822-headers"
     assert parsed.get_payload(2).get_content_type() == returned  # type: ignore[union-attr] # a multipart
+
+
+async def test_a_cancellation_while_the_message_is_read_is_kept_for_the_next_wait(bouncing: Bouncing) -> None:
+    written: list[NewMessage] = []
+
+    async def work() -> None:
+        written.append(await bouncing.write(1))
+        await asyncio.sleep(0)
+        written.clear()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(written) == 1
 
 
 async def test_a_cancellation_while_it_is_written_is_kept_for_the_next_wait(bouncing: Bouncing) -> None:

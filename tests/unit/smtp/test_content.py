@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrider.errors import LocalError
 from mailrider.smtp.content import CHUNK, END_OF_DATA, Content, Mender, Stuffer, is_clean
 from mailrider.smtp.header import MAX_HEADER
+from tests.support.contents import awaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -207,6 +209,23 @@ def test_content_is_the_same_however_it_comes_and_goes(message: bytes, size_in: 
         assert b"".join(content.stuffed(size_out)) == stuff(mended)
     assert whole.is_clean is (mended == message)
     assert surveyed.is_clean is (mended == message)
+
+
+@given(TRICKY, SIZES, SIZES)
+async def test_content_that_has_to_be_awaited_is_the_same(message: bytes, size_in: int, size_out: int) -> None:
+    mended = mend(message)
+    whole, content = Content.inspect(mended), awaited(mended, size_in)
+    assert (content.size, content.eight_bit, content.header) == (whole.size, whole.eight_bit, whole.header)
+    for each in (whole, content):
+        assert [bytes(piece) async for piece in each.pieces(size_out)] == cut(mended, size_out)
+        assert b"".join([piece async for piece in each.stuffed_pieces(size_out)]) == stuff(mended)
+        assert b"".join((await each.loaded()).chunks()) == mended
+        assert each.first(len(each.header) + 2) == mended[: len(each.header) + 2]
+
+
+def test_content_that_has_to_be_awaited_is_not_read_without_that() -> None:
+    with pytest.raises(LocalError, match="awaited"):
+        next(awaited(b"A: 1\r\n\r\nx\r\n").chunks())
 
 
 @given(st.lists(TRICKY, max_size=6))

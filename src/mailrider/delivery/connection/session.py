@@ -8,6 +8,7 @@ and never raises for a mail reason. `Session.quit` is polite and changes nothing
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +29,7 @@ from mailrider.smtp.sasl import ClientExchange
 from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from mailrider.clock import Clock
     from mailrider.delivery.connection.said import Said
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.client import AnsweredCommand
     from mailrider.smtp.commands import Bdat
-    from mailrider.smtp.content import Content
+    from mailrider.smtp.content import Content, Octets
     from mailrider.smtp.sasl import Credentials
     from mailrider.smtp.transaction import Transaction
 
@@ -248,7 +249,8 @@ class Session:
                         if transaction.unnamed and talk.monotonic() > began + seconds / 2:
                             transaction.cut_short()
                     case SendContent(command):
-                        if await self._write(content.stuffed(PIECE), transaction, end=command):
+                        pieces = content.stuffed_pieces(PIECE) if content.is_awaited else content.stuffed(PIECE)
+                        if await self._write(pieces, transaction, end=command):
                             answers = await talk.answers(dialect.submission_timeout)
                         else:
                             answers = talk.take_answers()
@@ -316,7 +318,7 @@ class Session:
 
     async def _write(
         self,
-        pieces: Iterator[bytes | memoryview],
+        pieces: Iterator[Octets] | AsyncIterator[Octets],
         transaction: Transaction,
         *,
         is_last: bool = True,
@@ -328,9 +330,9 @@ class Session:
         """
         talk = self._talk
         channel, seconds = talk.channel, self._dialect.command_timeout
-        piece = next(pieces, None)
+        piece = await _next(pieces)
         while piece is not None:
-            following = next(pieces, None)
+            following = await _next(pieces)
             if channel.needs_drain:
                 await talk.drain(seconds)
             if end is not None and talk.has_answers:
@@ -397,6 +399,10 @@ class Session:
         self._talk.channel.abort()
 
 
+async def _next(pieces: Iterator[Octets] | AsyncIterator[Octets]) -> Octets | None:
+    return next(pieces, None) if isinstance(pieces, Iterator) else await anext(pieces, None)
+
+
 def _hand_over(transaction: Transaction, answers: list[AnsweredCommand]) -> None:
     for answer in answers:
         transaction.take(answer)
@@ -407,10 +413,23 @@ class _Chunks:
 
     def __init__(self, content: Content) -> None:
         self._content = content
-        self._rest: Iterator[bytes | memoryview] | None = None
+        self._rest: Iterator[Octets] | None = None
+        self._awaited: AsyncIterator[Octets] | None = content.pieces(PIECE) if content.is_awaited else None
 
-    def next(self, size: int, command: bytes) -> Iterator[bytes | memoryview]:
+    def next(self, size: int, command: bytes) -> Iterator[Octets] | AsyncIterator[Octets]:
         """The next `size` octets, behind their command; a small message leaves in one piece with it."""
+        return self._next(size, command) if self._awaited is None else self._await(self._awaited, size, command)
+
+    async def _await(self, rest: AsyncIterator[Octets], size: int, command: bytes) -> AsyncIterator[Octets]:
+        if not size:
+            yield command
+        while size > 0:
+            piece = await anext(rest)
+            size -= len(piece)
+            yield b"".join((command, piece)) if command else piece
+            command = b""
+
+    def _next(self, size: int, command: bytes) -> Iterator[Octets]:
         if self._rest is None:
             self._rest = self._content.chunks(PIECE)
         if not size:

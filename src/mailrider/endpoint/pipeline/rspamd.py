@@ -124,7 +124,7 @@ def _facts(envelope: Envelope, arrival: Arrival) -> list[tuple[str, str]]:
 
 
 async def _pieces(content: Content) -> AsyncIterator[bytes]:
-    for piece in content.chunks():
+    async for piece in content.pieces():
         yield bytes(piece)
 
 

@@ -179,7 +179,6 @@ SELECT max(
 CONTENT: Final = "SELECT content FROM message WHERE id = ?"
 CONTENTS: Final = "SELECT id, content FROM message WHERE id IN (SELECT value FROM json_each(?))"
 READ_CHUNK: Final = "SELECT octets FROM chunk WHERE content = ? AND number = ?"
-WARM: Final = "SELECT sum(length(octets) + instr(octets, x'00')) FROM chunk WHERE content = ?"
 SPOOL: Final = "INSERT INTO spool (owner) VALUES (?)"
 UNSPOOL: Final = "DELETE FROM spool WHERE content IN (SELECT value FROM json_each(?))"
 # Nobody has use for a content: no message names it, and no living process is about to add one that does. This process

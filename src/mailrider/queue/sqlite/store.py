@@ -44,7 +44,7 @@ from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreDamaged, Sto
 from mailrider.smtp.content import CHUNK, Content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -124,6 +124,7 @@ class SQLiteStore:
         self._stack = ExitStack()
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
+        self._suppliers: ThreadPoolExecutor | None = None
         self._keeper: WALKeeper | None = None
         self._committing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
@@ -153,6 +154,7 @@ class SQLiteStore:
             self._stack.close()
             raise translate(error) from error
         self._readers = ThreadPoolExecutor(1, "mailrider queue reader")
+        self._suppliers = ThreadPoolExecutor(1, "mailrider queue supplier")  # of contents; its thread begins with one
         self._writer = Writer(
             connection,
             self._transactions,
@@ -189,9 +191,11 @@ class SQLiteStore:
             await writer.stop()
         if self._keeper is not None:
             await self._keeper.stop()
-        if self._readers is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._readers.shutdown)
-        self._readers = self._keeper = self._committing = self._reading = self._supplying = None
+        for threads in (self._readers, self._suppliers):
+            if threads is not None:
+                await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+        self._readers = self._suppliers = self._keeper = None
+        self._committing = self._reading = self._supplying = None
         self._stack.close()
 
     def _open(self) -> sqlite3.Connection:
@@ -525,34 +529,42 @@ class SQLiteStore:
         self._transactions.written += len(octets)
 
     async def content(self, job: Job) -> Content:
-        """See `Store`. A large one is given chunk by chunk as it is sent, so that memory stays flat."""
+        """See `Store`. A large one is given chunk by chunk as it is sent, so that memory stays flat.
+
+        Chunks are read in a thread of their own: the event loop waits for no disk, and a message for no look at the
+        queue.
+        """
         info = job.info
         if info.stored is None:
             octets: bytes | None = await self._read(partial(_fetch_content, job.message_id))
             if octets is None:
                 raise StoreUnavailable(f"the content of message {job.message_id} is gone")
             return _small(job, octets)
-        # The reader's thread goes through it once: then the chunks, which are read between two writes to the network,
-        # come from the system's memory in some 50 us each, and the event loop does not wait for a disk.
-        await self._read(partial(_warm, info.stored))
-        return Content.stored(
-            partial(self._supply, info.stored),
+        beginning, chunks = b"", 0
+        while len(beginning) < min(info.size, info.header_size + 2):
+            octets = await self._supply(info.stored, chunks)
+            if octets is None:
+                raise StoreUnavailable(f"the content of message {job.message_id} is gone")
+            beginning, chunks = beginning + octets, chunks + 1
+        return Content.awaited(
+            partial(self._chunks, info.stored, beginning, chunks),
+            beginning,
             size=info.size,
             eight_bit=info.eight_bit,
             header_size=info.header_size,
         )
 
-    def _supply(self, content: int) -> Iterator[bytes]:
-        number = 0
-        while True:
-            try:
-                row = self._supplying.execute(sql.READ_CHUNK, (content, number)).fetchone() if self._supplying else None
-            except sqlite3.Error as error:
-                raise translate(error) from error
-            if row is None:
-                return
-            yield row[0]
+    async def _chunks(self, content: int, beginning: bytes, number: int) -> AsyncIterator[bytes]:
+        """The content: the `beginning`, and what follows from the chunk of that number on."""
+        piece: bytes | None = beginning
+        while piece is not None:
+            yield piece
+            piece = await self._supply(content, number)
             number += 1
+
+    async def _supply(self, content: int, number: int) -> bytes | None:
+        """One chunk of a content; None behind the last one."""
+        return await self._look(self._suppliers, self._supplying, partial(_read_chunk, content, number))
 
     # Content that no message names ------------------------------------------------------------------------------------
 
@@ -696,10 +708,18 @@ class SQLiteStore:
         return self._writer.ask(request)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._readers is None or self._reading is None:
+        return await self._look(self._readers, self._reading, work)
+
+    async def _look(
+        self,
+        thread: ThreadPoolExecutor | None,
+        connection: sqlite3.Connection | None,
+        work: Callable[[sqlite3.Connection], T],
+    ) -> T:
+        if thread is None or connection is None:
             raise StoreUnavailable("the queue's store is not open")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, work, self._reading)
+            return await asyncio.get_running_loop().run_in_executor(thread, work, connection)
         except (sqlite3.Error, OSError) as error:
             problem = translate(error)
             if isinstance(problem, StoreDamaged):
@@ -749,5 +769,6 @@ def _small(job: Job, octets: bytes) -> Content:
     return Content(info.size, info.eight_bit, info.header_size, True, octets)
 
 
-def _warm(content: int, connection: sqlite3.Connection) -> None:
-    connection.execute(sql.WARM, (content,)).fetchone()
+def _read_chunk(content: int, number: int, connection: sqlite3.Connection) -> bytes | None:
+    row = connection.execute(sql.READ_CHUNK, (content, number)).fetchone()
+    return None if row is None else row[0]

@@ -304,7 +304,7 @@ async def test_content_that_is_being_written_by_the_living_is_not_swept(
             pass
         await store.add(writing.message(stored=stored), leased=False)
         (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
-        assert sum(map(len, (await store.content(job)).chunks())) == 100_000
+        assert sum([len(each) async for each in (await store.content(job)).pieces()]) == 100_000
 
 
 def chunks_in(folder: Path) -> int:

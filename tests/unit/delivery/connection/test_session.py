@@ -28,12 +28,13 @@ from mailrider.smtp.replies import ReplyViolation
 from mailrider.smtp.transaction import Transaction
 from mailrider.testing.clock import FakeClock
 from tests.support.channels import HOST, client_context, server_context, settle
+from tests.support.contents import awaited
 from tests.support.problems import problem
 from tests.unit.delivery.scripted import Server
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from mailrider.model.event import Event
     from mailrider.model.tls_problem import TLSProblem
@@ -430,6 +431,9 @@ CHUNKING = HELLO + "S: 250-mx\nS: 250-PIPELINING\nS: 250 CHUNKING\n"
 ACCEPTED = "S: 250 Ok\nS: 250 Ok\n"
 
 
+MADE = [pytest.param(Content.inspect, id="in memory"), pytest.param(awaited, id="from a store")]
+
+
 class Delivery:
     """A transaction on a session with a scripted server."""
 
@@ -454,9 +458,11 @@ class Delivery:
         return [decision.reply.code for decision in self.transaction.decisions.values()]
 
 
-async def test_data_is_stuffed_and_ends_with_a_lone_dot(clock: FakeClock) -> None:
+@pytest.mark.parametrize("made", MADE)
+async def test_data_is_stuffed_and_ends_with_a_lone_dot(clock: FakeClock, made: Callable[[bytes], Content]) -> None:
     script = PLAIN + GROUP + ACCEPTED + "S: 354 Go on\nC: Subject: hello\nC: \nC: ..dot\nC: .\nS: 250 2.0.0 Ok"
     delivery = Delivery(clock, script.replace("C: \n", "octets 2\n"))
+    delivery.content = made(MESSAGE)
     assert await delivery.run() is None
     assert (delivery.codes, delivery.transaction.reusable, delivery.session.transactions) == ([250], True, 1)
     await leave(delivery.session, delivery.call.server)
@@ -473,7 +479,8 @@ async def test_a_chunk_is_as_it_is_and_the_last_one_is_the_end(clock: FakeClock)
     await leave(delivery.session, delivery.call.server)
 
 
-async def test_content_larger_than_a_chunk_goes_in_several(clock: FakeClock) -> None:
+@pytest.mark.parametrize("made", MADE)
+async def test_content_larger_than_a_chunk_goes_in_several(clock: FakeClock, made: Callable[[bytes], Content]) -> None:
     big, chunk = b"x" * (9 * 1024 * 1024), 4 * 1024 * 1024
     rest = len(big) + 2 - 2 * chunk
     one = f"C: BDAT {chunk}\noctets {chunk}\nS: 250 Ok\n"
@@ -485,9 +492,28 @@ async def test_content_larger_than_a_chunk_goes_in_several(clock: FakeClock) -> 
         + f"C: BDAT {rest} LAST\noctets {rest}\nS: 250 Ok"
     )
     delivery = Delivery(clock, script, big)
+    delivery.content = made(big + b"\r\n")
     assert await delivery.run() is None
     assert delivery.codes == [250]
     await leave(delivery.session, delivery.call.server)
+
+
+async def test_a_store_that_fails_in_the_middle_ends_the_connection_before_the_end_of_the_content(
+    clock: FakeClock,
+) -> None:
+    async def supply() -> AsyncIterator[bytes]:
+        yield MESSAGE
+        await asyncio.sleep(0)
+        raise OSError("the disk is gone")
+
+    script = PLAIN + GROUP + ACCEPTED + "S: 354 Go on\n"
+    delivery = Delivery(clock, script)
+    delivery.content = Content.awaited(supply, MESSAGE, size=100_000, eight_bit=False, header_size=16)
+    with pytest.raises(OSError, match="the disk is gone"):
+        await delivery.run()
+    assert not delivery.session.is_alive
+    assert not delivery.transaction.in_doubt
+    assert not delivery.call.server.received.endswith(b"\r\n.\r\n")
 
 
 async def test_consent_without_a_recipient_is_answered_by_a_lone_dot(clock: FakeClock) -> None:
