@@ -48,9 +48,12 @@ def key_path(directory: Path, domain: Domain, selector: str) -> Path:
 def dns_record(domain: Domain, selector: str, key: SigningKey) -> str:
     """The line of a zone file that publishes a key; long ones are cut into strings, as DNS wants them.
 
-    RFC 8460 3: receivers may ignore a TLS report if the record of its key does not name `tlsrpt`.
+    RFC 8460 3: receivers may ignore a TLS report if the record of its key does not name `tlsrpt`. The Ed25519 key's
+    names it. The RSA key's has no `s=`, which means all services: dkimpy (1.1.8) knows no list there, and would find
+    no key for any mail.
     """
-    value = f"v=DKIM1; k={key.name}; s=email:tlsrpt; p={key.public}"
+    services = "s=email:tlsrpt; " if key.name == "ed25519" else ""
+    value = f"v=DKIM1; k={key.name}; {services}p={key.public}"
     strings = [f'"{value[start : start + _STRING]}"' for start in range(0, len(value), _STRING)]
     text = f"( {' '.join(strings)} )" if len(strings) > 1 else strings[0]
     return f"{selector}._domainkey.{domain.ascii}. IN TXT {text}"

@@ -102,5 +102,7 @@ async def _check_keys(configuration: Configuration, resolver: Resolver) -> list[
             if not {"*", "tlsrpt"} & services:
                 where = f"{key.selector}._domainkey.{key.domain}"
                 text = f"{where} allows no reports (s={':'.join(sorted(services))[:100]}), so receivers may ignore them"
-                findings.append(warning(SUBJECT, text, "write s=email:tlsrpt into the record"))
+                findings.append(
+                    warning(SUBJECT, text, "take s= out of the record: without it a key is for all, reports included")
+                )
     return findings
