@@ -34,7 +34,7 @@ from bench.measure import machine
 from bench.network import SMTP_PORT, ZONE, domain, network
 from bench.office import BACKLOG, Mail, Office
 from bench.peers import MissingError
-from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, Mailrider
+from bench.systems import MAILRIDERS, POSTFIX_TUNED
 from tests.peers.process import loopback_address
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bench.systems import Relay, System
 
 SESSIONS, CROWD = 20, 300
-SYSTEMS: tuple[System, ...] = (replace(POSTFIX_TUNED, receivers=str(2 * CROWD)), Mailrider(), MAILRIDER_TUNED)
+SYSTEMS: tuple[System, ...] = (replace(POSTFIX_TUNED, receivers=str(2 * CROWD)), *MAILRIDERS)
 DOMAINS = 10
 SILENT = f"silent.{ZONE}"
 SILENT_SHARE = 10  # every tenth message

@@ -28,7 +28,7 @@ from bench.measure import machine
 from bench.network import SMTP_PORT, ZONE, Network, domain
 from bench.office import Mail, Office
 from bench.peers import MissingError
-from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED
+from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, WORKERS
 from mailrider.net.tls import make_server_context
 from mailrider.x509.describe import describe_chain
 from tests.peers.certificate import Authority
@@ -97,7 +97,8 @@ def systems(root: Path) -> Sequence[System]:
     """Those that are measured."""
     dane = replace(MAILRIDER_TUNED, name="mailrider, DANE", dane=True)
     both = replace(dane, name="mailrider, DANE and MTA-STS", policy_root=str(root))
-    return replace(POSTFIX_TUNED, name="Postfix, DANE", dane=True), dane, both
+    several = (each for one in (dane, both) for each in map(one.with_workers, WORKERS))
+    return replace(POSTFIX_TUNED, name="Postfix, DANE", dane=True), dane, both, *several
 
 
 @dataclass(frozen=True, slots=True)

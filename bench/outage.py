@@ -32,7 +32,7 @@ from bench.network import (
     wait_all,
 )
 from bench.peers import MissingError
-from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, Mailrider, System
+from bench.systems import MAILRIDERS, POSTFIX_TUNED, System
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Flushed(System, Protocol):
         """The command that says so, and what its environment has besides."""
 
 
-SYSTEMS: tuple[Flushed, ...] = (POSTFIX_TUNED, Mailrider(), MAILRIDER_TUNED)
+SYSTEMS: tuple[Flushed, ...] = (POSTFIX_TUNED, *MAILRIDERS)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Relaying durably, beside the mail systems that people install: smtp-source, a system with its queue, smtp-sink.
 
-    python -m bench.relay                       # every system; one destination and 50; the ceiling; over TLS with DANE
+    python -m bench.relay                       # every system; one destination and 50; the ceiling; 100 KB messages;
+                                                # new connections; over TLS with DANE
     python -m bench.relay --only mailrider --messages 50000 --size 16384
 
 Each system gets the same traffic in the same run, accepts it with its durable queue, finds the destination by MX
@@ -34,7 +35,7 @@ from bench.network import (
     wait_for,
 )
 from bench.peers import MissingError
-from bench.systems import MAILRIDER_TUNED, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD, Postfix
+from bench.systems import MAILRIDERS, POSTFIX, POSTFIX_TUNED, Exim, Mailrider, OpenSMTPD, Postfix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from bench.systems import System
 
 REFERENCE = POSTFIX_TUNED.name
-SYSTEMS: tuple[System, ...] = (POSTFIX_TUNED, POSTFIX, OpenSMTPD(), Exim(), Mailrider(), MAILRIDER_TUNED)
+SYSTEMS: tuple[System, ...] = (POSTFIX_TUNED, POSTFIX, OpenSMTPD(), Exim(), *MAILRIDERS)
+LARGE = 100_000  # octets: what others publish figures for
 TRACED = 1_000  # messages of the round that counts fsyncs
 
 
@@ -154,16 +156,26 @@ def print_rows(title: str, rows: Sequence[Row]) -> bool:
 
 
 def in_clear(systems: Sequence[System], usual: Traffic, rounds: int) -> bool:
-    """Part a: one destination and 50, and a new connection for each message. Whether no system failed."""
+    """Part a: one destination and 50, large messages, and new connections. Whether no system failed."""
     many = replace(usual, domains=50)
+    large = replace(usual, size=LARGE, messages=usual.messages // 2)
     new = replace(usual, kept=False, messages=usual.messages // 4)
+    single = [each.without_reuse() for each in systems if isinstance(each, Mailrider | Postfix)]
     with network(50) as net:
         one = print_rows("one destination", [ceiling(net, usual), *compare(systems, net, usual, rounds, whole=True)])
         fifty = print_rows("50 destinations", [ceiling(net, many), *compare(systems, net, many, rounds, whole=False)])
+        much = print_rows(
+            f"one destination, {LARGE // 1000} KB",
+            [ceiling(net, large), *compare(systems, net, large, rounds, whole=False)],
+        )
         newly = print_rows(
             "one destination, each message submitted on a new connection", compare(systems, net, new, 1, whole=False)
         )
-    return one and fifty and newly
+        both = print_rows(
+            "one destination, each message submitted and delivered on new connections",
+            compare(single, net, new, 1, whole=False),
+        )
+    return one and fifty and much and newly and both
 
 
 def over_tls(systems: Sequence[System], usual: Traffic, rounds: int) -> bool:

@@ -13,7 +13,7 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bench.footprint import confined, counting_syncs
 from bench.peers import MissingError, find_program
@@ -96,6 +96,7 @@ def _find(program: Path) -> None:
 
 _MAILRIDER = """\
 hostname client.bench.test
+{workers}
 state_dir {home}/state
 dns {{
     server {resolver}
@@ -129,7 +130,12 @@ class Mailrider:
     root_ca: str = ""
     dane: bool = False
     policy_root: str = ""
+    workers: int = 1
     capacity: int = 20_000
+
+    def with_workers(self, workers: int) -> Mailrider:
+        """The same with so many workers."""
+        return replace(self, name=f"{self.name}, {workers} workers", workers=workers)
 
     def without_reuse(self) -> Mailrider:
         """The same with a new connection for each message."""
@@ -139,7 +145,8 @@ class Mailrider:
     def configuration(self) -> str:
         given = "; ".join(filter(None, (self.remote, self.queue))).replace("\n", "; ")
         policies = " ".join(["dane"] * self.dane + ["mtasts"] * bool(self.policy_root))
-        return f"one process, {given or 'as it comes'}; mx_auth {policies or 'none'}"
+        processes = "one process" if self.workers == 1 else f"{self.workers} workers"
+        return f"{processes}, {given or 'as it comes'}; mx_auth {policies or 'none'}"
 
     def _authentication(self) -> str:
         policies = ["dane"] * self.dane
@@ -153,6 +160,7 @@ class Mailrider:
         with private_directory() as home:
             text = _MAILRIDER.format(
                 home=home,
+                workers=f"workers {self.workers}" if self.workers > 1 else "",
                 resolver=network.resolver,
                 address=address,
                 port=PORT,
@@ -178,6 +186,10 @@ MAILRIDER_TUNED = Mailrider(
     remote="conn_reuse_limit 1000\n    conn_max_idle_count 50",
     queue="max_parallelism 50",
 )
+
+WORKERS: Final = tuple(each for each in (2, 4) if each <= max(2, len(os.sched_getaffinity(0))))
+"""How many workers are compared with one process: 2, and 4 where there are as many processors."""
+MAILRIDERS: Final = (Mailrider(), MAILRIDER_TUNED, *(MAILRIDER_TUNED.with_workers(each) for each in WORKERS))
 
 # --- Postfix -------------------------------------------------------------------------------------
 
