@@ -418,7 +418,7 @@ def mount_small_disk(folder: Path) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def chaos(folder: Path, rng: random.Random) -> AsyncIterator[Chaos]:
+async def chaos(folder: Path, rng: random.Random, kind: type[Chaos] = Chaos) -> AsyncIterator[Chaos]:
     zones: ZoneTable = {"sender.test": {"MX": "10 mx0.test"}, "mx.sender.test": {"A": "127.0.2.250"}}
     addresses = [f"127.0.3.{number + 1}" for number in range(3)]
     for number, address in enumerate(addresses):
@@ -428,7 +428,7 @@ async def chaos(folder: Path, rng: random.Random) -> AsyncIterator[Chaos]:
     mx_port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         dns = await stack.enter_async_context(LabDNS(zones, "127.0.3.53", 0))
-        trouble = Chaos(folder, dns, zones, mx_port, rng)
+        trouble = kind(folder, dns, zones, mx_port, rng)
         stack.callback(trouble.close)
         for number, address in enumerate(addresses):
             script = faulty(random.Random(SEED + number))
