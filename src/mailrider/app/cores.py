@@ -12,8 +12,12 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from mailrider.config.settings import AUTO
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from mailrider.config import Configuration
 
 GROUPS: Final = Path("/sys/fs/cgroup")
 OWN: Final = Path("/proc/self/cgroup")
@@ -35,6 +39,12 @@ def usable_cores(read: Callable[[Path], str] = _read) -> int:
         allowed = os.cpu_count() or 1
     quotas = [quota for quota in _quotas(read) if quota is not None]
     return max(1, min([allowed, *map(math.ceil, quotas)]))
+
+
+def count_workers(configuration: Configuration, usable: Callable[[], int] = usable_cores) -> int:
+    """How many workers a configuration asks for, where so many processors are usable."""
+    given = configuration.globals.workers
+    return usable() if given == AUTO else given
 
 
 def _quotas(read: Callable[[Path], str]) -> Iterator[float | None]:

@@ -20,12 +20,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
-from mailrider.app.cores import usable_cores
+from mailrider.app.cores import count_workers, usable_cores
 from mailrider.app.examine import examine
 from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier
 from mailrider.app.running import Process, Running
-from mailrider.app.shared_limits import count_workers
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.shares import LocalShares
 from mailrider.endpoint.logins import Logins

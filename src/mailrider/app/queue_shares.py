@@ -7,6 +7,7 @@ they were not used for `UNUSED`, or when another worker has none free and wants 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.limits.leases import UNUSED, Return
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mailrider.queue.shares import Member, QueueShares
 
 LOOK: Final = 0.05  # seconds between two looks whether attempts have ended whose places others want
+FRESH: Final = 0.1  # seconds that it may take until an attempt has begun in a place that was just granted
 
 
 def queue_shares(shares: Shares, clock: Clock, name: str, parallelism: int) -> QueueShares:
@@ -44,10 +46,13 @@ class WorkerQueueShares:
         self._parallelism = parallelism
         self._part = parallelism // client.workers
         self._members: dict[Member, int] = {}  # with their places
+        self._poor: dict[Member, None] = {}  # have less than their part, and want it
         self._leaving: list[Member] = []  # begin nothing more, and have attempts that run
         self._places = 0
         self._ask = 0
         self._owed = 0
+        self._is_wanting = False  # somebody waits for a place
+        self._granted_at = -UNKNOWN
         self._unused_since: float | None = None
         self._timer: Timer | None = None
         self._timer_at = UNKNOWN
@@ -67,6 +72,7 @@ class WorkerQueueShares:
         """See `QueueShares`. What it runs goes on, so its places are given back when that has ended."""
         if self._members.pop(member, None) is None:
             return
+        self._poor.pop(member, None)
         self._leaving.append(member)
         if not self._members:
             self._client.withdraw(self._ask)
@@ -76,29 +82,34 @@ class WorkerQueueShares:
 
     def wants(self, member: Member) -> None:
         """See `QueueShares`."""
-        self._unused_since = None
-        if self._places > self._busy:
-            self._share_out()
-            return
-        self._ask_for(max(1, self._places))
-        fair = max(1, self._places // len(self._members))
-        if member.attempts < fair:
-            for other, places in self._members.items():
-                if places > fair:  # its next attempt that ends leaves a place
-                    self._set_places(other, max(fair, other.attempts - 1))
-                    self._look_by(LOOK)
+        if self._places - self._owed <= self._busy:
+            self._unused_since, self._is_wanting = None, True
+            self._ask_for(max(1, self._part - self._places, self._places))
+            if member.attempts >= (self._places - self._owed) / len(self._members):
+                return
+            self._poor[member] = None  # others of this worker have its part
+            self._look_by(LOOK)
+        self._share_out(member)
 
     @property
     def _busy(self) -> int:
         return sum(member.attempts for member in (*self._members, *self._leaving))
 
-    def _share_out(self) -> None:
-        """Places to members: those that run attempts keep what these need, and the free ones go round."""
-        free = max(0, self._places - self._busy)
-        members = sorted(self._members, key=lambda member: member.attempts)
+    def _share_out(self, wants: Member | None = None) -> None:
+        """Places to members: those that run attempts keep what these need, and the free ones go round.
+
+        Where there are too few, whoever runs most has less than it uses: what ends there leaves a place.
+        """
+        free = self._places - self._owed - self._busy
+        members = sorted(self._members, key=lambda member: (member not in self._poor, member is not wants))
+        if free > 0:
+            self._poor.clear()
+        lacking = max(0, -free) + len(self._poor)
         for number, member in enumerate(members):
-            part = free // len(members) + (number < free % len(members))
-            self._set_places(member, member.attempts + part)
+            part = max(0, free // len(members)) + (number < free % len(members) if free > 0 else 0)
+            less = min(lacking, member.attempts) if member not in self._poor else 0
+            lacking -= less
+            self._set_places(member, member.attempts + part - less)
 
     def _set_places(self, member: Member, places: int) -> None:
         if places != self._members[member]:
@@ -118,15 +129,20 @@ class WorkerQueueShares:
             self._look_by(answer.seconds)
             return
         self._places += answer
+        self._granted_at, self._is_wanting = self._clock.monotonic(), False
         self._share_out()
         self._look()
 
     def _recalled(self, key: str, keep: int, wanted: int) -> None:
         """Others want so many."""
-        del key
+        fresh_until = self._granted_at + FRESH
+        if self._clock.monotonic() < fresh_until:
+            self._clock.call_at(fresh_until, partial(self._recalled, key, keep, wanted))
+            return
         unused = min(max(0, self._places - self._busy), wanted)
         self._owed = max(0, min(wanted - unused, self._places - unused - keep))
         self._give_back(unused)
+        self._share_out()
         self._look()
 
     def _give_back(self, places: int) -> None:
@@ -156,9 +172,9 @@ class WorkerQueueShares:
         elif now - self._unused_since >= UNUSED:
             self._unused_since = None
             self._give_back(spare)
-        if not self._places:
-            self._ask_for(max(1, self._part))
-        if self._owed:
+        if self._is_wanting and free <= 0:
+            self._ask_for(max(1, self._part - self._places))
+        if self._owed or self._poor:
             self._look_by(LOOK)
         elif self._places > keep:
             self._look_by(UNUSED / 2)

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mailrider.app.cores import usable_cores
+from mailrider.app.cores import count_workers, usable_cores
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
-from mailrider.app.shared_limits import count_workers
+from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch, lowest_free, next_delay, worker_environment
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.clock import SystemClock, after
@@ -134,7 +134,7 @@ class Supervisor:
         self._clock = clock
         self._debug = debug
         self._journal = journal
-        self._services = {each.prefix: each for each in services}
+        self._services = {each.prefix: each for each in (ShareService(clock), *services)}
         self._bound = silence
         self._silence = SilenceWatch(silence, clock.monotonic())
         self._cores = cores

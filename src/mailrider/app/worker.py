@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,11 +22,11 @@ from mailrider.app.daemon import prepare_process
 from mailrider.app.examine import examine
 from mailrider.app.link import Link
 from mailrider.app.running import Process, Running
-from mailrider.app.shared_limits import for_one_worker
 from mailrider.clock import SystemClock
 from mailrider.config import load_carried
 from mailrider.config.carried import CarriedText
-from mailrider.delivery.limits.shares import LocalShares
+from mailrider.delivery.limits.share_client import ShareClient
+from mailrider.delivery.limits.shares import WorkerShares
 from mailrider.endpoint.logins import LoginFinding, Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError, MailriderError
@@ -149,12 +149,13 @@ class Worker:
         for descriptor in (orders.text, orders.page, orders.log, orders.lock, *orders.sockets):
             os.set_inheritable(descriptor, False)
         self._beat(orders.beat)
-        configuration = for_one_worker(_read_configuration(orders.text), orders.workers)
+        configuration = _without_counters(_read_configuration(orders.text))
         turns = Turns(Page(orders.page), orders.slot)
         process = self._make_process(orders, configuration, turns)
         try:
             examine(configuration)
-            self._running = await Running.open(configuration, process, LocalShares(self._clock, by_owner=True))
+            shares = WorkerShares(self._clock, ShareClient(self._link, self._clock, orders.workers))
+            self._running = await Running.open(configuration, process, shares)
         except (MailriderError, OSError) as error:
             self._link.send("failed", {"is_config": isinstance(error, ConfigError), "reason": str(error)})
             return os.EX_UNAVAILABLE
@@ -229,6 +230,11 @@ def _read_configuration(descriptor: int) -> Configuration:
     octets = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     os.close(descriptor)
     return load_carried(CarriedText.decode(octets))
+
+
+def _without_counters(configuration: Configuration) -> Configuration:
+    """They are the supervisor's to show."""
+    return replace(configuration, globals=replace(configuration.globals, openmetrics=None))
 
 
 async def _run(descriptor: int) -> int:

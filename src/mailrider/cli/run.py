@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailrider.app.cores import usable_cores
+from mailrider.app.cores import count_workers, usable_cores
 from mailrider.app.listening import has_work
-from mailrider.app.shared_limits import count_workers
 from mailrider.cli.setup import make_log, writes_to_journal
 from mailrider.clock import SystemClock
 from mailrider.config import load, load_to_carry

@@ -232,16 +232,6 @@ async def test_what_a_new_worker_would_refuse_ends_the_start(tmp_path: Path) -> 
         assert "mailrider.conf:" in done.stderr
 
 
-async def test_limits_are_not_counted_once_for_each_worker(tmp_path: Path) -> None:
-    async with LabMX() as mx:
-        port = free_port()
-        path = with_workers(tmp_path, port, mx)
-        path.write_text(path.read_text().replace("deliver_to &queue", "deliver_to &queue\nlimits {\nall rate 1 1s\n}"))
-        done = await asyncio.to_thread(_run, path)
-        assert done.returncode == os.EX_CONFIG
-        assert "limits are not yet counted over workers" in done.stderr
-
-
 def _run(path: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mailrider", "-c", str(path), "run"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)

@@ -567,7 +567,7 @@ class ShareBook:
             if not key.unused(worker, now):
                 continue
             others = [turn for other, turn in key.turns.items() if other != worker]
-            count = sum(len(turn.waiting) or bool(turn.places) for turn in others)
+            count = sum(sum(each.ask.most for each in turn.waiting) or bool(turn.places) for turn in others)
             if count:
                 self.answers.append(Recall(worker, key.line.name, key.key, fair, count))
             elif worker in key.turns:  # itself wants another one than those that it does not use

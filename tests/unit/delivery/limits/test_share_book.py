@@ -541,12 +541,12 @@ def test_who_has_more_than_its_part_is_asked_for_it_when_another_waits() -> None
     book.answers = []
     book.ask(2, Ask(2, (("places", ""),), 60.0, most=8), 0.0)
     book.end_turn(0.0)
-    assert book.answers == [Waits(2, 2, 0), Recall(1, "places", "", 8, 1)]
+    assert book.answers == [Waits(2, 2, 0), Recall(1, "places", "", 8, 8)]
     book.answers = []
     for moment in (0.25, 0.5, 0.75):
         book.tick(moment)
         book.end_turn(moment)
-    assert book.answers == [Recall(1, "places", "", 8, 1)] * 3
+    assert book.answers == [Recall(1, "places", "", 8, 8)] * 3
     book.answers = []
     book.give_back(1, ("places", ""), 3, 0.0, 1.0)
     assert book.answers == [Granted(2, 2, ((3, 0.0),))]
