@@ -116,7 +116,7 @@ class Traffic:
     """`messages` of `size` payload octets over `sessions` connections at a time, to so many `domains`.
 
     `kept`: a session goes on to the next message (smtp-source -d). With several domains each has a source of its own,
-    and the sessions are shared out, at least one each.
+    and the sessions are shared out, at least one each. `to_one`: all these sources send to the first domain.
     """
 
     messages: int
@@ -124,6 +124,7 @@ class Traffic:
     size: int = 4096
     domains: int = 1
     kept: bool = True
+    to_one: bool = False
 
     def sources(self, address: str, port: int) -> list[list[str]]:
         """The commands that make it."""
@@ -132,7 +133,7 @@ class Traffic:
         return [
             [
                 *(find_program("smtp-source"), *options, "-f", "sender@client.bench.test"),
-                *("-t", f"recipient@{domain(number)}", f"inet:{address}:{port}"),
+                *("-t", f"recipient@{domain(0 if self.to_one else number)}", f"inet:{address}:{port}"),
             ]
             for number in range(self.domains)
         ]

@@ -159,10 +159,12 @@ def in_clear(systems: Sequence[System], usual: Traffic, rounds: int) -> bool:
     """Part a: one destination and 50, large messages, and new connections. Whether no system failed."""
     many = replace(usual, domains=50)
     large = replace(usual, size=LARGE, messages=usual.messages // 2)
+    crowd = replace(many, to_one=True)
     new = replace(usual, kept=False, messages=usual.messages // 4)
     single = [each.without_reuse() for each in systems if isinstance(each, Mailrider | Postfix)]
     with network(50) as net:
         one = print_rows("one destination", [ceiling(net, usual), *compare(systems, net, usual, rounds, whole=True)])
+        sources = print_rows("one destination, from 50 sources", compare(systems, net, crowd, rounds, whole=False))
         fifty = print_rows("50 destinations", [ceiling(net, many), *compare(systems, net, many, rounds, whole=False)])
         much = print_rows(
             f"one destination, {LARGE // 1000} KB",
@@ -175,7 +177,7 @@ def in_clear(systems: Sequence[System], usual: Traffic, rounds: int) -> bool:
             "one destination, each message submitted and delivered on new connections",
             compare(single, net, new, 1, whole=False),
         )
-    return one and fifty and much and newly and both
+    return one and sources and fifty and much and newly and both
 
 
 def over_tls(systems: Sequence[System], usual: Traffic, rounds: int) -> bool:

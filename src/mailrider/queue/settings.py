@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue.history import HistoryBounds
 from mailrider.queue.retry import Schedule
@@ -31,6 +32,20 @@ if TYPE_CHECKING:
     from mailrider.settings.pipeline import Rule, Target
 
 MAX_SCALE = 1000.0  # beyond that the second delay is the longest in any case
+
+
+def usual_parallelism(processors: int) -> int:
+    """How many attempts run at once where nobody says so.
+
+    One that waits for a server costs next to nothing, and no server sees more of them: connections to one MX host have
+    a bound of their own, and a destination begins with one attempt and earns the others.
+    """
+    return min(16 * processors, 64)
+
+
+PARALLELISM: Final = usual_parallelism(
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
 
 
 def _scale(value: float | str) -> float:
@@ -127,7 +142,8 @@ class QueueSettings(Settings):
     )
     max_parallelism: Setting[int, int] = directive(
         integer(1, 100_000),
-        default=16,
+        default=PARALLELISM,
+        shown_default="16 for each processor, at most 64",
         unit="attempts",
         doc="How many attempts run at the same time, at most. One that lasts longer than a second is not counted: it"
         " moves to a slow place, of which there are eight times as many (at most 256), so that it holds up nobody.",

@@ -11,7 +11,7 @@ import pytest
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox
 from mailrider.model.reply import Reply
-from mailrider.queue.settings import QueueSettings
+from mailrider.queue.settings import PARALLELISM, QueueSettings, usual_parallelism
 from mailrider.settings.directive import InvalidSetting
 from mailrider.settings.pipeline import (
     NOT_ACCEPTED,
@@ -58,7 +58,7 @@ def test_everything_at_once() -> None:
 def test_the_defaults_are_those_of_the_contract() -> None:
     given = queue("target &out")
     rules = given.rules
-    assert (given.max_parallelism, rules.max_tries) == (16, 0)
+    assert (given.max_parallelism, rules.max_tries) == (PARALLELISM, 0)
     assert rules.schedule.initial == timedelta(minutes=15)
     assert rules.schedule.scale == 1.25
     assert rules.schedule.longest == timedelta(hours=4)
@@ -233,3 +233,8 @@ def test_no_two_queues_are_in_one_directory(text: str) -> None:
 def test_a_queue_may_be_referred_to_more_than_once() -> None:
     text = "target.queue q { target &out }\ntarget.queue r { target &q }\ndeliver_to &q\ndeliver_to &r\n"
     assert len(read(HEAD + text).deliver_to) == 2
+
+
+@pytest.mark.parametrize(("processors", "attempts"), [(1, 16), (2, 32), (4, 64), (128, 64)])
+def test_more_processors_make_more_attempts_at_once(processors: int, attempts: int) -> None:
+    assert usual_parallelism(processors) == attempts
