@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mailrider.app.examine import signatures_within
+from mailrider.delivery.settings import RemoteSettings
 from mailrider.dkim.sign import Signer
 from mailrider.dns.answer import LookupFailed
 from mailrider.errors import ConfigError
@@ -80,6 +81,29 @@ def refuse_impossible_reporting(configuration: Configuration) -> None:
     name = settings.through.name if isinstance(settings.through, TargetRef) else ""
     if not isinstance(configuration.target(name).settings, QueueSettings):
         raise ConfigError(f"tlsrpt: through &{name} is no queue, and reports by mail need one")
+
+
+def report_guard(configuration: Configuration, settings: TLSRPTSettings) -> AddressGuard:
+    """Where reports may be posted: as those by mail, by the `prohibited_addresses` of the target behind `through`."""
+    target = remote_behind(configuration, settings.through)
+    if target is None:
+        return AddressGuard(settings.allow_addresses)
+    return AddressGuard.beside(target.prohibited_addresses, settings.allow_addresses)
+
+
+def remote_behind(configuration: Configuration, through: Target | None) -> RemoteSettings | None:
+    """The `target.remote` that a queue leads to; None if it delivers by something else, or in a circle."""
+    target: object = through
+    seen: set[str] = set()
+    while isinstance(target, TargetRef | QueueSettings):
+        if isinstance(target, QueueSettings):
+            target = target.target
+        elif target.name in seen:
+            return None
+        else:
+            seen.add(target.name)
+            target = configuration.target(target.name).settings
+    return target if isinstance(target, RemoteSettings) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +179,8 @@ async def open_reporting(
     signers = await asyncio.to_thread(_open_signers, keys, engine.emit)
     rules = ReportingRules(reporter, settings.send is ReportedDays.FAILURES, settings.retain)
     queue = await open_target(settings.through)
-    async with HTTPSPoster(
-        engine.resolver, engine.clock, guard=AddressGuard(settings.allow_addresses), root_ca=settings.root_ca
-    ) as poster:
+    guard = report_guard(configuration, settings)
+    async with HTTPSPoster(engine.resolver, engine.clock, guard=guard, root_ca=settings.root_ca) as poster:
         courier = ReportCourier(reporter, poster, queue, signers, engine.clock)
         store = store_of(configuration, settings)
         reporting = TLSReporting(rules, recorder, store, courier, engine.resolver, engine.clock, engine.emit)

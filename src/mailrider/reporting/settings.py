@@ -86,8 +86,9 @@ class TLSRPTSettings(Settings):
         many(NETWORK),
         default=(),
         shown_default="none",
-        doc="Networks that reports may go to although they are no part of the public internet; for labs. Who a report "
-        "goes to is a stranger's word, and must not lead into your network.",
+        doc="Networks that reports may go to although they are no part of the public internet. Who a report goes to is "
+        "a stranger's word, and must not lead into your network. Where the target behind `through` has "
+        "`prohibited_addresses none`, as in labs, all is allowed.",
     )
 
     def _validate(self) -> None:

@@ -8,11 +8,12 @@ import email.policy
 import gzip
 import json
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.app.reports import refuse_impossible_reporting, store_of
+from mailrider.app.reports import refuse_impossible_reporting, report_guard, store_of
 from mailrider.app.running import Process, open_configuration
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
@@ -41,7 +42,6 @@ tlsrpt {{
     contact tls@sender.test
     through &{through}
     root_ca {folder}/root.pem
-    allow_addresses 127.0.0.0/8
 }}
 target.queue outgoing {{
     target &lab
@@ -56,6 +56,27 @@ def configured(internet: Internet, through: str = "outgoing") -> Configuration:
     path = internet.folder / "daemon.conf"
     path.write_text(internet.configuration + BLOCK.format(folder=internet.folder, through=through))
     return load(path)
+
+
+@pytest.mark.parametrize(
+    ("target", "allowed", "refused"),
+    [
+        ("target.remote out {\nprohibited_addresses none\n}", "127.0.0.1 10.0.0.1 192.168.0.1", ""),
+        ("target.remote out", "10.0.0.1 9.9.9.9", "127.0.0.1 192.168.0.1"),
+        ("target.smtp out {\nhost tcp://192.0.2.1:25\n}", "10.0.0.1 9.9.9.9", "127.0.0.1 192.168.0.1"),
+    ],
+)
+def test_reports_are_posted_where_the_target_that_carries_them_may_connect_to(
+    tmp_path: Path, target: str, allowed: str, refused: str
+) -> None:
+    block = "organization Us\ncontact tls@sender.test\nthrough &q\nallow_addresses 10.0.0.0/8"
+    path = tmp_path / "some.conf"
+    path.write_text(f"hostname mx.sender.test\ntlsrpt {{\n{block}\n}}\n{target}\ntarget.queue q {{\ntarget &out\n}}\n")
+    configuration = load(path)
+    assert configuration.globals.tlsrpt is not None
+    guard = report_guard(configuration, configuration.globals.tlsrpt)
+    assert [each for each in allowed.split() if guard.refusal(ip_address(each))] == []
+    assert [each for each in refused.split() if not guard.refusal(ip_address(each))] == []
 
 
 def lab(folder: Path) -> Internet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.app.check.finding import error, note, ok, warning
-from mailrider.app.reports import report_keys
+from mailrider.app.reports import remote_behind, report_keys
 from mailrider.config import direct_targets
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dkim.record import allowed_services, record_name
@@ -13,8 +13,6 @@ from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.servers import CURE
 from mailrider.dns.validating import ValidatingResolver
 from mailrider.model.domain import Domain
-from mailrider.queue.settings import QueueSettings
-from mailrider.settings.pipeline import TargetRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from mailrider.app.check.finding import Finding
     from mailrider.config import Configuration
     from mailrider.dns.resolver import Resolver
-    from mailrider.reporting.settings import TLSRPTSettings
 
 SUBJECT = "TLS reports"
 
@@ -41,7 +38,7 @@ def check_reporting(configuration: Configuration) -> Iterator[Finding]:
     if contact is not None and isinstance(contact.domain, Domain) and not report_keys(configuration, contact.domain):
         cure = f"modify {{ dkim {contact.domain} SELECTOR }} in an endpoint, queue or target"
         yield error(SUBJECT, f"nothing signs for {contact.domain}, so no report is sent by mail", cure)
-    if not _leads_to_remote(configuration, settings):
+    if remote_behind(configuration, settings.through) is None:
         yield warning(SUBJECT, f"through {settings.through} leads to no target.remote, so a smarthost sends reports")
     reporting = [each for each in remotes if each.tlsrpt]
     if not reporting:
@@ -51,20 +48,6 @@ def check_reporting(configuration: Configuration) -> Iterator[Finding]:
         if missing:
             yield warning(SUBJECT, f"a target that is reported about lacks {' and '.join(missing)} in mx_auth")
     yield ok(SUBJECT, f"{settings.send} days are reported, as {contact}")
-
-
-def _leads_to_remote(configuration: Configuration, settings: TLSRPTSettings) -> bool:
-    target: object = settings.through
-    seen: set[str] = set()
-    while isinstance(target, TargetRef | QueueSettings):
-        if isinstance(target, TargetRef):
-            if target.name in seen:
-                return False
-            seen.add(target.name)
-            target = configuration.target(target.name).settings
-        else:
-            target = target.target
-    return isinstance(target, RemoteSettings)
 
 
 async def check_reporting_outside(
