@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -28,3 +30,18 @@ def test_fail2ban_finds_the_clients_and_nobody_whom_they_name(tmp_path: Path) ->
         command = [str(FAIL2BAN), "-o", "ip", str(log), str(FOLDER / "fail2ban" / "mailrider.conf")]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.stdout.split() == ["192.0.2.1", "192.0.2.1", "192.0.2.1", "2001:db8::1"]
+
+
+def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
+    if not PROMTOOL.exists():
+        leave_out("not installed: Prometheus (make test installs it)")
+    board = json.loads((FOLDER / "dashboard.json").read_text())
+    questions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    filled = [re.sub(r"\$\{?__\w+\}?", "5m", each) for each in questions]
+    rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(filled)]
+    # JSON is YAML as well.
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run(
+        [PROMTOOL, "check", "rules", tmp_path / "rules.yml"], check=True, capture_output=True, text=True
+    )
+    assert f"{len(questions)} rules found" in done.stdout

@@ -7,6 +7,7 @@ a file that they name, or nothing. What a table holds of passwords is never writ
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,8 @@ from mailrider.migrate.postfix_files import Parameter, Values, parse_main, parse
 from mailrider.migrate.postfix_table import SIMPLE, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from ipaddress import IPv4Network, IPv6Network
 
     from mailrider.migrate.postfix_files import PostfixService
 
@@ -546,7 +548,8 @@ class _Migration:
             listen = " ".join(_listen("tcp", each, 25) for each in addresses)
             block = self.draft.block("submission", f"submission {listen}")
             remark = "They may send under these domains only."
-            self.draft.add(block, f"trust {' '.join(networks)}", self.given.get("mynetworks"))
+            trusted = " ".join([*networks, *self._this_machine(addresses)])
+            self.draft.add(block, f"trust {trusted}", self.given.get("mynetworks"))
             domains = dict.fromkeys((self.origin, self.values.of("mydomain")))
             good = [each for each in domains if each and not refused("sender_domains", f"sender_domains {each}")]
             self.draft.add(block, f"sender_domains {' '.join(good) or self.values.of('myhostname')}", None, remark)
@@ -592,6 +595,22 @@ class _Migration:
             text = f"only private networks are trusted; these have to log in: {', '.join(public)}"
             self.draft.note(self.given["mynetworks"], text)
         return found
+
+    def _this_machine(self, addresses: Iterable[str]) -> list[str]:
+        """Its loopback addresses, if `mynetworks` has them and what listens at them is an address for all: programs
+        that hand in mail at localhost go on then. An endpoint at loopback itself takes them in any case."""
+        found = []
+        for each in (ip_address(own) for own in ("127.0.0.1", "::1")):
+            is_trusted = any(each in network for network in self._networks() if network.version == each.version)
+            if is_trusted and _WORLD[each.version] in addresses:
+                found.append(f"{each}/{each.max_prefixlen}")
+        return found
+
+    def _networks(self) -> Iterator[IPv4Network | IPv6Network]:
+        """Those of `mynetworks`, as far as they are networks."""
+        for each in split_list(self.values.of("mynetworks")):
+            with suppress(ValueError):
+                yield ip_network(each.replace("[", "").replace("]", ""), strict=False)
 
     def _mailboxes(self) -> str:
         """The destination of mail from the world, if a program that speaks LMTP takes it."""

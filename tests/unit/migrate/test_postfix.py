@@ -175,7 +175,7 @@ def test_services_become_endpoints() -> None:
     relay = found["tcp://0.0.0.0:25 tcp://[::]:25"]
     assert isinstance(relay, SubmissionSettings)
     assert (relay.trust, [str(each) for each in relay.sender_domains]) == (
-        (ip_network("10.20.0.0/16"),),
+        tuple(map(ip_network, ("10.20.0.0/16", "127.0.0.1/32", "::1/128"))),
         ["example.org"],
     )
     for name in ("tcp://0.0.0.0:587 tcp://[::]:587", "tls://0.0.0.0:465 tls://[::]:465"):
@@ -189,6 +189,22 @@ def test_services_become_endpoints() -> None:
     text = migrated(RELAY, MASTER)
     assert "these have to log in: 203.0.113.0/24" in text
     assert "without logins an endpoint would be an open relay" in text  # 2525, to the world
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "networks", "trusted"),
+    [
+        ("all", "127.0.0.0/8 [::1]/128 10.20.0.0/16", ["10.20.0.0/16", "127.0.0.1/32", "::1/128"]),
+        ("all", "10.20.0.0/16", ["10.20.0.0/16"]),
+        ("127.0.0.1, 10.20.0.2", "127.0.0.0/8 10.20.0.0/16", ["10.20.0.0/16"]),
+    ],
+)
+def test_programs_that_hand_in_mail_at_localhost_go_on(interfaces: str, networks: str, trusted: list[str]) -> None:
+    main = f"myhostname = mx.example.org\nmydomain = example.org\ninet_interfaces = {interfaces}\n"
+    found = doors(loaded(migrated(f"{main}mynetworks = {networks}\n", "smtp inet n - y - - smtpd\n")))
+    (door,) = [each for name, each in found.items() if ":25" in name]
+    assert isinstance(door, SubmissionSettings)
+    assert [str(each) for each in door.trust] == trusted
 
 
 @pytest.mark.parametrize(
