@@ -384,8 +384,8 @@ class Chaos:
     async def come_to_rest(self) -> None:
         """The trouble is over: all that was accepted comes to its end."""
         self._over = True
-        await self.run("queue", "release", "--all")
         for _ in range(int(QUIET)):
+            await self.run("queue", "release", "--all")  # also what three deaths in a row have held
             await self.run("queue", "retry", "--all")
             await asyncio.sleep(1)
             if await self.is_empty():

@@ -61,12 +61,15 @@ def _both(name: str, one: float, other: float) -> float:
 
 
 def of_worker(families: Iterable[Metric], worker: str | None) -> list[Metric]:
-    """What is of one process has its label then; with None it is left out."""
+    """What is of one process has its label then. With None it is left out, and so is what is in the queues: the
+    successor of such a worker has the same shard, and counts it."""
+    if worker is None:
+        return only_counters(families)
     found: list[Metric] = []
     for family in families:
         if not family.name.startswith(OF_PROCESS):
             found.append(family)
-        elif worker is not None:
+        else:
             labelled = Metric(family.name, family.documentation, family.type, family.unit)
             labelled.samples = [
                 Sample(sample.name, {**sample.labels, "worker": worker}, sample.value) for sample in family.samples

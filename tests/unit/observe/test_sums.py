@@ -94,6 +94,15 @@ def test_what_the_kernel_says_has_the_worker_in_a_label(sums: Sums) -> None:
     assert names == ['process_open_fds{worker="supervisor"}', 'process_open_fds{worker="0"}']
 
 
+def test_a_queue_is_counted_once_while_a_worker_ends_beside_its_successor(sums: Sums) -> None:
+    sums.label_with({1: None, 2: "0"}.get)
+    sums.show(1, counted(2, messages=5))
+    sums.show(2, counted(1, messages=5))
+    lines = shown(sums)
+    assert 'mailrider_queue_messages{queue="queue"} 5.0' in lines
+    assert 'mailrider_turned_away_clients_total{endpoint="smtp"} 3.0' in lines
+
+
 def test_the_version_is_said_once(sums: Sums) -> None:
     sums.show(1, counted(0))
     sums.show(2, counted(0))
