@@ -115,7 +115,8 @@ class RemoteDelivery:
         for indices, results in attempted:
             outcomes.update(zip(indices, results, strict=True))
         report = AttemptReport(tuple([outcomes[index] for index in range(len(envelope.recipients))]))
-        report = report.signed_by(signed)
+        if signed:
+            report = report.signed_by(signed)
         if self._emit is not discard:
             settled = RecipientSettled if watcher is None else RecipientAttempted
             for outcome in report:

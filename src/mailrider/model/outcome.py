@@ -152,8 +152,6 @@ class AttemptReport:
 
     def signed_by(self, names: tuple[str, ...]) -> AttemptReport:
         """The same of a message that was signed so for the attempt."""
-        if not names:
-            return self
         return AttemptReport(tuple(replace(each, signed=(*names, *each.signed)) for each in self.outcomes))
 
     def __len__(self) -> int:
