@@ -269,10 +269,7 @@ def _judge(tls: TLSClientSettings) -> Judge:
     files, directories = (tls.root_ca, ()) if tls.root_ca else default_root_paths()
     anchors = load_anchors(files, directories)
     verdicts = VerdictCache()
-    return Judge(
-        lambda evidence, names, now: verify_evidence(verdicts, anchors, evidence, names, now),
-        partial(match_evidence, verdicts),
-    )
+    return Judge(partial(verify_evidence, verdicts, anchors), partial(match_evidence, verdicts))
 
 
 class _Policies:

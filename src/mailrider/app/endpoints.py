@@ -12,9 +12,8 @@ from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.passwords import PasswordFile, read_passwords
-from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineDeliverer, RouteStage
+from mailrider.endpoint.pipeline.route import UNTOUCHED, Branch, PipelineDeliverer, Router, RouteStage
 from mailrider.endpoint.recipients import postmaster_of
-from mailrider.endpoint.router import Branch, Router
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings
 from mailrider.endpoint.trust import Trust

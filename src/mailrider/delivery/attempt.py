@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.clock import Clock
-    from mailrider.delivery.budget import Budget
     from mailrider.delivery.connection.session import Peer
+    from mailrider.delivery.destination import Budget
     from mailrider.delivery.mx import Address
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope, Recipient

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Job
 from mailrider.delivery.destination import Destination
 from mailrider.delivery.limits.rules import THROTTLED
-from mailrider.delivery.route import route
 from mailrider.delivery.settings import EightBit
 from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.handover import DIRECT
-from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Failed
+from mailrider.model.reply import Reply
+from mailrider.model.value import value
 from mailrider.net.guard import AddressGuard
 from mailrider.policy.requiretls import WAIVED, message_security
 from mailrider.policy.sts.policy import STSPolicies
@@ -46,9 +47,32 @@ if TYPE_CHECKING:
     from mailrider.settings.types import IPAddress
     from mailrider.smtp.content import Content
 
+NO_DOMAIN = Reply.make(550, "5.1.1", "The recipient has no domain, so there is no server to send it to")
 MAX_PARALLEL_NEXT_HOPS = 100  # of one message: a mailing list must not take every socket at once
 
 _UNLIMITED = nullcontext()
+
+
+@value
+class Route:
+    """Where an envelope goes: indices of its recipients by next hop, and the outcomes that need no delivery."""
+
+    groups: dict[NextHop, list[int]]
+    settled: dict[int, Outcome]
+
+
+def route(envelope: Envelope) -> Route:
+    """The next hops of an envelope's recipients; a quarantined message has none."""
+    groups: dict[NextHop, list[int]] = {}
+    settled: dict[int, Outcome] = {}
+    for index, recipient in enumerate(envelope.recipients):
+        if envelope.quarantined:
+            settled[index] = Failed(recipient, QUARANTINED)
+        elif recipient.mailbox.domain is None:
+            settled[index] = Failed(recipient, NO_DOMAIN)
+        else:
+            groups.setdefault(recipient.mailbox.domain, []).append(index)
+    return Route(groups, settled)
 
 
 class RemoteDelivery:

@@ -6,6 +6,7 @@ import enum
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from mailrider.settings.types import (
 from mailrider.signing.settings import ModifySettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from mailrider.policy.settings import Policy
     from mailrider.settings.directive import Duration, IPAddresses, OptionalDomain, Setting
@@ -315,6 +316,7 @@ class RemoteSettings(Settings):
         if self.force_ipv4 and self.local_ip is not None and self.local_ip.version == 6:
             raise InvalidSetting("local_ip", f"expected an IPv4 address beside force_ipv4 yes, not {self.local_ip}")
 
-    def prohibits(self, address: IPAddress) -> bool:
-        """True if it must never be connected to; an IPv6 address is also the IPv4 address in it."""
-        return is_within(address, self.prohibited_addresses)
+    @property
+    def prohibits(self) -> Callable[[IPAddress], bool]:
+        """Tells if an address must never be connected to; an IPv6 address is also the IPv4 address in it."""
+        return partial(is_within, networks=self.prohibited_addresses)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mailrider.delivery.attempt import Attempt, Job
-from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.destination import Budget
 from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.attempt import MAX_DURATION, Attempt, AttemptRules, Job
-from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.session import Peer, Unusable
+from mailrider.delivery.destination import Budget
 from mailrider.delivery.mx import HostNotFound
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.settings import RemoteSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailrider.delivery.budget import Budget
+from mailrider.delivery.destination import Budget
 from mailrider.testing.clock import FakeClock
 
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock
-    from mailrider.delivery.budget import Budget
     from mailrider.delivery.connection.fallback import FallbackMemory
     from mailrider.delivery.connection.session import Dialect, Session
+    from mailrider.delivery.destination import Budget
     from mailrider.delivery.race import Race
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.session import Dialect, Session, Unusable
+from mailrider.delivery.destination import Budget
 from mailrider.model import event as events
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear

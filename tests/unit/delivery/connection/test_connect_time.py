@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.destination import Budget
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import TryResult

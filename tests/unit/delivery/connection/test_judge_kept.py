@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.budget import Budget
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
+from mailrider.delivery.destination import Budget
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
 from mailrider.model.event import discard
 from mailrider.model.route import Candidate

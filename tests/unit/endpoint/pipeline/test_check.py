@@ -26,8 +26,8 @@ from mailrider.endpoint.pipeline.check import (
     examine,
     strictest,
 )
+from mailrider.endpoint.pipeline.route import Branch
 from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions
-from mailrider.endpoint.router import Branch
 from mailrider.model.address import Mailbox
 from mailrider.model.event import discard
 from mailrider.model.handover import DIRECT
