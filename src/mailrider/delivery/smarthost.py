@@ -222,12 +222,16 @@ class FixedDelivery:
         async with AsyncExitStack() as stack:
             ticket = stack.enter_context(self._limiter.ticket(envelope, self._emit, handover))
             until = self._clock.monotonic() + handover.patience
-            # In one order, so that no two messages wait for each other; and one patience for all domains together.
-            for domain in sorted(set(domains), key=lambda each: each.ascii):
+            left = sorted(set(domains), key=lambda each: each.ascii)
+            while left:
+                # All together, so that it holds nothing while it waits; then without the one that is in the way.
                 ticket.patience = max(0.0, until - self._clock.monotonic())
-                answer = await stack.enter_async_context(ticket.to(domain))
-                if answer is not None:
-                    held_back[domain] = answer
+                answer = await stack.enter_async_context(ticket.to(*left))
+                if answer is None:
+                    break
+                closed = [each for each in left if answer.scope != "destination" or each.ascii == answer.key]
+                held_back.update(dict.fromkeys(closed, answer))
+                left = [each for each in left if each not in held_back]
             placed = list(zip(envelope.recipients, domains, strict=True))
             going = [recipient for recipient, domain in placed if domain not in held_back]
             attempt = self._attempt(envelope, content, going, handover.watcher) if going else None

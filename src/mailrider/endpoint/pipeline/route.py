@@ -17,7 +17,6 @@ stage is what the blocks say is done to a message: checks look at it, and it is 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -360,12 +359,9 @@ class Router:
         self, limiter: Limiter, branch: Branch, envelope: Envelope, content: Content, arrival: Arrival
     ) -> AttemptReport:
         domains = {each.mailbox.domain or self._hostname for each in envelope.recipients}
-        async with AsyncExitStack() as stack:
-            ticket = stack.enter_context(limiter.ticket(envelope, self._emit))
-            until = self._clock.monotonic() + DIRECT.patience
-            # In one order, so that no two messages wait for each other; and one patience for all domains together.
-            for domain in sorted(domains, key=lambda each: each.ascii):
-                ticket.patience = max(0.0, until - self._clock.monotonic())
-                if await stack.enter_async_context(ticket.to(domain)) is not None:
-                    return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
-            return await branch.deliver(envelope, content, Handover(frozenset({limiter})), arrival)
+        with limiter.ticket(envelope, self._emit) as ticket:
+            async with ticket.to(*domains) as held_back:
+                if held_back is None:
+                    passed = Handover(frozenset({limiter}))
+                    return await branch.deliver(envelope, content, passed, arrival)
+        return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))

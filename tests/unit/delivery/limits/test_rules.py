@@ -303,6 +303,22 @@ async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding
     world.assert_clean()
 
 
+async def test_next_hops_that_go_together_pass_together_or_not_at_all() -> None:
+    world = World(destination=["concurrency 1"])
+    inside = asyncio.create_task(world.send(next_hop=B))
+    await settle()
+    with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as ticket:
+        both = asyncio.ensure_future(ticket.to(A, B).__aenter__())
+        await settle()
+        assert not both.done()
+        with world.limiter.ticket(envelope(), world.events.append, Handover(patience=0.0)) as other:
+            async with other.to(A) as held_back:
+                assert held_back is None, "who waits for one holds none of the others"
+        world.leave.set()
+        assert await both is None
+        assert await inside is None
+
+
 async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
     world = World(all=["concurrency 1"], source=["concurrency 1"])
     with world.limiter.ticket(envelope(), world.events.append, Handover(patience=5.0)) as ticket:

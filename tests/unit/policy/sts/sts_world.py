@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.event import Event
     from mailrider.policy.sts.cache import CachedPolicy, PolicyStore
+    from mailrider.policy.sts.source import FailedFetches
 
 EventT = TypeVar("EventT", bound="Event")
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0
@@ -96,8 +97,8 @@ class World:
         self.store = store or RAMStore(self.clock)
         self.events: list[Event] = []
 
-    def source(self, seed: int = 1) -> PolicySource:
-        """A source, as at the start of a process."""
+    def source(self, seed: int = 1, failures: FailedFetches | None = None) -> PolicySource:
+        """A source, as at the start of a process. `failures`: what others could not fetch."""
         return PolicySource(
             resolver=self.resolver,
             fetcher=self.hosts,
@@ -105,6 +106,7 @@ class World:
             clock=self.clock,
             emit=self.events.append,
             rng=random.Random(seed),
+            failures=failures,
         )
 
     def announce(self, policy_id: str, domain: Domain = EXAMPLE) -> None:

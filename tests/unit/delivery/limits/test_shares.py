@@ -1,0 +1,260 @@
+"""What workers share, as those see it who use it: limits, connections, clients, and what they tell each other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.pool import NOTICEABLE, Pool
+from mailrider.delivery.connection.session import ComeAgain
+from mailrider.delivery.limits.share_book import COME_AGAIN
+from mailrider.delivery.limits.share_client import LOOK, SILENCE
+from mailrider.delivery.limits.shares import LocalShares, SharedFailures, WorkerShares
+from mailrider.delivery.settings import LimitsSettings
+from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.event import ConnectionAwaited, LimitReached
+from mailrider.model.handover import Handover
+from mailrider.testing.clock import FakeClock
+from tests.support.problems import problem
+from tests.support.shared import SharedSupervisor
+from tests.unit.delivery.connection.test_pool import LIMITS, FakeConnector, call
+from tests.unit.delivery.connection.test_pool import World as Connections
+from tests.unit.delivery.limits.test_rules import A, B, envelope
+from tests.unit.policy.sts.sts_world import EXAMPLE, text
+from tests.unit.policy.sts.sts_world import World as Policies
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mailrider.delivery.limits.rules import HeldBack, Limiter
+    from mailrider.delivery.limits.shares import Shares
+    from mailrider.model.event import Event
+
+
+class World:
+    """Two workers with the same configuration."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.events: list[Event] = []
+        self.supervisor = SharedSupervisor(self.clock)
+        self.shares = [WorkerShares(self.clock, each.client) for each in self.supervisor.all]
+
+    def limiters(self, *scopes: tuple[str, str], name: str | None = "block") -> list[Limiter]:
+        """One for each worker."""
+        settings = LimitsSettings(**cast("Any", {scope: [line] for scope, line in scopes}), name=name)
+        limiters = [shares.limiter(settings, "target x") for shares in self.shares]
+        return [each for each in limiters if each is not None]
+
+    async def passes(self, limiter: Limiter, *next_hops: Domain, patience: float = 0.0) -> HeldBack | None:
+        """A message that is done at once."""
+        with limiter.ticket(envelope(), self.events.append, Handover(patience=patience)) as ticket:
+            async with ticket.to(*(next_hops or (A,))) as held_back:
+                return held_back
+
+
+@pytest.fixture
+async def world() -> World:
+    """See `World`."""
+    return World()
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rate_counts_the_messages_of_all_workers(world: World) -> None:
+    first, second = world.limiters(("all", "rate 2 1m"))
+    assert await world.passes(first) is None
+    assert await world.passes(second) is None
+    held_back = await world.passes(first)
+    assert held_back is not None
+    assert (held_back.scope, held_back.key) == ("all", "")
+    assert (held_back.eligible_at - world.clock.now()).total_seconds() == pytest.approx(61.0)
+    (event,) = world.events
+    assert isinstance(event, LimitReached)
+    assert event.seconds == pytest.approx(61.0)
+
+
+async def test_a_message_is_inside_until_it_is_done(world: World) -> None:
+    first, second = world.limiters(("destination", "concurrency 1"))
+    with first.ticket(envelope(), world.events.append, Handover(patience=0.0)) as ticket:
+        async with ticket.to(A) as held_back:
+            assert held_back is None
+            assert await world.passes(second, A) is not None
+            assert await world.passes(second, B) is None
+    await world.clock.advance(COME_AGAIN)
+    assert await world.passes(second, A) is None
+
+
+async def test_who_is_patient_waits_for_another_worker(world: World) -> None:
+    first, second = world.limiters(("all", "concurrency 1"))
+    with first.ticket(envelope(), world.events.append) as ticket:
+        async with ticket.to(A):
+            waiting = asyncio.create_task(world.passes(second, patience=5.0))
+            await world.clock.advance(1.0)
+            assert not waiting.done()
+            assert world.events == [LimitReached("all", "", 0.0, message="")]
+    assert await waiting is None
+
+
+async def test_next_hops_together_are_passed_together_or_not_at_all(world: World) -> None:
+    first, second = world.limiters(("destination", "concurrency 1"))
+    with first.ticket(envelope(), world.events.append) as ticket:
+        async with ticket.to(B):
+            waiting = asyncio.create_task(world.passes(second, A, B, patience=5.0))
+            await world.clock.advance(0)
+            assert await world.passes(first, A) is None, "who waits for one holds none of the others"
+    assert await waiting is None
+
+
+async def test_a_block_without_a_name_is_shared_by_the_same_owner_of_all_workers(world: World) -> None:
+    first, second = world.limiters(("all", "rate 1 1m"), name=None)
+    assert await world.passes(first) is None
+    assert await world.passes(second) is not None
+
+
+async def test_a_silent_supervisor_means_held_back(world: World) -> None:
+    first, _ = world.limiters(("all", "rate 1 1m"))
+    world.supervisor.all[0].to_worker.stopped = True
+    task = asyncio.create_task(world.passes(first))
+    await world.clock.advance(SILENCE)
+    held_back = await task
+    assert held_back is not None
+    assert (held_back.eligible_at - world.clock.now()).total_seconds() == COME_AGAIN
+
+
+async def test_books_go_on_for_the_workers_of_the_next_configuration(world: World) -> None:
+    first, _ = world.limiters(("all", "rate 1 1m"))
+    assert await world.passes(first) is None
+    new = WorkerShares(world.clock, world.supervisor.start().client)
+    for worker in world.supervisor.all:
+        world.supervisor.end(worker)
+    same = new.limiter(LimitsSettings(all=["rate 1 1m"], source=["concurrency 3"], name="block"))
+    assert same is not None
+    assert await world.passes(same) is not None
+
+
+async def test_one_process_asks_nobody() -> None:
+    shares: Shares = LocalShares(FakeClock())
+    assert shares.client is None
+    assert shares.connections("target x", 20, 500) is None
+    assert shares.clients("submission", 100, 10) is None
+
+
+# Connections ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def pools(world: World) -> AsyncIterator[list[tuple[Pool, Connections]]]:
+    """That of each worker."""
+    made = []
+    for shares in world.shares:
+        connections = Connections(clock=world.clock)
+        rights = shares.connections("target x", LIMITS.per_endpoint, LIMITS.total)
+        made.append(
+            (
+                Pool(cast("Any", FakeConnector(connections)), LIMITS, world.clock, world.events.append, rights),
+                connections,
+            )
+        )
+    async with made[0][0], made[1][0]:
+        yield made
+
+
+async def test_connections_to_one_host_are_counted_over_workers(
+    world: World, pools: list[tuple[Pool, Connections]]
+) -> None:
+    (first, at_first), (second, at_second) = pools
+    async with first.lease(call(at_first)), first.lease(call(at_first)):
+        waiting = asyncio.create_task(second.lease(call(at_second)).__aenter__())
+        await world.clock.advance(NOTICEABLE)
+        assert not waiting.done()
+    lease = await waiting
+    assert len(at_first.open) == 1, "one that was idle made room"
+    assert [type(event) for event in world.events if isinstance(event, ConnectionAwaited)] == [ConnectionAwaited]
+    await lease.__aexit__(None, None, None)
+
+
+async def test_a_right_that_is_free_is_no_wait_that_anybody_is_told_of(
+    world: World, pools: list[tuple[Pool, Connections]]
+) -> None:
+    (first, at_first), _ = pools
+    async with first.lease(call(at_first)):
+        assert len(at_first.open) == 1
+    assert not any(isinstance(event, ConnectionAwaited) for event in world.events)
+
+
+async def test_without_an_answer_no_connection_is_opened_and_nothing_was_tried(
+    world: World, pools: list[tuple[Pool, Connections]]
+) -> None:
+    (first, at_first), _ = pools
+    world.supervisor.all[0].to_worker.stopped = True
+    waiting = asyncio.create_task(first.lease(call(at_first)).__aenter__())
+    await world.clock.advance(SILENCE + LOOK)
+    with pytest.raises(ComeAgain) as caught:
+        await waiting
+    assert caught.value.seconds == COME_AGAIN
+    assert not at_first.made
+
+
+# Clients --------------------------------------------------------------------------------------------------------------
+
+
+async def test_clients_are_counted_over_workers_and_those_of_each_kind_for_themselves(world: World) -> None:
+    first, second = (shares.clients("submission", 3, 2) for shares in world.shares)
+    assert first is not None
+    assert second is not None
+    assert await first.enter("remote", "a") == ""
+    assert await second.enter("remote", "a") == ""
+    assert await first.enter("remote", "a") == "it has 2 connections already"
+    assert await first.enter("remote", "b") == ""
+    assert await second.enter("remote", "c") == "there are 3 connections already"
+    assert await second.enter("local", "a") == ""
+    first.leave("remote", "a")
+    assert await second.enter("remote", "c") == "", "nothing is kept free for those who were refused"
+
+
+# What is known together -----------------------------------------------------------------------------------------------
+
+
+async def test_where_tls_fails_and_where_it_works_again_all_workers_know(world: World) -> None:
+    first, second = (FallbackMemory(world.clock, each.client, "target x") for each in world.supervisor.all)
+    other = FallbackMemory(world.clock, world.supervisor.all[1].client, "target y")
+    literal = AddressLiteral.parse("[192.0.2.9]")
+    broken = problem("bad certificate")
+    for next_hop in (A, literal):
+        first.failed("192.0.2.1", next_hop, broken)
+    await world.clock.advance(0)
+    assert [second.recall("192.0.2.1", next_hop) for next_hop in (A, literal)] == [broken, broken]
+    assert other.recall("192.0.2.1", A) is None
+    second.worked("192.0.2.1", A)
+    await world.clock.advance(0)
+    assert first.recall("192.0.2.1", A) is None
+    assert first.recall("192.0.2.1", literal) == broken
+
+
+async def test_what_is_known_of_tls_is_told_when_it_is_news(world: World) -> None:
+    worker = world.supervisor.all[0]
+    memory = FallbackMemory(world.clock, worker.client, "target x")
+    for _ in range(10):
+        memory.failed("192.0.2.1", A, problem("bad certificate"))
+        memory.worked("192.0.2.2", A)
+    await world.clock.advance(0)
+    assert worker.to_supervisor.frames == 1
+
+
+async def test_a_policy_that_one_worker_could_not_fetch_the_others_do_not_ask_for(world: World) -> None:
+    policies = Policies()
+    policies.announce("id1")
+    first, second = (SharedFailures(each.client, "target x") for each in world.supervisor.all)
+    async with policies.source(failures=first) as one, policies.source(failures=second) as other:
+        failed = await one.lookup(EXAMPLE)
+        await world.clock.advance(0)
+        policies.serve(text())
+        found = await other.lookup(EXAMPLE)
+        assert found.policy is None
+        assert found.error == failed.error
+    assert policies.fetches() == 1
