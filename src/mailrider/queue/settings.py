@@ -138,7 +138,7 @@ class QueueSettings(Settings):
         shown_default="30d 1000000",
         doc="For how long, and of how many events at most, the queue remembers what became of messages: `mailrider"
         " trace` shows it. It has addresses and the servers' replies, no subject and no content; `0`: nothing is"
-        " remembered. The oldest go first, and on a full disk all of it.",
+        " remembered. The oldest go first, and on a full disk all of it. Workers have equal parts of the number.",
     )
     max_parallelism: Setting[int, int] = directive(
         integer(1, 100_000),

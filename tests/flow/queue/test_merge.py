@@ -129,7 +129,7 @@ async def facts(location: Path) -> list[Any]:
         for domain in ("c@example.com", "a@example.org")
         for each in await reader.trace(HistoryFilter(address=domain), 1000)
     ]
-    return sorted({(fact.at, fact.kind, fact.message_id, fact.recipient) for each in found for fact in each.facts})
+    return sorted((fact.at, fact.kind, fact.message_id, fact.recipient) for each in found for fact in each.facts)
 
 
 async def expect_merged(
@@ -229,6 +229,7 @@ def test_killed_at_each_commit_point_it_loses_nothing_and_doubles_nothing(
         shutil.copytree(filled, location)
         dies = merge_and_die(location, passage)
         assert told(asyncio.run(shown(location))) == told(before), f"seen after a kill at {passage}"
+        assert asyncio.run(facts(location)) == history, f"told after a kill at {passage}"
         if finish == "merge":
             asyncio.run(merge_shards(location, CLOCK))
             asyncio.run(expect_merged(location, before, history, shards))

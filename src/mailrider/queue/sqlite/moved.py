@@ -77,6 +77,9 @@ class MovedNotes:
         return not self.messages and not self.facts
 
 
+NOTHING_MOVED: Final = MovedNotes()
+
+
 def lock_shard(directory: Path, stack: ExitStack, *, alone: bool) -> None:
     """Use a shard, beside others or `alone`, for as long as `stack` is open. Raises `QueueInUse`."""
     path = directory / LOCK
@@ -95,7 +98,7 @@ def lock_shard(directory: Path, stack: ExitStack, *, alone: bool) -> None:
 def read_notes(first: sqlite3.Connection, shard: int) -> MovedNotes:
     """The notes in shard 0 about another one."""
     if first.execute(_ARE_THERE).fetchone()[0] < len(TABLES):
-        return MovedNotes()
+        return NOTHING_MOVED
     messages = first.execute("SELECT message FROM moved_message WHERE shard = ?", (shard,)).fetchall()
     facts = first.execute("SELECT max(number) FROM moved_facts WHERE shard = ?", (shard,)).fetchone()[0]
     return MovedNotes(tuple(each for (each,) in messages), facts or 0)

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Final
 from mailrider.queue.ids import SHARDS, place_of
 from mailrider.queue.message import DestinationCount, Stats
 from mailrider.queue.sqlite.file import DAMAGED, FILE, FurtherShard
+from mailrider.queue.sqlite.moved import NOTHING_MOVED, MovedNotes
 from mailrider.queue.sqlite.reader import SQLiteReader
+from mailrider.queue.sqlite.views import Traced
 from mailrider.queue.store import Done
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from mailrider.queue.history import Fact
     from mailrider.queue.message import Entry, Filter, StoredMessage
     from mailrider.queue.sqlite.store import SQLiteStore
-    from mailrider.queue.sqlite.views import HistoryFilter, Traced
+    from mailrider.queue.sqlite.views import HistoryFilter
     from mailrider.queue.store import QueueCommand
 
     ReadPage = Callable[[int, int], Awaitable[Sequence[Entry]]]
@@ -162,6 +164,7 @@ class ShardsReader:
 
     def __init__(self, location: Path, clock: Clock) -> None:
         self._readers = {each: SQLiteReader(shard_location(location, each), clock) for each in shards_in(location)}
+        self._moved: dict[int, MovedNotes] = {}
 
     @property
     def shards(self) -> list[int]:
@@ -176,17 +179,19 @@ class ShardsReader:
     async def _page(self, shard: int, wanted: Filter, after: int, limit: int) -> Sequence[Entry]:
         moved_out = await self._moved_out(shard)
         while found := await self._readers[shard].page(wanted, after, limit):
-            left = [each for each in found if each.message_id not in moved_out]
+            left = [each for each in found if each.message_id not in moved_out.messages]
             if left:
                 return left
             after = found[-1].recipient_id
         return ()
 
-    async def _moved_out(self, shard: int) -> Collection[int]:
-        """Messages that lie in a shard still, and were moved to shard 0 by somebody who died before he deleted them."""
+    async def _moved_out(self, shard: int) -> MovedNotes:
+        """What lies in a shard still, and was moved to shard 0 by somebody who died before he deleted it."""
         if not shard or 0 not in self._readers:
-            return ()
-        return (await self._readers[0].moved_out(shard)).messages
+            return NOTHING_MOVED
+        if shard not in self._moved:
+            self._moved[shard] = await self._readers[0].moved_out(shard)
+        return self._moved[shard]
 
     async def shard_of(self, message_id: int) -> int | None:
         """Where a message is; None if it is in none of them."""
@@ -197,7 +202,7 @@ class ShardsReader:
 
     async def _where_it_may_be(self, message_id: int) -> AsyncGenerator[int, None]:
         for each in likely_first(message_id, self.shards):
-            if message_id not in await self._moved_out(each):
+            if message_id not in (await self._moved_out(each)).messages:
                 yield each
 
     async def find(self, message_id: int) -> StoredMessage | None:
@@ -232,5 +237,14 @@ class ShardsReader:
 
     async def trace(self, wanted: HistoryFilter, limit: int) -> list[Traced]:
         """See `SQLiteReader`."""
-        found = [each for reader in self._readers.values() for each in await reader.trace(wanted, limit)]
-        return sorted(found, key=lambda each: each[0])[-limit:]
+        found: dict[int, Traced] = {}
+        for shard, reader in self._readers.items():
+            moved = await self._moved_out(shard)
+            for number, message, facts in await reader.trace(wanted, limit):
+                known = found.get(number, Traced(number, None, []))
+                # Facts of a message that is being moved may lie beside it in the other shard.
+                told = sorted(
+                    [*known.facts, *(each for each in facts if each.number > moved.facts)], key=lambda each: each.at
+                )
+                found[number] = Traced(number, known.message or (None if number in moved.messages else message), told)
+        return [found[number] for number in sorted(found)][-limit:]
