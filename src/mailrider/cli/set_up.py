@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mailrider.app.check.addresses import source_addresses
+from mailrider.app.check.local import unreadable
 from mailrider.app.dkim import keys_in_use
-from mailrider.app.setup.service import ServiceInstaller, adapted_units, hidden
+from mailrider.app.setup.service import USER, ServiceInstaller, adapted_units, hidden
 from mailrider.app.setup.texts import configuration_text, first_selectors, zone_fragment
 from mailrider.cli.arguments import DOMAIN
 from mailrider.cli.say import say
@@ -154,7 +156,9 @@ def _install(installer: ServiceInstaller, configuration: Configuration, path: Pa
     units = adapted_units(program, path, _privileged_ports(configuration))
     _tell(installer.write_units(units))
     _tell(installer.link_sendmail(_beside(program, "mailrider-sendmail")))
-    _tell(installer.start(list(units)))
+    faults = unreadable(configuration, keys_in_use(configuration), pwd.getpwnam(USER)) if installer.has_user() else []
+    _tell(f"{each.text}: {each.cure}" for each in faults)
+    _tell(installer.start(list(units), now=not faults))
 
 
 def _beside(program: Path, name: str) -> Path:

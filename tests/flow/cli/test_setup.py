@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import dns.zone
@@ -233,3 +235,30 @@ async def test_setup_installs_the_service_in_one_go(
     assert f" -c {tmp_path}/etc/mailrider.conf run\n" in unit
     assert "ListenStream=127.0.0.1:587\n" in (system.root / "etc/systemd/system/mailrider.socket").read_text()
     assert (system.root / "usr/sbin/sendmail").is_symlink()
+
+
+async def test_what_its_user_cannot_read_is_told_and_the_service_not_started(
+    tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("os.chown", lambda *_, **__: None)
+    monkeypatch.setattr(set_up, "ServiceInstaller", lambda: system.service)
+    monkeypatch.setattr(set_up, "hidden", lambda _: "")
+    monkeypatch.setattr(system.service, "has_user", lambda: True)
+    monkeypatch.setattr(set_up, "pwd", SimpleNamespace(getpwnam=lambda _: pwd.getpwnam("nobody")))
+    monkeypatch.setattr("mailrider.app.check.local._may_read", lambda path, *_: path.name != "smtp_password")
+    (system.root / "run/systemd/system").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    password = tmp_path / "etc" / "smtp_password"
+    password.write_text("hunter2\n")
+    password.chmod(0o600)
+    (tmp_path / "etc" / "mailrider.conf").write_text(
+        f"hostname mx.example.org\nstate_dir {tmp_path}/state\n"
+        "target.smtp company {\nhost tls://mail.example.org:465\nauth plain web1 {file:smtp_password}\n}\n"
+        f"submission unix://{tmp_path}/sock {{\ndeliver_to &company\n}}\n"
+    )
+    ran = await setup(tmp_path, "--service", *ADDRESSES)
+    assert ran.code == 0, ran.err
+    assert f"{password} cannot be read by nobody, as whom the daemon runs: chgrp nobody {password}" in ran.err
+    assert "once that is mended: systemctl start mailrider.service" in ran.err
+    assert system.commands[-1] == ["systemctl", "enable", "mailrider.service"]

@@ -140,6 +140,11 @@ def check_readable(configuration: Configuration, keys: Iterable[SignatureKey]) -
         user = pwd.getpwuid(owner)
     except KeyError:
         return []
+    return unreadable(configuration, keys, user)
+
+
+def unreadable(configuration: Configuration, keys: Iterable[SignatureKey], user: pwd.struct_passwd) -> list[Finding]:
+    """The same for a user who is named."""
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
     return [
         warning(
@@ -148,7 +153,7 @@ def check_readable(configuration: Configuration, keys: Iterable[SignatureKey]) -
             f"chgrp {user.pw_name} {path}; chmod 640 {path}; and its folders have to let that group through",
         )
         for subject, path in dict.fromkeys(_needed_files(configuration, keys))
-        if not _may_read(path, owner, groups)
+        if not _may_read(path, user.pw_uid, groups)
     ]
 
 

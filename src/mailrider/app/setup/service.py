@@ -113,13 +113,17 @@ class ServiceInstaller:
             path.symlink_to(program)
             yield f"linked {path} to {program}"
 
-    def start(self, units: Sequence[str]) -> Iterator[str]:
-        """Enable the units, and start them if systemd runs here. Raises `LocalError`."""
+    def start(self, units: Sequence[str], *, now: bool = True) -> Iterator[str]:
+        """Enable the units, and start them if systemd runs here, and `now` is not False. Raises `LocalError`."""
         if not self._place("/run/systemd/system").is_dir():
             self._run(["systemctl", "enable", *units])
             yield "enabled the service; systemd does not run here, so it is not started"
             return
         self._run(["systemctl", "daemon-reload"])
+        if not now:
+            self._run(["systemctl", "enable", *units])
+            yield f"enabled the service; once that is mended: systemctl start {' '.join(units)}"
+            return
         self._run(["systemctl", "enable", "--now", *units])
         yield "the service is enabled, and runs"
 
