@@ -260,6 +260,7 @@ def make_queue(
             emit=emit,
             reserve=settings.reserve,
             history=settings.history.shared_by(shard.workers),
+            holds_deadly=shard.workers > 1,
             shard=further_shard(location, number),
         )
 

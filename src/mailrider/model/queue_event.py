@@ -97,6 +97,14 @@ class QueueRecovered(Event):
 
 
 @value
+class HeldAfterDeaths(Event):
+    """Workers had recipients of these messages in hand at three deaths in a row; those are held."""
+
+    messages: tuple[str, ...]
+    advice: str = "if they were not the reason: mailrider queue release"
+
+
+@value
 class RecipientsUnreadable(Event):
     """So many recipients of a message stand in the store in a form that is none of ours: they are held."""
 

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 # What wants an operator's attention; the fields say why.
-_ERRORS = (daemon_events.ReloadRefused, daemon_events.LogNotReopened, daemon_events.WorkerFailed)
+_ERRORS = (
+    daemon_events.ReloadRefused,
+    daemon_events.LogNotReopened,
+    daemon_events.WorkerFailed,
+    queue_events.HeldAfterDeaths,
+)
 _WARNINGS = (
     daemon_events.EarlierWorkersAwaited,
     daemon_events.VersionChanged,

@@ -16,12 +16,14 @@ from mailrider.app.check.local import (
     check_readable,
     check_rights,
     check_user,
+    check_workers,
 )
 from mailrider.app.check.port import check_port
 from mailrider.app.check.records import check_dkim, check_dmarc, check_spf
 from mailrider.app.check.reports import check_reporting, check_reporting_outside
 from mailrider.app.check.resolver import about_resolver, about_servers, check_clock, check_resolver
 from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
+from mailrider.app.cores import usable_cores
 from mailrider.app.dkim import keys_in_use
 from mailrider.app.examine import examine_instance, examine_signatures
 from mailrider.config import direct_targets, placed
@@ -101,6 +103,7 @@ def _here(configuration: Configuration, engine: Engine) -> Iterator[Finding]:
     keys = keys_in_use(configuration)
     yield from missing_secrets(configuration)
     yield from unusable_aliases(configuration)
+    yield from check_workers(configuration, usable_cores())
     yield from check_user(configuration)
     yield from check_rights(configuration, keys)
     yield from check_readable(configuration, keys)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.check.finding import error, note, ok, warning
+from mailrider.app.shared_limits import count_workers
 from mailrider.config import queue_location
+from mailrider.config.settings import AUTO
 from mailrider.endpoint.settings import EndpointSettings
-from mailrider.errors import InvalidValue
+from mailrider.errors import ConfigError, InvalidValue
 from mailrider.files import OTHERS
 from mailrider.queue.disk import Disk
 from mailrider.queue.settings import QueueSettings
@@ -96,6 +98,20 @@ def check_disks(configuration: Configuration, clock: Clock) -> list[Finding]:
 
 def _existing(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
+
+
+def check_workers(configuration: Configuration, usable: int) -> list[Finding]:
+    """How many processes carry mail, beside the processors that there are for them."""
+    try:
+        workers = count_workers(configuration, lambda: usable)
+    except ConfigError as fault:
+        return [error("workers", str(fault))]
+    if configuration.globals.workers == AUTO:
+        return [ok("workers", f"auto comes to {workers} here")]
+    if workers > max(1, usable):
+        text = f"there are {workers} workers for {usable} processors: they take turns, and each needs its memory"
+        return [note("workers", text, "workers auto")]
+    return []
 
 
 def check_user(configuration: Configuration) -> list[Finding]:

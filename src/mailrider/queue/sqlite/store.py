@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mailrider.errors import InvalidValue
 from mailrider.model.event import discard
-from mailrider.model.queue_event import QueueHasSpace, QueueShort, RecipientsUnreadable
+from mailrider.model.queue_event import HeldAfterDeaths, QueueHasSpace, QueueShort, RecipientsUnreadable
 from mailrider.queue.disk import Disk
 from mailrider.queue.encode import compact
 from mailrider.queue.history import ACTS, OFF, HistoryBounds
@@ -33,6 +33,7 @@ from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
 from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite import views
+from mailrider.queue.sqlite.deaths import hold_deadly
 from mailrider.queue.sqlite.file import StoreFile, pragma
 from mailrider.queue.sqlite.owner import Identity, Life, current_boot
 from mailrider.queue.sqlite.rows import destinations_from, filter_values, jobs_from
@@ -97,7 +98,7 @@ class _Spool:
 class SQLiteStore:
     """A `Store` in the directory `location`. New mail is refused while less than `reserve` octets of the disk are free;
     None: what suits the disk. `history`: which facts are kept. `shard`: what it belongs to; None: shard 0.
-    `identity` and `fault` are for tests that die."""
+    `holds_deadly`: see `queue.sqlite.deaths`. `identity` and `fault` are for tests that die."""
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class SQLiteStore:
         reserve: int | None = None,
         history: HistoryBounds = OFF,
         shard: FurtherShard | None = None,
+        holds_deadly: bool = False,
         identity: Identity | None = None,
         fault: Callable[[str], None] = _no_fault,
     ) -> None:
@@ -121,6 +123,8 @@ class SQLiteStore:
         self._fault = fault
         self._transactions = Transactions(destination_of, writes_facts=history.is_on)
         self._history = history
+        self._holds_deadly = holds_deadly
+        self._deadly: list[int] = []  # messages that are held since a moment ago
         self._stack = ExitStack()
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -166,6 +170,7 @@ class SQLiteStore:
         self._writer.start()
         try:
             self.recovered = await self._writer.ask(StoreCall(self._register))
+            self._tell_of_deadly()
             with suppress(StoreFull):  # what is not deleted now is later
                 await self._sweep()
         except BaseException:
@@ -234,9 +239,18 @@ class SQLiteStore:
         now = microseconds(self._clock.now())
         (owners,) = connection.execute(sql.OWNERS).fetchone()
         dead = [
-            owner for owner, text, expires in json.loads(owners) if owner != self.lease and _is_dead(text, expires, now)
+            (owner, text)
+            for owner, text, expires in json.loads(owners)
+            if owner != self.lease and _is_dead(text, expires, now)
         ]
-        return self._free(connection, dead) if dead else 0
+        if self._holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
+            self._deadly += hold_deadly(connection, died)
+        return self._free(connection, [owner for owner, _ in dead]) if dead else 0
+
+    def _tell_of_deadly(self) -> None:
+        deadly, self._deadly = self._deadly, []
+        if deadly:
+            self._emit(HeldAfterDeaths(tuple(map(format_id, deadly))))
 
     def _free(self, connection: sqlite3.Connection, owners: list[int]) -> int:
         values = {"owners": compact(owners), "ids": None}
@@ -256,6 +270,7 @@ class SQLiteStore:
     async def keep_alive(self, now: datetime) -> int:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(StoreCall(self._renew))
+        self._tell_of_deadly()
         await self._sweep()
         await self._trim_history()
         await self._give_pages_back()
@@ -744,6 +759,14 @@ def _drop_facts(wanted: HistoryFilter, connection: sqlite3.Connection) -> int:
 
 def _data_version(connection: sqlite3.Connection) -> int:
     return pragma(connection, "data_version")
+
+
+def _died_alone(text: str) -> bool:
+    """True for a process that died while the machine went on."""
+    try:
+        return Identity.decode(text).boot == current_boot()
+    except (ValueError, TypeError):
+        return False
 
 
 def _is_dead(text: str, expires: int, now: int) -> bool:

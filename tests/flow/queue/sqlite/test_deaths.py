@@ -1,0 +1,131 @@
+"""What was in hand at three deaths in a row is held, and nothing else is."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mailrider.model.queue_event import HeldAfterDeaths
+from mailrider.queue.ids import format_id
+from mailrider.queue.message import EVERYTHING, Quota, RecipientState
+from mailrider.queue.sqlite.owner import Identity
+from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.store import QueueCommand
+from mailrider.testing.clock import FakeClock
+from tests.support.queueing import Writing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from mailrider.model.event import Event
+
+DESTINATION = "example.net"
+
+
+class Worker:
+    """A shard, opened by one process after another; each dies."""
+
+    def __init__(self, folder: Path, *, holds_deadly: bool = True) -> None:
+        self.clock = FakeClock()
+        self.writing = Writing(self.clock)
+        self.events: list[Event] = []
+        self._folder = folder
+        self._holds = holds_deadly
+
+    def store(self, identity: Identity | None = None) -> SQLiteStore:
+        return SQLiteStore(
+            self._folder, self.clock, emit=self.events.append, holds_deadly=self._holds, identity=identity
+        )
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[SQLiteStore]:
+        async with self.store() as store:
+            yield store
+
+    async def die(self, *, identity: Identity | None = None) -> None:
+        """Start, take what is due in hand, and be no more."""
+        store = self.store(identity or replace(Identity.own(), start="1"))
+        await store.__aenter__()
+        await store.claim([Quota(DESTINATION, 100)], self.clock.now())
+        await store._close()
+
+    async def states(self) -> list[RecipientState]:
+        async with self.alive() as store:
+            return [each.state for each in await store.page(EVERYTHING, 0, 100)]
+
+
+async def queued(worker: Worker, *recipients: str) -> str:
+    async with worker.alive() as store:
+        message = worker.writing.message(*recipients)
+        await store.add(message, leased=False)
+        return format_id(message.id)
+
+
+async def test_what_was_in_hand_at_three_deaths_in_a_row_is_held_and_told_of(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    message = await queued(worker, "a@example.net", "b@example.net")
+    for _ in range(2):
+        await worker.die()
+    assert await worker.states() == [RecipientState.QUEUED] * 2
+    await worker.die()
+    assert await worker.states() == [RecipientState.HELD] * 2
+    assert worker.events == [HeldAfterDeaths((message,))]
+
+
+async def test_what_is_released_may_be_in_hand_at_two_more_deaths(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    for _ in range(3):
+        await worker.die()
+    async with worker.alive() as store:
+        await store.command(QueueCommand.RELEASE, EVERYTHING, worker.clock.now())
+    for _ in range(2):
+        await worker.die()
+    assert await worker.states() == [RecipientState.QUEUED]
+    await worker.die()
+    assert await worker.states() == [RecipientState.HELD]
+
+
+async def test_a_death_without_it_begins_the_count_anew(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    for dies_with_it in (True, True, False, True, True):
+        await (worker.die() if dies_with_it else _die_with_something_else(worker))
+    assert await worker.states() == [RecipientState.QUEUED]
+
+
+async def _die_with_something_else(worker: Worker) -> None:
+    store = worker.store(replace(Identity.own(), start="1"))
+    await store.__aenter__()
+    await store.add(worker.writing.message("x@elsewhere.test"), leased=True)
+    await store._close()
+    async with worker.alive() as after:
+        (other,) = [each for each in await after.page(EVERYTHING, 0, 10) if each.destination == "elsewhere.test"]
+        await after.command(QueueCommand.REMOVE, replace(EVERYTHING, message=other.message_id), worker.clock.now())
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [Identity("another boot", "", 1, ""), Identity("", "", 1, "")],
+    ids=["the machine went down", "nothing is known"],
+)
+async def test_a_death_with_the_machine_does_not_count(tmp_path: Path, identity: Identity) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    for _ in range(4):
+        await worker.die(identity=identity)
+        await worker.clock.advance(3600)
+    assert await worker.states() == [RecipientState.QUEUED]
+    assert worker.events == []
+
+
+async def test_a_daemon_of_one_process_holds_nothing_for_its_deaths(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, holds_deadly=False)
+    await queued(worker)
+    for _ in range(4):
+        await worker.die()
+    assert await worker.states() == [RecipientState.QUEUED]
