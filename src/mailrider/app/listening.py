@@ -44,9 +44,14 @@ def host_names(configuration: Configuration) -> list[str]:
     return [each.ascii for each in (configuration.globals.hostname,) if each is not None]
 
 
+def mail_addresses_of(configuration: Configuration) -> list[SocketAddress]:
+    """Where a configuration accepts mail."""
+    return [address for _, door in endpoints_of(configuration) for address in door.listen]
+
+
 def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
     """Where a configuration listens."""
-    addresses = [address for _, door in endpoints_of(configuration) for address in door.listen]
+    addresses = mail_addresses_of(configuration)
     metrics = configuration.globals.openmetrics
     return addresses if metrics is None or metrics.ip is None else [*addresses, metrics]
 

@@ -18,12 +18,12 @@ import fcntl
 import os
 import signal
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.app.cores import count_workers, usable_cores
-from mailrider.app.listening import addresses_of, bind, has_work, host_names, name_of
+from mailrider.app.listening import addresses_of, bind, has_work, host_names, mail_addresses_of, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch, lowest_free, next_delay, worker_environment
@@ -98,7 +98,6 @@ class _Generation:
     workers: int
     text: int
     taken: frozenset[str]
-    sockets: list[int] = field(default_factory=list)
 
 
 class Supervisor:
@@ -141,7 +140,7 @@ class Supervisor:
         self._version = version("mailrider")
         self._notifier = Notifier(environment)
         self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
-        self._told: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._told: asyncio.Queue[signal.Signals | None] = asyncio.Queue()  # None: everything is open, or cannot be
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, Timer] = {}
         self._workers: dict[int, WorkerProcess] = {}  # every process that has not been waited for, by number
@@ -176,8 +175,7 @@ class Supervisor:
                 self._repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
                 self._repeat("silence", self._bound / BEATS, self._look_for_silence)
                 self._repeat("counters", COUNTED_EVERY, self._ask_for_counters)
-                await self._open(configuration, carried)
-                await self._serve()
+                await self._serve(configuration, carried)
         finally:
             self._notifier.say("STOPPING=1")
             await self._stop()
@@ -206,28 +204,29 @@ class Supervisor:
                 return True
             while not self._told.empty():
                 caught = self._told.get_nowait()
-                if caught is not signal.SIGHUP:
+                if caught is not None and caught is not signal.SIGHUP:
                     self._emit(DaemonStopping(caught.name))
                     return False
             await self._clock.sleep(LOCK_AGAIN)
 
     # The beginning ---------------------------------------------------------------------------------------------------
 
-    async def _open(self, configuration: Configuration, carried: CarriedText) -> None:
-        has_work(configuration)
-        bind(configuration, self._sockets)
-        self._force = self._new_generation(configuration, carried, count_workers(configuration, self._cores))
-        await self._open_doors(configuration)
-        for unused in self._sockets.keep_only(addresses_of(configuration)):
-            self._emit(SocketUnused(unused))
-        first = await self._launch(0, self._force)
-        failure = await first.ready
-        if failure is not None:
-            raise (ConfigError if failure.is_config else LocalError)(failure.reason)
-        self._seat(first)
-        await asyncio.gather(*(self._fill(place) for place in range(1, self._force.workers)))
-        self._emit(DaemonReady(name_of(configuration), len(configuration.endpoints)))
-        self._tell_ready()
+    async def _open(self, configuration: Configuration, carried: CarriedText, one_at_a_time: asyncio.Lock) -> None:
+        async with one_at_a_time:
+            has_work(configuration)
+            bind(configuration, self._sockets)
+            self._force = self._new_generation(configuration, carried, count_workers(configuration, self._cores))
+            await self._open_doors(configuration)
+            for unused in self._sockets.keep_only(addresses_of(configuration)):
+                self._emit(SocketUnused(unused))
+            first = await self._launch(0, self._force)
+            failure = await first.ready
+            if failure is not None:
+                raise (ConfigError if failure.is_config else LocalError)(failure.reason)
+            self._seat(first)
+            await asyncio.gather(*(self._fill(place) for place in range(1, self._force.workers)))
+            self._emit(DaemonReady(name_of(configuration), len(configuration.endpoints)))
+            self._tell_ready()
 
     def _new_generation(self, configuration: Configuration, carried: CarriedText, workers: int) -> _Generation:
         text = os.memfd_create("mailrider configuration", os.MFD_CLOEXEC)
@@ -268,7 +267,7 @@ class Supervisor:
         worker = WorkerProcess(self._numbers, place, slot, generation.number, self._emit, self._clock.monotonic())
         self._workers[worker.number] = worker
         self._page.announce(1 + max(each.slot for each in self._workers.values()))
-        sockets = [each.fileno() for each in self._sockets.every()]
+        sockets = [each.fileno() for each in self._sockets.at(mail_addresses_of(generation.configuration))]
         shared = (generation.text, self._page.descriptor, self._lock)
 
         def orders(log: int) -> dict[str, Any]:
@@ -297,6 +296,8 @@ class Supervisor:
             raise LocalError(f"cannot start a worker: {error.strerror}") from error
         self._silence.hear(worker.number, self._clock.monotonic() + BEGINS_WITHIN)
         self._begin(self._tend(worker))
+        if self._is_stopping:
+            worker.stop()
         for service in self._services.values():
             service.worker_came(worker.number, worker.link)
         return worker
@@ -341,9 +342,11 @@ class Supervisor:
         worker.counted.set()
         for service in self._services.values():
             service.worker_gone(worker.number)
-        if self._serving.get(worker.worker) is not worker:
-            return
-        del self._serving[worker.worker]
+        if self._serving.get(worker.worker) is worker:
+            del self._serving[worker.worker]
+            self._replace_dead(worker, code)
+
+    def _replace_dead(self, worker: WorkerProcess, code: int) -> None:
         if not self._is_stopping:
             lived = self._clock.monotonic() - worker.started
             self._start_again(worker.worker, lived, lambda delay: WorkerDied(worker.worker, worker.pid, code, delay))
@@ -397,6 +400,9 @@ class Supervisor:
 
     def _seat(self, worker: WorkerProcess) -> None:
         """It serves its place from now on."""
+        if worker.number not in self._workers:  # it has died since
+            self._replace_dead(worker, worker.ended.result())
+            return
         predecessor = self._serving.get(worker.worker)
         self._serving[worker.worker] = worker
         self._emit(WorkerReady(worker.worker, worker.pid))
@@ -463,31 +469,45 @@ class Supervisor:
         self._sums.show(worker.number, decode_metrics(text))
         worker.counted.set()
 
-    def _ask_for_counters(self) -> list[WorkerProcess]:
+    def _ask_for_counters(self, *, queues: bool = False) -> list[WorkerProcess]:
+        """`queues`: they look into their queues for it."""
         asked = [each for each in self._workers.values() if each.serves]
         for each in asked:
             each.counted.clear()
-            each.link.send("metrics")
+            each.link.send("metrics", queues)
         return asked
 
     async def _refresh(self) -> None:
         """Ask every worker for its counters, and wait for them."""
-        await asyncio.gather(*(each.counted.wait() for each in self._ask_for_counters()))
+        await asyncio.gather(*(each.counted.wait() for each in self._ask_for_counters(queues=True)))
 
     # Signals ---------------------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        reloads = asyncio.Lock()
-        while True:
-            caught = await self._told.get()
-            if caught is not signal.SIGHUP:
-                self._emit(DaemonStopping(caught.name))
-                return
-            self._reopen_log()
-            self._begin(self._reload(reloads))
+    async def _serve(self, configuration: Configuration, carried: CarriedText) -> None:
+        """Open everything, and do what signals say meanwhile and from then on. Raises if it cannot be opened."""
+        one_at_a_time = asyncio.Lock()
+        opening = asyncio.create_task(self._open(configuration, carried, one_at_a_time))
+        opening.add_done_callback(lambda _: self._told.put_nowait(None))
+        self._tasks.add(opening)
+        opening.add_done_callback(self._tasks.discard)
+        try:
+            while True:
+                caught = await self._told.get()
+                if caught is None:
+                    opening.result()
+                elif caught is signal.SIGHUP:
+                    self._reopen_log()
+                    self._begin(self._reload(one_at_a_time))
+                else:
+                    self._emit(DaemonStopping(caught.name))
+                    return
+        finally:
+            self._is_stopping = True
 
     async def _reload(self, one_at_a_time: asyncio.Lock) -> None:
         async with one_at_a_time:
+            if self._is_stopping:
+                return
             self._notifier.say("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic() * 1e6)}")
             try:
                 await self._replace()
@@ -536,23 +556,19 @@ class Supervisor:
     # The end ---------------------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
-        self._is_stopping = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         self._repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
-        ends = [each.ended for each in self._workers.values()]
         for each in list(self._workers.values()):
             each.stop()
-        if ends:
-            await asyncio.wait(ends, timeout=STOP_WITHIN)
-            for each in list(self._workers.values()):
-                each.kill()
-            await asyncio.gather(*ends)
-        tasks = list(self._tasks)
-        await asyncio.wait(tasks, timeout=1.0) if tasks else None
-        for task in tasks:
-            task.cancel()
+        # Each worker has a task that waits for its end.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_WITHIN)
+        for each in list(self._workers.values()):
+            each.kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._doors.aclose()
         for timer in self._timers.values():
             timer.cancel()

@@ -164,7 +164,7 @@ class Worker:
         told = await self._told.get()
         turns.leave()
         if told == "finish":
-            await self._finish(self._running)
+            await self._finish(self._running, process.sockets)
         await self._stop(self._running)
         self._link.send("counted", encode_metrics(self._metrics))
         process.sockets.close()
@@ -191,22 +191,23 @@ class Worker:
         self._link.send("beat")
         self._clock.call_at(self._clock.monotonic() + seconds, lambda: self._beat(seconds))
 
-    def _count(self, _: Any) -> None:
-        task = asyncio.create_task(self._send_counters())
+    def _count(self, queues: Any) -> None:
+        task = asyncio.create_task(self._send_counters(looks_into_queues=bool(queues)))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 
-    async def _send_counters(self) -> None:
+    async def _send_counters(self, *, looks_into_queues: bool) -> None:
         try:
-            if self._running is not None:
+            if self._running is not None and looks_into_queues:
                 await self._running.refresh()
         except MailriderError:
             pass  # the last figures are better than none
         self._link.send("counted", encode_metrics(self._metrics))
 
-    async def _finish(self, running: Running) -> None:
+    async def _finish(self, running: Running, sockets: Sockets) -> None:
         """Another serves this place: let what is under way come to its end, or to a stop if we are told to."""
         running.hand_over()
+        sockets.close()  # or those at addresses that are not served any more would keep clients waiting
         ends = asyncio.create_task(running.finish())
         told = asyncio.create_task(self._told.get())
         await asyncio.wait({ends, told}, return_when=asyncio.FIRST_COMPLETED)

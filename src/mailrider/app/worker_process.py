@@ -42,12 +42,13 @@ class WorkerProcess:
         self.link = Link(emit)
         self.started = started
         self.pid = 0
+        self._process: asyncio.subprocess.Process | None = None
         self.is_expected_to_end = False
         self.ready: asyncio.Future[NotBegun | None] = asyncio.get_running_loop().create_future()
         """None once it serves."""
         self.counted = asyncio.Event()
         """Set when it has told its counters."""
-        self.ended: asyncio.Task[int]
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Its exit code, or the negative number of the signal that ended it; its last lines are in the log then."""
 
     @property
@@ -72,9 +73,9 @@ class WorkerProcess:
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal, if it still lives."""
-        if not self.ended.done():
+        if self._process is not None and self._process.returncode is None:
             try:
-                os.kill(self.pid, number)
+                self._process.send_signal(number)
             except ProcessLookupError:
                 pass  # it was waited for a moment ago
 
@@ -114,7 +115,7 @@ class WorkerProcess:
             if may_begin(body["version"]):
                 self.link.send("start", orders)
 
-        self.pid = process.pid
+        self._process, self.pid = process, process.pid
         self.link.on("hello", greet)
         self.ended = asyncio.create_task(self._wait(process, LogRelay(reads, clock, write_log)))
         await self.link.open(ours)

@@ -94,9 +94,10 @@ class Sockets:
                 return both
         return key
 
-    def every(self) -> list[socket.socket]:
-        """All that are open, for workers to inherit."""
-        return list(self._open.values())
+    def at(self, addresses: Iterable[SocketAddress]) -> list[socket.socket]:
+        """Those that listen at these addresses, as far as they are open: for workers to inherit."""
+        keys = dict.fromkeys(map(self._find, addresses))
+        return [self._open[key] for key in keys if key in self._open]
 
     def keep_only(self, addresses: Iterable[SocketAddress]) -> list[str]:
         """Close what listens at other addresses; returns what we were started with and do not use."""
