@@ -155,3 +155,21 @@ def test_a_wrong_configuration_is_told_once(machine: Machine) -> None:
     assert machine.show(SERVICE, "ActiveState") == "failed"
     assert machine.show(SERVICE, "NRestarts") == "0"
     assert 'unknown directive "nonsense"' in machine.journal()
+
+
+def test_with_workers_systemd_hears_of_one_process_and_all_of_it_stops(machine: Machine) -> None:
+    configure(machine, more="workers 2\n")
+    machine.run("systemctl", "reset-failed", SERVICE)
+    machine.run("systemctl", "start", "mailrider.socket", SERVICE)
+    assert machine.show(SERVICE, "StatusText") == "workers: 2"
+    supervisor = machine.show(SERVICE, "MainPID")
+    workers = machine.run("pgrep", "-P", supervisor).stdout.split()
+    assert len(workers) == 2
+    assert machine.python(SUBMIT.format(address="127.0.0.1")) == "250\n"
+    machine.run("kill", "-KILL", workers[0])
+    wait_until(lambda: machine.journal().count("worker_ready") == 3, "the worker that was started again")
+    assert "worker_died worker=" in machine.journal()
+    assert machine.show(SERVICE, "MainPID") == supervisor
+    machine.run("systemctl", "stop", SERVICE)
+    assert machine.show(SERVICE, "Result") == "success"
+    assert machine.run("pgrep", "-u", "mailrider", check=False).stdout == ""

@@ -14,28 +14,27 @@ they need (`app.worker`). What always holds:
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.app.cores import count_workers, usable_cores
+from mailrider.app.earlier_workers import take_lock
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, mail_addresses_of, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch, lowest_free, next_delay, worker_environment
+from mailrider.app.timers import Timers
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.clock import SystemClock, after
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, LocalError, MailriderError
-from mailrider.files import PRIVATE_FILE, make_folder
 from mailrider.model.daemon_event import (
     DaemonReady,
     DaemonStopping,
-    EarlierWorkersAwaited,
     Reloaded,
     ReloadRefused,
     RunningAsRoot,
@@ -53,10 +52,9 @@ from mailrider.observe.sums import Sums, decode_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
-    from pathlib import Path
 
     from mailrider.app.link import Link
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.config import Configuration
     from mailrider.config.carried import CarriedText
     from mailrider.model.event import Emit
@@ -67,8 +65,6 @@ READY_WITHIN: Final = 60.0  # seconds in which the first worker of a new configu
 STOP_WITHIN: Final = 75.0  # seconds that workers have to end; the service manager waits 90
 BEATS: Final = 6  # that a worker sends within the time after which it would be killed
 COUNTED_EVERY: Final = 15.0  # seconds between two looks at the counters, so that a dead worker's are known
-LOCK: Final = "workers.lock"  # in the state directory
-LOCK_AGAIN: Final = 0.1  # seconds
 MAX_FINISHING: Final = 8  # earlier workers of one place that may still be at work
 
 _CLOCK: Final = SystemClock()
@@ -142,7 +138,7 @@ class Supervisor:
         self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
         self._told: asyncio.Queue[signal.Signals | None] = asyncio.Queue()  # None: everything is open, or cannot be
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: dict[str, Timer] = {}
+        self._timers = Timers(clock)
         self._workers: dict[int, WorkerProcess] = {}  # every process that has not been waited for, by number
         self._serving: dict[int, WorkerProcess] = {}  # by place
         self._delays: dict[int, float] = {}  # by place
@@ -152,6 +148,7 @@ class Supervisor:
         self._doors = AsyncExitStack()
         self._is_stopping = False
         self._code = os.EX_OK
+        self._descriptors = ExitStack()  # those that workers inherit
         self._page: Page
         self._lock: int
         self._force: _Generation
@@ -168,13 +165,20 @@ class Supervisor:
         for each in handled:
             loop.add_signal_handler(each, self._told.put_nowait, each)
         self._page = Page.create()
+        self._descriptors.callback(self._page.close)
         try:
             if os.geteuid() == 0:
                 self._emit(RunningAsRoot())
-            if await self._take_lock(configuration.globals.state_dir):
-                self._repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
-                self._repeat("silence", self._bound / BEATS, self._look_for_silence)
-                self._repeat("counters", COUNTED_EVERY, self._ask_for_counters)
+            state_dir = configuration.globals.state_dir
+            lock = await take_lock(state_dir, self._clock, self._emit, self._is_told_to_stop)
+            if lock is not None:
+                self._lock = lock
+                self._descriptors.callback(os.close, lock)
+                self._timers.repeat(
+                    "watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive
+                )
+                self._timers.repeat("silence", self._bound / BEATS, self._look_for_silence)
+                self._timers.repeat("counters", COUNTED_EVERY, self._ask_for_counters)
                 await self._serve(configuration, carried)
         finally:
             self._notifier.say("STOPPING=1")
@@ -183,31 +187,14 @@ class Supervisor:
                 loop.remove_signal_handler(each)
         return self._code
 
-    async def _take_lock(self, state_dir: Path) -> bool:
-        """Wait until no worker of an earlier supervisor lives. False if we are told to stop before that."""
-        path = state_dir / LOCK
-        try:
-            make_folder(state_dir)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._lock = os.open(path, flags, PRIVATE_FILE)
-        except OSError as error:
-            raise LocalError(f"cannot open {path}: {error.strerror}") from error
-        is_told = False
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not is_told:
-                    self._emit(EarlierWorkersAwaited(str(path)))
-                    is_told = True
-            else:
+    def _is_told_to_stop(self) -> bool:
+        """Whether a signal said so while earlier workers were waited for."""
+        while not self._told.empty():
+            caught = self._told.get_nowait()
+            if caught is not None and caught is not signal.SIGHUP:
+                self._emit(DaemonStopping(caught.name))
                 return True
-            while not self._told.empty():
-                caught = self._told.get_nowait()
-                if caught is not None and caught is not signal.SIGHUP:
-                    self._emit(DaemonStopping(caught.name))
-                    return False
-            await self._clock.sleep(LOCK_AGAIN)
+        return False
 
     # The beginning ---------------------------------------------------------------------------------------------------
 
@@ -216,17 +203,26 @@ class Supervisor:
             has_work(configuration)
             bind(configuration, self._sockets)
             self._force = self._new_generation(configuration, carried, count_workers(configuration, self._cores))
+            self._descriptors.callback(lambda: os.close(self._force.text))
             await self._open_doors(configuration)
             for unused in self._sockets.keep_only(addresses_of(configuration)):
                 self._emit(SocketUnused(unused))
-            first = await self._launch(0, self._force)
-            failure = await first.ready
-            if failure is not None:
-                raise (ConfigError if failure.is_config else LocalError)(failure.reason)
-            self._seat(first)
-            await asyncio.gather(*(self._fill(place) for place in range(1, self._force.workers)))
+            await self._start_all(self._force)
             self._emit(DaemonReady(name_of(configuration), len(configuration.endpoints)))
             self._tell_ready()
+
+    async def _start_all(self, generation: _Generation) -> None:
+        """Have a process for every place. Raises if there is none that serves, or the configuration is not right."""
+        begun = [await self._launch(place, generation) for place in range(generation.workers)]
+        failures = await asyncio.gather(*(each.ready for each in begun))
+        for failure in filter(None, failures):
+            if failure.is_config or None not in failures:
+                raise (ConfigError if failure.is_config else LocalError)(failure.reason)
+        for worker, failure in zip(begun, failures, strict=True):
+            if failure is None:
+                self._seat(worker)
+            else:
+                self._give_up(worker.worker, failure)
 
     def _new_generation(self, configuration: Configuration, carried: CarriedText, workers: int) -> _Generation:
         text = os.memfd_create("mailrider configuration", os.MFD_CLOEXEC)
@@ -254,7 +250,7 @@ class Supervisor:
             await doors.aclose()
 
     def _tell_ready(self) -> None:
-        self._notifier.say("READY=1", f"STATUS={self._force.workers} workers")
+        self._notifier.say("READY=1", f"STATUS=workers: {self._force.workers}")
 
     # Workers ---------------------------------------------------------------------------------------------------------
 
@@ -358,7 +354,13 @@ class Supervisor:
         delay = self._delays[place] = next_delay(self._delays.get(place, 0.0), lived)
         if event is not None:
             self._emit(event(delay))
-        self._at(f"place {place}", delay, lambda: self._begin(self._fill(place)))
+        self._timers.at(f"place {place}", delay, lambda: self._begin(self._fill(place)))
+
+    def _give_up(self, place: int, failure: NotBegun) -> None:
+        """It is tried again later."""
+        if not self._is_stopping:
+            self._emit(WorkerFailed(place, failure.reason))
+            self._start_again(place, 0.0)
 
     async def _fill(self, place: int) -> None:
         """Have a process of the configuration in force serve a place; its predecessor finishes then."""
@@ -370,9 +372,8 @@ class Supervisor:
             failure = await self._try_to_fill(place, generation)
         finally:
             self._filling.discard(place)
-        if failure is not None and not self._is_stopping:
-            self._emit(WorkerFailed(place, failure.reason))
-            self._start_again(place, 0.0)
+        if failure is not None:
+            self._give_up(place, failure)
         elif generation is not self._force and place < self._force.workers:
             await self._fill(place)  # there was a reload meanwhile
 
@@ -422,27 +423,6 @@ class Supervisor:
         return str(worker.worker) if worker is not None and self._serving.get(worker.worker) is worker else None
 
     # Now and then ----------------------------------------------------------------------------------------------------
-
-    def _at(self, name: str, seconds: float, callback: Callable[[], object]) -> None:
-        """Call it so many seconds from now, instead of what was to be called under that name."""
-        if (earlier := self._timers.pop(name, None)) is not None:
-            earlier.cancel()
-
-        def due() -> None:
-            del self._timers[name]
-            callback()
-
-        self._timers[name] = self._clock.call_at(self._clock.monotonic() + seconds, due)
-
-    def _repeat(self, name: str, seconds: float | None, callback: Callable[[], object]) -> None:
-        if seconds is None:
-            return
-
-        def again() -> None:
-            self._at(name, seconds, again)
-            callback()
-
-        self._at(name, seconds, again)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside everything else."""
@@ -556,10 +536,8 @@ class Supervisor:
     # The end ---------------------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
+        self._timers.cancel()
+        self._timers.repeat("watchdog", watchdog_interval(self._environment, os.getpid()), self._notifier.say_alive)
         for each in list(self._workers.values()):
             each.stop()
         # Each worker has a task that waits for its end.
@@ -570,7 +548,6 @@ class Supervisor:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._doors.aclose()
-        for timer in self._timers.values():
-            timer.cancel()
+        self._timers.cancel()
         self._sockets.close()
-        self._page.close()
+        self._descriptors.close()

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.app.supervisor import LOCK, Supervisor
+from mailrider.app.earlier_workers import LOCK
+from mailrider.app.supervisor import Supervisor
 from mailrider.config import load_to_carry
 from mailrider.lab.mx import LabMX
 from mailrider.model.daemon_event import (
@@ -394,7 +395,7 @@ async def test_a_service_manager_hears_that_it_is_ready_that_it_lives_and_that_i
         async with LabMX() as mx:
             path = with_workers(tmp_path, port, mx)
             async with supervised(path, environment=environment) as it:
-                await eventually(lambda: hear("READY=1\nSTATUS=2 workers"))
+                await eventually(lambda: hear("READY=1\nSTATUS=workers: 2"))
                 heard.clear()
                 await eventually(lambda: hear("WATCHDOG=1"))
                 os.kill(os.getpid(), signal.SIGHUP)

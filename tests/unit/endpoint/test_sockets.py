@@ -122,3 +122,18 @@ def test_a_descriptor_that_is_no_socket_is_named(monkeypatch: pytest.MonkeyPatch
         handed_over(reader, monkeypatch)
     os.close(reader)
     os.close(writer)
+
+
+def test_workers_inherit_what_listens_at_their_addresses_and_nothing_else(tmp_path: Path) -> None:
+    both = socket.socket(socket.AF_INET6)
+    both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    both.bind(("::", 0))
+    port = both.getsockname()[1]
+    sockets = Sockets([both])
+    local, other = address(f"unix://{tmp_path}/x"), address(f"unix://{tmp_path}/y")
+    sockets.bind(local)
+    sockets.bind(other)
+    wanted = [local, address(f"tcp://[::]:{port}"), address(f"tcp://0.0.0.0:{port}"), address("tcp://[::1]:9")]
+    found = sockets.at(wanted)
+    assert [each.getsockname() for each in found] == [f"{tmp_path}/x", both.getsockname()]
+    sockets.close()
