@@ -215,9 +215,9 @@ class Supervisor:
         """Have a process for every place. Raises if there is none that serves, or the configuration is not right."""
         begun = [await self._launch(place, generation) for place in range(generation.workers)]
         failures = await asyncio.gather(*(each.ready for each in begun))
-        for failure in filter(None, failures):
-            if failure.is_config or None not in failures:
-                raise (ConfigError if failure.is_config else LocalError)(failure.reason)
+        for fault in filter(None, failures):
+            if fault.is_config or None not in failures:
+                raise (ConfigError if fault.is_config else LocalError)(fault.reason)
         for worker, failure in zip(begun, failures, strict=True):
             if failure is None:
                 self._seat(worker)

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.app import cores
-from mailrider.app.cores import parse_cpu_max, parse_groups, parse_quota, usable_cores
+from mailrider.app.check.finding import Level
+from mailrider.app.check.local import check_workers
+from mailrider.app.cores import count_workers, parse_cpu_max, parse_groups, parse_quota, usable_cores
+from tests.unit.config.reading import read
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mailrider.config import Configuration
 
 
 @pytest.mark.parametrize(
@@ -87,3 +92,30 @@ def test_where_there_is_no_affinity_all_processors_count(monkeypatch: pytest.Mon
 def test_what_cannot_be_read_is_no_bound(tmp_path: Path) -> None:
     assert cores._read(tmp_path / "cpu.max") == ""
     assert usable_cores() >= 1
+
+
+def asking(line: str) -> Configuration:
+    return read(f"hostname a.test\n{line}\ntarget.queue queue {{\ntarget target.remote {{\n}}\n}}")
+
+
+@pytest.mark.parametrize(("line", "workers"), [("", 1), ("workers 1", 1), ("workers 3", 3), ("workers auto", 8)])
+def test_how_many_workers_are_asked_for(line: str, workers: int) -> None:
+    assert count_workers(asking(line), lambda: 8) == workers
+
+
+@pytest.mark.parametrize(
+    ("line", "usable", "level", "text"),
+    [
+        ("workers auto", 3, Level.OK, "auto comes to 3 here"),
+        ("workers 4", 2, Level.NOTE, "4 workers for 2 processors"),
+    ],
+)
+def test_check_tells_of_the_number_of_workers(line: str, usable: int, level: Level, text: str) -> None:
+    (finding,) = check_workers(asking(line), usable)
+    assert finding.level is level
+    assert text in finding.text
+
+
+@pytest.mark.parametrize(("line", "usable"), [("", 1), ("workers 2", 2)])
+def test_check_says_nothing_of_a_number_that_fits(line: str, usable: int) -> None:
+    assert check_workers(asking(line), usable) == []

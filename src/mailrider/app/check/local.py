@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.check.finding import error, note, ok, warning
-from mailrider.app.shared_limits import count_workers
+from mailrider.app.cores import count_workers
 from mailrider.config import queue_location
 from mailrider.config.settings import AUTO
 from mailrider.endpoint.settings import EndpointSettings
-from mailrider.errors import ConfigError, InvalidValue
+from mailrider.errors import InvalidValue
 from mailrider.files import OTHERS
 from mailrider.queue.disk import Disk
 from mailrider.queue.settings import QueueSettings
@@ -102,10 +102,7 @@ def _existing(path: Path) -> Path:
 
 def check_workers(configuration: Configuration, usable: int) -> list[Finding]:
     """How many processes carry mail, beside the processors that there are for them."""
-    try:
-        workers = count_workers(configuration, lambda: usable)
-    except ConfigError as fault:
-        return [error("workers", str(fault))]
+    workers = count_workers(configuration, lambda: usable)
     if configuration.globals.workers == AUTO:
         return [ok("workers", f"auto comes to {workers} here")]
     if workers > max(1, usable):
