@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineRoute, PipelineRoutes, RouteStage
 from mailrider.model.reply import Reply
-from mailrider.settings.pipeline import outcome_of
+from mailrider.settings.pipeline import fitting, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mailrider.endpoint.settings import EndpointSettings, SourceSettings
+    from mailrider.model.address import ReversePath
     from mailrider.queue.deliverer import Deliverer
     from mailrider.settings.pipeline import PipelineSettings
 
@@ -31,3 +33,9 @@ def routes_of(
 
     destinations = [(rule.matches, route(rule.route)) for rule in pipeline.destination]
     return PipelineRoutes(destinations, route(pipeline.default_destination or pipeline))
+
+
+def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> SourceSettings | EndpointSettings:
+    """The part of an endpoint's pipeline that mail of a sender goes through."""
+    rules = [(rule.matches, rule.pipeline) for rule in endpoint.source]
+    return fitting(rules, sender.mailbox, endpoint.default_source or endpoint)

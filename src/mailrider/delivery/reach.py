@@ -7,9 +7,10 @@ memory of its address and its family.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from mailrider.model.bounded import BoundedMap
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -29,7 +30,7 @@ class Reach:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failed: OrderedDict[Address, float] = OrderedDict()
+        self._failed: BoundedMap[Address, float] = BoundedMap(MAX_ENTRIES)
         self._in_a_row = {4: 0, 6: 0}
         self._family_until = {4: 0.0, 6: 0.0}
 
@@ -37,9 +38,6 @@ class Reach:
         """No connection came about. `answered`: it was refused, so packets come there and back."""
         until = self._clock.monotonic() + REMEMBERED
         self._failed[address] = until
-        self._failed.move_to_end(address)
-        if len(self._failed) > MAX_ENTRIES:
-            self._failed.popitem(last=False)
         if answered:
             self._in_a_row[address.version] = 0
             return

@@ -13,12 +13,13 @@ Wrong passwords are counted by client (`model.ip.client_key`) and by user. Who h
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.windows import RateWindow
+from mailrider.model.bounded import BoundedMap
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Logins:
         self._by_client = _Counted(OF_CLIENT)
         self._by_user = _Counted(OF_USER)
         self._by_known = _Counted(OF_KNOWN)
-        self._good: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()  # the clients of each user
+        self._good: BoundedMap[str, BoundedMap[str, None]] = BoundedMap(MAX_USERS)  # the clients of each user
         self._under_way: Counter[str] = Counter()  # of strangers
 
     async def verify(self, authenticator: Authenticator, client: str, credentials: Credentials) -> bool | Reply:
@@ -137,14 +138,9 @@ class Logins:
         self._by_user.count(user, now)
 
     def _remember(self, client: str, user: str) -> None:
-        clients = self._good.setdefault(user, OrderedDict())
+        clients = self._good.get(user) or BoundedMap(MAX_GOOD)
         clients[client] = None
-        clients.move_to_end(client)
-        self._good.move_to_end(user)
-        if len(clients) > MAX_GOOD:
-            clients.popitem(last=False)
-        if len(self._good) > MAX_USERS:
-            self._good.popitem(last=False)
+        self._good[user] = clients
 
 
 def _is_shared(client: str) -> bool:

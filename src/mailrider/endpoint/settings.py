@@ -27,7 +27,6 @@ from mailrider.settings.pipeline import (
     TargetRef,
     default_destination,
     destinations,
-    fitting,
     refuse_repeated,
 )
 from mailrider.settings.socket_address import Scheme
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from mailrider.model.address import ReversePath
     from mailrider.model.domain import Domain
     from mailrider.settings.directive import Duration, OptionalDomain, OptionalPath, Setting
     from mailrider.settings.pipeline import Rule, Target
@@ -364,12 +362,6 @@ class SubmissionSettings(EndpointSettings):
 @settings
 class LMTPEndpointSettings(EndpointSettings):
     """Accepts mail over LMTP (RFC 2033), with an answer for each recipient. `listen` are the addresses."""
-
-
-def pipeline_for(endpoint: EndpointSettings, sender: ReversePath) -> SourceSettings | EndpointSettings:
-    """The part of an endpoint's pipeline that mail of a sender goes through."""
-    rules = [(rule.matches, rule.pipeline) for rule in endpoint.source]
-    return fitting(rules, sender.mailbox, endpoint.default_source or endpoint)
 
 
 # What must not be ----------------------------------------------------------------------------------------------------

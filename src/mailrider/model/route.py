@@ -6,7 +6,7 @@ Both travel from routing to the policies, so they are values and stand here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,14 +21,6 @@ class Candidate:
 
     host: NextHop
     preference: int = 0
-    # Candidates are remembered, and are keys several times a message: their hash is computed once.
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.host, self.preference)))
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

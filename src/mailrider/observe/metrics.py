@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 from collections import defaultdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
@@ -40,10 +40,18 @@ _BUCKETS: Final = (0.1, 0.3, 1, 3, 10, 30, 60, 300, 900, 3600, 4 * 3600, 86400, 
 _WAITS: Final = (0.01, 0.1, 1, 10, 60, 300)
 
 
-def fan_out(*emits: Emit) -> Emit:
+@runtime_checkable
+class ChoosesEvents(Protocol):
+    """An `Emit` that wants some kinds of events only."""
+
+    def listener_for(self, kind: type[Event]) -> Emit | None:
+        """Who is to be told of that kind of event; None: nobody."""
+
+
+def fan_out(*emits: Emit | ChoosesEvents) -> Emit:
     """An `Emit` that tells all of these.
 
-    One that has a method `listener_for` is asked once for each kind of event who of it is to be told; None: nobody.
+    One that `ChoosesEvents` is asked once for each kind of event.
     """
     listeners = _Listeners(emits)
 
@@ -57,12 +65,12 @@ def fan_out(*emits: Emit) -> Emit:
 class _Listeners(dict[type["Event"], list["Emit"]]):
     """Who is told of a kind of event; found out when the first one happens."""
 
-    def __init__(self, emits: Iterable[Emit]) -> None:
+    def __init__(self, emits: Iterable[Emit | ChoosesEvents]) -> None:
         super().__init__()
         self._emits = tuple(emits)
 
     def __missing__(self, kind: type[Event]) -> list[Emit]:
-        asked = (getattr(each, "listener_for", lambda _, each=each: each)(kind) for each in self._emits)
+        asked = (each.listener_for(kind) if isinstance(each, ChoosesEvents) else each for each in self._emits)
         told = self[kind] = [each for each in asked if each is not None]
         return told
 

@@ -22,6 +22,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mailrider.model.bounded import BoundedMap
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from ipaddress import IPv4Address, IPv6Address
@@ -97,7 +99,7 @@ class Places:
         self._addresses: OrderedDict[Hashable, _Address] = OrderedDict()
         self._promised = 0.0  # the last moment at which somebody comes again, and how many do
         self._promises = 0
-        self.crowded: OrderedDict[str, Hashable] = OrderedDict()
+        self.crowded: BoundedMap[str, Hashable] = BoundedMap(MAX_ADDRESSES)
         """Destinations whose attempts were turned away, and the address where that happened."""
 
     def resize(self, fast: int) -> None:
@@ -248,8 +250,6 @@ class Places:
 
     def _remember_turned_away(self, destination: str, where: Hashable) -> None:
         self.crowded[destination] = where
-        if len(self.crowded) > MAX_ADDRESSES:
-            self.crowded.popitem(last=False)
 
     def _come_again(self, now: float) -> float:
         if self._promised < now + COME_AGAIN:

@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from mailrider.errors import InvalidValue
+from mailrider.model.bounded import BoundedMap
 from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued, OperatorActed
@@ -124,7 +125,7 @@ class DeliveryQueue:
         self._scheduler = None if work is None else Scheduler(store, work, clock, rng, emit)
         self._stack = AsyncExitStack()
         self._unaccepted: set[int] = set()  # ids that were given out, of messages that are not stored yet
-        self._accepted: dict[int, int] = {}  # how many recipients the last ones of them had
+        self._accepted: BoundedMap[int, int] = BoundedMap(MAX_ACCEPTED)  # how many recipients the last ones of them had
         self._adding: dict[int, asyncio.Future[None]] = {}  # those of them that are being stored
 
     async def __aenter__(self) -> Self:
@@ -244,8 +245,6 @@ class DeliveryQueue:
         if not adding.cancelled() and adding.exception() is None:
             self._unaccepted.discard(id)
             self._accepted[id] = count
-            if len(self._accepted) > MAX_ACCEPTED:
-                del self._accepted[next(iter(self._accepted))]
 
     async def cancel(self, id: int) -> bool:
         """Take a message back. True: it is certain that it is not delivered, and it is not in the queue any more.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from mailrider.model.bounded import BoundedMap
 from mailrider.x509.verify import judge_chain
 
 if TYPE_CHECKING:
@@ -30,22 +31,20 @@ class VerdictCache:
     """A bounded map from what was judged to the verdict. Has no clock; used from one thread."""
 
     def __init__(self, size: int = MAX_VERDICTS) -> None:
-        self._size = size
-        self._kept: dict[Hashable, tuple[datetime, datetime, Verdict]] = {}
+        self._kept: BoundedMap[Hashable, tuple[datetime, datetime, Verdict]] = BoundedMap(size)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def verdict(self, key: Hashable, now: datetime, judge: Callable[[], TimedVerdict]) -> Verdict:
         """The verdict for `key` at `now`, from `judge` if it is not known."""
-        kept = self._kept.pop(key, None)
-        if kept is None or not kept[0] <= now < kept[1]:
-            judged = judge()
-            kept = (max(judged.since, now - MAX_AGE), min(judged.until, now + MAX_AGE), judged.verdict)
-        self._kept[key] = kept  # last in order, so last to go
-        if len(self._kept) > self._size:
-            del self._kept[next(iter(self._kept))]
-        return kept[2]
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] <= now < kept[1]:
+            self._kept.move_to_end(key)
+            return kept[2]
+        judged = judge()
+        self._kept[key] = (max(judged.since, now - MAX_AGE), min(judged.until, now + MAX_AGE), judged.verdict)
+        return judged.verdict
 
 
 def verify_evidence(

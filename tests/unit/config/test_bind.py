@@ -15,7 +15,7 @@ from mailrider.delivery.settings import Concurrency, EightBit, LimitsSettings, R
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import ServerAddress
 from mailrider.dns.settings import DNSSettings
-from mailrider.endpoint.settings import EndpointSettings, pipeline_for
+from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -28,6 +28,7 @@ from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetR
 from mailrider.settings.socket_address import Scheme, SocketAddress
 from mailrider.signing.settings import DKIMSettings, ModifySettings
 from mailrider.smtp.sasl import Credentials
+from tests.support.routes import pipeline_for
 from tests.unit.config.reading import errors, read
 
 MX = Domain("mx.example.org")

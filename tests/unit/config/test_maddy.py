@@ -8,10 +8,11 @@ import pytest
 
 from mailrider.config import loads
 from mailrider.config.foreign import advice
-from mailrider.endpoint.settings import SubmissionSettings, pipeline_for
+from mailrider.endpoint.settings import SubmissionSettings
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.settings.pipeline import TargetRef, decide, route_of
+from tests.support.routes import pipeline_for
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration

@@ -8,11 +8,12 @@ from unittest.mock import ANY
 import pytest
 
 from mailrider.config import loads
-from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, pipeline_for, weak_spots
+from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, weak_spots
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import TargetRef, decide
+from tests.support.routes import pipeline_for
 
 TARGETS = """hostname mx.example.org
 target.remote out { }

@@ -6,9 +6,9 @@ workers of a daemon tell each other of both.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from mailrider.model.bounded import BoundedMap
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
@@ -31,7 +31,7 @@ class FallbackMemory:
         self._topic = f"tls {owner}"
         if others is not None:
             others.hear(self._topic, self._hear)
-        self._failed: OrderedDict[tuple[str, NextHop], tuple[float, TLSProblem]] = OrderedDict()
+        self._failed: BoundedMap[tuple[str, NextHop], tuple[float, TLSProblem]] = BoundedMap(MAX_ENTRIES)
 
     def recall(self, address: str, next_hop: NextHop) -> TLSProblem | None:
         """Why TLS failed with that address for that domain within the last ten minutes; None if it did not."""
@@ -49,9 +49,6 @@ class FallbackMemory:
 
     def _remember(self, address: str, next_hop: NextHop, problem: TLSProblem) -> None:
         self._failed[address, next_hop] = (self._clock.monotonic() + REMEMBERED, problem)
-        self._failed.move_to_end((address, next_hop))
-        if len(self._failed) > MAX_ENTRIES:
-            self._failed.popitem(last=False)
 
     def worked(self, address: str, next_hop: NextHop) -> None:
         """TLS just worked."""
