@@ -14,13 +14,14 @@ from mailrider.lab.mx_script import MXTLS, MXScript, TLSFault
 from mailrider.lab.zones import Fault
 from mailrider.model.security import MXLevel, TLSLevel
 from tests.flow.security.net import MESSAGE, WAIVED, SecureNet, ee, ta, told_nothing
+from tests.support.long_runs import LONG
 from tests.support.security_matrix import Expected, Point, expected, sample
 
 if TYPE_CHECKING:
     import mailrider
     from mailrider.lab.zones import RecordsLike
 
-SIZE = 200
+SIZE = 200 if LONG else 80  # a smaller sample would lack pairs; the whole matrix in memory: tests/unit/policy
 
 
 async def add_point(net: SecureNet, domain: str, point: Point) -> None:
