@@ -12,11 +12,13 @@ rebinding).
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client.exposition import choose_encoder
 
 from mailrider.clock import after
@@ -39,6 +41,16 @@ LIFETIME: Final = 20.0  # seconds that a connection may last, whatever it does
 MAX_CLIENTS: Final = 64  # connections at once
 MAX_CLIENT: Final = 16  # of one client
 _CLOSING: Final = 1.0  # seconds for an answer under way at the end
+
+
+def _is_ours_to_mend(record: logging.LogRecord) -> bool:
+    """False for what a client says that is no HTTP: aiohttp would write a traceback with its words into our log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_LOGGER: Final = logging.getLogger("mailrider.openmetrics")
+_LOGGER.addFilter(_is_ours_to_mend)
 
 
 @asynccontextmanager
@@ -72,7 +84,7 @@ async def open_openmetrics(
 
     application = web.Application()
     application.router.add_get("/metrics", answer)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSING)
+    runner = web.AppRunner(application, access_log=None, logger=_LOGGER, shutdown_timeout=_CLOSING)
     await runner.setup()
     try:
         visitors = _Visitors(clock, cast("Callable[[], asyncio.Protocol]", runner.server))
@@ -146,6 +158,7 @@ class _Visitor(asyncio.Protocol):
     def __init__(self, visitors: _Visitors) -> None:
         self._visitors = visitors
         self._inner: asyncio.Protocol | None = None
+        self._has_spoken = False
         self._timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -159,11 +172,13 @@ class _Visitor(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        self._has_spoken = True
         if self._inner is not None:
             self._inner.data_received(data)
 
-    def eof_received(self) -> bool | None:
-        return None if self._inner is None else self._inner.eof_received()
+    def eof_received(self) -> bool:
+        """Who closes his half behind his request (`nc -N`) still gets the answer."""
+        return self._has_spoken
 
     def pause_writing(self) -> None:
         if self._inner is not None:

@@ -120,6 +120,39 @@ async def test_who_does_not_finish_a_request_is_cut_off(said: bytes) -> None:
         writer.close()
 
 
+# https://github.com/aio-libs/aiohttp/issues/7817
+@pytest.mark.parametrize(
+    "said", [b"JRMI\0\2K", b"EHLO x\r\n\r\n", b"GET /\0 HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\0\1\0\1\xfc"]
+)
+async def test_what_is_no_http_leaves_nothing_in_the_log(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        writer.write_eof()
+        assert (await _rest(reader)).startswith(b"HTTP/1.0 400 ")
+        writer.close()
+    assert not caplog.records
+
+
+async def test_a_fault_of_ours_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, fail) as port:
+        assert (await get(port))[0] == 500
+    assert [record.name for record in caplog.records] == ["mailrider.openmetrics"]
+
+
+# https://github.com/nmap/nmap/issues/1229
+async def test_who_closes_his_half_behind_his_request_gets_the_answer() -> None:
+    async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        writer.write_eof()
+        assert (await _rest(reader)).startswith(b"HTTP/1.0 200 OK\r\n")
+        writer.close()
+
+
 async def test_a_connection_carries_one_request() -> None:
     async with open_openmetrics(ANYWHERE, Metrics(CLOCK), CLOCK, _nothing) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
