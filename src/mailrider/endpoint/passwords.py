@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import argon2
 
-from mailrider.endpoint.user_names import check_name, login_name
+from mailrider.endpoint.user_names import check_name, composed, login_name
 from mailrider.errors import ConfigError
 from mailrider.files import follow_owner, make_folder
 from mailrider.model.reply import Reply
@@ -64,11 +64,16 @@ def parse_passwords(text: str, where: str) -> dict[str, str]:
 
 def hash_password(password: str) -> str:
     """The text that is kept of a password; slow on purpose."""
-    return _HASHER.hash(password)
+    return _HASHER.hash(composed(password))
 
 
 def is_right(hashed: str, password: str) -> bool:
     """True if that is the password; slow on purpose. A hash that cannot be read fits nothing."""
+    # As it was given it is tried for hashes that were made of it so.
+    return any(_fits(hashed, each) for each in dict.fromkeys((composed(password), password)))
+
+
+def _fits(hashed: str, password: str) -> bool:
     try:
         return _HASHER.verify(hashed, password.encode("utf-8", "surrogateescape"))
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):

@@ -1,5 +1,6 @@
 """The names of users who may log in: what they are, and how they are compared."""
 
+import unicodedata
 from typing import Final
 
 from mailrider.errors import InvalidValue
@@ -19,7 +20,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def composed(text: str) -> str:
+    """The text as it is compared: some devices send an umlaut in one piece, others a letter and its dots (RFC 8265)."""
+    return unicodedata.normalize("NFC", text)
+
+
 def login_name(name: str) -> str:
     """A user name as it is compared: where it is a mail address, its domain has no case (RFC 5321 2.4)."""
+    name = composed(name)
     local, at, domain = name.rpartition("@")
     return local + at + domain.lower() if at else name

@@ -20,7 +20,7 @@ from mailrider.endpoint.passwords import (
     read_passwords,
     write_passwords,
 )
-from mailrider.endpoint.user_names import check_name
+from mailrider.endpoint.user_names import check_name, login_name
 from mailrider.errors import InvalidValue
 from mailrider.smtp.sasl import Credentials
 
@@ -41,6 +41,21 @@ def test_a_password_fits_its_hash_and_no_other() -> None:
     assert not is_right(hashed, "open sesam")
     assert not is_right("$argon2id$nonsense", "open sesame")
     assert not is_right("", "")
+
+
+TWO_PIECES = "o\u0308ffne dich"
+
+
+# https://github.com/maranda/metronome/issues/529, https://github.com/thunderbird/thunderbird-android/issues/1673
+@pytest.mark.parametrize("kept", [TWO_PIECES, "\xf6ffne dich"])
+@pytest.mark.parametrize("given", [TWO_PIECES, "\xf6ffne dich"])
+def test_an_umlaut_may_come_in_one_piece_or_in_two(kept: str, given: str) -> None:
+    assert is_right(hash_password(kept), given)
+    assert login_name(kept) == login_name(given)
+
+
+def test_a_hash_of_an_umlaut_in_two_pieces_still_fits_what_it_was_made_of() -> None:
+    assert is_right(auth._HASHER.hash(TWO_PIECES), TWO_PIECES)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
