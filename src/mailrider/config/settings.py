@@ -133,8 +133,8 @@ class Globals(Settings):
         MAILBOX,
         default=None,
         shown_default="none",
-        doc="The address of somebody who reads what nobody else would: notifications that could not be delivered to "
-        "the sender that they are for. Without it the log alone tells of them. Best an address of another machine.",
+        doc="Who is told if a notification cannot be delivered to its sender: otherwise only the log tells of it. "
+        "Choose somebody's address on another machine.",
     )
     state_dir: Setting[Path, Path | str | None] = directive(
         PATH,
@@ -142,8 +142,8 @@ class Globals(Settings):
         shown_default="`/var/lib/mailrider` for root and in `/etc/mailrider/mailrider.conf`, the user's state folder "
         "otherwise",
         doc="The directory for what must survive a restart. Relative paths in the configuration are relative to it, "
-        "and `StateDirectory/` at the beginning of a path stands for it. If it is relative itself, then to the "
-        "directory of the configuration file.",
+        "and `StateDirectory/` at the beginning of a path stands for it. A `state_dir` that is relative begins in the "
+        "folder of the configuration file.",
     )
     runtime_dir: Setting[Path, Path | str | None] = directive(
         PATH,
@@ -175,8 +175,8 @@ class Globals(Settings):
         default=None,
         shown_default="none",
         doc="Where the daemon shows its counters, at `/metrics`: `tcp://127.0.0.1:9749`. Everybody who can connect can "
-        "read them. They are asked for under an IP address, `localhost` or the global `hostname`; other names are "
-        "refused, or else a web page could read them through a browser.",
+        "read them. Requests have to name an IP address, `localhost` or the global `hostname`: under a name of its own "
+        "a web page could make a browser read them.",
     )
     log: Setting[LogPlace, LogPlace | LogFormat | str | tuple[str, ...]] = directive(
         LOG,

@@ -287,8 +287,8 @@ class RemoteSettings(Settings):
         many(NETWORK, none=True),
         default=PROHIBITED_ADDRESSES,
         shown_default="loopback, unspecified, link-local and multicast networks",
-        doc="Networks that are never connected to, whatever DNS says: mail loops, and other "
-        "people's zones that point into our network. `none` allows all; for labs.",
+        doc="Networks that are never connected to, whatever DNS says: mail would go round in circles, and other "
+        "people's DNS could send us into our own network. `none` allows all; for labs.",
     )
     tlsrpt: Setting[bool, bool | str] = directive(
         BOOLEAN,

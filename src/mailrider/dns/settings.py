@@ -66,7 +66,7 @@ SERVERS = ValueType(
 
 @settings
 class DNSSettings(Settings):
-    """Whom we ask, how long we wait, how much we remember."""
+    """Which DNS servers are asked, who validates, how long an answer may take, and how many are kept."""
 
     server: Setting[tuple[ServerAddress, ...], Iterable[ServerAddress | str]] = directive(
         SERVERS,

@@ -191,10 +191,10 @@ class EndpointSettings(PipelineSettings):
     max_recipients: Setting[int, int] = directive(
         integer(100, 100_000),
         default=1000,
-        doc="How many recipients a message may have at once; for the others it has to be sent again.",
+        doc="How many recipients one transaction may have; clients send the message again for the others.",
     )
     max_received: Setting[int, int] = directive(
-        integer(1, 1000), default=100, doc="Messages that came through more servers go in a loop, and are refused."
+        integer(1, 1000), default=100, doc="A message with more Received fields goes round in circles, and is refused."
     )
     read_timeout: Duration = directive(
         TIMEOUT,
@@ -232,15 +232,16 @@ class EndpointSettings(PipelineSettings):
         size(1 << 20),
         default=2 << 30,
         shown_default="2G",
-        doc="How much of the disk messages may take while they arrive; on unix sockets as much again. No client may "
-        "take more than it leaves for all others together: who wants more is asked to come again.",
+        doc="How much of the disk messages may take while they arrive; on unix sockets as much again. One "
+        "client may take as much as stays free for all others together, and is asked to come again (452) beyond that.",
     )
     source: Setting[tuple[SourceRule, ...], Iterable[SourceRule | tuple[Any, SourceSettings]]] = directive(
         many(SOURCE),
         default=(),
         repeatable=True,
-        doc='Where mail of these senders goes, by the envelope. An address goes before its domain; `""` is the null '
-        "reverse-path, that of notifications. The sender proves nothing: anybody may claim to be anybody.",
+        doc="Where mail of these senders goes, by the envelope. What is said of an address counts before what is said "
+        'of its domain; `""` is the null reverse-path, that of notifications. Nothing proves that the sender is who '
+        "he says.",
     )
     default_source: Setting[SourceSettings | None, SourceSettings | None] = directive(
         block(SourceSettings), default=None, doc="Where mail of everybody else goes, that of no sender included."
@@ -292,7 +293,7 @@ class EndpointSettings(PipelineSettings):
 
 @settings
 class SubmissionSettings(EndpointSettings):
-    """Accepts mail from its authors' programs (RFC 6409): with a login, or from this machine only.
+    """Accepts mail from mail programs (RFC 6409): with a login, from this machine, or from a network that is trusted.
 
     Date and Message-ID are added where they are missing, and Bcc is taken out. The addresses stand before the block:
     `submission tls://0.0.0.0:465 tcp://127.0.0.1:587 { ... }`. `listen` are these addresses.

@@ -94,7 +94,7 @@ class ServerTLS:
 
 @settings
 class ServerTLSOptions(Settings):
-    """What may stand in a block behind the certificate."""
+    """Options of `tls CERT KEY { ... }`."""
 
     protocols: Setting[tuple[TLSVersion, TLSVersion] | None, Iterable[str]] = directive(
         PROTOCOLS,
@@ -149,8 +149,8 @@ class TLSClientSettings(Settings):
         many(choice(Curve)),
         default=(),
         shown_default="those of the system's OpenSSL",
-        doc="""The groups for the key exchange. An error if the Python at hand cannot restrict them so: before 3.15 it
-        takes one curve at most, and Debian 12's takes neither x25519 nor x448 (both are in OpenSSL's own list).""",
+        doc="The groups for the key exchange. An error if the Python at hand cannot restrict them so: before 3.15 it "
+        "takes one curve at most, and Debian 12's takes neither x25519 nor x448 (both are in OpenSSL's own list).",
     )
     root_ca: Paths = directive(
         many(PATH),

@@ -119,13 +119,14 @@ class MXAuth(Settings):
         block(Dane, bare=True),
         default=None,
         shown_default="off",
-        doc="Verify certificates by TLSA records (RFC 7672). Needs a validating resolver on loopback.",
+        doc="Verify certificates by TLSA records (RFC 7672). DNSSEC has to be validated: by `validate` of `dns`, or by "
+        "a resolver on loopback.",
     )
     dnssec: Setting[DNSSEC | None, DNSSEC | None] = directive(
         block(DNSSEC, bare=True),
         default=None,
         shown_default="off",
-        doc="Tell authenticated MX records from others. Needs a validating resolver on loopback.",
+        doc="MX records that DNSSEC proves give the MX level `dnssec`. It has to be validated, as for `dane`.",
     )
     local_policy: Setting[LocalPolicy | None, LocalPolicy | None] = directive(
         block(LocalPolicy, shorthand={"off": LocalPolicy.off}, bare=True),

@@ -123,7 +123,8 @@ class QueueSettings(Settings):
         default=None,
         shown_default="a directory in the state directory, of the name of the queue",
         state_path="queue",
-        doc="The directory of the queue. It has to be on a local disk that keeps its word (fsync).",
+        doc="The directory of the queue. It has to be on a local disk, not on NFS, and the disk must not lose what it "
+        "has confirmed (fsync).",
     )
     reserve: Setting[int | None, int | str | None] = directive(
         size(),
@@ -152,13 +153,16 @@ class QueueSettings(Settings):
         integer(0),
         default=0,
         shown_default="0, no limit",
-        doc="After so many failed attempts a recipient has failed. An attempt that a limit held back does not count.",
+        doc="After so many failed attempts it is given up, and the sender is told. An attempt that a limit held back "
+        "does not count.",
     )
     initial_retry_time: Duration = directive(
         TIMEOUT, default=timedelta(minutes=15), doc="The time between the first attempt and the second."
     )
     retry_time_scale: Setting[float, float | str] = directive(
-        SCALE, default=1.25, doc="Each time is so many times as long as the one before it."
+        SCALE,
+        default=1.25,
+        doc="By what the time before an attempt is multiplied for the next one: 15 minutes, then 19, 23, and so on.",
     )
     max_retry_time: Duration = directive(
         TIMEOUT, default=timedelta(hours=4), doc="The longest time between two attempts."
@@ -166,7 +170,7 @@ class QueueSettings(Settings):
     expire: Duration = directive(
         TIMEOUT,
         default=timedelta(days=5),
-        doc="What could not be delivered for so long has failed (RFC 5321 4.5.4.1 asks for 4 to 5 days).",
+        doc="After so long it is given up, and the sender is told (RFC 5321 4.5.4.1 asks for 4 to 5 days).",
     )
     delay_warning: Duration = directive(
         DURATION,

@@ -70,7 +70,7 @@ class TLSRPTSettings(Settings):
     spread: Duration = directive(
         DURATION,
         default=timedelta(hours=4),
-        doc="Reports are sent at moments drawn from the time between 5 minutes and so long after midnight, UTC.",
+        doc="Each report is sent at a random moment from 5 minutes after midnight UTC until so long after it.",
     )
     retain: Duration = directive(
         DURATION, default=timedelta(days=7), doc="How long what was counted and sent can be looked at."

@@ -169,7 +169,7 @@ def destinations(of: type[RouteSettings]) -> Any:
         settings=of,
         arguments=MATCH,
     )
-    doc = "Mail for these domains or addresses. An address goes before its domain."
+    doc = "Mail for these domains or addresses. What is said of an address counts before its domain."
     return directive(many(section), default=(), repeatable=True, doc=doc)
 
 

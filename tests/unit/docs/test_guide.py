@@ -93,6 +93,11 @@ def test_what_differs_from_maddy_is_refused_by_name(line: str, place: str) -> No
     assert any(line.split()[0] in problem.message for problem in refused.value.problems)
 
 
+def test_the_list_of_chapters_is_that_of_the_chapters() -> None:
+    chapters = re.findall(r"^## (.*)$", GUIDE, re.MULTILINE)
+    assert re.findall(r"^- \[(.*)\]\(#", GUIDE, re.MULTILINE) == chapters
+
+
 def test_there_is_something_to_test() -> None:
     assert len(CONFIGURATIONS) >= 8
     assert len(COMMANDS) >= 15

@@ -113,7 +113,7 @@ RSPAMD: Final = Section(
 
 @settings
 class CheckSettings(Settings):
-    """What is looked at before a message is accepted. The strictest word holds: reject, defer, quarantine, pass."""
+    """What is looked at before a message is accepted. The strictest answer counts: reject, defer, quarantine, pass."""
 
     authorize_sender: Setting[AuthorizeSettings | None, AuthorizeSettings | None] = directive(
         block(AuthorizeSettings, bare=True),
