@@ -12,7 +12,7 @@ from mailrider.delivery.limits.share_client import ShareClient
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mailrider.testing.clock import FakeClock
+    from mailrider.clock import Clock
 
 
 class MemoryWire:
@@ -66,7 +66,7 @@ class SharedWorker:
 class SharedSupervisor:
     """The service, and its workers."""
 
-    def __init__(self, clock: FakeClock, workers: int = 2) -> None:
+    def __init__(self, clock: Clock, workers: int = 2) -> None:
         self.clock = clock
         self.workers = workers
         self.service = ShareService(clock)

@@ -168,7 +168,7 @@ async def _open_router(
     others = await branch(settings.default_source or settings)
     limiter = around.shares.limiter(settings.limits, " ".join(map(str, settings.listen)))
     is_lmtp = isinstance(settings, LMTPEndpointSettings)
-    return Router(sources, others, limiter, hostname, around.clock, around.emit, answers_each=is_lmtp)
+    return Router(sources, others, limiter, hostname, around.emit, answers_each=is_lmtp)
 
 
 async def _open_passwords(settings: EndpointSettings, stack: AsyncExitStack) -> PasswordFile | None:

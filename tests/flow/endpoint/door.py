@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.delivery.limits.shares import ClientShares
     from mailrider.endpoint.pipeline.check import Arrival
     from mailrider.lab.ca import CA
     from mailrider.model.address import Mailbox, ReversePath
@@ -110,6 +111,7 @@ async def open_door(
     judge: Callable[[ReversePath, Mailbox, Mailbox | None], Reply | None] = welcome,
     memory: Memory | None = None,
     proxies: Collection[IPv4Network | IPv6Network] = (),
+    shares: ClientShares | None = None,
     **changes: Any,
 ) -> AsyncIterator[Door]:
     """An endpoint that takes everything, but for what is said otherwise."""
@@ -129,7 +131,7 @@ async def open_door(
         memory,
     )
     address = SocketAddress(scheme, path=path) if path else SocketAddress(scheme, IPv4Address(HOST), 0)
-    endpoint = Endpoint(replace(service, **changes), [address], limits or ConnectionLimits(), proxies)
+    endpoint = Endpoint(replace(service, **changes), [address], limits or ConnectionLimits(), proxies, shares)
     await endpoint.open()
     door = Door(endpoint, sink, events, memory, endpoint.ports[0])
     try:

@@ -150,7 +150,8 @@ async def test_a_share_of_several_is_what_there_is(world: World) -> None:
 
 
 async def test_a_recall_reaches_whoever_declared_the_line() -> None:
-    supervisor = SharedSupervisor(FakeClock())
+    clock = FakeClock()
+    supervisor = SharedSupervisor(clock)
     first, second = supervisor.all
     recalls: list[object] = []
     line = Line("connections", 2, spares=False)
@@ -159,7 +160,7 @@ async def test_a_recall_reaches_whoever_declared_the_line() -> None:
     for _ in range(2):
         await first.client.enter([("connections", "host")])
     task = asyncio.create_task(second.client.enter([("connections", "host")], 100.0))
-    await supervisor.clock.advance(0)
+    await clock.advance(0)
     assert recalls == [("host", 1, 1)]
     first.client.leave([("connections", "host")])
     assert await task is None

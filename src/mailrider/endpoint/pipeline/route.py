@@ -31,7 +31,6 @@ from mailrider.settings.pipeline import fitting
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
-    from mailrider.clock import Clock
     from mailrider.delivery.limits.rules import Limiter
     from mailrider.dkim.sign import DKIMSigning
     from mailrider.endpoint.pipeline.check import Check, CheckResult, Forwarding
@@ -319,7 +318,6 @@ class Router:
         others: Branch,
         limiter: Limiter | None,
         hostname: Domain,
-        clock: Clock,
         emit: Emit,
         *,
         answers_each: bool = False,
@@ -328,7 +326,6 @@ class Router:
         self._others = others
         self._limiter = limiter
         self._hostname = hostname
-        self._clock = clock
         self._emit = emit
         self._answers_each = answers_each
 
