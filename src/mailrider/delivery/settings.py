@@ -250,7 +250,8 @@ class RemoteSettings(Settings):
         integer(0),
         default=10,
         unit="connections",
-        doc="How many idle connections are kept for each recipient domain.",
+        doc="How many idle connections are kept for each recipient domain. Each of several workers keeps its part, "
+        "rounded up.",
     )
     conn_max_idle_time: Duration = directive(
         duration(bare_seconds=True),

@@ -125,7 +125,10 @@ class SmarthostSettings(Settings):
         doc="How many transactions one connection may carry.",
     )
     conn_max_idle_count: Setting[int, int] = directive(
-        integer(0), default=10, unit="connections", doc="How many idle connections are kept."
+        integer(0),
+        default=10,
+        unit="connections",
+        doc="How many idle connections are kept. Each of several workers keeps its part, rounded up.",
     )
     conn_max_idle_time: Duration = directive(
         duration(bare_seconds=True),
