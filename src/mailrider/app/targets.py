@@ -189,12 +189,11 @@ class Targets:
                 shard=shard,
             )
 
-        workers = 1 if self._place is None else self._place.workers
         left_behind: list[DeliveryQueue] = []
         for number in shards_to_drain(self._place, await asyncio.to_thread(shards_in, location)):
             its_clock = QueueClock(engine.clock)
-            left_behind.append(open_shard(Shard(number, workers, is_own=False), its_clock, IdSource(its_clock)))
-        own = Shard(0 if self._place is None else self._place.number, workers, tuple(left_behind))
+            left_behind.append(open_shard(Shard(number, self._place, is_own=False), its_clock, IdSource(its_clock)))
+        own = Shard(0 if self._place is None else self._place.number, self._place, tuple(left_behind))
         queue = open_shard(own, clock, ids, self.names)
         if settings.bounce is not None:
             if settings.name is not None:
@@ -222,11 +221,11 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard of a queue as it is opened: its number; how many workers share the queue; and the queue's other shards
-    that are delivered from with it. `is_own` False: it is one of those."""
+    """A shard of a queue as it is opened: its number; the place of the daemon's worker that opens it, if one does; and
+    the queue's other shards that are delivered from with it. `is_own` False: it is one of those."""
 
     number: int = 0
-    workers: int = 1
+    place: Place | None = None
     left_behind: tuple[DeliveryQueue, ...] = ()
     is_own: bool = True
 
@@ -251,6 +250,7 @@ def make_queue(
     if not isinstance(clock, QueueClock):
         clock = QueueClock(clock)
     destination_of = OneServer(str(target.host[0])) if isinstance(target, SmarthostSettings) else BY_DOMAIN
+    workers = 1 if shard.place is None else shard.place.workers
 
     def make_store(number: int, clock: Clock) -> SQLiteStore:
         return SQLiteStore(
@@ -259,8 +259,8 @@ def make_queue(
             destination_of=destination_of,
             emit=emit,
             reserve=settings.reserve,
-            history=settings.history.shared_by(shard.workers),
-            holds_deadly=shard.workers > 1,
+            history=settings.history.shared_by(workers),
+            holds_deadly=workers > 1,
             shard=further_shard(location, number),
         )
 
@@ -271,7 +271,7 @@ def make_queue(
         clock,
         rng,
         emit,
-        place=QueueDirectory(location, settings.runtime_dir or location),
+        place=QueueDirectory(location, settings.runtime_dir or location, shard.place is not None),
         destination_of=destination_of,
         reserved=reserved,
         left_behind=shard.left_behind,

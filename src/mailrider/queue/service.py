@@ -73,10 +73,12 @@ PASSED_ON: Final = Reply.make(250, "2.0.0", "It went on to those whom this addre
 
 @dataclass(frozen=True, slots=True)
 class QueueDirectory:
-    """Where a queue is: its directory, and that for sockets. None where no other process can be."""
+    """Where a queue is: its directory, and that for sockets. None where no other process can be. `is_worker`: the
+    daemon opens it."""
 
     location: Path
     runtime_dir: Path
+    is_worker: bool = False
 
 
 class OtherShards(Protocol):
@@ -137,7 +139,10 @@ class DeliveryQueue:
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
                 if self._place is not None and self._listens:
-                    listener = SignalListener(self._place.runtime_dir, self._place.location, self._hear, self._hear_act)
+                    place = self._place
+                    listener = SignalListener(
+                        place.runtime_dir, place.location, self._hear, self._hear_act, is_worker=place.is_worker
+                    )
                     await stack.enter_async_context(listener)
             self._stack = stack.pop_all()
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
+from contextlib import AsyncExitStack
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import MessageQueued, RecipientDone
 from mailrider.queue.message import EVERYTHING, Filter
 from mailrider.queue.settings import QueueSettings
-from mailrider.queue.sqlite.signals import Signal, SignalListener, send_signal
+from mailrider.queue.sqlite.signals import Signal, SignalListener, send_act, send_signal
 from mailrider.queue.store import QueueCommand
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.smtp.content import Content
+from tests.support.loops import eventually
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
 from tests.support.routes import routes_of
 
@@ -271,6 +273,28 @@ async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(
     assert sorted(heard, key=str) == [("a", Signal.RETRY), ("b", Signal.RETRY), ("c", Signal.LOOK)]
     assert list((runtime_dir / "run").iterdir()) == []
     assert send_signal(runtime_dir / "run", tmp_path / "q") == 0
+
+
+async def test_an_act_is_told_to_one_worker_of_a_daemon_and_to_every_other_process(
+    tmp_path: Path, runtime_dir: Path
+) -> None:
+    heard: list[tuple[str, bytes]] = []
+
+    def listener(name: str, *, is_worker: bool) -> SignalListener:
+        act = lambda octets: heard.append((name, octets))  # noqa: E731
+        return SignalListener(runtime_dir, tmp_path / "q", lambda _: None, act, is_worker=is_worker)
+
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(listener("worker", is_worker=True)) for _ in range(3)]
+        await stack.enter_async_context(listener("program", is_worker=False))
+        assert send_act(runtime_dir, tmp_path / "q", b"{}") == 2
+        await eventually(lambda: len(heard) == 2)
+        assert sorted(heard) == [("program", b"{}"), ("worker", b"{}")]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            first = workers[0]._path
+            dead.bind(str(first.with_name(first.name.rpartition("w")[0] + "w0-0")))
+        assert send_act(runtime_dir, tmp_path / "q", b"[]") == 2, "one that died is passed over"
+        await eventually(lambda: len(heard) == 4)
 
 
 async def test_the_socket_of_a_dead_process_is_taken_away(tmp_path: Path, runtime_dir: Path) -> None:

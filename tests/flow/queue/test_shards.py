@@ -70,7 +70,7 @@ async def fill(settings: QueueSettings, *shards: int) -> list[int]:
             SystemClock(),
             random.Random(),
             discard,
-            shard=Shard(number, len(shards)),
+            shard=Shard(number),
         )
         async with queue:
             ids.append(await queue.submit(envelope(f"b{number}@example.net"), Content.inspect(MESSAGE)))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+_WORKER: Final = "w"  # in the names of workers' sockets; others go on with a digit
 _numbers = itertools.count(1)  # of the listeners of this process
 
 ACT: Final = b"act "  # what an operator did follows, as JSON
@@ -47,17 +48,24 @@ def send_signal(runtime_dir: Path, location: Path, signal: Signal = Signal.LOOK)
 
 
 def send_act(runtime_dir: Path, location: Path, act: bytes) -> int:
-    """Tell all who listen what an operator did: for their logs. What is too long is not told. Never fails."""
-    return _tell_all(runtime_dir, location, ACT + act) if len(act) <= MAX_ACT else 0
+    """Tell all who listen what an operator did: for their logs. Of the workers of a daemon, who have one log, one is
+    told. What is too long is not told. Never fails."""
+    return _tell_all(runtime_dir, location, ACT + act, one_worker=True) if len(act) <= MAX_ACT else 0
 
 
-def _tell_all(runtime_dir: Path, location: Path, octets: bytes) -> int:
+def _tell_all(runtime_dir: Path, location: Path, octets: bytes, *, one_worker: bool = False) -> int:
     told = 0
+    workers, knows_a_worker = f"{_prefix(location)}{_WORKER}", False
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             for path in sorted(runtime_dir.glob(f"{_prefix(location)}*"))[:MAX_LISTENERS]:
-                told += _tell(sender, path, octets)
+                is_worker = path.name.startswith(workers)
+                if is_worker and knows_a_worker and one_worker:
+                    continue
+                if _tell(sender, path, octets):
+                    told += 1
+                    knows_a_worker |= is_worker
     except OSError:
         return told
     return told
@@ -84,8 +92,12 @@ class SignalListener:
         location: Path,
         hear: Callable[[Signal], None],
         hear_act: Callable[[bytes], None] = lambda _: None,
+        *,
+        is_worker: bool = False,
     ) -> None:
-        self._path = runtime_dir / f"{_prefix(location)}{os.getpid()}-{next(_numbers)}"
+        """`is_worker`: of the daemon of this queue."""
+        kind = _WORKER if is_worker else ""
+        self._path = runtime_dir / f"{_prefix(location)}{kind}{os.getpid()}-{next(_numbers)}"
         self._hear = hear
         self._hear_act = hear_act
         self._socket: socket.socket | None = None
