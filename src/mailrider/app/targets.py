@@ -99,6 +99,7 @@ class Targets:
         self._engine = engine
         self._named = named
         self._open: dict[str, Deliverer] = {}
+        self._inline: dict[int, tuple[Settings, Deliverer]] = {}  # by the identity of settings, which are kept for it
         self._opening: list[str] = []
         self._alike: Counter[str] = Counter()
         self._locations: set[Path] = set()
@@ -117,9 +118,12 @@ class Targets:
         await self._stack.aclose()
 
     async def open(self, target: Target) -> Deliverer:
-        """The target, opened; one with a name is opened once. Raises `ConfigError` for what cannot be."""
+        """The target, opened once, wherever its settings or its name stand. Raises `ConfigError` for what cannot be."""
         if not isinstance(target, TargetRef):
-            return await self._deliverer(target, self._inline_owner(target))
+            name = next((name for name, each in self._named.items() if each is target), None)
+            if name is None:
+                return await self._open_inline(target)
+            target = TargetRef(name)
         if target.name in self._open:
             return self._open[target.name]
         if target.name in self._opening:
@@ -131,6 +135,12 @@ class Targets:
         finally:
             self._opening.remove(target.name)
         return self._open.setdefault(target.name, deliverer)
+
+    async def _open_inline(self, target: Settings) -> Deliverer:
+        """Settings that are the same object are one target; those that only look alike are two."""
+        if id(target) not in self._inline:
+            self._inline[id(target)] = target, await self._deliverer(target, self._inline_owner(target))
+        return self._inline[id(target)][1]
 
     def _inline_owner(self, target: Settings) -> str:
         """What tells a target without a name from others, in the next configuration too: its limits, and a number."""

@@ -16,6 +16,7 @@ import mailrider
 from mailrider.app.assemble import open_engine
 from mailrider.app.targets import Targets
 from mailrider.config import loads
+from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.endpoint.pipeline.route import PipelineDeliverer
 from mailrider.errors import ConfigError, InvalidValue
@@ -177,6 +178,17 @@ async def test_two_queues_may_send_their_notifications_through_each_other(tmp_pa
 async def test_a_queue_may_send_its_notifications_itself(tmp_path: Path) -> None:
     text = "target.queue a {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
     assert await open_queue(text, tmp_path) == ["", "bounce"]
+
+
+async def test_settings_that_stand_in_two_places_are_one_target(tmp_path: Path) -> None:
+    remote, alike, outside = (RemoteSettings(hostname="mx.example.org") for _ in range(3))
+    queue = QueueSettings(target=remote, location=tmp_path / "q")
+    async with open_engine(DEAD_DNS, discard) as engine, Targets(engine, {"out": outside}) as targets:
+        assert await targets.open(queue) is await targets.open(queue)
+        assert list(targets.queues) == [str(tmp_path / "q")]
+        assert await targets.open(remote) is await targets.open(remote)
+        assert await targets.open(remote) is not await targets.open(alike)
+        assert await targets.open(outside) is await targets.open(TargetRef("out"))
 
 
 # What a configuration file is refused for, a program may give all the same.

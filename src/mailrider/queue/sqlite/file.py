@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.files import make_folder, make_private, refuse_link
+from mailrider.model.reply import clean_text
 from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.sqlite.moved import finish_move, lock_shard
 from mailrider.queue.sqlite.schema import APPLICATION, MIGRATIONS, VERSION
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mailrider.queue.disk import Disk
 
 FILE: Final = "queue.db"
+MAX_NOTE: Final = 1000  # octets of such a note that are repeated: SQLite's own words are far shorter
 DAMAGED: Final = f"{FILE}.damaged"  # and the time: a store that was set aside; as it is: a note to do so
 PATIENCE: Final = 5.0  # seconds that a write waits for another process's
 CHECKED: Final = 64 * 1024 * 1024  # octets of a file that is checked as a whole when it is opened: half a second
@@ -112,8 +114,9 @@ class StoreFile:
     def _refuse_damaged(self) -> None:
         note = self._location / DAMAGED
         refuse_link(note)
-        if note.exists():
-            reason = note.read_text(encoding="utf-8", errors="replace")
+        if note.is_file():
+            with note.open("rb") as file:
+                reason = clean_text(file.read(MAX_NOTE).decode("utf-8", "replace"))
             raise StoreDamaged(self._set_aside(reason))
         refuse_set_aside(self._location)
 

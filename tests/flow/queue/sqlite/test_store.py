@@ -186,6 +186,18 @@ async def test_what_is_no_database_is_set_aside(tmp_path: Path, clock: FakeClock
             pass
 
 
+async def test_of_a_note_of_damage_only_its_beginning_is_told(tmp_path: Path, clock: FakeClock) -> None:
+    async with SQLiteStore(tmp_path, clock):
+        pass
+    with (tmp_path / DAMAGED).open("wb") as note:
+        note.write(b"torn \x1b[2J page")
+        note.truncate(1 << 40)  # sparse: more than any memory
+    with pytest.raises(StoreDamaged, match=r"\(torn  \[2J page\)") as caught:
+        async with SQLiteStore(tmp_path, clock):
+            pass
+    assert len(str(caught.value)) < 2000
+
+
 async def test_damage_that_shows_later_is_noted_for_the_next_opening(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
