@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from mailrider.config.settings import AUTO
+from mailrider.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +46,21 @@ def count_workers(configuration: Configuration, usable: Callable[[], int] = usab
     """How many workers a configuration asks for, where so many processors are usable."""
     given = configuration.globals.workers
     return usable() if given == AUTO else given
+
+
+def count_workers_again(
+    new: Configuration, old: Configuration, running: int, usable: Callable[[], int] = usable_cores
+) -> int:
+    """The same at a reload, where so many are `running`. Raises `ConfigError` if it would be from 1, or to 1.
+
+    Where both say `auto`, and only the processors have changed, it stays as near as it can.
+    """
+    workers = count_workers(new, usable)
+    if (workers == 1) == (running == 1):
+        return workers
+    if new.globals.workers == old.globals.workers == AUTO:
+        return 1 if running == 1 else 2
+    raise ConfigError(f"workers: {'from' if running == 1 else 'to'} 1 it changes with a restart only")
 
 
 def _quotas(read: Callable[[Path], str]) -> Iterator[float | None]:

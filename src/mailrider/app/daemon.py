@@ -20,16 +20,17 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
-from mailrider.app.cores import count_workers, usable_cores
+from mailrider.app.cores import count_workers_again
 from mailrider.app.examine import examine
 from mailrider.app.listening import addresses_of, has_work, name_of
-from mailrider.app.notify import Notifier
+from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
+from mailrider.app.timers import Timers
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.shares import LocalShares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
-from mailrider.errors import ConfigError, MailriderError
+from mailrider.errors import MailriderError
 from mailrider.model.daemon_event import (
     DaemonReady,
     DaemonStopping,
@@ -81,6 +82,8 @@ class Daemon:
         self._emit = fan_out(emit, self._metrics)
         self._clock = clock
         self._notifier = Notifier(environment)
+        self._timers = Timers(clock)
+        self._alive_every = watchdog_interval(environment, os.getpid())
         sockets = Sockets(inherited_sockets(environment, os.getpid()))
         self._process = Process(sockets, self._emit, clock, self._metrics, Logins(clock))
         self._shares = LocalShares(clock, by_owner=True)
@@ -103,6 +106,7 @@ class Daemon:
         try:
             if os.geteuid() == 0:
                 self._emit(RunningAsRoot())
+            self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
             await self._open(configuration)
             self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
             self._tell_ready()
@@ -110,6 +114,7 @@ class Daemon:
         finally:
             self._notifier.say("STOPPING=1")
             await self._stop()
+            self._timers.cancel()
             self._process.sockets.close()
             for each in handled:
                 loop.remove_signal_handler(each)
@@ -142,8 +147,7 @@ class Daemon:
         try:
             new = self._load()
             has_work(new)
-            if count_workers(new, usable_cores) > 1:
-                raise ConfigError("workers: from 1 it changes with a restart only")
+            count_workers_again(new, old, 1)
             await self._open(new)
         except Exception as error:
             if not isinstance(error, MailriderError | OSError):

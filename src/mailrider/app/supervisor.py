@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mailrider.app.cores import count_workers, usable_cores
+from mailrider.app.cores import count_workers, count_workers_again, usable_cores
 from mailrider.app.earlier_workers import take_lock
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, mail_addresses_of, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
@@ -107,6 +107,7 @@ class Supervisor:
         *,
         environment: Mapping[str, str] = os.environ,
         clock: Clock = _CLOCK,
+        style: str = "text",
         debug: bool = False,
         journal: bool = False,
         lost_lines: Callable[[], int] | None = None,
@@ -115,7 +116,8 @@ class Supervisor:
         silence: float = SILENCE,
         cores: Callable[[], int] = usable_cores,
     ) -> None:
-        """`write_log` takes lines of workers; `journal`: they go to systemd's. `debug` holds for workers too."""
+        """`write_log` takes lines of workers, which have the `style` of the log; `journal`: they go to systemd's.
+        `debug` holds for workers too."""
         self._load = load
         self._write_log = write_log
         self._reopen_log = reopen_log
@@ -127,6 +129,7 @@ class Supervisor:
         self._sums.label_with(self._label)
         self._environment = environment
         self._clock = clock
+        self._style = style
         self._debug = debug
         self._journal = journal
         self._services = {each.prefix: each for each in (ShareService(clock), *services)}
@@ -277,6 +280,7 @@ class Supervisor:
                 "log": log,
                 "sockets": sockets,
                 "beat": self._bound / BEATS,
+                "style": self._style,
                 "debug": self._debug,
                 "journal": self._journal,
             }
@@ -504,10 +508,11 @@ class Supervisor:
         """Put a new configuration in force. Raises, and nothing has changed."""
         configuration, carried = self._load()
         has_work(configuration)
-        workers = count_workers(configuration, self._cores)
-        if workers == 1:
-            raise ConfigError("workers: to 1 it changes with a restart only")
+        old = self._force
+        workers = count_workers_again(configuration, old.configuration, old.workers, self._cores)
         bind(configuration, self._sockets)
+        if configuration.globals.openmetrics is not None:
+            self._sockets.bind(configuration.globals.openmetrics)
         new = self._new_generation(configuration, carried, workers)
         try:
             worker = await self._launch(0, new)
@@ -522,7 +527,7 @@ class Supervisor:
         except BaseException:
             os.close(new.text)
             raise
-        old, self._force = self._force, new
+        self._force = new
         os.close(old.text)
         self._seat(worker)
         for place in range(1, max(old.workers, workers)):

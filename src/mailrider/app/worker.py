@@ -66,6 +66,7 @@ class Orders:
     lock: int
     sockets: Sequence[int]
     beat: float
+    style: str
     debug: bool
     journal: bool
 
@@ -151,7 +152,7 @@ class Worker:
         self._beat(orders.beat)
         configuration = _without_counters(_read_configuration(orders.text))
         turns = Turns(Page(orders.page), orders.slot)
-        process = self._make_process(orders, configuration, turns)
+        process = self._make_process(orders, turns)
         try:
             examine(configuration)
             shares = WorkerShares(self._clock, ShareClient(self._link, self._clock, orders.workers))
@@ -170,14 +171,12 @@ class Worker:
         process.sockets.close()
         return os.EX_OK
 
-    def _make_process(self, orders: Orders, configuration: Configuration, turns: Turns) -> Process:
+    def _make_process(self, orders: Orders, turns: Turns) -> Process:
         self._stream = stream = UnblockedStream(orders.log, self._clock, spare=STDERR)
         self._metrics.show_lost_lines(lambda: stream.lost)
-        style = configuration.globals.log.format.value
-        debug = orders.debug or configuration.globals.debug
-        log = EventLog(stream, style=style, debug=debug, journal=orders.journal, worker=orders.worker)
+        log = EventLog(stream, style=orders.style, debug=orders.debug, journal=orders.journal, worker=orders.worker)
         listeners: list[Emit] = [self._metrics, StoreTroubles(turns.refuse)]
-        self._emit = fan_out(*listeners) if style == "off" else fan_out(log, *listeners)
+        self._emit = fan_out(*listeners) if orders.style == "off" else fan_out(log, *listeners)
         logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
         self._link.on("login", lambda body: logins.learn(LoginFinding(**body)))
         sockets = Sockets(socket.socket(fileno=descriptor) for descriptor in orders.sockets)

@@ -55,8 +55,9 @@ class UnblockedStream:
         elif self._octets + len(data) <= self._most:
             self._keep(data)
         else:
-            self.lost += 1
-            self._untold += 1
+            lines = max(1, text.count("\n"))
+            self.lost += lines
+            self._untold += lines
 
     def flush(self) -> None:
         """Nothing: what can be written has been."""

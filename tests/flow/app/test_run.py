@@ -245,6 +245,20 @@ async def test_the_service_manager_is_told_and_its_sockets_are_used(tmp_path: Pa
                     await process.wait()
 
 
+async def test_a_watchdog_hears_of_one_process_as_long_as_its_event_loop_turns(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        given = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        async with LabMX() as mx, running(configuration(tmp_path, free_port(), mx), env=given) as daemon:
+            while await told(manager) != b"WATCHDOG=1":
+                pass
+            daemon.process.send_signal(signal.SIGTERM)
+            while await told(manager) != b"STOPPING=1":
+                pass
+            assert await daemon.stop() == 0
+
+
 async def test_the_counters_can_be_watched(tmp_path: Path) -> None:
     port, watched = free_port(), free_port()
     more = f"openmetrics tcp://127.0.0.1:{watched}"

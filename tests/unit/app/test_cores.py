@@ -9,7 +9,15 @@ import pytest
 from mailrider.app import cores
 from mailrider.app.check.finding import Level
 from mailrider.app.check.local import check_workers
-from mailrider.app.cores import count_workers, parse_cpu_max, parse_groups, parse_quota, usable_cores
+from mailrider.app.cores import (
+    count_workers,
+    count_workers_again,
+    parse_cpu_max,
+    parse_groups,
+    parse_quota,
+    usable_cores,
+)
+from mailrider.errors import ConfigError
 from tests.unit.config.reading import read
 
 if TYPE_CHECKING:
@@ -101,6 +109,34 @@ def asking(line: str) -> Configuration:
 @pytest.mark.parametrize(("line", "workers"), [("", 1), ("workers 1", 1), ("workers 3", 3), ("workers auto", 8)])
 def test_how_many_workers_are_asked_for(line: str, workers: int) -> None:
     assert count_workers(asking(line), lambda: 8) == workers
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "running", "usable", "workers"),
+    [
+        ("workers 2", "workers 3", 2, 8, 3),
+        ("workers 1", "", 1, 8, 1),
+        ("workers auto", "workers auto", 1, 8, 1),
+        ("workers auto", "workers auto", 4, 1, 2),
+        ("workers auto", "workers auto", 4, 6, 6),
+    ],
+)
+def test_how_many_a_reload_asks_for(old: str, new: str, running: int, usable: int, workers: int) -> None:
+    assert count_workers_again(asking(new), asking(old), running, lambda: usable) == workers
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "running", "said"),
+    [
+        ("workers 1", "workers 2", 1, "from 1"),
+        ("workers 1", "workers auto", 1, "from 1"),
+        ("workers 2", "workers 1", 2, "to 1"),
+        ("workers auto", "workers 1", 8, "to 1"),
+    ],
+)
+def test_one_process_and_several_are_a_matter_of_a_restart(old: str, new: str, running: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"{said} it changes with a restart only"):
+        count_workers_again(asking(new), asking(old), running, lambda: 8)
 
 
 @pytest.mark.parametrize(

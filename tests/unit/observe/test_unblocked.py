@@ -89,6 +89,15 @@ async def test_lines_beyond_the_bound_are_lost_counted_and_told(pipe: Pipe) -> N
     assert pipe.told == [lost]
 
 
+async def test_each_line_that_is_lost_counts_though_several_were_written_together(pipe: Pipe) -> None:
+    pipe.fill()
+    for _ in range(100):
+        pipe.stream.write(LINE)
+    before = pipe.stream.lost
+    pipe.stream.write(LINE * 7)
+    assert pipe.stream.lost == before + 7
+
+
 async def test_a_reader_that_is_gone_takes_nothing_from_mail() -> None:
     pipe = Pipe()
     os.close(pipe.reader)
