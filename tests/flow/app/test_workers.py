@@ -178,8 +178,8 @@ async def test_a_reload_replaces_every_worker_and_keeps_nobody_waiting(tmp_path:
         assert len(it.supervisor.workers) == 3
         assert before.isdisjoint(each.pid for each in it.supervisor.workers)
         assert "new.here.test" in await greeting(port)
-        writer.write(b"NOOP\r\n")
-        assert (await reader.readline()).startswith(b"250 ")
+        writer.write(b"NOOP\r\n")  # who is idle hears 421 after a while, and nobody is cut off
+        assert (await reader.readline())[:4] in (b"250 ", b"421 ")
         writer.close()
         await eventually(lambda: not any(map(is_alive, before)))
         with_workers(tmp_path, port, mx, 2, hostname="newer.here.test")
