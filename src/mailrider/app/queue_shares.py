@@ -2,7 +2,8 @@
 
 `WorkerQueueShares` is `queue.shares.QueueShares` for a worker: places for attempts are leased from the supervisor. A
 worker keeps its part of them. Beyond that it asks for more when all of its places are taken, and gives them back when
-they were not used for `UNUSED`, or when another worker has none free and wants them.
+they were not used for `UNUSED`. What it does not use of its part it gives to others that have none free and want them,
+but for one place: mail that comes does not wait for others.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class WorkerQueueShares:
         self._topic = f"queue {name}"
         self._parallelism = parallelism
         self._part = parallelism // client.workers
+        self._spare = 1 if self._part > 1 else 0
         self._members: dict[Member, int] = {}  # with their places
         self._poor: dict[Member, None] = {}  # have less than their part, and want it
         self._leaving: list[Member] = []  # begin nothing more, and have attempts that run
@@ -139,7 +141,9 @@ class WorkerQueueShares:
         if self._clock.monotonic() < fresh_until:
             self._clock.call_at(fresh_until, partial(self._recalled, key, keep, wanted))
             return
-        unused = min(max(0, self._places - self._busy), wanted)
+        if not self._members:
+            return  # all is owed already
+        unused = min(max(0, self._places - max(self._busy, self._spare)), wanted)
         self._owed = max(0, min(wanted - unused, self._places - unused - keep))
         self._give_back(unused)
         self._share_out()
