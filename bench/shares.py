@@ -22,7 +22,7 @@ import uvloop
 from mailrider.app.link import Link
 from mailrider.app.share_service import ShareService
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.share_book import Line
+from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import ShareClient
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.limits.leases import UNUSED, Return
-from mailrider.delivery.limits.share_book import Line
+from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import NotNow
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import UNKNOWN

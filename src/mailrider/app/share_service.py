@@ -9,23 +9,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.share_book import (
-    Ask,
-    Granted,
-    Line,
-    Recall,
-    Refused,
-    ShareBook,
-    Waits,
-    Withdrawn,
-)
+from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
+from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
 from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
     from mailrider.app.link import Link
     from mailrider.clock import Clock, Timer
-    from mailrider.delivery.limits.share_book import Answer
+    from mailrider.delivery.limits.share_asks import Answer
 
 _CLOCK: Final = SystemClock()
 

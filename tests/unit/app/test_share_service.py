@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from mailrider.delivery.limits.leases import UNUSED
-from mailrider.delivery.limits.share_book import COME_AGAIN, Line
+from mailrider.delivery.limits.share_asks import Line
+from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_client import LOOK, SILENCE, NotNow
 from mailrider.testing.clock import FakeClock
 from tests.support.shared import SharedSupervisor, SharedWorker

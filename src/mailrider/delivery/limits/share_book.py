@@ -22,13 +22,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from mailrider.delivery.limits.windows import UNKNOWN, RateWindow
+from mailrider.delivery.limits.share_asks import Granted, Recall, Refused, Waits, Withdrawn
+from mailrider.delivery.limits.share_keys import LineBook, PromisedPlace, SharedKey, WaitingAsk
+from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mailrider.delivery.limits.share_asks import Answer, Ask, Line
 
 RECENT: Final = 2.0  # seconds: who asks twice within them is given something ahead
 SCARCE: Final = 4  # a limit below so many times the number of workers is not given ahead
@@ -44,227 +47,15 @@ MOST_PLACES: Final = 32  # moments of one rate that a worker is promised
 MOST_PROMISED: Final = 100_000  # of all keys; 200 bytes each
 
 
-def ahead_of(period: float) -> float:
-    """For how many seconds a block of a rate may be used: a twentieth of its period, within 20 ms and 1 s."""
-    return min(max(period / 20, 0.02), 1.0)
-
-
-class Line(NamedTuple):
-    """One number that workers share. `period` 0: so many at once. `spares`: it may be given ahead.
-
-    `places`: who is refused comes again, and has a place then.
-    """
-
-    name: str
-    maximum: int
-    period: float = 0.0
-    spares: bool = True
-    places: bool = True
-
-
-class Ask(NamedTuple):
-    """One of each (line, key), together. `most`: as many of them, if they are free. `patience`: seconds."""
-
-    id: int
-    needs: tuple[tuple[str, str], ...]
-    patience: float = 0.0
-    most: int = 1
-
-
-class Granted(NamedTuple):
-    """It has so many of each; those of a rate may be used until then (0: of a concurrency)."""
-
-    worker: int
-    ask: int
-    shares: tuple[tuple[int, float], ...]
-
-
-class Refused(NamedTuple):
-    """Not now, because of the need with that index; come again in so many seconds."""
-
-    worker: int
-    ask: int
-    need: int
-    seconds: float
-
-
-class Waits(NamedTuple):
-    """It was heard, and is answered later; it waits for the need with that index."""
-
-    worker: int
-    ask: int
-    need: int
-
-
-class Withdrawn(NamedTuple):
-    """Nothing comes for that ask any more."""
-
-    worker: int
-    ask: int
-
-
-class Recall(NamedTuple):
-    """So many are `wanted` elsewhere: give back what is not used, and what will not be, but `keep`."""
-
-    worker: int
-    line: str
-    key: str
-    keep: int
-    wanted: int
-
-
-Answer = Granted | Refused | Waits | Withdrawn | Recall
-
-
-class _Place:
-    """What was promised to a worker that was told to come again: at that moment, and until it is late.
-
-    `rank`: what it was promised first, and the number of the promise: the smaller goes first. `is_kept`: it counts
-    from now on.
-    """
-
-    __slots__ = ("at", "is_kept", "rank", "until")
-
-    def __init__(self, at: float, grace: float, number: int, before: _Place | None = None) -> None:
-        self.at = at
-        self.until = at + grace
-        self.rank: tuple[float, int] = (at, number) if before is None else before.rank
-        self.is_kept = before is not None
-
-    def counts(self, now: float) -> bool:
-        """True if something is to be kept free for it now."""
-        return now < self.until and (self.is_kept or self.at <= now)
-
-
-class _Turn:
-    """A worker in line for a key: its asks that wait, and the places that it was promised."""
-
-    __slots__ = ("places", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: OrderedDict[_Waiting, None] = OrderedDict()
-        self.places: deque[_Place] = deque()
-
-    def place(self, now: float) -> _Place | None:
-        """The first of its places that counts."""
-        return next((place for place in self.places if place.counts(now)), None)
-
-    def due(self, now: float, rank: tuple[float, int]) -> int:
-        """How many of its places count, before that rank."""
-        return sum(1 for place in self.places if place.rank <= rank and place.counts(now)) if self.places else 0
-
-
-class _Key:
-    """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many."""
-
-    __slots__ = ("given", "held", "key", "line", "noted", "promised", "recalled", "taken", "turns")
-
-    def __init__(self, line: _Book, key: str) -> None:
-        self.line = line
-        self.key = key
-        self.held: dict[int, int] = {}
-        self.taken = 0
-        self.turns: OrderedDict[int, _Turn] = OrderedDict()
-        self.given: dict[int, tuple[float, int]] = {}
-        self.promised = 0.0
-        self.noted = UNKNOWN
-        self.recalled = 0.0
-
-    def free(self, now: float) -> int:
-        """How many there are for anybody."""
-        window = self.line.window
-        return self.line.maximum - self.taken if window is None else window.free(self.key, now)
-
-    def opens_at(self, now: float) -> float:
-        """When there may be one, as far as that depends on time."""
-        window = self.line.window
-        if window is None:
-            return now if self.taken < self.line.maximum else UNKNOWN
-        return window.opens_at(self.key, now)
-
-    def is_open(self, worker: int, now: float, *, served: bool) -> bool:
-        """True if the worker may have one. `served`: it is the turn of one of its asks that wait here."""
-        free = self.free(now)
-        if self.turns:
-            own = self.turns.get(worker)
-            place = None if own is None else own.place(now)
-            rank = (UNKNOWN, 0) if place is None else place.rank
-            for other, turn in self.turns.items():
-                if turn.waiting and place is None and not served:
-                    return False
-                if other != worker:
-                    free -= turn.due(now, rank)
-        return free > 0
-
-    @property
-    def is_empty(self) -> bool:
-        """True if it is to be forgotten."""
-        return not self.turns and not self.given and not self.held
-
-    @property
-    def next_waiting(self) -> _Waiting | None:
-        """Whose turn it is of those that wait."""
-        return next((next(iter(turn.waiting)) for turn in self.turns.values() if turn.waiting), None)
-
-    def turn(self, worker: int) -> _Turn:
-        """That of a worker, at the end if it is not in line yet."""
-        turn = self.turns.get(worker)
-        if turn is None:
-            turn = self.turns[worker] = _Turn()
-        return turn
-
-    def unused(self, worker: int, now: float) -> bool:
-        """True if the worker may have something that it does not use."""
-        if self.line.period:
-            when, count = self.given.get(worker, (0.0, 0))
-            return count > 0 and now < when + self.line.ahead
-        return worker in self.held
-
-
-class _Book:
-    """The books of one line. `maxima`: what workers' configurations say, the newest last."""
-
-    __slots__ = ("ahead", "keys", "maxima", "name", "period", "places", "spares", "window")
-
-    def __init__(self, line: Line) -> None:
-        self.name = line.name
-        self.period = line.period
-        self.spares = line.spares
-        self.places = line.places
-        self.ahead = ahead_of(line.period)
-        self.window = RateWindow(line.maximum, line.period, ahead=self.ahead) if line.period else None
-        self.maxima: dict[int, int] = {}
-        self.keys: dict[str, _Key] = {}
-
-    @property
-    def maximum(self) -> int:
-        """The number that holds for new grants: that of the newest configuration."""
-        return next(reversed(self.maxima.values()), 0)
-
-
-class _Waiting:
-    """An ask that was not answered yet. `at`: where it waits."""
-
-    __slots__ = ("ask", "at", "began", "deadline", "keys", "worker")
-
-    def __init__(self, worker: int, ask: Ask, now: float) -> None:
-        self.worker = worker
-        self.ask = ask
-        self.keys: list[_Key] = []
-        self.began = now
-        self.deadline = now + ask.patience
-        self.at: _Key | None = None
-
-
 class ShareBook:
     """All lines of a daemon."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
-        self._lines: dict[str, _Book] = {}
-        self._workers: dict[int, dict[int, _Waiting]] = {}
-        self._wanted: dict[_Key, None] = {}  # to be recalled at the end of the turn
-        self._agenda: list[tuple[float, int, _Key | _Waiting]] = []
+        self._lines: dict[str, LineBook] = {}
+        self._workers: dict[int, dict[int, WaitingAsk]] = {}
+        self._wanted: dict[SharedKey, None] = {}  # to be recalled at the end of the turn
+        self._agenda: list[tuple[float, int, SharedKey | WaitingAsk]] = []
         self._order = itertools.count()
         self._promises = 0
 
@@ -302,7 +93,7 @@ class ShareBook:
         """The worker counts by that line."""
         book = self._lines.get(line.name)
         if book is None:
-            book = self._lines[line.name] = _Book(line)
+            book = self._lines[line.name] = LineBook(line)
         book.maxima.pop(worker, None)
         book.maxima[worker] = line.maximum
         for key in list(book.keys.values()):  # the number may be another one now
@@ -312,7 +103,7 @@ class ShareBook:
 
     def ask(self, worker: int, ask: Ask, now: float) -> None:
         """The worker wants one of each; every line was declared."""
-        waiting = _Waiting(worker, ask, now)
+        waiting = WaitingAsk(worker, ask, now)
         self._decide(waiting, now, None)
         for key in waiting.keys:
             self._serve(key, now)
@@ -339,14 +130,14 @@ class ShareBook:
                 key.held[worker] -= count
         self._serve(key, now)
 
-    def _key(self, name: str, key: str) -> _Key:
+    def _key(self, name: str, key: str) -> SharedKey:
         book = self._lines[name]
         known = book.keys.get(key)
         if known is None:
-            known = book.keys[key] = _Key(book, key)
+            known = book.keys[key] = SharedKey(book, key)
         return known
 
-    def _decide(self, waiting: _Waiting, now: float, served: _Key | None) -> None:
+    def _decide(self, waiting: WaitingAsk, now: float, served: SharedKey | None) -> None:
         waiting.keys = [self._key(name, key) for name, key in waiting.ask.needs]  # some were forgotten meanwhile
         closed = (
             index
@@ -362,7 +153,7 @@ class ShareBook:
             if key is not served and key.is_empty:
                 key.line.keys.pop(key.key, None)
 
-    def _grant(self, waiting: _Waiting, now: float) -> None:
+    def _grant(self, waiting: WaitingAsk, now: float) -> None:
         worker, ask = waiting.worker, waiting.ask
         shares: list[tuple[int, float]] = []
         for key in waiting.keys:
@@ -380,7 +171,7 @@ class ShareBook:
         self._workers.get(worker, {}).pop(ask.id, None)
         self.answers.append(Granted(worker, ask.id, tuple(shares)))
 
-    def _ahead(self, key: _Key, worker: int, free: int, now: float) -> int:
+    def _ahead(self, key: SharedKey, worker: int, free: int, now: float) -> int:
         line = key.line
         if not line.spares or line.maximum < SCARCE * len(self._workers):
             return 0
@@ -391,7 +182,7 @@ class ShareBook:
         key.given[worker] = (now, count)
         return count
 
-    def _take_place(self, key: _Key, worker: int, now: float) -> _Place | None:
+    def _take_place(self, key: SharedKey, worker: int, now: float) -> PromisedPlace | None:
         """The worker has come to its place, if it has one: that is used by it."""
         turn = key.turns.get(worker)
         place = None if turn is None else turn.place(now)
@@ -402,7 +193,7 @@ class ShareBook:
 
     # Who has to wait --------------------------------------------------------------------------------------------------
 
-    def _hold_back(self, waiting: _Waiting, index: int, now: float) -> None:
+    def _hold_back(self, waiting: WaitingAsk, index: int, now: float) -> None:
         """It waits for that need, or is told when to come again."""
         key, worker = waiting.keys[index], waiting.worker
         deadline = waiting.deadline
@@ -426,13 +217,13 @@ class ShareBook:
         self._look_at(key, self._next_look(key, now))
 
     @staticmethod
-    def _moment(key: _Key, now: float) -> float:
+    def _moment(key: SharedKey, now: float) -> float:
         """That of the next who comes to a rate."""
         step = (key.line.period + key.line.ahead) / max(key.line.maximum, 1)
         promised = key.promised + step if key.turns else 0.0
         return max(key.opens_at(now), promised)
 
-    def _refuse(self, waiting: _Waiting, index: int, now: float) -> None:
+    def _refuse(self, waiting: WaitingAsk, index: int, now: float) -> None:
         key, worker = waiting.keys[index], waiting.worker
         at = self._promise(key, worker, now, self._take_place(key, worker, now))
         for other in waiting.keys:
@@ -441,7 +232,7 @@ class ShareBook:
         self._workers.get(worker, {}).pop(waiting.ask.id, None)
         self.answers.append(Refused(worker, waiting.ask.id, index, at - now))
 
-    def _promise(self, key: _Key, worker: int, now: float, before: _Place | None) -> float:
+    def _promise(self, key: SharedKey, worker: int, now: float, before: PromisedPlace | None) -> float:
         """When the worker should come again; as far as places reach, it has one then. `before`: the one it came to."""
         turn = key.turn(worker)
         if key.line.period:
@@ -450,19 +241,19 @@ class ShareBook:
             grace = min(max(key.line.period, GRACE), 2 * GRACE)
             # Who came in time and a little too early, since the one before it came late, goes before those after it.
             at = self._moment(key, now) if before is None else key.opens_at(now)
-            place = _Place(max(at, now + MOMENT), grace, next(self._order), before)
+            place = PromisedPlace(max(at, now + MOMENT), grace, next(self._order), before)
             key.promised = max(key.promised, place.at)
         else:
             if turn.places:
                 return turn.places[0].at
-            place = _Place(now + (COME_AGAIN if before is None else SOON), GRACE, next(self._order), before)
+            place = PromisedPlace(now + (COME_AGAIN if before is None else SOON), GRACE, next(self._order), before)
         if key.line.places and self._promises < MOST_PROMISED:
             self._promises += 1
             turn.places.append(place)
             self._look_at(key, place.until)
         return place.at
 
-    def _leave(self, waiting: _Waiting) -> _Key:
+    def _leave(self, waiting: WaitingAsk) -> SharedKey:
         """Take it out of its line."""
         key = waiting.at
         assert key is not None  # noqa: S101 # only who waits leaves
@@ -475,7 +266,7 @@ class ShareBook:
 
     # Serving ----------------------------------------------------------------------------------------------------------
 
-    def _serve(self, key: _Key, now: float) -> None:
+    def _serve(self, key: SharedKey, now: float) -> None:
         """Grant what may be granted to those that wait for a key, in turn; then see what is to be done when."""
         if key.line.keys.get(key.key) is not key:
             return  # it was forgotten
@@ -486,7 +277,7 @@ class ShareBook:
             self._decide(waiting, now, key)
         self._tidy(key, now)
 
-    def _tidy(self, key: _Key, now: float) -> None:
+    def _tidy(self, key: SharedKey, now: float) -> None:
         """Forget what is over, and note when to look again."""
         again = UNKNOWN
         for worker, turn in list(key.turns.items()):
@@ -512,17 +303,17 @@ class ShareBook:
         self._look_at(key, again)
 
     @staticmethod
-    def _next_look(key: _Key, now: float) -> float:
+    def _next_look(key: SharedKey, now: float) -> float:
         """When something may change for who waits there, though nobody says anything."""
         recall, opens_at = max(key.recalled, now) + RECALL_AGAIN, key.opens_at(now)
         return min(recall, opens_at) if opens_at > now else recall
 
-    def _look_at(self, key: _Key, when: float) -> None:
+    def _look_at(self, key: SharedKey, when: float) -> None:
         if when < key.noted:
             key.noted = when
             self._note(when, key)
 
-    def _note(self, when: float, what: _Key | _Waiting) -> None:
+    def _note(self, when: float, what: SharedKey | WaitingAsk) -> None:
         heapq.heappush(self._agenda, (when, next(self._order), what))
 
     @property
@@ -533,7 +324,7 @@ class ShareBook:
     def tick(self, now: float) -> None:
         """Do what is due."""
         for what in list(self._due(now)):
-            if isinstance(what, _Key):
+            if isinstance(what, SharedKey):
                 what.noted = UNKNOWN
                 if what.next_waiting is not None and now >= what.recalled + RECALL_AGAIN:
                     self._wanted[what] = None
@@ -543,7 +334,7 @@ class ShareBook:
                 self._refuse(what, what.keys.index(key), now)
                 self._serve(key, now)
 
-    def _due(self, now: float) -> Iterator[_Key | _Waiting]:
+    def _due(self, now: float) -> Iterator[SharedKey | WaitingAsk]:
         while self._agenda and self._agenda[0][0] <= now:
             yield heapq.heappop(self._agenda)[2]
 
@@ -562,7 +353,7 @@ class ShareBook:
             key.recalled = now
         self._wanted.clear()
 
-    def _recall(self, key: _Key, fair: int, now: float) -> None:
+    def _recall(self, key: SharedKey, fair: int, now: float) -> None:
         for worker in self._workers:
             if not key.unused(worker, now):
                 continue

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock, Timer
     from mailrider.delivery.limits.leases import Need
-    from mailrider.delivery.limits.share_book import Line
+    from mailrider.delivery.limits.share_asks import Line
 
 SILENCE: Final = 2.0  # seconds that the supervisor may take to answer, or to say that an ask has to wait
 LOOK: Final = 0.5  # seconds between two looks for answers that are overdue

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.delivery.limits.rules import HeldBack, Limiter, Limiters, by_scope
-from mailrider.delivery.limits.share_book import Line
+from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.delivery.settings import Rate
 from mailrider.model.domain import Domain

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.delivery.connection.pool_state import SHARED, PoolLimits, PoolState, Slot
-from mailrider.delivery.limits.share_book import Ask, Granted, Line, Recall, ShareBook
+from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall
+from mailrider.delivery.limits.share_book import ShareBook
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
 
 if TYPE_CHECKING:

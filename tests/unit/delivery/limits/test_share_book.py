@@ -11,25 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.delivery.limits.leases import UNUSED, Leases
-from mailrider.delivery.limits.share_book import (
-    COME_AGAIN,
-    RECENT,
-    Ask,
-    Granted,
-    Line,
-    Recall,
-    Refused,
-    ShareBook,
-    Waits,
-    Withdrawn,
-    ahead_of,
-)
+from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
+from mailrider.delivery.limits.share_book import COME_AGAIN, RECENT, ShareBook
+from mailrider.delivery.limits.share_keys import ahead_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mailrider.delivery.limits.leases import Need, Return
-    from mailrider.delivery.limits.share_book import Answer
+    from mailrider.delivery.limits.share_asks import Answer
 
 ONE_AT_ONCE = Line("one at once", 1)
 THREE_AT_ONCE = Line("three at once", 3)

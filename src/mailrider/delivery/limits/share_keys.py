@@ -1,0 +1,159 @@
+"""One line of the books that workers share: who has what of each key, who waits for it, who was promised a moment.
+
+`share_book.ShareBook` decides with them. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.limits.windows import UNKNOWN, RateWindow
+
+if TYPE_CHECKING:
+    from mailrider.delivery.limits.share_asks import Ask, Line
+
+
+def ahead_of(period: float) -> float:
+    """For how many seconds a block of a rate may be used: a twentieth of its period, within 20 ms and 1 s."""
+    return min(max(period / 20, 0.02), 1.0)
+
+
+class PromisedPlace:
+    """What was promised to a worker that was told to come again: at that moment, and until it is late.
+
+    `rank`: what it was promised first, and the number of the promise: the smaller goes first. `is_kept`: it counts
+    from now on.
+    """
+
+    __slots__ = ("at", "is_kept", "rank", "until")
+
+    def __init__(self, at: float, grace: float, number: int, before: PromisedPlace | None = None) -> None:
+        self.at = at
+        self.until = at + grace
+        self.rank: tuple[float, int] = (at, number) if before is None else before.rank
+        self.is_kept = before is not None
+
+    def counts(self, now: float) -> bool:
+        """True if something is to be kept free for it now."""
+        return now < self.until and (self.is_kept or self.at <= now)
+
+
+class WorkerTurn:
+    """A worker in line for a key: its asks that wait, and the places that it was promised."""
+
+    __slots__ = ("places", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[WaitingAsk, None] = OrderedDict()
+        self.places: deque[PromisedPlace] = deque()
+
+    def place(self, now: float) -> PromisedPlace | None:
+        """The first of its places that counts."""
+        return next((place for place in self.places if place.counts(now)), None)
+
+    def due(self, now: float, rank: tuple[float, int]) -> int:
+        """How many of its places count, before that rank."""
+        return sum(1 for place in self.places if place.rank <= rank and place.counts(now)) if self.places else 0
+
+
+class SharedKey:
+    """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many."""
+
+    __slots__ = ("given", "held", "key", "line", "noted", "promised", "recalled", "taken", "turns")
+
+    def __init__(self, line: LineBook, key: str) -> None:
+        self.line = line
+        self.key = key
+        self.held: dict[int, int] = {}
+        self.taken = 0
+        self.turns: OrderedDict[int, WorkerTurn] = OrderedDict()
+        self.given: dict[int, tuple[float, int]] = {}
+        self.promised = 0.0
+        self.noted = UNKNOWN
+        self.recalled = 0.0
+
+    def free(self, now: float) -> int:
+        """How many there are for anybody."""
+        window = self.line.window
+        return self.line.maximum - self.taken if window is None else window.free(self.key, now)
+
+    def opens_at(self, now: float) -> float:
+        """When there may be one, as far as that depends on time."""
+        window = self.line.window
+        if window is None:
+            return now if self.taken < self.line.maximum else UNKNOWN
+        return window.opens_at(self.key, now)
+
+    def is_open(self, worker: int, now: float, *, served: bool) -> bool:
+        """True if the worker may have one. `served`: it is the turn of one of its asks that wait here."""
+        free = self.free(now)
+        if self.turns:
+            own = self.turns.get(worker)
+            place = None if own is None else own.place(now)
+            rank = (UNKNOWN, 0) if place is None else place.rank
+            for other, turn in self.turns.items():
+                if turn.waiting and place is None and not served:
+                    return False
+                if other != worker:
+                    free -= turn.due(now, rank)
+        return free > 0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if it is to be forgotten."""
+        return not self.turns and not self.given and not self.held
+
+    @property
+    def next_waiting(self) -> WaitingAsk | None:
+        """Whose turn it is of those that wait."""
+        return next((next(iter(turn.waiting)) for turn in self.turns.values() if turn.waiting), None)
+
+    def turn(self, worker: int) -> WorkerTurn:
+        """That of a worker, at the end if it is not in line yet."""
+        turn = self.turns.get(worker)
+        if turn is None:
+            turn = self.turns[worker] = WorkerTurn()
+        return turn
+
+    def unused(self, worker: int, now: float) -> bool:
+        """True if the worker may have something that it does not use."""
+        if self.line.period:
+            when, count = self.given.get(worker, (0.0, 0))
+            return count > 0 and now < when + self.line.ahead
+        return worker in self.held
+
+
+class LineBook:
+    """The books of one line. `maxima`: what workers' configurations say, the newest last."""
+
+    __slots__ = ("ahead", "keys", "maxima", "name", "period", "places", "spares", "window")
+
+    def __init__(self, line: Line) -> None:
+        self.name = line.name
+        self.period = line.period
+        self.spares = line.spares
+        self.places = line.places
+        self.ahead = ahead_of(line.period)
+        self.window = RateWindow(line.maximum, line.period, ahead=self.ahead) if line.period else None
+        self.maxima: dict[int, int] = {}
+        self.keys: dict[str, SharedKey] = {}
+
+    @property
+    def maximum(self) -> int:
+        """The number that holds for new grants: that of the newest configuration."""
+        return next(reversed(self.maxima.values()), 0)
+
+
+class WaitingAsk:
+    """An ask that was not answered yet. `at`: where it waits."""
+
+    __slots__ = ("ask", "at", "began", "deadline", "keys", "worker")
+
+    def __init__(self, worker: int, ask: Ask, now: float) -> None:
+        self.worker = worker
+        self.ask = ask
+        self.keys: list[SharedKey] = []
+        self.began = now
+        self.deadline = now + ask.patience
+        self.at: SharedKey | None = None
