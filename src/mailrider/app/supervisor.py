@@ -410,7 +410,7 @@ class Supervisor:
             return
         predecessor = self._serving.get(worker.worker)
         self._serving[worker.worker] = worker
-        self._emit(WorkerReady(worker.worker, worker.pid))
+        self._emit(WorkerReady(worker.worker, worker.pid, worker.generation))
         if predecessor is not None:
             self._let_finish(predecessor)
 

@@ -66,10 +66,12 @@ class LogNotReopened(Event):
 
 @value
 class WorkerReady(Event):
-    """A worker accepts and delivers; `worker` is its number, from 0."""
+    """A worker accepts and delivers; `worker` is its number, from 0. `configuration`: which it has, the first that was
+    read being 1."""
 
     worker: int
     pid: int
+    configuration: int
 
 
 @value

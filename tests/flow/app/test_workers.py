@@ -103,7 +103,7 @@ async def test_a_message_goes_in_and_out_and_all_stop_when_told(tmp_path: Path) 
         for _ in range(4):
             assert " worker=" in await daemon.line("queue_delivered")
         assert daemon.process.pid is not None
-        pids = [int(each.partition("pid=")[2]) for each in daemon.lines if " worker_ready " in each]
+        pids = [int(each.partition("pid=")[2].split()[0]) for each in daemon.lines if " worker_ready " in each]
         assert len(pids) == 2
         assert all(map(is_alive, pids))
         assert await daemon.stop() == 0
@@ -150,6 +150,46 @@ async def test_a_worker_that_is_killed_is_started_again_and_the_other_one_goes_o
         await it.until(WorkerReady, 3)
         assert [each.worker for each in it.supervisor.workers] == [0, 1]
         assert is_alive(second.pid)
+
+
+async def test_a_worker_that_is_started_again_has_the_configuration_in_force_whatever_the_file_says(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx)
+        async with supervised(path) as it:
+            path.write_text("nonsense\n")
+            os.kill(it.supervisor.workers[1].pid, signal.SIGKILL)
+            ready = await it.until(WorkerReady, 3)
+            assert (ready.worker, ready.configuration) == (1, 1)
+            with_workers(tmp_path, port, mx, hostname="new.here.test")
+            os.kill(os.getpid(), signal.SIGHUP)
+            await it.until(Reloaded)
+            path.unlink()
+            os.kill(it.supervisor.workers[0].pid, signal.SIGKILL)
+            ready = await it.until(WorkerReady, 6)
+            assert (ready.worker, ready.configuration) == (0, 2)
+            assert {await greeting(port) for _ in range(6)} == {"220 new.here.test ESMTP\r\n"}
+
+
+async def test_debug_holds_for_workers_too(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx), debug=True) as it:
+        await submit(port)
+        await eventually(lambda: " debug connection_opened " in "".join(it.log))
+
+
+async def test_a_supervisor_that_stood_still_goes_on_with_the_same_workers(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx, running(with_workers(tmp_path, port, mx)) as daemon:
+        daemon.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(3)  # longer than workers wait for an answer
+        daemon.process.send_signal(signal.SIGCONT)
+        await submit(port)
+        await mx.wait_message()
+        assert await daemon.stop() == 0
+        assert not [line for line in daemon.lines if "worker_died" in line or "worker_hangs" in line]
 
 
 async def test_a_worker_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
@@ -243,7 +283,7 @@ async def test_workers_end_with_their_supervisor_and_the_next_one_waits_for_them
     async with LabMX() as mx:
         path = with_workers(tmp_path, port, mx)
         async with running(path) as daemon:
-            pids = [int(each.partition("pid=")[2]) for each in daemon.lines if " worker_ready " in each]
+            pids = [int(each.partition("pid=")[2].split()[0]) for each in daemon.lines if " worker_ready " in each]
             os.kill(pids[0], signal.SIGSTOP)
             daemon.process.kill()
             await daemon.process.wait()
@@ -373,7 +413,7 @@ async def test_a_worker_is_told_nothing_that_is_the_supervisor_s_and_no_secret(t
             path.read_text().replace("auth plain me {env:MAIL_PASSWORD}\n", "") + "$(x) = {env:MAIL_PASSWORD}\n"
         )
         async with running(path, env=given) as daemon:
-            pids = [int(each.partition("pid=")[2]) for each in daemon.lines if " worker_ready " in each]
+            pids = [int(each.partition("pid=")[2].split()[0]) for each in daemon.lines if " worker_ready " in each]
             for pid in pids:
                 environment = Path(f"/proc/{pid}/environ").read_bytes()
                 arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
