@@ -70,8 +70,9 @@ class ShareService:
             book.declare(worker, declared, now)
         for line, key, amount, until in returns:
             book.give_back(worker, (names[line], key), amount, until, now)
-        for ask, patience, most, needs in asks:
-            book.ask(worker, Ask(ask, tuple((names[line], key) for line, key in needs), patience, most), now)
+        for ask, patience, most, usable, needs in asks:
+            named = tuple((names[line], key) for line, key in needs)
+            book.ask(worker, Ask(ask, named, patience, most, usable), now)
         for ask in withdrawals:
             book.withdraw(worker, ask, now)
 

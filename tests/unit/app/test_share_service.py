@@ -174,3 +174,28 @@ async def test_nothing_is_left_to_be_done_when_all_is_given_back(world: World) -
         await world.settle()
     await world.clock.advance(10)
     assert world.clock.pending == 0
+
+
+async def test_what_comes_too_late_to_be_used_is_asked_for_again_so_that_it_is_usable_for_longer(world: World) -> None:
+    quick = ("quick", "a")
+    world.first.client.declare(Line("quick", 1, 1.0))
+    await world.settle()
+    for seconds in (0.1, 0.15, 0.15):  # a share is usable for 0.05 s, then for twice as long as the answer took
+        world.first.to_worker.stopped = True
+        task = asyncio.create_task(world.first.client.enter([quick]))
+        await world.clock.advance(seconds)
+        world.first.to_worker.stopped = False
+        world.first.to_worker.go_on()
+        assert await task is None
+        await world.clock.advance(1.3)
+
+
+async def test_who_hears_too_late_again_and_again_is_held_back(world: World) -> None:
+    world.first.client.declare(Line("quick", 1, 1.0))
+    await world.settle()
+    task = asyncio.create_task(world.first.client.enter([("quick", "a")]))
+    for _ in range(3):
+        world.first.to_worker.stopped = True
+        await world.clock.advance(1.1)
+        world.first.to_worker.go_on()
+    assert await task == NotNow(("quick", "a"), COME_AGAIN)

@@ -22,12 +22,16 @@ class Line(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """One of each (line, key), together. `most`: as many of them, if they are free. `patience`: seconds."""
+    """One of each (line, key), together. `most`: as many of them, if they are free. `patience`: seconds.
+
+    `usable`: seconds for which what is given of a rate has to be usable at least, since answers take so long.
+    """
 
     id: int
     needs: tuple[tuple[str, str], ...]
     patience: float = 0.0
     most: int = 1
+    usable: float = 0.0
 
 
 class Granted(NamedTuple):

@@ -25,7 +25,7 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.share_asks import Granted, Recall, Refused, Waits, Withdrawn
-from mailrider.delivery.limits.share_keys import LineBook, PromisedPlace, SharedKey, WaitingAsk
+from mailrider.delivery.limits.share_keys import MOST_USABLE, LineBook, PromisedPlace, SharedKey, WaitingAsk
 from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
@@ -161,7 +161,9 @@ class ShareBook:
             count = min(ask.most, free) if ask.most > 1 else 1 + self._ahead(key, worker, free, now)
             self._take_place(key, worker, now)
             if key.line.window is not None:
-                until = now + key.line.ahead
+                usable = max(key.line.ahead, min(ask.usable, MOST_USABLE))
+                # The log is in order: what is given after something else may be used as long, and counts as long.
+                until = max(now + usable, key.line.window.latest(key.key))
                 key.line.window.take(key.key, until, count)
             else:
                 until = 0.0

@@ -5,8 +5,8 @@ nothing for `SILENCE` is held back, as somebody whose turn it is not: nothing wa
 
 The other end is `app.share_service`. Frames to it: `[lines, returns, asks, withdrawals]` as `shares.turn`, a line as
 `[number, name, maximum, period, spares, places]`, a return as `[line, key, amount, until]`, an ask as
-`[id, patience, most, [[line, key], ...]]`, lines by their numbers; and `[topic, body]` as `shares.tell`, for all other
-workers. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their names, and `shares.told`.
+`[id, patience, most, usable, [[line, key], ...]]`, lines by their numbers; and `[topic, body]` as `shares.tell`, for
+all other workers. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their names, and `shares.told`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.delivery.limits.leases import Leases, Return
 from mailrider.delivery.limits.share_book import COME_AGAIN
+from mailrider.delivery.limits.share_keys import MOST_USABLE
 from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.leases import Need
     from mailrider.delivery.limits.share_asks import Line
 
+AGAIN: Final = 2  # times that is asked again for what came too late to be used
+LATE: Final = 10.0  # seconds for which it is remembered that answers take long
 SILENCE: Final = 2.0  # seconds that the supervisor may take to answer, or to say that an ask has to wait
 LOOK: Final = 0.5  # seconds between two looks for answers that are overdue
 TURN: Final = "shares.turn"
@@ -62,8 +65,10 @@ class _Asked:
     patience: float
     answered: Callable[[Answer], None]
     waits: Callable[[Need], None] | None
-    several: bool
+    most: int
+    at: float
     overdue: float
+    tries: int = 0
 
 
 class ShareClient:
@@ -78,7 +83,9 @@ class ShareClient:
         self._lines: dict[str, tuple[int, Line]] = {}
         self._new_lines: list[Line] = []
         self._returns: list[Return] = []
-        self._asks: list[tuple[int, float, int, Sequence[Need]]] = []
+        self._asks: list[tuple[int, float, int, float, Sequence[Need]]] = []
+        self._usable = 0.0  # seconds that what is granted has to be usable, since answers take long
+        self._usable_until = 0.0
         self._withdrawals: list[int] = []
         self._asked: dict[int, _Asked] = {}
         self._given_up: dict[int, Sequence[Need]] = {}  # until nothing can come for them
@@ -123,13 +130,18 @@ class ShareClient:
 
         `waits` is told if it has to wait, and for which need.
         """
-        self._last += 1
-        self._returns += self._leases.surrender(needs)
-        self._asked[self._last] = _Asked(needs, patience, answered, waits, most > 1, self._clock.monotonic() + SILENCE)
-        self._asks.append((self._last, patience, most, needs))
-        self._flush_soon()
-        self._watch(self._clock.monotonic() + LOOK)
+        now = self._now()
+        self._ask_for(_Asked(needs, patience, answered, waits, most, now, now + SILENCE))
         return self._last
+
+    def _ask_for(self, asked: _Asked) -> None:
+        self._last += 1
+        self._asked[self._last] = asked
+        self._returns += self._leases.surrender(asked.needs)
+        usable = self._usable if asked.at < self._usable_until else 0.0
+        self._asks.append((self._last, asked.patience, asked.most, usable, asked.needs))
+        self._flush_soon()
+        self._watch(self._now() + LOOK)
 
     def withdraw(self, ask: int) -> None:
         """Nobody waits for it any more; harmless if it was answered."""
@@ -208,8 +220,8 @@ class ShareClient:
         lines = [[numbers[each.name][0], *each] for each in self._new_lines]
         returns = [[numbers[line][0], key, amount, until] for (line, key), amount, until in self._returns]
         asks = [
-            [ask, patience, most, [[numbers[line][0], key] for line, key in needs]]
-            for ask, patience, most, needs in self._asks
+            [ask, patience, most, usable, [[numbers[line][0], key] for line, key in needs]]
+            for ask, patience, most, usable, needs in self._asks
         ]
         self._wire.send(TURN, [lines, returns, asks, self._withdrawals])
         self._new_lines, self._returns, self._asks, self._withdrawals = [], [], [], []
@@ -241,12 +253,21 @@ class ShareClient:
         if asked is None:
             needs = self._given_up.pop(ask, ())
             self.give_back(Return(need, *share) for need, share in zip(needs, shares, strict=False))
-        elif asked.several:
+        elif asked.most > 1:
             asked.answered(shares[0][0])
         elif self._leases.grant(asked.needs, shares, now):
             asked.answered(1)
-        else:  # it may not be used any more
+        else:
             self.give_back(self._leases.surrender(asked.needs))
+            self._ask_again(asked, now)
+
+    def _ask_again(self, asked: _Asked, now: float) -> None:
+        """What came may not be used any more: answers take too long."""
+        self._usable, self._usable_until = min(2 * (now - asked.at), MOST_USABLE), now + LATE
+        if asked.tries < AGAIN:
+            asked.tries, asked.at, asked.overdue = asked.tries + 1, now, now + SILENCE
+            self._ask_for(asked)
+        else:
             asked.answered(NotNow(asked.needs[0], COME_AGAIN))
 
     def _recall(self, line: str, key: str, keep: int, wanted: int) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.windows import UNKNOWN, RateWindow
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.share_asks import Ask, Line
 
 
+MOST_USABLE: Final = 1.0  # seconds that what was given of a rate may be used, at most
+
+
 def ahead_of(period: float) -> float:
     """For how many seconds a block of a rate may be used: a twentieth of its period, within 20 ms and 1 s."""
-    return min(max(period / 20, 0.02), 1.0)
+    return min(max(period / 20, 0.02), MOST_USABLE)
 
 
 class PromisedPlace:
@@ -135,7 +138,7 @@ class LineBook:
         self.spares = line.spares
         self.places = line.places
         self.ahead = ahead_of(line.period)
-        self.window = RateWindow(line.maximum, line.period, ahead=self.ahead) if line.period else None
+        self.window = RateWindow(line.maximum, line.period, ahead=MOST_USABLE) if line.period else None
         self.maxima: dict[int, int] = {}
         self.keys: dict[str, SharedKey] = {}
 

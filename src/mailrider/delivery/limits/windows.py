@@ -88,6 +88,11 @@ class RateWindow:
         log = self._log_at(key, now)
         return self._burst if log is None else self._burst - log.total
 
+    def latest(self, key: str) -> float:
+        """The latest time that a message of the key was logged with; 0 if there is none."""
+        log = self._log(self._owner(key))
+        return log.entries[-2] if log is not None and log.entries else 0.0
+
     def _log_at(self, key: str, now: float) -> _Log | None:
         """The log that counts for a key, without what is a period ago."""
         self._turn(now)
@@ -123,16 +128,19 @@ class RateWindow:
         log = self._log(self._owner(key))
         if log is None or at + self._period <= now:
             return
-        entries = log.entries
-        # A group that was not full has the time of the one that filled it, which is later: these are in the first one.
-        for index in range(0, len(entries), 2):
-            if entries[index] >= at:
-                count = min(count, int(entries[index + 1]))
-                log.total -= count
-                entries[index + 1] -= count
-                if not entries[index + 1]:
-                    del entries[index : index + 2]
-                return
+        entries, index = log.entries, 0
+        while index < len(entries) and entries[index] < at:
+            index += 2
+        # From there on: a group that was not full has the time of the one that filled it, which is later.
+        while count and index < len(entries):
+            less = min(count, int(entries[index + 1]))
+            log.total -= less
+            count -= less
+            entries[index + 1] -= less
+            if entries[index + 1]:
+                index += 2
+            else:
+                del entries[index : index + 2]
 
     def give_back(self, key: str) -> None:
         """Nothing: what has passed has passed."""

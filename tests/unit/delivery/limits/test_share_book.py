@@ -56,7 +56,7 @@ class Worker:
         for line in lines:
             world.book.declare(number, line, world.now)
 
-    def send(self, needs: tuple[Need, ...], patience: float = 0.0) -> Message:
+    def send(self, needs: tuple[Need, ...], patience: float = 0.0, usable: float = 0.0) -> Message:
         """A message wants to pass."""
         message = Message(needs, self.world.now)
         self.give_back(self.leases.overdue(self.world.now))
@@ -66,7 +66,7 @@ class Worker:
             self.give_back(self.leases.surrender(needs))
             number = next(self.world.numbers)
             self.asked[number] = message
-            self.world.book.ask(self.number, Ask(number, needs, patience), self.world.now)
+            self.world.book.ask(self.number, Ask(number, needs, patience, usable=usable), self.world.now)
         return message
 
     def enter(self, message: Message) -> None:
@@ -166,9 +166,9 @@ class World:
             if not moved:
                 return
 
-    def send(self, worker: Worker, *needs: Need, patience: float = 0.0) -> Message:
+    def send(self, worker: Worker, *needs: Need, patience: float = 0.0, usable: float = 0.0) -> Message:
         """A message, and all that follows at once."""
-        message = worker.send(needs, patience)
+        message = worker.send(needs, patience, usable)
         for number, asked in worker.asked.items():
             if asked is message:
                 self.needs[number] = needs
@@ -198,8 +198,8 @@ needs = st.lists(st.sampled_from(LINES), min_size=1, max_size=3, unique=True).fl
     lambda lines: st.tuples(*[st.tuples(st.just(line.name), st.sampled_from("ab")) for line in lines])
 )
 steps = st.one_of(
-    st.tuples(st.just("send"), st.integers(0, 3), needs, st.sampled_from([0.0, 0.0, 0.5, 5.0])),
-    st.tuples(st.just("burst"), st.integers(0, 3), needs, st.sampled_from([0.0, 5.0])),
+    st.tuples(st.just("send"), st.integers(0, 3), needs, st.sampled_from([0.0, 0.5, 5.0]), st.sampled_from([0, 0.4])),
+    st.tuples(st.just("burst"), st.integers(0, 3), needs, st.sampled_from([0.0, 5.0]), st.sampled_from([0, 0.4])),
     st.tuples(st.just("leave"), st.integers(0, 3), st.integers(0, 5)),
     st.tuples(st.just("give up"), st.integers(0, 3)),
     st.tuples(st.just("kill"), st.integers(0, 3)),
@@ -219,7 +219,7 @@ def play(world: World, step: tuple[Any, ...]) -> None:
     worker = world.workers[first % len(world.workers)]
     if what in {"send", "burst"}:
         for _ in range(6 if what == "burst" else 1):
-            world.send(worker, *rest[0], patience=rest[1])
+            world.send(worker, *rest[0], patience=rest[1], usable=rest[2])
     elif what == "leave" and worker.inside and not worker.is_stalled:
         worker.leave(worker.inside[rest[0] % len(worker.inside)])
     elif what == "give up" and worker.asked:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.windows import RESOLUTION, UNKNOWN, ConcurrencyWindow, RateWindow
+from mailrider.delivery.limits.windows import RESOLUTION, UNKNOWN, ConcurrencyWindow, RateWindow, stable_hash
 
 PERIOD = 60.0
 
@@ -212,3 +212,32 @@ def test_never_more_than_the_maximum_at_once_and_nothing_is_remembered(
 def test_giving_back_what_was_not_taken_is_a_bug_that_shows() -> None:
     with pytest.raises(KeyError):
         ConcurrencyWindow(1).give_back("a")
+
+
+@pytest.mark.parametrize("burst", [50, 1000])
+def test_what_did_not_pass_of_several_blocks_is_put_back_wherever_it_is_logged(burst: int) -> None:
+    window = RateWindow(burst, PERIOD, ahead=1.0)
+    assert window.free("a", 1000.0) == burst
+    for at, count in ((1001.0, 3), (1001.0, 12), (1001.5, 1), (1002.0, 2)):
+        window.take("a", at, count)
+    assert window.latest("a") == 1002.0
+    window.put_back("a", 1001.0, 14, 1000.5)
+    window.put_back("a", 1001.5, 1, 1000.5)
+    assert window.free("a", 1000.5) == burst - 3
+    window.put_back("a", 1002.0, 2, 1000.5)
+    assert window.free("a", 1001.0 + PERIOD - 0.125) == burst - 1
+    assert window.free("a", 1002.0 + PERIOD) == burst
+
+
+def test_what_is_put_back_when_it_does_not_count_any_more_changes_nothing() -> None:
+    window = RateWindow(5, PERIOD)
+    assert window.free("a", 1000.0) == 5
+    window.take("a", 1000.0, 2)
+    window.take("a", 1050.0, 3)
+    window.put_back("a", 1000.0, 2, 1000.0 + PERIOD)
+    window.put_back("b", 1000.0, 2, 1000.0)
+    assert window.free("a", 1000.0 + PERIOD) == 2
+
+
+def test_keys_are_spread_the_same_way_in_each_process() -> None:
+    assert stable_hash("a.test") == 11398631284297033239
