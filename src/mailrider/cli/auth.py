@@ -77,8 +77,14 @@ def _ask(*, confirm: bool) -> str:
     """A password from the terminal, or the first line of standard input."""
     given = standard_input()
     if given.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
-    return given.readline().rstrip("\r\n")
+        password = str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
+    else:
+        password = given.buffer.readline().decode("utf-8", "surrogateescape").rstrip("\r\n")
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError("a password is text in UTF-8 (RFC 4616), this is in another encoding") from None
+    return password
 
 
 @auth.command()

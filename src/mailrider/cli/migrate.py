@@ -29,7 +29,7 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
     Each line is translated, or stands in a comment with the reason why not. Tables in text are read where main.cf names
     them, and where it was copied to another machine, beside it. Passwords are never written.
     """
-    main = standard_input().read() if main_cf == "-" else _required(Path(main_cf))
+    main = _text(standard_input().buffer.read()) if main_cf == "-" else _required(Path(main_cf))
     if _BLOCKS.search(main):
         text = f"{main_cf} is no main.cf: it has blocks, as the configurations of maddy and of mailrider have"
         raise ConfigError(f"{text}; those load as they are, and mailrider -c {main_cf} check says what differs")
@@ -43,7 +43,11 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
 
 def _required(path: Path) -> str:
     octets, _ = read_regular(path, MAX_FILE)
-    return octets.decode("utf-8", "replace").replace("\r\n", "\n")
+    return _text(octets)
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 
 class _Reader:

@@ -20,7 +20,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "_HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
-def run(*arguments: str, given: str = "") -> tuple[object, str]:
+def run(*arguments: str, given: str | bytes = "") -> tuple[object, str]:
     """What the command returns (None: a wrong use), and what it says."""
     found: list[object] = []
     runner = CliRunner()
@@ -54,6 +54,17 @@ def test_users_come_and_go(tmp_path: Path) -> None:
     assert run(*using, "remove", "anna") == (0, "anna: removed\n")
     assert run("auth", "--file", str(tmp_path / "users"), "list") == (0, "bert\n")
     assert "open sesame" not in (tmp_path / "users").read_text()
+
+
+# https://github.com/OpenSMTPD/OpenSMTPD/pull/1310
+@pytest.mark.parametrize("command", ["add", "check"])
+def test_a_password_that_is_no_utf_8_is_a_wrong_use(command: str, tmp_path: Path) -> None:
+    using = ("auth", "--file", str(tmp_path / "users"))
+    assert run(*using, "add", "anna", given="\xf6ffne dich\n".encode()) == (0, "anna: added\n")
+    assert run(*using, command, "anna", given="\xf6ffne dich\n".encode("latin-1")) == (
+        None,
+        "a password is text in UTF-8 (RFC 4616), this is in another encoding",
+    )
 
 
 @pytest.mark.parametrize(

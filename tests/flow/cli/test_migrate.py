@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -38,6 +39,16 @@ def test_what_postconf_prints_is_read_from_standard_input() -> None:
     done = run("migrate", "-", given="myhostname = a.test\nrelayhost = [b.test]\n")
     assert done.returncode == 0
     assert "# postconf -n:2 relayhost = [b.test]" in done.stdout
+
+
+def test_a_main_cf_in_another_encoding_or_with_a_byte_order_mark_is_read_all_the_same(tmp_path: Path) -> None:
+    octets = "\ufeffmyhostname = a.test\n".encode() + b"# \xe4\n"
+    (tmp_path / "main.cf").write_bytes(octets)
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "mailrider", "migrate", "-"]
+    done = subprocess.run(command, input=octets, env=strict, capture_output=True, check=False)
+    for out in (done.stdout.decode(), run("migrate", str(tmp_path / "main.cf")).stdout):
+        assert "\nhostname a.test\n" in out
 
 
 @pytest.mark.parametrize("text", ["$(hostname) = mx.a.test\n", "hostname a.test\ntarget.remote out {\n}\n"])
