@@ -88,8 +88,9 @@ class Lease(Protocol):
     @property
     def reused(self) -> bool: ...
 
-    def give_up(self, *, wants_tls: bool = False) -> None:
-        """The connection is not to be used again. `wants_tls`: the server takes nothing in clear."""
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
+        """The connection is not to be used again. `wants_tls`: the server takes nothing in clear, `knows_no_chunks`:
+        it does not know BDAT."""
 
 
 class Guide(Protocol):
@@ -406,7 +407,8 @@ class Attempt:
                         transaction = self._begin(lease, todo)
                         lost = await lease.session.transact(transaction, self._job.content)
                         if not transaction.reusable:
-                            lease.give_up(wants_tls=_why_tls_was_missing(transaction, lease) is not None)
+                            wants_tls = _why_tls_was_missing(transaction, lease) is not None
+                            lease.give_up(wants_tls=wants_tls, knows_no_chunks=transaction.knows_no_chunks)
             except Overtaken:
                 return False  # it comes again, behind the others
             except ComeAgain as error:
@@ -424,6 +426,9 @@ class Attempt:
                 # Without TLS this address is unusable; a certificate that was judged speaks for the whole host.
                 return lease.session.evidence.tls is not None
             fresh = False
+            if transaction.knows_no_chunks:
+                todo, fresh = self._left_for_data(transaction, todo, lease), True
+                continue
             if not transaction.reusable:
                 repeated = self._repeated(call, transaction, lease, lost)
                 if repeated is not None:
@@ -442,6 +447,13 @@ class Attempt:
                 self._tally.end(FailedTry(Weight.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
                 return True
         return True
+
+    def _left_for_data(self, transaction: Transaction, todo: Sequence[int], lease: Lease) -> list[int]:
+        """Those whom a server that does not know BDAT is sent the message for by DATA, on a new connection."""
+        for position, decision in transaction.decisions.items():
+            self._enter_decision(todo[position], decision, lease)
+        self._under_way = None
+        return [todo[position] for position in sorted((*transaction.undecided, *transaction.overflow))]
 
     def _repeated(
         self, call: ConnectRequest, transaction: Transaction, lease: Lease, lost: Exception | None

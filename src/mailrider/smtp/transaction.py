@@ -114,6 +114,7 @@ Step = SendCommands | SendContent | SendDot | SendChunk | SendQuit
 
 _DATA = Data()
 _ANSWERS_TO_QUIT = (221, 421)
+_NO_SUCH_COMMAND = (500, 502)
 _CONTENT = SendContent(EndOfData())
 
 
@@ -130,6 +131,7 @@ class Transaction:
     Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `answered`,
     True if the server said anything, a farewell and what is behind it aside; `farewell`, the 421 that ended it;
     `session_refusal`, a reply that judges our login and decides nobody (RFC 4954 6);
+    `knows_no_chunks`, True if the server offered CHUNKING and does not know BDAT, which decides nobody either;
     `in_doubt`, True if the server may have the message though it did not say so; `reusable`, True if the connection is
     in a clean state.
     """
@@ -152,6 +154,7 @@ class Transaction:
         self.overflow: list[int] = []
         self.farewell: Reply | None = None
         self.session_refusal: Reply | None = None
+        self.knows_no_chunks = False
         self.answered = False
         self.content_sent = False
         self.in_doubt = False
@@ -173,6 +176,7 @@ class Transaction:
         self._proof_asked = False
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
+        self._chunk_taken = used  # where others were sent before it, a reply may belong to something else
         self._refuse_locally(strict_eight_bit)
         todo = list(range(len(recipients)))
         if self.decisions:
@@ -325,7 +329,9 @@ class Transaction:
         # Every RCPT has one reply, whatever it says: the next one is the next recipient's.
         kind = type(command)
         index = self._unanswered.pop(0) if kind is Rcpt else -1
-        if kind is EndOfData or (type(command) is Bdat and command.last):
+        if kind is Bdat and reply.code in _NO_SUCH_COMMAND and not self._chunk_taken:
+            self._find_no_chunks()
+        elif kind is EndOfData or (type(command) is Bdat and command.last):
             self._take_final(reply)
         elif kind is Quit:
             if reply.code not in _ANSWERS_TO_QUIT:
@@ -391,7 +397,14 @@ class Transaction:
         else:
             self._decide_accepted(Decision(TryResult.DATA, reply))
 
+    def _find_no_chunks(self) -> None:
+        """RFC 5321 4.2.4: 500 and 502 judge the command. What stood in the chunk was read as commands."""
+        self.knows_no_chunks = True
+        self.in_doubt = self.reusable = False
+        self._state = _State.DONE
+
     def _take_chunk(self, reply: Reply) -> None:
+        self._chunk_taken = True
         if not reply.is_positive:
             self._decide_accepted(Decision(TryResult.DATA, reply))
 

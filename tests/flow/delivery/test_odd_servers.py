@@ -13,12 +13,13 @@ import pytest
 
 import mailrider
 from mailrider.lab.ca import CA
-from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Raw, Silence, Stage, TLSFault
+from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Raw, Silence, Stage, Step, TLSFault
 from mailrider.model.security import TLSLevel
 from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
+from mailrider.smtp.commands import Bdat
 from mailrider.smtp.content import Content
-from tests.flow.delivery.internet import REFUSING, internet, outcome, stages
+from tests.flow.delivery.internet import MESSAGE, REFUSING, internet, outcome, stages
 from tests.support.loops import LOOPS, run_clean
 
 if TYPE_CHECKING:
@@ -358,6 +359,45 @@ async def test_tls_is_tried_again_at_once_with_a_server_that_takes_nothing_in_cl
 async def test_530_of_a_server_that_offers_no_tls_is_final() -> None:
     async with internet({"a.test": [MXScript(replies={Stage.MAIL: TLS_FIRST})]}) as net:
         assert outcome(await net.send_one("x@a.test")) == ("failed", 530, "5.7.0")
+
+
+# CHUNKING that is offered and not known -------------------------------------------------------------------------------
+# https://github.com/jstedfast/MailKit/issues/921, https://github.com/Progressiverobot/hmailserver/issues/261
+
+
+def without_bdat(code: str, stage: Stage = Stage.END) -> MXScript:
+    """Does not know the first BDAT, and reads what stands in it as commands."""
+    refusal = Raw(f"{code} 5.5.1 Unknown command\r\n500 5.5.1 What is that?\r\n".encode())
+    answers: dict[Stage, Step] = {stage: [refusal]}
+    return MXScript(offer=OFFERS["BDAT"], replies=answers, recipients={"no@a.test": "550 5.1.1 Nobody"})
+
+
+@pytest.mark.parametrize("code", ["500", "502"])
+@pytest.mark.parametrize(
+    ("stage", "message"), [(Stage.END, MESSAGE), (Stage.BDAT, LARGE)], ids=["one chunk", "several"]
+)
+async def test_who_offers_chunking_and_does_not_know_bdat_gets_data(code: str, stage: Stage, message: bytes) -> None:
+    async with internet({"a.test": [without_bdat(code, stage)]}) as net:
+        report = await net.send("x@a.test", "no@a.test", message=message)
+        assert [outcome(each) for each in report] == [("delivered", 250, "2.0.0"), ("failed", 550, "5.1.1")]
+        assert (await net.send_one("x@a.test")).status == "delivered"
+        assert net.mx("a.test").opened == 2, "the second connection is kept"
+        assert not any(isinstance(each, Bdat) for each in net.mx("a.test").connections[1].commands)
+
+
+async def test_that_bdat_is_not_known_is_remembered_for_new_connections() -> None:
+    async with internet({"a.test": [without_bdat("500")]}, directives={"conn_reuse_limit": 1}) as net:
+        for opened in (2, 3):
+            assert (await net.send_one("x@a.test")).status == "delivered"
+            assert net.mx("a.test").opened == opened
+        assert not any(isinstance(each, Bdat) for each in net.mx("a.test").connections[2].commands)
+
+
+@pytest.mark.parametrize("reply", ["552 5.3.4 Too large", "503 5.5.1 Out of order", "554 5.6.0 No"])
+async def test_what_is_said_of_the_chunk_itself_is_final(reply: str) -> None:
+    async with internet({"a.test": [MXScript(offer=OFFERS["BDAT"], replies={Stage.END: reply})]}) as net:
+        assert (await net.send_one("x@a.test")).status == "failed"
+        assert net.mx("a.test").opened == 1
 
 
 async def test_503_on_a_kept_connection_is_about_the_session() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mailrider.delivery.connection.fallback import NoChunks
 from mailrider.delivery.connection.session import Peer, Unusable, open_session, server_name
 from mailrider.delivery.race import Overtaken
 from mailrider.delivery.reach import Reach
@@ -97,6 +98,7 @@ class Connector:
         self._judge = judge
         self._dialect = dialect
         self._fallback = fallback
+        self._no_chunks = NoChunks(clock)
         self._emit = emit
         self.port = port
 
@@ -116,6 +118,8 @@ class Connector:
             session = await self._open(call, error.problem)
         else:
             self._tell_session(call, session)
+        if address in self._no_chunks:
+            session.leave_out_chunking()
         refused = session.evidence.clear_because
         if session.starttls_refusal is not None and refused is not None and not call.requirement.demands_tls:
             self._tell_fallback(call, quote_reply(session.peer.name, session.starttls_refusal), refused)
@@ -139,6 +143,10 @@ class Connector:
         if call.in_clear is not None:
             self._fallback.failed(address, call.next_hop, call.in_clear)
         return self._fallback.recall(address, call.next_hop)
+
+    def chunks_not_known(self, call: ConnectRequest) -> None:
+        """That server offers CHUNKING, and does not know BDAT."""
+        self._no_chunks.add(str(call.address))
 
     def try_tls_again(self, call: ConnectRequest) -> None:
         """Whatever failed lately: in clear that server takes nothing."""

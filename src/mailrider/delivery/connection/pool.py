@@ -90,9 +90,11 @@ class PooledLease:
         self.judgement = judgement
         return True
 
-    def give_up(self, *, wants_tls: bool = False) -> None:
-        """The connection is not to be used again. `wants_tls`: nor is one in clear."""
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
+        """The connection is not to be used again. `wants_tls`: nor is one in clear; `knows_no_chunks`: nor is BDAT."""
         self._is_usable = False
+        if knows_no_chunks:
+            self._pool.connector.chunks_not_known(self.call)
         if wants_tls:
             self._pool.connector.try_tls_again(self.call)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from mailrider.delivery.connection.conversation import Conversation
@@ -186,11 +186,16 @@ class Session:
         self._talk = talk
         self._dialect = dialect
         self._opening = shortened(talk.said)
+        self._capabilities: Capabilities | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         """What the server offers, under TLS if there is any."""
-        return self._talk.machine.capabilities
+        return self._capabilities or self._talk.machine.capabilities
+
+    def leave_out_chunking(self) -> None:
+        """Use no BDAT here, whatever is offered."""
+        self._capabilities = replace(self._talk.machine.capabilities, chunking=False)
 
     @property
     def local_address(self) -> str:

@@ -77,7 +77,7 @@ class DryLease:
     judgement: Judgement
     reused: bool = False
 
-    def give_up(self, *, wants_tls: bool = False) -> None:
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
         """Nothing was used up."""
 
 
