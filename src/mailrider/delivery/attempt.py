@@ -62,6 +62,7 @@ BUG = Reply.make(451, "4.3.0", "Internal error")
 CLOSED = Reply.make(451, "4.3.2", "Closed before the message could be sent")
 STOPPED = Reply.make(451, "4.3.2", "This server is shutting down")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
+NOT_COUNTED = Reply.make(451, "4.3.0", "Nobody counts connections at the moment; it will be tried again")
 NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipients in one attempt")
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 
@@ -412,7 +413,7 @@ class Attempt:
             except Overtaken:
                 return False  # it comes again, behind the others
             except ComeAgain as error:
-                self._tally.hold_back_pending(CROWDED, self._clock.now() + timedelta(seconds=error.seconds))
+                self._tally.hold_back_pending(NOT_COUNTED, self._clock.now() + timedelta(seconds=error.seconds))
                 return True
             except Unusable as error:
                 self._end_unusable(call, error)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.attempt import MAX_DURATION, Attempt, AttemptRules, Job
-from mailrider.delivery.connection.session import Peer, Unusable
+from mailrider.delivery.connection.session import ComeAgain, Peer, Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.delivery.mx import HostNotFound
 from mailrider.delivery.race import Overtaken, Race
@@ -236,6 +236,18 @@ async def test_what_was_not_tried_has_not_said_521() -> None:
         assert facts(outcome) == ("deferred", 451, "4.3.2")
     (outcome,) = await World([[GREETS_521] * 5] * 4).run()
     assert facts(outcome) == ("failed", 521, "5.3.2")
+
+
+async def test_where_no_connection_may_be_opened_now_nothing_was_tried_and_it_comes_again() -> None:
+    serve = says()
+    serve.error = ComeAgain(1.0)  # type: ignore[attr-defined]
+    world = World([[loses, serve, says()], [says()]])
+    first, second = await world.run(recipients=2)
+    assert world.called == ["192.0.0.0", "192.0.0.1"]
+    for outcome in (first, second):
+        assert isinstance(outcome, Deferred)
+        assert outcome.eligible_at == world.clock.now() + timedelta(seconds=1)
+        assert [each.address for each in outcome.tries] == ["192.0.0.0"]
 
 
 # From address to address ----------------------------------------------------------------------------------------------
