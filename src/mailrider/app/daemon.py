@@ -76,7 +76,7 @@ class Daemon:
         """`lost_lines`: how many lines of the log nobody could be given, for the counters. `reopen_log`: at SIGHUP."""
         self._load = load
         self._reopen_log = reopen_log
-        self._metrics = Metrics(clock)
+        self._metrics = Metrics()
         if lost_lines is not None:
             self._metrics.show_lost_lines(lost_lines)
         self._emit = fan_out(emit, self._metrics)

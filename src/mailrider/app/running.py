@@ -139,7 +139,7 @@ class Running:
         now, metrics = self._process.clock.now(), self._process.metrics
         metrics.show_queues_only(self._targets.queues)
         for name, queue in self._targets.queues.items():
-            metrics.show_queue(name, await queue.stats(now, DESTINATIONS), queue.destinations_down)
+            metrics.show_queue(name, await queue.stats(now, DESTINATIONS), now, queue.destinations_down)
 
     async def write_tls_counts(self) -> None:
         """Write down now what TLS reports count. Raises `ReportsUnavailable`."""

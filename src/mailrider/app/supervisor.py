@@ -121,7 +121,7 @@ class Supervisor:
         self._load = load
         self._write_log = write_log
         self._reopen_log = reopen_log
-        metrics = Metrics(clock)
+        metrics = Metrics()
         if lost_lines is not None:
             metrics.show_lost_lines(lost_lines)
         self._emit = fan_out(emit, metrics)

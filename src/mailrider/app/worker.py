@@ -107,7 +107,7 @@ class Worker:
         self._orders: asyncio.Future[Orders] = asyncio.get_running_loop().create_future()
         self._told: asyncio.Queue[str] = asyncio.Queue()
         self._stream: UnblockedStream | None = None
-        self._metrics = Metrics(self._clock)
+        self._metrics = Metrics()
         self._running: Running | None = None
         self._asked: set[asyncio.Task[None]] = set()
 

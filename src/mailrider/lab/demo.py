@@ -101,7 +101,7 @@ async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
             console.print(f"A private internet: DNS at {internet.dns.server}, {servers}, policy hosts, an authority.")
             configuration = load(_configure(internet, port + 1))
             sockets = Sockets()
-            process = Process(sockets, watch, clock, Metrics(clock), Logins(clock))
+            process = Process(sockets, watch, clock, Metrics(), Logins(clock))
             async with open_configuration(configuration, process, LocalShares(clock)) as running:
                 console.print(f"A daemon with a queue takes mail on 127.0.0.1:{port + 1}; smtplib submits to it.")
                 console.print(f"One message goes to {len(SHOWN)} domains at once.\n")

@@ -27,8 +27,8 @@ from mailrider.tlsrpt.findings import refusal_findings, session_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
-    from mailrider.clock import Clock
     from mailrider.model.event import Emit, Event
     from mailrider.model.security import Security
     from mailrider.queue.message import Stats
@@ -139,9 +139,8 @@ class _EventCounter(Collector):
 class Metrics:
     """Counts what happens; `registry` has all of it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._clock = clock
         self._happened: defaultdict[type[Event], int] = defaultdict(int)
         self._named: defaultdict[str, int] = defaultdict(int)
         registry.register(_EventCounter(self._happened, self._named))
@@ -315,12 +314,12 @@ class Metrics:
                 gauge.remove_by_labels({"queue": name})
         self._shown &= set(names)
 
-    def show_queue(self, name: str, stats: Stats, down: int = 0) -> None:
-        """How much is in a queue now, and how many destinations are `down`; what was shown before is forgotten."""
+    def show_queue(self, name: str, stats: Stats, now: datetime, down: int = 0) -> None:
+        """How much is in a queue `now`, and how many destinations are `down`; what was shown before is forgotten."""
         self._shown.add(name)
         self._down.labels(name).set(down)
         self._queue_messages.labels(name).set(stats.messages)
-        age = 0.0 if stats.oldest is None else (self._clock.now() - stats.oldest).total_seconds()
+        age = 0.0 if stats.oldest is None else (now - stats.oldest).total_seconds()
         self._queue_oldest.labels(name).set(max(0.0, age))
         self._queue_octets.labels(name).set(stats.octets)
         for gauge in (self._queue_states, self._queue_ages):

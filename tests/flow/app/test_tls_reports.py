@@ -90,7 +90,7 @@ async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: P
         configuration = await asyncio.to_thread(configured, internet)
         settings = configuration.globals.tlsrpt
         assert settings is not None
-        process = Process(Sockets(), events.append, clock, Metrics(clock), Logins(clock))
+        process = Process(Sockets(), events.append, clock, Metrics(), Logins(clock))
         store = store_of(configuration, settings)
         async with open_configuration(configuration, process, LocalShares(clock)) as running, after(clock, 60):
             queue = running._targets.queues["outgoing"]

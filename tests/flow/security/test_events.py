@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailrider.clock import SystemClock
 from mailrider.lab.ca import Kind
 from mailrider.lab.mx_script import MXTLS, MXScript, TLSFault
 from mailrider.lab.sts import PolicyHost
@@ -24,7 +23,7 @@ class Observed(SecureNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics = Metrics(SystemClock())
+        self.metrics = Metrics()
 
     def observed(self, **directives: Any) -> mailrider.Remote:
         remote = self.remote(**directives)

@@ -45,6 +45,7 @@ from tests.support.queueing import BUSY, TAKEN, deferred, delivered, failed, rec
 if TYPE_CHECKING:
     from mailrider.model.event import Emit, Event
 
+NOW = FakeClock().now()
 NET = Domain("example.net")
 B = recipient("b@example.net")
 SAFE = Delivered(B, TAKEN, security=Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED, authenticated_by=Mechanism.DANE))
@@ -55,7 +56,7 @@ def count(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_sessions_are_counted_by_policy_and_result_and_reports_by_what_became_of_them() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     policies = PoliciesSeen("a.test", all_asked=True)
     metrics(TLSSessionSeen(policies, "mx", "mx", "192.0.2.1", "192.0.2.2"))
     metrics(
@@ -146,14 +147,14 @@ def waiting_for(destination: str, queued: int, active: int, held: int) -> Destin
     ],
 )
 def test_what_operators_ask_for_is_counted(happened: Event, name: str, labels: dict[str, str]) -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     metrics(happened)
     metrics(happened)
     assert count(metrics, name, **labels) == 2
 
 
 def test_every_event_is_counted_by_its_name() -> None:
-    metrics, seen = Metrics(FakeClock()), list[object]()
+    metrics, seen = Metrics(), list[object]()
     fan_out(metrics, seen.append)(ClientTurnedAway("smtp", "192.0.2.1", "full"))
     assert count(metrics, "events_total", event="client_turned_away") == 1
     assert len(seen) == 1
@@ -179,14 +180,14 @@ def test_each_listener_is_asked_once_for_a_kind_and_told_what_it_wants() -> None
 
 
 def test_only_what_was_accepted_counts_as_received_octets() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     metrics(MailTaken("smtp", "192.0.2.1", "", "ESMTP", "a@example.org", 1, 10, TAKEN))
     metrics(MailRefused("smtp", "192.0.2.1", "", "a@example.org", "", BUSY, 10))
     assert count(metrics, "received_octets_total", endpoint="smtp") == 10
 
 
 def test_the_time_to_delivery_is_that_since_acceptance() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     message = format_id(IdSource(FakeClock()).take(1))
     metrics(RecipientDone(message, "a", delivered(B), 1, age=timedelta(seconds=20)))
     assert count(metrics, "delivery_seconds_sum") == pytest.approx(20, abs=0.01)
@@ -195,19 +196,19 @@ def test_the_time_to_delivery_is_that_since_acceptance() -> None:
 
 
 def test_destinations_that_are_down_are_what_the_queue_says_now_and_not_what_was_counted() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     metrics(DestinationDown("example.net", 60, BUSY))
     metrics(DestinationDown("example.net", 120, BUSY))
-    metrics.show_queue("main", Stats(1, 1, (), {}), 1)
+    metrics.show_queue("main", Stats(1, 1, (), {}), NOW, 1)
     assert count(metrics, "destinations_down", queue="main") == 1
-    metrics.show_queue("main", Stats(1, 1, (), {}), 0)
+    metrics.show_queue("main", Stats(1, 1, (), {}), NOW, 0)
     assert count(metrics, "destinations_down", queue="main") == 0
 
 
 def test_of_a_queue_that_is_there_no_more_nothing_is_shown() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     for name in ("old", "main"):
-        metrics.show_queue(name, Stats(1, 1, (waiting_for("example.org", 1, 0, 0),), {"1h": 1}), 1)
+        metrics.show_queue(name, Stats(1, 1, (waiting_for("example.org", 1, 0, 0),), {"1h": 1}), NOW, 1)
     metrics.show_queues_only(["main"])
     for gauge in ("destinations_down", "queue_messages", "queue_octets"):
         assert count(metrics, gauge, queue="old") is None, gauge
@@ -217,9 +218,9 @@ def test_of_a_queue_that_is_there_no_more_nothing_is_shown() -> None:
 
 
 def test_a_queue_shows_what_is_in_it_now_and_nothing_of_before() -> None:
-    metrics = Metrics(FakeClock())
-    metrics.show_queue("other", Stats(1, 1, (waiting_for("example.org", 1, 0, 0),), {}))
-    metrics.show_queue("main", Stats(2, 20, (waiting_for("example.net", 1, 2, 3),), {"1h": 6}))
+    metrics = Metrics()
+    metrics.show_queue("other", Stats(1, 1, (waiting_for("example.org", 1, 0, 0),), {}), NOW)
+    metrics.show_queue("main", Stats(2, 20, (waiting_for("example.net", 1, 2, 3),), {"1h": 6}), NOW)
     waiting = {"queue": "main", "destination": "example.net"}
     assert [count(metrics, "queue_waiting", **waiting, state=each) for each in ("queued", "active", "held")] == [
         1,
@@ -227,14 +228,14 @@ def test_a_queue_shows_what_is_in_it_now_and_nothing_of_before() -> None:
         3,
     ]
     assert count(metrics, "queue_age", queue="main", age="1h") == 6
-    metrics.show_queue("main", Stats(0, 0, (), {}))
+    metrics.show_queue("main", Stats(0, 0, (), {}), NOW)
     assert count(metrics, "queue_messages", queue="main") == 0
     assert count(metrics, "queue_waiting", **waiting, state="queued") is None
     assert count(metrics, "queue_waiting", queue="other", destination="example.org", state="queued") == 1
 
 
 def test_what_strangers_choose_makes_no_further_counter() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
 
     def series_after(number: int) -> int:
         name, address = f"n{number}.test", f"192.0.2.{number}"
@@ -260,7 +261,7 @@ def test_what_strangers_choose_makes_no_further_counter() -> None:
 
 
 def test_events_have_the_names_of_the_log() -> None:
-    metrics = Metrics(FakeClock())
+    metrics = Metrics()
     happened = [
         CandidateRefused(NET, "mx", None, Refusal("mtasts", 451, "4.7.0", "no match")),
         LookupDidFail("a.test", "MX", "SERVFAIL", "deferred"),
@@ -280,11 +281,10 @@ def test_events_have_the_names_of_the_log() -> None:
 
 
 def test_the_age_of_the_oldest_message_the_version_and_the_process_are_shown() -> None:
-    clock = FakeClock()
-    metrics = Metrics(clock)
-    metrics.show_queue("main", Stats(1, 1, (), {}, clock.now() - timedelta(minutes=5)))
+    metrics = Metrics()
+    metrics.show_queue("main", Stats(1, 1, (), {}, NOW - timedelta(minutes=5)), NOW)
     assert count(metrics, "queue_oldest_seconds", queue="main") == 300
-    metrics.show_queue("main", Stats(0, 0, (), {}))
+    metrics.show_queue("main", Stats(0, 0, (), {}), NOW)
     assert count(metrics, "queue_oldest_seconds", queue="main") == 0
     shown = {each.name for each in metrics.registry.collect()}
     assert {"mailrider_build", "process_cpu_seconds", "process_resident_memory_bytes"} <= shown

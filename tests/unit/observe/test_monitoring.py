@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mailrider.observe.metrics import Metrics
-from mailrider.testing.clock import FakeClock
 from tests.support.guessing import lines
 
 FOLDER = Path(__file__).parents[3] / "packaging" / "monitoring"
@@ -22,7 +21,7 @@ def shown() -> set[str]:
     """The names of all series that there can be."""
     return {
         f"{family.name}{end}"
-        for family in Metrics(FakeClock()).registry.collect()
+        for family in Metrics().registry.collect()
         for end in {"counter": ("_total",), "histogram": ("_bucket",), "info": ("_info",)}.get(family.type, ("",))
     }
 

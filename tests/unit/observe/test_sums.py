@@ -28,12 +28,12 @@ def stats(messages: int, age: int) -> Stats:
 
 def counted(turned_away: int, waits: tuple[float, ...] = (), messages: int = 0, age: int = 0) -> list[Metric]:
     """What a worker tells the supervisor."""
-    metrics = Metrics(CLOCK)
+    metrics = Metrics()
     for _ in range(turned_away):
         metrics(ClientTurnedAway("smtp", "192.0.2.1", "too many"))
     for seconds in waits:
         metrics(ConnectionAwaited(Domain.parse("mx.test"), "mx.test", "192.0.2.1", seconds))
-    metrics.show_queue("queue", stats(messages, age), down=1)
+    metrics.show_queue("queue", stats(messages, age), CLOCK.now(), down=1)
     return decode_metrics(encode_metrics(metrics))
 
 
@@ -44,7 +44,7 @@ def shown(sums: Sums) -> list[str]:
 
 @pytest.fixture
 def sums() -> Sums:
-    return Sums(Metrics(CLOCK))
+    return Sums(Metrics())
 
 
 def test_counters_are_added(sums: Sums) -> None:
