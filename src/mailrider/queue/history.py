@@ -84,8 +84,8 @@ def of_message(envelope: Envelope, size: int) -> dict[str, Any]:
     return told
 
 
-def ending(job: Job, change: Change, before: Progress) -> tuple[str, str]:
-    """The kind and the details of a recipient's end."""
+def ending(job: Job, change: Change, before: Progress, dialogue: str = "") -> tuple[str, str]:
+    """The kind and the details of a recipient's end. `dialogue`: of an earlier try, if this is not the end of one."""
     told = of_message(job.envelope, job.info.size)
     outcome = change.attempt
     if outcome is None:  # its time was over without another attempt
@@ -93,6 +93,8 @@ def ending(job: Job, change: Change, before: Progress) -> tuple[str, str]:
         told["tries"] = before.tries
         if before.last is not None:
             told["code"], told["text"] = before.last.code, str(before.last)
+        if dialogue:
+            told["dialogue"] = dialogue
         return FAILED, compact(told)
     if outcome.status is Status.DELIVERED and len(outcome.tries) < 2:  # the way of nearly all mail
         _tell_outcome(told, outcome)

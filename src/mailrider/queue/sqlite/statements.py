@@ -60,6 +60,10 @@ DROP_DIALOGUES: Final = """
 UPDATE attempt SET evidence = json_remove(evidence, '$.dialogue')
 WHERE recipient IN (SELECT value FROM json_each(?)) AND json_type(evidence, '$.dialogue') IS NOT NULL
 """
+DIALOGUES: Final = """
+SELECT json_group_array(json_array(recipient, json_extract(evidence, '$.dialogue'))) FROM attempt
+WHERE recipient IN (SELECT value FROM json_each(?)) AND json_type(evidence, '$.dialogue') = 'text'
+"""
 # All of it: to delete a part SQLite may need another page first (sqlite.org/lang_delete.html, truncate optimization).
 FORGET_HISTORY: Final = "DELETE FROM attempt"
 FORGET_FACTS: Final = "DELETE FROM history"

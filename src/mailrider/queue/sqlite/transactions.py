@@ -13,7 +13,7 @@ from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientSta
 from mailrider.queue.sqlite import statements as sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mailrider.queue.message import DestinationOf, NewMessage, Settlement
 
@@ -91,7 +91,8 @@ class Transactions:
         notifications: list[tuple[NewMessage, bool]] = []
         facts: list[tuple[Any, ...]] = []
         if self.writes_facts and self.keeps_history:
-            facts = [row for each in settlements for row in _facts_of(each, wishes)]
+            dialogues = _dialogues_of_given_up(connection, settlements)
+            facts = [row for each in settlements for row in _facts_of(each, wishes, dialogues)]
         for settlement in settlements if self.keeps_history else [each.without_history() for each in settlements]:
             job = settlement.job
             notifications += [(message, False) for message in settlement.notifications]
@@ -135,7 +136,23 @@ class Transactions:
         connection.execute(sql.DELETE_MESSAGES, (compact(list(dict.fromkeys(messages))),))
 
 
-def _facts_of(settlement: Settlement, wishes: dict[int, Wish]) -> Iterator[tuple[Any, ...]]:
+def _dialogues_of_given_up(connection: sqlite3.Connection, settlements: Iterable[Settlement]) -> dict[int, str]:
+    """What was said in the last tries of recipients that are given up without another one."""
+    given_up = [
+        change.id
+        for settlement in settlements
+        for change, before in zip(settlement.changes, settlement.job.progress, strict=True)
+        if change.fate is Fate.DONE and change.attempt is None and before.tries
+    ]
+    if not given_up:
+        return {}
+    (found,) = connection.execute(sql.DIALOGUES, (compact(given_up),)).fetchone()
+    return dict(json.loads(found))
+
+
+def _facts_of(
+    settlement: Settlement, wishes: dict[int, Wish], dialogues: Mapping[int, str]
+) -> Iterator[tuple[Any, ...]]:
     """What is kept of a settlement, a row for each fact."""
     job, at = settlement.job, microseconds(settlement.at)
     message, sender = job.message_id, str(job.envelope.sender)
@@ -144,7 +161,7 @@ def _facts_of(settlement: Settlement, wishes: dict[int, Wish]) -> Iterator[tuple
         yield at, history.NOTIFIED, message, str(each.envelope.recipients[0]), sender, details
     for change, before, recipient in zip(settlement.changes, job.progress, job.envelope.recipients, strict=True):
         if change.fate is Fate.DONE:
-            kind, details = history.ending(job, change, before)
+            kind, details = history.ending(job, change, before, dialogues.get(change.id, ""))
             yield at, kind, message, str(recipient.mailbox), sender, details
             continue
         if change.attempt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import pytest
 
 from mailrider.cli.main import main
 from mailrider.clock import SystemClock
+from mailrider.model.transcript import Transcript
 from mailrider.queue.history import HistoryBounds
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Change, Fate, Progress, Settlement, jobs_of
+from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Change, Fate, Progress, Quota, Settlement, jobs_of
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
+    from mailrider.model.envelope import Recipient
+    from mailrider.model.outcome import Outcome
     from mailrider.queue.message import NewMessage
 
 ON = HistoryBounds()
@@ -206,3 +210,26 @@ def test_trace_tells_what_became_of_a_message(configured: Path, capfd: pytest.Ca
     assert _run(configured, "history", "drop", "b@example.net") == 0
     assert capfd.readouterr().out == "1 event erased\n"
     assert _run(configured, "trace", "nobody@example.net") == os.EX_UNAVAILABLE
+
+
+def talked(who: Recipient) -> Outcome:
+    """It was deferred, and this was said."""
+    outcome = deferred(who)
+    said = Transcript(("S: 450 4.2.0 try later",))
+    return replace(outcome, tries=(replace(outcome.tries[0], transcript=said),))
+
+
+async def test_who_is_given_up_without_another_try_keeps_what_was_said_in_the_last(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    async with life.store:
+        message = await life.message("b@example.net")
+        (job,) = jobs_of(message, BY_DOMAIN, life.store.lease)
+        again = Change(job.ids[0], Fate.QUEUED, progress=Progress(1), attempt=talked(job.envelope.recipients[0]))
+        await life.store.settle(Settlement(job, (again,), life.clock.now()))
+        (job,) = (await life.store.claim([Quota("example.net", 1)], life.clock.now())).jobs
+        await life.store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), life.clock.now()))
+        (traced,) = await SQLiteReader(life.location, life.clock).trace(HistoryFilter(message.id), 10)
+        first, last = traced.facts
+        assert "dialogue" not in first.details
+        assert (last.kind, last.details["given_up"]) == ("recipient.failed", True)
+        assert last.details["dialogue"] == "S: 450 4.2.0 try later"
