@@ -73,11 +73,11 @@ def free(disk: Path) -> int:
 
 
 def fill(disk: Path, name: str = "others") -> None:
-    """Somebody else's files take all that is left, to the last octet."""
-    with (disk / name).open("ab", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
-    assert free(disk) == 0
+    """Others' files take all that is left, to the last octet; also what a running queue gives back meanwhile."""
+    with (disk / name).open("ab", buffering=0) as file:
+        while free(disk):
+            with suppress(OSError):
+                file.write(b"\0" * 4096)
 
 
 class Running:
