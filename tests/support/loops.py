@@ -20,8 +20,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 
 async def eventually(fact: Callable[[], object]) -> None:
-    """Wait until `fact()` holds; for what the kernel does in its own time."""
-    for _ in range(20_000):
+    """Wait until `fact()` holds; for what the kernel, or another process, does in its own time."""
+    for _ in range(100_000):  # two minutes: on a loaded machine a process needs many seconds to start
         if fact():
             return
         await asyncio.sleep(0.001)
