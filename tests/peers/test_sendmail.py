@@ -134,3 +134,32 @@ def test_cron_sends_to_users_of_this_machine(sendmail: Sendmail, postfix: Postfi
         (stored,) = postfix.mailbox.wait_for(each)
         assert b"From: root@example.net (Cron Daemon)\r\n" in stored.content
         assert f"To: {recipient}\r\n".encode() in stored.content
+
+
+# Its own crontabs, and our program where it looks for sendmail; nobody else sees either (mount_namespaces(7)).
+CRON = """
+mount -t tmpfs tmpfs /run
+mount --bind crontab /etc/crontab
+mount --bind nothing /etc/cron.d
+mount --bind crontabs /var/spool/cron/crontabs
+mount --bind sendmail /usr/sbin/sendmail
+exec /usr/sbin/cron -f
+"""
+
+
+def test_crond_itself_mails_what_a_job_says(sendmail: Sendmail, postfix: Postfix, recipient: str) -> None:
+    folder, user = sendmail.folder, recipient.partition("@")[0]
+    (folder / "crontab").touch()
+    (folder / "nothing").mkdir()
+    (folder / "crontabs").mkdir()
+    job = folder / "crontabs" / "root"
+    job.write_text(f"MAILTO={user},other-{recipient}\n@reboot echo out\n")
+    job.chmod(0o600)
+    command = ["unshare", "--mount", "sh", "-e", "-c", f"cd {folder}\n{CRON}"]
+    with running(command, log=folder / "cron.log", ready=lambda: True):
+        for each in (recipient, f"other-{recipient}"):
+            (stored,) = postfix.mailbox.wait_for(each)
+            assert b"From: root@example.net (Cron Daemon)\r\n" in stored.content
+            assert f"To: {recipient},other-{recipient}\r\n".encode() in stored.content
+            assert b"Subject: Cron <root@" in stored.content
+            assert stored.content.endswith(b"\r\nout\r\n")
