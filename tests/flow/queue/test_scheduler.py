@@ -1108,8 +1108,9 @@ async def test_before_the_last_attempt_the_deliverer_looks_again_and_the_attempt
 
 async def test_a_message_whose_id_is_taken_gets_another_and_is_delivered() -> None:
     world = World()
+    world.ids = IdSource(world.clock, 5)
     async with world.queue() as first:
-        world.ids = IdSource(world.clock)  # of another process, at the same moment
+        world.ids = IdSource(world.clock, 5)  # of the same worker before or after a reload, at the same moment
         async with world.queue(delivering=False) as second:
             world.network.behaviour["example.net"] = deferred
             ids = {await submit(each, "b@example.net") for each in (first, second)}
@@ -1117,6 +1118,20 @@ async def test_a_message_whose_id_is_taken_gets_another_and_is_delivered() -> No
             assert len(ids) == 2
             entries = await first.store.page(EVERYTHING, 0, 10)
             assert {entry.message_id for entry in entries} == ids
+
+
+async def test_a_message_whose_known_id_is_taken_is_refused_for_now_and_certainly_not_there() -> None:
+    world = World()
+    world.ids = IdSource(world.clock, 5)
+    async with world.queue(delivering=False) as first:
+        world.ids = IdSource(world.clock, 5)
+        async with world.queue(delivering=False) as second:
+            await submit(first, "b@example.net")
+            known = second.new_id()
+            with pytest.raises(StoreUnavailable):
+                await second.submit(envelope("c@example.net"), Content.inspect(MESSAGE), id=known)
+            assert await second.cancel(known)
+            assert [each for each, _ in world.left] == ["b@example.net"]
 
 
 async def test_a_notification_whose_id_is_taken_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,11 +25,12 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.shards import ShardsReader, shard_location, shards_in
 from mailrider.queue.sqlite.signals import Signal, SignalListener
+from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.views import HistoryFilter
 from mailrider.queue.store import QueueCommand
 from mailrider.smtp.content import Content
 from tests.support.loops import eventually
-from tests.support.queueing import MESSAGE, envelope
+from tests.support.queueing import MESSAGE, Writing, envelope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -147,6 +148,26 @@ async def test_the_library_sees_and_changes_what_is_in_all_shards(settings: Queu
         assert [each.id for each in await queue.list()] == [ids[0], ids[2]]
         assert await queue.retry(ids[1]) == 0
         assert await queue.show(ids[1]) is None
+
+
+async def test_a_message_of_a_time_without_places_is_found_wherever_its_id_seems_to_point(
+    settings: QueueSettings,
+) -> None:
+    await fill(settings, 0, 1)
+    writing = Writing(SystemClock())
+    async with SQLiteStore(location(settings), SystemClock()) as store:
+        old = [replace(message, id=message.id - SHARDS + low) for low in (1, 77) for message in [writing.message()]]
+        for each in old:
+            await store.add(each, leased=False)
+    async with mailrider.Queue(settings, deliver=False) as queue:
+        for each in old:
+            id = format_id(each.id)
+            assert (shown := await queue.show(id)) is not None
+            assert shown.id == id
+            assert await queue.retry(id) == 1
+            assert await queue.cancel(id) is False
+            assert await queue.show(id) is None
+        assert len(await queue.list()) == 2
 
 
 async def test_commands_go_to_all_shards_and_are_told_once(settings: QueueSettings) -> None:
