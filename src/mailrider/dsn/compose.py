@@ -30,7 +30,7 @@ from mailrider.header.fields import MAX_LINE, compose_field
 from mailrider.header.words import decode_words, encode_words
 from mailrider.model.envelope import OriginalRecipient, Ret
 from mailrider.model.outcome import Deferred, Delivered, Failed
-from mailrider.model.reply import clean_text
+from mailrider.model.reply import Reply, clean_text
 from mailrider.smtp.commands import encode_original_recipient
 
 if TYPE_CHECKING:
@@ -319,7 +319,9 @@ def _diagnosis(outcome: Outcome) -> str:
     """RFC 3464 2.3.6: a server's reply as it gave it; or, under a type of ours, the reason that is ours."""
     reply, quoting = outcome.reply, f"{outcome.mx} said: "
     if outcome.mx is not None and reply.text.startswith(quoting):
-        return f"smtp; {str(reply).replace(quoting, '', 1)}"
+        # `5.0.0` is what stands for an enhanced code where the server gave none, or a wrong one.
+        enhanced = reply.enhanced if reply.enhanced and (reply.enhanced.subject or reply.enhanced.detail) else None
+        return f"smtp; {Reply(reply.code, enhanced, (reply.text.removeprefix(quoting),))}"
     return f"x-mailrider; {reply}"
 
 

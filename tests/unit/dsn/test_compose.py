@@ -291,6 +291,15 @@ def test_what_needs_smtputf8_anyway_returns_octets_as_they_are(octets: bytes, fo
     assert header.endswith(b"Content-Transfer-Encoding: 8bit")  # RFC 2045 6.4: as its parts
 
 
+# https://github.com/haraka/Haraka/issues/848
+@pytest.mark.parametrize("said", ["no such user", "4.7.1 temporary, but 550", "5.1.1111 odd"])
+def test_a_reply_without_a_right_enhanced_code_is_repeated_without_one(said: str) -> None:
+    who = recipient("b@example.net")
+    outcome = Failed(who, Reply.make(550, "5.0.0", f"mx said: {said}"), "mx")
+    each = report(notification(Told(who, NotifiedAction.FAILED, outcome)))[1]
+    assert (each["Diagnostic-Code"], each["Status"]) == (f"smtp; 550 {said}", "5.0.0")
+
+
 def test_replies_with_characters_beyond_ascii_are_replaced_where_the_report_is_ascii() -> None:
     who = recipient("b@example.net")
     reply = Reply.make(550, "5.1.1", "mx said: kein Empfänger")
