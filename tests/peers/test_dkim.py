@@ -58,9 +58,14 @@ for index in range(sum(name.lower() == b"dkim-signature" for name, _ in message.
 
 
 def verdicts(message: bytes, tmp_path: Path, published: Sequence[str] = ()) -> list[str]:
-    """What it says of each signature; `published` are the lines in DNS, without them those of `KEYS`."""
+    """What it says of each signature; `published` are the lines in DNS, without them those of `KEYS`.
+
+    It knows no list of services (RFC 6376 3.6.1), which the record of an Ed25519 key has for TLS reports, so that is
+    left out here: where it verifies, the RSA signature counts.
+    """
     (tmp_path / "message").write_bytes(message)
     lines = published or [dns_record(EXAMPLE, selector, key) for selector, key in KEYS.items()]
+    lines = [line.replace("s=email:tlsrpt; ", "") for line in lines]
     records = [f"{line.split()[0]} {''.join(line.split(chr(34))[1::2])}" for line in lines]
     (tmp_path / "records").write_text("\n".join(records))
     command = ["/usr/bin/python3", "-W", "ignore", "-c", VERIFIER, str(tmp_path / "records"), str(tmp_path / "message")]
