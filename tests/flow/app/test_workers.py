@@ -31,11 +31,16 @@ from mailrider.model.daemon_event import (
 )
 from mailrider.model.event import Event
 from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.test_killed import Load, arrived
 from tests.flow.app.test_run import configuration
+from tests.support.long_runs import LONG
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+
+RELOADS = 10 if LONG else 2
 
 
 class Supervised:
@@ -250,6 +255,27 @@ async def test_a_reload_that_fails_changes_nothing(tmp_path: Path, workers: int,
         assert all(map(is_alive, before))
         assert "mx.here.test" in await greeting(port)
         assert not it.told(WorkerDied)
+
+
+async def test_reloads_and_a_stop_under_load_refuse_nobody_and_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, port, mx)
+        async with supervised(path) as it:
+            load = Load(port)
+            for number in range(1, RELOADS + 1):
+                before = len(load.accepted)
+                await eventually(lambda least=before + 5: len(load.accepted) >= least)  # type: ignore[misc]
+                os.kill(os.getpid(), signal.SIGHUP)
+                await it.until(Reloaded, number)
+            before = len(load.accepted)
+            await eventually(lambda: len(load.accepted) > before)
+            assert await it.stop() == 0
+            await load.stop()
+            assert not it.told(WorkerDied)
+        async with supervised(path):
+            await eventually(lambda: set(load.accepted) <= set(arrived(mx)))
+        assert len(set(arrived(mx))) == len(arrived(mx))
 
 
 async def test_one_process_does_not_become_several_by_a_reload(tmp_path: Path) -> None:
