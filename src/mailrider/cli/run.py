@@ -34,14 +34,14 @@ LAST_LINES = 1.0  # seconds that a reader of the log has for its last lines
 @click.pass_obj
 def run(config: str | None, debug: bool) -> int:
     """Accept mail, queue it, deliver it; until SIGTERM. SIGHUP reads the configuration again."""
-    configuration, carried = load_to_carry(config)
+    configuration, carried = load_to_carry(config, debug=debug)
     has_work(configuration)
     workers = count_workers(configuration, usable_cores)
     path = configuration.globals.log.path
     file = None if path is None else LogFile(path)
     stderr = UnblockedStream(sys.stderr.fileno(), SystemClock())
     stream = file or stderr
-    log = make_log(configuration, debug=debug or configuration.globals.debug, quiet=False, stream=stream)
+    log = make_log(configuration, debug=configuration.globals.debug, quiet=False, stream=stream)
     stderr.on_recovery = lambda lines: log(LogLinesLost(lines))
 
     def reopen() -> None:
@@ -53,7 +53,7 @@ def run(config: str | None, debug: bool) -> int:
 
     try:
         if workers == 1:
-            return _run_alone(config, configuration, log, stream, reopen)
+            return _run_alone(config, configuration, log, stream, reopen, debug=debug)
         return _supervise(config, configuration, carried, log, stream, reopen, debug=debug)
     finally:
         stderr.finish(LAST_LINES)
@@ -67,12 +67,14 @@ def _run_alone(
     log: Emit,
     stream: LogFile | UnblockedStream,
     reopen: Callable[[], None],
+    *,
+    debug: bool,
 ) -> int:
     import uvloop
 
     from mailrider.app.daemon import Daemon
 
-    daemon = Daemon(lambda: load(config), log, lost_lines=lambda: stream.lost, reopen_log=reopen)
+    daemon = Daemon(lambda: load(config, debug=debug), log, lost_lines=lambda: stream.lost, reopen_log=reopen)
     uvloop.run(daemon.run(configuration))
     return os.EX_OK
 
@@ -92,11 +94,11 @@ def _supervise(
 
     async def supervise() -> int:
         supervisor = Supervisor(
-            lambda: load_to_carry(config),
+            lambda: load_to_carry(config, debug=debug),
             log,
             stream.write,
             style=configuration.globals.log.format.value,
-            debug=debug or configuration.globals.debug,
+            debug=configuration.globals.debug,
             journal=writes_to_journal(stream),
             lost_lines=lambda: stream.lost,
             reopen_log=reopen,

@@ -33,6 +33,7 @@ class CarriedText:
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     secrets: dict[str, bytes | int] = field(default_factory=dict, repr=False)
     environment: dict[str, str] = field(default_factory=dict, repr=False)
+    debug: bool = False
 
     def encode(self) -> bytes:
         """As octets."""
@@ -47,6 +48,7 @@ class CarriedText:
                     path: found if isinstance(found, int) else _to_text(found) for path, found in self.secrets.items()
                 },
                 "environment": self.environment,
+                "debug": self.debug,
             }
         ).encode("ascii")
 

@@ -125,21 +125,28 @@ def load(
     path: str | os.PathLike[str] | None = None,
     *,
     environment: Mapping[str, str] = os.environ,
+    debug: bool = False,
 ) -> Configuration:
     """The configuration in a file; without one, in the first that `find_config` finds, or the built-in one.
+
+    `debug`: as if the top level said so.
 
     Raises `ConfigError` with all problems, a missing file included.
     """
     source, problems, file = _open(path)
-    return _load(source, problems, environment, read_file, file)
+    return _load(source, problems, environment, read_file, file, debug=debug)
 
 
 def load_to_carry(
-    path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] = os.environ
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    debug: bool = False,
 ) -> tuple[Configuration, CarriedText]:
     """As `load`; and what another process needs to read the same with `load_carried`."""
     source, problems, file = _open(path)
-    carried = CarriedText(source.name, str(source.directory), None if file is None else str(file), source.text)
+    place = None if file is None else str(file)
+    carried = CarriedText(source.name, str(source.directory), place, source.text, debug=debug)
     configuration = _load(
         source,
         problems,
@@ -147,6 +154,7 @@ def load_to_carry(
         record_files(read_file, carried.files),
         file,
         record_secrets(read_secret, carried.secrets),
+        debug=debug,
     )
     return configuration, carried
 
@@ -156,7 +164,9 @@ def load_carried(carried: CarriedText) -> Configuration:
     source = Source(carried.name, carried.text, Path(carried.directory))
     path = None if carried.path is None else Path(carried.path)
     problems = Problems(carried.name)
-    return _load(source, problems, carried.environment, carried.read_file, path, carried.read_secret)
+    return _load(
+        source, problems, carried.environment, carried.read_file, path, carried.read_secret, debug=carried.debug
+    )
 
 
 def _open(path: str | os.PathLike[str] | None) -> tuple[Source, Problems, Path | None]:
@@ -197,6 +207,8 @@ def _load(
     read: Callable[[Path], bytes],
     path: Path | None,
     read_secret: Callable[[Path], bytes] = read_secret,
+    *,
+    debug: bool = False,
 ) -> Configuration:
     if (foreign := other_program(source.text)) is not None:
         problems.add(Position(source, foreign[0]), foreign[1])
@@ -204,7 +216,7 @@ def _load(
     try:
         nodes = Expander(problems, environment, read, Allowance(problems)).expand(source)
         secrets = SecretValues(environment, read_secret)
-        configuration = _bind(nodes, source.directory, problems, path, secrets)
+        configuration = _bind(nodes, source.directory, problems, path, secrets, debug=debug)
     except TooMuch:
         configuration = None
     if configuration is None:
@@ -213,7 +225,13 @@ def _load(
 
 
 def _bind(
-    nodes: Iterable[Node], directory: Path, problems: Problems, path: Path | None, secrets: SecretValues
+    nodes: Iterable[Node],
+    directory: Path,
+    problems: Problems,
+    path: Path | None,
+    secrets: SecretValues,
+    *,
+    debug: bool,
 ) -> Configuration | None:
     """The configuration that the directives make; None if anything is wrong."""
     defaults = _default_dirs(path)
@@ -225,6 +243,8 @@ def _bind(
     endpoints = [binder.endpoint(node) for node in endpoint_nodes]
     given = {node.name.text for node in global_nodes}
     missing: dict[str, Any] = {name: default for name, default in defaults.items() if name not in given}
+    if debug:
+        missing["debug"] = True
     global_settings = dataclasses.replace(global_settings, **missing)
     completed = {name: _complete(instance, global_settings, problems) for name, instance in instances.items()}
     used = tuple(

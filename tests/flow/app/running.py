@@ -53,8 +53,8 @@ class Process:
 
 
 @asynccontextmanager
-async def running(config: Path, **options: object) -> AsyncIterator[Process]:
-    """The daemon, ready; killed at the end if it has not ended by then."""
+async def running(config: Path, *arguments: str, **options: object) -> AsyncIterator[Process]:
+    """The daemon, ready; killed at the end if it has not ended by then. `arguments` are those of `run`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -62,6 +62,7 @@ async def running(config: Path, **options: object) -> AsyncIterator[Process]:
         "-c",
         str(config),
         "run",
+        *arguments,
         stderr=asyncio.subprocess.PIPE,
         **options,  # type: ignore[arg-type]
     )

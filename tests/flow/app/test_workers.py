@@ -178,11 +178,13 @@ async def test_a_worker_that_is_started_again_has_the_configuration_in_force_wha
             assert {await greeting(port) for _ in range(6)} == {"220 new.here.test ESMTP\r\n"}
 
 
-async def test_debug_holds_for_workers_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_who_asks_for_debug_reads_the_dialogues(tmp_path: Path, workers: int) -> None:
     port = free_port()
-    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx), debug=True) as it:
+    async with LabMX() as mx, running(with_workers(tmp_path, port, mx, workers), "--debug") as daemon:
         await submit(port)
-        await eventually(lambda: " debug connection_opened " in "".join(it.log))
+        await daemon.line('direction=C line="MAIL FROM:<a@example.org>')
+        assert await daemon.stop() == 0
 
 
 async def test_a_supervisor_that_stood_still_goes_on_with_the_same_workers(tmp_path: Path) -> None:

@@ -96,3 +96,27 @@ def test_what_kept_a_secret_from_being_read_is_told_again() -> None:
     carried = CarriedText("x", ".", None, "", secrets={"/s": errno.EACCES})
     with pytest.raises(PermissionError):
         carried.read_secret(Path("/s"))
+
+
+DEBUGGED = """hostname a.test
+target.smtp loud {
+    host tcp://smtp.test:25
+}
+target.smtp quiet {
+    host tcp://smtp.test:25
+    debug no
+}
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_debug_may_be_asked_for_from_outside_and_a_block_that_says_no_stays(tmp_path: Path, debug: bool) -> None:
+    path = tmp_path / "mailrider.conf"
+    path.write_text(DEBUGGED)
+    carried = load_to_carry(path, debug=debug)[1]
+    for configuration in (load(path, debug=debug), load_carried(CarriedText.decode(carried.encode()))):
+        assert configuration.globals.debug is debug
+        for name, expected in (("loud", debug), ("quiet", False)):
+            smart = configuration.target(name).settings
+            assert isinstance(smart, SmarthostSettings)
+            assert smart.debug is expected
