@@ -178,3 +178,35 @@ async def test_connections_and_clients_are_those_of_one_process(tmp_path: Path) 
             await eventually(lambda: len(server.taken) == 8)
             assert server.most_connections == 2
             assert await daemon.stop() == 0
+
+
+async def test_while_the_supervisor_stands_still_nothing_is_begun_that_may_be_too_much(tmp_path: Path) -> None:
+    port = free_port()
+    async with sink() as server:
+        path = configuration(tmp_path, port, server, workers=2, target="limits {\nall concurrency 1\n}")
+        async with running(path) as daemon:
+            assert daemon.process.pid is not None
+            there = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            for reader, _ in there:
+                assert (await reader.readline())[:3] == b"220"
+            os.kill(daemon.process.pid, signal.SIGSTOP)
+            try:
+                reader, writer = there[0]
+                for said in (
+                    b"EHLO here",
+                    b"MAIL FROM:<a@example.org>",
+                    b"RCPT TO:<b@example.net>",
+                    b"DATA",
+                    b"\r\nhello\r\n.",
+                ):
+                    writer.write(said + b"\r\n")
+                    while (await reader.readline())[3:4] == b"-":
+                        pass
+                assert not server.taken
+            finally:
+                os.kill(daemon.process.pid, signal.SIGCONT)
+            await eventually(lambda: len(server.taken) == 1)
+            assert server.most_messages == 1
+            for _, each in there:
+                each.close()
+            assert await daemon.stop() == 0
