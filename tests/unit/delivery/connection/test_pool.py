@@ -153,8 +153,7 @@ async def pool(world: World) -> AsyncIterator[Pool]:
         yield pool
     assert not world.open, "everything is closed at the end"
     assert world.clock.pending == 0, "no timer is left"
-    assert not pool._slots
-    assert not pool._closing
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "nor a task"
 
 
 def call(world: World, next_hop: str = "a.test", mx: str = "mx.test") -> ConnectRequest:
@@ -195,6 +194,22 @@ class Holder:
     async def done(self) -> None:
         self.let_go.set()
         await self.task
+
+
+async def has_all_its_places(pool: Pool, world: World) -> bool:
+    """Nothing is left of earlier connections: as many are opened at once as the limits allow."""
+    world.failure, before = None, len(world.made)
+    world.connected.set()
+    names = [f"mx{number // LIMITS.per_endpoint}.other.test" for number in range(LIMITS.total)]
+    holders = [Holder(pool, world, mx=name) for name in names]
+    await settle()
+    opened = len(world.made) - before
+    for holder in holders:
+        holder.let_go.set()
+        if holder.lease is None:
+            holder.task.cancel()  # it would wait for ever
+    await asyncio.wait([holder.task for holder in holders])
+    return opened == LIMITS.total == world.most
 
 
 def reasons(world: World) -> list[str]:
@@ -285,18 +300,19 @@ async def test_a_connection_that_cannot_be_opened_leaves_nothing(pool: Pool, wor
     for _ in range(10):
         with pytest.raises(Unusable):
             await deliver(pool, world)
-    assert pool._state.slots == 0
+    assert await has_all_its_places(pool, world)
 
 
 async def test_a_judge_that_fails_leaves_nothing(pool: Pool, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Judgement:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pool.connector, "judge", fail)
-    with pytest.raises(ZeroDivisionError):
-        await deliver(pool, world)
+    with monkeypatch.context() as patched:
+        patched.setattr(pool.connector, "judge", fail)
+        with pytest.raises(ZeroDivisionError):
+            await deliver(pool, world)
     assert not world.open
-    assert pool._state.slots == 0
+    assert await has_all_its_places(pool, world)
 
 
 # Time and servers -----------------------------------------------------------------------------------------------------
@@ -338,7 +354,7 @@ async def test_one_timer_serves_all_connections(world: World) -> None:
 async def test_what_the_server_does_to_an_idle_connection_is_noticed_at_once(pool: Pool, world: World) -> None:
     first = await deliver(pool, world)
     first.lose()
-    assert pool._state.slots == 0
+    assert await has_all_its_places(pool, world)
     assert reasons(world) == ["the server closed it while it was idle"]
     assert await deliver(pool, world) is not first
 
@@ -406,7 +422,7 @@ async def test_a_failed_opening_makes_room_for_who_waits(pool: Pool, world: Worl
     for holder in holders:
         with pytest.raises(Unusable):
             await holder.done()
-    assert pool._state.slots == 0
+    assert await has_all_its_places(pool, world)
 
 
 async def test_who_waits_too_long_is_told(pool: Pool, world: World) -> None:
@@ -430,7 +446,6 @@ async def test_cancelled_while_it_waits(pool: Pool, world: World) -> None:
     await settle()
     three.task.cancel()
     await settle()
-    assert list(pool._state._waiting) == [four._lease]
     await one.done()
     await settle()
     assert four.lease is not None
@@ -487,7 +502,7 @@ async def test_cancelled_at_any_turn_of_opening_or_holding(pool: Pool, world: Wo
     await settle()
     assert holder.task.cancelled()
     assert not world.open
-    assert pool._state.slots == 0
+    assert await has_all_its_places(pool, world)
 
 
 @given(
@@ -525,9 +540,10 @@ async def _play(moves: list[tuple[str, int, str]]) -> None:
             assert holder.task.done(), "nobody waits for ever"
             if not holder.task.cancelled() and holder.task.exception() is not None:
                 assert isinstance(holder.task.exception(), Unusable)
+        world.judgement, world.kept_is_good = GOOD, True
+        assert await has_all_its_places(pool, world)
     assert not world.open
     assert world.most <= LIMITS.total
-    assert pool._state.slots == 0
     assert world.clock.pending == 0
 
 
