@@ -148,7 +148,11 @@ class DeliveryQueue:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        try:
+            if self._left_behind:
+                await self.stop()  # all at once: each has some time for what it sends
+        finally:
+            await self._stack.aclose()
 
     async def leave_off(self) -> None:
         """Begin no more attempts; who else delivers from the store goes on with what waits. Running ones go on."""

@@ -163,3 +163,29 @@ async def test_who_does_not_even_report_is_given_back() -> None:
         await stopping
         assert len(world.happened(AttemptInterrupted)) == 1
     assert len(world.left) == 2
+
+
+async def test_shards_that_were_left_behind_are_closed_together_with_the_own_one() -> None:
+    world = World()
+    shards = [MemoryStore() for _ in range(3)]
+    for each in shards:
+        async with a_queue(world, each) as filling:
+            await filling.leave_off()
+            await submit(filling, "b@example.net")
+    world.network.gates["example.net"] = asyncio.Event()
+
+    def shard(store: MemoryStore, *left_behind: DeliveryQueue) -> DeliveryQueue:
+        bounces = Bounces(BouncePolicy(ORIGIN, True, lambda _: ""), world.ids, world.tell)
+        work = Work({"": world.network}, world.rules, bounces, 1)
+        return DeliveryQueue(
+            store, work, world.ids, world.clock, world.rng, world.tell, left_behind=left_behind, listens=False
+        )
+
+    queue = shard(shards[0], shard(shards[1]), shard(shards[2]))
+    await queue.__aenter__()
+    await world.clock.advance(0)
+    assert world.network.running == 3
+    closing = asyncio.create_task(queue.__aexit__())
+    await world.clock.advance(GRACE + 1)  # once, not for each
+    await closing
+    assert len(world.happened(AttemptInterrupted)) == 3
