@@ -19,7 +19,10 @@ from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.queue.shares import ALONE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from mailrider.clock import Clock, Timer
+    from mailrider.delivery.limits.leases import Need
     from mailrider.delivery.limits.share_client import Answer, ShareClient
     from mailrider.delivery.limits.shares import Shares
     from mailrider.model.reply import Reply
@@ -29,17 +32,44 @@ LOOK: Final = 0.05  # seconds between two looks whether attempts have ended whos
 FRESH: Final = 0.1  # seconds that it may take until an attempt has begun in a place that was just granted
 
 
-def queue_shares(shares: Shares, clock: Clock, name: str, parallelism: int) -> QueueShares:
-    """Those of one queue, which all of its schedulers in this process join."""
+def queue_shares(shares: Shares, clock: Clock, name: str, parallelism: int, members: int = 1) -> QueueShares:
+    """Those of one queue, which all of its schedulers in this process join: so many `members`."""
     if shares.client is None:
-        return ALONE
+        return ALONE if members == 1 else WorkerQueueShares(OneProcess(), clock, name, parallelism)
     return WorkerQueueShares(shares.client, clock, name, parallelism)
+
+
+class OneProcess:
+    """What `ShareClient` is where there are no other workers: what is asked for is there."""
+
+    workers = 1
+
+    def declare(self, line: Line, recalled: Callable[[str, int, int], None]) -> None:
+        """Nobody wants anything back."""
+
+    def ask(self, needs: Sequence[Need], answered: Callable[[Answer], None], patience: float, most: int) -> int:
+        """Nothing waits, so this ask has no number."""
+        del needs, patience
+        answered(most)
+        return 0
+
+    def withdraw(self, ask: int) -> None:
+        """Nothing waits."""
+
+    def give_back(self, returns: Iterable[Return]) -> None:
+        """Whoever asks again has them again."""
+
+    def hear(self, topic: str, hearer: Callable[[Any], None]) -> None:
+        """Nobody tells."""
+
+    def tell(self, topic: str, body: Any) -> None:
+        """Nobody hears."""
 
 
 class WorkerQueueShares:
     """See `QueueShares`. There may be several members: a worker delivers from shards that were left behind, too."""
 
-    def __init__(self, client: ShareClient, clock: Clock, name: str, parallelism: int) -> None:
+    def __init__(self, client: ShareClient | OneProcess, clock: Clock, name: str, parallelism: int) -> None:
         self._client = client
         self._clock = clock
         self._need = (f"attempts {name}", "")
@@ -84,14 +114,18 @@ class WorkerQueueShares:
 
     def wants(self, member: Member) -> None:
         """See `QueueShares`."""
+        if member not in self._members:
+            return
         if self._places - self._owed <= self._busy:
             self._unused_since, self._is_wanting = None, True
             self._ask_for(max(1, self._part - self._places, self._places))
-            if member.attempts >= (self._places - self._owed) / len(self._members):
-                return
+        else:
+            self._share_out(member)
+        has_its_part = member.attempts >= (self._places - self._owed) / len(self._members)
+        if self._members[member] <= member.attempts and not has_its_part:
             self._poor[member] = None  # others of this worker have its part
             self._look_by(LOOK)
-        self._share_out(member)
+            self._share_out(member)
 
     @property
     def _busy(self) -> int:
@@ -104,11 +138,12 @@ class WorkerQueueShares:
         """
         free = self._places - self._owed - self._busy
         members = sorted(self._members, key=lambda member: (member not in self._poor, member is not wants))
-        if free > 0:
-            self._poor.clear()
+        parts = [max(0, free + number) // len(members) for number in reversed(range(len(members)))]
+        for member, part in zip(members, parts, strict=True):
+            if part:
+                self._poor.pop(member, None)
         lacking = max(0, -free) + len(self._poor)
-        for number, member in enumerate(members):
-            part = max(0, free // len(members)) + (number < free % len(members) if free > 0 else 0)
+        for member, part in zip(members, parts, strict=True):
             less = min(lacking, member.attempts) if member not in self._poor else 0
             lacking -= less
             self._set_places(member, member.attempts + part - less)

@@ -182,11 +182,13 @@ class Targets:
         ids.follow(clock)
         self._has_queue = True
         policy = _bounce_policy(settings, target)
-        together = queue_shares(engine.shares, engine.clock, str(location), settings.max_parallelism)
+        to_drain = shards_to_drain(self._place, await asyncio.to_thread(shards_in, location))
+        parallelism = settings.max_parallelism
+        together = queue_shares(engine.shares, engine.clock, str(location), parallelism, 1 + len(to_drain))
 
         def open_shard(shard: Shard, clock: Clock, ids: IdSource, reserved: IdSource | None = None) -> DeliveryQueue:
             bounces = Bounces(policy, ids, engine.emit)
-            work = Work(deliverers, settings.rules, bounces, settings.max_parallelism, shares=together)
+            work = Work(deliverers, settings.rules, bounces, parallelism, shares=together)
             return make_queue(
                 settings,
                 work,
@@ -200,7 +202,7 @@ class Targets:
             )
 
         left_behind: list[DeliveryQueue] = []
-        for number in shards_to_drain(self._place, await asyncio.to_thread(shards_in, location)):
+        for number in to_drain:
             its_clock = QueueClock(engine.clock)
             left_behind.append(open_shard(Shard(number, self._place, is_own=False), its_clock, IdSource(its_clock)))
         own = Shard(0 if self._place is None else self._place.number, self._place, tuple(left_behind))

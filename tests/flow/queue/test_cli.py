@@ -299,12 +299,13 @@ def test_beside_an_unknown_id_the_known_ones_have_their_turn(terminal: Terminal)
 # --- Several workers -----------------------------------------------------------------------------
 
 
-def in_shards(terminal: Terminal, tmp_path: Path) -> list[str]:
+def in_shards(terminal: Terminal, tmp_path: Path, *to: str) -> list[str]:
     """A message in each of three shards, as workers leave them."""
     queue = tmp_path / "state" / "mail"
     ids: list[str] = []
     for number in (2, 1, 0):
-        ids.append(terminal.send(f"b{number}@example.net", "c@example.com"))
+        recipients = [each.format(number) for each in to or ("b{}@example.net", "c@example.com")]
+        ids.append(terminal.send(*recipients))
         if number:
             shard = queue / f"shard-0{number}"
             shard.mkdir()
@@ -346,10 +347,10 @@ def test_commands_change_what_is_in_each_shard(terminal: Terminal, tmp_path: Pat
 
 
 def test_run_delivers_from_each_shard(terminal: Terminal, tmp_path: Path) -> None:
-    in_shards(terminal, tmp_path)
+    in_shards(terminal, tmp_path, "b@d{}.example")
     terminal("queue", "run")
     assert terminal.code == 75
-    assert [each["tries"] for each in terminal.objects("list")] == [1] * 6
+    assert [each["tries"] for each in terminal.objects("list")] == [1] * 3
 
 
 def test_merge_moves_everything_to_where_one_process_has_it(terminal: Terminal, tmp_path: Path) -> None:

@@ -190,6 +190,31 @@ async def test_one_process_has_nobody_to_ask() -> None:
     assert queue_shares(LocalShares(clock), clock, "queue", 16) is ALONE
 
 
+@pytest.mark.parametrize("places", [1, 2, 16])
+async def test_shards_that_one_process_delivers_from_share_its_places(places: int) -> None:
+    world = World(places, 1)
+    world.all.clear()
+    shares = queue_shares(LocalShares(world.clock), world.clock, "queue", places, members=3)
+    assert isinstance(shares, WorkerQueueShares)
+    members = [Deliverer(world, shares) for _ in range(3)]
+    world.all += members
+    members[0].add(places + 1)
+    await world.clock.advance(1)
+    assert members[0].attempts == places, "nobody else wants any"
+    for each in members[1:]:
+        each.add(5)
+    began = [0, 0, 0]
+    for _ in range(40):
+        for number, each in enumerate(members):
+            began[number] += each.attempts
+            each.end(each.attempts)
+        await world.clock.advance(0.1)
+    assert [each.backlog for each in members] == [0, 0, 0]
+    assert all(began)
+    shares.went_down(members[0], "a.test", 30.0, REPLY)
+    assert [each.heard for each in members] == [[], [("a.test", 30.0)], [("a.test", 30.0)]]
+
+
 @given(
     places=st.integers(1, 6),
     story=st.lists(
