@@ -541,7 +541,7 @@ class Attempt:
             return None
         transaction = self._under_way[0]
         if self._told is None or self._told[0] is not transaction:
-            self._told = transaction, transcript(transaction.said)
+            self._told = transaction, transcript((*transaction.opening, *transaction.said))
         return self._told[1]
 
     def _refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:

@@ -159,8 +159,9 @@ class Transaction:
         self.content_sent = False
         self.in_doubt = False
         self.reusable = True
-        self.said: Sequence[Any] = ()
-        """What was said on its connection, as whoever carries it keeps that."""
+        self.opening: Sequence[Any] = ()
+        self.said: list[Any] = []
+        """What was said before it on its connection, and in it, as whoever carries it keeps that."""
         self._envelope = envelope
         self._content = content
         self._capabilities = capabilities

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -162,6 +162,7 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
             return ["the answer"]
 
     class Plan:
+        said: ClassVar[list[Any]] = []
         recipients = ()
 
         def next(self) -> SendCommands:

@@ -64,8 +64,8 @@ class Conversation:
         self.bytes_received = 0
         self.unexpected: Callable[[], object] | None = None
         """Called when something arrives, or the conversation ends, while nobody waits for it."""
-        self.said: list[Said] = []
-        """What was said since somebody gave it a new list; see `said`."""
+        self.said: list[Said] | None = []
+        """What was said until the connection was open; None from then on. See `said`."""
         self._clock = clock
         self._mx = mx
         self._dialogue = dialogue
@@ -107,7 +107,8 @@ class Conversation:
         machine = self.machine
         answers = machine.receive(data)
         self._answers += answers
-        self.said += answers
+        if self.said is not None:
+            self.said += answers
         if self._dialogue is not None:
             self._show_answers(answers)
         if machine.violation is not None:
@@ -131,7 +132,7 @@ class Conversation:
     def _fail(self, error: Exception) -> None:
         if self.error is None:
             self.error = error
-            self.said.append(f"-- {error}")
+            self._note(f"-- {error}")
         self._wake()
 
     def _wake(self) -> None:
@@ -146,7 +147,8 @@ class Conversation:
 
     def send(self, *commands: Command) -> None:
         """Write a group of commands; after the end of the conversation it does nothing."""
-        self.said += commands
+        if self.said is not None:
+            self.said += commands
         if self._dialogue is not None:
             self._show_commands(commands)
         octets = self.machine.send(*commands)
@@ -155,7 +157,6 @@ class Conversation:
 
     def prepare(self, *commands: Command) -> bytes:
         """The octets that `send` would write, for the caller to write together with more."""
-        self.said += commands
         if self._dialogue is not None:
             self._show_commands(commands)
         return self.machine.send(*commands)
@@ -220,12 +221,16 @@ class Conversation:
         try:
             evidence = await self.channel.start_tls_client(context, server_name, deadline)
         except NetworkError as error:
-            self.said.append(f"-- TLS: {error}")
+            self._note(f"-- TLS: {error}")
             raise
-        self.said.append(f"-- {evidence.version} {evidence.cipher}")
+        self._note(f"-- {evidence.version} {evidence.cipher}")
         if self.machine.state is ClientState.HANDSHAKE:
             self.machine.tls_established()
         return evidence
+
+    def _note(self, text: str) -> None:
+        if self.said is not None:
+            self.said.append(text)
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Final
 from mailrider.model.reply import clean_text
 from mailrider.model.transcript import OwnLines, Transcript
 from mailrider.smtp.client import AnsweredCommand
-from mailrider.smtp.commands import Auth, AuthResponse, Bdat, EndOfData, Rcpt
+from mailrider.smtp.commands import Auth, AuthResponse, Bdat, EndOfData, Quit, Rcpt
+from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mailrider.smtp.commands import Command
+    from mailrider.smtp.transaction import Step
 
-    Said = str | AnsweredCommand | Command
+    Plain = str | AnsweredCommand | Command
+    Said = Plain | Step | list[AnsweredCommand]
 
 MAX_OPENING: Final = 4096  # characters of replies up to the EHLO that a kept connection holds
 _HIDDEN: Final = "(not shown)"
@@ -30,7 +33,7 @@ def shortened(said: Sequence[Said]) -> tuple[Said, ...]:
     if length <= MAX_OPENING:
         return tuple(said)
     lines: list[str] = []
-    for line in (line for each in said for line in _lines(each)):
+    for line in (line for each in _flat(said) for line in _lines(each)):
         length = sum(map(len, lines)) + len(line)
         if length > MAX_OPENING:
             break
@@ -45,7 +48,7 @@ def transcript(said: Sequence[Said]) -> Transcript | None:
     own: dict[str, str] = {}
     accepted: list[str] = []
     finals = 0
-    for each in said:
+    for each in _flat(said):
         mailbox = _mailbox(each)
         if isinstance(each, AnsweredCommand):
             if mailbox is not None and each.reply.is_positive:
@@ -71,12 +74,31 @@ def transcript(said: Sequence[Said]) -> Transcript | None:
     return Transcript(tuple(pieces)) if pieces else None
 
 
-def _mailbox(each: Said) -> str | None:
+def _flat(said: Iterable[Said]) -> Iterator[Plain]:
+    """Steps of a transaction as the commands that they are; answers one by one."""
+    for each in said:
+        if isinstance(each, AnsweredCommand | str):
+            yield each
+        elif isinstance(each, list):
+            yield from each
+        elif isinstance(each, SendCommands):
+            yield from each.commands
+        elif isinstance(each, SendContent | SendChunk):
+            yield each.command
+        elif isinstance(each, SendDot):
+            yield EndOfData()
+        elif isinstance(each, SendQuit):
+            yield Quit()
+        else:
+            yield each
+
+
+def _mailbox(each: Plain) -> str | None:
     command = each.command if isinstance(each, AnsweredCommand) else each
     return str(command.mailbox) if isinstance(command, Rcpt) else None
 
 
-def _lines(each: Said) -> Iterator[str]:
+def _lines(each: Plain) -> Iterator[str]:
     if isinstance(each, str):
         yield clean_text(each)
     elif isinstance(each, AnsweredCommand):

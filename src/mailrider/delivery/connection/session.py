@@ -185,7 +185,7 @@ class Session:
         )
         self._talk = talk
         self._dialect = dialect
-        self._opening = shortened(talk.said)
+        self._opening = shortened(talk.said or ())
         self._capabilities: Capabilities | None = None
 
     @property
@@ -230,10 +230,11 @@ class Session:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
         talk, dialect = self._talk, self._dialect
-        talk.said = said = [*self._opening]
+        talk.said = None
+        transaction.opening = self._opening
+        said = transaction.said
         if self.transactions > 1:
             said.append("-- (other messages)")
-        transaction.said = said
         chunks: _Chunks | None = None
         heard = talk.bytes_received
         # Each reply has its time; all replies before the content have a time together, or a server that answers each of
@@ -247,6 +248,7 @@ class Session:
                 if talk.error is not None:
                     raise talk.error
             while (step := transaction.next()) is not None:
+                said.append(step)
                 match step:
                     case SendCommands(commands):
                         talk.send(*commands)
@@ -266,10 +268,12 @@ class Session:
                         answers = await self._send_chunk(command, transaction, chunks)
                     case SendQuit():
                         answers = await self._ask_for_proof()
+                said.append(answers)
                 for answer in answers:
                     transaction.take(answer)
         except (NetworkError, PeerError) as error:
             talk.channel.abort()
+            said.append(f"-- {error}")
             return self._end(transaction, error, heard) or error
         except asyncio.CancelledError as error:
             talk.channel.abort()
@@ -375,7 +379,7 @@ class Session:
         except (NetworkError, PeerError, LocalError, ValueError) as error:
             talk.channel.abort()
             failed = Unusable(TryResult.EHLO, Reply.make(451, "4.7.0", f"{self.peer.name}: AUTH failed: {error}"))
-            failed.said = talk.said
+            failed.said = talk.said or ()
             raise failed from error
         if not answer.reply.is_positive:
             talk.channel.abort()
@@ -383,9 +387,9 @@ class Session:
             text = f"AUTH failed: {self.peer.name} said: {answer.reply}"[:MAX_QUOTE]
             # It judges us, not a recipient; somebody will mend the password.
             failed = Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, (text,)), refusal=quoted)
-            failed.said = talk.said
+            failed.said = talk.said or ()
             raise failed
-        self._opening = shortened(talk.said)
+        self._opening = shortened(talk.said or ())
 
     async def quit(self) -> None:
         """Say goodbye and close; whatever goes wrong here changes nothing."""
@@ -409,6 +413,7 @@ async def _next(pieces: Iterator[Octets] | AsyncIterator[Octets]) -> Octets | No
 
 
 def _hand_over(transaction: Transaction, answers: list[AnsweredCommand]) -> None:
+    transaction.said.append(answers)
     for answer in answers:
         transaction.take(answer)
 
@@ -454,7 +459,7 @@ async def open_session(
     try:
         return await _Opening(talk, peer, dialect, context).run()
     except Unusable as error:
-        error.local_address, error.helo, error.said = channel.local_address, talk.server_name, talk.said
+        error.local_address, error.helo, error.said = channel.local_address, talk.server_name, talk.said or ()
         if error.by_server and talk.is_at_rest:
             # RFC 5321 4.1.1.10: a refusal, too, is answered by QUIT; the reply to it would change nothing.
             talk.send(Quit())

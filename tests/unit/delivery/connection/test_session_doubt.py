@@ -47,7 +47,7 @@ class Talk:
 
     def __init__(self, lost_behind: bool) -> None:
         self.channel = FullChannel()
-        self.said: list[Any] = []
+        self.said: list[Any] | None = []
         self._lost_behind = lost_behind
         self._sent: list[Command] = []
 
