@@ -277,6 +277,9 @@ class ShareBook:
             if waiting.worker in key.turns:
                 key.turns.move_to_end(waiting.worker)
             self._decide(waiting, now, key)
+            for other in waiting.keys:  # what was given ahead of them is to be forgotten some day
+                if other is not key and other.line.keys.get(other.key) is other:
+                    self._tidy(other, now)
         self._tidy(key, now)
 
     def _tidy(self, key: SharedKey, now: float) -> None:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrider.delivery.limits.leases import UNUSED, Leases
@@ -236,6 +236,16 @@ def play(world: World, step: tuple[Any, ...]) -> None:
     world.turn()
 
 
+ONE: Any = ("send", 0, (("one at once", "a"),), 0.0, 0)
+# What the last one is given ahead of a rate, when it has waited for another line, is forgotten again.
+WAITED_FOR_ANOTHER: list[Any] = [
+    *[ONE] * 5,
+    ("send", 0, (("one at once", "a"), ("three at once", "a"), ("many a second", "a")), 0.5, 0),
+    ("leave", 0, 0),
+]
+
+
+@example(WAITED_FOR_ANOTHER)
 @given(st.lists(steps, max_size=60))
 def test_no_limit_is_exceeded_and_nothing_is_left_whatever_happens(story: list[tuple[Any, ...]]) -> None:
     world = World(4)
