@@ -369,7 +369,7 @@ class Supervisor:
     async def _fill(self, place: int) -> None:
         """Have a process of the configuration in force serve a place; its predecessor finishes then."""
         generation = self._force
-        if place in self._filling or self._is_stopping:
+        if place in self._filling or self._is_stopping or not self._lacks(place):
             return
         self._filling.add(place)
         try:
@@ -378,8 +378,13 @@ class Supervisor:
             self._filling.discard(place)
         if failure is not None:
             self._give_up(place, failure)
-        elif generation is not self._force and place < self._force.workers:
+        elif generation is not self._force:
             await self._fill(place)  # there was a reload meanwhile
+
+    def _lacks(self, place: int) -> bool:
+        """Whether the configuration in force has that place, and none of its workers serves it."""
+        worker = self._serving.get(place)
+        return place < self._force.workers and (worker is None or worker.generation != self._force.number)
 
     async def _try_to_fill(self, place: int, generation: _Generation) -> NotBegun | None:
         try:
@@ -404,9 +409,12 @@ class Supervisor:
         return failure
 
     def _seat(self, worker: WorkerProcess) -> None:
-        """It serves its place from now on."""
+        """It serves its place from now on, unless there was a reload while it began."""
         if worker.number not in self._workers:  # it has died since
             self._replace_dead(worker, worker.ended.result())
+            return
+        if worker.generation != self._force.number:
+            self._let_finish(worker)
             return
         predecessor = self._serving.get(worker.worker)
         self._serving[worker.worker] = worker

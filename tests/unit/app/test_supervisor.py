@@ -1,0 +1,205 @@
+"""Which workers a supervisor starts, keeps and ends; they are no processes here, and do what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from mailrider.app.supervisor import Supervisor
+from mailrider.app.worker_process import NotBegun, WorkerProcess
+from mailrider.config import load_to_carry
+from mailrider.model.daemon_event import DaemonReady, Reloaded, WorkerDied, WorkerFailed
+from mailrider.model.event import Bug, Event
+from mailrider.testing.clock import FakeClock
+from tests.support.loops import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import pytest
+
+
+class ScriptedWorker(WorkerProcess):
+    """It begins to serve when the test calls `settle`, and ends when it is killed or told to stop."""
+
+    begun: list[ScriptedWorker]
+    is_told_to_finish = False
+
+    async def start(self, *_: Any) -> None:
+        self.begun.append(self)
+        self.pid = self.number
+
+    def finish(self) -> None:
+        super().finish()
+        self.is_told_to_finish = True
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        self.settle(NotBegun("it was killed"))
+        if not self.ended.done():
+            self.ended.set_result(-number)
+
+
+class Scripted:
+    """A supervisor, the workers that it has started so far, in order, and what it tells."""
+
+    def __init__(self, path: Path, begun: list[ScriptedWorker]) -> None:
+        self.path = path
+        self.begun = begun
+        self.clock = FakeClock()
+        self.events = list[Event]()
+        self.supervisor = Supervisor(
+            lambda: load_to_carry(path), self.events.append, lambda _: None, environment={}, clock=self.clock
+        )
+
+    def told(self, kind: type[Event]) -> list[Any]:
+        return [each for each in self.events if isinstance(each, kind)]
+
+    async def next(self, place: int) -> ScriptedWorker:
+        """The worker that is started next, which has to be for this place."""
+        count = len(self.begun)
+        await eventually(lambda: len(self.begun) > count)
+        assert self.begun[count].worker == place
+        return self.begun[count]
+
+    def configure(self, workers: int) -> None:
+        self.path.write_text(
+            f"""hostname mx.here.test
+            state_dir state
+            workers {workers}
+            target.smtp next {{
+                host tcp://127.0.0.1:9
+                starttls no
+                min_tls_level none
+            }}
+            target.queue queue {{
+                target &next
+            }}
+            submission unix://{self.path.parent}/submission.sock {{
+                deliver_to &queue
+            }}
+            """
+        )
+
+    async def reload(self, workers: int) -> ScriptedWorker:
+        """Begin one, to so many workers; the first of them, which is to serve next."""
+        self.configure(workers)
+        os.kill(os.getpid(), signal.SIGHUP)
+        return await self.next(0)
+
+    @property
+    def serving(self) -> list[tuple[int, int]]:
+        """The place of each worker that serves, and the number of its configuration."""
+        return [(each.worker, each.generation) for each in self.supervisor.workers]
+
+
+@asynccontextmanager
+async def supervised(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scripted]:
+    monkeypatch.setattr(ScriptedWorker, "begun", [], raising=False)
+    monkeypatch.setattr("mailrider.app.supervisor.WorkerProcess", ScriptedWorker)
+    it = Scripted(tmp_path / "mailrider.conf", ScriptedWorker.begun)
+    it.configure(workers)
+    task = asyncio.create_task(it.supervisor.run(*load_to_carry(it.path)))
+    try:
+        await eventually(lambda: len(it.begun) == workers or task.done())
+        yield it
+        assert it.told(Bug) == []
+    finally:
+        if not task.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        await task
+
+
+async def all_serve(it: Scripted) -> None:
+    for each in it.begun:
+        each.settle(None)
+    await eventually(lambda: it.told(DaemonReady))
+
+
+async def test_a_worker_that_begins_while_a_reload_takes_its_place_away_does_not_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 3, monkeypatch) as it:
+        await all_serve(it)
+        it.begun[2].kill()
+        await eventually(lambda: it.told(WorkerDied))
+        await it.clock.advance(1)
+        late = it.begun[3]
+        first = await it.reload(2)
+        first.settle(None)
+        (await it.next(1)).settle(None)
+        await eventually(lambda: it.told(Reloaded))
+        late.settle(None)
+        await eventually(lambda: late.is_told_to_finish)
+        assert it.serving == [(0, 2), (1, 2)]
+        assert len(it.begun) == 6
+
+
+async def test_a_worker_that_begins_during_a_reload_does_not_replace_one_of_the_new_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 2, monkeypatch) as it:
+        await all_serve(it)
+        it.begun[0].kill()
+        await eventually(lambda: it.told(WorkerDied))
+        await it.clock.advance(1)
+        late = it.begun[2]
+        first = await it.reload(2)
+        first.settle(None)
+        (await it.next(1)).settle(None)
+        await eventually(lambda: it.told(Reloaded))
+        late.settle(None)
+        await eventually(lambda: late.is_told_to_finish)
+        assert not first.is_told_to_finish
+        assert it.serving == [(0, 2), (1, 2)]
+        assert len(it.begun) == 5
+
+
+async def test_a_worker_that_begins_during_a_reload_is_followed_by_one_of_the_new_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 2, monkeypatch) as it:
+        await all_serve(it)
+        it.begun[1].kill()
+        await eventually(lambda: it.told(WorkerDied))
+        await it.clock.advance(1)
+        late = it.begun[2]
+        (await it.reload(2)).settle(None)
+        await eventually(lambda: it.told(Reloaded))
+        late.settle(None)
+        (await it.next(1)).settle(None)
+        await eventually(lambda: it.serving == [(0, 2), (1, 2)])
+        assert late.is_told_to_finish
+
+
+async def test_a_start_that_was_put_off_does_not_happen_after_a_reload_to_fewer_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 3, monkeypatch) as it:
+        await all_serve(it)
+        it.begun[2].kill()
+        await eventually(lambda: it.told(WorkerDied))
+        (await it.reload(2)).settle(None)
+        (await it.next(1)).settle(None)
+        await eventually(lambda: it.told(Reloaded))
+        await it.clock.advance(5)
+        assert len(it.begun) == 5
+        assert it.told(WorkerFailed) == []
+
+
+async def test_a_start_that_was_put_off_does_not_replace_the_worker_that_a_reload_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 2, monkeypatch) as it:
+        await all_serve(it)
+        it.begun[1].kill()
+        await eventually(lambda: it.told(WorkerDied))
+        (await it.reload(2)).settle(None)
+        (await it.next(1)).settle(None)
+        await eventually(lambda: it.told(Reloaded))
+        await it.clock.advance(1)
+        assert len(it.begun) == 4
+        assert not any(each.is_told_to_finish for each in it.begun[2:])
