@@ -45,6 +45,7 @@ OVERDUE: Final = 1.0  # seconds: where there is not one for each worker, nobody 
 MOMENT: Final = 0.01  # seconds until somebody comes again, at least
 MOST_PLACES: Final = 32  # moments of one rate that a worker is promised
 MOST_PROMISED: Final = 100_000  # of all keys; 200 bytes each
+FEW_MOMENTS: Final = 1000  # notes of what is due when; what is over is not looked for among fewer
 
 
 class ShareBook:
@@ -56,6 +57,7 @@ class ShareBook:
         self._workers: dict[int, dict[int, WaitingAsk]] = {}
         self._wanted: dict[SharedKey, None] = {}  # to be recalled at the end of the turn
         self._agenda: list[tuple[float, int, SharedKey | WaitingAsk]] = []
+        self._most_moments = FEW_MOMENTS
         self._order = itertools.count()
         self._promises = 0
 
@@ -320,6 +322,10 @@ class ShareBook:
 
     def _note(self, when: float, what: SharedKey | WaitingAsk) -> None:
         heapq.heappush(self._agenda, (when, next(self._order), what))
+        if len(self._agenda) > self._most_moments:  # most of them may be over: who was granted something waits no more
+            self._agenda = list({each[2]: each for each in self._agenda if each[0] == each[2].noted}.values())
+            heapq.heapify(self._agenda)
+            self._most_moments = max(FEW_MOMENTS, 2 * len(self._agenda))
 
     @property
     def next_due(self) -> float | None:

@@ -61,7 +61,10 @@ class WorkerTurn:
 
 
 class SharedKey:
-    """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many."""
+    """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many.
+
+    `noted`: when it is to be looked at.
+    """
 
     __slots__ = ("given", "held", "key", "line", "noted", "promised", "recalled", "taken", "turns")
 
@@ -160,3 +163,8 @@ class WaitingAsk:
         self.began = now
         self.deadline = now + ask.patience
         self.at: SharedKey | None = None
+
+    @property
+    def noted(self) -> float:
+        """When it is to be looked at."""
+        return UNKNOWN if self.at is None else self.deadline

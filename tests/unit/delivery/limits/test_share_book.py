@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from mailrider.delivery.limits.leases import UNUSED, Leases
 from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
-from mailrider.delivery.limits.share_book import COME_AGAIN, RECENT, ShareBook
-from mailrider.delivery.limits.share_keys import ahead_of
+from mailrider.delivery.limits.share_book import COME_AGAIN, FEW_MOMENTS, RECENT, ShareBook
+from mailrider.delivery.limits.share_keys import WaitingAsk, ahead_of
+from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -564,3 +566,37 @@ def test_where_there_is_not_one_for_each_nobody_keeps_it_for_longer_than_a_secon
     book.tick(1.0)
     book.end_turn(1.0)
     assert book.answers == [Recall(1, "places", "", 0, 1)]
+
+
+def test_asks_that_waited_without_a_limit_of_time_and_were_granted_are_forgotten() -> None:
+    book = ShareBook()
+    book.came(1)
+    book.declare(1, Line("connections", 1, spares=False), 0.0)
+    place = ("connections", "")
+    before = _asks_remembered()
+    book.ask(1, Ask(0, (place,), WAITS_FOR_EVER), 0.0)
+    for number in range(1, 3 * FEW_MOMENTS):
+        book.ask(1, Ask(number, (place,), WAITS_FOR_EVER), float(number))
+        book.give_back(1, place, 1, 0.0, float(number))
+        assert book.answers.pop() == Granted(1, number, ((1, 0.0),))
+        book.answers.clear()
+    assert _asks_remembered() - before <= FEW_MOMENTS
+
+
+def test_who_waits_still_has_its_limit_of_time_when_others_are_forgotten() -> None:
+    book = ShareBook()
+    book.came(1)
+    book.declare(1, Line("connections", 1, spares=False), 0.0)
+    book.ask(1, Ask(0, (("connections", "taken"),), 60.0), 0.0)
+    book.ask(1, Ask(1, (("connections", "taken"),), 60.0), 0.0)
+    for number in range(2, 3 * FEW_MOMENTS):
+        book.ask(1, Ask(number, (("connections", "taken"),), WAITS_FOR_EVER), 0.0)
+        book.withdraw(1, number, 0.0)
+    book.answers.clear()
+    book.tick(60.0)
+    assert [type(answer) for answer in book.answers] == [Refused]
+
+
+def _asks_remembered() -> int:
+    gc.collect()
+    return sum(isinstance(each, WaitingAsk) for each in gc.get_objects())
