@@ -193,6 +193,7 @@ class Scheduler:
     async def stop(self) -> None:
         """End: at once what has not begun to send, within a bound what has."""
         self._stopping = True
+        self._store.begun.forget()
         for task, worker in list(self._workers.items()):
             if not worker.is_awaited:
                 self._cut_off(task, worker)
@@ -371,6 +372,8 @@ class Scheduler:
     async def _attempt(self, worker: _Worker) -> None:
         attempt = worker.attempt
         job, health, reply = attempt.job, DestinationHealth.UNKNOWN, BROKEN
+        begun = self._store.begun
+        place = begun.begin(job.ids[0])
         try:
             if job.lease != self._store.lease:
                 return  # this process was held for dead, and the job is another's
@@ -399,6 +402,7 @@ class Scheduler:
             # tried again before this process ends.
             self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
         finally:
+            begun.end(place)
             worker.is_recording = False
             self._finish(attempt, health, reply)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from mailrider.queue.begun import BegunAttempts
     from mailrider.queue.message import (
         Claimed,
         DueDestination,
@@ -94,6 +95,10 @@ class Store(Protocol):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give all own leases back, and close."""
+
+    @property
+    def begun(self) -> BegunAttempts:
+        """Where attempts under this registration are noted while they are under way."""
 
     @property
     def recovered(self) -> int:

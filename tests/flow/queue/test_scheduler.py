@@ -33,6 +33,7 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue import bounces
 from mailrider.queue import fairness as fairness_module
+from mailrider.queue.begun import BegunFile, read_begun
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState, jobs_of
@@ -832,6 +833,34 @@ async def test_a_stop_lets_running_attempts_end() -> None:
         world.clock.call_at(world.clock.monotonic() + 5, gate.set)
     assert world.left == []
     assert world.happened(AttemptInterrupted) == []
+
+
+async def test_attempts_are_noted_while_they_are_under_way_and_not_while_they_wait_nor_after_a_stop(
+    tmp_path: Path,
+) -> None:
+    world = World()
+    gate = world.network.gates["example.net"] = asyncio.Event()
+    notes = tmp_path / "begun"
+    store = MemoryStore(world.shared)
+    store.begun = BegunFile(notes)
+    async with world.queue(store) as queue:
+        first = await submit(queue, "b@example.net")
+        second = await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        assert read_begun(notes) == [first + 1], "a window begins with one place"
+        gate.set()
+        await queue.idle()
+        assert read_begun(notes) == []
+        gate.clear()
+        third = await submit(queue, "b@example.net")
+        await world.clock.advance(0)
+        assert first < second < third
+        assert read_begun(notes) == [third + 1]
+        stop = asyncio.create_task(queue.stop())
+        await world.clock.advance(0)
+        assert read_begun(notes) == []
+        gate.set()
+        await stop
 
 
 async def test_what_has_to_be_cut_off_counts_as_no_try() -> None:

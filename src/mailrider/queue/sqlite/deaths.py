@@ -1,8 +1,10 @@
-"""Recipients that a process had in hand when it died: after three deaths in a row they are held.
+"""Recipients whose attempt was under way when a process died: after three deaths in a row they are held.
 
 A message that ends whoever delivers it would end each worker that is started again, for ever. So it is noted beside the
-leases who was in hand at the last death, and at how many before that without a gap. What is held waits for an operator
-(`mailrider queue release`), and begins anew then. A death with the whole machine does not count.
+leases whose attempt was under way at the last death, and at how many before that without a gap. What was leased and
+only waited in memory is no reason (`queue.begun`), nor is anything when a process was told to stop before it died. What
+is held waits for an operator (`mailrider queue release`), and begins anew then. A death with the whole machine does not
+count.
 
 The table is made when it is first needed, and is no part of the schema: an older program leaves it alone.
 """
@@ -23,6 +25,9 @@ HELD_AFTER: Final = 3
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS death (recipient INTEGER PRIMARY KEY, times INTEGER NOT NULL)"
 _IN_HAND: Final = """
     SELECT id FROM recipient WHERE state = 1 AND owner IN (SELECT value FROM json_each(:owners)) AND wish IS NOT 2
+    AND (message, destination) IN (
+        SELECT message, destination FROM recipient WHERE id IN (SELECT value FROM json_each(:begun))
+    )
 """
 _COUNT: Final = f"""
 INSERT OR REPLACE INTO death (recipient, times)
@@ -39,10 +44,13 @@ UPDATE recipient SET state = 2, owner = NULL, wish = NULL WHERE id IN (SELECT va
 _BEGIN_ANEW: Final = "DELETE FROM death WHERE times >= :most"
 
 
-def hold_deadly(connection: sqlite3.Connection, owners: Sequence[int]) -> list[int]:
-    """Note what these dead registrations had in hand, and hold what was so three times; returns its messages."""
+def hold_deadly(connection: sqlite3.Connection, owners: Sequence[int], begun: Sequence[int]) -> list[int]:
+    """Note what these dead registrations had under way, and hold what was so three times; returns its messages.
+
+    `begun`: the first recipient of each attempt.
+    """
     connection.execute(_TABLE)
-    values = {"owners": compact(owners), "most": HELD_AFTER}
+    values = {"owners": compact(owners), "begun": compact(begun), "most": HELD_AFTER}
     connection.execute(_COUNT, values)
     connection.execute(_FORGET, values)
     found = json.loads(connection.execute(_DEADLY, values).fetchone()[0])

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from mailrider.errors import InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.queue_event import HeldAfterDeaths, QueueHasSpace, QueueShort, RecipientsUnreadable
+from mailrider.queue.begun import BegunAttempts, BegunFile, read_begun
 from mailrider.queue.disk import Disk
 from mailrider.queue.encode import compact
 from mailrider.queue.history import ACTS, OFF, HistoryBounds
@@ -123,7 +124,9 @@ class SQLiteStore:
         self._fault = fault
         self._transactions = Transactions(destination_of, writes_facts=history.is_on)
         self._history = history
+        self._location = location
         self._holds_deadly = holds_deadly
+        self.begun = BegunAttempts()
         self._deadly: list[int] = []  # messages that are held since a moment ago
         self._stack = ExitStack()
         self._writer: Writer | None = None
@@ -220,11 +223,22 @@ class SQLiteStore:
         expires = microseconds(self._clock.now() + EXPIRY)
         self._transactions.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
         freed = self._free_dead(connection)
+        self._note_begun()
         if connection.execute(sql.IS_ALONE).fetchone()[0]:
             self._clock.go_on_from(None, "")
         self._leave_anchor(connection)
         (self.last_id,) = connection.execute(sql.LAST_ID).fetchone()
         return freed
+
+    def _note_begun(self) -> None:
+        """Whoever finds us dead sees what was under way."""
+        if self._holds_deadly:
+            self.begun = BegunAttempts()
+            with suppress(OSError):  # then no attempt counts as the reason of a death
+                self.begun = BegunFile(self._begun_file(self.lease))
+
+    def _begun_file(self, owner: int) -> Path:
+        return self._location / f"queue.begun-{owner}"
 
     def _leave_anchor(self, connection: sqlite3.Connection) -> None:
         anchor = self._clock.anchor(current_boot())
@@ -244,7 +258,8 @@ class SQLiteStore:
             if owner != self.lease and _is_dead(text, expires, now)
         ]
         if self._holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
-            self._deadly += hold_deadly(connection, died)
+            begun = [each for owner in died for each in read_begun(self._begun_file(owner))]
+            self._deadly += hold_deadly(connection, died, begun)
         return self._free(connection, [owner for owner, _ in dead]) if dead else 0
 
     def _tell_of_deadly(self) -> None:
@@ -258,6 +273,9 @@ class SQLiteStore:
         freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
         self._transactions.written += ROW * freed
         connection.execute(sql.DELETE_OWNERS, (values["owners"],))
+        for owner in owners:
+            with suppress(OSError):
+                self._begun_file(owner).unlink(missing_ok=True)
         return freed
 
     def _remove_given_back(self, connection: sqlite3.Connection, values: dict[str, Any]) -> None:

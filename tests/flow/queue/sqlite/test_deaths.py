@@ -1,4 +1,4 @@
-"""What was in hand at three deaths in a row is held, and nothing else is."""
+"""Whose attempt was under way at three deaths in a row is held, and nothing else is."""
 
 from __future__ import annotations
 
@@ -46,11 +46,15 @@ class Worker:
         async with self.store() as store:
             yield store
 
-    async def die(self, *, identity: Identity | None = None) -> None:
-        """Start, take what is due in hand, and be no more."""
+    async def die(self, *, identity: Identity | None = None, begins: int = 100, is_told_to_stop: bool = False) -> None:
+        """Start, lease what is due, begin so many attempts of it, and be no more."""
         store = self.store(identity or replace(Identity.own(), start="1"))
         await store.__aenter__()
-        await store.claim([Quota(DESTINATION, 100)], self.clock.now())
+        claimed = await store.claim([Quota(DESTINATION, 100)], self.clock.now())
+        for job in claimed.jobs[:begins]:
+            store.begun.begin(job.ids[0])
+        if is_told_to_stop:
+            store.begun.forget()
         await store._close()
 
     async def states(self) -> list[RecipientState]:
@@ -90,6 +94,47 @@ async def test_what_is_released_may_be_in_hand_at_two_more_deaths(tmp_path: Path
     assert await worker.states() == [RecipientState.HELD]
 
 
+async def test_what_was_leased_and_only_waited_is_not_held(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    begun = await queued(worker)
+    await worker.clock.advance(1)
+    for _ in range(2):
+        await queued(worker)
+    for _ in range(3):
+        await worker.die(begins=1)
+    assert await worker.states() == [RecipientState.HELD, RecipientState.QUEUED, RecipientState.QUEUED]
+    assert worker.events == [HeldAfterDeaths((begun,))]
+
+
+async def test_an_attempt_that_has_ended_is_not_held(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    for _ in range(4):
+        store = worker.store(replace(Identity.own(), start="1"))
+        await store.__aenter__()
+        (job,) = (await store.claim([Quota(DESTINATION, 100)], worker.clock.now())).jobs
+        store.begun.end(store.begun.begin(job.ids[0]))
+        await store._close()
+    assert await worker.states() == [RecipientState.QUEUED]
+
+
+async def test_a_death_after_the_word_to_stop_does_not_count(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    for _ in range(4):
+        await worker.die(is_told_to_stop=True)
+    assert await worker.states() == [RecipientState.QUEUED]
+
+
+async def test_no_notes_are_left_when_all_have_ended(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    await worker.die()
+    async with worker.alive():
+        assert len(list(tmp_path.glob("queue.begun-*"))) == 1
+    assert list(tmp_path.glob("queue.begun-*")) == []
+
+
 async def test_a_death_without_it_begins_the_count_anew(tmp_path: Path) -> None:
     worker = Worker(tmp_path)
     await queued(worker)
@@ -101,7 +146,9 @@ async def test_a_death_without_it_begins_the_count_anew(tmp_path: Path) -> None:
 async def _die_with_something_else(worker: Worker) -> None:
     store = worker.store(replace(Identity.own(), start="1"))
     await store.__aenter__()
-    await store.add(worker.writing.message("x@elsewhere.test"), leased=True)
+    message = worker.writing.message("x@elsewhere.test")
+    await store.add(message, leased=True)
+    store.begun.begin(message.id + 1)
     await store._close()
     async with worker.alive() as after:
         (other,) = [each for each in await after.page(EVERYTHING, 0, 10) if each.destination == "elsewhere.test"]
