@@ -56,7 +56,7 @@ class ShareBook:
         self._lines: dict[str, LineBook] = {}
         self._workers: dict[int, dict[int, WaitingAsk]] = {}
         self._wanted: dict[SharedKey, None] = {}  # to be recalled at the end of the turn
-        self._agenda: list[tuple[float, int, SharedKey | WaitingAsk]] = []
+        self._agenda: list[tuple[float, int, LineBook | SharedKey | WaitingAsk]] = []
         self._most_moments = FEW_MOMENTS
         self._order = itertools.count()
         self._promises = 0
@@ -88,8 +88,13 @@ class ShareBook:
         for key in keys:
             self._serve(key, now)
         for name, book in list(self._lines.items()):
-            if not book.maxima and not book.keys and not book.window:  # the log of a rate outlives all workers
+            if book.is_used:
+                continue
+            if not book.window:
                 del self._lines[name]
+            elif book.noted == UNKNOWN:  # the log of a rate outlives all workers
+                book.noted = now + book.period + MOST_USABLE
+                self._note(book.noted, book)
 
     def declare(self, worker: int, line: Line, now: float) -> None:
         """The worker counts by that line."""
@@ -98,6 +103,7 @@ class ShareBook:
             book = self._lines[line.name] = LineBook(line)
         book.maxima.pop(worker, None)
         book.maxima[worker] = line.maximum
+        book.noted = UNKNOWN
         for key in list(book.keys.values()):  # the number may be another one now
             self._serve(key, now)
 
@@ -320,7 +326,7 @@ class ShareBook:
             key.noted = when
             self._note(when, key)
 
-    def _note(self, when: float, what: SharedKey | WaitingAsk) -> None:
+    def _note(self, when: float, what: LineBook | SharedKey | WaitingAsk) -> None:
         heapq.heappush(self._agenda, (when, next(self._order), what))
         if len(self._agenda) > self._most_moments:  # most of them may be over: who was granted something waits no more
             self._agenda = list({each[2]: each for each in self._agenda if each[0] == each[2].noted}.values())
@@ -340,12 +346,16 @@ class ShareBook:
                 if what.next_waiting is not None and now >= what.recalled + RECALL_AGAIN:
                     self._wanted[what] = None
                 self._serve(what, now)
+            elif isinstance(what, LineBook):
+                if what.noted <= now:  # nobody has counted by it since all that was logged has been over
+                    self._lines.pop(what.name, None)
+                    what.noted = UNKNOWN
             elif what.at is not None and what.deadline <= now:
                 key = self._leave(what)
                 self._refuse(what, what.keys.index(key), now)
                 self._serve(key, now)
 
-    def _due(self, now: float) -> Iterator[SharedKey | WaitingAsk]:
+    def _due(self, now: float) -> Iterator[LineBook | SharedKey | WaitingAsk]:
         while self._agenda and self._agenda[0][0] <= now:
             yield heapq.heappop(self._agenda)[2]
 

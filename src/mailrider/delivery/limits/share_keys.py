@@ -131,9 +131,12 @@ class SharedKey:
 
 
 class LineBook:
-    """The books of one line. `maxima`: what workers' configurations say, the newest last."""
+    """The books of one line. `maxima`: what workers' configurations say, the newest last.
 
-    __slots__ = ("ahead", "keys", "maxima", "name", "period", "places", "spares", "window")
+    `noted`: when it is to be forgotten, if no worker counts by it until then.
+    """
+
+    __slots__ = ("ahead", "keys", "maxima", "name", "noted", "period", "places", "spares", "window")
 
     def __init__(self, line: Line) -> None:
         self.name = line.name
@@ -144,6 +147,12 @@ class LineBook:
         self.window = RateWindow(line.maximum, line.period, ahead=MOST_USABLE) if line.period else None
         self.maxima: dict[int, int] = {}
         self.keys: dict[str, SharedKey] = {}
+        self.noted = UNKNOWN
+
+    @property
+    def is_used(self) -> bool:
+        """True if some worker counts by it."""
+        return bool(self.maxima or self.keys)
 
     @property
     def maximum(self) -> int:

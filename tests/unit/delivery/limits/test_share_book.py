@@ -16,6 +16,7 @@ from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Ref
 from mailrider.delivery.limits.share_book import COME_AGAIN, FEW_MOMENTS, RECENT, ShareBook
 from mailrider.delivery.limits.share_keys import WaitingAsk, ahead_of
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
+from mailrider.delivery.limits.windows import RateWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -598,5 +599,39 @@ def test_who_waits_still_has_its_limit_of_time_when_others_are_forgotten() -> No
 
 
 def _asks_remembered() -> int:
+    return _number_of(WaitingAsk)
+
+
+def _number_of(kind: type) -> int:
     gc.collect()
-    return sum(isinstance(each, WaitingAsk) for each in gc.get_objects())
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+def test_the_log_of_a_rate_that_no_worker_counts_by_is_forgotten_when_it_is_over() -> None:
+    before = _number_of(RateWindow)
+    book = ShareBook()
+    book.came(1)
+    book.declare(1, FEW_A_MINUTE, 0.0)
+    book.ask(1, Ask(1, (need(FEW_A_MINUTE),)), 5.0)
+    book.gone(1, 5.0)
+    book.tick(60.0)
+    assert _number_of(RateWindow) == before + 1, "it counts still"
+    book.tick(66.0)
+    assert _number_of(RateWindow) == before
+
+
+def test_the_log_of_a_rate_stays_if_a_worker_counts_by_it_again() -> None:
+    book = ShareBook()
+    book.came(1)
+    book.declare(1, FEW_A_MINUTE, 0.0)
+    book.ask(1, Ask(1, (need(FEW_A_MINUTE),)), 0.0)
+    book.gone(1, 0.0)
+    book.came(2)
+    book.declare(2, FEW_A_MINUTE, 30.0)
+    book.ask(2, Ask(1, (need(FEW_A_MINUTE),), most=3), 50.0)
+    book.answers.clear()
+    book.tick(61.0)
+    book.ask(2, Ask(2, (need(FEW_A_MINUTE),), most=3), 62.0)
+    (answer,) = book.answers
+    assert isinstance(answer, Granted)
+    assert answer.shares[0][0] == 1, "two of three passed twelve seconds ago"
