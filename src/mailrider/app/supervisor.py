@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 SILENCE: Final = 30.0  # seconds after which a worker that says nothing is killed
 BEGINS_WITHIN: Final = 30.0  # seconds that the interpreter may take before a worker says anything
-READY_WITHIN: Final = 60.0  # seconds in which the first worker of a new configuration has to be ready
+READY_WITHIN: Final = 60.0  # seconds in which a worker has to be ready
 STOP_WITHIN: Final = 75.0  # seconds that workers have to end; the service manager waits 90
 BEATS: Final = 6  # that a worker sends within the time after which it would be killed
 COUNTED_EVERY: Final = 15.0  # seconds between two looks at the counters, so that a dead worker's are known
@@ -217,7 +217,7 @@ class Supervisor:
     async def _start_all(self, generation: _Generation) -> None:
         """Have a process for every place. Raises if there is none that serves, or the configuration is not right."""
         begun = [await self._launch(place, generation) for place in range(generation.workers)]
-        failures = await asyncio.gather(*(each.ready for each in begun))
+        failures = await asyncio.gather(*map(self._wait_until_ready, begun))
         for fault in filter(None, failures):
             if fault.is_config or None not in failures:
                 raise (ConfigError if fault.is_config else LocalError)(fault.reason)
@@ -391,13 +391,13 @@ class Supervisor:
             worker = await self._launch(place, generation)
         except LocalError as error:
             return NotBegun(str(error))
-        failure = await worker.ready
+        failure = await self._wait_until_ready(worker)
         if failure is None:
             self._seat(worker)
         return failure
 
     async def _wait_until_ready(self, worker: WorkerProcess) -> NotBegun | None:
-        """What keeps a worker of a new configuration from serving; then it is killed."""
+        """What keeps a worker from serving; then it is killed."""
         try:
             async with after(self._clock, READY_WITHIN):
                 failure = await asyncio.shield(worker.ready)

@@ -8,7 +8,8 @@ import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from mailrider.app.supervisor import Supervisor
+from mailrider.app.link import encode_frame
+from mailrider.app.supervisor import READY_WITHIN, Supervisor
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.config import load_to_carry
 from mailrider.model.daemon_event import DaemonReady, Reloaded, WorkerDied, WorkerFailed
@@ -89,6 +90,13 @@ class Scripted:
         self.configure(workers)
         os.kill(os.getpid(), signal.SIGHUP)
         return await self.next(0)
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass in which every worker says that it lives, whether it serves or not."""
+        for _ in range(int(seconds)):
+            for each in self.begun:
+                each.link.data_received(encode_frame("beat", None))
+            await self.clock.advance(1)
 
     @property
     def serving(self) -> list[tuple[int, int]]:
@@ -203,3 +211,36 @@ async def test_a_start_that_was_put_off_does_not_replace_the_worker_that_a_reloa
         await it.clock.advance(1)
         assert len(it.begun) == 4
         assert not any(each.is_told_to_finish for each in it.begun[2:])
+
+
+async def test_a_worker_that_lives_and_does_not_begin_keeps_no_reload_from_its_end_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 2, monkeypatch) as it:
+        await all_serve(it)
+        (await it.reload(2)).settle(None)
+        stuck = await it.next(1)
+        await it.pass_by(READY_WITHIN)
+        await eventually(lambda: it.told(Reloaded))
+        assert stuck.ended.result() == -signal.SIGKILL
+        assert [(each.worker, each.reason) for each in it.told(WorkerFailed)] == [
+            (1, "it was not ready within 60 seconds")
+        ]
+        assert it.serving == [(0, 2), (1, 1)]
+        await it.pass_by(1)
+        it.begun[4].settle(None)
+        await eventually(lambda: it.serving == [(0, 2), (1, 2)])
+        (await it.reload(2)).settle(None)
+
+
+async def test_a_worker_that_does_not_begin_keeps_the_others_from_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervised(tmp_path, 2, monkeypatch) as it:
+        it.begun[0].settle(None)
+        await it.pass_by(READY_WITHIN)
+        await eventually(lambda: it.told(DaemonReady))
+        assert it.serving == [(0, 1)]
+        await it.pass_by(1)
+        it.begun[2].settle(None)
+        await eventually(lambda: it.serving == [(0, 1), (1, 1)])
