@@ -95,7 +95,7 @@ async def test_no_answer_means_held_back_and_what_comes_late_goes_back(world: Wo
     world.first.to_worker.stopped = True
     task = asyncio.create_task(world.first.client.enter([ONE_OF_A]))
     await world.clock.advance(SILENCE + LOOK)
-    assert await task == NotNow(ONE_OF_A, COME_AGAIN)
+    assert await task == NotNow(ONE_OF_A, COME_AGAIN, is_unanswered=True)
     world.first.to_worker.go_on()
     await world.settle()
     assert await world.second.client.enter([ONE_OF_A]) is None
@@ -198,4 +198,4 @@ async def test_who_hears_too_late_again_and_again_is_held_back(world: World) -> 
         world.first.to_worker.stopped = True
         await world.clock.advance(1.1)
         world.first.to_worker.go_on()
-    assert await task == NotNow(("quick", "a"), COME_AGAIN)
+    assert await task == NotNow(("quick", "a"), COME_AGAIN, is_unanswered=True)

@@ -49,10 +49,14 @@ class ShareLink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """It cannot be had now, because of that need; `seconds` until it is to be asked for again."""
+    """It cannot be had now, because of that need; `seconds` until it is to be asked for again.
+
+    `is_unanswered`: the supervisor did not answer in time, so nobody knows whether there is one.
+    """
 
     need: Need
     seconds: float
+    is_unanswered: bool = False
 
 
 Answer = NotNow | int
@@ -268,7 +272,7 @@ class ShareClient:
             asked.tries, asked.at, asked.overdue = asked.tries + 1, now, now + SILENCE
             self._ask_for(asked)
         else:
-            asked.answered(NotNow(asked.needs[0], COME_AGAIN))
+            asked.answered(NotNow(asked.needs[0], COME_AGAIN, is_unanswered=True))
 
     def _recall(self, line: str, key: str, keep: int, wanted: int) -> None:
         recalled = self._recalls.get(line)
@@ -297,7 +301,7 @@ class ShareClient:
         self.give_back(self._leases.overdue(now))
         for ask, asked in [item for item in self._asked.items() if item[1].overdue <= now]:
             self.withdraw(ask)
-            asked.answered(NotNow(asked.needs[0], COME_AGAIN))
+            asked.answered(NotNow(asked.needs[0], COME_AGAIN, is_unanswered=True))
         self._look_after_leases()
         if self._asked:
             self._watch(now + LOOK)

@@ -213,6 +213,8 @@ class ClientShares:
         answer = await self._client.enter(self._needs(kind, key))
         if answer is None:
             return ""
+        if answer.is_unanswered:
+            return "connections cannot be counted now: the supervisor does not answer"
         line = self._all if answer.need[0] == self._all.name else self._one
         who = "there are" if line is self._all else "it has"
         return f"{who} {line.maximum} connections already"

@@ -217,6 +217,14 @@ async def test_clients_are_counted_over_workers_and_those_of_each_kind_for_thems
     assert await second.enter("remote", "c") == "", "nothing is kept free for those who were refused"
 
 
+async def test_a_client_that_cannot_be_counted_is_not_said_to_be_one_too_many(world: World) -> None:
+    clients = world.shares[0].clients("submission", 3, 2)
+    world.supervisor.all[0].to_worker.stopped = True
+    refused = asyncio.create_task(clients.enter("remote", "a"))
+    await world.clock.advance(SILENCE + LOOK)
+    assert await refused == "connections cannot be counted now: the supervisor does not answer"
+
+
 # What is known together -----------------------------------------------------------------------------------------------
 
 
