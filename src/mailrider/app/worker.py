@@ -96,6 +96,19 @@ class StoreTroubles:
 _ENDS: Final[dict[type[Event], type[Event]]] = {QueueHasSpace: QueueShort, QueueAvailable: QueueUnavailable}
 
 
+async def wait_for_orders(orders: asyncio.Future[Orders], told: asyncio.Queue[str]) -> Orders | None:
+    """None if there is an end before them; what comes after them stays in the queue."""
+    end = asyncio.create_task(told.get())
+    end.add_done_callback(lambda _: orders.cancel())
+    try:
+        given = await orders
+        return None if end.done() else given
+    except asyncio.CancelledError:
+        return None
+    finally:
+        end.cancel()
+
+
 class Worker:
     """One process, from the first word to the last."""
 
@@ -123,7 +136,7 @@ class Worker:
         await self._link.open(self._end)
         self._link.send("hello", {"version": version("mailrider")})
         gone = asyncio.create_task(self._watch_link())
-        orders = await self._wait_for_orders()
+        orders = await wait_for_orders(self._orders, self._told)
         code = 0 if orders is None else await self._work(orders)
         gone.cancel()
         self._link.close()
@@ -134,17 +147,6 @@ class Worker:
     async def _watch_link(self) -> None:
         await self._link.closed.wait()
         self._told.put_nowait("stop")
-
-    async def _wait_for_orders(self) -> Orders | None:
-        """None if there is an end before them."""
-        told = asyncio.create_task(self._told.get())
-        told.add_done_callback(lambda _: self._orders.cancel())
-        try:
-            return await self._orders
-        except asyncio.CancelledError:
-            return None
-        finally:
-            told.cancel()
 
     async def _work(self, orders: Orders) -> int:
         for descriptor in (orders.text, orders.page, orders.log, orders.lock, *orders.sockets):
