@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mailrider.app.cores import count_workers, count_workers_again, usable_cores
 from mailrider.app.earlier_workers import take_lock
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, mail_addresses_of, name_of
+from mailrider.app.login_book import LoginBook
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch, lowest_free, next_delay, worker_environment
@@ -136,6 +137,7 @@ class Supervisor:
         self._bound = silence
         self._silence = SilenceWatch(silence, clock.monotonic())
         self._cores = cores
+        self._logins = LoginBook()
         self._version = version("mailrider")
         self._notifier = Notifier(environment)
         self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
@@ -289,7 +291,13 @@ class Supervisor:
         self._hear(worker)
         try:
             await worker.start(
-                orders, (*shared, *sockets), environment, self._clock, self._write_log, self._accept_version
+                orders,
+                (*shared, *sockets),
+                environment,
+                self._clock,
+                self._write_log,
+                self._accept_version,
+                lambda: self._tell_logins(worker),
             )
         except OSError as error:
             del self._workers[worker.number]
@@ -309,7 +317,7 @@ class Supervisor:
         link.on("ready", lambda _: worker.settle(None))
         link.on("failed", lambda body: worker.settle(NotBegun(body["reason"], body["is_config"])))
         link.on("counted", lambda text: self._take_counters(worker, text))
-        link.on("login", lambda body: self._tell_others(worker, "login", body))
+        link.on("login", lambda body: self._note_login(worker, body))
         link.on_other = lambda kind, body: self._serve_kind(worker, kind, body)
 
     def _serve_kind(self, worker: WorkerProcess, kind: str, body: Any) -> None:
@@ -317,10 +325,16 @@ class Supervisor:
         if service is not None:
             service.received(worker.number, kind, body)
 
-    def _tell_others(self, worker: WorkerProcess, kind: str, body: Any) -> None:
+    def _note_login(self, worker: WorkerProcess, body: Any) -> None:
+        """The others learn it now, and those that start later before they accept."""
+        self._logins.note(body, self._clock.monotonic())
         for each in self._workers.values():
-            if each is not worker and each.serves:
-                each.link.send(kind, body)
+            if each is not worker and each.is_told:
+                each.link.send("login", body)
+
+    def _tell_logins(self, worker: WorkerProcess) -> None:
+        for findings in self._logins.frames(self._clock.monotonic()):
+            worker.link.send("logins", findings)
 
     def _accept_version(self, installed: str) -> bool:
         """False if the program was upgraded beneath us: then all of it begins anew."""

@@ -121,6 +121,7 @@ class Worker:
         self._told: asyncio.Queue[str] = asyncio.Queue()
         self._stream: UnblockedStream | None = None
         self._metrics = Metrics()
+        self._logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
         self._running: Running | None = None
         self._asked: set[asyncio.Task[None]] = set()
 
@@ -133,6 +134,8 @@ class Worker:
         self._link.on("start", lambda body: self._orders.set_result(Orders(**body)))
         self._link.on("finish", lambda _: self._told.put_nowait("finish"))
         self._link.on("metrics", self._count)
+        self._link.on("login", lambda body: self._logins.learn(LoginFinding(**body)))
+        self._link.on("logins", self._learn_earlier)  # before the orders
         await self._link.open(self._end)
         self._link.send("hello", {"version": version("mailrider")})
         gone = asyncio.create_task(self._watch_link())
@@ -179,13 +182,16 @@ class Worker:
         log = EventLog(stream, style=orders.style, debug=orders.debug, journal=orders.journal, worker=orders.worker)
         listeners: list[Emit] = [self._metrics, StoreTroubles(turns.refuse)]
         self._emit = fan_out(*listeners) if orders.style == "off" else fan_out(log, *listeners)
-        logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
-        self._link.on("login", lambda body: logins.learn(LoginFinding(**body)))
         sockets = Sockets(socket.socket(fileno=descriptor) for descriptor in orders.sockets)
         place = Place(orders.worker, orders.workers)
         return Process(
-            sockets, self._emit, self._clock, self._metrics, logins, place=place, turns=turns, link=self._link
+            sockets, self._emit, self._clock, self._metrics, self._logins, place=place, turns=turns, link=self._link
         )
+
+    def _learn_earlier(self, findings: list[tuple[float, Any]]) -> None:
+        """What workers found out before this one began; the clock is the machine's."""
+        for at, body in findings:
+            self._logins.learn(LoginFinding(**body), at)
 
     def _beat(self, seconds: float) -> None:
         """Say that this event loop turns."""

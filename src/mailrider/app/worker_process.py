@@ -44,6 +44,8 @@ class WorkerProcess:
         self.pid = 0
         self._process: asyncio.subprocess.Process | None = None
         self.is_expected_to_end = False
+        self.is_told = False
+        """True once it has been told what others know: from then on it hears what is new."""
         self.ready: asyncio.Future[NotBegun | None] = asyncio.get_running_loop().create_future()
         """None once it serves."""
         self.counted = asyncio.Event()
@@ -87,10 +89,12 @@ class WorkerProcess:
         clock: Clock,
         write_log: Callable[[str], object],
         may_begin: Callable[[str], bool],
+        tell_known: Callable[[], object],
     ) -> None:
         """Start the process. Raises `OSError`.
 
         `make_orders` is given the number of the log's descriptor, `may_begin` the version that the worker has.
+        `tell_known` is called before the orders are sent.
         """
         ours, theirs = socket.socketpair()
         reads, writes = make_pipe()
@@ -113,6 +117,8 @@ class WorkerProcess:
 
         def greet(body: Any) -> None:
             if may_begin(body["version"]):
+                tell_known()
+                self.is_told = True
                 self.link.send("start", orders)
 
         self._process, self.pid = process, process.pid

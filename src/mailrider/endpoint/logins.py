@@ -86,7 +86,7 @@ class Logins:
         """True if the password is right; a reply if it was not looked at."""
         user = credentials.user.casefold()[:MAX_USER]
         known = client in self._good.get(user, ())
-        if not self._may_try(client, user, known=known):
+        if not self._may_try(client, user, self._clock.monotonic(), known=known):
             return HELD_BACK
         if known:
             verdict = await authenticator.verify(credentials)
@@ -97,17 +97,19 @@ class Logins:
         if verdict is True:
             self._remember(client, user)
         elif verdict is False:
-            self._count(client, user, known=known)
+            self._count(client, user, self._clock.monotonic(), known=known)
         if self._tell is not None and isinstance(verdict, bool) and not (verdict and known):
             self._tell(LoginFinding(client, user, is_right=verdict, was_known=known))
         return verdict
 
-    def learn(self, finding: LoginFinding) -> None:
-        """Another process has looked at a password."""
+    def learn(self, finding: LoginFinding, at: float | None = None) -> None:
+        """Another process has looked at a password, `at` that moment; None: just now."""
+        client, user, known = finding.client, finding.user, finding.was_known
+        now = self._clock.monotonic() if at is None else at
         if finding.is_right:
-            self._remember(finding.client, finding.user)
-        elif self._may_try(finding.client, finding.user, known=finding.was_known):
-            self._count(finding.client, finding.user, known=finding.was_known)
+            self._remember(client, user)
+        elif self._may_try(client, user, now, known=known):
+            self._count(client, user, now, known=known)
 
     async def _verify_stranger(
         self, authenticator: Authenticator, client: str, credentials: Credentials
@@ -120,16 +122,14 @@ class Logins:
             if not self._under_way[client]:
                 del self._under_way[client]
 
-    def _may_try(self, client: str, user: str, *, known: bool) -> bool:
-        now = self._clock.monotonic()
+    def _may_try(self, client: str, user: str, now: float, *, known: bool) -> bool:
         if known:
             return self._by_known.is_open(f"{client} {user}", now)
         if not _is_shared(client) and not self._by_client.is_open(client, now):
             return False
         return self._by_user.is_open(user, now)
 
-    def _count(self, client: str, user: str, *, known: bool) -> None:
-        now = self._clock.monotonic()
+    def _count(self, client: str, user: str, now: float, *, known: bool) -> None:
         if known:
             self._by_known.count(f"{client} {user}", now)
             return
