@@ -21,6 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.cores import count_workers_again
+from mailrider.app.earlier_workers import wait_for_earlier_workers
 from mailrider.app.examine import examine
 from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
@@ -107,10 +108,12 @@ class Daemon:
             if os.geteuid() == 0:
                 self._emit(RunningAsRoot())
             self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
-            await self._open(configuration)
-            self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
-            self._tell_ready()
-            await self._serve(configuration)
+            state_dir = configuration.globals.state_dir
+            if await wait_for_earlier_workers(state_dir, self._clock, self._emit, self._is_told_to_stop):
+                await self._open(configuration)
+                self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
+                self._tell_ready()
+                await self._serve(configuration)
         finally:
             self._notifier.say("STOPPING=1")
             await self._stop()
@@ -118,6 +121,15 @@ class Daemon:
             self._process.sockets.close()
             for each in handled:
                 loop.remove_signal_handler(each)
+
+    def _is_told_to_stop(self) -> bool:
+        """Whether a signal said so while earlier workers were waited for."""
+        while not self._signals.empty():
+            caught = self._signals.get_nowait()
+            if caught is not signal.SIGHUP:
+                self._emit(DaemonStopping(caught.name))
+                return True
+        return False
 
     async def _open(self, configuration: Configuration) -> None:
         """Open a configuration, beside the one that is in force if there is one; from then on it is in force."""

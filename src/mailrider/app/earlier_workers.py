@@ -1,4 +1,4 @@
-"""A lock that every worker of a supervisor inherits: as long as one of them lives, no other supervisor begins."""
+"""A lock that every worker of a supervisor inherits: as long as one of them lives, nothing else begins to deliver."""
 
 from __future__ import annotations
 
@@ -29,16 +29,37 @@ async def take_lock(state_dir: Path, clock: Clock, emit: Emit, gives_up: Callabl
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
     except OSError as error:
         raise LocalError(f"cannot open {path}: {error.strerror}") from error
+    if await _is_taken(descriptor, path, clock, emit, gives_up):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+async def wait_for_earlier_workers(state_dir: Path, clock: Clock, emit: Emit, gives_up: Callable[[], bool]) -> bool:
+    """Where one process serves now, until the workers of an earlier supervisor are gone; False if `gives_up` says so.
+    The lock is not kept: only workers are waited for."""
+    path = state_dir / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True  # there was no supervisor, or it was not of this user
+    try:
+        return await _is_taken(descriptor, path, clock, emit, gives_up)
+    finally:
+        os.close(descriptor)
+
+
+async def _is_taken(descriptor: int, path: Path, clock: Clock, emit: Emit, gives_up: Callable[[], bool]) -> bool:
+    """True once we have the lock, False if `gives_up` said so before."""
     is_told = False
     while not _is_free(descriptor):
         if not is_told:
             emit(EarlierWorkersAwaited(str(path)))
             is_told = True
         if gives_up():
-            os.close(descriptor)
-            return None
+            return False
         await clock.sleep(AGAIN)
-    return descriptor
+    return True
 
 
 def _is_free(descriptor: int) -> bool:

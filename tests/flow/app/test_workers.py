@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mailrider.app.daemon import Daemon
 from mailrider.app.earlier_workers import LOCK
 from mailrider.app.supervisor import Supervisor
-from mailrider.config import load_to_carry
+from mailrider.config import load, load_to_carry
 from mailrider.lab.mx import LabMX
 from mailrider.model.daemon_event import (
     DaemonReady,
+    EarlierWorkersAwaited,
     Reloaded,
     ReloadRefused,
     VersionChanged,
@@ -346,6 +349,56 @@ async def test_who_is_told_to_stop_while_it_waits_for_earlier_workers_stops(tmp_
             other.send_signal(signal.SIGTERM)
             await other.communicate()
             assert other.returncode == 0
+
+
+def of_an_earlier_supervisor(tmp_path: Path) -> int:
+    """A descriptor with the lock that its workers have."""
+    (tmp_path / "state").mkdir()
+    lock = os.open(tmp_path / "state" / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+@pytest.mark.parametrize("is_told_to_stop", [False, True], ids=["they end", "it is told to stop"])
+async def test_one_process_waits_for_the_workers_of_an_earlier_supervisor(
+    tmp_path: Path, *, is_told_to_stop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    lock = of_an_earlier_supervisor(tmp_path)
+    events = list[Event]()
+    async with LabMX() as mx:
+        port = free_port()
+        path = configuration(tmp_path, port, mx)
+        task = asyncio.create_task(Daemon(lambda: load(path), events.append, environment={}).run(load(path)))
+        await eventually(lambda: any(isinstance(each, DaemonReady | EarlierWorkersAwaited) for each in events))
+        assert EarlierWorkersAwaited(str(tmp_path / "state" / LOCK)) in events
+        with pytest.raises(ConnectionRefusedError):
+            await greeting(port)
+        if not is_told_to_stop:
+            os.close(lock)
+            await eventually(lambda: any(isinstance(each, DaemonReady) for each in events))
+            assert await greeting(port)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+        assert any(isinstance(each, DaemonReady) for each in events) != is_told_to_stop
+    if is_told_to_stop:
+        os.close(lock)
+
+
+async def test_one_process_keeps_no_lock_that_others_would_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    os.close(of_an_earlier_supervisor(tmp_path))
+    events = list[Event]()
+    async with LabMX() as mx:
+        path = configuration(tmp_path, free_port(), mx)
+        task = asyncio.create_task(Daemon(lambda: load(path), events.append, environment={}).run(load(path)))
+        await eventually(lambda: any(isinstance(each, DaemonReady) for each in events))
+        with (tmp_path / "state" / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
 
 
 async def test_a_worker_of_another_version_ends_the_supervisor_in_order(
