@@ -45,7 +45,8 @@ class Surroundings:
     """What an endpoint finds in the process that it runs in. `open_target` opens a target, if it is not
     open yet.
 
-    `names` gives ids to messages. `logins` None: wrong passwords are not counted.
+    `names` gives ids to messages. `logins` None: wrong passwords are not counted. So many `workers` have the endpoint
+    together.
     """
 
     open_target: Callable[[Target], Awaitable[Deliverer]]
@@ -54,6 +55,7 @@ class Surroundings:
     shares: Shares
     names: IdSource
     logins: Logins | None = None
+    workers: int = 1
 
 
 @asynccontextmanager
@@ -64,6 +66,7 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
     async with AsyncExitStack() as stack:
         trust = _trust(settings, around.clock)
         router = await _open_router(settings, around, stack, trust)
+        spooled = spool_share(settings, around.workers)
         service = Service(
             name,
             settings.hostname,
@@ -88,8 +91,8 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             max_received=settings.max_received,
             read_timeout=settings.read_timeout.total_seconds(),
             spool=_open_spool(settings.spool),
-            disk=Memory(settings.max_spool),
-            local_disk=Memory(settings.max_spool),
+            disk=Memory(spooled),
+            local_disk=Memory(spooled),
             logins=around.logins,
             received=settings.received if isinstance(settings, SubmissionSettings) else ReceivedDetail.FULL,
             forget_id=around.names.forget,
@@ -102,6 +105,11 @@ async def open_endpoint(name: str, settings: EndpointSettings, around: Surroundi
             yield endpoint
         finally:
             await endpoint.close(GRACE)
+
+
+def spool_share(settings: EndpointSettings, workers: int) -> int:
+    """The part of `max_spool` that one of so many workers has: enough for the largest message (see `Memory`)."""
+    return min(settings.max_spool, max(-(-settings.max_spool // workers), 2 * settings.max_message_size))
 
 
 def origin_of(settings: EndpointSettings) -> Domain | None:

@@ -114,7 +114,8 @@ class Running:
             if recorder is not None:
                 reporting = open_reporting(configuration, recorder, engine, targets.open)
                 running._reporting = await stack.enter_async_context(reporting)
-            around = Surroundings(targets.open, clock, emit, shares, targets.names, process.logins)
+            workers = process.place.workers
+            around = Surroundings(targets.open, clock, emit, shares, targets.names, process.logins, workers)
             for instance, door in endpoints_of(configuration):
                 with placed(instance):
                     endpoint = open_endpoint(instance.kind, door, around)

@@ -233,7 +233,8 @@ class EndpointSettings(PipelineSettings):
         default=2 << 30,
         shown_default="2G",
         doc="How much of the disk messages may take while they arrive; on unix sockets as much again. One "
-        "client may take as much as stays free for all others together, and is asked to come again (452) beyond that.",
+        "client may take as much as stays free for all others together, and is asked to come again (452) beyond that. "
+        "It is divided among `workers`, but each has at least twice `max_message_size`, so that any message may pass.",
     )
     source: Setting[tuple[SourceRule, ...], Iterable[SourceRule | tuple[Any, SourceSettings]]] = directive(
         many(SOURCE),

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.app.endpoints import Surroundings, open_endpoint, try_endpoint
+from mailrider.app import endpoints as module
+from mailrider.app.endpoints import Surroundings, open_endpoint, spool_share, try_endpoint
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.limits.shares import LocalShares
 from mailrider.delivery.settings import LimitsSettings
+from mailrider.endpoint.intake import MEMORY, Memory
 from mailrider.endpoint.passwords import hash_password, write_passwords
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
 from mailrider.endpoint.pipeline.check import CheckAction, HeaderCheck
@@ -104,6 +106,39 @@ async def opened(
         yield client
         client.writer.transport.abort()
     sockets.close()
+
+
+@pytest.mark.parametrize(
+    ("whole", "largest", "workers", "share"),
+    [
+        (2 << 30, 32 << 20, 1, 2 << 30),
+        (2 << 30, 32 << 20, 4, 512 << 20),
+        ((2 << 30) + 1, 32 << 20, 4, (512 << 20) + 1),
+        (2 << 30, 32 << 20, 64, 64 << 20),
+        (48 << 20, 32 << 20, 4, 48 << 20),
+    ],
+    ids=["one process", "divided", "rounded up", "the largest message fits", "never more than all"],
+)
+def test_workers_divide_the_spool(whole: int, largest: int, workers: int, share: int) -> None:
+    settings = EndpointSettings(max_spool=whole, max_message_size=largest, deliver_to=TargetRef("one"))
+    assert spool_share(settings, workers) == share
+
+
+async def test_an_endpoint_of_a_worker_has_its_part_of_the_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[int]()
+
+    def note(octets: int = MEMORY) -> Memory:
+        given.append(octets)
+        return Memory(octets)
+
+    monkeypatch.setattr(module, "Memory", note)
+    targets, clock = Targets(), FakeClock()
+    settings = EndpointSettings(
+        hostname=Domain("mx.here.test"), max_spool=8 << 20, max_message_size=1 << 20, deliver_to=TargetRef("one")
+    )
+    around = Surroundings(targets.open, clock, discard, LocalShares(clock), targets.names, workers=4)
+    async with open_endpoint("smtp", settings, around):
+        assert given == [MEMORY, 2 << 20, 2 << 20], "of the network, and of programs on this machine"
 
 
 async def test_recipients_go_where_they_belong_and_others_nowhere() -> None:
