@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 import signal
 import sys
 from typing import TYPE_CHECKING, Final
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.app.cores import count_workers_again
 from mailrider.app.earlier_workers import wait_for_earlier_workers
 from mailrider.app.examine import examine
+from mailrider.app.file_limit import allow_files
 from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
@@ -226,9 +226,3 @@ def _rest_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECTED, 20, 50)
-
-
-def allow_files() -> None:
-    """Take as many file descriptors as we may have: shells grant 1024 at first, and each connection needs one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

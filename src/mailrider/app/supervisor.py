@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.app.cores import count_workers, count_workers_again, usable_cores
 from mailrider.app.earlier_workers import take_lock
+from mailrider.app.file_limit import allow_files
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, mail_addresses_of, name_of
 from mailrider.app.login_book import LoginBook
 from mailrider.app.notify import Notifier, watchdog_interval
@@ -165,6 +166,7 @@ class Supervisor:
 
     async def run(self, configuration: Configuration, carried: CarriedText) -> int:
         """Until SIGTERM or SIGINT; the exit code. Raises `ConfigError` and `LocalError` if it cannot begin."""
+        allow_files()
         loop = asyncio.get_running_loop()
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         for each in handled:
@@ -461,6 +463,12 @@ class Supervisor:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._emit(Bug("supervisor", error))
 
+    def _ended_opening(self, task: asyncio.Task[None]) -> None:
+        """What it raised is for `_serve`; during a stop nobody asks for it, and nothing is to complain of that."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
     def _look_for_silence(self) -> None:
         for number in self._silence.look(self._clock.monotonic()):
             worker = self._workers.get(number)
@@ -495,7 +503,7 @@ class Supervisor:
         opening = asyncio.create_task(self._open(configuration, carried, one_at_a_time))
         opening.add_done_callback(lambda _: self._told.put_nowait(None))
         self._tasks.add(opening)
-        opening.add_done_callback(self._tasks.discard)
+        opening.add_done_callback(self._ended_opening)
         try:
             while True:
                 caught = await self._told.get()

@@ -1,4 +1,4 @@
-"""A worker: the whole engine in one of several processes, started by a supervisor (`python -m mailrider.app.worker`).
+"""A worker: the whole engine in one of several processes, started by a supervisor (`app.worker_process`).
 
 It inherits its end of the link, over which it hears what it is to be (`Orders`): its place, the text of the
 configuration, the listening sockets, the page with everybody's sessions. Its first word is the version of the program.
@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -254,7 +253,3 @@ def main(arguments: Sequence[str]) -> int:
     """With the number of the link's descriptor."""
     prepare_process()
     return uvloop.run(_run(int(arguments[0])))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

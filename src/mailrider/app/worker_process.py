@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import mailrider
 from mailrider.app.link import Link
 from mailrider.observe.relay import LogRelay, make_pipe
 
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
 
-PROGRAM: Final = (sys.executable, "-P", "-m", "mailrider.app.worker")  # -P: no module from where we were started
+# `-P`: no module from where we were started, but our own package, wherever it was found: before others of its name, and
+# what stands beside it after everything else.
+_BEGIN: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import mailrider; sys.path.append(sys.path.pop(0)); "
+    "from mailrider.app.worker import main; sys.exit(main(sys.argv[2:]))"
+)
+PROGRAM: Final = (sys.executable, "-P", "-c", _BEGIN, str(Path(mailrider.__file__).absolute().parents[1]))
 NOT_READY: Final = "it ended before it was ready"
 
 
@@ -105,6 +113,7 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), writes, *inherited),
                 env=environment,
+                start_new_session=True,  # what a terminal sends is for the supervisor
             )
         except BaseException:
             os.close(reads)

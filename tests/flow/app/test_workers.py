@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import urllib.request
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import mailrider
 from mailrider.app.daemon import Daemon
 from mailrider.app.earlier_workers import LOCK
 from mailrider.app.supervisor import Supervisor
@@ -144,6 +147,36 @@ def test_a_supervisor_imports_nothing_that_carries_mail() -> None:
     )
     assert not [each for each in imported if each.startswith(carriers)]
     assert not imported & {"uvloop", "aiohttp", "dns", "OpenSSL", "cryptography", "sqlite3"}
+
+
+async def test_what_a_terminal_sends_reaches_the_supervisor_alone(tmp_path: Path) -> None:
+    async with LabMX() as mx, supervised(with_workers(tmp_path, free_port(), mx)) as it:
+        assert all(os.getsid(each.pid) == each.pid for each in it.supervisor.workers)
+
+
+async def test_a_supervisor_takes_as_many_descriptors_as_its_workers(tmp_path: Path) -> None:
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))  # of a child as well
+    try:
+        async with LabMX() as mx, running(with_workers(tmp_path, free_port(), mx)) as daemon:
+            assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (most, most)
+            assert await daemon.stop() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
+async def test_workers_run_the_program_of_their_supervisor_although_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An interpreter that finds what we need, and mailrider only in the directory from where it is started.
+    monkeypatch.setattr(sys, "executable", str(Path(sys.executable).resolve()))
+    environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
+    source = Path(mailrider.__file__).parents[1]
+    port = free_port()
+    async with LabMX() as mx, running(with_workers(tmp_path, port, mx), cwd=source, env=environment) as daemon:
+        await submit(port)
+        await mx.wait_message()
+        assert await daemon.stop() == 0
 
 
 async def test_a_worker_that_is_killed_is_started_again_and_the_other_one_goes_on(tmp_path: Path) -> None:

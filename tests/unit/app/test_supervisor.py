@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -244,3 +245,14 @@ async def test_a_worker_that_does_not_begin_keeps_the_others_from_no_start(
         await it.pass_by(1)
         it.begun[2].settle(None)
         await eventually(lambda: it.serving == [(0, 1), (1, 1)])
+
+
+async def test_a_start_that_fails_because_of_a_stop_leaves_no_error_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unhandled = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    async with supervised(tmp_path, 2, monkeypatch) as it:
+        assert not it.told(DaemonReady)
+    gc.collect()
+    assert unhandled == []
