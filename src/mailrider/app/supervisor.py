@@ -139,6 +139,7 @@ class Supervisor:
         self._silence = SilenceWatch(silence, clock.monotonic())
         self._cores = cores
         self._logins = LoginBook()
+        self._is_proven = False  # validation of DNSSEC has worked in a worker
         self._version = version("mailrider")
         self._notifier = Notifier(environment)
         self._sockets = Sockets(inherited_sockets(environment, os.getpid()))
@@ -287,6 +288,7 @@ class Supervisor:
                 "style": self._style,
                 "debug": self._debug,
                 "journal": self._journal,
+                "proven": self._is_proven,
             }
 
         environment = worker_environment(self._environment, generation.taken)
@@ -320,6 +322,7 @@ class Supervisor:
         link.on("failed", lambda body: worker.settle(NotBegun(body["reason"], body["is_config"])))
         link.on("counted", lambda text: self._take_counters(worker, text))
         link.on("login", lambda body: self._note_login(worker, body))
+        link.on("proven", lambda _: self._note_proven())
         link.on_other = lambda kind, body: self._serve_kind(worker, kind, body)
 
     def _serve_kind(self, worker: WorkerProcess, kind: str, body: Any) -> None:
@@ -333,6 +336,10 @@ class Supervisor:
         for each in self._workers.values():
             if each is not worker and each.is_told:
                 each.link.send("login", body)
+
+    def _note_proven(self) -> None:
+        """As in one process: bad servers do not turn validation off in a worker that starts later."""
+        self._is_proven = True
 
     def _tell_logins(self, worker: WorkerProcess) -> None:
         for findings in self._logins.frames(self._clock.monotonic()):

@@ -26,6 +26,7 @@ from mailrider.config import load_carried
 from mailrider.config.carried import CarriedText
 from mailrider.delivery.limits.share_client import ShareClient
 from mailrider.delivery.limits.shares import WorkerShares
+from mailrider.dns.validation import Proven
 from mailrider.endpoint.logins import LoginFinding, Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError, MailriderError
@@ -54,6 +55,7 @@ class Orders:
     """What a worker is to be. Numbers of descriptors are those that it inherits.
 
     `text` holds a `CarriedText`, `lock` is open for as long as it lives. It says that it lives every `beat` seconds.
+    `proven`: validation of DNSSEC has worked in a worker of this daemon.
     """
 
     worker: int
@@ -68,6 +70,7 @@ class Orders:
     style: str
     debug: bool
     journal: bool
+    proven: bool
 
 
 class StoreTroubles:
@@ -183,9 +186,8 @@ class Worker:
         self._emit = fan_out(*listeners) if orders.style == "off" else fan_out(log, *listeners)
         sockets = Sockets(socket.socket(fileno=descriptor) for descriptor in orders.sockets)
         place = Place(orders.worker, orders.workers)
-        return Process(
-            sockets, self._emit, self._clock, self._metrics, self._logins, place=place, turns=turns, link=self._link
-        )
+        proven = Proven(has_worked=orders.proven, tell=lambda: self._link.send("proven"))
+        return Process(sockets, self._emit, self._clock, self._metrics, self._logins, proven, place, turns, self._link)
 
     def _learn_earlier(self, findings: list[tuple[float, Any]]) -> None:
         """What workers found out before this one began; the clock is the machine's."""

@@ -25,7 +25,7 @@ from mailrider.model.event import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from mailrider.clock import Clock
@@ -42,10 +42,22 @@ DAY: Final = 86400.0  # seconds between two warnings of the same missing key of 
 
 
 class Proven:
-    """What a process knows of its own validation: that it worked. Configurations that follow each other share it."""
+    """That validation worked here. Configurations that follow each other share it, and so do processes of a daemon.
 
-    def __init__(self) -> None:
-        self.plan: Plan | None = None
+    `plan` is what was done when it worked the last time; None: it is not known to have worked.
+    """
+
+    def __init__(self, *, has_worked: bool = False, tell: Callable[[], object] = lambda: None) -> None:
+        """`has_worked`: another process of this daemon says so; `tell` is called when it works here for the first time,
+        for those that start later."""
+        self.plan = Plan(LookupMode.VALIDATING) if has_worked else None
+        self._tell = tell
+
+    def works(self, plan: Plan) -> None:
+        """It works, done like this."""
+        was_known, self.plan = self.plan is not None, plan
+        if not was_known:
+            self._tell()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +174,7 @@ class ValidationKeeper:
 
     async def _validate(self, plan: Plan) -> None:
         self._resolver.use(await Validation.open(self._open_validator, plan.servers))
-        self._proven.plan = plan
+        self._proven.works(plan)
         self._emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self._how.name))
 
     def _look_at_root(self, findings: Mapping[ServerAddress, ProbeResult]) -> None:

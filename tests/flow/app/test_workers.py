@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import urllib.request
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ import pytest
 import mailrider
 from mailrider.app.daemon import Daemon
 from mailrider.app.earlier_workers import LOCK
+from mailrider.app.link import Link, encode_frame
 from mailrider.app.supervisor import Supervisor
 from mailrider.config import load, load_to_carry
+from mailrider.endpoint.logins import LoginFinding
 from mailrider.lab.mx import LabMX
 from mailrider.model.daemon_event import (
     DaemonReady,
@@ -270,6 +273,34 @@ async def test_a_reload_replaces_every_worker_and_keeps_nobody_waiting(tmp_path:
         await it.until(Reloaded, 2)
         assert len(it.supervisor.workers) == 2
         assert not it.told(WorkerDied)
+
+
+async def test_who_starts_later_knows_wrong_passwords_and_that_dnssec_works_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, send = list[tuple[Link, str, Any]](), Link.send
+
+    def note(link: Link, kind: str, body: Any = None) -> None:
+        sent.append((link, kind, body))
+        send(link, kind, body)
+
+    monkeypatch.setattr(Link, "send", note)
+    finding = asdict(LoginFinding("198.51.100.1", "anna", is_right=False, was_known=False))
+    port = free_port()
+    async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx)) as it:
+        first, second = (each.link for each in it.supervisor.workers)
+        assert [body["proven"] for _, kind, body in sent if kind == "start"] == [False, False]
+        first.data_received(encode_frame("login", finding))
+        first.data_received(encode_frame("proven", None))
+        assert [(link, body) for link, kind, body in sent if kind == "login"] == [(second, finding)]
+        del sent[:]
+        os.kill(os.getpid(), signal.SIGHUP)
+        await it.until(Reloaded)
+        for worker in it.supervisor.workers:
+            told = [(kind, body) for link, kind, body in sent if link is worker.link]
+            assert [kind for kind, _ in told[:2]] == ["logins", "start"]
+            assert [body for _, body in told[0][1]] == [finding]
+            assert told[1][1]["proven"]
 
 
 @pytest.mark.parametrize(

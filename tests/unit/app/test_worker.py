@@ -37,7 +37,7 @@ def test_it_listens_to_nothing_else() -> None:
     assert troubles.listener_for(RunningAsRoot) is None
 
 
-ORDERS = Orders(0, 2, 0, 10, 11, 12, 13, (), 5.0, "text", debug=False, journal=False)
+ORDERS = Orders(0, 2, 0, 10, 11, 12, 13, (), 5.0, "text", debug=False, journal=False, proven=False)
 
 
 class Begun:

@@ -260,6 +260,38 @@ async def test_nor_does_a_reload_after_which_the_servers_strip() -> None:
     assert SecurityUnavailable not in kinds(events)
 
 
+async def test_nor_does_the_start_of_another_worker_while_the_servers_strip() -> None:
+    told = list[str]()
+    first = Proven(tell=lambda: told.append("it works"))
+    async with validating(world(one=FIT), FakeClock(), [], auto=True, anchors=ROOT_ANCHOR, proven=first) as resolver:
+        await resolver.lookup(NAME, A)
+    assert told == ["it works"]
+    events = list[Event]()
+    later = Proven(has_worked=True)
+    async with validating(world(two=STRIPS), FakeClock(), events, auto=True, proven=later) as resolver:
+        assert (await failure(resolver)).failure is LookupFailure.BOGUS
+        assert resolver.validates_itself
+    assert SecurityUnavailable not in kinds(events)
+
+
+async def test_what_is_known_to_work_is_not_told_again() -> None:
+    told = list[str]()
+    for proven in (Proven(tell=lambda: told.append("it works")), Proven(has_worked=True, tell=pytest.fail)):
+        clock = FakeClock()
+        for _ in range(2):
+            async with validating(world(one=FIT), clock, [], auto=True, anchors=ROOT_ANCHOR, proven=proven) as resolver:
+                await resolver.lookup(NAME, A)
+    assert told == ["it works"]
+
+
+async def test_without_that_the_servers_may_be_asked_without_validation() -> None:
+    events = list[Event]()
+    async with validating(world(two=STRIPS), FakeClock(), events, auto=True, proven=Proven()) as resolver:
+        await resolver.lookup(NAME, A)
+        assert not resolver.validates_itself
+    assert SecurityUnavailable in kinds(events)
+
+
 # A server that counts -------------------------------------------------------------------------------------------------
 
 
