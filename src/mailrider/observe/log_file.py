@@ -21,14 +21,22 @@ class LogFile:
         self.lost = 0
         self._path = path
         self._descriptor = _open(path)
+        self._is_torn = False  # what stands last in the file is a part of a line
 
     def write(self, text: str) -> None:
-        """One line, or a few that belong together. Never fails."""
+        """Whole lines, one or many. Never fails."""
+        rest = text.encode("utf-8", "backslashreplace")
         try:
-            os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
+            if self._is_torn:
+                os.write(self._descriptor, b"\n")
+                self._is_torn = False
+            while rest:
+                written = os.write(self._descriptor, rest)
+                self._is_torn = rest[written - 1 : written] != b"\n"
+                rest = rest[written:]
         except OSError:
             # The disk is full: mail matters more than its log.
-            self.lost += 1
+            self.lost += rest.count(b"\n")
 
     def flush(self) -> None:
         """Nothing: all has been written."""
@@ -38,6 +46,7 @@ class LogFile:
         opened = _open(self._path)
         os.close(self._descriptor)
         self._descriptor = opened
+        self._is_torn = False
 
     def close(self) -> None:
         """No more is written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shlex
 from pathlib import Path
 
@@ -178,6 +179,22 @@ def test_a_log_file_goes_on_under_its_name_when_it_was_moved_away(tmp_path: Path
     assert path.stat().st_mode & 0o777 == 0o600
     file.write("three\n")
     assert file.lost == 1
+
+
+def test_on_a_full_disk_each_lost_line_of_a_log_file_is_counted_and_the_next_one_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # a file that can have no more stands for a full disk
+    try:
+        file.write("first\nsecond\nthird\n")
+        file.write("fourth\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.lost == 3
+    file.write("fifth\n")
+    file.close()
+    assert path.read_text() == "first\nseco\nfifth\n"
 
 
 def test_a_log_file_is_no_symbolic_link_and_no_pipe_and_the_old_one_is_written_on(tmp_path: Path) -> None:
