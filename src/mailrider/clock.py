@@ -6,6 +6,8 @@ Everything that waits, expires or is stamped asks a `Clock`, so that tests can o
 - `monotonic()`: seconds, for deadlines and intervals; never jumps back;
 - `call_at(when, callback)`: run `callback` once `monotonic()` has reached `when`.
 
+`Alarm` is one timer for the earliest of several moments.
+
 `Deadline` bounds a block of code by a clock. It is the only way that this project bounds an await; lint bans
 `asyncio.timeout`, `loop.time` and `loop.call_later` elsewhere.
 """
@@ -16,11 +18,15 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+
+NEVER: Final = float("inf")
+"""A reading of the monotonic clock that never comes."""
 
 
 class Timer(Protocol):
@@ -118,3 +124,33 @@ class Deadline:
 def after(clock: Clock, seconds: float) -> Deadline:
     """A `Deadline` that many seconds from now."""
     return Deadline(clock, clock.monotonic() + seconds)
+
+
+class Alarm:
+    """Calls `ring` once, at the earliest of the moments that it was set to; then it can be set again."""
+
+    __slots__ = ("_clock", "_ring", "_timer", "at")
+
+    def __init__(self, clock: Clock, ring: Callable[[], object]) -> None:
+        self.at = NEVER
+        """When it rings, by the monotonic clock."""
+        self._clock = clock
+        self._ring = ring
+        self._timer: Timer | None = None
+
+    def set(self, when: float) -> None:
+        """Ring at that moment of the monotonic clock, or at an earlier one that it was set to already."""
+        if when < self.at:
+            self.cancel()
+            self._timer = self._clock.call_at(when, self._go_off)
+            self.at = when
+
+    def cancel(self) -> None:
+        """Wait for nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self.at = None, NEVER
+
+    def _go_off(self) -> None:
+        self._timer, self.at = None, NEVER
+        self._ring()

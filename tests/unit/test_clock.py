@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from mailrider.clock import Clock, Deadline, SystemClock, after
+from mailrider.clock import NEVER, Alarm, Clock, Deadline, SystemClock, after
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -348,3 +348,44 @@ async def test_a_deadline_by_the_real_clock() -> None:
     with pytest.raises(TimeoutError):
         async with after(clock, 0.001):
             await clock.sleep(60)
+
+
+# Alarms --------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_alarm_rings_once_at_the_earliest_of_its_moments_and_can_be_set_again() -> None:
+    clock, rung = FakeClock(START), list[float]()
+    begin = clock.monotonic()
+    alarm = Alarm(clock, lambda: rung.append(clock.monotonic() - begin))
+    for seconds in (5, 3, 4):
+        alarm.set(begin + seconds)
+    assert alarm.at == begin + 3
+    await clock.advance(10)
+    assert rung == [3]
+    alarm.set(begin + 12)
+    await clock.advance(10)
+    assert rung == [3, 12]
+
+
+async def test_an_alarm_that_was_cancelled_is_silent() -> None:
+    clock, rung = FakeClock(START), list[int]()
+    alarm = Alarm(clock, lambda: rung.append(1))
+    alarm.set(clock.monotonic() + 1)
+    alarm.cancel()
+    assert alarm.at == NEVER
+    await clock.advance(10)
+    assert rung == []
+
+
+async def test_an_alarm_may_be_set_while_it_rings() -> None:
+    clock, rung = FakeClock(START), list[int]()
+
+    def ring() -> None:
+        rung.append(1)
+        if len(rung) < 3:
+            alarm.set(clock.monotonic() + 1)
+
+    alarm = Alarm(clock, ring)
+    alarm.set(clock.monotonic() + 1)
+    await clock.advance(10)
+    assert len(rung) == 3

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from mailrider.clock import Alarm
 from mailrider.delivery.limits.leases import UNUSED, Return
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import NotNow
@@ -21,7 +22,7 @@ from mailrider.queue.shares import ALONE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.delivery.limits.leases import Need
     from mailrider.delivery.limits.share_client import Answer, ShareClient
     from mailrider.delivery.limits.shares import Shares
@@ -86,8 +87,7 @@ class WorkerQueueShares:
         self._is_wanting = False  # somebody waits for a place
         self._granted_at = -UNKNOWN
         self._unused_since: float | None = None
-        self._timer: Timer | None = None
-        self._timer_at = UNKNOWN
+        self._alarm = Alarm(clock, self._tick)
         client.declare(Line(self._need[0], parallelism, spares=False), self._recalled)
         client.hear(self._topic, self._hear)
 
@@ -220,15 +220,9 @@ class WorkerQueueShares:
 
     def _look_by(self, seconds: float) -> None:
         """Look within so many seconds; an earlier wish stays."""
-        when = self._clock.monotonic() + seconds
-        if when < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = when
-            self._timer = self._clock.call_at(when, self._tick)
+        self._alarm.set(self._clock.monotonic() + seconds)
 
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, UNKNOWN
         self._share_out()
         self._look()
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.clock import SystemClock
+from mailrider.clock import Alarm, SystemClock
 from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
-from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
     from mailrider.app.link import Link
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.delivery.limits.share_asks import Answer
 
 _CLOCK: Final = SystemClock()
@@ -32,8 +31,7 @@ class ShareService:
         self._book = ShareBook()
         self._links: dict[int, Link] = {}
         self._lines: dict[int, dict[int, str]] = {}  # the names of lines, by worker and the number that it gave them
-        self._timer: Timer | None = None
-        self._timer_at = UNKNOWN
+        self._alarm = Alarm(clock, self._tick)
 
     def worker_came(self, number: int, link: Link) -> None:
         """A process was started."""
@@ -89,14 +87,10 @@ class ShareService:
             if worker in self._links:
                 self._links[worker].send(TURN, turn)
         due = book.next_due
-        if due is not None and due < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._clock.call_at(due, self._tick)
+        if due is not None:
+            self._alarm.set(due)
 
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, UNKNOWN
         self._book.tick(self._clock.monotonic())
         self._answer()
 

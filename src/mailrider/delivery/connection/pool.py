@@ -22,7 +22,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from mailrider.clock import after
+from mailrider.clock import Alarm, after
 from mailrider.delivery.connection.pool_state import BROKEN, LOST, PoolState
 from mailrider.delivery.connection.session import ComeAgain, Session, Unusable
 from mailrider.delivery.limits.share_client import NotNow
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from types import TracebackType
 
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.delivery.connection.connect import Connector, ConnectRequest
     from mailrider.delivery.connection.pool_state import PoolLimits, Slot
     from mailrider.delivery.limits.share_client import Answer
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mailrider.policy.judge import Judgement
 
 SHUTDOWN_TIME = 15.0  # seconds: QUIT has 5, the close behind it 5, and some air
-NEVER = float("inf")
 NOTICEABLE = 0.1  # seconds: a wait for a right that is free is none that anybody need be told of
 
 NOT_LEASED = "it was not good enough"
@@ -139,8 +138,7 @@ class Pool:
         self._clock = clock
         self._emit = emit
         self._is_heard = emit is not discard
-        self._timer: Timer | None = None
-        self._timer_at = NEVER
+        self._alarm = Alarm(clock, self._tick)
         self._slots: set[Slot[Session]] = set()  # with a session, idle or not
         self._closing: set[asyncio.Task[None]] = set()
         self._empty: asyncio.Future[None] | None = None
@@ -155,8 +153,7 @@ class Pool:
         for waiter in self._state.shut():
             self._refuse(waiter, Unusable(TryResult.CONNECT, SHUTTING_DOWN))
         self._act()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         try:
             async with after(self._clock, SHUTDOWN_TIME):
                 if self._slots:
@@ -192,7 +189,7 @@ class Pool:
     async def wait(self, lease: PooledLease) -> Slot[Session]:
         """The slot that a request is granted later. Raises `Unusable` and `ComeAgain`."""
         began = self._clock.monotonic()
-        self._watch(began + self._state.limits.wait)
+        self._alarm.set(began + self._state.limits.wait)
         try:
             slot = await lease.granted
         except BaseException:
@@ -240,8 +237,8 @@ class Pool:
         state.give_back(slot, next_hop, now)
         if state.grants or state.closings:
             self._act()
-        if slot.is_idle and now + state.limits.idle_time < self._timer_at:
-            self._watch(now + state.limits.idle_time)
+        if slot.is_idle and now + state.limits.idle_time < self._alarm.at:
+            self._alarm.set(now + state.limits.idle_time)
 
     def end(self, slot: Slot[Session], reason: str) -> None:
         """The connection is not to be used again."""
@@ -332,15 +329,7 @@ class Pool:
 
     # Time -------------------------------------------------------------------------------------------------------------
 
-    def _watch(self, when: float) -> None:
-        if when < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._clock.call_at(when, self._tick)
-            self._timer_at = when
-
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, NEVER
         now = self._clock.monotonic()
         self._state.expire(now)
         for waiter in self._state.overdue(now):
@@ -348,7 +337,7 @@ class Pool:
         self._act()
         due = self._state.next_due
         if due is not None:
-            self._watch(due)
+            self._alarm.set(due)
 
     def _too_busy(self, waiter: PooledLease) -> Unusable:
         call = waiter.call

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from mailrider.clock import Alarm
 from mailrider.delivery.limits.windows import UNKNOWN, ConcurrencyWindow, RateWindow, Window
 from mailrider.delivery.settings import Concurrency
 from mailrider.errors import ConfigError
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.delivery.settings import Limit, LimitsSettings
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope
@@ -161,8 +162,7 @@ class Limiter:
         self._agenda: list[tuple[float, int, KeyedRule | Ticket]] = []
         self._on_agenda: set[KeyedRule] = set()
         self._order = itertools.count()
-        self._timer: Timer | None = None
-        self._timer_at = UNKNOWN
+        self._alarm = Alarm(clock, self._tick)
 
     def _open_windows(self, before: Limiter | None) -> dict[str, tuple[Window, ...]]:
         """Those of each scope."""
@@ -312,14 +312,9 @@ class Limiter:
 
     def _note(self, when: float, what: KeyedRule | Ticket) -> None:
         heapq.heappush(self._agenda, (when, next(self._order), what))
-        if when < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._clock.call_at(when, self._tick)
-            self._timer_at = when
+        self._alarm.set(when)
 
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, UNKNOWN
         now = self._clock.monotonic()
         for what in self._due(now):
             if isinstance(what, KeyedRule):

@@ -16,15 +16,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mailrider.clock import Alarm
 from mailrider.delivery.limits.leases import Leases, Return
 from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_keys import MOST_USABLE
-from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.delivery.limits.leases import Need
     from mailrider.delivery.limits.share_asks import Line
 
@@ -95,8 +95,7 @@ class ShareClient:
         self._given_up: dict[int, Sequence[Need]] = {}  # until nothing can come for them
         self._last = 0
         self._is_flushing = False
-        self._timer: Timer | None = None
-        self._timer_at = UNKNOWN
+        self._alarm = Alarm(clock, self._tick)
         self._recalls: dict[str, Callable[[str, int, int], None]] = {}
         self._hearers: dict[str, list[Callable[[Any], None]]] = defaultdict(list)
         wire.on(TURN, self._hear)
@@ -145,7 +144,7 @@ class ShareClient:
         usable = self._usable if asked.at < self._usable_until else 0.0
         self._asks.append((self._last, asked.patience, asked.most, usable, asked.needs))
         self._flush_soon()
-        self._watch(self._now() + LOOK)
+        self._alarm.set(self._now() + LOOK)
 
     def withdraw(self, ask: int) -> None:
         """Nobody waits for it any more; harmless if it was answered."""
@@ -286,17 +285,9 @@ class ShareClient:
     def _look_after_leases(self) -> None:
         due = self._leases.next_due
         if due is not None:
-            self._watch(due)
-
-    def _watch(self, when: float) -> None:
-        if when < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = when
-            self._timer = self._clock.call_at(when, self._tick)
+            self._alarm.set(due)
 
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, UNKNOWN
         now = self._now()
         self.give_back(self._leases.overdue(now))
         for ask, asked in [item for item in self._asked.items() if item[1].overdue <= now]:
@@ -304,4 +295,4 @@ class ShareClient:
             asked.answered(NotNow(asked.needs[0], COME_AGAIN, is_unanswered=True))
         self._look_after_leases()
         if self._asked:
-            self._watch(now + LOOK)
+            self._alarm.set(now + LOOK)
