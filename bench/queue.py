@@ -24,7 +24,7 @@ import uvloop
 
 from bench.measure import machine, measured, print_table
 from mailrider.clock import SystemClock
-from mailrider.dsn.compose import NotificationAuthor
+from mailrider.dsn.notification import NotificationAuthor
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from mailrider.clock import SystemClock
-from mailrider.dsn.compose import NotificationAuthor
+from mailrider.dsn.notification import NotificationAuthor
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient

@@ -22,7 +22,9 @@ from mailrider.dane.tlsa import select_usable
 from mailrider.dkim.sign import INLINE_HEADER, DKIMSigning, Signer, body_hash
 from mailrider.dns.answer import RecordType
 from mailrider.dns.wire import Question, decode_reply
-from mailrider.dsn.compose import Notification, NotificationAuthor, NotifiedAction, Told, compose, redact
+from mailrider.dsn.compose import compose
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.parts import redact
 from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
 from mailrider.endpoint.complete import complete_addresses
 from mailrider.endpoint.headers import ReceivedInfo, count_received, received_field, submitted_header

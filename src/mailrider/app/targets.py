@@ -20,7 +20,7 @@ from mailrider.clock import SystemClock
 from mailrider.config import queue_location
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.dsn.compose import NotificationAuthor
+from mailrider.dsn.notification import NotificationAuthor
 from mailrider.endpoint.pipeline.route import UNTOUCHED, PipelineDeliverer
 from mailrider.errors import ConfigError
 from mailrider.model.handover import DIRECT

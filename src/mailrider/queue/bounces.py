@@ -9,7 +9,9 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from mailrider.dsn.compose import MAX_RETURNED, Notification, NotifiedAction, Told, compose, redact
+from mailrider.dsn.compose import compose
+from mailrider.dsn.notification import Notification, NotifiedAction, Told
+from mailrider.dsn.parts import MAX_RETURNED, redact
 from mailrider.model.address import NULL_PATH, ReversePath
 from mailrider.model.envelope import Envelope, Notify, Recipient, Ret
 from mailrider.model.outcome import Failed
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import datetime, timedelta
 
-    from mailrider.dsn.compose import NotificationAuthor
+    from mailrider.dsn.notification import NotificationAuthor
     from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport, Outcome

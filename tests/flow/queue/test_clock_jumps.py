@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.dsn.compose import NotificationAuthor
+from mailrider.dsn.notification import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport, Deferred

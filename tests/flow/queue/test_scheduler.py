@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.dsn.compose import NotificationAuthor
+from mailrider.dsn.notification import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
 from mailrider.model.handover import DIRECT

@@ -11,7 +11,7 @@ from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from mailrider.dsn.compose import NotificationAuthor
+from mailrider.dsn.notification import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.handover import CROWDED, DIRECT
 from mailrider.model.outcome import AttemptReport, Deferred

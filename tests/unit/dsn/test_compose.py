@@ -12,7 +12,9 @@ import pytest
 from flufl.bounce import all_failures
 
 from mailrider.dsn.advice import advice_for
-from mailrider.dsn.compose import MAX_RETURNED, Notification, NotificationAuthor, NotifiedAction, Told, compose, redact
+from mailrider.dsn.compose import compose
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.parts import MAX_RETURNED, redact
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Ret
 from mailrider.model.outcome import Deferred, Delivered, Failed

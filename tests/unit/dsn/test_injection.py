@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dsn.compose import Notification, NotificationAuthor, NotifiedAction, Told, compose, redact
+from mailrider.dsn.compose import compose
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
+from mailrider.dsn.parts import redact
 from mailrider.errors import InvalidValue
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain

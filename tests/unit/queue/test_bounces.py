@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.dsn.compose import MAX_RETURNED, Notification, NotificationAuthor, compose
+from mailrider.dsn.compose import compose
+from mailrider.dsn.notification import Notification, NotificationAuthor
+from mailrider.dsn.parts import MAX_RETURNED
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
