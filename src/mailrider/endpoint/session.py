@@ -756,10 +756,13 @@ class ClientSession:
         )
 
     def _named_for(self, envelope: Envelope) -> str:
-        """Whom the Received field names: the one recipient, as the client named it; of several none."""
+        """Whom the Received field names: the one recipient, as the client named it; of several none.
+
+        An alias that is not ASCII is not named: our field alone would keep the message from servers without SMTPUTF8.
+        """
         if self._expanded:
             named = self._machine.recipients
-            return str(named[0].mailbox) if len(named) == 1 else ""
+            return str(named[0].mailbox) if len(named) == 1 and named[0].mailbox.is_ascii else ""
         return str(envelope.recipients[0]) if len(envelope.recipients) == 1 else ""
 
     def _arrival(self, info: ReceivedInfo, forwarding: Forwarding | None) -> Arrival:

@@ -196,9 +196,7 @@ class Transaction:
         if everybody is None and self._capabilities.smtputf8:
             return
         for index, recipient in enumerate(self.recipients):
-            refusal = everybody
-            if refusal is None and not recipient.mailbox.is_ascii:
-                refusal = Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
+            refusal = everybody or self._refusal_for(recipient)
             if refusal is not None:
                 self.decisions[index] = Decision(TryResult.MAIL, refusal, is_ours=True)
 
@@ -213,7 +211,13 @@ class Transaction:
             return None
         if not envelope.sender.is_ascii:
             return Reply.make(550, "5.6.7", "Non-ASCII sender, and the next server does not offer SMTPUTF8")
-        if envelope.smtputf8 and content.header_is_utf8:
+        return None
+
+    def _refusal_for(self, recipient: Recipient) -> Reply | None:
+        """What a server without SMTPUTF8 cannot be asked; the address counts first, since its owner knows of it."""
+        if not recipient.mailbox.is_ascii:
+            return Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
+        if self._envelope.smtputf8 and self._content.header_is_utf8:
             return Reply.make(554, "5.6.9", "UTF-8 header, and the next server does not offer SMTPUTF8")
         return None
 

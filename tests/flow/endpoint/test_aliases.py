@@ -92,6 +92,19 @@ async def test_the_received_field_tells_nobody_who_is_behind_an_alias(tmp_path: 
         assert b"example.net" not in one + several
 
 
+# https://github.com/foxcpp/maddy/issues/711: our own words made a message need SMTPUTF8, which its way did not have
+async def test_an_alias_that_is_not_ascii_makes_no_header_that_its_targets_cannot_take(tmp_path: Path) -> None:
+    async with machine(tmp_path, "bücher: ann@example.net\n") as (door, client):
+        await client.ask("MAIL FROM:<a@example.org> SMTPUTF8")
+        await client.ask("RCPT TO:<bücher>")
+        await client.ask("DATA")
+        await client.say(MESSAGE + b".\r\n")
+        assert (await client.hear()).startswith("250")
+        ((_, octets),) = door.sink.taken
+        assert to(door) == ["ann@example.net"]
+        assert octets.isascii()
+
+
 async def test_the_next_message_does_not_get_the_aliases_of_the_last_one(tmp_path: Path) -> None:
     async with machine(tmp_path) as (door, client):
         await client.send(MESSAGE, "staff")

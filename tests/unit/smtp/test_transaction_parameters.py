@@ -44,6 +44,13 @@ LOCAL_REFUSALS: dict[str, tuple[list[str], Envelope, Facts, bool, dict[str, str]
     "non-ASCII domains only": ([], IDN, Facts(), False, {}),
     "UTF-8 header": ([], UTF8_MAIL, UTF8_HEADER, False, {"b": "554 5.6.9"}),
     "UTF-8 header, SMTPUTF8": (["SMTPUTF8"], UTF8_MAIL, UTF8_HEADER, False, {}),
+    "UTF-8 header, non-ASCII recipient": (
+        [],
+        mail("b", "ö", smtputf8=True),
+        UTF8_HEADER,
+        False,
+        {"b": "554 5.6.9", "ö": "553 5.6.7"},
+    ),
     "UTF-8 header that nobody announced": ([], PLAIN_MAIL, UTF8_HEADER, False, {}),
     "announced, but the header is ASCII": ([], UTF8_MAIL, EIGHT_BIT, False, {}),
     "too large for all, whoever they are": (
