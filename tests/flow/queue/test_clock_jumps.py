@@ -21,8 +21,8 @@ from mailrider.queue.retry import Schedule
 from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
+from mailrider.queue.sqlite import leases as leases_module
 from mailrider.queue.sqlite import reader as reader_module
-from mailrider.queue.sqlite import store as store_module
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
@@ -53,7 +53,7 @@ class Machine:
         self.events: list[Event] = []
         self.outcome: Callable[[Recipient], Outcome] = deferred
         self.boot = "first"
-        for module in (store_module, reader_module):
+        for module in (leases_module, reader_module):
             monkeypatch.setattr(module, "current_boot", lambda: self.boot)
 
     async def deliver(self, given: Envelope, _: Content, _handover: Handover = DIRECT) -> AttemptReport:

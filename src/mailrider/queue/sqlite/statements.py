@@ -180,7 +180,6 @@ SELECT max(
 
 # --- Content -------------------------------------------------------------------------------------
 
-CONTENT: Final = "SELECT content FROM message WHERE id = ?"
 CONTENTS: Final = "SELECT id, content FROM message WHERE id IN (SELECT value FROM json_each(?))"
 READ_CHUNK: Final = "SELECT octets FROM chunk WHERE content = ? AND number = ?"
 SPOOL: Final = "INSERT INTO spool (owner) VALUES (?)"

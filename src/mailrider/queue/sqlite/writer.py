@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mailrider.queue.store import IdTaken, StoreDamaged, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from mailrider.queue.message import NewMessage, Settlement
     from mailrider.queue.sqlite.transactions import Transactions
 
+    Ask = Callable[["Request"], Awaitable[Any]]
     Outcome = tuple[asyncio.Future[Any], Any]
     Asked = tuple["Request", asyncio.Future[Any]]
 

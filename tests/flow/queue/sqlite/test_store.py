@@ -18,9 +18,9 @@ from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import disk as disk_module
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, RecipientState, Settlement
+from mailrider.queue.sqlite import contents as contents_module
 from mailrider.queue.sqlite import file as file_module
 from mailrider.queue.sqlite import owner as owner_module
-from mailrider.queue.sqlite import store as store_module
 from mailrider.queue.sqlite import wal as log_module
 from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.owner import Identity, Life
@@ -468,7 +468,7 @@ async def test_what_is_leased_already_is_given_although_the_disk_is_full_for_the
     async with SQLiteStore(tmp_path, clock) as store:
         await store.add(writing.message("b@a.example"), leased=False)
         await store.add(writing.message("b@z.example"), leased=False)
-        lease, asked = store._lease_some, []
+        lease, asked = store._leases.lease, []
 
         def first_only(*arguments: Any) -> Any:
             asked.append(arguments)
@@ -476,7 +476,7 @@ async def test_what_is_leased_already_is_given_although_the_disk_is_full_for_the
                 raise StoreFull("there is no space")
             return lease(*arguments)
 
-        monkeypatch.setattr(store, "_lease_some", first_only)
+        monkeypatch.setattr(store._leases, "lease", first_only)
         names = ["a.example", *(f"m{number}.example" for number in range(70)), "z.example"]
         claimed = await store.claim([Quota(name, 1) for name in names], clock.now())
         assert [job.destination for job in claimed.jobs] == ["a.example"]
@@ -491,7 +491,7 @@ async def test_contents_that_cannot_be_read_do_not_lose_what_is_leased(
 
     async with SQLiteStore(tmp_path, clock) as store:
         await store.add(writing.message("b@example.net"), leased=False)
-        monkeypatch.setattr(store_module, "_fetch_contents", broken)
+        monkeypatch.setattr(contents_module, "_small_contents", broken)
         (job,) = (await store.claim([Quota("example.net", 1)], clock.now(), 1_000_000)).jobs
         assert job.content is None
 

@@ -1,0 +1,189 @@
+"""Who uses the store, and which recipients each has leased.
+
+A process registers when it opens a store. What one that died had leased becomes free, and if it was the message under
+way that killed it (`queue.sqlite.deaths`), that is held. All of this runs in the writer's thread, in its transactions.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from mailrider.queue.begun import BegunAttempts, BegunFile, read_begun
+from mailrider.queue.encode import compact
+from mailrider.queue.ids import microseconds
+from mailrider.queue.message import Claimed
+from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite import views
+from mailrider.queue.sqlite.deaths import hold_deadly
+from mailrider.queue.sqlite.owner import Identity, Life, current_boot
+from mailrider.queue.sqlite.rows import destinations_from, jobs_from
+from mailrider.queue.sqlite.transactions import ROW, Transactions
+from mailrider.queue.sqlite.views import from_json
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mailrider.queue.message import Job
+    from mailrider.queue.queue_clock import QueueClock
+    from mailrider.queue.sqlite.rows import Unreadable
+
+EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
+
+
+class StoreLeases:
+    """Those in the store in the directory `location`; `transactions` gets the number of our registration."""
+
+    def __init__(
+        self,
+        location: Path,
+        clock: QueueClock,
+        transactions: Transactions,
+        *,
+        identity: Identity | None,
+        holds_deadly: bool,
+    ) -> None:
+        self._location = location
+        self._clock = clock
+        self._transactions = transactions
+        self._identity = identity
+        self._holds_deadly = holds_deadly
+        self.begun = BegunAttempts()
+        self.held: list[int] = []  # messages that are held since a moment ago, because processes died of them
+        self.last_id = 0
+
+    def register(self, connection: sqlite3.Connection) -> int:
+        """Begin to use the store; how many recipients became free."""
+        identity = self._identity or Identity.own()
+        self._clock.go_on_from(views.read_anchor(connection), current_boot())
+        expires = microseconds(self._clock.now() + EXPIRY)
+        self._transactions.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
+        freed = self._free_dead(connection)
+        self._note_begun()
+        if connection.execute(sql.IS_ALONE).fetchone()[0]:
+            self._clock.go_on_from(None, "")
+        self._leave_anchor(connection)
+        (self.last_id,) = connection.execute(sql.LAST_ID).fetchone()
+        return freed
+
+    def renew(self, connection: sqlite3.Connection) -> int:
+        """Go on with it; how many recipients became free."""
+        expires = microseconds(self._clock.now() + EXPIRY)
+        if not connection.execute(sql.RENEW, (expires, self._transactions.lease)).rowcount:
+            return self.register(connection)  # somebody held us for dead; what we had leased is lost
+        self._leave_anchor(connection)
+        return self._free_dead(connection)
+
+    def resign(self, connection: sqlite3.Connection) -> None:
+        """End it; all that is leased becomes free."""
+        self._leave_anchor(connection)
+        self._free(connection, [self._transactions.lease])
+
+    def free_others(self, connection: sqlite3.Connection) -> int:
+        """End the leases of all others, for whoever has the store alone; how many recipients became free."""
+        return self._free(connection, [owner for owner, _, _ in self._others(connection)])
+
+    def _note_begun(self) -> None:
+        """Whoever finds us dead sees what was under way."""
+        if self._holds_deadly:
+            self.begun = BegunAttempts()
+            with suppress(OSError):  # then no attempt counts as the reason of a death
+                self.begun = BegunFile(self._begun_file(self._transactions.lease))
+
+    def _begun_file(self, owner: int) -> Path:
+        return self._location / f"queue.begun-{owner}"
+
+    def _leave_anchor(self, connection: sqlite3.Connection) -> None:
+        anchor = self._clock.anchor(current_boot())
+        values = (anchor.boot, microseconds(anchor.at), microseconds(anchor.wall), anchor.monotonic)
+        connection.execute(sql.SET_ANCHOR, values)
+
+    def _others(self, connection: sqlite3.Connection) -> list[tuple[int, str, int]]:
+        """The other registrations: number, identity, and when it expires."""
+        (owners,) = connection.execute(sql.OWNERS).fetchone()
+        return [each for each in json.loads(owners) if each[0] != self._transactions.lease]
+
+    def _free_dead(self, connection: sqlite3.Connection) -> int:
+        now = microseconds(self._clock.now())
+        dead = [(owner, text) for owner, text, expires in self._others(connection) if _is_dead(text, expires, now)]
+        if self._holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
+            begun = [each for owner in died for each in read_begun(self._begun_file(owner))]
+            self.held += hold_deadly(connection, died, begun)
+        return self._free(connection, [owner for owner, _ in dead]) if dead else 0
+
+    def _free(self, connection: sqlite3.Connection, owners: list[int]) -> int:
+        values = {"owners": compact(owners), "ids": None}
+        self._remove_given_back(connection, values)
+        freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
+        self._transactions.written += ROW * freed
+        connection.execute(sql.DELETE_OWNERS, (values["owners"],))
+        for owner in owners:
+            with suppress(OSError):
+                self._begun_file(owner).unlink(missing_ok=True)
+        return freed
+
+    def _remove_given_back(self, connection: sqlite3.Connection, values: dict[str, Any]) -> None:
+        (found,) = connection.execute(sql.REMOVE_GIVEN_BACK, values).fetchone()
+        pairs = json.loads(found)
+        if pairs:
+            ids = [recipient for recipient, _ in pairs]
+            self._transactions.delete(connection, ids, [message for _, message in pairs], ids)
+
+    def lease(
+        self,
+        statement: str,
+        values: dict[str, Any] | list[Any],
+        destinations: Sequence[str],
+        connection: sqlite3.Connection,
+    ) -> tuple[Claimed, list[Unreadable]]:
+        """Lease what a statement finds, and see what is left for these destinations."""
+        jobs, unreadable = self._jobs(statement, values, connection)
+        left = from_json(connection, sql.LEFT, destinations=compact(destinations)) if destinations else []
+        return Claimed(jobs, {each.destination: each.due for each in destinations_from(left)}), unreadable
+
+    def _jobs(
+        self, statement: str, values: dict[str, Any] | list[Any], connection: sqlite3.Connection
+    ) -> tuple[list[Job], list[Unreadable]]:
+        """What cannot be read is held: it is the operator's to decide, and keeps nothing else up."""
+        (ids,) = connection.execute(statement, values).fetchone()
+        if ids == "[]":
+            return [], []
+        connection.execute(sql.LEASE, {"ids": ids, "lease": self._transactions.lease})
+        (rows,) = connection.execute(sql.JOBS, {"ids": ids}).fetchone()
+        jobs, unreadable = jobs_from(json.loads(rows), self._transactions.lease)
+        self._transactions.written += ROW * len(jobs)
+        if unreadable:
+            held = [id for each in unreadable for id in each.ids]
+            connection.execute(sql.SET_ASIDE, {"ids": compact(held)})
+        return jobs, unreadable
+
+    def give_back(self, jobs: Sequence[Job], connection: sqlite3.Connection) -> None:
+        """End the leases of some jobs."""
+        lease = self._transactions.lease
+        pairs = [(job.message_id, each) for job in jobs for each in job.ids]
+        ids = from_json(connection, sql.LEASED_OF, pairs=compact(pairs), lease=lease)
+        values = {"ids": compact(ids), "lease": lease, "owners": compact([lease])}
+        self._remove_given_back(connection, values)
+        connection.execute(sql.GIVE_BACK, values)
+        self._transactions.written += ROW * len(ids)
+
+
+def _died_alone(text: str) -> bool:
+    """True for a process that died while the machine went on."""
+    try:
+        return Identity.decode(text).boot == current_boot()
+    except (ValueError, TypeError):
+        return False
+
+
+def _is_dead(text: str, expires: int, now: int) -> bool:
+    try:
+        life = Identity.decode(text).life()
+    except (ValueError, TypeError):
+        life = Life.UNKNOWN
+    # A process that lives keeps its leases, whatever the clock says: it may be in the middle of a delivery.
+    return life is Life.DEAD or (life is Life.UNKNOWN and expires < now)
