@@ -244,6 +244,44 @@ def test_in_a_message_with_smtputf8_the_header_is_utf8() -> None:
     assert octets(new_message(), recipients=["ü@a.test"]).startswith("From: Müller".encode())
 
 
+# https://github.com/python/cpython/pull/122540: encoded words in addresses, or an exception, by the version of Python
+ADDRESSED = {
+    "to": ("To", "x@bücher.test", b"To: x@xn--bcher-kva.test\r\n"),
+    "with a name": ("From", "Jörg <x@bücher.test>", b"From: =?utf-8?q?J=C3=B6rg?= <x@xn--bcher-kva.test>\r\n"),
+    "several": ("Cc", "a@b.test, c@ü.test", b"Cc: a@b.test, c@xn--tda.test\r\n"),
+    "a group": ("To", "we: a@ü.test;, b@ü.test", b"To: we: a@xn--tda.test;, b@xn--tda.test\r\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), ADDRESSED.values(), ids=ADDRESSED)
+def test_domains_in_the_fields_that_a_program_made_are_written_in_ascii(name: str, text: str, expected: bytes) -> None:
+    message = EmailMessage()
+    message[name] = text
+    assert octets(message).startswith(expected)
+    assert text.encode() in octets(message, smtputf8=True)
+
+
+def test_what_is_no_domain_stays_for_python_to_write() -> None:
+    message = EmailMessage()
+    message["To"] = Address("", "x", "ü_\N{ZERO WIDTH JOINER}.test")
+    try:
+        written = octets(message)
+    except ValueError:
+        return  # so do newer Pythons
+    assert written.isascii()
+
+
+def test_a_local_part_in_a_field_that_a_program_made_needs_smtputf8() -> None:
+    message = EmailMessage()
+    message["From"] = "Jörg <jörg@b.test>"
+    prepared = submission(message=message)
+    assert prepared.envelope is not None
+    assert prepared.envelope.smtputf8
+    assert octets(message).startswith("From: Jörg <jörg@b.test>\r\n".encode())
+    with pytest.raises(ValueError, match=r"jörg@b\.test in its header, which needs smtputf8"):
+        submission(message=message, smtputf8=False)
+
+
 def test_long_fields_that_were_made_are_folded() -> None:
     message = EmailMessage()
     message["To"] = ", ".join(f"recipient{n}@example.org" for n in range(20))

@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from email.generator import BytesGenerator
-from email.message import Message
-from email.policy import EmailPolicy
 from functools import partial
 from inspect import iscoroutinefunction
-from io import BytesIO
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from mailrider.app.originate import originate
+from mailrider.app.python_message import needs_smtputf8, octets_of
 from mailrider.app.queued import queue_filter, queued_message, queued_recipient
 from mailrider.clock import SystemClock
 from mailrider.config import load as load_configuration
@@ -78,8 +74,6 @@ if TYPE_CHECKING:
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 TargetT = TypeVar("TargetT", bound="Remote | Smarthost | Queue")
-
-MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
 
 _new_token = partial(secrets.token_hex, 12)
 BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
@@ -191,8 +185,8 @@ def prepare(
 ) -> Submission:
     """Parse what a caller gives. Raises for wrong types and an empty message; an address that is none becomes a result.
 
-    `smtputf8` None: as the addresses need it, or as the policy of an `EmailMessage` says. A message that starts here
-    gets the Date and the Message-ID that it lacks, the latter of `host`, and loses its Bcc.
+    `smtputf8` None: as the addresses need it, those in the fields of an `EmailMessage` too, or as its policy says. A
+    message that starts here gets the Date and the Message-ID that it lacks, the latter of `host`, and loses its Bcc.
     """
     _check_options(requiretls=requiretls, quarantine=quarantine, smtputf8=smtputf8, dsn=dsn)
     texts = _texts(recipients)
@@ -200,9 +194,8 @@ def prepare(
     path = _parse_sender(sender)
     if smtputf8 is None:
         ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
-        is_utf8 = type(message) is not bytes and bool(getattr(getattr(message, "policy", None), "utf8", False))
-        smtputf8 = not ascii_paths or is_utf8
-    content = Content.inspect(_octets(message, utf8=smtputf8))
+        smtputf8 = not ascii_paths or (type(message) is not bytes and needs_smtputf8(message))
+    content = Content.inspect(octets_of(message, utf8=smtputf8))
     content = originate(content, host, _CLOCK.now, _new_token)
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
@@ -285,53 +278,6 @@ def _parse_sender(sender: str) -> ReversePath | None:
         return ReversePath.parse(sender)
     except InvalidValue:
         return None
-
-
-class _AsTheyCame(EmailPolicy):
-    """Writes fields that were parsed as they are, in octets or as text; Python 3.13 encodes what is 8-bit in them."""
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        """See `email.policy.Policy`; a field that a program made has a `name` of its own."""
-        if hasattr(value, "name"):
-            return super().fold_binary(name, value)
-        lines = re.split(r"\r\n|\r|\n", value)
-        try:
-            field = f"{name}: {self.linesep.join(lines)}{self.linesep}"
-            return field.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
-        except UnicodeEncodeError:  # parsed from text: there never were any octets
-            return super().fold_binary(name, self.header_factory(name, "".join(lines)))
-
-
-def _octets(message: bytes | MessageLike, *, utf8: bool) -> bytes:
-    """The message's bytes; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532).
-
-    Fields that were parsed stay folded as they came: they may be signed.
-    """
-    if isinstance(message, bytes):
-        return message
-    if isinstance(message, Message):
-        return _written(message, utf8=utf8)
-    write = getattr(message, "as_bytes", None)
-    octets = write() if callable(write) and not isinstance(message, type) else None
-    if not isinstance(octets, bytes):
-        raise TypeError(f"message is bytes or an email.message.EmailMessage, not {type(message).__name__}")
-    return octets
-
-
-def _written(message: Message, *, utf8: bool) -> bytes:
-    """A message of the standard library, or of a class derived from one.
-
-    Its own `as_bytes` is not asked: Django's classes have one that takes other arguments.
-    """
-    policy = message.policy
-    if isinstance(policy, EmailPolicy):
-        policy = _AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
-    else:
-        # The policy of old folds what is longer than it is told, and this long must be folded.
-        policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
-    file = BytesIO()
-    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
-    return file.getvalue()
 
 
 def _result(text: str, outcome: Outcome) -> Result:

@@ -1,0 +1,110 @@
+"""Messages of Python's `email` package, and what else can write itself, as the octets of a message.
+
+What a program has put into fields is written for everybody where that can be: names as encoded words (RFC 2047),
+domains as A-labels. A local part has no such form, and needs SMTPUTF8 (RFC 6531). An encoded word may never stand in an
+address (RFC 2047 5), but older Pythons write one there, and newer ones raise instead.
+
+Fields that were parsed stay as they came, octet by octet: they may be signed.
+"""
+
+from __future__ import annotations
+
+import re
+from email.generator import BytesGenerator
+from email.headerregistry import Address, Group
+from email.message import Message
+from email.policy import EmailPolicy
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from mailrider.errors import InvalidValue
+from mailrider.model.domain import Domain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
+
+
+def needs_smtputf8(message: object) -> bool:
+    """True if its policy asks for UTF-8 in the header, or a local part in a field that a program made needs it."""
+    policy = getattr(message, "policy", None)
+    if getattr(policy, "utf8", False):
+        return True
+    if not isinstance(message, Message) or not isinstance(policy, EmailPolicy):
+        return False
+    return any(not address.username.isascii() for address in _made_addresses(message))
+
+
+def _made_addresses(message: Message) -> Iterator[Address]:
+    for _, value in message.raw_items():
+        yield from getattr(value, "addresses", ())
+
+
+def octets_of(message: object, *, utf8: bool) -> bytes:
+    """The message's octets; an `EmailMessage` with UTF-8 in its header only if `utf8` (RFC 6532).
+
+    Raises `TypeError` for what is no message, and `ValueError` for an address that needs UTF-8 if it may not be there.
+    """
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, Message):
+        return _written(message, utf8=utf8)
+    write = getattr(message, "as_bytes", None)
+    octets = write() if callable(write) and not isinstance(message, type) else None
+    if not isinstance(octets, bytes):
+        raise TypeError(f"message is bytes or an email.message.EmailMessage, not {type(message).__name__}")
+    return octets
+
+
+def _written(message: Message, *, utf8: bool) -> bytes:
+    """A message of the standard library, or of a class derived from one.
+
+    Its own `as_bytes` is not asked: Django's classes have one that takes other arguments.
+    """
+    policy = message.policy
+    if isinstance(policy, EmailPolicy):
+        if not utf8:
+            _refuse_utf8(message)
+        policy = _AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
+    else:
+        # The policy of old folds what is longer than it is told, and this long must be folded.
+        policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
+    file = BytesIO()
+    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
+    return file.getvalue()
+
+
+def _refuse_utf8(message: Message) -> None:
+    for address in _made_addresses(message):
+        if not address.username.isascii():
+            raise ValueError(f"the message has the address {address.addr_spec} in its header, which needs smtputf8")
+
+
+class _AsTheyCame(EmailPolicy):
+    """Writes fields that were parsed as they are, in octets or as text; Python 3.13 encodes what is 8-bit in them."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """See `email.policy.Policy`; a field that a program made has a `name` of its own."""
+        if hasattr(value, "name"):
+            return super().fold_binary(name, value if self.utf8 else self._in_ascii(name, value))
+        lines = re.split(r"\r\n|\r|\n", value)
+        try:
+            field = f"{name}: {self.linesep.join(lines)}{self.linesep}"
+            return field.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+        except UnicodeEncodeError:  # parsed from text: there never were any octets
+            return super().fold_binary(name, self.header_factory(name, "".join(lines)))
+
+    def _in_ascii(self, name: str, value: Any) -> Any:
+        """A field of addresses with A-labels; any other as it is."""
+        if all(address.domain.isascii() for address in getattr(value, "addresses", ())):
+            return value
+        groups = [Group(each.display_name, tuple(map(_with_a_label, each.addresses))) for each in value.groups]
+        return self.header_factory(name, groups)
+
+
+def _with_a_label(address: Address) -> Address:
+    try:
+        return Address(address.display_name, address.username, Domain.parse(address.domain).ascii)
+    except InvalidValue:
+        return address  # no domain at all, and nothing that we could make one of
