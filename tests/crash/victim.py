@@ -30,10 +30,10 @@ from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.retry import Schedule
-from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 
 if TYPE_CHECKING:

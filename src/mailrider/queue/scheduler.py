@@ -6,128 +6,46 @@ another process says so; every few seconds it asks the store whether it changed,
 
 What always holds:
 
-- a job is attempted only while its lease is ours, and every attempt ends in a settlement, or the job is given back;
+- a job is attempted only while its lease is ours (`queue.attempts`);
 - an outcome that cannot be recorded (disk full) is kept and recorded later, and nothing new is begun before;
-- an exception nobody expected defers, it never bounces;
 - `leave_off` begins nothing more and leaves running attempts alone: another scheduler goes on beside this one;
-- `stop` ends at once what has not begun to send, and gives the others some time; what is cut off behind its final dot
-  is recorded in doubt, and everything else that is cut off counts as no try.
+- `stop` ends what runs (`queue.stopping`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from mailrider.clock import Deadline
+from mailrider.clock import NEVER, Alarm
 from mailrider.model.event import Bug
-from mailrider.model.handover import CROWDED, Handover
-from mailrider.model.outcome import AttemptReport, Deferred
-from mailrider.model.queue_event import (
-    AttemptInterrupted,
-    DestinationDown,
-    DestinationUp,
-    QueueRecovered,
-)
-from mailrider.model.reply import Reply
+from mailrider.model.queue_event import DestinationDown, DestinationUp, QueueRecovered
+from mailrider.queue.attempts import AttemptProgress, Attempts
 from mailrider.queue.backlog import Backlog
-from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.fairness import Fairness
+from mailrider.queue.housekeeping import Housekeeping
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import ROUTE_TARGET, Wish
-from mailrider.queue.queue_clock import in_queue_time
-from mailrider.queue.settle import DestinationHealth, is_last_try, judge_destination
-from mailrider.queue.settler import SICK, CommitRetry, Settler, names
-from mailrider.queue.shares import ALONE
+from mailrider.queue.message import Wish
+from mailrider.queue.settle import DestinationHealth
+from mailrider.queue.settler import SICK, CommitRetry, Settler
+from mailrider.queue.stopping import RECORDING, all_ended, cut_off, end_within, is_done_within
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from ipaddress import IPv4Address, IPv6Address
 
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.model.event import Emit
-    from mailrider.model.handover import Stoppable
-    from mailrider.queue.bounces import Bounces
-    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.message import Job
     from mailrider.queue.places import RunningAttempt
-    from mailrider.queue.settle import Rules
     from mailrider.queue.settler import Committed
-    from mailrider.queue.shares import QueueShares
     from mailrider.queue.store import Store
-    from mailrider.smtp.content import Content
-
-TICK: Final = 5.0  # seconds between two questions whether another process changed the store
-HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
-SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
-GRACE: Final = 30.0  # seconds that a stop gives attempts that send, or wait for the reply to what they sent
-RECORDING: Final = 5.0  # seconds that a stop gives what was cut off to be recorded
-
-BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a scheduler needs: who delivers by which route, and the rules for what comes of it."""
-
-    deliverers: Mapping[str, Deliverer]
-    rules: Rules
-    bounces: Bounces
-    parallelism: int = 16
-    grace: float = GRACE
-    shares: QueueShares = ALONE
-
-
-class _Worker:
-    """Makes one attempt after the other, and says where it is; see `model.handover.Watcher`.
-
-    `is_recording`: its attempt has ended, and is to be recorded. `handover`: how it gives messages to targets: it waits
-    for no limit, which would take a place from others.
-    """
-
-    __slots__ = ("_running", "_scheduler", "attempt", "handover", "is_recording")
-
-    def __init__(self, scheduler: Scheduler, attempt: RunningAttempt) -> None:
-        self._scheduler = scheduler
-        self._running: list[Stoppable] = []
-        self.attempt = attempt
-        self.is_recording = False
-        self.handover = Handover(patience=0.0, watcher=self)
-
-    def began(self, attempt: Stoppable) -> None:
-        """See `Watcher`."""
-        self._running.append(attempt)
-
-    def ended(self, attempt: Stoppable) -> None:
-        """See `Watcher`."""
-        self._running.remove(attempt)
-
-    @property
-    def is_awaited(self) -> bool:
-        """True if it sends, waits for the reply to what it sent, or records what came of it."""
-        return self.is_recording or any(each.is_sending for each in self._running)
-
-    def cut_off(self) -> bool:
-        """End its attempt. True if that reports what it came to; False: it has no effect, and nothing was done."""
-        if not any(each.has_effect for each in self._running):
-            return False
-        for each in tuple(self._running):
-            each.cut_off()
-        return True
-
-    def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
-        """See `Watcher`."""
-        return self._scheduler.arrive(self.attempt, address, slots)
-
-    def leave(self, address: IPv4Address | IPv6Address) -> None:
-        """See `Watcher`."""
-        self._scheduler.leave(self.attempt, address)
+    from mailrider.queue.work import Work
 
 
 class Scheduler:
@@ -143,24 +61,24 @@ class Scheduler:
         self._backlog = Backlog(store, self._fairness, clock)
         self._commits = CommitRetry(store, clock, emit, work.bounces)
         self._settler = Settler(store, self._commits, work.rules, work.bounces, clock, rng, emit)
-        self._workers: dict[asyncio.Task[None], _Worker] = {}
+        self._attempts = Attempts(store, work, self._settler, self._commits, self._fairness.places, clock, emit)
+        self._housekeeping = Housekeeping(store, self._settler, self._commits, clock, self._fairness.is_down)
+        self._running: dict[asyncio.Task[None], AttemptProgress] = {}
         self._refiller: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
-        self._timer: Timer | None = None
-        self._timer_at = 0.0
-        self._slow_timer: Timer | None = None
+        self._due = Alarm(clock, self.look)
+        self._lasting = Alarm(clock, self._move_lasting)
         self._refilling = False
         self._stopping = False
-        self._offset = 0.0
         self._drained: datetime | None = None
 
     async def __aenter__(self) -> Self:
         if self._store.recovered:
             self._emit(QueueRecovered(self._store.recovered))
-        self._offset = self._clock_offset()
         self._refiller = asyncio.create_task(self._refill_for_ever())
+        self._housekeeping.begin()
         self._tasks = [self._refiller, asyncio.create_task(self._keep_house())]
         self._work.shares.join(self)
         self.look()
@@ -177,52 +95,25 @@ class Scheduler:
         """Begin nothing more, and give back what waits in memory. Running attempts go on: see `finish` and `stop`."""
         self._stopping = True
         self._work.shares.leave(self)
-        for timer in (self._timer, self._slow_timer):
-            if timer is not None:
-                timer.cancel()
+        self._housekeeping.only_renews = True
+        self._due.cancel()
+        self._lasting.cancel()
         self._wake.set()  # for the refiller to see that it is over; what it is leasing is not left lying
         if self._refiller is not None:
-            await self._within(RECORDING, asyncio.wait([self._refiller]))
+            await is_done_within(RECORDING, asyncio.wait([self._refiller]), self._clock)
         await self._commits.give_back(self._fairness.withdraw())
 
     async def finish(self) -> None:
         """Wait until all running attempts have come to their own end; `leave_off` before that."""
-        while self._workers:
-            await asyncio.wait(self._workers)
+        await all_ended(self._running)
 
     async def stop(self) -> None:
         """End: at once what has not begun to send, within a bound what has."""
         self._stopping = True
         self._store.begun.forget()
-        for task, worker in list(self._workers.items()):
-            if not worker.is_awaited:
-                self._cut_off(task, worker)
+        cut_off(self._running, sparing_awaited=True)
         await self.leave_off()
-        if await self._within(self._work.grace, self.finish()):
-            return
-        for task, worker in list(self._workers.items()):
-            self._cut_off(task, worker)
-        if await self._within(RECORDING, self.finish()):
-            return
-        left = list(self._workers)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    async def _within(self, seconds: float, work: Awaitable[object]) -> bool:
-        """Wait for it; False if it takes longer."""
-        try:
-            async with Deadline(self._clock, self._clock.monotonic() + seconds):
-                await work
-        except TimeoutError:
-            return False
-        return True
-
-    @staticmethod
-    def _cut_off(task: asyncio.Task[None], worker: _Worker) -> None:
-        """End an attempt: it reports if it had any effect, and else its job is given back as if nothing had been."""
-        if not worker.cut_off():
-            task.cancel()
+        await end_within(self._work.grace, self._running, self._clock)
 
     @property
     def has_left_off(self) -> bool:
@@ -238,13 +129,8 @@ class Scheduler:
 
     def has_room(self, jobs: Sequence[Job]) -> bool:
         """True if a new message with these jobs may come from memory: then it is to be leased from the beginning."""
-        if self._stopping or self._commits.unrecorded:
-            return False
-        return self._fairness.has_room(jobs, self._clock.monotonic())
-
-    def offer(self, jobs: Sequence[Job]) -> None:
-        """Leased jobs of a new message, with their content."""
-        self._take_in(jobs)
+        is_open = not (self._stopping or self._commits.unrecorded)
+        return is_open and self._fairness.has_room(jobs, self._clock.monotonic())
 
     def expect(self, destinations: Sequence[str]) -> None:
         """New mail for these was stored, and waits there."""
@@ -286,7 +172,8 @@ class Scheduler:
         self.look()
         await self.idle()
 
-    def _take_in(self, jobs: Sequence[Job]) -> None:
+    def offer(self, jobs: Sequence[Job]) -> None:
+        """Leased jobs, those of a new message with their content."""
         if not jobs:
             return
         if self._stopping:
@@ -301,11 +188,11 @@ class Scheduler:
         self._start()
 
     def _start(self) -> None:
-        """As many workers as there are jobs that can be started."""
+        """As many tasks as there are jobs that can be started."""
         while (attempt := self._next()) is not None:
-            worker = _Worker(self, attempt)
-            task = asyncio.create_task(self._run(worker))
-            self._workers[task] = worker
+            progress = AttemptProgress(attempt, self._arrive, self._leave)
+            task = asyncio.create_task(self._run(progress))
+            self._running[task] = progress
             task.add_done_callback(self._ended)
 
     def _next(self) -> RunningAttempt | None:
@@ -315,13 +202,14 @@ class Scheduler:
         if attempt is None:
             if not self._fairness.places.has_fast:
                 self._work.shares.wants(self)
-        elif self._slow_timer is None:
+        elif self._lasting.at == NEVER:
             self._watch_places()
         return attempt
 
     def _watch_places(self) -> None:
         due = self._fairness.places.next_due
-        self._slow_timer = None if due is None or self._stopping else self._clock.call_at(due, self._move_lasting)
+        if due is not None and not self._stopping:
+            self._lasting.set(due)
 
     def _move_lasting(self) -> None:
         moved = self._fairness.places.move_lasting(self._clock.monotonic())
@@ -337,26 +225,40 @@ class Scheduler:
             self._wake.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._workers[task]
+        del self._running[task]
         self._start()  # what came in since it found nothing more to do
         self._note_idleness()
 
     # Attempts --------------------------------------------------------------------------------------------------------
 
-    async def _run(self, worker: _Worker) -> None:
+    async def _run(self, progress: AttemptProgress) -> None:
         """Attempt one job after another, while there are any."""
         backlog = self._backlog
-        attempt: RunningAttempt | None = worker.attempt
+        attempt: RunningAttempt | None = progress.attempt
         while attempt is not None:
-            worker.attempt = attempt
-            await self._attempt(worker)
+            progress.attempt = attempt
+            try:
+                committed = await self._attempts.make(progress)
+                if committed is not None:
+                    self._come_back(committed)
+            except StoreUnavailable as error:
+                self._commits.failed(error)
+                self._wake_in(SICK)
+            except Exception as error:
+                # Where it came from nobody knows, so neither whether the message went out: it stays leased, and is not
+                # tried again before this process ends.
+                self._emit(Bug(f"queue: message {format_id(attempt.job.message_id)}", error))
+            finally:
+                self._finish(progress)
             if (backlog.unseen or backlog.more) and backlog.wants((attempt.job.destination,)):
                 self._wake.set()
             attempt = self._next()
             if self._fairness.ready:  # its window has grown: there is a place for another one, too
                 self._start()
 
-    def arrive(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
+    def _arrive(
+        self, attempt: RunningAttempt, address: IPv4Address | IPv6Address, slots: int | None
+    ) -> datetime | None:
         """See `Watcher.arrive`."""
         was_slow = attempt.is_slow
         seconds = self._fairness.places.arrive(attempt, address, self._clock.monotonic(), slots)
@@ -365,73 +267,9 @@ class Scheduler:
             self._go_on()
         return None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
 
-    def leave(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address) -> None:
+    def _leave(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address) -> None:
         """See `Watcher.leave`."""
         self._fairness.places.leave(attempt, address, self._clock.monotonic())
-
-    async def _attempt(self, worker: _Worker) -> None:
-        attempt = worker.attempt
-        job, health, reply = attempt.job, DestinationHealth.UNKNOWN, BROKEN
-        begun = self._store.begun
-        place = begun.begin(job.ids[0])
-        try:
-            if job.lease != self._store.lease:
-                return  # this process was held for dead, and the job is another's
-            content = job.content or await self._store.content(job)
-            places, seconds = self._fairness.places, None
-            if places.crowded:
-                seconds = places.turned_away(attempt, self._clock.monotonic())
-            report = (
-                await self._deliver(job, content, worker.handover) if seconds is None else self._held_back(job, seconds)
-            )
-            worker.is_recording = True
-            health, reply = judge_destination(report), report.outcomes[0].reply
-            committed = await self._settler.attempted(job, content, report)
-            if committed is not None:
-                self._come_back(committed)
-        except asyncio.CancelledError:
-            self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
-            await self._commits.give_back([job])
-            raise
-        except StoreUnavailable as error:
-            self._commits.failed(error)
-            self._wake_in(SICK)
-            await self._commits.give_back([job])
-        except Exception as error:
-            # Where it came from nobody knows, so neither whether the message went out: it stays leased, and is not
-            # tried again before this process ends.
-            self._emit(Bug(f"queue: message {format_id(job.message_id)}", error))
-        finally:
-            begun.end(place)
-            worker.is_recording = False
-            self._finish(attempt, health, reply)
-
-    def _held_back(self, job: Job, seconds: float) -> AttemptReport:
-        until = self._clock.now() + timedelta(seconds=seconds)
-        return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
-
-    async def _deliver(self, job: Job, content: Content, handover: Handover) -> AttemptReport:
-        deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
-        if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
-            await self._look_again(deliverer, job, content)
-        try:
-            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, handover))
-        except StoreUnavailable:
-            raise  # the content could not be read
-        except Exception as error:
-            # Unknown means temporary: an exception that nobody expected never bounces anything.
-            self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
-            return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
-
-    async def _look_again(self, deliverer: LooksAgain, job: Job, content: Content) -> None:
-        """Before a message is given up: RFC 8461 5.1 wants the domain's policy checked first."""
-        try:
-            await deliverer.look_again(job.envelope, content)
-        except StoreUnavailable:
-            raise
-        except Exception as error:
-            # The attempt goes by what is known, then.
-            self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
 
     def _come_back(self, committed: Committed) -> None:
         """What was put back comes again: wake for it."""
@@ -445,7 +283,8 @@ class Scheduler:
         if due:
             self._wake_in(max(0.0, (min(due) - self._clock.now()).total_seconds()))
 
-    def _finish(self, attempt: RunningAttempt, health: DestinationHealth, reply: Reply) -> None:
+    def _finish(self, progress: AttemptProgress) -> None:
+        attempt, health, reply = progress.attempt, progress.health, progress.reply
         job = attempt.job
         job.content = None
         was_down = self._fairness.is_down(job.destination)
@@ -505,22 +344,19 @@ class Scheduler:
             await self._wake.wait()
             self._wake.clear()
             self._refilling = True
-            has_looked = await self._try_to_refill()
-            self._refilling = False
-            if has_looked:  # a store that fails is asked again when it had its time, not at once
+            try:
+                await self._refill()
+            except StoreUnavailable as error:
+                self._commits.failed(error)
+                self._wake_in(SICK)
+            except Exception as error:
+                self._emit(Bug("queue: looking for due mail", error))
+                self._wake_in(SICK)
+            else:  # a store that fails is asked again when it had its time, not at once
+                self._refilling = False
                 self._note_idleness()
-
-    async def _try_to_refill(self) -> bool:
-        try:
-            await self._refill()
-        except StoreUnavailable as error:
-            self._commits.failed(error)
-        except Exception as error:
-            self._emit(Bug("queue: looking for due mail", error))
-        else:
-            return True
-        self._wake_in(SICK)
-        return False
+            finally:
+                self._refilling = False
 
     async def _refill(self) -> None:
         if self._commits.owes:
@@ -529,7 +365,7 @@ class Scheduler:
         self._start()
         async with aclosing(self._backlog.refill()) as refill:
             async for jobs in refill:
-                self._take_in(jobs)
+                self.offer(jobs)
         if self._backlog.next_wake is not None:
             self._wake_in(self._backlog.next_wake)
         self._commits.works()
@@ -538,61 +374,27 @@ class Scheduler:
 
     def _wake_in(self, seconds: float) -> None:
         """Look at the store again by then; an earlier wish stays."""
-        when = self._clock.monotonic() + seconds
-        if self._stopping or (self._timer is not None and self._timer_at <= when):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        self._timer = self._clock.call_at(when, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self.look()
+        if not self._stopping:
+            self._due.set(self._clock.monotonic() + seconds)
 
     def _note_idleness(self) -> None:
-        moving = self._workers or self._refilling or self._wake.is_set() or not self._fairness.is_idle
+        moving = self._running or self._refilling or self._wake.is_set() or not self._fairness.is_idle
         if not moving and not self._backlog.is_empty:
             self._wake.set()
         elif not moving:
             self._idle.set()
 
-    # Housekeeping ----------------------------------------------------------------------------------------------------
-
     async def _keep_house(self) -> None:
-        """Look whether the store changed; now and then renew leases, and find what is late."""
-        elapsed = 0.0
         while True:
-            await self._clock.sleep(TICK)
-            elapsed += TICK
             try:
-                if elapsed >= HOUSEKEEPING:
-                    elapsed = 0.0
-                    if await self._store.keep_alive(self._clock.now()):
-                        self.look()
-                    if self._stopping:
-                        await self._commits.give_back(())
-                        continue
-                    async with aclosing(self._settler.settle_late(self._fairness.is_down)) as late:
-                        async for committed in late:
+                async with aclosing(self._housekeeping.tick()) as found:
+                    async for committed in found:
+                        if committed is None:
+                            self.look()
+                        else:
                             self._come_back(committed)
-                    if self._commits.has_recovered:
-                        self._look_after_recovery()
-                    # What was leased for that no look could see; and if a signal got lost, mail is late, not lost.
-                    self.look()
-                if await self._store.changed_elsewhere() or self._clock_jumped():
-                    self.look()
             except StoreUnavailable as error:
                 self._commits.failed(error)
                 self._wake_in(SICK)
             except Exception as error:
                 self._emit(Bug("queue: housekeeping", error))
-
-    def _clock_offset(self) -> float:
-        return self._clock.now().timestamp() - self._clock.monotonic()
-
-    def _clock_jumped(self) -> bool:
-        """True if the wall clock was set: what is due is not what the timer believes."""
-        offset = self._clock_offset()
-        jumped, self._offset = abs(offset - self._offset) > SKEW, offset
-        return jumped

@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import DestinationOf, Stats
-    from mailrider.queue.scheduler import Work
     from mailrider.queue.store import Store
+    from mailrider.queue.work import Work
     from mailrider.smtp.content import Content
 
 

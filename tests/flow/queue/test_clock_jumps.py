@@ -18,13 +18,13 @@ from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Filter, Quota
 from mailrider.queue.queue_clock import OFF, QueueClock, TimeAnchor
 from mailrider.queue.retry import Schedule
-from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite import leases as leases_module
 from mailrider.queue.sqlite import reader as reader_module
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import MESSAGE, deferred, envelope, throttled

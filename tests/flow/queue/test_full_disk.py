@@ -24,7 +24,6 @@ from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Change, Fate, Progress, Quota, Settlement
 from mailrider.queue.retry import Schedule
-from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite import views
@@ -32,6 +31,7 @@ from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import QueueCommand, StoreFull
+from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import BUSY, Writing, chunked, deferred, delivered, envelope, failed

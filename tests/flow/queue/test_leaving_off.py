@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from mailrider.model.handover import DIRECT
 from mailrider.model.queue_event import AttemptInterrupted, RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
-from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
+from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.service import DeliveryQueue
+from mailrider.queue.stopping import GRACE
+from mailrider.queue.work import Work
 from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_scheduler import ORIGIN, World, submit
 

@@ -35,16 +35,18 @@ from mailrider.queue import bounces
 from mailrider.queue import fairness as fairness_module
 from mailrider.queue.begun import BegunFile, read_begun
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState, jobs_of
 from mailrider.queue.retry import Schedule
-from mailrider.queue.scheduler import GRACE, HOUSEKEEPING, Work
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settle import Rules
 from mailrider.queue.settler import SICK
 from mailrider.queue.sqlite.signals import Signal
 from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.stopping import GRACE
 from mailrider.queue.store import QueueCommand, StoreUnavailable
+from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.store import MemoryStore, SharedState

@@ -10,9 +10,9 @@ import pytest
 
 from mailrider.model.queue_event import DestinationDown
 from mailrider.queue.bounces import BouncePolicy, Bounces
-from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.shares import ALONE, QueueShares
+from mailrider.queue.work import Work
 from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_scheduler import ORIGIN, Network, World, submit
 from tests.support.queueing import delivered, unreachable

@@ -20,9 +20,9 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING
 from mailrider.queue.retry import Schedule
-from mailrider.queue.scheduler import Work
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules
+from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.store import MemoryStore, SharedState

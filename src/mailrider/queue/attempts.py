@@ -1,0 +1,171 @@
+"""One attempt at a job, from its content to the commit of what came of it.
+
+It ends in a settlement, or the job is given back: what is cut off before it had any effect counts as no try. An
+exception nobody expected defers, it never bounces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from mailrider.model.event import Bug
+from mailrider.model.handover import CROWDED, Handover
+from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.model.queue_event import AttemptInterrupted
+from mailrider.model.reply import Reply
+from mailrider.queue.deliverer import LooksAgain
+from mailrider.queue.ids import format_id
+from mailrider.queue.message import ROUTE_TARGET
+from mailrider.queue.queue_clock import in_queue_time
+from mailrider.queue.settle import DestinationHealth, is_last_try, judge_destination
+from mailrider.queue.settler import names
+from mailrider.queue.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from ipaddress import IPv4Address, IPv6Address
+
+    from mailrider.clock import Clock
+    from mailrider.model.event import Emit
+    from mailrider.model.handover import Stoppable
+    from mailrider.queue.message import Job
+    from mailrider.queue.places import Places, RunningAttempt
+    from mailrider.queue.settler import CommitRetry, Committed, Settler
+    from mailrider.queue.store import Store
+    from mailrider.queue.work import Work
+    from mailrider.smtp.content import Content
+
+    Arrive = Callable[[RunningAttempt, IPv4Address | IPv6Address, int | None], datetime | None]
+    Leave = Callable[[RunningAttempt, IPv4Address | IPv6Address], None]
+
+BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
+
+
+class AttemptProgress:
+    """Where one attempt after the other is, which one task makes; see `model.handover.Watcher`.
+
+    `is_recording`: it has ended, and is to be recorded. `health` and `reply`: what it says of its destination.
+    `handover`: how messages are given to targets: it waits for no limit, which would take a place from others.
+    """
+
+    __slots__ = ("_arrive", "_leave", "_running", "attempt", "handover", "health", "is_recording", "reply")
+
+    def __init__(self, attempt: RunningAttempt, arrive: Arrive, leave: Leave) -> None:
+        self._arrive = arrive
+        self._leave = leave
+        self._running: list[Stoppable] = []
+        self.attempt = attempt
+        self.health, self.reply = DestinationHealth.UNKNOWN, BROKEN
+        self.is_recording = False
+        self.handover = Handover(patience=0.0, watcher=self)
+
+    def began(self, attempt: Stoppable) -> None:
+        """See `Watcher`."""
+        self._running.append(attempt)
+
+    def ended(self, attempt: Stoppable) -> None:
+        """See `Watcher`."""
+        self._running.remove(attempt)
+
+    @property
+    def is_awaited(self) -> bool:
+        """True if it sends, waits for the reply to what it sent, or records what came of it."""
+        return self.is_recording or any(each.is_sending for each in self._running)
+
+    def cut_off(self) -> bool:
+        """End its attempt. True if that reports what it came to; False: it has no effect, and nothing was done."""
+        if not any(each.has_effect for each in self._running):
+            return False
+        for each in tuple(self._running):
+            each.cut_off()
+        return True
+
+    def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
+        """See `Watcher`."""
+        return self._arrive(self.attempt, address, slots)
+
+    def leave(self, address: IPv4Address | IPv6Address) -> None:
+        """See `Watcher`."""
+        self._leave(self.attempt, address)
+
+
+class Attempts:
+    """Makes them: of jobs that are leased in `store`, by the deliverer of each one's route."""
+
+    def __init__(
+        self,
+        store: Store,
+        work: Work,
+        settler: Settler,
+        commits: CommitRetry,
+        places: Places,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self._store = store
+        self._work = work
+        self._settler = settler
+        self._commits = commits
+        self._places = places
+        self._clock = clock
+        self._emit = emit
+
+    async def make(self, progress: AttemptProgress) -> Committed | None:
+        """Make the attempt that `progress` has; None: nothing was committed. Raises `StoreUnavailable`."""
+        attempt = progress.attempt
+        job, places = attempt.job, self._places
+        progress.health, progress.reply = DestinationHealth.UNKNOWN, BROKEN
+        begun = self._store.begun
+        place = begun.begin(job.ids[0])
+        try:
+            if job.lease != self._store.lease:
+                return None  # this process was held for dead, and the job is another's
+            content = job.content or await self._store.content(job)
+            seconds = places.turned_away(attempt, self._clock.monotonic()) if places.crowded else None
+            if seconds is None:
+                report = await self._deliver(job, content, progress.handover)
+            else:
+                report = self._held_back(job, seconds)
+            progress.is_recording = True
+            progress.health, progress.reply = judge_destination(report), report.outcomes[0].reply
+            return await self._settler.attempted(job, content, report)
+        except asyncio.CancelledError:
+            self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
+            await self._commits.give_back([job])
+            raise
+        except StoreUnavailable:
+            await self._commits.give_back([job])
+            raise
+        finally:
+            begun.end(place)
+            progress.is_recording = False
+
+    def _held_back(self, job: Job, seconds: float) -> AttemptReport:
+        until = self._clock.now() + timedelta(seconds=seconds)
+        return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
+
+    async def _deliver(self, job: Job, content: Content, handover: Handover) -> AttemptReport:
+        deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
+        if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
+            await self._look_again(deliverer, job, content)
+        try:
+            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, handover))
+        except StoreUnavailable:
+            raise  # the content could not be read
+        except Exception as error:
+            # Unknown means temporary: an exception that nobody expected never bounces anything.
+            self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
+            return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
+
+    async def _look_again(self, deliverer: LooksAgain, job: Job, content: Content) -> None:
+        """Before a message is given up: RFC 8461 5.1 wants the domain's policy checked first."""
+        try:
+            await deliverer.look_again(job.envelope, content)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # The attempt goes by what is known, then.
+            self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))

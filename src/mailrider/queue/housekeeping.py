@@ -1,0 +1,71 @@
+"""What a queue does now and then: it renews leases, settles what is late, and sees what nobody told it.
+
+Another process says when it changed the store (`queue.sqlite.signals`); if that signal got lost, or if the wall clock
+was set, mail is late, not lost.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from mailrider.clock import Clock
+    from mailrider.queue.settler import CommitRetry, Committed, Settler
+    from mailrider.queue.store import Store
+
+TICK: Final = 5.0  # seconds between two questions whether another process changed the store
+HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
+SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
+
+
+class Housekeeping:
+    """That of one store. `is_down` says of a destination that it cannot be reached."""
+
+    def __init__(
+        self, store: Store, settler: Settler, commits: CommitRetry, clock: Clock, is_down: Callable[[str], bool]
+    ) -> None:
+        self._store = store
+        self._settler = settler
+        self._commits = commits
+        self._clock = clock
+        self._is_down = is_down
+        self._elapsed = 0.0
+        self._offset = 0.0
+        self.only_renews = False
+        """Nothing is begun any more: leases are renewed, and what waits to be given back is."""
+
+    def begin(self) -> None:
+        """The store is open from now on."""
+        self._offset = self._clock_offset()
+
+    async def tick(self) -> AsyncGenerator[Committed | None, None]:
+        """Wait for a moment, and do what is to be done: gives what was committed, and None where the store is to be
+        looked through. Raises `StoreUnavailable`."""
+        await self._clock.sleep(TICK)
+        self._elapsed += TICK
+        if self._elapsed >= HOUSEKEEPING:
+            self._elapsed = 0.0
+            if await self._store.keep_alive(self._clock.now()):
+                yield None
+            if self.only_renews:
+                await self._commits.give_back(())
+                return
+            async with aclosing(self._settler.settle_late(self._is_down)) as late:
+                async for committed in late:
+                    yield committed
+            # What was leased for that no look could see; and if a signal got lost, mail is late, not lost.
+            yield None
+        if await self._store.changed_elsewhere() or self._clock_jumped():
+            yield None
+
+    def _clock_offset(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _clock_jumped(self) -> bool:
+        """True if the wall clock was set: what is due is not what the timer believes."""
+        offset = self._clock_offset()
+        jumped, self._offset = abs(offset - self._offset) > SKEW, offset
+        return jumped
