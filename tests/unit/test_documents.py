@@ -70,6 +70,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_row_of_a_table_is_a_line_with_a_cell_for_each_column(page: Path) -> None:
+    columns, is_code = 0, False
+    for number, text in enumerate(page.read_text().splitlines(), 1):
+        line = text.strip()
+        is_code ^= line.startswith("```")
+        cells = line.replace("\\|", "").count("|") - 1 if line.startswith("|") and not is_code else 0
+        assert not cells or line.endswith("|"), f"line {number} is only a part of a row: {line}"
+        assert not columns or not cells or cells == columns, f"line {number} has {cells} cells, not {columns}: {line}"
+        columns = cells
+
+
 def test_the_changelog_has_the_version() -> None:
     version = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version is not None
