@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class MailriderError(Exception):
@@ -137,3 +137,24 @@ class ConfigError(MailriderError):
     def __init__(self, problems: str | Iterable[Problem]) -> None:
         self.problems = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def do_all(steps: Iterable[Callable[[], object]]) -> None:
+    """Take each step, whatever became of those before it.
+
+    Raises `ConfigError` for all that was wrong, each once; if only this machine is not as it has to be, the first
+    `LocalError`.
+    """
+    problems: list[Problem] = []
+    here: LocalError | None = None
+    for step in steps:
+        try:
+            step()
+        except ConfigError as error:
+            problems += error.problems
+        except LocalError as error:
+            here = here or error
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    if here is not None:
+        raise here

@@ -45,7 +45,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     file.write_bytes(b"hostname a.b\nx \xff\n")
     with pytest.raises(ConfigError) as caught:
         load(str(file))
-    assert str(caught.value) == f"{file}: the file is not UTF-8: octet 0xff in line 2, octet 3"
+    assert str(caught.value) == f"{file}:2:3: the file is not UTF-8: the octet 0xff stands here\n    x �\n      ^"
 
 
 def test_a_file_without_end_is_too_large() -> None:

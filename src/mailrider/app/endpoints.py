@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.pipelines import PipelineOpener
@@ -17,7 +18,7 @@ from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.session import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings
 from mailrider.endpoint.trust import Trust
-from mailrider.errors import ConfigError, LocalError
+from mailrider.errors import ConfigError, LocalError, do_all
 from mailrider.model.endpoint_event import AliasUnusable
 from mailrider.net.local import Gateways, OwnAddresses
 from mailrider.net.tls import make_server_context
@@ -195,8 +196,9 @@ def server_context(settings: EndpointSettings) -> ServerContext | None:
 
 def try_endpoint(settings: EndpointSettings) -> None:
     """Find out what would keep an endpoint from opening, before anything is closed for it. Raises as that does."""
-    server_context(settings)
+    steps: list[Callable[[], object]] = [partial(server_context, settings)]
     if settings.auth is not None:
-        read_passwords(settings.auth)
+        steps.append(partial(read_passwords, settings.auth))
     if (aliases := aliases_of(settings)) is not None:
-        aliases.load()
+        steps.append(aliases.load)
+    do_all(steps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mailrider.app.endpoints import try_endpoint
@@ -17,15 +18,17 @@ from mailrider.config.source import Problems
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.endpoint.settings import EndpointSettings
-from mailrider.errors import ConfigError, LocalError
+from mailrider.errors import ConfigError, LocalError, do_all
 from mailrider.model.value import value
+from mailrider.net.tls import make_client_context
 from mailrider.policy.settings import STSCache
 from mailrider.queue.settings import QueueSettings
 from mailrider.signing.keys import examine_key
 from mailrider.signing.open import DIRECTORY, key_in_use
+from mailrider.x509.anchors import load_anchors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
@@ -39,19 +42,19 @@ if TYPE_CHECKING:
 
 
 def examine(configuration: Configuration) -> None:
-    """Raises `ConfigError` or `LocalError` for the first thing that is wrong."""
-    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
-        examine_instance(owner)
-        examine_signatures(owner)
+    """Raises `ConfigError` for all that is wrong; or `LocalError` for the first thing that is not as it needs it."""
+    owners = (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints)
+    do_all(partial(look, owner) for owner in owners for look in (examine_instance, examine_signatures))
 
 
 def examine_instance(owner: Instance) -> None:
     """A target or endpoint, and the targets within. Raises as `examine`."""
+    steps: list[Callable[[], None]] = []
+    if isinstance(owner.settings, EndpointSettings):
+        steps.append(partial(try_endpoint, owner.settings))
+    steps += [partial(_examine_target, settings, owner) for settings in targets_within(owner.settings)]
     with placed(owner):
-        if isinstance(owner.settings, EndpointSettings):
-            try_endpoint(owner.settings)
-        for settings in targets_within(owner.settings):
-            _examine_target(settings, owner)
+        do_all(steps)
 
 
 @value
@@ -105,10 +108,17 @@ def examine_signatures(owner: Instance) -> None:
 
 
 def _examine_target(settings: Settings, owner: Instance) -> None:
-    if isinstance(settings, RemoteSettings | SmarthostSettings) and settings.local_ip is not None:
-        _refuse_foreign_address(settings.local_ip, owner)
+    if not isinstance(settings, RemoteSettings | SmarthostSettings):
+        return
+    steps: list[Callable[[], object]] = []
+    if settings.tls_client is not None:
+        steps.append(partial(make_client_context, settings.tls_client))
+        steps.append(partial(load_anchors, settings.tls_client.root_ca))
     if isinstance(settings, RemoteSettings):
-        _refuse_impossible_cache(settings.mx_auth)
+        steps.append(partial(_refuse_impossible_cache, settings.mx_auth))
+    do_all(steps)
+    if settings.local_ip is not None:
+        _refuse_foreign_address(settings.local_ip, owner)
 
 
 def _refuse_foreign_address(address: IPv4Address | IPv6Address, owner: Instance) -> None:

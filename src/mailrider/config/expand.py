@@ -269,13 +269,19 @@ def decode(
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            good = content[: error.start]
-            line, column = good.count(b"\n") + 1, error.start - (good.rfind(b"\n") + 1) + 1
-            message = f"the file is not UTF-8: octet 0x{content[error.start]:02x} in line {line}, octet {column}"
+            source = Source(name, _lines(content.decode("utf-8-sig", "replace")), directory)
+            offset = len(_lines(content[: error.start].decode("utf-8-sig")))
+            message = f"the file is not UTF-8: the octet 0x{content[error.start]:02x} stands here"
+            problems.add(Position(source, offset, imported_at), message)
+            return None
         else:
-            return Source(name, text.replace("\r\n", "\n"), directory)
+            return Source(name, _lines(text), directory)
     if imported_at is None:
         problems.add_file(name, message)
     else:
         problems.add(imported_at, f"{show(name)}: {message}")
     return None
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")

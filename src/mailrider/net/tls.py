@@ -15,10 +15,11 @@ import platform
 import ssl
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mailrider.errors import ConfigError
+from mailrider.errors import ConfigError, do_all
 from mailrider.model.text import few
 from mailrider.net.pipe import PeerObject
 
@@ -84,12 +85,14 @@ def make_client_context(settings: TLSClientSettings, *, strict: bool = False) ->
         context.options |= OP_LEGACY_SERVER_CONNECT
     old = _set_protocols(context, *settings.protocols)
     context.set_ciphers(_OLD_CIPHERS if old else _CIPHERS)
+    steps: list[Callable[[], None]] = []
     if settings.ciphers:
-        _set_ciphers(context, settings.ciphers, old=old)
+        steps.append(partial(_set_ciphers, context, settings.ciphers, old=old))
     if settings.curves:
-        _set_curves(context, settings.curves)
+        steps.append(partial(_set_curves, context, settings.curves))
     if settings.cert is not None and settings.key is not None:
-        _load_certificate(context, settings.cert, settings.key)
+        steps.append(partial(_load_certificate, context, settings.cert, settings.key))
+    do_all(steps)
     return context
 
 
@@ -238,11 +241,7 @@ def _instead(given: str, known: list[str]) -> str:
 
 
 def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    for directive, path in (("cert", cert), ("key", key)):
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise ConfigError(f"{directive}: {path} cannot be read: {error.strerror}") from error
+    do_all(partial(_try_to_read, directive, path) for directive, path in (("cert", cert), ("key", key)))
     try:
         # Without a function OpenSSL would ask for a password on the terminal.
         context.load_cert_chain(cert, key, password=lambda: _no_password(key))
@@ -252,6 +251,13 @@ def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
             f"cert {cert} and key {key} cannot be used: {why}; both must be PEM, the certificate first of its chain, "
             "and belong together"
         ) from error
+
+
+def _try_to_read(directive: str, path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{directive}: {path} cannot be read: {error.strerror}") from error
 
 
 def _no_password(key: Path) -> str:

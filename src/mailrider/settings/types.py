@@ -102,7 +102,7 @@ def show_word(value: object) -> str:
 
 _BOOLEANS = {"yes": True, "true": True, "on": True, "1": True}
 _BOOLEANS |= {"no": False, "false": False, "off": False, "0": False}
-_INTEGER = re.compile(r"[0-9]{1,18}")
+_DIGITS = re.compile(r"[0-9]{1,100}")
 
 
 def _boolean(value: bool | str) -> bool:
@@ -118,14 +118,22 @@ def integer(least: int = 0, most: int = MAX_NUMBER) -> ValueType[int]:
     """Whole numbers within bounds."""
 
     def convert(value: int | str) -> int:
-        if isinstance(value, str) and _INTEGER.fullmatch(value):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError
-        return value
+        number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+        return _within(number, least, most, value)
 
     within = f", {least} or more" if most == MAX_NUMBER else f" from {least} to {most}"
     return ValueType("integer", f"a whole number{within}", convert)
+
+
+def _within(number: object, least: int, most: int, given: object, unit: str = "") -> int:
+    """A number within bounds. What is expected of a directive names its own bounds, but not the greatest of all."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise ValueError
+    if number > most == MAX_NUMBER:
+        raise Unacceptable(f"expected at most {MAX_NUMBER}{unit}, not {show(given)}")
+    if number > most:
+        raise ValueError
+    return number
 
 
 PORT = replace(integer(1, 65535), name="port")
@@ -173,14 +181,19 @@ def duration(*, positive: bool = False, bare_seconds: bool = False) -> ValueType
 
     def convert(value: timedelta | float | str) -> timedelta:
         if isinstance(value, str):
-            span = _parse_duration(value, bare_seconds=bare_seconds)
+            try:
+                span = _parse_duration(value, bare_seconds=bare_seconds)
+            except OverflowError:
+                span = timedelta.max
         elif isinstance(value, timedelta):
             span = value
         elif isinstance(value, bool) or not math.isfinite(value):
             raise ValueError
         else:
             span = timedelta(seconds=value)
-        if not timedelta(0) <= span <= MAX_DURATION or (positive and not span):
+        if span > MAX_DURATION:
+            raise Unacceptable(f"expected at most ten years, which are {MAX_DURATION.days}d, not {show(value)}")
+        if span < timedelta(0) or (positive and not span):
             raise ValueError
         return span
 
@@ -194,7 +207,7 @@ def duration(*, positive: bool = False, bare_seconds: bool = False) -> ValueType
 def _parse_duration(text: str, *, bare_seconds: bool) -> timedelta:
     if text == "0":
         return timedelta(0)
-    if _INTEGER.fullmatch(text):
+    if _DIGITS.fullmatch(text):
         if not bare_seconds:
             raise Unacceptable(f'expected a duration with its unit, not {show(text)}; did you mean "{text}s"?')
         return timedelta(seconds=int(text))
@@ -219,13 +232,12 @@ def size(least: int = 0, most: int = MAX_NUMBER, within: str = "") -> ValueType[
     """Numbers of octets within bounds, which `within` puts in words: ` of 64K or more`."""
 
     def convert(value: int | str) -> int:
+        number = value
         if isinstance(value, str) and _SIZE.fullmatch(value):
-            value = sum(int(part[:-1]) * _SIZES[part[-1].lower()] for part in value.split())
+            number = sum(int(part[:-1]) * _SIZES[part[-1].lower()] for part in value.split())
         elif value == "0":
-            value = 0
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError
-        return value
+            number = 0
+        return _within(number, least, most, value, " octets")
 
     return ValueType("size", f"a size{within} such as 32M, 3M 5K or 5b", convert, words=Words.LINE)
 

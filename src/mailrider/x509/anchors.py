@@ -10,10 +10,11 @@ from __future__ import annotations
 import binascii
 import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.errors import ConfigError, InvalidValue
+from mailrider.errors import ConfigError, InvalidValue, do_all
 from mailrider.x509.certificate import parse_certificate
 
 if TYPE_CHECKING:
@@ -52,11 +53,7 @@ def load_anchors(files: Sequence[Path | str], directories: Sequence[Path | str] 
     Directories are the system's: what is missing or broken there is left out.
     """
     found: dict[bytes, Certificate] = {}
-    for file in files:
-        try:
-            _read_file(Path(file), found)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no trusted certificates can be read from {file}: {error}") from error
+    do_all(partial(_read_wanted, Path(file), found) for file in files)
     for directory in directories:
         for path in _hashed_files(Path(directory)):
             with suppress(OSError, ValueError):
@@ -69,6 +66,14 @@ def _hashed_files(directory: Path) -> list[Path]:
         return sorted(path for path in directory.iterdir() if _HASHED.fullmatch(path.name))
     except OSError:
         return []
+
+
+def _read_wanted(path: Path, found: dict[bytes, Certificate]) -> None:
+    try:
+        _read_file(path, found)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"root_ca: no certificates can be read from {path}: {why}") from error
 
 
 def _read_file(path: Path, found: dict[bytes, Certificate]) -> None:

@@ -267,5 +267,5 @@ def test_a_file_that_is_no_text() -> None:
     expander = Expander(problems := Problems(), {}, lambda _: b"a\nb\xe4c", Allowance(problems))
     assert expander.expand(Source("f", "import x", Path("/etc"))) == ()
     (problem,) = problems.in_order()
-    assert problem.place == "f:1:8"
-    assert problem.message == '"/etc/x": the file is not UTF-8: octet 0xe4 in line 2, octet 2'
+    assert (problem.place, problem.trail) == ("/etc/x:2:2", ("f:1:8",))
+    assert problem.message == "the file is not UTF-8: the octet 0xe4 stands here"

@@ -217,6 +217,16 @@ def test_a_client_certificate_that_cannot_be_loaded_says_which_file(tmp_path: Pa
         make_client_context(TLSClientSettings(cert=cert, key=other))
 
 
+@before_3_15
+def test_everything_that_is_wrong_with_a_tls_client_is_told_at_once(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.pem"
+    settings = TLSClientSettings(ciphers=["NONE-SUCH"], curves=["p256", "p384"], cert=absent, key=absent)
+    with pytest.raises(ConfigError) as caught:
+        make_client_context(settings)
+    first_words = [problem.message.split(":")[0] for problem in caught.value.problems]
+    assert first_words == ["ciphers", "curves", "cert", "key"]
+
+
 def test_an_encrypted_key_is_an_error_and_never_a_question_on_the_terminal(tmp_path: Path) -> None:
     cert, key = files()
     locked = tmp_path / "locked.key"

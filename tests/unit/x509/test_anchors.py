@@ -63,6 +63,18 @@ def test_a_file_that_is_no_good_is_a_configuration_error(tmp_path: Path, content
     assert str(path) in str(caught.value)
 
 
+def test_every_file_that_is_no_good_is_named(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    (tmp_path / "good.pem").write_bytes(ONE.pem)
+    with pytest.raises(ConfigError) as caught:
+        load_anchors([tmp_path / "absent.pem", tmp_path / "good.pem", junk])
+    assert [problem.message for problem in caught.value.problems] == [
+        f"root_ca: no certificates can be read from {tmp_path}/absent.pem: No such file or directory",
+        f"root_ca: no certificates can be read from {junk}: the certificate is missing",
+    ]
+
+
 def test_a_directory_counts_its_hashed_files_only(tmp_path: Path) -> None:
     (tmp_path / "5f15c80c.0").write_bytes(ONE.pem)
     (tmp_path / "5f15c80c.1").write_bytes(TWO.pem)
