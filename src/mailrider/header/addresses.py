@@ -5,7 +5,7 @@ ways at different patch levels, and who may send as whom depends on it. It accep
 and refuses the rest:
 
 - accepted: `a@x`, `A <a@x>`, `a@x (comment, with comma)`, groups, quoted strings, empty places between commas, a name
-  without a domain (`root`);
+  without a domain (`root`), display names in another character set;
 - refused: two addresses without a comma, a quote, comment or bracket that is not closed or not opened, comments and
   white space within an address, a route (`<@a:b@x>`).
 
@@ -35,11 +35,19 @@ MAX_AUTHORS: Final = 100  # addresses
 _ATOM: Final = r"[^\x00-\x20\"(),:;<>@\[\\\]\x7f-\x9f\ud800-\udfff]++"
 _PLAIN: Final = r'[^"\\\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]*+'
 _QUOTED: Final = rf'"{_PLAIN}(?:\\[ -~\t]{_PLAIN})*"'
+# In names, octets of other character sets than UTF-8, as surrogates: RFC 5322 never allowed them, but old programs
+# write them. In some sets a backslash may be the second half of a letter, and then it is not certain what it escapes.
+_HIGH: Final = r"\udc80-\udcff"
+_NO_OCTET: Final = r"\ud800-\udc7f\udd00-\udfff"
+_NAME_ATOM: Final = rf"[^\x00-\x20\"(),:;<>@\[\\\]\x7f-\x9f{_NO_OCTET}]++"
+_NAME_PLAIN: Final = rf'[^"\\\x00-\x08\x0a-\x1f\x7f-\x9f{_NO_OCTET}]*+'
+_NAME_QUOTED: Final = rf'"{_NAME_PLAIN}(?:(?<![{_HIGH}])\\[ -~\t]{_NAME_PLAIN})*"'
 _LITERAL: Final = r"\[[^\[\]\\\x00-\x20\x7f-\x9f\ud800-\udfff]*+\]"
 _TOKEN = re.compile(
-    rf"(?P<space>[ \t\r\n]++)|(?P<address>(?:{_QUOTED}|{_ATOM})@(?:{_ATOM}|{_LITERAL}))|(?P<quoted>{_QUOTED})"
-    rf"|(?P<atom>{_ATOM})|(?P<literal>{_LITERAL})|(?P<special>[<>,:;(])"
+    rf"(?P<space>[ \t\r\n]++)|(?P<address>(?:{_QUOTED}|{_ATOM})@(?:{_ATOM}|{_LITERAL}))|(?P<quoted>{_NAME_QUOTED})"
+    rf"|(?P<atom>{_NAME_ATOM})|(?P<literal>{_LITERAL})|(?P<special>[<>,:;(])"
 )
+_OCTETS = re.compile(f"[{_HIGH}]")
 _IN_COMMENT = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 
 _WORDS: Final = frozenset({"address", "quoted", "atom", "literal"})
@@ -135,6 +143,8 @@ class _Parser:
 def _alone(words: list[tuple[str, str]]) -> Address:
     if len(words) != 1 or words[0][0] == "literal":
         raise InvalidValue("not a list of addresses: words without an address, or two addresses without a comma")
+    if _OCTETS.search(words[0][1]):
+        raise InvalidValue("not a list of addresses: octets that are no UTF-8 in an address")
     return Address(words[0][1])
 
 

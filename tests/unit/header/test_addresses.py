@@ -137,6 +137,35 @@ def test_an_author_whose_display_name_is_his_address_is_one_author(field: bytes)
     assert [str(each) for each in parse_authors(field)] == ["alice@x.test"]
 
 
+# https://github.com/lieser/dkim_verifier/issues/389: names in Latin-1, which old programs do not encode
+@pytest.mark.parametrize(
+    "field",
+    [b"J\xf6rg <a@x.test>", b'"J\xf6rg, K\xf6ln" <a@x.test>', b'"J\xf6rg \\"J\\"" <a@x.test>', b"a@x.test (J\xf6rg)"],
+)
+def test_an_author_may_have_a_name_in_another_character_set(field: bytes) -> None:
+    assert [str(each) for each in parse_authors(field)] == ["a@x.test"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"\xf6@x.test",
+        b"a@\xf6.test",
+        b"<\xf6@x.test>",
+        b'"\xf6"@x.test',
+        b"<a@x.test\xf6>",
+        b"\xf6",
+        b'"\xf6"',
+        b"\xf6 boss@x.test <a@x.test>",
+        b"boss@x.test\xf6 <a@x.test>",
+        b'"\x83\\" <boss@x.test>, " <a@x.test>',  # Shift JIS: one letter of two octets, and the end of the name
+    ],
+)
+def test_octets_of_another_character_set_hide_no_author(field: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        parse_authors(field)
+
+
 @pytest.mark.parametrize(
     "field",
     [
