@@ -179,6 +179,7 @@ class Attempt:
         self._under_way: tuple[Transaction, list[int], Lease] | None = None
         self._told: tuple[Transaction, Transcript | None] | None = None
         self._is_cut_off = False
+        self._had_effect: bool | None = None  # once it is over
 
     @property
     def is_sending(self) -> bool:
@@ -187,7 +188,9 @@ class Attempt:
 
     @property
     def has_effect(self) -> bool:
-        """True if a server may have the message, or a recipient is decided: then the end has to be recorded."""
+        """True if a server may have the message, a recipient is decided, or it came to its own end."""
+        if self._had_effect is not None:
+            return self._had_effect
         in_transaction = self._under_way is not None and bool(self._under_way[0].decisions)
         return self.is_sending or in_transaction or self._tally.has_decided
 
@@ -196,7 +199,7 @@ class Attempt:
 
         It still reports: replies that were read stand, and what a server may have taken is in doubt.
         """
-        if self._task is not None:
+        if self._task is not None and not self._is_cut_off:
             self._is_cut_off = True
             self._task.cancel()
 
@@ -208,7 +211,10 @@ class Attempt:
         self._task = asyncio.current_task()
         watcher.began(self)
         try:
-            return await self._conclude()
+            outcomes = await self._conclude()
+            if self._had_effect is None:
+                self._had_effect = True
+            return outcomes
         finally:
             watcher.ended(self)
 
@@ -226,6 +232,7 @@ class Attempt:
             if not self._is_cut_off or self._task is None:
                 raise
             self._task.uncancel()
+            self._had_effect = self.has_effect
             peer = "" if self._under_way is None else self._under_way[2].session.peer.name
             self._save_what_is_certain(STOPPED, _stopped_in_doubt(peer), self._clock.now())
         except ShuttingDown:

@@ -34,7 +34,8 @@ class Stoppable(Protocol):
 
     @property
     def has_effect(self) -> bool:
-        """True if a server may have the message, or a recipient is decided: then the end has to be recorded."""
+        """True if a server may have the message, a recipient is decided, or it came to its own end: all that has to be
+        recorded. False if it was cut off before."""
 
     def cut_off(self) -> None:
         """End it now; it still reports what it came to."""

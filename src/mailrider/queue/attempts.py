@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.model.event import Bug
 from mailrider.model.handover import CROWDED, Handover
 from mailrider.model.outcome import AttemptReport, Deferred
-from mailrider.model.queue_event import AttemptInterrupted
+from mailrider.model.queue_event import AttemptInterrupted, OutcomeUnrecorded
 from mailrider.model.reply import Reply
 from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.ids import format_id
@@ -47,11 +47,25 @@ BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again
 class AttemptProgress:
     """Where one attempt after the other is, which one task makes; see `model.handover.Watcher`.
 
-    `is_recording`: it has ended, and is to be recorded. `health` and `reply`: what it says of its destination.
-    `handover`: how messages are given to targets: it waits for no limit, which would take a place from others.
+    A job may lead to several attempts at servers at once, and each may end before the others. `has_effect`: one of them
+    came to something, which has to be recorded. `is_recording`: all have ended, and are to be recorded. `health` and
+    `reply`: what it says of its destination. `handover`: how messages are given to targets: it waits for no limit,
+    which would take a place from others.
     """
 
-    __slots__ = ("_arrive", "_leave", "_running", "attempt", "handover", "health", "is_recording", "reply")
+    __slots__ = (
+        "_arrive",
+        "_leave",
+        "_running",
+        "attempt",
+        "handover",
+        "has_begun",
+        "has_effect",
+        "health",
+        "is_cut_off",
+        "is_recording",
+        "reply",
+    )
 
     def __init__(self, attempt: RunningAttempt, arrive: Arrive, leave: Leave) -> None:
         self._arrive = arrive
@@ -59,16 +73,22 @@ class AttemptProgress:
         self._running: list[Stoppable] = []
         self.attempt = attempt
         self.health, self.reply = DestinationHealth.UNKNOWN, BROKEN
+        self.has_begun = False
+        self.has_effect = False
+        self.is_cut_off = False
         self.is_recording = False
         self.handover = Handover(patience=0.0, watcher=self)
 
     def began(self, attempt: Stoppable) -> None:
         """See `Watcher`."""
         self._running.append(attempt)
+        if self.is_cut_off:
+            attempt.cut_off()
 
     def ended(self, attempt: Stoppable) -> None:
         """See `Watcher`."""
         self._running.remove(attempt)
+        self.has_effect = self.has_effect or attempt.has_effect
 
     @property
     def is_awaited(self) -> bool:
@@ -76,12 +96,17 @@ class AttemptProgress:
         return self.is_recording or any(each.is_sending for each in self._running)
 
     def cut_off(self) -> bool:
-        """End its attempt. True if that reports what it came to; False: it has no effect, and nothing was done."""
-        if not any(each.has_effect for each in self._running):
-            return False
+        """End it. True if it comes to an end by that; False if its task is to be cancelled.
+
+        Attempts that run are ended one by one, each reports, and those that are still to begin do the same: only they
+        know what came of them in the moment in which they end.
+        """
+        if self.is_recording:
+            return True
+        self.is_cut_off = True
         for each in tuple(self._running):
             each.cut_off()
-        return True
+        return bool(self._running) or self.has_effect or not self.has_begun
 
     def arrive(self, address: IPv4Address | IPv6Address, slots: int | None) -> datetime | None:
         """See `Watcher`."""
@@ -120,42 +145,57 @@ class Attempts:
         progress.health, progress.reply = DestinationHealth.UNKNOWN, BROKEN
         begun = self._store.begun
         place = begun.begin(job.ids[0])
+        progress.has_begun = True
         try:
+            if progress.is_cut_off:
+                await self._give_back(job)
+                return None
             if job.lease != self._store.lease:
                 return None  # this process was held for dead, and the job is another's
             content = job.content or await self._store.content(job)
             seconds = places.turned_away(attempt, self._clock.monotonic()) if places.crowded else None
             if seconds is None:
-                report = await self._deliver(job, content, progress.handover)
+                report = await self._deliver(job, content, progress)
             else:
                 report = self._held_back(job, seconds)
+            if progress.is_cut_off and not progress.has_effect:
+                await self._give_back(job)
+                return None
             progress.is_recording = True
             progress.health, progress.reply = judge_destination(report), report.outcomes[0].reply
             return await self._settler.attempted(job, content, report)
         except asyncio.CancelledError:
-            self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
-            await self._commits.give_back([job])
+            # What came of it, and cannot be recorded, stays leased: it is not as if nothing had been done.
+            if progress.has_effect and not progress.is_recording:
+                self._emit(OutcomeUnrecorded(format_id(job.message_id), names(job), "we had to stop"))
+            elif not progress.is_recording:
+                await self._give_back(job)
             raise
         except StoreUnavailable:
             await self._commits.give_back([job])
             raise
         finally:
             begun.end(place)
-            progress.is_recording = False
+            progress.has_effect = progress.is_recording = False
+
+    async def _give_back(self, job: Job) -> None:
+        """It was cut off, and it is as if nothing had been done."""
+        self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
+        await self._commits.give_back([job])
 
     def _held_back(self, job: Job, seconds: float) -> AttemptReport:
         until = self._clock.now() + timedelta(seconds=seconds)
         return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
 
-    async def _deliver(self, job: Job, content: Content, handover: Handover) -> AttemptReport:
+    async def _deliver(self, job: Job, content: Content, progress: AttemptProgress) -> AttemptReport:
         deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
         if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
         try:
-            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, handover))
-        except StoreUnavailable:
-            raise  # the content could not be read
+            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, progress.handover))
         except Exception as error:
+            if isinstance(error, StoreUnavailable) and not progress.has_effect:
+                raise  # the content could not be read
             # Unknown means temporary: an exception that nobody expected never bounces anything.
             self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
             return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))

@@ -35,7 +35,7 @@ from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from ipaddress import IPv4Address, IPv6Address
 
@@ -140,11 +140,17 @@ class Scheduler:
 
     def give_up(self, jobs: Sequence[Job]) -> None:
         """Leased jobs of a message whose submitter went away while it was stored: if it was, it waits there."""
-        self._tasks.append(asyncio.create_task(self._return(jobs)))
+        self._give_back(jobs, then=self.look)
 
-    async def _return(self, jobs: Sequence[Job]) -> None:
-        await self._commits.give_back(jobs)
-        self.look()
+    def _give_back(self, jobs: Sequence[Job], then: Callable[[], object] = lambda: None) -> None:
+        """End leases of jobs that were not attempted, as soon as that can be; at the latest at the end."""
+        self._commits.keep_to_return(jobs)
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(self._return(then)))
+
+    async def _return(self, then: Callable[[], object]) -> None:
+        await self._commits.give_back(())
+        then()
 
     def look(self, *, reopen: bool = False) -> None:
         """There may be something due in the store. `reopen`: destinations that were down are tried at once."""
@@ -332,10 +338,8 @@ class Scheduler:
     def _put_away(self, destination: str) -> None:
         """What waits for a destination that is down waits in the store: memory is for those that move."""
         waiting = self._fairness.withdraw(destination)
-        if not waiting:
-            return
-        self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(asyncio.create_task(self._commits.give_back(waiting)))
+        if waiting:
+            self._give_back(waiting)
 
     # The store's backlog ---------------------------------------------------------------------------------------------
 

@@ -83,9 +83,13 @@ class Settler:
         """Decide what the report means, and commit it; None if the lease was lost, and nothing was changed."""
         now = self._clock.now()
         decision = settle(job, report, self._rules, now, self._rng)
-        notifications = await self._notify(job, decision, content, now) if decision.notified else ()
-        if job.envelope.requiretls:
-            notifications += await self._redact(job, decision, report, content, now)
+        try:
+            notifications = await self._notify(job, decision, content, now) if decision.notified else ()
+            if job.envelope.requiretls:
+                notifications += await self._redact(job, decision, report, content, now)
+        except asyncio.CancelledError:
+            self._emit(_unrecorded(job, "we had to stop"))
+            raise
         settlement = Settlement(job, decision.changes, now, notifications)
         settled = await self._commits.record(settlement)
         if not settled.held:
@@ -242,7 +246,7 @@ class CommitRetry:
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """End leases of jobs that were not attempted; what cannot be given back now is kept for later."""
-        self._unreturned += jobs
+        self.keep_to_return(jobs)
         mine = [job for job in self._unreturned if job.lease == self._store.lease]
         self._unreturned = []
         if not mine:
@@ -252,6 +256,10 @@ class CommitRetry:
         except StoreUnavailable as error:
             self._unreturned += mine
             self.failed(error)
+
+    def keep_to_return(self, jobs: Sequence[Job]) -> None:
+        """They are given back with the next ones."""
+        self._unreturned += jobs
 
     @property
     def owes(self) -> bool:

@@ -24,7 +24,7 @@ RECORDING: Final = 5.0  # seconds that a stop gives what was cut off to be recor
 
 
 def cut_off(running: Running, *, sparing_awaited: bool) -> None:
-    """End attempts: each reports if it had any effect, and else its job is given back as if nothing had been."""
+    """End attempts: each is recorded if it had any effect, and else its job is given back as if nothing had been."""
     for task, progress in list(running.items()):
         if not (sparing_awaited and progress.is_awaited) and not progress.cut_off():
             task.cancel()

@@ -7,23 +7,27 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mailrider.model.handover import DIRECT
-from mailrider.model.queue_event import AttemptInterrupted, RecipientDone
+from mailrider.model.queue_event import AttemptInterrupted, OutcomeUnrecorded, RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.service import DeliveryQueue
-from mailrider.queue.stopping import GRACE
+from mailrider.queue.stopping import GRACE, RECORDING
+from mailrider.queue.store import StoreUnavailable
 from mailrider.queue.work import Work
 from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_scheduler import ORIGIN, World, submit
+from tests.support.queueing import failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
     from mailrider.model.envelope import Envelope
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.deliverer import Deliverer
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import Job, Settled, Settlement
     from mailrider.smtp.content import Content
 
 
@@ -158,13 +162,97 @@ async def test_all_attempts_at_a_message_are_waited_for_and_cut_off_together() -
 
 async def test_who_does_not_even_report_is_given_back() -> None:
     world = World()
+    world.network.is_deaf = True
     async with a_queue(world, MemoryStore(world.shared)) as queue:
         await begun(world, queue)
         stopping = asyncio.create_task(queue.stop())
-        await world.clock.advance(GRACE + 1)
+        await world.clock.advance(GRACE + RECORDING + 1)
         await stopping
         assert len(world.happened(AttemptInterrupted)) == 1
     assert len(world.left) == 2
+
+
+async def test_what_had_an_effect_and_cannot_be_recorded_is_not_given_back() -> None:
+    world = World()
+    world.network.has_effect = True
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
+        await begun(world, queue)
+        await world.clock.advance(0)
+        for worker in list(queue._scheduler._running):  # type: ignore[union-attr]
+            worker.cancel()  # as whoever ends a whole process does
+        world.network.gates["example.net"].set()
+        await world.clock.advance(0)
+        assert world.happened(AttemptInterrupted) == []
+        assert [each.reason for each in world.happened(OutcomeUnrecorded)] == ["we had to stop"]
+        assert [(str(row.recipient), row.owner is None) for row in world.shared.rows.values()] == [
+            ("b@example.net", False)
+        ]
+
+
+async def test_what_is_being_recorded_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    store = MemoryStore(world.shared)
+
+    async def full(_: Settlement) -> Settled:
+        raise StoreUnavailable("disk full")
+
+    monkeypatch.setattr(store, "settle", full)
+    async with a_queue(world, store) as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(1)
+        stopping = asyncio.create_task(queue.stop())
+        await world.clock.advance(GRACE + RECORDING + 1)
+        await stopping
+        assert [row.owner is None for row in world.shared.rows.values()] == [False]
+    assert world.happened(AttemptInterrupted) == []
+    assert [each.reason for each in world.happened(OutcomeUnrecorded)] == ["disk full"]
+
+
+async def test_a_notification_that_is_written_when_time_is_over_leaves_the_outcome_unrecorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.network.behaviour["example.net"] = failed
+
+    async def hangs(*_: object) -> tuple[()]:
+        await asyncio.Event().wait()
+        return ()
+
+    monkeypatch.setattr(Bounces, "write", hangs)
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(1)
+        stopping = asyncio.create_task(queue.stop())
+        await world.clock.advance(GRACE + RECORDING + 1)
+        await stopping
+        assert [row.owner is None for row in world.shared.rows.values()] == [False]
+    assert world.happened(AttemptInterrupted) == []
+    assert [each.reason for each in world.happened(OutcomeUnrecorded)] == ["we had to stop"]
+
+
+async def test_content_that_one_of_two_targets_cannot_read_is_no_reason_to_forget_what_the_other_did() -> None:
+    world = World()
+    world.bounces.behaviour["example.net"] = StoreUnavailable("cannot be read")
+    async with a_queue(world, MemoryStore(world.shared), Both(world.network, world.bounces)) as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(1)
+        assert [each.outcome.status.value for each in world.happened(RecipientDone)] == ["deferred"]
+    assert [row.progress.tries for row in world.shared.rows.values()] == [1]
+
+
+async def test_a_worker_that_is_stopped_before_its_first_step_gives_its_job_back() -> None:
+    world = World()
+    async with a_queue(world, MemoryStore(world.shared)) as queue:
+        scheduler = queue._scheduler
+        assert scheduler is not None
+        jobs: list[Job] = []
+        take_in = scheduler.offer
+        scheduler.offer = jobs.extend  # type: ignore[method-assign, assignment]
+        await submit(queue, "b@example.net")
+        take_in(jobs)
+        await scheduler.stop()
+        assert [row.owner for row in world.shared.rows.values()] == [None]
+    assert world.network.seen == []
 
 
 async def test_shards_that_were_left_behind_are_closed_together_with_the_own_one() -> None:

@@ -83,8 +83,8 @@ MINUTE = 60.0
 class Network:
     """A deliverer that does as each destination is told; `seen` are the envelopes that it was given.
 
-    It is its own attempts as well: they send, if `is_sending`; what is cut off goes on to its end by itself, if it
-    `has_effect`.
+    Its attempts send, if it `is_sending`. What is cut off goes on to its end by itself, if it `has_effect`, and else it
+    ends; if it `is_deaf` nothing happens.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -98,35 +98,60 @@ class Network:
         self.gates: dict[str, asyncio.Event] = {}
         self.is_sending = True
         self.has_effect = False
+        self.is_deaf = False
 
     async def deliver(self, given: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
         destination = str(given.recipients[0].mailbox.domain)
         self.seen.append(given)
         self.contents.append(b"".join((await content.loaded()).chunks()))
         self.running += 1
+        attempt = NetworkAttempt(self)
         if handover.watcher is not None:
-            handover.watcher.began(self)
+            handover.watcher.began(attempt)
         self.most = max(self.most, self.running)
         try:
             if destination in self.gates:
                 await self.gates[destination].wait()
             if self.takes:
                 await self.clock.sleep(self.takes)
+            attempt.has_effect = True
+        except asyncio.CancelledError:
+            if not attempt.is_cut_off:
+                raise
         finally:
             self.running -= 1
             if handover.watcher is not None:
-                handover.watcher.ended(self)
+                handover.watcher.ended(attempt)
         behaviour = self.behaviour.get(destination, delivered)
         if isinstance(behaviour, Exception):
             raise behaviour
         return AttemptReport(tuple(map(behaviour, given.recipients)))
 
-    def cut_off(self) -> None:
-        for gate in self.gates.values():
-            gate.set()
-
     def destinations(self) -> list[str]:
         return [str(each.recipients[0].mailbox.domain) for each in self.seen]
+
+
+class NetworkAttempt:
+    """One of its attempts."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.has_effect = network.has_effect
+        self.is_cut_off = False
+        self.task = asyncio.current_task()
+
+    @property
+    def is_sending(self) -> bool:
+        return self.network.is_sending
+
+    def cut_off(self) -> None:
+        if self.network.has_effect:
+            for gate in self.network.gates.values():
+                gate.set()
+        elif not self.network.is_deaf:
+            self.is_cut_off = True
+            assert self.task is not None
+            self.task.cancel()
 
 
 class World:
