@@ -522,7 +522,7 @@ class ClientSession:
                 refusal = None
         if refusal is None:
             return usual_reply(self._machine, command, self._service.hostname.ascii)
-        self._note_refused(command, refusal)
+        self._note_refused(command, refusal, self._sender)
         return refusal
 
     @property
@@ -604,7 +604,8 @@ class ClientSession:
         if self._machine.state is ServerState.CLOSED:
             self._cut_off(f"{said}: {reply.text}")
         elif isinstance(command, EndOfData | Bdat | Mail | Rcpt):
-            self._note_refused(command, reply)
+            sender = self._sender if event.mail is None else event.mail.sender
+            self._note_refused(command, reply, sender, event.recipients)
         elif not self._has_erred:
             # One line a client: what follows is mostly the consequence.
             self._has_erred = True
@@ -613,10 +614,15 @@ class ClientSession:
     def _note_client_refused(self, command: str, reason: str) -> None:
         self._service.emit(ClientRefused(self._service.name, self.client, self._user, command, reason))
 
-    def _note_refused(self, command: Command, reply: Reply) -> None:
+    def _note_refused(
+        self, command: Command, reply: Reply, sender: ReversePath, recipients: Sequence[Rcpt] = ()
+    ) -> None:
+        """`recipients`: of a whole message that was refused."""
         service = self._service
-        sender = command.sender if isinstance(command, Mail) else self._sender
-        recipient = str(command.mailbox) if isinstance(command, Rcpt) else ""
+        if isinstance(command, Mail):
+            sender = command.sender
+        about = (command,) if isinstance(command, Rcpt) else recipients
+        recipient = str(about[0].mailbox) if len(about) == 1 else ""
         service.emit(MailRefused(service.name, self.client, self._user, str(sender), recipient, reply))
 
     # Content ----------------------------------------------------------------------------------------------------------

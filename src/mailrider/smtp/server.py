@@ -446,6 +446,7 @@ class ServerMachine:
         return self._refuse(command, self._fault)
 
     def _fail_content(self, command: Command, reply: Reply, answers: int) -> Rejected:
-        self._output.extend([encoded(reply)] * (answers - 1))  # RFC 2033 4.2: one for each recipient
+        self._output.extend([encoded(reply)] * answers)  # RFC 2033 4.2: one for each recipient
+        refused = Rejected(command, reply, mail=self.mail, recipients=self.recipients)
         self._enter(ServerState.READY)
-        return self._refuse(command, reply)
+        return refused

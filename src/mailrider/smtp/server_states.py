@@ -50,6 +50,8 @@ from mailrider.smtp.commands import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mailrider.model.reply import Reply
 
 
@@ -80,11 +82,16 @@ class ContentChunk:
 
 @dataclass(slots=True)
 class Rejected:
-    """What the machine has refused by itself, and how. `command` None: a line that is none; `said` is for the log."""
+    """What the machine has refused by itself, and how. `command` None: a line that is none; `said` is for the log.
+
+    A refused message has the `mail` and `recipients` of its transaction, which is over then.
+    """
 
     command: Command | None
     reply: Reply
     said: str = ""
+    mail: Mail | None = None
+    recipients: Sequence[Rcpt] = ()
 
 
 Event = Command | ContentChunk | Rejected

@@ -116,6 +116,35 @@ async def test_a_refused_mail_is_named_whether_it_can_be_read_or_not() -> None:
         assert await refused(door) == (HOST, "MAIL FROM:<a@b@c>", "501 5.1.7 Bad sender address syntax")
 
 
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"From: a@example.org\r\n\r\nx\n.\n\r\n.\r\n", 554),
+        (b"From: a@example.org\r\n\r\n" + b"x" * 1001 + b"\r\n.\r\n", 552),
+        (b"BDAT 4\r\nx\n.\n", 554),
+        (b"BDAT 1001 LAST\r\n" + b"x" * 1001, 552),
+    ],
+)
+@pytest.mark.parametrize(
+    ("recipients", "named"), [(["b@example.net"], "b@example.net"), (["b@example.net", "c@example.net"], "")]
+)
+async def test_a_message_that_is_refused_while_it_arrives_is_named_by_its_sender_and_one_recipient(
+    content: bytes, code: int, recipients: list[str], named: str
+) -> None:
+    async with open_door(max_size=1000) as door:
+        client = await door.client()
+        await client.hello()
+        assert (await client.ask("MAIL FROM:<a@example.org>"))[:3] == "250"
+        for each in recipients:
+            assert (await client.ask(f"RCPT TO:<{each}>"))[:3] == "250"
+        if not content.startswith(b"BDAT"):
+            assert (await client.ask("DATA"))[:3] == "354"
+        await client.say(content)
+        assert (await client.hear())[:3] == str(code)
+        (event,) = door.noted(MailRefused)
+        assert (event.sender, event.recipient, event.reply.code) == ("a@example.org", named, code)
+
+
 async def test_a_login_that_cannot_be_read_is_named_without_its_secrets() -> None:
     secret = base64.b64encode(b"anna-open-sesame").decode()
     async with open_door(authenticator=Doorkeeper()) as door:
