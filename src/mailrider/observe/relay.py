@@ -1,7 +1,8 @@
 """The log of a worker, on its way to the supervisor's: a pipe that is read a few times a second, line by line.
 
 Whatever several workers write stays in whole lines, since one process alone writes them on. The pipe is large, and left
-alone for a moment after each reading, so that a busy worker does not wake its supervisor for every line.
+alone for a moment after each reading, so that a busy worker does not wake its supervisor for every line. The moments of
+all workers are the same, so that many wake it no more often than one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock, Timer
 
 SIZE: Final = 1 << 20  # octets of the pipe, if the system grants them; some 4,000 lines
-MOMENT: Final = 0.02  # seconds between two readings
+MOMENT: Final = 1 / 16  # seconds between two readings, at most; a power of two, so that sums of it are exact
 MAX_LINE: Final = 1 << 20  # octets; what is longer is cut
 
 
@@ -46,17 +47,23 @@ class LogRelay:
         self._watch()
 
     def _watch(self) -> None:
-        self._timer = None
         self._loop.add_reader(self._descriptor, self._ready)
 
     def _ready(self) -> None:
         self._loop.remove_reader(self._descriptor)
+        self._look()
+
+    def _look(self) -> None:
+        self._timer = None
         octets = self._read()
-        if octets == b"":
+        if octets is None:
+            self._watch()
+        elif octets:
+            self._take(octets)
+            next_moment = self._clock.monotonic() // MOMENT + 1
+            self._timer = self._clock.call_at(next_moment * MOMENT, self._look)
+        else:
             self._end()
-            return
-        self._take(octets or b"")
-        self._timer = self._clock.call_at(self._clock.monotonic() + MOMENT, self._watch)
 
     def _read(self) -> bytes | None:
         """What is there: empty at the end, None if there is nothing yet."""

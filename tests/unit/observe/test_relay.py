@@ -10,8 +10,9 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.observe import relay as relay_module
-from mailrider.observe.relay import LogRelay, make_pipe
+from mailrider.observe.relay import MOMENT, LogRelay, make_pipe
 from mailrider.observe.unblocked import UnblockedStream
+from mailrider.testing.clock import FakeClock
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
@@ -47,6 +48,31 @@ async def test_lines_of_several_workers_do_not_mix() -> None:
         os.close(writes)
     await asyncio.gather(*(each.ended.wait() for each in relays))
     assert sorted("".join(written).splitlines()) == ["a" * 6000, "b" * 6000]
+
+
+async def test_after_a_reading_all_pipes_are_left_alone_until_the_same_moment() -> None:
+    clock = FakeClock()
+    written = list[str]()
+    ends = [make_pipe() for _ in range(2)]
+    relays = [LogRelay(reads, clock, written.append) for reads, _ in ends]
+    for name, (_, writes) in zip(("a", "b"), ends, strict=True):
+        os.write(writes, f"first of {name}\n".encode())
+        await eventually(lambda: len(written) == 1)
+        written.clear()
+        await clock.advance(MOMENT / 4)
+    for _, writes in ends:
+        os.write(writes, b"one\n")
+        os.write(writes, b"two\n")
+    await asyncio.sleep(0.01)
+    assert not written
+    await clock.advance(MOMENT / 2)
+    assert written == ["one\ntwo\n"] * 2
+    await clock.advance(MOMENT)  # nothing came, so they are watched again
+    os.write(ends[0][1], b"at once\n")
+    await eventually(lambda: written[2:] == ["at once\n"])
+    for relay, (_, writes) in zip(relays, ends, strict=True):
+        os.close(writes)
+        relay.close()
 
 
 async def test_a_line_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
