@@ -1,8 +1,9 @@
 """The one thread that writes to an SQLite store, and its group commit.
 
 Whatever is asked for while a commit is under way goes into the next one together: adds and settlements as sets, the
-rest one by one in the same transaction. Where the event loop has more to do than it can, the next commit waits for a
-moment, so that it has more company: its price is that of one, however many are in it. What is answered is durable. If
+rest one by one in the same transaction. Where the event loop has more to do than it can, or the process uses much of a
+processor, the next commit waits for a moment, so that it has more company: its price is that of one, however many are
+in it. What is answered is durable. If
 a transaction fails, nothing of it happened; where one request may be the cause, each is tried by itself, so that a bad
 one fails alone.
 
@@ -36,6 +37,9 @@ T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 512  # requests of one transaction: what a crash undoes, and nobody was told of, attempts small
 BUSY: Final = 0.001  # seconds after which the loop takes an answer, if it has more to do than it can
+BUSY_SHARE: Final = 0.5  # of a processor; a process that uses as much is busy, too
+COMPANY: Final = 4  # requests of the last commit, where others can be expected: one sender makes two at a time
+SPAN: Final = 0.05  # seconds over which that is measured, at least
 LOOKED: Final = 0.001  # seconds between two looks at who came while a commit waits for company
 LOOKS: Final = 4  # after which it does not wait any longer, whoever may come
 
@@ -66,11 +70,32 @@ class StoreCall:
 Request = Add | Settle | StoreCall
 
 
+class ProcessorShare:
+    """How much of a processor something used lately: `used` tells its seconds so far, `now` the time in seconds."""
+
+    def __init__(self, now: Callable[[], float], used: Callable[[], float]) -> None:
+        self._now = now
+        self._used = used
+        self._share = 0.0
+        self._looked = now(), used()
+
+    def measure(self) -> float:
+        """1.0 is one processor all the time. Measured over `SPAN` seconds, or since it was asked for last."""
+        now = self._now()
+        then, used_then = self._looked
+        if now - then >= SPAN:
+            used = self._used()
+            self._share = (used - used_then) / (now - then)
+            self._looked = now, used
+        return self._share
+
+
 class Writer:
     """Runs requests on a connection of its own. `fault` is called around commits, for tests that pull the plug.
 
-    `now` tells the time in seconds, in any thread; `pause` is how it waits for company, in its own. `room` is asked for
-    space when the disk is full, for new mail (False) or for what cannot wait: each step of it makes some.
+    `now` tells the time in seconds, in any thread, and `used` the seconds of processor time of this process; `pause` is
+    how it waits for company, in its own. `room` is asked for space when the disk is full, for new mail (False) or for
+    what cannot wait: each step of it makes some.
     """
 
     def __init__(
@@ -82,6 +107,7 @@ class Writer:
         now: Callable[[], float],
         pause: Callable[[float], object] = time.sleep,  # it stops this thread alone, never the loop
         room: Callable[[bool], Iterator[None]] = lambda _: iter(()),
+        used: Callable[[], float] = time.process_time,
     ) -> None:
         self._connection = connection
         self._transactions = transactions
@@ -90,6 +116,7 @@ class Writer:
         self._pause = pause
         self._room = room
         self._now = now
+        self._share = ProcessorShare(now, used)
         self._late = 0.0  # seconds that the last answer waited for the loop
         self._requests: SimpleQueue[tuple[Request, asyncio.Future[Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="mailrider queue writer", daemon=True)
@@ -119,9 +146,10 @@ class Writer:
 
     def _run(self) -> None:
         stopping = False
+        together = 0
         while not stopping:
             taken = [self._requests.get()]
-            if self._late >= BUSY:
+            if self._late >= BUSY or (together >= COMPANY and self._share.measure() >= BUSY_SHARE):
                 self._gather()
             try:
                 while len(taken) < MOST_AT_ONCE:
@@ -130,6 +158,7 @@ class Writer:
                 pass
             stopping = None in taken
             asked = [each for each in taken if each is not None]
+            together = len(asked)
             if asked:
                 self._answer(self._work(asked))
 
@@ -137,8 +166,9 @@ class Writer:
         """Wait for more as long as there come more.
 
         Beside a busy event loop each statement waits for the interpreter's lock: fewer commits are less work for
-        everybody, and nobody is kept waiting, since the loop is not there yet. Where it is not busy, each is answered
-        as soon as can be.
+        everybody, and nobody is kept waiting, since the loop is not there yet. Where many send at once to a worker that
+        has its processor only half of the time, since others use it too, that saves work as well. Where neither is so,
+        each is answered as soon as can be.
         """
         waiting = self._requests.qsize()
         for _ in range(LOOKS):
