@@ -21,7 +21,7 @@ from tests.peers import opensmtpd, postfix
 from tests.peers.process import accepts, loopback_address, private_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from bench.footprint import ControlGroup
     from bench.network import Network
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PORT = 2525
 RESOLV_CONF, PASSWD, GROUP = Path("/etc/resolv.conf"), Path("/etc/passwd"), Path("/etc/group")
 VAR_LIB = Path("/var/lib")
+READY = b" daemon_ready "
+"""What mailrider's log says once all of its workers serve."""
 EXIM = Path(__file__).parents[1] / ".peers/exim"
 _EXIM_UID = 64010
 
@@ -68,12 +70,13 @@ def _started(
     syncs: Path | None,
     environment: Mapping[str, str] | None = None,
     files: Mapping[Path, Path] | None = None,
+    ready: Callable[[], bool] | None = None,
 ) -> Iterator[Relay]:
     with confined(
         counting_syncs(command, syncs) if syncs else command,
         name=name,
         log=home / "log",
-        ready=lambda: accepts(address, PORT),
+        ready=ready or (lambda: accepts(address, PORT)),
         environment=environment,
         files=files,
     ) as group:
@@ -169,7 +172,11 @@ class Mailrider:
                 authentication=self._authentication(),
             )
             (home / "mailrider.conf").write_text(text)
-            with _started("mailrider", home, [*_mailrider(home), "run"], address, syncs=syncs) as relay:
+            # Its port is open before all workers are there, and the first one would get all of the load.
+            command, log = [*_mailrider(home), "run"], home / "log"
+            with _started(
+                "mailrider", home, command, address, syncs=syncs, ready=lambda: READY in log.read_bytes()
+            ) as relay:
                 yield relay
 
     def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
