@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.queue.encode import compact
 from mailrider.queue.history import ACTS
-from mailrider.queue.message import Wish
+from mailrider.queue.message import RecipientState, Wish
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.transactions import ROW, Transactions
 from mailrider.queue.sqlite.views import from_json
@@ -31,7 +31,7 @@ def carry_out(
     rows = from_json(connection, sql.SELECTED, **values)
     leased = [row[0] for row in rows if row[2] == 1]
     if by and transactions.writes_facts and transactions.keeps_history:
-        _note(connection, command, rows, now, by)
+        _note(connection, command, [row for row in rows if _is_concerned(command, row[2], row[3])], now, by)
     changed = _change(transactions, command, rows, now, connection)
     transactions.written += ROW * len(rows)
     later = 0
@@ -44,11 +44,25 @@ def carry_out(
 def _note(
     connection: sqlite3.Connection, command: QueueCommand, rows: Sequence[Sequence[int]], now: int, by: str
 ) -> None:
-    """Keep who did it."""
+    """Keep who did it, with each of those that it changes something for."""
     for is_leased, details in ((False, {"by": by}), (True, {"by": by, "later": True})):
         ids = [row[0] for row in rows if (row[2] == 1) is is_leased]
         act = {"now": now, "kind": ACTS[command.value], "ids": compact(ids), "details": compact(details)}
         connection.execute(sql.NOTE_ACT, act)
+
+
+def _is_concerned(command: QueueCommand, state: int, wish: int | None) -> bool:
+    """Whether the command changes anything for a recipient: what is held already is not held by somebody again."""
+    match state:
+        case RecipientState.HELD:
+            return command in (QueueCommand.RELEASE, QueueCommand.REMOVE)
+        case RecipientState.LEASED if command is QueueCommand.RELEASE:
+            return wish == Wish.HOLD
+        case RecipientState.LEASED:
+            wanted = _WISHES[command]
+            return wish is None or (wish != wanted and Wish(wish).yields_to(wanted))
+        case _:
+            return command is not QueueCommand.RELEASE
 
 
 def _change(

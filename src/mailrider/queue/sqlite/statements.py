@@ -253,8 +253,9 @@ SELECT json_group_array(json_array(
 """  # noqa: S608 - constants only
 
 SELECTED: Final = f"""
-SELECT json_group_array(json_array(id, message, state)) FROM (
-    SELECT r.id, r.message, r.state FROM recipient r WHERE r.id > :after AND {_WANTED} ORDER BY r.id LIMIT :limit
+SELECT json_group_array(json_array(id, message, state, wish)) FROM (
+    SELECT r.id, r.message, r.state, r.wish FROM recipient r
+    WHERE r.id > :after AND {_WANTED} ORDER BY r.id LIMIT :limit
 )
 """  # noqa: S608 - constants only
 

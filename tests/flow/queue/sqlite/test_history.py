@@ -146,6 +146,19 @@ async def test_what_an_operator_does_is_told_with_his_name(tmp_path: Path) -> No
         assert traced.facts[0].details == {"by": "anna"}
 
 
+@pytest.mark.parametrize("leased", [False, True])
+async def test_what_an_operator_does_that_changes_nothing_is_not_told(tmp_path: Path, leased: bool) -> None:
+    life = Life(tmp_path)
+    async with life.store:
+        message = life.writing.message("b@example.net")
+        await life.store.add(message, leased=leased)
+        hold, release, retry = QueueCommand.HOLD, QueueCommand.RELEASE, QueueCommand.RETRY
+        for command in (release, retry, hold, hold, retry, release, release):
+            await life.store.command(command, EVERYTHING, life.clock.now(), "anna")
+        told = [kind.partition(".")[2] for kind, _ in await life.kinds(HistoryFilter(message.id))]
+        assert told == ["retried", "held", "released"]
+
+
 async def test_what_is_erased_is_gone_and_the_rest_stays(tmp_path: Path) -> None:
     life = Life(tmp_path)
     async with life.store:
