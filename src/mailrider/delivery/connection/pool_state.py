@@ -13,9 +13,9 @@ the connection may be opened until it is closed: first it has no session yet, th
 - no next hop keeps more than `idle_count` idle slots that it used last; the least bad to lose goes first.
 
 Where several processes share these numbers, each slot needs a *right* that they have in common: `per_endpoint` and
-`total` are what all of them may have. Then an endpoint has as many slots as it was `granted` rights; one is wanted for
-each waiter that finds no slot, and returned with a slot that is gone. Others that want rights are told of by `recall`:
-idle slots end for them at once, and others when they are given back.
+`total` are what all of them may have. Then an endpoint has as many slots as it was `granted` rights. One is wanted for
+each waiter that finds no slot; that of a slot that is gone serves the next waiter, and is returned if nobody waits.
+Others that want rights are told of by `recall`: idle slots end for them at once, and others when they are given back.
 
 Every method returns at once. What follows from it stands in `grants` (a waiter waits no more), `closings` (a slot is
 to be closed, and why), `wanted` and `returned` (endpoints, one for each right), for the pool to carry out and to clear.
@@ -120,7 +120,7 @@ class _Endpoint(Generic[SessionT, WaiterT]):
     """`slots` counts all of them; those that are `ending`, and the `idle` ones, the one used last at the end.
 
     `room`: how many there may be. Of shared rights: how many were `asked` for and not granted yet, and how many are
-    `owed` to others when they are not used any more.
+    `owed` to others when their slots are gone.
     """
 
     __slots__ = ("asked", "ending", "idle", "key", "owed", "room", "slots", "waiting")
@@ -146,6 +146,7 @@ class PoolState(Generic[SessionT, WaiterT]):
         self.wanted: list[Hashable] = []
         self.returned: list[Hashable] = []
         self._owed = 0
+        self._ending = 0
         self.is_shut = False
         self.grants: list[Grant[WaiterT, SessionT]] = []
         self.closings: list[Closing[SessionT]] = []
@@ -209,7 +210,7 @@ class PoolState(Generic[SessionT, WaiterT]):
             return
         slot.next_hop = next_hop
         endpoint = slot.endpoint
-        if (endpoint.owed or self._owed) and self._is_owed(endpoint):
+        if endpoint.owed > endpoint.ending or self._owed > self._ending:
             self.end(slot, SHARED)
             return
         if endpoint.waiting:
@@ -225,16 +226,6 @@ class PoolState(Generic[SessionT, WaiterT]):
             return
         self._keep(slot, next_hop, now)
 
-    def _is_owed(self, endpoint: _Endpoint[SessionT, WaiterT]) -> bool:
-        """True if a right of the endpoint is to be returned now, since others wait for it."""
-        if endpoint.owed:
-            endpoint.owed -= 1
-            return True
-        if self._owed:
-            self._owed -= 1
-            return True
-        return False
-
     def end(self, slot: Slot[SessionT], reason: str) -> None:
         """The slot is not to be used any more: it appears in `closings`, and is ending until `gone`."""
         if slot.is_ending or slot.session is None:
@@ -243,6 +234,7 @@ class PoolState(Generic[SessionT, WaiterT]):
             self._take(slot)
         slot.is_ending = True
         slot.endpoint.ending += 1
+        self._ending += 1
         self.closings.append(Closing(slot, slot.session, reason))
 
     def gone(self, slot: Slot[SessionT]) -> None:
@@ -252,11 +244,9 @@ class PoolState(Generic[SessionT, WaiterT]):
         self.slots -= 1
         if slot.is_ending:
             endpoint.ending -= 1
+            self._ending -= 1
         if self.is_shared:
-            # Whoever waits asks for another one: other processes may wait longer.
-            endpoint.room -= 1
-            self.returned.append(endpoint.key)
-            self._want(endpoint)
+            self._pass_on(endpoint)
         self._note(endpoint)
         while self._starving and self.slots < self.limits.total:
             # Behind the others, if it goes on starving: they take turns.
@@ -265,6 +255,18 @@ class PoolState(Generic[SessionT, WaiterT]):
             self._grant(endpoint, waiter, self._new_slot(endpoint, waiter))
 
     # Rights that processes share -------------------------------------------------------------------------------------
+
+    def _pass_on(self, endpoint: _Endpoint[SessionT, WaiterT]) -> None:
+        """A slot is gone: its right is for others if they want it, or else for who waits here."""
+        if endpoint.waiting and not endpoint.owed and not self._owed:
+            waiter = next(iter(endpoint.waiting))
+            self._grant(endpoint, waiter, self._new_slot(endpoint, waiter))
+            return
+        endpoint.owed = max(0, endpoint.owed - 1)
+        self._owed = max(0, self._owed - 1)
+        endpoint.room -= 1
+        self.returned.append(endpoint.key)
+        self._want(endpoint)
 
     def _want(self, endpoint: _Endpoint[SessionT, WaiterT]) -> None:
         """A right for each waiter for whom none is on its way, as far as there can be any."""
@@ -306,9 +308,10 @@ class PoolState(Generic[SessionT, WaiterT]):
             idle = sorted(endpoint.idle, key=self._worth)[:wanted]
         for slot in idle:
             self.end(slot, SHARED)
-        ending = sum(each.ending for each in self._endpoints.values()) if endpoint is None else endpoint.ending
         slots = self.slots if endpoint is None else endpoint.slots
-        owed = max(0, min(wanted - ending, slots - ending - keep))
+        if endpoint is None and keep >= self.limits.total:
+            keep = 0  # nobody else wants one: it is for another endpoint of this process
+        owed = min(wanted, max(len(idle), slots - keep))
         if endpoint is None:
             self._owed = owed
         else:

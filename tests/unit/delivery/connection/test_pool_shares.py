@@ -232,6 +232,37 @@ def test_the_total_is_shared_over_hosts(world: World) -> None:
     assert first.closed == [SHARED]
 
 
+def test_the_right_of_a_lost_connection_serves_who_waits_next_without_asking(world: World) -> None:
+    first, _ = world.workers
+    for _ in range(4):
+        first.request()
+    asks = world.asks
+    first.fail()
+    assert (len(first.busy), len(first.waiting)) == (2, 1)
+    assert world.asks == asks
+
+
+def test_the_right_of_a_lost_connection_is_for_another_worker_that_has_less_than_its_part(world: World) -> None:
+    first, second = world.workers
+    for _ in range(4):
+        first.request()
+    second.request()
+    first.fail()
+    assert (len(first.busy), len(second.busy)) == (1, 1)
+    first.fail()
+    assert (len(first.busy), len(second.busy)) == (1, 1), "its own part it keeps"
+
+
+def test_hosts_of_one_worker_take_turns_where_there_are_no_more_connections_in_all(world: World) -> None:
+    first, _ = world.workers
+    for host in ("mx", "mx", "my", "mx", "mx", "mx", "mz"):
+        first.request(host)
+    assert [each.endpoint for each in first.waiting] == ["mx", "mx", "mx", "mz"]
+    world.wait(0.3)
+    first.fail()
+    assert [each.endpoint for each in first.waiting] == ["mx", "mx", "mx"], "who wants the right of all comes first"
+
+
 def test_a_right_that_nobody_waits_for_any_more_goes_back(world: World) -> None:
     first, second = world.workers
     for _ in range(2):
