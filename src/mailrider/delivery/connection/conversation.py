@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from mailrider.clock import Deadline
+from mailrider.clock import Alarm, Deadline
 from mailrider.errors import ConnectionLost, DeadlineExceeded, NetworkError
 from mailrider.model.event import Dialogue
 from mailrider.smtp.client import AnsweredCommand, ClientMachine, ClientState
@@ -22,7 +22,7 @@ from mailrider.smtp.commands import Auth, AuthResponse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mailrider.clock import Clock, Timer
+    from mailrider.clock import Clock
     from mailrider.delivery.connection.said import Said
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
@@ -38,6 +38,7 @@ class Conversation:
     """The channel's receiver, and the only one that writes to it. `mx` names the peer in the dialogue's log."""
 
     __slots__ = (
+        "_alarm",
         "_answers",
         "_clock",
         "_deadline",
@@ -46,8 +47,6 @@ class Conversation:
         "_loop",
         "_mx",
         "_seconds",
-        "_timer",
-        "_timer_at",
         "_until",
         "_waiter",
         "bytes_received",
@@ -78,8 +77,7 @@ class Conversation:
         self._seconds = 0.0
         self._until = NEVER
         self._is_draining = False
-        self._timer: Timer | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(clock, self._watch)
         channel.receiver = self
 
     @property
@@ -125,9 +123,7 @@ class Conversation:
     def connection_lost(self, error: Exception | None) -> None:
         """See `net.channel.Receiver`."""
         self._fail(error or ConnectionLost(f"{self._mx} closed the connection"))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
 
     def _fail(self, error: Exception) -> None:
         if self.error is None:
@@ -176,8 +172,8 @@ class Conversation:
             if until < deadline:
                 deadline = until
             self._deadline = deadline
-            if self._timer is None or deadline < self._timer_at:
-                self._set_timer(deadline)
+            if deadline < self._alarm.at:
+                self._alarm.set(deadline)
             try:
                 await waiter
             finally:
@@ -232,19 +228,12 @@ class Conversation:
         if self.said is not None:
             self.said.append(text)
 
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._clock.call_at(when, self._watch)
-        self._timer_at = when
-
     def _watch(self) -> None:
         """The watchdog: most of the time the deadline that it was set for is long gone by."""
-        self._timer = None
         if self._deadline is None:
             return
         if self._clock.monotonic() < self._deadline:
-            self._set_timer(self._deadline)
+            self._alarm.set(self._deadline)
         else:
             self._expire_now(f"{self._mx} did not answer in time")
 
