@@ -7,8 +7,10 @@ The public names; where they come from is an internal matter. Each is imported w
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mailrider.app.library import DKIM, DSN, LoadedConfiguration, Queue, Remote, Report, Result, Smarthost, load
+    from mailrider.app.library import LoadedConfiguration, Queue, load
     from mailrider.app.queued import PastTry, QueuedMessage, QueuedRecipient
+    from mailrider.app.senders import DKIM, Remote, Smarthost
+    from mailrider.app.submission import DSN, Report, Result
     from mailrider.delivery.settings import LimitsSettings as Limits
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
@@ -64,8 +66,10 @@ __all__ = [
 
 # Where each public name comes from; the imports above say the same to type checkers, and a test compares.
 _HOMES = {
-    "app.library": ("DKIM", "DSN", "LoadedConfiguration", "Queue", "Remote", "Report", "Result", "Smarthost", "load"),
+    "app.library": ("LoadedConfiguration", "Queue", "load"),
     "app.queued": ("PastTry", "QueuedMessage", "QueuedRecipient"),
+    "app.senders": ("DKIM", "Remote", "Smarthost"),
+    "app.submission": ("DSN", "Report", "Result"),
     "delivery.settings": ("RemoteSettings",),
     "delivery.smarthost_settings": ("LMTPSettings", "SmarthostSettings"),
     "dns.settings": ("DNSSettings",),

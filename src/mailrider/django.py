@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from django.core.mail import EmailMessage
 
-    from mailrider.app.library import Report
+    from mailrider.app.submission import Report
 
 __all__ = ["EmailBackend", "NotDelivered"]
 

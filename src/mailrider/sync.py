@@ -17,23 +17,22 @@ import os
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
-from mailrider.app import library
-from mailrider.app.library import NO_DSN
+from mailrider.app import library, senders
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
-    from datetime import timedelta
     from typing import Unpack
 
     from mailrider.app.directives import QueueDirectives, RemoteDirectives, SmarthostDirectives
-    from mailrider.app.library import DSN, LoadedConfiguration, MessageLike, Report
-    from mailrider.app.queued import QueuedMessage, QueuedRecipient
+    from mailrider.app.library import LoadedConfiguration
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.delivery.smarthost_settings import SmarthostSettings
     from mailrider.dns.settings import DNSSettings
@@ -45,26 +44,28 @@ if TYPE_CHECKING:
 __all__ = ["Queue", "Remote", "Smarthost", "load"]
 
 TargetT = TypeVar("TargetT", bound="AbstractAsyncContextManager[Any]")
+TargetT_co = TypeVar("TargetT_co", bound="AbstractAsyncContextManager[Any]", covariant=True)
 KindT = TypeVar("KindT", bound="Remote | Smarthost | Queue")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Running(Generic[TargetT]):
+class _Running(Generic[TargetT_co]):
     """A target that is entered, in the loop of a thread."""
 
-    target: TargetT
+    target: TargetT_co
     loop: asyncio.AbstractEventLoop
     stop: asyncio.Event
     thread: threading.Thread
 
 
-class InThread(Generic[TargetT]):
+class InThread(Generic[TargetT_co]):
     """Something asynchronous, entered in the loop of a thread of its own. `make` gives a new one for each start."""
 
-    def __init__(self, make: Callable[[], TargetT]) -> None:
+    def __init__(self, make: Callable[[], TargetT_co]) -> None:
         self._make = make
-        self._running: _Running[TargetT] | None = None
+        self._running: _Running[TargetT_co] | None = None
         self._lock = threading.Lock()
         _targets.add(self)
 
@@ -89,15 +90,15 @@ class InThread(Generic[TargetT]):
             if running.thread is not threading.current_thread():
                 running.thread.join()
 
-    def _start(self) -> _Running[TargetT]:
+    def _start(self) -> _Running[TargetT_co]:
         if self._running is None:
-            ready: Future[_Running[TargetT]] = Future()
+            ready: Future[_Running[TargetT_co]] = Future()
             # A daemon: a program that forgets `close` can end. `_close_all` closes it in order before that.
             threading.Thread(target=_run, args=(self._make(), ready), name="mailrider", daemon=True).start()
             self._running = ready.result()
         return self._running
 
-    def call(self, work: Callable[[TargetT], Coroutine[Any, Any, T]]) -> T:
+    def call(self, work: Callable[[TargetT_co], Coroutine[Any, Any, T]]) -> T:
         """Run something in the loop and wait for it. An interrupt (Ctrl-C) cancels it."""
         with self._lock:
             running = self._start()
@@ -107,7 +108,7 @@ class InThread(Generic[TargetT]):
         try:
             return future.result()
         except CancelledError:
-            raise RuntimeError(f"this {type(self).__name__} was closed meanwhile") from None
+            raise RuntimeError(f"this {type(running.target).__name__} was closed meanwhile") from None
         except BaseException:
             future.cancel()
             raise
@@ -157,36 +158,30 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
-class _Sender(InThread[TargetT]):
-    """Something that delivers messages at once."""
+def _waited_for(
+    method: Callable[Concatenate[TargetT, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[InThread[TargetT], P], T]:
+    """A method of a target, called in its thread and waited for; it takes the same and returns what that returns."""
 
-    def send(
-        self: _Sender[library.Remote] | _Sender[library.Smarthost],
-        message: bytes | MessageLike,
-        sender: str,
-        recipients: Sequence[str],
-        *,
-        requiretls: bool = False,
-        quarantine: bool = False,
-        smtputf8: bool | None = None,
-        dsn: DSN = NO_DSN,
-    ) -> Report:
-        """As `mailrider.Remote.send`: one attempt, one result per recipient, in order."""
-        return self.call(
-            lambda target: target.send(
-                message,
-                sender,
-                recipients,
-                requiretls=requiretls,
-                quarantine=quarantine,
-                smtputf8=smtputf8,
-                dsn=dsn,
-            )
-        )
+    @wraps(method)
+    def call(self: InThread[TargetT], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.call(lambda target: method(target, *args, **kwargs))
+
+    call.__doc__ = f"As `{method.__name__}` of the class of that name in `mailrider`, waited for."
+    return call
 
 
-class Remote(_Sender[library.Remote]):
+class _Target(InThread[TargetT_co]):
+    """A target of the library. Each start has a copy of it: after a fork the one of the parent is still entered."""
+
+    def __init__(self, target: TargetT_co) -> None:
+        super().__init__(partial(copy, target))
+
+
+class BlockingRemote(_Target[senders.Remote]):
     """As `mailrider.Remote`, without asyncio: sends messages to the recipients' own mail servers."""
+
+    meant = senders.Remote
 
     def __init__(
         self,
@@ -196,14 +191,15 @@ class Remote(_Sender[library.Remote]):
         dkim: Iterable[DKIMSettings] = (),
         **directives: Unpack[RemoteDirectives],
     ) -> None:
-        made = library.Remote(
-            settings, on_event=on_event, dkim=dkim, **directives
-        ).settings  # what is wrong is said here
-        super().__init__(lambda: library.Remote(made, on_event=on_event))
+        super().__init__(senders.Remote(settings, on_event=on_event, dkim=dkim, **directives))
+
+    send = _waited_for(senders.Remote.send)
 
 
-class Smarthost(_Sender[library.Smarthost]):
+class BlockingSmarthost(_Target[senders.Smarthost]):
     """As `mailrider.Smarthost`, without asyncio: sends messages to fixed servers."""
+
+    meant = senders.Smarthost
 
     def __init__(
         self,
@@ -213,15 +209,18 @@ class Smarthost(_Sender[library.Smarthost]):
         on_event: Emit = discard,
         **directives: Unpack[SmarthostDirectives],
     ) -> None:
-        made = library.Smarthost(settings, dns=dns, on_event=on_event, **directives).settings
-        super().__init__(lambda: library.Smarthost(made, dns=dns, on_event=on_event))
+        super().__init__(senders.Smarthost(settings, dns=dns, on_event=on_event, **directives))
+
+    send = _waited_for(senders.Smarthost.send)
 
 
-class Queue(InThread[library.Queue]):
+class BlockingQueue(_Target[library.Queue]):
     """As `mailrider.Queue`, without asyncio: what it has accepted is delivered, tried again, or bounced.
 
     It delivers in its thread, from `with` or the first call to `close()`; with `deliver=False` another process does.
     """
+
+    meant = library.Queue
 
     def __init__(
         self,
@@ -234,34 +233,17 @@ class Queue(InThread[library.Queue]):
         dkim: Iterable[DKIMSettings] = (),
         **directives: Unpack[QueueDirectives],
     ) -> None:
-        made = library.Queue(settings, named=named, dns=dns, deliver=deliver, dkim=dkim, **directives).settings
-        super().__init__(lambda: library.Queue(made, named=named, dns=dns, deliver=deliver, on_event=on_event))
-
-    def submit(
-        self,
-        message: bytes | MessageLike,
-        sender: str,
-        recipients: Sequence[str],
-        *,
-        requiretls: bool = False,
-        quarantine: bool = False,
-        smtputf8: bool | None = None,
-        dsn: DSN = NO_DSN,
-        id: str | None = None,
-    ) -> str:
-        """As `mailrider.Queue.submit`: the message's id, once it is durable."""
-        return self.call(
-            lambda queue: queue.submit(
-                message,
-                sender,
-                recipients,
-                requiretls=requiretls,
-                quarantine=quarantine,
-                smtputf8=smtputf8,
-                dsn=dsn,
-                id=id,
-            )
+        super().__init__(
+            library.Queue(settings, named=named, dns=dns, deliver=deliver, on_event=on_event, dkim=dkim, **directives)
         )
+
+    submit = _waited_for(library.Queue.submit)
+    cancel = _waited_for(library.Queue.cancel)
+    list = _waited_for(library.Queue.list)
+    show = _waited_for(library.Queue.show)
+    retry = _waited_for(library.Queue.retry)
+    idle = _waited_for(library.Queue.idle)
+    drain = _waited_for(library.Queue.drain)
 
     def new_id(self) -> str:
         """As `mailrider.Queue.new_id`."""
@@ -271,42 +253,10 @@ class Queue(InThread[library.Queue]):
 
         return self.call(new_id)
 
-    def cancel(self, id: str) -> bool:
-        """As `mailrider.Queue.cancel`."""
-        return self.call(lambda queue: queue.cancel(id))
 
-    def list(
-        self,
-        *,
-        sender: str | None = None,
-        recipient: str | None = None,
-        domain: str | None = None,
-        state: str | None = None,
-        older: timedelta | float | str | None = None,
-        limit: int | None = 100,
-    ) -> Sequence[QueuedRecipient]:
-        """As `mailrider.Queue.list`."""
-        return self.call(
-            lambda queue: queue.list(
-                sender=sender, recipient=recipient, domain=domain, state=state, older=older, limit=limit
-            )
-        )
-
-    def show(self, id: str) -> QueuedMessage | None:
-        """As `mailrider.Queue.show`."""
-        return self.call(lambda queue: queue.show(id))
-
-    def retry(self, id: str) -> int:
-        """As `mailrider.Queue.retry`."""
-        return self.call(lambda queue: queue.retry(id))
-
-    def idle(self) -> None:
-        """As `mailrider.Queue.idle`."""
-        self.call(lambda queue: queue.idle())
-
-    def drain(self) -> None:
-        """As `mailrider.Queue.drain`."""
-        self.call(lambda queue: queue.drain())
+Remote = BlockingRemote
+Smarthost = BlockingSmarthost
+Queue = BlockingQueue
 
 
 class Loaded:
@@ -326,27 +276,26 @@ class Loaded:
     ) -> Remote | Smarthost | Queue:
         """The target of that name, `kind` being what the program counts on; `ConfigError` if it is no such one."""
         target: Remote | Smarthost | Queue
-        match self._loaded.target(name):
-            case library.Remote():
-                target = _wrapped(Remote, lambda: self._loaded.target(name, library.Remote, on_event=on_event))
-            case library.Smarthost():
-                target = _wrapped(Smarthost, lambda: self._loaded.target(name, library.Smarthost, on_event=on_event))
-            case library.Queue():
-                target = self.queue(name, on_event=on_event)
+        match self._loaded.target(name, on_event=on_event):
+            case senders.Remote() as found:
+                target = _around(Remote, found)
+            case senders.Smarthost() as found:
+                target = _around(Smarthost, found)
+            case library.Queue() as found:
+                target = _around(Queue, found)
         if kind is not None and not isinstance(target, kind):
-            raise ConfigError(f"{name} is a {type(target).__name__}, not a {kind.__name__}")
+            raise ConfigError(f"{name} is a {target.meant.__name__}, not a {kind.meant.__name__}")
         return target
 
     def queue(self, name: str = "queue", *, deliver: bool = True, on_event: Emit = discard) -> Queue:
         """The queue of that name; `ConfigError` if there is none."""
-        self._loaded.queue(name, deliver=deliver)  # what is wrong is said here
-        return _wrapped(Queue, lambda: self._loaded.queue(name, deliver=deliver, on_event=on_event))
+        return _around(Queue, self._loaded.queue(name, deliver=deliver, on_event=on_event))
 
 
-def _wrapped(kind: type[T], make: Callable[[], Any]) -> T:
-    wrapped = kind.__new__(kind)
-    InThread.__init__(wrapped, make)  # type: ignore[arg-type]
-    return wrapped
+def _around(kind: type[T], target: Any) -> T:
+    made = kind.__new__(kind)
+    _Target.__init__(made, target)  # type: ignore[arg-type]
+    return made
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Loaded:

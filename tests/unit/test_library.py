@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.app.library import DSN, Submission, prepare
+from mailrider.app.submission import DSN, Submission, prepare
 from mailrider.model.event import Bug
 from mailrider.model.outcome import Delivered
 from mailrider.model.reply import Reply

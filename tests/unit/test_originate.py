@@ -7,8 +7,8 @@ from email.message import EmailMessage
 
 import pytest
 
-from mailrider.app.library import prepare
 from mailrider.app.originate import originate
+from mailrider.app.submission import prepare
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.smtp.content import Content

@@ -27,6 +27,7 @@ CONSUMER = """
 import asyncio
 
 import mailrider
+import mailrider.sync
 from mailrider import events
 
 
@@ -60,6 +61,17 @@ async def main() -> None:
         if not isinstance(either, mailrider.Queue):
             await either.send(b"", sender="a@example.org", recipients=["b@example.net"])
     print(mailrider.Remotes)  # wrong: a name in the package
+
+
+def wait(remote: mailrider.sync.Remote, queue: mailrider.sync.Queue) -> str:
+    with remote as opened:
+        report = opened.send(b"", sender="a@example.org", recipients=["b@example.net"], requiretls=True)
+        print(report[0].status)
+        opened.send(b"", sender="a@example.org", recipients=["b@example.net"], require_tls=True)  # wrong: an option
+    queue.cancel(1)  # wrong: a type
+    with mailrider.sync.load().target("outbound", mailrider.sync.Queue) as loaded:
+        print(loaded.show(""), loaded.list(domain="example.net")[0].recipient)
+    return queue.submit(b"", sender="a@example.org", recipients=["b@example.net"], id=queue.new_id())
 
 
 asyncio.run(main())

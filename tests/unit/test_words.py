@@ -20,12 +20,9 @@ def test_no_comment_cites_a_specification_that_is_not_in_the_repository() -> Non
 AMBIGUOUS = {
     "Job",
     "Kind",
-    "Queue",
-    "Remote",
     "Session",
-    "Smarthost",
     "StartTLS",
-}  # `mailrider.sync` has the library's names
+}
 
 
 def test_a_class_name_means_one_thing() -> None:

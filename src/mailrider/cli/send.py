@@ -15,7 +15,8 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from mailrider.app.library import DSN, Queue, direct
+from mailrider.app.library import Queue, direct
+from mailrider.app.submission import DSN
 from mailrider.cli.say import say
 from mailrider.cli.setup import choose_queue, choose_target, make_log
 from mailrider.cli.streams import INPUT_IS_CLOSED
@@ -34,7 +35,8 @@ from mailrider.smtp.content import Content
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.app.library import Report, Result, Sender
+    from mailrider.app.senders import Sender
+    from mailrider.app.submission import Report, Result
     from mailrider.model.event import Emit, Event
 
 PATIENCE = 1.0  # seconds until a person is told what takes so long

@@ -22,7 +22,7 @@ from unittest import mock
 import pytest
 
 import mailrider
-from mailrider.app import library
+from mailrider.app import submission
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Door, MXScript
@@ -101,7 +101,7 @@ class internet:
 
     async def __aenter__(self) -> Self:
         if not self.originates:
-            self._stack.enter_context(mock.patch.object(library, "originate", _as_it_is))
+            self._stack.enter_context(mock.patch.object(submission, "originate", _as_it_is))
         zones: ZoneTable = {}
         for domain, scripts in self.hosts.items():
             servers = self._servers[domain] = []

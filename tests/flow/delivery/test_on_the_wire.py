@@ -16,7 +16,7 @@ from tests.flow.delivery.internet import MESSAGE, internet, outcome, stages
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
-    from mailrider.app.library import Result
+    from mailrider.app.submission import Result
 
 NOTHING = Capabilities()
 EIGHT_BIT = "Subject: grüße\r\n\r\nä\r\n".encode("latin-1")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.app.assemble import open_engine, open_smarthost
-from mailrider.app.library import prepare
+from mailrider.app.submission import prepare
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.dns.settings import DNSSettings

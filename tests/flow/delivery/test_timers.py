@@ -16,7 +16,7 @@ from tests.flow.delivery.internet import UNANSWERING, internet, outcome, stages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mailrider.app.library import Result
+    from mailrider.app.submission import Result
     from mailrider.lab.mx_script import Action
     from mailrider.lab.zones import ZoneTable
     from tests.flow.delivery.internet import Shut

@@ -16,7 +16,7 @@ from tests.flow.delivery.internet import internet, outcome, stages
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.app.library import Result
+    from mailrider.app.submission import Result
 
 HOST = "mx0.a.test"
 CA_ = CA()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mailrider.app.library import Report, Result
+from mailrider.app.submission import Report, Result
 from mailrider.cli.send import as_text, exit_code
 from mailrider.model.outcome import Status, Try, TryResult
 from mailrider.model.reply import Reply
