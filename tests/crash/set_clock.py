@@ -1,6 +1,7 @@
 """mailrider on a machine whose clock is set while it runs: how far it is off stands in a file (see test_chaos.py).
 
-The file is mapped into memory, so that it can be read without a descriptor.
+The file is mapped into memory, so that it can be read without a descriptor. A supervisor that is told so starts a
+worker again after a second, however often it has died (see test_workers.py).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mailrider import clock
+from mailrider.app import supervision
 from mailrider.cli import main
 
 OFFSET = struct.Struct("=d")  # seconds
 VARIABLE = "MAILRIDER_TEST_CLOCK"
+QUICK_RESTARTS = "MAILRIDER_TEST_QUICK_RESTARTS"
 
 
 def set_clock(path: Path, seconds: float) -> None:
@@ -39,4 +42,6 @@ def follow(path: Path) -> None:
 
 if __name__ == "__main__":
     follow(Path(os.environ[VARIABLE]))
+    if QUICK_RESTARTS in os.environ:
+        supervision.LONGEST = supervision.SHORTEST  # type: ignore[misc]
     main()

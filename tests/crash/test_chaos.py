@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -25,7 +26,8 @@ import sys
 import time
 import zlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -34,13 +36,14 @@ from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Close, Later, MXScript, Stage
 from mailrider.lab.zones import Fault
+from mailrider.queue.ids import SHARDS, parse_id, place_of
 from tests.crash import set_clock as set_clock_module
 from tests.crash.set_clock import VARIABLE, set_clock
 from tests.flow.app.running import free_port, submit
 from tests.support.long_runs import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from mailrider.lab.mx_connection import LabConnection, LabMessage
@@ -92,7 +95,7 @@ submission tcp://127.0.0.1:{port} {{
 
 
 class Arrival(NamedTuple):
-    """In which life of the daemon the connection was made, and in which the message arrived over it.
+    """In which life of whoever delivers from its shard the connection was made, and in which the message arrived.
 
     They differ where `queue run` lives on beside a daemon that is killed, and where a server is slower than the kill.
     """
@@ -102,20 +105,34 @@ class Arrival(NamedTuple):
 
 
 class Ledger:
-    """What was accepted, and how often each recipient arrived. `life` is even, and odd while the daemon is killed."""
+    """What was accepted, and how often each recipient arrived.
 
-    def __init__(self) -> None:
-        self.life = 0
+    `lives` has a number for each shard: even while somebody delivers from it, odd while that process is killed.
+    """
+
+    def __init__(self, shards: int = 1) -> None:
+        self.lives = [0] * shards
         self.accepted: set[str] = set()
         self.removed: set[str] = set()
         self.arrived: dict[str, list[Arrival]] = {}
         self.doubts: Counter[str] = Counter()
         self.did: Counter[str] = Counter()
 
-    def arrive(self, message: LabMessage, made: int, *, answered: bool) -> None:
+    @contextlib.contextmanager
+    def killing(self, *shards: int) -> Iterator[None]:
+        """While whoever delivers from these is killed."""
+        for shard in shards:
+            self.lives[shard] += 1
+        yield
+        for shard in shards:
+            self.lives[shard] += 1
+
+    def arrive(self, message: LabMessage, made: Sequence[int], *, answered: bool) -> None:
+        """`made`: the lives when the connection was made."""
+        shard = shard_of(message.content) if len(self.lives) > 1 else 0
         for address in message.addresses:
             name = address.partition("@")[0]
-            self.arrived.setdefault(name, []).append(Arrival(made, self.life))
+            self.arrived.setdefault(name, []).append(Arrival(_life(made, shard), _life(self.lives, shard)))
             if not answered:
                 self.doubts[name] += 1
 
@@ -151,8 +168,24 @@ def is_unknown(name: str) -> bool:
     return name.startswith("t") and zlib.crc32(name.encode()) % 10 == 0
 
 
+# In a message's Received, or for our notifications, in Message-ID.
+_ID: Final = re.compile(rb"(?:^Received:.*?\bid |^Message-ID: <)([0-9a-z]{13})\b", re.MULTILINE | re.DOTALL)
+
+
+def shard_of(content: bytes) -> int | None:
+    """From which shard it came, as its id tells; None if a process beside the daemon gave it its id, or none."""
+    found = _ID.search(content.partition(b"\r\n\r\n")[0])
+    place = SHARDS if found is None else place_of(parse_id(found[1].decode()))
+    return place if place < SHARDS else None
+
+
+def _life(lives: Sequence[int], shard: int | None) -> int:
+    """Of a shard; where nobody knows which one it was, the kills of all count."""
+    return sum(lives) if shard is None else lives[shard]
+
+
 def kills_between(came: list[Arrival]) -> int:
-    """How often the daemon was killed from the making of the first connection to the last arrival."""
+    """How often its process was killed from the making of the first connection to the last arrival."""
     return (max(each.arrived for each in came) - min(each.made for each in came) + 1) // 2
 
 
@@ -160,22 +193,22 @@ class Server(LabMX):
     """A mail server that tells the ledger what it took."""
 
     def __init__(self, ledger: Ledger, script: MXScript, address: str, port: int) -> None:
-        super().__init__(script, address, port, keeps_content=False)
+        super().__init__(script, address, port, keeps_content=len(ledger.lives) > 1)
         self._ledger = ledger
-        self._lives: WeakKeyDictionary[LabConnection, int] = WeakKeyDictionary()  # in which each was made
+        self._lives: WeakKeyDictionary[LabConnection, Sequence[int]] = WeakKeyDictionary()  # in which each was made
 
     def _accept(self, channel: Channel) -> LabConnection:
         connection = super()._accept(channel)
-        self._lives[connection] = self._ledger.life
+        self._lives[connection] = tuple(self._ledger.lives)
         return connection
 
     def message_accepted(self, message: LabMessage) -> None:
         self._ledger.arrive(message, self._lives[message.connection], answered=True)
-        super().message_accepted(message)
+        super().message_accepted(replace(message, content=b""))
 
     def message_unanswered(self, message: LabMessage) -> None:
         self._ledger.arrive(message, self._lives[message.connection], answered=False)
-        super().message_unanswered(message)
+        super().message_unanswered(replace(message, content=b""))
 
 
 def faulty(rng: random.Random) -> MXScript:
@@ -204,8 +237,11 @@ def faulty(rng: random.Random) -> MXScript:
 class Chaos:
     """A daemon, what it needs, and what can happen to it."""
 
+    shards = 1
+    environment: ClassVar[dict[str, str]] = {}
+
     def __init__(self, folder: Path, dns: LabDNS, zones: ZoneTable, mx_port: int, rng: random.Random) -> None:
-        self.folder, self.rng, self.ledger = folder, rng, Ledger()
+        self.folder, self.rng, self.ledger = folder, rng, Ledger(self.shards)
         self._dns, self._zones, self._mx_port = dns, zones, mx_port
         self.port = free_port()
         self._parallelism = 8
@@ -214,7 +250,7 @@ class Chaos:
         self._daemon: asyncio.subprocess.Process | None = None
         self._over = False
         set_clock(self.clock, 0)
-        self._environment = {**os.environ, VARIABLE: str(self.clock)}
+        self._environment = {**os.environ, VARIABLE: str(self.clock), **self.environment}
         self.configure()
 
     @property
@@ -296,9 +332,8 @@ class Chaos:
     # What happens ----------------------------------------------------------------------------------------------------
 
     async def kill(self) -> None:
-        self.ledger.life += 1
-        await self.end(signal.SIGKILL)
-        self.ledger.life += 1
+        with self.ledger.killing(0):
+            await self.end(signal.SIGKILL)
         await self.start()
 
     async def terminate(self) -> None:
