@@ -17,10 +17,11 @@ import gc
 import os
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.cores import count_workers_again
-from mailrider.app.earlier_workers import wait_for_earlier_workers
+from mailrider.app.earlier_workers import is_told_to_stop, wait_for_earlier_workers
 from mailrider.app.examine import examine
 from mailrider.app.file_limit import allow_files
 from mailrider.app.listening import addresses_of, has_work, name_of
@@ -109,7 +110,8 @@ class Daemon:
                 self._emit(RunningAsRoot())
             self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
             state_dir = configuration.globals.state_dir
-            if await wait_for_earlier_workers(state_dir, self._clock, self._emit, self._is_told_to_stop):
+            gives_up = partial(is_told_to_stop, self._signals, self._emit)
+            if await wait_for_earlier_workers(state_dir, self._clock, self._emit, gives_up):
                 await self._open(configuration)
                 self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
                 self._tell_ready()
@@ -121,15 +123,6 @@ class Daemon:
             self._process.sockets.close()
             for each in handled:
                 loop.remove_signal_handler(each)
-
-    def _is_told_to_stop(self) -> bool:
-        """Whether a signal said so while earlier workers were waited for."""
-        while not self._signals.empty():
-            caught = self._signals.get_nowait()
-            if caught is not signal.SIGHUP:
-                self._emit(DaemonStopping(caught.name))
-                return True
-        return False
 
     async def _open(self, configuration: Configuration) -> None:
         """Open a configuration, beside the one that is in force if there is one; from then on it is in force."""

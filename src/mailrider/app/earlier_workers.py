@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import LocalError
 from mailrider.files import PRIVATE_FILE, make_folder
-from mailrider.model.daemon_event import EarlierWorkersAwaited
+from mailrider.model.daemon_event import DaemonStopping, EarlierWorkersAwaited
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
+
+    Signals = asyncio.Queue[signal.Signals] | asyncio.Queue[signal.Signals | None]
 
 LOCK: Final = "workers.lock"  # in the state directory
 AGAIN: Final = 0.1  # seconds
@@ -60,6 +64,18 @@ async def _is_taken(descriptor: int, path: Path, clock: Clock, emit: Emit, gives
             return False
         await clock.sleep(AGAIN)
     return True
+
+
+def is_told_to_stop(told: Signals, emit: Emit) -> bool:
+    """Whether a signal said so while earlier workers are waited for. A reload is left for afterwards: one, however
+    often it was asked for."""
+    caught = [told.get_nowait() for _ in range(told.qsize())]
+    if signal.SIGHUP in caught:
+        told.put_nowait(signal.SIGHUP)
+    stop = next((each for each in caught if each is not None and each is not signal.SIGHUP), None)
+    if stop is not None:
+        emit(DaemonStopping(stop.name))
+    return stop is not None
 
 
 def _is_free(descriptor: int) -> bool:

@@ -18,11 +18,12 @@ import os
 import signal
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.app.cores import count_workers, count_workers_again, usable_cores
-from mailrider.app.earlier_workers import take_lock
+from mailrider.app.earlier_workers import is_told_to_stop, take_lock
 from mailrider.app.file_limit import allow_files
 from mailrider.app.listening import addresses_of, bind, has_work, host_names, mail_addresses_of, name_of
 from mailrider.app.login_book import LoginBook
@@ -178,7 +179,8 @@ class Supervisor:
             if os.geteuid() == 0:
                 self._emit(RunningAsRoot())
             state_dir = configuration.globals.state_dir
-            lock = await take_lock(state_dir, self._clock, self._emit, self._is_told_to_stop)
+            gives_up = partial(is_told_to_stop, self._told, self._emit)
+            lock = await take_lock(state_dir, self._clock, self._emit, gives_up)
             if lock is not None:
                 self._lock = lock
                 self._descriptors.callback(os.close, lock)
@@ -194,15 +196,6 @@ class Supervisor:
             for each in handled:
                 loop.remove_signal_handler(each)
         return self._code
-
-    def _is_told_to_stop(self) -> bool:
-        """Whether a signal said so while earlier workers were waited for."""
-        while not self._told.empty():
-            caught = self._told.get_nowait()
-            if caught is not None and caught is not signal.SIGHUP:
-                self._emit(DaemonStopping(caught.name))
-                return True
-        return False
 
     # The beginning ---------------------------------------------------------------------------------------------------
 

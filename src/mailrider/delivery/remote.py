@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Job
 from mailrider.delivery.destination import Destination
-from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.settings import EightBit
 from mailrider.errors import ShuttingDown
 from mailrider.model.domain import Domain
@@ -209,8 +208,7 @@ class RemoteDelivery:
                     if held_back is None:
                         outcomes = await self._run(job, next_hop, recipients, watcher)
                     else:
-                        at = held_back.eligible_at
-                        outcomes = tuple(Deferred(recipient, THROTTLED, eligible_at=at) for recipient in recipients)
+                        outcomes = tuple(map(held_back.deferred, recipients))
         except ShuttingDown:
             outcomes = tuple(Deferred(recipient, CLOSED) for recipient in recipients)
         except Exception as error:

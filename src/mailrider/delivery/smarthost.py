@@ -16,12 +16,11 @@ from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.session import Unusable
 from mailrider.delivery.destination import Budget
-from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import RecipientAttempted, RecipientSettled
 from mailrider.model.handover import DIRECT
-from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Failed
+from mailrider.model.outcome import QUARANTINED, AttemptReport, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest
@@ -237,9 +236,7 @@ class FixedDelivery:
             attempt = self._attempt(envelope, content, going, handover.watcher) if going else None
             outcomes = iter(() if attempt is None else await attempt.run())
             return tuple(
-                Deferred(recipient, THROTTLED, eligible_at=held_back[domain].eligible_at)
-                if domain in held_back
-                else next(outcomes)
+                held_back[domain].deferred(recipient) if domain in held_back else next(outcomes)
                 for recipient, domain in placed
             )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import after
+from mailrider.delivery.limits.shares import TurnedAway
 from mailrider.endpoint.session import ClientSession
 from mailrider.errors import LocalError
 from mailrider.model.endpoint_event import (
@@ -43,7 +44,9 @@ MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its dir
 
 LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still
 
-_BUSY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
+# What a client hears who is not served, where it is one too many, and otherwise (RFC 3463 3.4).
+_TOO_MANY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
+_NOT_NOW: Final = encode_reply(Reply.make(421, "4.3.2", "Service not available, try again later"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +163,9 @@ class Endpoint:
         trusted = service.trust is not None and service.trust.covers(client, announced=channel.announced)
         session = ClientSession(service, channel, local=local, implicit_tls=implicit_tls, uid=uid, trusted=trusted)
         present = self._remote if client else self._on_unix_sockets
-        reason = self._too_many(session, present)
-        if reason:
-            self._start(session, present, self._refuse(session, channel, reason, implicit_tls=implicit_tls))
+        refused = self._refusal(session, present)
+        if refused is not None:
+            self._start(session, present, self._refuse(session, channel, refused, implicit_tls=implicit_tls))
         elif self._shares is None:
             service.emit(ClientConnected(service.name, session.client))
             self._start(session, present, session.begin())
@@ -173,11 +176,11 @@ class Endpoint:
         return session
 
     def _refuse(
-        self, session: ClientSession, channel: Channel, reason: str, *, implicit_tls: bool
+        self, session: ClientSession, channel: Channel, refused: TurnedAway, *, implicit_tls: bool
     ) -> Coroutine[Any, Any, None]:
-        self._service.emit(ClientTurnedAway(self._service.name, session.client, reason))
+        self._service.emit(ClientTurnedAway(self._service.name, session.client, refused.reason))
         if not implicit_tls:
-            channel.write(_BUSY)
+            channel.write(_TOO_MANY if refused.is_counted else _NOT_NOW)
         return channel.close()
 
     def _begin_within(
@@ -188,13 +191,13 @@ class Endpoint:
 
         async def begin() -> None:
             try:
-                reason = await shares.enter(kind, session.key)
+                refused = await shares.enter(kind, session.key)
             except BaseException:
                 await give_up()
                 raise
-            if reason:
+            if refused is not None:
                 await give_up()
-                await self._refuse(session, channel, reason, implicit_tls=implicit_tls)
+                await self._refuse(session, channel, refused, implicit_tls=implicit_tls)
                 return
             try:
                 self._service.emit(ClientConnected(self._service.name, session.client))
@@ -211,14 +214,14 @@ class Endpoint:
 
         return begin()
 
-    def _too_many(self, session: ClientSession, present: _Present) -> str:
+    def _refusal(self, session: ClientSession, present: _Present) -> TurnedAway | None:
         if self._closing:
-            return "shutting down"
+            return TurnedAway("shutting down", is_counted=False)
         if present.total >= self._limits.most:
-            return f"there are {self._limits.most} connections already"
+            return TurnedAway(f"there are {self._limits.most} connections already")
         if present.by_client[session.key] >= self._limits.most_of_one:
-            return f"it has {self._limits.most_of_one} connections already"
-        return ""
+            return TurnedAway(f"it has {self._limits.most_of_one} connections already")
+        return None
 
     def _start(self, session: ClientSession, present: _Present, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -213,6 +213,14 @@ class LimitReached(Event):
 
 
 @value
+class LimitsUncounted(Event):
+    """A message is held back for so many seconds, because nobody answers who counts by the limits for all processes."""
+
+    seconds: float
+    message: str = field(default="", kw_only=True)
+
+
+@value
 class Bug(Event):
     """An exception that nobody expected; the recipients concerned were deferred."""
 

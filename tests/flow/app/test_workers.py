@@ -441,8 +441,9 @@ async def test_one_process_waits_for_the_workers_of_an_earlier_supervisor(
         with pytest.raises(ConnectionRefusedError):
             await greeting(port)
         if not is_told_to_stop:
+            os.kill(os.getpid(), signal.SIGHUP)
             os.close(lock)
-            await eventually(lambda: any(isinstance(each, DaemonReady) for each in events))
+            await eventually(lambda: any(isinstance(each, Reloaded) for each in events))
             assert await greeting(port)
         os.kill(os.getpid(), signal.SIGTERM)
         await task

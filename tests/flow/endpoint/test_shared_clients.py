@@ -90,4 +90,4 @@ async def test_without_an_answer_the_client_is_told_to_come_again(two: Two) -> N
     two.supervisor.all[0].to_worker.stopped = True
     async with open_door(shares=two.first) as door:
         client = await door.client()
-        assert await client.hear_codes(1) == [421]
+        assert await client.rest() == b"421 4.3.2 Service not available, try again later\r\n"

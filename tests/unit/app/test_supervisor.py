@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from mailrider.app.earlier_workers import LOCK
 from mailrider.app.link import encode_frame
 from mailrider.app.supervisor import READY_WITHIN, Supervisor
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.config import load_to_carry
-from mailrider.model.daemon_event import DaemonReady, Reloaded, WorkerDied, WorkerFailed
+from mailrider.model.daemon_event import DaemonReady, EarlierWorkersAwaited, Reloaded, WorkerDied, WorkerFailed
 from mailrider.model.event import Bug, Event
 from mailrider.testing.clock import FakeClock
 from tests.support.loops import eventually
@@ -106,13 +108,22 @@ class Scripted:
 
 
 @asynccontextmanager
-async def supervised(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scripted]:
+async def supervised(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, *, earlier: int | None = None
+) -> AsyncIterator[Scripted]:
+    """`earlier`: a lock of earlier workers, who are gone after a SIGHUP."""
     monkeypatch.setattr(ScriptedWorker, "begun", [], raising=False)
     monkeypatch.setattr("mailrider.app.supervisor.WorkerProcess", ScriptedWorker)
     it = Scripted(tmp_path / "mailrider.conf", ScriptedWorker.begun)
     it.configure(workers)
     task = asyncio.create_task(it.supervisor.run(*load_to_carry(it.path)))
     try:
+        if earlier is not None:
+            await eventually(lambda: it.told(EarlierWorkersAwaited))
+            os.kill(os.getpid(), signal.SIGHUP)
+            await it.clock.advance(1)
+            os.close(earlier)
+            await it.clock.advance(1)
         await eventually(lambda: len(it.begun) == workers or task.done())
         yield it
         assert it.told(Bug) == []
@@ -245,6 +256,20 @@ async def test_a_worker_that_does_not_begin_keeps_the_others_from_no_start(
         await it.pass_by(1)
         it.begun[2].settle(None)
         await eventually(lambda: it.serving == [(0, 1), (1, 1)])
+
+
+async def test_a_reload_while_earlier_workers_are_awaited_is_done_once_they_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    earlier = os.open(tmp_path / "state" / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(earlier, fcntl.LOCK_EX)
+    async with supervised(tmp_path, 1, monkeypatch, earlier=earlier) as it:
+        await all_serve(it)
+        await eventually(lambda: len(it.begun) == 2)
+        it.begun[1].settle(None)
+        await eventually(lambda: it.told(Reloaded))
+        assert it.serving == [(0, 2)]
 
 
 async def test_a_start_that_fails_because_of_a_stop_leaves_no_error_behind(

@@ -36,6 +36,7 @@ from mailrider.errors import ConfigError
 from mailrider.model.event import LimitReached
 from mailrider.model.handover import DIRECT
 from mailrider.model.ip import client_key
+from mailrider.model.outcome import Deferred
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.settings import Limit, LimitsSettings
     from mailrider.model.domain import NextHop
-    from mailrider.model.envelope import Envelope
+    from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Emit
     from mailrider.model.handover import Handover
 
@@ -55,15 +56,24 @@ COME_AGAIN = 1.0
 """Seconds until a queue should ask again where a message has to wait for others to be done: nobody knows how long."""
 
 THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment")
+UNCOUNTED = Reply.make(451, "4.3.0", "Limits cannot be checked at the moment")
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """Not now: a limit of `scope` for `key` is used up; nothing was tried, and may be from `eligible_at` on."""
+    """Not now: a limit of `scope` for `key` is used up; nothing was tried, and may be from `eligible_at` on.
+
+    Without a scope: nobody could count, for all that was asked together; so says the `reply`.
+    """
 
     scope: str
     key: str
     eligible_at: datetime
+    reply: Reply = THROTTLED
+
+    def deferred(self, recipient: Recipient) -> Deferred:
+        """What it means to a recipient of a queue."""
+        return Deferred(recipient, self.reply, eligible_at=self.eligible_at)
 
 
 class KeyedRule(NamedTuple):

@@ -8,15 +8,16 @@ is counted by its supervisor (`delivery.limits.share_client`).
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mailrider.delivery.limits.rules import HeldBack, Limiter, Limiters, by_scope
+from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, Limiters, by_scope
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.delivery.settings import Rate
 from mailrider.model.domain import Domain
-from mailrider.model.event import LimitReached
+from mailrider.model.event import LimitReached, LimitsUncounted
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
 if TYPE_CHECKING:
@@ -149,9 +150,13 @@ class SharedLimiter(Limiter):
         if answer is None:
             ticket.let_pass()
             return None
+        eligible_at = self._clock.now() + timedelta(seconds=answer.seconds)
+        if answer.is_unanswered:
+            whole.emit(LimitsUncounted(answer.seconds, message=whole.message))
+            return HeldBack("", "", eligible_at, UNCOUNTED)
         tell(answer.need, answer.seconds)
         rule = rules[needs.index(answer.need)]
-        return HeldBack(rule.scope, rule.key, self._clock.now() + timedelta(seconds=answer.seconds))
+        return HeldBack(rule.scope, rule.key, eligible_at)
 
 
 def _named(block: str, scope: str, lines: Sequence[Limit]) -> Iterator[tuple[str, Limit]]:
@@ -198,6 +203,14 @@ class ConnectionShares:
 # Clients --------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Why a client cannot come; `is_counted`: because of how many there are."""
+
+    reason: str
+    is_counted: bool = True
+
+
 class ClientShares:
     """How many clients an endpoint serves at once: in all, and from one address."""
 
@@ -208,16 +221,16 @@ class ClientShares:
         client.declare(self._all)
         client.declare(self._one)
 
-    async def enter(self, kind: str, key: str) -> str:
+    async def enter(self, kind: str, key: str) -> TurnedAway | None:
         """A client of that key comes; `leave` is due. Or why it cannot. Those of another kind count for themselves."""
         answer = await self._client.enter(self._needs(kind, key))
         if answer is None:
-            return ""
+            return None
         if answer.is_unanswered:
-            return "connections cannot be counted now: the supervisor does not answer"
+            return TurnedAway("connections cannot be counted now: the supervisor does not answer", is_counted=False)
         line = self._all if answer.need[0] == self._all.name else self._one
         who = "there are" if line is self._all else "it has"
-        return f"{who} {line.maximum} connections already"
+        return TurnedAway(f"{who} {line.maximum} connections already")
 
     def leave(self, kind: str, key: str) -> None:
         """It is gone."""

@@ -20,7 +20,6 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.endpoint.pipeline.check import PASSED, Arrival, examine, strictest
 from mailrider.model.event import discard
 from mailrider.model.handover import DIRECT, Handover
@@ -361,4 +360,4 @@ class Router:
                 if held_back is None:
                     passed = Handover(frozenset({limiter}))
                     return await branch.deliver(envelope, content, passed, arrival)
-        return AttemptReport(tuple(Deferred(each, THROTTLED) for each in envelope.recipients))
+        return AttemptReport(tuple(Deferred(each, held_back.reply) for each in envelope.recipients))

@@ -10,12 +10,13 @@ import pytest
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.pool import NOTICEABLE, Pool
 from mailrider.delivery.connection.session import ComeAgain
+from mailrider.delivery.limits.rules import UNCOUNTED
 from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_client import LOOK, SILENCE
-from mailrider.delivery.limits.shares import LocalShares, SharedFailures, WorkerShares
+from mailrider.delivery.limits.shares import LocalShares, SharedFailures, TurnedAway, WorkerShares
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.model.domain import AddressLiteral, Domain
-from mailrider.model.event import ConnectionAwaited, LimitReached
+from mailrider.model.event import ConnectionAwaited, LimitReached, LimitsUncounted
 from mailrider.model.handover import Handover
 from mailrider.testing.clock import FakeClock
 from tests.support.problems import problem
@@ -124,6 +125,8 @@ async def test_a_silent_supervisor_means_held_back(world: World) -> None:
     held_back = await task
     assert held_back is not None
     assert (held_back.eligible_at - world.clock.now()).total_seconds() == COME_AGAIN
+    assert (held_back.scope, held_back.reply) == ("", UNCOUNTED), "no limit is known to be used up"
+    assert world.events == [LimitsUncounted(COME_AGAIN)]
 
 
 async def test_books_go_on_for_the_workers_of_the_next_configuration(world: World) -> None:
@@ -207,14 +210,14 @@ async def test_clients_are_counted_over_workers_and_those_of_each_kind_for_thems
     first, second = (shares.clients("submission", 3, 2) for shares in world.shares)
     assert first is not None
     assert second is not None
-    assert await first.enter("remote", "a") == ""
-    assert await second.enter("remote", "a") == ""
-    assert await first.enter("remote", "a") == "it has 2 connections already"
-    assert await first.enter("remote", "b") == ""
-    assert await second.enter("remote", "c") == "there are 3 connections already"
-    assert await second.enter("local", "a") == ""
+    assert await first.enter("remote", "a") is None
+    assert await second.enter("remote", "a") is None
+    assert await first.enter("remote", "a") == TurnedAway("it has 2 connections already")
+    assert await first.enter("remote", "b") is None
+    assert await second.enter("remote", "c") == TurnedAway("there are 3 connections already")
+    assert await second.enter("local", "a") is None
     first.leave("remote", "a")
-    assert await second.enter("remote", "c") == "", "nothing is kept free for those who were refused"
+    assert await second.enter("remote", "c") is None, "nothing is kept free for those who were refused"
 
 
 async def test_a_client_that_cannot_be_counted_is_not_said_to_be_one_too_many(world: World) -> None:
@@ -222,7 +225,8 @@ async def test_a_client_that_cannot_be_counted_is_not_said_to_be_one_too_many(wo
     world.supervisor.all[0].to_worker.stopped = True
     refused = asyncio.create_task(clients.enter("remote", "a"))
     await world.clock.advance(SILENCE + LOOK)
-    assert await refused == "connections cannot be counted now: the supervisor does not answer"
+    reason = "connections cannot be counted now: the supervisor does not answer"
+    assert await refused == TurnedAway(reason, is_counted=False)
 
 
 # What is known together -----------------------------------------------------------------------------------------------
