@@ -9,9 +9,10 @@ but for one place: mail that comes does not wait for others.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import Alarm
+from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.leases import UNUSED, Return
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import NotNow
@@ -60,10 +61,15 @@ class OneProcess:
     def give_back(self, returns: Iterable[Return]) -> None:
         """Whoever asks again has them again."""
 
-    def hear(self, topic: str, hearer: Callable[[Any], None]) -> None:
+    def hear(self, topic: str, hearer: Callable[[SharedFinding], None]) -> None:
         """Nobody tells."""
 
-    def tell(self, topic: str, body: Any) -> None:
+    def known(self, topic: str) -> Sequence[SharedFinding]:
+        """Nobody has told."""
+        del topic
+        return ()
+
+    def tell(self, told: SharedFinding) -> None:
         """Nobody hears."""
 
 
@@ -97,6 +103,8 @@ class WorkerQueueShares:
         """See `QueueShares`."""
         self._members[member] = 0
         member.set_parallelism(0)
+        for told in self._client.known(self._topic):
+            self._learn(member, told.key, told.until)
         self._ask_for(max(1, self._part) - self._places)
         self._share_out()
 
@@ -231,26 +239,24 @@ class WorkerQueueShares:
     def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
         """See `QueueShares`."""
         del reply
-        self._tell(member, destination, seconds)
+        self._tell(member, destination, self._clock.monotonic() + seconds)
 
     def came_back(self, member: Member, destination: str) -> None:
         """See `QueueShares`."""
         self._tell(member, destination, None)
 
-    def _tell(self, member: Member, destination: str, seconds: float | None) -> None:
-        self._client.tell(self._topic, [destination, seconds])
+    def _tell(self, member: Member, destination: str, until: float | None) -> None:
+        self._client.tell(SharedFinding(self._topic, destination, None, until))
         for other in list(self._members):
             if other is not member:
-                _learn(other, destination, seconds)
+                self._learn(other, destination, until)
 
-    def _hear(self, told: Any) -> None:
-        destination, seconds = told
+    def _hear(self, told: SharedFinding) -> None:
         for member in list(self._members):
-            _learn(member, destination, seconds)
+            self._learn(member, told.key, told.until)
 
-
-def _learn(member: Member, destination: str, seconds: float | None) -> None:
-    if seconds is None:
-        member.resume(destination)
-    else:
-        member.rest(destination, seconds)
+    def _learn(self, member: Member, destination: str, until: float | None) -> None:
+        if until is None:
+            member.resume(destination)
+        else:
+            member.rest(destination, max(0.0, until - self._clock.monotonic()))

@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Alarm, SystemClock
+from mailrider.delivery.limits.findings import FindingBook, SharedFinding
 from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
@@ -31,10 +32,13 @@ class ShareService:
         self._book = ShareBook()
         self._links: dict[int, Link] = {}
         self._lines: dict[int, dict[int, str]] = {}  # the names of lines, by worker and the number that it gave them
+        self._told = FindingBook()
         self._alarm = Alarm(clock, self._tick)
 
     def worker_came(self, number: int, link: Link) -> None:
-        """A process was started."""
+        """A process was started: what others have told is the first that it hears."""
+        for findings in self._told.frames(self._clock.monotonic()):
+            link.send(TOLD, findings)
         self._links[number] = link
         self._lines[number] = {}
         self._book.came(number)
@@ -51,9 +55,10 @@ class ShareService:
         if number not in self._links:
             return
         if kind == TELL:
+            self._told.note(SharedFinding._make(body))
             for other, link in self._links.items():
                 if other != number:
-                    link.send(TOLD, body)
+                    link.send(TOLD, [body])
         elif kind == TURN:
             self._take_turn(number, *body)
             self._answer()

@@ -24,7 +24,7 @@ from mailrider.app.running import Process, Running
 from mailrider.clock import SystemClock
 from mailrider.config import load_carried
 from mailrider.config.carried import CarriedText
-from mailrider.delivery.limits.share_client import ShareClient
+from mailrider.delivery.limits.share_client import TOLD, ShareClient
 from mailrider.delivery.limits.shares import WorkerShares
 from mailrider.dns.validation import Proven
 from mailrider.endpoint.logins import LoginFinding, Logins
@@ -126,6 +126,7 @@ class Worker:
         self._logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
         self._running: Running | None = None
         self._asked: set[asyncio.Task[None]] = set()
+        self._told_earlier: list[Sequence[Any]] = []  # see `ShareClient`
 
     async def run(self) -> int:
         """The exit code."""
@@ -138,6 +139,7 @@ class Worker:
         self._link.on("metrics", self._count)
         self._link.on("login", lambda body: self._logins.learn(LoginFinding(**body)))
         self._link.on("logins", self._learn_earlier)  # before the orders
+        self._link.on(TOLD, self._told_earlier.extend)
         await self._link.open(self._end)
         self._link.send("hello", {"version": version("mailrider")})
         gone = asyncio.create_task(self._watch_link())
@@ -162,7 +164,8 @@ class Worker:
         process = self._make_process(orders, turns)
         try:
             examine(configuration)
-            shares = WorkerShares(self._clock, ShareClient(self._link, self._clock, orders.workers))
+            client = ShareClient(self._link, self._clock, orders.workers, self._told_earlier)
+            shares = WorkerShares(self._clock, client)
             self._running = await Running.open(configuration, process, shares)
         except (MailriderError, OSError) as error:
             self._link.send("failed", {"is_config": isinstance(error, ConfigError), "reason": str(error)})

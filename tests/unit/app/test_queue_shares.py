@@ -185,6 +185,18 @@ async def test_what_one_learns_of_destinations_all_others_hear() -> None:
     assert second.heard == further.heard == [("a.test", 30.0), ("b.test", None)]
 
 
+async def test_who_starts_later_leaves_alone_what_is_down_for_as_long_as_the_others() -> None:
+    world = World(4, 2)
+    first, _ = world.all
+    first.shares.went_down(first, "a.test", 30.0, REPLY)
+    first.shares.went_down(first, "b.test", 30.0, REPLY)
+    first.shares.came_back(first, "b.test")
+    await world.clock.advance(10)
+    shares = WorkerQueueShares(world.supervisor.start().client, world.clock, "queue", 4)
+    await world.clock.advance(0)
+    assert Deliverer(world, shares).heard == [("a.test", 20.0)]
+
+
 async def test_one_process_has_nobody_to_ask() -> None:
     clock = FakeClock()
     assert queue_shares(LocalShares(clock), clock, "queue", 16) is ALONE

@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
+from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.leases import UNUSED
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_book import COME_AGAIN
-from mailrider.delivery.limits.share_client import LOOK, SILENCE, NotNow
+from mailrider.delivery.limits.share_client import LOOK, SILENCE, NotNow, ShareClient
 from mailrider.testing.clock import FakeClock
-from tests.support.shared import SharedSupervisor, SharedWorker
+from tests.support.shared import MemoryWire, SharedSupervisor, SharedWorker
 
 ONE = Line("one", 1)
 MANY = Line("many", 100)
@@ -133,13 +134,34 @@ async def test_a_dead_workers_share_is_free(world: World) -> None:
 
 
 async def test_what_one_tells_all_others_hear(world: World) -> None:
-    heard: list[tuple[int, object]] = []
-    world.first.client.hear("news", lambda body: heard.append((1, body)))
-    world.second.client.hear("news", lambda body: heard.append((2, body)))
-    world.first.client.tell("news", ["a.test", 3])
-    world.first.client.tell("other", 1)
+    heard: list[tuple[int, SharedFinding]] = []
+    world.first.client.hear("news", lambda told: heard.append((1, told)))
+    world.second.client.hear("news", lambda told: heard.append((2, told)))
+    news = SharedFinding("news", "a.test", [3], world.clock.monotonic() + 60)
+    world.first.client.tell(news)
+    world.first.client.tell(news._replace(topic="other"))
     await world.settle()
-    assert heard == [(2, ["a.test", 3])]
+    assert heard == [(2, news)]
+
+
+async def test_who_starts_later_hears_what_was_told_before_and_holds_still() -> None:
+    supervisor = SharedSupervisor(clock := FakeClock())
+    lasting, short, over = (SharedFinding("news", key, [3], clock.monotonic() + 60) for key in "abc")
+    for told in (lasting, short._replace(until=clock.monotonic() + 5), over, over._replace(until=None)):
+        supervisor.all[0].client.tell(told)
+    await clock.advance(5)
+    late = supervisor.start()
+    await clock.advance(0)
+    heard: list[SharedFinding] = []
+    late.client.hear("news", heard.append)
+    assert heard == [lasting]
+    await clock.advance(60)
+    assert late.client.known("news") == []
+
+
+async def test_what_came_before_the_client_was_made_is_known_to_it() -> None:
+    told = SharedFinding("news", "a", [3], (clock := FakeClock()).monotonic() + 60)
+    assert ShareClient(MemoryWire(), clock, earlier=[list(told)]).known("news") == [told]
 
 
 async def test_a_share_of_several_is_what_there_is(world: World) -> None:

@@ -6,8 +6,9 @@ workers of a daemon tell each other of both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.model.bounded import BoundedMap
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
@@ -30,9 +31,9 @@ class FallbackMemory:
         self._clock = clock
         self._others = others
         self._topic = f"tls {owner}"
+        self._failed: BoundedMap[tuple[str, NextHop], tuple[float, TLSProblem]] = BoundedMap(MAX_ENTRIES)
         if others is not None:
             others.hear(self._topic, self._hear)
-        self._failed: BoundedMap[tuple[str, NextHop], tuple[float, TLSProblem]] = BoundedMap(MAX_ENTRIES)
 
     def recall(self, address: str, next_hop: NextHop) -> TLSProblem | None:
         """Why TLS failed with that address for that domain within the last ten minutes; None if it did not."""
@@ -42,30 +43,28 @@ class FallbackMemory:
     def failed(self, address: str, next_hop: NextHop, problem: TLSProblem) -> None:
         """TLS just failed."""
         known = self._failed.get((address, next_hop))
-        self._remember(address, next_hop, problem)
-        is_news = known is None or known[0] < self._clock.monotonic() + REMEMBERED / 2
+        until = self._clock.monotonic() + REMEMBERED
+        self._failed[address, next_hop] = (until, problem)
+        is_news = known is None or known[0] < until - REMEMBERED / 2
         if self._others is not None and is_news:
-            told = [problem.kind.value, problem.text, problem.code]
-            self._others.tell(self._topic, [address, next_hop.ascii, told])
-
-    def _remember(self, address: str, next_hop: NextHop, problem: TLSProblem) -> None:
-        self._failed[address, next_hop] = (self._clock.monotonic() + REMEMBERED, problem)
+            body = [problem.kind.value, problem.text, problem.code]
+            self._others.tell(SharedFinding(self._topic, f"{address} {next_hop.ascii}", body, until))
 
     def worked(self, address: str, next_hop: NextHop) -> None:
         """TLS just worked."""
         known = self._failed.pop((address, next_hop), None)
         if self._others is not None and known is not None:
-            self._others.tell(self._topic, [address, next_hop.ascii, None])
+            self._others.tell(SharedFinding(self._topic, f"{address} {next_hop.ascii}", None, None))
 
-    def _hear(self, told: Any) -> None:
+    def _hear(self, told: SharedFinding) -> None:
         """What another worker has learnt."""
-        address, name, problem = told
+        address, _, name = told.key.partition(" ")
         next_hop = AddressLiteral.parse(name) if name.startswith("[") else Domain.parse(name)
-        if problem is None:
+        if told.until is None:
             self._failed.pop((address, next_hop), None)
         else:
-            kind, text, code = problem
-            self._remember(address, next_hop, TLSProblem(TLSProblemKind(kind), text, code))
+            kind, text, code = told.body
+            self._failed[address, next_hop] = (told.until, TLSProblem(TLSProblemKind(kind), text, code))
 
 
 class NoChunks:

@@ -5,8 +5,9 @@ nothing for `SILENCE` is held back, as somebody whose turn it is not: nothing wa
 
 The other end is `app.share_service`. Frames to it: `[lines, returns, asks, withdrawals]` as `shares.turn`, a line as
 `[number, name, maximum, period, spares, places]`, a return as `[line, key, amount, until]`, an ask as
-`[id, patience, most, usable, [[line, key], ...]]`, lines by their numbers; and `[topic, body]` as `shares.tell`, for
-all other workers. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their names, and `shares.told`.
+`[id, patience, most, usable, [[line, key], ...]]`, lines by their numbers; and as `shares.tell` a `SharedFinding`, for
+all other workers. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their names, and as
+`shares.told` lists of `SharedFinding`, to begin with what was told before this worker came.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.clock import Alarm
+from mailrider.delivery.limits.findings import FindingBook, SharedFinding
 from mailrider.delivery.limits.leases import Leases, Return
 from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_keys import MOST_USABLE
@@ -78,8 +80,8 @@ class _Asked:
 class ShareClient:
     """Asks of this process. It belongs to the event loop in which it is used."""
 
-    def __init__(self, wire: ShareLink, clock: Clock, workers: int = 1) -> None:
-        """`workers`: how many there are."""
+    def __init__(self, wire: ShareLink, clock: Clock, workers: int = 1, earlier: Iterable[Sequence[Any]] = ()) -> None:
+        """`workers`: how many there are. `earlier`: what came as `shares.told` before this was made."""
         self.workers = workers
         self._wire = wire
         self._clock = clock
@@ -97,7 +99,9 @@ class ShareClient:
         self._is_flushing = False
         self._alarm = Alarm(clock, self._tick)
         self._recalls: dict[str, Callable[[str, int, int], None]] = {}
-        self._hearers: dict[str, list[Callable[[Any], None]]] = defaultdict(list)
+        self._told = FindingBook()
+        self._hearers: dict[str, list[Callable[[SharedFinding], None]]] = defaultdict(list)
+        self._hear_told(earlier)
         wire.on(TURN, self._hear)
         wire.on(TOLD, self._hear_told)
 
@@ -197,18 +201,26 @@ class ShareClient:
 
     # Telling ----------------------------------------------------------------------------------------------------------
 
-    def tell(self, topic: str, body: Any) -> None:
+    def tell(self, told: SharedFinding) -> None:
         """Tell all other workers; what is told in one turn arrives in that order."""
-        self._wire.send(TELL, [topic, body])
+        self._told.note(told)
+        self._wire.send(TELL, told)
 
-    def hear(self, topic: str, hearer: Callable[[Any], None]) -> None:
-        """Who is to be told what others tell."""
+    def hear(self, topic: str, hearer: Callable[[SharedFinding], None]) -> None:
+        """Who is to be told what others tell, from what holds already on."""
         self._hearers[topic].append(hearer)
+        for told in self.known(topic):
+            hearer(told)
 
-    def _hear_told(self, told: Any) -> None:
-        topic, body = told
-        for hearer in self._hearers.get(topic, ()):
-            hearer(body)
+    def known(self, topic: str) -> Sequence[SharedFinding]:
+        """What was told and holds still, by whomever."""
+        return self._told.of(topic, self._now())
+
+    def _hear_told(self, findings: Iterable[Sequence[Any]]) -> None:
+        for told in map(SharedFinding._make, findings):
+            self._told.note(told)
+            for hearer in self._hearers.get(told.topic, ()):
+                hearer(told)
 
     # The wire ---------------------------------------------------------------------------------------------------------
 

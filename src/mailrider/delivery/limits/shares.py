@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, Limiters, by_scope
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.windows import UNKNOWN
@@ -250,16 +251,18 @@ class SharedFailures:
         self._client = client
         self._topic = f"policies {owner}"
 
-    def tell(self, domain: Domain, problem: TLSProblem) -> None:
+    def tell(self, domain: Domain, problem: TLSProblem, until: float) -> None:
         """See `FailedFetches`."""
-        told = [problem.kind.value, problem.text, problem.code, problem.lines]
-        self._client.tell(self._topic, [domain.ascii, told])
+        body = [problem.kind.value, problem.text, problem.code, problem.lines]
+        self._client.tell(SharedFinding(self._topic, domain.ascii, body, until))
 
-    def hear(self, hearer: Callable[[Domain, TLSProblem], None]) -> None:
+    def hear(self, hearer: Callable[[Domain, TLSProblem, float], None]) -> None:
         """See `FailedFetches`."""
 
-        def told(body: Any) -> None:
-            name, (kind, text, code, lines) = body
-            hearer(Domain.parse(name), TLSProblem(TLSProblemKind(kind), text, code, tuple(lines)))
+        def heard(told: SharedFinding) -> None:
+            if told.until is not None:
+                kind, text, code, lines = told.body
+                problem = TLSProblem(TLSProblemKind(kind), text, code, tuple(lines))
+                hearer(Domain.parse(told.key), problem, told.until)
 
-        self._client.hear(self._topic, told)
+        self._client.hear(self._topic, heard)

@@ -92,11 +92,11 @@ class Fetcher(Protocol):
 class FailedFetches(Protocol):
     """Where the workers of a daemon tell each other of fetches that failed."""
 
-    def tell(self, domain: Domain, problem: TLSProblem) -> None:
-        """All others."""
+    def tell(self, domain: Domain, problem: TLSProblem, until: float) -> None:
+        """All others, and those who begin until then: not to be fetched before."""
 
-    def hear(self, hearer: Callable[[Domain, TLSProblem], None]) -> None:
-        """Who is told of what others tell."""
+    def hear(self, hearer: Callable[[Domain, TLSProblem, float], None]) -> None:
+        """Who is told of what others tell, or have told."""
 
 
 class PolicySource:
@@ -311,17 +311,17 @@ class PolicySource:
         problem = known.fetch_problem = _fetch_problem(error)
         self._remember(domain, known)
         if self._failures is not None:
-            self._failures.tell(domain, problem)
+            self._failures.tell(domain, problem, known.fetch_again)
         failure = error.failure.value if isinstance(error, FetchFailed) else "malformed-policy"
         held = known.in_force(now)
         self._emit(
             PolicyFetchFailed(domain, failure, problem, _mode(held), None if held is None else policy_seen(held.policy))
         )
 
-    def _hear_of_failure(self, domain: Domain, problem: TLSProblem) -> None:
-        """Another worker has just failed to fetch it."""
+    def _hear_of_failure(self, domain: Domain, problem: TLSProblem, until: float) -> None:
+        """Another worker has failed to fetch it."""
         known = self._known_of(domain)
-        known.fetch_again, known.fetch_problem = self._clock.monotonic() + RETRY_AFTER, problem
+        known.fetch_again, known.fetch_problem = until, problem
         self._remember(domain, known)
 
     # --- Memory ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.pool import NOTICEABLE, Pool
 from mailrider.delivery.connection.session import ComeAgain
 from mailrider.delivery.limits.rules import UNCOUNTED
@@ -248,6 +248,19 @@ async def test_where_tls_fails_and_where_it_works_again_all_workers_know(world: 
     assert first.recall("192.0.2.1", literal) == broken
 
 
+async def test_who_starts_later_knows_where_tls_fails_for_as_long_as_the_others(world: World) -> None:
+    first = FallbackMemory(world.clock, world.supervisor.all[0].client, "target x")
+    broken = problem("bad certificate")
+    first.failed("192.0.2.1", A, broken)
+    await world.clock.advance(REMEMBERED - 1)
+    client = world.supervisor.start().client
+    await world.clock.advance(0)
+    late = FallbackMemory(world.clock, client, "target x")
+    assert late.recall("192.0.2.1", A) == broken
+    await world.clock.advance(1)
+    assert late.recall("192.0.2.1", A) is None
+
+
 async def test_what_is_known_of_tls_is_told_when_it_is_news(world: World) -> None:
     worker = world.supervisor.all[0]
     memory = FallbackMemory(world.clock, worker.client, "target x")
@@ -256,6 +269,20 @@ async def test_what_is_known_of_tls_is_told_when_it_is_news(world: World) -> Non
         memory.worked("192.0.2.2", A)
     await world.clock.advance(0)
     assert worker.to_supervisor.frames == 1
+
+
+async def test_who_starts_later_does_not_ask_for_a_policy_that_could_not_be_fetched(world: World) -> None:
+    policies = Policies()
+    policies.announce("id1")
+    async with policies.source(failures=SharedFailures(world.supervisor.all[0].client, "target x")) as first:
+        failed = await first.lookup(EXAMPLE)
+    await world.clock.advance(0)
+    policies.serve(text())
+    client = world.supervisor.start().client
+    await world.clock.advance(0)
+    async with policies.source(failures=SharedFailures(client, "target x")) as late:
+        assert (await late.lookup(EXAMPLE)).error == failed.error
+    assert policies.fetches() == 1
 
 
 async def test_a_policy_that_one_worker_could_not_fetch_the_others_do_not_ask_for(world: World) -> None:
