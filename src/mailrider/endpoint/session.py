@@ -54,7 +54,7 @@ from mailrider.model.ip import client_key
 from mailrider.model.outcome import Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.value import value
-from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, EndOfData, Mail, Rcpt
+from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Command, Data, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import CHUNK
 from mailrider.smtp.header import MAX_LINES, header_fault, is_too_long
 from mailrider.smtp.mend import mend_header
@@ -402,19 +402,28 @@ class ClientSession:
     def _answer_at_once(self) -> bool:
         """Take what need not be waited for; True if there is something for the task."""
         machine, channel = self._machine, self._channel
+        has_answered = False
         while (event := machine.next_event()) is not None:
             match event:
-                case EndOfData() | Bdat(last=True) | Auth() | AuthResponse():
-                    self._pending = event
-                    return True
+                case Mail() | Rcpt() | Data():  # most of what is asked
+                    machine.answer(self._reply(event))
                 case ContentChunk():
                     self._take_content(event.octets)
+                    continue
+                case EndOfData() | Bdat(last=True) | Auth() | AuthResponse():
+                    self._pending = event
+                    break
                 case Rejected():
                     self._note_rejected(event)
-                    self._go_on()
                 case _:
                     machine.answer(self._reply(event))
-                    self._go_on()
+            has_answered = True
+            if machine.mail is None:
+                self._forget()
+        if has_answered:
+            self._rest()
+        if self._pending is not None:
+            return True
         if output := machine.take_output():
             channel.write(output)
         return machine.state in _FOR_THE_TASK or channel.needs_drain
@@ -482,7 +491,7 @@ class ClientSession:
     def _go_on(self) -> None:
         """A command is answered: the next one has its own time, and a transaction that is over leaves nothing."""
         self._rest()
-        if self._machine.mail is None and (self._recipients_room or self._intake is not None or self._expanded):
+        if self._machine.mail is None:
             self._forget()
 
     # The timer --------------------------------------------------------------------------------------------------------
@@ -671,27 +680,25 @@ class ClientSession:
         return None if refusal is None else [refusal] * len(self._machine.recipients)
 
     async def _hand_over(self, intake: Intake) -> Sequence[Reply]:
-        envelope, forwarding = self._envelope()
-        service, header, between = self._service, intake.header, b""
-        info = self._received_info(envelope)
-        self._name = MessageName(info.id)
-        if service.is_submission:
-            header, between = self._mended(header)
-            header = submitted_header(header, info, service.origin)
-        self._name = MessageName(info.id, message_id_of(header))
-        envelope = replace(envelope, message_id=self._name.message_id)
-        self._busy = True
+        service, (recipients, forwarding) = self._service, self._recipients()
+        id = service.new_id(len(recipients))
+        self._name = MessageName(id)
         try:
+            info = self._received_info(id, recipients)
+            header, between = self._submitted(intake.header, info) if service.is_submission else (intake.header, b"")
+            self._name = MessageName(id, message_id_of(header))
+            envelope = self._envelope(recipients)
             content = intake.content(received_field(info) + header, between)
+            self._busy = True
             report = await service.sink.deliver(envelope, content, self._arrival(info, forwarding))
         except Exception as error:
             # Unknown is temporary; the client still has the message.
-            service.emit(Bug(f"endpoint {service.name}", error, message=info.id))
+            service.emit(Bug(f"endpoint {service.name}", error, message=id))
             return [_FAILED] * len(self._machine.recipients)
         finally:
             self._busy = False
-            service.forget_id(info.id)
-        return self._replies(envelope, [named(reply_to(outcome), info.id) for outcome in report])
+            service.forget_id(id)
+        return self._replies(envelope, [named(reply_to(outcome), id) for outcome in report])
 
     def _replies(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
         """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""
@@ -700,18 +707,22 @@ class ClientSession:
         decided = dict(zip((each.mailbox for each in envelope.recipients), replies, strict=True))
         return [decided[self._meant(each.mailbox)] for each in self._machine.recipients]
 
-    def _mended(self, header: bytes) -> tuple[bytes, bytes]:
-        """A header that can be read, and what stood in it and belongs behind it; what had to be done is logged."""
-        if not header or header_fault(header) is None:
-            return header, b""
-        service, mended = self._service, mend_header(header)
-        sender, changes = str(self._sender), ", ".join(mended.changes)
-        service.emit(MailMended(service.name, self.client, self._user, sender, changes, message=self._name.id))
-        return mended.header, mended.between
+    def _submitted(self, header: bytes, info: ReceivedInfo) -> tuple[bytes, bytes]:
+        """The header as it goes on from a program, and what stood in it and belongs behind it.
 
-    def _envelope(self) -> tuple[Envelope, Forwarding | None]:
-        mail = self._machine.mail or Mail(NULL_PATH)
-        is_known = self._is_known
+        What had to be done to read it is logged.
+        """
+        between = b""
+        if header and header_fault(header) is not None:
+            service, mended = self._service, mend_header(header)
+            sender, changes = str(self._sender), ", ".join(mended.changes)
+            service.emit(MailMended(service.name, self.client, self._user, sender, changes, message=info.id))
+            header, between = mended.header, mended.between
+        return submitted_header(header, info, self._service.origin), between
+
+    def _recipients(self) -> tuple[tuple[Recipient, ...], Forwarding | None]:
+        """Whom the message goes to, each of them once."""
+        is_known, forwarding = self._is_known, None
         named = [
             Recipient(
                 each.mailbox if each.mailbox.domain is not None else self._meant(each.mailbox),
@@ -720,20 +731,23 @@ class ClientSession:
             )
             for each in self._machine.recipients
         ]
-        forwarding = None
         if self._expanded:
-            named, forwarding = forward(named, self._expanded, has_sender=mail.sender.mailbox is not None)
-        envelope = Envelope(
+            named, forwarding = forward(named, self._expanded, has_sender=self._sender.mailbox is not None)
+        return tuple(distinct(named)), forwarding
+
+    def _envelope(self, recipients: tuple[Recipient, ...]) -> Envelope:
+        mail = self._machine.mail or Mail(NULL_PATH)
+        return Envelope(
             mail.sender,
-            tuple(distinct(named)),
+            recipients,
             smtputf8=mail.smtputf8,
             requiretls=mail.requiretls,
-            ret=mail.ret if is_known or mail.ret is None else Ret.HEADERS,
+            ret=mail.ret if self._is_known or mail.ret is None else Ret.HEADERS,
             envid=mail.envid,
             client=self._client or None,
-            id=self._service.new_id(len(named)),
+            id=self._name.id,
+            message_id=self._name.message_id,
         )
-        return envelope, forwarding
 
     @property
     def _is_known(self) -> bool:
@@ -746,7 +760,7 @@ class ClientSession:
             return True
         return self._service.is_submission and self._local
 
-    def _received_info(self, envelope: Envelope) -> ReceivedInfo:
+    def _received_info(self, id: str, recipients: Sequence[Recipient]) -> ReceivedInfo:
         service, tls = self._service, self._channel.tls
         name = self._machine.client_name
         return ReceivedInfo(
@@ -754,14 +768,14 @@ class ClientSession:
             address_literal(self._client) if self._client else self.client,
             service.hostname,
             self._machine.protocol,
-            envelope.id,
+            id,
             service.clock.now(),
-            self._named_for(envelope),
+            self._named_for(recipients),
             f"using {tls.version} with cipher {tls.cipher}" if tls is not None else "",
             service.received,
         )
 
-    def _named_for(self, envelope: Envelope) -> str:
+    def _named_for(self, recipients: Sequence[Recipient]) -> str:
         """Whom the Received field names: the one recipient, as the client named it; of several none.
 
         An alias that is not ASCII is not named: our field alone would keep the message from servers without SMTPUTF8.
@@ -769,7 +783,7 @@ class ClientSession:
         if self._expanded:
             named = self._machine.recipients
             return str(named[0].mailbox) if len(named) == 1 and named[0].mailbox.is_ascii else ""
-        return str(envelope.recipients[0]) if len(envelope.recipients) == 1 else ""
+        return str(recipients[0].mailbox) if len(recipients) == 1 else ""
 
     def _arrival(self, info: ReceivedInfo, forwarding: Forwarding | None) -> Arrival:
         user = self._user or None

@@ -320,8 +320,7 @@ def _has_bare(octets: bytes) -> bool:
     # times as fast as a regular expression.
     line_ends = IncrementalNewlineDecoder(None, translate=False)
     for start in range(0, len(octets), CHUNK):
-        line_ends.decode(octets[start : start + CHUNK].decode("latin-1"))
-    line_ends.decode("", final=True)
+        line_ends.decode(octets[start : start + CHUNK].decode("latin-1"), final=start + CHUNK >= len(octets))
     return line_ends.newlines not in _CLEAN
 
 

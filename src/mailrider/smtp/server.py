@@ -395,6 +395,8 @@ class ServerMachine:
     def _read_data(self) -> Event | None:
         decoder = self._decoder
         if not decoder.ended:
+            if self._at >= len(self._buffer):
+                return None
             content = decoder.feed(self._buffer[self._at :])
             self._buffer, self._at = decoder.trailing, 0
             if content:

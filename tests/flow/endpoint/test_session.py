@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import INLINE, Memory
 from mailrider.endpoint.listener import ConnectionLimits
 from mailrider.endpoint.logins import OF_USER, Logins
@@ -40,6 +41,7 @@ from tests.flow.endpoint.door import HOST, MESSAGE, Client, Door, Sink, open_doo
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from mailrider.model.address import ReversePath
@@ -79,6 +81,17 @@ def _holds(door: Door, least: int) -> bool:
 
 
 # https://github.com/nmap/nmap/issues/1229: `printf ... | nc -N`, and whoever else closes his half when he has said all
+
+
+class BrokenDates(SystemClock):
+    """A clock that does not know the date."""
+
+    is_broken = True
+
+    def now(self) -> datetime:
+        if self.is_broken:
+            raise RuntimeError("oops")
+        return super().now()
 
 
 async def test_who_has_said_all_and_closes_his_half_hears_that_his_message_is_taken() -> None:
@@ -446,6 +459,19 @@ async def test_a_sink_that_breaks_defers_and_the_session_goes_on() -> None:
         assert (await client.send(MESSAGE))[:3] == "250"
         assert [event.reply.code for event in door.noted(MailRefused)] == [451]
         assert [event.reply.code for event in door.noted(MailTaken)] == [250]
+
+
+async def test_a_bug_before_the_message_is_handed_over_defers_and_its_id_is_forgotten() -> None:
+    forgotten: list[str] = []
+    bad_clock = BrokenDates()
+    async with open_door(clock=bad_clock, forget_id=forgotten.append) as door:
+        client = await door.client()
+        await client.hello()
+        assert await client.send(MESSAGE) == "451 4.3.0 Internal error, try again later\r\n"
+        bad_clock.is_broken = False
+        assert (await client.send(MESSAGE))[:3] == "250"
+        assert forgotten == ["id1", "id2"]
+        assert [event.message for event in door.noted(Bug)] == ["id1"]
 
 
 async def test_a_recipient_that_nobody_takes_is_refused_at_once() -> None:
