@@ -64,8 +64,14 @@ def _parse(lines: tuple[str, ...]) -> Capabilities:
     keywords: dict[str, str] = {}
     for line in lines[1:]:
         keyword, _, parameters = line.strip().partition(" ")
-        if _KEYWORD.fullmatch(keyword):
-            keywords.setdefault(keyword.upper(), parameters.strip())
+        if keyword[:5].upper() == "AUTH=":  # as written before AUTH had an RFC, by some servers still
+            keyword, parameters = "AUTH", f"{keyword[5:]} {parameters}"
+        if not _KEYWORD.fullmatch(keyword):
+            continue
+        keyword, parameters = keyword.upper(), parameters.strip()
+        if keyword == "AUTH" and keyword in keywords:  # mechanisms on several lines count together
+            keywords[keyword] += f" {parameters}"
+        keywords.setdefault(keyword, parameters)
     limits = dict(word.upper().partition("=")[::2] for word in keywords.get("LIMITS", "").split())
     return Capabilities(
         greeting=lines[0].strip(),

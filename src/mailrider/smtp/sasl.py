@@ -94,7 +94,17 @@ class ClientExchange:
             raise InvalidValue(f"the server offers no mechanism that we have ({', '.join(SERVERS)}); it offers {has}")
         self.mechanism = known[0]
         self._credentials = credentials
+        self._others = offered - {self.mechanism}
         self._answers = [credentials.user, credentials.password]
+
+    @property
+    def has_another(self) -> bool:
+        """True if the server offers a further mechanism that we have."""
+        return not self._others.isdisjoint(SERVERS)
+
+    def another(self) -> ClientExchange:
+        """The exchange by the next best mechanism."""
+        return ClientExchange(self._credentials, self._others)
 
     def begin(self) -> Auth:
         """The AUTH command, with the initial response where the mechanism has one."""

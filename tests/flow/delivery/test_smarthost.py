@@ -119,6 +119,28 @@ async def test_a_refused_login_defers_since_it_is_our_mistake(tmp_path: Path) ->
     assert outcome.reply.text == "AUTH failed: smart.test said: 535 5.7.8 Wrong password"
 
 
+# https://github.com/cakephp/cakephp/pull/14639; RFC 4954 6
+@pytest.mark.parametrize("refusal", ["504 5.5.4 Unrecognized authentication type", "534 5.7.9 Too weak"])
+async def test_a_mechanism_that_is_offered_and_refused_is_followed_by_the_next(tmp_path: Path, refusal: str) -> None:
+    offer = Capabilities(auth=frozenset({"PLAIN", "LOGIN"}), keywords={"AUTH": "PLAIN LOGIN"})
+    replies: dict[Stage, Any] = {
+        Stage.AUTH: [refusal, "334 VXNlcm5hbWU6"],
+        Stage.AUTH_RESPONSE: ["334 UGFzc3dvcmQ6", "235 2.7.0 Welcome"],
+    }
+    script = MXScript(tls=TLS, offer=offer, replies=replies)
+    async with smarthost(script, tmp_path, auth="plain user secret") as (server, send):
+        assert statuses(await send("x@a.test")) == ["delivered"]
+        assert server.opened == 1
+
+
+async def test_a_wrong_password_is_not_tried_again_by_another_mechanism(tmp_path: Path) -> None:
+    offer = Capabilities(auth=frozenset({"PLAIN", "LOGIN"}), keywords={"AUTH": "PLAIN LOGIN"})
+    script = MXScript(tls=TLS, offer=offer, replies={Stage.AUTH: "535 5.7.8 Wrong password"})
+    async with smarthost(script, tmp_path, auth="plain user wrong") as (server, send):
+        assert statuses(await send("x@a.test")) == ["deferred"]
+        assert server.connections[0].said().count(b"AUTH ") == 1
+
+
 FORGOTTEN = {
     "530": "530 5.7.0 Authentication required",
     "535": "535 5.7.8 Who are you?",

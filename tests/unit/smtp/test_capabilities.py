@@ -39,6 +39,16 @@ def test_a_server_with_everything() -> None:
     assert everything.keywords["X-CUSTOM"] == "a=b c"
 
 
+# https://github.com/slimta/python-slimta/pull/180
+@pytest.mark.parametrize(
+    "lines",
+    [["AUTH=PLAIN LOGIN"], ["auth=plain login"], ["AUTH PLAIN", "AUTH=LOGIN PLAIN"], ["AUTH LOGIN", "AUTH PLAIN"]],
+)
+def test_mechanisms_may_stand_on_several_lines_and_behind_an_equals_sign(lines: list[str]) -> None:
+    assert offered(*lines).auth == {"PLAIN", "LOGIN"}
+    assert offered("AUTH=").auth == frozenset()
+
+
 def test_a_server_with_nothing() -> None:
     assert offered() == Capabilities(greeting="mx.example.net at your service")
     assert Capabilities() == NO_CAPABILITIES

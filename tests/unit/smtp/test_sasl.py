@@ -37,6 +37,13 @@ def test_plain_is_preferred() -> None:
     assert ClientExchange(Credentials("u", "p"), frozenset({"LOGIN", "PLAIN", "CRAM-MD5"})).mechanism == "PLAIN"
 
 
+def test_behind_the_best_mechanism_comes_the_next() -> None:
+    first = ClientExchange(Credentials("u", "p"), frozenset({"LOGIN", "PLAIN", "CRAM-MD5"}))
+    assert first.has_another
+    assert first.another().mechanism == "LOGIN"
+    assert not first.another().has_another
+
+
 def test_no_common_mechanism_is_said_with_what_the_server_offers() -> None:
     with pytest.raises(InvalidValue, match="offers CRAM-MD5"):
         ClientExchange(Credentials("u", "p"), frozenset({"CRAM-MD5"}))

@@ -49,6 +49,8 @@ GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server
 QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
 _NOT_ACCEPTING = EnhancedCode(4, 3, 2)
 _NOT_TRUSTED = EnhancedCode(4, 7, 0)
+# RFC 4954 6: the mechanism is not known, or too weak; the password was not looked at.
+_OTHER_MECHANISM = frozenset({504, 534})
 ENVELOPE_TIMEOUTS = 2  # a server that answers MAIL, and then a RCPT, just in time has used it up
 RECIPIENT_TIME = 10.0  # seconds: servers that delay each RCPT on purpose take no longer
 _NOT_OFFERED = TLSProblem(TLSProblemKind.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
@@ -368,14 +370,13 @@ class Session:
 
     async def authenticate(self, credentials: Credentials) -> None:
         """Log in (RFC 4954). Raises `Unusable`: without that the server takes nothing from us."""
-        talk, seconds = self._talk, self._dialect.command_timeout
+        talk = self._talk
         try:
             exchange = ClientExchange(credentials, self.capabilities.auth)
-            talk.send(exchange.begin())
-            (answer,) = await talk.answers(seconds)
-            while talk.machine.state is ClientState.CHALLENGE:
-                talk.send(exchange.answer())
-                (answer,) = await talk.answers(seconds)
+            answer = await self._log_in(exchange)
+            while answer.reply.code in _OTHER_MECHANISM and exchange.has_another:
+                exchange = exchange.another()
+                answer = await self._log_in(exchange)
         except (NetworkError, PeerError, LocalError, ValueError) as error:
             talk.channel.abort()
             failed = Unusable(TryResult.EHLO, Reply.make(451, "4.7.0", f"{self.peer.name}: AUTH failed: {error}"))
@@ -390,6 +391,15 @@ class Session:
             failed.said = talk.said or ()
             raise failed
         self._opening = shortened(talk.said or ())
+
+    async def _log_in(self, exchange: ClientExchange) -> AnsweredCommand:
+        talk, seconds = self._talk, self._dialect.command_timeout
+        talk.send(exchange.begin())
+        (answer,) = await talk.answers(seconds)
+        while talk.machine.state is ClientState.CHALLENGE:
+            talk.send(exchange.answer())
+            (answer,) = await talk.answers(seconds)
+        return answer
 
     async def quit(self) -> None:
         """Say goodbye and close; whatever goes wrong here changes nothing."""
