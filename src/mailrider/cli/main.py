@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mailrider.cli.say import say
-from mailrider.cli.streams import occupy_standard_streams
+from mailrider.cli.streams import command_line, occupy_standard_streams
 from mailrider.errors import ConfigError, MailriderError
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     occupy_standard_streams()
     _write_what_the_terminal_cannot()
     try:
-        code = cli.main(arguments, prog_name="mailrider", standalone_mode=False)
+        code = cli.main(
+            command_line() if arguments is None else arguments, prog_name="mailrider", standalone_mode=False
+        )
     except click.exceptions.Abort:
         say("interrupted")
         code = 130  # as a shell reports SIGINT

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from mailrider.cli.say import say
 from mailrider.cli.streams import standard_input
 from mailrider.config.loader import own_name
 from mailrider.errors import ConfigError
@@ -29,11 +30,11 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
     Each line is translated, or stands in a comment with the reason why not. Tables in text are read where main.cf names
     them, and where it was copied to another machine, beside it. Passwords are never written.
     """
-    main = _text(standard_input().buffer.read()) if main_cf == "-" else _required(Path(main_cf))
+    main = _text(standard_input().buffer.read()) if main_cf == "-" else _named(main_cf)
     if _BLOCKS.search(main):
         text = f"{main_cf} is no main.cf: it has blocks, as the configurations of maddy and of mailrider have"
         raise ConfigError(f"{text}; those load as they are, and mailrider -c {main_cf} check says what differs")
-    master = None if master_cf is None else _required(Path(master_cf))
+    master = None if master_cf is None else _named(master_cf)
     folder = Path(main_cf).parent if main_cf != "-" else STANDARD_PLACE
     name = "postconf -n" if main_cf == "-" else Path(main_cf).name
     master_name = "" if master_cf is None else Path(master_cf).name
@@ -44,6 +45,15 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
 def _required(path: Path) -> str:
     octets, _ = read_regular(path, MAX_FILE)
     return _text(octets)
+
+
+def _named(name: str) -> str:
+    """A file that the command line names. If it cannot be read, the command ends with `EX_NOINPUT`."""
+    try:
+        return _required(Path(name))
+    except OSError as error:
+        say(f"{name}: {error.strerror or error}")
+        raise click.exceptions.Exit(os.EX_NOINPUT) from None
 
 
 def _text(octets: bytes) -> str:

@@ -30,7 +30,7 @@ import click
 
 from mailrider.cli.sendmail_message import from_field, read_message, recipients_in
 from mailrider.cli.sendmail_options import Mode, Options, parse_options
-from mailrider.cli.streams import INPUT_IS_CLOSED, occupy_standard_streams
+from mailrider.cli.streams import INPUT_IS_CLOSED, command_line, occupy_standard_streams
 from mailrider.config import default_runtime_dir, find_config, load
 from mailrider.config.loader import SEARCHED, own_name
 from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR
@@ -89,7 +89,25 @@ class _AsGiven(click.Command):
 @click.argument("arguments", nargs=-1)
 @click.pass_obj
 def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:
-    """Hand the message on standard input to the daemon, as sendmail(8): -t -i -f FROM [RECIPIENT...]."""
+    """Hand the message on standard input to the daemon, as sendmail(8): -t -i -f FROM [RECIPIENT...].
+
+    \b
+    -t          Recipients are also those in To, Cc and Bcc.
+    -i, -oi     A line of a single dot is no end of the message.
+    -f ADDRESS  The sender; default: who calls. -r is the same.
+    -F NAME     The sender's name, where the message has no From.
+    -N WHEN     Notifications: never, or of success,failure,delay.
+    -R WHAT     What they return: full or hdrs.
+    -V ID       An id that they repeat.
+    -bs         Speak SMTP on standard input and output.
+    -bp         Show the queue.
+    -q          Try now what is in the queue.
+
+    Options that concern another program's queue and files (-odq -oem -B8BITMIME -G -v and so on) are taken, and change
+    nothing.
+
+    Ends with 75 if the daemon is down, with 64 for an option that is not known.
+    """
     here = find_config(SEARCHED[:1])
     return run(arguments, config or (str(here) if here else None))
 
@@ -97,7 +115,7 @@ def sendmail(config: str | None, arguments: tuple[str, ...]) -> int:
 def main() -> None:
     """The entry point of the program that can be installed as /usr/sbin/sendmail, mailq and newaliases."""
     occupy_standard_streams()
-    sys.exit(run(sys.argv[1:], None, Path(sys.argv[0]).name))
+    sys.exit(run(command_line(), None, Path(sys.argv[0]).name))
 
 
 def run(arguments: Sequence[str], config: str | None, name: str = "sendmail") -> int:

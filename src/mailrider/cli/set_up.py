@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import sys
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,7 +21,7 @@ from mailrider.cli.arguments import DOMAIN
 from mailrider.cli.say import say
 from mailrider.clock import SystemClock
 from mailrider.config import load
-from mailrider.config.loader import own_name
+from mailrider.config.loader import find_config, own_name
 from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR, default_runtime_dir
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.endpoint.settings import EndpointSettings
@@ -72,7 +73,11 @@ def setup(config: str | None, domain: Domain, hostname: Domain | None, given: tu
         _install(installer, configuration, path)
     ours = addresses or _addresses(configuration)
     print_commented(zone_fragment(domain, _hostname(configuration), ours, records), ";")
-    say("then: mailrider check " + domain.ascii + ("" if service else "; mailrider run"))
+    found = find_config()
+    command = "mailrider"
+    if found is None or not found.samefile(path):
+        command += f" -c {shlex.quote(str(path))}"
+    say(f"then: {command} check {domain.ascii}" + ("" if service else f"; {command} run"))
     return os.EX_OK
 
 

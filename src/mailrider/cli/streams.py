@@ -1,8 +1,9 @@
-"""Standard input, output and error, which a caller may have closed."""
+"""What a caller gives: the words of the command line, and standard streams, which may be closed."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,22 @@ def occupy_standard_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_STREAM:
         pass
     os.close(number)
+
+
+def command_line() -> list[str]:
+    """The words behind the program's name. What the locale's encoding cannot read is UTF-8, as addresses are."""
+    return [_in_utf8(word) if _UNREAD.search(word) else word for word in sys.argv[1:]]
+
+
+_UNREAD: Final = re.compile("[\udc80-\udcff]")  # how Python keeps octets that it could not decode
+
+
+def _in_utf8(word: str) -> str:
+    octets = os.fsencode(word)
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return word
 
 
 def standard_input() -> TextIO:

@@ -38,8 +38,8 @@ MESSAGES = 100  # that are shown if nobody says otherwise
 def trace(config: str | None, what: str, since: str | None, limit: int, as_json: bool) -> int:
     """Tell what became of a message: when it was taken, each attempt, how it ended, whom we told.
 
-    WHAT is the id of a message, as it stands in log and Received; a Message-ID with its angle brackets; or the address
-    of a sender or recipient, for the newest messages. All queues of the configuration are looked into. Of mail that
+    ID is that of the message, as it stands in log and Received; MESSAGE-ID has its angle brackets; ADDRESS is that of a
+    sender or recipient, and means the newest messages. All queues of the configuration are looked into. Of mail that
     went to a target without a queue only the log knows.
     """
     wanted = history_filter(what, _moment(since))

@@ -151,7 +151,9 @@ def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:
         if known.state_path and value is None:
             changes[name] = global_settings.state_dir / known.state_path
         if known.required and value is None:
-            raise InvalidSetting(name, f"it is required, here{' or at the top level' if known.inherits else ''}")
+            raise InvalidSetting(
+                name, "it is required, here or at the top level" if known.inherits else "it is required"
+            )
         completed = _complete_inside(value, global_settings)
         if completed is not value:
             changes[name] = completed

@@ -61,8 +61,11 @@ def test_a_configuration_with_blocks_is_no_main_cf(tmp_path: Path, text: str) ->
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = run("migrate", str(tmp_path / "main.cf"))
-    assert done.returncode != 0
-    assert f"{tmp_path}/main.cf: No such file or directory" in done.stderr
+    assert (done.returncode, done.stderr) == (66, f"mailrider: {tmp_path}/main.cf: No such file or directory\n")
+    (tmp_path / "main.cf").write_text("myhostname = a.test\n")
+    done = run("migrate", str(tmp_path / "main.cf"), str(tmp_path))
+    assert (done.returncode, done.stdout) == (66, "")
+    assert done.stderr.startswith(f"mailrider: {tmp_path}: ")
 
 
 def test_a_main_cf_as_a_configuration_names_this_command(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ async def test_standard_output_is_a_zone_fragment(tmp_path: Path) -> None:
     assert f"{zone.find_rdataset('mx.example.org.', 'A')[0]}" == "192.0.2.25"
 
 
+async def test_the_commands_that_come_next_name_the_configuration_where_it_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    elsewhere = await run("-c", folder / "other.conf", "setup", "example.org", *ADDRESSES)
+    command = f"mailrider -c '{folder}/other.conf'"
+    assert elsewhere.err.endswith(f"then: {command} check example.org; {command} run\n")
+    here = await run("-c", "mailrider.conf", "setup", "example.org", *ADDRESSES)
+    assert here.err.endswith("then: mailrider check example.org; mailrider run\n")
+
+
 async def test_to_repeat_it_changes_nothing(tmp_path: Path) -> None:
     first = await setup(tmp_path, "--hostname", "mx.example.org", *ADDRESSES)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -99,7 +99,7 @@ def test_a_queue_may_deliver_its_notifications_to_itself() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("max_tries 3", "3:1 target.queue q has no target: it is required, here"),
+        ("max_tries 3", "3:1 target.queue q has no target: it is required"),
         ("target &nobody", '4:8 target: no block is named "nobody"; there are: &out, &q'),
         ("target", "4:1 target: expected &NAME, or a target: target remote { ... }"),
         (
