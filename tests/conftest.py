@@ -1,4 +1,5 @@
 """What every test has: uvloop, Hypothesis's examples, a network of its process where several run side by side, an end.
+And whether coverage measures it.
 
 Async tests and fixtures need no mark (auto mode); each test has a uvloop loop of its own. Hypothesis tries a few
 examples, the same every time, so that coverage is the same too. Long runs (`make test-long`) try many, others every
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 from tests.support.long_runs import LONG
 from tests.support.loopback import leave_network
-from tests.support.side_by_side import ONE_AFTER_THE_OTHER, FileScheduling, group_of, limit, unlimit
+from tests.support.measured import Measuring, forget_programs
+from tests.support.side_by_side import FileScheduling, limit, rank, unlimit
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,6 +35,7 @@ settings.load_profile("long" if LONG else "short")
 
 SECONDS = pytest.StashKey[float]()
 REAL_STDERR = pytest.StashKey[int]()
+MEASURING = pytest.StashKey[Measuring]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,6 +68,7 @@ def _begin(item: pytest.Item) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     _begin(item)
+    item.config.stash[MEASURING].begin(item.nodeid)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,7 +89,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: group_of(item.nodeid) not in ONE_AFTER_THE_OTHER)
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Not called where other processes run the tests."""
+    forget_programs()
+    nodes = (item.nodeid for item in session.items)
+    session.config.stash[MEASURING] = Measuring(Coverage.current(), nodes)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

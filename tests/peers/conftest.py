@@ -2,7 +2,7 @@
 
 `postfix` and `opensmtpd` receive for `example.net`; the former with STARTTLS and a certificate for
 `mx.example.net` from `authority`, the latter in clear (`broken_tls` is an OpenSMTPD that offers
-STARTTLS and fails at it). They last for the whole run, so give each test a recipient of its own
+STARTTLS and fails at it). They last as long as their process, so give each test a recipient of its own
 (`recipient`). `receiver` is one after the other. For other settings use `start_postfix`,
 `start_opensmtpd`, `start_resolver` directly. With CI=true a test that cannot run fails.
 """

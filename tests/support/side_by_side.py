@@ -16,14 +16,26 @@ from typing import Any, Final
 
 from xdist.scheduler import LoadGroupScheduling
 
-ONE_AFTER_THE_OTHER: Final = ("tests/peers", "tests/crash")
-"""Real servers, each started once, and what fills the machine by itself; they take long, and so begin first."""
+FIRST: Final = (
+    "tests/crash/test_chaos.py",
+    "tests/crash/test_workers.py",
+    "tests/peers/test_systemd.py",
+    "tests/flow/app",
+    "tests/crash",
+    "tests/peers",
+)
+"""Files and folders in the order in which they begin: what takes longest, and mostly waits; then all others."""
 
 
 def group_of(node: str) -> str:
-    """What runs in one process: a file, or a folder of `ONE_AFTER_THE_OTHER`."""
-    path = PurePath(node.partition("::")[0])
-    return next((folder for folder in ONE_AFTER_THE_OTHER if path.is_relative_to(folder)), str(path))
+    """What runs in one process: a file."""
+    return node.partition("::")[0]
+
+
+def rank(node: str) -> int:
+    """By which the tests are sorted."""
+    path = PurePath(group_of(node))
+    return next((number for number, first in enumerate(FIRST) if path.is_relative_to(first)), len(FIRST))
 
 
 class FileScheduling(LoadGroupScheduling):  # type: ignore[misc] # xdist has no types

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.support.side_by_side import FileScheduling, group_of
+import pytest
 
+from tests.support.side_by_side import FIRST, FileScheduling, group_of, rank
+
+ROOT = Path(__file__).parents[2]
 TESTS = ["tests/a.py::one", "tests/a.py::two", "tests/a.py::three", "tests/b.py::four", "tests/c.py::five"]
 
 
@@ -55,13 +59,27 @@ def run(made: Any, process: Process) -> list[str]:
     return process.tests
 
 
-def test_a_file_runs_in_one_process_and_so_do_all_real_servers() -> None:
+def test_a_file_runs_in_one_process() -> None:
     assert group_of("tests/unit/test_a.py::test_b[tests/peers::c]") == "tests/unit/test_a.py"
-    assert group_of("tests/peers/dns/test_a.py::test_b") == group_of("tests/peers/test_c.py::test_d") == "tests/peers"
     first, second = Process("gw0"), Process("gw1")
     made = scheduling(first, second)
     assert sorted(run(made, first) + run(made, second)) == sorted(TESTS)
     assert not set(names_of_files(first)) & set(names_of_files(second))
+
+
+def test_what_takes_longest_begins_first() -> None:
+    nodes = [
+        "tests/crash/test_chaos.py::a",
+        "tests/flow/app/test_b.py::c",
+        "tests/peers/test_d.py::e",
+        "tests/unit/f.py",
+    ]
+    assert [rank(node) for node in nodes] == sorted({rank(node) for node in nodes})
+
+
+@pytest.mark.parametrize("place", FIRST)
+def test_what_begins_first_exists(place: str) -> None:
+    assert (ROOT / place).exists()
 
 
 def names_of_files(process: Process) -> list[str]:

@@ -1,0 +1,66 @@
+"""Which tests are measured by coverage: measuring makes a test take twice as long.
+
+`mailrider.model` and `mailrider.smtp` are to be covered whole, so all of their tests are measured. Of the others the
+first rows of each table are: further ones try values, not lines. What kills processes or talks to real servers is not
+measured, and neither is any program that a test starts; it runs what tests run here as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WHOLE: Final = ("tests/unit/model/", "tests/unit/smtp/")
+NOT_AT_ALL: Final = ("tests/crash/", "tests/peers/")
+ROWS: Final = 2
+"""Of the other tests: how many rows of each table are measured."""
+
+
+class Coverage(Protocol):
+    """What we need of coverage.Coverage."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Measuring:
+    """Lets coverage run in those tests only that are measured, of those that were collected."""
+
+    def __init__(self, coverage: Coverage | None, nodes: Iterable[str]) -> None:
+        self._coverage = coverage
+        self._measured = set(measured(nodes))
+        self._is_on = coverage is not None
+
+    def begin(self, node: str) -> None:
+        """A test begins."""
+        if self._coverage is None or (is_on := node in self._measured) is self._is_on:
+            return
+        if is_on:
+            self._coverage.start()
+        else:
+            self._coverage.stop()
+        forget_programs()  # starting coverage lets it measure them
+        self._is_on = is_on
+
+
+def measured(nodes: Iterable[str]) -> list[str]:
+    """Those of the tests that are measured."""
+    rows: Counter[str] = Counter()
+    chosen: list[str] = []
+    for node in nodes:
+        if node.startswith(NOT_AT_ALL):
+            continue
+        test = node.partition("[")[0]
+        rows[test] += 1
+        if rows[test] <= ROWS or node.startswith(WHOLE):
+            chosen.append(node)
+    return chosen
+
+
+def forget_programs() -> None:
+    """Programs that are started from now on are not measured."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

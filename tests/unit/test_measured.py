@@ -1,0 +1,55 @@
+"""Which tests coverage measures, and that it is let go and taken up again between them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.support.measured import Measuring, measured
+
+if TYPE_CHECKING:
+    import pytest
+
+TABLE = [f"tests/flow/queue/test_a.py::test_b[row {number}]" for number in range(4)]
+OTHER = "tests/unit/test_c.py::test_d"
+WHOLE = [f"tests/unit/{package}/test_e.py::test_f[{number}]" for package in ("smtp", "model") for number in range(4)]
+CRASH = "tests/crash/test_g.py::test_h"
+PEER = "tests/peers/test_i.py::test_j"
+
+
+class Recorder:
+    """Takes down what coverage is told. Coverage lets programs be measured when it starts."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def start(self) -> None:
+        self.told.append("start")
+        os.environ["COVERAGE_PROCESS_CONFIG"] = "{}"
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+
+def test_of_a_table_the_first_rows_are_measured_and_of_what_must_be_covered_whole_all() -> None:
+    assert measured([*TABLE, OTHER, *WHOLE, CRASH, PEER]) == [*TABLE[:2], OTHER, *WHOLE]
+
+
+def test_coverage_runs_in_measured_tests_only() -> None:
+    coverage = Recorder()
+    measuring = Measuring(coverage, [*TABLE, OTHER, CRASH])
+    for node in [TABLE[0], TABLE[1], TABLE[2], TABLE[3], CRASH, OTHER]:
+        measuring.begin(node)
+    assert coverage.told == ["stop", "start"]
+
+
+def test_programs_that_a_test_starts_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", "{}")
+    measuring = Measuring(Recorder(), [OTHER])
+    measuring.begin(CRASH)
+    measuring.begin(OTHER)
+    assert "COVERAGE_PROCESS_CONFIG" not in os.environ
+
+
+def test_without_coverage_nothing_is_done() -> None:
+    Measuring(None, [OTHER]).begin(CRASH)
