@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.peers.process import NotReadyError, end_of, wait_until
+from tests.peers.process import READY_WITHIN, NotReadyError, end_of, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ class Maildir:
         """What has arrived for `recipient` until now, oldest first."""
         return [_split(path.read_bytes()) for path in self._files(recipient)]
 
-    def wait_for(self, recipient: str, count: int = 1, within: float = 15.0) -> list[StoredMessage]:
+    def wait_for(self, recipient: str, count: int = 1, within: float = READY_WITHIN) -> list[StoredMessage]:
         """The messages of `recipient`, once there are `count` of them."""
         try:
             wait_until(lambda: len(self._files(recipient)) >= count, f"mail for {recipient}", within)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-READY_WITHIN = 20.0  # seconds; a server that needs longer will not come any more
-GONE_WITHIN = 10.0
+READY_WITHIN = 200.0  # seconds; a server that needs longer will not come any more, however busy the machine is
+GONE_WITHIN = 60.0
 _PAUSE = 0.01
 
 

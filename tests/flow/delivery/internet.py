@@ -90,7 +90,7 @@ class internet:
     hosts: Mapping[str, Sequence[MXScript | Shut]]
     zones: ZoneTable = field(default_factory=dict)
     directives: Mapping[str, Any] = field(default_factory=dict)
-    dns_timeout: float = 3
+    dns_timeout: float = 50  # a busy machine takes its time; with a silent DNS server give less
     originates: bool = False
 
     def __post_init__(self) -> None:

@@ -103,7 +103,7 @@ CASES: Mapping[str, Case] = {
 def test_it_ends_as_it_should_and_leaves_nothing(case: Case, loop: str) -> None:
     async def scenario() -> None:
         scripts = {} if case.script is None else {"a.test": [case.script]}
-        async with internet(scripts, case.zones, timers(0.5), dns_timeout=50) as net:
+        async with internet(scripts, case.zones, timers(0.5)) as net:
             result = await net.send_one("x@a.test", case.message)
         assert outcome(result) == case.expected
 
@@ -115,7 +115,7 @@ def test_many_deliveries_to_hosts_of_every_kind_leave_nothing(loop: str) -> None
     scripts = {f"d{n}.test": [case.script] for n, case in enumerate(CASES.values()) if case.script is not None}
 
     async def scenario() -> None:
-        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(8), dns_timeout=50) as net:
+        async with internet({"good.test": [MXScript()], **scripts}, {}, timers(30)) as net:
             good, *rest = await net.send("x@good.test", *(f"x@{domain}" for domain in scripts))
         assert good.status == "delivered"
         assert not any(result.status == "delivered" for result in rest)

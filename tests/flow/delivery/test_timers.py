@@ -96,7 +96,7 @@ async def test_a_reply_that_comes_late_but_in_time_is_a_reply() -> None:
 
 
 async def test_dns_has_its_own_time() -> None:
-    async with internet({}, {"a.test": {"MX": Fault.SILENT}}, LONG) as net:
+    async with internet({}, {"a.test": {"MX": Fault.SILENT}}, LONG, dns_timeout=1) as net:
         assert outcome(await net.send_one("x@a.test")) == ("deferred", 451, "4.4.3")
 
 
