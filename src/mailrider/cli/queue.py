@@ -2,23 +2,21 @@
 
 Safe while deliveries run in another process: everything goes through the store, what is being attempted is changed
 when its attempt has ended, and those who deliver are told.
+
+Called by root, a command becomes the user whom the queue belongs to before it opens it: see `cli.owner`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import pwd
-import signal
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import cached_property
-from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mailrider.cli.chosen_queue import ChosenQueue
+from mailrider.cli.queue_run import run
 from mailrider.cli.queue_show import (
     counted,
     entry_lines,
@@ -28,35 +26,26 @@ from mailrider.cli.queue_show import (
     visible_content,
 )
 from mailrider.cli.say import say
-from mailrider.cli.setup import choose_queue, make_log
 from mailrider.cli.trace_text import done_lines
 from mailrider.clock import SystemClock
-from mailrider.config import load, queue_location
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import AddressLiteral, Domain
-from mailrider.model.event import discard
-from mailrider.model.outcome import Status
-from mailrider.model.queue_event import RecipientDone
 from mailrider.model.text import json_line
 from mailrider.queue.history import ENDS
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import EVERYTHING, Filter, RecipientState, Stats
-from mailrider.queue.sqlite.shards import PAGE, ShardsReader, further_shard, shard_location, shards_in
+from mailrider.queue.sqlite.shards import PAGE, ShardsReader
 from mailrider.queue.store import QueueCommand
 from mailrider.report.queue import entry_object, message_object, stats_object
 from mailrider.report.trace import fact_object
 from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from mailrider.config import Configuration
-    from mailrider.model.event import Emit, Event
     from mailrider.queue.history import Fact
     from mailrider.queue.message import Entry, StoredMessage
     from mailrider.queue.service import DeliveryQueue
-    from mailrider.queue.settings import QueueSettings
-    from mailrider.queue.sqlite.store import SQLiteStore
 
 T = TypeVar("T")
 
@@ -66,82 +55,15 @@ DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
 STATES = {state.word: state for state in RecipientState}
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The queue that a command is about; looked for when it is needed, so that `--help` needs none."""
-
-    path: str | None
-    name: str | None
-    given: QueueSettings | None = None
-
-    @cached_property
-    def configuration(self) -> Configuration:
-        """The configuration. Raises `ConfigError`."""
-        return load(self.path)
-
-    @cached_property
-    def settings(self) -> QueueSettings:
-        """Those of the queue. Raises `ConfigError`."""
-        return self.given or choose_queue(self.configuration, self.name)
-
-    @property
-    def shards(self) -> list[int]:
-        """The shards of the queue that are there, whatever `workers` says."""
-        return shards_in(queue_location(self.settings))
-
-    def look(self, work: Callable[[ShardsReader], Awaitable[T]], otherwise: T) -> T:
-        """Look into the queue without changing anything, on a full disk and on one that is read-only; `otherwise` if
-        there is none yet."""
-        if not self.shards:
-            return otherwise
-
-        async def run() -> T:
-            return await work(ShardsReader(queue_location(self.settings), SystemClock()))
-
-        return asyncio.run(run())
-
-    def with_queue(self, work: Callable[[DeliveryQueue], Awaitable[T]], otherwise: T) -> T:
-        """Do something with the queue, without delivering; `otherwise` if there is none yet."""
-        if not self.shards:
-            return otherwise
-
-        import uvloop
-
-        from mailrider.app.targets import make_queue  # with all that delivers
-
-        async def run() -> T:
-            async with make_queue(self.settings, None, SystemClock(), SystemRandom(), discard) as queue:
-                return await work(queue)
-
-        return uvloop.run(run())
-
-    def with_stores(self, work: Callable[[SQLiteStore], Awaitable[T]]) -> list[T]:
-        """Do something with the store of each shard that is there, one after the other."""
-        if not self.shards:
-            return []
-
-        import uvloop
-
-        from mailrider.queue.sqlite.store import SQLiteStore
-
-        async def run() -> list[T]:
-            done: list[T] = []
-            location = queue_location(self.settings)
-            for each in self.shards:
-                shard = further_shard(location, each)
-                async with SQLiteStore(shard_location(location, each), SystemClock(), shard=shard) as store:
-                    done.append(await work(store))
-            return done
-
-        return uvloop.run(run())
-
-
 @click.group()
 @click.option("--queue", "name", metavar="NAME", help="The target.queue that is meant, if there are several.")
 @click.pass_context
 def queue(context: click.Context, name: str | None) -> None:
-    """Look into a queue, change what is in it, deliver what is due."""
-    context.obj = Chosen(context.obj, name)
+    """Look into a queue, change what is in it, deliver what is due.
+
+    Called by root, a command goes on as the user whom the queue's directory belongs to.
+    """
+    context.obj = ChosenQueue(context.obj, name)
 
 
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -232,7 +154,7 @@ def _print(*lines: Any) -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(min=0), help="The most; 0: all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per recipient.")
 @click.pass_obj
-def list_(chosen: Chosen, /, limit: int, as_json: bool, **wanted: Any) -> int:
+def list_(chosen: ChosenQueue, /, limit: int, as_json: bool, **wanted: Any) -> int:
     """List queued recipients, the oldest messages first."""
 
     def show(entries: list[Entry]) -> None:
@@ -277,7 +199,7 @@ async def _pages(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.argument("id")
 @click.pass_obj
-def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
+def show(chosen: ChosenQueue, id: str, content: bool, as_json: bool) -> int:
     """Show a message: its envelope, its recipients, and every attempt with what was learned in it."""
     number = _id(id)
     if content:
@@ -306,7 +228,7 @@ def show(chosen: Chosen, id: str, content: bool, as_json: bool) -> int:
 @click.option("--limit", default=DESTINATIONS, show_default=True, type=click.IntRange(min=1), help="Destinations.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
-def stats(chosen: Chosen, limit: int, as_json: bool) -> int:
+def stats(chosen: ChosenQueue, limit: int, as_json: bool) -> int:
     """Count what is queued, by destination and age."""
     now = SystemClock().now()
     found = chosen.look(lambda reader: reader.stats(now, limit), Stats(0, 0, (), {}))
@@ -321,16 +243,6 @@ queue.add_command(stats, "count")
 
 
 # --- Changing ------------------------------------------------------------------------------------
-
-
-def operator() -> str:
-    """Who runs this, as the system knows him: `root (anna)` if sudo says who became root."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = f"uid {os.getuid()}"
-    became = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
-    return f"{name} ({became[:32]})" if became else name
 
 
 _DONE = {
@@ -350,15 +262,15 @@ def _changes(command: QueueCommand, help: str) -> None:
     @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
     @click.argument("ids", nargs=-1)
     @click.pass_obj
-    def change(chosen: Chosen, /, ids: tuple[str, ...], everything: bool, as_json: bool, **wanted: Any) -> int:
+    def change(chosen: ChosenQueue, /, ids: tuple[str, ...], everything: bool, as_json: bool, **wanted: Any) -> int:
         meant = [_filter(**wanted, message=_id(id)) for id in ids] or [_filter(**wanted)]
         if meant == [EVERYTHING] and not everything:
             raise click.UsageError("say which: ids, filters, or --all")
 
         async def work(queue: DeliveryQueue) -> tuple[int, int, list[str]]:
-            reader = ShardsReader(queue_location(chosen.settings), SystemClock())
+            reader = ShardsReader(chosen.location, SystemClock())
             unknown = [id for id in ids if await reader.shard_of(_id(id)) is None]
-            done = [await queue.command(command, each, operator()) for each in meant]
+            done = [await queue.command(command, each, chosen.operator) for each in meant]
             return sum(each.changed for each in done), sum(each.later for each in done), unknown
 
         changed, later, unknown = chosen.with_queue(work, (0, 0, list(ids)))
@@ -380,7 +292,7 @@ _changes(QueueCommand.REMOVE, "Remove from the queue. The sender is not told.")
 
 @queue.command()
 @click.pass_obj
-def merge(chosen: Chosen) -> int:
+def merge(chosen: ChosenQueue) -> int:
     """Move what all workers have queued into one store, as an older mailrider needs it; the daemon has to be stopped.
 
     Each worker of a daemon keeps its mail in a directory of its own below that of the queue, and fewer workers go on
@@ -390,64 +302,10 @@ def merge(chosen: Chosen) -> int:
 
     from mailrider.queue.sqlite.merge import merge_shards
 
-    moved = uvloop.run(merge_shards(queue_location(chosen.settings), SystemClock()))
+    moved = uvloop.run(merge_shards(chosen.location, SystemClock()))
     shards = counted(len(moved), "shard", "shards")
     click.echo(f"{counted(sum(moved.values()), 'message', 'messages')} moved from {shards}")
     return os.EX_OK
 
 
-# --- Delivering ----------------------------------------------------------------------------------
-
-
-@queue.command()
-@click.option("--debug", is_flag=True, help="The dialogue and every decision, on standard error.")
-@click.pass_obj
-def run(chosen: Chosen, debug: bool) -> int:
-    """Deliver what is due now, and end when that is done, here or by the daemon; what is due later stays."""
-    log = make_log(chosen.configuration, debug=debug, quiet=False)
-    tally = _Tally(log)
-    import uvloop
-
-    uvloop.run(_run(chosen, tally))
-    click.echo(f"{tally.delivered} delivered, {tally.deferred} deferred, {tally.failed} failed", err=True)
-    if tally.failed:
-        return os.EX_UNAVAILABLE
-    return os.EX_TEMPFAIL if tally.deferred else os.EX_OK
-
-
-async def _run(chosen: Chosen, tally: _Tally) -> None:
-    """Until all that is due now is done, or somebody asks to stop: running attempts get their time in either case."""
-    from mailrider.app.library import Queue  # with all that delivers
-
-    named = {name: each.settings for name, each in chosen.configuration.targets.items()}
-    dns = chosen.configuration.globals.dns
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Queue(chosen.settings, named=named, dns=dns, on_event=tally) as queue:
-        waiting = [asyncio.create_task(queue.drain()), asyncio.create_task(stop.wait())]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-
-class _Tally:
-    """Counts how recipients ended, and passes events on to the log."""
-
-    def __init__(self, log: Emit) -> None:
-        self._log = log
-        self.delivered = self.deferred = self.failed = 0
-
-    def __call__(self, event: Event) -> None:
-        self._log(event)
-        if not isinstance(event, RecipientDone):
-            return
-        if event.operator == "removed":
-            return
-        if not event.is_over:
-            self.deferred += 1
-        elif event.outcome.status is Status.DELIVERED:
-            self.delivered += 1
-        else:
-            self.failed += 1
+queue.add_command(run)

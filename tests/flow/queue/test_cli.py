@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.cli.main import main
-from mailrider.cli.queue import _Tally
+from mailrider.cli.queue_run import EndTally
 from mailrider.model.event import discard
 from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.sqlite.file import FILE
@@ -272,7 +272,7 @@ def test_a_queue_that_is_damaged_says_what_to_do(terminal: Terminal, tmp_path: P
 
 
 def test_what_an_operator_removed_or_held_meanwhile_is_no_failure() -> None:
-    tally = _Tally(discard)
+    tally = EndTally(discard)
     for operator in ("removed", "held"):
         tally(RecipientDone("1", "a@example.org", deferred(recipient("b@example.net")), 1, operator=operator))
     assert (tally.delivered, tally.deferred, tally.failed) == (0, 1, 0)
