@@ -293,7 +293,8 @@ class Pool:
 
     def _recalled(self, host: str | None, keep: int, wanted: int) -> None:
         """Others want so many connections."""
-        self._state.recall(None if host is None else _endpoint_of(host), keep, wanted)
+        endpoint = None if host is None else _endpoint_of(host)
+        self._state.recall(endpoint, keep, wanted, self._clock.monotonic())
         self._act()
 
     def _refuse(self, waiter: PooledLease, error: Unusable | ComeAgain) -> None:

@@ -15,7 +15,8 @@ the connection may be opened until it is closed: first it has no session yet, th
 Where several processes share these numbers, each slot needs a *right* that they have in common: `per_endpoint` and
 `total` are what all of them may have. Then an endpoint has as many slots as it was `granted` rights. One is wanted for
 each waiter that finds no slot; that of a slot that is gone serves the next waiter, and is returned if nobody waits.
-Others that want rights are told of by `recall`: idle slots end for them at once, and others when they are given back.
+Others that want rights are told of by `recall`: idle slots end for them at once, and others when they are given back;
+but of its part a process keeps also those that are idle for a moment between two messages.
 
 Every method returns at once. What follows from it stands in `grants` (a waiter waits no more), `closings` (a slot is
 to be closed, and why), `wanted` and `returned` (endpoints, one for each right), for the pool to carry out and to clear.
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 MAX_WAIT = 300.0
 """Seconds that a waiter may wait: a host whose slots are all busy for so long does not keep up, another one may."""
+
+MOMENT = 0.1
+"""Seconds that a slot may be idle between two messages of a busy process."""
 
 USED_UP = "it carried as many transactions as it may"
 BROKEN = "the connection is lost"
@@ -297,21 +301,21 @@ class PoolState(Generic[SessionT, WaiterT]):
         self._note(endpoint)
         return waiter
 
-    def recall(self, key: Hashable | None, keep: int, wanted: int) -> None:
+    def recall(self, key: Hashable | None, keep: int, wanted: int, now: float) -> None:
         """Others want so many rights, of an endpoint or (None) of any. So many may be kept that are in use."""
-        if key is None:
-            idle, endpoint = list(self._idle)[:wanted], None
-        else:
-            endpoint = self._endpoints.get(key)
-            if endpoint is None:
-                return
-            idle = sorted(endpoint.idle, key=self._worth)[:wanted]
-        for slot in idle:
-            self.end(slot, SHARED)
+        endpoint = None if key is None else self._endpoints.get(key)
+        if key is not None and endpoint is None:
+            return
         slots = self.slots if endpoint is None else endpoint.slots
-        if endpoint is None and keep >= self.limits.total:
+        is_own = keep >= (self.limits.total if endpoint is None else self.limits.per_endpoint)
+        if is_own and endpoint is None:
             keep = 0  # nobody else wants one: it is for another endpoint of this process
-        owed = min(wanted, max(len(idle), slots - keep))
+        ended = 0
+        for slot in list(self._idle) if endpoint is None else sorted(endpoint.idle, key=self._worth):
+            if ended < wanted and (ended < slots - keep or is_own or now - slot.idle_since >= MOMENT):
+                self.end(slot, SHARED)
+                ended += 1
+        owed = min(wanted, max(ended, slots - keep))
         if endpoint is None:
             self._owed = owed
         else:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailrider.delivery.connection.pool_state import SHARED, PoolLimits, PoolState, Slot
 from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall
-from mailrider.delivery.limits.share_book import ShareBook
+from mailrider.delivery.limits.share_book import RECALL_AGAIN, ShareBook
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class World:
                 if isinstance(answer, Granted):
                     worker.state.granted(worker.asked.pop(answer.ask))
                 elif isinstance(answer, Recall):
-                    worker.state.recall(answer.key or None, answer.keep, answer.wanted)
+                    worker.state.recall(answer.key or None, answer.keep, answer.wanted, self.now)
                 moved = True
 
     def wait(self, seconds: float) -> None:
@@ -195,6 +195,18 @@ def test_an_idle_connection_is_closed_at_once_when_another_worker_needs_one(worl
     assert len(second.busy) == 1
     assert first.closed == [SHARED]
     assert first.state.slots == 1
+
+
+def test_of_its_part_a_worker_keeps_what_is_idle_between_two_messages(world: World) -> None:
+    first, second = world.workers
+    first.request()
+    second.request()
+    first.finish()
+    second.request()
+    assert first.closed == []
+    world.wait(RECALL_AGAIN)
+    assert first.closed == [SHARED], "by now it is unused"
+    assert len(second.busy) == 2
 
 
 def test_an_idle_connection_is_used_again_without_asking(world: World) -> None:
@@ -275,6 +287,7 @@ def test_a_right_that_nobody_waits_for_any_more_goes_back(world: World) -> None:
     assert second.state.slots == 0
     for _ in range(2):
         second.request()
+    world.wait(RECALL_AGAIN)
     assert len(second.busy) == 2
 
 
