@@ -28,6 +28,7 @@ from mailrider.config import placed
 from mailrider.dns.validation import Proven
 from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
+from mailrider.observe.sums import SHOWN, TOLD
 from mailrider.queue.place import ALONE, Place
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from mailrider.observe.metrics import Metrics
     from mailrider.reporting.service import TLSReporting
 
-DESTINATIONS: Final = 20  # of each queue that the counters name
 FINISH: Final = 3600.0
 """Seconds for what is under way when another configuration takes over: longer than any attempt or session that is not
 kept up by a server or client on purpose."""
@@ -138,9 +138,10 @@ class Running:
     async def refresh(self) -> None:
         """Show the counters what is in the queues."""
         now, metrics = self._process.clock.now(), self._process.metrics
+        destinations = SHOWN if self._process.place.workers == 1 else TOLD
         metrics.show_queues_only(self._targets.queues)
         for name, queue in self._targets.queues.items():
-            metrics.show_queue(name, await queue.stats(now, DESTINATIONS), now, queue.destinations_down)
+            metrics.show_queue(name, await queue.stats(now, destinations), now, queue.destinations_down)
 
     async def write_tls_counts(self) -> None:
         """Write down now what TLS reports count. Raises `ReportsUnavailable`."""

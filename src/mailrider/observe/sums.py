@@ -2,11 +2,14 @@
 
 Counters and histograms are added, those of workers that have ended included, so that no sum ever falls. What is in the
 queues is added as well, since each worker has a part of each queue; where a sum would mean nothing, the largest counts.
+Of the destinations of a queue the largest are shown, so each worker tells of more than that: what is large as a whole
+need not be large in each part. A worker's part of a destination that is not among its `TOLD` largest is missing.
 What the kernel says of a process has the label `worker`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.exposition import choose_encoder
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 OF_PROCESS: Final = "process_"  # how names begin that the library has from the kernel
 ADDED: Final = frozenset({"counter", "histogram", "summary"})  # kinds that only grow
 LARGEST: Final = frozenset({"mailrider_queue_oldest_seconds", "mailrider_destinations_down", "mailrider_build"})
+
+SHOWN: Final = 20  # destinations of each queue
+TOLD: Final = 100  # destinations of each queue that a worker tells of: the others have a hundredth of its part at most
+WAITING: Final = "mailrider_queue_waiting"
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -49,6 +56,8 @@ def add_up(sources: Iterable[Sequence[Metric]]) -> list[Metric]:
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
                 known[key] = _both(sample.name, known[key], sample.value) if key in known else sample.value
+    if WAITING in values:
+        values[WAITING] = _largest(values[WAITING])
     for name, family in families.items():
         family.samples = [Sample(each, dict(labels), value) for (each, labels), value in values[name].items()]
     return list(families.values())
@@ -58,6 +67,22 @@ def _both(name: str, one: float, other: float) -> float:
     if name.endswith("_created"):
         return min(one, other)
     return max(one, other) if name.removesuffix("_info") in LARGEST else one + other
+
+
+def _largest(waiting: dict[_Key, float]) -> dict[_Key, float]:
+    """What waits for the largest destinations of each queue."""
+    sizes: dict[str, Counter[str]] = {}
+    for (_, labels), value in waiting.items():
+        of = dict(labels)
+        sizes.setdefault(of["queue"], Counter())[of["destination"]] += round(value)
+    shown = {
+        (queue, destination)
+        for queue, counts in sizes.items()
+        for destination in sorted(counts, key=lambda each: (-counts[each], each))[:SHOWN]
+    }
+    return {
+        key: value for key, value in waiting.items() if (dict(key[1])["queue"], dict(key[1])["destination"]) in shown
+    }
 
 
 def of_worker(families: Iterable[Metric], worker: str | None) -> list[Metric]:

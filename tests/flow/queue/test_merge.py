@@ -16,7 +16,7 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.queue.history import HistoryBounds
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement
+from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement, Stats
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.merge import merge_shards
 from mailrider.queue.sqlite.moved import QueueInUse
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mailrider.queue.message import Entry, NewMessage, StoredMessage
 
 CLOCK = SystemClock()
+NOW = CLOCK.now()
 LARGE = b"x" * 100_000
 
 
@@ -120,6 +121,13 @@ def count(directory: Path, table: str) -> int:
     with closing(sqlite3.connect(directory / FILE)) as connection:
         number: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
         return number
+
+
+async def counted(location: Path) -> Stats:
+    """The numbers of the queue; what is over by now is due at once, and a message's first id may be another one."""
+    found = await ShardsReader(location, CLOCK).stats(NOW, 100)
+    destinations = [replace(each, oldest=NOW, next_due=None) for each in found.destinations]
+    return replace(found, destinations=tuple(destinations))
 
 
 async def facts(location: Path) -> list[Any]:
@@ -221,6 +229,8 @@ def test_killed_at_each_commit_point_it_loses_nothing_and_doubles_nothing(
     shards = (0, 1, 3) if LONG else (0, 1)
     before = asyncio.run(fill(filled, shards))
     history = asyncio.run(facts(filled))
+    counts = asyncio.run(counted(filled))
+    assert counts.messages == len(before)
     # A kill before a commit is as one after the commit before it; a long run looks at both.
     passage, dies = -1, True
     while dies:
@@ -230,6 +240,7 @@ def test_killed_at_each_commit_point_it_loses_nothing_and_doubles_nothing(
         dies = merge_and_die(location, passage)
         assert told(asyncio.run(shown(location))) == told(before), f"seen after a kill at {passage}"
         assert asyncio.run(facts(location)) == history, f"told after a kill at {passage}"
+        assert asyncio.run(counted(location)) == counts, f"counted after a kill at {passage}"
         if finish == "merge":
             asyncio.run(merge_shards(location, CLOCK))
             asyncio.run(expect_merged(location, before, history, shards))

@@ -12,8 +12,8 @@ from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import ClientTurnedAway
 from mailrider.model.event import ConnectionAwaited
 from mailrider.observe.metrics import Metrics
-from mailrider.observe.sums import Sums, add_up, decode_metrics, encode_metrics
-from mailrider.queue.message import Stats
+from mailrider.observe.sums import SHOWN, WAITING, Sums, add_up, decode_metrics, encode_metrics
+from mailrider.queue.message import DestinationCount, Stats
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -133,3 +133,37 @@ def test_the_moment_in_which_a_counter_was_made_is_the_first() -> None:
 def test_what_is_no_text_of_counters_is_refused() -> None:
     with pytest.raises(ValueError):
         decode_metrics("nonsense {")
+
+
+def waiting(counts: dict[str, int]) -> list[Metric]:
+    """What a worker tells that has so many queued recipients of these destinations."""
+    metrics = Metrics()
+    now = CLOCK.now()
+    each = tuple(DestinationCount(name, count, 0, 0, 0, now, None) for name, count in counts.items())
+    metrics.show_queue("queue", Stats(1, 1, each, {}), now)
+    return decode_metrics(encode_metrics(metrics))
+
+
+def destinations_shown(sums: Sums) -> dict[str, int]:
+    (family,) = [each for each in sums.collect() if each.name == WAITING]
+    queued = [each for each in family.samples if each.labels["state"] == "queued"]
+    return {each.labels["destination"]: round(each.value) for each in queued}
+
+
+def test_the_largest_destinations_of_all_workers_are_shown_and_no_more(sums: Sums) -> None:
+    sums.show(0, waiting({f"a{number}.example": 100 + number for number in range(SHOWN)} | {"both.example": 99}))
+    sums.show(1, waiting({f"b{number}.example": 100 + number for number in range(SHOWN)} | {"both.example": 99}))
+    shown = destinations_shown(sums)
+    assert len(shown) == SHOWN
+    assert shown["both.example"] == 198, "it is the largest, although it is the smallest of each worker"
+    assert min(shown.values()) == 110
+
+
+def test_each_queue_has_its_own_largest_destinations(sums: Sums) -> None:
+    sums.show(0, waiting(dict.fromkeys((f"a{number}.example" for number in range(2 * SHOWN)), 7)))
+    other = Metrics()
+    other.show_queue(
+        "other", Stats(1, 1, (DestinationCount("b.example", 1, 0, 0, 0, CLOCK.now(), None),), {}), CLOCK.now()
+    )
+    sums.show(1, decode_metrics(encode_metrics(other)))
+    assert len(destinations_shown(sums)) == SHOWN + 1

@@ -24,7 +24,7 @@ from mailrider.queue.sqlite.writer import translate
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -60,9 +60,9 @@ class SQLiteReader:
         """See `Store`."""
         return await self._read(lambda _, connection: views.octets(message_id, connection))
 
-    async def stats(self, now: datetime, destinations: int) -> Stats:
-        """See `Store`."""
-        return await self._read(partial(views.stats, now, destinations))
+    async def stats(self, now: datetime, destinations: int, *, without: Sequence[int] = ()) -> Stats:
+        """See `Store`. `without`: messages that do not count."""
+        return await self._read(partial(views.stats, now, destinations, without=without))
 
     async def trace(self, wanted: HistoryFilter, limit: int) -> list[Traced]:
         """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""

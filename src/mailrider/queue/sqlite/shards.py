@@ -230,10 +230,14 @@ class ShardsReader:
 
     async def stats(self, now: datetime, destinations: int) -> Stats:
         """See `Store`."""
-        readers = list(self._readers.values())
-        if len(readers) == 1:
-            return await readers[0].stats(now, destinations)
-        return added([await each.stats(now, EVERY) for each in readers], destinations)
+        if len(self._readers) == 1:
+            (reader,) = self._readers.values()
+            return await reader.stats(now, destinations)
+        parts = [
+            await reader.stats(now, EVERY, without=(await self._moved_out(shard)).messages)
+            for shard, reader in self._readers.items()
+        ]
+        return added(parts, destinations)
 
     async def trace(self, wanted: HistoryFilter, limit: int) -> list[Traced]:
         """See `SQLiteReader`."""

@@ -291,6 +291,11 @@ SELECT json_group_array(json_array(recipient, at, evidence)) FROM (
 )
 """
 
+# Before one of the three statements below: they see the tables without some messages (a list of ids).
+WITHOUT: Final = """
+WITH message AS (SELECT * FROM main.message WHERE id NOT IN (SELECT value FROM json_each('{ids}'))),
+    recipient AS (SELECT * FROM main.recipient WHERE message NOT IN (SELECT value FROM json_each('{ids}')))
+"""
 TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0), min(created) FROM message"
 BY_DESTINATION: Final = """
 SELECT json_group_array(json_array(destination, queued, active, held, doubt, oldest, due)) FROM (

@@ -62,15 +62,24 @@ def octets(message_id: int, connection: sqlite3.Connection) -> bytes | None:
     )
 
 
-def stats(now: datetime, destinations: int, shift: timedelta, connection: sqlite3.Connection) -> Stats:
-    """See `Store.stats`."""
-    totals = connection.execute(sql.TOTALS).fetchone()
+def stats(
+    now: datetime,
+    destinations: int,
+    shift: timedelta,
+    connection: sqlite3.Connection,
+    *,
+    without: Sequence[int] = (),
+) -> Stats:
+    """See `Store.stats`. `without`: messages that do not count."""
+    before = sql.WITHOUT.format(ids=compact(without)) if without else ""
+    totals = connection.execute(before + sql.TOTALS).fetchone()
 
     def between(first: int, last: int) -> int:
-        count: int = connection.execute(sql.BETWEEN, (first, last)).fetchone()[0]
+        count: int = connection.execute(before + sql.BETWEEN, (first, last)).fetchone()[0]
         return count
 
-    found = stats_from(totals, from_json(connection, sql.BY_DESTINATION, limit=destinations), between, now - shift)
+    rows = from_json(connection, before + sql.BY_DESTINATION, limit=destinations)
+    found = stats_from(totals, rows, between, now - shift)
     return _stats_by_wall(found, shift) if shift else found
 
 
