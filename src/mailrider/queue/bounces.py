@@ -21,7 +21,7 @@ from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, renamed, under_name
 from mailrider.queue.queue_clock import NO_SHIFT
 from mailrider.queue.settle import Notice
-from mailrider.smtp.content import Content
+from mailrider.smtp.content import Content, IncompleteContent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -158,7 +158,7 @@ class Bounces:
             for id, outcome in zip(job.ids, report, strict=True)
             if _is_never_secure(outcome, id in decision.given_up)
         )
-        octets = redact(b"".join((await _to_the_end(content.loaded())).chunks())) if refused else None
+        octets = await _redacted(content) if refused else None
         if octets is None:
             return ()
         replacement = replace(envelope, recipients=refused, requiretls=False)
@@ -172,10 +172,20 @@ async def _composed(notification: Notification, origin: NotificationAuthor) -> b
     """The notification as a message; one about many recipients is written off the event loop."""
     content = notification.content
     if content is not None and content.is_awaited and content.size <= MAX_RETURNED:
-        notification = replace(notification, content=await _to_the_end(content.loaded()))
+        try:
+            notification = replace(notification, content=await _to_the_end(content.loaded()))
+        except IncompleteContent:  # the sender hears of it all the same
+            notification = replace(notification, envelope=replace(notification.envelope, ret=Ret.HEADERS))
     if len(notification.told) <= INLINE:
         return compose(notification, origin)
     return await _to_the_end(asyncio.to_thread(compose, notification, origin))
+
+
+async def _redacted(content: Content) -> bytes | None:
+    try:
+        return redact(b"".join((await _to_the_end(content.loaded())).chunks()))
+    except IncompleteContent:
+        return None
 
 
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

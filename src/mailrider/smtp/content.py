@@ -46,6 +46,10 @@ Supply = Callable[[], Iterable[bytes]]  # each call begins the same message anew
 AwaitedSupply = Callable[[], AsyncIterator[bytes]]  # as well
 
 
+class IncompleteContent(LocalError):
+    """What is kept of a message ended before its last octet."""
+
+
 @dataclass(slots=True, eq=False)
 class Content:
     """A message as it will be sent; made by `inspect`, `survey`, `stored` or `awaited`, and not to be changed.
@@ -139,7 +143,13 @@ class Content:
     def _octets(self, size: int) -> Iterator[Octets]:
         if self.is_awaited:
             raise LocalError("this content has to be awaited")
-        source = cast("bytes | Supply", self.source)
+        octets = 0
+        for piece in self._mended_pieces(cast("bytes | Supply", self.source), size):
+            octets += len(piece)
+            yield piece
+        self._expect_all(octets)
+
+    def _mended_pieces(self, source: bytes | Supply, size: int) -> Iterator[Octets]:
         if self.is_clean:
             yield from _supplied(source, size)
             return
@@ -147,6 +157,11 @@ class Content:
         for piece in _supplied(source, size):
             yield mender.feed(piece)
         yield mender.finish()
+
+    def _expect_all(self, octets: int) -> None:
+        """A message whose supply ended early must not get its end of data: it would be delivered, cut off."""
+        if octets < self.size:
+            raise IncompleteContent(f"the message has {self.size} octets, and {octets} came out of where it is kept")
 
     @property
     def is_awaited(self) -> bool:
@@ -159,10 +174,12 @@ class Content:
             for piece in self.chunks(size):
                 yield piece
             return
-        regrouped = _Regrouped(size)
+        regrouped, octets = _Regrouped(size), 0
         async for chunk in cast("AwaitedSupply", self.source)():
+            octets += len(chunk)
             for piece in regrouped.feed(chunk):
                 yield piece
+        self._expect_all(octets)
         if regrouped.rest:
             yield regrouped.rest
 

@@ -48,24 +48,24 @@ class Bouncing:
         self.threads.append(threading.current_thread())
         return compose(notification, origin)
 
-    def _stored(self, octets: bytes) -> Content:
+    def _stored(self, octets: bytes, lost: int) -> Content:
         async def supply() -> AsyncIterator[bytes]:
             self.readers.append(threading.current_thread())
             await asyncio.sleep(0)
-            yield octets
+            yield octets[: len(octets) - lost]
 
         content = Content.inspect(octets)
         size, header_size = content.size, content.header_size
         return Content.awaited(supply, octets[: header_size + 2], size=size, eight_bit=False, header_size=header_size)
 
-    async def write(self, count: int, octets: bytes = MESSAGE) -> NewMessage:
+    async def write(self, count: int, octets: bytes = MESSAGE, lost: int = 0) -> NewMessage:
         clock = FakeClock()
         job = Writing(clock).job(*(f"r{number}@example.net" for number in range(count)), ret=Ret.FULL)
         now = clock.now()
         told = tuple(Notified(each, Notice.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
         policy = BouncePolicy(HERE, False, lambda _: "")
         writer = Bounces(policy, IdSource(clock), discard)
-        (message,) = await writer.write(job, SettleDecision((), told), self._stored(octets), now)
+        (message,) = await writer.write(job, SettleDecision((), told), self._stored(octets, lost), now)
         return message
 
 
@@ -84,6 +84,13 @@ async def test_a_notification_about_many_is_written_in_a_thread(bouncing: Bounci
     parsed = message_from_bytes(b"".join(message.content.chunks()))
     returned = "message/rfc822" if octets == MESSAGE else "text/rfc822-headers"
     assert parsed.get_payload(2).get_content_type() == returned  # type: ignore[union-attr] # a multipart
+
+
+async def test_a_sender_hears_of_a_message_too_whose_end_is_lost(bouncing: Bouncing) -> None:
+    message = await bouncing.write(1, lost=2)
+    assert message.content is not None
+    parsed = message_from_bytes(b"".join(message.content.chunks()))
+    assert parsed.get_payload(2).get_content_type() == "text/rfc822-headers"  # type: ignore[union-attr] # a multipart
 
 
 async def test_a_cancellation_while_the_message_is_read_is_kept_for_the_next_wait(bouncing: Bouncing) -> None:

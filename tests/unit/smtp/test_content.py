@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tracemalloc
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import LocalError
-from mailrider.smtp.content import CHUNK, END_OF_DATA, Content, Mender, Stuffer, is_clean
+from mailrider.smtp.content import CHUNK, END_OF_DATA, Content, IncompleteContent, Mender, Stuffer, is_clean
 from mailrider.smtp.header import MAX_HEADER
 from tests.support.contents import awaited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from mailrider.smtp.content import Octets
 
 # Text in which line ends, dots, empty lines and 8-bit octets meet all the time.
 TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"A: 1", b" ", b"\xe4"]), max_size=24).map(
@@ -226,6 +229,46 @@ async def test_content_that_has_to_be_awaited_is_the_same(message: bytes, size_i
 def test_content_that_has_to_be_awaited_is_not_read_without_that() -> None:
     with pytest.raises(LocalError, match="awaited"):
         next(awaited(b"A: 1\r\n\r\nx\r\n").chunks())
+
+
+# https://github.com/OpenSMTPD/OpenSMTPD/issues/373: what a queue keeps may be damaged
+CUT_OFF = b"A: 1\r\n\r\nfirst\r\nsecond\r\n"
+
+
+@pytest.mark.parametrize("size", [3, 8, 65536])
+@pytest.mark.parametrize("given", [CUT_OFF, CUT_OFF.replace(b"\r\n", b"\n")], ids=["clean", "mended"])
+def test_content_whose_supply_ends_early_gets_no_end(given: bytes, size: int) -> None:
+    left = given
+
+    def ending() -> Iterable[bytes]:
+        return supply(left, size)()
+
+    content = Content.survey(ending)
+    left = given[: given.index(b"second")]
+    for taken in (content.chunks(size), content.stuffed(size)):
+        octets = bytearray()
+        with pytest.raises(IncompleteContent, match="the message has 23 octets, and 15 came"):
+            octets.extend(itertools.chain.from_iterable(taken))
+        assert not octets.endswith(b".\r\n")
+
+
+async def gather(pieces: AsyncIterator[Octets], octets: bytearray) -> None:
+    async for piece in pieces:
+        octets.extend(piece)
+
+
+@pytest.mark.parametrize("size", [3, 8, 65536])
+async def test_content_that_has_to_be_awaited_and_ends_early_gets_no_end(size: int) -> None:
+    async def ending() -> AsyncIterator[bytes]:
+        for piece in cut(CUT_OFF[:-8], size):
+            yield piece
+
+    content = Content.awaited(ending, CUT_OFF[:8], size=len(CUT_OFF), eight_bit=False, header_size=6)
+    for taken in (content.pieces(size), content.stuffed_pieces(size)):
+        octets = bytearray()
+        with pytest.raises(IncompleteContent, match="the message has 23 octets, and 15 came"):
+            await gather(taken, octets)
+        assert not octets.endswith(b".\r\n")
 
 
 @given(st.lists(TRICKY, max_size=6))
