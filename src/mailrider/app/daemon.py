@@ -32,18 +32,19 @@ from mailrider.clock import SystemClock
 from mailrider.delivery.limits.shares import LocalShares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
-from mailrider.errors import MailriderError
+from mailrider.errors import LocalError, MailriderError
 from mailrider.model.daemon_event import (
     DaemonReady,
     DaemonStopping,
     EarlierConfigurationEnded,
+    LogNotReopened,
     Reloaded,
     ReloadRefused,
     RunningAsRoot,
     SocketUnused,
 )
 from mailrider.model.event import Bug
-from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.observe.metrics import FanOut, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,14 +75,18 @@ class Daemon:
         clock: Clock = _CLOCK,
         lost_lines: Callable[[], int] | None = None,
         reopen_log: Callable[[], None] = lambda: None,
+        change_log: Callable[[Configuration], None] = lambda _: None,
     ) -> None:
-        """`lost_lines`: how many lines of the log nobody could be given, for the counters. `reopen_log`: at SIGHUP."""
+        """`lost_lines`: how many lines of the log nobody could be given, for the counters. `reopen_log`: at SIGHUP.
+        `change_log`: to what a new configuration wants; it may raise `LocalError`."""
         self._load = load
         self._reopen_log = reopen_log
+        self._change_log = change_log
         self._metrics = Metrics()
         if lost_lines is not None:
             self._metrics.show_lost_lines(lost_lines)
-        self._emit = fan_out(emit, self._metrics)
+        self._told = FanOut(emit, self._metrics)
+        self._emit = self._told.emit
         self._clock = clock
         self._notifier = Notifier(environment)
         self._timers = Timers(clock)
@@ -164,6 +169,11 @@ class Daemon:
         if before is not None:
             before.hand_over()
             self._let_finish(before)
+        try:
+            self._change_log(new)
+        except LocalError as error:
+            self._emit(LogNotReopened(str(error)))
+        self._told.ask_again()
         self._emit(Reloaded(name_of(new), len(self.endpoints)))
         self._tell_ready()
         return new

@@ -38,6 +38,7 @@ from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.daemon_event import (
     DaemonReady,
     DaemonStopping,
+    LogNotReopened,
     Reloaded,
     ReloadRefused,
     RunningAsRoot,
@@ -50,7 +51,8 @@ from mailrider.model.daemon_event import (
 )
 from mailrider.model.event import Bug
 from mailrider.net.turns import SLOTS, Page
-from mailrider.observe.metrics import Metrics, fan_out
+from mailrider.observe.log import is_journal
+from mailrider.observe.metrics import FanOut, Metrics
 from mailrider.observe.sums import Sums, decode_metrics
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ STOP_WITHIN: Final = 75.0  # seconds that workers have to end; the service manag
 BEATS: Final = 6  # that a worker sends within the time after which it would be killed
 COUNTED_EVERY: Final = 15.0  # seconds between two looks at the counters, so that a dead worker's are known
 MAX_FINISHING: Final = 8  # earlier workers of one place that may still be at work
+STDERR: Final = 2  # the number of standard error
 
 _CLOCK: Final = SystemClock()
 
@@ -110,31 +113,28 @@ class Supervisor:
         *,
         environment: Mapping[str, str] = os.environ,
         clock: Clock = _CLOCK,
-        style: str = "text",
-        debug: bool = False,
-        journal: bool = False,
         lost_lines: Callable[[], int] | None = None,
         reopen_log: Callable[[], None] = lambda: None,
+        change_log: Callable[[Configuration], None] = lambda _: None,
         services: Sequence[WorkerService] = (),
         silence: float = SILENCE,
         cores: Callable[[], int] = usable_cores,
     ) -> None:
-        """`write_log` takes lines of workers, which have the `style` of the log; `journal`: they go to systemd's.
-        `debug` holds for workers too."""
+        """`write_log` takes lines of workers. `change_log`: to what a new configuration wants; it may raise
+        `LocalError`."""
         self._load = load
         self._write_log = write_log
         self._reopen_log = reopen_log
+        self._change_log = change_log
         metrics = Metrics()
         if lost_lines is not None:
             metrics.show_lost_lines(lost_lines)
-        self._emit = fan_out(emit, metrics)
+        self._listeners = FanOut(emit, metrics)
+        self._emit = self._listeners.emit
         self._sums = Sums(metrics)
         self._sums.label_with(self._label)
         self._environment = environment
         self._clock = clock
-        self._style = style
-        self._debug = debug
-        self._journal = journal
         self._services = {each.prefix: each for each in (ShareService(clock), *services)}
         self._bound = silence
         self._silence = SilenceWatch(silence, clock.monotonic())
@@ -266,6 +266,7 @@ class Supervisor:
         self._page.announce(1 + max(each.slot for each in self._workers.values()))
         sockets = [each.fileno() for each in self._sockets.at(mail_addresses_of(generation.configuration))]
         shared = (generation.text, self._page.descriptor, self._lock)
+        place_of_log = generation.configuration.globals.log
 
         def orders(log: int) -> dict[str, Any]:
             return {
@@ -278,9 +279,9 @@ class Supervisor:
                 "log": log,
                 "sockets": sockets,
                 "beat": self._bound / BEATS,
-                "style": self._style,
-                "debug": self._debug,
-                "journal": self._journal,
+                "style": place_of_log.format.value,
+                "debug": generation.configuration.globals.debug,
+                "journal": place_of_log.path is None and is_journal(self._environment, STDERR),
                 "proven": self._is_proven,
             }
 
@@ -566,6 +567,11 @@ class Supervisor:
             elif place in self._serving:
                 self._let_finish(self._serving.pop(place))
         self._sockets.keep_only(addresses_of(configuration))
+        try:
+            self._change_log(configuration)
+        except LocalError as error:
+            self._emit(LogNotReopened(str(error)))
+        self._listeners.ask_again()
         self._emit(Reloaded(name_of(configuration), len(configuration.endpoints)))
 
     # The end ---------------------------------------------------------------------------------------------------------

@@ -48,18 +48,26 @@ class ChoosesEvents(Protocol):
         """Who is to be told of that kind of event; None: nobody."""
 
 
+class FanOut:
+    """Tells all of these what is told to `emit`. One that `ChoosesEvents` is asked once for each kind of event."""
+
+    def __init__(self, *emits: Emit | ChoosesEvents) -> None:
+        listeners = self._listeners = _Listeners(emits)
+
+        def emit(happened: Event) -> None:
+            for tell in listeners[type(happened)]:
+                tell(happened)
+
+        self.emit: Emit = emit
+
+    def ask_again(self) -> None:
+        """Somebody chooses others now."""
+        self._listeners.clear()
+
+
 def fan_out(*emits: Emit | ChoosesEvents) -> Emit:
-    """An `Emit` that tells all of these.
-
-    One that `ChoosesEvents` is asked once for each kind of event.
-    """
-    listeners = _Listeners(emits)
-
-    def emit(happened: Event) -> None:
-        for tell in listeners[type(happened)]:
-            tell(happened)
-
-    return emit
+    """An `Emit` that tells all of these; see `FanOut`."""
+    return FanOut(*emits).emit
 
 
 class _Listeners(dict[type["Event"], list["Emit"]]):

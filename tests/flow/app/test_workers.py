@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -539,12 +540,13 @@ async def test_all_write_to_one_log_file_which_may_be_moved_away(tmp_path: Path)
         lines = [line for line in log.read_text().splitlines() if " queue_delivered " in line]
         assert all(line.endswith((" worker=0", " worker=1")) for line in lines)
         log.rename(tmp_path / "mail.log.1")
-        # How it is written is read at the start only, by all.
         path.write_text(path.read_text().replace(f"log file {log}", f"log file {log} json"))
         process.send_signal(signal.SIGHUP)
         await eventually(lambda: log.exists() and "reloaded" in log.read_text())
         await submit(port)
-        await eventually(lambda: " queue_delivered " in log.read_text())
+        await eventually(lambda: '"event": "queue_delivered"' in log.read_text())
+        delivered = [json.loads(line) for line in log.read_text().splitlines() if "queue_delivered" in line]
+        assert [each["worker"] in (0, 1) for each in delivered] == [True]
         process.send_signal(signal.SIGTERM)
         _, said = await process.communicate()
         assert (process.returncode, said) == (0, b"")
