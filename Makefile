@@ -48,9 +48,9 @@ SECONDS ?= 120
 chaos: setup
 	@MAILRIDER_CHAOS_SECONDS=$(SECONDS) $(BIN)/pytest -q tests/crash/test_chaos.py
 
-# The unit tests on another Python, such as Debian's own: make test-python PYTHON=/usr/bin/python3
+# The unit tests on another Python, such as Debian's own: make test-python PYTHON=/usr/bin/python3 (TESTS: some of them)
 test-python: setup
-	@PYTHON="$(PYTHON)" BIN="$(BIN)" scripts/test-python
+	@PYTHON="$(PYTHON)" BIN="$(BIN)" scripts/test-python $(TESTS)
 
 bench: setup
 	@if [ "$$(id -u)" = 0 ]; then scripts/debian-bench; else echo "make bench: not root: the real mail systems are left out"; fi
