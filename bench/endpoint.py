@@ -25,7 +25,7 @@ from bench.session import make_message, show_profile
 from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
-from mailrider.endpoint.session import Service
+from mailrider.endpoint.service import Service
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered

@@ -28,11 +28,11 @@ from mailrider.dsn.parts import redact
 from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
 from mailrider.endpoint.complete import complete_addresses
 from mailrider.endpoint.headers import ReceivedInfo, count_received, received_field, submitted_header
+from mailrider.endpoint.message import MAX_MENDED
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
 from mailrider.endpoint.pipeline.check import INLINE, Arrival, CheckAction, HeaderCheck
 from mailrider.endpoint.pipeline.glob import Glob
 from mailrider.endpoint.pipeline.rspamd import _NoAnswer, _understood
-from mailrider.endpoint.session import MAX_MENDED
 from mailrider.errors import MailriderError
 from mailrider.header.addresses import parse_addresses, parse_authors
 from mailrider.header.words import decode_words, encode_words

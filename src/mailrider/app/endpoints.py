@@ -15,7 +15,7 @@ from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.passwords import PasswordFile, read_passwords
 from mailrider.endpoint.pipeline.route import UNTOUCHED, Branch, PipelineDeliverer, Router, RouteStage
 from mailrider.endpoint.recipients import postmaster_of
-from mailrider.endpoint.session import Service
+from mailrider.endpoint.service import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings
 from mailrider.endpoint.trust import Trust
 from mailrider.errors import ConfigError, LocalError, do_all

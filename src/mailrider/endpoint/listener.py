@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import after
 from mailrider.delivery.limits.shares import TurnedAway
+from mailrider.endpoint.client import Client
 from mailrider.endpoint.session import ClientSession
 from mailrider.errors import LocalError
 from mailrider.model.endpoint_event import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from mailrider.delivery.limits.shares import ClientShares
-    from mailrider.endpoint.session import Service
+    from mailrider.endpoint.service import Service
     from mailrider.net.channel import Channel
     from mailrider.net.turns import Turns
     from mailrider.settings.socket_address import SocketAddress
@@ -156,21 +157,21 @@ class Endpoint:
         self._service.emit(ClientTurnedAway(self._service.name, client, reason))
 
     def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> ClientSession:
-        service, client = self._service, channel.peer_address
+        service, address = self._service, channel.peer_address
         local = local and channel.announced is None  # who comes through a proxy comes from anywhere
-        peer = None if client else peer_credentials(channel)
+        peer = None if address else peer_credentials(channel)
         uid = None if peer is None else peer.uid
-        trusted = service.trust is not None and service.trust.covers(client, announced=channel.announced)
-        session = ClientSession(service, channel, local=local, implicit_tls=implicit_tls, uid=uid, trusted=trusted)
-        present = self._remote if client else self._on_unix_sockets
+        trusted = service.trust is not None and service.trust.covers(address, announced=channel.announced)
+        session = ClientSession(service, channel, Client(address, local, uid, trusted), implicit_tls=implicit_tls)
+        present = self._remote if address else self._on_unix_sockets
         refused = self._refusal(session, present)
         if refused is not None:
             self._start(session, present, self._refuse(session, channel, refused, implicit_tls=implicit_tls))
         elif self._shares is None:
-            service.emit(ClientConnected(service.name, session.client))
+            service.emit(ClientConnected(service.name, session.client.name))
             self._start(session, present, session.begin())
         else:
-            kind = "remote" if client else "local"
+            kind = "remote" if address else "local"
             begin = self._begin_within(self._shares, kind, session, channel, implicit_tls=implicit_tls)
             self._start(session, present, begin)
         return session
@@ -178,7 +179,7 @@ class Endpoint:
     def _refuse(
         self, session: ClientSession, channel: Channel, refused: TurnedAway, *, implicit_tls: bool
     ) -> Coroutine[Any, Any, None]:
-        self._service.emit(ClientTurnedAway(self._service.name, session.client, refused.reason))
+        self._service.emit(ClientTurnedAway(self._service.name, session.client.name, refused.reason))
         if not implicit_tls:
             channel.write(_TOO_MANY if refused.is_counted else _NOT_NOW)
         return channel.close()
@@ -191,7 +192,7 @@ class Endpoint:
 
         async def begin() -> None:
             try:
-                refused = await shares.enter(kind, session.key)
+                refused = await shares.enter(kind, session.client.key)
             except BaseException:
                 await give_up()
                 raise
@@ -200,10 +201,10 @@ class Endpoint:
                 await self._refuse(session, channel, refused, implicit_tls=implicit_tls)
                 return
             try:
-                self._service.emit(ClientConnected(self._service.name, session.client))
+                self._service.emit(ClientConnected(self._service.name, session.client.name))
                 await work
             finally:
-                shares.leave(kind, session.key)
+                shares.leave(kind, session.client.key)
 
         async def give_up() -> None:
             if implicit_tls:  # the handshake has begun
@@ -219,18 +220,18 @@ class Endpoint:
             return TurnedAway("shutting down", is_counted=False)
         if present.total >= self._limits.most:
             return TurnedAway(f"there are {self._limits.most} connections already")
-        if present.by_client[session.key] >= self._limits.most_of_one:
+        if present.by_client[session.client.key] >= self._limits.most_of_one:
             return TurnedAway(f"it has {self._limits.most_of_one} connections already")
         return None
 
     def _start(self, session: ClientSession, present: _Present, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._sessions[session] = task
-        present.enter(session.key)
+        present.enter(session.client.key)
 
         def done(_: object) -> None:
             del self._sessions[session]
-            present.leave(session.key)
+            present.leave(session.client.key)
             if not self._sessions:
                 self._empty.set()
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock
-    from mailrider.endpoint.session import Authenticator
+    from mailrider.endpoint.service import Authenticator
     from mailrider.smtp.sasl import Credentials
 
 # Wrong passwords in so many seconds, each line holds: who makes more waits longer.

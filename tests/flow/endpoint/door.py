@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
-from mailrider.endpoint.session import Service
+from mailrider.endpoint.service import Service
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.reply import Reply

@@ -14,7 +14,7 @@ from mailrider.clock import SystemClock
 from mailrider.config.loader import loads
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
-from mailrider.endpoint.session import Service
+from mailrider.endpoint.service import Service
 from mailrider.endpoint.sockets import Sockets
 from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AddressLeftOut, ClientConnected

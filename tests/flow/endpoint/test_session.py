@@ -17,7 +17,8 @@ from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import INLINE, Memory
 from mailrider.endpoint.listener import ConnectionLimits
 from mailrider.endpoint.logins import OF_USER, Logins
-from mailrider.endpoint.session import FEW, MAX_MENDED
+from mailrider.endpoint.message import MAX_MENDED
+from mailrider.endpoint.transaction import FEW
 from mailrider.lab.ca import CA
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain

@@ -7,8 +7,10 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mailrider.endpoint.client import Client
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.session import ClientSession, Service
+from mailrider.endpoint.service import Service
+from mailrider.endpoint.session import ClientSession
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
 from mailrider.smtp.server import MAX_BACKLOG
@@ -82,7 +84,7 @@ class Visit:
             Memory(),
             authenticator=Doorkeeper(),
         )
-        self.session = ClientSession(service, self.wire, local=True)
+        self.session = ClientSession(service, self.wire, Client("127.0.0.1", is_local=True))
         self.task = asyncio.ensure_future(self.session.begin())
 
     async def rest(self) -> list[bytes]:
@@ -97,10 +99,8 @@ class Visit:
 
 
 async def test_a_network_of_64_bits_is_one_client_and_a_user_of_this_machine_another() -> None:
-    keys = []
-    for address, uid in (("2001:db8:1:2::1", None), ("2001:db8:1:2:f::2", None), ("192.0.2.1", None), ("", 1000)):
-        service = Service("smtp", Domain("x.test"), Sink(), welcome, FakeClock(), print, str, Memory())
-        keys.append(ClientSession(service, FakeWire(address), local=not address, uid=uid).key)
+    cases = (("2001:db8:1:2::1", None), ("2001:db8:1:2:f::2", None), ("192.0.2.1", None), ("", 1000))
+    keys = [Client(address, is_local=not address, uid=uid).key for address, uid in cases]
     assert keys == ["2001:db8:1:2::/64", "2001:db8:1:2::/64", "192.0.2.1", "uid 1000"]
 
 

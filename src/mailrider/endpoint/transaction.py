@@ -1,0 +1,208 @@
+"""The transaction of a client up to its content: who may send, who may be sent to, and whom that means.
+
+Nothing is accepted from a client that has to log in and has not; on a unix socket the system says who it is. Recipients
+count in the memory of the endpoint, beyond the first few; names of aliases become addresses here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mailrider.endpoint.aliases import MAX_ADDRESSES, AliasFault
+from mailrider.endpoint.intake import NO_MEMORY
+from mailrider.endpoint.recipients import ROUTE, distinct, forward, is_route
+from mailrider.endpoint.trust import NOT_TRUSTED
+from mailrider.model.address import NULL_PATH
+from mailrider.model.endpoint_event import AliasUnusable, MailRefused
+from mailrider.model.envelope import Notify, Recipient
+from mailrider.model.reply import Reply
+from mailrider.smtp.commands import Command, Mail, Rcpt
+from mailrider.smtp.server_replies import usual_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mailrider.endpoint.aliases import AliasMember
+    from mailrider.endpoint.client import Client
+    from mailrider.endpoint.intake import Memory
+    from mailrider.endpoint.pipeline.check import Forwarding
+    from mailrider.endpoint.service import Service
+    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.envelope import Envelope
+    from mailrider.smtp.server import ServerMachine
+
+FEW: Final = 10  # recipients of a message that count for nothing
+RECIPIENT: Final = 512  # octets in memory that a recipient counts for until its message is through
+
+_LOGIN_FIRST: Final = Reply.make(530, "5.7.0", "Authentication required")  # RFC 4954 6
+_TLS_FIRST: Final = Reply.make(530, "5.7.0", "Say STARTTLS first")  # RFC 3207 4
+_NEEDS_QUEUE: Final = Reply.make(451, "4.3.5", "An alias with several addresses needs a queue")
+_ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this alias in a transaction of its own")
+
+
+class IncomingTransaction:
+    """What stands in MAIL and RCPT, as the machine has it, and whom the names of aliases in it stand for."""
+
+    __slots__ = ("_client", "_expanded", "_machine", "_memory", "_octets", "_service")
+
+    def __init__(self, service: Service, client: Client, machine: ServerMachine, memory: Memory) -> None:
+        self._service = service
+        self._client = client
+        self._machine = machine
+        self._memory = memory
+        self._octets = 0  # of the memory, which the recipients have
+        self._expanded: dict[Mailbox, Sequence[AliasMember]] = {}  # whom the aliases in it stand for
+
+    def forget(self) -> None:
+        """The transaction is over."""
+        if self._octets:
+            self._memory.give_back(self._octets, self._client.key)
+            self._octets = 0
+        if self._expanded:
+            self._expanded = {}
+
+    # Commands ---------------------------------------------------------------------------------------------------------
+
+    def reply(self, command: Command) -> Reply:
+        """What a command is answered: a refusal, which is logged, or what servers usually say."""
+        match command:
+            case Mail():
+                refusal = self._sender_refusal(command.sender)
+            case Rcpt():
+                refusal = self._recipient_refusal(command)
+            case _:
+                refusal = None
+        if refusal is None:
+            return usual_reply(self._machine, command, self._service.hostname.ascii)
+        self.note_refused(command, refusal, self.sender)
+        return refusal
+
+    def note_refused(
+        self, command: Command, reply: Reply, sender: ReversePath, recipients: Sequence[Rcpt] = ()
+    ) -> None:
+        """Tell the log of a refused command. `recipients`: of a whole message that was refused."""
+        service = self._service
+        if isinstance(command, Mail):
+            sender = command.sender
+        about = (command,) if isinstance(command, Rcpt) else recipients
+        recipient = str(about[0].mailbox) if len(about) == 1 else ""
+        service.emit(MailRefused(service.name, self._client.name, self._client.user, str(sender), recipient, reply))
+
+    def _sender_refusal(self, sender: ReversePath) -> Reply | None:
+        # Whose process is at the other end of a unix socket the system knows better than any password.
+        if self._machine.is_authenticated or self._client.uid is not None:
+            return None
+        service = self._service
+        if service.trust is not None and self._client.is_trusted:
+            return service.trust.sender_refusal(sender)
+        if service.needs_login:
+            return _LOGIN_FIRST if self._machine.offer.auth else _TLS_FIRST
+        return None if service.trust is None or self._client.is_local else NOT_TRUSTED
+
+    def _recipient_refusal(self, command: Rcpt) -> Reply | None:
+        service, mailbox = self._service, command.mailbox
+        if is_route(mailbox):
+            is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated
+            if not is_known and self._client.uid is None:
+                return ROUTE
+        if service.aliases is not None:
+            try:
+                members = service.aliases.members(mailbox)
+            except AliasFault as fault:
+                service.emit(AliasUnusable(service.name, str(mailbox), str(fault)))
+                return fault.reply
+            if members is not None:
+                return self._alias_refusal(command, members)
+        return service.judge(self.sender, self._meant(mailbox), self._first) or self._room_refusal(command)
+
+    def _alias_refusal(self, command: Rcpt, members: Sequence[AliasMember]) -> Reply | None:
+        """As for each of its addresses: if one of them is refused the alias is, so that its sender hears of it."""
+        recipients, first = self._machine.recipients, self._first
+        most = max(self._service.max_recipients, MAX_ADDRESSES)
+        if recipients and len(recipients) + sum(map(len, self._expanded.values())) + len(members) > most:
+            return _ON_ITS_OWN
+        for each in members:
+            refusal = self._service.judge(self.sender, each.mailbox, first)
+            if refusal is not None:
+                # On its own it would be refused in the same way, again and again.
+                return _NEEDS_QUEUE if refusal.code == _ON_ITS_OWN.code and not recipients else refusal
+            first = first or each.mailbox
+        refusal = self._room_refusal(command, len(members))
+        if refusal is None:
+            self._expanded[command.mailbox] = members
+        return refusal
+
+    @property
+    def _first(self) -> Mailbox | None:
+        """The first recipient that the transaction has."""
+        recipients = self._machine.recipients
+        if not recipients:
+            return None
+        members = self._expanded.get(recipients[0].mailbox)
+        return members[0].mailbox if members else self._meant(recipients[0].mailbox)
+
+    def _meant(self, mailbox: Mailbox) -> Mailbox:
+        """Whom a recipient means; only the postmaster may come without a domain (RFC 5321 4.5.1)."""
+        find = self._service.postmaster
+        return mailbox if mailbox.domain is not None or find is None else find(self.sender)
+
+    def _room_refusal(self, command: Rcpt, count: int = 1) -> Reply | None:
+        """`count`: how many recipients it stands for."""
+        if self._machine.asked + count - 1 <= FEW:
+            return None
+        octets = RECIPIENT * count if command.original is None else RECIPIENT * count + len(command.original.address)
+        if not self._memory.take(octets, self._client.key):
+            return NO_MEMORY
+        self._octets += octets
+        return None
+
+    # The whole of it --------------------------------------------------------------------------------------------------
+
+    @property
+    def sender(self) -> ReversePath:
+        """The sender; the null reverse-path where there is none."""
+        mail = self._machine.mail
+        return NULL_PATH if mail is None else mail.sender
+
+    @property
+    def is_known(self) -> bool:
+        """True if the sender can be held to be who it says: by a login, by the system, or as a program of this machine.
+
+        From anybody else the sender may be forged, and what it asks for would be sent to a victim (RFC 3461 9.1): such
+        a client may ask to hear of failures and delays, but not of success.
+        """
+        if self._machine.is_authenticated or self._client.uid is not None or self._client.is_trusted:
+            return True
+        return self._service.is_submission and self._client.is_local
+
+    def recipients(self) -> tuple[tuple[Recipient, ...], Forwarding | None]:
+        """Whom the message goes to, each of them once."""
+        is_known, forwarding = self.is_known, None
+        named = [
+            Recipient(
+                each.mailbox if each.mailbox.domain is not None else self._meant(each.mailbox),
+                each.notify if is_known or each.notify is None else each.notify & ~Notify.SUCCESS,
+                each.original,
+            )
+            for each in self._machine.recipients
+        ]
+        if self._expanded:
+            named, forwarding = forward(named, self._expanded, has_sender=self.sender.mailbox is not None)
+        return tuple(distinct(named)), forwarding
+
+    def named_for(self, recipients: Sequence[Recipient]) -> str:
+        """Whom the Received field names: the one recipient, as the client named it; of several none.
+
+        An alias that is not ASCII is not named: our field alone would keep the message from servers without SMTPUTF8.
+        """
+        if self._expanded:
+            named = self._machine.recipients
+            return str(named[0].mailbox) if len(named) == 1 and named[0].mailbox.is_ascii else ""
+        return str(recipients[0].mailbox) if len(recipients) == 1 else ""
+
+    def replies_of_each(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""
+        if len(replies) == len(self._machine.recipients) or not self._machine.lmtp:
+            return replies
+        decided = dict(zip((each.mailbox for each in envelope.recipients), replies, strict=True))
+        return [decided[self._meant(each.mailbox)] for each in self._machine.recipients]
