@@ -29,6 +29,8 @@ SHARDS: Final = PLACES // 2
 """Places below are shards, those from here on processes beside the workers."""
 MAX_ID: Final = (1 << 63) - 1  # SQL integers have a sign
 
+LAST_MOMENT: Final = datetime(9000, 1, 1, tzinfo=UTC)  # far enough from the end of the calendar to count from it
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -43,8 +45,11 @@ def microseconds(when: datetime) -> int:
 
 
 def moment(value: int) -> datetime:
-    """The inverse of `microseconds`."""
-    return _EPOCH + timedelta(microseconds=value)
+    """The inverse of `microseconds`; one that is in no calendar becomes one that is."""
+    try:
+        return _EPOCH + timedelta(microseconds=value)
+    except OverflowError:
+        return LAST_MOMENT if value > 0 else _EPOCH
 
 
 def first_id_at(when: datetime) -> int:

@@ -39,6 +39,9 @@ AGES: Final = (
 )
 
 
+_STATES: Final = frozenset(RecipientState)
+
+
 class Unreadable(NamedTuple):
     """Recipients of a message that are not as we write them: a person or another version did."""
 
@@ -76,6 +79,19 @@ def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) 
         lease,
         route,
     )
+
+
+def _shown(tries: int, warned: int, in_doubt: int, last: str | None) -> Progress:
+    """For people, who are to see a row and remove it whatever stands in it."""
+    try:
+        return _progress(tries, warned, in_doubt, last)
+    except (LookupError, TypeError, ValueError):
+        return Progress(0, bool(warned), bool(in_doubt), None)
+
+
+def _state(number: int) -> RecipientState:
+    """What is none of our states is not delivered."""
+    return RecipientState(number) if number in _STATES else RecipientState.HELD
 
 
 def _progress(tries: int, warned: int, in_doubt: int, last: str | None) -> Progress:
@@ -126,10 +142,10 @@ def _entry(
         sender,
         mailbox,
         destination,
-        RecipientState(state),
+        _state(state),
         moment(due),
         size,
-        _progress(tries, warned, in_doubt, last),
+        _shown(tries, warned, in_doubt, last),
         None if wish is None else Wish(wish),
     )
 

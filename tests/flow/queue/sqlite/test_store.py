@@ -634,6 +634,35 @@ async def test_what_cannot_be_read_is_held_and_keeps_nothing_else_up(
     assert event.message == format_id(bad.id)
 
 
+# https://github.com/OpenSMTPD/OpenSMTPD/issues/373
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "due = 9223372036854775807",
+        "due = -9223372036854775808",
+        "state = 77",
+        "last = '{', state = 2",
+        "last = '[]', state = 2",
+    ],
+)
+async def test_a_row_that_nobody_wrote_keeps_nothing_else_up_and_can_be_seen_and_removed(
+    tmp_path: Path, clock: FakeClock, writing: Writing, damage: str
+) -> None:
+    bad, good = writing.message("b@a.example"), writing.message("c@example.net")
+    async with SQLiteStore(tmp_path, clock) as store:
+        await store.add(bad, leased=False)
+        await store.add(good, leased=False)
+        with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+            connection.execute(f"UPDATE recipient SET {damage} WHERE message = ?", (bad.id,))  # noqa: S608 # ours
+            connection.commit()
+        assert "example.net" in [each.destination for each in await store.destinations(None, 10)]
+        (job,) = (await store.claim([Quota("example.net", 10)], clock.now())).jobs
+        assert job.message_id == good.id
+        assert [entry.message_id for entry in await store.page(EVERYTHING, 0, 10)] == [bad.id, good.id]
+        assert (await store.stats(clock.now(), 10)).messages == 2
+        assert (await store.command(QueueCommand.REMOVE, Filter(message=bad.id), clock.now())).changed == 1
+
+
 async def test_what_is_settled_is_not_written_once_more(tmp_path: Path, clock: FakeClock, writing: Writing) -> None:
     """Debian's SQLite overwrites what is deleted, unless it is told not to: each message would be written twice."""
 
