@@ -72,17 +72,20 @@ def _both(name: str, one: float, other: float) -> float:
 def _largest(waiting: dict[_Key, float]) -> dict[_Key, float]:
     """What waits for the largest destinations of each queue."""
     sizes: dict[str, Counter[str]] = {}
-    for (_, labels), value in waiting.items():
-        of = dict(labels)
-        sizes.setdefault(of["queue"], Counter())[of["destination"]] += round(value)
+    for key, value in waiting.items():
+        queue, destination = _destination(key)
+        sizes.setdefault(queue, Counter())[destination] += round(value)
     shown = {
         (queue, destination)
         for queue, counts in sizes.items()
         for destination in sorted(counts, key=lambda each: (-counts[each], each))[:SHOWN]
     }
-    return {
-        key: value for key, value in waiting.items() if (dict(key[1])["queue"], dict(key[1])["destination"]) in shown
-    }
+    return {key: value for key, value in waiting.items() if _destination(key) in shown}
+
+
+def _destination(key: _Key) -> tuple[str, str]:
+    labels = dict(key[1])
+    return labels["queue"], labels["destination"]
 
 
 def of_worker(families: Iterable[Metric], worker: str | None) -> list[Metric]:
