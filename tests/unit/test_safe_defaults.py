@@ -14,8 +14,8 @@ from mailrider.config import loads
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError
-from mailrider.model.event import NothingEnforced
-from mailrider.observe.describe import WARNING, describe
+from mailrider.model.event import WARNING, NothingEnforced
+from mailrider.observe.describe import describe
 
 if TYPE_CHECKING:
     from mailrider.model.event import Event

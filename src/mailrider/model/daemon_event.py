@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mailrider.model.event import Event
+from typing import ClassVar
+
+from mailrider.model.event import ERROR, WARNING, Event, EventLevel
 from mailrider.model.value import value
 
 
@@ -26,6 +28,7 @@ class Reloaded(Event):
 class ReloadRefused(Event):
     """The new configuration was not taken; the old one goes on."""
 
+    level: ClassVar[EventLevel] = ERROR
     reason: str
 
 
@@ -47,6 +50,7 @@ class SocketUnused(Event):
 class RunningAsRoot(Event):
     """Whoever breaks into the daemon has the whole machine."""
 
+    level: ClassVar[EventLevel] = WARNING
     advice: str = "let a service manager start it as a user of its own; see the guide"
 
 
@@ -54,6 +58,7 @@ class RunningAsRoot(Event):
 class LogLinesLost(Event):
     """Nobody read the log in time, and so many lines of it are lost."""
 
+    level: ClassVar[EventLevel] = WARNING
     lines: int
 
 
@@ -61,6 +66,7 @@ class LogLinesLost(Event):
 class LogNotReopened(Event):
     """The file of the log could not be opened again: the one that was open is written on."""
 
+    level: ClassVar[EventLevel] = ERROR
     reason: str
 
 
@@ -79,6 +85,7 @@ class WorkerDied(Event):
     """A worker has ended without being told to: by an exit code, or a signal (negative). Another is started in
     `again_in` seconds."""
 
+    level: ClassVar[EventLevel] = WARNING
     worker: int
     pid: int
     code: int
@@ -89,6 +96,7 @@ class WorkerDied(Event):
 class WorkerFailed(Event):
     """A worker could not begin."""
 
+    level: ClassVar[EventLevel] = ERROR
     worker: int
     reason: str
 
@@ -97,6 +105,7 @@ class WorkerFailed(Event):
 class WorkerHangs(Event):
     """A worker has said nothing for so many seconds, and is killed."""
 
+    level: ClassVar[EventLevel] = WARNING
     worker: int
     pid: int
     seconds: float
@@ -106,6 +115,7 @@ class WorkerHangs(Event):
 class EarlierWorkersAwaited(Event):
     """Workers of a supervisor that is gone still end: nothing begins before the last of them has left `lock`."""
 
+    level: ClassVar[EventLevel] = WARNING
     lock: str
 
 
@@ -114,6 +124,7 @@ class VersionChanged(Event):
     """A worker is of another version of the program, which was upgraded meanwhile: the supervisor ends, to be started
     anew."""
 
+    level: ClassVar[EventLevel] = WARNING
     running: str
     installed: str
 

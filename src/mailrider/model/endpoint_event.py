@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
 
-from mailrider.model.event import Event
+from mailrider.model.event import DEBUG, WARNING, Event, EventLevel
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ClientConnected(Event):
     """Somebody connected; `client` is an IP address, or `local` on a unix socket."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     endpoint: str
     client: str
 
@@ -25,7 +25,7 @@ class ClientConnected(Event):
 class ClientLeft(Event):
     """A connection ended; `reason` is empty if it did so in order."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     endpoint: str
     client: str
     reason: str
@@ -35,6 +35,7 @@ class ClientLeft(Event):
 class ClientTurnedAway(Event):
     """A connection was not served at all, and why."""
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     client: str
     reason: str
@@ -56,6 +57,7 @@ class ClientRefused(Event):
     `command` is what was said, without secrets; `TLS` for a port where it comes first.
     """
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     client: str
     user: str
@@ -67,6 +69,7 @@ class ClientRefused(Event):
 class LoginFailed(Event):
     """A wrong password, or a user that is not known."""
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     client: str
     user: str
@@ -76,6 +79,7 @@ class LoginFailed(Event):
 class LoginHeldBack(Event):
     """A password was not looked at: the client, or others for this user, have tried too many wrong ones."""
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     client: str
     user: str
@@ -107,6 +111,7 @@ class MailRefused(Event):
     `recipient` is empty if it is not about one. `message` and `message_id` as in `MailTaken`.
     """
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     client: str
     user: str
@@ -134,6 +139,7 @@ class MailMended(Event):
 class AliasUnusable(Event):
     """Mail for an alias was refused, or will be: what is wrong with it, with file and line."""
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     alias: str
     reason: str
@@ -143,6 +149,7 @@ class AliasUnusable(Event):
 class AddressLeftOut(Event):
     """We do not listen at an address of the configuration, and go on without it."""
 
+    level: ClassVar[EventLevel] = WARNING
     endpoint: str
     address: str
     reason: str

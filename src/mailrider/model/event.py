@@ -24,11 +24,23 @@ if TYPE_CHECKING:
     from mailrider.model.tls_problem import TLSProblem
 
 
+class EventLevel(enum.StrEnum):
+    """How much an event wants an operator's attention."""
+
+    DEBUG = "debug"  # a detail, for whoever looks for something
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+DEBUG, INFO, WARNING, ERROR = EventLevel
+
+
 @value
 class Event:
-    """Any event. `is_detail`: wanted only under `debug`."""
+    """Any event."""
 
-    is_detail: ClassVar[bool] = False
+    level: ClassVar[EventLevel] = INFO
 
 
 Emit = Callable[[Event], None]
@@ -42,7 +54,7 @@ def discard(_: Event) -> None:
 class CandidatesFound(Event):
     """DNS named the hosts of a next hop."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     candidates: Candidates
 
 
@@ -50,6 +62,7 @@ class CandidatesFound(Event):
 class LookupDidFail(Event):
     """DNS could not tell something; `consequence` says what follows from that."""
 
+    level: ClassVar[EventLevel] = WARNING
     name: str
     record_type: str
     reason: str
@@ -61,6 +74,7 @@ class LookupDidFail(Event):
 class NothingEnforced(Event):
     """A target of a configuration has no `mx_auth`, and nobody said that this is meant."""
 
+    level: ClassVar[EventLevel] = WARNING
     target: str
     advice: str = "whoever controls the network can read and redirect mail: write mx_auth { ... }, or mx_auth off"
 
@@ -69,6 +83,7 @@ class NothingEnforced(Event):
 class CandidateRefused(Event):
     """A policy refused a candidate (`address` None) or a connection to one of its addresses."""
 
+    level: ClassVar[EventLevel] = WARNING
     next_hop: NextHop
     mx: str
     address: str | None
@@ -93,7 +108,7 @@ class AddressFailed(Event):
 class ConnectionOpened(Event):
     """A new connection got through EHLO, and TLS if there is any."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     mx: str
     address: str
     tls_version: str | None
@@ -105,7 +120,7 @@ class ConnectionOpened(Event):
 class ConnectionReused(Event):
     """A kept connection serves another message; `transactions` it carried before."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     mx: str
     address: str
     transactions: int
@@ -115,7 +130,7 @@ class ConnectionReused(Event):
 class ConnectionAwaited(Event):
     """A message waited so many seconds for one of the few connections that one host may have, and got it."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     next_hop: NextHop
     mx: str
     address: str
@@ -127,7 +142,7 @@ class ConnectionAwaited(Event):
 class ConnectionClosed(Event):
     """A connection ended, and why."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     mx: str
     address: str
     transactions: int
@@ -141,7 +156,7 @@ class ConnectionJudged(Event):
     `problems`: why they are not higher, where the certificate or the want of TLS is the reason.
     """
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     next_hop: NextHop
     mx: str
     address: str
@@ -155,6 +170,7 @@ class ConnectionJudged(Event):
 class TestingPolicyMissed(Event):
     """An MTA-STS policy in testing mode would have refused this, had it been enforced (RFC 8461 5)."""
 
+    level: ClassVar[EventLevel] = WARNING
     next_hop: NextHop
     mx: str
     address: str | None
@@ -166,6 +182,7 @@ class TestingPolicyMissed(Event):
 class FellBackToClear(Event):
     """TLS failed or was refused, nothing demands it, and the message goes in clear (RFC 7435)."""
 
+    level: ClassVar[EventLevel] = WARNING
     next_hop: NextHop
     mx: str
     address: str
@@ -178,7 +195,7 @@ class FellBackToClear(Event):
 class Dialogue(Event):
     """One line of an SMTP dialogue, `direction` `C` or `S`; content and secrets are never shown."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     mx: str
     address: str
     direction: str
@@ -199,7 +216,7 @@ class RecipientSettled(Event):
 class RecipientAttempted(RecipientSettled):
     """The same for a recipient that a queue has: it tells all of this again, with what follows from it."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
 
 
 @value
@@ -224,6 +241,7 @@ class LimitsUncounted(Event):
 class Bug(Event):
     """An exception that nobody expected; the recipients concerned were deferred."""
 
+    level: ClassVar[EventLevel] = ERROR
     where: str
     error: BaseException
     message: str = field(default="", kw_only=True)
@@ -233,6 +251,7 @@ class Bug(Event):
 class SecurityUnavailable(Event):
     """DNSSEC and DANE are off for all, and why; emitted when that begins."""
 
+    level: ClassVar[EventLevel] = WARNING
     reason: str
 
 
@@ -257,6 +276,7 @@ class DNSSECValidationWorks(Event):
 class DNSServerUnfit(Event):
     """A DNS server was found unfit for validation in this process: it is not asked until a later probe finds it fit."""
 
+    level: ClassVar[EventLevel] = WARNING
     server: str
     reason: str
 
@@ -265,6 +285,7 @@ class DNSServerUnfit(Event):
 class DNSSECValidationFails(Event):
     """Nothing can be validated in this process: lookups fail and mail waits, until that changes."""
 
+    level: ClassVar[EventLevel] = WARNING
     reason: str
 
 
@@ -272,6 +293,7 @@ class DNSSECValidationFails(Event):
 class RootKeysMissing(Event):
     """The root's zone has key signing keys that no trust anchor stands for, by their tags."""
 
+    level: ClassVar[EventLevel] = WARNING
     tags: tuple[int, ...]
 
 
@@ -287,5 +309,5 @@ class Validity(enum.StrEnum):
 class AnswerValidated(Event):
     """An answer of DNS was validated in this process."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     validity: Validity

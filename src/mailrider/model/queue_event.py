@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
-from mailrider.model.event import Event
+from mailrider.model.event import DEBUG, ERROR, WARNING, Event, EventLevel
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class MessageQueued(Event):
     """A message was accepted: it is durable. Who handed it in is told the id, and who took it in logs that."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     message: str
     sender: str
     recipients: int
@@ -67,6 +67,7 @@ class NotificationQueued(Event):
 class NotificationDropped(Event):
     """The sender of `about` is not told, and why."""
 
+    level: ClassVar[EventLevel] = WARNING
     about: str
     recipient: str
     action: str
@@ -77,6 +78,7 @@ class NotificationDropped(Event):
 class DestinationDown(Event):
     """No server of a destination could be reached: its mail waits for so many seconds."""
 
+    level: ClassVar[EventLevel] = WARNING
     destination: str
     seconds: float
     reply: Reply
@@ -100,6 +102,7 @@ class QueueRecovered(Event):
 class HeldAfterDeaths(Event):
     """Workers had recipients of these messages in hand at three deaths in a row; those are held."""
 
+    level: ClassVar[EventLevel] = ERROR
     messages: tuple[str, ...]
     advice: str = "if they were not the reason: mailrider queue release"
 
@@ -108,6 +111,7 @@ class HeldAfterDeaths(Event):
 class RecipientsUnreadable(Event):
     """So many recipients of a message stand in the store in a form that is none of ours: they are held."""
 
+    level: ClassVar[EventLevel] = WARNING
     message: str
     recipients: int
     reason: str
@@ -117,6 +121,7 @@ class RecipientsUnreadable(Event):
 class LeaseLost(Event):
     """An attempt ended, and its recipients were no longer ours: another process may have delivered them as well."""
 
+    level: ClassVar[EventLevel] = WARNING
     message: str
     recipients: tuple[str, ...]
 
@@ -125,6 +130,7 @@ class LeaseLost(Event):
 class OutcomeUnrecorded(Event):
     """What became of recipients could not be written down yet; they are not tried again before it is."""
 
+    level: ClassVar[EventLevel] = ERROR
     message: str
     recipients: tuple[str, ...]
     reason: str
@@ -134,6 +140,7 @@ class OutcomeUnrecorded(Event):
 class AttemptInterrupted(Event):
     """We had to stop in the middle of an attempt; it counts as none."""
 
+    level: ClassVar[EventLevel] = WARNING
     message: str
     recipients: tuple[str, ...]
 
@@ -142,6 +149,7 @@ class AttemptInterrupted(Event):
 class QueueUnavailable(Event):
     """The queue's store failed; nothing is accepted and nothing is lost, and it is tried again."""
 
+    level: ClassVar[EventLevel] = ERROR
     reason: str
 
 
@@ -162,6 +170,7 @@ class OperatorActed(Event):
 class QueueShort(Event):
     """So little of the queue's disk is free (octets) that new mail is refused; what is queued goes on."""
 
+    level: ClassVar[EventLevel] = ERROR
     free: int
     reserve: int
 
@@ -170,11 +179,7 @@ class QueueShort(Event):
 class QueueHasSpace(Event):
     """New mail is accepted again."""
 
-    is_detail: ClassVar[bool] = False
-
 
 @value
 class QueueAvailable(Event):
     """The queue's store works again."""
-
-    is_detail: ClassVar[bool] = False

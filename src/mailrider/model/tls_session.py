@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mailrider.model.event import Event
+from mailrider.model.event import DEBUG, Event, EventLevel
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class TLSSessionSeen(Event):
     `problem`: why there is no TLS. `pkix`, `dane`: what is wrong with the certificate by each of them.
     """
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     policies: PoliciesSeen
     mx: str
     helo: str
@@ -74,7 +74,7 @@ class TLSSessionSeen(Event):
 class TLSHostRefused(Event):
     """A policy refused an MX host before anything was connected to, because of `problem`."""
 
-    is_detail: ClassVar[bool] = True
+    level: ClassVar[EventLevel] = DEBUG
     policies: PoliciesSeen
     mx: str
     problem: TLSProblem

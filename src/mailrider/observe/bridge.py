@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from mailrider.model.event import DEBUG
 from mailrider.observe.describe import describe
 from mailrider.observe.log import line_text
 
@@ -23,7 +24,7 @@ def log_to(logger: logging.Logger | None = None) -> Emit:
     logger = logger or logging.getLogger("mailrider")
 
     def log(event: Event) -> None:
-        if event.is_detail and not logger.isEnabledFor(logging.DEBUG):
+        if event.level is DEBUG and not logger.isEnabledFor(logging.DEBUG):
             return
         line = describe(event)
         level = _LEVELS[line.level.upper()]

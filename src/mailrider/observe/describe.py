@@ -10,59 +10,20 @@ import dataclasses
 import re
 from datetime import datetime
 from functools import singledispatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mailrider.model import daemon_event as daemon_events
 from mailrider.model import endpoint_event as endpoint_events
 from mailrider.model import event as events
 from mailrider.model import queue_event as queue_events
+from mailrider.model.event import INFO, WARNING
 from mailrider.model.outcome import Status
 from mailrider.model.value import value
 from mailrider.policy.sts import events as policy_events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mailrider.model.outcome import Outcome
-
-DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
-
-# What wants an operator's attention; the fields say why.
-_ERRORS = (
-    daemon_events.ReloadRefused,
-    daemon_events.LogNotReopened,
-    daemon_events.WorkerFailed,
-    queue_events.HeldAfterDeaths,
-)
-_WARNINGS = (
-    daemon_events.EarlierWorkersAwaited,
-    daemon_events.VersionChanged,
-    daemon_events.WorkerDied,
-    daemon_events.WorkerHangs,
-    daemon_events.LogLinesLost,
-    daemon_events.RunningAsRoot,
-    endpoint_events.AddressLeftOut,
-    endpoint_events.AliasUnusable,
-    endpoint_events.ClientRefused,
-    endpoint_events.ClientTurnedAway,
-    endpoint_events.LoginFailed,
-    endpoint_events.LoginHeldBack,
-    endpoint_events.MailRefused,
-    events.NothingEnforced,
-    events.DNSSECValidationFails,
-    events.DNSServerUnfit,
-    events.RootKeysMissing,
-    events.TestingPolicyMissed,
-    policy_events.CacheFault,
-    policy_events.PolicyExpired,
-    policy_events.PolicyFetchFailed,
-    policy_events.PolicyLinesIgnored,
-    policy_events.RecordLookupFailed,
-    policy_events.RecordUnusable,
-    queue_events.DestinationDown,
-    queue_events.NotificationDropped,
-    queue_events.RecipientsUnreadable,
-)
 
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -77,21 +38,29 @@ class LogLine:
     error: BaseException | None = None
 
 
-@singledispatch
 def describe(event: events.Event) -> LogLine:
     """The line for an event; any event has one, whether this module knows it or not."""
-    values = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-    fields = {name: _plain(value) for name, value in values.items()}
-    for name in ("message", "message_id", "size"):
-        if fields.get(name, name) in ("", None):
-            del fields[name]  # most of what happens belongs to no message
-    if fields.get("sender") == "":
-        fields["sender"] = "<>"
-    error = next((value for value in values.values() if isinstance(value, BaseException)), None)
-    level = (
-        ERROR if error is not None or isinstance(event, _ERRORS) else WARNING if isinstance(event, _WARNINGS) else INFO
-    )
-    return LogLine(DEBUG if event.is_detail else level, event_name(type(event)), fields, error)
+    kind = type(event)
+    fields_of = _KNOWN.get(kind)
+    if fields_of is None:
+        fields_of = _KNOWN[kind] = _fields.dispatch(kind)
+    return LogLine(log_level(event), log_name(event), fields_of(event), getattr(event, "error", None))
+
+
+_KNOWN: dict[type[events.Event], Callable[[Any], dict[str, object]]] = {}
+
+
+def log_level(event: events.Event) -> events.EventLevel:
+    """The level that an event has in the log: that of its kind, or of what came of it."""
+    if event.level is not INFO:
+        return event.level
+    if isinstance(event, events.RecipientSettled):
+        is_good = event.outcome.status is Status.DELIVERED
+    elif isinstance(event, queue_events.RecipientDone):
+        is_good = event.outcome.status is Status.DELIVERED and not event.given_up
+    else:
+        is_good = not isinstance(event, events.ServerTrustChanged) or event.believed
+    return INFO if is_good else WARNING
 
 
 # Names that are not those of the classes.
@@ -141,6 +110,20 @@ def _present(**fields: object) -> dict[str, object]:
     }
 
 
+def _all_fields(event: events.Event) -> dict[str, object]:
+    """What its line says, by name, if nothing else is written below."""
+    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    for name in ("message", "message_id", "size"):
+        if fields.get(name, name) in ("", None):
+            del fields[name]  # most of what happens belongs to no message
+    if fields.get("sender") == "":
+        fields["sender"] = "<>"
+    return fields
+
+
+_fields = singledispatch(_all_fields)
+
+
 def _safety(outcome: Outcome) -> dict[str, object]:
     """Where an attempt got, and how safely."""
     security = outcome.security
@@ -154,218 +137,128 @@ def _safety(outcome: Outcome) -> dict[str, object]:
     }
 
 
-@describe.register
-def _(event: events.RecipientSettled) -> LogLine:
+@_fields.register
+def _(event: events.RecipientSettled) -> dict[str, object]:
     outcome = event.outcome
-    level = INFO if outcome.status is Status.DELIVERED else WARNING
-    return LogLine(
-        DEBUG if event.is_detail else level,
-        outcome.status.value,
-        _present(
-            message=event.message,
-            recipient=outcome.recipient,
-            sender=event.sender or "<>",
-            **_safety(outcome),
-            code=outcome.reply.code,
-            enhanced=outcome.reply.status,
-            text=outcome.reply.text,
-            tries=len(outcome.tries),
-            in_doubt="yes" if outcome.in_doubt else None,
-            eligible_at=getattr(outcome, "eligible_at", None),
-        ),
+    return _present(
+        message=event.message,
+        recipient=outcome.recipient,
+        sender=event.sender or "<>",
+        **_safety(outcome),
+        code=outcome.reply.code,
+        enhanced=outcome.reply.status,
+        text=outcome.reply.text,
+        tries=len(outcome.tries),
+        in_doubt="yes" if outcome.in_doubt else None,
+        eligible_at=getattr(outcome, "eligible_at", None),
     )
 
 
-@describe.register
-def _(event: endpoint_events.MailTaken) -> LogLine:
-    return LogLine(
-        INFO,
-        "mail_taken",
-        {
-            "message": event.message,
-            "message_id": event.message_id,
-            "endpoint": event.endpoint,
-            "client": event.client,
-            "user": event.user,
-            "protocol": event.protocol,
-            "sender": event.sender,
-            "recipients": event.recipients,
-            "size": event.size,
-            "reply": str(event.reply),
-        },
-    )
+@_fields.register
+def _(event: endpoint_events.MailTaken) -> dict[str, object]:
+    return {
+        "message": event.message,
+        "message_id": event.message_id,
+        "endpoint": event.endpoint,
+        "client": event.client,
+        "user": event.user,
+        "protocol": event.protocol,
+        "sender": event.sender,
+        "recipients": event.recipients,
+        "size": event.size,
+        "reply": str(event.reply),
+    }
 
 
-@describe.register
-def _(event: queue_events.RecipientDone) -> LogLine:
+@_fields.register
+def _(event: queue_events.RecipientDone) -> dict[str, object]:
     outcome = event.outcome
-    end = "failed" if event.given_up else str(outcome.status)
-    return LogLine(
-        INFO if end == "delivered" else WARNING,
-        f"queue_{end}",
-        _present(
-            message=event.message,
-            recipient=outcome.recipient,
-            sender=event.sender or "<>",
-            **_safety(outcome),
-            tries=event.tries or None,
-            retry_at=event.retry_at,
-            given_up="yes" if event.given_up else None,
-            operator=event.operator or None,
-            in_doubt="yes" if outcome.in_doubt else None,
-            reply=outcome.reply,
-        ),
+    return _present(
+        message=event.message,
+        recipient=outcome.recipient,
+        sender=event.sender or "<>",
+        **_safety(outcome),
+        tries=event.tries or None,
+        retry_at=event.retry_at,
+        given_up="yes" if event.given_up else None,
+        operator=event.operator or None,
+        in_doubt="yes" if outcome.in_doubt else None,
+        reply=outcome.reply,
     )
 
 
-@describe.register
-def _(event: queue_events.QueueUnavailable) -> LogLine:
-    return LogLine(ERROR, "queue_unavailable", _present(reason=event.reason))
+@_fields.register(queue_events.OutcomeUnrecorded)
+@_fields.register(queue_events.LeaseLost)
+@_fields.register(queue_events.AttemptInterrupted)
+def _(event: queue_events.LeaseLost) -> dict[str, object]:
+    return {**_all_fields(event), "recipients": " ".join(event.recipients)}
 
 
-@describe.register
-def _(event: queue_events.QueueShort) -> LogLine:
-    return LogLine(ERROR, "queue_disk_short", _present(free=event.free, reserve=event.reserve))
-
-
-@describe.register
-def _(event: queue_events.OutcomeUnrecorded) -> LogLine:
-    recipients = " ".join(event.recipients)
-    return LogLine(
-        ERROR, "outcome_unrecorded", _present(message=event.message, recipients=recipients, reason=event.reason)
-    )
-
-
-@describe.register
-def _(event: queue_events.LeaseLost) -> LogLine:
-    return LogLine(WARNING, "lease_lost", _present(message=event.message, recipients=" ".join(event.recipients)))
-
-
-@describe.register
-def _(event: queue_events.AttemptInterrupted) -> LogLine:
-    return LogLine(
-        WARNING, "attempt_interrupted", _present(message=event.message, recipients=" ".join(event.recipients))
-    )
-
-
-@describe.register
-def _(event: events.CandidatesFound) -> LogLine:
+@_fields.register
+def _(event: events.CandidatesFound) -> dict[str, object]:
     found = event.candidates
-    return LogLine(
-        DEBUG,
-        "candidates_found",
-        _present(
-            next_hop=found.next_hop,
-            mx=", ".join(f"{each.preference} {each.host}" for each in found.candidates),
-            implicit="yes" if found.implicit else None,
-            authentic="yes" if found.authentic else "no",
-        ),
+    return _present(
+        next_hop=found.next_hop,
+        mx=", ".join(f"{each.preference} {each.host}" for each in found.candidates),
+        implicit="yes" if found.implicit else None,
+        authentic="yes" if found.authentic else "no",
     )
 
 
-@describe.register
-def _(event: events.CandidateRefused) -> LogLine:
+@_fields.register
+def _(event: events.CandidateRefused) -> dict[str, object]:
     refusal = event.refusal
-    return LogLine(
-        WARNING,
-        "refused_by_policy",
-        _present(
-            message=event.message,
-            next_hop=event.next_hop,
-            mx=event.mx,
-            address=event.address,
-            policy=refusal.policy,
-            code=refusal.code,
-            enhanced=refusal.enhanced,
-            reason=refusal.reason,
-        ),
-    )
+    where = _present(message=event.message, next_hop=event.next_hop, mx=event.mx, address=event.address)
+    return where | _present(policy=refusal.policy, code=refusal.code, enhanced=refusal.enhanced, reason=refusal.reason)
 
 
-@describe.register
-def _(event: events.AddressFailed) -> LogLine:
-    return LogLine(
-        INFO,
-        "address_failed",
-        _present(
-            message=event.message,
-            next_hop=event.next_hop,
-            mx=event.mx,
-            address=event.address,
-            stage=event.stage,
-            reply=event.reply,
-        ),
-    )
-
-
-@describe.register
-def _(event: events.ConnectionOpened) -> LogLine:
+@_fields.register
+def _(event: events.ConnectionOpened) -> dict[str, object]:
     tls = event.tls_version or "none"
-    fields = _present(mx=event.mx, address=event.address, tls=tls, cipher=event.cipher, reason=event.clear_reason)
-    return LogLine(DEBUG, "connection_opened", fields)
+    return _present(mx=event.mx, address=event.address, tls=tls, cipher=event.cipher, reason=event.clear_reason)
 
 
-@describe.register
-def _(event: events.ConnectionJudged) -> LogLine:
+@_fields.register
+def _(event: events.ConnectionJudged) -> dict[str, object]:
     security = event.security
-    return LogLine(
-        DEBUG,
-        "connection_judged",
-        _present(
-            message=event.message,
-            next_hop=event.next_hop,
-            mx=event.mx,
-            address=event.address,
-            mx_level=security.mx_level.word,
-            tls_level=security.tls_level.word,
-            authenticated_by=security.authenticated_by,
-            reason=event.reason,
-        ),
+    return _present(
+        message=event.message,
+        next_hop=event.next_hop,
+        mx=event.mx,
+        address=event.address,
+        mx_level=security.mx_level.word,
+        tls_level=security.tls_level.word,
+        authenticated_by=security.authenticated_by,
+        reason=event.reason,
     )
 
 
-@describe.register
-def _(event: events.FellBackToClear) -> LogLine:
-    fields = _present(
-        message=event.message, next_hop=event.next_hop, mx=event.mx, address=event.address, reason=event.reason
-    )
-    return LogLine(WARNING, "fell_back_to_clear", fields)
+@_fields.register(events.AddressFailed)
+@_fields.register(events.FellBackToClear)
+def _(event: events.AddressFailed) -> dict[str, object]:
+    fields = {"message": event.message, **_all_fields(event)}
+    del fields["problem"]
+    return _present(**fields)
 
 
-@describe.register
-def _(event: events.LookupDidFail) -> LogLine:
-    return LogLine(
-        WARNING,
-        "lookup_failed",
-        _present(
-            message=event.message,
-            name=event.name,
-            type=event.record_type,
-            reason=event.reason,
-            consequence=event.consequence,
-        ),
-    )
+@_fields.register
+def _(event: events.LookupDidFail) -> dict[str, object]:
+    fields = {"message": event.message, **_all_fields(event)}
+    return _present(**{"type" if name == "record_type" else name: value for name, value in fields.items()})
 
 
-@describe.register
-def _(event: policy_events.PolicyFetchFailed) -> LogLine:
+@_fields.register(policy_events.PolicyFetchFailed)
+def _(event: policy_events.PolicyFetchFailed) -> dict[str, object]:
     fields = _present(domain=event.domain, failure=event.failure, reason=event.reason)
-    return LogLine(WARNING, "policy_fetch_failed", {**fields, "in_force": _plain(event.in_force)})
+    return {**fields, "in_force": _plain(event.in_force)}
 
 
-@describe.register
-def _(event: events.SecurityUnavailable) -> LogLine:
-    return LogLine(WARNING, "dnssec_and_dane_off", _present(reason=event.reason))
+@_fields.register
+def _(event: events.ServerTrustChanged) -> dict[str, object]:
+    return _present(server=event.server, reason=event.reason)
 
 
-@describe.register
-def _(event: events.ServerTrustChanged) -> LogLine:
-    name = "dns_server_validates_again" if event.believed else "dns_server_does_not_validate"
-    return LogLine(INFO if event.believed else WARNING, name, _present(server=event.server, reason=event.reason))
-
-
-@describe.register
-def _(event: events.Bug) -> LogLine:
+@_fields.register
+def _(event: events.Bug) -> dict[str, object]:
     error = f"{type(event.error).__name__}: {event.error}"
-    fields = _present(message=event.message, where=event.where, error=error, consequence="deferred")
-    return LogLine(ERROR, "bug", fields, event.error)
+    return _present(message=event.message, where=event.where, error=error, consequence="deferred")

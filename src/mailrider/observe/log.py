@@ -17,8 +17,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.clock import SystemClock
+from mailrider.model.event import DEBUG
 from mailrider.model.text import json_line
-from mailrider.observe.describe import DEBUG, LogLine, describe
+from mailrider.observe.describe import LogLine, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,15 +61,13 @@ class EventLog:
 
     def listener_for(self, kind: type[Event]) -> Emit | None:
         """See `fan_out`."""
-        return None if kind.is_detail and not self._debug else self
+        return None if kind.level is DEBUG and not self._debug else self
 
     def __call__(self, event: Event) -> None:
-        if event.is_detail and not self._debug:
+        if event.level is DEBUG and not self._debug:
             return
         try:
             line = describe(event)
-            if line.level == DEBUG and not self._debug:
-                return
             if self._worker is not None:
                 line = LogLine(line.level, line.name, {**line.fields, "worker": self._worker}, line.error)
             now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from mailrider.cli.daemon_log import DaemonLog
 from mailrider.config import load
 from mailrider.errors import LocalError
 from mailrider.model.daemon_event import DaemonStopping
-from mailrider.model.event import ConnectionReused
+from mailrider.model.event import DEBUG, ConnectionReused
 from mailrider.observe.metrics import FanOut
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_debug_holds_from_the_reload_on_that_turns_it_on_and_to_the_one_that_tur
     path = tmp_path / "log"
     log = DaemonLog(configured(tmp_path, f"log file {path}"))
     told = FanOut(log)
-    assert ConnectionReused.is_detail
+    assert ConnectionReused.level is DEBUG
     for more in ([], ["debug yes"], []):
         log.change(configured(tmp_path, f"log file {path}", *more))
         told.ask_again()

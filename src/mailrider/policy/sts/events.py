@@ -7,9 +7,9 @@ failure while a policy of mode `none` is in force wants nobody's attention.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from mailrider.model.event import Event
+from mailrider.model.event import ERROR, WARNING, Event, EventLevel
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class PolicyFetched(Event):
 class PolicyLinesIgnored(Event):
     """Lines of a fetched policy are wrong and were passed over; the others bind. `lines` says which and why."""
 
+    level: ClassVar[EventLevel] = WARNING
     domain: Domain
     lines: str
 
@@ -44,6 +45,7 @@ class PolicyLinesIgnored(Event):
 class PolicyFetchFailed(Event):
     """The announced policy could not be fetched, or was none. `failure` is a word for counters, `held` is in force."""
 
+    level: ClassVar[EventLevel] = WARNING
     domain: Domain
     failure: str
     reason: TLSProblem
@@ -55,6 +57,7 @@ class PolicyFetchFailed(Event):
 class RecordLookupFailed(Event):
     """DNS did not say whether the domain has a policy."""
 
+    level: ClassVar[EventLevel] = WARNING
     domain: Domain
     reason: str
     in_force: STSMode | None
@@ -67,6 +70,7 @@ class RecordUnusable(Event):
     Emitted once, until the record is right again or wrong in another way.
     """
 
+    level: ClassVar[EventLevel] = WARNING
     domain: Domain
     reason: str
     in_force: STSMode | None
@@ -76,6 +80,7 @@ class RecordUnusable(Event):
 class PolicyExpired(Event):
     """A policy reached its max_age and could not be fetched again; it was removed."""
 
+    level: ClassVar[EventLevel] = WARNING
     domain: Domain
     mode: STSMode
     fetched: datetime
@@ -85,6 +90,7 @@ class PolicyExpired(Event):
 class CacheFault(Event):
     """The cache is damaged or cannot be read or written; `consequence` says what was done about it."""
 
+    level: ClassVar[EventLevel] = WARNING
     subject: str
     reason: str
     consequence: str
@@ -94,5 +100,6 @@ class CacheFault(Event):
 class RefreshCrashed(Event):
     """A bug, met while a policy was refreshed in the background; the others go on."""
 
+    level: ClassVar[EventLevel] = ERROR
     domain: Domain | None
     error: Exception
