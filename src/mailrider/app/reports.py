@@ -73,16 +73,6 @@ def report_keys(configuration: Configuration, domain: Domain) -> list[SignatureK
     return list(found.values())
 
 
-def refuse_impossible_reporting(configuration: Configuration) -> None:
-    """Raises `ConfigError` if `through` is no queue."""
-    settings = configuration.globals.tlsrpt
-    if settings is None:
-        return
-    name = settings.through.name if isinstance(settings.through, TargetRef) else ""
-    if not isinstance(configuration.target(name).settings, QueueSettings):
-        raise ConfigError(f"tlsrpt: through &{name} is no queue, and reports by mail need one")
-
-
 def report_guard(configuration: Configuration, settings: TLSRPTSettings) -> AddressGuard:
     """Where reports may be posted: as those by mail, by the `prohibited_addresses` of the target behind `through`."""
     target = remote_behind(configuration, settings.through)
@@ -173,7 +163,6 @@ async def open_reporting(
     settings = configuration.globals.tlsrpt
     if settings is None or not isinstance(settings.through, TargetRef):
         raise ConfigError("tlsrpt: through is required")
-    refuse_impossible_reporting(configuration)
     reporter = reporter_of(settings)
     keys = await asyncio.to_thread(report_keys, configuration, Domain(reporter.domain))
     signers = await asyncio.to_thread(_open_signers, keys, engine.emit)

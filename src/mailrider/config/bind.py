@@ -77,9 +77,9 @@ class Binder:
             made = cls(**_file_defaults(cls) | values)  # type: ignore[arg-type] # a class is hashable
         except InvalidSetting as error:
             if error.field in given:
-                self.problems.add(given[error.field].name.position, error.problem)
+                self.problems.add(given[error.field].name.position, _named(error))
             else:
-                self.problems.add(block.name.position, f"{where}: {error.field}: {error.problem}")
+                self.problems.add(block.name.position, f"{where}: {_named(error)}")
             return WRONG
         return made if not isinstance(made, TLSClientSettings) else self._possible(made, block, given)
 
@@ -104,7 +104,7 @@ class Binder:
         try:
             return Globals(**right), not wrong
         except InvalidSetting as error:
-            self.problems.add(given[error.field].name.position, error.problem)
+            self.problems.add(given[error.field].name.position, _named(error))
             return Globals(**{name: value for name, value in right.items() if name != error.field}), False
 
     def _values(self, cls: type[Settings], nodes: Iterable[Node], where: str) -> tuple[dict[str, Any], dict[str, Node]]:
@@ -408,3 +408,8 @@ def _unknown(name: str, where: str, directives: Iterable[str]) -> str:
 
 def _in(place: str) -> str:
     return f"at {place}" if place == TOP_LEVEL else f"in {place}"
+
+
+def _named(error: InvalidSetting) -> str:
+    """What is wrong, with the name of the directive in front."""
+    return error.problem if error.problem.startswith(error.field) else str(error)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from mailrider.config.parser import Node
+    from mailrider.reporting.settings import TLSRPTSettings
     from mailrider.settings.directive import Settings
     from mailrider.settings.socket_address import SocketAddress
 
@@ -258,6 +259,7 @@ def _bind(
         _refuse_unsafe(door, completed, problems)
     _refuse_shared_addresses(doors, problems)
     _refuse_circles(completed, problems)
+    _refuse_reports_without_queue(global_nodes, global_settings.tlsrpt, completed, problems)
     _refuse_shared_locations(everything, problems)
     configuration = Configuration(global_settings, completed, used, path, doors, tuple(dict.fromkeys(secrets.files)))
     return configuration if globals_are_right and not problems else None
@@ -286,6 +288,22 @@ def _refuse_shared_addresses(doors: Iterable[Instance], problems: Problems) -> N
             if again and door.position is not None:
                 where = f"{first.kind} (at {first.position})"
                 problems.add(door.position, f"{door.kind}: {address} is already listened at, by {where}")
+
+
+def _refuse_reports_without_queue(
+    nodes: Iterable[Node], tlsrpt: TLSRPTSettings | None, instances: Mapping[str, Instance], problems: Problems
+) -> None:
+    """Tell of TLS reports that would go through a target that is no queue: nothing would try again."""
+    through = None if tlsrpt is None else tlsrpt.through
+    if not isinstance(through, TargetRef) or through.name not in instances:
+        return
+    if not isinstance(instances[through.name].settings, QueueSettings):
+        blocks = (node for node in nodes if node.name.text == "tlsrpt")
+        lines = (each for block in blocks for each in block.children or () if each.name.text == "through")
+        for each in lines:
+            there = instances[through.name]
+            problem = f"through: {through} is of kind {there.kind}, but has to be of kind target.queue"
+            problems.add(each.arguments[0].position, problem)
 
 
 def _refuse_circles(instances: Mapping[str, Instance], problems: Problems) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mailrider.model.domain import Domain
 from mailrider.settings.directive import InvalidSetting, Settings, directive, settings
 from mailrider.settings.pipeline import TARGET, TargetRef
-from mailrider.settings.types import DURATION, MAILBOX, NETWORK, PATH, ValueType, choice, many
+from mailrider.settings.types import DURATION, MAILBOX, NETWORK, PATH, ValueType, choice, many, show_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,11 +92,16 @@ class TLSRPTSettings(Settings):
     )
 
     def _validate(self) -> None:
+        missing = [name for name in ("organization", "contact", "through") if getattr(self, name) is None]
+        if missing:
+            *others, last = missing
+            words = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+            raise InvalidSetting(missing[0], f"{words} required")
         if self.contact is not None and not isinstance(self.contact.domain, Domain):
             raise InvalidSetting("contact", "expected an address of a domain")
         if self.through is not None and not isinstance(self.through, TargetRef):
             raise InvalidSetting("through", "expected the name of a queue: &NAME")
         if not LEAST_SPREAD <= self.spread <= MOST_SPREAD:
-            raise InvalidSetting("spread", "expected 5m to 20h")
+            raise InvalidSetting("spread", f"expected 5m to 20h, not {show_duration(self.spread)}")
         if not timedelta(days=2) <= self.retain <= timedelta(days=90):
-            raise InvalidSetting("retain", "expected 2d to 90d")
+            raise InvalidSetting("retain", f"expected 2d to 90d, not {show_duration(self.retain)}")

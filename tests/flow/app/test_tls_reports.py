@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.app.reports import refuse_impossible_reporting, report_guard, store_of
+from mailrider.app.reports import report_guard, store_of
 from mailrider.app.running import Process, open_configuration
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
@@ -137,6 +137,7 @@ async def test_explain_says_where_reports_go_and_what_was_counted_today(tmp_path
 
 async def test_reports_by_mail_go_through_a_queue(tmp_path: Path) -> None:
     async with lab(tmp_path) as internet:
-        configuration = await asyncio.to_thread(configured, internet, "lab")
-    with pytest.raises(ConfigError, match="through &lab is no queue"):
-        refuse_impossible_reporting(configuration)
+        with pytest.raises(
+            ConfigError, match=r"through: &lab is of kind target\.remote, but has to be .* target\.queue"
+        ):
+            await asyncio.to_thread(configured, internet, "lab")

@@ -59,7 +59,7 @@ REMOTE = {
     "a negative number": ("conn_reuse_limit -1", '3:18 conn_reuse_limit: expected a whole number, 1 or more, not "-1"'),
     "an IPv6 address where only IPv4 is used": (
         "local_ip 2001:db8::1\nforce_ipv4 yes",
-        "3:1 expected an IPv4 address beside force_ipv4 yes, not 2001:db8::1",
+        "3:1 local_ip: expected an IPv4 address beside force_ipv4 yes, not 2001:db8::1",
     ),
     "a boolean that is none": ("force_ipv4 maybe", '3:12 force_ipv4: expected yes or no, not "maybe"'),
     "a boolean with a slip": (
@@ -225,6 +225,8 @@ def test_in_a_target(case: str) -> None:
     assert errors(text) == [message]
 
 
+REPORTS = "tlsrpt {\norganization x\ncontact a@example.org\n"
+QUEUE = "target.queue q {\ntarget remote { hostname a.b }\n}"
 KNOWN = f"known here: {few(top_level_names())}"
 
 TOP_LEVEL = {
@@ -267,6 +269,23 @@ TOP_LEVEL = {
     "no hostname": (
         "target.remote out { }",
         "1:1 target.remote out has no hostname: it is required, here or at the top level",
+    ),
+    "TLS reports of nobody": ("tlsrpt { }", "1:1 tlsrpt: organization, contact and through are required"),
+    "TLS reports that go by nothing": (
+        "tlsrpt {\norganization x\ncontact a@example.org\n}",
+        "1:1 tlsrpt: through is required",
+    ),
+    "TLS reports that go by no queue": (
+        f"{REPORTS}through &o\n}}\ntarget.smtp o {{\nhostname a.b\nhost tcp://a.b:25\n}}",
+        "4:9 through: &o is of kind target.smtp, but has to be of kind target.queue",
+    ),
+    "TLS reports at once": (
+        f"{REPORTS}through &q\nspread 1m\n}}\n{QUEUE}",
+        "5:1 spread: expected 5m to 20h, not 1m",
+    ),
+    "TLS reports that are forgotten at once": (
+        f"{REPORTS}through &q\nretain 0\n}}\n{QUEUE}",
+        "5:1 retain: expected 2d to 90d, not 0",
     ),
     "deliver_to nothing": ("deliver_to", "1:1 deliver_to: expected &NAME, or a target: deliver_to remote { ... }"),
     "deliver_to what is not there": ("deliver_to &x", '1:12 deliver_to: no block is named "x"'),

@@ -129,11 +129,11 @@ def test_a_queue_may_deliver_its_notifications_to_itself() -> None:
         ),
         (
             "target &out\nbounce {\nreject\ndeliver_to &out\n}",
-            "6:1 it contradicts deliver_to: only one of them can be done",
+            "6:1 reject: it contradicts deliver_to: only one of them can be done",
         ),
         (
             "target &out\nbounce {\ndestination example.org {\nreject\ndeliver_to &out\n}\n}",
-            "7:1 it contradicts deliver_to: only one of them can be done",
+            "7:1 reject: it contradicts deliver_to: only one of them can be done",
         ),
     ],
 )
