@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.config.configuration import Instance
 from mailrider.config.foreign import advice
-from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, Kind, homes, top_level_names
+from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, BlockKind, homes, top_level_names
 from mailrider.config.nearest import did_you_mean
 from mailrider.config.settings import Globals
 from mailrider.config.values import WRONG, Wrong, read_value
@@ -57,9 +57,9 @@ class Binder:
     problems: Problems
     state_dir: Path
     secrets: SecretValues
-    named: dict[str, tuple[Kind, Node]] = field(default_factory=dict)
+    named: dict[str, tuple[BlockKind, Node]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
-    _unnamed: list[tuple[Kind, Node]] = field(default_factory=list)
+    _unnamed: list[tuple[BlockKind, Node]] = field(default_factory=list)
     _bound: dict[str, Instance | Wrong] = field(default_factory=dict)
 
     # --- Blocks ---------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Binder:
 
     # --- Instances ------------------------------------------------------------------------------
 
-    def declare(self, kind: Kind, node: Node) -> None:
+    def declare(self, kind: BlockKind, node: Node) -> None:
         """Note a block of the top level, so that it can be referred to from anywhere."""
         if len(node.arguments) > 1:
             extra = node.arguments[1]
@@ -291,7 +291,7 @@ class Binder:
             self._bound[name] = self.inline(kind, node, name)
         return self._bound[name]
 
-    def inline(self, kind: Kind, node: Node, name: str | None = None) -> Any:
+    def inline(self, kind: BlockKind, node: Node, name: str | None = None) -> Any:
         """The instance that a block makes, or `WRONG`."""
         if node.children is None and not kind.is_target:
             self.problems.add(node.name.position, f"{kind.name}: expected a block: {kind.name} {name} {{ ... }}")

@@ -26,7 +26,7 @@ TOP_LEVEL = "the top level"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class BlockKind:
     """A kind of block that can be an instance. `needs_name`: without one nothing could refer to it."""
 
     name: str
@@ -44,15 +44,15 @@ class Kind:
         return self.name.removeprefix(TARGET)
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, BlockKind] = {
     kind.name: kind
     for kind in (
-        Kind("target.remote", RemoteSettings),
-        Kind("target.smtp", SmarthostSettings),
-        Kind("target.lmtp", LMTPSettings),
-        Kind("target.queue", QueueSettings),
-        Kind("mx_auth", MXAuth, needs_name=True),
-        Kind("limits", LimitsSettings, needs_name=True),
+        BlockKind("target.remote", RemoteSettings),
+        BlockKind("target.smtp", SmarthostSettings),
+        BlockKind("target.lmtp", LMTPSettings),
+        BlockKind("target.queue", QueueSettings),
+        BlockKind("mx_auth", MXAuth, needs_name=True),
+        BlockKind("limits", LimitsSettings, needs_name=True),
     )
 }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Kind(enum.Enum):
+class TokenKind(enum.Enum):
     """What a token is."""
 
     WORD = enum.auto()
@@ -35,7 +35,7 @@ class Kind(enum.Enum):
 class Token:
     """A piece of text; a string's `text` is without its quotes. `offset` is that of its first character."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     offset: int
 
@@ -57,7 +57,7 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
 _UNSEEN_IN_WORD = re.compile(r"[\x00-\x1f\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]")
 GLUED = "expected a space behind the closing quote"
 UNCLOSED = "this quote is never closed"
-_BRACES = {"{": (Kind.OPEN,), "}": (Kind.CLOSE,), "{}": (Kind.OPEN, Kind.CLOSE)}
+_BRACES = {"{": (TokenKind.OPEN,), "}": (TokenKind.CLOSE,), "{}": (TokenKind.OPEN, TokenKind.CLOSE)}
 
 
 def tokens(text: str) -> Iterator[Token]:
@@ -67,15 +67,15 @@ def tokens(text: str) -> Iterator[Token]:
         offset, content = match.start(), match[0]
         match match.lastgroup:
             case "end":
-                yield Token(Kind.END, content, offset)
+                yield Token(TokenKind.END, content, offset)
             case "string":
-                token = Token(Kind.STRING, content[1:-1].replace('\\"', '"'), offset)
+                token = Token(TokenKind.STRING, content[1:-1].replace('\\"', '"'), offset)
                 yield token
                 yield from _errors_in_string(text, match.end(), token, content)
                 if first_long_string is None and "\n" in content:
                     first_long_string = token
             case "quote":
-                yield Token(Kind.ERROR, _unclosed(text, first_long_string), offset)
+                yield Token(TokenKind.ERROR, _unclosed(text, first_long_string), offset)
             case "word":
                 yield from _word(content, offset)
             case _:
@@ -87,7 +87,7 @@ def _word(content: str, offset: int) -> Iterator[Token]:
         for place, kind in enumerate(_BRACES[content]):
             yield Token(kind, content, offset + place)
         return
-    yield Token(Kind.WORD, content, offset)
+    yield Token(TokenKind.WORD, content, offset)
     for unseen in _UNSEEN_IN_WORD.finditer(content):
         yield _unseen_error(unseen[0], offset + unseen.start())
 
@@ -96,11 +96,11 @@ def _errors_in_string(text: str, end: int, token: Token, content: str) -> Iterat
     for unseen in _UNSEEN.finditer(content):
         yield _unseen_error(unseen[0], token.offset + unseen.start())
     if end < len(text) and text[end] not in " \t\n\\":
-        yield Token(Kind.ERROR, GLUED, end)
+        yield Token(TokenKind.ERROR, GLUED, end)
 
 
 def _unseen_error(char: str, offset: int) -> Token:
-    return Token(Kind.ERROR, f"this character cannot be seen (U+{ord(char):04X}); remove it", offset)
+    return Token(TokenKind.ERROR, f"this character cannot be seen (U+{ord(char):04X}); remove it", offset)
 
 
 def _unclosed(text: str, suspect: Token | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mailrider.config.lexer import Kind, Token, tokens
+from mailrider.config.lexer import Token, TokenKind, tokens
 from mailrider.config.source import Position, Problems, Source
 
 if TYPE_CHECKING:
@@ -86,18 +86,18 @@ class _Parser:
     def take(self, token: Token) -> None:
         position = Position(self._source, token.offset, self._imported_at)
         match token.kind:
-            case Kind.ERROR:
+            case TokenKind.ERROR:
                 self._count(position)
                 self._problems.add(position, token.text)
-            case Kind.END:
+            case TokenKind.END:
                 self._end_directive()
                 self._after_block = False
-            case Kind.OPEN:
+            case TokenKind.OPEN:
                 self._open_block(position)
-            case Kind.CLOSE:
+            case TokenKind.CLOSE:
                 self._close_block(position)
-            case Kind.WORD | Kind.STRING:
-                self._word(Word(token.text, position, token.kind is Kind.STRING))
+            case TokenKind.WORD | TokenKind.STRING:
+                self._word(Word(token.text, position, token.kind is TokenKind.STRING))
 
     def finish(self) -> tuple[Node, ...]:
         self._end_directive()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailrider.config.lexer import GLUED, UNCLOSED, Kind, Token, tokens, word_length
+from mailrider.config.lexer import GLUED, UNCLOSED, Token, TokenKind, tokens, word_length
 from mailrider.config.secrets import HIDDEN, UNREAD, may_hold_secret, quotes_any
 from mailrider.errors import Problem
 
@@ -61,21 +61,21 @@ class Source:
                 starts.append(token.offset)
                 words.append(UNREAD)
                 break
-            if token.kind in (Kind.WORD, Kind.STRING):
+            if token.kind in (TokenKind.WORD, TokenKind.STRING):
                 words[-1].append(token.text)
             elif token.text.startswith(UNCLOSED):  # the rest of the line is no token
                 words[-1] += self.text[token.offset : self._line_end(token.offset)].split()
                 is_lost = True
-            elif token.kind is Kind.ERROR and token.text == GLUED:
+            elif token.kind is TokenKind.ERROR and token.text == GLUED:
                 is_lost = True
-            elif token.kind is Kind.END and not is_lost and "\\" not in self._line_ends_in(token):
+            elif token.kind is TokenKind.END and not is_lost and "\\" not in self._line_ends_in(token):
                 starts.append(token.offset + 1)
                 words.append([])
         return starts, words
 
     def _line_ends_in(self, end: Token) -> str:
         """What ends the lines at that token; a backslash in a comment was meant to go on with the line."""
-        before = self.text[end.offset - 1 : end.offset] if end.kind is Kind.END else ""
+        before = self.text[end.offset - 1 : end.offset] if end.kind is TokenKind.END else ""
         return before + "".join(line[-1:] for line in end.text.split("\n")[:-1])
 
     @cached_property

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.config.lexer import Kind, tokens, word_length
+from mailrider.config.lexer import TokenKind, tokens, word_length
 
-W, S, B, C, E, X = Kind.WORD, Kind.STRING, Kind.OPEN, Kind.CLOSE, Kind.END, Kind.ERROR
+W, S, B, C, E, X = TokenKind.WORD, TokenKind.STRING, TokenKind.OPEN, TokenKind.CLOSE, TokenKind.END, TokenKind.ERROR
 
 CASES = {
     "nothing": ("", []),
@@ -87,12 +87,12 @@ def test_the_length_of_a_word_in_its_line(text: str, offset: int, length: int) -
 
 @given(st.text(alphabet=' \t\n\\"#{}a$()\0\u00a0', max_size=200))
 def test_every_text_becomes_tokens_in_order(text: str) -> None:
-    offsets = [token.offset for token in tokens(text) if token.kind is not Kind.ERROR]
+    offsets = [token.offset for token in tokens(text) if token.kind is not TokenKind.ERROR]
     assert offsets == sorted(offsets)
     assert all(0 <= offset <= len(text) for offset in offsets)
 
 
 @given(st.text(alphabet=" \t\n{}ab", max_size=100))
 def test_nothing_but_spaces_is_passed_over(text: str) -> None:
-    found = "".join(token.text for token in tokens(text.replace("{}", "{ }")) if token.kind is not Kind.END)
+    found = "".join(token.text for token in tokens(text.replace("{}", "{ }")) if token.kind is not TokenKind.END)
     assert found == "".join(text.split())
