@@ -363,6 +363,25 @@ def test_messages_of_the_old_kind_are_taken_too() -> None:
     assert email.message_from_bytes(given).get_payload(0).get_payload(decode=True) == "Grüße\n".encode()  # type: ignore[union-attr]
 
 
+# https://github.com/Wh1isper/mcp-email-server/issues/192
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("From", "Jörg Müller <a@b.test>", b"From: =?utf-8?q?J=C3=B6rg_M=C3=BCller?= <a@b.test>"),
+        ("To", '"Müller, Jörg" <a@b.test>, c@d.test', b"To: =?utf-8?q?M=C3=BCller=2C_J=C3=B6rg?= <a@b.test>, c@d.test"),
+        ("From", "jörg@b.test", b"From: =?utf-8?b?asO2cmdAYi50ZXN0?="),  # nothing else can be done with that
+        ("cc", "x@bücher.test", b"cc: x@xn--bcher-kva.test"),
+        ("To", "Jörg\n <a@b.test>", b"To: =?utf-8?q?J=C3=B6rg?= <a@b.test>"),
+    ],
+)
+def test_in_messages_of_the_old_kind_too_an_address_stays_outside_of_the_encoded_name(
+    name: str, text: str, expected: bytes
+) -> None:
+    message = MIMEText("x")
+    message[name] = text
+    assert expected in octets(message).split(b"\r\n")
+
+
 # Listeners ------------------------------------------------------------------------------------------------------------
 
 

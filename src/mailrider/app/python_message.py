@@ -13,7 +13,7 @@ import re
 from email.generator import BytesGenerator
 from email.headerregistry import Address, Group
 from email.message import Message
-from email.policy import EmailPolicy
+from email.policy import Compat32, EmailPolicy
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
+
+
+# RFC 5322 3.6.2, 3.6.3, 3.6.6
+ADDRESS_FIELDS = frozenset(
+    (
+        *("from", "sender", "reply-to", "to", "cc", "bcc"),
+        *("resent-from", "resent-sender", "resent-to", "resent-cc", "resent-bcc"),
+    )
+)
 
 
 def needs_smtputf8(message: object) -> bool:
@@ -68,6 +77,8 @@ def _written(message: Message, *, utf8: bool) -> bytes:
             _refuse_utf8(message)
         policy = _AsTheyCame(**vars(policy) | {"linesep": "\r\n", "utf8": utf8})
     else:
+        if type(policy) is Compat32:
+            policy = _OldPolicy(**vars(policy))
         # The policy of old folds what is longer than it is told, and this long must be folded.
         policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
     file = BytesIO()
@@ -101,6 +112,27 @@ class _AsTheyCame(EmailPolicy):
             return value
         groups = [Group(each.display_name, tuple(map(_with_a_label, each.addresses))) for each in value.groups]
         return self.header_factory(name, groups)
+
+
+class _OldPolicy(Compat32):
+    """Encodes the names in fields of addresses; as it is in Python, the address becomes part of the encoded word."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """See `email.policy.Policy`."""
+        if name.lower() in ADDRESS_FIELDS and isinstance(value, str) and _needs_words(value):
+            modern = _AsTheyCame(linesep=self.linesep)
+            field = modern.header_factory(name, "".join(value.splitlines()))
+            if all(address.username.isascii() for address in field.addresses):
+                return modern.fold_binary(name, field)
+        return super().fold_binary(name, value)
+
+
+def _needs_words(value: str) -> bool:
+    """True if it is text that is not ASCII; surrogates stand for octets that were parsed, and stay."""
+    try:
+        return not value.isascii() and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _with_a_label(address: Address) -> Address:
