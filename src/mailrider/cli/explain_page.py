@@ -36,6 +36,7 @@ _KINDS = {
     "requiretls": "a message with REQUIRETLS",
     "tls_required_no": "a message with TLS-Required: No",
 }
+_NOT_CALLED = "what would become of a message is not known, since no mail server was called (--no-connect)"
 _MARKS = {True: ("✓ ", "green"), False: ("✗ ", "red"), None: ("· ", "dim")}
 _ASCII_MARKS = {True: ("+ ", "green"), False: ("x ", "red"), None: ("- ", "dim")}
 
@@ -70,7 +71,7 @@ def print_page(explanation: Explanation, settings: RemoteSettings, now: datetime
         _print_plan(page, plan)
     page.head("What would become of a message now")
     if not explanation.outcomes:
-        page.say("not known, since no mail server was called (--no-connect)")
+        page.say(_NOT_CALLED)
     for kind, outcome in explanation.outcomes.items():
         _print_outcome(page, _KINDS[kind], outcome)
 
@@ -79,6 +80,8 @@ def _print_summary(page: _Page, explanation: Explanation, settings: RemoteSettin
     ordinary = explanation.outcomes.get("ordinary")
     if ordinary is not None:
         _print_outcome(page, "an ordinary message now", ordinary)
+    else:
+        page.say(_NOT_CALLED)
     for advice in advise(explanation, settings):
         page.say(f"{advice.subject}: {advice.cause}", good=False if advice.keeps_mail else None)
         page.say(f"Cure, for {advice.whose}: {advice.cure}", depth=2)

@@ -74,7 +74,9 @@ async def test_warnings_are_no_failure_and_come_with_a_cure(tmp_path: Path) -> N
     ran = await check(tmp_path, signed_name="plain.test", more="target.remote { }\n")
     assert "warning  resolver: plain.test is signed, but came without AD" in ran.out
     assert "warning  target.remote remote: without mx_auth nothing is enforced" in ran.out
-    assert "         mx_auth { mtasts  dane  dnssec  local_policy }, or mx_auth off" in ran.out
+    assert (
+        "         mx_auth { mtasts  dane  dnssec  local_policy }, each on a line of its own, or mx_auth off" in ran.out
+    )
 
 
 async def test_programs_get_an_object_a_finding_and_nothing_else(tmp_path: Path) -> None:

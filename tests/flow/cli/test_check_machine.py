@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = Domain("example.test")
 MX = Domain("mx.example.test")
-LAB = ("is for labs", "prohibited_addresses is not the default")
+LAB = ("is for labs", "prohibited_addresses does not cover")
 """What is said of a lab's configuration, and of no real one."""
 
 _CONFIGURATION = """\

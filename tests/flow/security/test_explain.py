@@ -410,7 +410,7 @@ async def test_without_connecting_it_says_what_dns_and_policies_say(tmp_path: Pa
         ran = await explain(net, tmp_path, "--no-connect")
         assert net.mx[DOMAIN].opened == 0
     assert "✗ mx.good.test: The domain's MTA-STS policy, in mode enforce, does not name it" in ran.out
-    assert "not known, since no mail server was called (--no-connect)" in ran.out
+    assert ran.out.count("is not known, since no mail server was called (--no-connect)") == 2
 
 
 async def test_aliases_and_unsigned_answers_are_told(tmp_path: Path) -> None:

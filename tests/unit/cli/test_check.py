@@ -61,7 +61,11 @@ WEAK = {
     "the override beside a local_policy": ({"requiretls_override": True}, "waive local_policy with `TLS-Required: No`"),
     "other addresses than ours prohibited": (
         {"prohibited_addresses": "none"},
-        "prohibited_addresses is not the default",
+        "prohibited_addresses does not cover 127.0.0.0/8, 0.0.0.0/8",
+    ),
+    "one network of ours instead of all": (
+        {"prohibited_addresses": ["10.0.0.0/8", "127.0.0.0/8", "::/0"]},
+        "prohibited_addresses does not cover 0.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4: other",
     ),
     "a port of a lab": ({"port": 2525}, "port 2525 is for labs"),
     "old TLS": ({"tls_client": mailrider.TLSClientSettings(protocols=["tls1.0"])}, "tls1.0 is insecure"),
@@ -83,6 +87,18 @@ def test_old_tls_of_an_endpoint_is_told(protocols: str, words: list[str]) -> Non
     settings = EndpointSettings(tls=ServerTLS(Path("c"), Path("k"), versions), reject="")
     assert [finding.text[: len("tls1.0 is insecure")] for finding in endpoint_weaknesses("smtp", settings)] == words
     assert not list(endpoint_weaknesses("smtp", EndpointSettings(reject="")))
+
+
+def test_more_prohibited_addresses_than_ours_are_no_weakness() -> None:
+    ours = ["127.0.0.0/8", "0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"]
+    assert found(prohibited_addresses=[*ours, "10.0.0.0/8"]) == []
+
+
+def test_an_endpoint_that_leads_nowhere_is_told() -> None:
+    (finding,) = endpoint_weaknesses("submission", EndpointSettings())
+    assert finding == warning(
+        "submission", "all mail is refused: nothing says where it goes", "deliver_to &TARGET, or reject"
+    )
 
 
 def test_all_weaknesses_are_told_with_or_without_mx_auth() -> None:

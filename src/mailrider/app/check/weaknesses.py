@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from mailrider.app.check.finding import note, warning
 from mailrider.delivery.settings import PROHIBITED_ADDRESSES
+from mailrider.model.ip import is_within
 from mailrider.model.security import MXLevel, TLSLevel
+from mailrider.model.text import few
 from mailrider.net.settings import TLSVersion
 
 if TYPE_CHECKING:
@@ -23,13 +25,17 @@ def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterato
     auth = settings.mx_auth
     if not auth.is_stated:
         text = "without mx_auth nothing is enforced: whoever controls the network can read and redirect mail"
-        yield warning(label, text, "mx_auth { mtasts  dane  dnssec  local_policy }, or mx_auth off")
+        cure = "mx_auth { mtasts  dane  dnssec  local_policy }, each on a line of its own, or mx_auth off"
+        yield warning(label, text, cure)
     elif not auth.policies:
         yield note(label, "mx_auth is off, and says so: nothing is enforced")
     else:
         yield from _weak_policies(label, settings, auth, validates)
-    if settings.prohibited_addresses != PROHIBITED_ADDRESSES:
-        yield warning(label, "prohibited_addresses is not the default: other people's zones may point at us")
+    given = settings.prohibited_addresses
+    allowed = [each for each in PROHIBITED_ADDRESSES if not all(is_within(end, given) for end in (each[0], each[-1]))]
+    if allowed:
+        text = f"prohibited_addresses does not cover {few(map(str, allowed))}: other people's zones may point at us"
+        yield warning(label, text, "name them too, beside your own networks")
     if settings.port != 25:
         yield warning(label, f"port {settings.port} is for labs: MX hosts listen on 25")
     if settings.tls_client is not None and settings.tls_client.protocols[0] < "tls1.2":
@@ -42,6 +48,8 @@ def endpoint_weaknesses(label: str, settings: EndpointSettings) -> Iterator[Find
     if oldest < TLSVersion.TLS1_2:
         text = f"{oldest.value} is insecure: whoever listens may read mail and passwords of clients that use it"
         yield warning(label, text, "protocols tls1.2, or an endpoint of their own for devices that need it")
+    if not any(settings.every_target) and settings.reject is None:
+        yield warning(label, "all mail is refused: nothing says where it goes", "deliver_to &TARGET, or reject")
 
 
 def _weak_policies(label: str, settings: RemoteSettings, auth: MXAuth, validates: bool) -> Iterator[Finding]:
