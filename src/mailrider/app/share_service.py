@@ -23,9 +23,7 @@ _CLOCK: Final = SystemClock()
 
 
 class ShareService:
-    """See `supervisor.Service`."""
-
-    prefix = "shares"
+    """With the books of all."""
 
     def __init__(self, clock: Clock = _CLOCK) -> None:
         self._clock = clock

@@ -1,11 +1,11 @@
-"""Rules of the supervisor: when a worker is started again, and when one that says nothing is ended. Pure."""
+"""Rules of the supervisor: whom to start, when, who makes way for whom, and who is ended because it is silent. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
 SHORTEST: Final = 1.0  # seconds until a worker that has died is started again
 LONGEST: Final = 60.0  # the same after several deaths; one that lived so long begins anew
@@ -16,6 +16,92 @@ KEPT_PREFIXES: Final = ("COVERAGE_", "LC_", "LD_", "PYTHON", "XDG_")
 # What the service manager says to one process: the supervisor.
 NOT_FOR_WORKERS: Final = frozenset({"NOTIFY_SOCKET"})
 NOT_FOR_WORKERS_PREFIXES: Final = ("LISTEN_", "WATCHDOG_")
+
+
+MAX_FINISHING: Final = 8  # earlier workers of one place that may still be at work
+
+
+class PlacedWorker(Protocol):
+    """A worker: `number` is given to no other one, `worker` is its place, `generation` that of its configuration."""
+
+    number: int
+    worker: int
+    generation: int
+
+
+W = TypeVar("W", bound=PlacedWorker)
+
+
+class WorkerPlaces(Generic[W]):
+    """Who serves which place, and which place gets a process now.
+
+    `workers` and `generation` are those of the configuration in force. Each place below has one worker that serves; one
+    of an earlier configuration serves until its successor does.
+    """
+
+    def __init__(self) -> None:
+        self.workers = 0
+        self.generation = 0
+        self._serving: dict[int, W] = {}
+        self._delays: dict[int, float] = {}
+        self._filling: set[int] = set()
+
+    @property
+    def serving(self) -> list[W]:
+        """Those that serve, by place."""
+        return [self._serving[place] for place in sorted(self._serving)]
+
+    def label(self, number: int) -> str | None:
+        """What a worker is called beside its counters: its place, if it serves."""
+        return next((str(place) for place, worker in self._serving.items() if worker.number == number), None)
+
+    def put_in_force(self, generation: int, workers: int) -> None:
+        """There is another configuration."""
+        self.generation, self.workers = generation, workers
+
+    def begin(self, place: int) -> bool:
+        """True if a process of the configuration in force is to be started there now; `begun` is due."""
+        worker = self._serving.get(place)
+        lacks = place < self.workers and (worker is None or worker.generation != self.generation)
+        if not lacks or place in self._filling:
+            return False
+        self._filling.add(place)
+        return True
+
+    def begun(self, place: int) -> None:
+        """What was started there serves, or will not."""
+        self._filling.discard(place)
+
+    def seat(self, worker: W) -> W | None:
+        """It can serve: who has to finish now, its predecessor, or itself if another configuration came in force."""
+        if worker.generation != self.generation:
+            return worker
+        predecessor = self._serving.get(worker.worker)
+        self._serving[worker.worker] = worker
+        return predecessor
+
+    def clear_surplus(self) -> list[W]:
+        """Those whose places are not there any more: they have to finish."""
+        return [self._serving.pop(place) for place in sorted(self._serving) if place >= self.workers]
+
+    def end(self, worker: W) -> bool:
+        """It is no more; True if it served, so that another has to."""
+        if self._serving.get(worker.worker) is not worker:
+            return False
+        del self._serving[worker.worker]
+        return True
+
+    def delay(self, place: int, lived: float) -> float | None:
+        """Seconds until the next start there, after a worker that lived so long; None if the place is not there."""
+        if place >= self.workers:
+            return None
+        delay = self._delays[place] = next_delay(self._delays.get(place, 0.0), lived)
+        return delay
+
+
+def too_many(finishing: Sequence[W], workers: int) -> Sequence[W]:
+    """Of those that finish, the oldest first: who has to stop."""
+    return finishing[: -MAX_FINISHING * max(1, workers)]
 
 
 def next_delay(earlier: float, lived: float) -> float:

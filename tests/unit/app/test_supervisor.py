@@ -7,13 +7,16 @@ import fcntl
 import gc
 import os
 import signal
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from mailrider.app.earlier_workers import LOCK
 from mailrider.app.link import encode_frame
-from mailrider.app.supervisor import READY_WITHIN, Supervisor
+from mailrider.app.supervisor import Supervisor
 from mailrider.app.worker_process import NotBegun, WorkerProcess
+from mailrider.app.worker_starts import READY_WITHIN
 from mailrider.config import load_to_carry
 from mailrider.model.daemon_event import DaemonReady, EarlierWorkersAwaited, Reloaded, WorkerDied, WorkerFailed
 from mailrider.model.event import Bug, Event
@@ -23,8 +26,6 @@ from tests.support.loops import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import pytest
 
 
 class ScriptedWorker(WorkerProcess):
@@ -55,6 +56,7 @@ class Scripted:
         self.begun = begun
         self.clock = FakeClock()
         self.events = list[Event]()
+        self.task: asyncio.Task[int]
         self.supervisor = Supervisor(
             lambda: load_to_carry(path), self.events.append, lambda _: None, environment={}, clock=self.clock
         )
@@ -106,178 +108,178 @@ class Scripted:
         """The place of each worker that serves, and the number of its configuration."""
         return [(each.worker, each.generation) for each in self.supervisor.workers]
 
+    async def serve(self) -> None:
+        """All that were started begin to serve."""
+        for each in self.begun:
+            each.settle(None)
+        await eventually(lambda: self.told(DaemonReady))
 
-@asynccontextmanager
-async def supervised(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, *, earlier: int | None = None
-) -> AsyncIterator[Scripted]:
-    """`earlier`: a lock of earlier workers, who are gone after a SIGHUP."""
-    monkeypatch.setattr(ScriptedWorker, "begun", [], raising=False)
-    monkeypatch.setattr("mailrider.app.supervisor.WorkerProcess", ScriptedWorker)
-    it = Scripted(tmp_path / "mailrider.conf", ScriptedWorker.begun)
-    it.configure(workers)
-    task = asyncio.create_task(it.supervisor.run(*load_to_carry(it.path)))
-    try:
-        if earlier is not None:
-            await eventually(lambda: it.told(EarlierWorkersAwaited))
-            os.kill(os.getpid(), signal.SIGHUP)
-            await it.clock.advance(1)
-            os.close(earlier)
-            await it.clock.advance(1)
-        await eventually(lambda: len(it.begun) == workers or task.done())
-        yield it
-        assert it.told(Bug) == []
-    finally:
-        if not task.done():
+    async def die(self, place: int) -> None:
+        """Its worker dies, the first that does; another is to be started in a second."""
+        self.begun[place].kill()
+        await eventually(lambda: self.told(WorkerDied))
+
+    async def begin_again(self) -> ScriptedWorker:
+        """A second is over: the worker that is started instead of the dead one."""
+        count = len(self.begun)
+        await self.clock.advance(1)
+        return self.begun[count]
+
+    async def stop(self) -> None:
+        if not self.task.done():
             os.kill(os.getpid(), signal.SIGTERM)
-        await task
+        await self.task
+        assert self.told(Bug) == []
 
 
-async def all_serve(it: Scripted) -> None:
-    for each in it.begun:
-        each.settle(None)
-    await eventually(lambda: it.told(DaemonReady))
+Start = Callable[..., Coroutine[Any, Any, Scripted]]
 
 
-async def test_a_worker_that_begins_while_a_reload_takes_its_place_away_does_not_serve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with supervised(tmp_path, 3, monkeypatch) as it:
-        await all_serve(it)
-        it.begun[2].kill()
-        await eventually(lambda: it.told(WorkerDied))
-        await it.clock.advance(1)
-        late = it.begun[3]
-        first = await it.reload(2)
-        first.settle(None)
-        (await it.next(1)).settle(None)
-        await eventually(lambda: it.told(Reloaded))
-        late.settle(None)
-        await eventually(lambda: late.is_told_to_finish)
-        assert it.serving == [(0, 2), (1, 2)]
-        assert len(it.begun) == 6
+@pytest.fixture
+async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    """Starts a supervisor of so many workers, which begin at once."""
+    monkeypatch.setattr(ScriptedWorker, "begun", [], raising=False)
+    monkeypatch.setattr("mailrider.app.worker_starts.WorkerProcess", ScriptedWorker)
+    started = list[Scripted]()
+
+    async def start(workers: int, *, waits: bool = False) -> Scripted:
+        """`waits`: for earlier workers."""
+        it = Scripted(tmp_path / "mailrider.conf", ScriptedWorker.begun)
+        started.append(it)
+        it.configure(workers)
+        it.task = asyncio.create_task(it.supervisor.run(*load_to_carry(it.path)))
+        if waits:
+            await eventually(lambda: it.told(EarlierWorkersAwaited))
+        else:
+            await eventually(lambda: len(it.begun) == workers or it.task.done())
+        return it
+
+    yield start
+    for each in started:
+        await each.stop()
 
 
-async def test_a_worker_that_begins_during_a_reload_does_not_replace_one_of_the_new_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with supervised(tmp_path, 2, monkeypatch) as it:
-        await all_serve(it)
-        it.begun[0].kill()
-        await eventually(lambda: it.told(WorkerDied))
-        await it.clock.advance(1)
-        late = it.begun[2]
-        first = await it.reload(2)
-        first.settle(None)
-        (await it.next(1)).settle(None)
-        await eventually(lambda: it.told(Reloaded))
-        late.settle(None)
-        await eventually(lambda: late.is_told_to_finish)
-        assert not first.is_told_to_finish
-        assert it.serving == [(0, 2), (1, 2)]
-        assert len(it.begun) == 5
+async def test_a_worker_that_begins_while_a_reload_takes_its_place_away_does_not_serve(start: Start) -> None:
+    it = await start(3)
+    await it.serve()
+    await it.die(2)
+    late = await it.begin_again()
+    first = await it.reload(2)
+    first.settle(None)
+    (await it.next(1)).settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    late.settle(None)
+    await eventually(lambda: late.is_told_to_finish)
+    assert it.serving == [(0, 2), (1, 2)]
+    assert len(it.begun) == 6
 
 
-async def test_a_worker_that_begins_during_a_reload_is_followed_by_one_of_the_new_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with supervised(tmp_path, 2, monkeypatch) as it:
-        await all_serve(it)
-        it.begun[1].kill()
-        await eventually(lambda: it.told(WorkerDied))
-        await it.clock.advance(1)
-        late = it.begun[2]
-        (await it.reload(2)).settle(None)
-        await eventually(lambda: it.told(Reloaded))
-        late.settle(None)
-        (await it.next(1)).settle(None)
-        await eventually(lambda: it.serving == [(0, 2), (1, 2)])
-        assert late.is_told_to_finish
+async def test_a_worker_that_begins_during_a_reload_does_not_replace_one_of_the_new_configuration(start: Start) -> None:
+    it = await start(2)
+    await it.serve()
+    await it.die(0)
+    late = await it.begin_again()
+    first = await it.reload(2)
+    first.settle(None)
+    (await it.next(1)).settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    late.settle(None)
+    await eventually(lambda: late.is_told_to_finish)
+    assert not first.is_told_to_finish
+    assert it.serving == [(0, 2), (1, 2)]
+    assert len(it.begun) == 5
 
 
-async def test_a_start_that_was_put_off_does_not_happen_after_a_reload_to_fewer_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with supervised(tmp_path, 3, monkeypatch) as it:
-        await all_serve(it)
-        it.begun[2].kill()
-        await eventually(lambda: it.told(WorkerDied))
-        (await it.reload(2)).settle(None)
-        (await it.next(1)).settle(None)
-        await eventually(lambda: it.told(Reloaded))
-        await it.clock.advance(5)
-        assert len(it.begun) == 5
-        assert it.told(WorkerFailed) == []
+async def test_a_worker_that_begins_during_a_reload_is_followed_by_one_of_the_new_configuration(start: Start) -> None:
+    it = await start(2)
+    await it.serve()
+    await it.die(1)
+    late = await it.begin_again()
+    (await it.reload(2)).settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    late.settle(None)
+    (await it.next(1)).settle(None)
+    await eventually(lambda: it.serving == [(0, 2), (1, 2)])
+    assert late.is_told_to_finish
 
 
-async def test_a_start_that_was_put_off_does_not_replace_the_worker_that_a_reload_has_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with supervised(tmp_path, 2, monkeypatch) as it:
-        await all_serve(it)
-        it.begun[1].kill()
-        await eventually(lambda: it.told(WorkerDied))
-        (await it.reload(2)).settle(None)
-        (await it.next(1)).settle(None)
-        await eventually(lambda: it.told(Reloaded))
-        await it.clock.advance(1)
-        assert len(it.begun) == 4
-        assert not any(each.is_told_to_finish for each in it.begun[2:])
+async def test_a_start_that_was_put_off_does_not_happen_after_a_reload_to_fewer_workers(start: Start) -> None:
+    it = await start(3)
+    await it.serve()
+    await it.die(2)
+    (await it.reload(2)).settle(None)
+    (await it.next(1)).settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    await it.clock.advance(5)
+    assert len(it.begun) == 5
+    assert it.told(WorkerFailed) == []
+
+
+async def test_a_start_that_was_put_off_does_not_replace_the_worker_that_a_reload_has_started(start: Start) -> None:
+    it = await start(2)
+    await it.serve()
+    await it.die(1)
+    (await it.reload(2)).settle(None)
+    (await it.next(1)).settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    await it.clock.advance(1)
+    assert len(it.begun) == 4
+    assert not any(each.is_told_to_finish for each in it.begun[2:])
 
 
 async def test_a_worker_that_lives_and_does_not_begin_keeps_no_reload_from_its_end_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start,
 ) -> None:
-    async with supervised(tmp_path, 2, monkeypatch) as it:
-        await all_serve(it)
-        (await it.reload(2)).settle(None)
-        stuck = await it.next(1)
-        await it.pass_by(READY_WITHIN)
-        await eventually(lambda: it.told(Reloaded))
-        assert stuck.ended.result() == -signal.SIGKILL
-        assert [(each.worker, each.reason) for each in it.told(WorkerFailed)] == [
-            (1, "it was not ready within 60 seconds")
-        ]
-        assert it.serving == [(0, 2), (1, 1)]
-        await it.pass_by(1)
-        it.begun[4].settle(None)
-        await eventually(lambda: it.serving == [(0, 2), (1, 2)])
-        (await it.reload(2)).settle(None)
+    it = await start(2)
+    await it.serve()
+    (await it.reload(2)).settle(None)
+    stuck = await it.next(1)
+    await it.pass_by(READY_WITHIN)
+    await eventually(lambda: it.told(Reloaded))
+    assert stuck.ended.result() == -signal.SIGKILL
+    assert [(each.worker, each.reason) for each in it.told(WorkerFailed)] == [(1, "it was not ready within 60 seconds")]
+    assert it.serving == [(0, 2), (1, 1)]
+    await it.pass_by(1)
+    it.begun[4].settle(None)
+    await eventually(lambda: it.serving == [(0, 2), (1, 2)])
+    (await it.reload(2)).settle(None)
 
 
-async def test_a_worker_that_does_not_begin_keeps_the_others_from_no_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with supervised(tmp_path, 2, monkeypatch) as it:
-        it.begun[0].settle(None)
-        await it.pass_by(READY_WITHIN)
-        await eventually(lambda: it.told(DaemonReady))
-        assert it.serving == [(0, 1)]
-        await it.pass_by(1)
-        it.begun[2].settle(None)
-        await eventually(lambda: it.serving == [(0, 1), (1, 1)])
+async def test_a_worker_that_does_not_begin_keeps_the_others_from_no_start(start: Start) -> None:
+    it = await start(2)
+    it.begun[0].settle(None)
+    await it.pass_by(READY_WITHIN)
+    await eventually(lambda: it.told(DaemonReady))
+    assert it.serving == [(0, 1)]
+    await it.pass_by(1)
+    it.begun[2].settle(None)
+    await eventually(lambda: it.serving == [(0, 1), (1, 1)])
 
 
 async def test_a_reload_while_earlier_workers_are_awaited_is_done_once_they_are_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "state").mkdir()
     earlier = os.open(tmp_path / "state" / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(earlier, fcntl.LOCK_EX)
-    async with supervised(tmp_path, 1, monkeypatch, earlier=earlier) as it:
-        await all_serve(it)
-        await eventually(lambda: len(it.begun) == 2)
-        it.begun[1].settle(None)
-        await eventually(lambda: it.told(Reloaded))
-        assert it.serving == [(0, 2)]
+    it = await start(1, waits=True)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await it.clock.advance(1)
+    os.close(earlier)
+    await it.clock.advance(1)
+    await eventually(lambda: it.begun)
+    await it.serve()
+    await eventually(lambda: len(it.begun) == 2)
+    it.begun[1].settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    assert it.serving == [(0, 2)]
 
 
-async def test_a_start_that_fails_because_of_a_stop_leaves_no_error_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_start_that_fails_because_of_a_stop_leaves_no_error_behind(start: Start) -> None:
     unhandled = list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-    async with supervised(tmp_path, 2, monkeypatch) as it:
-        assert not it.told(DaemonReady)
+    it = await start(2)
+    assert not it.told(DaemonReady)
+    await it.stop()
     gc.collect()
     assert unhandled == []
