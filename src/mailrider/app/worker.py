@@ -177,7 +177,7 @@ class Worker:
         if told == "finish":
             await self._finish(self._running, process.sockets)
         await self._stop(self._running)
-        self._link.send("counted", encode_metrics(self._metrics))
+        self._link.send("counted", [None, encode_metrics(self._metrics)])
         process.sockets.close()
         return os.EX_OK
 
@@ -202,18 +202,21 @@ class Worker:
         self._link.send("beat")
         self._clock.call_at(self._clock.monotonic() + seconds, lambda: self._beat(seconds))
 
-    def _count(self, queues: Any) -> None:
-        task = asyncio.create_task(self._send_counters(looks_into_queues=bool(queues)))
+    def _count(self, look: int | None) -> None:
+        """`look`: somebody looks, so the queues are looked into."""
+        task = asyncio.create_task(self._send_counters(look))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 
-    async def _send_counters(self, *, looks_into_queues: bool) -> None:
+    async def _send_counters(self, look: int | None) -> None:
         try:
-            if self._running is not None and looks_into_queues:
+            if self._running is not None and look is not None:
                 await self._running.refresh()
-        except MailriderError:
-            pass  # the last figures are better than none
-        self._link.send("counted", encode_metrics(self._metrics))
+        except Exception as error:
+            # The last figures are better than none.
+            if not isinstance(error, MailriderError):
+                self._emit(Bug("counters", error))
+        self._link.send("counted", [look, encode_metrics(self._metrics)])
 
     async def _finish(self, running: Running, sockets: Sockets) -> None:
         """Another serves this place: let what is under way come to its end, or to a stop if we are told to."""

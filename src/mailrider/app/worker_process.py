@@ -56,8 +56,6 @@ class WorkerProcess:
         """True once it has been told what others know: from then on it hears what is new."""
         self.ready: asyncio.Future[NotBegun | None] = asyncio.get_running_loop().create_future()
         """None once it serves."""
-        self.counted = asyncio.Event()
-        """Set when it has told its counters."""
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Its exit code, or the negative number of the signal that ended it; its last lines are in the log then."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.app.login_book import LoginBook
@@ -36,6 +37,8 @@ class WorkerTalk:
         self._silence = SilenceWatch(silence, clock.monotonic())
         self._logins = LoginBook()
         self._workers: dict[int, WorkerProcess] = {}
+        self._looks = itertools.count(1)
+        self._awaited: dict[tuple[int, int], asyncio.Event] = {}  # answers, by worker and look
 
     def listen(self, worker: WorkerProcess) -> None:
         """A process is about to be started."""
@@ -43,7 +46,7 @@ class WorkerTalk:
         link.on("beat", lambda _: self._silence.hear(number, self._clock.monotonic()))
         link.on("ready", lambda _: worker.settle(None))
         link.on("failed", lambda body: worker.settle(NotBegun(body["reason"], body["is_config"])))
-        link.on("counted", lambda text: self._take_counters(worker, text))
+        link.on("counted", lambda body: self._take_counters(worker, *body))
         link.on("login", lambda body: self._note_login(worker, body))
         link.on("proven", lambda _: self._note_proven())
         link.on_other = lambda kind, body: self._shares.received(number, kind, body)
@@ -59,8 +62,9 @@ class WorkerTalk:
         self._workers.pop(worker.number, None)
         self._silence.forget(worker.number)
         self.sums.end(worker.number)
-        worker.counted.set()
         self._shares.worker_gone(worker.number)
+        for look in [look for number, look in self._awaited if number == worker.number]:
+            self._awaited[worker.number, look].set()
 
     def take_silent(self) -> list[WorkerProcess]:
         """Those that have been silent for too long; each is named once."""
@@ -88,18 +92,28 @@ class WorkerTalk:
 
     # Counters ---------------------------------------------------------------------------------------------------------
 
-    def _take_counters(self, worker: WorkerProcess, text: str) -> None:
+    def _take_counters(self, worker: WorkerProcess, look: int | None, text: str) -> None:
+        """`look`: the one that this answers. An answer to an earlier question may be older than what is asked for."""
         self.sums.show(worker.number, decode_metrics(text))
-        worker.counted.set()
+        if look is not None and (answered := self._awaited.get((worker.number, look))) is not None:
+            answered.set()
 
-    def ask_for_counters(self, *, queues: bool = False) -> list[WorkerProcess]:
-        """Who was asked. `queues`: they look into their queues for it."""
-        asked = [each for each in self._workers.values() if each.serves]
-        for each in asked:
-            each.counted.clear()
-            each.link.send("metrics", queues)
-        return asked
+    def ask_for_counters(self) -> None:
+        """So that those of a worker that dies are known."""
+        for each in self._workers.values():
+            if each.serves:
+                each.link.send("metrics")
 
     async def refresh(self) -> None:
-        """Ask every worker for its counters, and wait for them."""
-        await asyncio.gather(*(each.counted.wait() for each in self.ask_for_counters(queues=True)))
+        """Have every worker look into its queues and tell its counters, and wait for them."""
+        look = next(self._looks)
+        asked = [each for each in self._workers.values() if each.serves]
+        answers = {(each.number, look): asyncio.Event() for each in asked}
+        self._awaited |= answers
+        try:
+            for each in asked:
+                each.link.send("metrics", look)
+            await asyncio.gather(*(answered.wait() for answered in answers.values()))
+        finally:
+            for key in answers:
+                del self._awaited[key]
