@@ -34,10 +34,52 @@ if TYPE_CHECKING:
     from mailrider.queue.message import Stats
     from mailrider.tlsrpt.report import SessionFinding
 
-# Seconds from acceptance to delivery: from the same machine to the fifth day.
-_BUCKETS: Final = (0.1, 0.3, 1, 3, 10, 30, 60, 300, 900, 3600, 4 * 3600, 86400, 5 * 86400)
-# Seconds that a message waited for one of the few connections to a host.
-_WAITS: Final = (0.01, 0.1, 1, 10, 60, 300)
+_LEVELS: Final = ("mx_level", "tls_level", "authenticated_by")
+
+# What is counted, by name: what it is, and its labels.
+_COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "received_messages": ("Messages that arrived whole, by the class of our reply", "endpoint", "reply"),
+    "received_octets": ("Octets of the messages that were accepted", "endpoint"),
+    "refused": ("Senders, recipients and messages refused before the end of data", "endpoint", "reply"),
+    "turned_away_clients": ("Connections that were not served", "endpoint"),
+    "failed_logins": ("Wrong passwords", "endpoint"),
+    "outcomes": ("Recipients, by what an attempt came to", "status"),
+    "delivered_recipients": ("Delivered recipients, by security level", *_LEVELS),
+    "connections": ("Connections opened to other servers", "tls"),
+    "judged_connections": ("Connections found good enough for a message, by security level", *_LEVELS),
+    "failed_lookups": ("Questions that DNS could not answer", "type"),
+    "dnssec_answers": ("Answers of DNS that were validated in this process, by what was found", "validity"),
+    "policy_fetches": ("Fetches of MTA-STS policies, by what came of them", "result"),
+    "policy_refusals": ("Hosts and connections that a policy refused", "policy"),
+    "failed_addresses": ("Addresses that took us nowhere, by the stage", "stage"),
+    "queue_recipients": ("Queued recipients, by what became of them", "end"),
+    "notifications": ("Notifications that were queued", "action"),
+    "tlsrpt_sessions": ("Sessions that TLS reports count, by policy and result", "policy_type", "result"),
+    "tlsrpt_reports": ("TLS reports, by endpoint and what became of them", "endpoint", "outcome"),
+}
+# Counters of all events of one kind.
+_COUNTERS_OF_A_KIND: Final[Mapping[str, tuple[type[Event], str]]] = {
+    "fallbacks": (event.FellBackToClear, "Connections in clear because TLS failed and nothing demanded it"),
+    "testing_misses": (event.TestingPolicyMissed, "What an MTA-STS policy in testing mode would have refused"),
+    "reused_connections": (event.ConnectionReused, "Transactions on connections that were there already"),
+    "queued_messages": (queue_event.MessageQueued, "Messages that a queue accepted"),
+}
+_GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "destinations_down": ("Destinations of which no server can be reached", "queue"),
+    "queue_messages": ("Messages in a queue", "queue"),
+    "queue_oldest_seconds": ("The age of the oldest message in a queue, 0 if there is none", "queue"),
+    "queue_octets": ("Octets in a queue", "queue"),
+    "queue_waiting": ("Recipients in a queue, for the largest destinations", "queue", "destination", "state"),
+    "queue_age": ("Recipients in a queue, by their age", "queue", "age"),
+}
+_HISTOGRAMS: Final = {
+    # From the same machine to the fifth day.
+    "delivery_seconds": (
+        "From acceptance to delivery",
+        (0.1, 0.3, 1, 3, 10, 30, 60, 300, 900, 3600, 4 * 3600, 86400, 5 * 86400),
+    ),
+    "connection_wait_seconds": ("Waiting for a connection", (0.01, 0.1, 1, 10, 60, 300)),
+}
 
 
 @runtime_checkable
@@ -86,7 +128,7 @@ class _Listeners(dict[type["Event"], list["Emit"]]):
 class _Counter(Collector):
     """A counter: `values` has one for each set of labels. What happens for each message adds to them itself."""
 
-    def __init__(self, name: str, about: str, labels: tuple[str, ...]) -> None:
+    def __init__(self, name: str, about: str, *labels: str) -> None:
         self._name, self._about, self._labels = name, about, labels
         self.values: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
@@ -156,77 +198,23 @@ class Metrics:
         build = Info("mailrider_build", "The version that runs", registry=registry)
         build.info({"version": version("mailrider"), "python": platform.python_version()})
 
-        def counter(name: str, about: str, *labels: str) -> _Counter:
-            made = _Counter(f"mailrider_{name}", about, labels)
-            registry.register(made)
-            return made
-
-        def every(kind: type[Event], name: str, about: str) -> None:
-            registry.register(_KindCounter(f"mailrider_{name}", about, self._happened, kind))
-
-        def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(f"mailrider_{name}", about, labels, registry=registry)
-
-        self._received = counter(
-            "received_messages", "Messages that arrived whole, by the class of our reply", "endpoint", "reply"
+        self._counters = {name: _Counter(f"mailrider_{name}", *about) for name, about in _COUNTERS.items()}
+        for name, (kind, text) in _COUNTERS_OF_A_KIND.items():
+            registry.register(_KindCounter(f"mailrider_{name}", text, self._happened, kind))
+        for each in self._counters.values():
+            registry.register(each)
+        self._gauges = {
+            name: Gauge(f"mailrider_{name}", text, labels, registry=registry)
+            for name, (text, *labels) in _GAUGES.items()
+        }
+        self._latency, self._waited = (
+            Histogram(f"mailrider_{name}", text, buckets=buckets, registry=registry)
+            for name, (text, buckets) in _HISTOGRAMS.items()
         )
-        self._received_octets = counter("received_octets", "Octets of the messages that were accepted", "endpoint")
-        self._refused = counter(
-            "refused", "Senders, recipients and messages refused before the end of data", "endpoint", "reply"
-        )
-        self._clients_refused = counter("turned_away_clients", "Connections that were not served", "endpoint")
-        self._logins_failed = counter("failed_logins", "Wrong passwords", "endpoint")
-        self._outcomes = counter("outcomes", "Recipients, by what an attempt came to", "status")
-        self._levels = counter(
-            "delivered_recipients",
-            "Delivered recipients, by security level",
-            "mx_level",
-            "tls_level",
-            "authenticated_by",
-        )
-        self._connections = counter("connections", "Connections opened to other servers", "tls")
-        self._judged = counter(
-            "judged_connections",
-            "Connections found good enough for a message, by security level",
-            "mx_level",
-            "tls_level",
-            "authenticated_by",
-        )
-        every(event.FellBackToClear, "fallbacks", "Connections in clear because TLS failed and nothing demanded it")
-        self._lookups = counter("failed_lookups", "Questions that DNS could not answer", "type")
-        self._validated = counter(
-            "dnssec_answers", "Answers of DNS that were validated in this process, by what was found", "validity"
-        )
-        self._fetches = counter("policy_fetches", "Fetches of MTA-STS policies, by what came of them", "result")
-        every(event.TestingPolicyMissed, "testing_misses", "What an MTA-STS policy in testing mode would have refused")
-        every(event.ConnectionReused, "reused_connections", "Transactions on connections that were there already")
-        self._policy = counter("policy_refusals", "Hosts and connections that a policy refused", "policy")
-        self._addresses = counter("failed_addresses", "Addresses that took us nowhere, by the stage", "stage")
-        every(queue_event.MessageQueued, "queued_messages", "Messages that a queue accepted")
-        self._done = counter("queue_recipients", "Queued recipients, by what became of them", "end")
-        self._notifications = counter("notifications", "Notifications that were queued", "action")
-        self._tls_sessions = counter(
-            "tlsrpt_sessions", "Sessions that TLS reports count, by policy and result", "policy_type", "result"
-        )
-        self._tls_reports = counter(
-            "tlsrpt_reports", "TLS reports, by endpoint and what became of them", "endpoint", "outcome"
-        )
-        self._latency = Histogram(
-            "mailrider_delivery_seconds", "From acceptance to delivery", buckets=_BUCKETS, registry=registry
-        )
-        self._waited = Histogram(
-            "mailrider_connection_wait_seconds", "Waiting for a connection", buckets=_WAITS, registry=registry
-        )
-        self._down = gauge("destinations_down", "Destinations of which no server can be reached", "queue")
-        self._queue_messages = gauge("queue_messages", "Messages in a queue", "queue")
-        self._queue_oldest = gauge(
-            "queue_oldest_seconds", "The age of the oldest message in a queue, 0 if there is none", "queue"
-        )
-        self._queue_octets = gauge("queue_octets", "Octets in a queue", "queue")
-        self._queue_states = gauge(
-            "queue_waiting", "Recipients in a queue, for the largest destinations", "queue", "destination", "state"
-        )
-        self._queue_ages = gauge("queue_age", "Recipients in a queue, by their age", "queue", "age")
+        # What happens for each message.
+        self._received, self._received_octets = self._counters["received_messages"], self._counters["received_octets"]
+        self._outcomes, self._levels = self._counters["outcomes"], self._counters["delivered_recipients"]
+        self._judged, self._done = self._counters["judged_connections"], self._counters["queue_recipients"]
         self._shown: set[str] = set()  # queues
         self._handlers = self._make_handlers()
 
@@ -235,26 +223,26 @@ class Metrics:
         return {
             endpoint_event.MailTaken: self._take_mail,
             endpoint_event.MailRefused: self._refuse_mail,
-            endpoint_event.ClientTurnedAway: lambda it: self._clients_refused.count(it.endpoint),
-            endpoint_event.LoginFailed: lambda it: self._logins_failed.count(it.endpoint),
-            endpoint_event.LoginHeldBack: lambda it: self._logins_failed.count(it.endpoint),
+            endpoint_event.ClientTurnedAway: lambda it: self._counters["turned_away_clients"].count(it.endpoint),
+            endpoint_event.LoginFailed: lambda it: self._counters["failed_logins"].count(it.endpoint),
+            endpoint_event.LoginHeldBack: lambda it: self._counters["failed_logins"].count(it.endpoint),
             event.RecipientSettled: self._settle,
             event.RecipientAttempted: self._settle,
-            event.ConnectionOpened: lambda it: self._connections.count(it.tls_version or "none"),
+            event.ConnectionOpened: lambda it: self._counters["connections"].count(it.tls_version or "none"),
             event.ConnectionJudged: self._judge,
-            event.AnswerValidated: lambda it: self._validated.count(it.validity),
-            event.LookupDidFail: lambda it: self._lookups.count(it.record_type),
-            mtasts_events.RecordLookupFailed: lambda _: self._lookups.count("TXT"),
-            mtasts_events.PolicyFetched: lambda _: self._fetches.count("ok"),
-            mtasts_events.PolicyFetchFailed: lambda it: self._fetches.count(it.failure),
+            event.AnswerValidated: lambda it: self._counters["dnssec_answers"].count(it.validity),
+            event.LookupDidFail: lambda it: self._counters["failed_lookups"].count(it.record_type),
+            mtasts_events.RecordLookupFailed: lambda _: self._counters["failed_lookups"].count("TXT"),
+            mtasts_events.PolicyFetched: lambda _: self._counters["policy_fetches"].count("ok"),
+            mtasts_events.PolicyFetchFailed: lambda it: self._counters["policy_fetches"].count(it.failure),
             event.ConnectionAwaited: lambda it: self._waited.observe(it.seconds),
-            event.CandidateRefused: lambda it: self._policy.count(it.refusal.policy),
-            event.AddressFailed: lambda it: self._addresses.count(it.stage),
+            event.CandidateRefused: lambda it: self._counters["policy_refusals"].count(it.refusal.policy),
+            event.AddressFailed: lambda it: self._counters["failed_addresses"].count(it.stage),
             queue_event.RecipientDone: self._finish,
             TLSSessionSeen: lambda it: self._count_sessions(session_findings(it)),
             TLSHostRefused: lambda it: self._count_sessions(refusal_findings(it)),
-            TLSReportSettled: lambda it: self._tls_reports.count(it.endpoint, it.outcome),
-            queue_event.NotificationQueued: lambda it: self._notifications.count(it.action),
+            TLSReportSettled: lambda it: self._counters["tlsrpt_reports"].count(it.endpoint, it.outcome),
+            queue_event.NotificationQueued: lambda it: self._counters["notifications"].count(it.action),
         }
 
     def show_lost_lines(self, lost: Callable[[], int]) -> None:
@@ -282,7 +270,7 @@ class Metrics:
     def _count_sessions(self, findings: Iterable[SessionFinding]) -> None:
         for each in findings:
             result = each.failures[0].result.value if each.failures else "success"
-            self._tls_sessions.count(each.policy.type.value, result)
+            self._counters["tlsrpt_sessions"].count(each.policy.type.value, result)
 
     def _take_mail(self, taken: endpoint_event.MailTaken) -> None:
         self._received.values[taken.endpoint, _class(taken.reply.code)] += 1
@@ -290,7 +278,7 @@ class Metrics:
 
     def _refuse_mail(self, refused: endpoint_event.MailRefused) -> None:
         arrived = refused.size is not None
-        (self._received if arrived else self._refused).count(refused.endpoint, _class(refused.reply.code))
+        (self._received if arrived else self._counters["refused"]).count(refused.endpoint, _class(refused.reply.code))
 
     def _settle(self, settled: event.RecipientSettled) -> None:
         outcome = settled.outcome
@@ -317,26 +305,27 @@ class Metrics:
     def show_queues_only(self, names: Iterable[str]) -> None:
         """These are the queues that there are; what was shown of others is forgotten."""
         for name in self._shown - set(names):
-            gauges = (self._down, self._queue_messages, self._queue_octets, self._queue_oldest)
-            for gauge in (*gauges, self._queue_states, self._queue_ages):
+            for gauge in self._gauges.values():
                 gauge.remove_by_labels({"queue": name})
         self._shown &= set(names)
 
     def show_queue(self, name: str, stats: Stats, now: datetime, down: int = 0) -> None:
         """How much is in a queue `now`, and how many destinations are `down`; what was shown before is forgotten."""
         self._shown.add(name)
-        self._down.labels(name).set(down)
-        self._queue_messages.labels(name).set(stats.messages)
+        gauges = self._gauges
         age = 0.0 if stats.oldest is None else (now - stats.oldest).total_seconds()
-        self._queue_oldest.labels(name).set(max(0.0, age))
-        self._queue_octets.labels(name).set(stats.octets)
-        for gauge in (self._queue_states, self._queue_ages):
+        gauges["destinations_down"].labels(name).set(down)
+        gauges["queue_messages"].labels(name).set(stats.messages)
+        gauges["queue_oldest_seconds"].labels(name).set(max(0.0, age))
+        gauges["queue_octets"].labels(name).set(stats.octets)
+        waiting, ages = gauges["queue_waiting"], gauges["queue_age"]
+        for gauge in (waiting, ages):
             gauge.remove_by_labels({"queue": name})
         for each in stats.destinations:
             for state in ("queued", "active", "held"):
-                self._queue_states.labels(name, each.destination, state).set(getattr(each, state))
+                waiting.labels(name, each.destination, state).set(getattr(each, state))
         for span, recipients in stats.ages.items():
-            self._queue_ages.labels(name, span).set(recipients)
+            ages.labels(name, span).set(recipients)
 
 
 def _levels_of(security: Security) -> tuple[str, str, str]:
