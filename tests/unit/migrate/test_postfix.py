@@ -14,9 +14,10 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
 from mailrider.endpoint.settings import EndpointSettings, SubmissionSettings
 from mailrider.errors import ConfigError
-from mailrider.migrate.postfix import PASSWORD_FILE, migrate
+from mailrider.migrate.postfix import migrate
 from mailrider.migrate.postfix_files import Values, duration, parse_main, parse_master, parse_table, split_list
 from mailrider.migrate.postfix_table import REASONS, SIMPLE
+from mailrider.migrate.postfix_targets import PASSWORD_FILE
 from mailrider.model.security import TLSLevel
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import MissingSecret
