@@ -22,7 +22,8 @@ from mailrider.config.secret_values import SecretValues, read_secret
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
 from mailrider.config.source import Position, Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
-from mailrider.endpoint.settings import EndpointSettings, address_faults, login_faults, relay_holes
+from mailrider.endpoint.faults import address_faults, login_faults, relay_holes
+from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.domain import Domain
 from mailrider.queue.settings import QueueSettings

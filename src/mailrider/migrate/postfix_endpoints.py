@@ -14,7 +14,7 @@ from mailrider.migrate.postfix_source import PORTS
 from mailrider.migrate.postfix_table import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
     from mailrider.migrate.draft import DraftBlock
@@ -130,7 +130,7 @@ class Endpoints:
         self.source.draft.note(parameter, ". ".join(filter(None, ["it stands in authorize_sender", problem, *left])))
 
     def _port_25(self, service: PostfixService | None) -> None:
-        """The endpoint that networks, or this machine alone, may use without a login."""
+        """The endpoint that the world, networks, or this machine alone may use without a login."""
         line = None
         if service is not None:
             line = Parameter(service.file, service.line, "", f"{service.name} {service.kind} {service.command}")
@@ -139,36 +139,46 @@ class Endpoints:
         beyond = [each for each in addresses if not _is_loopback(each)]
         mailboxes = self._mailboxes()
         if beyond and mailboxes:
-            listen = " ".join(_listen("tcp", each, 25) for each in beyond)
-            block = self.source.draft.block("smtp", f"smtp {listen}")
-            remarks = [f"{line.where} {line.value}"] if line else []
-            self.source.draft.add(block, f'{mailboxes}\nreject 550 5.7.1 "Not for us"', None, *remarks)
-            if networks and "mynetworks" in self.source.given:
-                self.source.draft.note(
-                    self.source.given["mynetworks"],
-                    "port 25 takes mail from the world here. Give these an endpoint of their own, on another port or "
-                    f"address: trust {' '.join(networks)} and sender_domains {self.source.origin}",
-                )
+            self._from_the_world(beyond, mailboxes, networks, line)
         elif beyond and networks:
-            listen = " ".join(_listen("tcp", each, 25) for each in addresses)
-            block = self.source.draft.block("submission", f"submission {listen}")
-            remark = "They may send under these domains only."
-            trusted = " ".join([*networks, *self._this_machine(addresses)])
-            self.source.draft.add(block, f"trust {trusted}", self.source.given.get("mynetworks"))
-            domains = dict.fromkeys((self.source.origin, self.source.values.of("mydomain")))
-            good = [each for each in domains if each and not refused("sender_domains", f"sender_domains {each}")]
-            self.source.draft.add(
-                block, f"sender_domains {' '.join(good) or self.source.values.of('myhostname')}", None, remark
-            )
-            self._into_queue(block, line)
+            self._from_networks(addresses, networks, line)
         else:
             listen = " ".join(_listen("tcp", each, 25) for each in addresses if _is_loopback(each))
-            if not listen:
-                listen = "tcp://127.0.0.1:25"
-            self._into_queue(self.source.draft.block("submission", f"submission {listen}"), line)
+            block = self.source.draft.block("submission", f"submission {listen or 'tcp://127.0.0.1:25'}")
+            self._into_queue(block, line)
             if beyond and line is not None:
-                self.source.draft.note(line, "from beyond this machine nothing is taken: there is neither a network to trust "
-                                "nor a mailbox that target.lmtp can give mail to")  # fmt: skip
+                nothing = (
+                    "from beyond this machine nothing is taken: there is neither a network to trust nor a mailbox that "
+                    "target.lmtp can give mail to"
+                )
+                self.source.draft.note(line, nothing)
+
+    def _from_the_world(
+        self, addresses: Sequence[str], mailboxes: str, networks: Sequence[str], line: Parameter | None
+    ) -> None:
+        draft, own = self.source.draft, self.source.given.get("mynetworks")
+        listen = " ".join(_listen("tcp", each, 25) for each in addresses)
+        remarks = [f"{line.where} {line.value}"] if line else []
+        block = draft.block("smtp", f"smtp {listen}")
+        draft.add(block, f'{mailboxes}\nreject 550 5.7.1 "Not for us"', None, *remarks)
+        if networks and own is not None:
+            another = (
+                "port 25 takes mail from the world here. Give these an endpoint of their own, on another port or "
+                f"address: trust {' '.join(networks)} and sender_domains {self.source.origin}"
+            )
+            draft.note(own, another)
+
+    def _from_networks(self, addresses: Sequence[str], networks: Sequence[str], line: Parameter | None) -> None:
+        draft, values = self.source.draft, self.source.values
+        listen = " ".join(_listen("tcp", each, 25) for each in addresses)
+        block = draft.block("submission", f"submission {listen}")
+        trusted = " ".join([*networks, *self._this_machine(addresses)])
+        draft.add(block, f"trust {trusted}", self.source.given.get("mynetworks"))
+        domains = dict.fromkeys((self.source.origin, values.of("mydomain")))
+        good = [each for each in domains if each and not refused("sender_domains", f"sender_domains {each}")]
+        senders = " ".join(good) or values.of("myhostname")
+        draft.add(block, f"sender_domains {senders}", None, "They may send under these domains only.")
+        self._into_queue(block, line)
 
     def _interfaces(self) -> Iterator[str]:
         """Where Postfix listens."""
@@ -198,13 +208,10 @@ class Endpoints:
             if network.is_loopback or network.subnet_of(_MAPPED_LOOPBACK[network.version]):  # type: ignore[arg-type]
                 continue
             (found if is_private(network) else public).append(str(network))
-        if (
-            public
-            and "mynetworks" in self.source.given
-            and not self.source.draft.is_seen(self.source.given["mynetworks"])
-        ):
+        parameter = self.source.given.get("mynetworks")
+        if public and parameter is not None and not self.source.draft.is_seen(parameter):
             text = f"only private networks are trusted; these have to log in: {', '.join(public)}"
-            self.source.draft.note(self.source.given["mynetworks"], text)
+            self.source.draft.note(parameter, text)
         return found
 
     def _this_machine(self, addresses: Iterable[str]) -> list[str]:

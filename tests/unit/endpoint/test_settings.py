@@ -8,7 +8,8 @@ from unittest.mock import ANY
 import pytest
 
 from mailrider.config import loads
-from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings, weak_spots
+from mailrider.endpoint.faults import weak_spots
+from mailrider.endpoint.settings import EndpointSettings, SourceSettings, SubmissionSettings
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.reply import Reply

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.config import loads
-from mailrider.endpoint import settings as settings_module
+from mailrider.endpoint import faults
+from mailrider.endpoint.faults import weak_spots
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
 from mailrider.endpoint.pipeline.check import Arrival, CheckAction
-from mailrider.endpoint.settings import SubmissionSettings, weak_spots
+from mailrider.endpoint.settings import SubmissionSettings
 from mailrider.endpoint.trust import Trust, is_private
 from mailrider.errors import ConfigError
 from mailrider.model.address import ReversePath
@@ -176,5 +177,5 @@ def test_a_private_network_may_be_trusted_beyond_this_machine(monkeypatch: pytes
     assert door.settings.trust == (ip_network("10.20.0.0/16"), ip_network("fd00::/8"))
     assert not door.settings.needs_login
     for inside in (False, True):
-        monkeypatch.setattr(settings_module, "container", lambda inside=inside: inside)
+        monkeypatch.setattr(faults, "container", lambda inside=inside: inside)
         assert any("in a container" in text for text, _ in weak_spots(door.settings, lambda _: None)) is inside

@@ -31,7 +31,8 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import configured_servers
 from mailrider.dns.settings import Validate
-from mailrider.endpoint.settings import EndpointSettings, weak_spots
+from mailrider.endpoint.faults import weak_spots
+from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, Problem
 from mailrider.settings.directive import MissingSecret
 
