@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from mailrider.config import loads
 from mailrider.migrate.draft import comment
-from mailrider.migrate.postfix_endpoints import Endpoints
+from mailrider.migrate.postfix_endpoints import PostfixEndpoints
 from mailrider.migrate.postfix_files import parse_main, parse_master
-from mailrider.migrate.postfix_source import Source
-from mailrider.migrate.postfix_targets import Targets
+from mailrider.migrate.postfix_source import PostfixSource
+from mailrider.migrate.postfix_targets import PostfixTargets
 from mailrider.migrate.postfix_top import TopLevel
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ def migrate(
     own_name: str,
 ) -> str:
     """The text of the configuration. `own_name`: the host's name, where main.cf does not say it."""
-    source = Source(
+    source = PostfixSource(
         parse_main(main, main_name), None if master is None else parse_master(master, master_name), read, own_name
     )
     source.note_odd_lines()
     TopLevel(source).write()
     _write_tls_client(source)
-    targets = Targets(source)
+    targets = PostfixTargets(source)
     targets.write()
-    Endpoints(source, targets).write()
+    PostfixEndpoints(source, targets).write()
     source.note_the_rest()
     sources = " and ".join(filter(None, (main_name, "" if master is None else master_name)))
     head = (
@@ -49,7 +49,7 @@ def migrate(
     return text
 
 
-def _write_tls_client(source: Source) -> None:
+def _write_tls_client(source: PostfixSource) -> None:
     block = source.draft.block("tls_client", "tls_client")
     source.simple("tls_client", block)
     if not block.lines:

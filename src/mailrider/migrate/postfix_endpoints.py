@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from mailrider.migrate.draft import DraftBlock
     from mailrider.migrate.postfix_files import PostfixService
-    from mailrider.migrate.postfix_source import Source
-    from mailrider.migrate.postfix_targets import Targets
+    from mailrider.migrate.postfix_source import PostfixSource
+    from mailrider.migrate.postfix_targets import PostfixTargets
 
 _WORLD: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 # as the other program had it
 _MAPPED_LOOPBACK: Final = {4: ip_network("127.0.0.0/8"), 6: ip_network("::ffff:127.0.0.0/104")}
@@ -34,11 +34,11 @@ _ABOUT: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoints:
+class PostfixEndpoints:
     """Writes the endpoints, which give their mail to `targets`."""
 
-    source: Source
-    targets: Targets
+    source: PostfixSource
+    targets: PostfixTargets
 
     def write(self) -> None:
         """The endpoints: the socket of sendmail, and what listens in master.cf."""

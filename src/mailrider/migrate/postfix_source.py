@@ -22,7 +22,7 @@ PORTS: Final = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}
 
 
 @dataclass(slots=True)
-class Source:
+class PostfixSource:
     """Both files, and what was written of them so far. `own_name`: the host's name, where main.cf does not say it.
 
     `services` None: there is no master.cf. `read` gives the text of a file that they name, or nothing.

@@ -12,7 +12,7 @@ from mailrider.migrate.postfix_source import PORTS
 if TYPE_CHECKING:
     from mailrider.migrate.draft import DraftBlock
     from mailrider.migrate.postfix_files import Parameter
-    from mailrider.migrate.postfix_source import Source
+    from mailrider.migrate.postfix_source import PostfixSource
 
 PASSWORD_FILE: Final = "smtp_password"  # noqa: S105 # the name of the file that one stands in
 _HOST = re.compile(r"(?:\[(?P<literal>[^\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[A-Za-z0-9-]+))?")
@@ -30,13 +30,13 @@ _LEVELS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class PostfixTargets:
     """Writes the targets. `routes`: the destinations that all submission endpoints have, each with what becomes of it.
 
     `queue`: where all other mail goes.
     """
 
-    source: Source
+    source: PostfixSource
     routes: list[tuple[str, str]] = field(default_factory=list)
     queue: str = "outqueue"
 

@@ -12,14 +12,14 @@ from mailrider.migrate.postfix_source import TEXT_TABLES
 if TYPE_CHECKING:
     from mailrider.migrate.draft import DraftBlock
     from mailrider.migrate.postfix_files import Parameter
-    from mailrider.migrate.postfix_source import Source
+    from mailrider.migrate.postfix_source import PostfixSource
 
 
 @dataclass(frozen=True, slots=True)
 class TopLevel:
     """Writes the lines at the top."""
 
-    source: Source
+    source: PostfixSource
 
     def write(self) -> None:
         """All of them."""
