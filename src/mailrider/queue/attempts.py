@@ -144,7 +144,7 @@ class Attempts:
         job, places = attempt.job, self._places
         progress.health, progress.reply = DestinationHealth.UNKNOWN, BROKEN
         begun = self._store.begun
-        place = begun.begin(job.ids[0])
+        place = 0 if begun is None else begun.begin(job.ids[0])
         progress.has_begun = True
         try:
             if progress.is_cut_off:
@@ -175,7 +175,8 @@ class Attempts:
             await self._commits.give_back([job])
             raise
         finally:
-            begun.end(place)
+            if begun is not None:
+                begun.end(place)
             progress.has_effect = progress.is_recording = False
 
     async def _give_back(self, job: Job) -> None:

@@ -22,22 +22,7 @@ _EMPTY: Final = 0
 _WIDTH: Final = 8  # octets of a number
 
 
-class BegunAttempts:
-    """Notes of attempts; these are for nobody, and go nowhere."""
-
-    def begin(self, recipient: int) -> int:
-        """An attempt begins, and this is the first of its recipients; returns what `end` is to be given."""
-        del recipient
-        return 0
-
-    def end(self, place: int) -> None:
-        """It has ended."""
-
-    def forget(self) -> None:
-        """A death is no attempt's fault from now on: this process has been told to stop."""
-
-
-class BegunFile(BegunAttempts):
+class BegunFile:
     """Notes in a file."""
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +42,7 @@ class BegunFile(BegunAttempts):
         self._free = list(range(PLACES))
 
     def begin(self, recipient: int) -> int:
-        """See `BegunAttempts`."""
+        """An attempt begins, and this is the first of its recipients; returns what `end` is to be given."""
         if not self._free:
             return -1
         place = self._free.pop()
@@ -65,13 +50,13 @@ class BegunFile(BegunAttempts):
         return place
 
     def end(self, place: int) -> None:
-        """See `BegunAttempts`."""
+        """It has ended."""
         if place >= 0:
             self._numbers[place] = _EMPTY
             self._free.append(place)
 
     def forget(self) -> None:
-        """See `BegunAttempts`."""
+        """A death is no attempt's fault from now on: this process has been told to stop."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Envelopes, replies and outcomes as the plain text that stores keep, and back.
+"""Envelopes, replies, outcomes and facts as the plain text that stores keep, and back.
 
 What is read back was written by us; where it does not parse all the same, an exception says so (the store holds such
 recipients). The text is JSON, and absent (None) for what is as usual: most messages have no options.
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
 from mailrider.model.facts import outcome_facts, try_facts
-from mailrider.model.outcome import Status, dialogue_of
+from mailrider.model.outcome import Deferred, Status, dialogue_of
 from mailrider.model.reply import EnhancedCode, Reply
+from mailrider.queue import history
 
 if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome
+    from mailrider.queue.message import Change, Job, Progress
 
 MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses
 
@@ -126,3 +128,57 @@ def decode_evidence(text: str) -> dict[str, Any]:
     """What `encode_evidence` wrote."""
     loaded: dict[str, Any] = json.loads(text)
     return loaded
+
+
+# --- History -------------------------------------------------------------------------------------
+
+
+def of_message(envelope: Envelope, size: int) -> dict[str, Any]:
+    """What is told of a message with the end of each recipient: it is not there any more then."""
+    told: dict[str, Any] = {"size": size}
+    if envelope.message_id:
+        told["message_id"] = envelope.message_id
+    if envelope.origin:
+        told["origin"] = envelope.origin
+    if envelope.client is not None:
+        told["client"] = envelope.client
+    if envelope.signed:
+        told["signed"] = envelope.signed
+    return told
+
+
+def encode_ending(job: Job, change: Change, before: Progress, dialogue: str = "") -> tuple[str, str]:
+    """The kind and the details of a recipient's end. `dialogue`: of an earlier try, if this is not the end of one."""
+    told = of_message(job.envelope, job.info.size)
+    outcome = change.attempt
+    if outcome is None:  # its time was over without another attempt
+        told["given_up"] = True
+        told["tries"] = before.tries
+        if before.last is not None:
+            told["code"], told["text"] = before.last.code, str(before.last)
+        if dialogue:
+            told["dialogue"] = dialogue
+        return history.FAILED, compact(told)
+    if outcome.status is Status.DELIVERED and len(outcome.tries) < 2:  # the way of nearly all mail
+        _tell_outcome(told, outcome)
+    else:
+        told |= with_dialogue(outcome)
+    if outcome.signed:
+        told["signed"] = (*job.envelope.signed, *outcome.signed)
+    if before.tries:
+        told["tries"] = before.tries
+    if isinstance(outcome, Deferred):
+        told["given_up"] = True
+    return history.DELIVERED if outcome.status is Status.DELIVERED else history.FAILED, compact(told)
+
+
+def _tell_outcome(told: dict[str, Any], outcome: Outcome) -> None:
+    reply, security = outcome.reply, outcome.security
+    told["code"], told["enhanced"], told["text"] = reply.code, str(reply.status), reply.text
+    if outcome.mx is not None:
+        told["mx"], told["address"] = outcome.mx, outcome.address
+        told["mx_level"], told["tls_level"] = security.mx_level.word, security.tls_level.word
+    if security.tls_version:
+        told["tls_version"] = security.tls_version
+    if security.authenticated_by:
+        told["authenticated_by"] = security.authenticated_by

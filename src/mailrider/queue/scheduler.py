@@ -110,7 +110,8 @@ class Scheduler:
     async def stop(self) -> None:
         """End: at once what has not begun to send, within a bound what has."""
         self._stopping = True
-        self._store.begun.forget()
+        if self._store.begun is not None:
+            self._store.begun.forget()
         cut_off(self._running, sparing_awaited=True)
         await self.leave_off()
         await end_within(self._work.grace, self._running, self._clock)

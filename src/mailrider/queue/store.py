@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from mailrider.queue.begun import BegunAttempts
+    from mailrider.queue.begun import BegunFile
     from mailrider.queue.message import (
         Claimed,
         DueDestination,
@@ -97,8 +97,8 @@ class Store(Protocol):
         """Give all own leases back, and close."""
 
     @property
-    def begun(self) -> BegunAttempts:
-        """Where attempts under this registration are noted while they are under way."""
+    def begun(self) -> BegunFile | None:
+        """Where attempts under this registration are noted while they are under way; None: they are not."""
 
     @property
     def recovered(self) -> int:

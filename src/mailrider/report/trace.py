@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailrider.queue.history import of_message
+from mailrider.queue.encode import of_message
 from mailrider.queue.ids import PLACE_BITS, format_id, moment
 from mailrider.report.queue import entry_object, stamp
 

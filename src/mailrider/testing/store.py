@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.errors import InvalidValue
-from mailrider.queue.begun import BegunAttempts
 from mailrider.queue.encode import with_dialogue
 from mailrider.queue.ids import MAX_ID, first_id_at
 from mailrider.queue.message import (
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
     from mailrider.model.envelope import Recipient
+    from mailrider.queue.begun import BegunFile
     from mailrider.queue.message import DestinationOf, Filter, NewMessage, Quota, Settlement
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -78,7 +78,7 @@ class MemoryStore:
     def __init__(self, shared: SharedState | None = None, *, destination_of: DestinationOf = BY_DOMAIN) -> None:
         self.shared = shared or SharedState()
         self.lease = 0
-        self.begun = BegunAttempts()
+        self.begun: BegunFile | None = None
         self.recovered = self.last_id = 0
         self._destination_of = destination_of
         self._seen = 0

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.queue.begun import BegunAttempts, BegunFile, read_begun
+from mailrider.queue.begun import BegunFile, read_begun
 from mailrider.queue.encode import compact
 from mailrider.queue.ids import microseconds
 from mailrider.queue.message import Claimed
@@ -52,7 +52,7 @@ class StoreLeases:
         self._transactions = transactions
         self._identity = identity
         self._holds_deadly = holds_deadly
-        self.begun = BegunAttempts()
+        self.begun: BegunFile | None = None
         self.held: list[int] = []  # messages that are held since a moment ago, because processes died of them
         self.last_id = 0
 
@@ -90,7 +90,7 @@ class StoreLeases:
     def _note_begun(self) -> None:
         """Whoever finds us dead sees what was under way."""
         if self._holds_deadly:
-            self.begun = BegunAttempts()
+            self.begun = None
             with suppress(OSError):  # then no attempt counts as the reason of a death
                 self.begun = BegunFile(self._begun_file(self._transactions.lease))
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
-    from mailrider.queue.begun import BegunAttempts
+    from mailrider.queue.begun import BegunFile
     from mailrider.queue.message import (
         DestinationOf,
         DueDestination,
@@ -127,7 +127,7 @@ class SQLiteStore:
         return self._transactions.lease
 
     @property
-    def begun(self) -> BegunAttempts:
+    def begun(self) -> BegunFile | None:
         """See `Store`."""
         return self._leases.begun
 

@@ -7,7 +7,16 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue import history
-from mailrider.queue.encode import compact, encode_evidence, encode_options, encode_reply, encode_wishes, with_dialogue
+from mailrider.queue.encode import (
+    compact,
+    encode_ending,
+    encode_evidence,
+    encode_options,
+    encode_reply,
+    encode_wishes,
+    of_message,
+    with_dialogue,
+)
 from mailrider.queue.ids import format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
@@ -161,13 +170,13 @@ def _facts_of(
         yield at, history.NOTIFIED, message, str(each.envelope.recipients[0]), sender, details
     for change, before, recipient in zip(settlement.changes, job.progress, job.envelope.recipients, strict=True):
         if change.fate is Fate.DONE:
-            kind, details = history.ending(job, change, before, dialogues.get(change.id, ""))
+            kind, details = encode_ending(job, change, before, dialogues.get(change.id, ""))
             yield at, kind, message, str(recipient.mailbox), sender, details
             continue
         if change.attempt is not None:
             yield at, history.DEFERRED, message, str(recipient.mailbox), sender, encode_evidence(change.attempt)
         if wishes.get(change.id) is Wish.REMOVE:
-            details = compact(history.of_message(job.envelope, job.info.size))
+            details = compact(of_message(job.envelope, job.info.size))
             yield at, history.REMOVED, message, str(recipient.mailbox), sender, details
 
 

@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.event import Event
+    from mailrider.queue.begun import BegunFile
 
 DESTINATION = "example.net"
+
+
+def noted(store: SQLiteStore) -> BegunFile:
+    """Where it notes what is under way."""
+    assert store.begun is not None
+    return store.begun
 
 
 class Worker:
@@ -52,9 +59,10 @@ class Worker:
         await store.__aenter__()
         claimed = await store.claim([Quota(DESTINATION, 100)], self.clock.now())
         for job in claimed.jobs[:begins]:
-            store.begun.begin(job.ids[0])
+            if self._holds:
+                noted(store).begin(job.ids[0])
         if is_told_to_stop:
-            store.begun.forget()
+            noted(store).forget()
         await store._close()
 
     async def states(self) -> list[RecipientState]:
@@ -113,7 +121,7 @@ async def test_an_attempt_that_has_ended_is_not_held(tmp_path: Path) -> None:
         store = worker.store(replace(Identity.own(), start="1"))
         await store.__aenter__()
         (job,) = (await store.claim([Quota(DESTINATION, 100)], worker.clock.now())).jobs
-        store.begun.end(store.begun.begin(job.ids[0]))
+        noted(store).end(noted(store).begin(job.ids[0]))
         await store._close()
     assert await worker.states() == [RecipientState.QUEUED]
 
@@ -148,7 +156,7 @@ async def _die_with_something_else(worker: Worker) -> None:
     await store.__aenter__()
     message = worker.writing.message("x@elsewhere.test")
     await store.add(message, leased=True)
-    store.begun.begin(message.id + 1)
+    noted(store).begin(message.id + 1)
     await store._close()
     async with worker.alive() as after:
         (other,) = [each for each in await after.page(EVERYTHING, 0, 10) if each.destination == "elsewhere.test"]
