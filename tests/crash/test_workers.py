@@ -96,6 +96,13 @@ class Workers(Chaos):
         await asyncio.sleep(self.rng.uniform(0.2, 1.5))
         _signal(chosen, signal.SIGCONT)
 
+    async def freeze_supervisor(self) -> None:
+        """Nobody is granted anything meanwhile, nor counted as silent for it."""
+        supervisor = [self.daemon.pid] if self.daemon.returncode is None else []
+        _signal(supervisor, signal.SIGSTOP)
+        await asyncio.sleep(self.rng.uniform(0.2, 3))
+        _signal(supervisor, signal.SIGCONT)
+
     async def accepts(self) -> None:
         """Wait until one more message has been accepted: a slow machine does not only start workers and kill them."""
         before = len(self.ledger.accepted)
@@ -130,8 +137,9 @@ class Workers(Chaos):
     async def make_other_trouble(self, until: float) -> None:
         under_way: dict[str, asyncio.Task[None]] = {}
         beside = [self.command, self.remove, self.deliver_beside, self.submit_beside, self.lose_the_resolver]
+        beside += [self.freeze_worker, self.freeze_supervisor]
         while time.monotonic() < until:
-            await self._make(self.rng.choice([*beside, self.freeze_worker]), under_way, is_beside=True)
+            await self._make(self.rng.choice(beside), under_way, is_beside=True)
             await asyncio.sleep(0.1)  # all of them may be under way
         await asyncio.gather(*under_way.values())
 
