@@ -27,16 +27,20 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import pytest
 
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
+from mailrider.lab.mx_connection import LabMessage
 from mailrider.lab.mx_script import Close, Later, MXScript, Stage
 from mailrider.lab.zones import Fault
-from mailrider.queue.ids import SHARDS, parse_id, place_of
+from mailrider.model.address import NULL_PATH, Mailbox
+from mailrider.queue.ids import SHARDS, first_id_at, format_id, parse_id, place_of
+from mailrider.smtp.commands import Mail, Rcpt
 from tests.crash import set_clock as set_clock_module
 from tests.crash.set_clock import VARIABLE, set_clock
 from tests.flow.app.running import free_port, submit
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
-    from mailrider.lab.mx_connection import LabConnection, LabMessage
+    from mailrider.lab.mx_connection import LabConnection
     from mailrider.lab.mx_script import Action
     from mailrider.lab.zones import ZoneTable
     from mailrider.net.channel import Channel
@@ -567,3 +571,17 @@ def test_the_ledger_finds_what_is_wrong(
     ledger.removed, ledger.arrived = removed, arrived
     ledger.doubts.update(doubts)
     assert ledger.faults() == faults
+
+
+@pytest.mark.parametrize(("killed", "faults"), [(0, 1), (1, 0)])
+def test_only_the_death_of_who_delivers_from_its_shard_explains_a_repeat(killed: int, faults: int) -> None:
+    ledger = Ledger(shards=2)
+    id = format_id(first_id_at(datetime(2026, 1, 1, tzinfo=UTC)) | 1)  # of shard 1
+    content = f"Received: from [192.0.2.1] by mx.sender.test\r\n\twith ESMTP id {id};\r\n\tnow\r\n\r\n".encode()
+    to = Rcpt(Mailbox.parse("t13@d1.test"))
+    message = LabMessage(Mail(NULL_PATH), (to,), content, len(content), "", cast("LabConnection", None))
+    ledger.arrive(message, tuple(ledger.lives), answered=True)
+    with ledger.killing(killed):
+        pass
+    ledger.arrive(message, tuple(ledger.lives), answered=True)
+    assert len(ledger.faults()) == faults

@@ -200,3 +200,23 @@ async def test_the_oldest_of_too_many_configurations_has_to_stop(
 
 def _count(events: list[Event], kind: str, least: int) -> Callable[[], bool]:
     return lambda: sum(type(event).__name__ == kind for event in events) >= least
+
+
+async def test_a_reload_changes_where_the_log_is_written_and_how_much_of_it(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "mail.log"
+
+    def logged(word: str, times: int = 1) -> bool:
+        return log.exists() and log.read_text().count(f" {word} ") >= times
+
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+        configuration(tmp_path, port, mx, more=f"log file {log}\ndebug yes")
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: logged("reloaded"))
+        await submit(port)
+        await eventually(lambda: logged("queue_delivered"))
+        assert logged("dialogue")
+        configuration(tmp_path, port, mx, more=f"log file {tmp_path}/missing/mail.log")
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: logged("reloaded", 2))
+        assert logged("log_not_reopened")
+        assert await daemon.stop() == 0
