@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mailrider.errors import LocalError, PeerError
 from mailrider.smtp.capabilities import NO_CAPABILITIES, Capabilities, parse_capabilities
@@ -62,6 +62,16 @@ class ClientState(enum.Enum):
     HANDSHAKE = "the TLS handshake is due"
     CLOSED = "no further command: the server takes its leave"
     BROKEN = "the server broke the protocol"
+
+
+# A member of an enumeration costs as much as a call each time that it is looked up; these are asked for at each reply.
+_READY: Final = ClientState.READY
+_CONTENT: Final = ClientState.CONTENT
+_HANDSHAKE: Final = ClientState.HANDSHAKE
+_CLOSED: Final = ClientState.CLOSED
+_BROKEN: Final = ClientState.BROKEN
+_NONE: Final = Tolerance.NONE
+_FRAMING: Final = Tolerance.FRAMING
 
 
 class InjectedPlaintext(PeerError):
@@ -140,20 +150,19 @@ class ClientMachine:
                 waiting.append(command)
             octets += command.encode()
         self.outstanding = len(waiting)
-        last = commands[-1]
-        is_last_chunk = type(last) is Bdat and last.last
-        self._parser.tolerance = Tolerance.FRAMING if is_last_chunk else last_rule.tolerance
-        self._parser.skipped = ""
+        last, parser = commands[-1], self._parser
+        parser.tolerance = _FRAMING if type(last) is Bdat and last.last else last_rule.tolerance
+        parser.skipped = ""
         return octets
 
     def _check_allowed(self, commands: tuple[Command, ...]) -> _Rule:
         """Raises `LocalError` if they are not; gives the rule of the last one."""
-        before = self._waiting[-1] if self._waiting else None
+        before, state = self._waiting[-1] if self._waiting else None, self.state
         rule = _ORDINARY if before is None else _RULES.get(type(before), _ORDINARY)
         for command in commands:
             follows_barrier, rule = rule.is_barrier, _RULES.get(type(command), _ORDINARY)
-            if self.state is not rule.needs:
-                raise LocalError(f"{type(command).__name__} cannot be sent now: {self.state.value}")
+            if state is not rule.needs:
+                raise LocalError(f"{type(command).__name__} cannot be sent now: {state.value}")
             if before is not None:
                 if not self.capabilities.pipelining:
                     raise LocalError("a command is still unanswered, and the server does not offer PIPELINING")
@@ -169,23 +178,22 @@ class ClientMachine:
         whatever comes later is not looked at.
         """
         answers: list[AnsweredCommand] = []
-        if self.state is ClientState.BROKEN or not data:
+        if self.state is _BROKEN or not data:
             return answers
         try:
-            if self.state is ClientState.HANDSHAKE:
+            parser = self._parser
+            if self.state is _HANDSHAKE:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
-            for reply in self._parser.receive(data):
+            for reply in parser.receive(data):
                 answers.append(self._take(reply))  # noqa: PERF401 (the answers before a violation count)
             if not self._waiting and self.capabilities.pipelining:
-                self._parser.tolerance = (
-                    Tolerance.NONE
-                )  # of what came behind EHLO's reply, and not in one piece with it
+                parser.tolerance = _NONE  # of what came behind EHLO's reply, and not in one piece with it
             # RFC 3207 6: the buffer must be empty when TLS begins.
-            if self._awaits_handshake and not self._parser.is_empty:
+            if self._awaits_handshake and not parser.is_empty:
                 raise InjectedPlaintext("the server sent bytes in clear behind its 220 to STARTTLS")
         except PeerError as error:
             self.violation = error
-            self.state = ClientState.BROKEN
+            self.state = _BROKEN
         return answers
 
     @property
@@ -195,49 +203,49 @@ class ClientMachine:
 
     @property
     def _awaits_handshake(self) -> bool:
-        return self.state is ClientState.HANDSHAKE
+        return self.state is _HANDSHAKE
 
     def _take(self, reply: Reply) -> AnsweredCommand:
-        if self.state is ClientState.HANDSHAKE:
+        if self.state is _HANDSHAKE:
             raise InjectedPlaintext("the server sent a reply in clear behind its 220 to STARTTLS")
         if not self._waiting:
             return self._take_unasked(reply)
         command = self._waiting.popleft()
         self.outstanding -= 1
         rule, code = _RULES.get(type(command), _ORDINARY), reply.code
-        state = rule.success if code < 300 else rule.consent if code < 400 else ClientState.READY
+        state = rule.success if code < 300 else rule.consent if code < 400 else _READY
         if state is None:
             raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to {type(command).__name__}")
         if rule.is_hello:
             self.capabilities = _capabilities_after(command, reply)
         if code == 421:
-            self.state = ClientState.CLOSED
-        elif self.state is not ClientState.CLOSED:
+            self.state = _CLOSED
+        elif self.state is not _CLOSED:
             self.state = state
-        if not self._waiting and self._parser.tolerance is Tolerance.FRAMING:
+        if not self._waiting and self._parser.tolerance is _FRAMING:
             # The message has its reply. Who frames that in a way of its own is not asked for anything else.
-            self._parser.tolerance = Tolerance.NONE
+            self._parser.tolerance = _NONE
             if self._parser.is_irregular:
-                self.state = ClientState.CLOSED
+                self.state = _CLOSED
         return AnsweredCommand(command, reply)
 
     def _take_unasked(self, reply: Reply) -> AnsweredCommand:
-        if self.state is ClientState.CONTENT and reply.code >= 400:
+        if self.state is _CONTENT and reply.code >= 400:
             # Too large, or out of disk: the server does not wait for the end. It takes its consent to DATA back.
-            self.state = ClientState.CLOSED
+            self.state = _CLOSED
             return AnsweredCommand(Data(), reply)
-        if reply.code != 421 or self.state is ClientState.CLOSED:
+        if reply.code != 421 or self.state is _CLOSED:
             # One farewell is enough: whoever says it for ever wants our memory.
             raise OutOfStep(f"a reply that nothing asked for: {str(reply)[:MAX_WORDS]}")
-        self.state = ClientState.CLOSED
+        self.state = _CLOSED
         return AnsweredCommand(None, reply)
 
     def tls_established(self) -> None:
         """The handshake is done: the session begins anew, without a greeting (RFC 3207 4.2)."""
-        if self.state is not ClientState.HANDSHAKE:
+        if self.state is not _HANDSHAKE:
             raise LocalError(f"no handshake is due: {self.state.value}")
         self.capabilities = NO_CAPABILITIES
-        self.state = ClientState.READY
+        self.state = _READY
 
 
 def _capabilities_after(command: Command, reply: Reply) -> Capabilities:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply
@@ -125,6 +125,14 @@ class _State(enum.Enum):
     DONE = enum.auto()
 
 
+# A member of an enumeration costs as much as a call each time that it is looked up; these are asked for each time.
+_ENVELOPE: Final = _State.ENVELOPE
+_SENDING: Final = _State.CONTENT
+_DONE: Final = _State.DONE
+_START: Final = _State.START
+_FINAL: Final = TryResult.FINAL
+
+
 class Transaction:
     """A message on its way to some recipients over one connection.
 
@@ -166,7 +174,7 @@ class Transaction:
         self._content = content
         self._capabilities = capabilities
         self._lmtp = lmtp
-        self._state = _State.START
+        self._state = _START
         self._accepted: list[int] = []
         self._mail_accepted = False
         self._data_answered = False
@@ -227,11 +235,11 @@ class Transaction:
         """The next step, once all answers to the last one were handed over; None when the transaction is over."""
         if self.farewell is not None:
             return None
-        if self._state is _State.DONE:
+        if self._state is _DONE:
             return self._ask_for_proof()
-        if self._state is _State.START:
+        if self._state is _START:
             return self._begin()
-        if self._state is _State.ENVELOPE:
+        if self._state is _ENVELOPE:
             return self._continue_envelope()
         return self._continue_content()
 
@@ -246,14 +254,14 @@ class Transaction:
         return SendQuit()
 
     def _is_unproved(self, decision: Decision) -> bool:
-        proved = self._envelope_in_step and decision.stage is not TryResult.FINAL
+        proved = self._envelope_in_step and decision.stage is not _FINAL
         return decision.reply.is_permanent and not decision.is_ours and not proved
 
     def _begin(self) -> Step | None:
         if not self.unnamed:
-            self._state = _State.DONE
+            self._state = _DONE
             return None
-        self._state = _State.ENVELOPE
+        self._state = _ENVELOPE
         if not self._capabilities.pipelining:
             return SendCommands((self._mail(),))
         commands: list[Command] = [self._mail()]
@@ -271,7 +279,7 @@ class Transaction:
             return SendCommands((self._rcpt(self.recipients[self.unnamed.pop(0)]),))
         if not self._accepted:
             # Nobody is left, and DATA was never sent: the connection is good for another sender or recipient.
-            self._state = _State.DONE
+            self._state = _DONE
             proof = self._ask_for_proof()
             if proof is not None or self.session_refusal is not None:
                 return proof
@@ -279,14 +287,14 @@ class Transaction:
         if not self._envelope_in_step and self._refused_some:
             self._chunking = False  # DATA has an answer of its own kind
         if self._chunking:
-            self._state = _State.CONTENT
+            self._state = _SENDING
             return self._continue_content()
         return SendCommands((_DATA,))
 
     def _after_consent(self) -> Step:
-        self._state = _State.CONTENT
+        self._state = _SENDING
         if not self._accepted:
-            self._state = _State.DONE
+            self._state = _DONE
             self.reusable = False
             return SendDot()
         self.content_sent = True
@@ -294,7 +302,7 @@ class Transaction:
 
     def _continue_content(self) -> Step | None:
         if not self._chunking or (self.content_sent and not self._octets_left):
-            self._state = _State.DONE
+            self._state = _DONE
             return self._ask_for_proof()
         size = min(self._octets_left, CHUNK_SIZE)
         self._octets_left -= size
@@ -398,7 +406,7 @@ class Transaction:
         if reply.code < 400:
             self._envelope_in_step = True
         elif self._accepted and self._judges_session(reply):
-            self._state = _State.DONE
+            self._state = _DONE
         else:
             self._decide_accepted(Decision(TryResult.DATA, reply))
 
@@ -406,7 +414,7 @@ class Transaction:
         """RFC 5321 4.2.4: 500 and 502 judge the command. What stood in the chunk was read as commands."""
         self.knows_no_chunks = True
         self.in_doubt = self.reusable = False
-        self._state = _State.DONE
+        self._state = _DONE
 
     def _take_chunk(self, reply: Reply) -> None:
         self._chunk_taken = True
@@ -416,13 +424,13 @@ class Transaction:
     def _take_final(self, reply: Reply) -> None:
         self.in_doubt = False
         if self._lmtp:
-            self.decisions[self._accepted.pop(0)] = Decision(TryResult.FINAL, reply)
+            self.decisions[self._accepted.pop(0)] = Decision(_FINAL, reply)
             if not reply.is_positive:
                 self._refused_some = True
                 self.reusable = False
             self.in_doubt = bool(self._accepted)
             return
-        self._decide_accepted(Decision(TryResult.FINAL, reply))
+        self._decide_accepted(Decision(_FINAL, reply))
 
     def _decide_accepted(self, decision: Decision) -> None:
         for index in self._accepted:
@@ -431,11 +439,11 @@ class Transaction:
             # Never reused after a failed DATA.
             self._refused_some = True
             self.reusable = False
-            self._state = _State.DONE
+            self._state = _DONE
 
     def sent_final(self) -> None:
         """The final dot (or the last chunk) has been handed to the network: from now on a loss leaves a doubt."""
-        self.in_doubt = self._state is _State.CONTENT
+        self.in_doubt = self._state is _SENDING
 
     def cut_short(self) -> None:
         """The server is slow: go on with those that it accepted, if any; the unnamed go into `overflow`."""
@@ -448,7 +456,7 @@ class Transaction:
         if heard and self.farewell is None:
             self.answered = True
         self.reusable = False
-        self._state = _State.DONE
+        self._state = _DONE
 
     def out_of_step(self, *, heard: bool = False) -> None:
         """The connection is worthless: a reply came that is none to its command.
@@ -461,17 +469,17 @@ class Transaction:
             return
         withdrawn = [index for index, each in self.decisions.items() if self._may_be_displaced(each)]
         for index in withdrawn:
-            if self.decisions.pop(index).stage is TryResult.FINAL:
+            if self.decisions.pop(index).stage is _FINAL:
                 self.in_doubt = True
                 if index not in self._accepted:
                     self._accepted.append(index)
-        if not self.in_doubt and not any(each.stage is TryResult.FINAL for each in self.decisions.values()):
+        if not self.in_doubt and not any(each.stage is _FINAL for each in self.decisions.values()):
             # As if the connection had been closed while it was idle: all of it may be repeated on a new one.
             self.answered = False
 
     def _may_be_displaced(self, decision: Decision) -> bool:
         """An acceptance behind 354 stands: it came first, and the surplus reply behind it."""
-        if decision.stage is TryResult.FINAL:
+        if decision.stage is _FINAL:
             return self._lmtp or not (self._envelope_in_step and decision.reply.is_positive)
         return not (decision.is_ours or self._envelope_in_step)
 

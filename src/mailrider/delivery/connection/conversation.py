@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 
 NEVER: Final = float("inf")
+# A member of an enumeration costs as much as a call each time that it is looked up; these are asked for at each reply.
+_READY: Final = ClientState.READY
+_CLOSED: Final = ClientState.CLOSED
 
 
 class Conversation:
@@ -94,7 +97,7 @@ class Conversation:
     def is_at_rest(self) -> bool:
         """True if a command may be sent, and nothing is left of what went before."""
         machine = self.machine
-        at_rest = machine.state is ClientState.READY and not machine.outstanding and not self._answers
+        at_rest = machine.state is _READY and not machine.outstanding and not self._answers
         return at_rest and self.error is None and not self.channel.is_closed
 
     # The channel speaks ----------------------------------------------------------------------------------------------
@@ -112,9 +115,9 @@ class Conversation:
         if machine.violation is not None:
             self._fail(machine.violation)
             self.channel.abort()
-        elif self._is_draining and machine.state is ClientState.CLOSED:
+        elif self._is_draining and machine.state is _CLOSED:
             self.channel.abort()  # it refused the content in the middle, and need not read the rest
-        elif not machine.outstanding or machine.state is ClientState.CLOSED:
+        elif not machine.outstanding or machine.state is _CLOSED:
             self._wake()
         elif answers and self._deadline is not None:
             # RFC 5321 4.5.3.2: each reply has its time; that of the next one begins now.
@@ -164,7 +167,7 @@ class Conversation:
         Raises what ended the conversation, if it ended before; then `take_answers` has those that came.
         """
         machine = self.machine
-        if machine.outstanding and machine.state is not ClientState.CLOSED and self.error is None:
+        if machine.outstanding and machine.state is not _CLOSED and self.error is None:
             self._waiter = waiter = self._loop.create_future()
             self._seconds = seconds
             self._until = until

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from mailrider.delivery.connection.conversation import Conversation
 from mailrider.delivery.connection.said import shortened
@@ -26,7 +26,7 @@ from mailrider.smtp.client import ClientState, OutOfStep
 from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
 from mailrider.smtp.replies import ReplyViolation
 from mailrider.smtp.sasl import ClientExchange
-from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit
+from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -251,25 +251,20 @@ class Session:
                     raise talk.error
             while (step := transaction.next()) is not None:
                 said.append(step)
-                match step:
-                    case SendCommands(commands):
-                        talk.send(*commands)
-                        answers = await talk.answers(dialect.command_timeout, began + seconds)
-                        if transaction.unnamed and talk.monotonic() > began + seconds / 2:
-                            transaction.cut_short()
-                    case SendContent(command):
-                        pieces = content.stuffed_pieces(PIECE) if content.is_awaited else content.stuffed(PIECE)
-                        if await self._write(pieces, transaction, end=command):
-                            answers = await talk.answers(dialect.submission_timeout)
-                        else:
-                            answers = talk.take_answers()
-                    case SendDot():
-                        answers = self._send_dot()
-                    case SendChunk(command):
-                        chunks = chunks or _Chunks(content)
-                        answers = await self._send_chunk(command, transaction, chunks)
-                    case SendQuit():
-                        answers = await self._ask_for_proof()
+                if isinstance(step, SendCommands):
+                    talk.send(*step.commands)
+                    answers = await talk.answers(dialect.command_timeout, began + seconds)
+                    if transaction.unnamed and talk.monotonic() > began + seconds / 2:
+                        transaction.cut_short()
+                elif isinstance(step, SendContent):
+                    answers = await self._send_content(step.command, transaction, content)
+                elif isinstance(step, SendChunk):
+                    chunks = chunks or _Chunks(content)
+                    answers = await self._send_chunk(step.command, transaction, chunks)
+                elif isinstance(step, SendDot):
+                    answers = self._send_dot()
+                else:
+                    answers = await self._ask_for_proof()
                 said.append(answers)
                 for answer in answers:
                     transaction.take(answer)
@@ -315,6 +310,14 @@ class Session:
             self._talk.channel.abort()
             return []
 
+    async def _send_content(
+        self, command: EndOfData, transaction: Transaction, content: Content
+    ) -> list[AnsweredCommand]:
+        pieces = content.stuffed_pieces(PIECE) if content.is_awaited else content.stuffed(PIECE)
+        if await self._write(pieces, transaction, end=command):
+            return await self._talk.answers(self._dialect.submission_timeout)
+        return self._talk.take_answers()
+
     async def _send_chunk(self, command: Bdat, transaction: Transaction, chunks: _Chunks) -> list[AnsweredCommand]:
         talk, dialect = self._talk, self._dialect
         chunk = chunks.next(command.size, talk.prepare(command))
@@ -341,9 +344,10 @@ class Session:
         """
         talk = self._talk
         channel, seconds = talk.channel, self._dialect.command_timeout
-        piece = await _next(pieces)
+        ready = pieces if isinstance(pieces, Iterator) else None
+        piece = next(ready, None) if ready is not None else await _following(pieces)
         while piece is not None:
-            following = await _next(pieces)
+            following = next(ready, None) if ready is not None else await _following(pieces)
             if channel.needs_drain:
                 await talk.drain(seconds)
             if end is not None and talk.has_answers:
@@ -418,8 +422,8 @@ class Session:
         self._talk.channel.abort()
 
 
-async def _next(pieces: Iterator[Octets] | AsyncIterator[Octets]) -> Octets | None:
-    return next(pieces, None) if isinstance(pieces, Iterator) else await anext(pieces, None)
+async def _following(pieces: Iterator[Octets] | AsyncIterator[Octets]) -> Octets | None:
+    return await anext(cast("AsyncIterator[Octets]", pieces), None)
 
 
 def _hand_over(transaction: Transaction, answers: list[AnsweredCommand]) -> None:
