@@ -22,7 +22,8 @@ import uvloop
 from bench.measure import Measurement, best_of, machine, measured, print_table
 from bench.peers import HOST, Load, MissingError, Sink, run_smtp_source, smtp_sink
 from mailrider.clock import SystemClock
-from mailrider.delivery.connection.session import Dialect, Peer, Session, open_session
+from mailrider.delivery.connection.opening import open_session
+from mailrider.delivery.connection.peer import Dialect, Peer
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
@@ -35,6 +36,8 @@ from mailrider.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mailrider.delivery.connection.session import Session
 
 CLOCK = SystemClock()
 DIALECT = Dialect(Domain("client.bench.test"), 60.0, 60.0)

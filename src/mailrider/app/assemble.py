@@ -19,9 +19,9 @@ from mailrider.dane.match import match_evidence
 from mailrider.delivery.attempt import AttemptRules
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
-from mailrider.delivery.connection.session import Dialect
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain.plan import Explainer
 from mailrider.delivery.limits.shares import LocalShares, SharedFailures

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.said import transcript
-from mailrider.delivery.connection.session import ComeAgain, Unusable, broken_reply, judgement_of_us
+from mailrider.delivery.connection.unusable import ComeAgain, Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.tally import FailedTry, Tally, Weight
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.clock import Clock
-    from mailrider.delivery.connection.session import Peer
+    from mailrider.delivery.connection.peer import Peer
     from mailrider.delivery.destination import Budget
     from mailrider.delivery.mx import Address
     from mailrider.model.domain import NextHop

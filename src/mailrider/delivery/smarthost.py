@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.attempt import MAX_DURATION, Attempt, AttemptRules, Job
-from mailrider.delivery.connection.session import ComeAgain, Peer, Unusable
+from mailrider.delivery.connection.peer import Peer
+from mailrider.delivery.connection.unusable import ComeAgain, Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.delivery.mx import HostNotFound
 from mailrider.delivery.race import Overtaken, Race

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from mailrider.delivery.connection.connect import Connector
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.smarthost import AuthenticatingConnector, server_host
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 from mailrider.dane.match import match_evidence
 from mailrider.delivery.attempt import Attempt, AttemptRules, Job
-from mailrider.delivery.connection.session import Peer, Unusable
+from mailrider.delivery.connection.peer import Peer
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Destination, Routing
 from mailrider.delivery.explain.dry_run import DryLease, DrySession
 from mailrider.delivery.reach import Reach

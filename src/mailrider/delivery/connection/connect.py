@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.fallback import NoChunks
-from mailrider.delivery.connection.session import Peer, Unusable, open_session, server_name
+from mailrider.delivery.connection.opening import open_session
+from mailrider.delivery.connection.peer import Peer, server_name
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.race import Overtaken
 from mailrider.delivery.reach import Reach
 from mailrider.errors import LocalError, NetworkError
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.connection.fallback import FallbackMemory
-    from mailrider.delivery.connection.session import Dialect, Session
+    from mailrider.delivery.connection.peer import Dialect
+    from mailrider.delivery.connection.session import Session
     from mailrider.delivery.destination import Budget
     from mailrider.delivery.race import Race
     from mailrider.model.domain import NextHop

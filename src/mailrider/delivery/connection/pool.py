@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import Alarm, after
 from mailrider.delivery.connection.pool_state import BROKEN, LOST, PoolState
-from mailrider.delivery.connection.session import ComeAgain, Session, Unusable
+from mailrider.delivery.connection.unusable import ComeAgain, Unusable
 from mailrider.delivery.limits.share_client import NotNow
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, discard
 from mailrider.model.outcome import TryResult
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.connection.connect import Connector, ConnectRequest
     from mailrider.delivery.connection.pool_state import PoolLimits, Slot
+    from mailrider.delivery.connection.session import Session
     from mailrider.delivery.limits.share_client import Answer
     from mailrider.delivery.limits.shares import ConnectionShares
     from mailrider.model.event import Emit

@@ -1,43 +1,33 @@
-"""One SMTP connection: opened up to the EHLO after TLS, then carrying transactions.
+"""One SMTP connection past EHLO, which carries transactions; `connection.opening` opens it.
 
-`open_session` gets a connection to one address as far as EHLO; it raises `Unusable`, which says at what stage it ended
-and with what reply. Nothing past EHLO is sent there: first the judge speaks. `Session.transact` drives a `Transaction`
-and never raises for a mail reason. `Session.quit` is polite and changes nothing.
+`Session.transact` drives a `Transaction` and never raises for a mail reason. `Session.quit` is polite and changes
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
-from mailrider.delivery.connection.conversation import Conversation
 from mailrider.delivery.connection.said import shortened
-from mailrider.delivery.connection.tls_problems import starttls_refused, tls_problem
-from mailrider.errors import DeadlineExceeded, LocalError, MailriderError, NetworkError, PeerError
-from mailrider.model.domain import Domain
+from mailrider.delivery.connection.unusable import NOT_TRUSTED, Unusable
+from mailrider.errors import LocalError, NetworkError, PeerError
 from mailrider.model.outcome import TryResult
-from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
+from mailrider.model.reply import MAX_QUOTE, Reply, quote_reply
 from mailrider.model.security import PeerEvidence
-from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
-from mailrider.net.errors import TLSFailed
 from mailrider.smtp.client import ClientState, OutOfStep
-from mailrider.smtp.commands import Ehlo, EndOfData, Helo, Lhlo, Quit, StartTLS
-from mailrider.smtp.replies import ReplyViolation
+from mailrider.smtp.commands import EndOfData, Quit
 from mailrider.smtp.sasl import ClientExchange
 from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
-    from mailrider.clock import Clock
-    from mailrider.delivery.connection.said import Said
-    from mailrider.model.domain import NextHop
-    from mailrider.model.event import Emit
-    from mailrider.model.security import TLSEvidence
-    from mailrider.net.channel import Channel
-    from mailrider.net.tls import ClientContext
+    from mailrider.delivery.connection.conversation import Conversation
+    from mailrider.delivery.connection.peer import Dialect, Peer
+    from mailrider.model.tls_problem import TLSProblem
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.client import AnsweredCommand
     from mailrider.smtp.commands import Bdat
@@ -45,121 +35,12 @@ if TYPE_CHECKING:
     from mailrider.smtp.sasl import Credentials
     from mailrider.smtp.transaction import Transaction
 
-GREETING_TIMEOUT = 300.0  # seconds: RFC 5321 4.5.3.2.1; fixed, since the server may well be busy
 QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
-_NOT_ACCEPTING = EnhancedCode(4, 3, 2)
-_NOT_TRUSTED = EnhancedCode(4, 7, 0)
 # RFC 4954 6: the mechanism is not known, or too weak; the password was not looked at.
 _OTHER_MECHANISM = frozenset({504, 534})
 ENVELOPE_TIMEOUTS = 2  # a server that answers MAIL, and then a RCPT, just in time has used it up
 RECIPIENT_TIME = 10.0  # seconds: servers that delay each RCPT on purpose take no longer
-_NOT_OFFERED = TLSProblem(TLSProblemKind.STARTTLS_NOT_OFFERED, "the server does not offer STARTTLS")
-_NOT_USED = TLSProblem(TLSProblemKind.STARTTLS_NOT_USED, "STARTTLS is not used here")
 PIECE = 65536  # octets of content that must be taken within one command time-out
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How we speak to servers; the same for all connections of a target.
-
-    `name`: what EHLO says. Times in seconds. `implicit_tls`: TLS at once (RFC 8314 3.3); `starttls` False: it is not
-    used though it may be offered.
-    """
-
-    name: NextHop
-    command_timeout: float
-    submission_timeout: float
-    lmtp: bool = False
-    debug: bool = False
-    implicit_tls: bool = False
-    starttls: bool = True
-
-
-class ComeAgain(MailriderError):
-    """No connection may be opened now: nothing was tried, and may be after `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"No connection may be opened now; it may be in {seconds:g} s")
-        self.seconds = seconds
-
-
-class Unusable(MailriderError):
-    """This connection cannot carry the message; `reply` is what the recipients would get.
-
-    `refusal`: the server's own words, where it refused the greeting or EHLO; that is about us, not about a recipient.
-    `handshake`: the TLS handshake failed; `may_fall_back` if that was the peer's doing (RFC 7435). `problem`: what was
-    wrong, if it was about TLS.
-    """
-
-    def __init__(
-        self,
-        stage: TryResult,
-        reply: Reply,
-        *,
-        refusal: Reply | None = None,
-        handshake: bool = False,
-        may_fall_back: bool = False,
-        problem: TLSProblem | None = None,
-    ) -> None:
-        super().__init__(reply.text, code=reply.code, enhanced=str(reply.status))
-        self.stage = stage
-        self.reply = reply
-        self.refusal = refusal
-        self.handshake = handshake
-        self.may_fall_back = may_fall_back
-        self.problem = problem
-        self.local_address = ""
-        self.said: Sequence[Said] = ()
-        self.helo = ""
-        """How the server named itself in its reply to EHLO; empty if it did not come so far."""
-
-    @property
-    def by_server(self) -> bool:
-        """True if the server said something that explains it."""
-        return self.refusal is not None
-
-
-def broken_reply(host: str, error: Exception) -> Reply:
-    """What a network error or violation on a connection to `host` means for the recipients."""
-    text = str(error)
-    if isinstance(error, PeerError):
-        return Reply.make(451, error.enhanced, f"{host} broke the protocol: {text}")
-    if not text.startswith(host):
-        text = f"{host}: {text}"
-    return Reply.make(451, "4.7.5" if isinstance(error, TLSFailed) else "4.4.2", text)
-
-
-def judgement_of_us(host: str, reply: Reply) -> Reply:
-    """What the recipients get where a server refuses our login and not the message: never more than a deferral."""
-    if reply.is_transient:
-        return quote_reply(host, Reply(reply.code, reply.status, reply.lines))
-    return Reply(451, _NOT_TRUSTED, (f"{host} said: {reply}"[:MAX_QUOTE],))
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed).
-
-    `lenient`: see `PeerEvidence`. `name` is the host as reports show it.
-    """
-
-    host: NextHop
-    address: str
-    port: int
-    sni: Domain | None
-    in_clear: TLSProblem | None = None
-    lenient: bool = False
-    name: str = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", str(self.host))
-
-
-def server_name(host: NextHop, sni: Domain | None) -> str | None:
-    """The SNI that a server is sent: the TLSA base domain under DANE (RFC 7672 8.1), else the MX host's name."""
-    if sni is not None:
-        return sni.ascii
-    return host.ascii if isinstance(host, Domain) else None
 
 
 class Session:
@@ -391,7 +272,7 @@ class Session:
             quoted = quote_reply(self.peer.name, answer.reply)
             text = f"AUTH failed: {self.peer.name} said: {answer.reply}"[:MAX_QUOTE]
             # It judges us, not a recipient; somebody will mend the password.
-            failed = Unusable(TryResult.EHLO, Reply(451, _NOT_TRUSTED, (text,)), refusal=quoted)
+            failed = Unusable(TryResult.EHLO, Reply(451, NOT_TRUSTED, (text,)), refusal=quoted)
             failed.said = talk.said or ()
             raise failed
         self._opening = shortened(talk.said or ())
@@ -463,153 +344,3 @@ class _Chunks:
             size -= len(piece)
             yield b"".join((command, piece)) if command else piece
             command = b""
-
-
-async def open_session(
-    channel: Channel, peer: Peer, dialect: Dialect, clock: Clock, context: ClientContext, emit: Emit
-) -> Session:
-    """Greeting, EHLO, STARTTLS where offered, EHLO. Raises `Unusable`; then the channel is closed."""
-    talk = Conversation(channel, clock, peer.name, emit if dialect.debug else None)
-    try:
-        return await _Opening(talk, peer, dialect, context).run()
-    except Unusable as error:
-        error.local_address, error.helo, error.said = channel.local_address, talk.server_name, talk.said or ()
-        if error.by_server and talk.is_at_rest:
-            # RFC 5321 4.1.1.10: a refusal, too, is answered by QUIT; the reply to it would change nothing.
-            talk.send(Quit())
-            await channel.close()
-        channel.abort()
-        raise
-    except BaseException:
-        channel.abort()
-        raise
-
-
-class _Opening:
-    """The steps from the greeting to the last EHLO."""
-
-    def __init__(self, talk: Conversation, peer: Peer, dialect: Dialect, context: ClientContext) -> None:
-        self._talk = talk
-        self._peer = peer
-        self._dialect = dialect
-        self._context = context
-        self._starttls_refusal: Reply | None = None
-
-    async def run(self) -> Session:
-        if self._dialect.implicit_tls:
-            await self._handshake()
-        await self._greeting()
-        await self._ehlo()
-        clear_because = self._peer.in_clear or await self._secure()
-        return Session(self._talk, self._peer, self._dialect, clear_because, self._starttls_refusal)
-
-    async def _greeting(self) -> None:
-        reply = await self._answer(TryResult.GREETING, GREETING_TIMEOUT)
-        if not reply.is_positive:
-            raise self._refused(TryResult.GREETING, reply)
-
-    async def _ehlo(self) -> None:
-        if self._dialect.lmtp:
-            reply = await self._ask(TryResult.EHLO, Lhlo(self._dialect.name))
-        else:
-            reply = await self._ask(TryResult.EHLO, Ehlo(self._dialect.name))
-            if reply.is_permanent and self._talk.machine.state is ClientState.READY:
-                reply = await self._helo(reply)
-        if not reply.is_positive:
-            raise self._refused(TryResult.EHLO, reply)
-
-    async def _helo(self, refused: Reply) -> Reply:
-        """RFC 5321 3.2: HELO only where EHLO is refused for good; who then goes without a word has said no to both."""
-        try:
-            return await self._ask(TryResult.EHLO, Helo(self._dialect.name))
-        except Unusable as error:
-            if isinstance(error.__cause__, NetworkError):
-                raise self._refused(TryResult.EHLO, refused) from error.__cause__
-            raise
-
-    async def _secure(self) -> TLSProblem | None:
-        """TLS if it can be had; otherwise why not."""
-        if self._dialect.implicit_tls:
-            return None
-        if not self._dialect.starttls:
-            return _NOT_USED
-        if not self._talk.machine.capabilities.starttls:
-            return _NOT_OFFERED
-        reply = await self._ask(TryResult.TLS, StartTLS())
-        if reply.code == 421:
-            raise self._refused(TryResult.TLS, reply)
-        if not reply.is_positive:
-            self._starttls_refusal = reply
-            return starttls_refused(reply)
-        await self._handshake()
-        await self._ehlo_in_tls()
-        return None
-
-    async def _handshake(self) -> TLSEvidence:
-        name = server_name(self._peer.host, self._peer.sni)
-        try:
-            return await self._talk.start_tls(self._context, name, self._dialect.command_timeout)
-        except TLSFailed as error:
-            raise self._handshake_failed(error, may_fall_back=error.is_peers_doing) from error
-        except (NetworkError, PeerError) as error:
-            reply = broken_reply(self._peer.name, error)
-            raise Unusable(TryResult.TLS, reply, problem=tls_problem(error, reply.text)) from error
-
-    async def _ehlo_in_tls(self) -> None:
-        """In TLS 1.3 the server's rejection arrives only now: an alert or close before any reply (RFC 8446 6.2)."""
-        received = self._talk.bytes_received
-        try:
-            await self._ehlo()
-        except Unusable as error:
-            cause = error.__cause__
-            tls = self._talk.channel.tls
-            is_late = tls is not None and tls.version == "TLSv1.3"
-            answered = self._talk.bytes_received > received
-            if isinstance(cause, PeerError | DeadlineExceeded) or answered or not is_late:
-                raise
-            if not isinstance(cause, Exception):
-                raise
-            raise self._handshake_failed(cause, may_fall_back=True) from cause
-
-    def _handshake_failed(self, error: Exception, *, may_fall_back: bool) -> Unusable:
-        reply = Reply.make(451, "4.7.5", f"TLS handshake with {self._peer.name} failed: {error}")
-        problem = tls_problem(error, reply.text)
-        return Unusable(TryResult.TLS, reply, handshake=True, may_fall_back=may_fall_back, problem=problem)
-
-    async def _ask(self, stage: TryResult, command: Ehlo | Helo | Lhlo | StartTLS) -> Reply:
-        try:
-            self._talk.send(command)
-        except LocalError as error:
-            # The server said farewell before we could ask.
-            raise Unusable(stage, Reply.make(451, "4.4.2", f"{self._peer.name} closed the session: {error}")) from error
-        return await self._answer(stage, self._dialect.command_timeout)
-
-    async def _answer(self, stage: TryResult, seconds: float) -> Reply:
-        try:
-            answers = await self._talk.answers(seconds)
-        except (NetworkError, PeerError) as error:
-            # A complete reply that was read before the end counts.
-            answers = self._talk.take_answers()
-            if not answers or answers[0].reply.is_positive:
-                cause = self._nonsense() or error
-                broken = broken_reply(self._peer.name, cause)
-                problem = tls_problem(cause, broken.text) if stage is TryResult.TLS else None
-                raise Unusable(stage, broken, problem=problem) from cause
-        if len(answers) > 1:
-            # Only a 421 can come unasked: welcome and farewell in one breath.
-            raise self._refused(stage, answers[-1].reply)
-        return answers[0].reply
-
-    def _nonsense(self) -> PeerError | None:
-        """Who said something, and no reply, did not just go away or keep silent."""
-        said = self._talk.machine.skipped_words
-        return ReplyViolation(f"not a reply: {said}") if said and self._talk.machine.violation is None else None
-
-    def _refused(self, stage: TryResult, reply: Reply) -> Unusable:
-        """RFC 5321 3.1: a refused greeting or EHLO is about this connection, never about a recipient."""
-        quoted = quote_reply(self._peer.name, Reply(reply.code, reply.status, reply.lines))
-        problem = starttls_refused(reply) if stage is TryResult.TLS else None
-        if reply.is_transient:
-            return Unusable(stage, quoted, refusal=quoted, problem=problem)
-        text = f"{self._peer.name} said: {reply}"[:MAX_QUOTE]
-        return Unusable(stage, Reply(451, _NOT_ACCEPTING, (text,)), refusal=quoted, problem=problem)

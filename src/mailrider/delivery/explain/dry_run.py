@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.smtp.client import AnsweredCommand
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mailrider.delivery.connection.connect import Connector, ConnectRequest
-    from mailrider.delivery.connection.session import Peer, Session
+    from mailrider.delivery.connection.peer import Peer
+    from mailrider.delivery.connection.session import Session
     from mailrider.model.security import PeerEvidence
     from mailrider.policy.judge import Judgement
     from mailrider.smtp.capabilities import Capabilities

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.attempt import Job
 from mailrider.delivery.connection.connect import ConnectRequest
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.explain.dry_run import DryRun
 from mailrider.delivery.mx import HostNotFound, Unroutable, preference_groups
 from mailrider.dns.answer import LookupFailed, RecordType

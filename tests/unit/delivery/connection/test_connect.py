@@ -10,7 +10,8 @@ import pytest
 
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
-from mailrider.delivery.connection.session import Dialect, Session, Unusable
+from mailrider.delivery.connection.peer import Dialect
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.model import event as events
 from mailrider.model.domain import Domain
@@ -27,6 +28,7 @@ from tests.support.channels import HOST, client_context, server_context, settle
 from tests.unit.delivery.scripted import Server
 
 if TYPE_CHECKING:
+    from mailrider.delivery.connection.session import Session
     from mailrider.model.event import Event
     from mailrider.model.outcome import Try
     from mailrider.net.channel import Channel

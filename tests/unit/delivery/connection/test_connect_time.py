@@ -9,7 +9,7 @@ import pytest
 
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import FallbackMemory
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard

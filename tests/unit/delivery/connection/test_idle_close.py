@@ -18,9 +18,9 @@ import pytest
 
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
+from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
-from mailrider.delivery.connection.session import Dialect
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.pool import SHUTDOWN_TIME, Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, Event

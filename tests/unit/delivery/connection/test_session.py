@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.connection.session import (
-    Dialect,
-    Peer,
-    Session,
-    Unusable,
-    broken_reply,
-    open_session,
-    server_name,
-)
+from mailrider.delivery.connection.opening import open_session
+from mailrider.delivery.connection.peer import Dialect, Peer, server_name
+from mailrider.delivery.connection.unusable import Unusable, broken_reply
 from mailrider.errors import ConnectionLost
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import AddressLiteral, Domain
@@ -36,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from mailrider.delivery.connection.session import Session
     from mailrider.model.event import Event
     from mailrider.model.tls_problem import TLSProblem
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.connection.session import Dialect, Peer, Session
+from mailrider.delivery.connection.peer import Dialect, Peer
+from mailrider.delivery.connection.session import Session
 from mailrider.errors import ConnectionLost
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain

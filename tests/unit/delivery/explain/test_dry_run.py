@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.connection.session import Unusable
+from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.explain.dry_run import DryRun
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply

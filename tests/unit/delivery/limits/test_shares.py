@@ -9,7 +9,7 @@ import pytest
 
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.pool import NOTICEABLE, Pool
-from mailrider.delivery.connection.session import ComeAgain
+from mailrider.delivery.connection.unusable import ComeAgain
 from mailrider.delivery.limits.rules import UNCOUNTED
 from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_client import LOOK, SILENCE

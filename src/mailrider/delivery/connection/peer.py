@@ -1,0 +1,55 @@
+"""Whom we call, and how we speak there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mailrider.model.domain import Domain
+
+if TYPE_CHECKING:
+    from mailrider.model.domain import NextHop
+    from mailrider.model.tls_problem import TLSProblem
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How we speak to servers; the same for all connections of a target.
+
+    `name`: what EHLO says. Times in seconds. `implicit_tls`: TLS at once (RFC 8314 3.3); `starttls` False: it is not
+    used though it may be offered.
+    """
+
+    name: NextHop
+    command_timeout: float
+    submission_timeout: float
+    lmtp: bool = False
+    debug: bool = False
+    implicit_tls: bool = False
+    starttls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed).
+
+    `lenient`: see `PeerEvidence`. `name` is the host as reports show it.
+    """
+
+    host: NextHop
+    address: str
+    port: int
+    sni: Domain | None
+    in_clear: TLSProblem | None = None
+    lenient: bool = False
+    name: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", str(self.host))
+
+
+def server_name(host: NextHop, sni: Domain | None) -> str | None:
+    """The SNI that a server is sent: the TLSA base domain under DANE (RFC 7672 8.1), else the MX host's name."""
+    if sni is not None:
+        return sni.ascii
+    return host.ascii if isinstance(host, Domain) else None
