@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
 
 MESSAGE = b"From: a@example.org\r\nTo: b@example.net\r\nMessage-ID: <1@example.org>\r\nSubject: hello\r\n\r\nHello.\r\n"
 
@@ -69,7 +69,7 @@ class Writing:
             route,
         )
 
-    def job(self, *recipients: str | Recipient, lease: int = 1, **options: Any) -> Job:
+    def job(self, *recipients: str | Recipient, lease: int = 1, **options: Any) -> LeasedJob:
         (job,) = jobs_of(self.message(*recipients, **options), BY_DOMAIN, lease)
         return job
 
@@ -99,7 +99,7 @@ def throttled(who: Recipient, until: datetime) -> Outcome:
     return Deferred(who, Reply.make(451, "4.4.5", "held back by a limit"), eligible_at=until)
 
 
-def report(job: Job, *outcomes: Any) -> AttemptReport:
+def report(job: LeasedJob, *outcomes: Any) -> AttemptReport:
     """The report of an attempt: one function for all recipients, or one for each."""
     makers = outcomes * len(job.ids) if len(outcomes) == 1 else outcomes
     return AttemptReport(tuple(make(who) for make, who in zip(makers, job.envelope.recipients, strict=True)))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
     from mailrider.model.handover import Stoppable
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import Places, RunningAttempt
     from mailrider.queue.settler import CommitRetry, Committed, Settler
     from mailrider.queue.store import Store
@@ -179,16 +179,16 @@ class Attempts:
                 begun.end(place)
             progress.has_effect = progress.is_recording = False
 
-    async def _give_back(self, job: Job) -> None:
+    async def _give_back(self, job: LeasedJob) -> None:
         """It was cut off, and it is as if nothing had been done."""
         self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
         await self._commits.give_back([job])
 
-    def _held_back(self, job: Job, seconds: float) -> AttemptReport:
+    def _held_back(self, job: LeasedJob, seconds: float) -> AttemptReport:
         until = self._clock.now() + timedelta(seconds=seconds)
         return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
 
-    async def _deliver(self, job: Job, content: Content, progress: AttemptProgress) -> AttemptReport:
+    async def _deliver(self, job: LeasedJob, content: Content, progress: AttemptProgress) -> AttemptReport:
         deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
         if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
@@ -201,7 +201,7 @@ class Attempts:
             self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
             return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
 
-    async def _look_again(self, deliverer: LooksAgain, job: Job, content: Content) -> None:
+    async def _look_again(self, deliverer: LooksAgain, job: LeasedJob, content: Content) -> None:
         """Before a message is given up: RFC 8461 5.1 wants the domain's policy checked first."""
         try:
             await deliverer.look_again(job.envelope, content)

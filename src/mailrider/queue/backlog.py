@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.queue.fairness import Fairness
-    from mailrider.queue.message import DueDestination, Job
+    from mailrider.queue.message import DueDestination, LeasedJob
     from mailrider.queue.store import Store
 
 PAGE: Final = 500  # destinations that are read at once
@@ -93,7 +93,7 @@ class Backlog:
                 return True
         return any(each in self.more and self._fairness.runs_low(each) for each in destinations)
 
-    async def refill(self) -> AsyncGenerator[list[Job], None]:
+    async def refill(self) -> AsyncGenerator[list[LeasedJob], None]:
         """Lease what is needed: gives jobs as they come, to be put into memory before the next ones are asked for."""
         look = _Look()
         is_wanted, self.unseen = self.unseen, False
@@ -136,7 +136,7 @@ class Backlog:
                 self._wake_for(each.due, look)
         return due
 
-    async def _claim(self, destinations: Sequence[str], look: _Look) -> list[Job]:
+    async def _claim(self, destinations: Sequence[str], look: _Look) -> list[LeasedJob]:
         """Lease jobs of these as far as there is room, and take note where there are more."""
         now = self._clock.monotonic()
         space = self._fairness.most_ready - self._fairness.ready

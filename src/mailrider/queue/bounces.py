@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport, Outcome
     from mailrider.queue.ids import IdSource
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.settle import Notified, SettleDecision
 
 T = TypeVar("T")
@@ -77,7 +77,12 @@ class Bounces:
         return not self._policy.refuses(sender)
 
     async def write(
-        self, job: Job, decision: SettleDecision, content: Content | None, now: datetime, shift: timedelta = NO_SHIFT
+        self,
+        job: LeasedJob,
+        decision: SettleDecision,
+        content: Content | None,
+        now: datetime,
+        shift: timedelta = NO_SHIFT,
     ) -> tuple[NewMessage, ...]:
         """One message for each kind of news. `content` None: the message cannot be read.
 
@@ -99,7 +104,7 @@ class Bounces:
 
     async def _write(
         self,
-        job: Job,
+        job: LeasedJob,
         sender: Mailbox,
         action: NotifiedAction,
         told_of: list[Notified],
@@ -147,7 +152,7 @@ class Bounces:
         return renamed(notification, self._ids.take(len(notification.envelope.recipients)))
 
     async def redacted(
-        self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
+        self, job: LeasedJob, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """What goes out instead of a notification that no connection was secure enough for, at once or ever."""
         envelope = job.envelope

@@ -18,7 +18,7 @@ from mailrider.queue import history
 
 if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Change, Job, Progress
+    from mailrider.queue.message import Change, LeasedJob, Progress
 
 MAX_EVIDENCE = 20  # tries of one attempt that are kept: as many as an attempt has addresses
 
@@ -147,7 +147,7 @@ def of_message(envelope: Envelope, size: int) -> dict[str, Any]:
     return told
 
 
-def encode_ending(job: Job, change: Change, before: Progress, dialogue: str = "") -> tuple[str, str]:
+def encode_ending(job: LeasedJob, change: Change, before: Progress, dialogue: str = "") -> tuple[str, str]:
     """The kind and the details of a recipient's end. `dialogue`: of an earlier try, if this is not the end of one."""
     told = of_message(job.envelope, job.info.size)
     outcome = change.attempt

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import RunningAttempt
 
 FIRST_PAUSE: Final = 30.0  # seconds that a destination rests after it could not be reached, doubled each time
@@ -43,7 +43,7 @@ class DestinationState:
     """A destination. `closed_until` is a monotonic moment. `is_quick`: the last attempt there ended soon."""
 
     destination: str
-    ready: deque[Job] = field(default_factory=deque)
+    ready: deque[LeasedJob] = field(default_factory=deque)
     running: int = 0
     window: int = 1
     failures: int = 0
@@ -87,7 +87,7 @@ class Fairness:
         """How many octets of content may come into memory."""
         return CONTENT_OCTETS - self.octets
 
-    def has_room(self, jobs: Sequence[Job], now: float) -> bool:
+    def has_room(self, jobs: Sequence[LeasedJob], now: float) -> bool:
         """True if all these jobs may come into memory, with their content."""
         if len(jobs) > self.most_ready - self.ready or sum([job.info.size for job in jobs]) > self.space:
             return False
@@ -112,7 +112,7 @@ class Fairness:
         state = self._states.get(destination)
         return state.closed_until if state is not None and now < state.closed_until else None
 
-    def offer(self, job: Job, now: float) -> None:
+    def offer(self, job: LeasedJob, now: float) -> None:
         """A leased job is ready."""
         state = self._state(job.destination)
         state.ready.append(job)
@@ -244,10 +244,10 @@ class Fairness:
         state = self._states.get(destination)
         return self.runs_low(destination) and self._space(is_quick=state is not None and state.is_quick) > 0
 
-    def withdraw(self, destination: str | None = None) -> list[Job]:
+    def withdraw(self, destination: str | None = None) -> list[LeasedJob]:
         """Take the jobs that wait in memory out again, without their content, of one destination or of all."""
         states = list(self._states.values()) if destination is None else [self._state(destination)]
-        jobs: list[Job] = []
+        jobs: list[LeasedJob] = []
         for state in states:
             jobs += state.ready
             self.ready -= len(state.ready)

@@ -95,7 +95,7 @@ FRESH: Final = Progress()
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class LeasedJob:
     """Recipients of a message at one destination, leased to this process: to be attempted together and settled.
 
     `envelope` has these recipients only; `ids` and `progress` are theirs, in its order. `lease` says under which
@@ -139,7 +139,7 @@ class Change:
 class Settlement:
     """What a job has come to; `changes` has one for each of its recipients. All of it is committed at once or not."""
 
-    job: Job
+    job: LeasedJob
     changes: tuple[Change, ...]
     at: datetime
     notifications: tuple[NewMessage, ...] = ()
@@ -170,7 +170,7 @@ class Quota:
 class Claimed:
     """What was leased, and for each destination that was asked for and has more queued: when the first of it is due."""
 
-    jobs: list[Job]
+    jobs: list[LeasedJob]
     left: Mapping[str, datetime]
 
 
@@ -193,9 +193,9 @@ class DueDestination:
     due: datetime
 
 
-def fitting(jobs: Sequence[Job], octets: int) -> list[Job]:
+def fitting(jobs: Sequence[LeasedJob], octets: int) -> list[LeasedJob]:
     """The first of these jobs whose contents are small, and have not more than so many octets together."""
-    found: list[Job] = []
+    found: list[LeasedJob] = []
     for job in jobs:
         if job.info.stored is None:
             octets -= job.info.size
@@ -205,7 +205,7 @@ def fitting(jobs: Sequence[Job], octets: int) -> list[Job]:
     return found
 
 
-def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[Job]:
+def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[LeasedJob]:
     """A new message as jobs, all of them fresh."""
     envelope = message.envelope
     destination_of = destination_of.by(message.route)
@@ -223,9 +223,9 @@ def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> l
     ]
 
 
-def _job(message: NewMessage, destination: str, envelope: Envelope, ids: tuple[int, ...], lease: int) -> Job:
+def _job(message: NewMessage, destination: str, envelope: Envelope, ids: tuple[int, ...], lease: int) -> LeasedJob:
     progress = (FRESH,) * len(ids)
-    return Job(
+    return LeasedJob(
         message.id,
         destination,
         envelope,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from ipaddress import IPv4Address, IPv6Address
 
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
 
 SLOW_AFTER: Final = 1.0  # seconds that an attempt may keep a fast place; most take a tenth of it
 SLOW_FOR_EACH_FAST: Final = 8  # a server that delays its greeting for 10 seconds is nothing unusual
@@ -54,7 +54,7 @@ LATEST: Final = 900.0  # seconds until it may come again, at most
 class RunningAttempt:
     """One attempt under way. `octets`: of its content that count as being in memory."""
 
-    job: Job
+    job: LeasedJob
     since: float
     is_newcomer: bool
     octets: int = 0
@@ -126,7 +126,7 @@ class Places:
         room = min(most, self.slow - self.running_slow)
         return self._newcomers < max(room, self.fast // 8, 1)
 
-    def begin(self, job: Job, now: float, *, is_newcomer: bool) -> RunningAttempt:
+    def begin(self, job: LeasedJob, now: float, *, is_newcomer: bool) -> RunningAttempt:
         """An attempt begins, in a fast place."""
         attempt = RunningAttempt(job, now, is_newcomer, job.info.size if job.content is not None else 0)
         self.running += 1

@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
     from datetime import datetime
-    from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import RunningAttempt
     from mailrider.queue.settler import Committed
     from mailrider.queue.store import Store
     from mailrider.queue.work import Work
+    from mailrider.settings.types import IPAddress
 
 
 class Scheduler:
@@ -55,7 +55,6 @@ class Scheduler:
         self._store = store
         self._work = work
         self._clock = clock
-        self._rng = rng
         self._emit = emit
         self._fairness = Fairness(work.parallelism, rng, work.rules.schedule)
         self._backlog = Backlog(store, self._fairness, clock)
@@ -128,7 +127,7 @@ class Scheduler:
 
     # What comes in ---------------------------------------------------------------------------------------------------
 
-    def has_room(self, jobs: Sequence[Job]) -> bool:
+    def has_room(self, jobs: Sequence[LeasedJob]) -> bool:
         """True if a new message with these jobs may come from memory: then it is to be leased from the beginning."""
         is_open = not (self._stopping or self._commits.unrecorded)
         return is_open and self._fairness.has_room(jobs, self._clock.monotonic())
@@ -139,11 +138,11 @@ class Scheduler:
         if self._backlog.expect(destinations):
             self._wake.set()
 
-    def give_up(self, jobs: Sequence[Job]) -> None:
+    def give_up(self, jobs: Sequence[LeasedJob]) -> None:
         """Leased jobs of a message whose submitter went away while it was stored: if it was, it waits there."""
         self._give_back(jobs, then=self.look)
 
-    def _give_back(self, jobs: Sequence[Job], then: Callable[[], object] = lambda: None) -> None:
+    def _give_back(self, jobs: Sequence[LeasedJob], then: Callable[[], object] = lambda: None) -> None:
         """End leases of jobs that were not attempted, as soon as that can be; at the latest at the end."""
         self._commits.keep_to_return(jobs)
         self._tasks = [task for task in self._tasks if not task.done()]
@@ -171,15 +170,12 @@ class Scheduler:
         return self._drained is not None
 
     async def drain(self) -> None:
-        """Leave to others what becomes due from now on, and wait until nothing else is to be done.
-
-        What senders are told of that mail goes out as well.
-        """
+        """Leave to others what becomes due from now on; wait for the rest, and for what senders are told of it."""
         self._drained = self._backlog.horizon = self._clock.now()
         self.look()
         await self.idle()
 
-    def offer(self, jobs: Sequence[Job]) -> None:
+    def offer(self, jobs: Sequence[LeasedJob]) -> None:
         """Leased jobs, those of a new message with their content."""
         if not jobs:
             return
@@ -249,8 +245,7 @@ class Scheduler:
                 if committed is not None:
                     self._come_back(committed)
             except StoreUnavailable as error:
-                self._commits.failed(error)
-                self._wake_in(SICK)
+                self._store_failed(error)
             except Exception as error:
                 # Where it came from nobody knows, so neither whether the message went out: it stays leased, and is not
                 # tried again before this process ends.
@@ -263,9 +258,7 @@ class Scheduler:
             if self._fairness.ready:  # its window has grown: there is a place for another one, too
                 self._start()
 
-    def _arrive(
-        self, attempt: RunningAttempt, address: IPv4Address | IPv6Address, slots: int | None
-    ) -> datetime | None:
+    def _arrive(self, attempt: RunningAttempt, address: IPAddress, slots: int | None) -> datetime | None:
         """See `Watcher.arrive`."""
         was_slow = attempt.is_slow
         seconds = self._fairness.places.arrive(attempt, address, self._clock.monotonic(), slots)
@@ -274,7 +267,7 @@ class Scheduler:
             self._go_on()
         return None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
 
-    def _leave(self, attempt: RunningAttempt, address: IPv4Address | IPv6Address) -> None:
+    def _leave(self, attempt: RunningAttempt, address: IPAddress) -> None:
         """See `Watcher.leave`."""
         self._fairness.places.leave(attempt, address, self._clock.monotonic())
 
@@ -307,7 +300,8 @@ class Scheduler:
         if moved:
             self._go_on()
         if self._commits.has_recovered:
-            self._look_after_recovery()
+            self._commits.has_recovered = False
+            self.look()
 
     @property
     def attempts(self) -> int:
@@ -332,10 +326,6 @@ class Scheduler:
         self._fairness.resize(attempts)
         self.look()
 
-    def _look_after_recovery(self) -> None:
-        self._commits.has_recovered = False
-        self.look()
-
     def _put_away(self, destination: str) -> None:
         """What waits for a destination that is down waits in the store: memory is for those that move."""
         waiting = self._fairness.withdraw(destination)
@@ -352,8 +342,7 @@ class Scheduler:
             try:
                 await self._refill()
             except StoreUnavailable as error:
-                self._commits.failed(error)
-                self._wake_in(SICK)
+                self._store_failed(error)
             except Exception as error:
                 self._emit(Bug("queue: looking for due mail", error))
                 self._wake_in(SICK)
@@ -375,12 +364,17 @@ class Scheduler:
             self._wake_in(self._backlog.next_wake)
         self._commits.works()
         if self._commits.has_recovered:
-            self._look_after_recovery()
+            self._commits.has_recovered = False
+            self.look()
 
     def _wake_in(self, seconds: float) -> None:
         """Look at the store again by then; an earlier wish stays."""
         if not self._stopping:
             self._due.set(self._clock.monotonic() + seconds)
+
+    def _store_failed(self, error: StoreUnavailable) -> None:
+        self._commits.failed(error)
+        self._wake_in(SICK)
 
     def _note_idleness(self) -> None:
         moving = self._running or self._refilling or self._wake.is_set() or not self._fairness.is_idle
@@ -399,7 +393,6 @@ class Scheduler:
                         else:
                             self._come_back(committed)
             except StoreUnavailable as error:
-                self._commits.failed(error)
-                self._wake_in(SICK)
+                self._store_failed(error)
             except Exception as error:
                 self._emit(Bug("queue: housekeeping", error))

@@ -31,7 +31,7 @@ from mailrider.queue.message import (
     ROUTE_TARGET,
     ContentInfo,
     Filter,
-    Job,
+    LeasedJob,
     NewMessage,
     jobs_of,
     renamed,
@@ -335,15 +335,15 @@ class DeliveryQueue:
         told = tuple(Notified(each, notice, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
         await self._tell(self._unqueued(envelope, content, now), SettleDecision((), told), content, now)
 
-    def _unqueued(self, envelope: Envelope, content: Content, now: datetime) -> Job:
+    def _unqueued(self, envelope: Envelope, content: Content, now: datetime) -> LeasedJob:
         """A job for a message that is not in this queue, to notify its sender."""
         count = len(envelope.recipients)
         # Its sender has that name for it; the recipients' ids are nobody's.
         id = parse_id(envelope.id) if envelope.id else self._ids.take(count)
         info = ContentInfo(content.size, content.eight_bit, content.header_size)
-        return Job(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
+        return LeasedJob(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
 
-    async def _tell(self, job: Job, decision: SettleDecision, content: Content, now: datetime) -> None:
+    async def _tell(self, job: LeasedJob, decision: SettleDecision, content: Content, now: datetime) -> None:
         assert self._bounces is not None  # noqa: S101 # who asks has seen to that
         for notification in await self._bounces.write(job, decision, content, now, shift_of(self._clock)):
             try:

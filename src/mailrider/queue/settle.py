@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mailrider.model.address import Mailbox
     from mailrider.model.envelope import Recipient
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
 
 # What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
 EXPIRED: Final = Reply.make(554, "5.4.7", "It could not be delivered in time")
@@ -94,12 +94,12 @@ class SettleDecision:
     given_up: tuple[int, ...] = ()
 
 
-def is_last_try(job: Job, rules: Rules, now: datetime) -> bool:
+def is_last_try(job: LeasedJob, rules: Rules, now: datetime) -> bool:
     """True if a recipient that is deferred by an attempt made now is given up."""
     return any(_is_over(progress, job, rules, now) for progress in job.progress)
 
 
-def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> SettleDecision:
+def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> SettleDecision:
     """Decide after an attempt."""
     changes: list[Change] = []
     notified: list[Notified] = []
@@ -126,7 +126,7 @@ def settle(job: Job, report: AttemptReport, rules: Rules, now: datetime, rng: ra
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
-def untried(job: Job, rules: Rules, now: datetime) -> SettleDecision:
+def untried(job: LeasedJob, rules: Rules, now: datetime) -> SettleDecision:
     """Decide for a job that was not attempted because its destination is down: it may be late, or its time over.
 
     Nothing is counted and nothing moves, but that it is given up, or that its sender is told of the delay.
@@ -148,7 +148,7 @@ def untried(job: Job, rules: Rules, now: datetime) -> SettleDecision:
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
-def as_it_stands(job: Job) -> AttemptReport:
+def as_it_stands(job: LeasedJob) -> AttemptReport:
     """What is known of a job's recipients without an attempt: how the last one ended."""
     return AttemptReport(
         tuple(
@@ -159,7 +159,7 @@ def as_it_stands(job: Job) -> AttemptReport:
 
 
 def _again(
-    id: int, progress: Progress, outcome: Deferred, job: Job, rules: Rules, now: datetime, rng: random.Random
+    id: int, progress: Progress, outcome: Deferred, job: LeasedJob, rules: Rules, now: datetime, rng: random.Random
 ) -> Change:
     """Queued again, or done because nothing is left to try."""
     until = _end_of(job, rules)
@@ -176,12 +176,12 @@ def _again(
     return Change(id, Fate.QUEUED, due, changed, outcome)
 
 
-def _end_of(job: Job, rules: Rules) -> datetime:
+def _end_of(job: LeasedJob, rules: Rules) -> datetime:
     """When it is given up; a TLS report after 24 hours, since the next one is there by then (RFC 8460 5.5)."""
     return job.created + (min(rules.expire, REPORT_EXPIRES) if job.envelope.tls_report else rules.expire)
 
 
-def _is_over(progress: Progress, job: Job, rules: Rules, now: datetime) -> bool:
+def _is_over(progress: Progress, job: LeasedJob, rules: Rules, now: datetime) -> bool:
     """Whether this try is the last one, by time or by number."""
     return now >= _end_of(job, rules) or 0 < rules.max_tries <= progress.tries + 1
 
@@ -195,7 +195,7 @@ def _given_up(outcome: Outcome, *, in_doubt: bool) -> Failed:
 
 
 def _notice(
-    outcome: Outcome, job: Job, change: Change, progress: Progress, rules: Rules, now: datetime
+    outcome: Outcome, job: LeasedJob, change: Change, progress: Progress, rules: Rules, now: datetime
 ) -> Notice | None:
     """What the sender is told of this recipient now, if anything."""
     # What is quarantined is held to be harmful, and its sender to be forged.
@@ -223,7 +223,7 @@ def _notice(
     return None
 
 
-def _concerns_postmaster(outcome: Failed, job: Job, rules: Rules) -> bool:
+def _concerns_postmaster(outcome: Failed, job: LeasedJob, rules: Rules) -> bool:
     """True for a notification of this machine that was not for the postmaster himself.
 
     One that came over the network is its sender's: a stranger could make us write to the postmaster as often as he
@@ -233,11 +233,11 @@ def _concerns_postmaster(outcome: Failed, job: Job, rules: Rules) -> bool:
     return is_own and rules.postmaster is not None and outcome.recipient.mailbox != rules.postmaster
 
 
-def _is_late(job: Job, rules: Rules, now: datetime) -> bool:
+def _is_late(job: LeasedJob, rules: Rules, now: datetime) -> bool:
     return bool(rules.delay_warning) and now >= job.created + rules.delay_warning
 
 
-def _warned(change: Change, job: Job, rules: Rules, now: datetime) -> Change:
+def _warned(change: Change, job: LeasedJob, rules: Rules, now: datetime) -> Change:
     """The delay has been dealt with, whether the sender wanted to hear of it or not."""
     if change.progress is None or change.progress.warned or not _is_late(job, rules, now):
         return change

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.bounces import Bounces
-    from mailrider.queue.message import Job, NewMessage, Settled
+    from mailrider.queue.message import LeasedJob, NewMessage, Settled
     from mailrider.queue.settle import Rules, SettleDecision
     from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
@@ -79,7 +79,7 @@ class Settler:
 
     # After an attempt ------------------------------------------------------------------------------------------------
 
-    async def attempted(self, job: Job, content: Content, report: AttemptReport) -> Committed | None:
+    async def attempted(self, job: LeasedJob, content: Content, report: AttemptReport) -> Committed | None:
         """Decide what the report means, and commit it; None if the lease was lost, and nothing was changed."""
         now = self._clock.now()
         decision = settle(job, report, self._rules, now, self._rng)
@@ -98,7 +98,7 @@ class Settler:
         return Committed(settlement, settled)
 
     async def _notify(
-        self, job: Job, decision: SettleDecision, content: Content | None, now: datetime
+        self, job: LeasedJob, decision: SettleDecision, content: Content | None, now: datetime
     ) -> tuple[NewMessage, ...]:
         """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
         for quoted in (content, None):
@@ -109,7 +109,7 @@ class Settler:
         return ()
 
     async def _redact(
-        self, job: Job, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
+        self, job: LeasedJob, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """A notification without what it quotes, where it has to go so; none if that makes trouble."""
         try:
@@ -167,10 +167,10 @@ class Settler:
             if len(jobs) < LATE or left:
                 return
 
-    def _is_over(self, job: Job, now: datetime) -> bool:
+    def _is_over(self, job: LeasedJob, now: datetime) -> bool:
         return now >= job.created + self._rules.expire
 
-    async def _settle_untried(self, job: Job, now: datetime) -> Committed | None:
+    async def _settle_untried(self, job: LeasedJob, now: datetime) -> Committed | None:
         decision = untried(job, self._rules, now)
         content = await self._store.content(job) if decision.notified else None
         settlement = Settlement(job, decision.changes, now, await self._notify(job, decision, content, now))
@@ -197,7 +197,7 @@ class CommitRetry:
         """Outcomes that wait to be recorded; nothing new should begin while there are any."""
         self.has_recovered = False
         """A store that had failed works again; for whoever looks for due mail, who takes note and clears this."""
-        self._unreturned: list[Job] = []
+        self._unreturned: list[LeasedJob] = []
         self._failed = False
 
     async def record(self, settlement: Settlement) -> Settled:
@@ -244,7 +244,7 @@ class CommitRetry:
             self.unrecorded -= 1
             self.works()
 
-    async def give_back(self, jobs: Sequence[Job]) -> None:
+    async def give_back(self, jobs: Sequence[LeasedJob]) -> None:
         """End leases of jobs that were not attempted; what cannot be given back now is kept for later."""
         self.keep_to_return(jobs)
         mine = [job for job in self._unreturned if job.lease == self._store.lease]
@@ -257,7 +257,7 @@ class CommitRetry:
             self._unreturned += mine
             self.failed(error)
 
-    def keep_to_return(self, jobs: Sequence[Job]) -> None:
+    def keep_to_return(self, jobs: Sequence[LeasedJob]) -> None:
         """They are given back with the next ones."""
         self._unreturned += jobs
 
@@ -280,10 +280,10 @@ class CommitRetry:
             self.has_recovered = True
 
 
-def _unrecorded(job: Job, reason: str) -> OutcomeUnrecorded:
+def _unrecorded(job: LeasedJob, reason: str) -> OutcomeUnrecorded:
     return OutcomeUnrecorded(format_id(job.message_id), names(job), reason)
 
 
-def names(job: Job) -> tuple[str, ...]:
+def names(job: LeasedJob) -> tuple[str, ...]:
     """A job's recipients, for events."""
     return tuple(map(str, job.envelope.recipients))

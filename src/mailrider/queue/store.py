@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         DueDestination,
         Entry,
         Filter,
-        Job,
+        LeasedJob,
         NewMessage,
         Quota,
         Settled,
@@ -119,7 +119,7 @@ class Store(Protocol):
         """Lease what is due, the longest due first. The first of them come with their contents, as far as these are
         small and have not more than so many octets together; the others stay in the store."""
 
-    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
+    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[LeasedJob]:
         """Lease jobs of messages that are older, due or not; with `unwarned` only those of recipients whose sender was
         not told of the delay."""
 
@@ -127,7 +127,7 @@ class Store(Protocol):
         """Commit what a job came to. If the lease was lost, nothing was changed, and another process may have
         delivered it as well. Raises `IdTaken` if a notification has an id that is there already."""
 
-    async def give_back(self, jobs: Sequence[Job]) -> None:
+    async def give_back(self, jobs: Sequence[LeasedJob]) -> None:
         """End leases of jobs that were not attempted; they are due as before."""
 
     async def keep_alive(self, now: datetime) -> int:
@@ -136,7 +136,7 @@ class Store(Protocol):
     async def destinations(self, after: str | None, limit: int) -> list[DueDestination]:
         """Destinations with queued recipients, in their order, those behind `after` only."""
 
-    async def content(self, job: Job) -> Content:
+    async def content(self, job: LeasedJob) -> Content:
         """The content of a leased job's message."""
 
     async def page(self, wanted: Filter, after: int, limit: int) -> list[Entry]:

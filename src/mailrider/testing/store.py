@@ -22,7 +22,7 @@ from mailrider.queue.message import (
     DueDestination,
     Entry,
     Fate,
-    Job,
+    LeasedJob,
     PastAttempt,
     Progress,
     RecipientState,
@@ -167,12 +167,12 @@ class MemoryStore:
         row.state = RecipientState.HELD if row.wish is Wish.HOLD else RecipientState.QUEUED
         row.owner = row.wish = None
 
-    async def give_back(self, jobs: Sequence[Job]) -> None:
+    async def give_back(self, jobs: Sequence[LeasedJob]) -> None:
         """See `Store`."""
         self._write()
         self._give_back([id for job in jobs for id in job.ids if self._is_mine(job, id)])
 
-    def _is_mine(self, job: Job, id: int) -> bool:
+    def _is_mine(self, job: LeasedJob, id: int) -> bool:
         row = self.shared.rows.get(id)
         return row is not None and row.owner == self.lease and row.message.id == job.message_id
 
@@ -217,7 +217,7 @@ class MemoryStore:
         first = self._first_due()
         return Claimed(jobs, {name: first[name] for name in (each.destination for each in quotas) if name in first})
 
-    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
+    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[LeasedJob]:
         """See `Store`."""
         self._write()
         before = first_id_at(than)
@@ -228,7 +228,7 @@ class MemoryStore:
         ]
         return self._lease(found[:limit])
 
-    def _lease(self, ids: Iterable[int]) -> list[Job]:
+    def _lease(self, ids: Iterable[int]) -> list[LeasedJob]:
         groups: dict[tuple[int, str], list[int]] = {}
         for id in ids:
             row = self.shared.rows[id]
@@ -236,10 +236,10 @@ class MemoryStore:
             groups.setdefault((row.message.id, row.destination), []).append(id)
         return [self._job(sorted(group)) for group in groups.values()]
 
-    def _job(self, ids: Sequence[int]) -> Job:
+    def _job(self, ids: Sequence[int]) -> LeasedJob:
         rows = [self.shared.rows[id] for id in ids]
         message = rows[0].message
-        return Job(
+        return LeasedJob(
             message.id,
             rows[0].destination,
             only(message.envelope, [id - message.id - 1 for id in ids]),
@@ -265,7 +265,7 @@ class MemoryStore:
                 first[row.destination] = min(row.due, first.get(row.destination, _NEVER))
         return first
 
-    async def content(self, job: Job) -> Content:
+    async def content(self, job: LeasedJob) -> Content:
         """See `Store`."""
         octets = await self.octets(job.message_id)
         if octets is None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.deliverer import Deliverer
-    from mailrider.queue.message import Job, Settled, Settlement
+    from mailrider.queue.message import LeasedJob, Settled, Settlement
     from mailrider.smtp.content import Content
 
 
@@ -91,7 +91,7 @@ async def test_what_comes_to_one_that_has_left_off_is_stored_for_others() -> Non
 async def test_what_was_leased_in_the_very_moment_is_given_back() -> None:
     world = World()
     async with a_queue(world, MemoryStore(world.shared)) as old:
-        jobs: list[Job] = []
+        jobs: list[LeasedJob] = []
         assert old._scheduler is not None
         take_in = old._scheduler.offer
         old._scheduler.offer = jobs.extend  # type: ignore[method-assign, assignment]
@@ -245,7 +245,7 @@ async def test_a_worker_that_is_stopped_before_its_first_step_gives_its_job_back
     async with a_queue(world, MemoryStore(world.shared)) as queue:
         scheduler = queue._scheduler
         assert scheduler is not None
-        jobs: list[Job] = []
+        jobs: list[LeasedJob] = []
         take_in = scheduler.offer
         scheduler.offer = jobs.extend  # type: ignore[method-assign, assignment]
         await submit(queue, "b@example.net")

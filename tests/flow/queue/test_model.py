@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from datetime import datetime
 
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.store import Store
 
 RULES = Rules(
@@ -68,8 +68,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.writing = Writing(self.clock)
         self.rng = random.Random(1)
         self.known: dict[int, Known] = {}
-        self.jobs: list[Job] = []
-        self.stale: list[Job] = []
+        self.jobs: list[LeasedJob] = []
+        self.stale: list[LeasedJob] = []
         self.ended: dict[int, str] = {}
         self.folder = tempfile.TemporaryDirectory()
         self.shared = SharedState()

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Event
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.message import Claimed, DueDestination, Job, NewMessage
+    from mailrider.queue.message import Claimed, DueDestination, LeasedJob, NewMessage
     from mailrider.queue.store import Store
 
 ORIGIN = NotificationAuthor(Domain("mx.example.org"), Domain("example.org"))
@@ -520,7 +520,7 @@ async def test_contents_in_memory_have_a_bound_and_are_let_go(monkeypatch: pytes
 
 async def test_who_is_late_is_given_back_where_the_store_fails() -> None:
     class Unreadable(MemoryStore):
-        async def content(self, job: Job) -> Content:
+        async def content(self, job: LeasedJob) -> Content:
             if world.clock.monotonic() > 3600:
                 raise StoreUnavailable("the disk is gone")
             return await super().content(job)

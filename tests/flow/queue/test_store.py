@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.store import Store
 
 NET = "example.net"
@@ -86,15 +86,15 @@ async def store(world: World) -> AsyncIterator[Store]:
         yield opened
 
 
-async def claim(world: World, store: Store, destination: str = NET, jobs: int = 100) -> list[Job]:
+async def claim(world: World, store: Store, destination: str = NET, jobs: int = 100) -> list[LeasedJob]:
     return (await store.claim([Quota(destination, jobs)], world.now)).jobs
 
 
-def done(world: World, job: Job) -> Settlement:
+def done(world: World, job: LeasedJob) -> Settlement:
     return Settlement(job, tuple(Change(id, Fate.DONE) for id in job.ids), world.now)
 
 
-def later(world: World, job: Job, after: timedelta = HOUR, **progress: Any) -> Settlement:
+def later(world: World, job: LeasedJob, after: timedelta = HOUR, **progress: Any) -> Settlement:
     changes = tuple(
         Change(id, Fate.QUEUED, world.now + after, Progress(1, last=BUSY, **progress), deferred(who))
         for id, who in zip(job.ids, job.envelope.recipients, strict=True)

@@ -12,7 +12,7 @@ import pytest
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
-from mailrider.queue.message import Fate, Job, Progress
+from mailrider.queue.message import Fate, LeasedJob, Progress
 from mailrider.queue.retry import IN_DOUBT, JITTER, Schedule
 from mailrider.queue.settle import Notice, Rules, is_last_try, settle, untried
 from mailrider.testing.clock import FakeClock
@@ -39,12 +39,12 @@ RULES = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
 EVERYTHING = Notify.SUCCESS | Notify.FAILURE | Notify.DELAY
 
 
-def make_job(*recipients: str | Recipient, tries: int = 0, warned: bool = False, **options: Any) -> Job:
+def make_job(*recipients: str | Recipient, tries: int = 0, warned: bool = False, **options: Any) -> LeasedJob:
     job = Writing(FakeClock()).job(*recipients, **options)
     return replace(job, progress=tuple(Progress(tries, warned) for _ in job.ids))
 
 
-def decide(job: Job, *outcomes: Any, age: timedelta = HOUR, rules: Rules = RULES) -> SettleDecision:
+def decide(job: LeasedJob, *outcomes: Any, age: timedelta = HOUR, rules: Rules = RULES) -> SettleDecision:
     return settle(job, report(job, *outcomes), rules, job.created + age, random.Random(1))
 
 

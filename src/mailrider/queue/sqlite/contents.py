@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.sqlite.threads import ReadThread
     from mailrider.queue.sqlite.writer import Add, Ask
 
@@ -113,7 +113,7 @@ class Contents:
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    async def fill(self, jobs: Sequence[Job]) -> None:
+    async def fill(self, jobs: Sequence[LeasedJob]) -> None:
         """Read the small contents of leased jobs at once."""
         if not jobs:
             return
@@ -127,7 +127,7 @@ class Contents:
             if octets is not None:
                 job.content = _small(job, octets)
 
-    async def read(self, job: Job) -> Content:
+    async def read(self, job: LeasedJob) -> Content:
         """See `Store.content`. A large one is given chunk by chunk as it is sent, so that memory stays flat."""
         info = job.info
         if info.stored is None:
@@ -188,7 +188,7 @@ def _small_contents(ids: list[int], connection: sqlite3.Connection) -> dict[int,
     return dict(connection.execute(sql.CONTENTS, (compact(ids),)).fetchall())
 
 
-def _small(job: Job, octets: bytes) -> Content:
+def _small(job: LeasedJob, octets: bytes) -> Content:
     info = job.info
     return Content(info.size, info.eight_bit, info.header_size, True, octets)
 

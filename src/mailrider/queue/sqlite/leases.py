@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mailrider.queue.message import Job
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.queue_clock import QueueClock
     from mailrider.queue.sqlite.rows import Unreadable
 
@@ -147,7 +147,7 @@ class StoreLeases:
 
     def _jobs(
         self, statement: str, values: dict[str, Any] | list[Any], connection: sqlite3.Connection
-    ) -> tuple[list[Job], list[Unreadable]]:
+    ) -> tuple[list[LeasedJob], list[Unreadable]]:
         """What cannot be read is held: it is the operator's to decide, and keeps nothing else up."""
         (ids,) = connection.execute(statement, values).fetchone()
         if ids == "[]":
@@ -161,7 +161,7 @@ class StoreLeases:
             connection.execute(sql.SET_ASIDE, {"ids": compact(held)})
         return jobs, unreadable
 
-    def give_back(self, jobs: Sequence[Job], connection: sqlite3.Connection) -> None:
+    def give_back(self, jobs: Sequence[LeasedJob], connection: sqlite3.Connection) -> None:
         """End the leases of some jobs."""
         lease = self._transactions.lease
         pairs = [(job.message_id, each) for job in jobs for each in job.ids]

@@ -13,7 +13,7 @@ from mailrider.queue.message import (
     DestinationCount,
     DueDestination,
     Entry,
-    Job,
+    LeasedJob,
     PastAttempt,
     Progress,
     RecipientState,
@@ -50,12 +50,12 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> tuple[list[Job], list[Unreadable]]:
+def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> tuple[list[LeasedJob], list[Unreadable]]:
     """Leased recipients, grouped by message and destination, in the order in which the messages come."""
     groups: dict[tuple[int, str], list[Sequence[Any]]] = {}
     for row in rows:
         groups.setdefault((row[0], row[1]), []).append(row)
-    jobs: list[Job] = []
+    jobs: list[LeasedJob] = []
     unreadable: list[Unreadable] = []
     for (message, destination), group in groups.items():
         try:
@@ -65,10 +65,10 @@ def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> tuple[list[Job], lis
     return jobs, unreadable
 
 
-def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) -> Job:
+def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) -> LeasedJob:
     created, sender, options, route, size, eight_bit, header_size, stored = rows[0][9:]
     recipients = tuple(decode_recipient(row[3], row[4]) for row in rows)
-    return Job(
+    return LeasedJob(
         message,
         destination,
         decode_envelope(sender, options, recipients, format_id(message)),

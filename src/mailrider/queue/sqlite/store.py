@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         DueDestination,
         Entry,
         Filter,
-        Job,
+        LeasedJob,
         NewMessage,
         Quota,
         Settled,
@@ -221,7 +221,7 @@ class SQLiteStore:
 
     async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
         """See `Store`."""
-        jobs: list[Job] = []
+        jobs: list[LeasedJob] = []
         left: dict[str, datetime] = {}
         for start in range(0, len(quotas), sql.MOST_QUOTAS):
             some = quotas[start : start + sql.MOST_QUOTAS]
@@ -243,7 +243,7 @@ class SQLiteStore:
         await self._contents.fill(fitting(jobs, octets))
         return Claimed(jobs, left)
 
-    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[Job]:
+    async def claim_older(self, than: datetime, limit: int, *, unwarned: bool = False) -> list[LeasedJob]:
         """See `Store`."""
         values = {"before": first_id_at(than), "limit": limit, "unwarned": int(unwarned)}
         return (await self._claim(sql.OLDER, values, [])).jobs
@@ -256,7 +256,7 @@ class SQLiteStore:
             self._emit(RecipientsUnreadable(format_id(each.message), len(each.ids), each.reason))
         return claimed
 
-    async def give_back(self, jobs: Sequence[Job]) -> None:
+    async def give_back(self, jobs: Sequence[LeasedJob]) -> None:
         """See `Store`."""
         await self._ask(StoreCall(partial(self._leases.give_back, jobs)))
 
@@ -289,7 +289,7 @@ class SQLiteStore:
         """See `Store`."""
         return await self._contents.write(chunks)
 
-    async def content(self, job: Job) -> Content:
+    async def content(self, job: LeasedJob) -> Content:
         """See `Store`."""
         return await self._contents.read(job)
 
