@@ -15,7 +15,7 @@ from mailrider.app.assemble import open_engine
 from mailrider.app.dkim import Step, keys_in_use, list_keys, lookup_published, new_selector, rotate
 from mailrider.cli.arguments import DOMAIN, SPAN
 from mailrider.clock import SystemClock
-from mailrider.config import load
+from mailrider.config import load, queues_of
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.text import json_line
@@ -201,7 +201,7 @@ def _tell(rotation: Rotation, configuration: Configuration, settle: timedelta) -
 
 def longest_stay(configuration: Configuration) -> timedelta:
     """How long a message that is signed now may be on its way."""
-    queues = (each.settings for each in configuration.targets.values())
+    queues = (each.settings for each in queues_of(configuration))
     return max((each.expire for each in queues if isinstance(each, QueueSettings)), default=timedelta(0))
 
 

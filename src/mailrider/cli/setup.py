@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from mailrider.config import DIRECT, Instance, direct_targets
+from mailrider.config import DIRECT, Instance, direct_targets, queues_of
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 from mailrider.observe.unblocked import UnblockedStream
@@ -46,22 +46,26 @@ def choose_target(configuration: Configuration, name: str | None, kinds: Sequenc
 
 
 def choose_queue(configuration: Configuration, name: str | None) -> QueueSettings:
-    """The queue that is named, or the only one. Raises `ConfigError`."""
+    """The queue that is named, or the only one. Raises `ConfigError`.
+
+    One that stands in an endpoint's block has no name, and is meant where there is no other.
+    """
     if name is not None:
         instance = configuration.target(name)
         if not isinstance(instance.settings, QueueSettings):
             raise ConfigError(f"{instance.label} is no target.queue")
         return instance.settings
-    every = (*configuration.deliver_to, *configuration.targets.values())
-    found = {id(each.settings): each for each in every if isinstance(each.settings, QueueSettings)}
-    queues = [(each.label, each.settings) for each in found.values() if isinstance(each.settings, QueueSettings)]
+    top = {id(each.settings) for each in (*configuration.deliver_to, *configuration.targets.values())}
+    every = queues_of(configuration)
+    queues = [each for each in every if id(each.settings) in top] or every
     if not queues:
         raise ConfigError("no target.queue is configured")
     if len(queues) > 1:
-        raise ConfigError(
-            f"there are several queues, say which one is meant: {', '.join(label for label, _ in queues)}"
-        )
-    return queues[0][1]
+        names = ", ".join(each.label if each.name else f"{each.label} (at {each.position})" for each in queues)
+        raise ConfigError(f"there are several queues, say which one is meant: {names}")
+    (only,) = queues
+    assert isinstance(only.settings, QueueSettings)  # noqa: S101 # that is what queues are
+    return only.settings
 
 
 def make_log(configuration: Configuration, *, debug: bool, quiet: bool, stream: Stream | None = None) -> Emit:

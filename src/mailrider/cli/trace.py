@@ -11,7 +11,7 @@ from mailrider.cli.chosen_queue import ChosenQueue
 from mailrider.cli.say import say
 from mailrider.cli.trace_text import trace_lines
 from mailrider.clock import SystemClock
-from mailrider.config import load, queue_location
+from mailrider.config import load, queue_location, queues_of
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.text import json_line
 from mailrider.queue.ids import parse_id
@@ -99,10 +99,8 @@ def _moment(since: str | None) -> datetime:
 def every_queue(config: str | None) -> list[ChosenQueue]:
     """Each queue of the configuration. Raises `ConfigError` if there is none."""
     configuration = load(config)
-    every = (*configuration.deliver_to, *configuration.targets.values())
-    found = {id(each.settings): each for each in every if isinstance(each.settings, QueueSettings)}
-    if not found:
+    queues = [each.settings for each in queues_of(configuration) if isinstance(each.settings, QueueSettings)]
+    if not queues:
         raise ConfigError("no target.queue is configured")
-    queues = [each.settings for each in found.values() if isinstance(each.settings, QueueSettings)]
     beside = tuple(queue_location(each) for each in queues)
     return [ChosenQueue(config, None, given=each, beside=beside) for each in queues]

@@ -15,6 +15,7 @@ from mailrider.config.configuration import (
     direct_targets,
     placed,
     queue_location,
+    queues_of,
     targets_within,
 )
 from mailrider.config.loader import default_text, find_config, load, load_carried, load_to_carry, loads
@@ -38,5 +39,6 @@ __all__ = [
     "loads",
     "placed",
     "queue_location",
+    "queues_of",
     "targets_within",
 ]

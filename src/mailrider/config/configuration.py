@@ -114,6 +114,17 @@ def direct_targets(configuration: Configuration) -> list[Instance]:
     return list(found.values())
 
 
+def queues_of(configuration: Configuration) -> list[Instance]:
+    """Every queue, those within the blocks of endpoints and of other queues too; these have no name."""
+    found: dict[int, Instance] = {}
+    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+        for settings in targets_within(owner.settings):
+            if isinstance(settings, QueueSettings):
+                name = owner.name if settings is owner.settings else None
+                found.setdefault(id(settings), Instance("target.queue", name, settings, owner.position))
+    return list(found.values())
+
+
 @contextmanager
 def placed(instance: Instance) -> Iterator[None]:
     """Around what opens an instance: what only that shows to be wrong is told with the place of its block."""

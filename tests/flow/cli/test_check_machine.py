@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +29,6 @@ from tests.support.commands import Ran, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
 EXAMPLE = Domain("example.test")
 MX = Domain("mx.example.test")
@@ -445,3 +447,27 @@ async def test_a_plug_in_that_is_fine_is_0_and_one_that_breaks_is_3(
     monkeypatch.setattr("mailrider.cli.check.examine_machine", breaks)
     broken = await run("-c", file, "check", "--plugin", "--local")
     assert (broken.code, broken.out) == (3, "MAILRIDER UNKNOWN - RuntimeError: boo / hoo\n")
+
+
+async def test_each_queue_is_looked_at_also_one_within_an_endpoint_and_one_that_nobody_can_write_to(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = site.folder / "inner"
+    inner.mkdir()
+    queue = f"deliver_to queue {{{{\ntarget &outbound\nlocation {inner}/q\n}}}}"
+    site.more = f"submission tcp://127.0.0.1:1587 {{{{\n{queue}\n}}}}\n"
+    told = [f["text"] for f in await site.findings("--local") if "are free under" in f["text"]]
+    assert [text.endswith(f" under {inner}") for text in told] == [False, True]
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != inner)
+    told = [f["text"] for f in await site.findings("--local") if f["level"] == "error"]
+    assert told == [f"nothing can be queued: {inner} cannot be written to"]
+
+
+async def test_a_queue_on_a_file_system_that_is_read_only_is_an_error(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(site.folder)
+    sizes = {name: getattr(real, name) for name in dir(real) if name.startswith("f_")}
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(**sizes | {"f_flag": os.ST_RDONLY}))
+    told = [f["text"] for f in await site.findings("--local") if f["level"] == "error"]
+    assert told == [f"nothing can be queued: the file system under {site.folder}/state/outqueue is read-only"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,22 @@ def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
     message = tmp_path / "message"
     message.write_bytes(b"Subject: hello\r\n\r\nHello.\r\n")
     return Terminal(config, message, capsys)
+
+
+def test_a_queue_in_the_block_of_an_endpoint_can_be_looked_into_too(terminal: Terminal) -> None:
+    door = "submission tcp://127.0.0.1:1587 {\ndeliver_to queue {"
+    text = terminal.config.read_text().replace("target.queue mail {", door)
+    terminal.config.write_text(f"{text}}}\n")
+    id = terminal.send("b@example.net")
+    assert terminal.code == 0
+    assert id in terminal("queue", "list")
+    assert id in terminal("trace", "b@example.net")
+    another = "submission tcp://127.0.0.1:2587 {\n deliver_to queue {\n target &out\n location other\n }\n}\n"
+    terminal.config.write_text(f"{text}}}\n{another}")
+    terminal("queue", "list")
+    assert terminal.code == 78
+    assert re.findall(r"target\.queue \(at \S+conf:(\d+):1\)", terminal.errors) == ["11", "17"]
+    assert id in terminal("trace", "b@example.net")
 
 
 def test_a_queue_that_nobody_used_is_empty_and_is_not_made_by_looking(terminal: Terminal, tmp_path: Path) -> None:

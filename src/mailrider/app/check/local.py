@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.app.check.finding import error, note, ok, warning
 from mailrider.app.cores import count_workers
-from mailrider.config import queue_location
+from mailrider.config import queue_location, queues_of
 from mailrider.config.settings import AUTO
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import InvalidValue
@@ -74,26 +74,31 @@ def _about_certificate(label: str, path: Path, name: Domain | None, now: datetim
 
 
 def check_disks(configuration: Configuration, clock: Clock) -> list[Finding]:
-    """How much room each queue has for new mail."""
+    """Whether each queue can take mail, and how much room it has for it."""
     findings: list[Finding] = []
-    for each in configuration.targets.values():
-        if isinstance(each.settings, QueueSettings):
-            location = _existing(queue_location(each.settings))
-            disk = Disk(location, each.settings.reserve, clock.monotonic)
-            if not disk.look():
-                findings.append(warning(each.label, f"how much of the disk under {location} is free is not known"))
-                continue
-            free, reserve = disk.free // MIB, disk.reserve // MIB
-            where = f"{free} MiB are free under {location}"
-            if disk.free < disk.reserve:
-                text = f"the disk is full: {where}, and new mail is refused below {reserve} MiB (reserve)"
-                findings.append(error(each.label, text, "make room there"))
-            elif disk.free < 2 * disk.reserve:
-                text = f"the disk is nearly full: {where}; below {reserve} MiB new mail is refused (reserve)"
-                findings.append(warning(each.label, text, "make room there"))
-            else:
-                findings.append(ok(each.label, where))
+    for each in queues_of(configuration):
+        assert isinstance(each.settings, QueueSettings)  # noqa: S101 # that is what queues are
+        location = _existing(queue_location(each.settings))
+        findings.append(_about_disk(each.label, location, Disk(location, each.settings.reserve, clock.monotonic)))
     return findings
+
+
+def _about_disk(label: str, location: Path, disk: Disk) -> Finding:
+    if not disk.look():
+        return warning(label, f"how much of the disk under {location} is free is not known")
+    if os.statvfs(location).f_flag & os.ST_RDONLY:
+        return error(label, f"nothing can be queued: the file system under {location} is read-only")
+    if location.stat().st_uid == os.geteuid() and not os.access(location, os.W_OK | os.X_OK):
+        return error(label, f"nothing can be queued: {location} cannot be written to", f"chmod u+rwx {location}")
+    free, reserve = disk.free // MIB, disk.reserve // MIB
+    where = f"{free} MiB are free under {location}"
+    if disk.free < disk.reserve:
+        text = f"the disk is full: {where}, and new mail is refused below {reserve} MiB (reserve)"
+        return error(label, text, "make room there")
+    if disk.free < 2 * disk.reserve:
+        text = f"the disk is nearly full: {where}; below {reserve} MiB new mail is refused (reserve)"
+        return warning(label, text, "make room there")
+    return ok(label, where)
 
 
 def _existing(path: Path) -> Path:
@@ -117,9 +122,7 @@ def check_user(configuration: Configuration) -> list[Finding]:
         return []
     cure = "let systemd start it as a user of its own: mailrider setup DOMAIN --service, or see the guide"
     locations = [
-        queue_location(each.settings)
-        for each in configuration.targets.values()
-        if isinstance(each.settings, QueueSettings)
+        queue_location(each.settings) for each in queues_of(configuration) if isinstance(each.settings, QueueSettings)
     ]
     owners = {owner for owner in map(_owner, (*locations, configuration.globals.state_dir)) if owner is not None}
     if 0 in owners:
@@ -216,7 +219,7 @@ def check_keys(keys: Iterable[SignatureKey]) -> list[Finding]:
 def _open_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> Iterator[Finding]:
     writable = stat.S_IWGRP | stat.S_IWOTH
     yield from _look_at("state_dir", configuration.globals.state_dir, writable, "all that survives a restart")
-    for each in configuration.targets.values():
+    for each in queues_of(configuration):
         if isinstance(each.settings, QueueSettings):
             location = queue_location(each.settings)
             yield from _look_at(each.label, location, OTHERS, "mail")
