@@ -233,6 +233,7 @@ class LimitReached(Event):
 class LimitsUncounted(Event):
     """A message is held back for so many seconds, because nobody answers who counts by the limits for all processes."""
 
+    level: ClassVar[EventLevel] = WARNING
     seconds: float
     message: str = field(default="", kw_only=True)
 
