@@ -31,9 +31,10 @@ from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
 from mailrider.queue.place import shards_to_drain
 from mailrider.queue.queue_clock import QueueClock
-from mailrider.queue.service import DeliveryQueue, QueueDeliverer, QueueDirectory
+from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.shards import SQLiteShards, further_shard, shard_location, shards_in
+from mailrider.queue.sqlite.signals import QueueDirectory
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.work import Work
 from mailrider.settings.pipeline import TargetRef, decide

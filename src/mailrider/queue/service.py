@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.errors import InvalidValue
 from mailrider.model.bounded import BoundedMap
@@ -23,33 +21,30 @@ from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
-from mailrider.queue.ids import PLACE_BITS, first_id_at, format_id, moment, parse_id
+from mailrider.queue.ids import PLACE_BITS, first_id_at, format_id, moment
 from mailrider.queue.message import (
     BY_DOMAIN,
-    FRESH,
     INLINE,
     ROUTE_TARGET,
     ContentInfo,
     Filter,
-    LeasedJob,
     NewMessage,
     jobs_of,
     renamed,
     under_name,
 )
-from mailrider.queue.queue_clock import KeepsTime, shift_of
+from mailrider.queue.queue_clock import KeepsTime
 from mailrider.queue.scheduler import Scheduler
-from mailrider.queue.settle import Notice, Notified, Rules, SettleDecision, settle
 from mailrider.queue.sqlite.shards import EVERY, added
-from mailrider.queue.sqlite.signals import Signal, SignalListener, send_act, send_signal
+from mailrider.queue.sqlite.signals import QueueDirectory, Signal
 from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
+from mailrider.queue.unqueued import UnqueuedBounces
 from mailrider.smtp.content import CHUNK
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.model.address import ReversePath
@@ -58,7 +53,7 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import DestinationOf, Stats
-    from mailrider.queue.store import Store
+    from mailrider.queue.store import OtherShards, Store
     from mailrider.queue.work import Work
     from mailrider.smtp.content import Content
 
@@ -67,25 +62,6 @@ MOST_RECIPIENTS: Final = 50_000  # of a message whose id was given out before it
 MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled with certainty after they were accepted
 
 PREPARED: Final = timedelta(minutes=10)  # that checks and the writing of a large content may take
-
-PASSED_ON: Final = Reply.make(250, "2.0.0", "It went on to those whom this address stands for")
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDirectory:
-    """Where a queue is: its directory, and that for sockets. None where no other process can be. `is_worker`: the
-    daemon opens it."""
-
-    location: Path
-    runtime_dir: Path
-    is_worker: bool = False
-
-
-class OtherShards(Protocol):
-    """The shards of a queue beside the one that is open."""
-
-    async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
-        """Do something to all recipients in them that are meant."""
 
 
 class DeliveryQueue:
@@ -107,8 +83,9 @@ class DeliveryQueue:
         others: OtherShards | None = None,
         listens: bool = True,
     ) -> None:
-        """`work` None: nothing is delivered here. `reserved`: where messages that arrive have their ids from.
-        `left_behind`: shards that are only delivered from; they do not listen (`listens`), since this queue tells them.
+        """`work` None: nothing is delivered here. `place` None: no other process can be there. `reserved`: where
+        messages that arrive have their ids from. `left_behind`: shards that are only delivered from; they do not listen
+        (`listens`), since this queue tells them.
         """
         if isinstance(store, KeepsTime):
             clock = store.clock
@@ -119,8 +96,7 @@ class DeliveryQueue:
         self._emit = emit
         self._place = place
         self._destination_of = destination_of
-        self._bounces = None if work is None else work.bounces
-        self._rng = rng
+        self._unqueued = None if work is None else UnqueuedBounces(work.bounces, ids, clock, rng)
         self._left_behind = left_behind
         self._others = others
         self._listens = listens
@@ -139,11 +115,7 @@ class DeliveryQueue:
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
                 if self._place is not None and self._listens:
-                    place = self._place
-                    listener = SignalListener(
-                        place.runtime_dir, place.location, self._hear, self._hear_act, is_worker=place.is_worker
-                    )
-                    await stack.enter_async_context(listener)
+                    await stack.enter_async_context(self._place.listener(self._hear, self._emit))
             self._stack = stack.pop_all()
         return self
 
@@ -179,14 +151,9 @@ class DeliveryQueue:
             if not each.is_draining:
                 each.look(reopen=signal is Signal.RETRY)
 
-    def _hear_act(self, act: bytes) -> None:
-        """Another process of ours says what an operator did with it: the socket is for nobody else."""
-        with suppress(ValueError, TypeError):
-            self._emit(OperatorActed(**json.loads(act)))
-
     def _send_signal(self, signal: Signal) -> None:
         if self._place is not None:
-            send_signal(self._place.runtime_dir, self._place.location, signal)
+            self._place.send(signal)
 
     def new_id(self) -> int:
         """The id for a message that is submitted later, so that it can be cancelled whatever became of `submit`."""
@@ -306,21 +273,16 @@ class DeliveryQueue:
 
     def can_tell(self, sender: ReversePath) -> bool:
         """True if a notification may go to that sender."""
-        mailbox = sender.mailbox
-        return self._bounces is not None and mailbox is not None and self._bounces.may_tell(mailbox)
+        return self._unqueued is not None and self._unqueued.can_tell(sender)
 
     async def tell_failed(self, envelope: Envelope, content: Content, reply: Reply) -> bool:
         """Notify the sender that these recipients do not get a message that was never in this queue.
 
         True once the notification is durable, or if nobody wants it. Raises `StoreUnavailable`.
         """
-        if self._bounces is None or not self.can_tell(envelope.sender):
+        if self._unqueued is None or not self.can_tell(envelope.sender):
             return False
-        now = self._clock.now()
-        job = self._unqueued(envelope, content, now)
-        report = AttemptReport(tuple(Failed(each, reply) for each in envelope.recipients))
-        decision = settle(job, report, Rules(), now, self._rng)
-        await self._tell(job, decision, content, now)
+        await self._take(await self._unqueued.of_failed(envelope, content, reply))
         return True
 
     async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
@@ -328,24 +290,11 @@ class DeliveryQueue:
 
         `to_list`: failures there are not the sender's business any more. Raises `StoreUnavailable`.
         """
-        if self._bounces is None or not self.can_tell(envelope.sender):
-            return
-        now = self._clock.now()
-        notice = Notice.DELIVERED if to_list else Notice.EXPANDED
-        told = tuple(Notified(each, notice, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
-        await self._tell(self._unqueued(envelope, content, now), SettleDecision((), told), content, now)
+        if self._unqueued is not None and self.can_tell(envelope.sender):
+            await self._take(await self._unqueued.of_passed_on(envelope, content, to_list=to_list))
 
-    def _unqueued(self, envelope: Envelope, content: Content, now: datetime) -> LeasedJob:
-        """A job for a message that is not in this queue, to notify its sender."""
-        count = len(envelope.recipients)
-        # Its sender has that name for it; the recipients' ids are nobody's.
-        id = parse_id(envelope.id) if envelope.id else self._ids.take(count)
-        info = ContentInfo(content.size, content.eight_bit, content.header_size)
-        return LeasedJob(id, "", envelope, tuple(range(id + 1, id + 1 + count)), (FRESH,) * count, now, info, 0)
-
-    async def _tell(self, job: LeasedJob, decision: SettleDecision, content: Content, now: datetime) -> None:
-        assert self._bounces is not None  # noqa: S101 # who asks has seen to that
-        for notification in await self._bounces.write(job, decision, content, now, shift_of(self._clock)):
+    async def _take(self, notifications: Sequence[NewMessage]) -> None:
+        for notification in notifications:
             try:
                 await self.store.add(notification, leased=False)
             except IdTaken:
@@ -401,8 +350,7 @@ class DeliveryQueue:
         acted = OperatorActed(command.value, by, wanted.words, done.changed, done.later, message)
         self._emit(acted)
         if self._place is not None:
-            told = json.dumps({each.name: getattr(acted, each.name) for each in fields(acted)}).encode()
-            send_act(self._place.runtime_dir, self._place.location, told)
+            self._place.send_act(acted)
 
 
 async def _pieces(content: Content) -> AsyncIterator[bytes]:

@@ -156,3 +156,10 @@ class Store(Protocol):
 
     async def changed_elsewhere(self) -> bool:
         """True if another process changed anything since this was asked the last time."""
+
+
+class OtherShards(Protocol):
+    """The shards of a queue beside the one that is open."""
+
+    async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
+        """Do something to all recipients in them that are meant."""

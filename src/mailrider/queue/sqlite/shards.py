@@ -143,7 +143,7 @@ class SQLiteShards:
         self._make_store = make_store
 
     async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
-        """See `queue.service.OtherShards`."""
+        """See `OtherShards`."""
         changed = later = 0
         for each in await self._meant(wanted):
             async with self._make_store(each) as store:

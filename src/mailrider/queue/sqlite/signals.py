@@ -11,15 +11,21 @@ import asyncio
 import enum
 import hashlib
 import itertools
+import json
 import os
 import socket
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.files import PRIVATE_FILE, make_folder, set_mode
+from mailrider.model.queue_event import OperatorActed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from mailrider.model.event import Emit
 
 _WORKER: Final = "w"  # in the names of workers' sockets; others go on with a digit
 _numbers = itertools.count(1)  # of the listeners of this process
@@ -140,3 +146,30 @@ class SignalListener:
             pass
         for signal in signals:
             self._hear(signal)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDirectory:
+    """Where a queue is: its directory, and that for sockets. `is_worker`: the daemon opens it."""
+
+    location: Path
+    runtime_dir: Path
+    is_worker: bool = False
+
+    def send(self, signal: Signal) -> None:
+        """Tell all who listen."""
+        send_signal(self.runtime_dir, self.location, signal)
+
+    def send_act(self, acted: OperatorActed) -> None:
+        """Tell all who listen what an operator did."""
+        octets = json.dumps({each.name: getattr(acted, each.name) for each in fields(acted)}).encode()
+        send_act(self.runtime_dir, self.location, octets)
+
+    def listener(self, hear: Callable[[Signal], None], emit: Emit) -> SignalListener:
+        """Hears the signals of others; what an operator did with another process of ours is emitted."""
+
+        def hear_act(octets: bytes) -> None:
+            with suppress(ValueError, TypeError):
+                emit(OperatorActed(**json.loads(octets)))
+
+        return SignalListener(self.runtime_dir, self.location, hear, hear_act, is_worker=self.is_worker)
