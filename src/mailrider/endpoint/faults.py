@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings
@@ -73,23 +73,35 @@ def relay_holes(endpoint: EndpointSettings, find: Callable[[str], Settings | Non
                 )
 
 
-def weak_spots(endpoint: EndpointSettings, find: Callable[[str], Settings | None]) -> Iterator[tuple[str, str]]:
+class WeakSpot(NamedTuple):
+    """What a postmaster should know, and what to do about it; or may leave, where it `is_choice`."""
+
+    text: str
+    cure: str
+    is_choice: bool = False
+
+
+def weak_spots(endpoint: EndpointSettings, find: Callable[[str], Settings | None]) -> Iterator[WeakSpot]:
     """What a postmaster should know about an endpoint that is right, and what to do about it."""
     blocks = [endpoint, *(block for pipeline in endpoint.pipelines for block in (pipeline, *pipeline.routes))]
     if any(block.check is not None and block.check.rspamd for block in blocks):
         text = "of rspamd's answer only the action counts: header fields and a subject of its own are not applied"
-        yield text, "rspamd's milter proxy applies them, in front of another mail server"
+        yield WeakSpot(text, "rspamd's milter proxy applies them, in front of another mail server", is_choice=True)
     if isinstance(endpoint, SubmissionSettings) and endpoint.trust and container():
         text = "in a container everybody may seem to come from one address, that of its gateway or of a proxy"
-        yield text, "give the container the network of the host, or let clients log in: auth FILE instead of trust"
+        cure = "give the container the network of the host, or let clients log in: auth FILE instead of trust"
+        yield WeakSpot(text, cure)
     targets = list(endpoint.every_target)
     if not isinstance(endpoint, LMTPEndpointSettings) and not all(_is_queue(each, find) for each in targets):
         text = "where mail is not queued a transaction has one recipient, others are asked to come again (452 4.5.3)"
-        yield text, "a queue in front takes any number: target.queue NAME { target &TARGET }, and deliver_to &NAME"
+        cure = "a queue in front takes any number: target.queue NAME { target &TARGET }, and deliver_to &NAME"
+        # Mail programs of people show it as an error; other servers come again, and who is unknown is told at once.
+        yield WeakSpot(text, cure, is_choice=not isinstance(endpoint, SubmissionSettings))
     beyond = [each for each in endpoint.listen if each.ip is not None and not each.is_local]
     if beyond and not isinstance(endpoint, SubmissionSettings) and any(_notifies_anybody(e, find) for e in targets):
         text = "strangers' mail that cannot be delivered makes notifications to senders that may be forged"
-        yield text, "bounce { destination OWN.DOMAIN { deliver_to ... }; default_destination { reject } } in the queue"
+        cure = "bounce { destination OWN.DOMAIN { deliver_to ... }; default_destination { reject } } in the queue"
+        yield WeakSpot(text, cure)
 
 
 def _for_anybody(pipeline: PipelineSettings) -> Iterator[Target]:

@@ -129,10 +129,23 @@ WEAK = {
 }
 
 
+@pytest.mark.parametrize(
+    ("door", "is_choice"),
+    [("smtp", True), ("submission", False)],
+    ids=["servers come again, and who is unknown is told at once", "mail programs show it as an error"],
+)
+def test_mail_that_is_not_queued_may_be_meant_where_servers_bring_it(door: str, is_choice: bool) -> None:
+    configuration = loads(f"{TARGETS}{door} tcp://127.0.0.1:25 {{\ndeliver_to &store\n}}")
+    settings = configuration.endpoints[0].settings
+    assert isinstance(settings, EndpointSettings)
+    (spot,) = weak_spots(settings, lambda name: configuration.targets[name].settings)
+    assert spot.is_choice is is_choice
+
+
 @pytest.mark.parametrize(("text", "expected"), WEAK.values(), ids=WEAK)
 def test_what_a_postmaster_should_know_of_an_endpoint_that_is_right(text: str, expected: list[str]) -> None:
     configuration = loads(TARGETS + text)
-    found = [text for text, _ in weak_spots(endpoint(text), lambda name: configuration.targets[name].settings)]
+    found = [text for text, *_ in weak_spots(endpoint(text), lambda name: configuration.targets[name].settings)]
     assert len(found) == len(expected)
     assert all(words in text for words, text in zip(expected, found, strict=True))
 

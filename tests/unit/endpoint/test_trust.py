@@ -178,4 +178,4 @@ def test_a_private_network_may_be_trusted_beyond_this_machine(monkeypatch: pytes
     assert not door.settings.needs_login
     for inside in (False, True):
         monkeypatch.setattr(faults, "container", lambda inside=inside: inside)
-        assert any("in a container" in text for text, _ in weak_spots(door.settings, lambda _: None)) is inside
+        assert any("in a container" in text for text, *_ in weak_spots(door.settings, lambda _: None)) is inside

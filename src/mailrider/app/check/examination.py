@@ -191,8 +191,8 @@ def _about_settings(configuration: Configuration, validates: bool) -> Iterator[F
     for each in configuration.endpoints:
         if isinstance(each.settings, EndpointSettings):
             yield from endpoint_weaknesses(each.label, each.settings)
-            for text, cure in weak_spots(each.settings, find):
-                yield warning(each.label, text, cure)
+            for spot in weak_spots(each.settings, find):
+                yield (note if spot.is_choice else warning)(each.label, spot.text, spot.cure)
 
 
 async def _try_everything(configuration: Configuration, engine: Engine) -> list[Problem]:
