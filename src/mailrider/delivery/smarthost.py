@@ -6,21 +6,17 @@ only. What TLS must prove stands there too. LMTP differs in its greeting and in 
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mailrider.delivery.attempt import Attempt, Job
 from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
+from mailrider.delivery.message import MessageDelivery
 from mailrider.delivery.mx import HostNotFound, find_host
 from mailrider.model.domain import AddressLiteral, Domain
-from mailrider.model.event import RecipientAttempted, RecipientSettled
-from mailrider.model.handover import DIRECT
-from mailrider.model.outcome import QUARANTINED, AttemptReport, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Requirement, TLSLevel, strictest
@@ -32,17 +28,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.delivery.attempt import AttemptRules
+    from mailrider.delivery.attempt import AttemptRules, Connections, Guide, Job
     from mailrider.delivery.connection.pool import Pool, PooledLease
     from mailrider.delivery.connection.session import Session
-    from mailrider.delivery.limits.rules import HeldBack, Limiter
+    from mailrider.delivery.limits.rules import Limiter
     from mailrider.delivery.reach import Reach
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
-    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
-    from mailrider.model.handover import Handover, Watcher
-    from mailrider.model.outcome import Outcome, Try
+    from mailrider.model.outcome import Try
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.smtp.content import Content
     from mailrider.smtp.sasl import Credentials
@@ -150,8 +145,10 @@ class FixedDestination:
         """There is nothing to look at again."""
 
 
-class FixedDelivery:
+class FixedDelivery(MessageDelivery):
     """Delivers everything to the servers of one target."""
+
+    session_codes = JUDGES_OUR_LOGIN
 
     def __init__(
         self,
@@ -166,25 +163,12 @@ class FixedDelivery:
         lmtp: bool = False,
     ) -> None:
         """`connect_timeout` in seconds."""
-        self._rules = rules
+        super().__init__(rules, clock, emit, limiter)
+        self.next_hop = servers[0].host
+        self.is_lmtp = lmtp
         self._connect_timeout = connect_timeout
         self._servers = servers
         self._resolver = resolver
-        self._clock = clock
-        self._emit = emit
-        self._limiter = limiter
-        self._lmtp = lmtp
-
-    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
-        """One attempt. The report has the envelope's order."""
-        if envelope.quarantined:
-            report = AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
-        else:
-            report = AttemptReport(await self._attempt_within_limits(envelope, content, handover))
-        settled = RecipientSettled if handover.watcher is None else RecipientAttempted
-        for outcome in report:
-            self._emit(settled(self._servers[0].host, str(envelope.sender), outcome, message=envelope.id))
-        return report
 
     async def try_servers(self) -> list[tuple[NextHop, str]]:
         """Connect to each server and log in, as a delivery would, and send nothing: what is wrong with each, or ""."""
@@ -210,68 +194,19 @@ class FixedDelivery:
                 return "" if refusal is None else refusal.reason
         return fault
 
-    async def _attempt_within_limits(
-        self, envelope: Envelope, content: Content, handover: Handover
-    ) -> tuple[Outcome, ...]:
-        """All recipients whose domains may pass go together; the others come again."""
-        if self._limiter is None:
-            return await self._attempt(envelope, content, envelope.recipients, handover.watcher).run()
-        domains = [each.mailbox.domain or self._servers[0].host for each in envelope.recipients]
-        held_back: dict[NextHop, HeldBack] = {}
-        async with AsyncExitStack() as stack:
-            ticket = stack.enter_context(self._limiter.ticket(envelope, self._emit, handover))
-            until = self._clock.monotonic() + handover.patience
-            left = sorted(set(domains), key=lambda each: each.ascii)
-            while left:
-                # All together, so that it holds nothing while it waits; then without the one that is in the way.
-                ticket.patience = max(0.0, until - self._clock.monotonic())
-                answer = await stack.enter_async_context(ticket.to(*left))
-                if answer is None:
-                    break
-                closed = [each for each in left if answer.scope != "destination" or each.ascii == answer.key]
-                held_back.update(dict.fromkeys(closed, answer))
-                left = [each for each in left if each not in held_back]
-            placed = list(zip(envelope.recipients, domains, strict=True))
-            going = [recipient for recipient, domain in placed if domain not in held_back]
-            attempt = self._attempt(envelope, content, going, handover.watcher) if going else None
-            outcomes = iter(() if attempt is None else await attempt.run())
-            return tuple(
-                held_back[domain].deferred(recipient) if domain in held_back else next(outcomes)
-                for recipient, domain in placed
-            )
-
-    def _security(self, envelope: Envelope) -> MessageSecurity:
-        """What the message itself demands of a server."""
-        if not envelope.requiretls or self._lmtp:
+    def security(self, envelope: Envelope, _: Content) -> MessageSecurity:
+        """See `MessageDelivery`."""
+        if not envelope.requiretls or self.is_lmtp:
             return ORDINARY
         # RFC 8689 4.2.1: whoever takes such a message must offer the extension, over a channel that has proved itself.
         # As with `target.remote`, a notification is never failed for want of the extension.
         return MessageSecurity(_PROVED, needs_extension=not envelope.sender.is_null)
 
-    def _attempt(
-        self, envelope: Envelope, content: Content, recipients: Sequence[Recipient], watcher: Watcher | None
-    ) -> Attempt:
-        security = self._security(envelope)
-        destination = FixedDestination(
-            self._servers,
-            self._resolver,
-            self._clock,
-            self._connect_timeout,
-            security.requirement,
-        )
-        return Attempt(
-            Job(envelope, content, security),
-            recipients,
-            destination,
-            destination,
-            self._rules,
-            self._clock,
-            self._emit,
-            watcher,
-            lmtp=self._lmtp,
-            session_codes=JUDGES_OUR_LOGIN,
-            slots=None if self._limiter is None else self._limiter.slots,
-        )
+    async def way_to(self, _: NextHop, job: Job) -> tuple[Guide, Connections]:
+        """See `MessageDelivery`."""
+        demanded = job.security.requirement
+        destination = FixedDestination(self._servers, self._resolver, self._clock, self._connect_timeout, demanded)
+        return destination, destination
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailrider.delivery.remote import route
+from mailrider.delivery.message import route
 from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.envelope import Envelope, Recipient
