@@ -87,11 +87,8 @@ class Channel(asyncio.Protocol):
         "_loop",
         "_orderly",
         "_pipe",
-        "_plain_transport",
         "_read_paused",
-        "_ready_pipe",
         "_receiver",
-        "_sink",
         "_told",
         "_transport",
         "_transport_full",
@@ -111,10 +108,6 @@ class Channel(asyncio.Protocol):
         self._accept = accept
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.Transport
-        # The short cuts: where plaintext may go at once, each None if it may not.
-        self._sink: Receiver | None = None
-        self._plain_transport: asyncio.Transport | None = None
-        self._ready_pipe: TLSPipe | None = None
         self._receiver: Receiver | None = None
         self._early: list[bytes] = []  # arrived in clear while there was no sink
         self._pipe: TLSPipe | None = None
@@ -157,11 +150,10 @@ class Channel(asyncio.Protocol):
     @receiver.setter
     def receiver(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._find_sink()
         self._deliver()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = self._plain_transport = cast("asyncio.Transport", transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._loop = asyncio.get_running_loop()
         self._gone = self._told = self.is_closed = False
@@ -210,20 +202,19 @@ class Channel(asyncio.Protocol):
     def pause_reading(self) -> None:
         """Let the peer wait, as soon as what is being handed over now is done."""
         self._read_paused = True
-        self._find_sink()
         if self._handshake is None:
             self._pause_transport(True)
 
     def resume_reading(self) -> None:
         """Go on; what was kept back is handed over in a later turn of the event loop."""
         self._read_paused = False
-        self._find_sink()
         if not self._gone:
             self._loop.call_soon(self._deliver_later)
 
-    def _find_sink(self) -> None:
-        kept_back = self._held or self._read_paused or self._deaf
-        self._sink = None if kept_back else self._receiver
+    @property
+    def _sink(self) -> Receiver | None:
+        """Who may be given what has arrived, now; None: it is kept back."""
+        return None if self._held or self._read_paused or self._deaf else self._receiver
 
     def _pause_transport(self, paused: bool) -> None:
         if paused is self._transport_paused or self._gone:
@@ -282,28 +273,31 @@ class Channel(asyncio.Protocol):
         if error is None and not self._orderly:
             error = ConnectionLost(f"{self._peer} closed the connection without closing TLS")
         self._told = True
-        self._receiver = self._sink = self._pipe = self._accept = self.on_end = None  # no cycles left behind
+        self._receiver = self._pipe = self._accept = self.on_end = None  # no cycles left behind
         receiver.connection_lost(error)
 
     # --- writing --------------------------------------------------------------------------------
 
     def write(self, data: Bytes) -> None:
         """Send `data`; never blocks. After the end it does nothing: `connection_lost` tells."""
-        transport = self._plain_transport
-        if transport is not None:
-            transport.write(data)
-        elif (pipe := self._ready_pipe) is not None and not self.needs_drain and len(data) <= RECORD:
+        pipe = self._pipe
+        if self.is_closed:
+            return
+        if pipe is None:
+            self._transport.write(data)
+        elif self._handshake is None and not self.needs_drain and len(data) <= RECORD:
             self._write_record(pipe, data)
         else:
             self._write_encrypted((data,))
 
     def write_many(self, chunks: Iterable[Bytes]) -> None:
         """Send all `chunks`, few bytes with a single write to the transport; never blocks."""
-        transport = self._plain_transport
-        if transport is None:
+        if self.is_closed:
+            return
+        if self._pipe is not None:
             self._write_encrypted(chunks)
         elif some := [chunk for chunk in chunks if chunk]:  # an empty one would spin stdlib asyncio
-            transport.writelines(some)
+            self._transport.writelines(some)
 
     def write_end(self, data: Bytes) -> None:
         """Send `data`, and have `needs_drain` True until the kernel has all that was ever written.
@@ -352,8 +346,6 @@ class Channel(asyncio.Protocol):
             self._fail(failure)
 
     def _write_encrypted(self, chunks: Iterable[Bytes]) -> None:
-        if self.is_closed:
-            return
         if self._handshake is not None:
             raise LocalError("nothing can be written in the middle of a TLS handshake")
         under_way = bool(self._backlog)  # a full transport, or a further turn, takes it up
@@ -420,10 +412,8 @@ class Channel(asyncio.Protocol):
             raise LocalError("TLS was started already")
         if self.is_closed or self._ended:
             raise handshake_loss_of(None, self._peer)
-        self._plain_transport = None
         self._pipe = pipe
         self._held = True
-        self._find_sink()
         handshake = self._handshake = self._loop.create_future()
         self._pause_transport(False)
         self._shake_hands(pipe)
@@ -433,7 +423,6 @@ class Channel(asyncio.Protocol):
         try:
             if pipe.shake_hands():
                 self.tls = pipe.evidence()
-                self._ready_pipe = pipe
                 self._end_handshake()
             elif pipe.fed > MAX_HANDSHAKE:
                 endless = f"{self._peer}: the TLS handshake has no end"
@@ -469,7 +458,6 @@ class Channel(asyncio.Protocol):
 
     def _release(self) -> None:
         self._held = False
-        self._find_sink()
         self._deliver_later()
 
     # --- the end --------------------------------------------------------------------------------
@@ -562,14 +550,12 @@ class Channel(asyncio.Protocol):
 
     def _hear_no_more(self) -> None:
         self._deaf = True
-        self._sink = None
         self._early.clear()
         self._pause_transport(False)  # or nobody would notice the peer's end
 
     def _stop_writing(self) -> None:
         self.is_closed = True
         self.needs_drain = self._flushing = False
-        self._plain_transport = self._ready_pipe = None
         self._backlog.clear()
         self._end_handshake()
         self._wake()
