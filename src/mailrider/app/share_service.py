@@ -48,6 +48,10 @@ class ShareService:
             self._book.gone(number, self._clock.monotonic())
             self._answer()
 
+    def forget_findings(self) -> None:
+        """Those that start from now on have another configuration, which may reach what could not be reached."""
+        self._told.clear()
+
     def received(self, number: int, kind: str, body: Any) -> None:
         """A frame of that worker."""
         if number not in self._links:

@@ -348,6 +348,7 @@ class Supervisor:
         if configuration.globals.openmetrics is not None:
             self._sockets.bind(configuration.globals.openmetrics)
         new = Generation.make(next(self._generations), configuration, carried, workers)
+        self._talk.forget_findings()
         try:
             worker = await self._launch(0, new)
             failure = await self._workers.wait_until_ready(worker)

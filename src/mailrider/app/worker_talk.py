@@ -75,6 +75,10 @@ class WorkerTalk:
 
     # What is known ----------------------------------------------------------------------------------------------------
 
+    def forget_findings(self) -> None:
+        """What workers could not reach, those of another configuration try."""
+        self._shares.forget_findings()
+
     def tell_known(self, worker: WorkerProcess) -> None:
         """What others know of passwords; before its orders."""
         for findings in self._logins.frames(self._clock.monotonic()):

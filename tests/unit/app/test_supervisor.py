@@ -18,6 +18,8 @@ from mailrider.app.supervisor import Supervisor
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.app.worker_starts import READY_WITHIN
 from mailrider.config import load_to_carry
+from mailrider.delivery.limits.findings import SharedFinding
+from mailrider.delivery.limits.share_client import TELL, TOLD
 from mailrider.model.daemon_event import DaemonReady, EarlierWorkersAwaited, Reloaded, WorkerDied, WorkerFailed
 from mailrider.model.event import Bug, Event
 from mailrider.testing.clock import FakeClock
@@ -37,6 +39,8 @@ class ScriptedWorker(WorkerProcess):
     async def start(self, *_: Any) -> None:
         self.begun.append(self)
         self.pid = self.number
+        self.heard: list[tuple[str, Any]] = []
+        self.link.send = lambda kind, body=None: self.heard.append((kind, body))  # type: ignore[method-assign]
 
     def finish(self) -> None:
         super().finish()
@@ -254,6 +258,21 @@ async def test_a_worker_that_does_not_begin_keeps_the_others_from_no_start(start
     await it.pass_by(1)
     it.begun[2].settle(None)
     await eventually(lambda: it.serving == [(0, 1), (1, 1)])
+
+
+async def test_a_worker_that_starts_again_learns_what_others_found_out_but_not_one_of_a_new_configuration(
+    start: Start,
+) -> None:
+    it = await start(2)
+    await it.serve()
+    finding = ["queue mail", "down.test", None, it.clock.monotonic() + 900]
+    it.begun[0].link.data_received(encode_frame(TELL, finding))
+    await it.die(1)
+    again = await it.begin_again()
+    assert (TOLD, [SharedFinding._make(finding)]) in again.heard
+    first = await it.reload(2)
+    assert [body for kind, body in first.heard if kind == TOLD] == []
+    first.settle(None)
 
 
 async def test_a_reload_while_earlier_workers_are_awaited_is_done_once_they_are_gone(
