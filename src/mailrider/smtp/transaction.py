@@ -11,7 +11,9 @@ says `lost()`. What the replies mean under pipelining stands here and nowhere el
 - a refused DATA or chunk decides only the recipients that RCPT accepted;
 - the reply to the end of data decides those too (in LMTP one reply each, in order);
 - a 421 before the end of data decides nobody: it is a farewell, not an answer;
-- a recipient that is one too many (452, x.5.3) behind an accepted one goes into `overflow`: a further transaction.
+- a recipient that is one too many (452, x.5.3) behind an accepted one goes into `overflow`: a further transaction;
+- 503 behind a refused RCPT judges nobody: with that recipient the server has dropped the transaction, as some do. Who
+  is answered so, or was accepted before, goes into `overflow`, too.
 
 On a connection that carried a message before (`used`), a late second reply to that one may stand in the way: it is
 taken for the next command's, and all that follow are displaced. So nothing for good is believed there before it is
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 MAX_RECIPIENTS = 100
 # A chunk is refused as a whole, so that a large message need not be sent to its end for a refusal (RFC 3030 2).
 CHUNK_SIZE = 4 * 1024 * 1024
+_OUT_OF_ORDER = 503
 
 
 class ContentFacts(Protocol):
@@ -182,6 +185,7 @@ class Transaction:
         self._session_codes = session_codes
         self._envelope_in_step = not used
         self._refused_some = False
+        self._refused_recipient = False
         self._proof_asked = False
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
@@ -388,16 +392,23 @@ class Transaction:
         if reply.is_positive:
             self._accepted.append(index)
             return
+        if self._was_dropped(reply):
+            self.overflow.append(index)
+            return
         if self._judges_session(reply):
             return
         self._refused_some = True
         if _is_too_many(reply):
             if self._accepted:
                 self.overflow.append(index)
-            else:
-                self.decisions[index] = Decision(TryResult.RCPT, _as_452(reply))
-        else:
-            self.decisions[index] = Decision(TryResult.RCPT, reply)
+                return
+            reply = _as_452(reply)
+        self.decisions[index] = Decision(TryResult.RCPT, reply)
+        self._refused_recipient = True
+
+    def _was_dropped(self, reply: Reply) -> bool:
+        """True if there is no transaction any more since the server refused a recipient of it."""
+        return reply.code == _OUT_OF_ORDER and self._refused_recipient
 
     def _take_data(self, reply: Reply) -> None:
         if self._data_answered and self._used:
@@ -405,7 +416,7 @@ class Transaction:
         self._data_answered = True
         if reply.code < 400:
             self._envelope_in_step = True
-        elif self._accepted and self._judges_session(reply):
+        elif self._accepted and not self._was_dropped(reply) and self._judges_session(reply):
             self._state = _DONE
         else:
             self._decide_accepted(Decision(TryResult.DATA, reply))
@@ -433,8 +444,11 @@ class Transaction:
         self._decide_accepted(Decision(_FINAL, reply))
 
     def _decide_accepted(self, decision: Decision) -> None:
-        for index in self._accepted:
-            self.decisions[index] = decision
+        if self._was_dropped(decision.reply) and (self._chunking or decision.stage is not _FINAL):
+            self.overflow += self._accepted
+        else:
+            for index in self._accepted:
+                self.decisions[index] = decision
         if not decision.reply.is_positive:
             # Never reused after a failed DATA.
             self._refused_some = True

@@ -407,6 +407,41 @@ async def test_503_on_a_kept_connection_is_about_the_session() -> None:
         assert net.mx("a.test").opened == 2
 
 
+# A server that drops the transaction with a recipient that it refuses -------------------------------------------------
+# https://github.com/mailcow/mailcow-dockerized/issues/6486: "503 need MAIL command" bounced those behind a 451
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("refusal", ["451 4.7.1 Service unavailable", "550 5.1.1 Unknown"])
+async def test_503_behind_a_refused_recipient_is_about_none_of_the_others(refusal: str, offer: Capabilities) -> None:
+    script = MXScript(offer=offer, replies={Stage.RCPT: [refusal, "503 5.5.1 need MAIL", "503 5.5.1 need MAIL", None]})
+    async with internet({"a.test": [script]}) as net:
+        results = await net.send("x@a.test", "y@a.test", "z@a.test")
+        assert [str(each.reply.code) for each in results] == [refusal[:3], "250", "250"]
+        assert net.mx("a.test").accepted == 1
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_nor_about_those_that_were_accepted_before(offer: Capabilities) -> None:
+    dropped = [None, "451 4.7.1 Later", "503 5.5.1 need MAIL", None]
+    replies = {Stage.RCPT: dropped, Stage.DATA: ["503 5.5.1 need RCPT", None]}
+    if offer.chunking:
+        replies = {Stage.RCPT: dropped, Stage.END: ["503 5.5.1 need RCPT", None]}
+    async with internet({"a.test": [MXScript(offer=offer, replies=replies)]}) as net:
+        results = await net.send("x@a.test", "y@a.test", "z@a.test")
+        assert [each.reply.code for each in results] == [250, 451, 250]
+        assert net.mx("a.test").accepted == 1
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_a_recipient_that_is_refused_by_503_in_a_transaction_of_its_own_is_refused(offer: Capabilities) -> None:
+    script = MXScript(offer=offer, replies={Stage.RCPT: ["550 5.1.1 Unknown", *["503 5.7.1 Log in first"] * 9]})
+    async with internet({"a.test": [script]}) as net:
+        results = await net.send("x@a.test", "y@a.test", "z@a.test")
+        assert [each.reply.code for each in results] == [550, 503, 503]
+        assert net.mx("a.test").accepted == 0
+
+
 # An MX record that names an address -----------------------------------------------------------------------------------
 
 

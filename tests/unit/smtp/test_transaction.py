@@ -236,6 +236,23 @@ def test_if_every_rcpt_was_refused_a_refused_data_says_nothing_new() -> None:
     assert fates(done) == {"b": "rcpt 550 no such user", "c": "rcpt 450 later"}
 
 
+def test_503_behind_a_refused_rcpt_judges_nobody() -> None:
+    done = transact(PIPELINING, mail("b", "c", "d"), """
+        C: MAIL FROM:<a@example.org>
+        C: RCPT TO:<b@example.net>
+        C: RCPT TO:<c@example.net>
+        C: RCPT TO:<d@example.net>
+        C: DATA
+        S: 250 OK
+        S: 250 OK
+        S: 451 later
+        S: 503 MAIL first
+        S: 503 MAIL first
+    """)  # fmt: skip
+    assert fates(done) == {"b": "overflow", "c": "rcpt 451 later", "d": "overflow"}
+    assert not done.in_doubt
+
+
 def test_if_every_rcpt_was_refused_a_consent_to_data_gets_a_lone_dot_whose_reply_is_not_waited_for() -> None:
     done = transact(PIPELINING, mail("b", "c"), """
         C: MAIL FROM:<a@example.org>
