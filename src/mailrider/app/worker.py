@@ -131,7 +131,7 @@ class Worker:
     async def run(self) -> int:
         """The exit code."""
         loop = asyncio.get_running_loop()
-        for ignored in (signal.SIGHUP, signal.SIGINT):  # of the terminal: they are the supervisor's
+        for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTTOU):  # of the terminal: they are the supervisor's
             signal.signal(ignored, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._told.put_nowait, "stop")
         self._link.on("start", lambda body: self._orders.set_result(Orders(**body)))

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
 
 # `-P`: no module from where we were started, but our own package, wherever it was found: before others of its name, and
-# what stands beside it after everything else.
+# what stands beside it after everything else. A process group of its own, since what a terminal sends is for the
+# supervisor; but no session: to each of them the scheduler gives the same part of a busy machine (sched(7), autogroup).
 _BEGIN: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import mailrider; sys.path.append(sys.path.pop(0)); "
+    "import os, sys; os.setpgid(0, 0); "
+    "sys.path.insert(0, sys.argv[1]); import mailrider; sys.path.append(sys.path.pop(0)); "
     "from mailrider.app.worker import main; sys.exit(main(sys.argv[2:]))"
 )
 PROGRAM: Final = (sys.executable, "-P", "-c", _BEGIN, str(Path(mailrider.__file__).absolute().parents[1]))
@@ -111,7 +113,6 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), writes, *inherited),
                 env=environment,
-                start_new_session=True,  # what a terminal sends is for the supervisor
             )
         except BaseException:
             os.close(reads)

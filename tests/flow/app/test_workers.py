@@ -104,12 +104,16 @@ async def greeting(port: int) -> str:
     return line.decode()
 
 
-def is_alive(pid: int) -> bool:
+def state_of(pid: int) -> str:
+    """As /proc tells it: T is stopped, X is gone."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
-    return state not in "ZX"
+        return "X"
+
+
+def is_alive(pid: int) -> bool:
+    return state_of(pid) not in "ZX"
 
 
 async def test_a_message_goes_in_and_out_and_all_stop_when_told(tmp_path: Path) -> None:
@@ -159,7 +163,10 @@ def test_a_supervisor_imports_nothing_that_carries_mail() -> None:
 
 async def test_what_a_terminal_sends_reaches_the_supervisor_alone(tmp_path: Path) -> None:
     async with LabMX() as mx, supervised(with_workers(tmp_path, free_port(), mx)) as it:
-        assert all(os.getsid(each.pid) == each.pid for each in it.supervisor.workers)
+        assert all(os.getpgid(each.pid) == each.pid for each in it.supervisor.workers)
+        assert {os.getsid(each.pid) for each in it.supervisor.workers} == {os.getsid(0)}, (
+            "one session, for the scheduler"
+        )
 
 
 async def test_a_supervisor_takes_as_many_descriptors_as_its_workers(tmp_path: Path) -> None:
@@ -390,16 +397,24 @@ def _run(path: Path, env: Mapping[str, str] | None = None) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
 
 
-async def test_workers_end_with_their_supervisor_and_the_next_one_waits_for_them(tmp_path: Path) -> None:
-    port = free_port()
+async def test_workers_end_with_their_supervisor_also_one_that_is_stopped(tmp_path: Path) -> None:
     async with LabMX() as mx:
-        path = with_workers(tmp_path, port, mx)
+        path = with_workers(tmp_path, free_port(), mx)
         async with running(path) as daemon:
             pids = [int(each.partition("pid=")[2].split()[0]) for each in daemon.lines if " worker_ready " in each]
             os.kill(pids[0], signal.SIGSTOP)
+            await eventually(lambda: state_of(pids[0]) == "T")
             daemon.process.kill()
             await daemon.process.wait()
-        await eventually(lambda: not is_alive(pids[1]))
+        await eventually(lambda: not any(map(is_alive, pids)))
+
+
+async def test_the_next_supervisor_waits_for_workers_that_still_live(tmp_path: Path) -> None:
+    async with LabMX() as mx:
+        path = with_workers(tmp_path, free_port(), mx)
+        (tmp_path / "state").mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(tmp_path / "state" / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
         )
@@ -407,10 +422,9 @@ async def test_workers_end_with_their_supervisor_and_the_next_one_waits_for_them
         while b"earlier_workers_awaited" not in (line := await process.stderr.readline()):
             assert line
         assert LOCK.encode() in line
-        os.kill(pids[0], signal.SIGCONT)
+        os.close(lock)
         while b"daemon_ready" not in (line := await process.stderr.readline()):
             assert line
-        assert not is_alive(pids[0])
         process.send_signal(signal.SIGTERM)
         await process.communicate()
         assert process.returncode == 0
