@@ -15,6 +15,8 @@ from mailrider.errors import InvalidValue
 from mailrider.smtp.commands import Auth, AuthResponse
 
 MAX_FIELD = 1024  # octets of a name or password: RFC 4616 2 asks for 255 at least
+# RFC 4954 4: the AUTH command is no longer than other commands; what does not fit into it is sent behind a 334.
+MAX_INITIAL = 512 - len("AUTH PLAIN \r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,10 @@ class ClientExchange:
         self.mechanism = known[0]
         self._credentials = credentials
         self._others = offered - {self.mechanism}
-        self._answers = [credentials.user, credentials.password]
+        if self.mechanism == "PLAIN":
+            self._answers = [f"{credentials.acting_for}\0{credentials.user}\0{credentials.password}"]
+        else:
+            self._answers = [credentials.user, credentials.password]
 
     @property
     def has_another(self) -> bool:
@@ -107,15 +112,16 @@ class ClientExchange:
         return ClientExchange(self._credentials, self._others)
 
     def begin(self) -> Auth:
-        """The AUTH command, with the initial response where the mechanism has one."""
-        if self.mechanism == "LOGIN":
-            return Auth("LOGIN")
-        secret = self._credentials
-        return Auth("PLAIN", _encode(f"{secret.acting_for}\0{secret.user}\0{secret.password}"))
+        """The AUTH command, with the initial response where the mechanism has one that fits."""
+        initial = _encode(self._answers[0])
+        if self.mechanism == "LOGIN" or len(initial) > MAX_INITIAL:
+            return Auth(self.mechanism)
+        self._answers.clear()
+        return Auth(self.mechanism, initial)
 
     def answer(self) -> AuthResponse:
         """The answer to a challenge; `*`, which gives up, when the server asks for more than there is."""
-        if self.mechanism == "PLAIN" or not self._answers:
+        if not self._answers:
             return AuthResponse("*")
         return AuthResponse(_encode(self._answers.pop(0)))
 

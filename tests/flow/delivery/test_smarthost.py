@@ -110,6 +110,19 @@ async def test_it_logs_in_once_a_connection(tmp_path: Path) -> None:
     assert said.count(b"AUTH PLAIN " + base64.b64encode(b"\0user\0secret")) == 1
 
 
+# https://github.com/pear/Net_SMTP/pull/70: servers refuse the command as too long
+async def test_a_token_in_place_of_a_password_goes_in_a_line_of_its_own(tmp_path: Path) -> None:
+    token = "t" * 900
+    replies: dict[Stage, Any] = {Stage.AUTH: "334 ", Stage.AUTH_RESPONSE: "235 2.7.0 Welcome"}
+    async with smarthost(MXScript(tls=TLS, offer=LOGIN, replies=replies), tmp_path, auth=f"plain user {token}") as (
+        server,
+        send,
+    ):
+        assert statuses(await send("x@a.test")) == ["delivered"]
+        said = b"".join(each.octets for each in server.connections[0].transcript if each.who == "C")
+    assert b"AUTH PLAIN\r\n" + base64.b64encode(f"\0user\0{token}".encode()) + b"\r\n" in said
+
+
 async def test_a_refused_login_defers_since_it_is_our_mistake(tmp_path: Path) -> None:
     script = MXScript(tls=TLS, offer=LOGIN, replies={Stage.AUTH: "535 5.7.8 Wrong password"})
     async with smarthost(script, tmp_path, auth="plain user wrong") as (server, send):

@@ -57,6 +57,16 @@ def test_plain_asks_for_what_did_not_come_with_auth() -> None:
     assert server.take(b64("boss\0user\0secret")) == Credentials("user", "secret", "boss")
 
 
+# https://github.com/pear/Net_SMTP/pull/70
+@pytest.mark.parametrize(("length", "is_initial"), [(369, True), (370, False), (1000, False)])
+def test_what_does_not_fit_into_the_command_is_sent_behind_a_334(length: int, is_initial: bool) -> None:
+    credentials = Credentials("u", "p" * length)
+    command = ClientExchange(credentials, frozenset({"PLAIN"})).begin()
+    assert len(command.encode()) <= 512
+    assert (command.initial_response is not None) == is_initial
+    assert converse(credentials, "PLAIN") == credentials
+
+
 def test_login_asks_for_name_and_password() -> None:
     server = LoginServer()
     assert server.take(None) == Challenge(b64("Username:"))
@@ -84,6 +94,7 @@ def test_the_password_stays_out_of_repr() -> None:
 @pytest.mark.parametrize(("mechanism", "challenges"), [("PLAIN", 0), ("LOGIN", 2)])
 def test_a_client_that_is_asked_for_more_gives_up(mechanism: str, challenges: int) -> None:
     client = ClientExchange(Credentials("u", "p"), frozenset({mechanism}))
+    client.begin()
     for _ in range(challenges):
         client.answer()
     assert client.answer().response == "*"
