@@ -49,7 +49,7 @@ def _log_place(value: object) -> LogPlace:
     words = tuple(value) if isinstance(value, tuple | list) else (value,)
     if words[:1] != ("file",):
         (word,) = words
-        return LogPlace(_FORMATS.accept(word))
+        return LogPlace(_FORMATS.convert(word))
     _, path, *rest = words
     if not os.path.isabs(path) or rest not in ([], ["json"], ["text"]):
         raise ValueError

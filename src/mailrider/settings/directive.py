@@ -99,6 +99,14 @@ class Section(Block):
 
     arguments: ValueType[Any] = field(kw_only=True)
 
+    def written(self, value: object) -> object:
+        """See `ValueType`: the arguments; the block is right by itself."""
+        match value:
+            case (words, Settings()):
+                return Block.written(self, words)
+            case _:
+                return Block.written(self, value)
+
 
 def block(
     settings: type[Settings],

@@ -72,9 +72,13 @@ class ValueType(Generic[T]):
             return self.convert(value)
         except Unacceptable:
             raise
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            given = " ".join(value) if self.words is Words.WORDS and isinstance(value, tuple) else value
-            raise Unacceptable(f"expected {self.expected}, not {show(given)}") from error
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise Unacceptable(f"expected {self.expected}, not {show(self.written(value))}") from error
+
+    def written(self, value: object) -> object:
+        """A wrong value, as somebody wrote it."""
+        is_words = isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+        return " ".join(cast("tuple[str, ...]", value)) if is_words else value
 
     def show(self, value: object) -> str:
         """The value as it would be written in a configuration file."""

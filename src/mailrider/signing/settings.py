@@ -11,7 +11,7 @@ from mailrider.dkim.fields import OVERSIGNED, SIGNED
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, settings
-from mailrider.settings.types import BOOLEAN, DURATION, PATH, Unacceptable, ValueType, choice, many
+from mailrider.settings.types import BOOLEAN, DURATION, PATH, Unacceptable, ValueType, choice, many, show
 from mailrider.x509.key_kind import KeyKind
 
 if TYPE_CHECKING:
@@ -104,8 +104,10 @@ def _dkim(value: object) -> DKIMSettings:
     match value:
         case DKIMSettings():
             return value
-        case (tuple() as words, DKIMOptions() as options) if len(words) > 1:
+        case (tuple() as words, DKIMOptions() as options):
             *domains, selector = words
+            if not domains:
+                raise Unacceptable(f"expected domains and a selector, not {show(selector)} alone")
             try:
                 return DKIMSettings.of(domains, selector, options)
             except InvalidValue as error:

@@ -337,7 +337,10 @@ TOP_LEVEL = {
             " AD bit included"
         ),
     ),
-    "a log format that is none": ("log xml", '1:5 log: expected text, json or off, not "xml"'),
+    "a log format that is none": (
+        "log xml",
+        '1:5 log: expected text, json, off, or file with an absolute path, and json behind it, not "xml"',
+    ),
     "a state_dir that is none": ('state_dir ""', '1:11 state_dir: expected a path, not ""'),
 }
 

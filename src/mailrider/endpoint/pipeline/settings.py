@@ -25,7 +25,8 @@ ACTION = choice(CheckAction, ignore=CheckAction.PASS)
 def _header(value: HeaderCheck | str) -> HeaderCheck:
     if isinstance(value, HeaderCheck):
         return value
-    field, pattern, action = value.split(" ", 1)[0], *value.split(" ", 1)[1].rsplit(" ", 1)
+    field, _, rest = value.partition(" ")
+    pattern, _, action = rest.rpartition(" ")
     if not 0 < len(pattern) <= MAX_PATTERN:
         raise ValueError
     if action not in (CheckAction.QUARANTINE.value, CheckAction.REJECT.value):
