@@ -22,6 +22,7 @@ It never judges certificates, never resumes sessions or renegotiates, and knows 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -510,17 +511,23 @@ class Channel(asyncio.Protocol):
 
         A server that refuses a message in the middle says why, closes, and so resets the connection.
         """
-        connection = self._transport.get_extra_info("socket")
         room = MAX_LEFT_BEHIND
         try:
-            while connection is not None and self._sink is not None and room > 0:
-                data = os.read(connection.fileno(), room)
+            while self._sink is not None and room > 0:
+                data = os.read(self.fileno(), room)
                 if not data:
                     break
                 room -= len(data)
                 self.data_received(data)
         except OSError:
             pass  # nothing is left, or the kernel has forgotten it
+
+    def fileno(self) -> int:
+        """The descriptor of its socket, which stays the transport's. `OSError` if there is none, or no more."""
+        connection = self._transport.get_extra_info("socket")
+        if connection is None:
+            raise OSError(errno.EBADF, "not a socket")
+        return cast("int", connection.fileno())
 
     @property
     def _peer(self) -> str:

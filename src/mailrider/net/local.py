@@ -68,7 +68,7 @@ class OwnAddresses:
             return True
         if address.is_loopback or address.is_unspecified or address.is_multicast:
             return False
-        return _has(address)
+        return has_address(address)
 
 
 class Gateways:
@@ -124,7 +124,7 @@ def container(read: Callable[[str], str] = _read_text) -> bool:
     return False
 
 
-def _has(address: IPv4Address | IPv6Address) -> bool | None:
+def has_address(address: IPv4Address | IPv6Address) -> bool | None:
     """Whether the machine has that address; None if the kernel does not say: there is no route, or no descriptor."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:

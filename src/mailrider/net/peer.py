@@ -28,7 +28,7 @@ def peer_credentials(channel: Channel) -> PeerCredentials | None:
     """Who connected to a channel on a unix socket; None on others, on a closed one, and where the system cannot say."""
     if channel.is_closed or _SO_PEERCRED is None:
         return None
-    fileno = channel._transport.get_extra_info("socket").fileno()
+    fileno = channel.fileno()
     try:
         # The transport's own socket stays the transport's: this one is a duplicate. (uvloop hides getsockopt.)
         with socket.socket(fileno=os.dup(fileno)) as same:

@@ -127,10 +127,11 @@ async def test_a_proxy_without_a_header_is_turned_away_at_once_or_in_time(monkey
 
 
 async def test_who_waits_for_its_header_does_not_outlive_the_endpoint() -> None:
-    async with door_behind_proxy() as door:
+    clock = FakeClock()
+    async with door_behind_proxy(clock=clock) as door:
         client = await door.client(PROXY)
         await client.say(b"PROXY ")
-        await eventually(lambda: bool(door.endpoint._listeners[0]._unannounced))
+        await eventually(lambda: clock.pending == 1)  # the time that its header may take
         await door.endpoint.close(0)
         assert await client.rest() == b""
 

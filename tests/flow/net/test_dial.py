@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 from ipaddress import IPv4Address, IPv6Address
@@ -56,8 +57,8 @@ def test_a_channel_knows_both_its_ends_and_sends_small_writes_at_once(loop: str,
             assert channel.peer_address == "127.0.0.1"
             assert channel.local_address == (local_ip or "127.0.0.1")
             assert not channel.is_closed
-            sock = channel._transport.get_extra_info("socket")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            with socket.socket(fileno=os.dup(channel.fileno())) as same:
+                assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             await channel.close()
 
     run_clean(loop, scenario())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 
 import pytest
 
@@ -160,16 +159,20 @@ async def test_a_password_file_that_cannot_be_read_counts_against_nobody() -> No
 
 
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not known any more is held back as a stranger is, once strangers have guessed at the user's password."""
     monkeypatch.setattr(module, "MAX_USERS", 3)
     world = World()
-    numbers = count()
-    for _ in range(MAX_GOOD + 5):
-        await world.tried(f"192.0.2.{next(numbers)}", GOOD)
-    for _ in range(5):
-        await world.tried(HOME, Credentials(f"user{next(numbers)}", "open sesame"))
-    assert len(world.logins._good) == 3
-    assert all(len(clients) <= MAX_GOOD for clients in world.logins._good.values())
-    assert not world.logins._under_way
+    homes = [f"192.0.2.{number}" for number in range(MAX_GOOD + 2)]
+    for home in homes:
+        await world.tried(home, GOOD)
+    await world.guess("127.0.0.1", OF_USER[0][0])
+    assert [await world.tried(home, GOOD) for home in homes] == [HELD_BACK] * 2 + [True] * MAX_GOOD
+    users = [Credentials(f"user{number}", "open sesame") for number in range(5)]
+    for user in users:
+        await world.tried(HOME, user)
+    for user in users:
+        await world.guess("127.0.0.1", OF_USER[0][0], Credentials(user.user, "wrong"))
+    assert [await world.tried(HOME, user) for user in users] == [HELD_BACK] * 2 + [True] * 3
 
 
 class Workers:

@@ -25,7 +25,7 @@ class Machine:
         self.addresses = {ip_address(each) for each in addresses}
         self.asked: list[Address] = []
         self.is_mute = False
-        monkeypatch.setattr(local, "_has", self._has)
+        monkeypatch.setattr(local, "has_address", self._has)
 
     def _has(self, address: Address) -> bool | None:
         self.asked.append(address)
@@ -116,9 +116,9 @@ class FreelyBound(socket.socket):
 def test_the_kernel_says_what_the_machine_has_even_if_any_address_can_be_bound(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert bool(local._has(ip_address(text))) is (text in {"127.0.0.1", "::1"})
+    assert bool(local.has_address(ip_address(text))) is (text in {"127.0.0.1", "::1"})
     monkeypatch.setattr(socket, "socket", FreelyBound)
-    assert bool(local._has(ip_address(text))) is (text in {"127.0.0.1", "::1"})
+    assert bool(local.has_address(ip_address(text))) is (text in {"127.0.0.1", "::1"})
 
 
 def test_without_a_descriptor_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_without_a_descriptor_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(socket, "socket", fail)
-    assert local._has(ip_address("127.0.0.1")) is None
+    assert local.has_address(ip_address("127.0.0.1")) is None
 
 
 # Gateways ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mailrider.smtp.capabilities import parse_capabilities
 from mailrider.smtp.commands import Auth, AuthResponse, Command
 from mailrider.smtp.content import Content
 from mailrider.smtp.replies import ReplyParser
-from mailrider.smtp.server import MAX_AUTH_LINE, ServerMachine
+from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_replies import FULL_OFFER, ehlo_reply
 from mailrider.smtp.server_states import IN_TRANSACTION, Limits, ServerState
 from tests.unit.smtp.server_dialogue import Application
@@ -80,7 +80,7 @@ def test_nothing_that_a_client_writes_is_more_than_refused(said: list[bytes], st
             replies += 1
             assert 200 <= reply.code <= 599
         assert parser.is_empty
-        assert len(machine._buffer) - machine._at < MAX_AUTH_LINE
+        assert not machine.is_full
         assert (machine.mail is not None) is (machine.state in IN_TRANSACTION)
         assert len(machine.recipients) <= 3
         assert len(app.content) <= 50
