@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from mailrider.clock import SystemClock
 from mailrider.config.settings import default_state_dir
 from mailrider.dane.match import match_evidence
-from mailrider.delivery.attempt import AttemptRules
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
@@ -24,6 +23,7 @@ from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain.plan import Explainer
+from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.shares import LocalShares, SharedFailures
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery

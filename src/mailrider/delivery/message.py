@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.attempt import BUG, CLOSED, Attempt, AttemptRules, Connections, Guide, Job
+from mailrider.delivery.attempt import Attempt
+from mailrider.delivery.attempt_record import BUG, CLOSED
+from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
 from mailrider.errors import ShuttingDown
 from mailrider.model.event import Bug, RecipientAttempted, RecipientSettled, discard
 from mailrider.model.handover import DIRECT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.attempt import AttemptRules, Guide, Job
 from mailrider.delivery.destination import Destination
+from mailrider.delivery.job import AttemptRules, Guide, Job
 from mailrider.delivery.message import MessageDelivery, route
 from mailrider.delivery.settings import EightBit
 from mailrider.model.domain import Domain
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
     from mailrider.clock import Clock
-    from mailrider.delivery.attempt import Connections
     from mailrider.delivery.destination import Routing
+    from mailrider.delivery.job import Connections
     from mailrider.delivery.limits.rules import Limiter
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.dkim.sign import DKIMSigning

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock
-    from mailrider.delivery.attempt import AttemptRules, Connections, Guide, Job
     from mailrider.delivery.connection.pool import Pool, PooledLease
     from mailrider.delivery.connection.session import Session
+    from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
     from mailrider.delivery.limits.rules import Limiter
     from mailrider.delivery.reach import Reach
     from mailrider.dns.resolver import Resolver

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.attempt import AttemptRules
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import Routing
+from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.rules import Limiter
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery

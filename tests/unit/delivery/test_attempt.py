@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.attempt import MAX_DURATION, Attempt, AttemptRules, Job
+from mailrider.delivery.attempt import MAX_DURATION, Attempt
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import ComeAgain, Unusable
 from mailrider.delivery.destination import Budget
+from mailrider.delivery.job import AttemptRules, Job
 from mailrider.delivery.mx import HostNotFound
 from mailrider.delivery.race import Overtaken, Race
 from mailrider.delivery.settings import RemoteSettings

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from mailrider.delivery.attempt import Attempt, AttemptRules, Job
+from mailrider.delivery.attempt import Attempt
 from mailrider.delivery.connection.session import Session
+from mailrider.delivery.job import AttemptRules, Job
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient

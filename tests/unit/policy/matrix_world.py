@@ -14,11 +14,12 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
 
 from mailrider.dane.match import match_evidence
-from mailrider.delivery.attempt import Attempt, AttemptRules, Job
+from mailrider.delivery.attempt import Attempt
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Destination, Routing
 from mailrider.delivery.explain.dry_run import DryLease, DrySession
+from mailrider.delivery.job import AttemptRules, Job
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.route_memory import RouteMemory
 from mailrider.dns.answer import LookupFailure

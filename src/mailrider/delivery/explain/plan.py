@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.attempt import Job
 from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.explain.dry_run import DryRun
+from mailrider.delivery.job import Job
 from mailrider.delivery.mx import HostNotFound, Unroutable, preference_groups
 from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.proof import SIGNED_NAME

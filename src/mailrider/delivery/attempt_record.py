@@ -1,0 +1,213 @@
+"""What an attempt writes down of all that did not work: failed tries in its tally, and events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailrider.delivery.connection.said import transcript
+from mailrider.delivery.connection.unusable import Unusable, broken_reply, judgement_of_us
+from mailrider.delivery.tally import FailedTry, Tally, Weight
+from mailrider.errors import DeadlineExceeded
+from mailrider.model.event import AddressFailed, CandidateRefused
+from mailrider.model.outcome import TryResult
+from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
+from mailrider.model.security import Refusal, Security
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+from mailrider.model.tls_session import TLSHostRefused
+from mailrider.smtp.client import OutOfStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from mailrider.delivery.connection.connect import ConnectRequest
+    from mailrider.delivery.job import Lease
+    from mailrider.model.domain import NextHop
+    from mailrider.model.event import Emit
+    from mailrider.model.route import Candidate
+    from mailrider.model.security import PeerEvidence, Requirement
+    from mailrider.model.tls_session import PoliciesSeen
+    from mailrider.policy.base import Admission
+    from mailrider.smtp.transaction import Transaction
+
+BUG = Reply.make(451, "4.3.0", "Internal error")
+CLOSED = Reply.make(451, "4.3.2", "Closed before the message could be sent")
+STOPPED = Reply.make(451, "4.3.2", "This server is shutting down")
+NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")
+NOT_COUNTED = Reply.make(451, "4.3.0", "Nobody counts connections at the moment; it will be tried again")
+NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipients in one attempt")
+NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
+
+
+class AttemptRecord:
+    """What one attempt at a next hop writes down. `own` is what the message itself demands."""
+
+    def __init__(
+        self,
+        tally: Tally,
+        next_hop: NextHop,
+        own: Requirement,
+        message: str,
+        emit: Emit,
+        policies_seen: Callable[[Candidate], PoliciesSeen | None],
+    ) -> None:
+        """`message` is its id. `policies_seen`: what TLS reports are told of the policies of a candidate."""
+        self._tally = tally
+        self._next_hop = next_hop
+        self._own = own
+        self._message = message
+        self._emit = emit
+        self._policies_seen = policies_seen
+
+    def end_unreached(self, candidate: Candidate) -> None:
+        """What was not asked has not said no."""
+        self._tally.end(FailedTry(Weight.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
+
+    def _tell_refused(self, candidate: Candidate, problems: Iterable[TLSProblem]) -> None:
+        """Tell TLS reports of a candidate that is not connected to."""
+        problem = next((each for each in problems if each.kind in _REPORTED), None)
+        policies = None if problem is None else self._policies_seen(candidate)
+        if problem is not None and policies is not None:
+            self._emit(TLSHostRefused(policies, str(candidate.host), problem))
+
+    def refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
+        """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
+        mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        if address is None:
+            self._tell_refused(candidate, refusal.problems)
+        own = self._own
+        is_judged = address is not None
+        if is_judged and not refusal.for_now and not security.satisfies(own):
+            reply = _not_qualified(mx, refusal.reason)
+            self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
+            return
+        reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security))
+
+    def refuse_level(self, candidate: Candidate, admission: Admission, requirement: Requirement) -> None:
+        """The MX minimum is checked before connecting."""
+        mx, security = str(candidate.host), Security(admission.level)
+        demanded = f"{requirement.mx_reason} demands {requirement.min_mx}"
+        doubt, refused = admission.doubt, admission.refusal
+        why = doubt.text if doubt else refused.reason if refused else ""
+        for_now = doubt is not None or (refused is not None and refused.for_now)
+        text = f"MX level {admission.level}, {demanded}" + (f"; {why}" if why else "")
+        problem = doubt or TLSProblem(TLSProblemKind.MX_LEVEL, text)
+        problems = refused.problems if doubt is None and refused is not None else (problem,)
+        refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
+        self._emit(CandidateRefused(self._next_hop, mx, None, refusal, message=self._message))
+        self._tell_refused(candidate, refused.problems if refused is not None else ())
+        stage = TryResult.REFUSED_BY_POLICY
+        if admission.level < self._own.min_mx and not for_now:
+            reply = _not_qualified(mx, text)
+            self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, None, security, requiretls=True))
+            return
+        reply = Reply.make(451, "4.7.0", f"{mx} refused by policy: {text}")
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, None, security))
+
+    def end_unqualified(self, call: ConnectRequest, reply: Reply, security: Security) -> None:
+        mx, address = str(call.mx), str(call.address)
+        problem = TLSProblem(TLSProblemKind.NO_REQUIRETLS, reply.text)
+        refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text, problems=(problem,))
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        stage = TryResult.REFUSED_BY_POLICY
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
+
+    def end_unusable(self, call: ConnectRequest, error: Unusable) -> None:
+        weight = Weight.SERVER if error.refusal is not None else _WEIGHT.get(error.stage, Weight.CLOSED)
+        # RFC 7504: 521 says that there is no mail service here at all; permanent if every candidate says so.
+        greeted_521 = error.stage is TryResult.GREETING and error.refusal is not None and error.refusal.code == 521
+        if_all = error.refusal if greeted_521 else None
+        failed = FailedTry(
+            weight,
+            error.stage,
+            error.reply,
+            str(call.mx),
+            str(call.address),
+            if_all=if_all,
+            transcript=transcript(error.said),
+        )
+        self.fail_address(failed, error.problem)
+
+    def end_out_of_time(self, call: ConnectRequest, security: Security, todo: Iterable[int]) -> None:
+        """The server is too slow for those who are left."""
+        mx, address = str(call.mx), str(call.address)
+        self._tally.end(FailedTry(Weight.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
+
+    def fail_address(self, failed: FailedTry, problem: TLSProblem | None = None) -> None:
+        self._emit(
+            AddressFailed(
+                self._next_hop,
+                failed.mx,
+                failed.address,
+                failed.stage,
+                failed.reply,
+                problem,
+                message=self._message,
+            )
+        )
+        self._tally.end(failed)
+
+
+def stopped_in_doubt(mx: str) -> Reply:
+    return Reply.make(451, "4.4.2", f"{mx}: we stopped before its reply to the final dot; it may have the message")
+
+
+def _not_qualified(mx: str, why: str) -> Reply:
+    """RFC 8689 5, 7: the sender, who demanded it, is told what was missing."""
+    return Reply.make(550, "5.7.10", f"REQUIRETLS: {mx} does not reach the levels that it demands: {why}")
+
+
+# What a policy refuses a host for before anything is connected to, and the domain's owner can mend.
+_REPORTED = frozenset({TLSProblemKind.MX_NOT_IN_POLICY, TLSProblemKind.TLSA_LOOKUP_FAILED})
+TLS_FIRST = frozenset({530})  # RFC 3207 4; it says nothing of the message where TLS was there, and has failed
+_WEIGHT = {TryResult.CONNECT: Weight.CONNECT, TryResult.TLS: Weight.TLS}
+
+
+def is_without_its_tls(evidence: PeerEvidence) -> bool:
+    """True on a connection in clear to a server that offers TLS, which failed or was refused."""
+    why = evidence.clear_because
+    not_there = (TLSProblemKind.STARTTLS_NOT_OFFERED, TLSProblemKind.STARTTLS_NOT_USED)
+    return why is not None and why.kind not in not_there
+
+
+def why_tls_was_missing(transaction: Transaction, lease: Lease) -> str | None:
+    """Why a server that takes nothing in clear got it in clear; None where that is not what it says."""
+    reply, evidence = transaction.session_refusal, lease.session.evidence
+    if reply is None or reply.code not in TLS_FIRST or not is_without_its_tls(evidence):
+        return None
+    return evidence.clear_reason
+
+
+def lost_try(transaction: Transaction, lease: Lease, security: Security, lost: Exception | None) -> FailedTry:
+    """Why a transaction left recipients undecided: a farewell in the server's words, or a lost connection."""
+    mx, address = lease.session.peer.name, lease.session.peer.address
+    stage = TryResult.DATA if transaction.content_sent else TryResult.MAIL
+    if transaction.farewell is not None:
+        reply = quote_reply(mx, with_status(transaction.farewell))
+        return FailedTry(Weight.SERVER, stage, reply, mx, address, security)
+    if transaction.session_refusal is not None:
+        why, reply = why_tls_was_missing(transaction, lease), judgement_of_us(mx, transaction.session_refusal)
+        if why is not None:
+            reply = Reply.make(451, "4.7.5", f"{reply.text}; and TLS failed: {why}"[:MAX_QUOTE])
+        return FailedTry(Weight.SERVER, TryResult.MAIL, reply, mx, address, security)
+    if transaction.in_doubt:
+        text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
+        return FailedTry(Weight.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
+    reply = broken_reply(mx, lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
+    return FailedTry(Weight.CLOSED, stage, reply, mx, address, security)
+
+
+def _why_in_doubt(lost: Exception | None) -> str:
+    match lost:
+        case DeadlineExceeded():
+            return "no reply came in time"
+        case OutOfStep():
+            return f"the replies were out of step ({lost})"
+        case _:
+            return "the connection was lost"
+
+
+def with_status(reply: Reply) -> Reply:
+    """Every outcome has an enhanced code: the class alone where the server gave none (RFC 3463 3)."""
+    return reply if reply.enhanced else Reply(reply.code, EnhancedCode(reply.status.klass, 0, 0), reply.lines)
