@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 MAX_FRAME: Final = 8 << 20  # octets of one frame: the counters of a worker are the largest
 MAX_WAITING: Final = 64 << 20  # octets that may wait for the other end to read; more means that it never will
 _SIZE: Final = 4  # octets of the number in front of a frame
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each frame
 
 
 def encode_frame(kind: str, body: Any) -> bytes:
     """A frame with a body that JSON can hold. Raises `InvalidValue` for one that is too large."""
-    octets = json.dumps([kind, body], separators=(",", ":")).encode("ascii")
+    octets = _encode([kind, body]).encode("ascii")
     if len(octets) > MAX_FRAME:
         raise InvalidValue(f"a frame has at most {MAX_FRAME} octets, and {kind} would have {len(octets)}")
     return len(octets).to_bytes(_SIZE, "big") + octets
@@ -61,7 +62,7 @@ class FrameParser:
 
 def _decode(octets: bytearray) -> tuple[str, Any]:
     try:
-        frame = json.loads(octets)
+        frame = json.loads(octets.decode("ascii"))
     except ValueError as error:
         raise InvalidValue("a frame is not JSON") from error
     if not isinstance(frame, list) or len(frame) != 2 or not isinstance(frame[0], str):
