@@ -200,11 +200,19 @@ class ServerMachine:
             self._rejected = self._dismiss(command)
             return
         self.answers_due -= 1
-        self._output.append(encoded(reply))
+        octets = encoded(reply)
+        if not octets.isascii() and not self._reads_utf8(command):
+            octets = octets.decode().encode("ascii", "replace")
+        self._output.append(octets)
         if reply.code == 421:  # RFC 5321 3.8
             self._enter(ServerState.CLOSED)
         elif not self.answers_due:
             self._move(command, reply)
+
+    def _reads_utf8(self, command: Command) -> bool:
+        """Whether the client takes text in UTF-8: only who said SMTPUTF8 in MAIL does (RFC 6531 3.7.4.2)."""
+        mail = command if isinstance(command, Mail) else self.mail
+        return mail is not None and mail.smtputf8
 
     def take_output(self) -> bytes:
         """The bytes to write now; empty if there are none."""

@@ -444,6 +444,45 @@ def test_data_behind_refused_recipients_may_be_granted_and_its_end_refused() -> 
     assert app.messages == []
 
 
+def foreign(*kinds: type[Command]) -> Decide:
+    """An application that refuses these in a language of its own."""
+    reply = Reply.make(550, "5.1.1", "F\u00fcr niemanden")
+    return lambda command: reply if isinstance(command, kinds) else None
+
+
+@pytest.mark.parametrize(("parameter", "text"), [("", "F?r niemanden"), (" SMTPUTF8", "F\u00fcr niemanden")])
+def test_replies_are_in_utf_8_only_for_a_client_that_said_smtputf8(parameter: str, text: str) -> None:
+    converse(
+        EHLO
+        + f"""
+        C: MAIL FROM:<a@example.org>{parameter}
+        S: 550 5.1.1 {text}
+        """,
+        decide=foreign(Mail),
+    )
+    converse(
+        EHLO
+        + f"""
+        C: MAIL FROM:<a@example.org>{parameter}
+        S: 250 2.1.0 Sender ok
+        C: RCPT TO:<b@example.net>
+        S: 550 5.1.1 {text}
+        """,
+        decide=foreign(Rcpt),
+    )
+
+
+def test_who_has_no_transaction_gets_no_utf_8() -> None:
+    converse(
+        EHLO
+        + """
+        C: NOOP
+        S: 550 5.1.1 F?r niemanden
+        """,
+        decide=foreign(Noop),
+    )
+
+
 def test_a_refused_data_leaves_the_transaction_as_it_was() -> None:
     app = converse(
         f"{EHLO}{ENVELOPE}C: DATA\nS: 451 4.3.0 No\n",
