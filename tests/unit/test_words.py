@@ -16,16 +16,9 @@ def test_no_comment_cites_a_specification_that_is_not_in_the_repository() -> Non
     assert [file.name for file in files if citation.search(file.read_text("utf-8"))] == []
 
 
-# These still stand for two things each; the list may only become shorter.
-AMBIGUOUS = {
-    "Session",
-    "StartTLS",
-}
-
-
 def test_a_class_name_means_one_thing() -> None:
     places: dict[str, list[str]] = {}
     for file in SOURCE.rglob("*.py"):
         for found in re.finditer(r"^class ([A-Z]\w+)", file.read_text("utf-8"), re.MULTILINE):
             places.setdefault(found[1], []).append(file.relative_to(SOURCE).as_posix())
-    assert {name: files for name, files in places.items() if len(files) > 1 and name not in AMBIGUOUS} == {}
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}

@@ -30,7 +30,7 @@ from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.route_memory import RouteMemory
 from mailrider.delivery.settings import EightBit
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
-from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLS
+from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLSUse
 from mailrider.dns.opening import open_resolver
 from mailrider.errors import ConfigError
 from mailrider.model.event import NothingEnforced
@@ -234,15 +234,15 @@ def _fixed_dialect(settings: SmarthostSettings, name: Domain, address: SocketAdd
         lmtp=lmtp,
         debug=bool(settings.debug),
         implicit_tls=address.scheme is Scheme.TLS,
-        starttls=settings.starttls is not StartTLS.NO and address.scheme is not Scheme.UNIX,
+        starttls=settings.starttls is not StartTLSUse.NO and address.scheme is not Scheme.UNIX,
     )
 
 
 def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> Requirement:
     """What TLS must prove to us; a unix socket proves by its place in the file system who it is."""
-    if address.scheme is Scheme.UNIX or (address.scheme is Scheme.TCP and settings.starttls is StartTLS.NO):
+    if address.scheme is Scheme.UNIX or (address.scheme is Scheme.TCP and settings.starttls is StartTLSUse.NO):
         return NO_REQUIREMENT
-    is_optional = settings.starttls is StartTLS.OFFERED and address.scheme is Scheme.TCP
+    is_optional = settings.starttls is StartTLSUse.OFFERED and address.scheme is Scheme.TCP
     least = TLSLevel.NONE if is_optional else TLSLevel.ENCRYPTED
     return Requirement(min_tls=max(least, settings.min_tls_level), tls_reason="min_tls_level")
 

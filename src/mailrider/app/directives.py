@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.delivery.settings import LimitsSettings
-    from mailrider.delivery.smarthost_settings import StartTLS
+    from mailrider.delivery.smarthost_settings import StartTLSUse
     from mailrider.dns.settings import DNSSettings
     from mailrider.model.address import Mailbox
     from mailrider.model.domain import Domain
@@ -64,7 +64,7 @@ class SmarthostDirectives(TypedDict, total=False):
     host: Iterable[SocketAddress | str]
     hostname: Domain | str | None
     auth: Credentials | Iterable[str] | str | None
-    starttls: StartTLS | str
+    starttls: StartTLSUse | str
     min_tls_level: TLSLevel | str
     limits: LimitsSettings | None
     local_ip: IPAddress | str | None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mailrider.settings.types import IPAddress
 
 
-class StartTLS(enum.StrEnum):
+class StartTLSUse(enum.StrEnum):
     """Whether STARTTLS is used on `tcp://` and `unix://`."""
 
     REQUIRED = "required"
@@ -83,9 +83,9 @@ class SmarthostSettings(Settings):
         doc="`plain USER PASSWORD` logs in, once TLS has proved what `min_tls_level` demands. `{file:PATH}` as the "
         "password takes it from a file, `{env:NAME}` from the environment.",
     )
-    starttls: Setting[StartTLS, StartTLS | str] = directive(
-        choice(StartTLS),
-        default=StartTLS.REQUIRED,
+    starttls: Setting[StartTLSUse, StartTLSUse | str] = directive(
+        choice(StartTLSUse),
+        default=StartTLSUse.REQUIRED,
         doc="Whether STARTTLS is demanded, used where it is offered, or not used, on `tcp://`.",
     )
     min_tls_level: Setting[TLSLevel, TLSLevel | str] = directive(
@@ -161,7 +161,7 @@ class SmarthostSettings(Settings):
         for each in self.host:
             if each.scheme is not Scheme.UNIX and not each.port:
                 raise InvalidSetting("host", f"expected a port of 1 to 65535, not 0: {each}")
-        clear = [each for each in self.host if each.scheme is Scheme.TCP and self.starttls is not StartTLS.REQUIRED]
+        clear = [each for each in self.host if each.scheme is Scheme.TCP and self.starttls is not StartTLSUse.REQUIRED]
         if self.auth is not None and any(not each.is_local for each in clear):
             raise InvalidSetting("auth", f"{clear[0]} could get the password in clear; use starttls required or tls://")
         remote = [each for each in self.host if not each.is_local]
@@ -175,9 +175,9 @@ class SmarthostSettings(Settings):
 class LMTPSettings(SmarthostSettings):
     """Delivery of everything to a local mail store over LMTP (RFC 2033), such as Dovecot's."""
 
-    starttls: Setting[StartTLS, StartTLS | str] = directive(
-        choice(StartTLS),
-        default=StartTLS.OFFERED,
+    starttls: Setting[StartTLSUse, StartTLSUse | str] = directive(
+        choice(StartTLSUse),
+        default=StartTLSUse.OFFERED,
         doc="Whether STARTTLS is demanded, used where it is offered, or not used, on `tcp://`.",
     )
     min_tls_level: Setting[TLSLevel, TLSLevel | str] = directive(

@@ -61,7 +61,7 @@ class PoolLimits:
     wait: float = MAX_WAIT
 
 
-class Session(Protocol):
+class PooledSession(Protocol):
     """What the pool's state asks a connection."""
 
     transactions: int
@@ -86,7 +86,7 @@ class Waiter(Protocol):
     def fits(self, session: Any, opened_for: Hashable) -> bool: ...
 
 
-SessionT = TypeVar("SessionT", bound=Session)
+SessionT = TypeVar("SessionT", bound=PooledSession)
 WaiterT = TypeVar("WaiterT", bound=Waiter)
 
 

@@ -119,11 +119,8 @@ class Session:
         if self.transactions > 1:
             said.append("-- (other messages)")
         chunks: _Chunks | None = None
-        heard = talk.bytes_received
-        # Each reply has its time; all replies before the content have a time together, or a server that answers each of
-        # a thousand recipients just in time would hold the message for days.
-        seconds = ENVELOPE_TIMEOUTS * dialect.command_timeout + RECIPIENT_TIME * len(transaction.recipients)
-        began = talk.monotonic()
+        seconds = _envelope_time(dialect, len(transaction.recipients))
+        heard, began = talk.bytes_received, talk.monotonic()
         try:
             # The server may have taken its leave just before: that is no bug of ours, and no answer.
             if talk.error is not None or talk.has_answers:
@@ -301,6 +298,15 @@ class Session:
     def abort(self) -> None:
         """Close without a word."""
         self._talk.channel.abort()
+
+
+def _envelope_time(dialect: Dialect, recipients: int) -> float:
+    """Seconds in which all replies before the content have to be there.
+
+    Each has a time of its own, too; but a server that answers each of a thousand recipients just in time would hold the
+    message for days.
+    """
+    return ENVELOPE_TIMEOUTS * dialect.command_timeout + RECIPIENT_TIME * recipients
 
 
 async def _following(pieces: Iterator[Octets] | AsyncIterator[Octets]) -> Octets | None:
