@@ -24,31 +24,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mailrider.clock import Deadline
 from mailrider.errors import ConnectionLost, LocalError
 from mailrider.model.ip import unmapped
 from mailrider.net.errors import TLSFailed, TLSFailureKind, handshake_loss_of, loss_of
-from mailrider.net.pipe import RECORD, Bytes, TLSPipe, client_name
+from mailrider.net.outgoing import Outgoing
+from mailrider.net.pipe import TLSPipe, client_name
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
     from mailrider.clock import Clock, Timer
     from mailrider.model.security import TLSEvidence
 
-HIGH_WATER = 48 * 1024
-"""Bytes in the transport from which writers wait: less than a piece of content, so that one may always be under way,
-and no deadline is for more than one."""
-LOW_WATER = 16 * 1024
-"""Bytes in the transport at which they go on: enough to keep the line busy meanwhile."""
-SLICE = 4 * RECORD
-"""Bytes encrypted at a time: one write to the transport, and all that is encrypted in advance."""
-SLICES_A_TURN = 8
-"""Slices encrypted before other connections have a turn: half a megabyte, about half a ms."""
 MAX_HANDSHAKE = 256 * 1024
 """Bytes from the peer in a handshake: OpenSSL takes 100 KiB of certificates, and some air."""
 MAX_UNREAD_ANSWERS = 1024 * 1024
@@ -74,34 +65,32 @@ class Channel(asyncio.Protocol):
 
     __slots__ = (
         "_accept",
-        "_backlog",
         "_clock",
         "_deaf",
         "_early",
         "_ended",
         "_error",
-        "_flushing",
         "_gone",
         "_grace",
         "_handshake",
         "_held",
         "_loop",
         "_orderly",
+        "_outgoing",
         "_pipe",
         "_read_paused",
         "_receiver",
         "_told",
         "_transport",
-        "_transport_full",
         "_transport_paused",
-        "_waiters",
         "announced",
-        "is_closed",
         "local_address",
-        "needs_drain",
         "on_end",
         "peer_address",
         "tls",
+        "write",
+        "write_end",
+        "write_many",
     )
 
     def __init__(self, clock: Clock, accept: Callable[[Channel], Receiver] | None = None) -> None:
@@ -116,10 +105,17 @@ class Channel(asyncio.Protocol):
         self._held = False  # who waits for the handshake has not gone on yet
         self._read_paused = False  # by our caller
         self._transport_paused = False  # by us
-        self._transport_full = False
-        self._flushing = False  # the transport is full until it is empty
-        self._backlog: deque[memoryview] = deque()  # waits to be encrypted
-        self._waiters: list[asyncio.Future[None]] = []
+        self._outgoing = outgoing = Outgoing()
+        self.write = outgoing.write
+        """Send some bytes; never blocks. After the end it does nothing: `connection_lost` tells."""
+        self.write_many = outgoing.write_many
+        """Send all chunks, few bytes with a single write to the transport; never blocks."""
+        self.write_end = outgoing.write_end
+        """Send some bytes, and have `needs_drain` True until the kernel has all that was ever written.
+
+        So whoever finds it False, or has drained, knows that the peer may have everything. When a send failed, the
+        transport takes further bytes without a word; then `drain` raises.
+        """
         self._error: Exception | None = None
         self._ended = False  # the peer sends no more, and may still hear us
         self._orderly = False  # one of us closed the connection, or TLS on it
@@ -127,10 +123,6 @@ class Channel(asyncio.Protocol):
         self._gone = True  # the transport is (or was never there)
         self._told = True  # the receiver, of the end; or there was no beginning
         self._grace: Timer | None = None
-        self.is_closed = True
-        """True if nothing can be written, yet or any more."""
-        self.needs_drain = False
-        """True if the send buffer is full: `await drain()` before the next big write."""
         self.on_end: Callable[[], None] | None = None
         """Called, if it is set, once all is handed over from a peer in clear that sends no more, but may still hear us
         (`nc -N`): whoever set it closes the connection in the end. None: it ends at once."""
@@ -155,9 +147,9 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._outgoing.open(self._transport, self._fail)
         self._loop = asyncio.get_running_loop()
-        self._gone = self._told = self.is_closed = False
+        self._gone = self._told = False
         peer, local = (transport.get_extra_info(name) for name in ("peername", "sockname"))
         self.peer_address = self.announced or (unmapped(peer[0]) if isinstance(peer, tuple) else "")
         self.local_address = unmapped(local[0]) if isinstance(local, tuple) else local or ""
@@ -279,110 +271,29 @@ class Channel(asyncio.Protocol):
 
     # --- writing --------------------------------------------------------------------------------
 
-    def write(self, data: Bytes) -> None:
-        """Send `data`; never blocks. After the end it does nothing: `connection_lost` tells."""
-        pipe = self._pipe
-        if self.is_closed:
-            return
-        if pipe is None:
-            self._transport.write(data)
-        elif self._handshake is None and not self.needs_drain and len(data) <= RECORD:
-            self._write_record(pipe, data)
-        else:
-            self._write_encrypted((data,))
+    @property
+    def is_closed(self) -> bool:
+        """True if nothing can be written, yet or any more."""
+        return self._outgoing.is_closed
 
-    def write_many(self, chunks: Iterable[Bytes]) -> None:
-        """Send all `chunks`, few bytes with a single write to the transport; never blocks."""
-        if self.is_closed:
-            return
-        if self._pipe is not None:
-            self._write_encrypted(chunks)
-        elif some := [chunk for chunk in chunks if chunk]:  # an empty one would spin stdlib asyncio
-            self._transport.writelines(some)
-
-    def write_end(self, data: Bytes) -> None:
-        """Send `data`, and have `needs_drain` True until the kernel has all that was ever written.
-
-        So whoever finds it False, or has drained, knows that the peer may have everything. When a send failed, the
-        transport takes further bytes without a word; then `drain` raises.
-        """
-        self.write(data)
-        transport = self._transport
-        if not self.is_closed and (self._backlog or transport.get_write_buffer_size() or transport.is_closing()):
-            self._flushing = True
-            transport.set_write_buffer_limits(0)
-            self._look_at_buffers()
-
-    def _look_at_buffers(self) -> None:
-        """Find out whether writers have to wait, and wake them if they need not."""
-        waits = self._transport_full or bool(self._backlog) or (self._flushing and self._transport.is_closing())
-        self.needs_drain = waits and not self.is_closed
-        if not self.needs_drain:
-            if self._flushing:
-                self._flushing = False
-                self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-            self._wake()
+    @property
+    def needs_drain(self) -> bool:
+        """True if the send buffer is full: `await drain()` before the next big write."""
+        return self._outgoing.needs_drain
 
     async def drain(self) -> None:
         """Wait until the send buffer is below its low-water mark; `ConnectionLost` if it is gone."""
         while self.needs_drain:
-            await self._wait()
+            await self._outgoing.wait()
         if self.is_closed:
             reason = str(self._error or f"the connection to {self._peer} is closed")
             raise ConnectionLost(reason) from self._error
 
     def pause_writing(self) -> None:
-        self._transport_full = True
-        self.needs_drain = not self.is_closed
+        self._outgoing.pause()
 
     def resume_writing(self) -> None:
-        self._transport_full = False
-        self._encrypt_backlog()
-
-    def _write_record(self, pipe: TLSPipe, data: Bytes) -> None:
-        try:
-            if data:
-                self._transport.write(pipe.encrypt(data))
-        except TLSFailed as failure:
-            self._fail(failure)
-
-    def _write_encrypted(self, chunks: Iterable[Bytes]) -> None:
-        if self._handshake is not None:
-            raise LocalError("nothing can be written in the middle of a TLS handshake")
-        under_way = bool(self._backlog)  # a full transport, or a further turn, takes it up
-        self._backlog.extend(memoryview(chunk) for chunk in chunks if chunk)
-        if not under_way:
-            self._encrypt_backlog()
-
-    def _encrypt_backlog(self) -> None:
-        pipe = self._pipe
-        if self._backlog and pipe is not None:
-            try:
-                for _ in range(SLICES_A_TURN):
-                    if self._transport_full or not self._backlog:
-                        break
-                    self._transport.write(pipe.encrypt(self._next_slice()))
-                else:
-                    if self._backlog and not self._transport_full:
-                        self._loop.call_soon(self._encrypt_backlog)
-            except TLSFailed as failure:
-                self._fail(failure)
-        self._look_at_buffers()
-
-    def _next_slice(self) -> Bytes:
-        """Up to `SLICE` bytes from the backlog: small pieces joined, big ones only looked at."""
-        backlog = self._backlog
-        pieces = [backlog.popleft()]
-        size = len(pieces[0])
-        while size < SLICE and backlog:
-            pieces.append(backlog.popleft())
-            size += len(pieces[-1])
-        if size > SLICE:
-            last = pieces.pop()
-            cut = len(last) - (size - SLICE)
-            backlog.appendleft(last[cut:])
-            pieces.append(last[:cut])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._outgoing.resume()
 
     # --- TLS ------------------------------------------------------------------------------------
 
@@ -414,6 +325,7 @@ class Channel(asyncio.Protocol):
         if self.is_closed or self._ended:
             raise handshake_loss_of(None, self._peer)
         self._pipe = pipe
+        self._outgoing.start_tls(pipe)
         self._held = True
         handshake = self._handshake = self._loop.create_future()
         self._pause_transport(False)
@@ -424,6 +336,7 @@ class Channel(asyncio.Protocol):
         try:
             if pipe.shake_hands():
                 self.tls = pipe.evidence()
+                self._outgoing.tls_established()
                 self._end_handshake()
             elif pipe.fed > MAX_HANDSHAKE:
                 endless = f"{self._peer}: the TLS handshake has no end"
@@ -474,10 +387,10 @@ class Channel(asyncio.Protocol):
             self._begin_grace()
             try:
                 while self.needs_drain:
-                    await self._wait()
+                    await self._outgoing.wait()
                 self._say_goodbye()
                 while not self._gone:
-                    await self._wait()
+                    await self._outgoing.wait()
             except BaseException:
                 self.abort()
                 raise
@@ -561,14 +474,11 @@ class Channel(asyncio.Protocol):
         self._pause_transport(False)  # or nobody would notice the peer's end
 
     def _stop_writing(self) -> None:
-        self.is_closed = True
-        self.needs_drain = self._flushing = False
-        self._backlog.clear()
         self._end_handshake()
-        self._wake()
+        self._outgoing.end()
 
     def _close_transport(self) -> None:
-        if self._error is not None and self._transport_full:
+        if self._error is not None and self._outgoing.is_full:
             self._transport.abort()
         else:
             self._begin_grace()
@@ -578,15 +488,3 @@ class Channel(asyncio.Protocol):
         if self._grace is None:
             when = self._clock.monotonic() + CLOSE_GRACE
             self._grace = self._clock.call_at(when, self._transport.abort)
-
-    async def _wait(self) -> None:
-        """Until the send buffer or the connection is empty or gone; look again which."""
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        await waiter
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)

@@ -13,10 +13,10 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.errors import ConnectionLost
-from mailrider.net.channel import HIGH_WATER, SLICE, Channel
 from mailrider.net.dial import TCPDialer
 from mailrider.net.errors import TLSFailed, TLSFailureKind
 from mailrider.net.listen import listen
+from mailrider.net.outgoing import HIGH_WATER, SLICE
 from mailrider.net.pipe import TLSPipe
 from mailrider.net.settings import TLSClientSettings, TLSVersion
 from tests.support.channels import HOST, Recorder, client_context, issued, server_context
@@ -25,6 +25,8 @@ from tests.support.loops import LOOPS, eventually, run_clean
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
+
+    from mailrider.net.channel import Channel
 
 CLOCK = SystemClock()
 LOOPBACK = IPv4Address("127.0.0.1")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from mailrider.errors import ConnectionLost, InvalidValue, LocalError
 from mailrider.lab.ca import Kind
 from mailrider.net import channel as channel_module
-from mailrider.net.channel import CLOSE_GRACE, HIGH_WATER, MAX_HANDSHAKE, SLICE, Channel
+from mailrider.net.channel import CLOSE_GRACE, MAX_HANDSHAKE, Channel
 from mailrider.net.errors import TLSFailed, TLSFailureKind
+from mailrider.net.outgoing import HIGH_WATER, SLICE, SLICES_A_TURN
 from mailrider.net.pipe import RECORD, TLSPipe
 from mailrider.net.settings import TLSClientSettings, TLSVersion
 from mailrider.testing.channels import MemoryTransport
@@ -293,13 +294,13 @@ async def test_a_large_write_gives_other_connections_a_turn(monkeypatch: pytest.
     monkeypatch.setattr(MemoryTransport, "pause_writing", None, raising=False)
     transport = pair.client_wire
     transport.set_write_buffer_limits(1 << 30)
-    pair.client.write(bytes(SLICE * channel_module.SLICES_A_TURN * 2 + 1))
-    assert slices == channel_module.SLICES_A_TURN
+    pair.client.write(bytes(SLICE * SLICES_A_TURN * 2 + 1))
+    assert slices == SLICES_A_TURN
     pair.client.write(b"and more")
-    assert slices == channel_module.SLICES_A_TURN, "there is one queue"
+    assert slices == SLICES_A_TURN, "there is one queue"
     assert pair.client.needs_drain
     await until(lambda: not pair.client.needs_drain)
-    assert slices == channel_module.SLICES_A_TURN * 2 + 1
+    assert slices == SLICES_A_TURN * 2 + 1
     await pair.end()
 
 
