@@ -182,6 +182,18 @@ async def test_an_address_behind_nat_that_nobody_named_is_told(tmp_path: Path) -
     assert (level, "100.64.0.9" in text, "2600::25" in text) == ("note", True, False)
 
 
+@pytest.mark.parametrize(
+    ("own", "left_out"), [("", ["127.0.2.1", "fd00::9"]), ("own_addresses 203.0.113.7\n", ["fd00::9"])]
+)
+async def test_each_address_that_reports_leave_out_is_told_that_of_a_lab_too(
+    tmp_path: Path, own: str, left_out: list[str]
+) -> None:
+    path = config(tmp_path, own + BLOCK + SIGNS + REMOTE)
+    sources = tuple(SourceAddress(ip_address(each)) for each in ("127.0.2.1", "fd00::9", "2600::25"))
+    told = await outside(path, KEY.format("").encode(), sources=sources)
+    assert [text.split(" at, ")[0].rpartition(" ")[2] for _, text in told] == left_out
+
+
 async def test_without_reports_nobody_is_asked(tmp_path: Path) -> None:
     sources = (SourceAddress(ip_address("10.0.0.9"), is_sure=False),)
     assert await outside(config(tmp_path, SIGNS + REMOTE), validates=False, sources=sources) == []

@@ -13,6 +13,7 @@ from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.servers import CURE
 from mailrider.dns.validating import ValidatingResolver
 from mailrider.model.domain import Domain
+from mailrider.model.ip import is_global
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,8 +62,9 @@ async def check_reporting_outside(
         await resolver.settled()
     if resolver.dnssec_off:
         findings.append(warning(SUBJECT, f"they say nothing of DANE, since DNSSEC is off: {resolver.dnssec_off}", CURE))
+    named = {each.version for each in configuration.globals.own_addresses}
     for source in sources:
-        if not source.is_sure:
+        if not is_global(source.address) and source.address.version not in named:
             text = f"they do not say which address others see {source.address} at, since that is none of the internet"
             findings.append(note(SUBJECT, text, "write own_addresses with the address that others see"))
     return findings
