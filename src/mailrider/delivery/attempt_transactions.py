@@ -25,7 +25,7 @@ from mailrider.model.event import AddressFailed
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply, quote_reply
 from mailrider.smtp.client import InjectedPlaintext
-from mailrider.smtp.transaction import Decision, Transaction
+from mailrider.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mailrider.model.security import Refusal
     from mailrider.model.tls_session import PoliciesSeen
     from mailrider.model.transcript import Transcript
+    from mailrider.smtp.steps import Decision
 
 
 _OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean that the session was forgotten

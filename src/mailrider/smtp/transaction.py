@@ -26,15 +26,15 @@ A recipient that is neither in `decisions` nor in `overflow` when all is over is
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import EnhancedCode, Reply
-from mailrider.model.value import value
 from mailrider.smtp.client import OutOfStep
 from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Quit, Rcpt, Rset
 from mailrider.smtp.replies import MAX_WORDS
+from mailrider.smtp.steps import ContentFacts, Decision, SendChunk, SendCommands, SendContent, SendDot, SendQuit, Step
+from mailrider.smtp.unasked import refused_unasked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,71 +48,6 @@ MAX_RECIPIENTS = 100
 # A chunk is refused as a whole, so that a large message need not be sent to its end for a refusal (RFC 3030 2).
 CHUNK_SIZE = 4 * 1024 * 1024
 _OUT_OF_ORDER = 503
-
-
-class ContentFacts(Protocol):
-    """What a transaction must know of a message's content: `size` in octets as it will be sent, before dot-stuffing."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def eight_bit(self) -> bool: ...
-    @property
-    def header_is_utf8(self) -> bool: ...
-
-
-@value
-class Decision:
-    """A recipient's fate on this server: the reply, and the stage that it answers.
-
-    `is_ours`: the reply is our own, since the server's capabilities left no other choice.
-    """
-
-    stage: TryResult
-    reply: Reply
-    is_ours: bool = False
-
-    @property
-    def may_try_another(self) -> bool:
-        """True for a 4xx before the end of data: another candidate may think otherwise (RFC 5321 4.2.1)."""
-        return self.reply.is_transient and self.stage is not TryResult.FINAL
-
-
-@value
-class SendCommands:
-    """Write these as one group, then hand over every answer."""
-
-    commands: tuple[Command, ...]
-
-
-@value
-class SendContent:
-    """Write the dot-stuffed content with its final dot, then hand over the answers to `command`."""
-
-    command: EndOfData
-
-
-@dataclass(frozen=True, slots=True)
-class SendDot:
-    """Write a lone dot: a DATA that was consented to although nobody is left to receive it (RFC 2920 3.1).
-
-    Its reply means nothing, and is not waited for.
-    """
-
-
-@value
-class SendChunk:
-    """Write the command and, right behind it, the next `command.size` octets of the content as they are."""
-
-    command: Bdat
-
-
-@dataclass(frozen=True, slots=True)
-class SendQuit:
-    """Write QUIT and hand over the answer, if there is one: it proves that the replies are in step."""
-
-
-Step = SendCommands | SendContent | SendDot | SendChunk | SendQuit
 
 
 _DATA = Data()
@@ -161,7 +96,7 @@ class Transaction:
     ) -> None:
         """`used`: the connection carried another message before. `session_codes`: refusals that judge the session."""
         self.recipients = recipients
-        self.decisions: dict[int, Decision] = {}
+        self.decisions = refused_unasked(envelope, recipients, content, capabilities, strict=strict_eight_bit)
         self.overflow: list[int] = []
         self.farewell: Reply | None = None
         self.session_refusal: Reply | None = None
@@ -190,7 +125,6 @@ class Transaction:
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
         self._chunk_taken = used  # where others were sent before it, a reply may belong to something else
-        self._refuse_locally(strict_eight_bit)
         todo = list(range(len(recipients)))
         if self.decisions:
             todo = [index for index in todo if index not in self.decisions]
@@ -199,39 +133,6 @@ class Transaction:
         self.unnamed = todo[:limit]
         """The recipients that the server was not told of yet."""
         self._unanswered = list(self.unnamed)
-
-    # What this server cannot be asked to do ---------------------------------------------------------------------------
-
-    def _refuse_locally(self, strict_eight_bit: bool) -> None:
-        """Decide what the capabilities already decide, without sending anything."""
-        everybody = self._refusal_for_all(strict_eight_bit)
-        if everybody is None and self._capabilities.smtputf8:
-            return
-        for index, recipient in enumerate(self.recipients):
-            refusal = everybody or self._refusal_for(recipient)
-            if refusal is not None:
-                self.decisions[index] = Decision(TryResult.MAIL, refusal, is_ours=True)
-
-    def _refusal_for_all(self, strict_eight_bit: bool) -> Reply | None:
-        offered, content, envelope = self._capabilities, self._content, self._envelope
-        if offered.max_size is not None and content.size > offered.max_size:
-            text = f"The message has {content.size} octets, the next server takes {offered.max_size}"
-            return Reply.make(552, "5.3.4", text)
-        if content.eight_bit and strict_eight_bit and not offered.eight_bit_mime:
-            return Reply.make(554, "5.6.3", "8-bit content, and the next server does not offer 8BITMIME")
-        if offered.smtputf8:
-            return None
-        if not envelope.sender.is_ascii:
-            return Reply.make(550, "5.6.7", "Non-ASCII sender, and the next server does not offer SMTPUTF8")
-        return None
-
-    def _refusal_for(self, recipient: Recipient) -> Reply | None:
-        """What a server without SMTPUTF8 cannot be asked; the address counts first, since its owner knows of it."""
-        if not recipient.mailbox.is_ascii:
-            return Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
-        if self._envelope.smtputf8 and self._content.header_is_utf8:
-            return Reply.make(554, "5.6.9", "UTF-8 header, and the next server does not offer SMTPUTF8")
-        return None
 
     # What to send -----------------------------------------------------------------------------------------------------
 

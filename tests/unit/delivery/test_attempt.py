@@ -34,7 +34,7 @@ from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Data, EndOfData, Mail, Rcpt
 from mailrider.smtp.content import Content
-from mailrider.smtp.transaction import SendCommands, SendContent
+from mailrider.smtp.steps import SendCommands, SendContent
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import Deferred, Failed
 from mailrider.policy.requiretls import ORDINARY
 from mailrider.smtp.client import AnsweredCommand
-from mailrider.smtp.transaction import SendCommands
+from mailrider.smtp.steps import SendCommands
 from tests.unit.delivery.test_attempt import CONTENT, GO_ON, NEVER, OK, FakeSession, World, says
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import Capabilities, parse_capabilities
 from mailrider.smtp.client import ClientMachine, ClientState, OutOfStep
 from mailrider.smtp.commands import Ehlo, EndOfData, Quit
-from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit, Step, Transaction
+from mailrider.smtp.steps import SendChunk, SendCommands, SendContent, SendDot, SendQuit, Step
+from mailrider.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

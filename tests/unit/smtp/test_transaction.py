@@ -11,7 +11,8 @@ from mailrider.model.reply import Reply
 from mailrider.smtp import transaction as transaction_module
 from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Data
-from mailrider.smtp.transaction import Decision, SendCommands, Transaction
+from mailrider.smtp.steps import Decision, SendCommands
+from mailrider.smtp.transaction import Transaction
 from tests.unit.smtp.dialogue import Facts, fates, mail, offer, transact
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from mailrider.model.domain import Domain
 from mailrider.smtp.client import ClientMachine, ClientState
 from mailrider.smtp.commands import EndOfData
-from mailrider.smtp.transaction import CHUNK_SIZE, SendChunk, SendCommands, SendContent, Step, Transaction
+from mailrider.smtp.steps import SendChunk, SendCommands, SendContent, Step
+from mailrider.smtp.transaction import CHUNK_SIZE, Transaction
 from tests.support.long_runs import LONG
 from tests.unit.smtp.dialogue import Facts, mail, offer, past_ehlo
 

@@ -12,7 +12,8 @@ import pytest
 
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
-from mailrider.smtp.transaction import MAX_RECIPIENTS, SendCommands, Transaction
+from mailrider.smtp.steps import SendCommands
+from mailrider.smtp.transaction import MAX_RECIPIENTS, Transaction
 from tests.unit.smtp.dialogue import Facts, fates, mail, offer, to, transact
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from mailrider.model.reply import clean_text
 from mailrider.model.transcript import OwnLines, Transcript
 from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Auth, AuthResponse, Bdat, EndOfData, Quit, Rcpt
-from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot, SendQuit
+from mailrider.smtp.steps import SendChunk, SendCommands, SendContent, SendDot, SendQuit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from mailrider.smtp.commands import Command
-    from mailrider.smtp.transaction import Step
+    from mailrider.smtp.steps import Step
 
     Plain = str | AnsweredCommand | Command
     Said = Plain | Step | list[AnsweredCommand]

@@ -20,7 +20,7 @@ from mailrider.model.security import PeerEvidence
 from mailrider.smtp.client import ClientState, OutOfStep
 from mailrider.smtp.commands import EndOfData, Quit
 from mailrider.smtp.sasl import ClientExchange
-from mailrider.smtp.transaction import SendChunk, SendCommands, SendContent, SendDot
+from mailrider.smtp.steps import SendChunk, SendCommands, SendContent, SendDot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

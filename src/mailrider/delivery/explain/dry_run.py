@@ -15,7 +15,7 @@ from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.commands import Data, EndOfData
-from mailrider.smtp.transaction import SendChunk, SendCommands
+from mailrider.smtp.steps import SendChunk, SendCommands
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

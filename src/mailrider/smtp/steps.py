@@ -1,0 +1,78 @@
+"""What a transaction knows of a content, asks its driver to do, and decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mailrider.model.outcome import TryResult
+from mailrider.model.value import value
+
+if TYPE_CHECKING:
+    from mailrider.model.reply import Reply
+    from mailrider.smtp.commands import Bdat, Command, EndOfData
+
+
+class ContentFacts(Protocol):
+    """What a transaction must know of a message's content: `size` in octets as it will be sent, before dot-stuffing."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def eight_bit(self) -> bool: ...
+    @property
+    def header_is_utf8(self) -> bool: ...
+
+
+@value
+class Decision:
+    """A recipient's fate on this server: the reply, and the stage that it answers.
+
+    `is_ours`: the reply is our own, since the server's capabilities left no other choice.
+    """
+
+    stage: TryResult
+    reply: Reply
+    is_ours: bool = False
+
+    @property
+    def may_try_another(self) -> bool:
+        """True for a 4xx before the end of data: another candidate may think otherwise (RFC 5321 4.2.1)."""
+        return self.reply.is_transient and self.stage is not TryResult.FINAL
+
+
+@value
+class SendCommands:
+    """Write these as one group, then hand over every answer."""
+
+    commands: tuple[Command, ...]
+
+
+@value
+class SendContent:
+    """Write the dot-stuffed content with its final dot, then hand over the answers to `command`."""
+
+    command: EndOfData
+
+
+@dataclass(frozen=True, slots=True)
+class SendDot:
+    """Write a lone dot: a DATA that was consented to although nobody is left to receive it (RFC 2920 3.1).
+
+    Its reply means nothing, and is not waited for.
+    """
+
+
+@value
+class SendChunk:
+    """Write the command and, right behind it, the next `command.size` octets of the content as they are."""
+
+    command: Bdat
+
+
+@dataclass(frozen=True, slots=True)
+class SendQuit:
+    """Write QUIT and hand over the answer, if there is one: it proves that the replies are in step."""
+
+
+Step = SendCommands | SendContent | SendDot | SendChunk | SendQuit
