@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
-from mailrider.model.domain import MAX_DOMAIN, MAX_DOMAIN_TEXT, AddressLiteral, Domain
+from mailrider.model.domain import MAX_DOMAIN, MAX_DOMAIN_TEXT, AddressLiteral, Domain, owner_of
 from tests.unit.model.strategies import domains, literals, parses, tricky_text
 
 LABEL_63 = "a" * 63
@@ -233,3 +233,18 @@ def test_a_literal_survives_writing_and_parsing(literal: AddressLiteral) -> None
 def test_any_text_is_a_literal_or_an_invalid_value(text: str) -> None:
     parses(AddressLiteral.parse, text)
     parses(AddressLiteral.parse, f"[IPv6:{text}]")
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("example.org", "example.org"),
+        ("a.b.example.org", "example.org"),
+        ("mail.example.co.uk", "example.co.uk"),
+        ("co.uk", "co.uk"),
+        ("mail.provider.de", "provider.de"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_whose_domain_it_is(name: str, owner: str) -> None:
+    assert owner_of(name) == owner

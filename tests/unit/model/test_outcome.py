@@ -15,10 +15,12 @@ from mailrider.model.outcome import (
     Status,
     Try,
     TryResult,
+    dialogue_of,
     outcome_for,
 )
 from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security
+from mailrider.model.transcript import OwnLines, Transcript
 
 RECIPIENT = Recipient(Mailbox.parse("b@example.net"))
 
@@ -59,3 +61,15 @@ def test_a_report_has_an_outcome_per_recipient_in_order_and_counts_them() -> Non
     assert len(report) == 4
     assert report.counts() == {Status.DELIVERED: 2, Status.DEFERRED: 1, Status.FAILED: 1}
     assert AttemptReport(()).counts() == {Status.DELIVERED: 0, Status.DEFERRED: 0, Status.FAILED: 0}
+
+
+def test_what_was_said_is_that_of_the_last_try_in_which_anything_was() -> None:
+    said = [Transcript((f"said to {name}", OwnLines({"b@example.net": "RCPT b"}))) for name in ("one", "two")]
+    tries = [Try("mx.example.net", None, TryResult.RCPT, Reply(451), transcript=each) for each in (*said, None)]
+    assert dialogue_of(outcome_for(RECIPIENT, Reply(451), tries=tuple(tries))) == "said to two\nRCPT b"
+    assert dialogue_of(outcome_for(RECIPIENT, Reply(250))) == ""
+
+
+def test_signatures_of_an_attempt_stand_before_earlier_ones() -> None:
+    report = AttemptReport((outcome_for(RECIPIENT, Reply(250)),)).signed_by(("b",)).signed_by(("a",))
+    assert [each.signed for each in report] == [("a", "b")]

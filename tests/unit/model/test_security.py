@@ -15,6 +15,7 @@ from mailrider.model.security import (
     NO_SECURITY,
     DANETrust,
     MXLevel,
+    PeerEvidence,
     Requirement,
     Security,
     TLSARecord,
@@ -22,6 +23,7 @@ from mailrider.model.security import (
     TLSLevel,
     strictest,
 )
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
 MX = Domain("mx.example.net")
 RECORD = TLSARecord(3, 1, 1, b"\xab" * 32)
@@ -185,3 +187,9 @@ def test_chains_with_the_same_octets_in_other_certificates_are_other_chains() ->
     }
     assert len(digests) == 5
     assert TLSEvidence("TLSv1.2", "y", (b"abc",)).chain_digest in digests
+
+
+def test_evidence_says_why_there_is_no_tls() -> None:
+    problem = TLSProblem(TLSProblemKind.STARTTLS_NOT_OFFERED, "STARTTLS is not offered")
+    assert PeerEvidence(MX, "192.0.2.1", 25, clear_because=problem).clear_reason == "STARTTLS is not offered"
+    assert PeerEvidence(MX, "192.0.2.1", 25, TLSEvidence("TLSv1.3", "x", ())).clear_reason == ""

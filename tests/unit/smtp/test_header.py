@@ -15,6 +15,7 @@ from mailrider.smtp.header import (
     header_fault,
     header_fields,
     is_too_long,
+    without_bcc,
 )
 
 
@@ -136,3 +137,9 @@ def test_a_fault_names_the_line(header: bytes, line: int | None, words: str) -> 
 def test_a_fault_reads_as_a_sentence() -> None:
     assert str(HeaderFault(None, "it is empty")) == "no header: it is empty"
     assert str(HeaderFault(7, "it is odd")) == "header line 7: it is odd"
+
+
+def test_bcc_goes_with_all_its_lines_and_nothing_else_does() -> None:
+    header = b"Bcc: a,\r\n b\r\nX-Bcc: c\r\nResent-BCC: d\r\nSubject: x\r\n"
+    assert without_bcc(header) == b"X-Bcc: c\r\nSubject: x\r\n"
+    assert without_bcc(kept := b"Subject: x\r\n") is kept

@@ -178,6 +178,8 @@ FRAMED = {
     "codes that differ": (b"250-a\r\n451 b\r\n", lines(451, "a", "b")),
     "a line too long": (f"250 {LONGEST_TEXT}xxx\r\n".encode(), lines(250, LONGEST_TEXT + "xx")),
     "a line without an end": (b"250 " + b"x" * MAX_LINE, lines(250, "x" * (MAX_LINE - 4))),
+    "a space before the code": (b" 250 ok\r\n", lines(250, "ok")),
+    "a tab behind the code": (b"250\tok\r\n", lines(250, "\tok")),
     "199 before it": (b"199 hm\r\n250 ok\r\n", lines(250, "ok")),
 }
 

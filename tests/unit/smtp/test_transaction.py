@@ -944,3 +944,18 @@ def test_503_to_data_is_no_judgement_where_nobody_was_accepted() -> None:
     """)  # fmt: skip
     assert fates(done) == {"b": "rcpt 550 no such user", "c": "rcpt 550 no such user"}
     assert done.session_refusal is None
+
+
+@pytest.mark.parametrize("code", [500, 502])
+def test_who_does_not_know_bdat_says_nothing_of_the_message(code: int) -> None:
+    done = transact(CHUNKING, mail("b"), f"""
+        C: MAIL FROM:<a@example.org>
+        S: 250 OK
+        C: RCPT TO:<b@example.net>
+        S: 250 OK
+        C: BDAT 10 LAST
+        C: <10 octets>
+        S: {code} what is that
+    """)  # fmt: skip
+    assert done.knows_no_chunks
+    assert (done.in_doubt, done.reusable) == (False, False)
