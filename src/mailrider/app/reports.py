@@ -98,18 +98,21 @@ def remote_behind(configuration: Configuration, through: Target | None) -> Remot
 
 @dataclass(frozen=True, slots=True)
 class ReportsExplained:
-    """Whether a domain asks for TLS reports, and what was counted of it today."""
+    """Whether a domain asks for TLS reports, and what was counted of it today. `is_known` False: its DNS is silent."""
 
     endpoints: tuple[str, ...]
     reason: str
     counts: DayCounts | None
+    is_known: bool = True
 
     @property
     def text(self) -> str:
         """For a person."""
         counts = () if self.counts is None else self.counts.policies.values()
         good, bad = sum(each.successful for each in counts), sum(each.failed for each in counts)
-        where = f"go to {', '.join(self.endpoints)}" if self.endpoints else f"are not wanted: {self.reason}"
+        where = f"go to {', '.join(self.endpoints)}"
+        if not self.endpoints:
+            where = f"{'are not wanted' if self.is_known else 'may be wanted or not'}: {self.reason}"
         return f"TLS reports {where}; counted today: {good} good, {bad} failed"
 
     def as_json(self) -> dict[str, Any]:
@@ -123,17 +126,18 @@ async def explain_reports(configuration: Configuration, engine: Engine, next_hop
     settings = configuration.globals.tlsrpt
     if settings is None or not isinstance(next_hop, Domain):
         return None
+    is_known = True
     try:
         record = await report_record(engine.resolver, next_hop)
         reason = record.reason if isinstance(record, NoReportRecord) else ""
         endpoints = () if isinstance(record, NoReportRecord) else tuple(map(str, record.endpoints))
     except LookupFailed as error:
-        reason, endpoints = str(error), ()
+        reason, endpoints, is_known = str(error), (), False
     store = store_of(configuration, settings)
     days: list[StoredDay] = []
     if store.path.exists():
         days = await asyncio.to_thread(store.days, next_hop.ascii, engine.clock.now().date())
-    return ReportsExplained(endpoints, reason, days[0].counts if days else None)
+    return ReportsExplained(endpoints, reason, days[0].counts if days else None, is_known)
 
 
 def _open_signers(keys: list[SignatureKey], emit: Emit) -> list[Signer]:

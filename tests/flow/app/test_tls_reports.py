@@ -135,6 +135,16 @@ async def test_explain_says_where_reports_go_and_what_was_counted_today(tmp_path
     assert shown["tlsrpt"] == {"endpoints": ["mailto:tls-reports@tls.test"], "reason": "", "today": []}
 
 
+async def test_where_dns_is_silent_explain_does_not_say_that_reports_are_not_wanted(tmp_path: Path) -> None:
+    async with lab(tmp_path) as internet:
+        configured(internet)
+        path = internet.folder / "daemon.conf"
+        silent = await run("-c", path, "explain", "--target", "lab", "--no-connect", "servfail.test")
+        without = await run("-c", path, "explain", "--target", "lab", "--no-connect", "plain.test")
+    assert "TLS reports may be wanted or not: TXT lookup of _smtp._tls.servfail.test failed" in silent.out
+    assert "TLS reports are not wanted: " in without.out
+
+
 async def test_reports_by_mail_go_through_a_queue(tmp_path: Path) -> None:
     async with lab(tmp_path) as internet:
         with pytest.raises(
