@@ -178,7 +178,11 @@ class PipelineDeliverer:
             outcomes.update(await self._take_in_turn(passed, signed, handover))
             passed = []
         attempts = [share.target.deliver(some, signed[share.stage.signing], handover) for share, some in passed]
-        for (share, _), report in zip(passed, await asyncio.gather(*attempts), strict=True):
+        # All of them come to their end, whatever becomes of one: nobody would hear of what goes on behind an exception.
+        reports = await asyncio.gather(*attempts, return_exceptions=True)
+        for (share, _), report in zip(passed, reports, strict=True):
+            if isinstance(report, BaseException):
+                raise report
             outcomes.update(zip(share.indices, report, strict=True))
         whole = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
         if arrival.forwarding is not None and all(isinstance(each, Delivered) for each in whole):

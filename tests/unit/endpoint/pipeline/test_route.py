@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -315,3 +316,28 @@ async def test_further_copies_of_a_message_name_the_first_as_their_origin() -> N
     whole = replace(envelope("1@a.test", "2@b.test", "3@c.test"), id="0d7m3k9q2xv4t")
     await pipeline.deliver(whole, Content.inspect(MESSAGE))
     assert names == [("0d7m3k9q2xv4t", ""), ("", "0d7m3k9q2xv4t")]
+
+
+async def test_where_one_target_raises_the_others_come_to_their_end_first() -> None:
+    goes_on, ended = asyncio.Event(), []
+
+    class Other:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def deliver(self, envelope: Envelope, _: Content, _handover: Handover = DIRECT) -> AttemptReport:
+            if self.name == "&home":
+                raise ZeroDivisionError
+            await goes_on.wait()
+            ended.append(self.name)
+            return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
+
+    pipeline = PipelineDeliverer(routes_of(PIPELINE, lambda target: Other(str(target)), {}))
+    delivering = asyncio.ensure_future(pipeline.deliver(envelope("1@a.test", "2@b.test"), Content.inspect(MESSAGE)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not delivering.done()
+    goes_on.set()
+    with pytest.raises(ZeroDivisionError):
+        await delivering
+    assert set(ended) == {"&world"}
