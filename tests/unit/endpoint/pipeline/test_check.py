@@ -279,7 +279,7 @@ def test_signatures_are_configured_by_a_line_each(tmp_path: Path) -> None:
         (CheckSettings, "rspamd ftp://127.0.0.1", "http://HOST:PORT"),
         (CheckSettings, "rspamd", "the address of rspamd"),
         (CheckSettings, "rspamd http://127.0.0.1:1 {\n io_error_action reject\n}", "use defer"),
-        (ModifySettings, "dkim example.org", "domains, a selector"),
+        (ModifySettings, "dkim example.org", "domains and a selector"),
         (ModifySettings, "dkim a.example b.example s {\n key_path k\n}", "key_path is for one domain"),
         (ModifySettings, "dkim a.example s {\n key_path {domain}_{selector}.key\n}", "the path of one file"),
         (ModifySettings, "dkim example.org -s", "a selector is letters"),
