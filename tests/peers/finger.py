@@ -60,7 +60,7 @@ def posttls_finger(domain: str, port: int, resolver: Resolver, folder: Path) -> 
         check=False,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
         env={"MAIL_CONFIG": str(folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     output = done.stdout + done.stderr

@@ -196,6 +196,6 @@ def _write(zone: SignedZone, below: Sequence[str], home: Path, authority: str) -
 
 
 def _run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout

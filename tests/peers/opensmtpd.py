@@ -140,7 +140,7 @@ def _quoted(text: str) -> str:
 
 def _libraries(*programs: Path) -> set[Path]:
     """All shared libraries of the programs, the dynamic loader included."""
-    listing = subprocess.run(["ldd", *programs], check=True, capture_output=True, text=True, timeout=20).stdout
+    listing = subprocess.run(["ldd", *programs], check=True, capture_output=True, text=True, timeout=200).stdout
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", listing)}
 
 

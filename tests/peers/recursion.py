@@ -24,7 +24,7 @@ ROOT_SERVERS = (
 
 async def main() -> None:
     for command in ("link set lo up", *(f"addr add {address}/32 dev lo" for address in ROOT_SERVERS)):
-        subprocess.run(["ip", *command.split()], check=True, timeout=10)
+        subprocess.run(["ip", *command.split()], check=True, timeout=200)
     first, *others = ROOT_SERVERS
     with start_hierarchy(ZONES, authority=first, also=others) as root:
         settings = DNSSettings(server="recursive", validate="yes", trust_anchor=[root.anchor])

@@ -104,7 +104,7 @@ def test_a_program_hands_in_a_message(
             client(house, recipient, file, authority.root, tls=tls),
             stdin=standard_input,
             capture_output=True,
-            timeout=50,
+            timeout=200,
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr

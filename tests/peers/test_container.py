@@ -158,7 +158,7 @@ class Container:
     def run(self, *command: str | Path, check: bool = True, beside: bool = False) -> str:
         """A program of this machine in the container's network, or in that of the other one."""
         enter = ["nsenter", "--target", str(self.neighbour if beside else self.holder), "--net", "--"]
-        done = subprocess.run([*enter, *command], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*enter, *command], capture_output=True, text=True, timeout=200, check=False)
         assert not check or done.returncode == 0, done.stdout + done.stderr + self.log.read_text()
         return done.stdout
 

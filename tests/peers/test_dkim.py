@@ -69,7 +69,7 @@ def verdicts(message: bytes, tmp_path: Path, published: Sequence[str] = ()) -> l
     records = [f"{line.split()[0]} {''.join(line.split(chr(34))[1::2])}" for line in lines]
     (tmp_path / "records").write_text("\n".join(records))
     command = ["/usr/bin/python3", "-W", "ignore", "-c", VERIFIER, str(tmp_path / "records"), str(tmp_path / "message")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

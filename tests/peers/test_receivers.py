@@ -76,13 +76,13 @@ def test_opensmtpd_offers_little(opensmtpd: OpenSMTPD) -> None:
 
 
 def extensions_of(receiver: Receiver) -> set[str]:
-    with smtplib.SMTP(receiver.address, receiver.port, "client.example.org", timeout=10) as client:
+    with smtplib.SMTP(receiver.address, receiver.port, "client.example.org", timeout=200) as client:
         client.ehlo()
         return set(client.esmtp_features)
 
 
 def test_tls_at_postfix_verifies_against_the_authority(postfix: Postfix, authority: Authority) -> None:
-    with smtplib.SMTP(postfix.address, postfix.port, "client.example.org", timeout=10) as client:
+    with smtplib.SMTP(postfix.address, postfix.port, "client.example.org", timeout=200) as client:
         client._host = "mx.example.net"  # type: ignore[attr-defined] # the name to be verified
         context = ssl.create_default_context(cafile=authority.root)
         assert client.starttls(context=context)[0] == 220
@@ -98,7 +98,7 @@ def test_broken_tls_answers_the_handshake_with_an_alert(broken_tls: OpenSMTPD) -
 def test_swaks_delivers_over_tls(postfix: Postfix, recipient: str) -> None:
     where = ("--server", f"{postfix.address}:{postfix.port}", "--tls")
     envelope = ("--from", "sender@example.org", "--to", recipient)
-    subprocess.run(["swaks", *where, *envelope, "--body", "from swaks"], check=True, timeout=20)
+    subprocess.run(["swaks", *where, *envelope, "--body", "from swaks"], check=True, timeout=200)
     (stored,) = postfix.mailbox.wait_for(recipient)
     assert b"with ESMTPS" in stored.trace
     assert b"from swaks" in stored.content
@@ -113,7 +113,7 @@ def small(kind: str) -> AbstractContextManager[Receiver]:
 @pytest.mark.parametrize("kind", ["postfix", "opensmtpd"])
 def test_limits_can_be_set(kind: str, recipient: str) -> None:
     with small(kind) as server:
-        with smtplib.SMTP(server.address, server.port, "client.example.org", timeout=10) as client:
+        with smtplib.SMTP(server.address, server.port, "client.example.org", timeout=200) as client:
             client.ehlo()
             assert client.esmtp_features["size"] == "10000"
             assert "starttls" not in client.esmtp_features

@@ -61,7 +61,7 @@ class Sendmail:
             command,
             input=said,
             capture_output=True,
-            timeout=50,
+            timeout=200,
             check=False,
             cwd=self.folder,
             env={**os.environ, "HOME": str(self.folder), "LC_ALL": "C.UTF-8"},

@@ -41,7 +41,7 @@ submission unix:///run/mailrider/submission.sock {{
 """
 SUBMIT = """
 import smtplib
-with smtplib.SMTP({address!r}, 25, "client.example", timeout=30) as client:
+with smtplib.SMTP({address!r}, 25, "client.example", timeout=200) as client:
     client.sendmail("a@example.org", ["b@example.net"], "Subject: hello\\n\\nhello\\n")
     print(client.noop()[0])
 """

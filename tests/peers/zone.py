@@ -78,6 +78,6 @@ def _make_key(zone: Zone, folder: Path, *options: str) -> str:
 
 
 def _run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout

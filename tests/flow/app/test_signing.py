@@ -124,7 +124,7 @@ async def test_sendmail_hands_mail_to_the_daemon(tmp_path: Path) -> None:
             [*command, "sendmail", "-t", "-f", "cron@example.org"],
             input=text,
             capture_output=True,
-            timeout=50,
+            timeout=200,
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -147,7 +147,7 @@ async def test_crons_mail_to_a_user_of_this_machine_is_completed_and_signed(tmp_
                 [*command, "-i", "-FCronDaemon", "-B8BITMIME", "-oem", "root"],
                 input=b"From: root (Cron Daemon)\nTo: root\nSubject: Cron job\n\nout\n",
                 capture_output=True,
-                timeout=50,
+                timeout=200,
                 check=False,
             )
             assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -166,7 +166,7 @@ async def test_sendmail_bs_takes_a_whole_dialogue_at_once(end: bytes, tmp_path: 
     async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
         command = [sys.executable, "-m", "mailrider", "-c", str(tmp_path / "mailrider.conf"), "sendmail", "-bs"]
         said = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n"
-        done = subprocess.run(command, input=said + end, capture_output=True, timeout=50, check=False)
+        done = subprocess.run(command, input=said + end, capture_output=True, timeout=200, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.startswith(b"220 mx.example.org ESMTP\r\n250-")
         assert not end or done.stdout.endswith(b"221 2.0.0 Good bye\r\n")

@@ -394,7 +394,7 @@ async def test_what_a_new_worker_would_refuse_ends_the_start(tmp_path: Path) -> 
 
 def _run(path: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mailrider", "-c", str(path), "run"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, env=env)
 
 
 async def test_workers_end_with_their_supervisor_also_one_that_is_stopped(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Daemon:
 
 def call(daemon: Daemon, *arguments: str, message: bytes = MESSAGE) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", PROGRAM, "-c", str(daemon.config), "sendmail", *arguments]
-    return subprocess.run(command, input=message, capture_output=True, timeout=50, check=False)
+    return subprocess.run(command, input=message, capture_output=True, timeout=200, check=False)
 
 
 def test_it_hands_over_what_t_finds_and_says_nothing(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_standard_input_that_is_closed_is_told(words: str, tmp_path: Path) -> No
     with Daemon(tmp_path).running() as daemon:
         command = [sys.executable, "-c", PROGRAM, "-c", str(daemon.config), *words.split()]
         done = subprocess.run(
-            ["sh", "-c", 'exec "$@" 0<&-', "sh", *command], cwd=tmp_path, capture_output=True, timeout=50, check=False
+            ["sh", "-c", 'exec "$@" 0<&-', "sh", *command], cwd=tmp_path, capture_output=True, timeout=200, check=False
         )
     assert (done.returncode, done.stderr.partition(b": ")[2]) == (os.EX_NOINPUT, b"standard input is closed\n")
 

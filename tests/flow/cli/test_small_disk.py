@@ -65,7 +65,7 @@ def fill(disk: Path) -> None:
 def program(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command that wants a process of its own."""
     words = [sys.executable, "-m", "mailrider", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
 
 
 def read_only(disk: Path) -> None:

@@ -124,7 +124,7 @@ def test_compose_gives_it_a_volume_no_rights_and_time_to_end() -> None:
 
 def healthy(port: int) -> int:
     command = [sys.executable, str(CONTAINER / "healthy"), str(port)]
-    return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode
+    return subprocess.run(command, check=False, capture_output=True, timeout=200).returncode
 
 
 async def test_the_health_check_tells_a_daemon_that_answers_from_one_that_does_not() -> None:
