@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.lab.mx_script import MXScript, Stage
+from mailrider.lab.mx_script import MXScript, Raw, Stage
 from tests.flow.cli.test_send import MESSAGE, configure
 from tests.flow.delivery.internet import internet
 from tests.support.commands import PROGRAM, start
@@ -87,7 +87,8 @@ async def test_a_terminal_that_lacks_characters_gets_them_escaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    async with internet({"a.test": [MXScript(replies={Stage.RCPT: "550 5.1.1 \u2717 grüße \U0001f4ed"})]}) as net:
+    refusal = "550 5.1.1 \u2717 grüße \U0001f4ed\r\n".encode()  # to a client that has not said SMTPUTF8
+    async with internet({"a.test": [MXScript(replies={Stage.RCPT: Raw(refusal)})]}) as net:
         file = configure(net, tmp_path, "log off\n")
         process = await start("-c", file, "explain", "a.test")
         page, err = await process.communicate()
