@@ -292,12 +292,16 @@ class PoolState(Generic[SessionT, WaiterT]):
             self._note(endpoint)
 
     def denied(self, key: Hashable) -> WaiterT | None:
-        """No right comes for now: the waiter that waits in vain, and is withdrawn."""
+        """No right comes for now: the waiter that waits in vain, and is withdrawn.
+
+        One is wanted then for the next who waits, if there was none under way for it. That ends: each costs a waiter.
+        """
         endpoint = self._endpoints[key]
         endpoint.asked -= 1
         waiter = next(iter(endpoint.waiting), None)
         if waiter is not None:
             self.withdraw(waiter)
+            self._want(endpoint)
         self._note(endpoint)
         return waiter
 

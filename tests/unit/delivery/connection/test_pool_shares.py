@@ -300,3 +300,29 @@ def test_who_hears_no_answer_waits_no_longer(world: World) -> None:
     assert first.state.denied("mx") is waiter
     assert first.state.next_due is None
     assert not first.state._endpoints
+
+
+def test_when_no_answer_comes_those_behind_ask_as_well_each_once(world: World) -> None:
+    state = world.workers[0].state
+    waiters = [FakeWaiter() for _ in range(LIMITS.per_endpoint + 3)]
+    for waiter in waiters:
+        assert state.request(waiter, 0.0) is None
+    denied, asks = [], 0
+    while state.wanted:
+        state.wanted.pop()
+        asks += 1
+        denied.append(state.denied("mx"))
+    assert denied == waiters
+    assert asks == len(waiters)
+    assert not state._endpoints
+
+
+def test_a_right_that_comes_after_no_answer_serves_who_waits_behind(world: World) -> None:
+    state = world.workers[0].state
+    waiters = [FakeWaiter() for _ in range(LIMITS.per_endpoint + 1)]
+    for waiter in waiters:
+        state.request(waiter, 0.0)
+    for _ in range(LIMITS.per_endpoint):
+        state.denied("mx")
+    state.granted("mx")
+    assert [grant.waiter for grant in state.grants] == waiters[LIMITS.per_endpoint :]
