@@ -38,7 +38,7 @@ async def _supervise(ends: list[socket.socket]) -> None:
         link = Link()
         link.on_other = lambda kind, body, number=number: service.received(number, kind, body)
         await link.open(end)
-        service.worker_came(number, link)
+        service.worker_came(number, link, 1)
         links.append(link)
     await links[0].closed.wait()
 

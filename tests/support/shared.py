@@ -54,13 +54,13 @@ class MemoryWire:
 class SharedWorker:
     """A worker's client and the two directions of its link."""
 
-    def __init__(self, supervisor: SharedSupervisor, number: int) -> None:
+    def __init__(self, supervisor: SharedSupervisor, number: int, generation: int) -> None:
         self.number = number
         self.to_worker, self.to_supervisor = MemoryWire(), MemoryWire()
         self.to_supervisor.arrives = lambda kind, body: supervisor.service.received(number, kind, body)
         self.client = ShareClient(self.to_supervisor, supervisor.clock, supervisor.workers)
         self.to_worker.arrives = self.to_supervisor.hear
-        supervisor.service.worker_came(number, self.to_worker)  # type: ignore[arg-type]
+        supervisor.service.worker_came(number, self.to_worker, generation)  # type: ignore[arg-type]
 
 
 class SharedSupervisor:
@@ -70,13 +70,14 @@ class SharedSupervisor:
         self.clock = clock
         self.workers = workers
         self.service = ShareService(clock)
+        self.service.put_in_force(1)
         self.numbers = 0
         self.all = [self.start() for _ in range(workers)]
 
-    def start(self) -> SharedWorker:
+    def start(self, generation: int = 1) -> SharedWorker:
         """One more."""
         self.numbers += 1
-        return SharedWorker(self, self.numbers)
+        return SharedWorker(self, self.numbers, generation)
 
     def end(self, worker: SharedWorker) -> None:
         """Its process was waited for."""

@@ -1,5 +1,6 @@
 """What workers share, at the supervisor: asks go to the books, answers back, and what one tells to all others.
 
+Findings stay among the workers of one generation: another configuration may reach what theirs could not.
 It does not import what carries mail. The frames are those of `delivery.limits.share_client`.
 """
 
@@ -30,40 +31,57 @@ class ShareService:
         self._book = ShareBook()
         self._links: dict[int, Link] = {}
         self._lines: dict[int, dict[int, str]] = {}  # the names of lines, by worker and the number that it gave them
-        self._told = FindingBook()
+        self._generations: dict[int, int] = {}  # of the configuration that a worker has
+        self._told: dict[int, FindingBook] = defaultdict(FindingBook)  # by generation
+        self._force = 0
         self._alarm = Alarm(clock, self._tick)
 
-    def worker_came(self, number: int, link: Link) -> None:
-        """A process was started: what others have told is the first that it hears."""
-        for findings in self._told.frames(self._clock.monotonic()):
+    def worker_came(self, number: int, link: Link, generation: int) -> None:
+        """A process was started: what others of its generation have told is the first that it hears."""
+        for findings in self._told[generation].frames(self._clock.monotonic()):
             link.send(TOLD, findings)
         self._links[number] = link
+        self._generations[number] = generation
         self._lines[number] = {}
         self._book.came(number)
 
     def worker_gone(self, number: int) -> None:
         """It was waited for: what it held is free."""
         if self._links.pop(number, None) is not None:
-            del self._lines[number]
+            del self._lines[number], self._generations[number]
+            self._forget_findings()
             self._book.gone(number, self._clock.monotonic())
             self._answer()
 
-    def forget_findings(self) -> None:
-        """Those that start from now on have another configuration, which may reach what could not be reached."""
-        self._told.clear()
+    def put_in_force(self, generation: int) -> None:
+        """Workers that start from now on are of that generation, until there is a newer one."""
+        self._force = generation
+        self._forget_findings()
+
+    def _forget_findings(self) -> None:
+        """Those of generations of which no worker starts any more."""
+        newer = {each for each in self._generations.values() if each > self._force}
+        for generation in self._told.keys() - newer - {self._force}:
+            del self._told[generation]
 
     def received(self, number: int, kind: str, body: Any) -> None:
         """A frame of that worker."""
         if number not in self._links:
             return
         if kind == TELL:
-            self._told.note(SharedFinding._make(body))
-            for other, link in self._links.items():
-                if other != number:
-                    link.send(TOLD, [body])
+            self._tell(number, body)
         elif kind == TURN:
             self._take_turn(number, *body)
             self._answer()
+
+    def _tell(self, number: int, finding: Any) -> None:
+        """To the others of that worker's generation, and to those that start later."""
+        generation = self._generations[number]
+        if generation >= self._force:
+            self._told[generation].note(SharedFinding._make(finding))
+        for other, link in self._links.items():
+            if other != number and self._generations[other] == generation:
+                link.send(TOLD, [finding])
 
     def _take_turn(
         self, worker: int, lines: list[Any], returns: list[Any], asks: list[Any], withdrawals: list[int]

@@ -185,6 +185,7 @@ class Supervisor:
     def _put_in_force(self, generation: Generation) -> None:
         self._force = generation
         self._places.put_in_force(generation.number, generation.workers)
+        self._talk.put_in_force(generation.number)
 
     def _tell_ready(self) -> None:
         self._notifier.say("READY=1", f"STATUS=workers: {self._force.workers}")
@@ -348,7 +349,6 @@ class Supervisor:
         if configuration.globals.openmetrics is not None:
             self._sockets.bind(configuration.globals.openmetrics)
         new = Generation.make(next(self._generations), configuration, carried, workers)
-        self._talk.forget_findings()
         try:
             worker = await self._launch(0, new)
             failure = await self._workers.wait_until_ready(worker)

@@ -55,7 +55,7 @@ class WorkerTalk:
         """It was started."""
         self._workers[worker.number] = worker
         self._silence.hear(worker.number, self._clock.monotonic() + BEGINS_WITHIN)
-        self._shares.worker_came(worker.number, worker.link)
+        self._shares.worker_came(worker.number, worker.link, worker.generation)
 
     def gone(self, worker: WorkerProcess) -> None:
         """It has ended, and was waited for."""
@@ -75,9 +75,9 @@ class WorkerTalk:
 
     # What is known ----------------------------------------------------------------------------------------------------
 
-    def forget_findings(self) -> None:
-        """What workers could not reach, those of another configuration try."""
-        self._shares.forget_findings()
+    def put_in_force(self, generation: int) -> None:
+        """What workers of earlier configurations could not reach, those of this one try."""
+        self._shares.put_in_force(generation)
 
     def tell_known(self, worker: WorkerProcess) -> None:
         """What others know of passwords; before its orders."""

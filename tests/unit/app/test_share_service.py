@@ -159,6 +159,37 @@ async def test_who_starts_later_hears_what_was_told_before_and_holds_still() -> 
     assert late.client.known("news") == []
 
 
+async def test_what_workers_of_another_configuration_find_out_is_not_told() -> None:
+    supervisor = SharedSupervisor(clock := FakeClock())
+    old, new = supervisor.all[0], supervisor.start(generation=2)
+    supervisor.service.put_in_force(2)
+    finding = SharedFinding("news", "a", [3], clock.monotonic() + 60)
+    old.client.tell(finding)
+    new.client.tell(finding._replace(key="b"))
+    await clock.advance(0)
+    late = supervisor.start(generation=2)
+    await clock.advance(0)
+    assert [each.key for each in new.client.known("news")] == ["b"], "its own"
+    assert [each.key for each in late.client.known("news")] == ["b"]
+    assert [each.key for each in supervisor.all[1].client.known("news")] == ["a"], "those that finish have the old one"
+
+
+async def test_what_a_refused_configuration_found_out_is_forgotten_and_what_is_in_force_is_not() -> None:
+    supervisor = SharedSupervisor(clock := FakeClock())
+    refused = supervisor.start(generation=2)
+    finding = SharedFinding("news", "a", [3], clock.monotonic() + 60)
+    supervisor.all[0].client.tell(finding)
+    refused.client.tell(finding._replace(key="b"))
+    await clock.advance(0)
+    supervisor.end(refused)
+    for each in supervisor.all:
+        supervisor.end(each)
+    again, other = supervisor.start(), supervisor.start(generation=2)
+    await clock.advance(0)
+    assert again.client.known("news") == [finding]
+    assert other.client.known("news") == []
+
+
 async def test_what_came_before_the_client_was_made_is_known_to_it() -> None:
     told = SharedFinding("news", "a", [3], (clock := FakeClock()).monotonic() + 60)
     assert ShareClient(MemoryWire(), clock, earlier=[list(told)]).known("news") == [told]

@@ -20,7 +20,14 @@ from mailrider.app.worker_starts import READY_WITHIN
 from mailrider.config import load_to_carry
 from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.share_client import TELL, TOLD
-from mailrider.model.daemon_event import DaemonReady, EarlierWorkersAwaited, Reloaded, WorkerDied, WorkerFailed
+from mailrider.model.daemon_event import (
+    DaemonReady,
+    EarlierWorkersAwaited,
+    Reloaded,
+    ReloadRefused,
+    WorkerDied,
+    WorkerFailed,
+)
 from mailrider.model.event import Bug, Event
 from mailrider.testing.clock import FakeClock
 from tests.support.loops import eventually
@@ -273,6 +280,29 @@ async def test_a_worker_that_starts_again_learns_what_others_found_out_but_not_o
     first = await it.reload(2)
     assert [body for kind, body in first.heard if kind == TOLD] == []
     first.settle(None)
+
+
+async def test_a_reload_that_is_refused_forgets_nothing_that_workers_found_out(start: Start) -> None:
+    it = await start(2)
+    await it.serve()
+    finding = ["queue mail", "down.test", None, it.clock.monotonic() + 900]
+    it.begun[0].link.data_received(encode_frame(TELL, finding))
+    first = await it.reload(2)
+    first.settle(NotBegun("no"))
+    await eventually(lambda: it.told(ReloadRefused))
+    await it.die(1)
+    again = await it.begin_again()
+    assert (TOLD, [SharedFinding._make(finding)]) in again.heard
+
+
+async def test_workers_of_an_earlier_configuration_close_nothing_for_those_of_the_new_one(start: Start) -> None:
+    it = await start(1)
+    await it.serve()
+    first = await it.reload(1)
+    first.settle(None)
+    await eventually(lambda: it.told(Reloaded))
+    it.begun[0].link.data_received(encode_frame(TELL, ["queue mail", "down.test", None, it.clock.monotonic() + 900]))
+    assert [body for kind, body in first.heard if kind == TOLD] == []
 
 
 async def test_a_reload_while_earlier_workers_are_awaited_is_done_once_they_are_gone(

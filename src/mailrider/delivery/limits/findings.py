@@ -46,11 +46,6 @@ class FindingBook:
         while len(self._told) > self._most or self._text > self._most_text:
             self._forget(*next(iter(self._told)))
 
-    def clear(self) -> None:
-        """Nothing of it may hold any more."""
-        self._told.clear()
-        self._text = 0
-
     def of(self, topic: str, now: float) -> list[SharedFinding]:
         """What holds of a topic."""
         return [told for told, _ in self._holding(now) if told.topic == topic]

@@ -6,8 +6,8 @@ nothing for `SILENCE` is held back, as somebody whose turn it is not: nothing wa
 The other end is `app.share_service`. Frames to it: `[lines, returns, asks, withdrawals]` as `shares.turn`, a line as
 `[number, name, maximum, period, spares, places]`, a return as `[line, key, amount, until]`, an ask as
 `[id, patience, most, usable, [[line, key], ...]]`, lines by their numbers; and as `shares.tell` a `SharedFinding`, for
-all other workers. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their names, and as
-`shares.told` lists of `SharedFinding`, to begin with what was told before this worker came.
+all other workers of the same configuration. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their
+names, and as `shares.told` lists of `SharedFinding`, to begin with what was told before this worker came.
 """
 
 from __future__ import annotations

@@ -47,16 +47,6 @@ def test_no_more_text_is_kept_than_so_much() -> None:
     assert book.of("t", 0) == []
 
 
-def test_what_is_cleared_leaves_all_of_the_room() -> None:
-    book = FindingBook(most_text=1000)
-    book.note(finding("a", body="x" * 600))
-    book.clear()
-    assert book.of("t", 0) == []
-    for key in ("b", "c"):
-        book.note(finding(key, body="x" * 300))
-    assert [each.key for each in book.of("t", 0)] == ["b", "c"]
-
-
 def test_a_frame_is_not_much_longer_than_its_bound() -> None:
     book = FindingBook()
     for number in range(5):
