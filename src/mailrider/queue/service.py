@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 MOST_RECIPIENTS: Final = 50_000  # of a message whose id was given out before it was known
 MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled with certainty after they were accepted
 
+
+_STOPPED: Final = Reply.make(451, "4.3.2", "Stopped before it could be queued")
+
 PREPARED: Final = timedelta(minutes=10)  # that checks and the writing of a large content may take
 
 
@@ -358,6 +361,29 @@ async def _pieces(content: Content) -> AsyncIterator[bytes]:
         yield bytes(piece)
 
 
+class _Taking:
+    """A message that a queue takes, as another queue sees it that gives it: see `Stoppable`.
+
+    Once the store is asked it may have the message, whatever becomes of the wait, which is soon over: it goes on to its
+    end, and is recorded. Given back then, the message would be delivered twice.
+    """
+
+    __slots__ = ("has_effect", "is_cut_off")
+
+    def __init__(self) -> None:
+        self.has_effect = False
+        self.is_cut_off = False
+
+    @property
+    def is_sending(self) -> bool:
+        """See `Stoppable`."""
+        return self.has_effect
+
+    def cut_off(self) -> None:
+        """See `Stoppable`. It keeps from asking the store."""
+        self.is_cut_off = True
+
+
 class QueueDeliverer:
     """A queue as the target of something else: given to it is delivered, since then it is its responsibility.
 
@@ -371,6 +397,20 @@ class QueueDeliverer:
         """See `Deliverer`. However it is handed over: it is delivered when its turn comes."""
         if envelope.quarantined:
             return AttemptReport(tuple(Failed(each, QUARANTINED) for each in envelope.recipients))
+        watcher = handover.watcher
+        if watcher is None:
+            return await self._take(envelope, content)
+        taking = _Taking()
+        watcher.began(taking)
+        try:
+            if taking.is_cut_off:
+                return AttemptReport(tuple(Deferred(each, _STOPPED) for each in envelope.recipients))
+            taking.has_effect = True
+            return await self._take(envelope, content)
+        finally:
+            watcher.ended(taking)
+
+    async def _take(self, envelope: Envelope, content: Content) -> AttemptReport:
         try:
             id = await self._queue.submit(envelope, content)
         except StoreUnavailable as error:

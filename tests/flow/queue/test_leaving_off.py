@@ -43,9 +43,12 @@ class Both:
 
 
 @asynccontextmanager
-async def a_queue(world: World, store: MemoryStore, deliverer: Deliverer | None = None) -> AsyncIterator[DeliveryQueue]:
+async def a_queue(
+    world: World, store: MemoryStore, deliverer: Deliverer | None = None, notices: Deliverer | None = None
+) -> AsyncIterator[DeliveryQueue]:
     bounces = Bounces(BouncePolicy(ORIGIN, True, lambda _: ""), world.ids, world.tell)
-    work = Work({"": deliverer or world.network}, world.rules, bounces, 1)
+    routes = {"": deliverer or world.network} | ({} if notices is None else {"bounce": notices})
+    work = Work(routes, world.rules, bounces, 1)
     async with DeliveryQueue(store, work, world.ids, world.clock, world.rng, world.tell) as queue:
         yield queue
 

@@ -37,6 +37,8 @@ from mailrider.model.queue_event import AttemptInterrupted, OutcomeUnrecorded, R
 from mailrider.model.security import NO_REQUIREMENT
 from mailrider.policy.judge import Judge
 from mailrider.queue.attempts import AttemptProgress
+from mailrider.queue.ids import IdSource
+from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.stopping import RECORDING
 from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.testing.channels import MemoryDialer
@@ -45,6 +47,7 @@ from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_leaving_off import Both, a_queue
 from tests.flow.queue.test_scheduler import World, submit
 from tests.support.channels import client_context
+from tests.support.queueing import MESSAGE, failed
 from tests.unit.delivery.connection.test_idle_close import MailServer
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
     from mailrider.net.channel import Channel
     from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.message import NewMessage
     from mailrider.smtp.content import Content
 
 MOST_TURNS = 400
@@ -149,7 +153,48 @@ def to_two_targets(net: Net) -> Deliverer:
     return Both(net.remote(), net.smarthost())
 
 
-WAYS: list[Callable[[Net], Deliverer]] = [Net.remote, Net.smarthost, to_two_next_hops, to_two_targets]
+class OtherQueue:
+    """A queue as a target. Its store needs some turns for a commit, which goes on when nobody waits for it any more."""
+
+    def __init__(self, net: Net) -> None:
+        self.store = _SlowStore(net)
+        self._world = net.world
+
+    async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
+        world = self._world
+        for _ in range(10):  # as where the message is signed before
+            await asyncio.sleep(0)
+        async with DeliveryQueue(self.store, None, IdSource(world.clock), world.clock, world.rng, discard) as queue:
+            return await QueueDeliverer(queue).deliver(envelope, content, handover)
+
+
+class _SlowStore(MemoryStore):
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self._net = net
+
+    async def add(self, message: NewMessage, *, leased: bool) -> None:
+        await asyncio.shield(asyncio.ensure_future(self._commit(message, leased)))
+
+    async def _commit(self, message: NewMessage, leased: bool) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await super().add(message, leased=leased)
+        self._net.messages.append(MESSAGE)
+
+
+def to_a_queue_and_a_server(net: Net) -> Deliverer:
+    return Both(OtherQueue(net), net.smarthost())
+
+
+WAYS: list[Callable[[Net], Deliverer]] = [
+    Net.remote,
+    Net.smarthost,
+    to_two_next_hops,
+    to_two_targets,
+    OtherQueue,
+    to_a_queue_and_a_server,
+]
 
 
 @pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])
@@ -178,13 +223,32 @@ async def test_what_a_server_has_is_recorded_and_nothing_else_is_a_try(
     assert given_back
 
 
-async def _is_delivered_before_a_stop(world: World, net: Net, deliverer: Deliverer, turns: int) -> bool:
-    """Stop after so many turns; True if all was over before."""
-    async with a_queue(world, MemoryStore(world.shared), deliverer) as queue:
+async def test_a_notification_on_its_way_into_another_queue_is_not_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AttemptProgress, "is_awaited", False)
+    stopped_in_between = 0
+    for turns in range(MOST_TURNS):
+        world = World()
+        world.network.behaviour["a.test"] = failed
+        net = Net(world)
+        if await _is_delivered_before_a_stop(world, net, world.network, turns, notices=OtherQueue(net)):
+            break
+        notices = len(net.messages) + len([row for row in world.shared.rows.values() if row.message.route])
+        assert notices == (not any(not row.message.route for row in world.shared.rows.values())), turns
+        stopped_in_between += len(net.messages)
+    else:
+        pytest.fail("the notification was never delivered")
+    assert stopped_in_between
+
+
+async def _is_delivered_before_a_stop(
+    world: World, net: Net, deliverer: Deliverer, turns: int, notices: Deliverer | None = None
+) -> bool:
+    """Stop after so many turns; True if all was over before, the notification too if it goes to `notices`."""
+    async with a_queue(world, MemoryStore(world.shared), deliverer, notices) as queue:
         await submit(queue, "b@a.test")
         for _ in range(turns):
             await asyncio.sleep(0)
-        if world.happened(RecipientDone):
+        if len(world.happened(RecipientDone)) == (1 if notices is None else 2):
             return True
         stopping = asyncio.create_task(queue.stop())
         await world.clock.advance(RECORDING - 1)
