@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import Alarm
-from mailrider.delivery.limits.findings import SharedFinding
+from mailrider.delivery.limits.findings import WHOLE_TOPIC, SharedFinding
 from mailrider.delivery.limits.leases import UNUSED, Return
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import NotNow
@@ -245,6 +245,11 @@ class WorkerQueueShares:
         """See `QueueShares`."""
         self._tell(member, destination, None)
 
+    def reopened(self, member: Member) -> None:
+        """See `QueueShares`. Of the workers that are told so, only those tell others that know of any that is down."""
+        if self._client.known(self._topic):
+            self._tell(member, WHOLE_TOPIC, None)
+
     def _tell(self, member: Member, destination: str, until: float | None) -> None:
         self._client.tell(SharedFinding(self._topic, destination, None, until))
         for other in list(self._members):
@@ -256,7 +261,9 @@ class WorkerQueueShares:
             self._learn(member, told.key, told.until)
 
     def _learn(self, member: Member, destination: str, until: float | None) -> None:
-        if until is None:
+        if destination == WHOLE_TOPIC:
+            member.resume_all()
+        elif until is None:
             member.resume(destination)
         else:
             member.rest(destination, max(0.0, until - self._clock.monotonic()))

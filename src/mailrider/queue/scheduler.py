@@ -156,6 +156,7 @@ class Scheduler:
         """There may be something due in the store. `reopen`: destinations that were down are tried at once."""
         if reopen:
             self._fairness.reopen(self._clock.monotonic())
+            self._work.shares.reopened(self)
         self._backlog.look()
         self._idle.clear()
         self._wake.set()
@@ -319,6 +320,11 @@ class Scheduler:
     def resume(self, destination: str) -> None:
         """See `Member`."""
         self._fairness.resume(destination, self._clock.monotonic())
+        self.look()
+
+    def resume_all(self) -> None:
+        """See `Member`."""
+        self._fairness.reopen(self._clock.monotonic())
         self.look()
 
     def set_parallelism(self, attempts: int) -> None:

@@ -25,6 +25,9 @@ class Member(Protocol):
     def resume(self, destination: str) -> None:
         """A destination that rested takes mail again."""
 
+    def resume_all(self) -> None:
+        """Every destination that rests is to be tried again."""
+
     def set_parallelism(self, attempts: int) -> None:
         """So many attempts may run at once from now on; those that run go on."""
 
@@ -47,6 +50,9 @@ class QueueShares(Protocol):
     def came_back(self, member: Member, destination: str) -> None:
         """A destination that was down took the member's mail."""
 
+    def reopened(self, member: Member) -> None:
+        """An operator wants every destination tried again, and the member does so: none is known as down any more."""
+
 
 class Alone:
     """The only process that delivers."""
@@ -64,6 +70,9 @@ class Alone:
         """See `QueueShares`."""
 
     def came_back(self, member: Member, destination: str) -> None:
+        """See `QueueShares`."""
+
+    def reopened(self, member: Member) -> None:
         """See `QueueShares`."""
 
 

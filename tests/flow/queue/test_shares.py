@@ -10,8 +10,10 @@ import pytest
 
 from mailrider.model.queue_event import DestinationDown
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.message import EVERYTHING
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.shares import ALONE, QueueShares
+from mailrider.queue.store import QueueCommand
 from mailrider.queue.work import Work
 from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_scheduler import ORIGIN, Network, World, submit
@@ -29,6 +31,7 @@ class Meeting:
 
     def __init__(self) -> None:
         self.members: list[Member] = []
+        self.reopenings: list[Member] = []
 
     def join(self, member: Member) -> None:
         self.members.append(member)
@@ -49,6 +52,9 @@ class Meeting:
         for each in self.members:
             if each is not member:
                 each.resume(destination)
+
+    def reopened(self, member: Member) -> None:
+        self.reopenings.append(member)
 
 
 @asynccontextmanager
@@ -89,6 +95,31 @@ async def test_what_rests_goes_on_when_another_process_says_so() -> None:
         await world.clock.advance(0)
         assert network.destinations() == ["back.example"]
     assert meeting.members == []
+
+
+async def test_all_that_rests_goes_on_when_another_process_was_told_to_retry() -> None:
+    world, meeting = World(), Meeting()
+    network = Network(world.clock)
+    network.behaviour["back.example"] = delivered
+    async with member(world, network, meeting) as queue:
+        (scheduler,) = meeting.members
+        scheduler.rest("back.example", 600.0)
+        await submit(queue, "b@back.example")
+        await world.clock.advance(60)
+        assert network.seen == []
+        scheduler.resume_all()
+        await world.clock.advance(0)
+        assert network.destinations() == ["back.example"]
+
+
+@pytest.mark.parametrize(("command", "tells"), [(QueueCommand.RETRY, 1), (QueueCommand.RELEASE, 0)])
+async def test_a_retry_is_told_to_the_others_so_that_nothing_is_down_any_more(
+    command: QueueCommand, tells: int
+) -> None:
+    world, meeting = World(), Meeting()
+    async with member(world, Network(world.clock), meeting) as queue:
+        await queue.command(command, EVERYTHING)
+        assert meeting.reopenings == meeting.members * tells
 
 
 async def test_how_many_run_at_once_may_be_changed() -> None:

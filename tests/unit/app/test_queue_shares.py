@@ -45,6 +45,9 @@ class Deliverer:
     def resume(self, destination: str) -> None:
         self.heard.append((destination, None))
 
+    def resume_all(self) -> None:
+        self.heard.append(("*", None))
+
     def add(self, messages: int) -> None:
         """There is something to do."""
         self.backlog += messages
@@ -195,6 +198,26 @@ async def test_who_starts_later_leaves_alone_what_is_down_for_as_long_as_the_oth
     shares = WorkerQueueShares(world.supervisor.start().client, world.clock, "queue", 4)
     await world.clock.advance(0)
     assert Deliverer(world, shares).heard == [("a.test", 20.0)]
+
+
+async def test_after_a_retry_nothing_is_down_for_the_others_nor_for_who_starts_later() -> None:
+    world = World(4, 2)
+    first, second = world.all
+    first.shares.went_down(first, "a.test", 30.0, REPLY)
+    second.shares.went_down(second, "b.test", 30.0, REPLY)
+    await world.clock.advance(0)
+    first.heard.clear()
+    second.heard.clear()
+    frames = world.supervisor.all[1].to_supervisor.frames
+    first.shares.reopened(first)
+    await world.clock.advance(0)
+    second.shares.reopened(second)
+    await world.clock.advance(0)
+    assert (first.heard, second.heard) == ([], [("*", None)])
+    assert world.supervisor.all[1].to_supervisor.frames == frames, "the other one has told it already"
+    shares = WorkerQueueShares(world.supervisor.start().client, world.clock, "queue", 4)
+    await world.clock.advance(0)
+    assert Deliverer(world, shares).heard == []
 
 
 async def test_one_process_has_nobody_to_ask() -> None:

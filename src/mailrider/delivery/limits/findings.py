@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 MOST: Final = 10_000  # findings
 MOST_TEXT: Final = 4 << 20  # characters of all of them
+WHOLE_TOPIC: Final = ""
 STEP: Final = 1 << 19  # characters of one frame, but for the last finding in it
 
 
 class SharedFinding(NamedTuple):
-    """A finding; `until` is a reading of the machine's monotonic clock, None: it does not hold any more."""
+    """A finding; `until` is a reading of the machine's monotonic clock, None: it does not hold any more. With the key
+    `WHOLE_TOPIC` nothing of its topic does."""
 
     topic: str
     key: str
@@ -37,6 +39,10 @@ class FindingBook:
 
     def note(self, told: SharedFinding) -> None:
         """Somebody has told it."""
+        if told.key == WHOLE_TOPIC:
+            for topic, key in [each for each in self._told if each[0] == told.topic]:
+                self._forget(topic, key)
+            return
         self._forget(told.topic, told.key)
         if told.until is None:
             return

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.findings import STEP, FindingBook, SharedFinding
+from mailrider.delivery.limits.findings import STEP, WHOLE_TOPIC, FindingBook, SharedFinding
 
 ENDS = st.none() | st.integers(1, 20)
 TOLD = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(), ENDS))
@@ -52,3 +52,15 @@ def test_a_frame_is_not_much_longer_than_its_bound() -> None:
     for number in range(5):
         book.note(finding(str(number), body="x" * (STEP // 2)))
     assert [len(frame) for frame in book.frames(0)] == [2, 2, 1]
+
+
+def test_the_end_of_a_topic_ends_what_holds_of_it_and_nothing_else() -> None:
+    book = FindingBook(most_text=1000)
+    book.note(finding("a", body="x" * 250))
+    other = finding("a", body="x" * 250)._replace(topic="other")
+    book.note(other)
+    book.note(SharedFinding("t", WHOLE_TOPIC, None, None))
+    assert book.of("t", 0) == []
+    assert book.of("other", 0) == [other]
+    book.note(finding("b", body="x" * 550))
+    assert book.of("other", 0) == [other], "there is room again"
