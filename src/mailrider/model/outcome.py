@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # What a target that sends mail on says of a message that a check held to be harmful.
 QUARANTINED: Final = Reply.make(550, "5.7.0", "The message is quarantined and will not be sent on")
 
+# What recipients get of an attempt that ended in an exception nobody expected.
+BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
+
 
 class Status(enum.StrEnum):
     """The three ends that an attempt can have for a recipient."""

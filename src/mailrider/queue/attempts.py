@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mailrider.model.event import Bug
 from mailrider.model.handover import CROWDED, Handover
-from mailrider.model.outcome import AttemptReport, Deferred
+from mailrider.model.outcome import BROKEN, AttemptReport, Deferred
 from mailrider.model.queue_event import AttemptInterrupted, OutcomeUnrecorded
-from mailrider.model.reply import Reply
 from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_TARGET
@@ -41,7 +40,11 @@ if TYPE_CHECKING:
     Arrive = Callable[[RunningAttempt, IPv4Address | IPv6Address, int | None], datetime | None]
     Leave = Callable[[RunningAttempt, IPv4Address | IPv6Address], None]
 
-BROKEN: Final = Reply.make(451, "4.3.0", "Internal error, it will be tried again")
+
+def is_cancelled() -> bool:
+    """True if the task that runs is; a `CancelledError` in another one came from something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class AttemptProgress:
@@ -194,9 +197,11 @@ class Attempts:
             await self._look_again(deliverer, job, content)
         try:
             return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, progress.handover))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, StoreUnavailable) and not progress.has_effect:
                 raise  # the content could not be read
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             # Unknown means temporary: an exception that nobody expected never bounces anything.
             self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
             return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 MOST_RECIPIENTS: Final = 50_000  # of a message whose id was given out before it was known
 MAX_ACCEPTED: Final = 10_000  # messages with such an id that can be cancelled with certainty after they were accepted
 
-
 _STOPPED: Final = Reply.make(451, "4.3.2", "Stopped before it could be queued")
 
 PREPARED: Final = timedelta(minutes=10)  # that checks and the writing of a large content may take

@@ -94,7 +94,7 @@ class Network:
         self.contents: list[bytes] = []
         self.running = 0
         self.most = 0
-        self.behaviour: dict[str, Callable[[Recipient], Outcome] | Exception] = {}
+        self.behaviour: dict[str, Callable[[Recipient], Outcome] | BaseException] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.is_sending = True
         self.has_effect = False
@@ -123,7 +123,7 @@ class Network:
             if handover.watcher is not None:
                 handover.watcher.ended(attempt)
         behaviour = self.behaviour.get(destination, delivered)
-        if isinstance(behaviour, Exception):
+        if isinstance(behaviour, BaseException):
             raise behaviour
         return AttemptReport(tuple(map(behaviour, given.recipients)))
 
@@ -805,13 +805,14 @@ async def test_so_does_one_that_was_given_up_for_want_of_security(security: Secu
     assert [b"Subject: hello" in content for content in redacted] == ([False] if is_redacted else [])
 
 
-async def test_an_exception_of_the_deliverer_defers_and_never_bounces() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("bug"), asyncio.CancelledError()], ids=["exception", "cancelled"])
+async def test_an_exception_of_the_deliverer_defers_and_never_bounces(error: BaseException) -> None:
     world = World()
-    world.network.behaviour["example.net"] = RuntimeError("bug")
+    world.network.behaviour["example.net"] = error
     async with world.queue() as queue:
         await submit(queue, "b@example.net")
         await queue.idle()
-        assert [type(event.error) for event in world.happened(Bug)] == [RuntimeError]
+        assert [type(event.error) for event in world.happened(Bug)] == [type(error)]
         assert world.left == [("b@example.net", RecipientState.QUEUED)]
         assert world.bounces.seen == []
 

@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from mailrider.endpoint.pipeline.check import PASSED, Arrival, examine, strictest
-from mailrider.model.event import discard
+from mailrider.model.event import Bug, discard
 from mailrider.model.handover import DIRECT, Handover
-from mailrider.model.outcome import AttemptReport, Deferred, Delivered, outcome_for
+from mailrider.model.outcome import BROKEN, AttemptReport, Deferred, Delivered, outcome_for
 from mailrider.model.reply import Reply
+from mailrider.queue.store import StoreUnavailable
 from mailrider.settings.pipeline import fitting
 
 if TYPE_CHECKING:
@@ -179,15 +180,25 @@ class PipelineDeliverer:
             passed = []
         attempts = [share.target.deliver(some, signed[share.stage.signing], handover) for share, some in passed]
         # All of them come to their end, whatever becomes of one: nobody would hear of what goes on behind an exception.
-        reports = await asyncio.gather(*attempts, return_exceptions=True)
-        for (share, _), report in zip(passed, reports, strict=True):
-            if isinstance(report, BaseException):
-                raise report
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        if passed and not outcomes:
+            _raise_if_no_store_gave(results)
+        for (share, some), result in zip(passed, results, strict=True):
+            report = self._broken(some, result) if isinstance(result, BaseException) else result
             outcomes.update(zip(share.indices, report, strict=True))
         whole = AttemptReport(tuple(outcomes[index] for index in range(len(envelope.recipients))))
         if arrival.forwarding is not None and all(isinstance(each, Delivered) for each in whole):
             await self._tell_passed_on(arrival.forwarding, shares, envelope, content)
         return whole
+
+    def _broken(self, envelope: Envelope, error: BaseException) -> AttemptReport:
+        """What becomes of recipients whose target raised, while others may have the message."""
+        # Our own cancellation ends the wait itself, so one among the results is the target's, and nobody wanted it.
+        self._emit(Bug("delivery to one of several targets", error, message=envelope.id or envelope.origin))
+        reply = BROKEN
+        if isinstance(error, StoreUnavailable):
+            reply = Reply.make(error.code, error.enhanced, error.public)
+        return AttemptReport(tuple(Deferred(each, reply) for each in envelope.recipients))
 
     async def _tell_passed_on(
         self, forwarding: Forwarding, shares: Sequence[_Share], envelope: Envelope, content: Content
@@ -197,7 +208,10 @@ class PipelineDeliverer:
         queue = next((each for each in queues if isinstance(each, TakesAll)), None)
         for recipients, to_list in ((forwarding.expanded, False), (forwarding.lists, True)):
             if queue is not None and recipients:
-                await queue.tell_passed_on(replace(envelope, recipients=recipients), content, to_list=to_list)
+                try:
+                    await queue.tell_passed_on(replace(envelope, recipients=recipients), content, to_list=to_list)
+                except Exception as error:  # the message is taken all the same
+                    self._emit(Bug("notification that an alias was passed on", error, message=envelope.id))
 
     def _share_out(
         self, envelope: Envelope, outcomes: dict[int, Outcome], owners: Mapping[Mailbox, ReversePath]
@@ -244,7 +258,12 @@ class PipelineDeliverer:
         first: tuple[TakesAll, Content] | None = None
         for share, envelope in passed:
             target, content = share.target, signed[share.stage.signing]
-            report = await target.deliver(envelope, content, handover)
+            try:
+                report = await target.deliver(envelope, content, handover)
+            except Exception as error:
+                if first is None:
+                    raise  # nobody has it
+                report = self._broken(envelope, error)
             refused = next((outcome for outcome in report if not isinstance(outcome, Delivered)), None)
             if refused is not None and first is None:
                 return {
@@ -269,6 +288,13 @@ class PipelineDeliverer:
         findings = await asyncio.gather(*looks)
         strict = strictest(findings)
         return findings if strict.refusal is None or self._answers_each else [strict] * len(shares)
+
+
+def _raise_if_no_store_gave(results: Sequence[AttemptReport | BaseException]) -> None:
+    """If no target could do anything for want of a store, it is as if there had been no attempt."""
+    errors = [each for each in results if isinstance(each, StoreUnavailable)]
+    if len(errors) == len(results):
+        raise errors[0]
 
 
 async def _deliver_signed(

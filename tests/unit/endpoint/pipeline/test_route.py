@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,10 +15,11 @@ from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
-from mailrider.model.event import discard
+from mailrider.model.event import Bug, discard
 from mailrider.model.handover import DIRECT
-from mailrider.model.outcome import AttemptReport, Delivered, outcome_for
+from mailrider.model.outcome import AttemptReport, Deferred, Delivered, outcome_for
 from mailrider.model.reply import Reply
+from mailrider.queue.store import StoreFull, StoreUnavailable
 from mailrider.settings.pipeline import TargetRef
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
@@ -28,8 +29,12 @@ from tests.support.queueing import MESSAGE, TAKEN, envelope, recipient
 from tests.support.routes import routes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from mailrider.model.envelope import Envelope
+    from mailrider.model.event import Event
     from mailrider.model.handover import Handover
+    from mailrider.queue.deliverer import Deliverer
     from mailrider.settings.pipeline import Target
 
 HOME, WORLD = TargetRef("home"), TargetRef("world")
@@ -185,8 +190,12 @@ class Queue:
     told: list[list[str]] = field(default_factory=list)
     passed_on: list[tuple[list[str], bool]] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
+    error: Exception | None = None
+    cannot_notify: bool = False
 
     async def deliver(self, envelope: Envelope, content: Content, _handover: Handover = DIRECT) -> AttemptReport:
+        if self.error is not None:
+            raise self.error
         reply = self.answers.pop(0) if self.answers else TAKEN
         if reply is TAKEN:
             self.took.append([str(each) for each in envelope.recipients])
@@ -201,6 +210,8 @@ class Queue:
         return self.tells
 
     async def tell_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> None:
+        if self.cannot_notify:
+            raise ZeroDivisionError
         self.passed_on.append(([str(each) for each in envelope.recipients], to_list))
 
 
@@ -303,6 +314,14 @@ async def test_who_asked_for_success_hears_that_an_alias_was_passed_on_once_it_i
     assert house.queue.passed_on == ([] if fails else [(["staff@x.test"], False), (["list@x.test"], True)])
 
 
+async def test_a_notification_that_makes_trouble_does_not_undo_what_was_taken() -> None:
+    house = House()
+    house.queue.cannot_notify = True
+    arrival = Arrival(forwarding=Forwarding({}, (recipient("staff@x.test"),)))
+    (outcome,) = await house.pipeline().deliver(envelope("1@x.test"), Content.inspect(MESSAGE), arrival=arrival)
+    assert isinstance(outcome, Delivered)
+
+
 async def test_further_copies_of_a_message_name_the_first_as_their_origin() -> None:
     names: list[tuple[str, str]] = []
 
@@ -318,26 +337,77 @@ async def test_further_copies_of_a_message_name_the_first_as_their_origin() -> N
     assert names == [("0d7m3k9q2xv4t", ""), ("", "0d7m3k9q2xv4t")]
 
 
-async def test_where_one_target_raises_the_others_come_to_their_end_first() -> None:
-    goes_on, ended = asyncio.Event(), []
+@dataclass
+class Raises:
+    """A target that raises."""
 
-    class Other:
-        def __init__(self, name: str) -> None:
-            self.name = name
+    error: BaseException
 
-        async def deliver(self, envelope: Envelope, _: Content, _handover: Handover = DIRECT) -> AttemptReport:
-            if self.name == "&home":
-                raise ZeroDivisionError
-            await goes_on.wait()
-            ended.append(self.name)
-            return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
+    async def deliver(self, _envelope: Envelope, _content: Content, _handover: Handover = DIRECT) -> AttemptReport:
+        raise self.error
 
-    pipeline = PipelineDeliverer(routes_of(PIPELINE, lambda target: Other(str(target)), {}))
-    delivering = asyncio.ensure_future(pipeline.deliver(envelope("1@a.test", "2@b.test"), Content.inspect(MESSAGE)))
+
+@dataclass
+class Takes:
+    """A target that takes everything, once it may."""
+
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def deliver(self, envelope: Envelope, _content: Content, _handover: Handover = DIRECT) -> AttemptReport:
+        await self.goes_on.wait()
+        return AttemptReport(tuple(outcome_for(each, TAKEN) for each in envelope.recipients))
+
+
+def to_home_and_world(home: Deliverer, world: Deliverer, events: list[Event]) -> Coroutine[Any, Any, AttemptReport]:
+    """A message for one recipient at each of them."""
+    targets = {HOME: home, WORLD: world}
+    pipeline = PipelineDeliverer(routes_of(PIPELINE, targets.__getitem__, {}), events.append, answers_each=True)
+    return pipeline.deliver(envelope("1@a.test", "2@b.test"), Content.inspect(MESSAGE))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ZeroDivisionError(), "4.3.0"), (asyncio.CancelledError(), "4.3.0"), (StoreFull("no space"), "4.3.1")],
+)
+async def test_where_one_target_raises_its_recipients_wait_and_what_the_others_report_stands(
+    error: BaseException, status: str
+) -> None:
+    events: list[Event] = []
+    world = Takes()
+    delivering = asyncio.ensure_future(to_home_and_world(Raises(error), world, events))
     for _ in range(10):
         await asyncio.sleep(0)
     assert not delivering.done()
-    goes_on.set()
-    with pytest.raises(ZeroDivisionError):
+    world.goes_on.set()
+    broken, taken = await delivering
+    assert (type(broken), str(broken.reply.status), type(taken)) == (Deferred, status, Delivered)
+    assert [type(event.error) for event in events if isinstance(event, Bug)] == [type(error)]
+
+
+async def test_where_no_target_has_a_store_it_is_as_if_nobody_had_been_asked() -> None:
+    events: list[Event] = []
+    with pytest.raises(StoreUnavailable, match="here"):
+        await to_home_and_world(Raises(StoreUnavailable("here")), Raises(StoreUnavailable("there")), events)
+    assert events == []
+
+
+async def test_our_own_cancellation_ends_all_targets() -> None:
+    delivering = asyncio.ensure_future(to_home_and_world(Takes(), Takes(), []))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    delivering.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await delivering
-    assert set(ended) == {"&world"}
+
+
+@pytest.mark.parametrize("first", [False, True])
+async def test_a_later_queue_that_raises_could_not_take_its_part(first: bool) -> None:
+    house = House()
+    (house.queue if first else house.other).error = ZeroDivisionError()
+    if first:
+        with pytest.raises(ZeroDivisionError):
+            await codes(house, "1@x.test", "2@other.test")
+        assert (house.queue.took, house.other.took) == ([], [])
+    else:
+        assert await codes(house, "1@x.test", "2@other.test") == [250, 250]
+        assert (house.queue.took, house.queue.told, house.other.took) == ([["1@x.test"]], [["2@other.test"]], [])
