@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import click
 
+from mailrider.cli.chosen_queue import operator
 from mailrider.cli.setup import make_log
+from mailrider.errors import ConfigError, Problem
 from mailrider.model.outcome import Status
 from mailrider.model.queue_event import RecipientDone
 
@@ -27,11 +30,22 @@ def run(chosen: ChosenQueue, debug: bool) -> int:
     tally = EndTally(log)
     import uvloop
 
-    uvloop.run(_run(chosen, tally))
+    try:
+        uvloop.run(_run(chosen, tally))
+    except ConfigError as error:
+        raise _with_user(error) from error
     click.echo(f"{tally.delivered} delivered, {tally.deferred} deferred, {tally.failed} failed", err=True)
     if tally.failed:
         return os.EX_UNAVAILABLE
     return os.EX_TEMPFAIL if tally.deferred else os.EX_OK
+
+
+def _with_user(error: ConfigError) -> ConfigError:
+    """With the name of the user who may not read something: where root called us, that is somebody else."""
+    if os.strerror(errno.EACCES) not in str(error):
+        return error
+    hint = f"this command runs as the user {operator()}; called by root, it becomes the user whom the queue belongs to"
+    return ConfigError([*error.problems, Problem(hint)])
 
 
 async def _run(chosen: ChosenQueue, tally: EndTally) -> None:

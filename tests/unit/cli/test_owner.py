@@ -188,3 +188,51 @@ def test_a_command_of_root_runs_as_the_owner_of_the_queue_and_leaves_no_file_of_
     made = [*(public / "state").rglob("*")]
     assert made
     assert {(each.lstat().st_uid, each.lstat().st_gid) for each in made} == {(OTHER, OTHER)}
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "tls_client {{\n cert {key}\n key {key}\n }}",
+        "tls_client {{\n root_ca {key}\n }}",
+        "modify {{\n dkim example.org selector {{\n key_path {key}\n }}\n }}",
+    ],
+    ids=["tls_client", "root_ca", "dkim"],
+)
+def test_queue_run_names_the_user_who_cannot_read_what_only_root_can(
+    public: Path, tmp_path: Path, block: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = public / "secret.pem"
+    key.touch(0o600)
+    config = tmp_path / "mailrider.conf"
+    remote = f"target.remote out {{\n {block.format(key=key)}\n }}"
+    config.write_text(CONFIG.format(state=public / "state").replace("target.remote out { }", remote))
+
+    def run() -> int:
+        with pytest.raises(SystemExit) as ended:
+            main(["-c", str(config), "queue", "run"])
+        return int(ended.value.code or 0)
+
+    assert in_child(run) == os.EX_CONFIG
+    error = capfd.readouterr().err
+    assert str(key) in error
+    assert "Permission denied" in error
+    assert f"runs as the user uid {OTHER}; called by root, it becomes the user whom the queue belongs to" in error
+
+
+def test_a_password_that_only_root_can_read_is_read_before_root_becomes_the_owner(
+    public: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = public / "password"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    config = tmp_path / "mailrider.conf"
+    smarthost = f"target.smtp out {{\n host tls://127.0.0.1:9\n auth plain me {{file:{secret}}}\n }}"
+    config.write_text(CONFIG.format(state=public / "state").replace("target.remote out { }", smarthost))
+
+    def run() -> list[int]:
+        with pytest.raises(SystemExit) as ended:
+            main(["-c", str(config), "queue", "run"])
+        return [int(ended.value.code or 0), os.getuid()]
+
+    assert in_child(run) == [0, OTHER], capfd.readouterr()
