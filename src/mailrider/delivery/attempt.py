@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mailrider.delivery.attempt_record import (
     BUG,
     CLOSED,
+    INCOMPLETE,
     STOPPED,
     stopped_in_doubt,
 )
@@ -28,6 +29,7 @@ from mailrider.model.handover import CROWDED
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply
 from mailrider.model.security import Refusal, Security
+from mailrider.smtp.content import IncompleteContent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -143,7 +145,8 @@ class Attempt:
         except Exception as error:
             # The one place where the unexpected becomes an outcome: deferred, never a bounce.
             self._emit(Bug(f"delivery to {self._destination.next_hop}", error, message=self._message))
-            self._transactions.save_what_is_certain(BUG, BUG)
+            reply = INCOMPLETE if isinstance(error, IncompleteContent) else BUG
+            self._transactions.save_what_is_certain(reply, reply)
         return self._tally.conclude()
 
     async def _run(self) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mailrider.smtp.transaction import Transaction
 
 BUG = Reply.make(451, "4.3.0", "Internal error")
+INCOMPLETE = Reply.make(451, "4.3.0", "The message is damaged where it is kept: its end is missing")
 CLOSED = Reply.make(451, "4.3.2", "Closed before the message could be sent")
 STOPPED = Reply.make(451, "4.3.2", "This server is shutting down")
 NOT_REACHED = Reply.make(451, "4.4.1", "Not every mail server of the domain could be tried in one attempt")

@@ -247,6 +247,8 @@ class DeliveryQueue:
         stored = None
         if content.size > INLINE:
             stored = await self.store.write_content(_pieces(content))
+        elif content.is_awaited:
+            content = await content.loaded()
         info = ContentInfo(content.size, content.eight_bit, content.header_size, stored)
         created = self._clock.now()
         if id is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.message import LeasedJob, Settled, Settlement
+    from mailrider.queue.store import Store
     from mailrider.smtp.content import Content
 
 
@@ -44,7 +45,7 @@ class Both:
 
 @asynccontextmanager
 async def a_queue(
-    world: World, store: MemoryStore, deliverer: Deliverer | None = None, notices: Deliverer | None = None
+    world: World, store: Store, deliverer: Deliverer | None = None, notices: Deliverer | None = None
 ) -> AsyncIterator[DeliveryQueue]:
     bounces = Bounces(BouncePolicy(ORIGIN, True, lambda _: ""), world.ids, world.tell)
     routes = {"": deliverer or world.network} | ({} if notices is None else {"bounce": notices})

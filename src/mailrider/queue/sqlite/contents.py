@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 
-    from mailrider.queue.message import LeasedJob
+    from mailrider.queue.message import ContentInfo, LeasedJob
     from mailrider.queue.sqlite.threads import ReadThread
     from mailrider.queue.sqlite.writer import Add, Ask
 
@@ -190,7 +190,18 @@ def _small_contents(ids: list[int], connection: sqlite3.Connection) -> dict[int,
 
 def _small(job: LeasedJob, octets: bytes) -> Content:
     info = job.info
+    if len(octets) < info.size:
+        return _cut_off(info, octets)
     return Content(info.size, info.eight_bit, info.header_size, True, octets)
+
+
+def _cut_off(info: ContentInfo, octets: bytes) -> Content:
+    """A content of a damaged store: whoever reads it to its end hears that it is not the whole message."""
+
+    async def supply() -> AsyncIterator[bytes]:
+        yield octets
+
+    return Content.awaited(supply, octets, size=info.size, eight_bit=info.eight_bit, header_size=info.header_size)
 
 
 def _read_chunk(content: int, number: int, connection: sqlite3.Connection) -> bytes | None:
