@@ -78,6 +78,12 @@ def _not_early(seconds: float) -> float:
     return seconds + _GRAIN if seconds > 0 else 0.0
 
 
+def is_cancelled() -> bool:
+    """True if the task that runs is; a `CancelledError` in another one came from something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Deadline:
     """Bound a block by a clock: `async with Deadline(clock, when): ...` raises `TimeoutError` past `when`.
 

@@ -11,6 +11,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mailrider.clock import is_cancelled
 from mailrider.delivery.attempt_record import (
     BUG,
     CLOSED,
@@ -133,21 +134,27 @@ class Attempt:
                     await self._leave()
         except Unroutable as error:
             self._tally.refuse_pending(error.reply)
-        except asyncio.CancelledError:
-            if not self._is_cut_off or self._task is None:
+        except asyncio.CancelledError as error:
+            if self._is_cut_off and self._task is not None:
+                self._task.uncancel()
+                self._had_effect = self.has_effect
+                peer = self._transactions.peer_name
+                self._transactions.save_what_is_certain(STOPPED, stopped_in_doubt(peer), self._clock.now())
+            elif is_cancelled():
                 raise
-            self._task.uncancel()
-            self._had_effect = self.has_effect
-            peer = self._transactions.peer_name
-            self._transactions.save_what_is_certain(STOPPED, stopped_in_doubt(peer), self._clock.now())
+            else:
+                self._break_off(error)
         except ShuttingDown:
             self._transactions.save_what_is_certain(CLOSED, CLOSED)
         except Exception as error:
-            # The one place where the unexpected becomes an outcome: deferred, never a bounce.
-            self._emit(Bug(f"delivery to {self._destination.next_hop}", error, message=self._message))
-            reply = INCOMPLETE if isinstance(error, IncompleteContent) else BUG
-            self._transactions.save_what_is_certain(reply, reply)
+            self._break_off(error)
         return self._tally.conclude()
+
+    def _break_off(self, error: BaseException) -> None:
+        """The one place where the unexpected becomes an outcome: deferred, never a bounce."""
+        self._emit(Bug(f"delivery to {self._destination.next_hop}", error, message=self._message))
+        reply = INCOMPLETE if isinstance(error, IncompleteContent) else BUG
+        self._transactions.save_what_is_certain(reply, reply)
 
     async def _run(self) -> None:
         self._transactions.ends_at = self._clock.monotonic() + MAX_DURATION

@@ -10,6 +10,7 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from mailrider.clock import is_cancelled
 from mailrider.model.event import Bug
 from mailrider.model.handover import CROWDED, Handover
 from mailrider.model.outcome import BROKEN, AttemptReport, Deferred
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 
     Arrive = Callable[[RunningAttempt, IPv4Address | IPv6Address, int | None], datetime | None]
     Leave = Callable[[RunningAttempt, IPv4Address | IPv6Address], None]
-
-
-def is_cancelled() -> bool:
-    """True if the task that runs is; a `CancelledError` in another one came from something that it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class AttemptProgress:

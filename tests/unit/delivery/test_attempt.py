@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -342,14 +343,15 @@ async def test_a_connection_whose_data_failed_is_given_up() -> None:
 # What nobody expected -------------------------------------------------------------------------------------------------
 
 
-async def test_a_bug_defers_what_is_undecided_and_is_told() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_bug_defers_what_is_undecided_and_is_told(error: type[BaseException]) -> None:
     def explode(_: Transaction) -> None:
-        raise ZeroDivisionError
+        raise error  # a cancellation: of something that is awaited, while nobody cancels the attempt
 
     world = World([[explode], [says()]])
     (outcome,) = await world.run()
     assert (facts(outcome), world.called) == (("deferred", 451, "4.3.0"), ["192.0.0.0"])
-    assert [type(event.error) for event in world.events if isinstance(event, Bug)] == [ZeroDivisionError]
+    assert [type(event.error) for event in world.events if isinstance(event, Bug)] == [error]
 
 
 async def test_replies_that_were_read_before_a_bug_stand() -> None:
