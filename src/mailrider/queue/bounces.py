@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mailrider.dsn.compose import compose
-from mailrider.dsn.notification import Notification, NotifiedAction, Told
+from mailrider.dsn.notification import Notification
 from mailrider.dsn.parts import MAX_RETURNED, redact
 from mailrider.model.address import NULL_PATH, ReversePath
 from mailrider.model.envelope import Envelope, Notify, Recipient, Ret
@@ -20,32 +20,23 @@ from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, renamed, under_name
 from mailrider.queue.queue_clock import NO_SHIFT
-from mailrider.queue.settle import Notice
 from mailrider.smtp.content import Content, IncompleteContent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import datetime, timedelta
 
-    from mailrider.dsn.notification import NotificationAuthor
+    from mailrider.dsn.notification import NotificationAuthor, NotifiedAction, Told
     from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport, Outcome
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import LeasedJob
-    from mailrider.queue.settle import Notified, SettleDecision
+    from mailrider.queue.settle import SettleDecision
 
 T = TypeVar("T")
 
 INLINE: Final = 50  # recipients that are told of on the event loop: some milliseconds
-
-_ACTIONS: Final = {
-    Notice.FAILED: NotifiedAction.FAILED,
-    Notice.DELAYED: NotifiedAction.DELAYED,
-    Notice.RELAYED: NotifiedAction.RELAYED,
-    Notice.EXPANDED: NotifiedAction.EXPANDED,
-    Notice.DELIVERED: NotifiedAction.DELIVERED,
-}
 
 # RFC 8689: the levels are not met; the extension is missing. And what a try says of levels that may be met later.
 _REQUIRETLS: Final = frozenset({"5.7.10", "5.7.30"})
@@ -93,12 +84,11 @@ class Bounces:
         sender = job.envelope.sender.mailbox or self._policy.postmaster
         if sender is None:
             return ()
-        by_notice: dict[Notice, list[Notified]] = {}
+        by_action: dict[NotifiedAction, list[Told]] = {}
         for each in decision.notified:
-            by_notice.setdefault(each.notice, []).append(each)
+            by_action.setdefault(each.action, []).append(each)
         written = [
-            await self._write(job, sender, _ACTIONS[notice], told, content, now, shift)
-            for notice, told in by_notice.items()
+            await self._write(job, sender, action, told, content, now, shift) for action, told in by_action.items()
         ]
         return tuple(each for each in written if each is not None)
 
@@ -107,7 +97,7 @@ class Bounces:
         job: LeasedJob,
         sender: Mailbox,
         action: NotifiedAction,
-        told_of: list[Notified],
+        told_of: list[Told],
         content: Content | None,
         now: datetime,
         shift: timedelta,
@@ -119,7 +109,7 @@ class Bounces:
             self._emit(NotificationDropped(about, str(sender), action.value, reason))
             return None
         id = self._ids.take(1)
-        told = tuple(Told(each.recipient, action, each.outcome, each.until + shift, each.was_tried) for each in told_of)
+        told = tuple([each if each.until is None else replace(each, until=each.until + shift) for each in told_of])
         name = format_id(id)
         envelope = job.envelope
         if to_postmaster:

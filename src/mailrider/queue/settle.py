@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
+from mailrider.dsn.notification import NotifiedAction, Told
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed, TryResult
 from mailrider.model.reply import Reply
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.model.address import Mailbox
-    from mailrider.model.envelope import Recipient
     from mailrider.model.outcome import Outcome
     from mailrider.queue.message import LeasedJob
 
@@ -58,30 +58,6 @@ class Rules:
     postmaster: Mailbox | None = None
 
 
-class Notice(enum.Enum):
-    """What a sender is told."""
-
-    FAILED = "failed"
-    DELAYED = "delayed"
-    RELAYED = "relayed"
-    EXPANDED = "expanded"
-    DELIVERED = "delivered"
-
-
-@dataclass(frozen=True, slots=True)
-class Notified:
-    """A recipient that the sender is told about. `until`: when it will be given up, for a delay.
-
-    `was_tried`: just now.
-    """
-
-    recipient: Recipient
-    notice: Notice
-    outcome: Outcome
-    until: datetime
-    was_tried: bool = True
-
-
 @dataclass(frozen=True, slots=True)
 class SettleDecision:
     """What becomes of a job: a change for each recipient, and whom the sender is told about.
@@ -90,7 +66,7 @@ class SettleDecision:
     """
 
     changes: tuple[Change, ...]
-    notified: tuple[Notified, ...] = ()
+    notified: tuple[Told, ...] = ()
     given_up: tuple[int, ...] = ()
 
 
@@ -102,7 +78,7 @@ def is_last_try(job: LeasedJob, rules: Rules, now: datetime) -> bool:
 def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, rng: random.Random) -> SettleDecision:
     """Decide after an attempt."""
     changes: list[Change] = []
-    notified: list[Notified] = []
+    notified: list[Told] = []
     given_up: list[int] = []
     until = _end_of(job, rules)
     for id, progress, outcome in zip(job.ids, job.progress, report, strict=True):
@@ -119,9 +95,9 @@ def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, r
                     final = _given_up(outcome, in_doubt=progress.in_doubt or outcome.in_doubt)
             case _:
                 assert_never(outcome)
-        notice = _notice(final, job, changes[-1], progress, rules, now)
-        if notice is not None:
-            notified.append(Notified(outcome.recipient, notice, final, until))
+        action = _action(final, job, changes[-1], progress, rules, now)
+        if action is not None:
+            notified.append(Told(outcome.recipient, action, final, until))
         changes[-1] = _warned(changes[-1], job, rules, now)
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
@@ -132,7 +108,7 @@ def untried(job: LeasedJob, rules: Rules, now: datetime) -> SettleDecision:
     Nothing is counted and nothing moves, but that it is given up, or that its sender is told of the delay.
     """
     changes: list[Change] = []
-    notified: list[Notified] = []
+    notified: list[Told] = []
     given_up: list[int] = []
     until = _end_of(job, rules)
     for id, progress, last in zip(job.ids, job.progress, as_it_stands(job), strict=True):
@@ -142,9 +118,9 @@ def untried(job: LeasedJob, rules: Rules, now: datetime) -> SettleDecision:
             given_up.append(id)
             last = _given_up(last, in_doubt=progress.in_doubt)
         changes.append(_warned(change, job, rules, now))
-        notice = _notice(last, job, change, progress, rules, now)
-        if notice is not None:
-            notified.append(Notified(last.recipient, notice, last, until, was_tried=False))
+        action = _action(last, job, change, progress, rules, now)
+        if action is not None:
+            notified.append(Told(last.recipient, action, last, until, was_tried=False))
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
@@ -194,30 +170,31 @@ def _given_up(outcome: Outcome, *, in_doubt: bool) -> Failed:
     return Failed(outcome.recipient, final, outcome.mx, outcome.address, outcome.security, outcome.tries)
 
 
-def _notice(
+def _action(
     outcome: Outcome, job: LeasedJob, change: Change, progress: Progress, rules: Rules, now: datetime
-) -> Notice | None:
+) -> NotifiedAction | None:
     """What the sender is told of this recipient now, if anything."""
     # What is quarantined is held to be harmful, and its sender to be forged.
     if job.envelope.quarantined or job.envelope.tls_report:
         return None
     # RFC 5321 4.5.5: a notification about a notification could go round for ever.
     if job.envelope.sender.is_null:
-        return Notice.FAILED if isinstance(outcome, Failed) and _concerns_postmaster(outcome, job, rules) else None
+        is_told = isinstance(outcome, Failed) and _concerns_postmaster(outcome, job, rules)
+        return NotifiedAction.FAILED if is_told else None
     asked = outcome.recipient.notify
     match outcome:
         case Delivered():
             # RFC 3461 5.2.2: a next hop that knows DSN was given the wish, and has taken it over.
             if asked is not None and Notify.SUCCESS in asked and not outcome.dsn:
-                return Notice.RELAYED
+                return NotifiedAction.RELAYED
         case Failed():
             if asked is None or Notify.FAILURE in asked:
-                return Notice.FAILED
+                return NotifiedAction.FAILED
         case Deferred():
             is_late = _is_late(job, rules, now)
             is_told = progress.warned or change.fate is Fate.DONE
             if is_late and not is_told and (asked is None or Notify.DELAY in asked):
-                return Notice.DELAYED
+                return NotifiedAction.DELAYED
         case _:
             assert_never(outcome)
     return None

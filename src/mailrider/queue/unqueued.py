@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mailrider.dsn.notification import NotifiedAction, Told
 from mailrider.model.outcome import AttemptReport, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import FRESH, ContentInfo, LeasedJob
 from mailrider.queue.queue_clock import shift_of
-from mailrider.queue.settle import Notice, Notified, Rules, SettleDecision, settle
+from mailrider.queue.settle import Rules, SettleDecision, settle
 
 if TYPE_CHECKING:
     import random
@@ -50,8 +51,8 @@ class UnqueuedBounces:
     async def of_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> tuple[NewMessage, ...]:
         """That it went on to those whom its recipients stand for; see `DeliveryQueue.tell_passed_on`."""
         now = self._clock.now()
-        notice = Notice.DELIVERED if to_list else Notice.EXPANDED
-        told = tuple(Notified(each, notice, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
+        action = NotifiedAction.DELIVERED if to_list else NotifiedAction.EXPANDED
+        told = tuple(Told(each, action, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
         job = self._job(envelope, content, now)
         return await self._bounces.write(job, SettleDecision((), told), content, now, shift_of(self._clock))
 

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from mailrider.dsn.notification import NotifiedAction
 from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, RecipientState, Settlement
 from mailrider.queue.retry import Schedule
-from mailrider.queue.settle import Notice, Rules, settle
+from mailrider.queue.settle import Rules, settle
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import QueueCommand
@@ -55,7 +56,7 @@ class Known:
     state: RecipientState = RecipientState.QUEUED
     wish: QueueCommand | None = None
     tries: int = 0
-    told: list[Notice] = field(default_factory=list)
+    told: list[NotifiedAction] = field(default_factory=list)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -146,8 +147,10 @@ class QueueMachine(RuleBasedStateMachine):
             for told in decision.notified:
                 index = [str(each) for each in job.envelope.recipients].index(str(told.recipient))
                 if job.ids[index] in self.known:
-                    assert told.notice is not Notice.DELAYED or told.notice not in self.known[job.ids[index]].told
-                    self.known[job.ids[index]].told.append(told.notice)
+                    assert (
+                        told.action is not NotifiedAction.DELAYED or told.action not in self.known[job.ids[index]].told
+                    )
+                    self.known[job.ids[index]].told.append(told.action)
 
     def settled(self, change: Any, word: str, now: datetime) -> None:
         one = self.known[change.id]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.dsn.compose import compose
-from mailrider.dsn.notification import Notification, NotificationAuthor
+from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
 from mailrider.dsn.parts import MAX_RETURNED
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
@@ -20,7 +20,7 @@ from mailrider.queue import bounces
 from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET
-from mailrider.queue.settle import Notice, Notified, SettleDecision
+from mailrider.queue.settle import SettleDecision
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import HOUR, MESSAGE, Writing, failed
@@ -62,7 +62,7 @@ class Bouncing:
         clock = FakeClock()
         job = Writing(clock).job(*(f"r{number}@example.net" for number in range(count)), ret=Ret.FULL)
         now = clock.now()
-        told = tuple(Notified(each, Notice.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
+        told = tuple(Told(each, NotifiedAction.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
         policy = BouncePolicy(HERE, False, lambda _: "")
         writer = Bounces(policy, IdSource(clock), discard)
         (message,) = await writer.write(job, SettleDecision((), told), self._stored(octets, lost), now)
@@ -133,7 +133,7 @@ async def test_a_cancellation_while_it_is_written_is_kept_for_the_next_wait(boun
 async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_it_says() -> None:
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
-    told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     policy = BouncePolicy(HERE, False, lambda _: "", Mailbox.parse("admin@example.org"))
     writer = Bounces(policy, IdSource(clock), discard)
     (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
@@ -152,7 +152,7 @@ async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_i
 async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(refusal: str, route: str) -> None:
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
-    told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     policy = BouncePolicy(HERE, True, lambda _: refusal, Mailbox.parse("admin@example.com"))
     writer = Bounces(policy, IdSource(clock), discard)
     (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
@@ -162,6 +162,6 @@ async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(
 async def test_without_a_postmaster_nobody_is_told_of_a_notification_that_failed() -> None:
     clock = FakeClock()
     job = Writing(clock).job("root@host.example.org", sender="")
-    told = (Notified(job.envelope.recipients[0], Notice.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
+    told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     writer = Bounces(BouncePolicy(HERE, False, lambda _: ""), IdSource(clock), discard)
     assert await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now()) == ()

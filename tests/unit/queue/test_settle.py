@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mailrider.dsn.notification import NotifiedAction
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
 from mailrider.queue.message import Fate, LeasedJob, Progress
 from mailrider.queue.retry import IN_DOUBT, JITTER, Schedule
-from mailrider.queue.settle import Notice, Rules, is_last_try, settle, untried
+from mailrider.queue.settle import Rules, is_last_try, settle, untried
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import (
     BUSY,
@@ -48,26 +49,26 @@ def decide(job: LeasedJob, *outcomes: Any, age: timedelta = HOUR, rules: Rules =
     return settle(job, report(job, *outcomes), rules, job.created + age, random.Random(1))
 
 
-def notices(decision: SettleDecision) -> list[tuple[str, Notice]]:
-    return [(str(each.recipient), each.notice) for each in decision.notified]
+def actions(decision: SettleDecision) -> list[tuple[str, NotifiedAction]]:
+    return [(str(each.recipient), each.action) for each in decision.notified]
 
 
 def test_delivered_is_done_and_nobody_is_told() -> None:
     decision = decide(make_job(), delivered)
     assert [change.fate for change in decision.changes] == [Fate.DONE]
-    assert notices(decision) == []
+    assert actions(decision) == []
 
 
 @pytest.mark.parametrize("outcome", [failed, deferred, delivered])
 def test_of_a_quarantined_message_nobody_is_told_anything(outcome: Any) -> None:
     job = make_job(recipient("b@example.net", notify=EVERYTHING), quarantined=True)
-    assert notices(decide(job, outcome, age=timedelta(days=6))) == []
+    assert actions(decide(job, outcome, age=timedelta(days=6))) == []
 
 
 def test_failed_is_done_and_the_sender_is_told_while_others_are_still_tried() -> None:
     decision = decide(make_job("b@example.net", "c@example.net"), failed, deferred)
     assert [change.fate for change in decision.changes] == [Fate.DONE, Fate.QUEUED]
-    assert notices(decision) == [("b@example.net", Notice.FAILED)]
+    assert actions(decision) == [("b@example.net", NotifiedAction.FAILED)]
 
 
 @pytest.mark.parametrize(("tries", "minutes"), [(0, 10), (1, 20), (2, 40), (3, 60), (9, 60)])
@@ -121,7 +122,7 @@ def test_time_used_up_is_failed_and_says_how_the_last_attempt_ended(outcome: Any
     decision = decide(make_job(), outcome, age=RULES.expire)
     assert decision.changes[0].fate is Fate.DONE
     (told,) = decision.notified
-    assert told.notice is Notice.FAILED
+    assert told.action is NotifiedAction.FAILED
     assert str(told.outcome.reply.status) == "5.4.7"
     assert "the last attempt ended with: 45" in told.outcome.reply.text
 
@@ -181,37 +182,37 @@ def test_a_delay_is_told_once(age: timedelta, warned: bool, notify: Notify | Non
 
 def test_delays_are_not_told_where_that_is_turned_off() -> None:
     rules = replace(RULES, delay_warning=timedelta(0))
-    assert notices(decide(make_job(), deferred, age=4 * 24 * HOUR, rules=rules)) == []
+    assert actions(decide(make_job(), deferred, age=4 * 24 * HOUR, rules=rules)) == []
 
 
 @pytest.mark.parametrize(
-    ("outcome", "notify", "notice"),
+    ("outcome", "notify", "action"),
     [
-        (failed, None, Notice.FAILED),
-        (failed, Notify.FAILURE, Notice.FAILED),
+        (failed, None, NotifiedAction.FAILED),
+        (failed, Notify.FAILURE, NotifiedAction.FAILED),
         (failed, Notify.SUCCESS | Notify.DELAY, None),
         (failed, Notify.NEVER, None),
         (delivered, None, None),
         (delivered, Notify.FAILURE, None),
-        (delivered, Notify.SUCCESS, Notice.RELAYED),
+        (delivered, Notify.SUCCESS, NotifiedAction.RELAYED),
     ],
 )
-def test_notify_is_obeyed(outcome: Any, notify: Notify | None, notice: Notice | None) -> None:
+def test_notify_is_obeyed(outcome: Any, notify: Notify | None, action: NotifiedAction | None) -> None:
     decision = decide(make_job(recipient("b@example.net", notify=notify)), outcome)
-    assert [each.notice for each in decision.notified] == ([] if notice is None else [notice])
+    assert [each.action for each in decision.notified] == ([] if action is None else [action])
 
 
 def test_a_next_hop_that_knows_dsn_tells_the_sender_itself() -> None:
     def taken_over(who: Recipient) -> Outcome:
         return Delivered(who, TAKEN, dsn=True)
 
-    assert notices(decide(make_job(recipient("b@example.net", notify=Notify.SUCCESS)), taken_over)) == []
+    assert actions(decide(make_job(recipient("b@example.net", notify=Notify.SUCCESS)), taken_over)) == []
 
 
 @pytest.mark.parametrize("outcome", [delivered, deferred, failed])
 def test_a_null_reverse_path_is_never_told_anything(outcome: Any) -> None:
     job = make_job(recipient("b@example.net", notify=EVERYTHING), sender="")
-    assert notices(decide(job, outcome, age=RULES.expire)) == []
+    assert actions(decide(job, outcome, age=RULES.expire)) == []
 
 
 def test_what_is_not_attempted_stays_as_it_is() -> None:
@@ -224,11 +225,11 @@ def test_what_is_not_attempted_stays_as_it_is() -> None:
 def test_what_is_not_attempted_is_told_of_and_given_up_in_time() -> None:
     job = make_job(tries=2)
     late = untried(job, RULES, job.created + RULES.delay_warning)
-    assert [each.notice for each in late.notified] == [Notice.DELAYED]
+    assert [each.action for each in late.notified] == [NotifiedAction.DELAYED]
     assert late.changes[0].progress == Progress(2, warned=True)
     over = untried(job, RULES, job.created + RULES.expire)
     assert over.changes[0].fate is Fate.DONE
-    assert [each.notice for each in over.notified] == [Notice.FAILED]
+    assert [each.action for each in over.notified] == [NotifiedAction.FAILED]
     assert over.given_up == job.ids
 
 
@@ -243,7 +244,7 @@ WATCHED = replace(RULES, postmaster=Mailbox.parse("postmaster@example.org"))
 def test_the_postmaster_is_told_of_a_notification_that_failed(outcome: Any, age: timedelta, told: bool) -> None:
     job = make_job(recipient("root@host.example.org", notify=Notify.NEVER), sender="")
     decision = decide(job, outcome, age=age, rules=WATCHED)
-    assert notices(decision) == ([("root@host.example.org", Notice.FAILED)] if told else [])
+    assert actions(decision) == ([("root@host.example.org", NotifiedAction.FAILED)] if told else [])
     assert decide(job, outcome, age=age).notified == ()
 
 
@@ -264,5 +265,5 @@ def test_a_tls_report_is_given_up_after_a_day_and_nobody_is_told() -> None:
     job = replace(job, envelope=replace(job.envelope, tls_report=True))
     assert decide(job, deferred, age=23 * HOUR).given_up == ()
     decision = decide(job, deferred, age=25 * HOUR)
-    assert (decision.given_up, notices(decision)) == (job.ids, [])
-    assert notices(decide(job, failed)) == notices(decide(job, deferred, age=5 * HOUR)) == []
+    assert (decision.given_up, actions(decision)) == (job.ids, [])
+    assert actions(decide(job, failed)) == actions(decide(job, deferred, age=5 * HOUR)) == []
