@@ -132,27 +132,8 @@ async def _open_parts(
 ) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
     if settings.hostname is None:
         raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
-    tls = settings.tls_client or TLSClientSettings()
-    debug = bool(settings.debug)
-    dialect = Dialect(
-        settings.hostname,
-        settings.command_timeout.total_seconds(),
-        settings.submission_timeout.total_seconds(),
-        debug=debug,
-    )
     reach = Reach(engine.clock)
-    connector = Connector(
-        TCPDialer(engine.clock, settings.local_ip),
-        engine.clock,
-        make_client_context(tls),
-        _judge(tls),
-        dialect,
-        FallbackMemory(engine.clock, engine.shares.client, owner),
-        engine.emit,
-        settings.port,
-        reach,
-        make_client_context(tls, strict=True),
-    )
+    connector = _make_connector(settings, settings.hostname, engine, owner, reach)
     routing = Routing(
         engine.resolver,
         engine.rng,
@@ -185,6 +166,30 @@ async def _open_parts(
             report_networks=engine.report_networks,
         )
         yield delivery, connector
+
+
+def _make_connector(settings: RemoteSettings, hostname: Domain, engine: Engine, owner: str, reach: Reach) -> Connector:
+    """What opens the connections of a `target.remote`, which greets as `hostname`."""
+    tls = settings.tls_client or TLSClientSettings()
+    debug = bool(settings.debug)
+    dialect = Dialect(
+        hostname,
+        settings.command_timeout.total_seconds(),
+        settings.submission_timeout.total_seconds(),
+        debug=debug,
+    )
+    return Connector(
+        TCPDialer(engine.clock, settings.local_ip),
+        engine.clock,
+        make_client_context(tls),
+        _judge(tls),
+        dialect,
+        FallbackMemory(engine.clock, engine.shares.client, owner),
+        engine.emit,
+        settings.port,
+        reach,
+        make_client_context(tls, strict=True),
+    )
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from tests.flow.queue.test_scheduler import ORIGIN, Network, World, submit
 from tests.support.queueing import delivered, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from mailrider.model.reply import Reply
     from mailrider.queue.shares import Member
@@ -81,7 +81,12 @@ async def test_what_one_process_finds_out_of_reach_the_others_do_not_try(shares:
         assert len(world.happened(DestinationDown)) == len(first.seen) + len(second.seen)
 
 
-async def test_what_rests_goes_on_when_another_process_says_so() -> None:
+@pytest.mark.parametrize(
+    "told",
+    [lambda member: member.resume("back.example"), lambda member: member.resume_all()],
+    ids=["that one answers", "to retry all"],
+)
+async def test_what_rests_goes_on_when_another_process_says_so(told: Callable[[Member], object]) -> None:
     world, meeting = World(), Meeting()
     network = Network(world.clock)
     network.behaviour["back.example"] = delivered
@@ -91,25 +96,10 @@ async def test_what_rests_goes_on_when_another_process_says_so() -> None:
         await submit(queue, "b@back.example")
         await world.clock.advance(60)
         assert network.seen == []
-        scheduler.resume("back.example")
+        told(scheduler)
         await world.clock.advance(0)
         assert network.destinations() == ["back.example"]
     assert meeting.members == []
-
-
-async def test_all_that_rests_goes_on_when_another_process_was_told_to_retry() -> None:
-    world, meeting = World(), Meeting()
-    network = Network(world.clock)
-    network.behaviour["back.example"] = delivered
-    async with member(world, network, meeting) as queue:
-        (scheduler,) = meeting.members
-        scheduler.rest("back.example", 600.0)
-        await submit(queue, "b@back.example")
-        await world.clock.advance(60)
-        assert network.seen == []
-        scheduler.resume_all()
-        await world.clock.advance(0)
-        assert network.destinations() == ["back.example"]
 
 
 @pytest.mark.parametrize(("command", "tells"), [(QueueCommand.RETRY, 1), (QueueCommand.RELEASE, 0)])
