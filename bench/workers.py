@@ -99,7 +99,7 @@ def profiled() -> Iterator[Path]:
 
 def print_profile(file: Path, messages: int) -> None:
     """What was called most, and how many frames came over the link; the start of the process is in it too."""
-    calls: dict[tuple[str, int, str], tuple[Any, ...]] = pstats.Stats(str(file)).stats  # type: ignore[attr-defined]
+    calls: dict[tuple[str, int, str], tuple[Any, ...]] = vars(pstats.Stats(str(file)))["stats"]
     frames = sum(each[1] for (path, _, name), each in calls.items() if path.endswith(FRAMES[0]) and name == FRAMES[1])
     total = sum(each[1] for each in calls.values())
     print(f"\n{file.stem}: {total / messages:.0f} calls and {frames / messages:.3f} frames a message")

@@ -205,7 +205,8 @@ class PostfixEndpoints:
             except ValueError:
                 public.append(each)
                 continue
-            if network.is_loopback or network.subnet_of(_MAPPED_LOOPBACK[network.version]):  # type: ignore[arg-type]
+            mapped = _MAPPED_LOOPBACK[network.version]
+            if network.is_loopback or network.subnet_of(mapped):  # type: ignore[arg-type] # of the same version
                 continue
             (found if is_private(network) else public).append(str(network))
         parameter = self.source.given.get("mynetworks")
