@@ -19,6 +19,6 @@ def test_no_comment_cites_a_specification_that_is_not_in_the_repository() -> Non
 def test_a_class_name_means_one_thing() -> None:
     places: dict[str, list[str]] = {}
     for file in SOURCE.rglob("*.py"):
-        for found in re.finditer(r"^class ([A-Z]\w+)", file.read_text("utf-8"), re.MULTILINE):
+        for found in re.finditer(r"^class (_?[A-Z]\w+)", file.read_text("utf-8"), re.MULTILINE):
             places.setdefault(found[1], []).append(file.relative_to(SOURCE).as_posix())
     assert {name: files for name, files in places.items() if len(files) > 1} == {}

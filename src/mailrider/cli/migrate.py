@@ -38,7 +38,7 @@ def migrate(main_cf: str, master_cf: str | None) -> int:
     folder = Path(main_cf).parent if main_cf != "-" else STANDARD_PLACE
     name = "postconf -n" if main_cf == "-" else Path(main_cf).name
     master_name = "" if master_cf is None else Path(master_cf).name
-    click.echo(migrate_postfix(main, name, master, master_name, _Reader(folder), own_name()), nl=False)
+    click.echo(migrate_postfix(main, name, master, master_name, _NamedFiles(folder), own_name()), nl=False)
     return os.EX_OK
 
 
@@ -60,7 +60,7 @@ def _text(octets: bytes) -> str:
     return octets.decode("utf-8-sig", "replace").replace("\r\n", "\n")
 
 
-class _Reader:
+class _NamedFiles:
     """Reads the files that main.cf names; those of /etc/postfix first beside it."""
 
     def __init__(self, folder: Path) -> None:

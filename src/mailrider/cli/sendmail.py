@@ -68,7 +68,7 @@ class _Stop(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Daemon:
     """Where the daemon is, and what this machine calls itself."""
 
     sockets: tuple[Path, ...]
@@ -124,9 +124,9 @@ def run(arguments: Sequence[str], config: str | None, name: str = "sendmail") ->
         options = _options(arguments, name)
         match options.mode:
             case Mode.DELIVER:
-                _hand_over(options, _place(config))
+                _hand_over(options, _daemon(config))
             case Mode.SPEAK_SMTP:
-                _speak(_place(config))
+                _speak(_daemon(config))
             case Mode.LIST_QUEUE:
                 return _ask_queue(config, "list")
             case Mode.RUN_QUEUE:
@@ -161,7 +161,7 @@ def _ask_queue(config: str | None, *arguments: str) -> int:
         raise _Stop(os.EX_TEMPFAIL, f"the queue cannot be read: {error}") from error
 
 
-def _place(config: str | None) -> _Place:
+def _daemon(config: str | None) -> _Daemon:
     """From the configuration; without a readable one from where things usually are."""
     try:
         found = load(config or SYSTEM_CONFIG)
@@ -169,8 +169,8 @@ def _place(config: str | None) -> _Place:
         if config is not None:
             raise _Stop(os.EX_CONFIG, str(error)) from error
         directories = dict.fromkeys((SYSTEM_RUNTIME_DIR, default_runtime_dir()))
-        return _Place(tuple(each / SENDMAIL_SOCKET for each in directories), Domain(own_name()))
-    return _Place(_sockets(found), found.globals.hostname or Domain(own_name()))
+        return _Daemon(tuple(each / SENDMAIL_SOCKET for each in directories), Domain(own_name()))
+    return _Daemon(_sockets(found), found.globals.hostname or Domain(own_name()))
 
 
 def _sockets(configuration: Configuration) -> tuple[Path, ...]:
@@ -181,7 +181,7 @@ def _sockets(configuration: Configuration) -> tuple[Path, ...]:
     return tuple(sorted(paths, key=lambda path: path != usual)) or (usual,)
 
 
-def _hand_over(options: Options, place: _Place) -> None:
+def _hand_over(options: Options, daemon: _Daemon) -> None:
     octets = _input().buffer.read(MAX_MESSAGE + 1)
     if len(octets) > MAX_MESSAGE:
         raise _Stop(os.EX_DATAERR, f"the message is larger than {MAX_MESSAGE} octets")
@@ -191,8 +191,8 @@ def _hand_over(options: Options, place: _Place) -> None:
     added = from_field(content.header, "MAILER-DAEMON" if sender is None else str(sender), options.full_name)
     if added:
         content = Content.inspect(added + b"".join(content.chunks()))
-    with _connect(place.sockets) as connection:
-        _Dialogue(connection, place.hostname, options, sender, content).submit(recipients)
+    with _connect(daemon.sockets) as connection:
+        _Dialogue(connection, daemon.hostname, options, sender, content).submit(recipients)
 
 
 def _input() -> TextIO:
@@ -248,11 +248,11 @@ def _recipient(mailbox: Mailbox, options: Options) -> Recipient:
     return Recipient(mailbox, options.notify, original)
 
 
-def _speak(place: _Place) -> None:
+def _speak(daemon: _Daemon) -> None:
     """SMTP between standard input and output, and the daemon."""
     source = _input().fileno()
     try:
-        connection = _connect(place.sockets)
+        connection = _connect(daemon.sockets)
     except _Stop as stop:
         _write_out(b"421 4.3.2 " + str(stop).encode("ascii", "replace") + b"\r\n")
         raise

@@ -96,7 +96,7 @@ class Options:
 
 
 @dataclass(slots=True)
-class _Parser:
+class _OptionParser:
     """Takes the words from the left."""
 
     words: list[str]
@@ -233,4 +233,4 @@ def parse_options(words: Sequence[str], name: str = "sendmail") -> Options:
 
     `name`: what the program was called by; mailq and newaliases are sendmail under another name.
     """
-    return _Parser(list(words), Options(mode=_NAMES.get(name, Mode.DELIVER))).parse()
+    return _OptionParser(list(words), Options(mode=_NAMES.get(name, Mode.DELIVER))).parse()

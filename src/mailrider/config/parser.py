@@ -63,13 +63,13 @@ def parse(
     source: Source, problems: Problems, count: Callable[[Position], None], imported_at: Position | None = None
 ) -> tuple[Node, ...]:
     """The directives of a text. `count` is called for each word, and may raise to end an endless reading."""
-    parser = _Parser(source, problems, count, imported_at)
+    parser = _ConfigParser(source, problems, count, imported_at)
     for token in tokens(source.text):
         parser.take(token)
     return parser.finish()
 
 
-class _Parser:
+class _ConfigParser:
     def __init__(
         self, source: Source, problems: Problems, count: Callable[[Position], None], imported_at: Position | None
     ) -> None:

@@ -30,7 +30,7 @@ _LOCAL_PART = re.compile(rb'[A-Za-z0-9!#$%&\'*+/=?^_`{|}~.\-\x80-\xff]+|".*"', r
 
 
 @dataclass(slots=True)
-class _Reader:
+class _FieldReader:
     """Goes through a field once, and notes where a domain is missing."""
 
     places: list[int] = field(default_factory=list)
@@ -99,7 +99,7 @@ def complete_addresses(header: bytes, origin: Domain) -> bytes:
             break
         if value.count(b"@") == 1 and not _SEVERAL.search(value) and b"@" in value.rpartition(b"<")[2]:
             continue  # one address, and it has a domain: nearly all fields
-        for place in _Reader().read(value):
+        for place in _FieldReader().read(value):
             at = match.start(1) - 1 + place
             pieces += (header[done:at], added)
             done = at

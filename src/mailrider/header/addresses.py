@@ -66,7 +66,7 @@ class Address:
 
 def parse_addresses(text: str) -> list[Address]:
     """All addresses of a list, those of groups too. Raises `InvalidValue` for what cannot be read for certain."""
-    return list(_Parser(text).addresses())
+    return list(_AddressListParser(text).addresses())
 
 
 def parse_authors(field: bytes) -> list[Mailbox]:
@@ -87,7 +87,7 @@ def parse_authors(field: bytes) -> list[Mailbox]:
     return [Mailbox.parse(each.text) for each in found]
 
 
-class _Parser:
+class _AddressListParser:
     """Takes a list from the left, one token at a time."""
 
     def __init__(self, text: str) -> None:

@@ -156,7 +156,7 @@ class _KindCounter(Collector):
         yield CounterMetricFamily(self._name, self._about, value=self._happened.get(self._kind, 0))
 
 
-class _Asked(Collector):
+class _TotalOf(Collector):
     """A counter that somebody else keeps."""
 
     def __init__(self, name: str, about: str, ask: Callable[[], int]) -> None:
@@ -247,7 +247,7 @@ class Metrics:
 
     def show_lost_lines(self, lost: Callable[[], int]) -> None:
         """Count lines of the log that nobody read in time; asked for when somebody looks."""
-        self.registry.register(_Asked("mailrider_log_lines_lost", "Lines of the log that nobody read in time", lost))
+        self.registry.register(_TotalOf("mailrider_log_lines_lost", "Lines of the log that nobody read in time", lost))
 
     def __call__(self, happened: Event) -> None:
         self.listener_for(type(happened))(happened)
