@@ -136,7 +136,7 @@ class IncomingMessage:
             return [_FAILED] * len(self._machine.recipients)
         finally:
             service.forget_id(id)
-        return transaction.replies_of_each(envelope, [named(reply_to(outcome), id) for outcome in report])
+        return transaction.replies_of_each(envelope, [named(reply_to(outcome), id) for outcome in report.outcomes])
 
     def _submitted(self, header: bytes, info: ReceivedInfo) -> tuple[bytes, bytes]:
         """The header as it goes on from a program, and what stood in it and belongs behind it.

@@ -9,6 +9,7 @@ an `Emit`; nobody who emits knows who listens. Emitting never fails and never wa
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar
@@ -35,12 +36,26 @@ class EventLevel(enum.StrEnum):
 
 DEBUG, INFO, WARNING, ERROR = EventLevel
 
+_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
 
 @value
 class Event:
-    """Any event."""
+    """Any event. `named`: what its kind is called in the log, if not by its class: `ConnectionOpened` is
+    `connection_opened`."""
 
     level: ClassVar[EventLevel] = INFO
+    named: ClassVar[str] = ""
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """The name of such events in the log."""
+        return cls.named or _WORD_BORDER.sub("_", cls.__name__).lower()
+
+    @property
+    def log_name(self) -> str:
+        """The name of this one: that of its kind, unless the kind says what happened."""
+        return self.kind_name()
 
 
 Emit = Callable[[Event], None]
@@ -63,6 +78,7 @@ class LookupDidFail(Event):
     """DNS could not tell something; `consequence` says what follows from that."""
 
     level: ClassVar[EventLevel] = WARNING
+    named: ClassVar[str] = "lookup_failed"
     name: str
     record_type: str
     reason: str
@@ -84,6 +100,7 @@ class CandidateRefused(Event):
     """A policy refused a candidate (`address` None) or a connection to one of its addresses."""
 
     level: ClassVar[EventLevel] = WARNING
+    named: ClassVar[str] = "refused_by_policy"
     next_hop: NextHop
     mx: str
     address: str | None
@@ -211,6 +228,11 @@ class RecipientSettled(Event):
     outcome: Outcome
     message: str = field(default="", kw_only=True)
 
+    @property
+    def log_name(self) -> str:
+        """What became of it."""
+        return self.outcome.status.value
+
 
 @value
 class RecipientAttempted(RecipientSettled):
@@ -253,6 +275,7 @@ class SecurityUnavailable(Event):
     """DNSSEC and DANE are off for all, and why; emitted when that begins."""
 
     level: ClassVar[EventLevel] = WARNING
+    named: ClassVar[str] = "dnssec_and_dane_off"
     reason: str
 
 
@@ -263,6 +286,11 @@ class ServerTrustChanged(Event):
     server: str
     believed: bool
     reason: str
+
+    @property
+    def log_name(self) -> str:
+        """What was found."""
+        return "dns_server_validates_again" if self.believed else "dns_server_does_not_validate"
 
 
 @value

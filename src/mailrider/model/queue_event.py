@@ -51,6 +51,11 @@ class RecipientDone(Event):
         """True if it is not tried again, by what came of it."""
         return self.retry_at is None and not self.operator
 
+    @property
+    def log_name(self) -> str:
+        """What became of it."""
+        return f"queue_{'failed' if self.given_up else self.outcome.status}"
+
 
 @value
 class NotificationQueued(Event):
@@ -171,6 +176,7 @@ class QueueShort(Event):
     """So little of the queue's disk is free (octets) that new mail is refused; what is queued goes on."""
 
     level: ClassVar[EventLevel] = ERROR
+    named: ClassVar[str] = "queue_disk_short"
     free: int
     reserve: int
 

@@ -7,7 +7,6 @@ field's terms. One line a recipient tells the end of it; the rest explains.
 from __future__ import annotations
 
 import dataclasses
-import re
 from datetime import datetime
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mailrider.model.outcome import Outcome
-
-_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @value
@@ -44,7 +41,7 @@ def describe(event: events.Event) -> LogLine:
     fields_of = _KNOWN.get(kind)
     if fields_of is None:
         fields_of = _KNOWN[kind] = _fields.dispatch(kind)
-    return LogLine(log_level(event), log_name(event), fields_of(event), getattr(event, "error", None))
+    return LogLine(log_level(event), event.log_name, fields_of(event), getattr(event, "error", None))
 
 
 _KNOWN: dict[type[events.Event], Callable[[Any], dict[str, object]]] = {}
@@ -61,33 +58,6 @@ def log_level(event: events.Event) -> events.EventLevel:
     else:
         is_good = not isinstance(event, events.ServerTrustChanged) or event.believed
     return INFO if is_good else WARNING
-
-
-# Names that are not those of the classes.
-_NAMES: dict[type[events.Event], str] = {
-    events.CandidateRefused: "refused_by_policy",
-    events.LookupDidFail: "lookup_failed",
-    events.SecurityUnavailable: "dnssec_and_dane_off",
-    queue_events.QueueShort: "queue_disk_short",
-}
-# Of these the name depends on what happened.
-VARIOUS = (events.RecipientSettled, queue_events.RecipientDone, events.ServerTrustChanged)
-
-
-def log_name(event: events.Event) -> str:
-    """The name that an event has in the log."""
-    if isinstance(event, events.RecipientSettled):
-        return event.outcome.status.value
-    if isinstance(event, queue_events.RecipientDone):
-        return f"queue_{'failed' if event.given_up else event.outcome.status}"
-    if isinstance(event, events.ServerTrustChanged):
-        return "dns_server_validates_again" if event.believed else "dns_server_does_not_validate"
-    return event_name(type(event))
-
-
-def event_name(kind: type[events.Event]) -> str:
-    """`ConnectionOpened` as `connection_opened`, if it has no other name."""
-    return _NAMES.get(kind) or _WORD_BORDER.sub("_", kind.__name__).lower()
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})

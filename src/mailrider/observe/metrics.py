@@ -20,7 +20,6 @@ from prometheus_client.registry import Collector
 from mailrider.model import endpoint_event, event, queue_event
 from mailrider.model.outcome import Status
 from mailrider.model.tls_session import TLSHostRefused, TLSSessionSeen
-from mailrider.observe.describe import VARIOUS, event_name, log_name
 from mailrider.policy.sts import events as mtasts_events
 from mailrider.reporting.event import TLSReportSettled
 from mailrider.tlsrpt.findings import refusal_findings, session_findings
@@ -179,8 +178,8 @@ class _EventCounter(Collector):
         about = "What happened, by the name that it has in the log"
         family = CounterMetricFamily("mailrider_events", about, labels=["event"])
         for kind, times in self._happened.items():
-            if not issubclass(kind, VARIOUS):
-                family.add_metric([event_name(kind)], times)
+            if not _says_what_happened(kind):
+                family.add_metric([kind.kind_name()], times)
         for name, times in self._named.items():
             family.add_metric([name], times)
         yield family
@@ -256,12 +255,12 @@ class Metrics:
         """See `fan_out`."""
         times, handle = self._happened, self._handlers.get(kind)
 
-        named = self._named if issubclass(kind, VARIOUS) else None
+        named = self._named if _says_what_happened(kind) else None
 
         def count(happened: Event) -> None:
             times[kind] += 1
             if named is not None:
-                named[log_name(happened)] += 1
+                named[happened.log_name] += 1
             if handle is not None:
                 handle(happened)
 
@@ -326,6 +325,11 @@ class Metrics:
                 waiting.labels(name, each.destination, state).set(getattr(each, state))
         for span, recipients in stats.ages.items():
             ages.labels(name, span).set(recipients)
+
+
+def _says_what_happened(kind: type[Event]) -> bool:
+    """True if the names of its events in the log depend on what happened."""
+    return kind.log_name is not event.Event.log_name
 
 
 def _levels_of(security: Security) -> tuple[str, str, str]:

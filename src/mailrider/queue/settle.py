@@ -81,7 +81,7 @@ def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, r
     notified: list[Told] = []
     given_up: list[int] = []
     until = _end_of(job, rules)
-    for id, progress, outcome in zip(job.ids, job.progress, report, strict=True):
+    for id, progress, outcome in zip(job.ids, job.progress, report.outcomes, strict=True):
         match outcome:
             case Delivered() | Failed():
                 changes.append(Change(id, Fate.DONE, attempt=outcome))

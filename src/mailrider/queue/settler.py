@@ -122,7 +122,7 @@ class Settler:
         job = settlement.job
         name, sender = format_id(job.message_id), str(job.envelope.sender)
         age = settlement.at - job.created
-        for change, progress, outcome in zip(decision.changes, job.progress, report, strict=True):
+        for change, progress, outcome in zip(decision.changes, job.progress, report.outcomes, strict=True):
             tries = progress.tries if change.progress is None else change.progress.tries
             due, done_to_it = change.due, ""
             wish = settled.wishes.get(change.id)

@@ -25,9 +25,7 @@ from mailrider.model.event import (
     CandidatesFound,
     ConnectionJudged,
     ConnectionOpened,
-    Dialogue,
     Event,
-    LookupDidFail,
     RecipientSettled,
     Validity,
 )
@@ -39,7 +37,7 @@ from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSL
 from mailrider.model.tls_session import PoliciesSeen, STSSeen
 from mailrider.model.value import value
 from mailrider.mtasts.policy import STSMode
-from mailrider.observe.describe import describe, event_name
+from mailrider.observe.describe import describe
 from mailrider.policy.sts.events import PolicyFetchFailed, RefreshCrashed
 from tests.support.problems import problem
 
@@ -121,14 +119,6 @@ def test_every_event_has_a_line(kind: type[Event]) -> None:
 
 def test_there_are_events_at_all() -> None:
     assert len(EVENTS) > 20
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [(ConnectionOpened, "connection_opened"), (Dialogue, "dialogue"), (LookupDidFail, "lookup_failed")],
-)
-def test_an_events_name_is_its_class_in_words(kind: type[Event], name: str) -> None:
-    assert event_name(kind) == name
 
 
 def test_a_delivery_says_all_that_matters_in_one_line() -> None:

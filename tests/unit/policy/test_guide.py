@@ -11,7 +11,6 @@ from mailrider.config import loads
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model import event as events
 from mailrider.model.security import MXLevel, TLSLevel
-from mailrider.observe.describe import event_name
 from mailrider.observe.metrics import Metrics
 from mailrider.policy.sts import events as mtasts_events
 
@@ -42,7 +41,7 @@ def test_its_counters_exist() -> None:
 
 def test_its_lines_of_the_log_exist() -> None:
     known = {
-        event_name(kind) for module in (events, mtasts_events) for kind in vars(module).values() if _is_event(kind)
+        kind.kind_name() for module in (events, mtasts_events) for kind in vars(module).values() if _is_event(kind)
     }
     named = set(re.findall(r"\(`([a-z_]+)`(?:, `([a-z_]+)`)?\)", TEXT))
     words = {word for pair in named for word in pair if word and "_" in word}

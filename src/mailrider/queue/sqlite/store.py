@@ -272,8 +272,8 @@ class SQLiteStore:
 
     async def _ask_with_space(self, request: Add | StoreCall, octets: int) -> None:
         """Ask for something that brings new mail: it has to leave a reserve of the disk free. Raises `StoreFull`."""
-        disk, keeper = self._disk, self._keeper
-        if not disk.take(octets, 0 if keeper is None else keeper.uncarried) and self._space is not None:
+        disk, keeper, written = self._disk, self._keeper, self._transactions.written
+        if not disk.take(octets, 0 if keeper is None else keeper.uncarried + written) and self._space is not None:
             await self._space.find(octets)
         disk.coming += octets
         try:
@@ -373,9 +373,12 @@ class SQLiteStore:
     def _commit_point(self, name: str) -> None:
         """Called by the writer's thread around each commit."""
         self._fault(name)
-        if name == "after commit" and self._keeper is not None:
-            self._keeper.committed(self._transactions.written or ROW)
-            self._transactions.written = 0
+        keeper, transactions = self._keeper, self._transactions
+        if name == "after commit" and keeper is not None:
+            transactions.written += ROW  # of what the log has of a commit beside the rows
+            if transactions.written >= keeper.step and not keeper.is_at_work:
+                keeper.committed(transactions.written)
+                transactions.written = 0
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

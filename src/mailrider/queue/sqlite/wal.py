@@ -38,10 +38,11 @@ class WALKeeper:
         self._committing = committing
         self._keeping = keeping
         self._executor = ThreadPoolExecutor(1, "mailrider queue keeper")
-        self._is_at_work = False
-        self._written = 0
+        self.is_at_work = False
+        self.step = CHECKPOINT * scale
+        """Octets of log after which it is to be told of them, unless it `is_at_work`."""
         self._length = 0  # octets of log when the keeper looked the last time
-        self.uncarried = 0  # octets that stand in the log only, about
+        self.uncarried = 0  # octets that it was told of and that stand in the log only, about
         self._carrying = threading.Lock()
         self._scale = scale
         self._cut_at = CUT * scale
@@ -53,12 +54,8 @@ class WALKeeper:
     # In the writer's thread ------------------------------------------------------------------------------------------
 
     def committed(self, octets: int) -> None:
-        """A transaction was committed that added about so many octets to the log."""
-        self._written += octets
+        """Transactions were committed that added about so many octets to the log."""
         self.uncarried += octets
-        if self._written < CHECKPOINT * self._scale or self._is_at_work:
-            return
-        self._written = 0
         try:
             length = os.stat(self._file).st_size  # not shorter when SQLite begins at its front again
         except OSError:
@@ -68,11 +65,11 @@ class WALKeeper:
         elif self._length >= RESTART * self._scale:
             self._restart()
         else:
-            self._is_at_work = True
+            self.is_at_work = True
             try:
                 self._executor.submit(self._keep)
             except RuntimeError:  # no thread is to be had now: a later commit asks again
-                self._is_at_work = False
+                self.is_at_work = False
 
     def make_room(self) -> None:
         """The disk is full: carry all of the log over that can be, so that it is written from its front again."""
@@ -110,7 +107,7 @@ class WALKeeper:
             # Somebody else is at it, or the disk is full: the log grows on, and a later commit asks again.
             pass
         finally:
-            self._is_at_work = False
+            self.is_at_work = False
 
     def _carry_over(self, connection: sqlite3.Connection) -> int:
         """Carry the log over as far as that goes without waiting for anybody; returns how many octets there are."""
