@@ -5,29 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.said import transcript
-from mailrider.delivery.connection.unusable import Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.tally import FailedTry, Tally, Weight
-from mailrider.errors import DeadlineExceeded
 from mailrider.model.event import AddressFailed, CandidateRefused
 from mailrider.model.outcome import TryResult
-from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
+from mailrider.model.reply import Reply
 from mailrider.model.security import Refusal, Security
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import TLSHostRefused
-from mailrider.smtp.client import OutOfStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mailrider.delivery.connection.connect import ConnectRequest
-    from mailrider.delivery.job import Lease
+    from mailrider.delivery.connection.unusable import Unusable
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate
-    from mailrider.model.security import PeerEvidence, Requirement
+    from mailrider.model.security import Requirement
     from mailrider.model.tls_session import PoliciesSeen
     from mailrider.policy.base import Admission
-    from mailrider.smtp.transaction import Transaction
 
 BUG = Reply.make(451, "4.3.0", "Internal error")
 INCOMPLETE = Reply.make(451, "4.3.0", "The message is damaged where it is kept: its end is missing")
@@ -161,54 +157,4 @@ def _not_qualified(mx: str, why: str) -> Reply:
 
 # What a policy refuses a host for before anything is connected to, and the domain's owner can mend.
 _REPORTED = frozenset({TLSProblemKind.MX_NOT_IN_POLICY, TLSProblemKind.TLSA_LOOKUP_FAILED})
-TLS_FIRST = frozenset({530})  # RFC 3207 4; it says nothing of the message where TLS was there, and has failed
 _WEIGHT = {TryResult.CONNECT: Weight.CONNECT, TryResult.TLS: Weight.TLS}
-
-
-def is_without_its_tls(evidence: PeerEvidence) -> bool:
-    """True on a connection in clear to a server that offers TLS, which failed or was refused."""
-    why = evidence.clear_because
-    not_there = (TLSProblemKind.STARTTLS_NOT_OFFERED, TLSProblemKind.STARTTLS_NOT_USED)
-    return why is not None and why.kind not in not_there
-
-
-def why_tls_was_missing(transaction: Transaction, lease: Lease) -> str | None:
-    """Why a server that takes nothing in clear got it in clear; None where that is not what it says."""
-    reply, evidence = transaction.session_refusal, lease.session.evidence
-    if reply is None or reply.code not in TLS_FIRST or not is_without_its_tls(evidence):
-        return None
-    return evidence.clear_reason
-
-
-def lost_try(transaction: Transaction, lease: Lease, security: Security, lost: Exception | None) -> FailedTry:
-    """Why a transaction left recipients undecided: a farewell in the server's words, or a lost connection."""
-    mx, address = lease.session.peer.name, lease.session.peer.address
-    stage = TryResult.DATA if transaction.content_sent else TryResult.MAIL
-    if transaction.farewell is not None:
-        reply = quote_reply(mx, with_status(transaction.farewell))
-        return FailedTry(Weight.SERVER, stage, reply, mx, address, security)
-    if transaction.session_refusal is not None:
-        why, reply = why_tls_was_missing(transaction, lease), judgement_of_us(mx, transaction.session_refusal)
-        if why is not None:
-            reply = Reply.make(451, "4.7.5", f"{reply.text}; and TLS failed: {why}"[:MAX_QUOTE])
-        return FailedTry(Weight.SERVER, TryResult.MAIL, reply, mx, address, security)
-    if transaction.in_doubt:
-        text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
-        return FailedTry(Weight.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
-    reply = broken_reply(mx, lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
-    return FailedTry(Weight.CLOSED, stage, reply, mx, address, security)
-
-
-def _why_in_doubt(lost: Exception | None) -> str:
-    match lost:
-        case DeadlineExceeded():
-            return "no reply came in time"
-        case OutOfStep():
-            return f"the replies were out of step ({lost})"
-        case _:
-            return "the connection was lost"
-
-
-def with_status(reply: Reply) -> Reply:
-    """Every outcome has an enhanced code: the class alone where the server gave none (RFC 3463 3)."""
-    return reply if reply.enhanced else Reply(reply.code, EnhancedCode(reply.status.klass, 0, 0), reply.lines)

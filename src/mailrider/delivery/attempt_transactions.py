@@ -7,24 +7,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mailrider.clock import NEVER
-from mailrider.delivery.attempt_record import (
-    NO_EXTENSION,
-    NOT_COUNTED,
-    TLS_FIRST,
-    AttemptRecord,
-    is_without_its_tls,
-    lost_try,
-    why_tls_was_missing,
-    with_status,
-)
+from mailrider.delivery.attempt_record import NO_EXTENSION, NOT_COUNTED, AttemptRecord
 from mailrider.delivery.connection.said import transcript
-from mailrider.delivery.connection.unusable import ComeAgain, Unusable
+from mailrider.delivery.connection.unusable import ComeAgain, Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.race import Overtaken
 from mailrider.delivery.tally import FailedTry, Tally, Weight
+from mailrider.errors import DeadlineExceeded
 from mailrider.model.event import AddressFailed
 from mailrider.model.outcome import TryResult
-from mailrider.model.reply import Reply, quote_reply
-from mailrider.smtp.client import InjectedPlaintext
+from mailrider.model.reply import MAX_QUOTE, Reply, quote_reply
+from mailrider.model.tls_problem import TLSProblemKind
+from mailrider.smtp.client import InjectedPlaintext, OutOfStep
 from mailrider.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -36,12 +29,13 @@ if TYPE_CHECKING:
     from mailrider.delivery.job import AttemptRules, Connections, Guide, Job, Lease
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate
-    from mailrider.model.security import Refusal
+    from mailrider.model.security import PeerEvidence, Refusal, Security
     from mailrider.model.tls_session import PoliciesSeen
     from mailrider.model.transcript import Transcript
     from mailrider.smtp.steps import Decision
 
 
+_TLS_FIRST = frozenset({530})  # RFC 3207 4; it says nothing of the message where TLS was there, and has failed
 _OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean that the session was forgotten
 
 
@@ -169,7 +163,7 @@ class AttemptTransactions:
                 transaction = self._begin(lease, todo)
                 lost = await lease.session.transact(transaction, self._job.content)
                 if not transaction.reusable:
-                    wants_tls = why_tls_was_missing(transaction, lease) is not None
+                    wants_tls = _why_tls_was_missing(transaction, lease) is not None
                     lease.give_up(wants_tls=wants_tls, knows_no_chunks=transaction.knows_no_chunks)
         return lease, lost
 
@@ -221,7 +215,7 @@ class AttemptTransactions:
 
     def _codes_about_the_session(self, lease: Lease) -> frozenset[int]:
         codes = self._session_codes or (_OUT_OF_SEQUENCE if lease.reused else frozenset())
-        return codes | TLS_FIRST if is_without_its_tls(lease.session.evidence) else codes
+        return codes | _TLS_FIRST if _is_without_its_tls(lease.session.evidence) else codes
 
     def _enter(self, transaction: Transaction, todo: Sequence[int], lease: Lease, lost: Exception | None) -> bool:
         """Write a transaction's results down. True if it left recipients for whom this address can do no more."""
@@ -230,7 +224,7 @@ class AttemptTransactions:
             self._enter_decision(todo[position], decision, lease)
         if len(transaction.decisions) == len(todo):
             return False
-        failed = lost_try(transaction, lease, security, lost)
+        failed = _lost_try(transaction, lease, security, lost)
         failed = replace(failed, transcript=self._transcript())
         if transaction.in_doubt:
             for position in transaction.accepted:
@@ -254,15 +248,16 @@ class AttemptTransactions:
 
     def _enter_decision(self, index: int, decision: Decision, lease: Lease) -> None:
         mx, address, security = lease.session.peer.name, lease.session.peer.address, lease.judgement.security
-        reply = quote_reply(mx, with_status(decision.reply)) if not decision.is_ours else decision.reply
-        if decision.may_try_another:
+        reply = decision.reply if decision.is_ours else quote_reply(mx, decision.reply)
+        dsn = lease.session.capabilities.dsn
+        if reply.is_positive:
+            self._tally.decide(index, decision.stage, reply, mx, address, security, dsn)
+        elif decision.may_try_another:
             failed = FailedTry(Weight.MAIL, decision.stage, reply, mx, address, security, transcript=self._transcript())
             self.answered_here.add(index)
             self._tally.defer_transient(index, failed)
         else:
-            dsn = lease.session.capabilities.dsn
-            said = None if reply.is_positive else self._transcript()
-            self._tally.decide(index, decision.stage, reply, mx, address, security, dsn, said)
+            self._tally.decide(index, decision.stage, reply, mx, address, security, dsn, self._transcript())
 
     def _transcript(self) -> Transcript | None:
         """What was said in the transaction that is under way, made once for all of its recipients."""
@@ -288,3 +283,47 @@ class AttemptTransactions:
                 if todo[position] in pending:
                     self._tally.doubt(todo[position], doubt)
         self._tally.defer_pending(reply, again_at)
+
+
+def _is_without_its_tls(evidence: PeerEvidence) -> bool:
+    """True on a connection in clear to a server that offers TLS, which failed or was refused."""
+    why = evidence.clear_because
+    not_there = (TLSProblemKind.STARTTLS_NOT_OFFERED, TLSProblemKind.STARTTLS_NOT_USED)
+    return why is not None and why.kind not in not_there
+
+
+def _why_tls_was_missing(transaction: Transaction, lease: Lease) -> str | None:
+    """Why a server that takes nothing in clear got it in clear; None where that is not what it says."""
+    reply, evidence = transaction.session_refusal, lease.session.evidence
+    if reply is None or reply.code not in _TLS_FIRST or not _is_without_its_tls(evidence):
+        return None
+    return evidence.clear_reason
+
+
+def _lost_try(transaction: Transaction, lease: Lease, security: Security, lost: Exception | None) -> FailedTry:
+    """Why a transaction left recipients undecided: a farewell in the server's words, or a lost connection."""
+    mx, address = lease.session.peer.name, lease.session.peer.address
+    stage = TryResult.DATA if transaction.content_sent else TryResult.MAIL
+    if transaction.farewell is not None:
+        reply = quote_reply(mx, transaction.farewell)
+        return FailedTry(Weight.SERVER, stage, reply, mx, address, security)
+    if transaction.session_refusal is not None:
+        why, reply = _why_tls_was_missing(transaction, lease), judgement_of_us(mx, transaction.session_refusal)
+        if why is not None:
+            reply = Reply.make(451, "4.7.5", f"{reply.text}; and TLS failed: {why}"[:MAX_QUOTE])
+        return FailedTry(Weight.SERVER, TryResult.MAIL, reply, mx, address, security)
+    if transaction.in_doubt:
+        text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
+        return FailedTry(Weight.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
+    reply = broken_reply(mx, lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
+    return FailedTry(Weight.CLOSED, stage, reply, mx, address, security)
+
+
+def _why_in_doubt(lost: Exception | None) -> str:
+    match lost:
+        case DeadlineExceeded():
+            return "no reply came in time"
+        case OutOfStep():
+            return f"the replies were out of step ({lost})"
+        case _:
+            return "the connection was lost"

@@ -11,7 +11,7 @@ from mailrider.delivery.message import MessageDelivery, route
 from mailrider.delivery.settings import EightBit
 from mailrider.model.domain import Domain
 from mailrider.net.guard import AddressGuard
-from mailrider.policy.requiretls import WAIVED, message_security
+from mailrider.policy.requiretls import ORDINARY, WAIVED, message_security
 from mailrider.policy.sts.policy import STSPolicies
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class RemoteDelivery(MessageDelivery):
         if envelope.tls_report:
             return WAIVED
         fields = content.header_fields("TLS-Required") if settings.requiretls_override else ()
+        if not fields and not envelope.requiretls:
+            return ORDINARY
         return message_security(
             envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
         )

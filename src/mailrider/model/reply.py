@@ -143,5 +143,9 @@ def clean_text(text: str) -> str:
 
 
 def quote_reply(host: str, reply: Reply) -> Reply:
-    """A remote server's reply as we repeat it to others: `HOST said: TEXT`, bounded."""
-    return Reply(reply.code, reply.enhanced, (f"{host} said: {reply.text}"[:MAX_QUOTE],))
+    """A remote server's reply as we repeat it to others: `HOST said: TEXT`, bounded.
+
+    It has an enhanced code: the class alone where the server gave none (RFC 3463 3).
+    """
+    enhanced = None if 300 <= reply.code < 400 else reply.status  # there is no class 3
+    return Reply(reply.code, enhanced, (f"{host} said: {reply.text}"[:MAX_QUOTE],))

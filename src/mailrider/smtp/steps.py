@@ -1,4 +1,4 @@
-"""What a transaction knows of a content, asks its driver to do, and decides."""
+"""What a transaction knows of a content, asks its driver to do, and decides; and what a decision is worth. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.model.outcome import TryResult
+from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
-    from mailrider.model.reply import Reply
     from mailrider.smtp.commands import Bdat, Command, EndOfData
 
 
@@ -39,6 +39,20 @@ class Decision:
     def may_try_another(self) -> bool:
         """True for a 4xx before the end of data: another candidate may think otherwise (RFC 5321 4.2.1)."""
         return self.reply.is_transient and self.stage is not TryResult.FINAL
+
+    def wants_proof(self, envelope_in_step: bool) -> bool:
+        """True for a refusal for good that may be the answer to something else. `envelope_in_step`: 354 came."""
+        is_proved = envelope_in_step and self.stage is not TryResult.FINAL
+        return self.reply.is_permanent and not self.is_ours and not is_proved
+
+    def may_be_displaced(self, envelope_in_step: bool, *, lmtp: bool) -> bool:
+        """True if it may rest on the answer to something else, as a surplus reply came.
+
+        An acceptance behind 354 stands: it came first, and the surplus reply behind it.
+        """
+        if self.stage is TryResult.FINAL:
+            return lmtp or not (envelope_in_step and self.reply.is_positive)
+        return not (self.is_ours or envelope_in_step)
 
 
 @value
@@ -76,3 +90,18 @@ class SendQuit:
 
 
 Step = SendCommands | SendContent | SendDot | SendChunk | SendQuit
+
+
+def is_too_many(reply: Reply) -> bool:
+    """RFC 5321 4.5.3.1.10: 452, and the 552 of RFC 821 days; RFC 3463: x.5.3."""
+    enhanced = reply.enhanced
+    if enhanced is not None and (enhanced.subject, enhanced.detail) == (5, 3):
+        return True
+    return reply.code == 452 or (reply.code == 552 and enhanced is None)
+
+
+def as_452(reply: Reply) -> Reply:
+    """Too many recipients are a reason to come again, whatever code the server used."""
+    if reply.is_transient:
+        return reply
+    return Reply(452, EnhancedCode(4, 5, 3), reply.lines)

@@ -29,12 +29,20 @@ import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.model.outcome import TryResult
-from mailrider.model.reply import EnhancedCode, Reply
+from mailrider.model.reply import Reply
 from mailrider.smtp.client import OutOfStep
 from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Quit, Rcpt, Rset
 from mailrider.smtp.replies import MAX_WORDS
-from mailrider.smtp.steps import ContentFacts, Decision, SendChunk, SendCommands, SendContent, SendDot, SendQuit, Step
-from mailrider.smtp.unasked import refused_unasked
+from mailrider.smtp.steps import (
+    Decision,
+    SendChunk,
+    SendCommands,
+    SendContent,
+    SendDot,
+    SendQuit,
+    as_452,
+    is_too_many,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,14 +50,13 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.client import AnsweredCommand
+    from mailrider.smtp.steps import ContentFacts, Step
 
 # RFC 5321 4.5.3.1.8: what every server must take in one transaction. Servers that announce RCPTMAX say better.
 MAX_RECIPIENTS = 100
 # A chunk is refused as a whole, so that a large message need not be sent to its end for a refusal (RFC 3030 2).
 CHUNK_SIZE = 4 * 1024 * 1024
 _OUT_OF_ORDER = 503
-
-
 _DATA = Data()
 _ANSWERS_TO_QUIT = (221, 421)
 _NO_SUCH_COMMAND = (500, 502)
@@ -96,7 +103,7 @@ class Transaction:
     ) -> None:
         """`used`: the connection carried another message before. `session_codes`: refusals that judge the session."""
         self.recipients = recipients
-        self.decisions = refused_unasked(envelope, recipients, content, capabilities, strict=strict_eight_bit)
+        self.decisions = _refused_unasked(envelope, recipients, content, capabilities, strict=strict_eight_bit)
         self.overflow: list[int] = []
         self.farewell: Reply | None = None
         self.session_refusal: Reply | None = None
@@ -152,15 +159,11 @@ class Transaction:
         """Before a refusal for good is believed on a used connection, unless 354 has proved it."""
         if self._proof_asked or not self._used or not self._refused_some:
             return None
-        if not any(map(self._is_unproved, self.decisions.values())):
+        if not any(each.wants_proof(self._envelope_in_step) for each in self.decisions.values()):
             return None
         self._proof_asked = True
         self.reusable = False
         return SendQuit()
-
-    def _is_unproved(self, decision: Decision) -> bool:
-        proved = self._envelope_in_step and decision.stage is not _FINAL
-        return decision.reply.is_permanent and not decision.is_ours and not proved
 
     def _begin(self) -> Step | None:
         if not self.unnamed:
@@ -299,11 +302,11 @@ class Transaction:
         if self._judges_session(reply):
             return
         self._refused_some = True
-        if _is_too_many(reply):
+        if is_too_many(reply):
             if self._accepted:
                 self.overflow.append(index)
                 return
-            reply = _as_452(reply)
+            reply = as_452(reply)
         self.decisions[index] = Decision(TryResult.RCPT, reply)
         self._refused_recipient = True
 
@@ -382,7 +385,8 @@ class Transaction:
         self.lost(heard=heard)
         if not self._used:
             return
-        withdrawn = [index for index, each in self.decisions.items() if self._may_be_displaced(each)]
+        in_step, lmtp = self._envelope_in_step, self._lmtp
+        withdrawn = [index for index, each in self.decisions.items() if each.may_be_displaced(in_step, lmtp=lmtp)]
         for index in withdrawn:
             if self.decisions.pop(index).stage is _FINAL:
                 self.in_doubt = True
@@ -391,12 +395,6 @@ class Transaction:
         if not self.in_doubt and not any(each.stage is _FINAL for each in self.decisions.values()):
             # As if the connection had been closed while it was idle: all of it may be repeated on a new one.
             self.answered = False
-
-    def _may_be_displaced(self, decision: Decision) -> bool:
-        """An acceptance behind 354 stands: it came first, and the surplus reply behind it."""
-        if decision.stage is _FINAL:
-            return self._lmtp or not (self._envelope_in_step and decision.reply.is_positive)
-        return not (decision.is_ours or self._envelope_in_step)
 
     @property
     def accepted(self) -> tuple[int, ...]:
@@ -410,15 +408,41 @@ class Transaction:
         return tuple(index for index in range(len(self.recipients)) if index not in known)
 
 
-def _is_too_many(reply: Reply) -> bool:
-    """RFC 5321 4.5.3.1.10: 452, and the 552 of RFC 821 days; RFC 3463: x.5.3."""
-    enhanced = reply.enhanced
-    if enhanced is not None and (enhanced.subject, enhanced.detail) == (5, 3):
-        return True
-    return reply.code == 452 or (reply.code == 552 and enhanced is None)
+def _refused_unasked(
+    envelope: Envelope,
+    recipients: Sequence[Recipient],
+    content: ContentFacts,
+    offered: Capabilities,
+    *,
+    strict: bool,
+) -> dict[int, Decision]:
+    """What the server cannot be asked to do, by recipient (RFC 1870, 6152, 6531). `strict`: 8-bit needs 8BITMIME."""
+    everybody = _refusal_for_all(envelope, content, offered, strict=strict)
+    if everybody is None and offered.smtputf8:
+        return {}
+    refused: dict[int, Decision] = {}
+    for index, recipient in enumerate(recipients):
+        refusal = everybody or _refusal_for(recipient, envelope, content)
+        if refusal is not None:
+            refused[index] = Decision(TryResult.MAIL, refusal, is_ours=True)
+    return refused
 
 
-def _as_452(reply: Reply) -> Reply:
-    if reply.is_transient:
-        return reply
-    return Reply(452, EnhancedCode(4, 5, 3), reply.lines)
+def _refusal_for_all(envelope: Envelope, content: ContentFacts, offered: Capabilities, *, strict: bool) -> Reply | None:
+    if offered.max_size is not None and content.size > offered.max_size:
+        text = f"The message has {content.size} octets, the next server takes {offered.max_size}"
+        return Reply.make(552, "5.3.4", text)
+    if content.eight_bit and strict and not offered.eight_bit_mime:
+        return Reply.make(554, "5.6.3", "8-bit content, and the next server does not offer 8BITMIME")
+    if not offered.smtputf8 and not envelope.sender.is_ascii:
+        return Reply.make(550, "5.6.7", "Non-ASCII sender, and the next server does not offer SMTPUTF8")
+    return None
+
+
+def _refusal_for(recipient: Recipient, envelope: Envelope, content: ContentFacts) -> Reply | None:
+    """For want of SMTPUTF8; the address counts first, since its owner knows of it."""
+    if not recipient.mailbox.is_ascii:
+        return Reply.make(553, "5.6.7", "The next server does not take non-ASCII addresses (SMTPUTF8)")
+    if envelope.smtputf8 and content.header_is_utf8:
+        return Reply.make(554, "5.6.9", "UTF-8 header, and the next server does not offer SMTPUTF8")
+    return None

@@ -175,7 +175,7 @@ class Connector:
         if tls is not None:
             if tls.sni != server_name(call.mx, call.requirement.sni):
                 return None
-            if call.requirement.demands_tls and session.evidence.lenient and tls.version != "TLSv1.3":
+            if session.evidence.lenient and tls.version != "TLSv1.3" and call.requirement.demands_tls:
                 return None  # TLS 1.3 has no renegotiation (RFC 8446 4.1.2); before it, some cannot do it securely
         elif session.peer.in_clear is not None and not self._may_stay_in_clear(call, opened_for):
             return None

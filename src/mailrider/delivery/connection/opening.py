@@ -177,7 +177,7 @@ class _Opening:
 
     def _refused(self, stage: TryResult, reply: Reply) -> Unusable:
         """RFC 5321 3.1: a refused greeting or EHLO is about this connection, never about a recipient."""
-        quoted = quote_reply(self._peer.name, Reply(reply.code, reply.status, reply.lines))
+        quoted = quote_reply(self._peer.name, reply)
         problem = starttls_refused(reply) if stage is TryResult.TLS else None
         if reply.is_transient:
             return Unusable(stage, quoted, refusal=quoted, problem=problem)

@@ -75,5 +75,5 @@ def broken_reply(host: str, error: Exception) -> Reply:
 def judgement_of_us(host: str, reply: Reply) -> Reply:
     """What the recipients get where a server refuses our login and not the message: never more than a deferral."""
     if reply.is_transient:
-        return quote_reply(host, Reply(reply.code, reply.status, reply.lines))
+        return quote_reply(host, reply)
     return Reply(451, NOT_TRUSTED, (f"{host} said: {reply}"[:MAX_QUOTE],))
