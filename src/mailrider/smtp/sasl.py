@@ -116,7 +116,7 @@ class ClientExchange:
         initial = _encode(self._answers[0])
         if self.mechanism == "LOGIN" or len(initial) > MAX_INITIAL:
             return Auth(self.mechanism)
-        self._answers.clear()
+        # The answer is kept: some servers overlook what came with AUTH, and ask for it by an empty challenge.
         return Auth(self.mechanism, initial)
 
     def answer(self) -> AuthResponse:

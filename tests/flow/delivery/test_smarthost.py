@@ -111,6 +111,18 @@ async def test_it_logs_in_once_a_connection(tmp_path: Path) -> None:
 
 
 # https://github.com/pear/Net_SMTP/pull/70: servers refuse the command as too long
+async def test_a_server_that_overlooks_the_answer_in_auth_plain_gets_it_again(tmp_path: Path) -> None:
+    replies: dict[Stage, Any] = {Stage.AUTH: "334 ", Stage.AUTH_RESPONSE: "235 2.7.0 Welcome"}
+    async with smarthost(MXScript(tls=TLS, offer=LOGIN, replies=replies), tmp_path, auth="plain user secret") as (
+        server,
+        send,
+    ):
+        assert statuses(await send("x@a.test")) == ["delivered"]
+        said = b"".join(each.octets for each in server.connections[0].transcript if each.who == "C")
+    token = base64.b64encode(b"\0user\0secret")
+    assert b"AUTH PLAIN " + token + b"\r\n" + token + b"\r\n" in said
+
+
 async def test_a_token_in_place_of_a_password_goes_in_a_line_of_its_own(tmp_path: Path) -> None:
     token = "t" * 900
     replies: dict[Stage, Any] = {Stage.AUTH: "334 ", Stage.AUTH_RESPONSE: "235 2.7.0 Welcome"}

@@ -91,7 +91,7 @@ def test_the_password_stays_out_of_repr() -> None:
     assert "secret" not in repr(Credentials("user", "secret"))
 
 
-@pytest.mark.parametrize(("mechanism", "challenges"), [("PLAIN", 0), ("LOGIN", 2)])
+@pytest.mark.parametrize(("mechanism", "challenges"), [("PLAIN", 1), ("LOGIN", 2)])
 def test_a_client_that_is_asked_for_more_gives_up(mechanism: str, challenges: int) -> None:
     client = ClientExchange(Credentials("u", "p"), frozenset({mechanism}))
     client.begin()
