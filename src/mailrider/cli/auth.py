@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailrider.cli.say import say
 from mailrider.cli.streams import standard_input
 from mailrider.config import load
 from mailrider.endpoint.passwords import (
@@ -111,11 +112,12 @@ def add(chosen: ChosenFile, user: str) -> int:
 @click.argument("user")
 @click.pass_obj
 def remove(chosen: ChosenFile, user: str) -> int:
-    """Remove USER."""
+    """Remove USER; exit with 69 if there is none of that name."""
     path = chosen()
     users = _users(path)
     if users.pop(login_name(user), None) is None:
-        raise click.UsageError(f"there is no user {user}")
+        say(f"there is no user {user}")
+        return os.EX_UNAVAILABLE
     write_passwords(path, users, chosen.state_dir)
     click.echo(f"{user}: removed")
     return os.EX_OK

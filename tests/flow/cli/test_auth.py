@@ -72,13 +72,19 @@ def test_a_password_that_is_no_utf_8_is_a_wrong_use(command: str, tmp_path: Path
     [
         (("add", "a:b"), "open sesame\n", "a user name is printable"),
         (("add", "anna"), "short\n", "at least 8 characters"),
-        (("remove", "nobody"), "", "there is no user nobody"),
     ],
 )
 def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], given: str, expected: str) -> None:
     code, said = run("-c", config(tmp_path, "users"), "auth", *arguments, given=given)
     assert code is None
     assert expected in said
+
+
+def test_who_is_not_there_cannot_be_removed(tmp_path: Path) -> None:
+    using = ("-c", config(tmp_path, "users"), "auth")
+    assert run(*using, "add", "anna", given="open sesame\n")[0] == 0
+    assert run(*using, "remove", "nobody") == (69, "")
+    assert run(*using, "list") == (0, "anna\n")
 
 
 def test_nothing_has_to_be_there_before_the_first_user(tmp_path: Path) -> None:
