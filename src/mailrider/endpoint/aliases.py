@@ -266,9 +266,8 @@ class Aliases:
         found: dict[Mailbox, AliasMember] = {}
         for mailbox, is_final in self._items(name, line):
             next_name = _name(mailbox)
-            # Who writes his own address in full means the mailbox behind it, not the alias.
-            is_itself = next_name == name and mailbox.domain is not None
-            if is_final or is_itself or not self._is_ours(mailbox) or next_name not in self._lines:
+            # An alias that names itself means the mailbox behind it: `root: root, ann@example.org` keeps a copy.
+            if is_final or next_name == name or not self._is_ours(mailbox) or next_name not in self._lines:
                 complete = mailbox if mailbox.domain is not None else Mailbox(mailbox.local_part, self._origin)
                 found.setdefault(complete, AliasMember(complete))
             else:

@@ -29,7 +29,8 @@ list: ann@example.net, cat@example.net
 owner-list: owner@example.net
 broken: |/bin/sh
 half: ann@example.net, x@closed.test
-circle: circle
+circle: round
+round: circle
 """
 CLOSED = Reply.make(550, "5.7.1", "closed")
 ELSEWHERE = Reply.make(452, "4.5.3", "in a transaction of its own")

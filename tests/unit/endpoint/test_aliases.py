@@ -49,6 +49,9 @@ FOLLOWED = [
     ("Root : a@example.net", "root", ["a@example.net"]),
     ("root: a@example.net", "root@example.net", None),  # of another domain
     ("root: a@example.net", "other", None),
+    ("root: root, a@example.net", "root", ["root@host.example.org", "a@example.net"]),  # sendmail and Exim do so
+    ("root: Root", "root", ["Root@host.example.org"]),
+    ("postmaster: root\nroot: root, a@example.net", "postmaster", ["root@host.example.org", "a@example.net"]),
     (
         "root: a@example.net, b@example.net,\n\tc@example.net",
         "root",
@@ -113,7 +116,7 @@ def test_a_name_with_a_domain_is_a_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["root: root", "a: b\nb: c\nc: a\nroot: a", "root: x@example.net, cron\ncron: root@host.example.org"]
+    "text", ["a: b\nb: c\nc: a\nroot: a", "root: x@example.net, cron\ncron: root@host.example.org"]
 )
 def test_a_circle_leads_nowhere(tmp_path: Path, text: str) -> None:
     fault = refused(reading(tmp_path, text), "root")
