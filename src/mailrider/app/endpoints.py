@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.pipelines import PipelineOpener
+from mailrider.config import placed_at
 from mailrider.endpoint.aliases import Aliases
 from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import Memory
@@ -191,7 +192,8 @@ def server_context(settings: EndpointSettings) -> ServerContext | None:
     tls = settings.tls
     if tls is None or tls.cert is None or tls.key is None:
         return None
-    return make_server_context(tls.cert, tls.key, protocols=tls.versions)
+    with placed_at(tls.position):
+        return make_server_context(tls.cert, tls.key, protocols=tls.versions)
 
 
 def try_endpoint(settings: EndpointSettings) -> None:

@@ -185,7 +185,7 @@ class Binder:
             )
             return WRONG
         if value.is_on:
-            value = ServerTLS(self.resolve(value.cert), self.resolve(value.key))
+            value = ServerTLS(self.resolve(value.cert), self.resolve(value.key), position=node.name.position)
         return dataclasses.replace(value, protocols=options.protocols)
 
     def resolve(self, path: Path) -> Path:

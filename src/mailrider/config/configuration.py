@@ -126,19 +126,26 @@ def queues_of(configuration: Configuration) -> list[Instance]:
 
 
 @contextmanager
-def placed(instance: Instance) -> Iterator[None]:
-    """Around what opens an instance: what only that shows to be wrong is told with the place of its block."""
+def placed_at(position: Position | None) -> Iterator[None]:
+    """Around what may find a directive wrong: its problems are told with that place, but for those that have one."""
     try:
         yield
     except ConfigError as error:
-        if instance.position is None:
+        if position is None:
             raise
-        problems = Problems(instance.position.source.name)
+        problems = Problems(position.source.name)
         for each in error.problems:
-            if each.file:
-                raise
-            problems.add(instance.position, each.message)
-        raise ConfigError(problems.in_order()) from error
+            if not each.file:
+                problems.add(position, each.message)
+        raise ConfigError((*(each for each in error.problems if each.file), *problems.in_order())) from error
+
+
+@contextmanager
+def placed(instance: Instance) -> Iterator[None]:
+    """Around what opens an instance: what only that shows to be wrong is told with the place of its block."""
+    try:
+        with placed_at(instance.position):
+            yield
     except MailriderError:
         raise
     except OSError as error:

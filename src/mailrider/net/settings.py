@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, settings
 from mailrider.settings.types import PATH, ValueType, Words, choice, either, many
@@ -71,12 +71,14 @@ CIPHER = ValueType("cipher", "a cipher name as OpenSSL writes it", _cipher)
 class ServerTLS:
     """Our certificate, as PEM files: the chain, leaf first, and its key. Without them there is no TLS.
 
-    `protocols`: the oldest and the newest version; None: from TLS 1.2 on.
+    `protocols`: the oldest and the newest version; None: from TLS 1.2 on. `position`: where the files stand in the
+    configuration, for errors.
     """
 
     cert: Path | None = None
     key: Path | None = None
     protocols: tuple[TLSVersion, TLSVersion] | None = None
+    position: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_on(self) -> bool:

@@ -53,8 +53,8 @@ submission tcp://127.0.0.1:1587 {{
         f"2: root_ca: no certificates can be read from {absent}.one: {reason}",
         f"2: root_ca: no certificates can be read from {absent}.two: {reason}",
         f"10: root_ca: no certificates can be read from {absent}.three: {reason}",
-        f"16: cert: {absent}.pem cannot be read: {reason}",
-        f"16: key: {absent}.key cannot be read: {reason}",
+        f"17: cert: {absent}.pem cannot be read: {reason}",
+        f"17: key: {absent}.key cannot be read: {reason}",
         f"16: cannot read the password file {absent}.users: {reason}; mailrider auth add USER makes it",
         f"16: cannot read {absent}.aliases: {reason}",
     ]
