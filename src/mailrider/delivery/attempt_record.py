@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.said import transcript
@@ -68,18 +69,24 @@ class AttemptRecord:
 
     def refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
-        mx, stage = str(candidate.host), TryResult.REFUSED_BY_POLICY
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
-        if address is None:
+        mx, is_judged = str(candidate.host), address is not None
+        if not is_judged:
             self._tell_refused(candidate, refusal.problems)
-        own = self._own
-        is_judged = address is not None
-        if is_judged and not refusal.for_now and not security.satisfies(own):
+        is_for_good = is_judged and not refusal.for_now and not security.satisfies(self._own)
+        self._end_refused(mx, address, refusal, security, is_for_good=is_for_good)
+
+    def _end_refused(
+        self, mx: str, address: str | None, refusal: Refusal, security: Security, *, is_for_good: bool
+    ) -> None:
+        """The log has the code that the outcome will have. `is_for_good`: REQUIRETLS makes it permanent."""
+        if is_for_good:
             reply = _not_qualified(mx, refusal.reason)
-            self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
-            return
-        reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
-        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security))
+            refusal = replace(refusal, code=reply.code, enhanced=str(reply.status))
+        else:
+            reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
+        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        stage = TryResult.REFUSED_BY_POLICY
+        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=is_for_good))
 
     def refuse_level(self, candidate: Candidate, admission: Admission, requirement: Requirement) -> None:
         """The MX minimum is checked before connecting."""
@@ -92,15 +99,9 @@ class AttemptRecord:
         problem = doubt or TLSProblem(TLSProblemKind.MX_LEVEL, text)
         problems = refused.problems if doubt is None and refused is not None else (problem,)
         refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
-        self._emit(CandidateRefused(self._next_hop, mx, None, refusal, message=self._message))
         self._tell_refused(candidate, refused.problems if refused is not None else ())
-        stage = TryResult.REFUSED_BY_POLICY
-        if admission.level < self._own.min_mx and not for_now:
-            reply = _not_qualified(mx, text)
-            self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, None, security, requiretls=True))
-            return
-        reply = Reply.make(451, "4.7.0", f"{mx} refused by policy: {text}")
-        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, None, security))
+        is_for_good = admission.level < self._own.min_mx and not for_now
+        self._end_refused(mx, None, refusal, security, is_for_good=is_for_good)
 
     def end_unqualified(self, call: ConnectRequest, reply: Reply, security: Security) -> None:
         mx, address = str(call.mx), str(call.address)

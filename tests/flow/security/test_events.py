@@ -98,6 +98,9 @@ async def test_refusals_are_told_by_policy() -> None:
     refused = {event.refusal.policy: event for event in net.happened(events.CandidateRefused)}
     assert (refused["mtasts"].mx, refused["mtasts"].address) == ("mx.sts.test", None)
     assert refused["dane"].address == net.mx["dane.test"].address
+    # The log has the code of the outcome, which REQUIRETLS makes permanent.
+    by_code = [(event.next_hop.ascii, event.refusal.code) for event in net.happened(events.CandidateRefused)]
+    assert by_code == [("dane.test", 451), ("sts.test", 451), ("clear.test", 451), ("clear.test", 550)]
     assert net.count("outcomes", status="deferred") == 3
     assert net.count("outcomes", status="failed") == 1
 
