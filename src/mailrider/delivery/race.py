@@ -106,10 +106,9 @@ class Race:
     def _give_up(self, keep: Address | None) -> None:
         for address in [each for each in self._tasks if each != keep]:
             task = self._tasks.pop(address)
-            if task.cancel():
-                self._given_up.append(task)
-            elif task.exception() is None:
-                task.result().abort()
+            task.cancel()
+            task.add_done_callback(_abort_what_it_opened)  # also if nobody is left to wait for it
+            self._given_up.append(task)
 
     async def close(self) -> None:
         """Close what was begun and is not used."""
@@ -117,6 +116,9 @@ class Race:
             return
         self._give_up(keep=None)
         given_up, self._given_up = self._given_up, []
-        for result in await asyncio.gather(*given_up, return_exceptions=True):
-            if not isinstance(result, BaseException):
-                result.abort()
+        await asyncio.gather(*given_up, return_exceptions=True)
+
+
+def _abort_what_it_opened(task: asyncio.Future[Channel]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()

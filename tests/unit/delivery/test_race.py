@@ -168,6 +168,29 @@ async def test_what_is_left_over_is_closed() -> None:
     assert net.channels[V4].is_aborted
 
 
+async def test_what_is_left_over_is_closed_although_nobody_waits_for_it() -> None:
+    net = Network(v6=NEVER, v4=0.1)
+    opened = cast("Channel", FakeChannel())
+
+    async def dial(address: Any) -> Channel:
+        try:
+            return await net.dial(address)
+        except asyncio.CancelledError:
+            return opened  # it was connected in the same moment
+
+    connecting = asyncio.create_task(net.race.connect(next(net.turns), dial))
+    await net.clock.advance(1)
+    with pytest.raises(Overtaken):
+        await connecting
+    closing = asyncio.create_task(net.race.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await settle()
+    assert cast("FakeChannel", opened).is_aborted
+    assert net.channels[V4].is_aborted
+
+
 async def test_a_cancelled_attempt_leaves_nothing_under_way() -> None:
     net = Network(v6=NEVER, v4=NEVER)
     connecting = net.connect()
