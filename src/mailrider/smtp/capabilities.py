@@ -5,6 +5,7 @@ Unknown keywords are kept and mean nothing; a malformed parameter of a known one
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -71,6 +72,8 @@ def _parse(lines: tuple[str, ...]) -> Capabilities:
         keyword, parameters = keyword.upper(), parameters.strip()
         if keyword == "AUTH" and keyword in keywords:  # mechanisms on several lines count together
             keywords[keyword] += f" {parameters}"
+        if keyword == "SIZE" and keyword in keywords:  # the server itself will say if it meant the smaller one
+            keywords[keyword] = max(keywords[keyword], parameters, key=lambda each: _number(each) or math.inf)
         keywords.setdefault(keyword, parameters)
     limits = dict(word.upper().partition("=")[::2] for word in keywords.get("LIMITS", "").split())
     return Capabilities(

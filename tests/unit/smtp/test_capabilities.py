@@ -116,6 +116,21 @@ def test_size(line: str, max_size: int | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "max_size"),
+    [
+        (("SIZE 10", "SIZE 1000"), 1000),
+        (("SIZE 1000", "SIZE 10"), 1000),
+        (("SIZE 10", "SIZE 0"), None),
+        (("SIZE", "SIZE 10"), None),
+    ],
+)
+def test_of_several_sizes_none_is_held_against_a_message_that_the_largest_lets_through(
+    lines: tuple[str, ...], max_size: int | None
+) -> None:
+    assert offered(*lines).max_size == max_size
+
+
+@pytest.mark.parametrize(
     ("line", "recipients", "transactions"),
     [
         ("LIMITS RCPTMAX=50", 50, None),
@@ -133,8 +148,8 @@ def test_limits(line: str, recipients: int | None, transactions: int | None) -> 
     assert (capabilities.max_recipients, capabilities.max_transactions) == (recipients, transactions)
 
 
-def test_of_a_keyword_that_comes_twice_the_first_counts() -> None:
-    assert offered("SIZE 5", "SIZE 10").max_size == 5
+def test_of_another_keyword_that_comes_twice_the_first_counts() -> None:
+    assert offered("LIMITS RCPTMAX=5", "LIMITS RCPTMAX=10").max_recipients == 5
 
 
 def test_the_greeting_offers_nothing() -> None:
