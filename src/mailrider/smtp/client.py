@@ -123,6 +123,9 @@ _RULES: dict[type[Command], _Rule] = {
 }
 
 
+_NAMES: dict[type[Command], str] = {Connect: "the connection", EndOfData: "the final dot"}
+
+
 class ClientMachine:
     """One session. `capabilities` are those of the latest EHLO, LHLO or HELO, in this security layer."""
 
@@ -215,7 +218,7 @@ class ClientMachine:
         rule, code = _RULES.get(type(command), _ORDINARY), reply.code
         state = rule.success if code < 300 else rule.consent if code < 400 else _READY
         if state is None:
-            raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to {type(command).__name__}")
+            raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to {_named(command)}")
         if rule.is_hello:
             self.capabilities = _capabilities_after(command, reply)
         if code == 421:
@@ -246,6 +249,12 @@ class ClientMachine:
             raise LocalError(f"no handshake is due: {self.state.value}")
         self.capabilities = NO_CAPABILITIES
         self.state = _READY
+
+
+def _named(command: Command) -> str:
+    """What was answered, in the words of SMTP."""
+    kind = type(command)
+    return _NAMES.get(kind) or kind.__name__.upper()
 
 
 def _capabilities_after(command: Command, reply: Reply) -> Capabilities:

@@ -270,7 +270,7 @@ async def test_our_own_time_out_behind_the_final_dot_is_called_what_it_is() -> N
 WORDS: dict[str, tuple[Stage, bytes, str]] = {
     "another code in the greeting": (Stage.CONNECT, b"220-mx welcomes you\r\n521 blocked\r\n", "521 blocked"),
     "another code in EHLO's reply": (Stage.EHLO, b"250-mx\r\n421 too busy\r\n", "421 too busy"),
-    "a strange answer to DATA": (Stage.DATA, b"250 Resetting\r\n", "250 Resetting"),
+    "a strange answer to DATA": (Stage.DATA, b"250 Resetting\r\n", "250 Resetting is no answer to DATA"),
 }
 
 

@@ -247,17 +247,17 @@ def test_an_intermediate_reply_is_no_answer_where_there_is_no_intermediate_step(
     machine.send(command)
     assert said(machine, "354 go on") == []
     assert isinstance(machine.violation, ReplyViolation)
-    assert name(command) in str(machine.violation)
+    assert name(command).upper() in str(machine.violation)
 
 
 def test_nor_is_it_one_to_the_connection_or_to_the_final_dot() -> None:
     machine = ClientMachine()
     assert said(machine, "354 hello") == []
-    assert state_of(machine) is ClientState.BROKEN
+    assert str(machine.violation) == "354 hello is no answer to the connection"
     machine = in_state(ClientState.CONTENT)
     machine.send(DOT)
     assert said(machine, "354 more") == []
-    assert state_of(machine) is ClientState.BROKEN
+    assert str(machine.violation) == "354 more is no answer to the final dot"
 
 
 def test_only_an_intermediate_reply_consents_to_data() -> None:
