@@ -6,7 +6,7 @@ Everything that waits, expires or is stamped asks a `Clock`, so that tests can o
 - `monotonic()`: seconds, for deadlines and intervals; never jumps back;
 - `call_at(when, callback)`: run `callback` once `monotonic()` has reached `when`.
 
-`Alarm` is one timer for the earliest of several moments.
+`Alarm` is one timer for the earliest of several moments. `Patience` is how long a peer may take.
 
 `Deadline` bounds a block of code by a clock. It is the only way that this project bounds an await; lint bans
 `asyncio.timeout`, `loop.time` and `loop.call_later` elsewhere.
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 NEVER: Final = float("inf")
 """A reading of the monotonic clock that never comes."""
+
+
+STRETCH: Final = 65536
+"""Octets of content for which a peer may take as long as for a command."""
 
 
 class Timer(Protocol):
@@ -160,3 +164,58 @@ class Alarm:
     def _go_off(self) -> None:
         self._timer, self.at = None, NEVER
         self._ring()
+
+
+class Patience:
+    """How long a peer may take. One timer: it is not moved for each command, but set again when it ends.
+
+    Each command has so many seconds in all, and so has every `STRETCH` of content; while *we* work the time rests. So
+    who is silent, who sends one octet a second, and who does not read what we say is found. `is_working`: we work, and
+    the peer waits. `is_over`: it has taken too long.
+    """
+
+    __slots__ = ("_clock", "_deadline", "_ended", "_progress", "_seconds", "_timer", "is_over", "is_working")
+
+    def __init__(self, clock: Clock, seconds: float, ended: Callable[[], object]) -> None:
+        """`ended` is called when the peer has taken more than so many seconds; its time begins with `restart`."""
+        self._clock = clock
+        self._seconds = seconds
+        self._ended = ended
+        self._deadline = 0.0
+        self._progress = 0  # octets of content since the time began
+        self._timer: Timer | None = None
+        self.is_working = False
+        self.is_over = False
+
+    def restart(self) -> None:
+        """The peer has got somewhere: its time begins anew."""
+        self._progress = 0
+        self._deadline = self._clock.monotonic() + self._seconds
+        if self._timer is None:
+            self._timer = self._clock.call_at(self._deadline, self._look_at_clock)
+
+    def note_content(self, octets: int) -> None:
+        """So many octets of content have arrived."""
+        self._progress += octets
+        if self._progress >= STRETCH:
+            self.restart()
+
+    def stop(self) -> None:
+        """The connection has ended; nobody is told any more."""
+        self._ended = _nothing  # no cycle is left behind
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_at_clock(self) -> None:
+        now = self._clock.monotonic()
+        if self.is_working:
+            self._deadline = now + self._seconds
+        if now < self._deadline:
+            self._timer = self._clock.call_at(self._deadline, self._look_at_clock)
+            return
+        self.is_over = True
+        self._ended()
+
+
+def _nothing() -> None:
+    pass

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mailrider
-from mailrider.endpoint.complete import MAX_OCTETS, complete_addresses
-from mailrider.endpoint.headers import submitted_header
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import Address, parse_addresses
+from mailrider.header.complete import MAX_OCTETS, complete_addresses
+from mailrider.header.fields import MAX_LINES, header_fault, header_fields, submitted_header
 from mailrider.model.domain import Domain
-from mailrider.smtp.header import MAX_LINES, header_fault, header_fields
 from tests.unit.test_work import HERE, PASSAGE
 
 if TYPE_CHECKING:

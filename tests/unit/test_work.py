@@ -25,9 +25,6 @@ from mailrider.dns.wire import Question, decode_reply
 from mailrider.dsn.compose import compose
 from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
 from mailrider.dsn.parts import redact
-from mailrider.endpoint.complete import MAX_OCTETS as COMPLETED
-from mailrider.endpoint.complete import complete_addresses
-from mailrider.endpoint.headers import ReceivedInfo, count_received, received_field, submitted_header
 from mailrider.endpoint.message import MAX_MENDED
 from mailrider.endpoint.pipeline.authorize import AuthorizeSender, AuthorizeSettings
 from mailrider.endpoint.pipeline.check import INLINE, Arrival, CheckAction, HeaderCheck
@@ -35,6 +32,17 @@ from mailrider.endpoint.pipeline.glob import Glob
 from mailrider.endpoint.pipeline.rspamd import _NoAnswer, _understood
 from mailrider.errors import MailriderError
 from mailrider.header.addresses import parse_addresses, parse_authors
+from mailrider.header.complete import MAX_OCTETS as COMPLETED
+from mailrider.header.complete import complete_addresses
+from mailrider.header.fields import (
+    MAX_LINES,
+    ReceivedInfo,
+    count_received,
+    header_fault,
+    header_fields,
+    received_field,
+    submitted_header,
+)
 from mailrider.header.words import decode_words, encode_words
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
@@ -50,7 +58,6 @@ from mailrider.smtp.capabilities import parse_capabilities
 from mailrider.smtp.commands import decode_original_recipient
 from mailrider.smtp.content import Content, Mender, Stuffer
 from mailrider.smtp.data import ChunkInspector, DataDecoder
-from mailrider.smtp.header import MAX_LINES, header_fault, header_fields
 from mailrider.smtp.mend import mend_header
 from mailrider.smtp.parse import parse_command
 from mailrider.smtp.replies import ReplyParser

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 from mailrider.app.pipelines import PipelineOpener
 from mailrider.config import placed_at
 from mailrider.endpoint.aliases import Aliases
-from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.passwords import PasswordFile, read_passwords
 from mailrider.endpoint.pipeline.route import UNTOUCHED, Branch, PipelineDeliverer, Router, RouteStage
-from mailrider.endpoint.recipients import postmaster_of
 from mailrider.endpoint.service import Service
 from mailrider.endpoint.settings import LMTPEndpointSettings, SubmissionSettings
+from mailrider.endpoint.transaction import postmaster_of
 from mailrider.endpoint.trust import Trust
 from mailrider.errors import ConfigError, LocalError, do_all
+from mailrider.header.fields import ReceivedDetail
 from mailrider.model.endpoint_event import AliasUnusable
 from mailrider.net.local import Gateways, OwnAddresses
 from mailrider.net.tls import make_server_context

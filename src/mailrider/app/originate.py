@@ -13,9 +13,8 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
-from mailrider.header.fields import compose_field
+from mailrider.header.fields import compose_field, without_bcc
 from mailrider.smtp.content import Content
-from mailrider.smtp.header import without_bcc
 from mailrider.smtp.prepend import prepend
 
 if TYPE_CHECKING:

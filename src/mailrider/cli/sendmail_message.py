@@ -12,10 +12,9 @@ from typing import Final
 
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_addresses
-from mailrider.header.fields import compose_field
+from mailrider.header.fields import compose_field, header_fault, header_fields
 from mailrider.header.words import encode_words
 from mailrider.smtp.content import Content
-from mailrider.smtp.header import header_fault, header_fields
 from mailrider.smtp.mend import mend_header
 
 _DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)

@@ -10,15 +10,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from mailrider.endpoint.headers import (
+from mailrider.endpoint.intake import Intake, Room
+from mailrider.endpoint.pipeline.check import Arrival
+from mailrider.header.fields import (
+    MAX_LINES,
     ReceivedInfo,
     count_received,
+    header_fault,
+    is_too_long,
     message_id_of,
     received_field,
     submitted_header,
 )
-from mailrider.endpoint.intake import Intake, Room
-from mailrider.endpoint.pipeline.check import Arrival
 from mailrider.model.address import NULL_PATH
 from mailrider.model.domain import AddressLiteral
 from mailrider.model.endpoint_event import MailMended, MailRefused, MailTaken
@@ -28,7 +31,6 @@ from mailrider.model.outcome import Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.value import value
 from mailrider.smtp.commands import Mail
-from mailrider.smtp.header import MAX_LINES, header_fault, is_too_long
 from mailrider.smtp.mend import mend_header
 
 if TYPE_CHECKING:

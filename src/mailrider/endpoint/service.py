@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.intake import DISK, Memory
+from mailrider.header.fields import ReceivedDetail
 from mailrider.smtp.sasl import SERVERS
 from mailrider.smtp.server_replies import FULL_OFFER
 

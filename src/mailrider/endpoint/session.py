@@ -3,7 +3,7 @@
 Commands are answered where they arrive; what has to be waited for (the end of a message, a password, TLS, a client that
 does not read) is the business of a task that each connection has, and nothing else is answered meanwhile. MAIL and RCPT
 are a matter of `endpoint.transaction`, content of `endpoint.message`, AUTH of `endpoint.authentication`, and the time
-that a client may take of `endpoint.patience`. What always holds:
+that a client may take of `clock.Patience`. What always holds:
 
 - reading stops while the machine has enough to do, so that a client can fill no memory;
 - who closes his half of the connection in clear gets the replies to what he has said before, and then we close.
@@ -15,10 +15,10 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mailrider.clock import Patience
 from mailrider.endpoint.authentication import Authentication
 from mailrider.endpoint.intake import Room
 from mailrider.endpoint.message import IncomingMessage
-from mailrider.endpoint.patience import Patience
 from mailrider.endpoint.service import offer
 from mailrider.endpoint.transaction import IncomingTransaction
 from mailrider.errors import NetworkError

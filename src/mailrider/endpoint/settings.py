@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.delivery.settings import LimitsSettings
-from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.pipeline.settings import CheckSettings
 from mailrider.endpoint.trust import is_private
+from mailrider.header.fields import ReceivedDetail
 from mailrider.net.settings import SERVER_TLS, ServerTLS
 from mailrider.settings.directive import InvalidSetting, Section, block, directive, settings
 from mailrider.settings.pipeline import (

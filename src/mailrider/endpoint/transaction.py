@@ -10,25 +10,28 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.endpoint.aliases import MAX_ADDRESSES, AliasFault
 from mailrider.endpoint.intake import NO_MEMORY
-from mailrider.endpoint.recipients import ROUTE, distinct, forward, is_route
+from mailrider.endpoint.pipeline.check import Forwarding
 from mailrider.endpoint.trust import NOT_TRUSTED
-from mailrider.model.address import NULL_PATH
+from mailrider.errors import InvalidValue
+from mailrider.model.address import NULL_PATH, Mailbox
+from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AliasUnusable, MailRefused
 from mailrider.model.envelope import Notify, Recipient
 from mailrider.model.reply import Reply
+from mailrider.settings.pipeline import decide
 from mailrider.smtp.commands import Command, Mail, Rcpt
 from mailrider.smtp.server_replies import usual_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mailrider.endpoint.aliases import AliasMember
     from mailrider.endpoint.client import Client
     from mailrider.endpoint.intake import Memory
-    from mailrider.endpoint.pipeline.check import Forwarding
     from mailrider.endpoint.service import Service
-    from mailrider.model.address import Mailbox, ReversePath
+    from mailrider.model.address import ReversePath
     from mailrider.model.envelope import Envelope
+    from mailrider.settings.pipeline import PipelineSettings
     from mailrider.smtp.server import ServerMachine
 
 FEW: Final = 10  # recipients of a message that count for nothing
@@ -37,6 +40,8 @@ RECIPIENT: Final = 512  # octets in memory that a recipient counts for until its
 _LOGIN_FIRST: Final = Reply.make(530, "5.7.0", "Authentication required")  # RFC 4954 6
 _TLS_FIRST: Final = Reply.make(530, "5.7.0", "Say STARTTLS first")  # RFC 3207 4
 _NEEDS_QUEUE: Final = Reply.make(451, "4.3.5", "An alias with several addresses needs a queue")
+_ROUTE: Final = Reply.make(550, "5.7.1", "Addresses with a route in them are not taken")
+_ROUTING: Final = frozenset("%!@")
 _ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this alias in a transaction of its own")
 
 
@@ -104,7 +109,7 @@ class IncomingTransaction:
         if is_route(mailbox):
             is_known = service.is_submission or service.is_lmtp or self._machine.is_authenticated
             if not is_known and self._client.uid is None:
-                return ROUTE
+                return _ROUTE
         if service.aliases is not None:
             try:
                 members = service.aliases.members(mailbox)
@@ -206,3 +211,77 @@ class IncomingTransaction:
             return replies
         decided = dict(zip((each.mailbox for each in envelope.recipients), replies, strict=True))
         return [decided[self._meant(each.mailbox)] for each in self._machine.recipients]
+
+
+# Recipients: who they are, and who of them is taken from strangers ----------------------------------------------------
+
+
+def is_route(mailbox: Mailbox) -> bool:
+    """True for `a%b@x`, `x!a@b` and `"a@b"@x`: servers of old send that on to a place that x has not consented to."""
+    return not _ROUTING.isdisjoint(mailbox.local_part)
+
+
+def distinct(recipients: Sequence[Recipient]) -> Sequence[Recipient]:
+    """Each of them once: who is named twice gets a message once, as he was named first."""
+    if len(recipients) == 1:
+        return recipients
+    found: dict[Mailbox, Recipient] = {}
+    for each in recipients:
+        found.setdefault(each.mailbox, each)
+    return tuple(found.values())
+
+
+def forward(
+    named: Sequence[Recipient], expanded: Mapping[Mailbox, Sequence[AliasMember]], *, has_sender: bool
+) -> tuple[list[Recipient], Forwarding]:
+    """Put the addresses of aliases in their places, with what RFC 3461 5.2.7 lets them have of the sender's wishes.
+
+    - one address gets all of them (5.2.7.2);
+    - several get all but SUCCESS, of which the sender is told now (5.2.7.3, the third way);
+    - with an owner, who is the sender then, they get none (5.2.7.1). A notification has no sender, and gets none.
+    """
+    recipients: list[Recipient] = []
+    owners: dict[Mailbox, ReversePath | None] = {}
+    passed_on: list[Recipient] = []
+    lists: list[Recipient] = []
+    for each in named:
+        members = expanded.get(each.mailbox)
+        if members is None:
+            owners.setdefault(each.mailbox, None)
+            recipients.append(each)
+            continue
+        is_one = len(members) == 1
+        for member in members:
+            owner = None if is_one or not has_sender else member.owner
+            owners.setdefault(member.mailbox, owner)
+            notify = each.notify if is_one or each.notify is None else each.notify & ~Notify.SUCCESS
+            wishes = Recipient(member.mailbox, notify, each.original)
+            recipients.append(wishes if owner is None else Recipient(member.mailbox))
+        if not is_one and each.notify is not None and Notify.SUCCESS in each.notify:
+            has_owner = has_sender and all(member.owner is not None for member in members)
+            (lists if has_owner else passed_on).append(each)
+    with_owner = {mailbox: owner for mailbox, owner in owners.items() if owner is not None}
+    return recipients, Forwarding(with_owner, tuple(passed_on), tuple(lists))
+
+
+def postmaster_of(pipeline: PipelineSettings, hostname: Domain) -> Mailbox:
+    """Whom `RCPT TO:<postmaster>` means (RFC 5321 4.5.1): the postmaster of the first domain that mail is taken for.
+
+    A `destination postmaster` is for him as he was named; then comes our own name, then the domains of `destination`.
+    """
+    named = Mailbox("postmaster", None)
+    explicit = any(match.fits(named) for rule in pipeline.destination for match in rule.matches)
+    if explicit and not isinstance(decide(pipeline, named), Reply):
+        return named
+    own = Mailbox("postmaster", hostname)
+    candidates = (Mailbox("postmaster", domain) for domain in (hostname, *_domains(pipeline)))
+    return next((each for each in candidates if not isinstance(decide(pipeline, each), Reply)), own)
+
+
+def _domains(pipeline: PipelineSettings) -> Iterator[Domain]:
+    for rule in pipeline.destination:
+        for match in rule.matches:
+            try:
+                yield Domain.parse(match.text.rpartition("@")[2])
+            except InvalidValue:
+                continue  # an address literal: it is nobody's domain

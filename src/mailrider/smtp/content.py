@@ -25,7 +25,7 @@ from io import IncrementalNewlineDecoder
 from typing import Final, cast
 
 from mailrider.errors import LocalError
-from mailrider.smtp.header import (
+from mailrider.header.fields import (
     MAX_HEADER,
     HeaderFault,
     header_cut,

@@ -1,6 +1,6 @@
 """What a program hands in that is nearly a message, made one. Pure; for submission, where the author can be helped.
 
-A header is mended if it has a fault (`smtp.header.header_fault`):
+A header is mended if it has a fault (`header.fields.header_fault`):
 
 - a byte order mark, or a mailbox file's `From ` line, at the beginning goes away;
 - a line that is no field, with fields behind it that belong to this header, continues the field before it: it was

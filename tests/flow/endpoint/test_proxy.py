@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.endpoint.headers import ReceivedDetail
 from mailrider.endpoint.listener import ConnectionLimits
+from mailrider.header.fields import ReceivedDetail
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientConnected, ClientCutOff, ClientTurnedAway, MailTaken
 from mailrider.net import listen

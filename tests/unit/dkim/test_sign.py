@@ -28,12 +28,12 @@ from mailrider.dkim.sign import (
     relaxed_field,
 )
 from mailrider.errors import InvalidValue
+from mailrider.header.fields import MAX_HEADER as MAX_MESSAGE_HEADER
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.settings.directive import InvalidSetting
 from mailrider.signing.settings import DKIMOptions, DKIMSettings
 from mailrider.smtp.content import Content
-from mailrider.smtp.header import MAX_HEADER as MAX_MESSAGE_HEADER
 from mailrider.smtp.prepend import COPIED, prepend
 from mailrider.testing.clock import FakeClock
 from mailrider.x509.key_kind import KeyKind

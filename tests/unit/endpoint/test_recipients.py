@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailrider.endpoint.recipients import distinct, is_route, postmaster_of
+from mailrider.endpoint.transaction import distinct, is_route, postmaster_of
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Notify, Recipient

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import LocalError
+from mailrider.header.fields import MAX_HEADER
 from mailrider.smtp.content import CHUNK, END_OF_DATA, Content, IncompleteContent, Mender, Stuffer, is_clean
-from mailrider.smtp.header import MAX_HEADER
 from tests.support.contents import awaited
 
 if TYPE_CHECKING:

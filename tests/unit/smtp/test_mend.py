@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.smtp.header import header_fault
+from mailrider.header.fields import header_fault
 from mailrider.smtp.mend import mend_header
 
 # The header as it came, as it goes on, what belongs to the body, and how many things were changed.

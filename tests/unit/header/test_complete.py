@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.endpoint.complete import MAX_OCTETS, complete_addresses
+from mailrider.header.complete import MAX_OCTETS, complete_addresses
 from mailrider.model.domain import Domain
 
 ORIGIN = Domain("example.org")

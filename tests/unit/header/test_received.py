@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.endpoint.headers import ReceivedDetail, ReceivedInfo, count_received, received_field, submitted_header
+from mailrider.header.fields import ReceivedDetail, ReceivedInfo, count_received, received_field, submitted_header
 from mailrider.model.domain import Domain
 
 AT = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.smtp.header import (
+from mailrider.header.fields import (
     MAX_HEADER,
     MAX_LINES,
     HeaderFault,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mailrider.endpoint.patience import Patience
-from mailrider.smtp.content import CHUNK
+from mailrider.clock import STRETCH, Patience
 from mailrider.testing.clock import FakeClock
 
 
@@ -45,9 +44,9 @@ async def test_content_gives_time_for_every_64_kib_and_not_for_less() -> None:
     world = World()
     for _ in range(3):
         await world.pass_time(4)
-        world.patience.note_content(CHUNK // 2)
+        world.patience.note_content(STRETCH // 2)
     assert not await world.pass_time(5)
-    world.patience.note_content(CHUNK // 2 - 1)
+    world.patience.note_content(STRETCH // 2 - 1)
     assert await world.pass_time(1.1), "eight seconds of it came behind the last 64 KiB"
 
 
