@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.errors import InvalidValue
 from mailrider.model.text import UNSAFE
@@ -128,3 +128,16 @@ class Envelope:
             raise InvalidValue("an envelope needs at least one recipient")
         if self.envid is not None:
             check_envid(self.envid)
+
+    def facts(self, size: int) -> dict[str, Any]:
+        """What is told of a message of so many octets with the end of each recipient: it is not there any more then."""
+        told: dict[str, Any] = {"size": size}
+        if self.message_id:
+            told["message_id"] = self.message_id
+        if self.origin:
+            told["origin"] = self.origin
+        if self.client is not None:
+            told["client"] = self.client
+        if self.signed:
+            told["signed"] = self.signed
+        return told

@@ -5,12 +5,18 @@ These are the words of the product: no key is renamed or taken away, and new one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from mailrider.model.outcome import Status, dialogue_of
 
 if TYPE_CHECKING:
-    from mailrider.model.outcome import Status, Try
+    from mailrider.model.outcome import Outcome, Try
     from mailrider.model.reply import Reply
     from mailrider.model.security import Security
+
+
+MAX_TRIES: Final = 20
+"""Tries of one attempt that are kept: as many as an attempt has addresses."""
 
 
 class Decided(Protocol):
@@ -45,6 +51,22 @@ def outcome_facts(outcome: Decided) -> dict[str, Any]:
         "authenticated_by": security.authenticated_by,
         "in_doubt": outcome.in_doubt,
     }
+
+
+def attempt_facts(outcome: Outcome) -> dict[str, Any]:
+    """An outcome with its tries, as it is kept and shown: the same words as `send --json` uses."""
+    return {
+        **outcome_facts(outcome),
+        **({"signed": outcome.signed} if outcome.signed else {}),
+        "throttled": getattr(outcome, "eligible_at", None) is not None,
+        "attempts": [try_facts(each) for each in outcome.tries[:MAX_TRIES]],
+    }
+
+
+def with_dialogue(outcome: Outcome) -> dict[str, Any]:
+    """`attempt_facts`, and what was said to the server where the last try ended, if it did not deliver."""
+    said = dialogue_of(outcome) if outcome.status is not Status.DELIVERED else ""
+    return attempt_facts(outcome) | ({"dialogue": said} if said else {})
 
 
 def try_facts(each: Try) -> dict[str, Any]:

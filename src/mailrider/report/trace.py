@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailrider.queue.encode import of_message
 from mailrider.queue.ids import PLACE_BITS, format_id, moment
 from mailrider.report.queue import entry_object, stamp
 
@@ -26,7 +25,7 @@ def accepted_at(number: int, message: StoredMessage | None) -> datetime:
 def message_details(message: StoredMessage | None, facts: Sequence[Fact]) -> dict[str, Any]:
     """What is known of the message itself: from the queue while it is there, otherwise from how it ended."""
     if message is not None:
-        told = of_message(message.envelope, message.info.size)
+        told = message.envelope.facts(message.info.size)
     else:
         told = {name: fact.details[name] for fact in facts for name in _OF_MESSAGE if name in fact.details}
     # What goes several ways may be signed on some of them only.

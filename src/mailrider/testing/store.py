@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.errors import InvalidValue
-from mailrider.queue.encode import with_dialogue
+from mailrider.model.facts import with_dialogue
 from mailrider.queue.ids import MAX_ID, first_id_at
 from mailrider.queue.message import (
     BY_DOMAIN,

@@ -110,3 +110,9 @@ def test_an_envelope_has_a_recipient() -> None:
 
 def test_a_recipient_is_shown_as_its_address() -> None:
     assert str(RECIPIENT) == "b@example.net"
+
+
+def test_what_is_told_of_a_message_that_is_gone_is_what_is_known_of_it() -> None:
+    assert Envelope(NULL_PATH, (RECIPIENT,)).facts(10) == {"size": 10}
+    known = {"message_id": "<1@a.test>", "origin": "0d7m3k9q2xv4t", "client": "192.0.2.1", "signed": ("a.test:s",)}
+    assert Envelope(NULL_PATH, (RECIPIENT,), **known).facts(10) == {"size": 10, **known}  # type: ignore[arg-type] # each

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Recipient
-from mailrider.model.facts import outcome_facts, try_facts
-from mailrider.model.outcome import Try, TryResult, outcome_for
+from mailrider.model.facts import MAX_TRIES, attempt_facts, outcome_facts, try_facts, with_dialogue
+from mailrider.model.outcome import Delivered, Try, TryResult, outcome_for
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import DANESeen, PoliciesSeen, STSSeen
+from mailrider.model.transcript import Transcript
 
 REPLY = Reply.make(451, "4.7.1", "Later")
 SAID = {"code": 451, "enhanced": "4.7.1", "text": "Later"}
@@ -41,6 +44,24 @@ def test_an_outcome_in_plain_values() -> None:
 def test_a_try_in_plain_values() -> None:
     tried = Try("mx.example.net", None, TryResult.LOOKUP, REPLY)
     assert try_facts(tried) == {"mx": "mx.example.net", "address": None, "result": "lookup", **SAID}
+
+
+def test_an_attempt_has_its_tries_and_only_as_many_as_are_kept() -> None:
+    tried = Try("mx.example.net", None, TryResult.LOOKUP, REPLY)
+    told = attempt_facts(replace(OUTCOME, tries=(tried,) * (MAX_TRIES + 1), signed=("example.org:s",)))
+    assert told == outcome_facts(OUTCOME) | {
+        "signed": ("example.org:s",),
+        "throttled": False,
+        "attempts": [try_facts(tried)] * MAX_TRIES,
+    }
+    assert "signed" not in attempt_facts(OUTCOME)
+
+
+def test_what_was_said_is_told_where_it_did_not_deliver() -> None:
+    tried = (Try("mx.example.net", None, TryResult.RCPT, REPLY, transcript=Transcript(("RCPT", "451"))),)
+    assert with_dialogue(replace(OUTCOME, tries=tried))["dialogue"] == "RCPT\n451"
+    assert "dialogue" not in with_dialogue(OUTCOME)
+    assert "dialogue" not in with_dialogue(Delivered(OUTCOME.recipient, Reply.make(250, "2.0.0", "ok"), tries=tried))
 
 
 def test_a_problem_of_tls_reads_as_its_text() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailrider.queue.encode import compact
 from mailrider.queue.history import ACTS
 from mailrider.queue.message import RecipientState, Wish
 from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.sqlite.transactions import ROW, Transactions
 from mailrider.queue.sqlite.views import from_json
 from mailrider.queue.store import QueueCommand

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mailrider.errors import InvalidValue
-from mailrider.queue.encode import compact
 from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.sqlite.transactions import ROW, Transactions, insert_all
 from mailrider.queue.sqlite.views import from_json
 from mailrider.queue.sqlite.writer import StoreCall

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from mailrider.queue.encode import compact
+from mailrider.queue.sqlite.statements import compact
 
 if TYPE_CHECKING:
     import sqlite3

@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue.begun import BegunFile, read_begun
-from mailrider.queue.encode import compact
 from mailrider.queue.ids import microseconds
 from mailrider.queue.message import Claimed
 from mailrider.queue.sqlite import statements as sql
@@ -20,6 +19,7 @@ from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.deaths import hold_deadly
 from mailrider.queue.sqlite.owner import Identity, Life, current_boot
 from mailrider.queue.sqlite.rows import destinations_from, jobs_from
+from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.sqlite.transactions import ROW, Transactions
 from mailrider.queue.sqlite.views import from_json
 

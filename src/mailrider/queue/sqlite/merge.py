@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.queue.encode import compact
 from mailrider.queue.ids import PLACES
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.moved import DROP_TABLES, MovedNotes, delete_moved, delete_notes, write_notes
 from mailrider.queue.sqlite.shards import further_shard, shard_location, shards_in
+from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.transactions import insert_all
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.files import make_private
-from mailrider.queue.encode import compact
+from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:

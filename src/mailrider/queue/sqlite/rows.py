@@ -1,11 +1,17 @@
-"""Rows of the SQLite store, as they come out of its JSON, to values."""
+"""Rows of the SQLite store, as they come out of its JSON, to values: what `queue.sqlite.transactions` wrote.
+
+Where a row does not parse all the same, an exception says so, and the store holds such recipients.
+"""
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mailrider.queue.encode import decode_envelope, decode_evidence, decode_recipient, decode_reply
+from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
+from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.queue.ids import MAX_ID, PLACE_BITS, first_id_at, format_id, moment
 from mailrider.queue.message import (
     EVERYTHING,
@@ -67,11 +73,11 @@ def jobs_from(rows: Sequence[Sequence[Any]], lease: int) -> tuple[list[LeasedJob
 
 def _job(message: int, destination: str, rows: list[Sequence[Any]], lease: int) -> LeasedJob:
     created, sender, options, route, size, eight_bit, header_size, stored = rows[0][9:]
-    recipients = tuple(decode_recipient(row[3], row[4]) for row in rows)
+    recipients = tuple(_recipient(row[3], row[4]) for row in rows)
     return LeasedJob(
         message,
         destination,
-        decode_envelope(sender, options, recipients, format_id(message)),
+        _envelope(sender, options, recipients, format_id(message)),
         tuple(row[2] for row in rows),
         tuple(_progress(*row[5:9]) for row in rows),
         moment(created),
@@ -95,7 +101,38 @@ def _state(number: int) -> RecipientState:
 
 
 def _progress(tries: int, warned: int, in_doubt: int, last: str | None) -> Progress:
-    return Progress(tries, bool(warned), bool(in_doubt), decode_reply(last))
+    return Progress(tries, bool(warned), bool(in_doubt), _reply(last))
+
+
+def _envelope(sender: str, options: str | None, recipients: tuple[Recipient, ...], id: str = "") -> Envelope:
+    """Options, with the addresses, and the message's name."""
+    path = ReversePath.parse(sender)
+    if options is None:
+        return Envelope(path, recipients, id=id)
+    given = json.loads(options)
+    ret, signed = given.pop("ret", None), tuple(given.pop("signed", ()))
+    return Envelope(path, recipients, ret=None if ret is None else Ret(ret), id=id, signed=signed, **given)
+
+
+def _recipient(mailbox: str, wishes: str | None) -> Recipient:
+    """Wishes, with the address."""
+    if wishes is None:
+        return Recipient(Mailbox.parse(mailbox))
+    given = json.loads(wishes)
+    notify, original = given["notify"], given["original"]
+    return Recipient(
+        Mailbox.parse(mailbox),
+        None if notify is None else Notify.parse(notify),
+        None if original is None else OriginalRecipient(*original),
+    )
+
+
+def _reply(text: str | None) -> Reply | None:
+    """What was said last."""
+    if text is None:
+        return None
+    code, enhanced, *lines = json.loads(text)
+    return Reply(code, None if enhanced is None else EnhancedCode.parse(enhanced), tuple(lines))
 
 
 def destinations_from(rows: Sequence[Sequence[Any]]) -> list[DueDestination]:
@@ -159,12 +196,12 @@ def message_from(
 ) -> StoredMessage:
     """A message with everything."""
     created, sender, options, route, size, eight_bit, header_size, stored = row
-    envelope = decode_envelope(
-        sender, options, tuple(decode_recipient(mailbox, wishes) for _, mailbox, wishes in recipients), format_id(id)
+    envelope = _envelope(
+        sender, options, tuple(_recipient(mailbox, wishes) for _, mailbox, wishes in recipients), format_id(id)
     )
     history: dict[int, list[PastAttempt]] = {}
     for recipient, at, text in attempts:
-        history.setdefault(recipient, []).append(PastAttempt(moment(at), decode_evidence(text)))
+        history.setdefault(recipient, []).append(PastAttempt(moment(at), json.loads(text)))
     return StoredMessage(
         id,
         moment(created),

@@ -8,12 +8,16 @@ beside a busy event loop costs more than all that SQLite does in it. So sets go 
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Final
 
 MOST_ROWS: Final = 128  # of one INSERT
 # A clock that stands still gives two attempts one moment: the later one counts.
 _CONFLICT: Final = {"attempt": "REPLACE"}
+
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""A set, or what a column holds of more than one value, as text."""
 
 
 @cache

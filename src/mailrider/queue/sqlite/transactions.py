@@ -1,4 +1,8 @@
-"""Adds and settlements as sets: what a group commit of the SQLite store consists of. Called in the writer's thread."""
+"""Adds and settlements as sets: what a group commit of the SQLite store consists of. Called in the writer's thread.
+
+What has no column of its own is written as JSON, absent (None) for what is as usual: most messages have no options.
+`queue.sqlite.rows` reads it back.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,21 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
+from mailrider.model.facts import attempt_facts, with_dialogue
+from mailrider.model.outcome import Deferred, Status
 from mailrider.queue import history
-from mailrider.queue.encode import (
-    compact,
-    encode_ending,
-    encode_evidence,
-    encode_options,
-    encode_reply,
-    encode_wishes,
-    of_message,
-    with_dialogue,
-)
 from mailrider.queue.ids import format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.statements import compact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from mailrider.queue.message import DestinationOf, NewMessage, Settlement
+    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.outcome import Outcome
+    from mailrider.model.reply import Reply
+    from mailrider.queue.message import DestinationOf, LeasedJob, NewMessage, Progress, Settlement
 
 FACT: Final = 500  # octets of log that a fact costs, about: facts are written one behind the other
 ROW: Final = 4096  # octets of log that a changed row costs, about: its page
@@ -65,7 +65,7 @@ class Transactions:
                 due,
                 owner,
                 str(each.mailbox),
-                encode_wishes(each),
+                _wishes(each),
             )
 
     def settle(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[Settled]:
@@ -170,13 +170,13 @@ def _facts_of(
         yield at, history.NOTIFIED, message, str(each.envelope.recipients[0]), sender, details
     for change, before, recipient in zip(settlement.changes, job.progress, job.envelope.recipients, strict=True):
         if change.fate is Fate.DONE:
-            kind, details = encode_ending(job, change, before, dialogues.get(change.id, ""))
+            kind, details = _ending(job, change, before, dialogues.get(change.id, ""))
             yield at, kind, message, str(recipient.mailbox), sender, details
             continue
         if change.attempt is not None:
-            yield at, history.DEFERRED, message, str(recipient.mailbox), sender, encode_evidence(change.attempt)
+            yield at, history.DEFERRED, message, str(recipient.mailbox), sender, compact(attempt_facts(change.attempt))
         if wishes.get(change.id) is Wish.REMOVE:
-            details = compact(of_message(job.envelope, job.info.size))
+            details = compact(job.envelope.facts(job.info.size))
             yield at, history.REMOVED, message, str(recipient.mailbox), sender, details
 
 
@@ -203,7 +203,7 @@ def _message_row(message: NewMessage) -> tuple[Any, ...]:
         message.id,
         microseconds(message.created),
         str(envelope.sender),
-        encode_options(envelope),
+        _options(envelope),
         len(envelope.recipients),
         message.route,
         info.size,
@@ -225,5 +225,92 @@ def _changed_row(change: Change, wish: Wish | None, now: int) -> tuple[Any, ...]
         progress.tries,
         int(progress.warned),
         int(progress.in_doubt),
-        encode_reply(progress.last),
+        _reply(progress.last),
     )
+
+
+# What stands in a column as JSON --------------------------------------------------------------------------------------
+
+
+def _options(envelope: Envelope) -> str | None:
+    """What an envelope has beside its addresses."""
+    options: dict[str, Any] = {}
+    if envelope.smtputf8:
+        options["smtputf8"] = True
+    if envelope.requiretls:
+        options["requiretls"] = True
+    if envelope.quarantined:
+        options["quarantined"] = True
+    if envelope.ret is not None:
+        options["ret"] = envelope.ret.value
+    if envelope.envid is not None:
+        options["envid"] = envelope.envid
+    if envelope.client is not None:
+        options["client"] = envelope.client
+    if envelope.tls_report:
+        options["tls_report"] = True
+    if envelope.origin:
+        options["origin"] = envelope.origin
+    if envelope.message_id:
+        options["message_id"] = envelope.message_id
+    if envelope.signed:
+        options["signed"] = envelope.signed
+    return compact(options) if options else None
+
+
+def _wishes(recipient: Recipient) -> str | None:
+    """What a recipient has beside its address."""
+    if recipient.notify is None and recipient.original is None:
+        return None
+    original = recipient.original
+    return compact(
+        {
+            "notify": None if recipient.notify is None else recipient.notify.words,
+            "original": None if original is None else [original.address_type, original.address],
+        }
+    )
+
+
+def _reply(reply: Reply | None) -> str | None:
+    """A reply, so that it can be had back."""
+    if reply is None:
+        return None
+    enhanced = reply.enhanced
+    return compact([reply.code, None if enhanced is None else str(enhanced), *reply.lines])
+
+
+def _ending(job: LeasedJob, change: Change, before: Progress, dialogue: str = "") -> tuple[str, str]:
+    """The kind and the details of a recipient's end. `dialogue`: of an earlier try, if this is not the end of one."""
+    told = job.envelope.facts(job.info.size)
+    outcome = change.attempt
+    if outcome is None:  # its time was over without another attempt
+        told["given_up"] = True
+        told["tries"] = before.tries
+        if before.last is not None:
+            told["code"], told["text"] = before.last.code, str(before.last)
+        if dialogue:
+            told["dialogue"] = dialogue
+        return history.FAILED, compact(told)
+    if outcome.status is Status.DELIVERED and len(outcome.tries) < 2:  # the way of nearly all mail
+        _tell_outcome(told, outcome)
+    else:
+        told |= with_dialogue(outcome)
+    if outcome.signed:
+        told["signed"] = (*job.envelope.signed, *outcome.signed)
+    if before.tries:
+        told["tries"] = before.tries
+    if isinstance(outcome, Deferred):
+        told["given_up"] = True
+    return history.DELIVERED if outcome.status is Status.DELIVERED else history.FAILED, compact(told)
+
+
+def _tell_outcome(told: dict[str, Any], outcome: Outcome) -> None:
+    reply, security = outcome.reply, outcome.security
+    told["code"], told["enhanced"], told["text"] = reply.code, str(reply.status), reply.text
+    if outcome.mx is not None:
+        told["mx"], told["address"] = outcome.mx, outcome.address
+        told["mx_level"], told["tls_level"] = security.mx_level.word, security.tls_level.word
+    if security.tls_version:
+        told["tls_version"] = security.tls_version
+    if security.authenticated_by:
+        told["authenticated_by"] = security.authenticated_by

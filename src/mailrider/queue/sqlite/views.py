@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mailrider.queue.encode import compact
 from mailrider.queue.history import MOST, Fact
 from mailrider.queue.ids import format_id, microseconds, moment
 from mailrider.queue.queue_clock import NO_SHIFT, TimeAnchor
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
+from mailrider.queue.sqlite.statements import compact
 
 if TYPE_CHECKING:
     import sqlite3
