@@ -33,6 +33,15 @@ PROGRAM: Final = (sys.executable, "-P", "-c", _BEGIN, str(Path(mailrider.__file_
 NOT_READY: Final = "it ended before it was ready"
 
 
+async def run_program(
+    *arguments: str, inherited: Sequence[int], environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    """Start the program of a worker. Raises `OSError`. (Tests put another in its place.)"""
+    return await asyncio.create_subprocess_exec(
+        *PROGRAM, *arguments, stdin=asyncio.subprocess.DEVNULL, pass_fds=inherited, env=environment
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class NotBegun:
     """Why a worker did not begin; `is_config`: because of its configuration."""
@@ -107,12 +116,8 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         reads, writes = make_pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *PROGRAM,
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), writes, *inherited),
-                env=environment,
+            process = await run_program(
+                str(theirs.fileno()), inherited=(theirs.fileno(), writes, *inherited), environment=environment
             )
         except BaseException:
             os.close(reads)

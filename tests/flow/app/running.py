@@ -8,9 +8,10 @@ import smtplib
 import socket
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import SystemClock, after
+from tests.support.forked import ForkedProcess, forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ def free_port() -> int:
 class Process:
     """The daemon, and every line of its log."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         self.process = process
         self.lines: list[str] = []
 
@@ -53,8 +54,20 @@ class Process:
 
 
 @asynccontextmanager
-async def running(config: Path, *arguments: str, **options: object) -> AsyncIterator[Process]:
-    """The daemon, ready; killed at the end if it has not ended by then. `arguments` are those of `run`."""
+async def running(config: Path, *arguments: str, **options: Any) -> AsyncIterator[Process]:
+    """The daemon, ready; killed at the end if it has not ended by then. `arguments` are those of `run`.
+
+    A fork of a process that has imported all of it (`forked`).
+    """
+    async with forked("-c", str(config), "run", *arguments, **options) as process:
+        started = Process(process)
+        await started.line("daemon_ready")
+        yield started
+
+
+@asynccontextmanager
+async def running_anew(config: Path, *arguments: str, **options: Any) -> AsyncIterator[Process]:
+    """The same, but as a shell starts it: a second of processor."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -64,7 +77,7 @@ async def running(config: Path, *arguments: str, **options: object) -> AsyncIter
         "run",
         *arguments,
         stderr=asyncio.subprocess.PIPE,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     started = Process(process)
     try:

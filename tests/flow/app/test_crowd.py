@@ -16,7 +16,7 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
-from tests.flow.app.running import PATIENCE, free_port, running, submit
+from tests.flow.app.running import PATIENCE, free_port, running, running_anew, submit
 from tests.support.long_runs import LONG
 from tests.support.loops import eventually
 
@@ -155,6 +155,6 @@ async def test_the_daemon_takes_as_many_files_as_it_may(tmp_path: Path) -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
 
-    async with LabMX() as mx, running(configured(tmp_path, free_port(), mx), preexec_fn=few) as daemon:
+    async with LabMX() as mx, running_anew(configured(tmp_path, free_port(), mx), preexec_fn=few) as daemon:
         assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (most, most)
         assert await daemon.stop(signal.SIGTERM) == 0

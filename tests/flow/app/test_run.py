@@ -18,7 +18,8 @@ import pytest
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Stage, parse_reply
-from tests.flow.app.running import PATIENCE, free_port, running, submit
+from tests.flow.app.running import PATIENCE, free_port, running, running_anew, submit
+from tests.support.forked import forked
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def configuration(tmp_path: Path, port: int, mx: LabMX, *, hostname: str = "mx.h
 
 async def test_a_message_goes_in_and_out_and_the_daemon_stops_when_told(tmp_path: Path) -> None:
     port = free_port()
-    async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
+    async with LabMX() as mx, running_anew(configuration(tmp_path, port, mx)) as daemon:
         await submit(port)
         message = await mx.wait_message()
         assert message.addresses == ["b@example.net"]
@@ -167,9 +168,7 @@ async def test_the_log_file_is_opened_again_at_sighup_even_if_the_reload_is_refu
     port, log = free_port(), tmp_path / "mail.log"
     async with LabMX() as mx:
         path = configuration(tmp_path, port, mx, more=f"log file {log} json")
-        command = [sys.executable, "-m", "mailrider", "-c", str(path), "run"]
-        process = await asyncio.create_subprocess_exec(*command)
-        try:
+        async with forked("-c", str(path), "run") as process:
             await eventually(lambda: log.exists() and "daemon_ready" in log.read_text())
             log.rename(tmp_path / "mail.log.1")
             path.write_text("nonsense here")
@@ -177,10 +176,6 @@ async def test_the_log_file_is_opened_again_at_sighup_even_if_the_reload_is_refu
             await eventually(lambda: log.exists() and '"reload_refused"' in log.read_text())
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 async def test_what_was_accepted_survives_a_kill(tmp_path: Path) -> None:
@@ -250,7 +245,7 @@ async def test_a_watchdog_hears_of_one_process_as_long_as_its_event_loop_turns(t
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
         given = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
-        async with LabMX() as mx, running(configuration(tmp_path, free_port(), mx), env=given) as daemon:
+        async with LabMX() as mx, running(configuration(tmp_path, free_port(), mx), environment=given) as daemon:
             while await told(manager) != b"WATCHDOG=1":
                 pass
             daemon.process.send_signal(signal.SIGTERM)

@@ -17,10 +17,12 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 import mailrider
+from mailrider.app import worker_process
 from mailrider.app.daemon import Daemon
 from mailrider.app.earlier_workers import LOCK
 from mailrider.app.link import Link, encode_frame
@@ -40,9 +42,10 @@ from mailrider.model.daemon_event import (
     WorkerReady,
 )
 from mailrider.model.event import Event
-from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.running import Process, free_port, running, running_anew, submit
 from tests.flow.app.test_killed import Load
 from tests.flow.app.test_run import configuration
+from tests.support.forked import forked, run_worker
 from tests.support.long_runs import LONG
 from tests.support.loops import eventually
 
@@ -81,13 +84,14 @@ class Supervised:
 @asynccontextmanager
 async def supervised(path: Path, **options: Any) -> AsyncIterator[Supervised]:
     made = Supervised(path, **options)
-    made.task = asyncio.create_task(made.supervisor.run(made.configuration, made.carried))
-    try:
-        await made.until(DaemonReady)
-        yield made
-    finally:
-        if not made.task.done():
-            assert await made.stop() == 0
+    with mock.patch.object(worker_process, "run_program", run_worker):
+        made.task = asyncio.create_task(made.supervisor.run(made.configuration, made.carried))
+        try:
+            await made.until(DaemonReady)
+            yield made
+        finally:
+            if not made.task.done():
+                assert await made.stop() == 0
 
 
 def with_workers(
@@ -118,7 +122,7 @@ def is_alive(pid: int) -> bool:
 
 async def test_a_message_goes_in_and_out_and_all_stop_when_told(tmp_path: Path) -> None:
     port = free_port()
-    async with LabMX() as mx, running(with_workers(tmp_path, port, mx)) as daemon:
+    async with LabMX() as mx, running_anew(with_workers(tmp_path, port, mx)) as daemon:
         for number in range(4):
             await submit(port, f"b{number}@example.net")
         for _ in range(4):
@@ -173,7 +177,7 @@ async def test_a_supervisor_takes_as_many_descriptors_as_its_workers(tmp_path: P
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))  # of a child as well
     try:
-        async with LabMX() as mx, running(with_workers(tmp_path, free_port(), mx)) as daemon:
+        async with LabMX() as mx, running_anew(with_workers(tmp_path, free_port(), mx)) as daemon:
             assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (most, most)
             assert await daemon.stop() == 0
     finally:
@@ -188,7 +192,7 @@ async def test_workers_run_the_program_of_their_supervisor_although_it_is_not_in
     environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
     source = Path(mailrider.__file__).parents[1]
     port = free_port()
-    async with LabMX() as mx, running(with_workers(tmp_path, port, mx), cwd=source, env=environment) as daemon:
+    async with LabMX() as mx, running_anew(with_workers(tmp_path, port, mx), cwd=source, env=environment) as daemon:
         await submit(port)
         await mx.wait_message()
         assert await daemon.stop() == 0
@@ -400,7 +404,7 @@ def _run(path: Path, env: Mapping[str, str] | None = None) -> subprocess.Complet
 async def test_workers_end_with_their_supervisor_also_one_that_is_stopped(tmp_path: Path) -> None:
     async with LabMX() as mx:
         path = with_workers(tmp_path, free_port(), mx)
-        async with running(path) as daemon:
+        async with running_anew(path) as daemon:  # it is the system that wakes who is stopped when his parent dies
             pids = [int(each.partition("pid=")[2].split()[0]) for each in daemon.lines if " worker_ready " in each]
             os.kill(pids[0], signal.SIGSTOP)
             await eventually(lambda: state_of(pids[0]) == "T")
@@ -415,35 +419,23 @@ async def test_the_next_supervisor_waits_for_workers_that_still_live(tmp_path: P
         (tmp_path / "state").mkdir(mode=0o700, exist_ok=True)
         lock = os.open(tmp_path / "state" / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
-        )
-        assert process.stderr is not None
-        while b"earlier_workers_awaited" not in (line := await process.stderr.readline()):
-            assert line
-        assert LOCK.encode() in line
-        os.close(lock)
-        while b"daemon_ready" not in (line := await process.stderr.readline()):
-            assert line
-        process.send_signal(signal.SIGTERM)
-        await process.communicate()
-        assert process.returncode == 0
+        async with forked("-c", str(path), "run") as process:
+            daemon = Process(process)
+            assert LOCK in await daemon.line("earlier_workers_awaited")
+            os.close(lock)
+            await daemon.line("daemon_ready")
+            assert await daemon.stop() == 0
 
 
 async def test_who_is_told_to_stop_while_it_waits_for_earlier_workers_stops(tmp_path: Path) -> None:
     async with LabMX() as mx:
         path = with_workers(tmp_path, free_port(), mx)
         async with supervised(path):
-            other = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
-            )
-            assert other.stderr is not None
-            while b"earlier_workers_awaited" not in (line := await other.stderr.readline()):
-                assert line
-            other.send_signal(signal.SIGHUP)
-            other.send_signal(signal.SIGTERM)
-            await other.communicate()
-            assert other.returncode == 0
+            async with forked("-c", str(path), "run") as process:
+                other = Process(process)
+                await other.line("earlier_workers_awaited")
+                process.send_signal(signal.SIGHUP)
+                assert await other.stop() == 0
 
 
 def of_an_earlier_supervisor(tmp_path: Path) -> int:
@@ -558,26 +550,23 @@ async def test_all_write_to_one_log_file_which_may_be_moved_away(tmp_path: Path)
     port, log = free_port(), tmp_path / "mail.log"
     async with LabMX() as mx:
         path = with_workers(tmp_path, port, mx, more=f"log file {log}")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mailrider", "-c", str(path), "run", stderr=asyncio.subprocess.PIPE
-        )
-        await eventually(lambda: log.exists() and "daemon_ready" in log.read_text())
-        for number in range(4):
-            await submit(port, f"b{number}@example.net")
-        await eventually(lambda: log.read_text().count(" queue_delivered ") == 4)
-        lines = [line for line in log.read_text().splitlines() if " queue_delivered " in line]
-        assert all(line.endswith((" worker=0", " worker=1")) for line in lines)
-        log.rename(tmp_path / "mail.log.1")
-        path.write_text(path.read_text().replace(f"log file {log}", f"log file {log} json"))
-        process.send_signal(signal.SIGHUP)
-        await eventually(lambda: log.exists() and "reloaded" in log.read_text())
-        await submit(port)
-        await eventually(lambda: '"event": "queue_delivered"' in log.read_text())
-        delivered = [json.loads(line) for line in log.read_text().splitlines() if "queue_delivered" in line]
-        assert [each["worker"] in (0, 1) for each in delivered] == [True]
-        process.send_signal(signal.SIGTERM)
-        _, said = await process.communicate()
-        assert (process.returncode, said) == (0, b"")
+        async with forked("-c", str(path), "run") as process:
+            await eventually(lambda: log.exists() and "daemon_ready" in log.read_text())
+            for number in range(4):
+                await submit(port, f"b{number}@example.net")
+            await eventually(lambda: log.read_text().count(" queue_delivered ") == 4)
+            lines = [line for line in log.read_text().splitlines() if " queue_delivered " in line]
+            assert all(line.endswith((" worker=0", " worker=1")) for line in lines)
+            log.rename(tmp_path / "mail.log.1")
+            path.write_text(path.read_text().replace(f"log file {log}", f"log file {log} json"))
+            process.send_signal(signal.SIGHUP)
+            await eventually(lambda: log.exists() and "reloaded" in log.read_text())
+            await submit(port)
+            await eventually(lambda: '"event": "queue_delivered"' in log.read_text())
+            delivered = [json.loads(line) for line in log.read_text().splitlines() if "queue_delivered" in line]
+            assert [each["worker"] in (0, 1) for each in delivered] == [True]
+            daemon = Process(process)
+            assert (await daemon.stop(), daemon.lines) == (0, [])
 
 
 async def test_a_worker_is_told_nothing_that_is_the_supervisor_s_and_no_secret(tmp_path: Path) -> None:
@@ -590,7 +579,7 @@ async def test_a_worker_is_told_nothing_that_is_the_supervisor_s_and_no_secret(t
         path.write_text(
             path.read_text().replace("auth plain me {env:MAIL_PASSWORD}\n", "") + "$(x) = {env:MAIL_PASSWORD}\n"
         )
-        async with running(path, env=given) as daemon:
+        async with running_anew(path, env=given) as daemon:
             pids = [int(each.partition("pid=")[2].split()[0]) for each in daemon.lines if " worker_ready " in each]
             for pid in pids:
                 environment = Path(f"/proc/{pid}/environ").read_bytes()
