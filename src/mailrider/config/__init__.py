@@ -19,6 +19,7 @@ from mailrider.config.configuration import (
     queues_of,
     targets_within,
 )
+from mailrider.config.lexer import quoted
 from mailrider.config.loader import default_text, find_config, load, load_carried, load_to_carry, loads
 from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
 
@@ -42,5 +43,6 @@ __all__ = [
     "placed_at",
     "queue_location",
     "queues_of",
+    "quoted",
     "targets_within",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shlex
 import signal
 import tempfile
 from pathlib import Path
@@ -103,7 +104,8 @@ def _introduction(internet: Internet) -> Iterator[str]:
 
 def _invitation(file: Path) -> Iterator[str]:
     yield f"# It stands in {file}. In another terminal:"
-    yield f"#   mailrider -c {file} explain dane.test"
+    command = f"mailrider -c {shlex.quote(str(file))}"
+    yield f"#   {command} explain dane.test"
     to = "--to friend@dane.test --to friend@plain.test"
-    yield f"#   echo 'Subject: hello' | mailrider -c {file} send --from you@{HOSTNAME} {to}"
+    yield f"#   echo 'Subject: hello' | {command} send --from you@{HOSTNAME} {to}"
     yield "# Ctrl-C ends it."

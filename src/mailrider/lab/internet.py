@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
+from mailrider.config import quoted
 from mailrider.lab.ca import CA
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
@@ -30,7 +31,7 @@ HOSTNAME = "sender.test"
 _CONFIGURATION = """\
 # The lab of mailrider, on loopback. It works while `mailrider lab` runs.
 hostname {hostname}
-state_dir {folder}/state
+state_dir {state}
 dns {{
     server {dns}
 }}
@@ -78,9 +79,9 @@ class Internet:
         """What makes mailrider deliver within the lab."""
         return _CONFIGURATION.format(
             hostname=HOSTNAME,
-            folder=self.folder,
+            state=quoted(f"{self.folder}/state"),
             dns=self.dns.server,
-            root=self.folder / "root.pem",
+            root=quoted(f"{self.folder}/root.pem"),
             port=self.world.port,
             https_port=self.sts.port,
         )

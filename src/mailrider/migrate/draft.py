@@ -50,12 +50,6 @@ def refused(kind: str, line: str) -> str:
     return ""
 
 
-def quoted(text: str) -> str:
-    """An argument, between quotes where our language needs them."""
-    plain = text and not any(char in text for char in ' \t"#{}\\$')
-    return text if plain else '"' + text.replace('"', '\\"') + '"'
-
-
 def shown(parameter: Parameter) -> str:
     """A line of the other program for a comment: bounded, on one line, and without what may be a password."""
     value = parameter.value

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from mailrider.config import quoted
 from mailrider.endpoint.trust import is_private
-from mailrider.migrate.draft import quoted, refused
+from mailrider.migrate.draft import refused
 from mailrider.migrate.postfix_files import Parameter, Values, split_list
 from mailrider.migrate.postfix_source import PORTS
 from mailrider.migrate.postfix_table import reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mailrider.migrate.draft import quoted
+from mailrider.config import quoted
 from mailrider.migrate.postfix_files import duration, split_list
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mailrider.migrate.draft import comment, quoted, refused
+from mailrider.config import quoted
+from mailrider.migrate.draft import comment, refused
 from mailrider.migrate.postfix_source import PORTS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.migrate.draft import quoted
+from mailrider.config import quoted
 from mailrider.migrate.postfix_files import split_list
 from mailrider.migrate.postfix_source import TEXT_TABLES
 

@@ -84,10 +84,11 @@ async def send(configuration: str, *domains: str) -> Ran:
 
 
 async def test_its_files_stand_where_they_are_wanted(tmp_path: Path) -> None:
-    folder = tmp_path / "world"
-    async with lab(f"--dir={folder}"):
+    folder = tmp_path / "my world"
+    async with lab(f"--dir={folder}") as (_, printed):
         ran = await send(str(folder / "mailrider.conf"), "pkix.test")
     assert (ran.code, ran.objects[0]["authenticated_by"]) == (0, "pkix")
+    assert f"mailrider -c '{folder}/mailrider.conf' explain" in printed
     assert (folder / "root.pem").read_text().startswith("-----BEGIN CERTIFICATE-----")
 
 
