@@ -23,7 +23,7 @@ from mailrider.queue.queue_clock import NO_SHIFT
 from mailrider.smtp.content import Content, IncompleteContent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from datetime import datetime, timedelta
 
     from mailrider.dsn.notification import NotificationAuthor, NotifiedAction, Told
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import AttemptReport, Outcome
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import LeasedJob
-    from mailrider.queue.settle import SettleDecision
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ class BouncePolicy:
 
 
 class Bounces:
-    """Writes the notifications that a decision asks for."""
+    """Writes the notifications that a decision asks for (`queue.settle`)."""
 
     def __init__(self, policy: BouncePolicy, ids: IdSource, emit: Emit) -> None:
         self._policy = policy
@@ -70,7 +69,7 @@ class Bounces:
     async def write(
         self,
         job: LeasedJob,
-        decision: SettleDecision,
+        told_of: Sequence[Told],
         content: Content | None,
         now: datetime,
         shift: timedelta = NO_SHIFT,
@@ -79,13 +78,13 @@ class Bounces:
 
         A cancellation meanwhile is kept for the next wait: what is told of has happened, and is to be recorded.
         """
-        if not decision.notified:
+        if not told_of:
             return ()
         sender = job.envelope.sender.mailbox or self._policy.postmaster
         if sender is None:
             return ()
         by_action: dict[NotifiedAction, list[Told]] = {}
-        for each in decision.notified:
+        for each in told_of:
             by_action.setdefault(each.action, []).append(each)
         written = [
             await self._write(job, sender, action, told, content, now, shift) for action, told in by_action.items()
@@ -142,7 +141,7 @@ class Bounces:
         return renamed(notification, self._ids.take(len(notification.envelope.recipients)))
 
     async def redacted(
-        self, job: LeasedJob, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
+        self, job: LeasedJob, given_up: Sequence[int], report: AttemptReport, content: Content, now: datetime
     ) -> tuple[NewMessage, ...]:
         """What goes out instead of a notification that no connection was secure enough for, at once or ever."""
         envelope = job.envelope
@@ -150,8 +149,8 @@ class Bounces:
             return ()
         refused = tuple(
             outcome.recipient
-            for id, outcome in zip(job.ids, report, strict=True)
-            if _is_never_secure(outcome, id in decision.given_up)
+            for id, outcome in zip(job.ids, report.outcomes, strict=True)
+            if _is_never_secure(outcome, id in given_up)
         )
         octets = await _redacted(content) if refused else None
         if octets is None:

@@ -15,18 +15,20 @@ tries. When it gets through, the window grows again from 1: what has gathered is
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mailrider.model.outcome import Deferred, TryResult
 from mailrider.queue.places import Places
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
-from mailrider.queue.settle import DestinationHealth
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
+    from mailrider.model.outcome import AttemptReport, Outcome
     from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import RunningAttempt
 
@@ -36,6 +38,18 @@ JITTER: Final = 0.1
 AHEAD: Final = 2  # jobs in memory for each place of a window, so that none waits for the store
 CONTENT_OCTETS: Final = 64 * 1024 * 1024  # of content that is kept in memory for the next attempts
 MAX_DESTINATIONS: Final = 10_000  # remembered without having jobs; 400 bytes each
+
+# A server that came this far speaks to us; what it says then is about the message.
+_SPOKE: Final = frozenset({TryResult.MAIL, TryResult.RCPT, TryResult.DATA, TryResult.FINAL, TryResult.DELIVERED})
+_NETWORK: Final = 4  # the subject of enhanced codes about the network and routing (RFC 3463 3.5)
+
+
+class DestinationHealth(enum.Enum):
+    """What an attempt says about the destination."""
+
+    TOOK = "a server dealt with the message"
+    UNREACHABLE = "no server could be talked to"
+    UNKNOWN = "nothing"
 
 
 @dataclass(slots=True, eq=False)
@@ -300,3 +314,23 @@ class Fairness:
         """Destinations whose pause is over take turns again."""
         for state in self._states.values():
             self._place(state, now)
+
+
+def judge_destination(report: AttemptReport) -> DestinationHealth:
+    """What an attempt says about the whole destination, beyond its own message."""
+    outcomes = report.outcomes
+    if any(each.result in _SPOKE for outcome in outcomes for each in outcome.tries):
+        return DestinationHealth.TOOK
+    if all(map(_says_unreachable, outcomes)):
+        return DestinationHealth.UNREACHABLE
+    return (
+        DestinationHealth.UNKNOWN
+        if any(isinstance(outcome, Deferred) for outcome in outcomes)
+        else DestinationHealth.TOOK
+    )
+
+
+def _says_unreachable(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Deferred) or outcome.eligible_at is not None:
+        return False
+    return bool(outcome.tries) or outcome.reply.status.subject == _NETWORK

@@ -6,18 +6,22 @@ was set, mail is late, not lost.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from datetime import timedelta
 
     from mailrider.clock import Clock
-    from mailrider.queue.settler import CommitRetry, Committed, Settler
+    from mailrider.queue.attempts import CommitRetry
+    from mailrider.queue.settle import Committed, Rules, Settler
     from mailrider.queue.store import Store
 
 TICK: Final = 5.0  # seconds between two questions whether another process changed the store
 HOUSEKEEPING: Final = 60.0  # seconds between two renewals of leases and looks for what is late
+LATE: Final = 200  # jobs that one step of the look for late ones settles
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
 
 
@@ -25,9 +29,16 @@ class Housekeeping:
     """That of one store. `is_down` says of a destination that it cannot be reached."""
 
     def __init__(
-        self, store: Store, settler: Settler, commits: CommitRetry, clock: Clock, is_down: Callable[[str], bool]
+        self,
+        store: Store,
+        rules: Rules,
+        settler: Settler,
+        commits: CommitRetry,
+        clock: Clock,
+        is_down: Callable[[str], bool],
     ) -> None:
         self._store = store
+        self._rules = rules
         self._settler = settler
         self._commits = commits
         self._clock = clock
@@ -53,13 +64,47 @@ class Housekeeping:
             if self.only_renews:
                 await self._commits.give_back(())
                 return
-            async with aclosing(self._settler.settle_late(self._is_down)) as late:
+            async with aclosing(self._settle_late()) as late:
                 async for committed in late:
                     yield committed
             # What was leased for that no look could see; and if a signal got lost, mail is late, not lost.
             yield None
         if await self._store.changed_elsewhere() or self._clock_jumped():
             yield None
+
+    # Where no attempt comes along ------------------------------------------------------------------------------------
+
+    async def _settle_late(self) -> AsyncGenerator[Committed, None]:
+        """Tell senders of delays, and give up, where no attempt comes along that would; gives what was committed."""
+        rules = self._rules
+        if rules.delay_warning:
+            async for each in self._settle_older(rules.delay_warning, unwarned=True):
+                yield each
+        async for each in self._settle_older(rules.expire, unwarned=False):
+            yield each
+
+    async def _settle_older(self, age: timedelta, *, unwarned: bool) -> AsyncGenerator[Committed, None]:
+        """Expired jobs whose destination can be reached are skipped: one last attempt settles them."""
+        while True:
+            now = self._clock.now()
+            jobs = await self._store.claim_older(now - age, LATE, unwarned=unwarned)
+            expired = [job for job in jobs if now >= job.created + self._rules.expire]
+            left = [job for job in expired if not self._is_down(job.destination)]
+            waiting = deque(job for job in jobs if job not in left)
+            try:
+                while waiting:
+                    settling = await self._settler.late(waiting[0], now, self._store.content)
+                    settled = await self._commits.record(settling.settlement)
+                    waiting.popleft()
+                    committed = self._settler.committed(settling, settled)
+                    if committed is not None:
+                        yield committed
+            finally:
+                await self._commits.give_back([*left, *waiting])
+            if len(jobs) < LATE or left:
+                return
+
+    # The clock --------------------------------------------------------------------------------------------------------
 
     def _clock_offset(self) -> float:
         return self._clock.now().timestamp() - self._clock.monotonic()

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Self
 from mailrider.clock import NEVER, Alarm
 from mailrider.model.event import Bug
 from mailrider.model.queue_event import DestinationDown, DestinationUp, QueueRecovered
-from mailrider.queue.attempts import AttemptProgress, Attempts
+from mailrider.queue.attempts import SICK, AttemptProgress, Attempts, CommitRetry
 from mailrider.queue.backlog import Backlog
-from mailrider.queue.fairness import Fairness
+from mailrider.queue.fairness import DestinationHealth, Fairness
 from mailrider.queue.housekeeping import Housekeeping
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import Wish
-from mailrider.queue.settle import DestinationHealth
-from mailrider.queue.settler import SICK, CommitRetry, Settler
+from mailrider.queue.settle import Settler
 from mailrider.queue.stopping import RECORDING, all_ended, cut_off, end_within, is_done_within
 from mailrider.queue.store import StoreUnavailable
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import RunningAttempt
-    from mailrider.queue.settler import Committed
+    from mailrider.queue.settle import Committed
     from mailrider.queue.store import Store
     from mailrider.queue.work import Work
     from mailrider.settings.types import IPAddress
@@ -59,9 +58,9 @@ class Scheduler:
         self._fairness = Fairness(work.parallelism, rng, work.rules.schedule)
         self._backlog = Backlog(store, self._fairness, clock)
         self._commits = CommitRetry(store, clock, emit, work.bounces)
-        self._settler = Settler(store, self._commits, work.rules, work.bounces, clock, rng, emit)
-        self._attempts = Attempts(store, work, self._settler, self._commits, self._fairness.places, clock, emit)
-        self._housekeeping = Housekeeping(store, self._settler, self._commits, clock, self._fairness.is_down)
+        settler = Settler(work.rules, work.bounces, clock, rng, emit)
+        self._attempts = Attempts(store, work, settler, self._commits, self._fairness.places, clock, emit)
+        self._housekeeping = Housekeeping(store, work.rules, settler, self._commits, clock, self._fairness.is_down)
         self._running: dict[asyncio.Task[None], AttemptProgress] = {}
         self._refiller: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []

@@ -10,7 +10,7 @@ from mailrider.model.reply import Reply
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import FRESH, ContentInfo, LeasedJob
 from mailrider.queue.queue_clock import shift_of
-from mailrider.queue.settle import Rules, SettleDecision, settle
+from mailrider.queue.settle import Rules, settle
 
 if TYPE_CHECKING:
     import random
@@ -46,7 +46,7 @@ class UnqueuedBounces:
         job = self._job(envelope, content, now)
         report = AttemptReport(tuple(Failed(each, reply) for each in envelope.recipients))
         decision = settle(job, report, Rules(), now, self._rng)
-        return await self._bounces.write(job, decision, content, now, shift_of(self._clock))
+        return await self._bounces.write(job, decision.notified, content, now, shift_of(self._clock))
 
     async def of_passed_on(self, envelope: Envelope, content: Content, *, to_list: bool) -> tuple[NewMessage, ...]:
         """That it went on to those whom its recipients stand for; see `DeliveryQueue.tell_passed_on`."""
@@ -54,7 +54,7 @@ class UnqueuedBounces:
         action = NotifiedAction.DELIVERED if to_list else NotifiedAction.EXPANDED
         told = tuple(Told(each, action, Delivered(each, PASSED_ON), now) for each in envelope.recipients)
         job = self._job(envelope, content, now)
-        return await self._bounces.write(job, SettleDecision((), told), content, now, shift_of(self._clock))
+        return await self._bounces.write(job, told, content, now, shift_of(self._clock))
 
     def _job(self, envelope: Envelope, content: Content, now: datetime) -> LeasedJob:
         """As if it had been in a queue."""

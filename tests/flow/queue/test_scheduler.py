@@ -33,6 +33,7 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue import bounces
 from mailrider.queue import fairness as fairness_module
+from mailrider.queue.attempts import SICK
 from mailrider.queue.begun import BegunFile, read_begun
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.housekeeping import HOUSEKEEPING
@@ -41,7 +42,6 @@ from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState
 from mailrider.queue.retry import Schedule
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settle import Rules
-from mailrider.queue.settler import SICK
 from mailrider.queue.sqlite.signals import Signal
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.stopping import GRACE

@@ -20,7 +20,6 @@ from mailrider.queue import bounces
 from mailrider.queue.bounces import INLINE, BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET
-from mailrider.queue.settle import SettleDecision
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import HOUR, MESSAGE, Writing, failed
@@ -65,7 +64,7 @@ class Bouncing:
         told = tuple(Told(each, NotifiedAction.FAILED, failed(each), now + HOUR) for each in job.envelope.recipients)
         policy = BouncePolicy(HERE, False, lambda _: "")
         writer = Bounces(policy, IdSource(clock), discard)
-        (message,) = await writer.write(job, SettleDecision((), told), self._stored(octets, lost), now)
+        (message,) = await writer.write(job, told, self._stored(octets, lost), now)
         return message
 
 
@@ -136,7 +135,7 @@ async def test_a_notification_that_failed_goes_to_the_postmaster_with_all_that_i
     told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     policy = BouncePolicy(HERE, False, lambda _: "", Mailbox.parse("admin@example.org"))
     writer = Bounces(policy, IdSource(clock), discard)
-    (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
+    (message,) = await writer.write(job, told, Content.inspect(MESSAGE), clock.now())
     assert message.envelope.sender.is_null
     assert [str(each) for each in message.envelope.recipients] == ["admin@example.org"]
     assert message.content is not None
@@ -155,7 +154,7 @@ async def test_bounce_keeps_nothing_from_the_postmaster_whom_the_operator_named(
     told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     policy = BouncePolicy(HERE, True, lambda _: refusal, Mailbox.parse("admin@example.com"))
     writer = Bounces(policy, IdSource(clock), discard)
-    (message,) = await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now())
+    (message,) = await writer.write(job, told, Content.inspect(MESSAGE), clock.now())
     assert message.route == route
 
 
@@ -164,4 +163,4 @@ async def test_without_a_postmaster_nobody_is_told_of_a_notification_that_failed
     job = Writing(clock).job("root@host.example.org", sender="")
     told = (Told(job.envelope.recipients[0], NotifiedAction.FAILED, failed(job.envelope.recipients[0]), clock.now()),)
     writer = Bounces(BouncePolicy(HERE, False, lambda _: ""), IdSource(clock), discard)
-    assert await writer.write(job, SettleDecision((), told), Content.inspect(MESSAGE), clock.now()) == ()
+    assert await writer.write(job, told, Content.inspect(MESSAGE), clock.now()) == ()
