@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import re
 from email.generator import BytesGenerator
-from email.headerregistry import Address, Group
+from email.headerregistry import Address, AddressHeader, Group
 from email.message import Message
 from email.policy import Compat32, EmailPolicy
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from mailrider.errors import InvalidValue
+from mailrider.header.addresses import parse_addresses
+from mailrider.header.mailboxes import compose_folded, mailbox, phrase, text
 from mailrider.model.domain import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
-
+_NAME = re.compile(r"[!-9;-~]{1,76}")
+_FIELD = re.compile(rb"[!-9;-~]+:[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
 
 # RFC 5322 3.6.2, 3.6.3, 3.6.6
 ADDRESS_FIELDS = frozenset(
@@ -98,13 +101,34 @@ class _AsTheyCame(EmailPolicy):
     def fold_binary(self, name: str, value: Any) -> bytes:
         """See `email.policy.Policy`; a field that a program made has a `name` of its own."""
         if hasattr(value, "name"):
-            return super().fold_binary(name, value if self.utf8 else self._in_ascii(name, value))
+            return self._made(name, value if self.utf8 else self._in_ascii(name, value))
         lines = re.split(r"\r\n|\r|\n", value)
         try:
             field = f"{name}: {self.linesep.join(lines)}{self.linesep}"
             return field.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
         except UnicodeEncodeError:  # parsed from text: there never were any octets
             return super().fold_binary(name, self.header_factory(name, "".join(lines)))
+
+    def _made(self, name: str, value: Any) -> bytes:
+        """A field that a program made, as Python writes it where that is right.
+
+        Before 3.13.2 Python loses the quotes of a long name, and lets out what is a line end within an encoded word:
+        whoever may choose a name or a subject could add addresses, fields and a body (python/cpython#80222, #121650).
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not the name of a header field: {name[:100]!r}")
+        field = super().fold_binary(name, value)
+        if isinstance(value, AddressHeader):
+            if not (_is_field(field) and _addresses_in(field) == [_spec(each) for each in value.addresses]):
+                written = compose_folded(name, _pieces(name, value.groups, utf8=self.utf8))
+                if not (self.utf8 or written.isascii()):
+                    raise ValueError(
+                        f"an address in the header field {name} has a domain that is none: {str(value)[:100]!r}"
+                    )
+                return written.encode()
+        elif not _is_field(field):
+            return compose_folded(name, text(str(value), used=len(name) + 2, utf8=self.utf8)).encode()
+        return field
 
     def _in_ascii(self, name: str, value: Any) -> Any:
         """A field of addresses with A-labels; any other as it is."""
@@ -124,7 +148,43 @@ class _OldPolicy(Compat32):
             field = modern.header_factory(name, "".join(value.splitlines()))
             if all(address.username.isascii() for address in field.addresses):
                 return modern.fold_binary(name, field)
-        return super().fold_binary(name, value)
+        written = super().fold_binary(name, value)
+        if not _is_field(written):
+            raise ValueError(f"a line end within the header field {name!r} would begin another field, or the body")
+        return written
+
+
+def _is_field(octets: bytes) -> bool:
+    """True if it is one field, and all its further lines are continued ones."""
+    return _FIELD.fullmatch(octets) is not None
+
+
+def _addresses_in(field: bytes) -> list[str] | None:
+    """The addresses that a reader finds in a field; None if it is unclear."""
+    try:
+        value = field.partition(b":")[2].replace(b"\r\n", b"").decode("utf-8", "replace")
+        return [each.text for each in parse_addresses(value)]
+    except InvalidValue:
+        return None
+
+
+def _spec(address: Address) -> str:
+    return address.addr_spec if address.username else ""
+
+
+def _pieces(name: str, groups: Sequence[Group], *, utf8: bool) -> Iterator[str]:
+    """The pieces of a field of addresses."""
+    used = len(name) + 2
+    for number, group in enumerate(groups, 1):
+        pieces: list[str] = []
+        if group.display_name is not None:
+            pieces += [*phrase(group.display_name, used=used, utf8=utf8), ":"]
+        for place, each in enumerate(group.addresses, 1):
+            pieces += mailbox(each.display_name, _spec(each), used=used, utf8=utf8)
+            pieces[-1] += "," if place < len(group.addresses) else ""
+        pieces[-1] += ";" if group.display_name is not None else ""
+        pieces[-1] += "," if number < len(groups) else ""
+        yield from pieces
 
 
 def _needs_words(value: str) -> bool:

@@ -12,13 +12,12 @@ from typing import Final
 
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_addresses
-from mailrider.header.fields import compose_field, header_fault, header_fields
-from mailrider.header.words import encode_words
+from mailrider.header.fields import header_fault, header_fields
+from mailrider.header.mailboxes import compose_folded, mailbox
 from mailrider.smtp.content import Content
 from mailrider.smtp.mend import mend_header
 
 _DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)
-_PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")  # RFC 5322 3.2.3
 MAX_NAME: Final = 200  # characters of a person's name
 
 
@@ -53,17 +52,5 @@ def from_field(header: bytes, address: str, full_name: str) -> bytes:
     """The From field to add; nothing if there is one."""
     if header_fields(header, "From"):
         return b""
-    return compose_field("From", *_mailbox_lines(" ".join(full_name.split())[:MAX_NAME], address)).encode()
-
-
-def _mailbox_lines(name: str, address: str) -> tuple[str, ...]:
-    """A name and an address, as From has them (RFC 5322 3.4)."""
-    if not name:
-        return (address if address.isascii() else f"<{address}>",)
-    if _PHRASE.fullmatch(name) and "=?" not in name:
-        return (f"{name} <{address}>",)
-    if name.isascii() and name.isprintable() and "=?" not in name:
-        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-        return (f'"{quoted}" <{address}>',)
-    *lines, last = encode_words(name, used=len("From: "))
-    return (*lines, f"{last} <{address}>")
+    name = " ".join(full_name.split())[:MAX_NAME]
+    return compose_folded("From", mailbox(name, address, used=len("From: "))).encode()

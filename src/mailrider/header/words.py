@@ -103,12 +103,13 @@ def _octets(encoding: str, text: str) -> bytes | None:
         return None
 
 
-def encode_words(text: str, used: int = 0) -> tuple[str, ...]:
+def encode_words(text: str, used: int = 0, *, always: bool = False) -> tuple[str, ...]:
     """The text as lines of a field, to be folded before each but the first.
 
-    `used`: columns that stand before it in the first line. Text in printable ASCII stays as it is, in one line.
+    `used`: columns that stand before it in the first line. Text in printable ASCII stays as it is, in one line, unless
+    it is `always` encoded.
     """
-    if text.isascii() and text.isprintable() and "=?" not in text:
+    if not always and text.isascii() and text.isprintable() and "=?" not in text:
         return (text,)
     lines: list[str] = []
     word, room = _OPENING, WIDTH - used - len(_CLOSING)
