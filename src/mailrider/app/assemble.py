@@ -11,7 +11,7 @@ import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mailrider.clock import SystemClock
 from mailrider.config.settings import default_state_dir
@@ -28,11 +28,10 @@ from mailrider.delivery.limits.shares import LocalShares, SharedFailures
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.route_memory import RouteMemory
-from mailrider.delivery.settings import EightBit
+from mailrider.delivery.settings import EightBit, greeting_name
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLSUse
 from mailrider.dns.opening import open_resolver
-from mailrider.errors import ConfigError
 from mailrider.model.event import NothingEnforced
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
 from mailrider.net.dial import TCPDialer, UnixDialer
@@ -56,7 +55,7 @@ from mailrider.x509.anchors import load_anchors
 from mailrider.x509.cache import VerdictCache, verify_evidence
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from mailrider.clock import Clock
     from mailrider.delivery.limits.shares import Shares
@@ -64,13 +63,15 @@ if TYPE_CHECKING:
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
     from mailrider.dns.validation import Proven
-    from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
+    from mailrider.net.dial import Dialer
     from mailrider.policy.base import Policy
     from mailrider.policy.sts.cache import PolicyStore
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPNetwork
     from mailrider.signing.settings import ModifySettings
+
+ConnectorT = TypeVar("ConnectorT", bound=Connector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +131,15 @@ async def open_explainer(settings: RemoteSettings, engine: Engine) -> AsyncItera
 async def _open_parts(
     settings: RemoteSettings, engine: Engine, owner: str = ""
 ) -> AsyncIterator[tuple[RemoteDelivery, Connector]]:
-    if settings.hostname is None:
-        raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
     reach = Reach(engine.clock)
-    connector = _make_connector(settings, settings.hostname, engine, owner, reach)
+    dialer = TCPDialer(engine.clock, settings.local_ip)
+    make_connector = _connector_maker(Connector, settings, engine)
+    connector = make_connector(dialer, _dialect(settings), owner, settings.port, reach)
     routing = Routing(
         engine.resolver,
         engine.rng,
         engine.emit,
-        settings.hostname,
+        greeting_name(settings.hostname),
         OwnAddresses(engine.clock, settings.own_addresses),
         engine.clock,
         settings.connect_timeout.total_seconds(),
@@ -168,38 +169,11 @@ async def _open_parts(
         yield delivery, connector
 
 
-def _make_connector(settings: RemoteSettings, hostname: Domain, engine: Engine, owner: str, reach: Reach) -> Connector:
-    """What opens the connections of a `target.remote`, which greets as `hostname`."""
-    tls = settings.tls_client or TLSClientSettings()
-    debug = bool(settings.debug)
-    dialect = Dialect(
-        hostname,
-        settings.command_timeout.total_seconds(),
-        settings.submission_timeout.total_seconds(),
-        debug=debug,
-    )
-    return Connector(
-        TCPDialer(engine.clock, settings.local_ip),
-        engine.clock,
-        make_client_context(tls),
-        _judge(tls),
-        dialect,
-        FallbackMemory(engine.clock, engine.shares.client, owner),
-        engine.emit,
-        settings.port,
-        reach,
-        make_client_context(tls, strict=True),
-    )
-
-
 @asynccontextmanager
 async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str = "") -> AsyncIterator[FixedDelivery]:
     """A `target.smtp` or `target.lmtp`, open. Raises `ConfigError` as `open_remote` does; `owner` as there."""
-    if settings.hostname is None:
-        raise ConfigError("hostname is required: the name that we greet other servers with")
     credentials = revealed(settings.auth)
-    tls = settings.tls_client or TLSClientSettings()
-    context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
+    make_connector = _connector_maker(AuthenticatingConnector, settings, engine)
     is_lmtp = isinstance(settings, LMTPSettings)
     async with AsyncExitStack() as stack:
         servers: list[FixedServer] = []
@@ -210,18 +184,13 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 else UnixDialer(engine.clock, address.path)
             )
             reach = Reach(engine.clock)
-            connector = AuthenticatingConnector(
-                dialer,
-                engine.clock,
-                context,
-                judge,
-                _fixed_dialect(settings, settings.hostname, address, lmtp=is_lmtp),
-                FallbackMemory(engine.clock, engine.shares.client, f"{owner} {address}"),
-                engine.emit,
-                address.port,
-                reach,
-                strict_context,
+            dialect = replace(
+                _dialect(settings),
+                lmtp=is_lmtp,
+                implicit_tls=address.scheme is Scheme.TLS,
+                starttls=settings.starttls is not StartTLSUse.NO and address.scheme is not Scheme.UNIX,
             )
+            connector = make_connector(dialer, dialect, f"{owner} {address}", address.port, reach)
             connector.credentials = credentials
             pool = await stack.enter_async_context(_make_pool(connector, settings, engine, f"{owner} {address}"))
             servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
@@ -231,15 +200,26 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
         yield FixedDelivery(rules, timeout, servers, engine.resolver, engine.clock, engine.emit, limiter, lmtp=is_lmtp)
 
 
-def _fixed_dialect(settings: SmarthostSettings, name: Domain, address: SocketAddress, *, lmtp: bool) -> Dialect:
+def _connector_maker(
+    kind: type[ConnectorT], settings: RemoteSettings | SmarthostSettings, engine: Engine
+) -> Callable[[Dialer, Dialect, str, int, Reach], ConnectorT]:
+    """What makes the connectors of a target, all with its TLS settings and roots. Raises `ConfigError`."""
+    tls = settings.tls_client or TLSClientSettings()
+    context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
+
+    def make(dialer: Dialer, dialect: Dialect, owner: str, port: int, reach: Reach) -> ConnectorT:
+        fallback = FallbackMemory(engine.clock, engine.shares.client, owner)
+        return kind(dialer, engine.clock, context, judge, dialect, fallback, engine.emit, port, reach, strict_context)
+
+    return make
+
+
+def _dialect(settings: RemoteSettings | SmarthostSettings) -> Dialect:
     return Dialect(
-        name,
+        greeting_name(settings.hostname),
         settings.command_timeout.total_seconds(),
         settings.submission_timeout.total_seconds(),
-        lmtp=lmtp,
         debug=bool(settings.debug),
-        implicit_tls=address.scheme is Scheme.TLS,
-        starttls=settings.starttls is not StartTLSUse.NO and address.scheme is not Scheme.UNIX,
     )
 
 

@@ -30,54 +30,48 @@ if TYPE_CHECKING:
     from mailrider.smtp.sasl import Credentials
 
 
-class RemoteDirectives(TypedDict, total=False):
-    """Those of `target.remote`: see `RemoteSettings`."""
+class DeliveryDirectives(TypedDict, total=False):
+    """Those of all targets that deliver at once: see `delivery.settings`."""
 
     hostname: Domain | str | None
     limits: LimitsSettings | None
     local_ip: IPAddress | str | None
-    force_ipv4: bool
-    connect_timeout: timedelta | float | str
     command_timeout: timedelta | float | str
     submission_timeout: timedelta | float | str
-    debug: bool | None
-    requiretls_override: bool
-    relaxed_requiretls: bool
     max_connections_per_host: int
-    conn_reuse_limit: int
     conn_max_idle_count: int
     conn_max_idle_time: timedelta | float | str
     tls_client: TLSClientSettings | None
+    eight_bit: str
+    debug: bool | None
+
+
+class RemoteDirectives(DeliveryDirectives, total=False):
+    """Those of `target.remote`: see `RemoteSettings`."""
+
+    force_ipv4: bool
+    connect_timeout: timedelta | float | str
+    requiretls_override: bool
+    relaxed_requiretls: bool
+    conn_reuse_limit: int
     mx_auth: MXAuth | Iterable[Policy] | None
     modify: ModifySettings | None
     port: int
     prohibited_addresses: Iterable[IPNetwork | str]
     tlsrpt: bool | str
-    eight_bit: str
     own_addresses: Iterable[IPAddress | str]
     dns: DNSSettings | None
 
 
-class SmarthostDirectives(TypedDict, total=False):
+class SmarthostDirectives(DeliveryDirectives, total=False):
     """Those of `target.smtp`: see `SmarthostSettings`."""
 
     host: Iterable[SocketAddress | str]
-    hostname: Domain | str | None
     auth: Credentials | Iterable[str] | str | None
     starttls: StartTLSUse | str
     min_tls_level: TLSLevel | str
-    limits: LimitsSettings | None
-    local_ip: IPAddress | str | None
     connect_timeout: timedelta | float | str
-    command_timeout: timedelta | float | str
-    submission_timeout: timedelta | float | str
-    max_connections_per_host: int
     conn_reuse_limit: int
-    conn_max_idle_count: int
-    conn_max_idle_time: timedelta | float | str
-    tls_client: TLSClientSettings | None
-    eight_bit: str
-    debug: bool | None
 
 
 class QueueDirectives(TypedDict, total=False):

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailrider.app.entered import Entered
 from mailrider.app.submission import NO_DSN, prepare
-from mailrider.delivery.settings import RemoteSettings
+from mailrider.delivery.settings import RemoteSettings, greeting_name
 from mailrider.delivery.smarthost_settings import SmarthostSettings
-from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 from mailrider.model.text import few
 from mailrider.settings.directive import directives_of
@@ -42,10 +41,8 @@ class Sender(Entered["Delivery"]):
     """Something that delivers messages at once. What it is made of, its heirs say."""
 
     def __init__(self, settings: RemoteSettings | SmarthostSettings, dns: DNSSettings | None, on_event: Emit) -> None:
-        if settings.hostname is None:
-            raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
         super().__init__(dns, on_event)
-        self._hostname = settings.hostname
+        self._hostname = greeting_name(settings.hostname)
 
     @abstractmethod
     def _target(self, engine: Engine) -> AbstractAsyncContextManager[Delivery]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.dns.settings import DNSSettings
+from mailrider.errors import ConfigError
 from mailrider.model.ip import is_within
 from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import SAFE, UNSTATED, MXAuth
@@ -36,6 +37,7 @@ from mailrider.signing.settings import ModifySettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from mailrider.model.domain import Domain
     from mailrider.policy.settings import Policy
     from mailrider.settings.directive import Duration, IPAddresses, OptionalDomain, Setting
     from mailrider.settings.types import IPAddress, IPNetwork
@@ -153,7 +155,7 @@ MAX_CONNECTIONS_PER_HOST = 20
 MAX_CONNECTIONS = 500
 
 
-# --- target.remote ------------------------------------------------------------------------------
+# --- What all targets have that deliver at once ---------------------------------------------------
 
 
 class EightBit(enum.StrEnum):
@@ -161,6 +163,91 @@ class EightBit(enum.StrEnum):
 
     SEND = "send"
     STRICT = "strict"
+
+
+HOSTNAME: Final[Any] = directive(
+    DOMAIN,
+    default=None,
+    inherits=True,
+    required=True,
+    shown_default="the global `hostname`",
+    doc="The name that we greet with (EHLO, LHLO). It should resolve to our address, and our "
+    "address to it: many servers check that.",
+)
+LIMITS: Final[Any] = directive(
+    block(LimitsSettings, reference="limits"),
+    default=None,
+    doc="How many messages may leave, in all and by source and destination.",
+)
+LOCAL_IP: Final[Any] = directive(
+    IP_ADDRESS,
+    default=None,
+    shown_default="any",
+    doc="The source address of our connections. Servers without an address of its family cannot be used.",
+)
+COMMAND_TIMEOUT: Final[Any] = directive(
+    TIMEOUT,
+    default=timedelta(minutes=5),
+    doc="The time for the reply to any command, and for the TLS handshake.",
+)
+SUBMISSION_TIMEOUT: Final[Any] = directive(
+    TIMEOUT,
+    default=timedelta(minutes=12),
+    doc="The time for the reply to the final dot. RFC 5321 4.5.3.2.6 recommends 10 minutes "
+    "or more: giving up early makes duplicates.",
+)
+PER_HOST: Final[Any] = directive(
+    integer(1, MAX_CONNECTIONS),
+    default=MAX_CONNECTIONS_PER_HOST,
+    unit="connections",
+    doc="How many connections may be open to one address of one server at once, whatever domains it serves. "
+    "Further messages wait for one of them, 5 minutes at most. Many servers refuse a client that opens more than "
+    "20 to 50; raise it for a server that takes long to greet, or that is far away.",
+)
+IDLE_COUNT: Final[Any] = directive(
+    integer(0),
+    default=10,
+    unit="connections",
+    doc="How many idle connections are kept for each recipient domain, or for each server that is named here. Each "
+    "of several workers keeps its part, rounded up.",
+)
+IDLE_TIME: Final[Any] = directive(
+    duration(bare_seconds=True),
+    default=timedelta(seconds=150),
+    shown_default="150",
+    unit="seconds",
+    doc="How long an idle connection is considered usable.",
+)
+TLS_CLIENT: Final[Any] = directive(
+    block(TLSClientSettings),
+    default=None,
+    inherits=True,
+    shown_default="the global `tls_client`",
+    doc="How TLS is used. A block here replaces the global one as a whole.",
+)
+EIGHT_BIT: Final[Any] = directive(
+    choice(EightBit),
+    default=EightBit.SEND,
+    doc="8-bit content to a server without 8BITMIME. `send`: as it is, since converting it "
+    "would break its signatures. `strict`: failed with 554 5.6.3 (RFC 6152).",
+)
+DEBUG: Final[Any] = directive(
+    BOOLEAN,
+    default=None,
+    inherits=True,
+    shown_default="the global `debug`",
+    doc="Write the SMTP dialogue and every decision to the log.",
+)
+
+
+def greeting_name(hostname: Domain | None) -> Domain:
+    """The name that we greet with. Raises `ConfigError` if there is none."""
+    if hostname is None:
+        raise ConfigError("hostname is required: the name that we greet other servers with (EHLO)")
+    return hostname
+
+
+# --- target.remote ------------------------------------------------------------------------------
 
 
 @settings
@@ -171,26 +258,9 @@ class RemoteSettings(Settings):
     what comes out of a configuration file has them filled in.
     """
 
-    hostname: OptionalDomain = directive(
-        DOMAIN,
-        default=None,
-        inherits=True,
-        required=True,
-        shown_default="the global `hostname`",
-        doc="The name that we greet with (EHLO). It should resolve to our address, and our "
-        "address to it: many servers check that.",
-    )
-    limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
-        block(LimitsSettings, reference="limits"),
-        default=None,
-        doc="How many messages may leave, in all and by source and destination.",
-    )
-    local_ip: Setting[IPAddress | None, IPAddress | str | None] = directive(
-        IP_ADDRESS,
-        default=None,
-        shown_default="any",
-        doc="The source address of our connections. MX hosts without an address of its family cannot be used.",
-    )
+    hostname: OptionalDomain = HOSTNAME
+    limits: Setting[LimitsSettings | None, LimitsSettings | None] = LIMITS
+    local_ip: Setting[IPAddress | None, IPAddress | str | None] = LOCAL_IP
     force_ipv4: Setting[bool, bool] = directive(
         BOOLEAN,
         default=False,
@@ -202,24 +272,9 @@ class RemoteSettings(Settings):
         doc="The time for looking up a host's addresses and connecting. The greeting has a timer "
         "of its own, of 5 minutes (RFC 5321 4.5.3.2.1).",
     )
-    command_timeout: Duration = directive(
-        TIMEOUT,
-        default=timedelta(minutes=5),
-        doc="The time for the reply to any command, and for the TLS handshake.",
-    )
-    submission_timeout: Duration = directive(
-        TIMEOUT,
-        default=timedelta(minutes=12),
-        doc="The time for the reply to the final dot. RFC 5321 4.5.3.2.6 recommends 10 minutes "
-        "or more: giving up early makes duplicates.",
-    )
-    debug: Setting[bool | None, bool | None] = directive(
-        BOOLEAN,
-        default=None,
-        inherits=True,
-        shown_default="the global `debug`",
-        doc="Write the SMTP dialogue and every decision to the log.",
-    )
+    command_timeout: Duration = COMMAND_TIMEOUT
+    submission_timeout: Duration = SUBMISSION_TIMEOUT
+    debug: Setting[bool | None, bool | None] = DEBUG
     requiretls_override: Setting[bool, bool] = directive(
         BOOLEAN,
         default=True,
@@ -232,41 +287,16 @@ class RemoteSettings(Settings):
         doc="A message that was sent with REQUIRETLS may go to a server that does not offer the "
         "extension, if the levels that it demands are reached (RFC 8689).",
     )
-    max_connections_per_host: Setting[int, int] = directive(
-        integer(1, MAX_CONNECTIONS),
-        default=MAX_CONNECTIONS_PER_HOST,
-        unit="connections",
-        doc="How many connections may be open to one address of one MX host at once, whatever domains it serves. "
-        "Further messages wait for one of them, 5 minutes at most. Many servers refuse a client that opens more than "
-        "20 to 50; raise it for a server that takes long to greet, or that is far away.",
-    )
+    max_connections_per_host: Setting[int, int] = PER_HOST
     conn_reuse_limit: Setting[int, int] = directive(
         integer(1),
         default=10,
         unit="transactions",
         doc="How many transactions one connection may carry. One whose DATA failed is never used again.",
     )
-    conn_max_idle_count: Setting[int, int] = directive(
-        integer(0),
-        default=10,
-        unit="connections",
-        doc="How many idle connections are kept for each recipient domain. Each of several workers keeps its part, "
-        "rounded up.",
-    )
-    conn_max_idle_time: Duration = directive(
-        duration(bare_seconds=True),
-        default=timedelta(seconds=150),
-        shown_default="150",
-        unit="seconds",
-        doc="How long an idle connection is considered usable.",
-    )
-    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = directive(
-        block(TLSClientSettings),
-        default=None,
-        inherits=True,
-        shown_default="the global `tls_client`",
-        doc="How TLS is used. A block here replaces the global one as a whole.",
-    )
+    conn_max_idle_count: Setting[int, int] = IDLE_COUNT
+    conn_max_idle_time: Duration = IDLE_TIME
+    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = TLS_CLIENT
     mx_auth: Setting[MXAuth, MXAuth | Iterable[Policy] | None] = directive(
         block(MXAuth, convert=MXAuth.of, reference="mx_auth", shorthand={"off": MXAuth}),
         default=SAFE,
@@ -297,12 +327,7 @@ class RemoteSettings(Settings):
         doc="Tell TLS reports what is seen here, where a global `tlsrpt { }` asks for them. `no`: what this target "
         "does is in no report.",
     )
-    eight_bit: Setting[EightBit, str] = directive(
-        choice(EightBit),
-        default=EightBit.SEND,
-        doc="8-bit content to a server without 8BITMIME. `send`: as it is, since converting it "
-        "would break its signatures. `strict`: failed with 554 5.6.3 (RFC 6152).",
-    )
+    eight_bit: Setting[EightBit, str] = EIGHT_BIT
     own_addresses: IPAddresses = directive(
         many(IP_ADDRESS),
         default=(),

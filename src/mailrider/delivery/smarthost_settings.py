@@ -7,27 +7,36 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.settings import MAX_CONNECTIONS, MAX_CONNECTIONS_PER_HOST, EightBit, LimitsSettings
+from mailrider.delivery.settings import (
+    COMMAND_TIMEOUT,
+    DEBUG,
+    EIGHT_BIT,
+    HOSTNAME,
+    IDLE_COUNT,
+    IDLE_TIME,
+    LIMITS,
+    LOCAL_IP,
+    PER_HOST,
+    SUBMISSION_TIMEOUT,
+    TLS_CLIENT,
+)
 from mailrider.model.security import TLSLevel
-from mailrider.net.settings import TLSClientSettings
-from mailrider.settings.directive import InvalidSetting, MissingSecret, Settings, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, MissingSecret, Settings, directive, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
 from mailrider.settings.types import (
-    BOOLEAN,
-    DOMAIN,
-    IP_ADDRESS,
     TIMEOUT,
     Unacceptable,
     ValueType,
     Words,
     choice,
-    duration,
     integer,
     many,
 )
 from mailrider.smtp.sasl import Credentials
 
 if TYPE_CHECKING:
+    from mailrider.delivery.settings import EightBit, LimitsSettings
+    from mailrider.net.settings import TLSClientSettings
     from mailrider.settings.directive import Duration, OptionalDomain, Setting
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPAddress
@@ -67,14 +76,7 @@ class SmarthostSettings(Settings):
         shown_default="none; at least one is required",
         doc="A server: `tcp://HOST:PORT` (with STARTTLS, see there), `tls://HOST:PORT` (TLS at once) or `unix:///PATH`.",
     )
-    hostname: OptionalDomain = directive(
-        DOMAIN,
-        default=None,
-        inherits=True,
-        required=True,
-        shown_default="the global `hostname`",
-        doc="The name that we greet with (EHLO or LHLO).",
-    )
+    hostname: OptionalDomain = HOSTNAME
     auth: Setting[Credentials | MissingSecret | None, Credentials | Iterable[str] | str | None] = directive(
         CREDENTIALS,
         default=None,
@@ -94,66 +96,25 @@ class SmarthostSettings(Settings):
         doc="What TLS must prove. `authenticated`: the certificate is valid for HOST. Without TLS (`starttls no`, and "
         "`unix://`) nothing is proved, and nothing is demanded.",
     )
-    limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
-        block(LimitsSettings, reference="limits"),
-        default=None,
-        doc="How many messages may leave, in all and by source and destination.",
-    )
-    local_ip: Setting[IPAddress | None, IPAddress | str | None] = directive(
-        IP_ADDRESS, default=None, shown_default="any", doc="The source address of our connections."
-    )
+    limits: Setting[LimitsSettings | None, LimitsSettings | None] = LIMITS
+    local_ip: Setting[IPAddress | None, IPAddress | str | None] = LOCAL_IP
     connect_timeout: Duration = directive(
         TIMEOUT, default=timedelta(minutes=1), doc="The time for looking up a server's addresses and connecting."
     )
-    command_timeout: Duration = directive(
-        TIMEOUT, default=timedelta(minutes=5), doc="The time for the reply to any command, and for the TLS handshake."
-    )
-    submission_timeout: Duration = directive(
-        TIMEOUT, default=timedelta(minutes=12), doc="The time for the reply to the final dot."
-    )
-    max_connections_per_host: Setting[int, int] = directive(
-        integer(1, MAX_CONNECTIONS),
-        default=MAX_CONNECTIONS_PER_HOST,
-        unit="connections",
-        doc="How many connections may be open to one address of a server at once. Further messages wait for one of "
-        "them, 5 minutes at most.",
-    )
+    command_timeout: Duration = COMMAND_TIMEOUT
+    submission_timeout: Duration = SUBMISSION_TIMEOUT
+    max_connections_per_host: Setting[int, int] = PER_HOST
     conn_reuse_limit: Setting[int, int] = directive(
         integer(1),
         default=100,
         unit="transactions",
         doc="How many transactions one connection may carry.",
     )
-    conn_max_idle_count: Setting[int, int] = directive(
-        integer(0),
-        default=10,
-        unit="connections",
-        doc="How many idle connections are kept. Each of several workers keeps its part, rounded up.",
-    )
-    conn_max_idle_time: Duration = directive(
-        duration(bare_seconds=True),
-        default=timedelta(seconds=150),
-        shown_default="150",
-        unit="seconds",
-        doc="How long an idle connection is considered usable.",
-    )
-    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = directive(
-        block(TLSClientSettings),
-        default=None,
-        inherits=True,
-        shown_default="the global `tls_client`",
-        doc="How TLS is used. A block here replaces the global one as a whole.",
-    )
-    eight_bit: Setting[EightBit, str] = directive(
-        choice(EightBit), default=EightBit.SEND, doc="8-bit content to a server without 8BITMIME; as in target.remote."
-    )
-    debug: Setting[bool | None, bool | None] = directive(
-        BOOLEAN,
-        default=None,
-        inherits=True,
-        shown_default="the global `debug`",
-        doc="Write the SMTP dialogue and every decision to the log.",
-    )
+    conn_max_idle_count: Setting[int, int] = IDLE_COUNT
+    conn_max_idle_time: Duration = IDLE_TIME
+    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = TLS_CLIENT
+    eight_bit: Setting[EightBit, str] = EIGHT_BIT
+    debug: Setting[bool | None, bool | None] = DEBUG
 
     def _validate(self) -> None:
         if not self.host:

@@ -108,32 +108,17 @@ class Section(Block):
                 return Block.written(self, value)
 
 
-def block(
-    settings: type[Settings],
-    *,
-    convert: Callable[[Any], Settings] | None = None,
-    reference: str | None = None,
-    shorthand: Mapping[str, Callable[[], Settings]] = MappingProxyType({}),
-    bare: bool = False,
-) -> Block:
-    """The value type of a directive with a block. `convert` takes what else a program may give."""
+def block(settings: type[Settings], *, convert: Callable[[Any], Settings] | None = None, **options: Any) -> Block:
+    """The value type of a directive with a block. `convert` takes what else a program may give;
+    `options` are those of `Block`."""
 
     def same(value: object) -> Settings:
         if not isinstance(value, settings):
             raise TypeError
         return value
 
-    written = "block or &name" if reference else "block"
-    expected = f"{settings.__name__}(...)"
-    return Block(
-        written,
-        expected,
-        convert or same,
-        settings=settings,
-        reference=reference,
-        shorthand=shorthand,
-        bare=bare,
-    )
+    written = "block or &name" if options.get("reference") else "block"
+    return Block(written, f"{settings.__name__}(...)", convert or same, settings=settings, **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,37 +149,10 @@ class Directive:
     secret: bool = False
 
 
-def directive(
-    type: ValueType[Any],
-    *,
-    default: Any,
-    doc: str,
-    shown_default: str = "",
-    file_default: Any = None,
-    unit: str = "",
-    repeatable: bool = False,
-    inherits: bool = False,
-    only_global: bool = False,
-    required: bool = False,
-    state_path: str | None = None,
-    secret: bool = False,
-) -> Any:
-    """A dataclass field that carries its `Directive`. It takes None only where that is the default."""
-    carried = Directive(
-        type=type,
-        default=default,
-        doc=doc,
-        shown_default=shown_default,
-        file_default=file_default,
-        unit=unit,
-        repeatable=repeatable,
-        inherits=inherits,
-        only_global=only_global,
-        required=required,
-        state_path=state_path,
-        secret=secret,
-    )
-    return field(default=default, metadata={_KEY: carried}, repr=not secret)
+def directive(type: ValueType[Any], *, default: Any, **facts: Any) -> Any:
+    """A dataclass field that carries its `Directive`, made of `facts`. It takes None only where that is the default."""
+    carried = Directive(type=type, default=default, **facts)
+    return field(default=default, metadata={_KEY: carried}, repr=not carried.secret)
 
 
 class Settings:
