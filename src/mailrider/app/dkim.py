@@ -36,9 +36,8 @@ _LETTERS: Final = {"rsa": "r", "ed25519": "e"}
 
 def keys_in_use(configuration: Configuration, domain: Domain | None = None) -> list[SignatureKey]:
     """What the configuration signs with, each key once; of one domain, or of all. Raises `ConfigError`."""
-    owners = (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints)
     found: dict[tuple[Domain, str, Path], SignatureKey] = {}
-    for owner in owners:
+    for owner in configuration.owners:
         for each in signatures_within(owner.settings):
             if domain is None or each.domain == domain:
                 found.setdefault((each.domain, each.given.selector, each.path), each)

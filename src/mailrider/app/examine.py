@@ -43,11 +43,10 @@ if TYPE_CHECKING:
 
 def examine(configuration: Configuration) -> None:
     """Raises `ConfigError` for all that is wrong; or `LocalError` for the first thing that is not as it needs it."""
-    owners = (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints)
-    do_all(partial(look, owner) for owner in owners for look in (examine_instance, examine_signatures))
+    do_all(partial(look, owner) for owner in configuration.owners for look in (examine_instance, examine_signatures))
 
 
-def examine_instance(owner: Instance) -> None:
+def examine_instance(owner: Instance[Settings]) -> None:
     """A target or endpoint, and the targets within. Raises as `examine`."""
     steps: list[Callable[[], None]] = []
     if isinstance(owner.settings, EndpointSettings):
@@ -92,7 +91,7 @@ def _modifications(settings: Settings) -> Iterator[ModifySettings]:
     yield from (each for each in found if each is not None)
 
 
-def examine_signatures(owner: Instance) -> None:
+def examine_signatures(owner: Instance[Settings]) -> None:
     """The DKIM keys of a target or endpoint. Raises `ConfigError` for all that are wrong."""
     problems = Problems(owner.position.source.name if owner.position is not None else "")
     for signature in signatures_within(owner.settings):
@@ -107,7 +106,7 @@ def examine_signatures(owner: Instance) -> None:
         raise ConfigError(problems.in_order())
 
 
-def _examine_target(settings: Settings, owner: Instance) -> None:
+def _examine_target(settings: Settings, owner: Instance[Settings]) -> None:
     if not isinstance(settings, RemoteSettings | SmarthostSettings):
         return
     steps: list[Callable[[], object]] = []
@@ -121,7 +120,7 @@ def _examine_target(settings: Settings, owner: Instance) -> None:
         _refuse_foreign_address(settings.local_ip, owner)
 
 
-def _refuse_foreign_address(address: IPv4Address | IPv6Address, owner: Instance) -> None:
+def _refuse_foreign_address(address: IPv4Address | IPv6Address, owner: Instance[Settings]) -> None:
     """No mistake of the file for sure: an address may come later, with its interface."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:

@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.config import placed
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError
 from mailrider.net.listen import NoIPv6
-from mailrider.queue.settings import QueueSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from mailrider.config import Configuration, Instance
+    from mailrider.config import Configuration
     from mailrider.endpoint.sockets import Sockets
     from mailrider.settings.socket_address import SocketAddress
 
 
 def has_work(configuration: Configuration) -> None:
     """Raises `ConfigError` if there is nothing to run."""
-    queues = [each for each in configuration.targets.values() if isinstance(each.settings, QueueSettings)]
-    if not configuration.endpoints and not queues:
+    if not configuration.endpoints and not any(each.kind == "target.queue" for each in configuration.targets.values()):
         raise ConfigError(
             "there is nothing to run: expected an endpoint (submission, smtp, lmtp) or a target.queue in the file"
         )
@@ -32,13 +29,6 @@ def name_of(configuration: Configuration) -> str:
     return str(configuration.path or "built-in")
 
 
-def endpoints_of(configuration: Configuration) -> Iterator[tuple[Instance, EndpointSettings]]:
-    """The endpoints of a configuration, with their settings."""
-    for instance in configuration.endpoints:
-        if isinstance(instance.settings, EndpointSettings):
-            yield instance, instance.settings
-
-
 def host_names(configuration: Configuration) -> list[str]:
     """Under which the counters may be asked for."""
     return [each.ascii for each in (configuration.globals.hostname,) if each is not None]
@@ -46,7 +36,7 @@ def host_names(configuration: Configuration) -> list[str]:
 
 def mail_addresses_of(configuration: Configuration) -> list[SocketAddress]:
     """Where a configuration accepts mail."""
-    return [address for _, door in endpoints_of(configuration) for address in door.listen]
+    return [address for door in configuration.endpoints for address in door.settings.listen]
 
 
 def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
@@ -58,11 +48,11 @@ def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
 
 def bind(configuration: Configuration, sockets: Sockets) -> None:
     """Bind every socket that the configuration needs, and is not there. Raises `LocalError`."""
-    for instance, door in endpoints_of(configuration):
-        with placed(instance):
-            for address in door.listen:
+    for door in configuration.endpoints:
+        with placed(door):
+            for address in door.settings.listen:
                 try:
                     sockets.bind(address)
                 except NoIPv6:
-                    if address.ipv4_brother not in door.listen:
+                    if address.ipv4_brother not in door.settings.listen:
                         raise

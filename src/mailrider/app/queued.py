@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import SystemClock
-from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.domain import parse_next_hop
 from mailrider.model.value import value
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import Filter, RecipientState
@@ -103,8 +103,11 @@ def queue_filter(
     domain: str | None,
     state: str | None,
     older: timedelta | float | str | None,
+    *,
+    in_doubt: bool = False,
+    message: int | None = None,
 ) -> Filter:
-    """Which recipients are meant. Raises `ValueError`."""
+    """Which recipients are meant; `in_doubt`: those alone. Raises `ValueError`."""
     if recipient == "":  # an empty variable must not mean everybody
         raise ValueError("recipient is a part of an address, not an empty text")
     if state is not None and state not in STATES:
@@ -114,14 +117,11 @@ def queue_filter(
     except Unacceptable as error:
         raise ValueError(f"older: {error}") from error
     return Filter(
-        domain=None if domain is None else _domain(domain),
+        message,
+        domain=None if domain is None else parse_next_hop(domain).ascii,
         sender="" if sender == "<>" else sender,
         recipient=recipient,
         state=None if state is None else STATES[state],
         before=before,
+        in_doubt=True if in_doubt else None,
     )
-
-
-def _domain(text: str) -> str:
-    """Raises `InvalidValue`, which is a `ValueError`."""
-    return (AddressLiteral.parse(text) if text.startswith("[") else Domain.parse(text)).ascii

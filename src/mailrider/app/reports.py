@@ -65,7 +65,7 @@ def store_of(configuration: Configuration, settings: TLSRPTSettings) -> ReportSt
 def report_keys(configuration: Configuration, domain: Domain) -> list[SignatureKey]:
     """The keys that sign for the domain, wherever in the configuration. Raises `ConfigError`."""
     found: dict[tuple[Domain, str], SignatureKey] = {}
-    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+    for owner in configuration.owners:
         for key in signatures_within(owner.settings):
             is_below = key.given.options.sign_subdomains and domain.ascii.endswith(f".{key.domain.ascii}")
             if key.domain == domain or is_below:

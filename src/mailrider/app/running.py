@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.app.assemble import open_engine
 from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
-from mailrider.app.listening import bind, endpoints_of, host_names
+from mailrider.app.listening import bind, host_names
 from mailrider.app.reports import make_recorder, open_reporting
 from mailrider.app.targets import Targets
 from mailrider.clock import after
@@ -116,9 +116,9 @@ class Running:
                 running._reporting = await stack.enter_async_context(reporting)
             workers = process.place.workers
             around = Surroundings(targets.open, clock, emit, shares, targets.names, process.logins, workers)
-            for instance, door in endpoints_of(configuration):
-                with placed(instance):
-                    endpoint = open_endpoint(instance.kind, door, around)
+            for door in configuration.endpoints:
+                with placed(door):
+                    endpoint = open_endpoint(door.kind, door.settings, around)
                     running.endpoints.append(await stack.enter_async_context(endpoint))
             await running._accept(configuration)
             running._stack = stack.pop_all()

@@ -18,7 +18,6 @@ from mailrider.endpoint.passwords import (
     read_passwords,
     write_passwords,
 )
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.endpoint.user_names import check_name, login_name
 from mailrider.errors import ConfigError, InvalidValue
 
@@ -60,8 +59,7 @@ def auth(context: click.Context, path: str | None) -> None:
 
 def password_file(configuration: Configuration) -> Path:
     """The password file of a configuration, if there is one and no other. Raises `ConfigError`."""
-    settings = (each.settings for each in configuration.endpoints)
-    found = {each.auth for each in settings if isinstance(each, EndpointSettings) and each.auth is not None}
+    found = {each.settings.auth for each in configuration.endpoints if each.settings.auth is not None}
     if len(found) == 1:
         return found.pop()
     if not found:

@@ -19,7 +19,6 @@ from mailrider.config import load, queues_of
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.text import json_line
-from mailrider.queue.settings import QueueSettings
 from mailrider.report.lines import print_commented, print_line
 from mailrider.signing.keys import dns_record, examine_key, key_path, open_key
 from mailrider.signing.open import DIRECTORY
@@ -201,8 +200,7 @@ def _tell(rotation: Rotation, configuration: Configuration, settle: timedelta) -
 
 def longest_stay(configuration: Configuration) -> timedelta:
     """How long a message that is signed now may be on its way."""
-    queues = (each.settings for each in queues_of(configuration))
-    return max((each.expire for each in queues if isinstance(each, QueueSettings)), default=timedelta(0))
+    return max((each.settings.expire for each in queues_of(configuration)), default=timedelta(0))
 
 
 def _keys(configuration: Configuration, domain: Domain | None) -> list[SignatureKey]:

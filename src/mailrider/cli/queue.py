@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mailrider.app.queued import STATES, queue_filter
+from mailrider.cli.arguments import SPAN, ParsedType
 from mailrider.cli.chosen_queue import ChosenQueue
 from mailrider.cli.queue_run import run
 from mailrider.cli.queue_show import (
@@ -29,22 +31,21 @@ from mailrider.cli.say import say
 from mailrider.cli.trace_text import done_lines
 from mailrider.clock import SystemClock
 from mailrider.errors import InvalidValue
-from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.domain import parse_next_hop
 from mailrider.model.text import json_line
 from mailrider.queue.history import ENDS
 from mailrider.queue.ids import parse_id
-from mailrider.queue.message import EVERYTHING, Filter, RecipientState, Stats
+from mailrider.queue.message import EVERYTHING, Stats
 from mailrider.queue.sqlite.shards import PAGE, ShardsReader
 from mailrider.queue.store import QueueCommand
 from mailrider.report.queue import entry_object, message_object, stats_object
 from mailrider.report.trace import fact_object
-from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mailrider.queue.history import Fact
-    from mailrider.queue.message import Entry, StoredMessage
+    from mailrider.queue.message import Entry, Filter, StoredMessage
     from mailrider.queue.service import DeliveryQueue
 
 T = TypeVar("T")
@@ -52,7 +53,16 @@ T = TypeVar("T")
 PIPE_WIDTH = 1000  # columns of a table that nobody looks at on a terminal
 DESTINATIONS = 50  # that `stats` shows if nobody says otherwise
 
-STATES = {state.word: state for state in RecipientState}
+
+def _part(text: str) -> str:
+    """An empty variable in a script must not mean everybody."""
+    if not text:
+        raise InvalidValue("expected a part of an address, not an empty text")
+    return text
+
+
+PART = ParsedType("text", _part)
+NEXT_HOP = ParsedType("domain", lambda text: parse_next_hop(text).ascii)
 
 
 @click.group()
@@ -70,10 +80,10 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which recipients are meant."""
     for option in (
         click.option("--in-doubt", is_flag=True, help="Those that a server may have already."),
-        click.option("--older", metavar="AGE", help="Queued longer ago than, as 4h or 2d."),
+        click.option("--older", type=SPAN, metavar="AGE", help="Queued longer ago than, as 4h or 2d."),
         click.option("--state", type=click.Choice(list(STATES)), help="In that state."),
-        click.option("--domain", metavar="DOMAIN", help="Of that recipient domain."),
-        click.option("--to", "recipient", metavar="TEXT", help="Whose address contains that."),
+        click.option("--domain", type=NEXT_HOP, metavar="DOMAIN", help="Of that recipient domain."),
+        click.option("--to", "recipient", type=PART, metavar="TEXT", help="Whose address contains that."),
         click.option(
             "--from",
             "sender",
@@ -83,40 +93,6 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
-
-
-def _filter(
-    sender: str | None,
-    recipient: str | None,
-    domain: str | None,
-    state: str | None,
-    older: str | None,
-    in_doubt: bool,
-    message: int | None = None,
-) -> Filter:
-    if recipient == "":
-        # An empty variable in a script must not mean everybody.
-        raise click.UsageError("--to: expected a part of an address, not an empty text")
-    try:
-        before = None if older is None else SystemClock().now() - DURATION.accept(older)
-    except Unacceptable as error:
-        raise click.UsageError(f"--older: {error}") from error
-    return Filter(
-        message,
-        domain=None if domain is None else _domain(domain),
-        sender="" if sender == "<>" else sender,
-        recipient=recipient,
-        state=None if state is None else STATES[state],
-        before=before,
-        in_doubt=True if in_doubt else None,
-    )
-
-
-def _domain(text: str) -> str:
-    try:
-        return (AddressLiteral.parse(text) if text.startswith("[") else Domain.parse(text)).ascii
-    except InvalidValue as error:
-        raise click.UsageError(f"--domain: {error}") from error
 
 
 def _id(text: str) -> int:
@@ -165,7 +141,7 @@ def list_(chosen: ChosenQueue, /, limit: int, as_json: bool, **wanted: Any) -> i
             now = SystemClock().now()
             _print(*(line for entry in entries for line in entry_lines(entry, now)))
 
-    count, more = chosen.look(lambda reader: _pages(reader, _filter(**wanted), limit, show), (0, False))
+    count, more = chosen.look(lambda reader: _pages(reader, queue_filter(**wanted), limit, show), (0, False))
     if more or not as_json:
         click.echo(f"{recipients(count)}{', and there are more: see --limit' if more else ''}", err=True)
     return os.EX_OK
@@ -263,7 +239,7 @@ def _changes(command: QueueCommand, help: str) -> None:
     @click.argument("ids", nargs=-1)
     @click.pass_obj
     def change(chosen: ChosenQueue, /, ids: tuple[str, ...], everything: bool, as_json: bool, **wanted: Any) -> int:
-        meant = [_filter(**wanted, message=_id(id)) for id in ids] or [_filter(**wanted)]
+        meant = [queue_filter(**wanted, message=_id(id)) for id in ids] or [queue_filter(**wanted)]
         if meant == [EVERYTHING] and not everything:
             raise click.UsageError("say which: ids, filters, or --all")
 

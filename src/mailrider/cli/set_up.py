@@ -24,7 +24,6 @@ from mailrider.config import load
 from mailrider.config.loader import find_config, own_name
 from mailrider.config.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME_DIR, default_runtime_dir
 from mailrider.delivery.settings import RemoteSettings
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.files import PRIVATE_FOLDER, make_folder
 from mailrider.model.domain import Domain
@@ -176,9 +175,8 @@ def _privileged_ports(configuration: Configuration) -> list[str]:
     """What systemd has to open for a daemon without root, as its units write it."""
     found: list[str] = []
     for each in configuration.endpoints:
-        if isinstance(each.settings, EndpointSettings):
-            for address in each.settings.listen:
-                if address.ip is not None and address.port < FIRST_FREE_PORT:
-                    host = f"[{address.ip}]" if address.ip.version == 6 else str(address.ip)
-                    found.append(f"{host}:{address.port}")
+        for address in each.settings.listen:
+            if address.ip is not None and address.port < FIRST_FREE_PORT:
+                host = f"[{address.ip}]" if address.ip.version == 6 else str(address.ip)
+                found.append(f"{host}:{address.port}")
     return found

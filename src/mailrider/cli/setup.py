@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.model.event import Emit
     from mailrider.observe.log import Stream
+    from mailrider.settings.directive import Settings
 
 
 STDERR = 2  # the number of standard error
 
 
-def choose_target(configuration: Configuration, name: str | None, kinds: Sequence[str] = DIRECT) -> Instance:
+def choose_target(configuration: Configuration, name: str | None, kinds: Sequence[str] = DIRECT) -> Instance[Settings]:
     """The target that is named, or the one that a direct delivery means, of the first of `kinds` that there is.
 
     What the top level delivers to goes before what is only defined. Raises `ConfigError`.
@@ -63,9 +64,7 @@ def choose_queue(configuration: Configuration, name: str | None) -> QueueSetting
     if len(queues) > 1:
         names = ", ".join(each.label if each.name else f"{each.label} (at {each.position})" for each in queues)
         raise ConfigError(f"there are several queues, say which one is meant: {names}")
-    (only,) = queues
-    assert isinstance(only.settings, QueueSettings)  # noqa: S101 # that is what queues are
-    return only.settings
+    return queues[0].settings
 
 
 def make_log(configuration: Configuration, *, debug: bool, quiet: bool, stream: Stream | None = None) -> Emit:

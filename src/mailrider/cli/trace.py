@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailrider.cli.arguments import SPAN
 from mailrider.cli.chosen_queue import ChosenQueue
 from mailrider.cli.say import say
 from mailrider.cli.trace_text import trace_lines
@@ -15,14 +16,12 @@ from mailrider.config import load, queue_location, queues_of
 from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.text import json_line
 from mailrider.queue.ids import parse_id
-from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.views import EPOCH, HistoryFilter
 from mailrider.report.lines import print_line
 from mailrider.report.trace import trace_object
-from mailrider.settings.types import DURATION, Unacceptable
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from mailrider.queue.sqlite.views import Traced
 
@@ -30,19 +29,19 @@ MESSAGES = 100  # that are shown if nobody says otherwise
 
 
 @click.command()
-@click.option("--since", metavar="AGE", help="Only what happened since then, as 4h or 2d.")
+@click.option("--since", type=SPAN, metavar="AGE", help="Only what happened since then, as 4h or 2d.")
 @click.option("--limit", default=MESSAGES, show_default=True, type=click.IntRange(1, 10_000), help="The most messages.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
 @click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS")
 @click.pass_obj
-def trace(config: str | None, what: str, since: str | None, limit: int, as_json: bool) -> int:
+def trace(config: str | None, what: str, since: timedelta | None, limit: int, as_json: bool) -> int:
     """Tell what became of a message: when it was taken, each attempt, how it ended, whom we told.
 
     ID is that of the message, as it stands in log and Received; MESSAGE-ID has its angle brackets; ADDRESS is that of a
     sender or recipient, and means the newest messages. All queues of the configuration are looked into. Of mail that
     went to a target without a queue only the log knows.
     """
-    wanted = history_filter(what, _moment(since))
+    wanted = history_filter(what, EPOCH if since is None else SystemClock().now() - since)
     found = False
     for chosen in every_queue(config):
         traced: list[Traced] = chosen.look(lambda reader: reader.trace(wanted, limit), [])
@@ -89,17 +88,10 @@ def history_filter(what: str, since: datetime = EPOCH) -> HistoryFilter:
         raise click.UsageError(f"expected an id, a Message-ID like <...>, or an address: {error}") from error
 
 
-def _moment(since: str | None) -> datetime:
-    try:
-        return EPOCH if since is None else SystemClock().now() - DURATION.accept(since)
-    except Unacceptable as error:
-        raise click.UsageError(f"--since: {error}") from error
-
-
 def every_queue(config: str | None) -> list[ChosenQueue]:
     """Each queue of the configuration. Raises `ConfigError` if there is none."""
     configuration = load(config)
-    queues = [each.settings for each in queues_of(configuration) if isinstance(each.settings, QueueSettings)]
+    queues = [each.settings for each in queues_of(configuration)]
     if not queues:
         raise ConfigError("no target.queue is configured")
     beside = tuple(queue_location(each) for each in queues)

@@ -7,42 +7,24 @@ The settings classes themselves stand in the packages that they configure; `kind
 where. The manual in `docs/reference` is written from the same declarations (`reference`).
 """
 
-from mailrider.config.configuration import (
-    DIRECT,
-    Configuration,
-    Instance,
-    complete,
-    direct_targets,
-    placed,
-    placed_at,
-    queue_location,
-    queues_of,
-    targets_within,
-)
-from mailrider.config.lexer import quoted
-from mailrider.config.loader import default_text, find_config, load, load_carried, load_to_carry, loads
-from mailrider.config.settings import Globals, LogFormat, default_runtime_dir, default_state_dir
-
-__all__ = [
-    "DIRECT",
-    "Configuration",
-    "Globals",
-    "Instance",
-    "LogFormat",
-    "complete",
-    "default_runtime_dir",
-    "default_state_dir",
-    "default_text",
-    "direct_targets",
-    "find_config",
-    "load",
-    "load_carried",
-    "load_to_carry",
-    "loads",
-    "placed",
-    "placed_at",
-    "queue_location",
-    "queues_of",
-    "quoted",
-    "targets_within",
-]
+from mailrider.config.configuration import DIRECT as DIRECT
+from mailrider.config.configuration import Configuration as Configuration
+from mailrider.config.configuration import Instance as Instance
+from mailrider.config.configuration import complete as complete
+from mailrider.config.configuration import direct_targets as direct_targets
+from mailrider.config.configuration import placed as placed
+from mailrider.config.configuration import placed_at as placed_at
+from mailrider.config.configuration import queue_location as queue_location
+from mailrider.config.configuration import queues_of as queues_of
+from mailrider.config.configuration import targets_within as targets_within
+from mailrider.config.lexer import quoted as quoted
+from mailrider.config.loader import default_text as default_text
+from mailrider.config.loader import find_config as find_config
+from mailrider.config.loader import load as load
+from mailrider.config.loader import load_carried as load_carried
+from mailrider.config.loader import load_to_carry as load_to_carry
+from mailrider.config.loader import loads as loads
+from mailrider.config.settings import Globals as Globals
+from mailrider.config.settings import LogFormat as LogFormat
+from mailrider.config.settings import default_runtime_dir as default_runtime_dir
+from mailrider.config.settings import default_state_dir as default_state_dir

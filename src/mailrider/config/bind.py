@@ -60,7 +60,7 @@ class Binder:
     named: dict[str, tuple[BlockKind, Node]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     _unnamed: list[tuple[BlockKind, Node]] = field(default_factory=list)
-    _bound: dict[str, Instance | Wrong] = field(default_factory=dict)
+    _bound: dict[str, Instance[Settings] | Wrong] = field(default_factory=dict)
 
     # --- Blocks ---------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class Binder:
         else:
             self.named[name] = kind, node
 
-    def instances(self) -> dict[str, Instance]:
+    def instances(self) -> dict[str, Instance[Settings]]:
         """All blocks that were declared and are right."""
         for kind, node in self._unnamed:
             if node.children is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mailrider.config.kinds import KINDS
 from mailrider.config.nearest import did_you_mean
@@ -23,24 +23,25 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.settings.directive import InvalidSetting, Settings, directives_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mailrider.config.settings import Globals
     from mailrider.config.source import Position
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+SettingsT_co = TypeVar("SettingsT_co", bound=Settings, covariant=True)
 
 DIRECT = ("target.remote", "target.smtp", "target.lmtp")  # targets that deliver at once
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Generic[SettingsT_co]):
     """A block with its settings. `name` is None for one that stands where it is used; `position` for errors."""
 
     kind: str
     name: str | None
-    settings: Settings
+    settings: SettingsT_co
     position: Position | None = None
 
     @property
@@ -64,24 +65,29 @@ class Configuration:
     """
 
     globals: Globals
-    instances: Mapping[str, Instance]
-    deliver_to: tuple[Instance, ...] = ()
+    instances: Mapping[str, Instance[Settings]]
+    deliver_to: tuple[Instance[Settings], ...] = ()
     path: Path | None = None
-    endpoints: tuple[Instance, ...] = ()
+    endpoints: tuple[Instance[EndpointSettings], ...] = ()
     secret_files: tuple[Path, ...] = ()
 
     @property
-    def targets(self) -> dict[str, Instance]:
+    def targets(self) -> dict[str, Instance[Settings]]:
         """The named targets."""
         return {name: instance for name, instance in self.instances.items() if instance.is_target}
 
-    def target(self, name: str) -> Instance:
+    def target(self, name: str) -> Instance[Settings]:
         """A target by its name; `ConfigError` if there is none."""
         targets = self.targets
         if name not in targets:
             known = f"; there are: {few(targets)}" if targets else "; there are none"
             raise ConfigError(f'no target is named "{name}"{did_you_mean(name, targets) or known}')
         return targets[name]
+
+    @property
+    def owners(self) -> tuple[Instance[Settings], ...]:
+        """What mail goes through, each with all that stands in its block: targets, and endpoints."""
+        return *self.deliver_to, *self.targets.values(), *self.endpoints
 
 
 def targets_within(settings: object) -> Iterator[Settings]:
@@ -102,27 +108,29 @@ def queue_location(settings: QueueSettings) -> Path:
     return settings.location or default_state_dir() / "queue"
 
 
-def direct_targets(configuration: Configuration) -> list[Instance]:
+def direct_targets(configuration: Configuration) -> list[Instance[Settings]]:
     """Every target that delivers at once, those within the blocks of queues and endpoints too."""
-    found: dict[int, Instance] = {}
-    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+    return [each for each in _every_target(configuration) if each.kind in DIRECT]
+
+
+def queues_of(configuration: Configuration) -> list[Instance[QueueSettings]]:
+    """Every queue, those within the blocks of endpoints and of other queues too; these have no name."""
+    return [
+        Instance(each.kind, each.name, each.settings, each.position)
+        for each in _every_target(configuration)
+        if isinstance(each.settings, QueueSettings)
+    ]
+
+
+def _every_target(configuration: Configuration) -> Iterable[Instance[Settings]]:
+    """Each once, wherever it stands."""
+    found: dict[int, Instance[Settings]] = {}
+    for owner in configuration.owners:
         for settings in targets_within(owner.settings):
             kind = next(kind.name for kind in KINDS.values() if kind.settings is type(settings))
-            if kind in DIRECT:
-                name = owner.name if settings is owner.settings else None
-                found.setdefault(id(settings), Instance(kind, name, settings, owner.position))
-    return list(found.values())
-
-
-def queues_of(configuration: Configuration) -> list[Instance]:
-    """Every queue, those within the blocks of endpoints and of other queues too; these have no name."""
-    found: dict[int, Instance] = {}
-    for owner in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
-        for settings in targets_within(owner.settings):
-            if isinstance(settings, QueueSettings):
-                name = owner.name if settings is owner.settings else None
-                found.setdefault(id(settings), Instance("target.queue", name, settings, owner.position))
-    return list(found.values())
+            name = owner.name if settings is owner.settings else None
+            found.setdefault(id(settings), Instance(kind, name, settings, owner.position))
+    return found.values()
 
 
 @contextmanager
@@ -141,7 +149,7 @@ def placed_at(position: Position | None) -> Iterator[None]:
 
 
 @contextmanager
-def placed(instance: Instance) -> Iterator[None]:
+def placed(instance: Instance[Settings]) -> Iterator[None]:
     """Around what opens an instance: what only that shows to be wrong is told with the place of its block."""
     try:
         with placed_at(instance.position):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.config.bind import Binder, unknown_at_top_level
 from mailrider.config.carried import CarriedText, Recorded, record_files, record_secrets
-from mailrider.config.configuration import Configuration, Instance, complete, targets_within
+from mailrider.config.configuration import Configuration, Instance, SettingsT, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
 from mailrider.config.foreign import other_program
 from mailrider.config.kinds import ENDPOINTS, KINDS
@@ -23,7 +23,6 @@ from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_di
 from mailrider.config.source import Position, Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.endpoint.faults import address_faults, login_faults, relay_holes
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, InvalidValue, Problem
 from mailrider.model.domain import Domain
 from mailrider.queue.settings import QueueSettings
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from mailrider.config.parser import Node
+    from mailrider.endpoint.settings import EndpointSettings
     from mailrider.reporting.settings import TLSRPTSettings
     from mailrider.settings.directive import Settings
     from mailrider.settings.socket_address import SocketAddress
@@ -266,23 +266,24 @@ def _bind(
     return configuration if globals_are_right and not problems else None
 
 
-def _refuse_unsafe(door: Instance, instances: Mapping[str, Instance], problems: Problems) -> None:
+def _refuse_unsafe(
+    door: Instance[EndpointSettings], instances: Mapping[str, Instance[Settings]], problems: Problems
+) -> None:
     """Tell of what an endpoint must not be: above all an open relay."""
 
     def find(name: str) -> Settings | None:
         return instances[name].settings if name in instances else None
 
-    settings = door.settings
-    if isinstance(settings, EndpointSettings) and door.position is not None:
+    if door.position is not None:
+        settings = door.settings
         for fault in (*address_faults(settings), *login_faults(settings), *relay_holes(settings, find)):
             problems.add(door.position, f"{door.kind}: {fault}")
 
 
-def _refuse_shared_addresses(doors: Iterable[Instance], problems: Problems) -> None:
+def _refuse_shared_addresses(doors: Iterable[Instance[EndpointSettings]], problems: Problems) -> None:
     """Tell of an address at which two endpoints would listen: chance would say which of them a client gets."""
-    taken: dict[SocketAddress, Instance] = {}
+    taken: dict[SocketAddress, Instance[EndpointSettings]] = {}
     for door in doors:
-        assert isinstance(door.settings, EndpointSettings)  # noqa: S101 # that is what doors are
         for address in door.settings.listen:
             first = taken.setdefault(dataclasses.replace(address, scheme=Scheme.TCP), door)
             again = first is not door or door.settings.listen.count(address) > 1
@@ -292,7 +293,10 @@ def _refuse_shared_addresses(doors: Iterable[Instance], problems: Problems) -> N
 
 
 def _refuse_reports_without_queue(
-    nodes: Iterable[Node], tlsrpt: TLSRPTSettings | None, instances: Mapping[str, Instance], problems: Problems
+    nodes: Iterable[Node],
+    tlsrpt: TLSRPTSettings | None,
+    instances: Mapping[str, Instance[Settings]],
+    problems: Problems,
 ) -> None:
     """Tell of TLS reports that would go through a target that is no queue: nothing would try again."""
     through = None if tlsrpt is None else tlsrpt.through
@@ -307,7 +311,7 @@ def _refuse_reports_without_queue(
             problems.add(each.arguments[0].position, problem)
 
 
-def _refuse_circles(instances: Mapping[str, Instance], problems: Problems) -> None:
+def _refuse_circles(instances: Mapping[str, Instance[Settings]], problems: Problems) -> None:
     """Tell of queues that lead to each other, and so nowhere."""
     told: set[str] = set()
     for name, instance in instances.items():
@@ -329,7 +333,7 @@ def _target_of(settings: object) -> object:
     return settings
 
 
-def _refuse_shared_locations(instances: Iterable[Instance], problems: Problems) -> None:
+def _refuse_shared_locations(instances: Iterable[Instance[Settings]], problems: Problems) -> None:
     """Tell of two queues that would keep their messages in one directory."""
     taken: dict[Path, tuple[QueueSettings, Position]] = {}
     for instance in instances:
@@ -384,7 +388,7 @@ def _sort(nodes: Iterable[Node], binder: Binder) -> tuple[list[Node], list[Node]
     return global_nodes, deliver_to, endpoints
 
 
-def _complete(instance: Instance, global_settings: Globals, problems: Problems) -> Instance:
+def _complete(instance: Instance[SettingsT], global_settings: Globals, problems: Problems) -> Instance[SettingsT]:
     try:
         settings = complete(instance.settings, global_settings)
     except InvalidSetting as error:

@@ -120,6 +120,11 @@ class AddressLiteral:
 NextHop = Domain | AddressLiteral
 
 
+def parse_next_hop(text: str) -> NextHop:
+    """A domain, or an address literal in brackets. Raises `InvalidValue`."""
+    return AddressLiteral.parse(text) if text.startswith("[") else Domain.parse(text)
+
+
 def owner_of(name: Domain | str) -> str:
     """Whose domain it is: two labels, or three where two letters at the end follow a short label (`example.co.uk`).
 

@@ -9,7 +9,6 @@ from mailrider.app.endpoints import aliases_of
 from mailrider.config import direct_targets
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.endpoint.aliases import UnsafeFile
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.settings.directive import MissingSecret
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def unusable_aliases(configuration: Configuration) -> Iterator[Finding]:
     """A warning for each line of a file of aliases that is wrong; a file that cannot be read is an error elsewhere."""
     told: set[str] = set()
     for each in configuration.endpoints:
-        aliases = aliases_of(each.settings) if isinstance(each.settings, EndpointSettings) else None
+        aliases = aliases_of(each.settings)
         try:
             faults = [] if aliases is None else aliases.load()
         except UnsafeFile:

@@ -32,7 +32,6 @@ from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.dns.servers import configured_servers
 from mailrider.dns.settings import Validate
 from mailrider.endpoint.faults import weak_spots
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, Problem
 from mailrider.settings.directive import MissingSecret
 
@@ -167,7 +166,7 @@ def sending_domains(configuration: Configuration) -> list[Domain]:
     return list(dict.fromkeys(found))
 
 
-async def _check_smarthost(target: Instance, settings: SmarthostSettings, engine: Engine) -> list[Finding]:
+async def _check_smarthost(target: Instance[Settings], settings: SmarthostSettings, engine: Engine) -> list[Finding]:
     findings: list[Finding] = []
     async with open_smarthost(settings, engine) as delivery:
         for host, fault in await delivery.try_servers():
@@ -188,11 +187,10 @@ def _about_settings(configuration: Configuration, validates: bool) -> Iterator[F
     for each in direct_targets(configuration):
         if isinstance(each.settings, RemoteSettings):
             yield from weaknesses(each.label, each.settings, validates)
-    for each in configuration.endpoints:
-        if isinstance(each.settings, EndpointSettings):
-            yield from endpoint_weaknesses(each.label, each.settings)
-            for spot in weak_spots(each.settings, find):
-                yield (note if spot.is_choice else warning)(each.label, spot.text, spot.cure)
+    for door in configuration.endpoints:
+        yield from endpoint_weaknesses(door.label, door.settings)
+        for spot in weak_spots(door.settings, find):
+            yield (note if spot.is_choice else warning)(door.label, spot.text, spot.cure)
 
 
 async def _try_everything(configuration: Configuration, engine: Engine) -> list[Problem]:
@@ -207,7 +205,7 @@ async def _try_everything(configuration: Configuration, engine: Engine) -> list[
             problems += fault.problems
         except LocalError as fault:
             problems.append(Problem(str(fault)))
-    for each in (*configuration.deliver_to, *configuration.targets.values(), *configuration.endpoints):
+    for each in configuration.owners:
         try:
             examine_signatures(each)
         except ConfigError as fault:

@@ -12,11 +12,9 @@ from mailrider.app.check.finding import error, note, ok, warning
 from mailrider.app.cores import count_workers
 from mailrider.config import queue_location, queues_of
 from mailrider.config.settings import AUTO
-from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import InvalidValue
 from mailrider.files import OTHERS
 from mailrider.queue.disk import Disk
-from mailrider.queue.settings import QueueSettings
 from mailrider.signing.keys import examine_key
 from mailrider.x509.names import find_match, presented_names
 from mailrider.x509.own import MAX_FILE, read_first
@@ -38,11 +36,10 @@ MIB: Final = 1 << 20
 def check_certificates(configuration: Configuration, now: datetime) -> list[Finding]:
     """Our own: those of endpoints, and those that targets show to servers."""
     findings: list[Finding] = []
-    for each in configuration.endpoints:
-        settings = each.settings
-        if isinstance(settings, EndpointSettings) and settings.tls is not None and settings.tls.cert is not None:
-            name = settings.hostname or configuration.globals.hostname
-            findings += _about_certificate(each.label, settings.tls.cert, name, now)
+    for door in configuration.endpoints:
+        if door.settings.tls is not None and door.settings.tls.cert is not None:
+            name = door.settings.hostname or configuration.globals.hostname
+            findings += _about_certificate(door.label, door.settings.tls.cert, name, now)
     for each in configuration.targets.values():
         tls = getattr(each.settings, "tls_client", None)
         if tls is not None and tls.cert is not None:
@@ -77,7 +74,6 @@ def check_disks(configuration: Configuration, clock: Clock) -> list[Finding]:
     """Whether each queue can take mail, and how much room it has for it."""
     findings: list[Finding] = []
     for each in queues_of(configuration):
-        assert isinstance(each.settings, QueueSettings)  # noqa: S101 # that is what queues are
         location = _existing(queue_location(each.settings))
         findings.append(_about_disk(each.label, location, Disk(location, each.settings.reserve, clock.monotonic)))
     return findings
@@ -121,9 +117,7 @@ def check_user(configuration: Configuration) -> list[Finding]:
     if not configuration.endpoints:
         return []
     cure = "let systemd start it as a user of its own: mailrider setup DOMAIN --service, or see the guide"
-    locations = [
-        queue_location(each.settings) for each in queues_of(configuration) if isinstance(each.settings, QueueSettings)
-    ]
+    locations = [queue_location(each.settings) for each in queues_of(configuration)]
     owners = {owner for owner in map(_owner, (*locations, configuration.globals.state_dir)) if owner is not None}
     if 0 in owners:
         text = "what the daemon keeps belongs to root, so it runs as root: who breaks into it has the whole machine"
@@ -179,10 +173,9 @@ def _needed_files(configuration: Configuration, keys: Iterable[SignatureKey]) ->
     yield from (("secret", path) for path in configuration.secret_files)
     for endpoint in configuration.endpoints:
         settings = endpoint.settings
-        if isinstance(settings, EndpointSettings):
-            tls = settings.tls
-            paths = (settings.auth, *((tls.cert, tls.key) if tls is not None else ()))
-            yield from ((endpoint.label, path) for path in paths if path is not None)
+        tls = settings.tls
+        paths = (settings.auth, *((tls.cert, tls.key) if tls is not None else ()))
+        yield from ((endpoint.label, path) for path in paths if path is not None)
     yield from (("dkim", key.path) for key in keys)
 
 
@@ -220,24 +213,22 @@ def _open_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> I
     writable = stat.S_IWGRP | stat.S_IWOTH
     yield from _look_at("state_dir", configuration.globals.state_dir, writable, "all that survives a restart")
     for each in queues_of(configuration):
-        if isinstance(each.settings, QueueSettings):
-            location = queue_location(each.settings)
-            yield from _look_at(each.label, location, OTHERS, "mail")
-            # A folder that is closed protects what is in it.
-            if _mode(location) & OTHERS:
-                for file in sorted(location.glob("queue.*")):
-                    yield from _look_at(each.label, file, OTHERS, "mail")
+        location = queue_location(each.settings)
+        yield from _look_at(each.label, location, OTHERS, "mail")
+        # A folder that is closed protects what is in it.
+        if _mode(location) & OTHERS:
+            for file in sorted(location.glob("queue.*")):
+                yield from _look_at(each.label, file, OTHERS, "mail")
     for path in configuration.secret_files:
         # A group may be there for the daemon's user, where the file is root's.
         yield from _look_at("secret", path, stat.S_IRWXO | stat.S_IWGRP, "a password")
     for endpoint in configuration.endpoints:
         settings = endpoint.settings
-        if isinstance(settings, EndpointSettings):
-            # A group may be there for those who manage it.
-            if settings.auth is not None:
-                yield from _look_at(endpoint.label, settings.auth, stat.S_IRWXO | stat.S_IWGRP, "passwords")
-            if settings.tls is not None and settings.tls.key is not None:
-                yield from _look_at(endpoint.label, settings.tls.key, stat.S_IRWXO | stat.S_IWGRP, "a private key")
+        # A group may be there for those who manage it.
+        if settings.auth is not None:
+            yield from _look_at(endpoint.label, settings.auth, stat.S_IRWXO | stat.S_IWGRP, "passwords")
+        if settings.tls is not None and settings.tls.key is not None:
+            yield from _look_at(endpoint.label, settings.tls.key, stat.S_IRWXO | stat.S_IWGRP, "a private key")
     for key in keys:
         yield from _look_at("dkim", key.path, stat.S_IRWXO | stat.S_IWGRP, "a private key")
         yield from _look_at("dkim", key.path.parent, writable, "private keys")

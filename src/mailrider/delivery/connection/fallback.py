@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.model.bounded import BoundedMap
-from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.domain import parse_next_hop
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class FallbackMemory:
     def _hear(self, told: SharedFinding) -> None:
         """What another worker has learnt."""
         address, _, name = told.key.partition(" ")
-        next_hop = AddressLiteral.parse(name) if name.startswith("[") else Domain.parse(name)
+        next_hop = parse_next_hop(name)
         if told.until is None:
             self._failed.pop((address, next_hop), None)
         else:
