@@ -154,8 +154,8 @@ async def test_everything_that_only_loading_shows_is_told_with_the_place_of_its_
         (5, "/nowhere/root.pem"),
         (8, "/nowhere/other.pem"),
         (13, "/nowhere/third.pem"),
-        (17, "/nowhere/cert.pem"),
-        (17, "/nowhere/key.pem"),
+        (18, "/nowhere/cert.pem"),
+        (18, "/nowhere/key.pem"),
         (20, "cannot read the password file"),
     ]
     assert [int(line.split("mailrider.conf:")[1].split(":")[0]) for line in told] == [line for line, _ in expected]
