@@ -26,8 +26,8 @@ from mailrider.lab.ca import CA
 from mailrider.net.listen import listen
 from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
+from mailrider.smtp.replies import usual_reply
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 from mailrider.x509.describe import describe_chain
 

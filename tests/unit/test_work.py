@@ -54,16 +54,15 @@ from mailrider.model.security import TLSARecord
 from mailrider.mtasts.policy import parse_policy
 from mailrider.mtasts.record import find_record
 from mailrider.queue.bounces import INLINE as INLINE_TOLD
-from mailrider.smtp.capabilities import parse_capabilities
+from mailrider.smtp.capabilities import FULL_OFFER, parse_capabilities
 from mailrider.smtp.commands import decode_original_recipient
 from mailrider.smtp.content import Content, Mender, Stuffer
 from mailrider.smtp.data import ChunkInspector, DataDecoder
 from mailrider.smtp.mend import mend_header
 from mailrider.smtp.parse import parse_command
-from mailrider.smtp.replies import ReplyParser
+from mailrider.smtp.replies import ReplyParser, usual_reply
 from mailrider.smtp.sasl import LoginServer, PlainServer
 from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected
 from mailrider.testing.clock import FakeClock
 from mailrider.x509.certificate import parse_certificate, read_chain

@@ -10,8 +10,8 @@ from mailrider.errors import InvalidValue
 from mailrider.model.endpoint_event import ClientRefused, LoginFailed, LoginHeldBack
 from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Auth, AuthResponse
+from mailrider.smtp.replies import usual_reply
 from mailrider.smtp.sasl import SERVERS, Challenge
-from mailrider.smtp.server_replies import usual_reply
 
 if TYPE_CHECKING:
     from mailrider.endpoint.client import Client

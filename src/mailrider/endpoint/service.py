@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailrider.endpoint.intake import DISK, Memory
 from mailrider.header.fields import ReceivedDetail
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.sasl import SERVERS
-from mailrider.smtp.server_replies import FULL_OFFER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,8 +27,8 @@ from mailrider.model.event import Bug
 from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Auth, AuthResponse, Bdat, Data, EndOfData, Mail, Rcpt
 from mailrider.smtp.parse import NO_COMMAND
+from mailrider.smtp.replies import usual_reply
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 
 if TYPE_CHECKING:

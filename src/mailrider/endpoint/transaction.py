@@ -20,7 +20,7 @@ from mailrider.model.envelope import Notify, Recipient
 from mailrider.model.reply import Reply
 from mailrider.settings.pipeline import decide
 from mailrider.smtp.commands import Command, Mail, Rcpt
-from mailrider.smtp.server_replies import usual_reply
+from mailrider.smtp.replies import usual_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

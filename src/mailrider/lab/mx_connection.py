@@ -30,9 +30,8 @@ from mailrider.lab.mx_script import (
 from mailrider.model.address import NULL_PATH
 from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Command, Mail, Rcpt
-from mailrider.smtp.replies import encode_reply
+from mailrider.smtp.replies import encode_reply, usual_reply
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import usual_reply
 from mailrider.smtp.server_states import ContentChunk, Event, Rejected, ServerState
 
 if TYPE_CHECKING:

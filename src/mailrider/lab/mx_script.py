@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from mailrider.model.reply import Reply
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import (
     Auth,
     AuthResponse,
@@ -41,7 +42,6 @@ from mailrider.smtp.commands import (
     StartTLS,
     Vrfy,
 )
-from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import Limits
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from mailrider.lab.ca import Kind
 from mailrider.lab.mx_script import MXTLS, Close, Door, MXScript, Stage, TLSFault
 from mailrider.lab.sts import PolicyHost, policy
 from mailrider.lab.zones import Fault, Name, Records, signed
-from mailrider.smtp.server_replies import FULL_OFFER
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.x509.describe import describe_chain
 
 if TYPE_CHECKING:

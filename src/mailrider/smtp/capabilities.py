@@ -1,4 +1,4 @@
-"""What a server offers: the reply to EHLO as a value (RFC 5321 4.1.1.1).
+"""What a server offers: the reply to EHLO as a value, and back (RFC 5321 4.1.1.1).
 
 Unknown keywords are kept and mean nothing; a malformed parameter of a known one counts as not given.
 """
@@ -9,12 +9,12 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from mailrider.model.reply import Reply
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _NUMBER = re.compile(r"[0-9]{1,20}")
@@ -48,6 +48,17 @@ class Capabilities:
 
 
 NO_CAPABILITIES = Capabilities()
+
+# All that a server on this machine understands, apart from what needs settings: STARTTLS, AUTH, REQUIRETLS, limits.
+FULL_OFFER: Final = Capabilities(
+    keywords={"ENHANCEDSTATUSCODES": ""},
+    pipelining=True,
+    eight_bit_mime=True,
+    smtputf8=True,
+    chunking=True,
+    dsn=True,
+    size=True,
+)
 
 
 def parse_capabilities(reply: Reply) -> Capabilities:
@@ -97,3 +108,24 @@ def _parse(lines: tuple[str, ...]) -> Capabilities:
 def _number(text: str) -> int | None:
     """A positive decimal number, or None."""
     return (int(text) or None) if _NUMBER.fullmatch(text) else None
+
+
+def ehlo_reply(hostname: str, offer: Capabilities) -> Reply:
+    """The reply to EHLO that announces `offer`; the inverse of `parse_capabilities`."""
+    limits = {"MAILMAX": offer.max_transactions, "RCPTMAX": offer.max_recipients}
+    words = {
+        "PIPELINING": offer.pipelining,
+        f"SIZE {offer.max_size or ''}": offer.size,
+        "8BITMIME": offer.eight_bit_mime,
+        "SMTPUTF8": offer.smtputf8,
+        "CHUNKING": offer.chunking,
+        "DSN": offer.dsn,
+        "STARTTLS": offer.starttls,
+        "REQUIRETLS": offer.requiretls,
+        f"AUTH {' '.join(sorted(offer.auth))}": offer.auth,
+        f"LIMITS {' '.join(f'{name}={limit}' for name, limit in limits.items() if limit)}": any(limits.values()),
+    }
+    lines = [line.strip() for line, offered in words.items() if offered]
+    known = {line.partition(" ")[0] for line in words}
+    lines += [f"{word} {text}".strip() for word, text in offer.keywords.items() if word not in known]
+    return Reply(250, None, (hostname, *lines))

@@ -29,7 +29,7 @@ Three rules that every change must keep:
    the session begins anew (RFC 3207 4.2).
 3. *Bounded.* Lines, recipients, content and nonsense have limits, and nothing else is kept.
 
-The states and all transitions stand in `smtp.server_states`, what is refused and why in `smtp.server_replies`.
+The states and all transitions stand in `smtp.server_states`, what is refused and why in `smtp.replies`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from mailrider.smtp.commands import (
 )
 from mailrider.smtp.data import ChunkInspector, DataDecoder
 from mailrider.smtp.parse import CommandError, ForeignProtocol, parse_auth_response, parse_command, shown
-from mailrider.smtp.server_replies import chunk_refusal, dubious_end, encoded, protocol_refusal, too_large
+from mailrider.smtp.replies import chunk_refusal, dubious_end, encoded, protocol_refusal, too_large
 from mailrider.smtp.server_states import (
     ANY_TIME,
     ENDS_GROUP,

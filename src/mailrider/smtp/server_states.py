@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.smtp.commands import (
     Auth,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mailrider.model.reply import Reply
+    from mailrider.smtp.capabilities import Capabilities
 
 
 class ServerState(enum.Enum):
@@ -110,6 +111,24 @@ class Limits:
     max_errors: int = 20
     max_commands: int = 5000  # a refused MAIL may have thousands of pipelined RCPTs behind it
     strict_groups: bool = True
+
+
+class ServerDialogue(Protocol):
+    """What replies depend on: where the dialogue with a client stands."""
+
+    lmtp: bool
+    limits: Limits
+    state: ServerState
+    mail: Mail | None
+    asked: int
+    is_authenticated: bool
+
+    @property
+    def recipients(self) -> Sequence[Rcpt]: ...
+    @property
+    def offer(self) -> Capabilities: ...
+    @property
+    def extensions(self) -> Capabilities: ...
 
 
 _COMMANDS = (ServerState.FRESH, ServerState.READY, ServerState.MAIL, ServerState.RCPT, ServerState.CHUNKS)

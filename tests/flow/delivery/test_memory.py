@@ -12,7 +12,7 @@ import pytest
 from mailrider.lab.ca import CA
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXTLS, MXScript
-from mailrider.smtp.server_replies import FULL_OFFER
+from mailrider.smtp.capabilities import FULL_OFFER
 from tests.flow.delivery.internet import internet, new_address
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import pytest
 import mailrider
 from mailrider.lab.mx_script import Close, MXScript, Stage
 from mailrider.model.event import Dialogue
-from mailrider.smtp.capabilities import Capabilities
-from mailrider.smtp.server_replies import FULL_OFFER
+from mailrider.smtp.capabilities import FULL_OFFER, Capabilities
 from tests.flow.delivery.internet import MESSAGE, internet, outcome, stages
 from tests.support.loops import eventually
 

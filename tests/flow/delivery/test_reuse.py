@@ -14,8 +14,8 @@ from mailrider.delivery.settings import MAX_CONNECTIONS_PER_HOST
 from mailrider.lab.ca import CA
 from mailrider.lab.mx_script import MXTLS, Close, Later, MXScript, Stage, stage_of
 from mailrider.model.event import ConnectionClosed, LimitReached
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Mail, Quit
-from mailrider.smtp.server_replies import FULL_OFFER
 from tests.flow.delivery.internet import internet, outcome, stages
 
 if TYPE_CHECKING:

@@ -37,9 +37,9 @@ from mailrider.lab.mx_script import (
     TLSFault,
 )
 from mailrider.model.domain import Domain
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Command, Ehlo, Mail, Noop, Quit, Rset
 from mailrider.smtp.server import MAX_BACKLOG, ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER
 from mailrider.smtp.server_states import Limits
 from mailrider.testing.clock import FakeClock
 

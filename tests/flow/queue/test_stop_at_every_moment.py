@@ -40,7 +40,7 @@ from mailrider.queue.attempts import AttemptProgress
 from mailrider.queue.ids import IdSource
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.stopping import RECORDING
-from mailrider.smtp.server_replies import FULL_OFFER
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.testing.channels import MemoryDialer
 from mailrider.testing.resolver import FakeResolver, mx
 from mailrider.testing.store import MemoryStore

@@ -16,8 +16,8 @@ from mailrider.lab.ca import Kind
 from mailrider.lab.mx_script import MXTLS, MXScript, TLSFault
 from mailrider.lab.zones import Name, Records
 from mailrider.model.event import ConnectionReused, FellBackToClear
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Mail, StartTLS
-from mailrider.smtp.server_replies import FULL_OFFER
 from tests.flow.security.net import MESSAGE, WAIVED, SecureNet, ee, fate, levels, send
 
 if TYPE_CHECKING:

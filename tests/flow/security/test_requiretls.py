@@ -12,7 +12,7 @@ import mailrider
 from mailrider.lab.ca import Kind
 from mailrider.lab.mx_script import MXTLS, Door, MXScript, Stage, TLSFault
 from mailrider.lab.zones import Fault, Name
-from mailrider.smtp.server_replies import FULL_OFFER
+from mailrider.smtp.capabilities import FULL_OFFER
 from tests.flow.security.net import MESSAGE, WAIVED, SecureNet, ee, fate, levels, send, told_nothing
 
 if TYPE_CHECKING:

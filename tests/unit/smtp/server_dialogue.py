@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Bdat, Command, EndOfData, Mail, Rcpt
+from mailrider.smtp.replies import usual_reply
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Event, Limits, Rejected
 
 if TYPE_CHECKING:

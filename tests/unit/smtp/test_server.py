@@ -11,7 +11,7 @@ from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
 from mailrider.model.reply import Reply
-from mailrider.smtp.capabilities import NO_CAPABILITIES
+from mailrider.smtp.capabilities import FULL_OFFER, NO_CAPABILITIES
 from mailrider.smtp.commands import (
     Auth,
     AuthResponse,
@@ -29,9 +29,8 @@ from mailrider.smtp.commands import (
     Rset,
 )
 from mailrider.smtp.parse import _parse_cached
-from mailrider.smtp.replies import encode_reply
+from mailrider.smtp.replies import encode_reply, encoded, usual_reply
 from mailrider.smtp.server import MAX_AUTH_LINE, MAX_BACKLOG, MAX_LINE, ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER, encoded, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 from tests.unit.smtp.server_dialogue import EHLO, LAX, Application, Decide, converse, machine_after, run
 

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.reply import Reply
-from mailrider.smtp.capabilities import parse_capabilities
+from mailrider.smtp.capabilities import FULL_OFFER, ehlo_reply, parse_capabilities
 from mailrider.smtp.commands import Auth, AuthResponse, Command
 from mailrider.smtp.content import Content
 from mailrider.smtp.replies import ReplyParser
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER, ehlo_reply
 from mailrider.smtp.server_states import IN_TRANSACTION, Limits, ServerState
 from tests.unit.smtp.server_dialogue import Application
 

@@ -6,10 +6,10 @@ import pytest
 
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Command, Ehlo, Helo, Mail, Rcpt
 from mailrider.smtp.parse import UNKNOWN, CommandError, parse_command
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER
 
 ORIGIN = Domain("example.org")
 SENDER = ReversePath.parse("a@x.test")

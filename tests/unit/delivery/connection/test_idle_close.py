@@ -32,10 +32,11 @@ from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import ConnectionClosed
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, TryResult
 from mailrider.policy.judge import Judge
+from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Bdat, EndOfData
 from mailrider.smtp.content import Content
+from mailrider.smtp.replies import usual_reply
 from mailrider.smtp.server import ServerMachine
-from mailrider.smtp.server_replies import FULL_OFFER, usual_reply
 from mailrider.smtp.server_states import ContentChunk, Rejected
 from mailrider.testing.channels import MemoryDialer
 from mailrider.testing.clock import FakeClock
