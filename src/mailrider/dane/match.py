@@ -45,18 +45,16 @@ MAX_PATHS = 8  # anchors that a path is sought to; each costs the signatures of 
 MAX_REASONS = 4  # records whose failure one reason explains
 
 
-def match_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> Verdict:
-    """Whether `chain` (DER, leaf first) matches one of `trust.records`, which are usable ones, at `now` (aware)."""
-    return judge_dane(chain, trust, now).verdict
-
-
 def match_evidence(cache: VerdictCache, evidence: TLSEvidence, trust: DANETrust, now: datetime) -> Verdict:
-    """`match_dane` for what a connection proved, through the cache."""
+    """`judge_dane` for what a connection proved, through the cache."""
     return cache.verdict(("dane", evidence.chain_digest, trust), now, lambda: judge_dane(evidence.chain, trust, now))
 
 
 def judge_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> TimedVerdict:
-    """`match_dane`, and for how long the answer holds."""
+    """Whether `chain` (DER, leaf first) matches one of `trust.records`, which are usable ones, at `now` (aware).
+
+    With it, for how long the answer holds.
+    """
     if not chain:
         text = "the server sent no certificate"
         return TimedVerdict(_no(text, (TLSProblem(TLSProblemKind.NO_CERTIFICATE, text),)))

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from mailrider.model.security import NO_REQUIREMENT, MXLevel
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.model.security import Refusal, Requirement
@@ -70,6 +72,14 @@ class Prepared:
 
     def cancel(self) -> None:
         """Give up what is under way: the candidates could not be found."""
+
+
+class ReadyPolicy(Prepared):
+    """A policy that has nothing to look up before the candidates are known."""
+
+    def prepare(self, _: NextHop) -> Self:
+        """Itself."""
+        return self
 
 
 NOTHING_TO_SAY = Prepared()

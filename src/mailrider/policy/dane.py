@@ -28,7 +28,7 @@ from mailrider.model.event import LookupDidFail, discard
 from mailrider.model.security import NO_REQUIREMENT, DANETrust, Refusal, Requirement, TLSARecord, TLSLevel
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.tls_session import DANESeen
-from mailrider.policy.base import DestinationPolicy, Prepared
+from mailrider.policy.base import DestinationPolicy, ReadyPolicy
 
 if TYPE_CHECKING:
     from mailrider.dns.answer import Answer, MalformedTLSA
@@ -44,7 +44,7 @@ MAX_REMEMBERED = 4
 _UNUSABLE = TLSProblem(TLSProblemKind.NO_USABLE_TLSA, "none of the host's TLSA records can be used")
 
 
-class DANEPolicies(Prepared):
+class DANEPolicies(ReadyPolicy):
     """The policy `dane` of a target; `port` is where its MX hosts listen."""
 
     name = NAME
@@ -53,10 +53,6 @@ class DANEPolicies(Prepared):
         self._resolver = resolver
         self._port = port
         self._emit = emit
-
-    def prepare(self, _: NextHop) -> DANEPolicies:
-        """Nothing can be asked before the hosts are known."""
-        return self
 
     async def bind(self, candidates: Candidates, message: str = "") -> BoundDANE:
         """DANE for these candidates."""

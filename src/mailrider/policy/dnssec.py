@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.model.security import MXLevel
-from mailrider.policy.base import Admission, DestinationPolicy, Prepared
+from mailrider.policy.base import Admission, DestinationPolicy, ReadyPolicy
 
 if TYPE_CHECKING:
-    from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidate, Candidates
 
 NAME = "dnssec"
@@ -20,14 +19,10 @@ NAME = "dnssec"
 _SIGNED = Admission(MXLevel.DNSSEC)
 
 
-class DNSSECPolicy(Prepared, DestinationPolicy):
+class DNSSECPolicy(ReadyPolicy, DestinationPolicy):
     """The policy `dnssec` of a target; it is all of its stages, since it holds nothing."""
 
     name = NAME
-
-    def prepare(self, _: NextHop) -> DNSSECPolicy:
-        """Nothing to look up: the MX answer says it all."""
-        return self
 
     async def bind(self, candidates: Candidates, message: str = "") -> DNSSECPolicy | None:
         """Itself if the candidates are authentic, else nothing."""

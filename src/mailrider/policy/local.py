@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.model.security import Requirement
-from mailrider.policy.base import DestinationPolicy, Prepared
+from mailrider.policy.base import DestinationPolicy, ReadyPolicy
 
 if TYPE_CHECKING:
-    from mailrider.model.domain import NextHop
     from mailrider.model.route import Candidates, Host
     from mailrider.policy.settings import LocalPolicy
 
 NAME = "local_policy"
 
 
-class LocalMinimum(Prepared, DestinationPolicy):
+class LocalMinimum(ReadyPolicy, DestinationPolicy):
     """The policy `local_policy` of a target; the same for every destination."""
 
     name = NAME
@@ -24,10 +23,6 @@ class LocalMinimum(Prepared, DestinationPolicy):
         self._requirement = Requirement(
             min_mx=settings.min_mx_level, min_tls=settings.min_tls_level, mx_reason=NAME, tls_reason=NAME
         )
-
-    def prepare(self, _: NextHop) -> LocalMinimum:
-        """Nothing to look up."""
-        return self
 
     async def bind(self, _: Candidates, message: str = "") -> LocalMinimum:
         """The minimum binds every candidate."""

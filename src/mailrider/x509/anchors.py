@@ -7,24 +7,20 @@ comes with cryptography looks in places of its own.
 
 from __future__ import annotations
 
-import binascii
 import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailrider.errors import ConfigError, InvalidValue, do_all
-from mailrider.x509.certificate import parse_certificate
+from mailrider.errors import ConfigError, do_all
+from mailrider.x509.certificate import parse_certificate, pem_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mailrider.x509.certificate import Certificate, NameKey
 
-_PEM = re.compile(
-    rb"-----BEGIN (X509 |)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL
-)  # RFC 7468 5.1, and the older label that OpenSSL reads too
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # as `openssl rehash` names the files of a directory
 
 
@@ -77,19 +73,7 @@ def _read_wanted(path: Path, found: dict[bytes, Certificate]) -> None:
 
 
 def _read_file(path: Path, found: dict[bytes, Certificate]) -> None:
-    for der in _certificates(path.read_bytes()):
+    data = path.read_bytes()
+    for der in pem_certificates(data) if b"-----BEGIN" in data else [data]:
         if der not in found:
             found[der] = parse_certificate(der)
-
-
-def _certificates(data: bytes) -> list[bytes]:
-    """The DER certificates of a file; at least one, or `InvalidValue`."""
-    if b"-----BEGIN" not in data:
-        return [data]
-    try:
-        found = [binascii.a2b_base64(body) for _, body in _PEM.findall(data)]
-    except binascii.Error as error:
-        raise InvalidValue(f"damaged PEM: {error}") from error
-    if not found:
-        raise InvalidValue("it is PEM, but holds no certificate")
-    return found

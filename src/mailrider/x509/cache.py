@@ -50,7 +50,7 @@ class VerdictCache:
 def verify_evidence(
     cache: VerdictCache, anchors: Anchors, evidence: TLSEvidence, names: Collection[Domain], now: datetime
 ) -> Verdict:
-    """`verify_chain` for what a connection proved, through the cache."""
+    """`judge_chain` for what a connection proved, through the cache."""
     references = tuple(names)
     return cache.verdict(
         ("pkix", evidence.chain_digest, anchors, references),

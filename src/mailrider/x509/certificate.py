@@ -7,6 +7,8 @@ people, printable and bounded. It never looks at a clock, and never trusts anyth
 
 from __future__ import annotations
 
+import binascii
+import re
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +33,9 @@ MAX_CERTIFICATE = 65_536  # octets; with a hundred names and a post-quantum sign
 MAX_CHAIN = 10  # certificates that are looked at; real chains have 2 to 4, a misconfigured server sends its CA bundle
 MAX_NAME_TEXT = 100  # characters of a subject or issuer that people are shown
 MAX_REASON = 1000  # characters of a verdict's reason; much of it can be names that a stranger chose
+
+# RFC 7468 5.1, and the older label that OpenSSL reads too.
+_PEM = re.compile(rb"-----BEGIN (X509 |)CERTIFICATE-----(.*?)-----END \1CERTIFICATE-----", re.DOTALL)
 
 # A name in a form that is equal wherever OpenSSL calls two names equal: case, spaces and string type do not count.
 NameKey = tuple[tuple[str, str | bytes], ...]
@@ -99,6 +104,17 @@ def parse_certificate(der: bytes) -> Certificate:
         return Certificate(der, _decode(der), crypto.load_certificate(crypto.FILETYPE_ASN1, der), key)
     except crypto.Error as error:
         raise InvalidValue("OpenSSL cannot decode it") from error
+
+
+def pem_certificates(data: bytes) -> list[bytes]:
+    """The certificates of a file in PEM, as DER; at least one, or `InvalidValue`."""
+    try:
+        found = [binascii.a2b_base64(body) for _, body in _PEM.findall(data)]
+    except binascii.Error as error:
+        raise InvalidValue(f"damaged PEM: {error}") from error
+    if not found:
+        raise InvalidValue("there is no certificate in PEM")
+    return found
 
 
 def _decode(der: bytes) -> x509.Certificate:

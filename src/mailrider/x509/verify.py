@@ -30,16 +30,10 @@ if TYPE_CHECKING:
     from mailrider.x509.certificate import Certificate, SentChain
 
 
-def verify_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Domain], now: datetime) -> Verdict:
-    """Whether `chain` (DER, leaf first) leads to one of `anchors` and speaks for one of `names`, at `now` (aware).
-
-    Without names, which is how an address literal comes here, the answer is no.
-    """
-    return judge_chain(chain, anchors, names, now).verdict
-
-
 def judge_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Domain], now: datetime) -> TimedVerdict:
-    """`verify_chain`, and for how long the answer holds."""
+    """Whether `chain` (DER, leaf first) leads to one of `anchors` and speaks for one of `names`, at `now` (aware), and
+    for how long the answer holds. Without names, which is how an address literal comes here, it is no.
+    """
     sent = read_chain(chain)
     if sent.leaf is None:
         return TimedVerdict(Verdict(False, Mechanism.PKIX, as_reason(sent.complaints), (no_leaf(sent, chain),)))

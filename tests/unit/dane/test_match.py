@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dane.match import MAX_PATHS, judge_dane, match_dane, match_evidence
+from mailrider.dane.match import MAX_PATHS, judge_dane, match_evidence
 from mailrider.dane.tlsa import MAX_RECORDS
 from mailrider.model.domain import Domain
 from mailrider.model.security import DANETrust, Mechanism, TLSARecord, TLSEvidence, Verdict
@@ -33,12 +33,12 @@ def trust(*records: TLSARecord, names: tuple[Domain, ...] = (MX,)) -> DANETrust:
 
 
 def match(chain: list[Issued], *records: TLSARecord, names: tuple[Domain, ...] = (MX,)) -> Verdict:
-    return match_dane([one.der for one in chain], trust(*records, names=names), NOW)
+    return judge_dane([one.der for one in chain], trust(*records, names=names), NOW).verdict
 
 
 @pytest.mark.parametrize("case", dane_cases(), ids=str)
 def test_dane(case: DANECase) -> None:
-    verdict = match_dane([one.der for one in case.chain], trust(*case.records), case.now)
+    verdict = judge_dane([one.der for one in case.chain], trust(*case.records), case.now).verdict
     assert case.reason in verdict.reason
     assert verdict.ok is case.ok
     assert bool(verdict.problems) is not case.ok
@@ -72,40 +72,40 @@ def test_a_chain_that_leads_to_the_anchor_is_told_what_else_is_wrong(
 
 def test_dane_ee_does_not_mind_garbage_behind_the_certificate() -> None:
     chain = [LEAF.der, b"", b"junk", *[b"\x30\x80"] * 50]
-    assert match_dane(chain, trust(LEAF.tlsa(3, 1, 1)), NOW).ok
+    assert judge_dane(chain, trust(LEAF.tlsa(3, 1, 1)), NOW).verdict.ok
 
 
 def test_dane_ee_matches_octets_that_are_no_certificate() -> None:
     # Whoever publishes the digest of it means it; names, dates and form are nobody's business (RFC 7671 5.1).
     junk = b"these are no certificate"
-    assert match_dane([junk], trust(TLSARecord(3, 0, 1, hashlib.sha256(junk).digest())), NOW).ok
+    assert judge_dane([junk], trust(TLSARecord(3, 0, 1, hashlib.sha256(junk).digest())), NOW).verdict.ok
 
 
 def test_dane_ee_matches_the_key_of_a_certificate_that_cannot_be_decoded_beyond_it() -> None:
     broken = LEAF.der.replace(b"\x55\x1d\x11", b"\x55\x1d\x25")  # an extension twice
-    assert match_dane([broken], trust(LEAF.tlsa(3, 1, 1)), NOW).ok
+    assert judge_dane([broken], trust(LEAF.tlsa(3, 1, 1)), NOW).verdict.ok
 
 
 def test_the_key_of_something_that_has_none_is_a_reason() -> None:
-    verdict = match_dane([b"junk"], trust(LEAF.tlsa(3, 1, 1)), NOW)
+    verdict = judge_dane([b"junk"], trust(LEAF.tlsa(3, 1, 1)), NOW).verdict
     assert verdict.reason.endswith("...: the server's certificate cannot be read")
 
 
 def test_dane_ta_needs_a_certificate_that_can_be_read() -> None:
-    verdict = match_dane([b"junk", ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW)
+    verdict = judge_dane([b"junk", ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).verdict
     assert verdict.reason == (
         "no TLSA record matches: the server's certificate cannot be read: the certificate is missing"
     )
 
 
 def test_dane_ta_does_not_mind_garbage_among_the_certificates() -> None:
-    assert match_dane([LEAF.der, b"junk", ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).ok
+    assert judge_dane([LEAF.der, b"junk", ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).verdict.ok
 
 
 def test_dane_ta_does_not_look_past_the_tenth_certificate() -> None:
     filler = [LEAF.der] * 9
-    assert match_dane([*filler, ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).ok
-    assert not match_dane([*filler, LEAF.der, ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).ok
+    assert judge_dane([*filler, ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).verdict.ok
+    assert not judge_dane([*filler, LEAF.der, ROOT.der], trust(ROOT.tlsa(2, 0, 1)), NOW).verdict.ok
 
 
 def test_any_one_of_the_reference_names_suffices() -> None:
@@ -193,4 +193,4 @@ def test_a_verdict_holds_as_long_as_it_says(judged: int, asked: int, record: TLS
     timed = judge_dane(chain, trust(record), NOW + judged * DAY)
     moment = NOW + asked * DAY
     if timed.since <= moment < timed.until:
-        assert match_dane(chain, trust(record), moment) == timed.verdict
+        assert judge_dane(chain, trust(record), moment).verdict == timed.verdict

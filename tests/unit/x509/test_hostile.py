@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dane.match import match_dane
+from mailrider.dane.match import judge_dane
 from mailrider.model.domain import Domain
 from mailrider.model.security import DANETrust
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import parse_certificate
 from mailrider.x509.describe import describe_chain
-from mailrider.x509.verify import verify_chain
+from mailrider.x509.verify import judge_chain
 from tests.support.certificates import NOW, authority, issue, rsa_key
 
 MX = Domain("mx.example.net")
@@ -44,8 +44,8 @@ def damaged(draw: st.DrawFn, octets: bytes) -> bytes:
 def assert_not_fooled(chain: list[bytes]) -> None:
     intact = chain[0] == LEAF.der
     assert describe_chain(chain)
-    assert intact or not verify_chain(chain, TRUSTED, [MX], NOW).ok
-    assert intact or not match_dane(chain, TRUST, NOW).ok
+    assert intact or not judge_chain(chain, TRUSTED, [MX], NOW).verdict.ok
+    assert intact or not judge_dane(chain, TRUST, NOW).verdict.ok
 
 
 @given(damaged(LEAF.der))
@@ -57,18 +57,18 @@ def test_a_damaged_leaf_proves_nothing(leaf: bytes) -> None:
 def test_a_damaged_intermediate_is_not_relied_on(middle: bytes) -> None:
     chain = [LEAF.der, middle, ROOT.der]
     assert describe_chain(chain)
-    assert verify_chain(chain, TRUSTED, [MX], NOW).ok is (middle == MIDDLE.der)
+    assert judge_chain(chain, TRUSTED, [MX], NOW).verdict.ok is (middle == MIDDLE.der)
     only_root = DANETrust((ROOT.tlsa(2, 0, 1),), MX, (MX,))
-    assert match_dane(chain, only_root, NOW).ok is (middle == MIDDLE.der)
+    assert judge_dane(chain, only_root, NOW).verdict.ok is (middle == MIDDLE.der)
 
 
 @given(damaged(ROOT.der))
 def test_a_damaged_stranger_in_the_chain_changes_nothing(stranger: bytes) -> None:
-    assert verify_chain([LEAF.der, MIDDLE.der, stranger], TRUSTED, [MX], NOW).ok
+    assert judge_chain([LEAF.der, MIDDLE.der, stranger], TRUSTED, [MX], NOW).verdict.ok
 
 
 @given(st.lists(st.binary(max_size=60), max_size=12))
 def test_junk_proves_nothing(chain: list[bytes]) -> None:
-    assert not verify_chain(chain, TRUSTED, [MX], NOW).ok
-    assert not match_dane(chain, TRUST, NOW).ok
+    assert not judge_chain(chain, TRUSTED, [MX], NOW).verdict.ok
+    assert not judge_dane(chain, TRUST, NOW).verdict.ok
     assert len(describe_chain(chain)) == min(len(chain), 10)

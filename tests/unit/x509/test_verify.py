@@ -12,7 +12,7 @@ from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509 import names
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import MAX_CERTIFICATE, MAX_CHAIN, MAX_REASON, parse_certificate
-from mailrider.x509.verify import verify_chain
+from mailrider.x509.verify import judge_chain
 from mailrider.x509.verify_error import VerifyError
 from tests.support.certificates import DAY, NOW, Issued, authority, issue
 from tests.support.pkix_cases import PKIXCase, pkix_cases
@@ -30,13 +30,13 @@ def anchors(*issued: Issued) -> Anchors:
 
 
 def verify(*chain: bytes, names: tuple[Domain, ...] = (MX,), trusted: tuple[Issued, ...] = (ROOT,)) -> Verdict:
-    return verify_chain(chain, anchors(*trusted), names, NOW)
+    return judge_chain(chain, anchors(*trusted), names, NOW).verdict
 
 
 @pytest.mark.parametrize("case", pkix_cases(), ids=str)
 def test_pkix(case: PKIXCase) -> None:
     chain = [one.der for one in case.chain]
-    verdict = verify_chain(chain, anchors(*case.trusted), [Domain(case.host)], case.now)
+    verdict = judge_chain(chain, anchors(*case.trusted), [Domain(case.host)], case.now).verdict
     assert case.reason in verdict.reason
     assert verdict.ok is case.ok
     assert bool(verdict.problems) is not case.ok
@@ -158,7 +158,7 @@ def test_the_same_anchors_serve_many_moments() -> None:
     # OpenSSL's store keeps the first time that it is given; a verdict must not.
     trusted = anchors(ROOT)
     moments = [NOW, NOW + 61 * DAY, NOW, NOW - 31 * DAY, NOW]
-    verdicts = [verify_chain([LEAF.der], trusted, [MX], moment).ok for moment in moments]
+    verdicts = [judge_chain([LEAF.der], trusted, [MX], moment).verdict.ok for moment in moments]
     assert verdicts == [True, False, True, False, True]
 
 
@@ -167,7 +167,7 @@ def test_a_root_with_serial_number_zero_is_trusted() -> None:
     root = issue(common_name="Zero", ca=True, names=(), purposes=None, serial=1)
     zero = root.der.replace(b"\x02\x01\x01", b"\x02\x01\x00", 1)
     trusted = Anchors([parse_certificate(zero)])
-    assert verify_chain([issue(root).der], trusted, [MX], NOW).ok
+    assert judge_chain([issue(root).der], trusted, [MX], NOW).verdict.ok
 
 
 def test_a_name_that_reads_as_a_number_matches_nothing() -> None:

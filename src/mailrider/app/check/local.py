@@ -16,8 +16,8 @@ from mailrider.errors import InvalidValue
 from mailrider.files import OTHERS
 from mailrider.queue.disk import Disk
 from mailrider.signing.keys import examine_key
+from mailrider.x509.certificate import parse_certificate, pem_certificates
 from mailrider.x509.names import find_match, presented_names
-from mailrider.x509.own import MAX_FILE, read_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SOON: Final = 14  # days that a certificate still holds; ACME clients renew with 30 days left
 MIB: Final = 1 << 20
+MAX_CHAIN_FILE: Final = MIB  # octets of a file with a certificate and its chain
 
 
 def check_certificates(configuration: Configuration, now: datetime) -> list[Finding]:
@@ -50,7 +51,7 @@ def check_certificates(configuration: Configuration, now: datetime) -> list[Find
 def _about_certificate(label: str, path: Path, name: Domain | None, now: datetime) -> Iterator[Finding]:
     try:
         with path.open("rb") as file:
-            certificate = read_first(file.read(MAX_FILE))
+            certificate = parse_certificate(pem_certificates(file.read(MAX_CHAIN_FILE))[0])
     except (OSError, InvalidValue) as fault:
         yield error(label, f"the certificate {path} cannot be read: {fault}")
         return
