@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mailrider.endpoint.settings import EndpointSettings, SourceSettings
     from mailrider.model.address import ReversePath
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.work import Deliverer
     from mailrider.settings.pipeline import PipelineSettings
 
 

@@ -24,7 +24,7 @@ from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import Routing
 from mailrider.delivery.explain.plan import Explainer
 from mailrider.delivery.job import AttemptRules
-from mailrider.delivery.limits.shares import LocalShares, SharedFailures
+from mailrider.delivery.limits.shares import SharedFailures, Shares
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.route_memory import RouteMemory
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.shares import Shares
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
@@ -104,7 +103,7 @@ async def open_engine(
     """The shared part, open. Says if DNSSEC and DANE are off, and why. `shares`, `proven`: those of other engines."""
     clock, rng = clock or SystemClock(), random.SystemRandom()
     async with open_resolver(dns, clock, rng, emit, proven=proven, tls_roots=system_roots()) as resolver:
-        yield Engine(resolver, clock, rng, emit, shares or LocalShares(clock), reports_tls, report_networks)
+        yield Engine(resolver, clock, rng, emit, shares or Shares(clock), reports_tls, report_networks)
 
 
 @asynccontextmanager

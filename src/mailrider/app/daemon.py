@@ -29,7 +29,7 @@ from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
 from mailrider.app.timers import Timers
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.shares import LocalShares
+from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import LocalError, MailriderError
@@ -93,7 +93,7 @@ class Daemon:
         self._alive_every = watchdog_interval(environment, os.getpid())
         sockets = Sockets(inherited_sockets(environment, os.getpid()))
         self._process = Process(sockets, self._emit, clock, self._metrics, Logins(clock))
-        self._shares = LocalShares(clock, by_owner=True)
+        self._shares = Shares(clock, by_owner=True)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._running: Running | None = None
         self._finishing: dict[asyncio.Task[None], asyncio.Event] = {}

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
     from mailrider.net.tls import ServerContext
-    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.ids import IdSource
+    from mailrider.queue.work import Deliverer
     from mailrider.settings.pipeline import Target
 
 GRACE: Final = 20.0  # seconds for messages that are under way when an endpoint closes

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mailrider.app.assemble import Engine
-    from mailrider.delivery.limits.shares import LocalShares
+    from mailrider.delivery.limits.shares import Shares
     from mailrider.model.event import Emit, Event
 
 OpenedT = TypeVar("OpenedT")
 
 
-def own_limits() -> LocalShares:
+def own_limits() -> Shares:
     """Limits that are shared with nobody."""
-    from mailrider.delivery.limits.shares import LocalShares
+    from mailrider.delivery.limits.shares import Shares
 
-    return LocalShares(SystemClock())
+    return Shares(SystemClock())
 
 
 class Entered(ABC, Generic[OpenedT]):
@@ -44,7 +44,7 @@ class Entered(ABC, Generic[OpenedT]):
             raise TypeError(f"dns is mailrider.DNSSettings(...), not {type(dns).__name__}")
         self._dns = dns
         self._emit = harmless(on_event)
-        self.limits_here: Callable[[], LocalShares] = own_limits
+        self.limits_here: Callable[[], Shares] = own_limits
         self._stack = AsyncExitStack()
         self._opened: OpenedT | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mailrider.app.queued import QueuedMessage, QueuedRecipient
     from mailrider.app.submission import DSN, MessageLike
     from mailrider.config import Configuration
-    from mailrider.delivery.limits.shares import LocalShares
+    from mailrider.delivery.limits.shares import Shares
     from mailrider.dns.settings import DNSSettings
     from mailrider.model.event import Emit
     from mailrider.queue.service import DeliveryQueue
@@ -214,11 +214,11 @@ class LoadedConfiguration:
     """
 
     configuration: Configuration
-    _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, LocalShares] = field(
+    _limits: WeakKeyDictionary[asyncio.AbstractEventLoop, Shares] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
 
-    def _limits_here(self) -> LocalShares:
+    def _limits_here(self) -> Shares:
         loop = asyncio.get_running_loop()
         if loop not in self._limits:
             self._limits[loop] = own_limits()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdSettings
     from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
     from mailrider.model.event import Emit
-    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.settings import BounceRouteSettings, BounceSettings
+    from mailrider.queue.work import Deliverer
     from mailrider.settings.pipeline import Target
 
 

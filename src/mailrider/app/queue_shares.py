@@ -18,7 +18,7 @@ from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import NotNow
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import UNKNOWN
-from mailrider.queue.shares import ALONE
+from mailrider.queue.shares import ALONE, QueueShares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.limits.share_client import Answer, ShareClient
     from mailrider.delivery.limits.shares import Shares
     from mailrider.model.reply import Reply
-    from mailrider.queue.shares import Member, QueueShares
+    from mailrider.queue.shares import Member
 
 LOOK: Final = 0.05  # seconds between two looks whether attempts have ended whose places others want
 FRESH: Final = 0.1  # seconds that it may take until an attempt has begun in a place that was just granted
@@ -73,7 +73,7 @@ class OneProcess:
         """Nobody hears."""
 
 
-class WorkerQueueShares:
+class WorkerQueueShares(QueueShares):
     """See `QueueShares`. There may be several members: a worker delivers from shards that were left behind, too."""
 
     def __init__(self, client: ShareClient | OneProcess, clock: Clock, name: str, parallelism: int) -> None:

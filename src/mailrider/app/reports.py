@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mailrider.config import Configuration
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.work import Deliverer
     from mailrider.reporting.settings import TLSRPTSettings
     from mailrider.reporting.store import StoredDay
     from mailrider.settings.pipeline import Target

@@ -26,7 +26,6 @@ from mailrider.errors import ConfigError
 from mailrider.model.handover import DIRECT
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
-from mailrider.queue.deliverer import LooksAgain
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
 from mailrider.queue.place import shards_to_drain
@@ -36,7 +35,7 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.shards import SQLiteShards, further_shard, shard_location, shards_in
 from mailrider.queue.sqlite.signals import QueueDirectory
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.work import Work
+from mailrider.queue.work import LooksAgain, Work
 from mailrider.settings.pipeline import TargetRef, decide
 from mailrider.signing.open import open_signing
 
@@ -54,9 +53,9 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
-    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.place import Place
     from mailrider.queue.settings import BounceSettings
+    from mailrider.queue.work import Deliverer
     from mailrider.settings.directive import Settings
     from mailrider.settings.pipeline import Target
     from mailrider.smtp.content import Content
@@ -81,13 +80,13 @@ class SigningDeliverer:
         self._signing = signing
 
     async def deliver(self, envelope: Envelope, content: Content, handover: Handover = DIRECT) -> AttemptReport:
-        """See `queue.deliverer.Deliverer`."""
+        """See `queue.work.Deliverer`."""
         signed = await self._signing.modify(content)
         report = await self._deliverer.deliver(envelope, signed, handover)
         return report.signed_by(signed.signed_by) if signed is not content else report
 
     async def look_again(self, envelope: Envelope, content: Content) -> None:
-        """See `queue.deliverer.LooksAgain`."""
+        """See `queue.work.LooksAgain`."""
         if isinstance(self._deliverer, LooksAgain):
             await self._deliverer.look_again(envelope, content)
 

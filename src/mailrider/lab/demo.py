@@ -22,7 +22,7 @@ from mailrider.app.reports import store_of
 from mailrider.app.running import Process, open_configuration
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
-from mailrider.delivery.limits.shares import LocalShares
+from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.lab.internet import Internet
@@ -102,7 +102,7 @@ async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
             configuration = load(_configure(internet, port + 1))
             sockets = Sockets()
             process = Process(sockets, watch, clock, Metrics(), Logins(clock))
-            async with open_configuration(configuration, process, LocalShares(clock)) as running:
+            async with open_configuration(configuration, process, Shares(clock)) as running:
                 console.print(f"A daemon with a queue takes mail on 127.0.0.1:{port + 1}; smtplib submits to it.")
                 console.print(f"One message goes to {len(SHOWN)} domains at once.\n")
                 await asyncio.to_thread(_submit, port + 1)

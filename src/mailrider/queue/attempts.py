@@ -25,7 +25,7 @@ from mailrider.model.queue_event import (
     QueueAvailable,
     QueueUnavailable,
 )
-from mailrider.queue.deliverer import LooksAgain
+from mailrider.queue.work import LooksAgain
 from mailrider.queue.fairness import DestinationHealth, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_TARGET

@@ -1,7 +1,7 @@
 """What the processes that serve one queue know together: which destinations rest, and how many attempts may run.
 
 A process that delivers joins as a `Member`. It says what it learns of destinations, and is told what others learn, and
-how many attempts it may make at once. `Alone` is for one process: nobody else is there to be told anything.
+how many attempts it may make at once. Where there is one process (`ALONE`) nobody else is there to be told anything.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Member(Protocol):
         """So many attempts may run at once from now on; those that run go on."""
 
 
-class QueueShares(Protocol):
-    """Where members meet. Nothing here waits: what is told arrives when it does."""
+class QueueShares:
+    """Where members meet; this one is for the only process. Nothing here waits: what is told arrives when it does."""
 
     def join(self, member: Member) -> None:
         """A member begins to deliver."""
@@ -54,26 +54,4 @@ class QueueShares(Protocol):
         """An operator wants every destination tried again, and the member does so: none is known as down any more."""
 
 
-class Alone:
-    """The only process that delivers."""
-
-    def join(self, member: Member) -> None:
-        """See `QueueShares`."""
-
-    def leave(self, member: Member) -> None:
-        """See `QueueShares`."""
-
-    def wants(self, member: Member) -> None:
-        """See `QueueShares`."""
-
-    def went_down(self, member: Member, destination: str, seconds: float, reply: Reply) -> None:
-        """See `QueueShares`."""
-
-    def came_back(self, member: Member, destination: str) -> None:
-        """See `QueueShares`."""
-
-    def reopened(self, member: Member) -> None:
-        """See `QueueShares`."""
-
-
-ALONE: Final = Alone()
+ALONE: Final = QueueShares()

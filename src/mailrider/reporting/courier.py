@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dkim.sign import Signer
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.work import Deliverer
     from mailrider.smtp.content import Content
     from mailrider.tlsrpt.report import Reporter, TLSReport
 

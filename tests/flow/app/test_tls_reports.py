@@ -17,7 +17,7 @@ from mailrider.app.reports import report_guard, store_of
 from mailrider.app.running import Process, open_configuration
 from mailrider.clock import SystemClock, after
 from mailrider.config import load
-from mailrider.delivery.limits.shares import LocalShares
+from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError
@@ -92,7 +92,7 @@ async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: P
         assert settings is not None
         process = Process(Sockets(), events.append, clock, Metrics(), Logins(clock))
         store = store_of(configuration, settings)
-        async with open_configuration(configuration, process, LocalShares(clock)) as running, after(clock, 60):
+        async with open_configuration(configuration, process, Shares(clock)) as running, after(clock, 60):
             queue = running._targets.queues["outgoing"]
             for domain in ("sts.test", "tls.test"):
                 envelope = Envelope(ReversePath.parse("me@sender.test"), (Recipient(Mailbox.parse(f"you@{domain}")),))

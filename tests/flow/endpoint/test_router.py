@@ -15,7 +15,7 @@ from mailrider.app import endpoints as module
 from mailrider.app.endpoints import Surroundings, open_endpoint, spool_share, try_endpoint
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.rules import THROTTLED
-from mailrider.delivery.limits.shares import LocalShares
+from mailrider.delivery.limits.shares import Shares
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.intake import MEMORY, Memory
 from mailrider.endpoint.passwords import hash_password, write_passwords
@@ -89,7 +89,7 @@ class Queue(One):
 
 @asynccontextmanager
 async def opened(
-    settings: EndpointSettings, targets: Targets, clock: Clock | None = None, shares: LocalShares | None = None
+    settings: EndpointSettings, targets: Targets, clock: Clock | None = None, shares: Shares | None = None
 ) -> AsyncIterator[Client]:
     """A client that has said EHLO."""
     clock = clock or SystemClock()
@@ -98,7 +98,7 @@ async def opened(
     settings = replace(
         settings, hostname=Domain("mx.here.test"), listen=(SocketAddress(Scheme.TCP, IPv4Address(HOST), port),)
     )
-    around = Surroundings(targets.open, clock, discard, shares or LocalShares(clock), targets.names)
+    around = Surroundings(targets.open, clock, discard, shares or Shares(clock), targets.names)
     async with open_endpoint("smtp", settings, around) as endpoint:
         await endpoint.open(sockets.take)
         client = Client(*await asyncio.open_connection(HOST, port))
@@ -136,7 +136,7 @@ async def test_an_endpoint_of_a_worker_has_its_part_of_the_spool(monkeypatch: py
     settings = EndpointSettings(
         hostname=Domain("mx.here.test"), max_spool=8 << 20, max_message_size=1 << 20, deliver_to=TargetRef("one")
     )
-    around = Surroundings(targets.open, clock, discard, LocalShares(clock), targets.names, workers=4)
+    around = Surroundings(targets.open, clock, discard, Shares(clock), targets.names, workers=4)
     async with open_endpoint("smtp", settings, around):
         assert given == [MEMORY, 2 << 20, 2 << 20], "of the network, and of programs on this machine"
 
@@ -233,7 +233,7 @@ class LimitedTargets(Targets):
 
 async def test_an_endpoint_and_its_target_with_the_same_limits_count_a_message_once() -> None:
     clock = FakeClock()
-    shares = LocalShares(clock)
+    shares = Shares(clock)
     narrow = LimitsSettings(all=["concurrency 1", "rate 2 1h"], name="narrow")
     limiter = shares.limiter(narrow)
     assert limiter is not None
@@ -248,7 +248,7 @@ async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_oth
     """Each takes what it needs in one order: neither holds what the other waits for while it waits itself."""
     targets, clock = Targets(), FakeClock()
     limits = LimitsSettings(destination=["concurrency 1"], name="narrow")
-    shares = LocalShares(clock)
+    shares = Shares(clock)
     limiter = shares.limiter(limits)
     assert limiter is not None
     settings = EndpointSettings(deliver_to=TargetRef("one"), limits=limits)

@@ -24,7 +24,7 @@ from tests.support.queueing import MESSAGE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.work import Deliverer
 
 LOST = 5
 

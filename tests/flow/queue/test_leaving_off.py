@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
-    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.message import LeasedJob, Settled, Settlement
     from mailrider.queue.store import Store
+    from mailrider.queue.work import Deliverer
     from mailrider.smtp.content import Content
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mailrider.queue.shares import Member
 
 
-class Meeting:
+class Meeting(QueueShares):
     """Members in one process, each told what the others learn."""
 
     def __init__(self) -> None:

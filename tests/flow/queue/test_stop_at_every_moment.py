@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.handover import Handover
     from mailrider.net.channel import Channel
-    from mailrider.queue.deliverer import Deliverer
     from mailrider.queue.message import NewMessage
+    from mailrider.queue.work import Deliverer
     from mailrider.smtp.content import Content
 
 MOST_TURNS = 400

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.app.queue_shares import WorkerQueueShares, queue_shares
-from mailrider.delivery.limits.shares import LocalShares
+from mailrider.delivery.limits.shares import Shares
 from mailrider.model.reply import Reply
 from mailrider.queue.shares import ALONE
 from mailrider.testing.clock import FakeClock
@@ -222,14 +222,14 @@ async def test_after_a_retry_nothing_is_down_for_the_others_nor_for_who_starts_l
 
 async def test_one_process_has_nobody_to_ask() -> None:
     clock = FakeClock()
-    assert queue_shares(LocalShares(clock), clock, "queue", 16) is ALONE
+    assert queue_shares(Shares(clock), clock, "queue", 16) is ALONE
 
 
 @pytest.mark.parametrize("places", [1, 2, 16])
 async def test_shards_that_one_process_delivers_from_share_its_places(places: int) -> None:
     world = World(places, 1)
     world.all.clear()
-    shares = queue_shares(LocalShares(world.clock), world.clock, "queue", places, members=3)
+    shares = queue_shares(Shares(world.clock), world.clock, "queue", places, members=3)
     assert isinstance(shares, WorkerQueueShares)
     members = [Deliverer(world, shares) for _ in range(3)]
     world.all += members

@@ -13,7 +13,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import discard
 from mailrider.policy.sts.policy import STSPolicies
-from mailrider.queue.deliverer import LooksAgain
+from mailrider.queue.work import LooksAgain
 from mailrider.smtp.content import Content
 from mailrider.testing.resolver import Given
 from tests.unit.policy.sts.sts_world import EXAMPLE, HOUR, World, text

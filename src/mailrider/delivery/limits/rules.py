@@ -5,7 +5,7 @@
             if held_back is None: ...
 
 A `Limiter` is one `limits` block, with its `Window`s (`delivery.limits.windows`); all who refer to a named block have
-the same `Limiter` (`Limiters`). What always holds:
+the same `Limiter` (`delivery.limits.shares`). What always holds:
 
 - a message passes all windows that concern it at once, or none: nothing is taken while anything is closed;
 - the scopes `all`, `ip` and `source` count a message once, when its first next hop passes; `destination` counts it once
@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from mailrider.clock import Alarm
 from mailrider.delivery.limits.windows import UNKNOWN, ConcurrencyWindow, RateWindow, Window
 from mailrider.delivery.settings import Concurrency
-from mailrider.errors import ConfigError
 from mailrider.model.event import LimitReached
 from mailrider.model.handover import DIRECT
 from mailrider.model.ip import client_key
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
     from types import TracebackType
-    from typing import Self
 
     from mailrider.clock import Clock
     from mailrider.delivery.settings import Limit, LimitsSettings
@@ -374,46 +372,3 @@ def _window(limit: Limit, before: Window | None) -> Window:
     if isinstance(limit, Concurrency):
         return ConcurrencyWindow(limit.maximum, before if isinstance(before, ConcurrencyWindow) else None)
     return RateWindow(limit.burst, limit.period.total_seconds()) if before is None else before
-
-
-class Limiters:
-    """The limits of a configuration: all who refer to a block of the same name share it.
-
-    `successor` gives those of the configuration that comes in the place of this one: what it does not change goes on
-    counting. A block is the same if it has the same name; one without a name, if it has the same owner.
-    """
-
-    def __init__(self, clock: Clock, before: Self | None = None, *, by_owner: bool = False) -> None:
-        """`by_owner`: remember blocks without a name, too."""
-        self._clock = clock
-        self._by_owner = by_owner
-        self._before: dict[tuple[str, str], Limiter] = {} if before is None else before._blocks
-        self._blocks: dict[tuple[str, str], Limiter] = {}
-
-    def successor(self) -> Self:
-        """The limits of the next configuration, before any of its blocks is known."""
-        return type(self)(self._clock, self, by_owner=self._by_owner)
-
-    def limiter(self, settings: LimitsSettings | None, owner: str = "") -> Limiter | None:
-        """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name.
-
-        `owner` says whose a block without a name is.
-        """
-        if settings is None:
-            return None
-        if settings.name is None and not (self._by_owner and owner):
-            return self._make(settings, owner)
-        key = ("name", settings.name) if settings.name is not None else ("owner", owner)
-        if key not in self._blocks:
-            before = self._before.get(key)
-            same = before is not None and before.settings == settings
-            self._blocks[key] = before if before is not None and same else self._make(settings, owner, before)
-        known = self._blocks[key]
-        if known.settings != settings:
-            raise ConfigError(f"there are two different limits of the name {settings.name or owner}")
-        return known
-
-    def _make(self, settings: LimitsSettings, owner: str, before: Limiter | None = None) -> Limiter:
-        """`owner`: see `limiter`."""
-        del owner
-        return Limiter(settings, self._clock, before)

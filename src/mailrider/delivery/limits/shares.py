@@ -1,8 +1,8 @@
 """What must be counted together over the processes of a daemon: limits, connections, clients.
 
-`Shares` is the port; whoever opens a target or an endpoint asks it. `LocalShares` is for one process: limits are
-counted here (`delivery.limits.rules`), and nothing else has to be asked. `WorkerShares` is for a worker of several: all
-is counted by its supervisor (`delivery.limits.share_client`).
+Whoever opens a target or an endpoint asks `Shares`. Where there is one process limits are counted here
+(`delivery.limits.rules`), and nothing else has to be asked. `WorkerShares` is for a worker of several: all is counted
+by its supervisor (`delivery.limits.share_client`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.findings import SharedFinding
-from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, Limiters, by_scope
+from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, by_scope
 from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.delivery.settings import Rate
+from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import LimitReached, LimitsUncounted
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
 
     from mailrider.clock import Clock
     from mailrider.delivery.limits.leases import Need
@@ -34,44 +36,67 @@ if TYPE_CHECKING:
 WAITS_FOR_EVER: Final = 1e9  # seconds: the pool says when a connection was waited for too long
 
 
-class Shares(Protocol):
-    """What is counted together, and known together."""
+class Shares:
+    """Limits, connections and clients: what is counted together, and known together. This one is for the only process.
 
-    workers: int
+    All who refer to a limits block of the same name share it. `successor` is for the configuration that comes in the
+    place of this one: what it does not change goes on counting. A block is the same if it has the same name; one
+    without a name, if it has the same owner.
+    """
+
+    workers: int = 1
     """How many processes there are."""
-    client: ShareClient | None
+    client: ShareClient | None = None
     """Who asks, and tells the others; None where there are none."""
 
+    def __init__(self, clock: Clock, before: Self | None = None, *, by_owner: bool = False) -> None:
+        """`by_owner`: remember blocks without a name, too."""
+        self._clock = clock
+        self._by_owner = by_owner
+        self._before: dict[tuple[str, str], Limiter] = {} if before is None else before._blocks
+        self._blocks: dict[tuple[str, str], Limiter] = {}
+
+    def successor(self) -> Self:
+        """Those of the next configuration, before any of its blocks is known."""
+        return type(self)(self._clock, self, by_owner=self._by_owner)
+
     def limiter(self, settings: LimitsSettings | None, owner: str = "") -> Limiter | None:
-        """See `Limiters.limiter`."""
+        """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name.
+
+        `owner` says whose a block without a name is.
+        """
+        if settings is None:
+            return None
+        if settings.name is None and not (self._by_owner and owner):
+            return self._make(settings, owner)
+        key = ("name", settings.name) if settings.name is not None else ("owner", owner)
+        if key not in self._blocks:
+            before = self._before.get(key)
+            same = before is not None and before.settings == settings
+            self._blocks[key] = before if before is not None and same else self._make(settings, owner, before)
+        known = self._blocks[key]
+        if known.settings != settings:
+            raise ConfigError(f"there are two different limits of the name {settings.name or owner}")
+        return known
+
+    def _make(self, settings: LimitsSettings, _: str, before: Limiter | None = None) -> Limiter:
+        return Limiter(settings, self._clock, before)
 
     def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares | None:
         """Those of one target; None: nobody else has connections."""
+        return None
 
     def clients(self, owner: str, most: int, most_of_one: int) -> ClientShares | None:
         """Those of one endpoint; None: nobody else has clients."""
+        return None
 
 
-class LocalShares(Limiters):
-    """Those of the only process."""
-
-    workers: int = 1
-    client: ShareClient | None = None
-
-    def connections(self, owner: str, per_host: int, total: int) -> None:
-        """See `Shares`."""
-
-    def clients(self, owner: str, most: int, most_of_one: int) -> None:
-        """See `Shares`."""
-
-
-class WorkerShares(Limiters):
+class WorkerShares(Shares):
     """Those of one worker of several."""
 
     def __init__(self, clock: Clock, client: ShareClient) -> None:
         super().__init__(clock, by_owner=True)
-        self.client: ShareClient | None = client
-        self._asks = client
+        self.client = self._asks = client
         self.workers = client.workers
 
     def _make(self, settings: LimitsSettings, owner: str, before: Limiter | None = None) -> Limiter:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.work import Deliverer
     from mailrider.settings.pipeline import Match
     from mailrider.smtp.content import Content
 

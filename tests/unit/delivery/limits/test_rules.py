@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, Limiter, Limiters, MessageTicket
+from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, Limiter, MessageTicket
+from mailrider.delivery.limits.shares import Shares
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
@@ -409,20 +410,20 @@ async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> Non
 
 
 async def test_all_who_refer_to_a_named_block_share_it() -> None:
-    limiters = Limiters(FakeClock())
+    limiters = Shares(FakeClock())
     one, other = (limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared")) for _ in range(2))
     assert one is other
 
 
 async def test_a_block_without_a_name_is_its_owners_alone() -> None:
-    limiters = Limiters(FakeClock())
+    limiters = Shares(FakeClock())
     settings = LimitsSettings(all=["rate 1 1s"])
     assert limiters.limiter(settings) is not limiters.limiter(settings)
     assert limiters.limiter(None) is None
 
 
 async def test_one_name_with_two_meanings_is_an_error() -> None:
-    limiters = Limiters(FakeClock())
+    limiters = Shares(FakeClock())
     limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared"))
     with pytest.raises(ConfigError, match="two different limits of the name shared"):
         limiters.limiter(LimitsSettings(all=["rate 2 1s"], name="shared"))
@@ -467,7 +468,7 @@ class Reload:
 
     def __init__(self, old: dict[str, list[str]], new: dict[str, list[str]], *, name: str | None = None) -> None:
         self.clock = FakeClock()
-        before = Limiters(self.clock, by_owner=True)
+        before = Shares(self.clock, by_owner=True)
         after = before.successor()
         self.old = before.limiter(LimitsSettings(name=name, **old), "target x")
         self.new = after.limiter(LimitsSettings(name=name, **new), "target x")
@@ -530,10 +531,10 @@ async def test_a_block_that_nothing_changes_is_the_same_for_those_who_wait_too()
 
 async def test_a_block_of_another_owner_knows_nothing_of_it() -> None:
     clock = FakeClock()
-    before = Limiters(clock, by_owner=True)
+    before = Shares(clock, by_owner=True)
     settings = LimitsSettings(all=["rate 1 1h"])
     assert before.limiter(settings, "target x") is not before.successor().limiter(settings, "target y")
-    assert Limiters(clock).limiter(settings, "target x") is not Limiters(clock).limiter(settings, "target x")
+    assert Shares(clock).limiter(settings, "target x") is not Shares(clock).limiter(settings, "target x")
 
 
 lines = st.lists(

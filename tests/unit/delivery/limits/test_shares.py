@@ -13,7 +13,7 @@ from mailrider.delivery.connection.unusable import ComeAgain
 from mailrider.delivery.limits.rules import UNCOUNTED
 from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_client import LOOK, SILENCE
-from mailrider.delivery.limits.shares import LocalShares, SharedFailures, TurnedAway, WorkerShares
+from mailrider.delivery.limits.shares import SharedFailures, Shares, TurnedAway, WorkerShares
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import ConnectionAwaited, LimitReached, LimitsUncounted
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mailrider.delivery.limits.rules import HeldBack, Limiter
-    from mailrider.delivery.limits.shares import Shares
     from mailrider.model.event import Event
 
 
@@ -141,7 +140,7 @@ async def test_books_go_on_for_the_workers_of_the_next_configuration(world: Worl
 
 
 async def test_one_process_asks_nobody() -> None:
-    shares: Shares = LocalShares(FakeClock())
+    shares: Shares = Shares(FakeClock())
     assert shares.client is None
     assert shares.connections("target x", 20, 500) is None
     assert shares.clients("submission", 100, 10) is None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Event
     from mailrider.model.handover import Handover
-    from mailrider.queue.deliverer import Deliverer
+    from mailrider.queue.work import Deliverer
     from mailrider.settings.pipeline import Target
 
 HOME, WORLD = TargetRef("home"), TargetRef("world")
