@@ -26,6 +26,7 @@ from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.service import Service
+from mailrider.endpoint.sockets import bind_socket
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.model.outcome import AttemptReport, Delivered
@@ -100,7 +101,7 @@ def send(port: int, sessions: int, messages: int, size: int) -> None:
 async def accept(sessions: int, messages: int, size: int) -> Measurement:
     sink = Sink(messages)
     endpoint = make_endpoint(sink)
-    await endpoint.open()
+    await endpoint.open(bind_socket)
     process = multiprocessing.get_context("spawn").Process(
         target=send, args=(endpoint.ports[0], sessions, messages, size)
     )
@@ -132,7 +133,7 @@ def make_endpoint(sink: Sink) -> Endpoint:
 async def idle(clients: int) -> None:
     """A crowd that says EHLO and nothing more."""
     endpoint = make_endpoint(Sink(1))
-    await endpoint.open()
+    await endpoint.open(bind_socket)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     process = multiprocessing.get_context("spawn").Process(target=stay, args=(endpoint.ports[0], clients))
     process.start()

@@ -16,7 +16,6 @@ from mailrider.clock import after
 from mailrider.delivery.limits.shares import TurnedAway
 from mailrider.endpoint.client import Client
 from mailrider.endpoint.session import ClientSession
-from mailrider.errors import LocalError
 from mailrider.model.endpoint_event import (
     AddressLeftOut,
     ClientConnected,
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from mailrider.net.channel import Channel
     from mailrider.net.turns import Turns
     from mailrider.settings.socket_address import SocketAddress
-
-MODE: Final = 0o666  # of a unix socket: who may reach it is a matter of its directory
 
 LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still
 
@@ -115,18 +112,16 @@ class Endpoint:
         """How many sessions are under way."""
         return len(self._sessions)
 
-    async def open(
-        self, take: Callable[[SocketAddress], socket.socket] | None = None, turns: Turns | None = None
-    ) -> None:
-        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound,
-        and with `turns` other processes accept from them as well.
+    async def open(self, take: Callable[[SocketAddress], socket.socket], turns: Turns | None = None) -> None:
+        """Listen on all addresses. `LocalError` if one cannot be; then none is. `take` gives sockets that are bound;
+        with `turns` other processes accept from them as well.
 
         Where the kernel has no IPv6, `[::]` is left out if the same port of `0.0.0.0` is there.
         """
         try:
             for address in self._addresses:
                 try:
-                    await self._listen(address, None if take is None else take(address), turns)
+                    await self._listen(address, take(address), turns)
                 except NoIPv6 as error:
                     if address.ipv4_brother not in self._addresses:
                         raise
@@ -135,21 +130,14 @@ class Endpoint:
             await self.close(0)
             raise
 
-    async def _listen(self, address: SocketAddress, ready: socket.socket | None, turns: Turns | None) -> None:
+    async def _listen(self, address: SocketAddress, ready: socket.socket, turns: Turns | None) -> None:
         implicit, local = address.scheme is Scheme.TLS, address.is_local
         listener = Listener(
             self._service.clock,
             lambda channel: self._accept(channel, local=local, implicit_tls=implicit),
             None if address.path is not None else self._proxies,
         )
-        if ready is not None:
-            await listener.open_socket(ready, turns)
-        elif address.path is not None:
-            await listener.open_unix(address.path, MODE)
-        elif address.ip is not None:
-            await listener.open_tcp(address.ip, address.port)
-        else:
-            raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
+        await listener.open_socket(ready, turns)
         self._listeners.append(listener)
         self._service.emit(EndpointOpened(self._service.name, str(address)))
 

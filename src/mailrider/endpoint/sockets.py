@@ -83,7 +83,7 @@ class Sockets:
         """Have a socket at that address, if there is none. Raises `LocalError`."""
         key = self._find(address)
         if key not in self._open:
-            self._open[key] = _bind(address)
+            self._open[key] = bind_socket(address)
 
     def _find(self, address: SocketAddress) -> _Key:
         """The key of the socket that serves an address; its own if there is none yet."""
@@ -125,8 +125,6 @@ class Sockets:
 def _key(address: SocketAddress) -> _Key:
     if address.path is not None:
         return str(address.path)
-    if address.ip is None:
-        raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
     return str(address.ip), address.port
 
 
@@ -145,11 +143,13 @@ def _show(key: _Key) -> str:
     return key if isinstance(key, str) else f"{key[0]} port {key[1]}"
 
 
-def _bind(address: SocketAddress) -> socket.socket:
+def bind_socket(address: SocketAddress) -> socket.socket:
+    """A socket that is bound to the address. Raises `LocalError`."""
     if address.scheme is Scheme.UNIX and address.path is not None:
         _make_directory(address.path.parent)
         return unix_socket(address.path, MODE)
-    assert address.ip is not None  # noqa: S101 # `_key` has seen to that
+    if address.ip is None:
+        raise LocalError(f"cannot listen on {address}: expected an IP address, not a name")
     return tcp_socket(address.ip, address.port)
 
 

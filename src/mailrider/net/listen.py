@@ -64,7 +64,6 @@ class Listener:
         self._server: asyncio.AbstractServer | None = None
         self._turns: Turns | None = None
         self._shared: SharedAccept | None = None
-        self._path: Path | None = None
         self._channels: set[_ServerChannel] = set()
         self.address = ""
         """Where it listens: IP address, or path."""
@@ -76,22 +75,8 @@ class Listener:
         """How many channels are open."""
         return len(self._channels)
 
-    async def open_tcp(self, address: IPv4Address | IPv6Address, port: int) -> None:
-        """Listen on `address`, no other, and `port`; 0 lets the system choose one."""
-        await self.open_socket(tcp_socket(address, port))
-
-    async def open_unix(self, path: Path, mode: int) -> None:
-        """Listen on a unix socket at `path` with the permissions `mode`; one that nobody serves is replaced."""
-        opened = unix_socket(path, mode)
-        self._path = path
-        try:
-            await self.open_socket(opened)
-        except BaseException:
-            self._remove_path()
-            raise
-
     async def open_socket(self, opened: socket.socket, turns: Turns | None = None) -> None:
-        """Serve a socket that is bound already (socket activation). `turns`: other processes serve it as well."""
+        """Serve a socket that is bound. `turns`: other processes serve it as well."""
         name = opened.getsockname()
         self._turns = turns
         try:
@@ -114,10 +99,7 @@ class Listener:
         self._server = await loop.create_server(self._new_channel, sock=opened, backlog=BACKLOG)
 
     def _new_channel(self) -> asyncio.Protocol:
-        if self._turns is None:
-            channel = _ServerChannel(self._clock, self._factory, self._channels)
-        else:
-            channel = _CountedChannel(self._clock, self._factory, self._channels, self._turns)
+        channel = _ServerChannel(self._clock, self._factory, self._channels, self._turns)
         if self._proxies is None:
             return channel
         return _Announcement(channel, self._clock, self._proxies, self._unannounced)
@@ -128,12 +110,6 @@ class Listener:
             self._server.close()
         if self._shared is not None:
             self._shared.stop()
-        self._remove_path()
-
-    def _remove_path(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            self._path = None
 
     async def close(self) -> None:
         """Accept no more, abort what is open; returns when all of it is gone."""
@@ -158,43 +134,34 @@ class Listener:
 
 
 class _ServerChannel(Channel):
-    """A channel that its listener counts."""
+    """A channel that its listener counts; with `turns` also among those of all workers, from when it was accepted."""
 
-    __slots__ = ("_open_ones",)
+    __slots__ = ("_open_ones", "_turns")
 
-    def __init__(self, clock: Clock, accept: Callable[[Channel], Receiver], open_ones: set[_ServerChannel]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        accept: Callable[[Channel], Receiver],
+        open_ones: set[_ServerChannel],
+        turns: Turns | None,
+    ) -> None:
         super().__init__(clock, accept)
         self._open_ones = open_ones
+        self._turns = turns
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._open_ones.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.ended()
         self._open_ones.discard(self)
         super().connection_lost(error)
 
-    def lost_before(self) -> None:
-        """The connection has ended before it became a channel."""
-
-
-class _CountedChannel(_ServerChannel):
-    """One that counts among those of all workers, from when it was accepted."""
-
-    __slots__ = ("_turns",)
-
-    def __init__(
-        self, clock: Clock, accept: Callable[[Channel], Receiver], open_ones: set[_ServerChannel], turns: Turns
-    ) -> None:
-        super().__init__(clock, accept, open_ones)
-        self._turns = turns
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._turns.end()
-        super().connection_lost(error)
-
-    def lost_before(self) -> None:
-        self._turns.end()
+    def ended(self) -> None:
+        """The connection has ended, perhaps before it became a channel."""
+        if self._turns is not None:
+            self._turns.end()
 
 
 class _Announcement(asyncio.Protocol):
@@ -256,7 +223,7 @@ class _Announcement(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._forget()
-        self._channel.lost_before()
+        self._channel.ended()
 
     def _forget(self) -> None:
         self._waiting.discard(self)
@@ -272,16 +239,7 @@ async def listen(
 ) -> Listener:
     """Accept TCP connections; `factory` makes the receiver of each new channel. `LocalError` if it cannot be."""
     listener = Listener(clock, factory)
-    await listener.open_tcp(address, port)
-    return listener
-
-
-async def listen_unix(
-    clock: Clock, path: Path, factory: Callable[[Channel], Receiver], *, mode: int = 0o600
-) -> Listener:
-    """As `listen`, on a unix socket."""
-    listener = Listener(clock, factory)
-    await listener.open_unix(path, mode)
+    await listener.open_socket(tcp_socket(address, port))
     return listener
 
 

@@ -14,6 +14,7 @@ from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.service import Service
+from mailrider.endpoint.sockets import bind_socket
 from mailrider.model.domain import Domain
 from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.reply import Reply
@@ -132,7 +133,7 @@ async def open_door(
     )
     address = SocketAddress(scheme, path=path) if path else SocketAddress(scheme, IPv4Address(HOST), 0)
     endpoint = Endpoint(replace(service, **changes), [address], limits or ConnectionLimits(), proxies, shares)
-    await endpoint.open()
+    await endpoint.open(bind_socket)
     door = Door(endpoint, sink, events, memory, endpoint.ports[0])
     try:
         yield door

@@ -15,7 +15,7 @@ from mailrider.config.loader import loads
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
 from mailrider.endpoint.service import Service
-from mailrider.endpoint.sockets import Sockets
+from mailrider.endpoint.sockets import Sockets, bind_socket
 from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AddressLeftOut, ClientConnected
 from mailrider.net.listen import NoIPv6
@@ -71,7 +71,7 @@ async def test_without_ipv6_its_addresses_are_left_out_where_ipv4_is_there(
     events: list[Event] = []
     opened = endpoint(events, "tcp://0.0.0.0:0", "tcp://[::]:0")
     no_ipv6(monkeypatch, how)
-    await opened.open()
+    await opened.open(bind_socket)
     assert len(opened.ports) == 1
     (left_out,) = (event for event in events if isinstance(event, AddressLeftOut))
     assert (left_out.address, left_out.reason[:23]) == ("tcp://[::]:0", "cannot listen on [::]:0")
@@ -82,7 +82,7 @@ async def test_without_ipv6_its_addresses_are_left_out_where_ipv4_is_there(
 async def test_and_are_an_error_where_it_is_not(addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     no_ipv6(monkeypatch, "absent")
     with pytest.raises(NoIPv6, match="the kernel has no IPv6"):
-        await endpoint([], *addresses).open()
+        await endpoint([], *addresses).open(bind_socket)
 
 
 @pytest.mark.parametrize(("addresses", "fits"), [("tcp://0.0.0.0:{0} tcp://[::]:{0}", True), ("tcp://[::]:{0}", False)])

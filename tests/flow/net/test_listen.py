@@ -13,7 +13,7 @@ from mailrider.clock import SystemClock
 from mailrider.errors import LocalError
 from mailrider.net.dial import TCPDialer
 from mailrider.net.errors import ConnectRefused
-from mailrider.net.listen import Listener, listen, listen_unix, tcp_socket
+from mailrider.net.listen import Listener, listen, tcp_socket, unix_socket
 from tests.support.channels import Recorder
 from tests.support.loops import LOOPS, eventually, run_clean
 
@@ -111,7 +111,7 @@ async def unix_peer(path: Path) -> socket.socket:
 
 
 @both_loops
-def test_a_unix_socket_is_private_and_goes_away(loop: str, tmp_path: Path) -> None:
+def test_a_unix_socket_is_private(loop: str, tmp_path: Path) -> None:
     path = tmp_path / "mail.sock"
 
     async def scenario() -> None:
@@ -126,7 +126,8 @@ def test_a_unix_socket_is_private_and_goes_away(loop: str, tmp_path: Path) -> No
             channels.append(channel)
             return Echo(channel)
 
-        async with await listen_unix(CLOCK, path, accept) as listener:
+        async with Listener(CLOCK, accept) as listener:
+            await listener.open_socket(unix_socket(path, 0o600))
             assert listener.address == str(path)
             assert path.stat().st_mode & 0o777 == 0o600
             with await unix_peer(path) as peer:
@@ -135,7 +136,6 @@ def test_a_unix_socket_is_private_and_goes_away(loop: str, tmp_path: Path) -> No
                 assert await running.sock_recv(peer, 100) == b"HELLO"
             assert channels[0].peer_address == ""
             assert channels[0].local_address == str(path)
-        assert not path.exists()
 
     run_clean(loop, scenario())
 
@@ -147,14 +147,16 @@ def test_a_dead_unix_socket_is_replaced_a_living_one_and_a_file_are_not(loop: st
         left_behind.bind(str(path))
 
     async def scenario() -> None:
-        async with await listen_unix(CLOCK, path, Recorder, mode=0o666):
+        async with Listener(CLOCK, Recorder) as listener:
+            await listener.open_socket(unix_socket(path, 0o666))
             assert path.stat().st_mode & 0o777 == 0o666
             with pytest.raises(LocalError, match="Address already in use"):
-                await listen_unix(CLOCK, path, Recorder)
+                unix_socket(path, 0o600)
             assert path.is_socket(), "it is still the other's"
+        path.unlink()
         path.write_text("precious")
         with pytest.raises(LocalError, match="Address already in use"):
-            await listen_unix(CLOCK, path, Recorder)
+            unix_socket(path, 0o600)
         assert path.read_text() == "precious"
 
     run_clean(loop, scenario())

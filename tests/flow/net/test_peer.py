@@ -10,7 +10,7 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.net.dial import TCPDialer, UnixDialer
-from mailrider.net.listen import listen, listen_unix
+from mailrider.net.listen import Listener, listen, unix_socket
 from mailrider.net.peer import PeerCredentials, peer_credentials
 from tests.support.channels import Recorder
 from tests.support.loops import LOOPS, eventually, run_clean
@@ -36,7 +36,8 @@ def test_the_kernel_tells_who_connected_to_a_unix_socket(loop: str, tmp_path: Pa
             return Recorder(channel)
 
         soon = CLOCK.monotonic() + 20
-        async with await listen_unix(CLOCK, tmp_path / "s", accept):
+        async with Listener(CLOCK, accept) as local:
+            await local.open_socket(unix_socket(tmp_path / "s", 0o600))
             channel = await UnixDialer(CLOCK, tmp_path / "s").connect(LOOPBACK, 0, soon)
             await eventually(lambda: bool(found))
             channel.abort()
