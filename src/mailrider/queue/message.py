@@ -303,11 +303,6 @@ class Filter:
     in_doubt: bool | None = None
 
     @property
-    def is_everything(self) -> bool:
-        """True if nothing is left out."""
-        return self == EVERYTHING
-
-    @property
     def words(self) -> str:
         """For a log: `domain=example.org held`."""
         given = [

@@ -137,7 +137,7 @@ class Contents:
             return _small(job, octets)
         beginning, chunks = b"", 0
         while len(beginning) < min(info.size, info.header_size + 2):
-            chunk = await self._supplier.run(partial(_read_chunk, info.stored, chunks))
+            chunk = await self._supplier.run(partial(read_chunk, info.stored, chunks))
             if chunk is None:
                 raise StoreUnavailable(f"the content of message {job.message_id} is gone")
             beginning, chunks = beginning + chunk, chunks + 1
@@ -154,7 +154,7 @@ class Contents:
         piece: bytes | None = beginning
         while piece is not None:
             yield piece
-            piece = await self._supplier.run(partial(_read_chunk, content, number))
+            piece = await self._supplier.run(partial(read_chunk, content, number))
             number += 1
 
     # Deleting --------------------------------------------------------------------------------------------------------
@@ -204,6 +204,7 @@ def _cut_off(info: ContentInfo, octets: bytes) -> Content:
     return Content.awaited(supply, octets, size=info.size, eight_bit=info.eight_bit, header_size=info.header_size)
 
 
-def _read_chunk(content: int, number: int, connection: sqlite3.Connection) -> bytes | None:
+def read_chunk(content: int, number: int, connection: sqlite3.Connection) -> bytes | None:
+    """One chunk of a large content; None behind the last."""
     row = connection.execute(sql.READ_CHUNK, (content, number)).fetchone()
     return None if row is None else row[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue.ids import PLACES
 from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.contents import read_chunk
 from mailrider.queue.sqlite.moved import DROP_TABLES, MovedNotes, delete_moved, delete_notes, write_notes
 from mailrider.queue.sqlite.shards import further_shard, shard_location, shards_in
 from mailrider.queue.sqlite.statements import compact
@@ -103,7 +104,7 @@ class ShardMerger:
 
     async def _chunks(self, content: int) -> AsyncIterator[bytes]:
         number = 0
-        while (octets := await self._other.within(partial(_chunk, content, number))) is not None:
+        while (octets := await self._other.within(partial(read_chunk, content, number))) is not None:
             yield octets
             number += 1
 
@@ -187,11 +188,6 @@ def _take_messages(connection: sqlite3.Connection) -> _Parcel | None:
 
 def _take_facts(connection: sqlite3.Connection) -> list[list[Any]]:
     return list(map(list, connection.execute(_FACTS, (FACTS,)).fetchall()))
-
-
-def _chunk(content: int, number: int, connection: sqlite3.Connection) -> bytes | None:
-    row = connection.execute(sql.READ_CHUNK, (content, number)).fetchone()
-    return None if row is None else row[0]
 
 
 def _drop_tables(connection: sqlite3.Connection) -> None:

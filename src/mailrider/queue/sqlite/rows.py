@@ -1,6 +1,7 @@
 """Rows of the SQLite store, as they come out of its JSON, to values: what `queue.sqlite.transactions` wrote.
 
-Where a row does not parse all the same, an exception says so, and the store holds such recipients.
+Where a row does not parse all the same, an exception says so, and the store holds such recipients. Moments in rows are
+queue time; `shift` is how much the wall clock, which people know, is ahead of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipi
 from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.queue.ids import MAX_ID, PLACE_BITS, first_id_at, format_id, moment
 from mailrider.queue.message import (
-    EVERYTHING,
     ContentInfo,
     DestinationCount,
     DueDestination,
@@ -140,26 +140,26 @@ def destinations_from(rows: Sequence[Sequence[Any]]) -> list[DueDestination]:
     return [DueDestination(name, moment(due)) for name, due in rows]
 
 
-def filter_values(wanted: Filter | None) -> dict[str, Any]:
+def filter_values(wanted: Filter, shift: timedelta) -> dict[str, Any]:
     """The parameters that a filter gives to a statement."""
-    wanted = wanted or EVERYTHING
     return {
         "message": wanted.message,
         "domain": wanted.domain,
         "sender": None if wanted.sender is None else wanted.sender.lower(),
         "recipient": None if wanted.recipient is None else wanted.recipient.lower(),
         "state": None if wanted.state is None else int(wanted.state),
-        "before": None if wanted.before is None else first_id_at(wanted.before),
+        "before": None if wanted.before is None else first_id_at(wanted.before - shift),
         "in_doubt": None if wanted.in_doubt is None else int(wanted.in_doubt),
     }
 
 
-def entries_from(rows: Sequence[Sequence[Any]]) -> list[Entry]:
+def entries_from(rows: Sequence[Sequence[Any]], shift: timedelta) -> list[Entry]:
     """Recipients, for a list."""
-    return [_entry(*row) for row in rows]
+    return [_entry(shift, *row) for row in rows]
 
 
 def _entry(
+    shift: timedelta,
     message: int,
     id: int,
     created: int,
@@ -175,12 +175,12 @@ def _entry(
     return Entry(
         message,
         id,
-        moment(created),
+        moment(created) + shift,
         sender,
         mailbox,
         destination,
         _state(state),
-        moment(due),
+        moment(due) + shift,
         size,
         _shown(tries, warned, in_doubt, last),
         None if wish is None else Wish(wish),
@@ -193,6 +193,7 @@ def message_from(
     recipients: Sequence[Sequence[Any]],
     entries: Sequence[Entry],
     attempts: Sequence[Sequence[Any]],
+    shift: timedelta,
 ) -> StoredMessage:
     """A message with everything."""
     created, sender, options, route, size, eight_bit, header_size, stored = row
@@ -201,10 +202,10 @@ def message_from(
     )
     history: dict[int, list[PastAttempt]] = {}
     for recipient, at, text in attempts:
-        history.setdefault(recipient, []).append(PastAttempt(moment(at), json.loads(text)))
+        history.setdefault(recipient, []).append(PastAttempt(moment(at) + shift, json.loads(text)))
     return StoredMessage(
         id,
-        moment(created),
+        moment(created) + shift,
         envelope,
         ContentInfo(size, bool(eight_bit), header_size, stored),
         route,
@@ -214,20 +215,26 @@ def message_from(
 
 
 def stats_from(
-    totals: Sequence[Any], rows: Sequence[Sequence[Any]], between: Callable[[int, int], int], now: datetime
+    totals: Sequence[Any],
+    rows: Sequence[Sequence[Any]],
+    between: Callable[[int, int], int],
+    now: datetime,
+    shift: timedelta,
 ) -> Stats:
     """Numbers. `between` counts the recipients whose ids lie between two."""
+
+    def shown(value: int | None) -> datetime | None:
+        return None if value is None else moment(value) + shift
+
     destinations = tuple(
-        DestinationCount(
-            name, queued, active, held, doubt, moment(oldest >> PLACE_BITS), None if due is None else moment(due)
-        )
+        DestinationCount(name, queued, active, held, doubt, moment(oldest >> PLACE_BITS) + shift, shown(due))
         for name, queued, active, held, doubt, oldest, due in rows
     )
     ages: dict[str, int] = {}
     end = MAX_ID
     for name, age in AGES:
-        start = 0 if age is None else first_id_at(now - age)
+        start = 0 if age is None else first_id_at(now - shift - age)
         ages[name] = between(start, end)
         end = start
     messages, octets, oldest = totals
-    return Stats(messages, octets, destinations, ages, None if oldest is None else moment(oldest))
+    return Stats(messages, octets, destinations, ages, shown(oldest))

@@ -321,9 +321,8 @@ class SQLiteStore:
         """See `Store`. In steps, so that others may write in between."""
         changed = later = after = 0
         limit = SELECTED
-        meant = views.in_queue_time(wanted, self._clock.shift)
         while True:
-            values = {**filter_values(meant), "after": after, "limit": limit}
+            values = {**filter_values(wanted, self._clock.shift), "after": after, "limit": limit}
             try:
                 carried_out = partial(carry_out, self._transactions, command, values, microseconds(now), by)
                 step, waiting, after = await self._ask(StoreCall(carried_out))

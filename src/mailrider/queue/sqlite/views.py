@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mailrider.queue.history import MOST, Fact
 from mailrider.queue.ids import format_id, microseconds, moment
+from mailrider.queue.message import Filter
 from mailrider.queue.queue_clock import NO_SHIFT, TimeAnchor
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
+    from mailrider.queue.message import Entry, Stats, StoredMessage
 
 
 def from_json(connection: sqlite3.Connection, statement: str, **values: Any) -> Any:
@@ -30,9 +31,8 @@ def from_json(connection: sqlite3.Connection, statement: str, **values: Any) -> 
 
 def page(wanted: Filter, after: int, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[Entry]:
     """See `Store.page`. `shift`, here and below: how much the wall clock is ahead of queue time."""
-    values = {**filter_values(in_queue_time(wanted, shift)), "after": after, "limit": limit}
-    found = entries_from(from_json(connection, sql.PAGE, **values))
-    return [_entry_by_wall(each, shift) for each in found] if shift else found
+    values = {**filter_values(wanted, shift), "after": after, "limit": limit}
+    return entries_from(from_json(connection, sql.PAGE, **values), shift)
 
 
 def find(message_id: int, shift: timedelta, connection: sqlite3.Connection) -> StoredMessage | None:
@@ -40,15 +40,15 @@ def find(message_id: int, shift: timedelta, connection: sqlite3.Connection) -> S
     row = connection.execute(sql.MESSAGE_ROW, (message_id,)).fetchone()
     if row is None:
         return None
-    everything = filter_values(None) | {"message": message_id, "after": 0, "limit": -1}
-    found = message_from(
+    everything = filter_values(Filter(message=message_id), shift) | {"after": 0, "limit": -1}
+    return message_from(
         message_id,
         row,
         from_json(connection, sql.MESSAGE_RECIPIENTS, id=message_id),
-        entries_from(from_json(connection, sql.PAGE, **everything)),
+        entries_from(from_json(connection, sql.PAGE, **everything), shift),
         from_json(connection, sql.MESSAGE_ATTEMPTS, id=message_id),
+        shift,
     )
-    return _message_by_wall(found, shift) if shift else found
 
 
 def octets(message_id: int, connection: sqlite3.Connection) -> bytes | None:
@@ -79,8 +79,7 @@ def stats(
         return count
 
     rows = from_json(connection, before + sql.BY_DESTINATION, limit=destinations)
-    found = stats_from(totals, rows, between, now - shift)
-    return _stats_by_wall(found, shift) if shift else found
+    return stats_from(totals, rows, between, now, shift)
 
 
 # --- History -------------------------------------------------------------------------------------
@@ -145,42 +144,3 @@ def read_anchor(connection: sqlite3.Connection) -> TimeAnchor | None:
     """What the last process left of queue time, if any did."""
     row = connection.execute(sql.ANCHOR).fetchone()
     return None if row is None else TimeAnchor(row[0], moment(row[1]), moment(row[2]), row[3])
-
-
-# --- Moments as people know them -----------------------------------------------------------------
-
-
-def in_queue_time(wanted: Filter, shift: timedelta) -> Filter:
-    """A filter whose moments are those of the wall clock."""
-    return replace(wanted, before=wanted.before - shift) if shift and wanted.before is not None else wanted
-
-
-def _entry_by_wall(entry: Entry, shift: timedelta) -> Entry:
-    return replace(entry, created=entry.created + shift, due=entry.due + shift)
-
-
-def _message_by_wall(message: StoredMessage, shift: timedelta) -> StoredMessage:
-    return replace(
-        message,
-        created=message.created + shift,
-        entries=tuple(_entry_by_wall(each, shift) for each in message.entries),
-        attempts={
-            id: tuple(replace(each, at=each.at + shift) for each in attempts)
-            for id, attempts in message.attempts.items()
-        },
-    )
-
-
-def _stats_by_wall(stats: Stats, shift: timedelta) -> Stats:
-    return replace(
-        stats,
-        oldest=None if stats.oldest is None else stats.oldest + shift,
-        destinations=tuple(
-            replace(
-                each,
-                oldest=each.oldest + shift,
-                next_due=None if each.next_due is None else each.next_due + shift,
-            )
-            for each in stats.destinations
-        ),
-    )
