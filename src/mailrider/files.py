@@ -52,6 +52,16 @@ def make_private(path: Path) -> None:
             set_mode(path, stat.S_IMODE(mode) & ~OTHERS)
 
 
+def write_new(path: Path, octets: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Make a file that is its folder's owner's, and see it on the disk. Raises `OSError`, also if one is there."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(path, "xb", opener=lambda name, given: os.open(name, given | flags, mode)) as file:
+        follow_owner(file.fileno(), path.parent)
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def set_mode(path: Path, mode: int) -> None:
     """Give rights to what stands there itself: no link is followed, whenever it was put there. Raises `OSError`."""
     if sys.platform != "linux":

@@ -77,13 +77,11 @@ class TLSFailed(NetworkError):
         self.alert = alert
 
     @property
-    def timed_out(self) -> bool:
-        """True if nobody said no: a time-out never leads to a fallback in clear."""
-        return self.kind is TLSFailureKind.TIMED_OUT
-
-    @property
     def is_peers_doing(self) -> bool:
-        """True for an alert, a protocol error or a close: what opportunistic TLS may answer with a new one in clear."""
+        """True for an alert, a protocol error or a close: what opportunistic TLS may answer with a new one in clear.
+
+        A time-out is none: nobody said no.
+        """
         return self.kind in _PEERS_DOING
 
 

@@ -51,29 +51,52 @@ MAX_ANSWER = 4 * 1024  # octets that are read of the answer to a POST
 _CHUNK = 16 * 1024  # octets asked for at once
 
 
-class HTTPSPoster:
-    """Posts small bodies to URLs that strangers name; open it with `async with`.
+class _HTTPSClient:
+    """An HTTP client that does nothing by itself; open it with `async with`.
 
-    Nothing is connected to that `guard` refuses.
+    Nothing is connected to that `guard` refuses. `root_ca` are PEM files that replace the system's roots. Opening
+    raises `ConfigError` if one of them cannot be read.
     """
 
+    headers: Mapping[str, str] = {}
+
     def __init__(
-        self,
-        resolver: Resolver,
-        clock: Clock,
-        *,
-        guard: AddressGuard,
-        root_ca: Sequence[Path | str] = (),
+        self, resolver: Resolver, clock: Clock, *, guard: AddressGuard, root_ca: Sequence[Path | str] = ()
     ) -> None:
-        self._session = _Session(_Addresses(resolver, guard), root_ca)
+        self._addresses = _Addresses(resolver, guard)
         self._clock = clock
+        self._root_ca = tuple(map(Path, root_ca))
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        await self._session.open({})
+        context = await asyncio.to_thread(_tls_context, self._root_ca)  # reads files, 20 ms
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=self._addresses, use_dns_cache=False, ssl=context, force_close=True, limit=0
+            ),
+            headers={"Accept-Encoding": "identity", "User-Agent": "mailrider", **self.headers},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is the Deadline of each request
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=_CHUNK,
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @property
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the HTTP client is not open")
+        return self._session
+
+
+class HTTPSPoster(_HTTPSClient):
+    """Posts small bodies to URLs that strangers name."""
 
     async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109
         """The status of the answer, of which at most `MAX_ANSWER` octets are read. Raises `FetchFailed`."""
@@ -81,7 +104,7 @@ class HTTPSPoster:
         try:
             async with (
                 after(self._clock, timeout),
-                self._session.opened.post(
+                self._opened.post(
                     where, data=body, headers={"Content-Type": media_type}, allow_redirects=False
                 ) as response,
             ):
@@ -108,47 +131,10 @@ def _target(url: str) -> tuple[URL, Domain]:
     return where.with_host(host.ascii), host
 
 
-class _Session:
-    """An HTTP client that does nothing by itself."""
+class HTTPSFetcher(_HTTPSClient):
+    """Fetches small files."""
 
-    def __init__(self, addresses: _Addresses, root_ca: Sequence[Path | str]) -> None:
-        self._addresses = addresses
-        self._root_ca = tuple(map(Path, root_ca))
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self, headers: Mapping[str, str]) -> None:
-        """Raises `ConfigError` if a file of authorities cannot be read."""
-        context = await asyncio.to_thread(_tls_context, self._root_ca)  # reads files, 20 ms
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=self._addresses, use_dns_cache=False, ssl=context, force_close=True, limit=0
-            ),
-            headers={"Accept-Encoding": "identity", "User-Agent": "mailrider", **headers},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is the Deadline of each request
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=_CHUNK,
-        )
-
-    async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    @property
-    def opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise RuntimeError("the HTTP client is not open")
-        return self._session
-
-
-class HTTPSFetcher:
-    """Fetches small files; open it with `async with`.
-
-    Nothing is connected to that `guard` refuses. `root_ca` are PEM files that replace the system's roots.
-    Opening raises `ConfigError` if one of them cannot be read.
-    """
+    headers: Mapping[str, str] = {"Accept": "text/plain"}
 
     def __init__(
         self,
@@ -159,24 +145,16 @@ class HTTPSFetcher:
         port: int = 443,
         root_ca: Sequence[Path | str] = (),
     ) -> None:
-        self._session = _Session(_Addresses(resolver, guard), root_ca)
-        self._clock = clock
+        super().__init__(resolver, clock, guard=guard, root_ca=root_ca)
         self._port = port
         self._slots = SharedSlots(MAX_FETCHES)
-
-    async def __aenter__(self) -> Self:
-        await self._session.open({"Accept": "text/plain"})
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
 
     async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
         """The body of https://`host``path`, at most `max_size` octets, within `timeout` seconds.
 
         Raises `FetchFailed`. Source: RFC 8461 3.3.
         """
-        session = self._session.opened
+        session = self._opened
         url = URL.build(scheme="https", host=host.ascii, port=self._port, path=path)
         async with self._slots.of(owner_of(host)):
             try:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError, InvalidValue
-from mailrider.files import follow_owner, make_folder
+from mailrider.files import make_folder, write_new
 from mailrider.model.event import Event
 from mailrider.model.value import value
 from mailrider.x509.signing import SigningKey
@@ -106,7 +106,7 @@ def _make(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emit) 
     key = SigningKey.make(kind)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        _write(unfinished, key.pem(), 0o600)
+        write_new(unfinished, key.pem())
         os.link(unfinished, path)  # fails if another process was faster; then its key is ours as well
     except FileExistsError:
         return
@@ -116,13 +116,5 @@ def _make(path: Path, kind: KeyKind, domain: Domain, selector: str, emit: Emit) 
     beside = path.with_suffix(".dns")
     with suppress(OSError):  # the key is there and is used; its record is told in any case
         beside.unlink(missing_ok=True)
-        _write(beside, f"{record}\n".encode(), 0o644)
+        write_new(beside, f"{record}\n".encode(), 0o644)
     emit(KeyMade(domain.ascii, selector, str(beside), record))
-
-
-def _write(path: Path, octets: bytes, mode: int) -> None:
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        follow_owner(file.fileno(), path.parent)
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())

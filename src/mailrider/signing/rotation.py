@@ -12,14 +12,13 @@ record may be gone.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError
-from mailrider.files import follow_owner
+from mailrider.files import write_new
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,11 +85,7 @@ def write_successor(directory: Path, domain: Domain, selector: str, successor: S
     text = json.dumps({"selector": successor.selector, **written})
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(unfinished, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
-            follow_owner(file.fileno(), directory)
-            file.write(f"{text}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(unfinished, f"{text}\n".encode(), 0o644)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

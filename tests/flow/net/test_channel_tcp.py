@@ -267,7 +267,7 @@ def test_silence_until_the_deadline(loop: str) -> None:
 
     async def scenario() -> None:
         failure = await fail_against(script, deadline=0.05)
-        assert failure.timed_out
+        assert failure.kind is TLSFailureKind.TIMED_OUT
 
     run_clean(loop, scenario())
 

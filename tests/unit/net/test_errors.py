@@ -72,5 +72,4 @@ def test_a_loss_says_how(error: Exception, meaning: type[Exception], said: str) 
 def test_only_alert_protocol_error_and_close_are_the_peers_doing(kind: TLSFailureKind) -> None:
     failure = TLSFailed("no", kind)
     assert failure.is_peers_doing is (kind in ("alert", "protocol", "closed"))
-    assert failure.timed_out is (kind == "timed out")
     assert (failure.code, failure.enhanced) == (451, "4.7.5")

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
-from mailrider.files import follow_owner, make_folder
+from mailrider.files import make_folder, write_new
 from mailrider.model.domain import Domain, owner_of
 from mailrider.policy.bounded import SHARES
 from mailrider.policy.sts.cache import (
@@ -56,7 +56,6 @@ STALE_TEMPORARY = 3600.0  # seconds: a temporary file that old belongs to a proc
 
 _TEMPORARY = ".tmp-"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither follow a link nor wait for a pipe's writer
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +146,7 @@ class FSStore:
             raise OSError(errno.ENOSPC, f"the cache holds {self._files[owner]} policies of {owner} already")
         temporary = self._temporary()
         try:
-            descriptor = os.open(temporary, _CREATE, 0o600)
-            with open(descriptor, "wb") as file:
-                follow_owner(descriptor, self._directory)
-                file.write(encode_entry(entry))
-                file.flush()
-                os.fsync(descriptor)
+            write_new(temporary, encode_entry(entry))
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
