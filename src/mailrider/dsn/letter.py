@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mailrider.dsn.advice import advice_for
 from mailrider.dsn.notification import NotifiedAction, date_text, wrapped
 from mailrider.header.words import decode_words
 from mailrider.model.reply import clean_text
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mailrider.dsn.notification import Notification, NotificationAuthor, Told
+    from mailrider.model.reply import EnhancedCode
 
 MAX_SUBJECT: Final = 120  # characters of the subject that are quoted
 MAX_ENCODED: Final = 4096  # octets of it that are decoded for that: encoded words take up to twelve a character
@@ -32,6 +32,39 @@ _NOTIFICATION: Final = (
     "A notification of this server could not be delivered to {whom}, the sender of the message that it is about. You "
     "get it as the postmaster of this server, since nobody else will. It will not be tried again."
 )
+
+_CHECK_ADDRESS: Final = "Check the address for mistakes, and send the message again to the right one."
+_CHECK_YOURS: Final = "Your own address was not accepted. Check the settings of your mail program."
+_SECURE: Final = "You asked for secure transport all the way"
+_OURS: Final = "If mail to other domains fails, too, the fault is here: tell your own postmaster."
+_ASK: Final = "Ask the recipient by other means, or their postmaster, and quote the words above."
+
+# What a person can do about a failure, by the subject and detail of its enhanced status code (RFC 3463, RFC 5248). A
+# detail of None stands for all others of its subject.
+_ADVICE: Final[dict[tuple[int, int | None], str]] = {
+    (1, 1): _CHECK_ADDRESS,
+    (1, 2): "Check the part of the address behind the @ for mistakes: that domain does not exist.",
+    (1, 3): _CHECK_ADDRESS,
+    (1, 6): "The recipient has moved: find out the new address.",
+    (1, 7): _CHECK_YOURS,
+    (1, 8): _CHECK_YOURS,
+    (1, 10): "That domain takes no mail at all: find out another address.",
+    (1, None): _CHECK_ADDRESS,
+    (2, 1): "The mailbox is disabled. Find out another address of the recipient.",
+    (2, 2): "The mailbox is full. Try again later, or tell the recipient by other means.",
+    (2, 3): "The message is too large for this recipient: send it without attachments, or a link to them.",
+    (3, 4): "The message is too large for this server: send it without attachments, or a link to them.",
+    (4, 1): "No server of that domain could be reached. Try again later. " + _OURS,
+    (4, 3): "That domain could not be looked up. Try again later. " + _OURS,
+    (4, 4): "No server of that domain could be found. Check the address, or ask the recipient by other means.",
+    (4, 6): "The mail goes round in a loop. Tell your postmaster.",
+    (4, 7): "We tried for so long that we gave up. Try again later, or use other means. " + _OURS,
+    (6, 7): "Their server cannot handle an address with such characters. Ask for one in plain letters.",
+    (6, 9): "Their server cannot handle such characters in the header, as in the subject. Use plain letters.",
+    (7, 10): f"{_SECURE}, and their servers cannot prove it. Nothing was sent in clear.",
+    (7, 30): f"{_SECURE}, and their servers cannot promise it. Nothing was sent in clear.",
+    (7, None): "Their server refused it by a rule of its own, for its sender or its content. " + _ASK,
+}
 
 
 def letter(notification: Notification, origin: NotificationAuthor) -> Iterator[str]:
@@ -82,3 +115,8 @@ def _explain(told: Told) -> Iterator[str]:
 
 def _paragraph(text: str) -> list[str]:
     return wrapped(text, "    ", "      ")
+
+
+def advice_for(code: EnhancedCode) -> str:
+    """What to do about a failure, in one or two sentences."""
+    return _ADVICE.get((code.subject, code.detail)) or _ADVICE.get((code.subject, None)) or _ASK

@@ -133,3 +133,8 @@ def owner_of(name: Domain | str) -> str:
     labels = str(name).split(".")
     is_short = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
     return ".".join(labels[-3 if is_short else -2 :])
+
+
+def reverse_name(address: IPv4Address | IPv6Address) -> Domain:
+    """`1.2.0.192.in-addr.arpa` for 192.0.2.1: where its PTR records stand (RFC 1035 3.5, RFC 3596 2.5)."""
+    return Domain(address.reverse_pointer)

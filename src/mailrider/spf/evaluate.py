@@ -12,9 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.dns.answer import LookupFailed, MXRecord, RecordType
-from mailrider.dns.reverse import reverse_name
 from mailrider.errors import InvalidValue
-from mailrider.model.domain import Domain
+from mailrider.model.domain import Domain, reverse_name
 from mailrider.spf.record import SPFSyntax, expand, find_records, parse_record
 
 if TYPE_CHECKING:

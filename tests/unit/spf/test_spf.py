@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.dns.answer import LookupFailure
-from mailrider.dns.reverse import reverse_name
-from mailrider.model.domain import Domain
+from mailrider.model.domain import Domain, reverse_name
 from mailrider.spf.evaluate import SPFResult, check_host
 from mailrider.spf.record import MAX_RECORD, SPFSyntax, expand, find_records, parse_record
 from mailrider.testing.resolver import FakeResolver, mx

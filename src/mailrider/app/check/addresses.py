@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.app.check.finding import error, note, ok, warning
 from mailrider.dns.answer import LookupFailed, RecordType
-from mailrider.dns.reverse import reverse_name
+from mailrider.model.domain import reverse_name
 from mailrider.model.ip import is_global
 
 if TYPE_CHECKING:

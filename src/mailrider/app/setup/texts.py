@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailrider.dns.reverse import reverse_name
+from mailrider.model.domain import reverse_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from mailrider.delivery.connection.conversation import Conversation
 from mailrider.delivery.connection.peer import Dialect, Peer, server_name
 from mailrider.delivery.connection.session import Session
-from mailrider.delivery.connection.tls_problems import starttls_refused, tls_problem
-from mailrider.delivery.connection.unusable import Unusable, broken_reply
+from mailrider.delivery.connection.unusable import Unusable, broken_reply, starttls_refused, tls_problem
 from mailrider.errors import DeadlineExceeded, LocalError, NetworkError, PeerError
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply

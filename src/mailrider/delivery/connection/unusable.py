@@ -1,21 +1,32 @@
-"""Why a connection cannot carry a message, and what the recipients get for it."""
+"""Why a connection cannot carry a message: what was wrong with TLS, and what the recipients get for it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailrider.errors import MailriderError, PeerError
+from mailrider.errors import DeadlineExceeded, MailriderError, PeerError
 from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, quote_reply
-from mailrider.net.errors import TLSFailed
+from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
+from mailrider.net.errors import TLSFailed, TLSFailureKind
+from mailrider.smtp.client import InjectedPlaintext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mailrider.delivery.connection.said import Said
     from mailrider.model.outcome import TryResult
-    from mailrider.model.tls_problem import TLSProblem
 
 NOT_TRUSTED = EnhancedCode(4, 7, 0)
+MAX_REASON = 256  # characters of why there is no TLS: a part of other sentences, which are no longer than a quote
+
+_KINDS = {
+    TLSFailureKind.ALERT: TLSProblemKind.REMOTE_ALERT,
+    TLSFailureKind.PROTOCOL: TLSProblemKind.PROTOCOL,
+    TLSFailureKind.CLOSED: TLSProblemKind.CLOSED,
+    TLSFailureKind.TIMED_OUT: TLSProblemKind.TIMED_OUT,
+    TLSFailureKind.NETWORK: TLSProblemKind.CLOSED,
+    TLSFailureKind.LOCAL: TLSProblemKind.LOCAL,
+}
 
 
 class ComeAgain(MailriderError):
@@ -77,3 +88,26 @@ def judgement_of_us(host: str, reply: Reply) -> Reply:
     if reply.is_transient:
         return quote_reply(host, reply)
     return Reply(451, NOT_TRUSTED, (f"{host} said: {reply}"[:MAX_QUOTE],))
+
+
+def starttls_refused(reply: Reply) -> TLSProblem:
+    """The server offered STARTTLS, and answered it with this."""
+    text = f"the server refused STARTTLS: {reply}"[:MAX_REASON]
+    return TLSProblem(TLSProblemKind.STARTTLS_REFUSED, text, str(reply.code))
+
+
+def tls_problem(error: Exception, text: str) -> TLSProblem:
+    """What it means that an error ended a connection between STARTTLS and the reply to the EHLO behind it."""
+    match error:
+        case TLSFailed(kind=TLSFailureKind.PROTOCOL, alert=str(alert)) if alert:
+            return TLSProblem(TLSProblemKind.LOCAL_ALERT, text, alert)
+        case TLSFailed():
+            return TLSProblem(_KINDS[error.kind], text, error.alert)
+        case InjectedPlaintext():
+            return TLSProblem(TLSProblemKind.STARTTLS_INJECTION, text)
+        case PeerError():
+            return TLSProblem(TLSProblemKind.PROTOCOL, text)
+        case DeadlineExceeded():
+            return TLSProblem(TLSProblemKind.TIMED_OUT, text)
+        case _:
+            return TLSProblem(TLSProblemKind.CLOSED, text)
