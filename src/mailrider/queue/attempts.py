@@ -25,13 +25,13 @@ from mailrider.model.queue_event import (
     QueueAvailable,
     QueueUnavailable,
 )
-from mailrider.queue.work import LooksAgain
 from mailrider.queue.fairness import DestinationHealth, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_TARGET
 from mailrider.queue.queue_clock import in_queue_time
 from mailrider.queue.settle import is_last_try
 from mailrider.queue.store import IdTaken, StoreUnavailable
+from mailrider.queue.work import LooksAgain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
