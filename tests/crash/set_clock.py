@@ -11,10 +11,13 @@ import os
 import struct
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mailrider import clock
+from mailrider import cli, clock
 from mailrider.app import supervision
-from mailrider.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 OFFSET = struct.Struct("=d")  # seconds
 VARIABLE = "MAILRIDER_TEST_CLOCK"
@@ -40,8 +43,9 @@ def follow(path: Path) -> None:
     clock.SystemClock.now = now  # type: ignore[assignment, method-assign]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """The program, in a process of its own."""
     follow(Path(os.environ[VARIABLE]))
     if QUICK_RESTARTS in os.environ:
         supervision.LONGEST = supervision.SHORTEST  # type: ignore[misc]
-    main()
+    cli.main(arguments)

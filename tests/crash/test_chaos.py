@@ -7,7 +7,7 @@ recipient was delivered, bounced or removed, and once; but for doubts, which are
 and did not say so, and what was in hand when a process was killed. Only what a server refused is bounced: no clock
 makes a message too old. And all that waits is tried again by itself.
 
-MAILRIDER_CHAOS_SECONDS says for how long; the default is 10, and 120 in CI and in a long run. MAILRIDER_CHAOS_SEED
+MAILRIDER_CHAOS_SECONDS says for how long; the default is 10, and 60 in CI, 120 in a long run. MAILRIDER_CHAOS_SEED
 repeats the order of a run (not its moments).
 """
 
@@ -23,6 +23,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections import Counter
@@ -41,9 +42,9 @@ from mailrider.lab.zones import Fault
 from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.queue.ids import SHARDS, first_id_at, format_id, parse_id, place_of
 from mailrider.smtp.commands import Mail, Rcpt
-from tests.crash import set_clock as set_clock_module
 from tests.crash.set_clock import VARIABLE, set_clock
 from tests.flow.app.running import free_port, submit
+from tests.support.forked import ForkedProcess, fork
 from tests.support.long_runs import LONG
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ if TYPE_CHECKING:
     from mailrider.net.channel import Channel
     from mailrider.smtp.commands import Command
 
-SECONDS = float(os.environ.get("MAILRIDER_CHAOS_SECONDS") or (120 if LONG or os.environ.get("CI") == "true" else 10))
+SECONDS = float(
+    os.environ.get("MAILRIDER_CHAOS_SECONDS") or (120 if LONG else 60 if os.environ.get("CI") == "true" else 10)
+)
 SEED = int(os.environ.get("MAILRIDER_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 QUIET = 120.0  # seconds in which everything must come to its end when the trouble is over
 CLIENTS = 3
@@ -252,7 +255,7 @@ class Chaos:
         self._parallelism = 8
         self._numbers = itertools.count()
         self._log = (folder / "daemon.log").open("ab")
-        self._daemon: asyncio.subprocess.Process | None = None
+        self._daemon: ForkedProcess | None = None
         self._over = False
         set_clock(self.clock, 0)
         self._environment = {**os.environ, VARIABLE: str(self.clock), **self.environment}
@@ -267,7 +270,7 @@ class Chaos:
         return self.folder / "clock"
 
     @property
-    def daemon(self) -> asyncio.subprocess.Process:
+    def daemon(self) -> ForkedProcess:
         assert self._daemon is not None
         return self._daemon
 
@@ -279,21 +282,24 @@ class Chaos:
 
     # Processes -------------------------------------------------------------------------------------------------------
 
-    async def mailrider(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
-        command = (sys.executable, set_clock_module.__file__, "-c", str(self.config), *arguments)
-        return await asyncio.create_subprocess_exec(*command, stderr=self._log, env=self._environment, **options)
+    async def mailrider(self, *arguments: str, octets: bytes = b"", output: int | None = None) -> ForkedProcess:
+        """A command that reads these octets; its output goes to that descriptor, or nowhere."""
+        with tempfile.TemporaryFile() as given, open(os.devnull, "wb") as nowhere:
+            given.write(octets)
+            given.seek(0)
+            descriptors = {0: given.fileno(), 1: nowhere.fileno() if output is None else output, 2: self._log.fileno()}
+            command = ("-c", str(self.config), *arguments)
+            return await fork("tests.crash.set_clock:main", command, descriptors, environment=self._environment)
 
-    async def run(self, *arguments: str, octets: bytes = b"") -> int:
+    async def run(self, *arguments: str, **options: Any) -> int:
         """A command, to its end; killed if it takes much too long."""
-        process = await self.mailrider(*arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL)
+        process = await self.mailrider(*arguments, **options)
         try:
-            await asyncio.wait_for(process.communicate(octets), QUIET)
+            return await asyncio.wait_for(process.wait(), QUIET)
         except TimeoutError:
             process.kill()
             await process.wait()
             raise AssertionError(f"mailrider {' '.join(arguments)} did not end") from None
-        assert process.returncode is not None
-        return process.returncode
 
     async def start(self) -> None:
         self._daemon = await self.mailrider("run")
@@ -449,7 +455,7 @@ class Chaos:
             under_way[name] = asyncio.create_task(event())
         else:
             await event()
-        await asyncio.sleep(self.rng.uniform(0.1, 0.6))
+        await asyncio.sleep(self.rng.uniform(0.05, 0.35))
 
     async def come_to_rest(self) -> None:
         """The trouble is over: all that was accepted comes to its end."""
@@ -464,9 +470,10 @@ class Chaos:
         )
 
     async def is_empty(self) -> bool:
-        process = await self.mailrider("queue", "list", "--limit", "1", "--json", stdout=asyncio.subprocess.PIPE)
-        out, _ = await process.communicate()
-        return process.returncode == 0 and not out.strip()
+        with tempfile.TemporaryFile() as listed:
+            code = await self.run("queue", "list", "--limit", "1", "--json", output=listed.fileno())
+            listed.seek(0)
+            return code == 0 and not listed.read().strip()
 
     def close(self) -> None:
         if self._daemon is not None and self._daemon.returncode is None:

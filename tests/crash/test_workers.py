@@ -27,6 +27,7 @@ from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.shards import shard_location, shards_in
 from tests.crash.set_clock import QUICK_RESTARTS
 from tests.crash.test_chaos import CLIENTS, CONFIGURATION, QUIET, SEED, Chaos, chaos
+from tests.support.forked import children_of
 from tests.support.long_runs import LONG
 
 if TYPE_CHECKING:
@@ -56,10 +57,7 @@ class Workers(Chaos):
         self.config.write_text(f"workers {WORKERS}\n{text}")
 
     def children(self) -> list[int]:
-        pid = self.daemon.pid
-        with contextlib.suppress(FileNotFoundError):
-            return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return []
+        return children_of(self.daemon.pid)
 
     def shards_of(self, pid: int) -> list[int]:
         """Whose files a process has open: none, if it has not got that far."""

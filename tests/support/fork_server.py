@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -29,10 +30,13 @@ PRELOADED: Final = (
     "mailrider.app.daemon",
     "mailrider.app.supervisor",
     "mailrider.app.worker",
-    "mailrider.app.targets",
+    "mailrider.cli.queue",
+    "mailrider.cli.send",
+    "mailrider.cli.sendmail",
 )
 STDIN: Final = 0
 STDERR: Final = 2
+UCRED: Final = struct.Struct("3i")
 LARGEST: Final = 1 << 20  # octets of an order
 MOST: Final = 64  # descriptors that come with it
 
@@ -48,12 +52,21 @@ class Order:
     numbers: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A fork: the connection of who asked for it, and which process that is: as it were, its parent."""
+
+    connection: socket.socket
+    parent: int
+
+
 def serve(listening: socket.socket) -> Order | None:
     """In each fork returns its order, in this process None at the end.
 
     Who asks sends an order and its descriptors; the answer is the process id, and once it has ended its exit code.
+    Who sends the id of a process instead is told the forks that this process has asked for.
     """
-    children: dict[int, socket.socket] = {}
+    children: dict[int, Child] = {}
     woken, wakes = socket.socketpair()
     wakes.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -69,15 +82,19 @@ def serve(listening: socket.socket) -> Order | None:
         if listening.fileno() in ready:
             connection, _ = listening.accept()
             octets, descriptors, _, _ = socket.recv_fds(connection, LARGEST, MOST)
+            if not descriptors:  # who asks for a process's children
+                with connection:
+                    _send(connection, *(pid for pid, child in children.items() if child.parent == int(octets)))
+                continue
             if not (pid := os.fork()):
-                for each in (listening, woken, wakes, connection, *children.values()):
+                for each in (listening, woken, wakes, connection, *(child.connection for child in children.values())):
                     each.close()
                 order = Order(**json.loads(octets))
                 _become(order, descriptors)
                 return order
             for number in descriptors:
                 os.close(number)
-            children[pid] = connection
+            children[pid] = Child(connection, _peer_of(connection))
             _send(connection, pid)
         if STDIN in ready:
             for pid in children:
@@ -86,18 +103,24 @@ def serve(listening: socket.socket) -> Order | None:
             return None
 
 
-def _tell_ends(children: dict[int, socket.socket]) -> None:
+def _peer_of(connection: socket.socket) -> int:
+    """Its process id; see unix(7)."""
+    pid, _, _ = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return int(pid)
+
+
+def _tell_ends(children: dict[int, Child]) -> None:
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with children.pop(pid) as connection:
+        with children.pop(pid).connection as connection:
             _send(connection, os.waitstatus_to_exitcode(status))
 
 
-def _send(connection: socket.socket, number: int) -> None:
+def _send(connection: socket.socket, *numbers: int) -> None:
     try:
-        connection.send(b"%d" % number)
+        connection.send(" ".join(map(str, numbers)).encode() or b" ")
     except OSError:
         pass  # who asked is gone
 

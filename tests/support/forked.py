@@ -81,6 +81,14 @@ async def fork(
     return ForkedProcess(pid, connection)
 
 
+def children_of(pid: int) -> list[int]:
+    """Those forks that live and for which a process has asked: the workers of a supervisor."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(_address())
+        connection.send(b"%d" % pid)
+        return [int(each) for each in connection.recv(10_000).split()]
+
+
 @asynccontextmanager
 async def forked(*arguments: str, **options: Any) -> AsyncIterator[ForkedProcess]:
     """`mailrider` with these arguments, whose standard error can be read; killed at the end if it still lives."""
