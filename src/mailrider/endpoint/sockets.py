@@ -69,6 +69,7 @@ class Sockets:
     def __init__(self, inherited: Iterable[socket.socket] = ()) -> None:
         self._open: dict[_Key, socket.socket] = {_key_of_socket(each): each for each in inherited}
         self._inherited = set(self._open)
+        self._files: dict[_Key, tuple[int, int]] = {}  # those of our unix sockets, so that we know others' from them
         self._dual = set(filter(_is_dual_stack, self._open.values()))
 
     def take(self, address: SocketAddress) -> socket.socket:
@@ -80,10 +81,20 @@ class Sockets:
             raise LocalError(f"cannot listen on {address}: {error.strerror}") from error
 
     def bind(self, address: SocketAddress) -> None:
-        """Have a socket at that address, if there is none. Raises `LocalError`."""
+        """Have a socket at that address, if there is none. Raises `LocalError`.
+
+        A unix socket whose file was removed meanwhile is bound anew: nobody can reach the old one any more.
+        """
         key = self._find(address)
+        if key in self._files and not self._has_file(key):
+            self._forget(key)
         if key not in self._open:
             self._open[key] = bind_socket(address)
+            if isinstance(key, str):
+                self._files[key] = _identity(key)
+
+    def _has_file(self, key: _Key) -> bool:
+        return isinstance(key, str) and _identity(key) == self._files.get(key)
 
     def _find(self, address: SocketAddress) -> _Key:
         """The key of the socket that serves an address; its own if there is none yet."""
@@ -111,15 +122,23 @@ class Sockets:
 
     def _forget(self, key: _Key) -> None:
         self._open.pop(key).close()
-        if isinstance(key, str) and key not in self._inherited:
-            try:
-                os.unlink(key)
-            except FileNotFoundError:
-                pass
+        if key in self._files:
+            if self._has_file(key):
+                os.unlink(str(key))
+            del self._files[key]
 
     def close(self) -> None:
         """Close them all."""
         self.keep_only(())
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """What a file is known by, whatever its name; nothing that one has if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _key(address: SocketAddress) -> _Key:

@@ -35,6 +35,30 @@ def test_a_socket_is_bound_once_and_given_out_again(tmp_path: Path) -> None:
     assert not (tmp_path / "run/x").exists()
 
 
+def test_a_unix_socket_whose_file_was_removed_is_bound_anew(tmp_path: Path) -> None:
+    where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
+    sockets = Sockets()
+    sockets.bind(where)
+    path.unlink()
+    with sockets.take(where) as taken, socket.socket(socket.AF_UNIX) as client:
+        taken.listen()
+        client.connect(str(path))
+    sockets.close()
+    assert not path.exists()
+
+
+def test_a_file_of_somebody_else_at_the_place_of_our_socket_stays(tmp_path: Path) -> None:
+    where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
+    sockets = Sockets()
+    sockets.bind(where)
+    path.unlink()
+    path.write_text("another's")
+    with pytest.raises(LocalError, match="Address already in use"):
+        sockets.bind(where)
+    sockets.close()
+    assert path.read_text() == "another's"
+
+
 def test_an_address_that_is_taken_says_so() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
