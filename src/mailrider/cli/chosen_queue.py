@@ -57,7 +57,7 @@ class ChosenQueue:
     @cached_property
     def settings(self) -> QueueSettings:
         """Those of the queue. Raises `ConfigError`."""
-        return self.given or choose_queue(self.configuration, self.name)
+        return self.given or choose_queue(self.configuration, self.name, "`mailrider queue --queue NAME`")
 
     @property
     def location(self) -> Path:

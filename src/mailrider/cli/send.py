@@ -136,7 +136,7 @@ def _enqueue(
 ) -> int:
     """Accept it durably; whoever delivers from the queue is told."""
     configuration = load(config)
-    settings = choose_queue(configuration, target)
+    settings = choose_queue(configuration, target, "--target")
     named = {name: each.settings for name, each in configuration.targets.items()}
     message = _read_message(file)
 

@@ -46,10 +46,11 @@ def choose_target(configuration: Configuration, name: str | None, kinds: Sequenc
     raise ConfigError(f"no {either(kinds)} is configured, so there is no way to deliver a message")
 
 
-def choose_queue(configuration: Configuration, name: str | None) -> QueueSettings:
+def choose_queue(configuration: Configuration, name: str | None, said_by: str) -> QueueSettings:
     """The queue that is named, or the only one. Raises `ConfigError`.
 
-    One that stands in an endpoint's block has no name, and is meant where there is no other.
+    One that stands in an endpoint's block has no name, and is meant where there is no other. `said_by`: how a person
+    names one.
     """
     if name is not None:
         instance = configuration.target(name)
@@ -62,8 +63,8 @@ def choose_queue(configuration: Configuration, name: str | None) -> QueueSetting
     if not queues:
         raise ConfigError("no target.queue is configured")
     if len(queues) > 1:
-        names = ", ".join(each.label if each.name else f"{each.label} (at {each.position})" for each in queues)
-        raise ConfigError(f"there are several queues, say which one is meant: {names}")
+        names = ", ".join(each.name or f"{each.label} (at {each.position})" for each in queues)
+        raise ConfigError(f"there are several queues, say with {said_by} which one is meant: {names}")
     return queues[0].settings
 
 

@@ -270,6 +270,10 @@ def test_which_queue_is_meant_has_to_be_clear(terminal: Terminal, tmp_path: Path
     terminal.config.write_text(text)
     terminal("queue", "list")
     assert terminal.code == 78
+    assert "say with `mailrider queue --queue NAME` which one is meant: mail, other" in terminal.errors
+    terminal.send("b@example.net")
+    assert terminal.code == 78
+    assert "say with --target which one is meant: mail, other" in terminal.errors
     terminal("queue", "--queue", "other", "list")
     assert terminal.code == 0
     terminal("queue", "--queue", "out", "list")
