@@ -164,6 +164,16 @@ def test_an_address_that_is_none_is_a_result_in_its_place() -> None:
     assert (len(report), report[1].mx) == (3, None)
 
 
+def test_a_message_that_others_may_see_another_end_of_fails_for_everybody() -> None:
+    message = EmailMessage()
+    message.set_content("a\n\0.\nMAIL FROM:<boss@example.org>\n", cte="7bit")
+    prepared = submission(message=message, recipients=["a@b.test", "c@d.test"])
+    assert prepared.envelope is None
+    assert [str(each.reply) for each in prepared.report(())] == 2 * [
+        "554 5.6.0 The message has a NUL before the dot that begins a line: other servers may see its end there"
+    ]
+
+
 def test_a_sender_that_is_none_fails_everybody_and_says_so_once_each() -> None:
     prepared = submission(sender="nobody", recipients=["one@a.test", "nonsense@"])
     assert prepared.envelope is None

@@ -21,6 +21,7 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import NO_SECURITY, Security
 from mailrider.model.value import value
 from mailrider.smtp.content import Content
+from mailrider.smtp.data import sending_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,14 +149,18 @@ def prepare(
     if smtputf8 is None:
         ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
         smtputf8 = not ascii_paths or (type(message) is not bytes and needs_smtputf8(message))
-    content = Content.inspect(octets_of(message, utf8=smtputf8))
-    content = originate(content, host, _CLOCK.now, _new_token)
+    octets = octets_of(message, utf8=smtputf8)
+    fault = sending_fault(octets)
+    content = originate(Content.inspect(octets), host, _CLOCK.now, _new_token)
+    if fault:
+        reply = Reply.make(554, "5.6.0", f"The message has {fault}: other servers may see its end there")
+        refused = {index: Result(text, Status.FAILED, reply) for index, text in enumerate(texts)}
     if path is None:
         refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
     if quarantine:
         # That comes first, whatever else is wrong.
         refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
-    if path is None or not parsed:
+    if path is None or not parsed or fault:
         return Submission(None, content, texts, (), refused)
     distinct, places = _distinct(parsed)
     envelope = Envelope(

@@ -31,6 +31,7 @@ from mailrider.model.text import json_line
 from mailrider.report.lines import print_line
 from mailrider.report.outcome import result_object
 from mailrider.smtp.content import Content
+from mailrider.smtp.data import sending_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,8 +180,8 @@ def _read_message(file: str) -> bytes:
         _give_up(os.EX_NOINPUT, f"the message cannot be read: {file}: {error.strerror}")
     if not message.strip():
         _give_up(os.EX_DATAERR, "the message is empty")
-    fault = Content.inspect(message).header_fault()
-    if fault is not None:
+    fault = Content.inspect(message).header_fault() or sending_fault(message)
+    if fault:
         _give_up(os.EX_DATAERR, f"this is no message: {fault}")
     return message
 

@@ -29,6 +29,8 @@ _SUSPECT: Final = (b"\r", b"\n", b"\0")  # behind a dot that begins a line
 _END: Final = b"\n.\r\n"
 _TELLING: Final = b".\r\n\0"  # what decides about the octets before it
 
+_HIDDEN_DOT: Final = re.compile(rb"[\r\n]\0+\.").search
+
 # What may grow into something that matters when more arrives, longest first; held back until it is clear.
 _UNDECIDED: Final = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\n", b"\r")
 
@@ -161,4 +163,14 @@ def _other_fault(octets: bytes, first: int, last: int, stop: int) -> str:
     # A bare CR ends a line too, once it is mended.
     if b"\0" in octets and (octets.find(b"\n\0", 0, stop) >= 0 or octets.find(b"\r\0", 0, stop) >= 0):
         return "a NUL at the beginning of a line"
+    return ""
+
+
+def sending_fault(octets: bytes) -> str:
+    """Why a message must not be sent; empty if it may. Some servers drop each NUL, and then see a lone dot, the end.
+
+    Dots that begin a line as we see it are stuffed, and harmless; bare line ends are mended before.
+    """
+    if b"\0" in octets and _HIDDEN_DOT(octets):
+        return "a NUL before the dot that begins a line"
     return ""

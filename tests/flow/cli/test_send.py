@@ -201,6 +201,10 @@ NO_MESSAGES = {
     "no header": (b"hello\n", "this is no message: no header: the message begins with 'hello', not with a line like"),
     "an empty line first": (b"\nhello\n", "this is no message: no header: the message does not begin with a line like"),
     "a broken header": (b"Subject: x\nhello\n\n", "this is no message: header line 2: 'hello' is not a field"),
+    "what other servers may take for the end": (
+        b"Subject: x\n\na\n\0.\nMAIL FROM:<boss@example.org>\n",
+        "this is no message: a NUL before the dot that begins a line",
+    ),
     "a mailbox file": (
         b"From a@b.test Sat Nov 21\nSubject: x\n\n",
         "a mailbox file's `From ` line is not a header field",

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrider.smtp.content import Content
-from mailrider.smtp.data import ChunkInspector, DataDecoder
+from mailrider.smtp.data import ChunkInspector, DataDecoder, sending_fault
 
 TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\0", b"\r\n.\r\n"]), max_size=24).map(b"".join)
 MESSAGES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"A: 1", b"\xe4"]), max_size=24).map(b"".join)
@@ -174,3 +174,14 @@ def test_what_passes_in_chunks_passes_as_data(data: bytes) -> None:
         sent = Content.inspect(data)
         decoder, content = decode(b"".join(sent.stuffed()), 1000)
         assert (decoder.ended, decoder.dubious, content) == (True, "", b"".join(sent.chunks()))
+
+
+@pytest.mark.parametrize("line", [b"\0.\r\n", b"\0\0.\r\n", b"\0.x", b"\0.\n", b"\0..\r\n"])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
+def test_a_dot_behind_a_nul_is_never_sent(line: bytes, end: bytes) -> None:
+    assert sending_fault(b"A: 1\r\n\r\nHello" + end + line)
+
+
+@pytest.mark.parametrize("text", [b"a\r\n.\r\nb", b"a\r\n\0x.\r\n", b"a\r\nx\0.\r\n", b"a\0", b"\0\r\n", b""])
+def test_other_dots_and_other_nuls_are(text: bytes) -> None:
+    assert sending_fault(b"A: 1\r\n\r\n" + text) == ""
