@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from mailrider.app.assemble import open_remote, open_smarthost, with_state_dir
 from mailrider.app.pipelines import PipelineOpener
 from mailrider.app.queue_shares import queue_shares
-from mailrider.clock import SystemClock
+from mailrider.clock import QueueClock, SystemClock
 from mailrider.config import queue_location
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -29,7 +29,6 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
 from mailrider.queue.place import shards_to_drain
-from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.shards import SQLiteShards, further_shard, shard_location, shards_in

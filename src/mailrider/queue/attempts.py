@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from mailrider.clock import is_cancelled
+from mailrider.clock import is_cancelled, shift_of
 from mailrider.model.event import Bug
 from mailrider.model.handover import CROWDED, Handover
 from mailrider.model.outcome import BROKEN, AttemptReport, Deferred
@@ -28,7 +28,6 @@ from mailrider.model.queue_event import (
 from mailrider.queue.fairness import DestinationHealth, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_TARGET
-from mailrider.queue.queue_clock import in_queue_time
 from mailrider.queue.settle import is_last_try
 from mailrider.queue.store import IdTaken, StoreUnavailable
 from mailrider.queue.work import LooksAgain
@@ -213,7 +212,7 @@ class Attempts:
         if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
         try:
-            return in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, progress.handover))
+            return _in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, progress.handover))
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, StoreUnavailable) and not progress.has_effect:
                 raise  # the content could not be read
@@ -232,6 +231,26 @@ class Attempts:
         except Exception as error:
             # The attempt goes by what is known, then.
             self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
+
+
+def _in_queue_time(clock: Clock, report: AttemptReport) -> AttemptReport:
+    """A report whose moments (`eligible_at`) are those of the wall clock, by that clock."""
+    for each in report.outcomes:
+        if isinstance(each, Deferred) and each.eligible_at is not None:
+            break
+    else:
+        return report
+    shift = shift_of(clock)
+    if not shift:
+        return report
+    return AttemptReport(
+        tuple(
+            replace(each, eligible_at=each.eligible_at - shift)
+            if isinstance(each, Deferred) and each.eligible_at is not None
+            else each
+            for each in report.outcomes
+        )
+    )
 
 
 class CommitRetry:

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mailrider.clock import NO_SHIFT
 from mailrider.dsn.compose import compose
 from mailrider.dsn.notification import Notification
 from mailrider.dsn.parts import MAX_RETURNED, redact
@@ -19,7 +20,6 @@ from mailrider.model.queue_event import NotificationDropped, NotificationQueued
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, renamed, under_name
-from mailrider.queue.queue_clock import NO_SHIFT
 from mailrider.smtp.content import Content, IncompleteContent
 
 if TYPE_CHECKING:

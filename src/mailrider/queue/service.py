@@ -33,11 +33,10 @@ from mailrider.queue.message import (
     renamed,
     under_name,
 )
-from mailrider.queue.queue_clock import KeepsTime
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
 from mailrider.queue.sqlite.signals import QueueDirectory, Signal
-from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
+from mailrider.queue.store import Done, IdTaken, KeepsTime, QueueCommand, StoreUnavailable
 from mailrider.queue.unqueued import UnqueuedBounces
 from mailrider.smtp.content import CHUNK
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
+from mailrider.clock import shift_of
 from mailrider.dsn.notification import NotifiedAction, Told
 from mailrider.model.envelope import Notify
 from mailrider.model.event import Bug
@@ -32,7 +33,6 @@ from mailrider.model.reply import Reply
 from mailrider.model.value import value
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import Change, Fate, Progress, Settlement, Wish
-from mailrider.queue.queue_clock import shift_of
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
 
 if TYPE_CHECKING:

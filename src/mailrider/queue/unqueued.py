@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mailrider.clock import shift_of
 from mailrider.dsn.notification import NotifiedAction, Told
 from mailrider.model.outcome import AttemptReport, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import FRESH, ContentInfo, LeasedJob
-from mailrider.queue.queue_clock import shift_of
 from mailrider.queue.settle import Rules, settle
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailrider.clock import OFF, QueueClock, TimeAnchor
 from mailrider.dsn.notification import NotificationAuthor
 from mailrider.model.domain import Domain
 from mailrider.model.handover import DIRECT
@@ -16,7 +17,6 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Filter, Quota
-from mailrider.queue.queue_clock import OFF, QueueClock, TimeAnchor
 from mailrider.queue.retry import Schedule
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.settle import Rules

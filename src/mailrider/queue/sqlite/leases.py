@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mailrider.clock import QueueClock
     from mailrider.queue.message import LeasedJob
-    from mailrider.queue.queue_clock import QueueClock
     from mailrider.queue.sqlite.rows import Unreadable
 
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
-from mailrider.queue.queue_clock import QueueClock
+from mailrider.clock import QueueClock
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE, PATIENCE, check_origin, pragma, refuse_set_aside
 from mailrider.queue.sqlite.moved import MovedNotes, read_notes
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
 
-    from mailrider.clock import Clock
+    from mailrider.clock import Clock, TimeAnchor
     from mailrider.queue.history import Fact
     from mailrider.queue.message import Entry, Filter, Stats, StoredMessage
-    from mailrider.queue.queue_clock import TimeAnchor
     from mailrider.queue.sqlite.views import HistoryFilter, Traced
 
 T = TypeVar("T")

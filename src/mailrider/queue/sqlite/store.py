@@ -18,13 +18,13 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from mailrider.clock import QueueClock
 from mailrider.model.event import discard
 from mailrider.model.queue_event import HeldAfterDeaths, RecipientsUnreadable
 from mailrider.queue.disk import Disk
 from mailrider.queue.history import OFF, HistoryBounds
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
-from mailrider.queue.queue_clock import QueueClock
 from mailrider.queue.sqlite import facts, views
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.commands import carry_out

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mailrider.clock import NO_SHIFT, TimeAnchor
 from mailrider.queue.history import MOST, Fact
 from mailrider.queue.ids import format_id, microseconds, moment
 from mailrider.queue.message import Filter
-from mailrider.queue.queue_clock import NO_SHIFT, TimeAnchor
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
 from mailrider.queue.sqlite.statements import compact
