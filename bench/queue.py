@@ -36,8 +36,8 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.history import OFF, HistoryBounds
 from mailrider.queue.ids import IdSource, first_id_at
 from mailrider.queue.message import EVERYTHING, ContentInfo, Filter, NewMessage
+from mailrider.queue.retry import Rules
 from mailrider.queue.service import DeliveryQueue
-from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.work import Work
 from mailrider.smtp.content import Content

@@ -29,9 +29,8 @@ from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
-from mailrider.queue.retry import Schedule
+from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
-from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.work import Work
 from mailrider.smtp.content import Content

@@ -1,4 +1,4 @@
-"""When to try again: a pure schedule.
+"""When to try again, by a pure schedule, and when no more: the rules of a queue.
 
 After the nth failed try `initial * scale^(n-1)`, at most `longest`, and a little more or less, so that what failed
 together does not come back together.
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import random
+
+    from mailrider.model.address import Mailbox
 
 JITTER: Final = 0.1  # of the delay, either way
 
@@ -46,3 +48,15 @@ class Schedule:
 
 
 DEFAULT_SCHEDULE: Final = Schedule()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`max_tries` 0: no limit. `delay_warning` zero: senders are never told of a delay. `postmaster`: who is told of
+    notifications that failed."""
+
+    schedule: Schedule = DEFAULT_SCHEDULE
+    max_tries: int = 0
+    expire: timedelta = timedelta(days=5)
+    delay_warning: timedelta = timedelta(hours=4)
+    postmaster: Mailbox | None = None

@@ -9,8 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.queue.history import HistoryBounds
-from mailrider.queue.retry import Schedule
-from mailrider.queue.settle import Rules
+from mailrider.queue.retry import Rules, Schedule
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
 from mailrider.settings.pipeline import (
     NEVER_USED,

@@ -33,7 +33,6 @@ from mailrider.model.reply import Reply
 from mailrider.model.value import value
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import Change, Fate, Progress, Settlement, Wish
-from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
 
 if TYPE_CHECKING:
     import random
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.clock import Clock
-    from mailrider.model.address import Mailbox
     from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
     from mailrider.queue.bounces import Bounces
     from mailrider.queue.message import LeasedJob, NewMessage, Settled
+    from mailrider.queue.retry import Rules
     from mailrider.smtp.content import Content
 
 # What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
@@ -53,18 +52,6 @@ EXPIRED: Final = Reply.make(554, "5.4.7", "It could not be delivered in time")
 UNTRIED: Final = Reply.make(451, "4.4.7", "It was not tried yet: the destination cannot be reached")
 
 REPORT_EXPIRES: Final = timedelta(hours=24)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """`max_tries` 0: no limit. `delay_warning` zero: senders are never told of a delay. `postmaster`: who is told of
-    notifications that failed."""
-
-    schedule: Schedule = DEFAULT_SCHEDULE
-    max_tries: int = 0
-    expire: timedelta = timedelta(days=5)
-    delay_warning: timedelta = timedelta(hours=4)
-    postmaster: Mailbox | None = None
 
 
 @dataclass(frozen=True, slots=True)

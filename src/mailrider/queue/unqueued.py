@@ -10,7 +10,8 @@ from mailrider.model.outcome import AttemptReport, Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.queue.ids import parse_id
 from mailrider.queue.message import FRESH, ContentInfo, LeasedJob
-from mailrider.queue.settle import Rules, settle
+from mailrider.queue.retry import Rules
+from mailrider.queue.settle import settle
 
 if TYPE_CHECKING:
     import random

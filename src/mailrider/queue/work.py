@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
     from mailrider.queue.bounces import Bounces
-    from mailrider.queue.settle import Rules
+    from mailrider.queue.retry import Rules
     from mailrider.queue.shares import QueueShares
     from mailrider.smtp.content import Content
 

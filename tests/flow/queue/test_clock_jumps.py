@@ -17,9 +17,8 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Filter, Quota
-from mailrider.queue.retry import Schedule
+from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
-from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite import leases as leases_module
 from mailrider.queue.sqlite import reader as reader_module
 from mailrider.queue.sqlite.reader import SQLiteReader

@@ -23,9 +23,8 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Change, Fate, Progress, Quota, Settlement
-from mailrider.queue.retry import Schedule
+from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
-from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.reader import SQLiteReader

@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mailrider.dsn.notification import NotifiedAction
 from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, RecipientState, Settlement
-from mailrider.queue.retry import Schedule
-from mailrider.queue.settle import Rules, settle
+from mailrider.queue.retry import Rules, Schedule
+from mailrider.queue.settle import settle
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import QueueCommand

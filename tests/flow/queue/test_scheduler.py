@@ -39,9 +39,8 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState, jobs_of
-from mailrider.queue.retry import Schedule
+from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
-from mailrider.queue.settle import Rules
 from mailrider.queue.sqlite.signals import Signal
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.stopping import GRACE

@@ -19,9 +19,8 @@ from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING
-from mailrider.queue.retry import Schedule
+from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
-from mailrider.queue.settle import Rules
 from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock

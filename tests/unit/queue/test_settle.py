@@ -14,8 +14,8 @@ from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
 from mailrider.queue.message import Fate, LeasedJob, Progress
-from mailrider.queue.retry import IN_DOUBT, JITTER, Schedule
-from mailrider.queue.settle import Rules, is_last_try, settle, untried
+from mailrider.queue.retry import IN_DOUBT, JITTER, Rules, Schedule
+from mailrider.queue.settle import is_last_try, settle, untried
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import (
     BUSY,
