@@ -17,7 +17,29 @@ from mailrider.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
+_QUEUE_ALONE = """\
+hostname mx.example.org
+state_dir {state}
+runtime_dir {state}/run
+log off
+dns {{
+    server 127.0.0.1:9
+    timeout 100ms
+    attempts 1
+}}
+target.remote out {{ }}
+target.queue mail {{
+    target &out
+    {more}
+}}
+"""
+
 PROGRAM = [sys.executable, "-c", "from mailrider.cli import main; main()"]
+
+
+def queue_alone(state: Path, more: str = "") -> str:
+    """A configuration with a queue, `mail`, and no endpoint; what is in it stays there, since no DNS answers."""
+    return _QUEUE_ALONE.format(state=state, more=more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.signing.keys import KeyMade, open_key
 from mailrider.x509.key_kind import KeyKind
-from tests.support.commands import run
+from tests.support.commands import queue_alone, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
     from mailrider.model.event import Event
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-
-CONFIG = """\
-hostname mx.example.org
-state_dir {state}
-runtime_dir {state}/run
-log off
-dns {{
-    server 127.0.0.1:9
-    timeout 100ms
-    attempts 1
-}}
-target.remote out {{ }}
-target.queue mail {{ target &out }}
-"""
 
 
 @contextmanager
@@ -74,7 +60,7 @@ def read_only(disk: Path) -> None:
 
 async def test_a_queue_is_looked_into_delivered_and_emptied_on_a_full_disk(tmp_path: Path, disk: Path) -> None:
     config, message = tmp_path / "mailrider.conf", tmp_path / "message"
-    config.write_text(CONFIG.format(state=disk / "state"))
+    config.write_text(queue_alone(disk / "state"))
     message.write_bytes(b"Subject: hello\r\n\r\nHello.\r\n")
     send = ("-c", config, "send", "--queue", "--from", "a@example.org", "--to", "b@example.net", message)
     sent = await run(*send)
@@ -96,7 +82,7 @@ async def test_a_queue_on_a_read_only_disk_is_looked_into_and_says_why_it_cannot
     tmp_path: Path, disk: Path
 ) -> None:
     config, message = tmp_path / "mailrider.conf", tmp_path / "message"
-    config.write_text(CONFIG.format(state=disk / "state"))
+    config.write_text(queue_alone(disk / "state"))
     message.write_bytes(b"Subject: hello\r\n\r\nHello.\r\n")
     sent = await run("-c", config, "send", "--queue", "--from", "a@example.org", "--to", "b@example.net", message)
     read_only(disk)

@@ -15,27 +15,11 @@ from mailrider.cli.queue_run import EndTally
 from mailrider.model.event import discard
 from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.sqlite.file import FILE
+from tests.support.commands import queue_alone
 from tests.support.queueing import deferred, recipient
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-CONFIG = """\
-hostname mx.example.org
-state_dir {state}
-runtime_dir {state}/run
-log off
-dns {{
-    server 127.0.0.1:9
-    timeout 100ms
-    attempts 1
-}}
-target.remote out {{ }}
-target.queue mail {{
-    target &out
-    {more}
-}}
-"""
 
 
 @dataclass
@@ -67,7 +51,7 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
     config = tmp_path / "mailrider.conf"
-    config.write_text(CONFIG.format(state=tmp_path / "state", more=""))
+    config.write_text(queue_alone(tmp_path / "state"))
     message = tmp_path / "message"
     message.write_bytes(b"Subject: hello\r\n\r\nHello.\r\n")
     return Terminal(config, message, capsys)
@@ -157,7 +141,7 @@ def test_run_delivers_what_is_due_and_says_what_came_of_it(terminal: Terminal) -
 
 
 def test_a_message_that_is_given_up_is_bounced(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.config.write_text(CONFIG.format(state=tmp_path / "state", more="max_tries 1"))
+    terminal.config.write_text(queue_alone(tmp_path / "state", "max_tries 1"))
     terminal.send("b@example.net")
     terminal("queue", "run")
     assert terminal.code == 69
@@ -255,7 +239,7 @@ def test_stats_by_destination_and_age(terminal: Terminal) -> None:
 
 def test_what_goes_to_one_server_is_one_destination_of_its_name(terminal: Terminal, tmp_path: Path) -> None:
     smarthost = "target.smtp smart {\n host tcp://127.0.0.1:9\n}\n"
-    config = CONFIG.format(state=tmp_path / "state", more="").replace("target &out", "target &smart")
+    config = queue_alone(tmp_path / "state").replace("target &out", "target &smart")
     terminal.config.write_text(smarthost + config)
     terminal.send("b@example.net", "c@example.com")
     terminal("queue", "run")
@@ -266,7 +250,7 @@ def test_what_goes_to_one_server_is_one_destination_of_its_name(terminal: Termin
 
 
 def test_which_queue_is_meant_has_to_be_clear(terminal: Terminal, tmp_path: Path) -> None:
-    text = CONFIG.format(state=tmp_path / "state", more="") + "target.queue other {\n target &out\n}\n"
+    text = queue_alone(tmp_path / "state") + "target.queue other {\n target &out\n}\n"
     terminal.config.write_text(text)
     terminal("queue", "list")
     assert terminal.code == 78

@@ -15,6 +15,7 @@ import pytest
 from mailrider.cli import owner
 from mailrider.cli.main import main
 from mailrider.cli.owner import become_owner
+from tests.support.commands import queue_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,19 +24,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 OTHER = 64_321  # a user and a group that no machine knows
 ROOT = (0, 0)
-CONFIG = """\
-hostname mx.example.org
-state_dir {state}
-runtime_dir {state}/run
-log off
-dns {{
-    server 127.0.0.1:9
-    timeout 100ms
-    attempts 1
-}}
-target.remote out {{ }}
-target.queue mail {{ target &out }}
-"""
 
 
 @pytest.fixture
@@ -170,7 +158,7 @@ def test_a_command_of_root_runs_as_the_owner_of_the_queue_and_leaves_no_file_of_
     public: Path, tmp_path: Path, command: tuple[str, ...], code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "mailrider.conf"  # which only root can read
-    config.write_text(CONFIG.format(state=public / "state"))
+    config.write_text(queue_alone(public / "state"))
     message = tmp_path / "message"
     message.write_bytes(b"Subject: hello\r\n\r\nHello.\r\n")
 
@@ -206,7 +194,7 @@ def test_queue_run_names_the_user_who_cannot_read_what_only_root_can(
     key.touch(0o600)
     config = tmp_path / "mailrider.conf"
     remote = f"target.remote out {{\n {block.format(key=key)}\n }}"
-    config.write_text(CONFIG.format(state=public / "state").replace("target.remote out { }", remote))
+    config.write_text(queue_alone(public / "state").replace("target.remote out { }", remote))
 
     def run() -> int:
         with pytest.raises(SystemExit) as ended:
@@ -228,7 +216,7 @@ def test_a_password_that_only_root_can_read_is_read_before_root_becomes_the_owne
     secret.chmod(0o600)
     config = tmp_path / "mailrider.conf"
     smarthost = f"target.smtp out {{\n host tls://127.0.0.1:9\n auth plain me {{file:{secret}}}\n }}"
-    config.write_text(CONFIG.format(state=public / "state").replace("target.remote out { }", smarthost))
+    config.write_text(queue_alone(public / "state").replace("target.remote out { }", smarthost))
 
     def run() -> list[int]:
         with pytest.raises(SystemExit) as ended:
