@@ -8,6 +8,7 @@ time; and only they run the tests that are marked `long`.
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Not called where other processes run the tests."""
     forget_programs()
+    gc.collect()
+    gc.freeze()  # thousands of tests stay to the end: `gc.collect()` within one would go through all of them
     nodes = (item.nodeid for item in session.items)
     session.config.stash[MEASURING] = Measuring(Coverage.current(), nodes)
 

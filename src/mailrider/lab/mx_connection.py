@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 MAX_TRANSCRIPT = 256 * 1024  # octets kept of a connection; what goes beyond is counted only
 MAX_ENDLESS = 64 * 1024 * 1024  # octets after which even endless replies end: nobody should have read that much
+_AT_ONCE = 16 * 1024  # octets of endless replies in one write
 _HANDSHAKE_FAILURE = bytes.fromhex("15 0303 0002 02 28")  # RFC 8446 6: a fatal alert, in clear
 _NOT_TLS = b"454 4.7.0 On second thoughts, no TLS\r\n"
 
@@ -330,8 +331,9 @@ class LabConnection:
             case Endless(octets):
                 self._deaf = True
                 self._read_on()
+                many = octets * (_AT_ONCE // len(octets) + 1)
                 while not channel.is_closed and self.octets["S"] < MAX_ENDLESS:
-                    self._write(octets)
+                    self._write(many)
                     if channel.needs_drain:
                         await channel.drain()
         raise _Over
