@@ -149,7 +149,7 @@ class MessageDelivery(ABC):
 
     def _tell(self, envelope: Envelope, report: AttemptReport, watcher: Watcher | None) -> None:
         settled = RecipientSettled if watcher is None else RecipientAttempted
-        sender = str(envelope.sender)
+        sender = envelope.sender.text
         for outcome in report.outcomes:
             domain = self.next_hop or outcome.recipient.mailbox.domain
             self._emit(settled(domain, sender, outcome, message=envelope.id))

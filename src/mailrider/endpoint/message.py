@@ -148,7 +148,7 @@ class IncomingMessage:
         between = b""
         if header and header_fault(header) is not None:
             service, client, mended = self._service, self._client, mend_header(header)
-            sender, changes = str(self._transaction.sender), ", ".join(mended.changes)
+            sender, changes = self._transaction.sender.text, ", ".join(mended.changes)
             service.emit(MailMended(service.name, client.name, client.user, sender, changes, message=info.id))
             header, between = mended.header, mended.between
         return submitted_header(header, info, self._service.origin), between
@@ -189,7 +189,7 @@ class IncomingMessage:
 
     def _note(self, size: int, reply: Reply) -> None:
         service, client, machine, name = self._service, self._client, self._machine, self._name
-        recipients, sender = machine.recipients, str(self._transaction.sender)
+        recipients, sender = machine.recipients, self._transaction.sender.text
         if reply.is_positive:
             taken = MailTaken(
                 service.name,
@@ -210,7 +210,7 @@ class IncomingMessage:
             client.name,
             client.user,
             sender,
-            str(recipients[0].mailbox) if len(recipients) == 1 else "",
+            recipients[0].mailbox.text if len(recipients) == 1 else "",
             reply,
             size,
             message=name.id,

@@ -90,8 +90,8 @@ class IncomingTransaction:
         if isinstance(command, Mail):
             sender = command.sender
         about = (command,) if isinstance(command, Rcpt) else recipients
-        recipient = str(about[0].mailbox) if len(about) == 1 else ""
-        service.emit(MailRefused(service.name, self._client.name, self._client.user, str(sender), recipient, reply))
+        recipient = about[0].mailbox.text if len(about) == 1 else ""
+        service.emit(MailRefused(service.name, self._client.name, self._client.user, sender.text, recipient, reply))
 
     def _sender_refusal(self, sender: ReversePath) -> Reply | None:
         # Whose process is at the other end of a unix socket the system knows better than any password.
@@ -202,8 +202,8 @@ class IncomingTransaction:
         """
         if self._expanded:
             named = self._machine.recipients
-            return str(named[0].mailbox) if len(named) == 1 and named[0].mailbox.is_ascii else ""
-        return str(recipients[0].mailbox) if len(recipients) == 1 else ""
+            return named[0].mailbox.text if len(named) == 1 and named[0].mailbox.is_ascii else ""
+        return recipients[0].mailbox.text if len(recipients) == 1 else ""
 
     def replies_of_each(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
         """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""

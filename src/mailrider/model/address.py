@@ -38,13 +38,14 @@ _SOURCE_ROUTE = re.compile(r"(?:@[A-Za-z0-9.\-]+)(?:,@[A-Za-z0-9.\-]+)*:")
 class Mailbox:
     """A mail address. `local_part` is unquoted; `domain` is None for an address without one.
 
-    `is_ascii`: the local part needs no SMTPUTF8; the domain never does, it has A-labels.
+    `is_ascii`: the local part needs no SMTPUTF8; the domain never does, it has A-labels. `text`: the address as it goes
+    on the wire, with A-labels always, which RFC 6531 3.2 allows too; asked for far more often than an address is made.
     """
 
     local_part: str
     domain: Domain | AddressLiteral | None
     is_ascii: bool = field(init=False, repr=False, compare=False)
-    _text: str = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         local = self.local_part
@@ -54,9 +55,8 @@ class Mailbox:
         text = quoted if self.domain is None else f"{quoted}@{self.domain.ascii}"
         if len(text.encode()) > MAX_PATH:
             raise InvalidValue(f"address longer than {MAX_PATH} octets: {text[:100]!r}...")
-        # Asked for far more often than an address is made.
         object.__setattr__(self, "is_ascii", local.isascii())
-        object.__setattr__(self, "_text", text)
+        object.__setattr__(self, "text", text)
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
@@ -64,8 +64,7 @@ class Mailbox:
         return _parse_mailbox(text)
 
     def __str__(self) -> str:
-        """The address as it goes on the wire: A-labels always, which RFC 6531 3.2 allows too."""
-        return self._text
+        return self.text
 
 
 def quote_local_part(local: str) -> str:
@@ -103,13 +102,24 @@ def _split_local_part(rest: str, text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ReversePath:
-    """The sender of the envelope; `mailbox` is None for the null reverse-path `<>` of notifications."""
+    """The sender of the envelope; `mailbox` is None for the null reverse-path `<>` of notifications.
+
+    `text` is the path without its angle brackets, empty for the null path. `is_ascii`: it needs no SMTPUTF8. `is_null`:
+    there is nobody to send a notification to.
+    """
 
     mailbox: Mailbox | None
+    text: str = field(init=False, repr=False, compare=False)
+    is_ascii: bool = field(init=False, repr=False, compare=False)
+    is_null: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.mailbox is not None and self.mailbox.domain is None:
-            raise InvalidValue(f"sender without a domain: {self.mailbox}")
+        mailbox = self.mailbox
+        if mailbox is not None and mailbox.domain is None:
+            raise InvalidValue(f"sender without a domain: {mailbox}")
+        object.__setattr__(self, "text", "" if mailbox is None else mailbox.text)
+        object.__setattr__(self, "is_ascii", mailbox is None or mailbox.is_ascii)
+        object.__setattr__(self, "is_null", mailbox is None)
 
     @classmethod
     def parse(cls, text: str) -> ReversePath:
@@ -119,23 +129,12 @@ class ReversePath:
         return cls(Mailbox.parse(text))
 
     @property
-    def is_null(self) -> bool:
-        """True for `<>`: nobody to send a notification to."""
-        return self.mailbox is None
-
-    @property
-    def is_ascii(self) -> bool:
-        """True if it needs no SMTPUTF8."""
-        return self.mailbox is None or self.mailbox.is_ascii
-
-    @property
     def domain(self) -> Domain | AddressLiteral | None:
         """The sender's domain; None for the null path."""
         return None if self.mailbox is None else self.mailbox.domain
 
     def __str__(self) -> str:
-        """The path without its angle brackets; empty for the null path."""
-        return "" if self.mailbox is None else self.mailbox._text
+        return self.text
 
 
 NULL_PATH = ReversePath(None)

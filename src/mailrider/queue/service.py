@@ -188,7 +188,7 @@ class DeliveryQueue:
             if scheduler is not None and leased:
                 scheduler.give_up(jobs)  # the store goes on: leased and not offered it would lie there for ever
             raise
-        name, sender = format_id(message.id), str(envelope.sender)
+        name, sender = format_id(message.id), envelope.sender.text
         self._emit(MessageQueued(name, sender, len(envelope.recipients), content.size))
         if scheduler is None:
             self._send_signal(Signal.LOOK)

@@ -299,7 +299,7 @@ class Settler:
 
     def _tell(self, settlement: Settlement, settled: Settled, decision: SettleDecision, report: AttemptReport) -> None:
         job = settlement.job
-        name, sender = format_id(job.message_id), str(job.envelope.sender)
+        name, sender = format_id(job.message_id), job.envelope.sender.text
         age = settlement.at - job.created
         for change, progress, outcome in zip(decision.changes, job.progress, report.outcomes, strict=True):
             tries = progress.tries if change.progress is None else change.progress.tries

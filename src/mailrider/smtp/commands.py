@@ -165,7 +165,7 @@ class Mail(Command):
             _argument(self.auth, "the parameter AUTH")
 
     def encode(self) -> bytes:
-        words = [f"MAIL FROM:<{self.sender}>"]
+        words = [f"MAIL FROM:<{self.sender.text}>"]
         if self.size is not None:
             words.append(f"SIZE={self.size}")
         if self.body is not None:
@@ -192,7 +192,7 @@ class Rcpt(Command):
     original: OriginalRecipient | None = None
 
     def encode(self) -> bytes:
-        line = f"RCPT TO:<{self.mailbox}>"
+        line = f"RCPT TO:<{self.mailbox.text}>"
         if self.notify is not None:
             line += f" NOTIFY={self.notify.words}"
         if self.original is not None:

@@ -95,7 +95,7 @@ def _flat(said: Iterable[Said]) -> Iterator[Plain]:
 
 def _mailbox(each: Plain) -> str | None:
     command = each.command if isinstance(each, AnsweredCommand) else each
-    return str(command.mailbox) if isinstance(command, Rcpt) else None
+    return command.mailbox.text if isinstance(command, Rcpt) else None
 
 
 def _lines(each: Plain) -> Iterator[str]:

@@ -64,7 +64,7 @@ class Transactions:
                 state,
                 due,
                 owner,
-                str(each.mailbox),
+                each.mailbox.text,
                 _wishes(each),
             )
 
@@ -164,20 +164,20 @@ def _facts_of(
 ) -> Iterator[tuple[Any, ...]]:
     """What is kept of a settlement, a row for each fact."""
     job, at = settlement.job, microseconds(settlement.at)
-    message, sender = job.message_id, str(job.envelope.sender)
+    message, sender = job.message_id, job.envelope.sender.text
     for each in settlement.notifications:
         details = compact({"message": format_id(each.id)})
         yield at, history.NOTIFIED, message, str(each.envelope.recipients[0]), sender, details
     for change, before, recipient in zip(settlement.changes, job.progress, job.envelope.recipients, strict=True):
         if change.fate is Fate.DONE:
             kind, details = _ending(job, change, before, dialogues.get(change.id, ""))
-            yield at, kind, message, str(recipient.mailbox), sender, details
+            yield at, kind, message, recipient.mailbox.text, sender, details
             continue
         if change.attempt is not None:
-            yield at, history.DEFERRED, message, str(recipient.mailbox), sender, compact(attempt_facts(change.attempt))
+            yield at, history.DEFERRED, message, recipient.mailbox.text, sender, compact(attempt_facts(change.attempt))
         if wishes.get(change.id) is Wish.REMOVE:
             details = compact(job.envelope.facts(job.info.size))
-            yield at, history.REMOVED, message, str(recipient.mailbox), sender, details
+            yield at, history.REMOVED, message, recipient.mailbox.text, sender, details
 
 
 def insert_all(
@@ -202,7 +202,7 @@ def _message_row(message: NewMessage) -> tuple[Any, ...]:
     return (
         message.id,
         microseconds(message.created),
-        str(envelope.sender),
+        envelope.sender.text,
         _options(envelope),
         len(envelope.recipients),
         message.route,
