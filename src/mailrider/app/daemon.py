@@ -28,6 +28,7 @@ from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
 from mailrider.app.timers import Timers
+from mailrider.app.told_signals import obeyed
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins
@@ -106,28 +107,23 @@ class Daemon:
     async def run(self, configuration: Configuration) -> None:
         """Until SIGTERM or SIGINT. Raises `ConfigError` and `LocalError` if it cannot begin."""
         prepare_process()
-        loop = asyncio.get_running_loop()
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        for each in handled:
-            loop.add_signal_handler(each, self._signals.put_nowait, each)
-        try:
-            if os.geteuid() == 0:
-                self._emit(RunningAsRoot())
-            self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
-            state_dir = configuration.globals.state_dir
-            gives_up = partial(is_told_to_stop, self._signals, self._emit)
-            if await wait_for_earlier_workers(state_dir, self._clock, self._emit, gives_up):
-                await self._open(configuration)
-                self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
-                self._tell_ready()
-                await self._serve(configuration)
-        finally:
-            self._notifier.say("STOPPING=1")
-            await self._stop()
-            self._timers.cancel()
-            self._process.sockets.close()
-            for each in handled:
-                loop.remove_signal_handler(each)
+        with obeyed(self._signals.put_nowait):
+            try:
+                if os.geteuid() == 0:
+                    self._emit(RunningAsRoot())
+                self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
+                state_dir = configuration.globals.state_dir
+                gives_up = partial(is_told_to_stop, self._signals, self._emit)
+                if await wait_for_earlier_workers(state_dir, self._clock, self._emit, gives_up):
+                    await self._open(configuration)
+                    self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
+                    self._tell_ready()
+                    await self._serve(configuration)
+            finally:
+                self._notifier.say("STOPPING=1")
+                await self._stop()
+                self._timers.cancel()
+                self._process.sockets.close()
 
     async def _open(self, configuration: Configuration) -> None:
         """Open a configuration, beside the one that is in force if there is one; from then on it is in force."""

@@ -30,6 +30,7 @@ from mailrider.app.listening import addresses_of, bind, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.supervision import WorkerPlaces, too_many
 from mailrider.app.timers import Timers
+from mailrider.app.told_signals import obeyed
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.app.worker_starts import Generation, WorkerContext, WorkerStarts
 from mailrider.app.worker_talk import WorkerTalk
@@ -127,30 +128,25 @@ class Supervisor:
     async def run(self, configuration: Configuration, carried: CarriedText) -> int:
         """Until SIGTERM or SIGINT; the exit code. Raises `ConfigError` and `LocalError` if it cannot begin."""
         allow_files()
-        loop = asyncio.get_running_loop()
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        for each in handled:
-            loop.add_signal_handler(each, self._told.put_nowait, each)
         page = self._workers.page = Page.create()
         self._descriptors.callback(page.close)
-        try:
-            if os.geteuid() == 0:
-                self._emit(RunningAsRoot())
-            state_dir = configuration.globals.state_dir
-            gives_up = partial(is_told_to_stop, self._told, self._emit)
-            lock = await take_lock(state_dir, self._clock, self._emit, gives_up)
-            if lock is not None:
-                self._workers.lock = lock
-                self._descriptors.callback(os.close, lock)
-                self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
-                self._timers.repeat("silence", self._silence / BEATS, self._look_for_silence)
-                self._timers.repeat("counters", COUNTED_EVERY, self._talk.ask_for_counters)
-                await self._serve(configuration, carried)
-        finally:
-            self._notifier.say("STOPPING=1")
-            await self._stop()
-            for each in handled:
-                loop.remove_signal_handler(each)
+        with obeyed(self._told.put_nowait):
+            try:
+                if os.geteuid() == 0:
+                    self._emit(RunningAsRoot())
+                state_dir = configuration.globals.state_dir
+                gives_up = partial(is_told_to_stop, self._told, self._emit)
+                lock = await take_lock(state_dir, self._clock, self._emit, gives_up)
+                if lock is not None:
+                    self._workers.lock = lock
+                    self._descriptors.callback(os.close, lock)
+                    self._timers.repeat("watchdog", self._alive_every, self._notifier.say_alive)
+                    self._timers.repeat("silence", self._silence / BEATS, self._look_for_silence)
+                    self._timers.repeat("counters", COUNTED_EVERY, self._talk.ask_for_counters)
+                    await self._serve(configuration, carried)
+            finally:
+                self._notifier.say("STOPPING=1")
+                await self._stop()
         return self._code
 
     # The beginning ---------------------------------------------------------------------------------------------------

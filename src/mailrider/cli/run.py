@@ -11,6 +11,7 @@ import click
 
 from mailrider.app.cores import count_workers, usable_cores
 from mailrider.app.listening import has_work
+from mailrider.app.told_signals import hangups_wait
 from mailrider.cli.daemon_log import DaemonLog
 from mailrider.config import load, load_to_carry
 
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(config: str | None, debug: bool) -> int:
     """Accept mail, queue it, deliver it; until SIGTERM. SIGHUP reads the configuration again."""
-    configuration, carried = load_to_carry(config, debug=debug)
-    has_work(configuration)
-    workers = count_workers(configuration, usable_cores)
-    with closing(DaemonLog(configuration)) as log:
-        if workers == 1:
-            return _run_alone(config, configuration, log, debug=debug)
-        return _supervise(config, configuration, carried, log, debug=debug)
+    with hangups_wait():
+        configuration, carried = load_to_carry(config, debug=debug)
+        has_work(configuration)
+        workers = count_workers(configuration, usable_cores)
+        with closing(DaemonLog(configuration)) as log:
+            if workers == 1:
+                return _run_alone(config, configuration, log, debug=debug)
+            return _supervise(config, configuration, carried, log, debug=debug)
 
 
 def _run_alone(config: str | None, configuration: Configuration, log: DaemonLog, *, debug: bool) -> int:

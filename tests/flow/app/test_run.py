@@ -18,7 +18,7 @@ import pytest
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Stage, parse_reply
-from tests.flow.app.running import PATIENCE, free_port, running, running_anew, submit
+from tests.flow.app.running import PATIENCE, Process, free_port, running, running_anew, submit
 from tests.support.forked import forked
 from tests.support.loops import eventually
 
@@ -176,6 +176,23 @@ async def test_the_log_file_is_opened_again_at_sighup_even_if_the_reload_is_refu
             await eventually(lambda: log.exists() and '"reload_refused"' in log.read_text())
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_sighup_that_comes_too_early_is_obeyed_once_the_daemon_is_ready(tmp_path: Path, workers: int) -> None:
+    async with LabMX() as mx:
+        file = configuration(tmp_path, free_port(), mx, more=f"workers {workers}")
+        pipe = tmp_path / "pipe.conf"
+        os.mkfifo(pipe)
+        async with forked("-c", str(pipe), "run") as process:
+            daemon = Process(process)
+            with await asyncio.to_thread(pipe.open, "w") as writer:  # it reads its configuration now
+                process.send_signal(signal.SIGHUP)
+                writer.write(file.read_text())
+            await daemon.line("daemon_ready")
+            await asyncio.to_thread(pipe.write_text, file.read_text())
+            await daemon.line(" reloaded")
+            assert await daemon.stop() == 0
 
 
 async def test_what_was_accepted_survives_a_kill(tmp_path: Path) -> None:
