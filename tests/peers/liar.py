@@ -68,7 +68,7 @@ class Liar:
         self.asked += 1
         query = dns.message.from_wire(octets)
         try:
-            reply = (dns.query.tcp if tcp else dns.query.udp)(query, self.upstream, timeout=5)
+            reply = (dns.query.tcp if tcp else dns.query.udp)(query, self.upstream, timeout=30)
         except (OSError, dns.exception.DNSException):
             return None
         changed = self.change(reply)

@@ -27,7 +27,7 @@ hostname client.test
 state_dir {folder}
 dns {{
     server {server}
-    timeout 1s
+    timeout 30s
     attempts 1
 }}
 target.remote {{

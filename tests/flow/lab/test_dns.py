@@ -25,7 +25,7 @@ async def test_it_answers_over_udp_and_tcp_on_one_port_and_logs_what_was_asked()
     async with LabDNS(dict(ZONES)) as server:
         asked = dns.message.make_query("A.test", "A")
         for ask in (dns.asyncquery.udp, dns.asyncquery.tcp):
-            reply = await ask(asked, server.address, port=server.port, timeout=5)
+            reply = await ask(asked, server.address, port=server.port, timeout=30)
             assert str(reply.answer[0]) == "A.test. 300 IN A 192.0.2.1"
         assert list(server.queries) == [AskedQuestion("a.test", "A"), AskedQuestion("a.test", "A", tcp=True)]
         assert server.asked("a.test", "A") == 2
@@ -52,7 +52,7 @@ async def test_a_fault_may_close_the_connection() -> None:
     async with LabDNS(dict(ZONES)) as server:
         with pytest.raises((EOFError, ConnectionError)):
             await dns.asyncquery.tcp(
-                dns.message.make_query("closed.test", "A"), server.address, port=server.port, timeout=5
+                dns.message.make_query("closed.test", "A"), server.address, port=server.port, timeout=30
             )
 
 
@@ -60,7 +60,7 @@ async def test_what_is_no_query_gets_no_answer() -> None:
     async with LabDNS(dict(ZONES)) as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"garbage", (server.address, server.port))
-        await dns.asyncquery.udp(dns.message.make_query("a.test", "A"), server.address, port=server.port, timeout=5)
+        await dns.asyncquery.udp(dns.message.make_query("a.test", "A"), server.address, port=server.port, timeout=30)
         assert list(server.queries) == [AskedQuestion("a.test", "A")]
 
 

@@ -73,7 +73,9 @@ def levels(result: mailrider.Result) -> tuple[str, str, str | None]:
 class SecureNet:
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dns_timeout: float = 30) -> None:
+        """`dns_timeout`: a busy machine takes its time; where DNS is silent give less."""
+        self.dns_timeout = dns_timeout
         self.ca = CA()
         self.zones: ZoneTable = {}
         self.mx: dict[str, LabMX] = {}
@@ -153,7 +155,7 @@ class SecureNet:
                 "port": self.port,
                 "prohibited_addresses": "none",
                 "mx_auth": None,
-                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=1, attempts=1),
+                "dns": mailrider.DNSSettings(server=[self.dns.server], timeout=self.dns_timeout, attempts=1),
                 "tls_client": mailrider.TLSClientSettings(root_ca=[self.root]),
                 **directives,
             }

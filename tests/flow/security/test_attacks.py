@@ -150,11 +150,17 @@ class Row:
     levels: tuple[str, str, str | None] | None = None
     reported: tuple[str, ...] = ()
     cached: bool = False
+    dns_timeout: float = 30
 
 
 def cached(attack: Attack, outcome: tuple[str, int, str] = CHANNEL_REFUSED, *reported: str) -> Row:
     """A domain in enforce mode, whose policy we have."""
     return Row(enforce, attack, outcome, AUTHENTIC if outcome == DELIVERED else None, reported, cached=True)
+
+
+def silent(row: Row) -> Row:
+    """DNS does not answer, and is waited for."""
+    return replace(row, dns_timeout=2)
 
 
 def unknown(attack: Attack, *reported: str) -> Row:
@@ -193,7 +199,7 @@ TABLE = {
     "cached: removes the record": cached(hides_record(), DELIVERED, UNUSABLE),
     "cached: removes the record, strips STARTTLS": cached(together(hides_record(), strips_starttls)),
     "cached: breaks the record's DNS": cached(hides_record(Fault.SERVFAIL), DELIVERED, LOOKUP_FAILED),
-    "cached: silences the record's DNS": cached(hides_record(Fault.SILENT), DELIVERED, LOOKUP_FAILED),
+    "cached: silences the record's DNS": silent(cached(hides_record(Fault.SILENT), DELIVERED, LOOKUP_FAILED)),
     "cached: breaks the record's DNS, forges the MX": cached(
         together(hides_record(Fault.SERVFAIL), forges_mx), HOST_REFUSED, LOOKUP_FAILED, REFUSED
     ),
@@ -256,7 +262,9 @@ TABLE = {
         dane, hides_tlsa(Fault.SERVFAIL), CHANNEL_REFUSED, None, (REFUSED, "LookupDidFail")
     ),
     "dane: forges the TLSA records": Row(dane, hides_tlsa(Fault.BOGUS), CHANNEL_REFUSED, None, (REFUSED,)),
-    "dane: silences the TLSA records": Row(dane, hides_tlsa(Fault.SILENT), CHANNEL_REFUSED, None, (REFUSED,)),
+    "dane: silences the TLSA records": silent(
+        Row(dane, hides_tlsa(Fault.SILENT), CHANNEL_REFUSED, None, (REFUSED,))
+    ),
     "dane: damages the TLSA answer": Row(dane, hides_tlsa(Fault.DAMAGED), CHANNEL_REFUSED, None, (REFUSED,)),
     "dane: forges the MX": Row(dane, breaks_signature(VICTIM), DNS_FAILED, None, ("LookupDidFail",)),
     "dane: forges the address": Row(dane, breaks_signature(MX), DNS_FAILED, None, ("LookupDidFail",)),
@@ -265,7 +273,7 @@ TABLE = {
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 async def test_attack(row: Row) -> None:
-    async with SecureNet() as net:
+    async with SecureNet(dns_timeout=row.dns_timeout) as net:
         await row.victim(net)
         await net.add(EVIL)
         mx_auth = [net.mtasts(), *net.everything()[1:3]]

@@ -24,7 +24,7 @@ hostname client.test
 state_dir {state}
 dns {{
     server {dns}
-    timeout 1s
+    timeout 30s
 }}
 tls_client {{
     root_ca {root}

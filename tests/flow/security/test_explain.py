@@ -33,7 +33,7 @@ hostname client.test
 state_dir {folder}
 dns {{
     server {dns}
-    timeout 1s
+    timeout {net.dns_timeout:g}s
     attempts 1
 }}
 tls_client {{
@@ -42,7 +42,6 @@ tls_client {{
 target.remote {{
     port {port}
     prohibited_addresses none
-    command_timeout 2s
     mx_auth {{
         mtasts {{
             cache ram
@@ -61,7 +60,7 @@ async def explain(net: SecureNet, folder: Path, *arguments: str, domain: str = D
     file = folder / "mailrider.conf"
     file.write_text(
         CONFIGURATION.format(
-            folder=folder, dns=net.dns.server, root=net.root, port=net.port, https_port=net.sts.port, more=more
+            net=net, folder=folder, dns=net.dns.server, root=net.root, port=net.port, https_port=net.sts.port, more=more
         )
     )
     return await run("-c", file, "explain", domain, *arguments)
@@ -290,7 +289,7 @@ async def test_the_cause_and_the_cure_are_found_in_short(page: Page, tmp_path: P
         await page.make(net)
         ran = await explain(net, tmp_path)
         as_json = await explain(net, tmp_path, "--json")
-        async with net.remote(mx_auth=net.everything()[:3], command_timeout=2) as remote:
+        async with net.remote(mx_auth=net.everything()[:3]) as remote:
             result = await send(remote, f"x@{DOMAIN}")
     end = {"delivered": os.EX_OK, "deferred": os.EX_TEMPFAIL, "failed": os.EX_UNAVAILABLE}[result.status]
     assert (ran.code, as_json.code, ran.err) == (end, end, "")
@@ -458,7 +457,7 @@ async def test_one_connection_does_for_all_kinds_of_message(tmp_path: Path) -> N
 
 
 async def test_a_dead_resolver_of_ours_is_ours_and_a_broken_domain_is_its_owners(tmp_path: Path) -> None:
-    async with SecureNet() as net:
+    async with SecureNet(dns_timeout=2) as net:
         net.dns.zones[DOMAIN] = Fault.SERVFAIL
         broken = in_short((await explain(net, tmp_path)).out)
         net.dns.zones["iana.org"] = Fault.SILENT

@@ -231,7 +231,7 @@ async def test_a_tlsa_set_that_changed_between_two_messages(net: SecureNet) -> N
 
 async def test_tlsa_records_that_appeared_between_two_messages(net: SecureNet) -> None:
     mx = await net.add(A, None, host_signed=True)
-    uncached = mailrider.DNSSettings(server=[net.dns.server], timeout=1, attempts=1, cache=0)
+    uncached = mailrider.DNSSettings(server=[net.dns.server], timeout=net.dns_timeout, attempts=1, cache=0)
     async with net.remote(mx_auth=[mailrider.Dane()], dns=uncached) as remote:
         assert levels(await send(remote, f"x@{A}"))[1] == "none"
         publish_key(net, ee(net.ca.issue([MX])))
