@@ -37,8 +37,9 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import Deferred
 from mailrider.model.reply import Reply
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, Change, ContentInfo, Fate, NewMessage, Progress, Settlement, jobs_of
+from mailrider.queue.message import Change, ContentInfo, Fate, NewMessage, Progress, Settlement
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
 

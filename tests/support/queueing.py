@@ -9,8 +9,9 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed, Try, TryResult
 from mailrider.model.reply import Reply
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, ContentInfo, NewMessage, jobs_of
+from mailrider.queue.message import ContentInfo, NewMessage
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 

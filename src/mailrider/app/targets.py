@@ -26,8 +26,9 @@ from mailrider.errors import ConfigError
 from mailrider.model.handover import DIRECT
 from mailrider.model.reply import Reply
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.fairness import BY_DOMAIN, DestinationOf
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, ROUTE_BOUNCE, ROUTE_TARGET, DestinationOf
+from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET
 from mailrider.queue.place import shards_to_drain
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settings import QueueSettings

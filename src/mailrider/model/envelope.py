@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mailrider.errors import InvalidValue
@@ -12,6 +12,8 @@ from mailrider.model.text import UNSAFE
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mailrider.model.address import Mailbox, ReversePath
 
 MAX_ENVID = 100  # characters before xtext: RFC 3461 4.4
@@ -128,6 +130,18 @@ class Envelope:
             raise InvalidValue("an envelope needs at least one recipient")
         if self.envid is not None:
             check_envid(self.envid)
+
+    def only(self, indices: Sequence[int]) -> Envelope:
+        """The same with some of its recipients."""
+        if len(indices) == len(self.recipients):
+            return self
+        return replace(self, recipients=tuple(self.recipients[index] for index in indices))
+
+    def under_name(self, name: str, signed: tuple[str, ...] = ()) -> Envelope:
+        """The same of a message of that name; what it was called before becomes its origin."""
+        if self.id == name:
+            return replace(self, signed=signed) if signed else self
+        return replace(self, id=name, origin=self.id or self.origin, signed=signed)
 
     def facts(self, size: int) -> dict[str, Any]:
         """What is told of a message of so many octets with the end of each recipient: it is not there any more then."""

@@ -19,7 +19,7 @@ from mailrider.model.outcome import Failed
 from mailrider.model.queue_event import NotificationDropped, NotificationQueued
 from mailrider.model.security import MXLevel, TLSLevel
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, renamed, under_name
+from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET, ContentInfo, NewMessage, renamed
 from mailrider.smtp.content import Content, IncompleteContent
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Bounces:
     ) -> NewMessage:
         info = ContentInfo(content.size, content.eight_bit, content.header_size)
         route = ROUTE_BOUNCE if self._policy.has_pipeline and not past_bounce else ROUTE_TARGET
-        return NewMessage(id, under_name(envelope, format_id(id)), now, info, content, route)
+        return NewMessage(id, envelope.under_name(format_id(id)), now, info, content, route)
 
     def renamed(self, notification: NewMessage) -> NewMessage:
         """The same under another id: one of those that it had was given to another message."""

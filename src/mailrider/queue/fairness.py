@@ -11,6 +11,8 @@ A window begins with 1 and grows with each message that a server dealt with, so 
 one place and not all of them; nobody's grows beyond three quarters of all places. A destination that cannot be
 reached is closed for a while, longer each time, but not longer than the schedule has a message wait; then one message
 tries. When it gets through, the window grows again from 1: what has gathered is released gradually.
+
+What has a destination in common is said by a `DestinationOf`; by it messages become jobs (`jobs_of`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.model.outcome import Deferred, TryResult
+from mailrider.queue.message import FRESH, ROUTE_TARGET, LeasedJob
 from mailrider.queue.places import Places
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
 
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
+    from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.outcome import AttemptReport, Outcome
-    from mailrider.queue.message import LeasedJob
+    from mailrider.queue.message import NewMessage
     from mailrider.queue.places import RunningAttempt
 
 FIRST_PAUSE: Final = 30.0  # seconds that a destination rests after it could not be reached, doubled each time
@@ -334,3 +338,65 @@ def _says_unreachable(outcome: Outcome) -> bool:
     if not isinstance(outcome, Deferred) or outcome.eligible_at is not None:
         return False
     return bool(outcome.tries) or outcome.reply.status.subject == _NETWORK
+
+
+# Messages become jobs -------------------------------------------------------------------------------------------------
+
+
+class DestinationOf:
+    """What a recipient's mail has to share with another's to be scheduled together: by default the domain."""
+
+    def __call__(self, recipient: Recipient) -> str:
+        domain = recipient.mailbox.domain
+        return "" if domain is None else domain.ascii
+
+    def by(self, route: str) -> DestinationOf:
+        """The same for messages that go by a route. Another one than the target's may lead to other servers."""
+        return self if route == ROUTE_TARGET else _ByRoute(route)
+
+
+class _ByRoute(DestinationOf):
+    """`bounce/example.org`: that the target's servers cannot be reached says nothing about it."""
+
+    def __init__(self, route: str) -> None:
+        self._route = route
+
+    def __call__(self, recipient: Recipient) -> str:
+        return f"{self._route}/{super().__call__(recipient)}"
+
+
+BY_DOMAIN: Final = DestinationOf()
+
+
+def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[LeasedJob]:
+    """A new message as jobs, all of them fresh."""
+    envelope = message.envelope
+    destination_of = destination_of.by(message.route)
+    recipients = envelope.recipients
+    if len(recipients) == 1:
+        ids = (message.id + 1,)
+        destination = destination_of(recipients[0])
+        return [_job(message, destination, envelope, ids, lease)]
+    groups: dict[str, list[int]] = {}
+    for index, recipient in enumerate(recipients):
+        groups.setdefault(destination_of(recipient), []).append(index)
+    return [
+        _job(message, destination, envelope.only(indices), tuple(message.id + 1 + index for index in indices), lease)
+        for destination, indices in groups.items()
+    ]
+
+
+def _job(message: NewMessage, destination: str, envelope: Envelope, ids: tuple[int, ...], lease: int) -> LeasedJob:
+    progress = (FRESH,) * len(ids)
+    return LeasedJob(
+        message.id,
+        destination,
+        envelope,
+        ids,
+        progress,
+        message.created,
+        message.info,
+        lease,
+        message.route,
+        message.content,
+    )

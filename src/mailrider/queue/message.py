@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from mailrider.model.envelope import Envelope, Recipient
+    from mailrider.model.envelope import Envelope
     from mailrider.model.outcome import Outcome
     from mailrider.model.reply import Reply
     from mailrider.smtp.content import Content
@@ -205,82 +205,9 @@ def fitting(jobs: Sequence[LeasedJob], octets: int) -> list[LeasedJob]:
     return found
 
 
-def jobs_of(message: NewMessage, destination_of: DestinationOf, lease: int) -> list[LeasedJob]:
-    """A new message as jobs, all of them fresh."""
-    envelope = message.envelope
-    destination_of = destination_of.by(message.route)
-    recipients = envelope.recipients
-    if len(recipients) == 1:
-        ids = (message.id + 1,)
-        destination = destination_of(recipients[0])
-        return [_job(message, destination, envelope, ids, lease)]
-    groups: dict[str, list[int]] = {}
-    for index, recipient in enumerate(recipients):
-        groups.setdefault(destination_of(recipient), []).append(index)
-    return [
-        _job(message, destination, only(envelope, indices), tuple(message.id + 1 + index for index in indices), lease)
-        for destination, indices in groups.items()
-    ]
-
-
-def _job(message: NewMessage, destination: str, envelope: Envelope, ids: tuple[int, ...], lease: int) -> LeasedJob:
-    progress = (FRESH,) * len(ids)
-    return LeasedJob(
-        message.id,
-        destination,
-        envelope,
-        ids,
-        progress,
-        message.created,
-        message.info,
-        lease,
-        message.route,
-        message.content,
-    )
-
-
-def only(envelope: Envelope, indices: Sequence[int]) -> Envelope:
-    """The envelope with some of its recipients."""
-    if len(indices) == len(envelope.recipients):
-        return envelope
-    return replace(envelope, recipients=tuple(envelope.recipients[index] for index in indices))
-
-
-def under_name(envelope: Envelope, name: str, signed: tuple[str, ...] = ()) -> Envelope:
-    """The envelope of a message of that name; what it was called before becomes its origin."""
-    if envelope.id == name:
-        return replace(envelope, signed=signed) if signed else envelope
-    return replace(envelope, id=name, origin=envelope.id or envelope.origin, signed=signed)
-
-
 def renamed(message: NewMessage, id: int) -> NewMessage:
     """The message under another id."""
-    return replace(message, id=id, envelope=under_name(message.envelope, format_id(id)))
-
-
-class DestinationOf:
-    """What a recipient's mail has to share with another's to be scheduled together: by default the domain."""
-
-    def __call__(self, recipient: Recipient) -> str:
-        domain = recipient.mailbox.domain
-        return "" if domain is None else domain.ascii
-
-    def by(self, route: str) -> DestinationOf:
-        """The same for messages that go by a route. Another one than the target's may lead to other servers."""
-        return self if route == ROUTE_TARGET else _ByRoute(route)
-
-
-class _ByRoute(DestinationOf):
-    """`bounce/example.org`: that the target's servers cannot be reached says nothing about it."""
-
-    def __init__(self, route: str) -> None:
-        self._route = route
-
-    def __call__(self, recipient: Recipient) -> str:
-        return f"{self._route}/{super().__call__(recipient)}"
-
-
-BY_DOMAIN: Final = DestinationOf()
+    return replace(message, id=id, envelope=message.envelope.under_name(format_id(id)))
 
 
 # --- To look into the queue ----------------------------------------------------------------------

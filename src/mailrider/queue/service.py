@@ -21,18 +21,9 @@ from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.ids import PLACE_BITS, first_id_at, format_id, moment
-from mailrider.queue.message import (
-    BY_DOMAIN,
-    INLINE,
-    ROUTE_TARGET,
-    ContentInfo,
-    Filter,
-    NewMessage,
-    jobs_of,
-    renamed,
-    under_name,
-)
+from mailrider.queue.message import INLINE, ROUTE_TARGET, ContentInfo, Filter, NewMessage, renamed
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
 from mailrider.queue.sqlite.signals import QueueDirectory, Signal
@@ -50,8 +41,9 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope
     from mailrider.model.event import Emit
     from mailrider.model.handover import Handover
+    from mailrider.queue.fairness import DestinationOf
     from mailrider.queue.ids import IdSource
-    from mailrider.queue.message import DestinationOf, Stats
+    from mailrider.queue.message import Stats
     from mailrider.queue.store import OtherShards, Store
     from mailrider.queue.work import Work
     from mailrider.smtp.content import Content
@@ -258,7 +250,7 @@ class DeliveryQueue:
                 created = moment(id >> PLACE_BITS)  # by their ids messages are found that are so old
         return NewMessage(
             id,
-            under_name(envelope, format_id(id), content.signed_by),
+            envelope.under_name(format_id(id), content.signed_by),
             created,
             info,
             # A large one is read from the store when its turn comes: memory does not grow with the queue.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.errors import InvalidValue
 from mailrider.model.facts import with_dialogue
+from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.ids import MAX_ID, first_id_at
 from mailrider.queue.message import (
-    BY_DOMAIN,
     EVERYTHING,
     FRESH,
     Claimed,
@@ -31,7 +31,6 @@ from mailrider.queue.message import (
     StoredMessage,
     Wish,
     fitting,
-    only,
 )
 from mailrider.queue.sqlite.rows import AGES
 from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
@@ -42,7 +41,8 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Recipient
     from mailrider.queue.begun import BegunFile
-    from mailrider.queue.message import DestinationOf, Filter, NewMessage, Quota, Settlement
+    from mailrider.queue.fairness import DestinationOf
+    from mailrider.queue.message import Filter, NewMessage, Quota, Settlement
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -242,7 +242,7 @@ class MemoryStore:
         return LeasedJob(
             message.id,
             rows[0].destination,
-            only(message.envelope, [id - message.id - 1 for id in ids]),
+            message.envelope.only([id - message.id - 1 for id in ids]),
             tuple(ids),
             tuple(row.progress for row in rows),
             message.created,
@@ -341,7 +341,7 @@ class MemoryStore:
             return None
         entries = await self.page(replace(EVERYTHING, message=message_id), 0, len(self.shared.rows))
         ids = [each.recipient_id for each in entries]
-        envelope = only(message.envelope, [id - message_id - 1 for id in ids])
+        envelope = message.envelope.only([id - message_id - 1 for id in ids])
         attempts = {id: tuple(self.shared.rows[id].attempts) for id in ids if self.shared.rows[id].attempts}
         return StoredMessage(
             message_id, message.created, envelope, message.info, message.route, tuple(entries), attempts

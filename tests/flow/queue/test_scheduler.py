@@ -36,9 +36,10 @@ from mailrider.queue import fairness as fairness_module
 from mailrider.queue.attempts import SICK
 from mailrider.queue.begun import BegunFile, read_begun
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Quota, RecipientState, jobs_of
+from mailrider.queue.message import EVERYTHING, Quota, RecipientState
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.sqlite.signals import Signal

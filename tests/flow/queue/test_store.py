@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
-from mailrider.queue.message import (
-    BY_DOMAIN,
-    EVERYTHING,
-    Change,
-    Fate,
-    Filter,
-    Progress,
-    Quota,
-    RecipientState,
-    Settlement,
-    Wish,
-    jobs_of,
-)
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
+from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, RecipientState, Settlement, Wish
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import IdTaken, QueueCommand

@@ -116,3 +116,19 @@ def test_what_is_told_of_a_message_that_is_gone_is_what_is_known_of_it() -> None
     assert Envelope(NULL_PATH, (RECIPIENT,)).facts(10) == {"size": 10}
     known = {"message_id": "<1@a.test>", "origin": "0d7m3k9q2xv4t", "client": "192.0.2.1", "signed": ("a.test:s",)}
     assert Envelope(NULL_PATH, (RECIPIENT,), **known).facts(10) == {"size": 10, **known}  # type: ignore[arg-type] # each
+
+
+def test_an_envelope_with_some_of_its_recipients() -> None:
+    other = Recipient(Mailbox.parse("c@example.net"))
+    envelope = Envelope(NULL_PATH, (RECIPIENT, other))
+    assert envelope.only([1]).recipients == (other,)
+    assert envelope.only([0, 1]) is envelope
+
+
+def test_a_message_under_another_name_remembers_what_it_was_called() -> None:
+    named = Envelope(NULL_PATH, (RECIPIENT,), id="one")
+    assert named.under_name("one") is named
+    assert named.under_name("one", ("a.test:s",)).signed == ("a.test:s",)
+    copy = named.under_name("two")
+    assert (copy.id, copy.origin) == ("two", "one")
+    assert Envelope(NULL_PATH, (RECIPIENT,), origin="zero").under_name("one").origin == "zero"

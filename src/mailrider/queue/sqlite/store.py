@@ -22,9 +22,10 @@ from mailrider.clock import QueueClock
 from mailrider.model.event import discard
 from mailrider.model.queue_event import HeldAfterDeaths, RecipientsUnreadable
 from mailrider.queue.disk import Disk
+from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.history import OFF, HistoryBounds
 from mailrider.queue.ids import first_id_at, format_id, microseconds
-from mailrider.queue.message import BY_DOMAIN, Claimed, fitting
+from mailrider.queue.message import Claimed, fitting
 from mailrider.queue.sqlite import facts, views
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.commands import carry_out
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
     from mailrider.queue.begun import BegunFile
+    from mailrider.queue.fairness import DestinationOf
     from mailrider.queue.message import (
-        DestinationOf,
         DueDestination,
         Entry,
         Filter,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.model.facts import attempt_facts, with_dialogue
 from mailrider.model.outcome import Deferred, Status
 from mailrider.queue import history
+from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.ids import format_id, microseconds
-from mailrider.queue.message import BY_DOMAIN, FRESH, Change, Fate, RecipientState, Settled, Wish
+from mailrider.queue.message import FRESH, Change, Fate, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.statements import compact
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.outcome import Outcome
     from mailrider.model.reply import Reply
-    from mailrider.queue.message import DestinationOf, LeasedJob, NewMessage, Progress, Settlement
+    from mailrider.queue.fairness import DestinationOf
+    from mailrider.queue.message import LeasedJob, NewMessage, Progress, Settlement
 
 FACT: Final = 500  # octets of log that a fact costs, about: facts are written one behind the other
 ROW: Final = 4096  # octets of log that a changed row costs, about: its page

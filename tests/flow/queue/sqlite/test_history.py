@@ -13,9 +13,10 @@ import pytest
 from mailrider.cli.main import main
 from mailrider.clock import SystemClock
 from mailrider.model.transcript import Transcript
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.history import HistoryBounds
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import BY_DOMAIN, EVERYTHING, Change, Fate, Progress, Quota, Settlement, jobs_of
+from mailrider.queue.message import EVERYTHING, Change, Fate, Progress, Quota, Settlement
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.store import SQLiteStore
