@@ -21,13 +21,12 @@ from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
-from mailrider.delivery.destination import Routing
+from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.explain.plan import Explainer
 from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.shares import SharedFailures, Shares
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery
-from mailrider.delivery.route_memory import RouteMemory
 from mailrider.delivery.settings import EightBit, greeting_name
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
 from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSettings, StartTLSUse
@@ -139,10 +138,10 @@ async def _open_parts(
         engine.rng,
         engine.emit,
         greeting_name(settings.hostname),
-        OwnAddresses(engine.clock, settings.own_addresses),
+        OwnAddresses(engine.clock, settings.own_addresses).look_up,
         engine.clock,
         settings.connect_timeout.total_seconds(),
-        RouteMemory(engine.resolver, force_ipv4=settings.force_ipv4),
+        RouteMemory(engine.resolver, engine.clock, force_ipv4=settings.force_ipv4),
         reach,
         settings.force_ipv4,
     )

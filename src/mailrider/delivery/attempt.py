@@ -21,7 +21,7 @@ from mailrider.delivery.attempt_record import (
 )
 from mailrider.delivery.attempt_transactions import AttemptTransactions
 from mailrider.delivery.connection.connect import ConnectRequest
-from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable, preference_groups
+from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable
 from mailrider.delivery.race import Race
 from mailrider.delivery.tally import FailedTry, Tally, Weight
 from mailrider.errors import ShuttingDown
@@ -159,7 +159,7 @@ class Attempt:
     async def _run(self) -> None:
         self._transactions.ends_at = self._clock.monotonic() + MAX_DURATION
         candidates = await self._destination.find()
-        for number, group in enumerate(preference_groups(candidates)):
+        for number, group in enumerate(candidates.groups):
             if not self._tally.pending:
                 return
             usable = await self._destination.usable_group(group)

@@ -3,16 +3,22 @@
 `Destination` asks in the order that the specification gives: policies begin their lookups beside the MX lookup; a
 candidate is admitted before anything is connected; its addresses come next, then the requirement that all policies and
 the message make together. Whoever delivers and whoever explains go through this same door.
+
+Most mail goes where other mail just went. So a `RouteMemory` has the candidates and hosts that were made of DNS
+answers, each until the first of these expires, or others are asked. Where chance has a say (candidates of equal
+preference are shuffled for every message, RFC 5321 5.1), nothing is remembered. Policies are asked each time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
+from mailrider.dns.answer import RecordType
+from mailrider.model.bounded import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail, discard
 from mailrider.model.route import Host
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
     from mailrider.delivery.reach import Reach
-    from mailrider.delivery.route_memory import RouteMemory
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit
@@ -40,11 +45,74 @@ if TYPE_CHECKING:
     from mailrider.policy.base import Admission, DestinationPolicy, Policy, Prepared
 
 
+MAX_KEPT = 10_000  # of each kind
+
+T = TypeVar("T")
+
+
+class _Known(NamedTuple, Generic[T]):
+    """What was made of DNS answers; it holds `until` then, while the resolver counts as many `changes`."""
+
+    value: T
+    until: float
+    changes: int
+
+
+class RouteMemory:
+    """Candidates by next hop, and hosts by candidate, as earlier attempts have found them."""
+
+    def __init__(self, resolver: Resolver, clock: Clock, *, force_ipv4: bool) -> None:
+        self._resolver = resolver
+        self._clock = clock
+        self._families = (RecordType.A,) if force_ipv4 else (RecordType.AAAA, RecordType.A)
+        self._candidates: BoundedMap[str, _Known[Candidates]] = BoundedMap(MAX_KEPT)
+        self._hosts: BoundedMap[tuple[str, int], _Known[Host]] = BoundedMap(MAX_KEPT)
+
+    def candidates(self, next_hop: NextHop) -> Candidates | None:
+        """The candidates of a next hop, if their MX answer still holds."""
+        known = self._candidates.get(next_hop.ascii)
+        return None if known is None or not self._holds(known) else known.value
+
+    def keep_candidates(self, candidates: Candidates) -> None:
+        """Remember them, if there is an answer to hold them to and nothing to shuffle."""
+        next_hop = candidates.next_hop
+        if not isinstance(next_hop, Domain):
+            return
+        answer = self._resolver.cached(next_hop, RecordType.MX)
+        is_fixed = len(candidates.groups) == len(candidates.candidates) and not candidates.beyond
+        if answer is not None and is_fixed:
+            self._candidates[next_hop.ascii] = _Known(candidates, answer.expires, self._resolver.changes)
+
+    def host(self, candidate: Candidate) -> Host | None:
+        """The host of a candidate, if its address answers still hold."""
+        known = self._hosts.get((candidate.host.ascii, candidate.preference))
+        return None if known is None or not self._holds(known) else known.value
+
+    def keep_host(self, host: Host, until: float) -> None:
+        """Remember it until then at most.
+
+        Not an alias, whose own record may change alone, nor if the resolver's cache has not all of it.
+        """
+        name = host.candidate.host
+        if not isinstance(name, Domain) or host.canonical is not None or host.doubt:
+            return
+        for family in self._families:
+            answer = self._resolver.cached(name, family)
+            if answer is None:
+                return
+            until = min(until, answer.expires)
+        self._hosts[name.ascii, host.candidate.preference] = _Known(host, until, self._resolver.changes)
+
+    def _holds(self, known: _Known[T]) -> bool:
+        return known.changes == self._resolver.changes and self._clock.monotonic() < known.until
+
+
 @dataclass(frozen=True, slots=True)
 class Routing:
     """What finds hosts, the same for all destinations of a target.
 
-    `is_own_address` tells the addresses of this machine (other than loopback) and those that reach it through NAT.
+    `is_own_address` tells the addresses of this machine (other than loopback) and those that reach it through NAT, and
+    until when it knows.
     `connect_timeout` in seconds.
     """
 
@@ -52,7 +120,7 @@ class Routing:
     rng: Random
     emit: Emit
     hostname: Domain | None
-    is_own_address: Callable[[Address], bool]
+    is_own_address: Callable[[Address], tuple[bool, float]]
     clock: Clock
     connect_timeout: float
     memory: RouteMemory
@@ -112,18 +180,13 @@ class Destination:
         """
         hosts = await asyncio.gather(*map(self.host, group)) if len(group) > 1 else [await self.host(group[0])]
         for host in hosts:
-            if isinstance(host, Host) and self._is_ourselves(host):
+            if isinstance(host, Host) and host.is_ourselves:
                 return None
         # Those of the same preference that are not tried count, too, as far as their names tell.
         for candidate in (*group, *self._beyond):
             if candidate.host == self._routing.hostname and candidate.preference == group[0].preference:
                 return None
         return tuple(group)
-
-    def _is_ourselves(self, host: Host) -> bool:
-        """RFC 5321 5.1: what a CNAME leads to counts as if it were the name itself."""
-        alias_of_us = host.canonical is not None and host.canonical == self._routing.hostname
-        return alias_of_us or any(map(self._routing.is_own_address, host.addresses))
 
     def budget(self, candidate: Candidate) -> Budget:
         """The time that looking up and connecting to this candidate may still take."""
@@ -149,11 +212,22 @@ class Destination:
         with self.budget(candidate) as deadline:
             found = await find_host(routing.resolver, candidate, routing.clock, deadline, force_ipv4=routing.force_ipv4)
         if isinstance(found, Host):
-            routing.memory.keep_host(found)
+            found, until = self._look_for_ourselves(found)
+            routing.memory.keep_host(found, until)
         elif found.reply.is_transient:
             name = str(candidate.host)
             routing.emit(LookupDidFail(name, "A, AAAA", found.reply.text, f"{name} is not used", message=self._id))
         return found
+
+    def _look_for_ourselves(self, host: Host) -> tuple[Host, float]:
+        """Whether the host is ourselves, and until when that is known.
+
+        RFC 5321 5.1: what a CNAME leads to counts as if it were the name itself.
+        """
+        answers = [self._routing.is_own_address(each) for each in host.addresses]
+        is_alias_of_us = host.canonical is not None and host.canonical == self._routing.hostname
+        is_ourselves = is_alias_of_us or any(is_ours for is_ours, _ in answers)
+        return replace(host, is_ourselves=is_ourselves), min(until for _, until in answers)
 
     async def admit(self, candidate: Candidate) -> Admission:
         """The highest MX level that a policy awards; the first refusal counts."""

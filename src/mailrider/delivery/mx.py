@@ -10,7 +10,7 @@ import asyncio
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from itertools import chain, groupby, zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import Deadline
@@ -109,13 +109,6 @@ def _by_preference(records: Iterable[MXRecord], rng: Random) -> tuple[Candidate,
     candidates = [Candidate(host, preference) for host, preference in best.items()]
     rng.shuffle(candidates)  # RFC 5321 5.1: equals at random; the sort is stable
     return tuple(sorted(candidates, key=lambda candidate: candidate.preference))
-
-
-def preference_groups(candidates: Candidates) -> list[tuple[Candidate, ...]]:
-    """The candidates in groups of equal preference, best first."""
-    if len(candidates.candidates) == 1:
-        return [candidates.candidates]
-    return [tuple(group) for _, group in groupby(candidates.candidates, key=lambda candidate: candidate.preference)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.destination import Destination
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from mailrider.settings.types import IPAddress
     from mailrider.smtp.content import Content
 
+MAX_JUDGED = 10_000  # addresses of which it is remembered whether they are prohibited
+
 
 class RemoteDelivery(MessageDelivery):
     """Delivers messages. `policies` are those of `mx_auth`; `evidence` gives those that REQUIRETLS asks in any case."""
@@ -58,7 +61,8 @@ class RemoteDelivery(MessageDelivery):
         """
         reports_tls = reports_tls and settings.tlsrpt
         is_strict = settings.eight_bit is EightBit.STRICT
-        rules = AttemptRules(is_strict, settings.local_ip, settings.prohibits, reports_tls)
+        prohibits = lru_cache(MAX_JUDGED)(settings.prohibits)  # most mail goes where other mail just went
+        rules = AttemptRules(is_strict, settings.local_ip, prohibits, reports_tls)
         super().__init__(rules, clock, emit, limiter, signing)
         self.settings = settings
         # Where a TLS report goes is a stranger's word.

@@ -38,7 +38,8 @@ class CachingResolver(ABC):
         self._cache = AnswerCache(cache_size, clock)
         self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
         self._open = False
-        self._changes = 0
+        self.changes = 0
+        """See `Resolver`."""
         self.cached = self._cache.get
         """The answer, if it is in the cache and fresh."""
 
@@ -63,10 +64,6 @@ class CachingResolver(ABC):
         self._open = False
         await self._flights.aclose()
 
-    def forget(self) -> None:
-        """Empty the cache."""
-        self._cache.clear()
-
     async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
         """The records of that type at `name`, CNAMEs followed, or their absence. Raises `LookupFailed`.
 
@@ -79,9 +76,9 @@ class CachingResolver(ABC):
             raise LookupFailed(name, record_type, outcome.failure, outcome.detail)
         return outcome
 
-    def _others_are_asked(self) -> None:
-        """Who is asked has changed: forget what was said, and ask again what is being asked."""
-        self._changes += 1
+    def forget(self) -> None:
+        """Others are asked from now on: forget what was said, and ask again what is being asked."""
+        self.changes += 1
         self._cache.clear()
 
     async def _shared(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | FailedReply:
@@ -97,10 +94,10 @@ class CachingResolver(ABC):
         unready = await self._ready()
         if unready is not None:
             return unready
-        changes, walk = self._changes, Walk(name, record_type, trusted=self.validates)
+        changes, walk = self.changes, Walk(name, record_type, trusted=self.validates)
         while True:  # ends: each further round follows a CNAME, and those are counted
             reply = await self._ask(walk.current, record_type, fresh=fresh)
-            if self._changes != changes:  # ends: changes come each minute at most
+            if self.changes != changes:  # ends: changes come each minute at most
                 return await self._resolve(name, record_type, fresh=fresh)
             if isinstance(reply, FailedReply):
                 return reply

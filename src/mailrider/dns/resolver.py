@@ -25,6 +25,10 @@ class Resolver(Protocol):
         """True if answers can be authentic at all: the word of every server that is asked counts."""
 
     @property
+    def changes(self) -> int:
+        """How often all answers were taken back, since others are asked now: nothing rests on earlier ones any more."""
+
+    @property
     def dnssec_off(self) -> str:
         """Why DNSSEC and DANE are off, for people; empty if they are on."""
 

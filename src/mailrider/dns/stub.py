@@ -97,7 +97,7 @@ class StubResolver(CachingResolver):
     def choose(self, choice: ServerChoice) -> None:
         """Ask these servers from now on. What others said is forgotten, and what they are saying is not believed."""
         self.choice = choice
-        self._others_are_asked()
+        self.forget()
 
     async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
         return await self.ask_servers(name, record_type)

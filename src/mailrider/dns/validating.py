@@ -179,7 +179,7 @@ class ValidatingResolver(CachingResolver):
     def use(self, source: Source) -> None:
         """Ask there from now on."""
         self._source = source
-        self._others_are_asked()
+        self.forget()
         if isinstance(source, Waiting):
             self._left_waiting.clear()
         else:

@@ -39,21 +39,25 @@ class OwnAddresses:
     def __init__(self, clock: Clock, behind_nat: Iterable[IPv4Address | IPv6Address] = ()) -> None:
         self._clock = clock
         self._behind_nat = frozenset(behind_nat)
-        self._known: dict[IPv4Address | IPv6Address, tuple[float, bool]] = {}
+        self._known: dict[IPv4Address | IPv6Address, tuple[bool, float]] = {}
 
     def __call__(self, address: IPv4Address | IPv6Address) -> bool:
         """True if mail sent to that address would come back to us."""
+        return self.look_up(address)[0]
+
+    def look_up(self, address: IPv4Address | IPv6Address) -> tuple[bool, float]:
+        """The same, and the moment until which it is known; one that is past if the kernel does not say."""
         now = self._clock.monotonic()
-        until, known = self._known.get(address, (0.0, False))
-        if now < until:
+        known = self._known.get(address)
+        if known is not None and now < known[1]:
             return known
         ours = self._is_ours(address)
         if ours is None:
-            return False
+            return False, now
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
-        self._known[address] = (now + KEPT, ours)
-        return ours
+        known = self._known[address] = (ours, now + KEPT)
+        return known
 
     def _is_ours(self, address: IPv4Address | IPv6Address) -> bool | None:
         """None if the kernel does not say."""

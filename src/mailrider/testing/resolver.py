@@ -78,6 +78,7 @@ class FakeResolver:
         self.answers: dict[tuple[str, str], Row] = dict(answers or {})
         self.signed = set(signed)
         self.validates = validates
+        self.changes = 0
         self.lookups: list[tuple[Domain, RecordType]] = []
         self._clock = clock or SystemClock()
         self._cache = AnswerCache(CACHE_SIZE if caching else 0, self._clock)

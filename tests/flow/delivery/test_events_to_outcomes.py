@@ -415,7 +415,7 @@ async def test_an_exception_that_nobody_expected_defers_and_never_bounces(monkey
     def explode(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("mailrider.delivery.attempt.preference_groups", explode)
+    monkeypatch.setattr("mailrider.delivery.attempt.ConnectRequest", explode)
     async with internet({"a.test": [GOOD]}) as net:
         result = await net.send_one("x@a.test")
         assert any(type(event).__name__ == "Bug" for event in net.events)

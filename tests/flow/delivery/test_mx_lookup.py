@@ -223,10 +223,10 @@ async def test_our_address_in_own_addresses_is_ourselves_whatever_its_name() -> 
 
 
 async def test_an_address_of_one_of_our_interfaces_is_ourselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_own(_: OwnAddresses, address: Address) -> bool:
-        return address == ip_address("192.0.2.1")
+    def look_up(_: OwnAddresses, address: Address) -> tuple[bool, float]:
+        return address == ip_address("192.0.2.1"), 0.0
 
-    monkeypatch.setattr(OwnAddresses, "__call__", is_own)
+    monkeypatch.setattr(OwnAddresses, "look_up", look_up)
     assert await ends({"MX": "10 mx.a.test"}, **{"mx.a.test": {"A": "192.0.2.1"}}) == ("failed", 554, "5.4.6")
     async with internet({}) as net:
         assert outcome(await net.send_one("x@[192.0.2.1]")) == ("failed", 554, "5.4.6")

@@ -7,6 +7,7 @@ of everything. Whatever the moment: a job is given back only if no server has th
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -19,12 +20,11 @@ from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
-from mailrider.delivery.destination import Routing
+from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.rules import Limiter
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery
-from mailrider.delivery.route_memory import RouteMemory
 from mailrider.delivery.settings import Concurrency, LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost import FixedDelivery, FixedServer
 from mailrider.model.address import Mailbox
@@ -100,10 +100,10 @@ class Net:
             random.Random(1),
             discard,
             Domain("client.test"),
-            lambda _: False,
+            lambda _: (False, math.inf),
             clock,
             300.0,
-            RouteMemory(self.resolver, force_ipv4=False),
+            RouteMemory(self.resolver, clock, force_ipv4=False),
             Reach(clock),
         )
         settings = RemoteSettings(hostname="client.test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from random import Random
@@ -10,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.destination import Destination, Routing
+from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.mx import HostNotFound, Unroutable
 from mailrider.delivery.reach import Reach
-from mailrider.delivery.route_memory import RouteMemory
 from mailrider.dns.answer import LookupFailure
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail
@@ -75,8 +75,10 @@ class World:
         self.clock = FakeClock()
         self.resolver = FakeResolver(ZONE if zone is None else zone, clock=self.clock, caching=caching)
         self.events: list[Event] = []
-        self.memory = RouteMemory(self.resolver, force_ipv4=True)
+        self.memory = RouteMemory(self.resolver, self.clock, force_ipv4=True)
         self.reach = Reach(self.clock)
+        self.own_until = math.inf
+        self.ours = {OURS}
 
     def destination(
         self,
@@ -90,7 +92,7 @@ class World:
             Random(0),
             self.events.append,
             Domain(hostname),
-            lambda address: address == OURS,
+            lambda address: (address in self.ours, self.own_until),
             self.clock,
             10.0,
             self.memory,
@@ -213,21 +215,64 @@ async def test_an_address_lookup_has_connect_timeout_and_what_it_used_is_gone() 
         assert deadline == world.clock.monotonic()
 
 
-async def test_what_dns_said_is_recalled_as_long_as_dns_would_say_it_again() -> None:
-    world = World({("a.test", "MX"): [mx(10, "mx.test")], ("mx.test", "A"): THEIRS}, caching=True)
+PLAIN: dict[tuple[str, str], Any] = {("a.test", "MX"): [mx(10, "mx.test")], ("mx.test", "A"): THEIRS}
+MX = Candidate(Domain("mx.test"), 10)
+
+
+async def remembering(world: World) -> World:
+    """What attempts have found there is remembered."""
     for _ in range(3):
         destination = world.destination()
-        (candidate,) = (await destination.find()).candidates
-        await destination.host(candidate)
-    assert [world.memory.candidates(A), world.memory.host(candidate)].count(None) == 0
+        assert (await destination.find()).candidates == (MX,)
+        assert await destination.usable_group((MX,)) == (MX,)
+    assert [world.memory.candidates(A), world.memory.host(MX)].count(None) == 0
     assert len(world.resolver.lookups) == 2
-    await world.clock.advance(301)
-    assert [world.memory.candidates(A), world.memory.host(candidate)] == [None, None]
+    return world
+
+
+async def test_what_dns_said_is_remembered_until_it_expires() -> None:
+    world = await remembering(World(PLAIN, caching=True))
+    await world.clock.advance(299)
+    assert [world.memory.candidates(A), world.memory.host(MX)].count(None) == 0
+    await world.clock.advance(1)
+    assert [world.memory.candidates(A), world.memory.host(MX)] == [None, None]
     world.resolver.answers["a.test", "MX"] = [mx(10, "other.test")]
     assert [str(each.host) for each in (await world.destination().find()).candidates] == ["other.test"]
 
 
-async def test_what_chance_decides_is_not_recalled() -> None:
+@pytest.mark.parametrize("short", [("a.test", "MX"), ("mx.test", "A")], ids=["MX", "A"])
+async def test_each_answer_counts_until_its_own_end(short: tuple[str, str]) -> None:
+    records = [mx(10, "mx.test")] if short[1] == "MX" else [THEIRS]
+    world = await remembering(World(PLAIN | {short: Given(records, ttl=30)}, caching=True))
+    await world.clock.advance(30)
+    assert [world.memory.candidates(A) is None, world.memory.host(MX) is None] == [short[1] == "MX", short[1] == "A"]
+
+
+async def test_nothing_is_remembered_of_what_those_said_who_are_not_asked_any_more() -> None:
+    world = await remembering(World(PLAIN, caching=True))
+    world.resolver.changes += 1
+    assert [world.memory.candidates(A), world.memory.host(MX)] == [None, None]
+
+
+async def test_whether_a_host_is_ourselves_is_asked_again_when_that_is_not_known_any_more() -> None:
+    world = World(PLAIN, caching=True)
+    world.own_until = world.clock.monotonic() + 60
+    await remembering(world)
+    world.ours.add(THEIRS)
+    await world.clock.advance(59)
+    assert await world.destination().usable_group((MX,)) == (MX,)
+    await world.clock.advance(1)
+    assert await world.destination().usable_group((MX,)) is None
+
+
+async def test_without_a_cache_nothing_is_remembered() -> None:
+    world = World(PLAIN)
+    await world.destination().find()
+    await world.destination().host(MX)
+    assert [world.memory.candidates(A), world.memory.host(MX)] == [None, None]
+
+
+async def test_what_chance_decides_is_not_remembered() -> None:
     world = World(caching=True)
     await world.destination().find()
     assert world.memory.candidates(A) is None

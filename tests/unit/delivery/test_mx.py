@@ -20,7 +20,6 @@ from mailrider.delivery.mx import (
     find_host,
     lookup_failure_reply,
     order_addresses,
-    preference_groups,
     rank_candidates,
 )
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, MXRecord, RecordType
@@ -135,14 +134,6 @@ def test_whatever_dns_says_candidates_are_few_unique_and_in_order(records: list[
     assert all(best[each.host] == each.preference for each in found.candidates if not found.implicit)
     left_out = {preference for preference, host in records if host != "." and Domain(host) not in hosts}
     assert all(preference >= max(preferences) for preference in left_out)
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=10).map(sorted))
-def test_groups_are_the_candidates_cut_where_the_preference_changes(preferences: list[int]) -> None:
-    every = tuple(Candidate(Domain(f"h{number}.test"), each) for number, each in enumerate(preferences))
-    groups = preference_groups(Candidates(DOMAIN, every))
-    assert tuple(each for group in groups for each in group) == every
-    assert [{each.preference for each in group} for group in groups] == [{p} for p in sorted(set(preferences))]
 
 
 # The MX lookup --------------------------------------------------------------------------------------------------------

@@ -72,10 +72,10 @@ def test_ours_is_what_an_interface_other_than_loopback_has_and_what_reaches_us_t
 async def test_the_machine_is_asked_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, clock, address = Machine(monkeypatch), FakeClock(), ip_address("192.0.2.1")
     own = OwnAddresses(clock)
-    assert not own(address)
+    assert own.look_up(address) == (False, clock.monotonic() + KEPT)
     machine.addresses.add(address)
     await clock.advance(KEPT - 1)
-    assert not own(address)
+    assert own.look_up(address) == (False, clock.monotonic() + 1)
     await clock.advance(1)
     assert own(address)
     assert len(machine.asked) == 2
@@ -94,9 +94,9 @@ async def test_without_an_answer_an_address_is_not_ours_and_the_next_question_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine, address = Machine(monkeypatch, "192.0.2.1"), ip_address("192.0.2.1")
-    own = OwnAddresses(FakeClock())
+    own, now = OwnAddresses(clock := FakeClock()), clock.monotonic()
     machine.is_mute = True
-    assert not own(address)
+    assert own.look_up(address) == (False, now)
     machine.is_mute = False
     assert own(address)
 

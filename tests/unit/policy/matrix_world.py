@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,11 +18,10 @@ from mailrider.dane.match import match_evidence
 from mailrider.delivery.attempt import Attempt
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
-from mailrider.delivery.destination import Destination, Routing
+from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.explain.dry_run import DryLease, DrySession
 from mailrider.delivery.job import AttemptRules, Job
 from mailrider.delivery.reach import Reach
-from mailrider.delivery.route_memory import RouteMemory
 from mailrider.dns.answer import LookupFailure
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.address import Mailbox, ReversePath
@@ -199,10 +199,10 @@ class Worlds:
             random.Random(1),
             self._emit,
             Domain("sender.test"),
-            lambda _: False,
+            lambda _: (False, math.inf),
             self.clock,
             300.0,
-            RouteMemory(resolver, force_ipv4=True),
+            RouteMemory(resolver, self.clock, force_ipv4=True),
             Reach(self.clock),
             force_ipv4=True,
         )

@@ -14,7 +14,7 @@ from mailrider.delivery.connection.connect import ConnectRequest
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.explain.dry_run import DryRun
 from mailrider.delivery.job import Job
-from mailrider.delivery.mx import HostNotFound, Unroutable, preference_groups
+from mailrider.delivery.mx import HostNotFound, Unroutable
 from mailrider.dns.answer import LookupFailed, RecordType
 from mailrider.dns.proof import SIGNED_NAME
 from mailrider.model.address import Mailbox, ReversePath
@@ -135,7 +135,7 @@ class Explainer:
         plans: list[CandidatePlan] = []
         async with DryRun(self._connector) as dry_run:
             if candidates is not None:
-                for group in preference_groups(candidates):
+                for group in candidates.groups:
                     plans += [await self._plan(each, destinations, dry_run if connect else None) for each in group]
             if connect or unroutable:
                 outcomes = {kind: await self._try_dry(job, next_hop, dry_run) for kind, job in kinds.items()}

@@ -9,6 +9,7 @@ once, and the report knows of one try.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -21,10 +22,9 @@ from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
-from mailrider.delivery.destination import Routing
+from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.reach import Reach
 from mailrider.delivery.remote import RemoteDelivery
-from mailrider.delivery.route_memory import RouteMemory
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
@@ -140,10 +140,10 @@ class World:
             random.Random(1),
             self.events.append,
             Domain("client.test"),
-            lambda _: False,
+            lambda _: (False, math.inf),
             self.clock,
             300.0,
-            RouteMemory(resolver, force_ipv4=False),
+            RouteMemory(resolver, self.clock, force_ipv4=False),
             Reach(self.clock),
         )
         self.pool = Pool(connector, PoolLimits(10, 10, 150.0), self.clock, self.events.append)
