@@ -375,12 +375,25 @@ async def test_a_domain_that_is_named_is_the_one_that_is_looked_at(site: Site) -
     assert not [subject for _, subject in found if "example.test" in subject]
 
 
-async def test_a_policy_above_the_domain_counts(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("record", "level", "text"),
+    [
+        ("v=DMARC1; p=reject", "ok", "the policy at _dmarc.example.test is p=reject"),
+        ("v=DMARC1; p=none; sp=reject", "ok", "the policy at _dmarc.example.test is sp=reject"),
+        ("v=DMARC1; p=reject; sp=other", "ok", "the policy at _dmarc.example.test is p=reject"),
+        (
+            "v=DMARC1; p=reject; sp=none",
+            "note",
+            "the policy at _dmarc.example.test is sp=none: forgeries are reported, and delivered",
+        ),
+    ],
+)
+async def test_a_policy_above_the_domain_counts(record: str, level: str, text: str, site: Site) -> None:
+    site.zones["_dmarc.example.test"] = {"TXT": record}
     site.zones["mail.example.test"] = {"TXT": f"v=spf1 ip4:{site.address} -all"}
     findings = await site.findings("mail.example.test")
-    assert [f["text"] for f in findings if f["subject"] == "DMARC of mail.example.test"] == [
-        "the policy at _dmarc.example.test is p=reject"
-    ]
+    about = [(f["level"], f["text"]) for f in findings if f["subject"] == "DMARC of mail.example.test"]
+    assert about == [(level, text)]
 
 
 async def test_behind_nat_the_address_that_others_see_is_named(site: Site) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_STEPS: Final = 8  # domains above one that are asked for a DMARC policy: what receivers do, too
 _DMARC: Final = "v=DMARC1; p=none; rua=mailto:postmaster@{domain}"
+_DMARC_POLICIES: Final = ("none", "quarantine", "reject")
 _NOT_COVERED: Final = (SPFResult.FAIL, SPFResult.SOFTFAIL, SPFResult.NEUTRAL)
 
 
@@ -100,15 +101,18 @@ async def check_dmarc(domain: Domain, resolver: Resolver) -> list[Finding]:
     if not texts:
         text = "there is no policy: anybody may use the domain, and large receivers want one from bulk senders"
         return [warning(subject, text, f'_dmarc.{domain}. IN TXT "{_DMARC.format(domain=domain)}"')]
-    policy = parse_tags(texts[0]).get("p", "").lower()
-    if len(texts) > 1 or policy not in ("none", "quarantine", "reject"):
+    tags = parse_tags(texts[0])
+    policy, tag = tags.get("p", "").lower(), "p"
+    if where != domain and tags.get("sp", "").lower() in _DMARC_POLICIES:
+        policy, tag = tags["sp"].lower(), "sp"  # RFC 7489 6.3: for all names below the one where it stands
+    if len(texts) > 1 or policy not in _DMARC_POLICIES:
         text = f"the policy at _dmarc.{where} cannot be used: " + (
             f"{len(texts)} records" if len(texts) > 1 else f"p= is {policy[:20] or 'missing'}"
         )
         return [error(subject, text, 'one record, such as "v=DMARC1; p=quarantine"')]
     if policy == "none":
-        return [note(subject, f"the policy at _dmarc.{where} is p=none: forgeries are reported, and delivered")]
-    return [ok(subject, f"the policy at _dmarc.{where} is p={policy}")]
+        return [note(subject, f"the policy at _dmarc.{where} is {tag}=none: forgeries are reported, and delivered")]
+    return [ok(subject, f"the policy at _dmarc.{where} is {tag}={policy}")]
 
 
 async def _find_dmarc(domain: Domain, resolver: Resolver) -> tuple[Domain, list[str]]:
