@@ -30,8 +30,7 @@ from mailrider.clock import Deadline
 from mailrider.errors import ConnectionLost, LocalError
 from mailrider.model.ip import unmapped
 from mailrider.net.errors import TLSFailed, TLSFailureKind, handshake_loss_of, loss_of
-from mailrider.net.outgoing import Outgoing
-from mailrider.net.pipe import TLSPipe, client_name
+from mailrider.net.pipe import Outgoing, TLSPipe, client_name
 
 if TYPE_CHECKING:
     import ssl

@@ -1,7 +1,11 @@
-"""TLS without a socket: ciphertext in, plaintext out, and back (RFC 8446, RFC 5246).
+"""What goes through a connection: TLS without a socket (RFC 8446, RFC 5246), and what is still to be sent.
 
-`TLSPipe` owns an `SSLObject` over two memory buffers. It knows neither transports nor time; the channel feeds it and
-sends what it produces. What always holds:
+`Outgoing` is the sending side: in clear at once, through TLS in slices; and who waits for room. No task: whoever writes
+is told by `needs_drain` to wait first, and memory is bounded by one write and the transport's high-water mark. What is
+to be written is referred to, not copied, until it is encrypted.
+
+`TLSPipe` owns an `SSLObject` over two memory buffers: ciphertext in, plaintext out, and back. It knows neither
+transports nor time; the channel feeds it and sends what it produces. What always holds:
 
 - certificates are captured, never judged here: who accepts what is decided afterwards from the evidence;
 - errors of OpenSSL come out as `TLSFailed`, with a reason that a person can read;
@@ -11,19 +15,35 @@ sends what it produces. What always holds:
 from __future__ import annotations
 
 import _ssl
+import asyncio
 import ipaddress
-import re
 import ssl
-from typing import TypeAlias
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
 
-from mailrider.errors import InvalidValue
+from mailrider.errors import InvalidValue, LocalError
 from mailrider.model.security import TLSEvidence
 from mailrider.net.errors import TLSFailed, TLSFailureKind
+from mailrider.net.tls_errors import ALERT_NAMES, explain, remote_alert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 RECORD = 16384
 """The most plaintext that one TLS record carries (RFC 8446 5.1): asking OpenSSL for less would only split it."""
+
+
+HIGH_WATER = 48 * 1024
+"""Bytes in the transport from which writers wait: less than a piece of content, so that one may always be under way,
+and no deadline is for more than one."""
+LOW_WATER = 16 * 1024
+"""Bytes in the transport at which they go on: enough to keep the line busy meanwhile."""
+SLICE = 4 * RECORD
+"""Bytes encrypted at a time: one write to the transport, and all that is encrypted in advance."""
+SLICES_A_TURN = 8
+"""Slices encrypted before other connections have a turn: half a megabyte, about half a ms."""
 
 
 class PeerObject(ssl.SSLObject):
@@ -127,7 +147,7 @@ class TLSPipe:
         self._outgoing.write(waiting)
         # RFC 8446 5.1, 6: content type 21, version, two octets of length, level fatal, description; it comes last.
         *_, kind, _, _, high, low, level, description = bytes(7) + waiting
-        return _ALERT_NAMES.get(description, "") if (kind, high, low, level) == (21, 0, 2, 2) else ""
+        return ALERT_NAMES.get(description, "") if (kind, high, low, level) == (21, 0, 2, 2) else ""
 
 
 def chain_as_sent(tls: ssl.SSLObject) -> tuple[bytes, ...]:
@@ -151,58 +171,166 @@ def client_name(server_name: str | None) -> str | None:
     return None
 
 
-# OpenSSL's names for alerts that it received: most have ALERT in them, the extensions' ones do not.
-_ALERT = re.compile(
-    r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_(?P<alert>\w+)|(?P<extension>UNSUPPORTED_EXTENSION|UNRECOGNIZED_NAME"
-    r"|CERTIFICATE_UNOBTAINABLE|BAD_CERTIFICATE_STATUS_RESPONSE|BAD_CERTIFICATE_HASH_VALUE))$"
-)
+class Outgoing:
+    """The sending side of one connection, from `open` to `end`; before and after that it is `is_closed`."""
 
-# RFC 8446 6, and what TLS 1.2 has besides (RFC 5246 7.2).
-_ALERT_NAMES = {
-    10: "unexpected_message",
-    20: "bad_record_mac",
-    22: "record_overflow",
-    40: "handshake_failure",
-    42: "bad_certificate",
-    43: "unsupported_certificate",
-    47: "illegal_parameter",
-    50: "decode_error",
-    51: "decrypt_error",
-    70: "protocol_version",
-    71: "insufficient_security",
-    80: "internal_error",
-    100: "no_renegotiation",
-    109: "missing_extension",
-    110: "unsupported_extension",
-}
+    __slots__ = (
+        "_backlog",
+        "_failed",
+        "_flushing",
+        "_in_handshake",
+        "_pipe",
+        "_transport",
+        "_waiters",
+        "is_closed",
+        "is_full",
+        "needs_drain",
+    )
 
-_PLAIN_WORDS = {
-    "WRONG_VERSION_NUMBER": "the peer does not speak TLS, or none of its versions that we accept",
-    "UNSUPPORTED_PROTOCOL": "the peer offers only TLS versions that we do not accept",
-    "NO_SHARED_CIPHER": "no cipher that both sides accept",
-    "NO_CIPHERS_AVAILABLE": "our own list of ciphers has none for the TLS versions that we accept",
-    "NO_PROTOCOLS_AVAILABLE": "our own settings leave no TLS version",
-    "DH_KEY_TOO_SMALL": "the peer's Diffie-Hellman group is too small",
-    "HTTP_REQUEST": "the peer speaks HTTP",
-}
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
+        self._failed: Callable[[Exception], object] = _ignore
+        self._pipe: TLSPipe | None = None
+        self._backlog: deque[memoryview] = deque()  # waits to be encrypted
+        self._flushing = False  # the transport is full until it is empty
+        self._in_handshake = False  # nothing can be encrypted yet
+        self._waiters: list[asyncio.Future[None]] = []
+        self.is_closed = True
+        """True if nothing can be written, yet or any more."""
+        self.is_full = False
+        """True while the transport takes no more."""
+        self.needs_drain = False
+        """True if the send buffer is full."""
+
+    def open(self, transport: asyncio.Transport, failed: Callable[[Exception], object]) -> None:
+        """There is a connection. `failed` is called if TLS cannot encrypt."""
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._transport = transport
+        self._failed = failed
+        self.is_closed = False
+
+    def start_tls(self, pipe: TLSPipe) -> None:
+        """All that is written from now on goes through TLS: nothing before the handshake is done."""
+        self._pipe = pipe
+        self._in_handshake = True
+
+    def tls_established(self) -> None:
+        """The handshake is done."""
+        self._in_handshake = False
+
+    def end(self) -> None:
+        """Nothing more can be written; what waits is forgotten, and who waits is woken."""
+        self.is_closed = True
+        self.needs_drain = self._flushing = False
+        self._failed = _ignore  # no cycle is left behind
+        self._backlog.clear()
+        self.wake()
+
+    def write(self, data: Bytes) -> None:
+        """Send `data`; after the end it does nothing."""
+        pipe = self._pipe
+        if self.is_closed:
+            return
+        if pipe is None:
+            self._transport.write(data)
+        elif self.needs_drain or self._in_handshake or len(data) > RECORD:
+            self._enqueue((data,))
+        elif data:
+            try:
+                self._transport.write(pipe.encrypt(data))
+            except TLSFailed as failure:
+                self._failed(failure)
+
+    def write_many(self, chunks: Iterable[Bytes]) -> None:
+        """Send all `chunks`, few bytes with a single write to the transport."""
+        if self.is_closed:
+            return
+        if self._pipe is not None:
+            self._enqueue(chunks)
+        elif some := [chunk for chunk in chunks if chunk]:  # an empty one would spin stdlib asyncio
+            self._transport.writelines(some)
+
+    def write_end(self, data: Bytes) -> None:
+        """Send `data`, and have `needs_drain` True until the kernel has all that was ever written."""
+        self.write(data)
+        if not self.is_closed and (
+            self._backlog or self._transport.get_write_buffer_size() or self._transport.is_closing()
+        ):
+            self._flushing = True
+            self._transport.set_write_buffer_limits(0)
+            self._look_at_buffers()
+
+    def pause(self) -> None:
+        """The transport takes no more."""
+        self.is_full = True
+        self.needs_drain = not self.is_closed
+
+    def resume(self) -> None:
+        """The transport takes more."""
+        self.is_full = False
+        self._encrypt_backlog()
+
+    async def wait(self) -> None:
+        """Wait until there is more room, or something has ended; look again which."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def wake(self) -> None:
+        """Let all look again who wait."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _enqueue(self, chunks: Iterable[Bytes]) -> None:
+        if self._in_handshake:
+            raise LocalError("nothing can be written in the middle of a TLS handshake")
+        under_way = bool(self._backlog)  # a full transport, or a further turn, takes it up
+        self._backlog.extend(memoryview(chunk) for chunk in chunks if chunk)
+        if not under_way:
+            self._encrypt_backlog()
+
+    def _encrypt_backlog(self) -> None:
+        pipe = self._pipe
+        if self._backlog and pipe is not None:
+            try:
+                for _ in range(SLICES_A_TURN):
+                    if self.is_full or not self._backlog:
+                        break
+                    self._transport.write(pipe.encrypt(self._next_slice()))
+                else:
+                    if self._backlog and not self.is_full:
+                        asyncio.get_running_loop().call_soon(self._encrypt_backlog)
+            except TLSFailed as failure:
+                self._failed(failure)
+        self._look_at_buffers()
+
+    def _look_at_buffers(self) -> None:
+        """Find out whether writers have to wait, and wake them if they need not."""
+        waits = self.is_full or bool(self._backlog) or (self._flushing and self._transport.is_closing())
+        self.needs_drain = waits and not self.is_closed
+        if not self.needs_drain:
+            if self._flushing:
+                self._flushing = False
+                self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+            self.wake()
+
+    def _next_slice(self) -> Bytes:
+        """Up to `SLICE` bytes from the backlog: small pieces joined, big ones only looked at."""
+        backlog = self._backlog
+        pieces = [backlog.popleft()]
+        size = len(pieces[0])
+        while size < SLICE and backlog:
+            pieces.append(backlog.popleft())
+            size += len(pieces[-1])
+        if size > SLICE:
+            last = pieces.pop()
+            cut = len(last) - (size - SLICE)
+            backlog.appendleft(last[cut:])
+            pieces.append(last[:cut])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def explain(error: ssl.SSLError) -> tuple[TLSFailureKind, str]:
-    """Whose doing an OpenSSL error is, and what it says, in words."""
-    if isinstance(error, ssl.SSLZeroReturnError | ssl.SSLEOFError):
-        return TLSFailureKind.CLOSED, "the peer closed TLS"
-    name = error.reason or ""
-    alert = _ALERT.match(name)
-    if alert is not None:
-        return TLSFailureKind.ALERT, f'the peer sent the alert "{_words(alert["alert"] or alert["extension"])}"'
-    return TLSFailureKind.PROTOCOL, _PLAIN_WORDS.get(name) or _words(name) or str(error)
-
-
-def remote_alert(error: ssl.SSLError) -> str:
-    """The name of the alert that the peer sent, as RFC 8446 6 writes it; empty if it sent none."""
-    alert = _ALERT.match(error.reason or "")
-    return (alert["alert"] or alert["extension"]).lower() if alert is not None else ""
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").lower()
+def _ignore(_: Exception) -> None:
+    """Who is told of nothing."""

@@ -16,8 +16,7 @@ from mailrider.errors import ConnectionLost
 from mailrider.net.dial import TCPDialer
 from mailrider.net.errors import TLSFailed, TLSFailureKind
 from mailrider.net.listen import listen
-from mailrider.net.outgoing import HIGH_WATER, SLICE
-from mailrider.net.pipe import TLSPipe
+from mailrider.net.pipe import HIGH_WATER, SLICE, TLSPipe
 from mailrider.net.settings import TLSClientSettings, TLSVersion
 from tests.support.channels import HOST, Recorder, client_context, issued, server_context
 from tests.support.loops import LOOPS, eventually, run_clean

@@ -15,8 +15,7 @@ from mailrider.lab.ca import Kind
 from mailrider.net import channel as channel_module
 from mailrider.net.channel import CLOSE_GRACE, MAX_HANDSHAKE, Channel
 from mailrider.net.errors import TLSFailed, TLSFailureKind
-from mailrider.net.outgoing import HIGH_WATER, SLICE, SLICES_A_TURN
-from mailrider.net.pipe import RECORD, TLSPipe
+from mailrider.net.pipe import HIGH_WATER, RECORD, SLICE, SLICES_A_TURN, TLSPipe
 from mailrider.net.settings import TLSClientSettings, TLSVersion
 from mailrider.testing.channels import MemoryTransport
 from mailrider.testing.clock import FakeClock

@@ -7,7 +7,8 @@ import ssl
 import pytest
 
 from mailrider.net.errors import TLSFailed, TLSFailureKind
-from mailrider.net.pipe import TLSPipe, chain_as_sent, client_name, explain, remote_alert
+from mailrider.net.pipe import TLSPipe, chain_as_sent, client_name
+from mailrider.net.tls_errors import explain, remote_alert
 from tests.support.channels import HOST, client_context, issued, server_context
 
 

@@ -12,7 +12,7 @@ from mailrider.errors import ConnectionLost, DeadlineExceeded
 from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.event import Dialogue
-from mailrider.net.outgoing import LOW_WATER
+from mailrider.net.pipe import LOW_WATER
 from mailrider.smtp.commands import Auth, AuthResponse, Data, Ehlo, Mail, Noop, Quit, Rcpt
 from mailrider.smtp.replies import ReplyViolation
 from mailrider.testing.clock import FakeClock
