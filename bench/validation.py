@@ -43,9 +43,9 @@ from mailrider.dns.opening import open_resolver
 from mailrider.dns.settings import DNSSettings
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
-from tests.peers.hierarchy import _FORWARDER_CONF
+from tests.peers.hierarchy import FORWARDER_CONF
 from tests.peers.process import loopback_address, private_directory, running
-from tests.peers.resolver import _NSD_CONF, _NSD_ZONE, _answers
+from tests.peers.resolver import NSD_CONF, NSD_ZONE, answers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -94,10 +94,10 @@ def start_internet(domains: int, sink: TLSSink) -> Iterator[Internet]:
         anchor = home / "anchor"
         anchor.write_text(f"{root}\n")
         conf = home / "nsd.conf"
-        zones = "".join(_NSD_ZONE.format(name=name, path=path) for name, path in files.items())
-        conf.write_text(_NSD_CONF.format(home=home, address=authority, port=53) + zones)
+        zones = "".join(NSD_ZONE.format(name=name, path=path) for name, path in files.items())
+        conf.write_text(NSD_CONF.format(home=home, address=authority, port=53) + zones)
         command = ["/usr/sbin/nsd", "-d", "-c", str(conf)]
-        with running(command, log=home / "nsd.log", ready=lambda: _answers(authority, 53)):
+        with running(command, log=home / "nsd.log", ready=lambda: answers(authority, 53)):
             yield Internet(home, authority, anchor, domains, sink)
 
 
@@ -137,7 +137,7 @@ def beside_unbound(net: Internet) -> Iterator[Way]:
     """unbound, which knows nothing yet."""
     address, conf = loopback_address(), net.home / "unbound.conf"
     conf.write_text(
-        _FORWARDER_CONF.format(
+        FORWARDER_CONF.format(
             home=net.home,
             address=address,
             authority=net.authority,
@@ -148,7 +148,7 @@ def beside_unbound(net: Internet) -> Iterator[Way]:
         )
     )
     command = ["/usr/sbin/unbound", "-d", "-c", str(conf)]
-    with running(command, log=net.home / "unbound.log", ready=lambda: _answers(address, 53)) as process:
+    with running(command, log=net.home / "unbound.log", ready=lambda: answers(address, 53)) as process:
         yield Way("unbound", DNSSettings(server=[address]), (psutil.Process(process.pid),))
 
 

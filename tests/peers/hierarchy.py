@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.peers.process import loopback_address, private_directory, running
-from tests.peers.resolver import _NSD_CONF, _NSD_ZONE, _answers
+from tests.peers.resolver import NSD_CONF, NSD_ZONE, answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-_FORWARDER_CONF = """
+FORWARDER_CONF = """
 server:
     interface: {address}@{port}
     interface: {address}@{tls_port}
@@ -106,9 +106,9 @@ def start_hierarchy(
         files = write_zones(zones, home, authority)
         nsd = home / "nsd.conf"
         nsd.write_text(
-            _NSD_CONF.format(home=home, address=authority, port=port)
+            NSD_CONF.format(home=home, address=authority, port=port)
             + "".join(f"server:\n    ip-address: {each}@{port}\n" for each in also)
-            + "".join(_NSD_ZONE.format(name=name, path=path) for name, path in files.items())
+            + "".join(NSD_ZONE.format(name=name, path=path) for name, path in files.items())
         )
         key = (home / "root.ds").read_text().strip()
         anchor, bind_anchor = home / "anchor", home / "anchor.bind"
@@ -121,7 +121,7 @@ def start_hierarchy(
             modules, more = "validator iterator", f'{more}\n    trust-anchor-file: "{anchor}"'
         conf = home / "forwarder.conf"
         conf.write_text(
-            _FORWARDER_CONF.format(
+            FORWARDER_CONF.format(
                 home=home,
                 address=forwarder,
                 authority=authority,
@@ -135,12 +135,12 @@ def start_hierarchy(
             running(
                 ["/usr/sbin/nsd", "-d", "-c", str(nsd)],
                 log=home / "nsd.log",
-                ready=lambda: _answers(authority, port),
+                ready=lambda: answers(authority, port),
             ),
             running(
                 ["/usr/sbin/unbound", "-d", "-c", str(conf)],
                 log=home / "forwarder.log",
-                ready=lambda: _answers(forwarder, port),
+                ready=lambda: answers(forwarder, port),
             ),
         ):
             yield Hierarchy(authority, forwarder, port, tls_port, anchor, bind_anchor, home)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.peers.zone import Zone
 
-_NSD_CONF = """
+NSD_CONF = """
 server:
     ip-address: {address}@{port}
     server-count: 1
@@ -36,7 +36,7 @@ server:
 remote-control:
     control-enable: no
 """
-_NSD_ZONE = """
+NSD_ZONE = """
 zone:
     name: "{name}"
     zonefile: "{path}"
@@ -101,20 +101,20 @@ def start_resolver(settings: ResolverSettings) -> Iterator[Resolver]:
         with running(
             ["/usr/sbin/nsd", "-d", "-c", str(nsd)],
             log=home / "nsd.log",
-            ready=lambda: _answers(settings.authority_address, settings.authority_port),
+            ready=lambda: answers(settings.authority_address, settings.authority_port),
         ):
             with running(
                 ["/usr/sbin/unbound", "-d", "-c", str(unbound)],
                 log=home / "unbound.log",
-                ready=lambda: _answers(settings.address, settings.port),
+                ready=lambda: answers(settings.address, settings.port),
             ):
                 yield Resolver(settings.address, settings.port)
 
 
 def _write_nsd_conf(home: Path, settings: ResolverSettings, zones: list[ZoneFile]) -> Path:
     path = home / "nsd.conf"
-    server = _NSD_CONF.format(home=home, address=settings.authority_address, port=settings.authority_port)
-    path.write_text(server + "".join(_NSD_ZONE.format(name=z.zone.name, path=z.path) for z in zones))
+    server = NSD_CONF.format(home=home, address=settings.authority_address, port=settings.authority_port)
+    path.write_text(server + "".join(NSD_ZONE.format(name=z.zone.name, path=z.path) for z in zones))
     return path
 
 
@@ -131,7 +131,7 @@ def _write_unbound_conf(home: Path, settings: ResolverSettings, zones: list[Zone
     return path
 
 
-def _answers(address: str, port: int) -> bool:
+def answers(address: str, port: int) -> bool:
     """Whether a DNS server there answers anything to the question for the root's SOA."""
     question = bytes.fromhex("4d52 0100 0001 0000 0000 0000 00 0006 0001")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

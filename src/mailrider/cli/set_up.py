@@ -159,16 +159,16 @@ def _install(installer: ServiceInstaller, configuration: Configuration, path: Pa
     _tell(installer.give_away(configuration.globals.state_dir))
     units = adapted_units(program, path, _privileged_ports(configuration))
     _tell(installer.write_units(units))
-    _tell(installer.link_sendmail(_beside(program, "mailrider-sendmail")))
+    _tell(installer.link_sendmail(beside(program, "mailrider-sendmail")))
     faults = unreadable(configuration, keys_in_use(configuration), pwd.getpwnam(USER)) if installer.has_user() else []
     _tell(f"{each.text}: {each.cure}" for each in faults)
     _tell(installer.start(list(units), now=not faults))
 
 
-def _beside(program: Path, name: str) -> Path:
+def beside(program: Path, name: str) -> Path:
     """Another program of this installation: where ours is called by, or where that link leads to."""
-    beside = program.with_name(name)
-    return beside if beside.exists() else program.resolve().with_name(name)
+    near = program.with_name(name)
+    return near if near.exists() else program.resolve().with_name(name)
 
 
 def _privileged_ports(configuration: Configuration) -> list[str]:

@@ -85,9 +85,9 @@ async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with Internet(folder, port=port, dns_port=dns_port, https_port=https_port) as internet:
-        print_commented(_introduction(internet), "#")
+        print_commented(introduction(internet), "#")
         console.print(internet.configuration, markup=False)
-        print_commented(_invitation(internet.configuration_file), "#")
+        print_commented(invitation(internet.configuration_file), "#")
         await stopped.wait()
     return os.EX_OK
 
@@ -95,14 +95,14 @@ async def _serve(folder: Path, port: int, dns_port: int, https_port: int) -> int
 # All that is printed is a configuration: what is for people stands in comments.
 
 
-def _introduction(internet: Internet) -> Iterator[str]:
+def introduction(internet: Internet) -> Iterator[str]:
     width = max(len(domain.name) for domain in internet.world.domains)
     for domain in internet.world.domains:
         yield f"# {domain.name:{width}}  {domain.story}"
     yield ""
 
 
-def _invitation(file: Path) -> Iterator[str]:
+def invitation(file: Path) -> Iterator[str]:
     yield f"# It stands in {file}. In another terminal:"
     command = f"mailrider -c {shlex.quote(str(file))}"
     yield f"#   {command} explain dane.test"

@@ -154,7 +154,7 @@ async def test_what_would_fail_later_is_found_before_anything_changes(tmp_path: 
 async def test_no_failure_of_a_reload_ends_the_daemon(
     tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.app.daemon.prepare_process", lambda: None)
     port, events = free_port(), list[Event]()
     async with LabMX() as mx:
         path = configuration(tmp_path, port, mx)
@@ -180,7 +180,7 @@ def _is_told(events: list[Event], kind: type[Event]) -> bool:
 async def test_the_oldest_of_too_many_configurations_has_to_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.app.daemon.prepare_process", lambda: None)
     monkeypatch.setattr("mailrider.app.daemon.MAX_FINISHING", 1)
     port, events = free_port(), list[Event]()
     async with LabMX(MXScript(replies={Stage.RCPT: Silence()})) as mx:

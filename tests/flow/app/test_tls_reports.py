@@ -22,10 +22,7 @@ from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError
 from mailrider.lab.internet import Internet
-from mailrider.model.address import Mailbox, ReversePath
-from mailrider.model.envelope import Envelope, Recipient
 from mailrider.observe.metrics import Metrics
-from mailrider.smtp.content import Content
 from mailrider.tlsrpt.report import DayCounts, PolicyType, ReportedPolicy, SessionFinding
 from tests.flow.delivery.internet import free_port
 from tests.support.commands import run
@@ -93,21 +90,21 @@ async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: P
         process = Process(Sockets(), events.append, clock, Metrics(), Logins(clock))
         store = store_of(configuration, settings)
         async with open_configuration(configuration, process, Shares(clock)) as running, after(clock, 60):
-            queue = running._targets.queues["outgoing"]
+            file = internet.folder / "daemon.conf"
             for domain in ("sts.test", "tls.test"):
-                envelope = Envelope(ReversePath.parse("me@sender.test"), (Recipient(Mailbox.parse(f"you@{domain}")),))
-                await queue.submit(envelope, Content.inspect(b"From: me@sender.test\r\n\r\nHello\r\n"))
+                words = ("send", "--queue", "--from", "me@sender.test", "--to", f"you@{domain}", "-")
+                sent = await run("-c", file, *words, stdin=b"From: me@sender.test\r\n\r\nHello\r\n")
+                assert sent.code == 0, sent.err
             for mx in ("mx.sts.test", "mx.tls.test"):
                 await internet.servers[mx].wait_message(1)
-            assert running._reporting is not None
-            await running._reporting.write()
+            await running.write_tls_counts()
             (sts,), (tls,) = store.days("sts.test"), store.days("tls.test")
             yesterday = sts.day - timedelta(days=1)
             store.add({(yesterday, "sts.test"): sts.counts, (yesterday, "tls.test"): tls.counts})
             assert (store.hasten("sts.test", clock.now()), store.hasten("tls.test", clock.now())) == (1, 1)
             _, _, body = await internet.sts.wait_report()
             mailed = await internet.servers["mx.tls.test"].wait_message(2)
-            await running._reporting.write()
+            await running.write_tls_counts()
             assert [len(store.days("tls.test")), len(store.days("tls.test")[0].counts.policies)] == [2, 1]
         process.sockets.close()
     posted = json.loads(gzip.decompress(body))

@@ -450,7 +450,7 @@ def of_an_earlier_supervisor(tmp_path: Path) -> int:
 async def test_one_process_waits_for_the_workers_of_an_earlier_supervisor(
     tmp_path: Path, *, is_told_to_stop: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.app.daemon.prepare_process", lambda: None)
     lock = of_an_earlier_supervisor(tmp_path)
     events = list[Event]()
     async with LabMX() as mx:
@@ -476,7 +476,7 @@ async def test_one_process_waits_for_the_workers_of_an_earlier_supervisor(
 async def test_one_process_keeps_no_lock_that_others_would_wait_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrider.app.daemon._rest_collector", lambda: None)
+    monkeypatch.setattr("mailrider.app.daemon.prepare_process", lambda: None)
     os.close(of_an_earlier_supervisor(tmp_path))
     events = list[Event]()
     async with LabMX() as mx:

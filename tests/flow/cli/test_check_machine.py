@@ -171,8 +171,8 @@ def bad(findings: list[dict[str, str]]) -> list[tuple[str, str, str]]:
 
 
 async def test_a_sane_set_up_has_no_warning_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrider.app.check.local._owner", lambda _: 1000)  # the daemon's user
-    monkeypatch.setattr("mailrider.app.check.local._may_read", lambda *_: True)  # of what a test makes
+    monkeypatch.setattr("mailrider.app.check.local.owner_of", lambda _: 1000)  # the daemon's user
+    monkeypatch.setattr("mailrider.app.check.local.may_read", lambda *_: True)  # of what a test makes
     findings = await site.findings()
     assert bad(findings) == []
     looked_at = {f["subject"] for f in findings if f["level"] == "ok"}
@@ -318,8 +318,8 @@ async def test_a_fault_is_found_and_nothing_else(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mailrider.app.check.local._owner", lambda _: 1000)
-    monkeypatch.setattr("mailrider.app.check.local._may_read", lambda *_: True)  # of what a test makes
+    monkeypatch.setattr("mailrider.app.check.local.owner_of", lambda _: 1000)
+    monkeypatch.setattr("mailrider.app.check.local.may_read", lambda *_: True)  # of what a test makes
     put_in(site)
     found = bad(await site.findings())
     assert [(each[0], each[1]) for each in found] == [(level, subject)], found
@@ -340,14 +340,16 @@ async def test_an_error_is_69_and_a_warning_is_0(site: Site) -> None:
     assert (await site.check()).code == 69
 
 
+def on_a_disk(folder: Path, patch: pytest.MonkeyPatch, **facts: int) -> None:
+    """The system says this of every file system, and else what it says of the folder's."""
+    real = os.statvfs(folder)
+    sizes = {name: getattr(real, name) for name in dir(real) if name.startswith("f_")}
+    patch.setattr("os.statvfs", lambda _: SimpleNamespace(**sizes | facts))
+
+
 async def test_a_disk_that_is_nearly_full_is_a_warning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.queue = "reserve 1M"
-
-    def look(disk: Any) -> bool:
-        disk._size, disk.free = 1 << 30, 3 << 19  # a megabyte and a half
-        return True
-
-    monkeypatch.setattr("mailrider.queue.disk.Disk.look", look)
+    on_a_disk(site.folder, monkeypatch, f_frsize=512, f_blocks=1 << 21, f_bavail=3 << 10)  # 1.5 MiB
     findings = await site.findings("--local")
     assert [f["level"] for f in findings if "the disk is nearly full: 1 MiB are free" in f["text"]] == ["warning"]
 
@@ -414,7 +416,7 @@ async def test_local_asks_nobody(site: Site) -> None:
 
 
 async def test_rights_and_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrider.app.check.local._owner", lambda _: 0)
+    monkeypatch.setattr("mailrider.app.check.local.owner_of", lambda _: 0)
     (site.folder / "state" / "dkim_keys" / "example.test_s1.key").chmod(0o620)
     (site.folder / "state").chmod(0o770)
     texts = [text for _, _, text in bad(await site.findings("--local"))]
@@ -427,8 +429,8 @@ async def test_rights_and_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_plug_in_says_ok_warning_critical_or_unknown(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrider.app.check.local._owner", lambda _: 1000)
-    monkeypatch.setattr("mailrider.app.check.local._may_read", lambda *_: True)  # of what a test makes
+    monkeypatch.setattr("mailrider.app.check.local.owner_of", lambda _: 1000)
+    monkeypatch.setattr("mailrider.app.check.local.may_read", lambda *_: True)  # of what a test makes
     monkeypatch.setattr("mailrider.app.check.weaknesses.PROHIBITED_ADDRESSES", ())
     site.zones["against.test"] = {"MX": "0 mx0.against.test"}
     warned = await site.check("--plugin")
@@ -479,8 +481,6 @@ async def test_each_queue_is_looked_at_also_one_within_an_endpoint_and_one_that_
 async def test_a_queue_on_a_file_system_that_is_read_only_is_an_error(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.statvfs(site.folder)
-    sizes = {name: getattr(real, name) for name in dir(real) if name.startswith("f_")}
-    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(**sizes | {"f_flag": os.ST_RDONLY}))
+    on_a_disk(site.folder, monkeypatch, f_flag=os.ST_RDONLY)
     told = [f["text"] for f in await site.findings("--local") if f["level"] == "error"]
     assert told == [f"nothing can be queued: the file system under {site.folder}/state/outqueue is read-only"]

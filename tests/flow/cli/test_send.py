@@ -366,9 +366,11 @@ async def test_a_person_is_told_what_takes_long(tmp_path: Path, monkeypatch: pyt
 
 async def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
     async with internet({"a.test": [GOOD]}) as net:
-        process = await start("-c", configure(net, tmp_path), "send", "--json", "--from=", "--to=x@a.test")
-        assert process.stdout is not None
-        process.stdout._transport.close()  # type: ignore[attr-defined]
+        reads, writes = os.pipe()
+        words = ("-c", configure(net, tmp_path), "send", "--json", "--from=", "--to=x@a.test")
+        process = await start(*words, stdout=writes)
+        os.close(writes)
+        os.close(reads)
         assert process.stdin is not None
         process.stdin.write(MESSAGE)
         process.stdin.close()

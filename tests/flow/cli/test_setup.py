@@ -184,9 +184,9 @@ def test_sendmail_is_that_of_the_installation_though_the_command_is_a_link(tmp_p
     for name in ("mailrider", "mailrider-sendmail"):
         (installed / name).touch()
     (called / "mailrider").symlink_to(installed / "mailrider")
-    assert set_up._beside(called / "mailrider", "mailrider-sendmail") == installed / "mailrider-sendmail"
+    assert set_up.beside(called / "mailrider", "mailrider-sendmail") == installed / "mailrider-sendmail"
     (called / "mailrider-sendmail").symlink_to(installed / "mailrider-sendmail")
-    assert set_up._beside(called / "mailrider", "mailrider-sendmail") == called / "mailrider-sendmail"
+    assert set_up.beside(called / "mailrider", "mailrider-sendmail") == called / "mailrider-sendmail"
 
 
 def test_sendmail_is_linked_unless_it_belongs_to_another_mail_system(system: System) -> None:
@@ -259,7 +259,7 @@ async def test_what_its_user_cannot_read_is_told_and_the_service_not_started(
     monkeypatch.setattr(set_up, "hidden", lambda _: "")
     monkeypatch.setattr(system.service, "has_user", lambda: True)
     monkeypatch.setattr(set_up, "pwd", SimpleNamespace(getpwnam=lambda _: pwd.getpwnam("nobody")))
-    monkeypatch.setattr("mailrider.app.check.local._may_read", lambda path, *_: path.name != "smtp_password")
+    monkeypatch.setattr("mailrider.app.check.local.may_read", lambda path, *_: path.name != "smtp_password")
     (system.root / "run/systemd/system").mkdir(parents=True)
     (tmp_path / "etc").mkdir()
     password = tmp_path / "etc" / "smtp_password"

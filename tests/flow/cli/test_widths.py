@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.cli.main import main
-from mailrider.lab.command import _introduction, _invitation
+from mailrider.lab.command import introduction, invitation
 from mailrider.lab.internet import Internet
 from mailrider.lab.pytest_lab import PytestLab
 from mailrider.report.lines import print_commented
@@ -192,7 +192,7 @@ def test_the_lab_comments_as_configurations_do(
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", str(columns))
     lab = Internet(tmp_path, port=2525, dns_port=0, https_port=0)
-    print_commented([*_introduction(lab), *_invitation(tmp_path / "lab.conf")], "#")
+    print_commented([*introduction(lab), *invitation(tmp_path / "lab.conf")], "#")
     lines = capsys.readouterr().out.splitlines()
     assert any("dane.test" in line for line in lines)
     assert all(not line or line.startswith("#") for line in lines)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailrider.app.check.local import _allows, _may_read, check_readable
+from mailrider.app.check.local import _allows, check_readable, may_read
 from mailrider.config import loads
 from mailrider.config.configuration import Configuration
 
@@ -37,14 +37,14 @@ def test_who_may_read(mode: int, user: int, groups: list[int], allowed: bool) ->
 
 
 def test_what_is_not_there_is_another_finding(tmp_path: Path) -> None:
-    assert _may_read(tmp_path / "nothing", USER, [])
+    assert may_read(tmp_path / "nothing", USER, [])
 
 
 def test_folders_have_to_let_through(tmp_path: Path) -> None:
     (tmp_path / "file").touch(0o644)
     tmp_path.chmod(0o600)
     try:
-        assert not _may_read(tmp_path / "file", os.getuid(), [])
+        assert not may_read(tmp_path / "file", os.getuid(), [])
     finally:
         tmp_path.chmod(0o700)
 

@@ -119,7 +119,7 @@ def check_user(configuration: Configuration) -> list[Finding]:
         return []
     cure = "let systemd start it as a user of its own: mailrider setup DOMAIN --service, or see the guide"
     locations = [queue_location(each.settings) for each in queues_of(configuration)]
-    owners = {owner for owner in map(_owner, (*locations, configuration.globals.state_dir)) if owner is not None}
+    owners = {owner for owner in map(owner_of, (*locations, configuration.globals.state_dir)) if owner is not None}
     if 0 in owners:
         text = "what the daemon keeps belongs to root, so it runs as root: who breaks into it has the whole machine"
         return [warning("user", text, cure)]
@@ -130,7 +130,7 @@ def check_user(configuration: Configuration) -> list[Finding]:
     return []
 
 
-def _owner(path: Path) -> int | None:
+def owner_of(path: Path) -> int | None:
     try:
         return path.stat().st_uid
     except OSError:
@@ -144,7 +144,7 @@ def check_rights(configuration: Configuration, keys: Iterable[SignatureKey]) -> 
 
 def check_readable(configuration: Configuration, keys: Iterable[SignatureKey]) -> list[Finding]:
     """Files that the daemon needs and its user cannot read, as far as their rights say: root reads everything."""
-    owner = _owner(configuration.globals.state_dir)
+    owner = owner_of(configuration.globals.state_dir)
     if not owner or os.geteuid() != 0:
         return []
     try:
@@ -164,7 +164,7 @@ def unreadable(configuration: Configuration, keys: Iterable[SignatureKey], user:
             f"chgrp {user.pw_name} {path}; chmod 640 {path}; and its folders have to let that group through",
         )
         for subject, path in dict.fromkeys(_needed_files(configuration, keys))
-        if not _may_read(path, user.pw_uid, groups)
+        if not may_read(path, user.pw_uid, groups)
     ]
 
 
@@ -180,7 +180,7 @@ def _needed_files(configuration: Configuration, keys: Iterable[SignatureKey]) ->
     yield from (("dkim", key.path) for key in keys)
 
 
-def _may_read(path: Path, user: int, groups: Iterable[int]) -> bool:
+def may_read(path: Path, user: int, groups: Iterable[int]) -> bool:
     """True, too, for what is not there: that is another finding."""
     try:
         real = path.resolve()
