@@ -186,31 +186,17 @@ class Daemon:
             oldest.set()
 
     async def _finish(self, running: Running, hurry: asyncio.Event) -> None:
-        ends = asyncio.create_task(running.finish())
-        hurries = asyncio.create_task(hurry.wait())
-        await asyncio.wait({ends, hurries}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (ends, hurries):
-            task.cancel()
-        ended, _ = await asyncio.gather(ends, hurries, return_exceptions=True)
-        if isinstance(ended, Exception):
-            self._emit(Bug("an earlier configuration", ended))
-        await self._end(running)
-        self._emit(EarlierConfigurationEnded(ended is not True))
+        has_ended = await running.finish_unless(hurry.wait())
+        await running.stop_quietly()
+        self._emit(EarlierConfigurationEnded(not has_ended))
 
     async def _stop(self) -> None:
         """End the configuration in force, and all before it."""
         finishing = list(self._finishing.items())
         for _, hurry in finishing:
             hurry.set()
-        last = [] if self._running is None else [self._end(self._running)]
+        last = [] if self._running is None else [self._running.stop_quietly()]
         await asyncio.gather(*(task for task, _ in finishing), *last)
-
-    async def _end(self, running: Running) -> None:
-        try:
-            await running.stop()
-        except Exception as error:
-            # Nothing is to keep what else has to end from its end.
-            self._emit(Bug("the end of a configuration", error))
 
 
 def prepare_process() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mailrider.app.assemble import open_engine
 from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
@@ -26,6 +26,7 @@ from mailrider.app.targets import Targets
 from mailrider.clock import after
 from mailrider.config import placed
 from mailrider.dns.validation import Proven
+from mailrider.model.event import Bug
 from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
 from mailrider.observe.sums import SHOWN, TOLD
@@ -34,7 +35,7 @@ from mailrider.queue.settings import QueueSettings
 from mailrider.settings.pipeline import TargetRef
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from mailrider.app.link import Link
     from mailrider.clock import Clock
@@ -178,6 +179,17 @@ class Running:
             return False
         return True
 
+    async def finish_unless(self, told: Coroutine[Any, Any, object]) -> bool:
+        """The same until `told` comes to its end. True if all has ended."""
+        ends, hurries = asyncio.create_task(self.finish()), asyncio.create_task(told)
+        await asyncio.wait({ends, hurries}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ends, hurries):
+            task.cancel()
+        ended, _ = await asyncio.gather(ends, hurries, return_exceptions=True)
+        if isinstance(ended, Exception):
+            self._process.emit(Bug("an earlier configuration", ended))
+        return ended is True
+
     async def _sessions_ended(self) -> None:
         await asyncio.gather(*(endpoint.ended() for endpoint in self.endpoints))
 
@@ -187,6 +199,13 @@ class Running:
         queues = [queue.stop() for queue in self._targets.queues.values()]
         await asyncio.gather(*(endpoint.close(GRACE) for endpoint in self.endpoints), *queues)
         await self._stack.aclose()
+
+    async def stop_quietly(self) -> None:
+        """The same; nothing keeps what else has to end from its end."""
+        try:
+            await self.stop()
+        except Exception as error:
+            self._process.emit(Bug("the end of a configuration", error))
 
 
 @asynccontextmanager

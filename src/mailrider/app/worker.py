@@ -176,7 +176,7 @@ class Worker:
         turns.leave()
         if told == "finish":
             await self._finish(self._running, process.sockets)
-        await self._stop(self._running)
+        await self._running.stop_quietly()
         self._link.send("counted", [None, encode_metrics(self._metrics)])
         process.sockets.close()
         return os.EX_OK
@@ -222,22 +222,7 @@ class Worker:
         """Another serves this place: let what is under way come to its end, or to a stop if we are told to."""
         running.hand_over()
         sockets.close()  # or those at addresses that are not served any more would keep clients waiting
-        ends = asyncio.create_task(running.finish())
-        told = asyncio.create_task(self._told.get())
-        await asyncio.wait({ends, told}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (ends, told):
-            task.cancel()
-        ended, _ = await asyncio.gather(ends, told, return_exceptions=True)
-        if isinstance(ended, Exception):
-            self._emit(Bug("an earlier configuration", ended))
-        self._emit(EarlierConfigurationEnded(ended is not True))
-
-    async def _stop(self, running: Running) -> None:
-        try:
-            await running.stop()
-        except Exception as error:
-            # What else has to end is not kept from its end.
-            self._emit(Bug("the end of a configuration", error))
+        self._emit(EarlierConfigurationEnded(not await running.finish_unless(self._told.get())))
 
 
 def _read_configuration(descriptor: int) -> Configuration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,11 @@ from mailrider.smtp.content import Content
 from mailrider.smtp.data import sending_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from mailrider.app.senders import Sender
     from mailrider.app.submission import Report, Result
+    from mailrider.config import Configuration
     from mailrider.model.event import Emit, Event
 
 PATIENCE = 1.0  # seconds until a person is told what takes so long
@@ -79,9 +80,16 @@ def send(
         dsn = DSN(notify, ret, envid)
     except InvalidValue as error:
         raise click.UsageError(str(error)) from error
-    if to_queue:
-        return _enqueue(config, target, file, sender, recipients, as_json, requiretls, quarantine, dsn)
     configuration = load(config)
+    mail = {
+        "sender": sender,
+        "recipients": recipients,
+        "requiretls": requiretls,
+        "quarantine": quarantine,
+        "dsn": dsn,
+    }
+    if to_queue:
+        return _enqueue(configuration, target, file, mail, as_json)
     instance = choose_target(configuration, target)
     settings = instance.settings
     assert isinstance(settings, RemoteSettings | SmarthostSettings)  # noqa: S101 # they are of the kinds that deliver
@@ -89,13 +97,8 @@ def send(
     debug = debug or bool(settings.debug)
     progress = _Progress(make_log(configuration, debug=debug, quiet=not as_json))
     chosen = direct(replace(settings, debug=debug), configuration.globals.dns, progress)
-    arguments = {
-        "requiretls": requiretls,
-        "quarantine": quarantine,
-        "dsn": dsn,
-    }
     with placed(instance):
-        report = uvloop.run(_deliver(chosen, progress, message, sender, recipients, arguments))
+        report = uvloop.run(_deliver(chosen, progress, message, mail))
     with _telling():
         _show(report, as_json)
     return exit_code(report)
@@ -125,27 +128,16 @@ def _telling() -> Iterator[None]:
 
 
 def _enqueue(
-    config: str | None,
-    target: str | None,
-    file: str,
-    sender: str,
-    recipients: tuple[str, ...],
-    as_json: bool,
-    requiretls: bool,
-    quarantine: bool,
-    dsn: DSN,
+    configuration: Configuration, target: str | None, file: str, mail: Mapping[str, Any], as_json: bool
 ) -> int:
     """Accept it durably; whoever delivers from the queue is told."""
-    configuration = load(config)
     settings = choose_queue(configuration, target, "--target")
     named = {name: each.settings for name, each in configuration.targets.items()}
     message = _read_message(file)
 
     async def submit() -> str:
         async with Queue(settings, named=named, deliver=False) as queue:
-            return await queue.submit(
-                message, sender, recipients, requiretls=requiretls, quarantine=quarantine, dsn=dsn
-            )
+            return await queue.submit(message, **mail)
 
     try:
         id = uvloop.run(submit())
@@ -156,16 +148,9 @@ def _enqueue(
     return os.EX_OK
 
 
-async def _deliver(
-    target: Sender,
-    progress: _Progress,
-    message: bytes,
-    sender: str,
-    recipients: tuple[str, ...],
-    arguments: dict[str, Any],
-) -> Report:
+async def _deliver(target: Sender, progress: _Progress, message: bytes, mail: Mapping[str, Any]) -> Report:
     async with target, progress.shown():
-        return await target.send(message, sender, recipients, **arguments)
+        return await target.send(message, **mail)
 
 
 def _read_message(file: str) -> bytes:
@@ -247,29 +232,20 @@ class _Progress:
             case _:
                 pass
 
-    def shown(self) -> _Shown:
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
         """While this is entered, what takes long is shown, on a terminal only."""
-        return _Shown(self._console, lambda: self._doing)
-
-
-class _Shown:
-    def __init__(self, console: Console, doing: Any) -> None:
-        self._console = console
-        self._doing = doing
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> None:
-        if self._console.is_terminal:
-            self._task = asyncio.create_task(self._show())
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        task = asyncio.create_task(self._show()) if self._console.is_terminal else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _show(self) -> None:
         await asyncio.sleep(PATIENCE)
-        with self._console.status(self._doing()) as status:
+        with self._console.status(self._doing) as status:
             while True:
                 await asyncio.sleep(0.2)
-                status.update(self._doing())
+                status.update(self._doing)

@@ -21,27 +21,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from mailrider.model.reply import Reply
+from mailrider.smtp import commands
 from mailrider.smtp.capabilities import FULL_OFFER
-from mailrider.smtp.commands import (
-    Auth,
-    AuthResponse,
-    Bdat,
-    Command,
-    Connect,
-    Data,
-    Ehlo,
-    EndOfData,
-    Helo,
-    Help,
-    Lhlo,
-    Mail,
-    Noop,
-    Quit,
-    Rcpt,
-    Rset,
-    StartTLS,
-    Vrfy,
-)
+from mailrider.smtp.commands import Bdat, Command
 from mailrider.smtp.server_states import Limits
 
 if TYPE_CHECKING:
@@ -54,24 +36,24 @@ if TYPE_CHECKING:
 class Stage(enum.Enum):
     """The moments at which a host says something."""
 
-    CONNECT = Connect
-    EHLO = Ehlo
+    CONNECT = commands.Connect
+    EHLO = commands.Ehlo
     EHLO_IN_TLS = "EHLO in TLS"  # where a script has no entry for it, that of EHLO counts
-    HELO = Helo
-    LHLO = Lhlo
-    STARTTLS = StartTLS
-    AUTH = Auth
-    AUTH_RESPONSE = AuthResponse
-    MAIL = Mail
-    RCPT = Rcpt
-    DATA = Data
-    BDAT = Bdat  # a chunk that is not the last
-    END = EndOfData  # the final dot, or the last chunk
-    RSET = Rset
-    NOOP = Noop
-    VRFY = Vrfy
-    HELP = Help
-    QUIT = Quit
+    HELO = commands.Helo
+    LHLO = commands.Lhlo
+    STARTTLS = commands.StartTLS
+    AUTH = commands.Auth
+    AUTH_RESPONSE = commands.AuthResponse
+    MAIL = commands.Mail
+    RCPT = commands.Rcpt
+    DATA = commands.Data
+    BDAT = commands.Bdat  # a chunk that is not the last
+    END = commands.EndOfData  # the final dot, or the last chunk
+    RSET = commands.Rset
+    NOOP = commands.Noop
+    VRFY = commands.Vrfy
+    HELP = commands.Help
+    QUIT = commands.Quit
 
 
 def stage_of(command: Command) -> Stage:

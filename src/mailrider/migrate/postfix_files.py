@@ -51,10 +51,6 @@ class PostfixService:
     command: str
     options: tuple[Parameter, ...] = ()
 
-    def option(self, name: str) -> str | None:
-        """The value of an option of the service."""
-        return next((each.value for each in reversed(self.options) if each.name == name), None)
-
 
 def parse_main(text: str, file: str) -> list[Parameter]:
     """The parameters in their order; what is none has an empty name."""

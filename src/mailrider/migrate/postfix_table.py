@@ -18,7 +18,6 @@ class Simple:
 
     kind: str
     write: Callable[[str], str]
-    remark: str = ""
 
 
 def _as(directive: str) -> Callable[[str], str]:

@@ -18,15 +18,11 @@ if TYPE_CHECKING:
 PASSWORD_FILE: Final = "smtp_password"  # noqa: S105 # the name of the file that one stands in
 _HOST = re.compile(r"(?:\[(?P<literal>[^\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[A-Za-z0-9-]+))?")
 _MX_AUTH: Final = "mx_auth {\n    mtasts\n    dane\n    dnssec%s\n}"
+_LOCAL_POLICY: Final = "\n    local_policy {\n        min_tls_level %s\n    }"
 _LEVELS: Final = {
-    "none": "",
-    "may": "",
-    "encrypt": "\n    local_policy {\n        min_tls_level encrypted\n    }",
-    "dane": "",
-    "dane-only": "\n    local_policy {\n        min_tls_level authenticated\n    }",
-    "verify": "\n    local_policy {\n        min_tls_level authenticated\n    }",
-    "secure": "\n    local_policy {\n        min_tls_level authenticated\n    }",
-    "fingerprint": "\n    local_policy {\n        min_tls_level authenticated\n    }",
+    **dict.fromkeys(("none", "may", "dane"), ""),
+    "encrypt": _LOCAL_POLICY % "encrypted",
+    **dict.fromkeys(("dane-only", "verify", "secure", "fingerprint"), _LOCAL_POLICY % "authenticated"),
 }
 
 

@@ -47,8 +47,6 @@ class HTTPSEndpoint:
     """Reports are posted to a URL: `https`, with a host name, no user, password or fragment."""
 
     url: str
-    host: Domain
-    port: int = 443
 
     def __str__(self) -> str:
         return self.url
@@ -59,18 +57,16 @@ Endpoint = MailEndpoint | HTTPSEndpoint
 
 @dataclass(frozen=True, slots=True)
 class TLSRPTRecord:
-    """Where a domain wants its reports: at least one endpoint. `passed_over` says which were not usable, and why."""
+    """Where a domain wants its reports: at least one endpoint."""
 
     endpoints: tuple[Endpoint, ...]
-    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NoReportRecord:
-    """The domain wants no reports. `malformed`: its record has a mistake."""
+    """The domain wants no reports, or its record has a mistake."""
 
     reason: str
-    malformed: bool = False
 
 
 @lru_cache(maxsize=16384)
@@ -86,7 +82,7 @@ def find_record(texts: Sequence[bytes]) -> TLSRPTRecord | NoReportRecord:
     if not candidates:
         return NoReportRecord("no TXT record begins with v=TLSRPTv1;")
     if len(candidates) > 1:
-        return NoReportRecord(f"{len(candidates)} TXT records begin with v=TLSRPTv1;, one is allowed", malformed=True)
+        return NoReportRecord(f"{len(candidates)} TXT records begin with v=TLSRPTv1;, one is allowed")
     return _parse_record(candidates[0])
 
 
@@ -96,35 +92,33 @@ def _is_tlsrpt(text: bytes) -> bool:
 
 def _parse_record(text: bytes) -> TLSRPTRecord | NoReportRecord:
     if len(text) > MAX_RECORD:
-        return NoReportRecord(f"the record is longer than {MAX_RECORD} octets", malformed=True)
+        return NoReportRecord(f"the record is longer than {MAX_RECORD} octets")
     if not text.isascii():
-        return NoReportRecord("the record is not ASCII", malformed=True)
+        return NoReportRecord("the record is not ASCII")
     fields = [field for field in _DELIMITER.split(text.decode("ascii").strip(" \t"))[1:] if field]
     uris: list[str] = []
     for field in fields:
         match = _FIELD.fullmatch(field)
         if match is None:
-            return NoReportRecord(f"not a name=value field: {field[:100]!r}", malformed=True)
+            return NoReportRecord(f"not a name=value field: {field[:100]!r}")
         if match[1] == "rua":
             uris += _COMMA.split(match[2])
     if not any(uris):
-        return NoReportRecord("the record has no rua: nowhere to send reports to", malformed=True)
+        return NoReportRecord("the record has no rua: nowhere to send reports to")
     return _choose_endpoints(uris)
 
 
 def _choose_endpoints(uris: Sequence[str]) -> TLSRPTRecord | NoReportRecord:
     endpoints: dict[Endpoint, None] = {}
-    passed_over: list[str] = []
+    unusable: list[str] = []
     for uri in uris[:MAX_ENDPOINTS]:
         try:
             endpoints[parse_endpoint(uri)] = None
         except InvalidValue as error:
-            passed_over.append(str(error))
-    if len(uris) > MAX_ENDPOINTS:
-        passed_over.append(f"{len(uris) - MAX_ENDPOINTS} more addresses than the {MAX_ENDPOINTS} that are used")
+            unusable.append(str(error))
     if not endpoints:
-        return NoReportRecord(f"no address of rua can be used: {'; '.join(passed_over)}", malformed=True)
-    return TLSRPTRecord(tuple(endpoints), tuple(passed_over))
+        return NoReportRecord(f"no address of rua can be used: {'; '.join(unusable)}")
+    return TLSRPTRecord(tuple(endpoints))
 
 
 def parse_endpoint(uri: str) -> Endpoint:
@@ -175,7 +169,8 @@ def _parse_https(uri: str) -> HTTPSEndpoint:
         raise InvalidValue(f"a URL with a fragment is not used: {uri[:100]!r}")
     if port == 0 or _is_address(host):
         raise InvalidValue(f"a URL with a host name is needed: {uri[:100]!r}")
-    return HTTPSEndpoint(uri, Domain.parse(host), port or 443)
+    Domain.parse(host)
+    return HTTPSEndpoint(uri)
 
 
 def _is_address(host: str) -> bool:

@@ -126,14 +126,12 @@ def _clip_line(line: str) -> str:
 class SessionFinding:
     """What one session came to under one policy: a success if there are no `failures`.
 
-    `counts_session` False: only details, as for a policy that could not be fetched while an older one is in force;
-    `times` is then how often.
+    `counts_session` False: only details, as for a policy that could not be fetched while an older one is in force.
     """
 
     policy: ReportedPolicy
     failures: tuple[Failure, ...] = ()
     counts_session: bool = True
-    times: int = 1
 
 
 @dataclass(slots=True)
@@ -151,7 +149,7 @@ class PolicyCounts:
         elif finding.counts_session:
             self.successful += 1
         for failure in dict.fromkeys(finding.failures):
-            self.add_failure(failure, finding.times)
+            self.add_failure(failure, 1)
 
     def add_failure(self, failure: Failure, times: int) -> None:
         """Count a kind of failure; the rarest details go where there are too many kinds."""

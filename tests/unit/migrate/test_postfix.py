@@ -386,7 +386,6 @@ def test_values_name_each_other_and_never_without_end() -> None:
 def test_a_service_has_its_options() -> None:
     (service,) = parse_master("a inet n - y - - smtpd\n -o x=1 -ox=2\n -o { y = 3 4 } -v\n", "master.cf")
     assert [(each.name, each.value) for each in service.options] == [("x", "1"), ("x", "2"), ("y", "3 4")]
-    assert (service.option("x"), service.option("none")) == ("2", None)
 
 
 def test_tables_lists_and_times() -> None:

@@ -124,7 +124,7 @@ def test_a_session_with_two_failures_counts_once() -> None:
 
 def test_a_failed_fetch_beside_an_older_policy_is_a_detail_and_no_session() -> None:
     fetch = Failure(ResultType.STS_POLICY_FETCH_ERROR, reason="500")
-    policy = content(built([SessionFinding(STS)], [SessionFinding(STS, (fetch,), counts_session=False, times=3)]))
+    policy = content(built([SessionFinding(STS)], *[[SessionFinding(STS, (fetch,), counts_session=False)]] * 3))
     found = policy["policies"][0]
     assert found["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
     assert found["failure-details"][0]["failed-session-count"] == 3

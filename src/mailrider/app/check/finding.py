@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,24 +34,10 @@ class Finding:
     cure: str = ""
 
 
-def ok(subject: str, text: str) -> Finding:
-    """It is as it should be."""
-    return Finding(Level.OK, subject, text)
-
-
-def note(subject: str, text: str, cure: str = "") -> Finding:
-    """See `Level`."""
-    return Finding(Level.NOTE, subject, text, cure)
-
-
-def warning(subject: str, text: str, cure: str = "") -> Finding:
-    """See `Level`."""
-    return Finding(Level.WARNING, subject, text, cure)
-
-
-def error(subject: str, text: str, cure: str = "") -> Finding:
-    """See `Level`."""
-    return Finding(Level.ERROR, subject, text, cure)
+ok = partial(Finding, Level.OK)
+note = partial(Finding, Level.NOTE)
+warning = partial(Finding, Level.WARNING)
+error = partial(Finding, Level.ERROR)
 
 
 def count(findings: Iterable[Finding], level: Level) -> int:
