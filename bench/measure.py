@@ -51,35 +51,24 @@ def best_of(rounds: int, measure: Callable[[], Measurement]) -> Measurement:
 
 def measure_program(name: str, command: Sequence[str], transactions: int, timeout: float = 300) -> Measurement:
     """Run a program to its end; raises if it fails or needs more than `timeout` seconds."""
-    before, start = _cpu(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    wall = time.perf_counter() - start
-    return Measurement(name, transactions, wall, _cpu(resource.RUSAGE_CHILDREN) - before)
+    with measured(name, transactions, _cpu_of_children) as watch:
+        subprocess.run(command, check=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    return watch.result
 
 
 class Stopwatch:
-    """What `measured` hands out; `result` holds once the block is over."""
+    """What `measured` hands out; `result` is there once the block is over."""
 
-    def __init__(self, name: str, transactions: int) -> None:
-        self._name, self._transactions = name, transactions
-        self._result: Measurement | None = None
-
-    @property
-    def result(self) -> Measurement:
-        assert self._result is not None, "the block is not over"
-        return self._result
-
-    def stop(self, wall: float, cpu: float) -> None:
-        self._result = Measurement(self._name, self._transactions, wall, cpu)
+    result: Measurement
 
 
 @contextlib.contextmanager
-def measured(name: str, transactions: int) -> Iterator[Stopwatch]:
-    """Measure a block of this process, all its threads: `with measured("ours", 1000) as watch`."""
-    watch = Stopwatch(name, transactions)
-    before, start = _cpu(resource.RUSAGE_SELF), time.perf_counter()
+def measured(name: str, transactions: int, cpu: Callable[[], float] = time.process_time) -> Iterator[Stopwatch]:
+    """Measure a block: `with measured("ours", 1000) as watch`. `cpu`: the seconds of processor time until now that
+    count; if nothing is said, those of this process and all its threads."""
+    watch, before, start = Stopwatch(), cpu(), time.perf_counter()
     yield watch
-    watch.stop(time.perf_counter() - start, _cpu(resource.RUSAGE_SELF) - before)
+    watch.result = Measurement(name, transactions, time.perf_counter() - start, cpu() - before)
 
 
 def print_table(measurements: Sequence[Measurement]) -> None:
@@ -97,6 +86,6 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, Linux {os.uname().release}"
 
 
-def _cpu(who: int) -> float:
-    used = resource.getrusage(who)
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -204,7 +204,7 @@ def _lines(trace: Trace) -> Iterable[str]:
     return (f"{'' if thread == main else '  (thread) '}{module}: {name}" for thread, module, name in trace.shortest)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="message-way", description=__doc__)
     parser.add_argument("--calls", action="store_true", help="print each call as well")
     parser.add_argument("--policies", action="store_true", help="a target with MTA-STS, DANE and DNSSEC")
@@ -223,8 +223,7 @@ def main() -> int:
             ours.close()
             lab.join(PATIENCE)
     print_trace(trace, calls=options.calls)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,6 +23,7 @@ from tests.peers.zone import Signing, Zone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.peers.certificate import Certificate
     from tests.peers.zone import Records
 
 ZONE = "bench.test"
@@ -72,6 +73,12 @@ def network(domains: int, tlsa: str | None = None, more: Records | None = None) 
         yield Network(resolver.address, address)
 
 
+def tlsa_of(certificate: Certificate) -> str:
+    """The record that its key matches."""
+    leaf, end, _ = certificate.chain.read_text().partition("-----END CERTIFICATE-----\n")
+    return f"3 1 1 {describe_chain([ssl.PEM_cert_to_DER_cert(leaf + end)])[0].spki_sha256}"
+
+
 _STUNNEL = """\
 foreground = yes
 pid =
@@ -95,9 +102,7 @@ def tls_network(domains: int) -> Iterator[Network]:
     """
     with private_directory() as home:
         certificate = Authority(home).issue(MX)
-        leaf, end, _ = certificate.chain.read_text().partition("-----END CERTIFICATE-----\n")
-        tlsa = f"3 1 1 {describe_chain([ssl.PEM_cert_to_DER_cert(leaf + end)])[0].spki_sha256}"
-        with network(domains, tlsa) as net:
+        with network(domains, tlsa_of(certificate)) as net:
             sink, sink_port = loopback_address(), 2526
             text = _STUNNEL.format(
                 address=net.mx_address, port=SMTP_PORT, sink=sink, sink_port=sink_port, certificate=certificate

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from bench.measure import Measurement, machine, ratio
+from bench.measure import Measurement, machine, measured, ratio
 from bench.network import (
     PATIENCE,
     SMTP_PORT,
@@ -31,7 +31,6 @@ from bench.network import (
     traffic_options,
     wait_all,
 )
-from bench.peers import MissingError
 from bench.systems import MAILRIDERS, POSTFIX_TUNED, System
 
 if TYPE_CHECKING:
@@ -71,18 +70,15 @@ class Row:
 def outage(system: Flushed, net: Network, traffic: Traffic) -> Row:
     """One round."""
     with system.start(net) as running:
-        began, before = time.monotonic(), running.group.cpu()
-        wait_all(send(traffic, running.address, running.port))
-        wall, cpu = time.monotonic() - began, running.group.cpu() - before
-        accepted = Measurement(system.name, traffic.messages, wall, cpu)
+        with measured(system.name, traffic.messages, running.group.cpu) as accepting:
+            wait_all(send(traffic, running.address, running.port))
         _wait_for_rest(running.group)
         command, environment = system.flush(running)
         with counting_sink(net.mx_address, SMTP_PORT, traffic.messages) as sink:
-            began, before = time.monotonic(), running.group.cpu()
-            subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
-            sink.wait(PATIENCE)
-            wall, cpu = time.monotonic() - began, running.group.cpu() - before
-    return Row(accepted, Measurement(system.name, traffic.messages, wall, cpu))
+            with measured(system.name, traffic.messages, running.group.cpu) as draining:
+                subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
+                sink.wait(PATIENCE)
+    return Row(accepting.result, draining.result)
 
 
 def _wait_for_rest(group: ControlGroup) -> None:
@@ -111,28 +107,24 @@ def print_rows(title: str, measurements: Sequence[Measurement]) -> None:
 def main() -> int:
     options = traffic_options("bench.outage", messages=20_000, rounds=2).parse_args()
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
-    try:
-        print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues")
-        for system in systems:
-            print(f"    {system.name}: {system.configuration}")
-        rows: dict[str, Row] = {}
-        failed = []
-        with network(1) as net:
-            for system in systems * options.rounds:
-                messages = min(options.messages, system.capacity)
-                try:
-                    one = outage(system, net, Traffic(messages, options.sessions, options.size))
-                except (UnfinishedError, subprocess.SubprocessError) as error:
-                    failed.append(f"{system.name}: {error}")
-                    continue
-                rows.setdefault(system.name, one).improve(one)
-        print_rows("accepting, the next hop refuses connections", [each.accepted for each in rows.values()])
-        print_rows("draining, from the command to the last message", [each.drained for each in rows.values()])
-        for each in failed:
-            print(f"a round failed: {each}", file=sys.stderr)
-    except MissingError as error:
-        print(f"bench.outage: {error}", file=sys.stderr)
-        return 1
+    print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues")
+    for system in systems:
+        print(f"    {system.name}: {system.configuration}")
+    rows: dict[str, Row] = {}
+    failed = []
+    with network(1) as net:
+        for system in systems * options.rounds:
+            messages = min(options.messages, system.capacity)
+            try:
+                one = outage(system, net, Traffic(messages, options.sessions, options.size))
+            except (UnfinishedError, subprocess.SubprocessError) as error:
+                failed.append(f"{system.name}: {error}")
+                continue
+            rows.setdefault(system.name, one).improve(one)
+    print_rows("accepting, the next hop refuses connections", [each.accepted for each in rows.values()])
+    print_rows("draining, from the command to the last message", [each.drained for each in rows.values()])
+    for each in failed:
+        print(f"a round failed: {each}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -15,7 +15,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,8 +58,8 @@ class Sink:
         return float(times.user + times.system)
 
 
-class MissingError(RuntimeError):
-    """Something that a bench needs is not there; the text says what, and where it comes from."""
+class MissingError(SystemExit):
+    """Something that a bench needs is not there, which ends it; the text says what, and where it comes from."""
 
 
 @contextlib.contextmanager
@@ -124,7 +123,7 @@ def compare(load: Load, rounds: int) -> None:
         print_table(results)
 
 
-def main() -> int:
+def main() -> None:
     usual = Load()
     parser = argparse.ArgumentParser(prog="python -m bench.peers")
     parser.add_argument("--sessions", type=int, default=usual.sessions)
@@ -132,13 +131,8 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=usual.size, help="payload bytes")
     parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
     options = parser.parse_args()
-    try:
-        compare(Load(options.sessions, options.messages, options.size), options.rounds)
-    except MissingError as error:
-        print(f"bench.peers: {error}", file=sys.stderr)
-        return 1
-    return 0
+    compare(Load(options.sessions, options.messages, options.size), options.rounds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.footprint import peak_of, syncs_in
-from bench.measure import Measurement, machine, ratio
+from bench.measure import Measurement, machine, measured, ratio
 from bench.network import (
     PATIENCE,
     SMTP_PORT,
@@ -65,16 +65,11 @@ class Row:
 def relay(system: System, net: Network, traffic: Traffic, *, watched: bool = False) -> tuple[Measurement, int]:
     """One round, and the peak of the memory in octets if that is `watched`, which costs time."""
     with counting_sink(*net.sink_at, traffic.messages) as sink, system.start(net) as running:
-        began, before = time.monotonic(), running.group.cpu()
-        sources = send(traffic, running.address, running.port)
-        if watched:
-            with peak_of(running.group) as peak:
+        with measured(system.name, traffic.messages, running.group.cpu) as watch:
+            sources = send(traffic, running.address, running.port)
+            with peak_of(running.group) if watched else contextlib.nullcontext([0]) as peak:
                 wait_for(sink, sources)
-        else:
-            peak = [0]
-            wait_for(sink, sources)
-        wall, cpu = time.monotonic() - began, running.group.cpu() - before
-    return Measurement(system.name, traffic.messages, wall, cpu), peak[0]
+    return watch.result, peak[0]
 
 
 def count_syncs(system: System, net: Network, traffic: Traffic) -> float:
@@ -112,7 +107,7 @@ def failing_alone(row: Row) -> Iterator[None]:
     """What goes wrong in the block stands in the row; the others go on, and this system has no more rounds."""
     try:
         yield
-    except (RuntimeError, OSError, LookupError, subprocess.SubprocessError) as error:
+    except (MissingError, RuntimeError, OSError, LookupError, subprocess.SubprocessError) as error:
         row.failure = " ".join(str(error).split())[:200]
 
 
@@ -207,20 +202,16 @@ def main() -> int:
     parser.add_argument("--table", nargs="+", choices=TABLES, default=TABLES, help="all of them if none is named")
     options = parser.parse_args()
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
-    try:
-        print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues, MX by unbound")
-        for system in systems:
-            print(f"    {system.name}: {system.configuration}")
-        traffic = Traffic(options.messages, options.sessions, options.size)
-        clear = secure = True
-        if set(options.table) != {"tls"}:
-            with network(50) as net:
-                clear = in_clear(net, systems, traffic, options.rounds, options.table)
-        if "tls" in options.table:
-            secure = over_tls(systems, traffic, options.rounds)
-    except MissingError as error:
-        print(f"bench.relay: {error}", file=sys.stderr)
-        return 1
+    print(f"{machine()}; {options.size} octets, {options.sessions} sessions; durable queues, MX by unbound")
+    for system in systems:
+        print(f"    {system.name}: {system.configuration}")
+    traffic = Traffic(options.messages, options.sessions, options.size)
+    clear = secure = True
+    if set(options.table) != {"tls"}:
+        with network(50) as net:
+            clear = in_clear(net, systems, traffic, options.rounds, options.table)
+    if "tls" in options.table:
+        secure = over_tls(systems, traffic, options.rounds)
     return 0 if clear and secure else 1
 
 

@@ -20,7 +20,6 @@ import argparse
 import asyncio
 import contextlib
 import random
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import mailrider
-from bench.measure import Measurement, machine, print_table, ratio
+from bench.measure import Measurement, machine, measured, print_table, ratio
 from bench.tls_sink import tls_sink
 from mailrider.clock import SystemClock
 from mailrider.dns.answer import RecordType
@@ -202,10 +201,9 @@ async def timed(way: Way, name: str, names: list[str], one: Callable[[str], Awai
         for each_name in left:
             await one(each_name)
 
-    before, began = way.cpu(), time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
-    wall = time.perf_counter() - began
-    return Measurement(name, each * len(names), wall, way.cpu() - before)
+    with measured(name, each * len(names), way.cpu) as watch:
+        await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    return watch.result
 
 
 async def standstill(net: Internet, way: Way, questions: int) -> tuple[list[float], list[float]]:
@@ -281,7 +279,7 @@ def spread(seconds: list[float]) -> str:
     return f"{seconds[int(len(seconds) * 0.99)] * 1000:.2f} ms (p99), {seconds[-1] * 1000:.2f} ms (worst)"
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.validation")
     parser.add_argument("--domains", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -298,8 +296,7 @@ def main() -> int:
         if options.deliveries:
             compare(net, options.rounds, deliver)
         print_standstill(net)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

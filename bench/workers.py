@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import pstats
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measure import machine
 from bench.network import Traffic, counting_sink, network, send, wait_for
-from bench.peers import MissingError
 from bench.systems import MAILRIDER_TUNED
 
 if TYPE_CHECKING:
@@ -109,7 +107,7 @@ def print_profile(file: Path, messages: int) -> None:
         print(f"{own / messages * 1e6:8.1f} us {number / messages:8.2f} calls  {where}")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=4000)
     parser.add_argument("--sessions", type=int, default=20)
@@ -122,21 +120,16 @@ def main() -> int:
     traffic = Traffic(options.messages, options.sessions, options.size, options.domains, kept=not options.new)
     system = MAILRIDER_TUNED.without_reuse() if options.new else MAILRIDER_TUNED
     print(machine())
-    try:
-        with network(options.domains) as net:
-            for workers in options.workers:
-                one = system.with_workers(workers) if workers > 1 else system
-                relay_and_count(one, net, traffic)
-                if options.profile:
-                    with profiled() as folder:
-                        relay_and_count(one, net, traffic)
-                        for file in sorted(folder.iterdir()):
-                            print_profile(file, traffic.messages)
-    except MissingError as error:
-        print(f"bench.workers: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with network(options.domains) as net:
+        for workers in options.workers:
+            one = system.with_workers(workers) if workers > 1 else system
+            relay_and_count(one, net, traffic)
+            if options.profile:
+                with profiled() as folder:
+                    relay_and_count(one, net, traffic)
+                    for file in sorted(folder.iterdir()):
+                        print_profile(file, traffic.messages)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
