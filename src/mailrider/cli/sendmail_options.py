@@ -135,7 +135,10 @@ class _OptionParser:
             # It may be empty: `-f ""` is the null sender.
             value = rest or self._next(letter)
             if letter in _WITH_VALUE:
-                self._set(**_WITH_VALUE[letter](value))
+                try:
+                    self._set(**_WITH_VALUE[letter](value))
+                except InvalidValue as error:
+                    raise UsageError(f"-{letter} {value[:100]}: {error}") from error
         else:
             raise UsageError(f"unknown option -{letter}{rest[:100]}")
 
@@ -161,7 +164,7 @@ def _setting(value: str) -> dict[str, Any]:
     if value == "i":
         return {"dot_ends": False}
     if value[:1] not in tuple(_IGNORED_SETTINGS):
-        raise UsageError(f"-o{value[:100]}: this setting is not known here")
+        raise InvalidValue("this setting is not known here")
     return {}
 
 
@@ -170,42 +173,31 @@ def _named_setting(value: str) -> dict[str, Any]:
     if name == "ignoredots":
         return {"dot_ends": False}
     if name not in _IGNORED_NAMES and not name.startswith("timeout"):
-        raise UsageError(f"-O {value[:100]}: this setting is not known here")
+        raise InvalidValue("this setting is not known here")
     return {}
 
 
 def _mode(value: str) -> dict[str, Any]:
     if value not in _MODES:
-        raise UsageError(f"-b{value[:100]}: {_REFUSED_MODES.get(value, 'unknown mode')}")
+        raise InvalidValue(_REFUSED_MODES.get(value, "unknown mode"))
     return {"mode": _MODES[value]}
 
 
-def _notify(value: str) -> dict[str, Any]:
-    try:
-        return {"notify": Notify.parse(value)}
-    except InvalidValue as error:
-        raise UsageError(f"-N: {error}") from error
-
-
 def _ret(value: str) -> dict[str, Any]:
-    try:
-        return {"ret": Ret(value.upper())}
-    except ValueError as error:
-        raise UsageError(f"-R: expected full or hdrs, not {value[:100]!r}") from error
+    if value.upper() not in {each.value for each in Ret}:
+        raise InvalidValue("expected full or hdrs")
+    return {"ret": Ret(value.upper())}
 
 
 def _envid(value: str) -> dict[str, Any]:
-    try:
-        check_envid(value)
-    except InvalidValue as error:
-        raise UsageError(f"-V: {error}") from error
+    check_envid(value)
     return {"envid": value}
 
 
 def _body(value: str) -> dict[str, Any]:
     """What the content is, we see for ourselves."""
     if value.upper() not in {each.value for each in Body}:
-        raise UsageError(f"-B: expected 7BIT or 8BITMIME, not {value[:100]!r}")
+        raise InvalidValue("expected 7BIT or 8BITMIME")
     return {}
 
 
@@ -220,7 +212,7 @@ _WITH_VALUE: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "f": lambda value: {"sender": value},
     "r": lambda value: {"sender": value},
     "F": lambda value: {"full_name": value},
-    "N": _notify,
+    "N": lambda value: {"notify": Notify.parse(value)},
     "o": _setting,
     "O": _named_setting,
     "R": _ret,

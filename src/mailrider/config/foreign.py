@@ -1,7 +1,7 @@
 """Directives that other programs have and this one has not: what is to be written instead.
 
 They come in when a `maddy.conf` is moved, and are refused like all that is not known, but with advice. A name may mean
-different things in different blocks; `ANYWHERE` holds where its block has no entry.
+different things in different blocks (`_IN`); `_ANYWHERE` holds where its block has no entry.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-ANYWHERE: Final = ""
 
 _RSPAMD = "let rspamd do that: check { rspamd http://127.0.0.1:11333 }"
 _MAILBOXES = "mailboxes are another program's: write target.lmtp NAME { host unix:///run/dovecot/lmtp }"
@@ -24,56 +22,46 @@ _ACTION = "leave it out: what does not fit is refused"
 
 _IN: Final[Mapping[tuple[str, str], str]] = {
     ("bounce", "check"): _OURS,
-    ("destination", "check"): _OURS,  # in an endpoint it is known
+    ("destination", "check"): _OURS,
     ("default_destination", "check"): _OURS,
     ("bounce", "source"): _NO_SENDER,
     ("bounce", "default_source"): _NO_SENDER,
-    (ANYWHERE, "auth_map"): "write the names that users log in with into the password file: auth FILE",
-    (ANYWHERE, "auth_map_normalize"): "leave it out: user names are compared as they are",
-    (ANYWHERE, "insecure_auth"): "leave it out: passwords go over TLS, or never leave this machine",
-    (ANYWHERE, "sasl_login"): "leave it out: LOGIN is always there",
-    (ANYWHERE, "io_debug"): "the dialogue is in the log under the global directive debug yes",
-    (ANYWHERE, "buffer"): "leave it out: large messages wait in a file, small ones in memory",
-    (ANYWHERE, "write_timeout"): "read_timeout is for both directions",
-    (ANYWHERE, "defer_sender_reject"): "leave it out: senders are judged with each recipient",
-    (ANYWHERE, "max_logged_rcpt_errors"): "leave it out: everything that is refused is logged",
-    (ANYWHERE, "proxy_protocol"): "let clients connect directly; for programs of this machine use unix:///PATH",
-    (ANYWHERE, "reroute"): "write the destinations where they are used",
-    (ANYWHERE, "source_in"): "name the domains: source D... { }",
-    (ANYWHERE, "destination_in"): "name the domains: destination D... { }",
-    (ANYWHERE, "dmarc"): _RSPAMD,
     ("check", "dkim"): _RSPAMD,
-    (ANYWHERE, "spf"): _RSPAMD,
-    (ANYWHERE, "dnsbl"): _RSPAMD,
-    (ANYWHERE, "milter"): _RSPAMD,
-    (ANYWHERE, "command"): _RSPAMD,
-    (ANYWHERE, "require_mx_record"): _RSPAMD,
-    (ANYWHERE, "require_matching_rdns"): _RSPAMD,
     ("check", "require_tls"): "leave it out: passwords go over TLS only",
-    (ANYWHERE, "prepare_email"): _SENDERS,
-    (ANYWHERE, "user_to_email"): _SENDERS,
-    (ANYWHERE, "auth_normalize"): "leave it out: user names are compared as they are",
-    (ANYWHERE, "from_normalize"): "leave it out: addresses are compared without regard to case",
-    (ANYWHERE, "unauth_action"): _ACTION,
-    (ANYWHERE, "no_match_action"): _ACTION,
-    (ANYWHERE, "malformed_action"): _ACTION,
-    (ANYWHERE, "err_action"): _ACTION,
-    (ANYWHERE, "replace_rcpt"): _REWRITING,
-    (ANYWHERE, "replace_sender"): _REWRITING,
-    (ANYWHERE, "targets"): "write host tcp://HOST:PORT for each server",
     ("target.smtp", "require_tls"): "write starttls required, which is the default",
-    (ANYWHERE, "attempt_starttls"): "write starttls required, offered or no",
-    (ANYWHERE, "hash"): "leave it out",
-    (ANYWHERE, "domains"): "write dkim DOMAIN... SELECTOR { ... }",
-    (ANYWHERE, "selector"): "write dkim DOMAIN... SELECTOR { ... }",
-    (ANYWHERE, "header_canon"): "leave it out: it is relaxed",
-    (ANYWHERE, "body_canon"): "leave it out: it is relaxed",
-    (ANYWHERE, "require_sender_match"): "leave it out: what is signed is said by the author's domain (From)",
-    (ANYWHERE, "allow_body_subset"): "leave it out: the whole body is signed",
-    (ANYWHERE, "statedir"): "write state_dir PATH",
-    (ANYWHERE, "runtimedir"): "write runtime_dir PATH",
-    (ANYWHERE, "imap"): "leave it out: there is no IMAP here",
-    (ANYWHERE, "msgpipeline"): "write what is in it where it is used; " + _MAILBOXES,
+}
+_ANYWHERE: Final[Mapping[str, str]] = {
+    "auth_map": "write the names that users log in with into the password file: auth FILE",
+    **dict.fromkeys(("auth_map_normalize", "auth_normalize"), "leave it out: user names are compared as they are"),
+    "insecure_auth": "leave it out: passwords go over TLS, or never leave this machine",
+    "sasl_login": "leave it out: LOGIN is always there",
+    "io_debug": "the dialogue is in the log under the global directive debug yes",
+    "buffer": "leave it out: large messages wait in a file, small ones in memory",
+    "write_timeout": "read_timeout is for both directions",
+    "defer_sender_reject": "leave it out: senders are judged with each recipient",
+    "max_logged_rcpt_errors": "leave it out: everything that is refused is logged",
+    "proxy_protocol": "let clients connect directly; for programs of this machine use unix:///PATH",
+    "reroute": "write the destinations where they are used",
+    "source_in": "name the domains: source D... { }",
+    "destination_in": "name the domains: destination D... { }",
+    **dict.fromkeys(
+        ("dmarc", "spf", "dnsbl", "milter", "command", "require_mx_record", "require_matching_rdns"), _RSPAMD
+    ),
+    **dict.fromkeys(("prepare_email", "user_to_email"), _SENDERS),
+    "from_normalize": "leave it out: addresses are compared without regard to case",
+    **dict.fromkeys(("unauth_action", "no_match_action", "malformed_action", "err_action"), _ACTION),
+    **dict.fromkeys(("replace_rcpt", "replace_sender"), _REWRITING),
+    "targets": "write host tcp://HOST:PORT for each server",
+    "attempt_starttls": "write starttls required, offered or no",
+    "hash": "leave it out",
+    **dict.fromkeys(("domains", "selector"), "write dkim DOMAIN... SELECTOR { ... }"),
+    **dict.fromkeys(("header_canon", "body_canon"), "leave it out: it is relaxed"),
+    "require_sender_match": "leave it out: what is signed is said by the author's domain (From)",
+    "allow_body_subset": "leave it out: the whole body is signed",
+    "statedir": "write state_dir PATH",
+    "runtimedir": "write runtime_dir PATH",
+    "imap": "leave it out: there is no IMAP here",
+    "msgpipeline": "write what is in it where it is used; " + _MAILBOXES,
 }
 
 # Parameters that every main.cf of Postfix has some of, as it writes them; our language has no such line.
@@ -103,5 +91,5 @@ def other_program(text: str) -> tuple[int, str] | None:
 
 def advice(where: str, name: str) -> str:
     """What to write instead of a directive that does not stand in a block; empty if that is not known."""
-    found = _IN.get((where, name)) or _IN.get((ANYWHERE, name))
+    found = _IN.get((where, name)) or _ANYWHERE.get(name)
     return found or next((text for prefix, text in _PREFIXES.items() if name.startswith(prefix) and name != prefix), "")

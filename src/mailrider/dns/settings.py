@@ -11,7 +11,18 @@ from mailrider.dns.servers import RECURSIVE, ServerAddress, parse_server, parse_
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.settings.directive import InvalidSetting, Settings, directive, settings
-from mailrider.settings.types import DOMAIN, PATH, TIMEOUT, Unacceptable, ValueType, Words, choice, integer, many
+from mailrider.settings.types import (
+    DOMAIN,
+    PATH,
+    TIMEOUT,
+    Unacceptable,
+    ValueType,
+    Words,
+    choice,
+    integer,
+    many,
+    parsed,
+)
 
 if TYPE_CHECKING:
     from mailrider.settings.directive import Duration, Paths, Setting
@@ -31,18 +42,10 @@ class Validate(enum.StrEnum):
 INSECURE = tuple(map(Domain, ("local", "internal", "home.arpa")))
 
 
-def _server(value: ServerAddress | str) -> ServerAddress:
-    if isinstance(value, str):
-        return parse_server(value)
-    if not isinstance(value, ServerAddress):
-        raise TypeError
-    return value
-
-
 SERVER = ValueType(
     "address[:port] | tls://address#name | recursive",
     "an IP address, address:port ([address]:port for IPv6), tls://address#name, or recursive",
-    _server,
+    parsed(ServerAddress, parse_server),
 )
 
 

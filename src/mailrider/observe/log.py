@@ -31,10 +31,9 @@ _CLOCK = SystemClock()
 
 
 class Stream(Protocol):
-    """Where lines go."""
+    """Where lines go, each as soon as it is whole."""
 
     def write(self, text: str, /) -> object: ...
-    def flush(self) -> object: ...
 
 
 class EventLog:
@@ -73,7 +72,6 @@ class EventLog:
             now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
             text = self._render(now, line)
             self._stream.write((for_journal(text, line.level, now) if self._journal else text) + "\n")
-            self._stream.flush()
         except Exception:
             # The disk is full, the pipe is gone, or a bug: mail matters more than its log.
             return

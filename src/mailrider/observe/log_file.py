@@ -38,9 +38,6 @@ class LogFile:
             # The disk is full: mail matters more than its log.
             self.lost += rest.count(b"\n")
 
-    def flush(self) -> None:
-        """Nothing: all has been written."""
-
     def reopen(self) -> None:
         """Go on in whatever has the name now, or is made there. Raises `LocalError`; then it goes on as before."""
         opened = _open(self._path)

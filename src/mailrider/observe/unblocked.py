@@ -59,9 +59,6 @@ class UnblockedStream:
             self.lost += lines
             self._untold += lines
 
-    def flush(self) -> None:
-        """Nothing: what can be written has been."""
-
     def finish(self, seconds: float) -> None:
         """Wait so long for a reader of what is left, at the end."""
         while self._waiting and self._is_ready(seconds):

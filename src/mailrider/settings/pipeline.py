@@ -13,7 +13,7 @@ from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
-from mailrider.settings.types import ValueType, Words, many
+from mailrider.settings.types import ValueType, Words, many, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,14 +78,11 @@ class Match:
         return self.text
 
 
-def _match(value: Match | str) -> Match:
-    if isinstance(value, Match):
-        return value
-    if "@" in value:
-        return Match(str(Mailbox.parse(value)).lower())
-    return Match(Domain.parse(value).ascii)
+def _parse_match(text: str) -> Match:
+    return Match(str(Mailbox.parse(text)).lower() if "@" in text else Domain.parse(text).ascii)
 
 
+_match = parsed(Match, _parse_match)
 MATCH: Final = ValueType("domain or address", "a domain or a mail address", _match)
 NO_SENDER: Final = Match("")
 """The null reverse-path, as a sender."""
@@ -100,12 +97,10 @@ SENDER_MATCH: Final = ValueType(
 )
 
 
-def _reject(value: Reply | str) -> Reply:
-    if isinstance(value, Reply):
-        return value
-    if not value:
+def _reject(text: str) -> Reply:
+    if not text:
         return NOT_ACCEPTED
-    code, enhanced, *words = value.split(" ")
+    code, enhanced, *words = text.split(" ")
     reply = Reply(int(code), EnhancedCode.parse(enhanced), (" ".join(words) or NOT_ACCEPTED.text,))
     if reply.code < 400:
         raise ValueError
@@ -113,7 +108,11 @@ def _reject(value: Reply | str) -> Reply:
 
 
 REJECT: Final = ValueType(
-    "[CODE ENHANCED TEXT]", "a reply such as 550 5.7.1 No, or nothing", _reject, words=Words.LINE, alone=True
+    "[CODE ENHANCED TEXT]",
+    "a reply such as 550 5.7.1 No, or nothing",
+    parsed(Reply, _reject),
+    words=Words.LINE,
+    alone=True,
 )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.settings.types import ValueType
+from mailrider.settings.types import ValueType, parsed
 
 _NETWORK = re.compile(r"(?P<scheme>tcp|tls)://(?:\[(?P<six>[^]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>[0-9]{1,5})")
 _UNIX = re.compile(r"unix://(?P<path>/[^\0]*)")
@@ -82,8 +82,6 @@ def _host(text: str) -> Domain | IPv4Address | IPv6Address:
         return Domain.parse(text)
 
 
-def _convert(value: SocketAddress | str) -> SocketAddress:
-    return value if isinstance(value, SocketAddress) else SocketAddress.parse(value)
-
-
-SOCKET_ADDRESS = ValueType("address", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH", _convert)
+SOCKET_ADDRESS = ValueType(
+    "address", "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH", parsed(SocketAddress, SocketAddress.parse)
+)

@@ -253,8 +253,9 @@ TIMEOUT = duration(positive=True)
 # --- Names, addresses, paths --------------------------------------------------------------------
 
 
-def _domain(value: Domain | str) -> Domain:
-    return value if isinstance(value, Domain) else Domain.parse(_string(value))
+def parsed(kind: type[T], parse: Callable[[str], T]) -> Callable[[object], T]:
+    """A conversion that takes a value of that kind, or a text of which `parse` makes one."""
+    return lambda value: value if isinstance(value, kind) else parse(_string(value))
 
 
 def _ip(value: IPAddress | str) -> IPAddress:
@@ -285,13 +286,13 @@ def _string(value: object) -> str:
 
 
 def _mailbox(value: Mailbox | str) -> Mailbox:
-    mailbox = value if isinstance(value, Mailbox) else Mailbox.parse(_string(value))
+    mailbox = parsed(Mailbox, Mailbox.parse)(value)
     if mailbox.domain is None:
         raise ValueError
     return mailbox
 
 
-DOMAIN = ValueType("domain", "a domain name such as mx.example.org", _domain)
+DOMAIN = ValueType("domain", "a domain name such as mx.example.org", parsed(Domain, Domain.parse))
 MAILBOX = ValueType("mail address", "a mail address such as postmaster@example.org", _mailbox)
 IP_ADDRESS = ValueType("IP address", "an IPv4 or IPv6 address", _ip)
 NETWORK = ValueType("network", "a network such as 10.0.0.0/8 or fc00::/7", _network)
