@@ -27,19 +27,11 @@ from mailrider.errors import ConfigError
 from mailrider.model.event import discard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
-    from typing import Unpack
 
-    from mailrider.app.directives import QueueDirectives, RemoteDirectives, SmarthostDirectives
     from mailrider.app.library import LoadedConfiguration
-    from mailrider.delivery.settings import RemoteSettings
-    from mailrider.delivery.smarthost_settings import SmarthostSettings
-    from mailrider.dns.settings import DNSSettings
     from mailrider.model.event import Emit
-    from mailrider.queue.settings import QueueSettings
-    from mailrider.settings.directive import Settings
-    from mailrider.signing.settings import DKIMSettings
 
 __all__ = ["Queue", "Remote", "Smarthost", "load"]
 
@@ -178,20 +170,28 @@ class _Target(InThread[TargetT_co]):
         super().__init__(partial(copy, target))
 
 
+def _constructed_as(
+    make: Callable[P, TargetT],
+) -> Callable[[Callable[[Any], None]], Callable[Concatenate[_Target[TargetT], P], None]]:
+    """A constructor that takes what that of a class of the library takes."""
+
+    def decorate(_: Callable[[Any], None]) -> Callable[Concatenate[_Target[TargetT], P], None]:
+        @wraps(make.__init__)
+        def construct(self: _Target[TargetT], /, *args: P.args, **kwargs: P.kwargs) -> None:
+            _Target.__init__(self, make(*args, **kwargs))
+
+        return construct
+
+    return decorate
+
+
 class BlockingRemote(_Target[senders.Remote]):
     """As `mailrider.Remote`, without asyncio: sends messages to the recipients' own mail servers."""
 
     meant = senders.Remote
 
-    def __init__(
-        self,
-        settings: RemoteSettings | None = None,
-        *,
-        on_event: Emit = discard,
-        dkim: Iterable[DKIMSettings] = (),
-        **directives: Unpack[RemoteDirectives],
-    ) -> None:
-        super().__init__(senders.Remote(settings, on_event=on_event, dkim=dkim, **directives))
+    @_constructed_as(senders.Remote)
+    def __init__(self) -> None: ...
 
     send = _waited_for(senders.Remote.send)
 
@@ -201,15 +201,8 @@ class BlockingSmarthost(_Target[senders.Smarthost]):
 
     meant = senders.Smarthost
 
-    def __init__(
-        self,
-        settings: SmarthostSettings | None = None,
-        *,
-        dns: DNSSettings | None = None,
-        on_event: Emit = discard,
-        **directives: Unpack[SmarthostDirectives],
-    ) -> None:
-        super().__init__(senders.Smarthost(settings, dns=dns, on_event=on_event, **directives))
+    @_constructed_as(senders.Smarthost)
+    def __init__(self) -> None: ...
 
     send = _waited_for(senders.Smarthost.send)
 
@@ -222,20 +215,8 @@ class BlockingQueue(_Target[library.Queue]):
 
     meant = library.Queue
 
-    def __init__(
-        self,
-        settings: QueueSettings | None = None,
-        *,
-        named: Mapping[str, Settings] | None = None,
-        dns: DNSSettings | None = None,
-        deliver: bool = True,
-        on_event: Emit = discard,
-        dkim: Iterable[DKIMSettings] = (),
-        **directives: Unpack[QueueDirectives],
-    ) -> None:
-        super().__init__(
-            library.Queue(settings, named=named, dns=dns, deliver=deliver, on_event=on_event, dkim=dkim, **directives)
-        )
+    @_constructed_as(library.Queue)
+    def __init__(self) -> None: ...
 
     submit = _waited_for(library.Queue.submit)
     cancel = _waited_for(library.Queue.cancel)

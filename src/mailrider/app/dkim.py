@@ -59,14 +59,15 @@ class Published:
 
 
 async def lookup_published(
-    resolver: Resolver, domain: Domain, selector: str, key: SigningKey, *, subdomains: bool = False
+    resolver: Resolver, used: SignatureKey, key: SigningKey, selector: str | None = None
 ) -> Published:
-    """Ask DNS, not the cache."""
+    """Ask DNS, not the cache, for the record of a key, or of one that is to take its place under another selector."""
     try:
-        answer = await resolver.lookup(record_name(domain, selector), RecordType.TXT, fresh=True)
+        name = record_name(used.domain, selector or used.selector)
+        answer = await resolver.lookup(name, RecordType.TXT, fresh=True)
     except LookupFailed as error:
         return Published(unknown=str(error))
-    fault = compare(answer.records, key.name, key.public, subdomains=subdomains)
+    fault = compare(answer.records, key.name, key.public, subdomains=used.given.options.sign_subdomains)
     return Published(fault, testing=not fault and is_testing(answer.records))
 
 
@@ -113,9 +114,7 @@ async def rotate(key: SignatureKey, resolver: Resolver, now: datetime, settle: t
         successor = _begin(key, current, now)
     path = key_path(key.directory, key.domain, successor.selector)
     made = open_key(path, _kind(key, current), key.domain, successor.selector, emit)
-    found = await lookup_published(
-        resolver, key.domain, successor.selector, made, subdomains=key.given.options.sign_subdomains
-    )
+    found = await lookup_published(resolver, key, made, successor.selector)
     if found.is_right:
         successor = successor.saw(now)
     elif found.fault:

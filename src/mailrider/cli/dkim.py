@@ -117,9 +117,7 @@ async def _check(configuration: Configuration, keys: list[SignatureKey]) -> int:
                 print_line(f"{name}: there is no key yet; mailrider dkim new {each.domain} {each.selector}")
                 code = os.EX_UNAVAILABLE
                 continue
-            found = await lookup_published(
-                engine.resolver, each.domain, each.selector, key, subdomains=each.given.options.sign_subdomains
-            )
+            found = await lookup_published(engine.resolver, each, key)
             words = found.fault or found.unknown or "the record is that of the key"
             print_line(f"{name}: {words}{', and says that the domain is testing (t=y)' if found.testing else ''}")
             if found.fault:

@@ -88,15 +88,25 @@ def entry_text(entry: Entry, now: datetime) -> Iterator[str]:
 
 def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
     found: Any = attempt.evidence
-    where = f" {found['mx']}" + (f" [{found['address']}]" if found["address"] else "") if found["mx"] else ""
-    by = f" by {found['authenticated_by']}" if found["authenticated_by"] else ""
-    tls = f"  {found['tls_version'] or 'no TLS'} tls={found['tls_level']}{by} mx={found['mx_level']}" if where else ""
-    yield f"    {stamp(attempt.at)}{where}{tls}"
+    yield f"    {stamp(attempt.at)}" + (f" {whereabouts(found)}" if found["mx"] else "")
     yield f"        {found['code']} {found['enhanced']} {found['text']}"
-    for each in found["attempts"][:-1]:
-        address = f" [{each['address']}]" if each["address"] else ""
-        yield f"        before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
+    yield from (f"        {line}" for line in earlier_tries(found))
     yield from dialogue_text(found, "        ")
+
+
+def whereabouts(found: Mapping[str, Any]) -> str:
+    """Where an attempt got, and how safely."""
+    address = f" [{found['address']}]" if found.get("address") else ""
+    by = f" by {found['authenticated_by']}" if found.get("authenticated_by") else ""
+    tls = found.get("tls_version") or "no TLS"
+    return f"{found['mx']}{address}  {tls} tls={found['tls_level']}{by} mx={found['mx_level']}"
+
+
+def earlier_tries(found: Mapping[str, Any]) -> Iterator[str]:
+    """The hosts that were tried before the one that decided."""
+    for each in found.get("attempts", ())[:-1]:
+        address = f" [{each['address']}]" if each["address"] else ""
+        yield f"before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
 
 
 def dialogue_text(evidence: Mapping[str, Any], indent: str = "") -> Iterator[str]:
@@ -157,17 +167,7 @@ def _span(span: timedelta) -> str:
     """A span of time, its two largest units."""
     if span < timedelta(seconds=1):
         return "0s"
-    whole = show_duration(timedelta(seconds=int(span.total_seconds())))
-    return "".join(list(_split(whole))[:2])
-
-
-def _split(text: str) -> Iterator[str]:
-    part = ""
-    for letter in text:
-        part += letter
-        if letter.isalpha():
-            yield part
-            part = ""
+    return show_duration(timedelta(seconds=int(span.total_seconds())), most=2)
 
 
 def size(octets: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.cli.queue_show import dialogue_text, entry_text, size
+from mailrider.cli.queue_show import dialogue_text, earlier_tries, entry_text, size, whereabouts
 from mailrider.model.text import UNSAFE
 from mailrider.queue.history import DEFERRED, DELIVERED, FAILED, NOTIFIED
 from mailrider.queue.ids import format_id
@@ -65,17 +65,12 @@ def _details(fact: Fact) -> Iterator[str]:
     if fact.kind not in _OUTCOMES:
         return
     if details.get("mx"):
-        address = f" [{details['address']}]" if details.get("address") else ""
-        by = f" by {details['authenticated_by']}" if details.get("authenticated_by") else ""
-        tls = details.get("tls_version") or "no TLS"
-        yield f"{details['mx']}{address}  {tls} tls={details['tls_level']}{by} mx={details['mx_level']}"
+        yield whereabouts(details)
     if "code" in details:
         yield " ".join(str(details[name]) for name in ("code", "enhanced", "text") if details.get(name))
     if details.get("given_up"):
         yield "given up: tries or time were used up"
-    for each in details.get("attempts", ())[:-1]:
-        address = f" [{each['address']}]" if each["address"] else ""
-        yield f"before: {each['mx']}{address} {each['result']}: {each['code']} {each['text']}"
+    yield from earlier_tries(details)
     yield from dialogue_text(details)
 
 

@@ -157,6 +157,15 @@ class ReportStore:
                     self._connection = None
                 raise ReportsUnavailable(f"{self.path}: {error}") from error
 
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> int:
+        """A transaction of one statement; how many rows it has changed."""
+        with self._transaction() as db:
+            return db.execute(statement, values).rowcount
+
+    def _select(self, statement: str, values: Sequence[object]) -> list[Any]:
+        with self._transaction() as db:
+            return db.execute(statement, values).fetchall()
+
     def _open(self) -> sqlite3.Connection:
         make_folder(self._location)
         make_private(self.path)
@@ -234,11 +243,10 @@ class ReportStore:
 
     def due(self, now: datetime, limit: int) -> list[tuple[date, str, datetime, DayCounts]]:
         """Days whose reports are due and not made, the oldest first: day, domain, since when, and what was counted."""
-        with self._transaction() as db:
-            rows = db.execute(
-                "SELECT day, domain, due, counts FROM day WHERE ended IS NULL AND due <= ? ORDER BY due LIMIT ?",
-                (_stamp(now), limit),
-            ).fetchall()
+        rows = self._select(
+            "SELECT day, domain, due, counts FROM day WHERE ended IS NULL AND due <= ? ORDER BY due LIMIT ?",
+            (_stamp(now), limit),
+        )
         return [
             (date.fromisoformat(day), domain, _moment(due), DayCounts.from_json(json.loads(counts)))
             for day, domain, due, counts in rows
@@ -246,18 +254,13 @@ class ReportStore:
 
     def postpone(self, day: date, domain: str, until: datetime) -> None:
         """Its report cannot be made now."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE day SET due = ? WHERE day = ? AND domain = ? AND ended IS NULL",
-                (_stamp(until), str(day), domain),
-            )
+        statement = "UPDATE day SET due = ? WHERE day = ? AND domain = ? AND ended IS NULL"
+        self._execute(statement, (_stamp(until), str(day), domain))
 
     def end(self, day: date, domain: str, why: str) -> None:
         """There is no report of this day."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE day SET ended = ? WHERE day = ? AND domain = ? AND ended IS NULL", (why, str(day), domain)
-            )
+        statement = "UPDATE day SET ended = ? WHERE day = ? AND domain = ? AND ended IS NULL"
+        self._execute(statement, (why, str(day), domain))
 
     # Reports -----------------------------------------------------------------------------------------------------
 
@@ -284,24 +287,22 @@ class ReportStore:
 
     def report(self, day: date, domain: str) -> TLSReport | None:
         """A frozen report."""
-        with self._transaction() as db:
-            row = db.execute(
-                "SELECT report_id, file_name, subject, body FROM day WHERE day = ? AND domain = ? AND body IS NOT NULL",
-                (str(day), domain),
-            ).fetchone()
-        return None if row is None else TLSReport(domain, day, *row)
+        rows = self._select(
+            "SELECT report_id, file_name, subject, body FROM day WHERE day = ? AND domain = ? AND body IS NOT NULL",
+            (str(day), domain),
+        )
+        return TLSReport(domain, day, *rows[0]) if rows else None
 
     def waiting(self, now: datetime, limit: int) -> list[ReportDelivery]:
         """What is to be sent now: of all that burdens one host the longest waiting one.
 
         If more wait than `limit`, the lot decides, so that one owner's thousands keep nobody out.
         """
-        with self._transaction() as db:
-            rows = db.execute(
-                f"SELECT {_DELIVERY}, min(next) FROM delivery WHERE state = 'waiting' AND next <= ?"  # noqa: S608
-                " GROUP BY pace ORDER BY random() LIMIT ?",
-                (_stamp(now), limit),
-            ).fetchall()
+        rows = self._select(
+            f"SELECT {_DELIVERY}, min(next) FROM delivery WHERE state = 'waiting' AND next <= ?"  # noqa: S608
+            " GROUP BY pace ORDER BY random() LIMIT ?",
+            (_stamp(now), limit),
+        )
         return [_delivery(row[:-1]) for row in rows]
 
     def settle(self, delivery: ReportDelivery, state: DeliveryState, next: datetime, note: str) -> None:
@@ -325,14 +326,11 @@ class ReportStore:
 
     def refuse(self, address: str, until: datetime) -> None:
         """A mail address refused a report: it gets none until then."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO refused VALUES (?, ?)", (address, _stamp(until)))
+        self._execute("INSERT OR REPLACE INTO refused VALUES (?, ?)", (address, _stamp(until)))
 
     def refusing(self, now: datetime) -> set[str]:
         """The addresses that get no reports now."""
-        with self._transaction() as db:
-            rows = db.execute("SELECT address FROM refused WHERE until > ?", (_stamp(now),)).fetchall()
-        return {address for (address,) in rows}
+        return {address for (address,) in self._select("SELECT address FROM refused WHERE until > ?", (_stamp(now),))}
 
     def forget(self, before: date, now: datetime) -> None:
         """Remove what ended before that day."""
@@ -392,10 +390,9 @@ class ReportStore:
 
     def drop(self) -> int:
         """Give up all reports that are not sent yet; returns how many. Counts of today go on."""
-        with self._transaction() as db:
-            return db.execute(
-                "UPDATE delivery SET state = 'failed', note = 'dropped by the operator' WHERE state = 'waiting'"
-            ).rowcount
+        return self._execute(
+            "UPDATE delivery SET state = 'failed', note = 'dropped by the operator' WHERE state = 'waiting'"
+        )
 
 
 _DELIVERY: Final = "day, domain, kind, target, state, tries, next, until, note"

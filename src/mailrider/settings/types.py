@@ -221,15 +221,15 @@ def _parse_duration(text: str, *, bare_seconds: bool) -> timedelta:
     return timedelta(microseconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
-def show_duration(span: timedelta) -> str:
-    """A duration as the configuration writes it: `1h5m`; the inverse of reading it."""
+def show_duration(span: timedelta, most: int | None = None) -> str:
+    """A duration as the configuration writes it: `1h5m`; the inverse of reading it. `most`: so many units of it."""
     left = span // timedelta(microseconds=1)
     parts = []
     for unit, size in _UNITS.items():
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count}{unit}")
-    return "".join(parts) or "0"
+    return "".join(parts[:most]) or "0"
 
 
 def size(least: int = 0, most: int = MAX_NUMBER, within: str = "") -> ValueType[int]:

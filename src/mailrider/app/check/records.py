@@ -72,9 +72,7 @@ async def _check_key(subject: str, key: SignatureKey, resolver: Resolver) -> lis
         cure = f"mailrider dkim new {key.domain} {key.selector} makes it now, so that its record can be published first"
         return [warning(subject, f"the key of {name} is not there; it is made when it is first needed", cure)]
     findings: list[Finding] = []
-    found = await lookup_published(
-        resolver, key.domain, key.selector, loaded, subdomains=key.given.options.sign_subdomains
-    )
+    found = await lookup_published(resolver, key, loaded)
     if found.fault:
         record = dns_record(key.domain, key.selector, loaded)
         findings.append(error(subject, f"{name}: {found.fault}: receivers call our signatures wrong", record))
