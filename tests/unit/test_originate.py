@@ -10,6 +10,7 @@ import pytest
 from mailrider.app.originate import originate
 from mailrider.app.submission import prepare
 from mailrider.errors import InvalidValue
+from mailrider.header.fields import MAX_HEADER
 from mailrider.model.domain import Domain
 from mailrider.smtp.content import Content
 
@@ -51,6 +52,22 @@ BCC = b"Bcc: c@example.net,\r\n d@example.net\r\nresent-bcc: e@example.net\r\n"
 )
 def test_nobody_sees_who_gets_a_blind_copy(before: bytes) -> None:
     assert originated(before + BCC + REST) == originated(before + REST)
+
+
+@pytest.mark.parametrize("bad", [b"Hello there\r\n", b"X: y\r\n" * 10_000], ids=["no field", "too many"])
+def test_nor_in_a_header_that_cannot_be_read(bad: bytes) -> None:
+    assert originated(BCC + bad + REST) == bad + REST
+
+
+def test_what_may_be_the_body_stays() -> None:
+    message = b"Hello there\r\nBcc: is no field\r\n" + REST
+    assert originated(message) == message
+
+
+def test_a_header_that_is_too_large_to_be_looked_at_is_refused() -> None:
+    message = b"X: " + b"y" * MAX_HEADER + b"\r\n" + BCC + REST
+    with pytest.raises(InvalidValue, match="header line 1: a header has no more than 1048576 octets"):
+        prepare(message, "a@example.org", ["b@example.net"])
 
 
 def test_the_message_object_of_a_program_keeps_its_bcc_and_what_is_sent_has_none() -> None:

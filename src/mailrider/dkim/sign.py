@@ -166,10 +166,10 @@ class Header:
         """Raises `NotSignable` if it is not plain to every verifier what is a field, and where the header ends."""
         if content.header_size > MAX_HEADER:
             raise NotSignable(f"its header is larger than {MAX_HEADER} octets")
+        if content.header_is_cut:
+            raise NotSignable("its header is too large")
         if content.header_fault() is not None:
             raise NotSignable("its header is malformed")
-        if content.header_size < content.size and not _empty_line_follows(content):
-            raise NotSignable("its header is too large")
         values: dict[bytes, list[bytes]] = {}
         for name, body in _FIELD.findall(content.header):
             values.setdefault(name.lower(), []).append(body)
@@ -207,11 +207,6 @@ class Header:
         if not all(isinstance(each, Domain) for each in domains):
             raise NotSignable("its From field has an address without a domain name")
         return {each for each in domains if isinstance(each, Domain)}
-
-
-def _empty_line_follows(content: Content) -> bool:
-    """False if the header was cut because it never ends."""
-    return content.first(content.header_size + 2).endswith(b"\r\n")
 
 
 # --- Signing ------------------------------------------------------------------------------------

@@ -102,7 +102,11 @@ class Intake:
         self.size += len(octets)
         if self.fault is not None or not self._make_room(len(octets)):
             return
-        if mended := self._mender.feed(octets):
+        mended = self._mender.feed(octets)
+        if self._mender.header_is_cut:
+            self._refuse_header()
+            return
+        if mended:
             header = len(self._mender.header)  # which the mender keeps as well; a small one is not worth the counting
             if not self._kept and header > SMALL and not self._make_room(header):
                 return
@@ -110,7 +114,10 @@ class Intake:
         # Nothing comes out before the header is complete; all that waits until then is header.
         header = len(self._mender.header) or (self.size if not self._kept else 0)
         if header > self._max_header and self.fault is None:
-            self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
+            self._refuse_header()
+
+    def _refuse_header(self) -> None:
+        self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
 
     def _make_room(self, octets: int) -> bool:
         """Take memory for so many octets, unless they go to disk; False if there is none: the message has failed."""
@@ -181,7 +188,7 @@ class Intake:
             if rest := self._mender.finish():
                 self._keep(rest)
             if len(self._mender.header) > self._max_header and self.fault is None:
-                self._fail(Reply.make(552, "5.3.4", f"The header is larger than {self._max_header} octets"))
+                self._refuse_header()
 
     def content(self, header: bytes, between: bytes = b"") -> Content:
         """The message with that header in the place of its own; readable until `close`. To be asked for once.

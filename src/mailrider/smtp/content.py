@@ -123,12 +123,22 @@ class Content:
         """
         return self.eight_bit and not self.header.isascii() and _is_utf8(self.header)
 
+    @property
+    def header_is_cut(self) -> bool:
+        """True if what is known of the header is not all that others read there: it does not end in `MAX_HEADER`."""
+        if self.size <= MAX_HEADER or self.header_size == self.size:
+            return False
+        return not self.first(self.header_size + 2).endswith(b"\r\n")
+
     def header_fields(self, name: str) -> list[bytes]:
         """The values of all header fields of that name, in order, unfolded and trimmed."""
         return header_fields(self.header, name)
 
     def header_fault(self) -> HeaderFault | None:
         """Why the header cannot be read, for a clear word to whoever wrote it; None if it can."""
+        if self.header_is_cut:
+            line = self.header.count(b"\n") + 1
+            return HeaderFault(line, f"a header has no more than {MAX_HEADER} octets")
         return header_fault(self.header)
 
     def chunks(self, size: int = CHUNK) -> Iterator[Octets]:
@@ -221,16 +231,17 @@ class Mender:
 
     `feed` gives what is ready, possibly nothing: a CR at the end of a chunk waits for the next one, and the header
     waits until it is complete. `finish` gives the rest. After that `size`, `eight_bit`, `header` (mended) and
-    `changed` (the message was not clean) are final.
+    `changed` (the message was not clean) are final. `header_is_cut`: see `Content`.
     """
 
-    __slots__ = ("_head", "_held", "_line_open", "changed", "eight_bit", "header", "size")
+    __slots__ = ("_head", "_held", "_line_open", "changed", "eight_bit", "header", "header_is_cut", "size")
 
     def __init__(self) -> None:
         self.size = 0
         self.eight_bit = False
         self.changed = False
         self.header = b""
+        self.header_is_cut = False
         self._head: bytearray | None = bytearray()  # the beginning, until the header is complete
         self._held = b""  # a CR that may be the first half of CRLF
         self._line_open = False  # what was given out last does not end in a line end
@@ -249,7 +260,10 @@ class Mender:
         end = header_end(self._head, seen)
         if end >= 0:
             return self._split(bytes(self._head), end)
-        return self._split(bytes(self._head), header_cut(self._head)) if len(self._head) > MAX_HEADER else b""
+        if len(self._head) <= MAX_HEADER:
+            return b""
+        self.header_is_cut = True
+        return self._split(bytes(self._head), header_cut(self._head))
 
     def finish(self) -> bytes:
         """The message is complete; returns what was held back, and the final CRLF if it was missing."""

@@ -19,6 +19,7 @@ from mailrider.endpoint.listener import ConnectionLimits
 from mailrider.endpoint.logins import OF_USER, Logins
 from mailrider.endpoint.message import MAX_MENDED
 from mailrider.endpoint.transaction import FEW
+from mailrider.header.fields import MAX_HEADER
 from mailrider.lab.ca import CA
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
@@ -511,6 +512,16 @@ async def test_a_header_that_is_too_large_is_refused(*, ends: bool) -> None:
         content = header * 10 + (b"\r\nbody\r\n" if ends else b"")
         assert (await client.send(content)).startswith("552 5.3.4 The header is larger than 500 octets")
         assert (await client.send(header + b"\r\n" + header * 100))[:3] == "250"
+
+
+@pytest.mark.parametrize("line", [b"X: " + b"y" * MAX_HEADER + b"\r\n", (b"X: " + b"y" * 700 + b"\r\n") * 1600])
+async def test_no_field_hides_behind_what_is_looked_at_of_a_header(line: bytes) -> None:
+    async with open_door() as door:
+        client = await door.client()
+        await client.hello()
+        message = b"From: a@example.org\r\n" + line + b"From: boss@example.org\r\n\r\nbody\r\n"
+        assert (await client.send(message)).startswith("552 5.3.4 The header is larger than 1048576 octets")
+        assert (await client.send(MESSAGE))[:3] == "250"
 
 
 async def test_messages_that_arrive_together_share_a_bounded_memory() -> None:

@@ -290,10 +290,16 @@ def test_an_endless_header_becomes_body_at_its_bound() -> None:
         Content.survey(supply(message, 1 << 22)),
     ):
         assert content.header_size == MAX_HEADER // 100 * 101
+        assert content.header_is_cut
         assert b"".join(content.chunks()) == message.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(
             b"\n", b"\r\n"
         )
     assert Content.inspect(b"x" * (MAX_HEADER + 1) + b"\r\n\r\n").header == b""
+
+
+@pytest.mark.parametrize("message", [b"", b"\r\n", b"A: 1\r\n", b"A: 1\r\n\r\n", b"A: 1\n\nx", b"\r\nx\r\n"])
+def test_a_header_that_ends_is_not_cut(message: bytes) -> None:
+    assert not Content.inspect(message).header_is_cut
 
 
 def test_a_large_message_is_sent_without_a_second_copy() -> None:
