@@ -69,10 +69,11 @@ async def open_resolver(
             yield stub
         return
     how, open_validator = validation
-    patience = max(RECURSION_PATIENCE, _patience(settings)) if not _is_forwarded(how) else _patience(settings)
-    prober = Prober(
-        open_validator, SocketTransport(), clock, rng, timeout=settings.timeout.total_seconds(), patience=patience
-    )
+    timeout = settings.timeout.total_seconds()
+    patience = timeout * settings.attempts  # for one question: as long as the stub resolver would ask a server
+    if not _forwarders(how.servers):
+        patience = max(RECURSION_PATIENCE, patience)
+    prober = Prober(open_validator, SocketTransport(), clock, rng, timeout=timeout, patience=patience)
     resolver = ValidatingResolver(stub, str(how), clock, emit, patience=patience, cache_size=settings.cache)
     keeper = ValidationKeeper(resolver, how, prober, open_validator, clock, emit, proven or Proven())
     async with stub, resolver, keeper:
@@ -81,15 +82,6 @@ async def open_resolver(
                 yield resolver
         else:
             yield resolver
-
-
-def _patience(settings: DNSSettings) -> float:
-    """Seconds for one question, whatever the library does: as long as the stub resolver would ask a server."""
-    return settings.timeout.total_seconds() * settings.attempts
-
-
-def _is_forwarded(how: Validates) -> bool:
-    return bool(_forwarders(how.servers))
 
 
 def _forwarders(servers: Sequence[ServerAddress]) -> tuple[ServerAddress, ...]:
@@ -137,11 +129,9 @@ def _open_validator(
     servers: tuple[ServerAddress, ...],
     caches: bool,
 ) -> AbstractAsyncContextManager[Asks]:
-    forwarders = _forwarders(servers)
-    names = tuple(server.tls_name for server in forwarders if server.tls_name)
     return Validator(
         library,
-        Upstreams(forwarders, names, tls_roots),
+        Upstreams(_forwarders(servers), tls_roots),
         [anchor.text for anchor in anchors],
         insecure=[domain.ascii for domain in settings.insecure],
         caches=caches,

@@ -73,37 +73,28 @@ class KeysAnswer:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeAnswers:
-    """The answers to a probe: `udp` and `tcp` from a plain server itself, the others from a validator."""
-
-    keys: Validated
-    signed: Validated
-    bogus: Validated
-    udp: KeysAnswer | None = None
-    tcp: KeysAnswer | None = None
-
-
-def judge_probe(asked: ProbeAnswers) -> ProbeResult:
-    """What the answers show."""
-    for way, answer in (("UDP", asked.udp), ("TCP", asked.tcp)):
+def judge_probe(
+    keys: Validated, signed: Validated, bogus: Validated, udp: KeysAnswer | None = None, tcp: KeysAnswer | None = None
+) -> ProbeResult:
+    """What the answers show: `udp` and `tcp` are from a plain server itself, the others from a validator."""
+    for way, answer in (("UDP", udp), ("TCP", tcp)):
         if answer is None:  # a server over TLS, or the recursion from the root
             continue
         if answer.error:
             return ProbeResult(Fitness.SILENT, f"the root's keys over {way}: {answer.error}")
         if not answer.is_signed and not (answer.is_truncated and way == "UDP"):
             return ProbeResult(Fitness.STRIPS, f"the root's keys come without signatures (RRSIG) over {way}")
-    if asked.keys.bogus:
-        return ProbeResult(Fitness.OTHER_KEYS, f"its keys of the root fit no trust anchor: {asked.keys.why}")
-    if not asked.keys.secure:
-        return ProbeResult(Fitness.SILENT, f"no keys of the root: {_problem(asked.keys)}")
-    if asked.signed.bogus:
-        return ProbeResult(Fitness.STRIPS, f"{SIGNED_NAME} does not validate: {asked.signed.why}")
-    if not asked.signed.secure:
-        return ProbeResult(Fitness.SILENT, f"{SIGNED_NAME}: {_problem(asked.signed)}")
-    if _has_answer(asked.bogus) and not asked.bogus.bogus and not asked.bogus.secure:
+    if keys.bogus:
+        return ProbeResult(Fitness.OTHER_KEYS, f"its keys of the root fit no trust anchor: {keys.why}")
+    if not keys.secure:
+        return ProbeResult(Fitness.SILENT, f"no keys of the root: {_problem(keys)}")
+    if signed.bogus:
+        return ProbeResult(Fitness.STRIPS, f"{SIGNED_NAME} does not validate: {signed.why}")
+    if not signed.secure:
+        return ProbeResult(Fitness.SILENT, f"{SIGNED_NAME}: {_problem(signed)}")
+    if _has_answer(bogus) and not bogus.bogus and not bogus.secure:
         return ProbeResult(Fitness.STRIPS, f"the wrong signature of {BOGUS_NAME} is not found")
-    return ProbeResult(Fitness.FIT, root_keys=read_keys(asked.keys.packet))
+    return ProbeResult(Fitness.FIT, root_keys=read_keys(keys.packet))
 
 
 def _problem(answer: Validated) -> str:
@@ -205,13 +196,13 @@ class Prober:
         try:
             async with self._open_validator((server,), True) as validator:
                 if not server.is_plain:
-                    return judge_probe(ProbeAnswers(*await self._ask_validator(validator)))
+                    return judge_probe(*await self._ask_validator(validator))
                 (keys, signed, bogus), udp, tcp = await asyncio.gather(
                     self._ask_validator(validator),
                     self._ask_keys(server, self._transport.ask_udp),
                     self._ask_keys(server, self._transport.ask_tcp),
                 )
-                return judge_probe(ProbeAnswers(keys, signed, bogus, udp, tcp))
+                return judge_probe(keys, signed, bogus, udp, tcp)
         except LocalError as error:  # no thread, no descriptor: nothing is said of the server
             return ProbeResult(Fitness.SILENT, str(error))
 

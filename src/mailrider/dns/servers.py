@@ -72,11 +72,6 @@ class ServerAddress:
         return not self.tls_name and self.port != 0
 
     @property
-    def is_loopback(self) -> bool:
-        """True for 127.0.0.0/8 and ::1."""
-        return self.ip.is_loopback
-
-    @property
     def family(self) -> socket.AddressFamily:
         """The socket family to reach it with."""
         return socket.AF_INET if self.ip.version == 4 else socket.AF_INET6
@@ -235,7 +230,7 @@ class ServerChoice:
 def _why_not(server: ServerAddress) -> str:
     if server.ip in FORWARDERS:
         return f"is {FORWARDERS[server.ip]}"
-    if server.is_loopback:
+    if server.ip.is_loopback:
         return "is on loopback, but may forward what others say: name it in dns { } if it validates"
     return "is not on loopback, so its answers could be forged on the way"
 
@@ -254,7 +249,7 @@ def choose_servers(configured: Iterable[ServerAddress], *, named: bool = True) -
 def _counts(server: ServerAddress, *, named: bool) -> bool:
     if server.ip in FORWARDERS or not server.is_plain:
         return False
-    return server.trusted or server.ip in _USUAL or (named and server.is_loopback)
+    return server.trusted or server.ip in _USUAL or (named and server.ip.is_loopback)
 
 
 def configured_servers(named: Iterable[ServerAddress]) -> ServerChoice:

@@ -180,11 +180,15 @@ def load_library(names: Sequence[str] = LIBRARY_NAMES) -> Library:
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """Whom a validator asks: forwarders (over TLS if each has a name to verify), or the root and below if none."""
+    """Whom a validator asks: forwarders, or the root and below if none."""
 
     forwarders: tuple[ServerAddress, ...] = ()
-    tls_names: tuple[str, ...] = ()  # as many as there are forwarders, or none
-    tls_roots: str = ""  # the file with the certificates to trust, with `tls_names`
+    tls_roots: str = ""  # the file with the certificates to trust, where forwarders are asked over TLS
+
+    @property
+    def over_tls(self) -> bool:
+        """True if they are asked over TLS: all are then."""
+        return any(server.tls_name for server in self.forwarders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +249,7 @@ class Validator:
             self._configure(context)
             self._descriptor = self._library.descriptor(context)
             asyncio.get_running_loop().add_reader(self._descriptor, self._process)
-            if self._upstreams.tls_names:
+            if self._upstreams.over_tls:
                 await self._try_tls()
         except BaseException:
             await self.aclose()
@@ -310,14 +314,14 @@ class Validator:
             self._set(context, "local-zone", f"{zone} transparent")
         for zone in self._insecure:
             self._set(context, "domain-insecure", zone)
-        if any(server.is_loopback for server in upstreams.forwarders):
+        if any(server.ip.is_loopback for server in upstreams.forwarders):
             self._set(context, "do-not-query-localhost", "no")
-        if upstreams.tls_names:
+        if upstreams.over_tls:
             if not upstreams.tls_roots:  # it would verify no certificate then
                 raise ValidatorUnusable("DNS over TLS: no file with the system's trusted certificates is known")
             self._set(context, "tls-cert-bundle", upstreams.tls_roots)
             self._check(self._library.set_tls(context, 1), "TLS to the forwarders")
-        for place in _forwarder_words(upstreams):
+        for place in map(_forwarder, upstreams.forwarders):
             self._check(self._library.set_forwarder(context, place.encode("ascii")), f"forwarder {place}")
         for anchor in self._anchors:
             self._check(self._library.add_anchor(context, anchor.encode("ascii")), f"trust anchor {anchor}")
@@ -374,12 +378,9 @@ class Validator:
         return future
 
 
-def _forwarder_words(upstreams: Upstreams) -> list[str]:
-    """The forwarders as libunbound writes them: `192.0.2.1@53`, `192.0.2.1@853#dns.example`."""
-    places = [f"{server.ip}@{server.port}" for server in upstreams.forwarders]
-    if not upstreams.tls_names:
-        return places
-    return [f"{place}#{name}" for place, name in zip(places, upstreams.tls_names, strict=True)]
+def _forwarder(server: ServerAddress) -> str:
+    """As libunbound writes it: `192.0.2.1@53`, `192.0.2.1@853#dns.example`."""
+    return f"{server.ip}@{server.port}" + (f"#{server.tls_name}" if server.tls_name else "")
 
 
 def _read(address: int | None) -> Validated:

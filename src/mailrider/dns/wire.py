@@ -23,9 +23,11 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import dns.edns
+import dns.exception
 import dns.flags
 import dns.opcode
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
@@ -43,13 +45,11 @@ MAX_MESSAGE = 65535  # octets: the length field over TCP, RFC 1035 4.2.2
 MAX_RECORDS = 100  # of one set; an attempt tries 10 hosts and 20 addresses, and sane sets have 1 to 12
 MAX_SCANNED = 2000  # records of one message, of all kinds: each of them is looked at
 MAX_STRINGS = 4096  # strings of one TXT set; of the longest records that anybody reads, DKIM keys, each has 32
-MAX_OPTIONS = 100  # of EDNS in one message; a dozen are known
+MAX_OPTIONS = 1024  # octets of EDNS options in which an explanation is looked for; a few hundred are usual
 MAX_DETAIL = 200  # characters of a server's own words
 
 _HEADER = struct.Struct("!HHHHHH")
 _QUESTION = struct.Struct("!HH")
-_OPTION = struct.Struct("!HH")
-_EDE = 15  # RFC 8914 2
 _RECORD = struct.Struct("!HHIH")
 
 # Behind a query's question: what we can take, and that we want to know what is authentic (RFC 6891 6.1.2, RFC 3225 3).
@@ -145,15 +145,12 @@ class ServerReply:
             if record_type in (RecordType.TLSA, RecordType.TXT):
                 return FailedReply(LookupFailure.MALFORMED, f"{len(places)} {record_type} records at {name}")
             if record_type is RecordType.MX:
-                places = sorted(places, key=self._leading_octets)
+                places = sorted(places, key=lambda place: self.message[place[0] : place[0] + 2])  # the preference
             places = places[:MAX_RECORDS]
         decode = _Decoder(self.message, record_type)
         decoded = [decode(*place) for place in places]
         records = tuple(record for record in decoded if record is not None)
         return records or FailedReply(LookupFailure.MALFORMED, f"no {record_type} record at {name} can be read")
-
-    def _leading_octets(self, place: tuple[int, int]) -> bytes:
-        return self.message[place[0] : place[0] + 2]  # of an MX record: its preference
 
 
 class _Decoder:
@@ -338,32 +335,16 @@ class _Scan:
 
 
 def _explanation(options: bytes) -> str:
-    """The server's own words on what went wrong, as `DNSSEC BOGUS (signature expired)`; made safe to show."""
-    words: list[str] = []
-    place = 0
+    """The server's own words on what went wrong, as `DNSSEC BOGUS (signature expired)` (RFC 8914); safe to show."""
+    if len(options) > MAX_OPTIONS:
+        return ""
     try:
-        for _ in range(MAX_OPTIONS):
-            if place == len(options):
-                break
-            code, length = _OPTION.unpack_from(options, place)
-            place += _OPTION.size + length
-            if place > len(options):
-                raise ValueError("an option that ends behind its record")
-            if code == _EDE:
-                words.append(_extended_error(options[place - length : place]))
-    except _UNREADABLE:
+        read = dns.rdata.from_wire(dns.rdataclass.ANY, dns.rdatatype.OPT, options, 0, len(options))
+    except dns.exception.DNSException:
         return ""  # only an explanation is lost
+    words = []
+    for option in getattr(read, "options", ()):
+        if isinstance(option, dns.edns.EDEOption):
+            code = dns.edns.EDECode.to_text(option.code).replace("_", " ")
+            words.append(f"{code} ({option.text})" if option.text else code)
     return "".join(c if c.isprintable() else "?" for c in ", ".join(words)[:MAX_DETAIL])
-
-
-def _extended_error(octets: bytes) -> str:
-    """RFC 8914 2: a code, and a text in UTF-8, which some end with a NUL."""
-    code = dns.edns.EDECode.make(int.from_bytes(octets[:2]))
-    text = octets[2:].removesuffix(b"\0").decode()
-    if len(octets) < 2:
-        raise ValueError("an extended error without a code")
-    return f"{_words(code)} ({text})" if text else _words(code)
-
-
-def _words(code: dns.edns.EDECode) -> str:
-    return dns.edns.EDECode.to_text(code).replace("_", " ")

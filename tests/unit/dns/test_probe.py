@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dns.message
 import dns.rcode
@@ -15,7 +15,6 @@ from mailrider.dns.probe import (
     KeysAnswer,
     LookupMode,
     Plan,
-    ProbeAnswers,
     ProbeResult,
     judge_probe,
     next_plan,
@@ -44,53 +43,53 @@ GOOD, BARE, CUT, DEAD = KeysAnswer(True), KeysAnswer(), KeysAnswer(is_truncated=
 
 FIT, SILENT, STRIPS, OTHER_KEYS = Fitness.FIT, Fitness.SILENT, Fitness.STRIPS, Fitness.OTHER_KEYS
 
-PROBES = {
-    "all is well": (ProbeAnswers(KEYS, SIGNED, BOGUS, GOOD, GOOD), FIT, ""),
-    "over TLS nothing is asked past the validator": (ProbeAnswers(KEYS, SIGNED, BOGUS), FIT, ""),
-    "too large for UDP": (ProbeAnswers(KEYS, SIGNED, BOGUS, CUT, GOOD), FIT, ""),
+PROBES: dict[str, tuple[Any, Fitness, str]] = {
+    "all is well": ((KEYS, SIGNED, BOGUS, GOOD, GOOD), FIT, ""),
+    "over TLS nothing is asked past the validator": ((KEYS, SIGNED, BOGUS), FIT, ""),
+    "too large for UDP": ((KEYS, SIGNED, BOGUS, CUT, GOOD), FIT, ""),
     "a closed network whose root proves that the names do not exist": (
-        ProbeAnswers(KEYS, NO_SUCH_NAME, NO_SUCH_NAME, GOOD, GOOD),
+        (KEYS, NO_SUCH_NAME, NO_SUCH_NAME, GOOD, GOOD),
         FIT,
         "",
     ),
-    "the bogus name is down": (ProbeAnswers(KEYS, SIGNED, NO_ANSWER, GOOD, GOOD), FIT, ""),
-    "a validating forwarder refuses the bogus name": (ProbeAnswers(KEYS, SIGNED, SERVFAIL, GOOD, GOOD), FIT, ""),
-    "stripped over UDP": (ProbeAnswers(KEYS, SIGNED, BOGUS, BARE, GOOD), STRIPS, "without signatures (RRSIG) over UDP"),
-    "stripped over TCP": (ProbeAnswers(KEYS, SIGNED, BOGUS, GOOD, BARE), STRIPS, "without signatures (RRSIG) over TCP"),
-    "truncated over TCP": (ProbeAnswers(KEYS, SIGNED, BOGUS, CUT, CUT), STRIPS, "over TCP"),
-    "silent over UDP": (ProbeAnswers(NO_ANSWER, NO_ANSWER, NO_ANSWER, DEAD, GOOD), SILENT, "over UDP: time-out"),
-    "no TCP": (ProbeAnswers(KEYS, SIGNED, BOGUS, CUT, DEAD), SILENT, "over TCP: time-out"),
+    "the bogus name is down": ((KEYS, SIGNED, NO_ANSWER, GOOD, GOOD), FIT, ""),
+    "a validating forwarder refuses the bogus name": ((KEYS, SIGNED, SERVFAIL, GOOD, GOOD), FIT, ""),
+    "stripped over UDP": ((KEYS, SIGNED, BOGUS, BARE, GOOD), STRIPS, "without signatures (RRSIG) over UDP"),
+    "stripped over TCP": ((KEYS, SIGNED, BOGUS, GOOD, BARE), STRIPS, "without signatures (RRSIG) over TCP"),
+    "truncated over TCP": ((KEYS, SIGNED, BOGUS, CUT, CUT), STRIPS, "over TCP"),
+    "silent over UDP": ((NO_ANSWER, NO_ANSWER, NO_ANSWER, DEAD, GOOD), SILENT, "over UDP: time-out"),
+    "no TCP": ((KEYS, SIGNED, BOGUS, CUT, DEAD), SILENT, "over TCP: time-out"),
     "keys of another root": (
-        ProbeAnswers(BOGUS, BOGUS, BOGUS, GOOD, GOOD),
+        (BOGUS, BOGUS, BOGUS, GOOD, GOOD),
         OTHER_KEYS,
         "fit no trust anchor: wrong signature",
     ),
     "no keys": (
-        ProbeAnswers(NO_ANSWER, SIGNED, BOGUS, GOOD, GOOD),
+        (NO_ANSWER, SIGNED, BOGUS, GOOD, GOOD),
         SILENT,
         "no keys of the root: no answer within 15 s",
     ),
     "SERVFAIL for the keys": (
-        ProbeAnswers(SERVFAIL, SIGNED, BOGUS, GOOD, GOOD),
+        (SERVFAIL, SIGNED, BOGUS, GOOD, GOOD),
         SILENT,
         "no keys of the root: SERVFAIL",
     ),
     "only the root's signatures come": (
-        ProbeAnswers(KEYS, BOGUS, BOGUS, GOOD, GOOD),
+        (KEYS, BOGUS, BOGUS, GOOD, GOOD),
         STRIPS,
         "iana.org does not validate",
     ),
-    "the signed name is down": (ProbeAnswers(KEYS, SERVFAIL, BOGUS, GOOD, GOOD), SILENT, "iana.org: SERVFAIL"),
-    "the signed name is not signed": (ProbeAnswers(KEYS, INSECURE, BOGUS, GOOD, GOOD), SILENT, "iana.org: not signed"),
-    "an empty packet": (ProbeAnswers(KEYS, Validated(), BOGUS, GOOD, GOOD), SILENT, "iana.org: no answer"),
-    "bogus data is taken for insecure": (ProbeAnswers(KEYS, SIGNED, INSECURE, GOOD, GOOD), STRIPS, "dnssec-failed.org"),
+    "the signed name is down": ((KEYS, SERVFAIL, BOGUS, GOOD, GOOD), SILENT, "iana.org: SERVFAIL"),
+    "the signed name is not signed": ((KEYS, INSECURE, BOGUS, GOOD, GOOD), SILENT, "iana.org: not signed"),
+    "an empty packet": ((KEYS, Validated(), BOGUS, GOOD, GOOD), SILENT, "iana.org: no answer"),
+    "bogus data is taken for insecure": ((KEYS, SIGNED, INSECURE, GOOD, GOOD), STRIPS, "dnssec-failed.org"),
 }
 
 
 @pytest.mark.parametrize("case", PROBES)
 def test_what_the_answers_show(case: str) -> None:
     asked, fitness, reason = PROBES[case]
-    finding = judge_probe(asked)
+    finding = judge_probe(*asked)
     assert finding.fitness is fitness
     assert reason in finding.reason
     assert bool(finding.reason) is bool(finding.root_keys == ())

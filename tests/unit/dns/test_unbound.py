@@ -26,6 +26,7 @@ from mailrider.dns.unbound import (
 )
 
 ANCHOR = ". IN DS 1 8 2 00"
+OVER_TLS = ServerAddress(ip_address("192.0.2.1"), tls_name="dns.test")
 AWAY, HERE = ServerAddress(ip_address("192.0.2.1")), ServerAddress(ip_address("127.0.0.11"), 5353)
 CONTEXT = 4711
 
@@ -283,7 +284,7 @@ async def test_a_forwarder_on_loopback_and_no_caches(library: Any) -> None:
 
 
 async def test_forwarders_over_tls_are_verified_by_name(library: Any) -> None:
-    async with validator(library, Upstreams((AWAY,), ("dns.test",), "/roots")):
+    async with validator(library, Upstreams((OVER_TLS,), "/roots")):
         pass
     assert library.tls
     assert dict(library.options)["tls-cert-bundle:"] == "/roots"
@@ -293,7 +294,7 @@ async def test_forwarders_over_tls_are_verified_by_name(library: Any) -> None:
 async def test_a_library_without_tls_says_so_before_anything_is_asked(library: Any) -> None:
     library.ask_error = 2
     with pytest.raises(ValidatorUnusable, match=r"cannot ask over TLS \(error 2\): Debian's is built without it"):
-        await validator(library, Upstreams((AWAY,), ("dns.test",), "/roots")).__aenter__()
+        await validator(library, Upstreams((OVER_TLS,), "/roots")).__aenter__()
     assert library.deleted == [CONTEXT]
 
 
@@ -310,7 +311,7 @@ async def test_a_refusal_leaves_nothing_open(library: Any, refuses: str, message
 
 async def test_no_context_and_no_roots_for_tls(library: Any) -> None:
     with pytest.raises(ValidatorUnusable, match="no file with the system's trusted certificates"):
-        await validator(library, Upstreams((AWAY,), ("dns.test",))).__aenter__()
+        await validator(library, Upstreams((OVER_TLS,))).__aenter__()
     library.context = None
     with pytest.raises(ValidatorUnusable, match="made no context"):
         await validator(library).__aenter__()

@@ -36,7 +36,7 @@ def about_servers(choice: ServerChoice) -> Iterator[Finding]:
         if server.ip == SYSTEMD_RESOLVED:
             text = f"{server} is systemd-resolved, whose older versions hand on AD of whoever they ask (systemd#34121)"
             yield warning("resolver", text, "a resolver of your own, such as unbound on 127.0.0.1, is safer")
-        elif server.trusted and not server.is_loopback:
+        elif server.trusted and not server.ip.is_loopback:
             text = f"{server} is believed because of trust: whoever is on the way to it can forge DNSSEC"
             yield note("resolver", text, "trust only a server in the same pod or on a protected link")
 
