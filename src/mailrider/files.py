@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +102,21 @@ def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
         return b"".join(pieces), info
     finally:
         os.close(opened)
+
+
+class FileStamp(NamedTuple):
+    """What tells one state of a file from another."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> FileStamp:
+        """That of a file whose status was just asked for."""
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def follow_owner(path: Path | int, folder: Path) -> None:

@@ -8,7 +8,7 @@ so each step may come from another process, days later.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.examine import SignatureKey, signatures_within
@@ -116,12 +116,12 @@ async def rotate(key: SignatureKey, resolver: Resolver, now: datetime, settle: t
     made = open_key(path, _kind(key, current), key.domain, successor.selector, emit)
     found = await lookup_published(resolver, key, made, successor.selector)
     if found.is_right:
-        successor = successor.saw(now)
+        successor = replace(successor, seen=successor.seen or now)  # when it was seen first counts
     elif found.fault:
-        successor = successor.lost()
+        successor = replace(successor, seen=None)
     step = Step.WAITS if successor.seen is None else Step.SEEN
     if found.is_right and successor.seen is not None and now - successor.seen >= settle:
-        successor, step = successor.takes_over(now), Step.SIGNS
+        successor, step = replace(successor, signs=now), Step.SIGNS
     write_successor(key.directory, key.domain, key.selector, successor)
     return Rotation(key, successor, dns_record(key.domain, successor.selector, made), step, found)
 

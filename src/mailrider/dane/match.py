@@ -65,7 +65,8 @@ def judge_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> Timed
             found = _like(record, chain[0])
             if found == record:
                 return TimedVerdict(_yes(f"{show(record)} is the server's {_thing(record)}"))
-            failures.append(f"{show(record)}: the server has {show(found)}" if found else _unreadable(record))
+            why = f"the server has {show(found)}" if found else "the server's certificate cannot be read"
+            failures.append(f"{show(record)}: {why}")
     anchored = [record for record in records if record.usage == DANE_TA]
     if not anchored:
         return TimedVerdict(_no(_summary(failures)))
@@ -125,7 +126,7 @@ def _find_anchors(record: TLSARecord, chain: Sequence[bytes], sent: SentChain, l
         else:
             key = PublicKey.parse(record.data)
             top = _top(leaf, sent.others)
-            if not key.weakness and not weak_signature(top.parsed) and top.is_signed_by(key):
+            if not key.weakness and not weak_signature(top.parsed) and key.signed(top.parsed):
                 yield _Anchor(top, f"the key that signed the certificate of {top.subject} (from DNS)")
     except InvalidValue:
         return  # not a usable record
@@ -168,10 +169,6 @@ def _why_no_anchor(record: TLSARecord, chain: Sequence[bytes]) -> str:
 
 def _thing(record: TLSARecord) -> str:
     return "certificate" if record.selector == CERT else "key"
-
-
-def _unreadable(record: TLSARecord) -> str:
-    return f"{show(record)}: the server's certificate cannot be read"
 
 
 def _summary(failures: Sequence[str]) -> str:

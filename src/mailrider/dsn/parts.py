@@ -60,7 +60,8 @@ def part(content_type: str, description: str, body: bytes, *, utf8: bool) -> byt
     if encoding == "encoded":
         is_text = content_type.startswith("text/")
         encoding = "quoted-printable" if is_text else "base64"
-        body = _quoted_printable(body) if is_text else _base64(body)
+        octets = binascii.b2a_qp(body.replace(b"\r\n", b"\n")) if is_text else base64.encodebytes(body)
+        body = octets.replace(b"\n", b"\r\n")
     head = "".join(
         (
             compose_field("Content-Type", content_type),
@@ -79,14 +80,6 @@ def _encoding(body: bytes, *, utf8: bool) -> str:
     if body.isascii():
         return "7bit"
     return "8bit" if utf8 else "encoded"
-
-
-def _quoted_printable(body: bytes) -> bytes:
-    return binascii.b2a_qp(body.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n")
-
-
-def _base64(body: bytes) -> bytes:
-    return base64.encodebytes(body).replace(b"\n", b"\r\n")
 
 
 def boundary_between(seed: str, parts: Sequence[bytes]) -> str:

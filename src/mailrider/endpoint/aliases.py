@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError, InvalidValue
-from mailrider.files import read_regular
+from mailrider.files import FileStamp, read_regular
 from mailrider.header.addresses import parse_addresses
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.reply import Reply
@@ -162,22 +162,7 @@ class UnsafeFile(ConfigError):
     """A file of aliases that cannot be read, or that must not be believed."""
 
 
-@value
-class _Stamp:
-    """What tells one state of a file from another."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
-
-def _stamp(info: os.stat_result) -> _Stamp:
-    return _Stamp(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-
-
-def read_safe(path: Path) -> tuple[str, _Stamp]:
+def read_safe(path: Path) -> tuple[str, FileStamp]:
     """The text of a file that only its owner, root or we, can write to. Raises `UnsafeFile`."""
     try:
         octets, info = read_regular(path, MAX_FILE + 1)
@@ -191,7 +176,7 @@ def read_safe(path: Path) -> tuple[str, _Stamp]:
     if len(octets) > MAX_FILE:
         raise UnsafeFile(f"{path} is larger than {MAX_FILE} octets")
     try:
-        return octets.decode("utf-8-sig").replace("\r\n", "\n"), _stamp(info)
+        return octets.decode("utf-8-sig").replace("\r\n", "\n"), FileStamp.of(info)
     except UnicodeDecodeError as error:
         raise UnsafeFile(f"{path} is not UTF-8 text") from error
 
@@ -202,9 +187,9 @@ class Aliases:
     def __init__(self, path: Path, origin: Domain) -> None:
         self._path = path
         self._origin = origin
-        self._stamp: _Stamp | None = None
+        self._stamp: FileStamp | None = None
         self._lines: Mapping[str, AliasEntry] = {}
-        self._included: dict[Path, tuple[_Stamp, list[Mailbox]]] = {}
+        self._included: dict[Path, tuple[FileStamp, list[Mailbox]]] = {}
 
     def load(self) -> list[str]:
         """Read the file now; returns what is wrong in it, line by line. Raises `UnsafeFile`."""
@@ -244,7 +229,7 @@ class Aliases:
 
     def _refresh(self) -> None:
         try:
-            is_same = self._stamp is not None and _stamp(os.stat(self._path)) == self._stamp
+            is_same = self._stamp is not None and FileStamp.of(os.stat(self._path)) == self._stamp
         except OSError:
             is_same = False  # reading it says why
         if not is_same:
@@ -321,7 +306,7 @@ class Aliases:
     def _include(self, path: Path) -> list[Mailbox]:
         known = self._included.get(path)
         try:
-            if known is not None and _stamp(os.stat(path)) == known[0]:
+            if known is not None and FileStamp.of(os.stat(path)) == known[0]:
                 return known[1]
         except OSError:
             pass  # reading it says why

@@ -17,7 +17,6 @@ import os
 import secrets
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -25,7 +24,7 @@ import argon2
 
 from mailrider.endpoint.user_names import check_name, composed, login_name
 from mailrider.errors import ConfigError
-from mailrider.files import follow_owner, make_folder
+from mailrider.files import FileStamp, follow_owner, make_folder
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -134,21 +133,12 @@ def _keep_owner(handle: int, path: Path, state_dir: Path | None) -> None:
         os.fchown(handle, known.st_uid, known.st_gid)
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """What tells one state of a file from the next."""
-
-    inode: int
-    size: int
-    changed: int
-
-
 class PasswordFile:
     """An `Authenticator` over a password file, open while it is entered."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version: _Version | None = None
+        self._version: FileStamp | None = None
         self._users: dict[str, str] = {}
         self._waiting = 0
         self._threads: ThreadPoolExecutor | None = None
@@ -192,10 +182,9 @@ class PasswordFile:
 
     def _read_again(self) -> None:
         try:
-            state = self._path.stat()
+            version = FileStamp.of(self._path.stat())
         except OSError as error:
             raise PasswordFileError(f"cannot read the password file {self._path}: {error.strerror}") from error
-        version = _Version(state.st_ino, state.st_size, state.st_mtime_ns)
         if version != self._version:
             self._users = read_passwords(self._path)
             self._version = version

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,7 @@ from mailrider.net.channel import Channel
 from mailrider.net.errors import ConnectTimedOut, LocalAddressUnavailable, connect_error
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from mailrider.clock import Clock
@@ -57,19 +59,12 @@ class TCPDialer:
             raise LocalAddressUnavailable(
                 f"{where} cannot be reached from {self._local_ip}: they are of different families"
             )
-        channel = Channel(self._clock)
-        try:
-            async with Deadline(self._clock, deadline):
-                if self._local_ip is None:
-                    # The loop's own way: a quarter of the time that a socket of ours takes.
-                    await asyncio.get_running_loop().create_connection(lambda: channel, str(address), port)
-                else:
-                    await self._connect_from(str(self._local_ip), address, port, channel)
-        except BaseException as error:
-            channel.abort()
-            if isinstance(error, OSError) and not isinstance(error, MailriderError):
-                raise _translated(error, where) from error
-            raise
+        async with _connecting(self._clock, deadline, where) as channel:
+            if self._local_ip is None:
+                # The loop's own way: a quarter of the time that a socket of ours takes.
+                await asyncio.get_running_loop().create_connection(lambda: channel, str(address), port)
+            else:
+                await self._connect_from(str(self._local_ip), address, port, channel)
         return channel
 
     async def _connect_from(
@@ -115,20 +110,22 @@ class UnixDialer:
 
     async def connect(self, address: IPv4Address | IPv6Address, port: int, deadline: float) -> Channel:
         """See `Dialer.connect`."""
-        where = f"unix://{self._path}"
-        channel = Channel(self._clock)
-        try:
-            async with Deadline(self._clock, deadline):
-                await asyncio.get_running_loop().create_unix_connection(lambda: channel, str(self._path))
-        except BaseException as error:
-            channel.abort()
-            if isinstance(error, OSError):
-                raise _translated(error, where) from error
-            raise
+        async with _connecting(self._clock, deadline, f"unix://{self._path}") as channel:
+            await asyncio.get_running_loop().create_unix_connection(lambda: channel, str(self._path))
         return channel
 
 
-def _translated(error: OSError, where: str) -> Exception:
-    if isinstance(error, TimeoutError) and error.errno is None:  # our deadline's
-        return ConnectTimedOut(f"{where} did not answer in time")
-    return connect_error(error, where)
+@asynccontextmanager
+async def _connecting(clock: Clock, deadline: float, where: str) -> AsyncIterator[Channel]:
+    """A channel to be connected within the time given; nothing of it is left if that fails."""
+    channel = Channel(clock)
+    try:
+        async with Deadline(clock, deadline):
+            yield channel
+    except BaseException as error:
+        channel.abort()
+        if not isinstance(error, OSError) or isinstance(error, MailriderError):
+            raise
+        if isinstance(error, TimeoutError) and error.errno is None:  # our deadline's
+            raise ConnectTimedOut(f"{where} did not answer in time") from error
+        raise connect_error(error, where) from error

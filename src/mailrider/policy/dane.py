@@ -50,13 +50,21 @@ class DANEPolicies(ReadyPolicy):
     name = NAME
 
     def __init__(self, resolver: Resolver, port: int, emit: Emit = discard) -> None:
+        self.emit = emit
         self._resolver = resolver
         self._port = port
-        self._emit = emit
 
     async def bind(self, candidates: Candidates, message: str = "") -> BoundDANE:
         """DANE for these candidates."""
-        return BoundDANE(self._resolver, self._port, candidates, self._emit, message)
+        return BoundDANE(self, candidates, message)
+
+    async def lookup(self, base: Domain) -> Answer[TLSARecord | MalformedTLSA] | None:
+        """The TLSA answer at a base domain; None where the name would be too long to exist. Raises `LookupFailed`."""
+        try:
+            name = tlsa_name(base, self._port)
+        except InvalidValue:
+            return None
+        return await lookup_tlsa(self._resolver, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +78,10 @@ class TLSALookup:
 class BoundDANE(DestinationPolicy):
     """DANE for the candidates of one next hop. `lookups` is the evidence: what was asked for which host, and found."""
 
-    def __init__(
-        self, resolver: Resolver, port: int, candidates: Candidates, emit: Emit = discard, message: str = ""
-    ) -> None:
+    def __init__(self, policy: DANEPolicies, candidates: Candidates, message: str) -> None:
         self.lookups: dict[Candidate, list[TLSALookup]] = {}
-        self._resolver = resolver
-        self._port = port
+        self._policy = policy
         self._candidates = candidates
-        self._emit = emit
         self._message = message
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
@@ -91,7 +95,7 @@ class BoundDANE(DestinationPolicy):
         lookups = self.lookups[host.candidate] = []
         for base in base_domains(name, host):
             try:
-                answer = await self._lookup(base)
+                answer = await self._policy.lookup(base)
             except LookupFailed as error:
                 lookups.append(TLSALookup(base, error))
                 problem = TLSProblem(TLSProblemKind.TLSA_LOOKUP_FAILED, str(error), error.failure)
@@ -115,16 +119,8 @@ class BoundDANE(DestinationPolicy):
     def _refuse(self, host: Host, problem: TLSProblem, name: NextHop, record_type: str) -> Refusal:
         """RFC 7672 2.1.2: who can make a lookup fail must not make DANE go away."""
         consequence = f"{host.candidate.host} is not used"
-        self._emit(LookupDidFail(str(name), record_type, problem.text, consequence, message=self._message))
+        self._policy.emit(LookupDidFail(str(name), record_type, problem.text, consequence, message=self._message))
         return Refusal(NAME, 451, "4.7.1", problem.text, for_now=True, problems=(problem,))
-
-    async def _lookup(self, base: Domain) -> Answer[TLSARecord | MalformedTLSA] | None:
-        """The TLSA answer at a base domain; None where the name would be too long to exist."""
-        try:
-            name = tlsa_name(base, self._port)
-        except InvalidValue:
-            return None
-        return await lookup_tlsa(self._resolver, name)
 
 
 def tlsa_name(base: Domain, port: int) -> Domain:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -37,18 +37,6 @@ class Successor:
     made: datetime
     seen: datetime | None = None
     signs: datetime | None = None
-
-    def saw(self, now: datetime) -> Successor:
-        """Its record is in DNS; when that was seen first counts."""
-        return self if self.seen is not None else replace(self, seen=now)
-
-    def lost(self) -> Successor:
-        """Its record is not there, or not any more."""
-        return replace(self, seen=None)
-
-    def takes_over(self, now: datetime) -> Successor:
-        """From now on it signs."""
-        return replace(self, signs=now)
 
 
 def rotation_path(directory: Path, domain: Domain, selector: str) -> Path:

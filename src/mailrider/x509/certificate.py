@@ -59,10 +59,6 @@ class Certificate:
         except x509.ExtensionNotFound:
             return None
 
-    def is_signed_by(self, key: PublicKey) -> bool:
-        """True if `key` made the signature; names are not looked at."""
-        return key.signed(self.parsed)
-
     @cached_property
     def not_before(self) -> datetime:
         return self.parsed.not_valid_before_utc

@@ -69,20 +69,20 @@ def test_what_is_no_key(octets: bytes) -> None:
 def test_only_the_issuers_key_signed(issuer: str, leaf: str) -> None:
     key = PublicKey.parse(AUTHORITIES[issuer].spki)
     certificate = parse_certificate(LEAVES[leaf].der)
-    assert certificate.is_signed_by(key) is (leaf.split("-")[0] == issuer)
+    assert key.signed(certificate.parsed) is (leaf.split("-")[0] == issuer)
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_another_key_of_the_same_kind_did_not_sign(leaf: str) -> None:
     certificate = parse_certificate(LEAVES[leaf].der)
     for other in (authority(), authority(key=rsa_key(3072)), authority(key=ed25519.Ed25519PrivateKey.generate())):
-        assert not certificate.is_signed_by(PublicKey.parse(other.spki))
+        assert not PublicKey.parse(other.spki).signed(certificate.parsed)
 
 
 def test_a_key_that_cannot_sign_signed_nothing() -> None:
     key = PublicKey.parse(spki(x25519.X25519PrivateKey.generate()))
     assert key.kind == "X25519"
-    assert not parse_certificate(LEAVES["ec"].der).is_signed_by(key)
+    assert not key.signed(parse_certificate(LEAVES["ec"].der).parsed)
 
 
 def test_sha1_is_a_weak_signature() -> None:
@@ -96,4 +96,4 @@ def test_an_unknown_signature_algorithm_is_weak_and_by_nobody() -> None:
     ecdsa_with_sha256, unheard_of = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d04037f")
     certificate = parse_certificate(LEAVES["ec"].der.replace(ecdsa_with_sha256, unheard_of))
     assert weak_signature(certificate.parsed) == "it is signed with an unknown algorithm, 1.2.840.10045.4.3.127"
-    assert not certificate.is_signed_by(PublicKey.parse(AUTHORITIES["ec"].spki))
+    assert not PublicKey.parse(AUTHORITIES["ec"].spki).signed(certificate.parsed)

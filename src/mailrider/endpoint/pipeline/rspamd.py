@@ -65,7 +65,9 @@ class RspamdCheck:
     async def __aenter__(self) -> Self:
         path = self._url.removeprefix("unix://") if self._url.startswith("unix://") else None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CHECKS) if path is None else _unix(path),
+            connector=aiohttp.TCPConnector(limit=MAX_CHECKS)
+            if path is None
+            else aiohttp.UnixConnector(path, limit=MAX_CHECKS),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours is the Deadline in `_ask`
             trust_env=False,
@@ -104,10 +106,6 @@ class RspamdCheck:
             raise _NoAnswer(f"none within {self._options.timeout.total_seconds():g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _NoAnswer(clean_text(str(error))[:MAX_TEXT] or type(error).__name__) from error
-
-
-def _unix(path: str) -> aiohttp.UnixConnector:
-    return aiohttp.UnixConnector(path, limit=MAX_CHECKS)
 
 
 def _facts(envelope: Envelope, arrival: Arrival) -> list[tuple[str, str]]:

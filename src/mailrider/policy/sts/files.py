@@ -264,7 +264,6 @@ def _age(entry: os.DirEntry[str], now: float) -> float:
 
 def _domain_of(name: str) -> Domain | None:
     try:
-        domain = Domain(name)
+        return Domain(name)
     except InvalidValue:
         return None
-    return domain

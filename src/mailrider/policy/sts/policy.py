@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mailrider.model.domain import Domain
@@ -45,8 +45,8 @@ class STSPolicies:
 
     def __init__(self, source: PolicySource, clock: Clock, emit: Emit) -> None:
         self.source = source
+        self.emit = emit
         self._clock = clock
-        self._emit = emit
 
     def prepare(self, next_hop: NextHop) -> Prepared:
         """Start looking for the domain's policy; the mail domain's own, never that of a CNAME's target."""
@@ -54,58 +54,40 @@ class STSPolicies:
             return NOTHING_TO_SAY
         at_once = self.source.peek(next_hop)
         task = None if at_once is not None else asyncio.ensure_future(self.source.lookup(next_hop))
-        return PreparedSTS(self.source, next_hop, self._clock.monotonic(), self._emit, at_once, task)
+        return PreparedSTS(self, next_hop, self._clock.monotonic(), at_once, task)
 
 
+@dataclass(slots=True)
 class PreparedSTS(Prepared):
     """A lookup under way, or done already."""
 
-    def __init__(
-        self,
-        source: PolicySource,
-        domain: Domain,
-        began: float,
-        emit: Emit,
-        at_once: PolicyLookup | None,
-        task: asyncio.Task[PolicyLookup] | None,
-    ) -> None:
-        self._source = source
-        self._domain = domain
-        self._began = began
-        self._emit = emit
-        self._at_once = at_once
-        self._task = task
+    policies: STSPolicies
+    domain: Domain
+    began: float
+    at_once: PolicyLookup | None
+    task: asyncio.Task[PolicyLookup] | None
 
     async def bind(self, _: Candidates, message: str = "") -> BoundSTS | None:
         """The domain's policy; None if it has none."""
-        lookup = self._at_once if self._task is None else await self._task
+        lookup = self.at_once if self.task is None else await self.task
         if lookup is None or (lookup.policy is None and not lookup.is_uncertain):
             return None
-        return BoundSTS(self._source, self._domain, lookup, self._began, self._emit, message)
+        return BoundSTS(self.policies, self.domain, lookup, self.began, message)
 
     def cancel(self) -> None:
         """Nobody waits for the policy any more."""
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
 
 class BoundSTS(DestinationPolicy):
     """The policy of one domain, for one attempt. `lookup` is the evidence."""
 
-    def __init__(
-        self,
-        source: PolicySource,
-        domain: Domain,
-        lookup: PolicyLookup,
-        began: float,
-        emit: Emit,
-        message: str = "",
-    ) -> None:
+    def __init__(self, policies: STSPolicies, domain: Domain, lookup: PolicyLookup, began: float, message: str) -> None:
         self.lookup = lookup
-        self._source = source
+        self._source, self._emit = policies.source, policies.emit
         self._domain = domain
         self._began = began
-        self._emit = emit
         self._message = message
         self._asked_again = False
 

@@ -35,7 +35,7 @@ class Identity:
     def own(cls) -> Identity:
         """This process."""
         pid = os.getpid()
-        return cls(_boot(), _namespace(), pid, _start(pid) or "")
+        return cls(current_boot(), _namespace(), pid, _start(pid) or "")
 
     def encode(self) -> str:
         """As a store keeps it."""
@@ -48,7 +48,7 @@ class Identity:
 
     def life(self) -> Life:
         """Whether it still runs, as seen from this process."""
-        if self.boot and _boot() and self.boot != _boot():
+        if self.boot and current_boot() and self.boot != current_boot():
             return Life.DEAD
         if not self.namespace or self.namespace != _namespace() or not self.start:
             return Life.UNKNOWN
@@ -59,10 +59,6 @@ class Identity:
 
 def current_boot() -> str:
     """The boot that this is; empty where the system does not tell."""
-    return _boot()
-
-
-def _boot() -> str:
     return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
 
 
