@@ -9,9 +9,10 @@ import sys
 
 from mailrider.clock import SystemClock
 from mailrider.dns.answer import RecordType
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.opening import open_resolver
 from mailrider.dns.settings import DNSSettings
-from mailrider.dns.validating import ValidatingResolver, Validation
+from mailrider.dns.validating import Validation
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 
@@ -28,7 +29,7 @@ async def main(server: str, anchor: str, *more: str) -> None:
         say("secure" if answer.authentic else "insecure")
         if not more:
             await asyncio.Event().wait()
-        assert isinstance(resolver, ValidatingResolver)
+        assert isinstance(resolver, CachingResolver)
         assert isinstance(resolver.source, Validation)
         child = os.fork()
         if child == 0:

@@ -24,9 +24,9 @@ import pytest
 import mailrider
 from mailrider.clock import SystemClock
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.opening import open_resolver
 from mailrider.dns.settings import DNSSettings
-from mailrider.dns.validating import ValidatingResolver
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
 from mailrider.model.event import (
@@ -255,7 +255,7 @@ async def test_signatures_that_are_stripped_from_the_start(root: Hierarchy, vali
     with start_liar(root.forwarder, stripped, address="127.0.0.11") as liar:
         async with resolver(root, liar.address, events, validate=validate) as ours:
             found = await status(ours, "mx.ecdsa.test", "A")
-            assert isinstance(ours, ValidatingResolver)
+            assert isinstance(ours, CachingResolver)
             assert ours.validated_by == ""
     assert DNSServerUnfit in map(type, events)
     if validate == "yes":

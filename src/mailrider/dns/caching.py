@@ -1,40 +1,70 @@
-"""What all our resolvers share: answers are remembered by TTL, the same question is asked once, CNAMEs are followed.
+"""The resolver over the network: answers are remembered by TTL, the same question is asked once, CNAMEs are followed.
 
-A lookup goes: cache, then whoever is already asking the same (`flight`), then `_ask`, which each resolver has of its
-own. CNAMEs are followed with further questions where a reply ends on one (`chain`).
+A lookup goes: cache, then whoever is already asking the same (`flight`), then the source of the moment: the configured
+servers (`stub`), believed as far as they count; a validator in this process (`validating`); nobody yet, so that lookups
+wait for the first probe; or nobody, and then lookups fail. `use` says which. CNAMEs are followed with further questions
+where a reply ends on one (`chain`).
 
-What always holds: `lookup` gives what a server said, or raises `LookupFailed`; a failure is never taken for absence.
-Names are absolute; search lists do not exist. When who is asked changes, what others said is forgotten, and what they
-are saying is not believed. Closing ends every question, and those who wait get `LookupFailed`.
+What always holds: `lookup` gives what the source said, or raises `LookupFailed`; a failure is never taken for absence.
+With a validator `authentic` is its word alone, never an AD bit; what is bogus is a failure. Names are absolute; search
+lists do not exist. When who is asked changes, what others said is forgotten, and what they are saying is not believed.
+Closing ends every question, and those who wait get `LookupFailed`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mailrider.clock import after
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.cache import AnswerCache
 from mailrider.dns.chain import Walk
 from mailrider.dns.flight import Cancelled, SingleFlight
-from mailrider.dns.wire import FailedReply
+from mailrider.dns.validating import Failing, Unvalidated, Validation, Waiting, read_validated
+from mailrider.dns.wire import NUMBERS, FailedReply, ServerReply
+from mailrider.model.event import AnswerValidated, Validity, discard
 
 if TYPE_CHECKING:
     from typing import Self
 
     from mailrider.clock import Clock
-    from mailrider.dns.wire import ServerReply
+    from mailrider.dns.servers import ServerChoice
+    from mailrider.dns.stub import NameServers
+    from mailrider.dns.validating import Source
     from mailrider.model.domain import Domain
+    from mailrider.model.event import Emit
 
 CLOSED = FailedReply(LookupFailure.NO_RESOLVER, "the resolver is not open")
 
 
-class CachingResolver(ABC):
-    """A `Resolver` without a way to ask; use it with `async with`. `cache_size` is the number of answers kept."""
+class CachingResolver:
+    """A `Resolver`; use it with `async with`. `cache_size` is the number of answers kept.
 
-    def __init__(self, clock: Clock, cache_size: int) -> None:
+    `servers` are asked where signatures are not checked here. `validator` says who checks them here, with which trust
+    anchors; empty: nobody ever does. With one lookups wait until `use` says who is asked, and `patience` bounds a
+    question, seconds.
+    """
+
+    def __init__(
+        self,
+        servers: NameServers,
+        clock: Clock,
+        emit: Emit = discard,
+        *,
+        cache_size: int = 10_000,
+        validator: str = "",
+        patience: float = 0.0,
+    ) -> None:
+        self.servers = servers
+        self.trust_changed = asyncio.Event()  # set when a proof changes who is believed
         self._clock = clock
+        self._emit = emit
+        self._validator = validator
+        self._patience = patience
+        self._source: Source = Waiting() if validator else Unvalidated()
+        self._left_waiting = asyncio.Event()
         self._cache = AnswerCache(cache_size, clock)
         self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
         self._open = False
@@ -43,19 +73,6 @@ class CachingResolver(ABC):
         self.cached = self._cache.get
         """The answer, if it is in the cache and fresh."""
 
-    @property
-    @abstractmethod
-    def validates(self) -> bool:
-        """True if answers can be authentic."""
-
-    @abstractmethod
-    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
-        """What whoever is asked says to one question."""
-
-    async def _ready(self) -> FailedReply | None:
-        """Wait until it is known who is to be asked; a `FailedReply` if that takes too long."""
-        return None
-
     async def __aenter__(self) -> Self:
         self._open = True
         return self
@@ -63,6 +80,78 @@ class CachingResolver(ABC):
     async def __aexit__(self, *_: object) -> None:
         self._open = False
         await self._flights.aclose()
+
+    # Who is asked -----------------------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> Source:
+        """Who is asked now."""
+        return self._source
+
+    @property
+    def validates(self) -> bool:
+        """True if answers can be authentic."""
+        return self.choice.validates if isinstance(self._source, Unvalidated) else True
+
+    @property
+    def validates_itself(self) -> bool:
+        """True if signatures are checked here, and no other server's word is believed."""
+        return isinstance(self._source, Validation)
+
+    @property
+    def dnssec_off(self) -> str:
+        """Why DNSSEC and DANE are off; empty if they are on."""
+        if self.validates:
+            return ""
+        reason = self._source.reason if isinstance(self._source, Unvalidated) else ""
+        return f"DNSSEC and DANE are off: {reason}" if reason else self.choice.dnssec_off
+
+    @property
+    def validated_by(self) -> str:
+        """Who validates, whose answers, with which trust anchors; empty if nobody does."""
+        match self._source:
+            case Validation() as validation:
+                return f"validated here by {self._validator}, from what {', '.join(map(str, validation.servers))} says"
+            case Unvalidated() if self.choice.validates:
+                return f"validated by {', '.join(map(str, self.choice.asked))}"
+            case _:
+                return ""
+
+    @property
+    def choice(self) -> ServerChoice:
+        """Which servers are asked where we do not validate."""
+        return self.servers.choice
+
+    def choose(self, choice: ServerChoice) -> None:
+        """Ask these servers from now on, where we do not validate.
+
+        If nobody is believed any more, lookups wait until we validate, or cannot.
+        """
+        self.servers.choice = choice
+        self.trust_changed.set()
+        if isinstance(self._source, Unvalidated):
+            waits = self._validator and not self._source.reason and not choice.validates
+            self.use(Waiting() if waits else self._source)
+
+    def use(self, source: Source) -> None:
+        """Ask there from now on."""
+        self._source = source
+        self.forget()
+        if isinstance(source, Waiting):
+            self._left_waiting.clear()
+        else:
+            self._left_waiting.set()
+
+    def forget(self) -> None:
+        """Others are asked from now on: forget what was said, and ask again what is being asked."""
+        self.changes += 1
+        self._cache.clear()
+
+    async def settled(self) -> None:
+        """Wait, as a lookup would, until it is known who is asked."""
+        await self._ready()
+
+    # Lookups ----------------------------------------------------------------------------------------------------------
 
     async def lookup(self, name: Domain, record_type: RecordType, *, fresh: bool = False) -> Answer[Any]:
         """The records of that type at `name`, CNAMEs followed, or their absence. Raises `LookupFailed`.
@@ -75,11 +164,6 @@ class CachingResolver(ABC):
             # A fresh exception for each who waits: a shared one would gather their tracebacks.
             raise LookupFailed(name, record_type, outcome.failure, outcome.detail)
         return outcome
-
-    def forget(self) -> None:
-        """Others are asked from now on: forget what was said, and ask again what is being asked."""
-        self.changes += 1
-        self._cache.clear()
 
     async def _shared(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | FailedReply:
         if not self._open:
@@ -106,3 +190,41 @@ class CachingResolver(ABC):
                 self._cache.put(record_type, outcome)
             if outcome is not None:
                 return outcome
+
+    async def _ready(self) -> FailedReply | None:
+        """Wait until it is known who is to be asked; a `FailedReply` if that takes too long."""
+        if not isinstance(self._source, Waiting):
+            return None
+        try:
+            async with after(self._clock, self._patience):
+                while isinstance(self._source, Waiting):
+                    await self._left_waiting.wait()
+        except TimeoutError:
+            return FailedReply(LookupFailure.TIMEOUT, f"validation could not begin within {self._patience:g} s")
+        return None
+
+    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
+        match self._source:
+            case Validation() as validation:
+                return await self._validated(validation, name, record_type, fresh=fresh)
+            case Unvalidated():
+                return await self.servers.ask_all(name, record_type)
+            case Failing(reason):
+                return FailedReply(LookupFailure.NO_RESOLVER, reason)
+            case Waiting():  # trust was taken away in this moment: `_resolve` begins anew, and waits
+                return FailedReply(LookupFailure.NO_RESOLVER, "nobody is believed")
+
+    async def _validated(
+        self, validation: Validation, name: Domain, record_type: RecordType, *, fresh: bool
+    ) -> ServerReply | FailedReply:
+        try:
+            async with after(self._clock, self._patience):
+                answer = await validation.ask(name.ascii, NUMBERS[record_type], fresh=fresh)
+        except TimeoutError:
+            return FailedReply(LookupFailure.TIMEOUT, f"not validated within {self._patience:g} s")
+        outcome = read_validated(answer, name, record_type)
+        if isinstance(outcome, ServerReply):
+            self._emit(AnswerValidated(Validity.SECURE if outcome.authentic else Validity.INSECURE))
+        elif outcome.failure is LookupFailure.BOGUS:
+            self._emit(AnswerValidated(Validity.BOGUS))
+        return outcome

@@ -1,8 +1,8 @@
 """From `dns { }` to an open resolver: who is asked, and who validates.
 
-`validate no`: a `StubResolver`, whose servers `ProofKeeper` proves. `yes`: a `ValidatingResolver`; what it needs and is
-not there is an error of the configuration. `auto`: the same if the library can be used, else the stub resolver, and
-then it is said loudly why.
+`validate no`: the servers are asked, and `ProofKeeper` proves them. `yes`: `ValidationKeeper` validates what they say;
+what it needs and is not there is an error of the configuration. `auto`: the same if the library can be used, else as
+with `no`, and then it is said loudly why.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dns.anchors import AnchorFileError, read_anchor_file, shipped_anchors
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.probe import Prober
 from mailrider.dns.proof import ProofKeeper
 from mailrider.dns.servers import configured_servers
 from mailrider.dns.settings import Validate
-from mailrider.dns.stub import StubResolver
+from mailrider.dns.stub import NameServers
 from mailrider.dns.transport import SocketTransport
 from mailrider.dns.unbound import LibraryMissing, Upstreams, Validator, ValidatorUnusable, load_library
-from mailrider.dns.validating import ValidatingResolver
 from mailrider.dns.validation import Proven, Validates, ValidationKeeper
 from mailrider.errors import ConfigError
 from mailrider.model.event import SecurityUnavailable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dns.anchors import Anchor
-    from mailrider.dns.servers import ServerAddress
+    from mailrider.dns.servers import ServerAddress, ServerChoice
     from mailrider.dns.settings import DNSSettings
     from mailrider.dns.unbound import Library
     from mailrider.dns.validating import Asks, OpenValidator
@@ -50,34 +50,29 @@ async def open_resolver(
     proven: Proven | None = None,
     tls_roots: str = "",
     load: Callable[[], Library] = load_library,
-) -> AsyncIterator[StubResolver | ValidatingResolver]:
+) -> AsyncIterator[CachingResolver]:
     """The resolver that the settings want, open. Raises `ConfigError` for what cannot be.
 
     `proven` is what this process knows of its own validation; `tls_roots` the file with the certificates to trust.
     """
-    stub = StubResolver(
-        configured_servers(settings.server),
-        clock=clock,
-        rng=rng,
-        timeout=settings.timeout.total_seconds(),
-        attempts=settings.attempts,
-        cache_size=settings.cache,
-    )
-    validation = await _prepare(settings, stub, emit, tls_roots, load)
+    timeout = settings.timeout.total_seconds()
+    choice = configured_servers(settings.server)
+    servers = NameServers(choice, clock=clock, rng=rng, timeout=timeout, attempts=settings.attempts)
+    validation = await _prepare(settings, choice, emit, tls_roots, load)
     if validation is None:
-        async with stub, ProofKeeper(stub, clock, emit):
-            yield stub
+        resolver = CachingResolver(servers, clock, cache_size=settings.cache)
+        async with resolver, ProofKeeper(resolver, clock, emit):
+            yield resolver
         return
     how, open_validator = validation
-    timeout = settings.timeout.total_seconds()
-    patience = timeout * settings.attempts  # for one question: as long as the stub resolver would ask a server
+    patience = timeout * settings.attempts  # for one question: as long as the servers themselves would be asked
     if not _forwarders(how.servers):
         patience = max(RECURSION_PATIENCE, patience)
     prober = Prober(open_validator, SocketTransport(), clock, rng, timeout=timeout, patience=patience)
-    resolver = ValidatingResolver(stub, str(how), clock, emit, patience=patience, cache_size=settings.cache)
+    resolver = CachingResolver(servers, clock, emit, cache_size=settings.cache, validator=str(how), patience=patience)
     keeper = ValidationKeeper(resolver, how, prober, open_validator, clock, emit, proven or Proven())
-    async with stub, resolver, keeper:
-        if how.is_auto and stub.choice.counting:
+    async with resolver, keeper:
+        if how.is_auto and choice.counting:
             async with ProofKeeper(resolver, clock, emit):
                 yield resolver
         else:
@@ -90,12 +85,12 @@ def _forwarders(servers: Sequence[ServerAddress]) -> tuple[ServerAddress, ...]:
 
 
 async def _prepare(
-    settings: DNSSettings, stub: StubResolver, emit: Emit, tls_roots: str, load: Callable[[], Library]
+    settings: DNSSettings, choice: ServerChoice, emit: Emit, tls_roots: str, load: Callable[[], Library]
 ) -> tuple[Validates, OpenValidator] | None:
     """How to validate, tried once; None if we do not."""
     if settings.validate is Validate.NO:
         return None
-    is_auto, servers = settings.validate is Validate.AUTO, stub.choice.configured
+    is_auto, servers = settings.validate is Validate.AUTO, choice.configured
     anchors = trust_anchors(settings)
     try:
         library = load()
@@ -106,7 +101,7 @@ async def _prepare(
     except (LibraryMissing, ValidatorUnusable) as error:
         if not is_auto or not all(server.is_plain for server in servers):
             raise ConfigError(f"dns: validate {settings.validate.value}: {error}") from error
-        if stub.dnssec_off:
+        if choice.dnssec_off:
             emit(SecurityUnavailable(f"validate auto: {error}"))
         return None
     return how, open_validator

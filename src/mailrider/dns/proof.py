@@ -16,7 +16,7 @@ import asyncio
 import enum
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure, RecordType
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mailrider.clock import Clock
+    from mailrider.dns.caching import CachingResolver
     from mailrider.dns.servers import ServerAddress, ServerChoice
     from mailrider.model.event import Emit
 
@@ -90,27 +91,13 @@ def next_proof(findings: dict[ServerAddress, ProofResult], same: int) -> float:
     return LATER if is_settled or same >= SOON_TIMES else SOON
 
 
-class Provable(Protocol):
-    """A resolver whose servers can be asked one by one, and chosen."""
-
-    @property
-    def choice(self) -> ServerChoice: ...
-
-    @property
-    def dnssec_off(self) -> str: ...
-
-    def choose(self, choice: ServerChoice) -> None: ...
-
-    async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> ServerReply | FailedReply: ...
-
-
 class ProofKeeper:
     """Proves the servers of a resolver, at the start and for as long as it is entered; starts a task.
 
     Opening waits for the first proof, but not longer than `OPENING_WAIT`: mail waits for no silent server.
     """
 
-    def __init__(self, resolver: Provable, clock: Clock, emit: Emit) -> None:
+    def __init__(self, resolver: CachingResolver, clock: Clock, emit: Emit) -> None:
         self._resolver = resolver
         self._clock = clock
         self._emit = emit
@@ -157,7 +144,7 @@ class ProofKeeper:
         return findings
 
     async def _prove_server(self, server: ServerAddress) -> ProofResult:
-        ask = self._resolver.ask
+        ask = self._resolver.servers.ask
         signed, bogus = await asyncio.gather(
             ask(server, SIGNED_NAME, RecordType.MX), ask(server, BOGUS_NAME, RecordType.A)
         )

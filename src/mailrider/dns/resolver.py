@@ -1,6 +1,6 @@
 """The resolver port: how the engine asks DNS, whoever answers.
 
-`dns.stub` implements it over the network; tests implement it with a dict.
+`dns.caching` implements it over the network; tests implement it with a dict.
 """
 
 from __future__ import annotations

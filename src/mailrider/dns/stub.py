@@ -1,11 +1,11 @@
-"""The stub resolver: asks the configured servers, believes AD only from servers that count (RFC 4035 4.9.3).
+"""Asking the configured servers, and believing AD only from servers that count (RFC 4035 4.9.3).
 
 A question goes to the servers in their order, each over UDP and, if the answer is truncated, over TCP; `attempts`
 rounds, in which only those are asked again that kept silent. A server that says that it cannot tell is not asked again
 for this name. The next one is, but where answers can be authentic: there SERVFAIL may mean forged data, and is the
-end, as is any other word of a failure. What all resolvers share stands in `caching`.
+end, as is any other word of a failure.
 
-What always holds: silence, refusal and damage are never taken for absence. Opening starts nothing.
+What always holds: silence, refusal and damage are never taken for absence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure
-from mailrider.dns.caching import CachingResolver
 from mailrider.dns.slots import SharedSlots
 from mailrider.dns.transport import NotAnAnswer, SocketTransport
 from mailrider.dns.wire import FailedReply, Question, ServerReply, decode_reply
@@ -52,12 +51,11 @@ _MOST_TELLING = (
 )
 
 
-class StubResolver(CachingResolver):
-    """A `Resolver` over the network; use it with `async with`.
+class NameServers:
+    """The servers of `choice`, which says whose word counts, and why DNSSEC is off if it is. Nothing is remembered.
 
-    `choice` says who is asked and why DNSSEC is off if it is; `choose` changes it, when a proof says so.
-    `timeout` bounds one question to one server, seconds. `cache_size` is the number of answers kept. `rng` makes the
-    ids of the questions: `random.SystemRandom()`, unless a test wants to know them.
+    `timeout` bounds one question to one server, seconds. `rng` makes the ids of the questions:
+    `random.SystemRandom()`, unless a test wants to know them.
     """
 
     def __init__(
@@ -68,42 +66,18 @@ class StubResolver(CachingResolver):
         rng: random.Random,
         timeout: float = 5.0,
         attempts: int = 3,
-        cache_size: int = 10_000,
         transport: Transport | None = None,
     ) -> None:
-        super().__init__(clock, cache_size)
         self.choice = choice
+        self._clock = clock
         self._rng = rng
         self._timeout = timeout
         self._attempts = attempts
         self._transport = transport or SocketTransport()
         self._slots = SharedSlots(MAX_IN_FLIGHT)
 
-    @property
-    def validates(self) -> bool:
-        """True if answers can be authentic: the word of every server that is asked counts."""
-        return self.choice.validates
-
-    @property
-    def dnssec_off(self) -> str:
-        """Why DNSSEC and DANE are off; empty if they are on."""
-        return self.choice.dnssec_off
-
-    @property
-    def validated_by(self) -> str:
-        """Whose word counts; empty if nobody's does."""
-        return f"validated by {', '.join(map(str, self.choice.asked))}" if self.validates else ""
-
-    def choose(self, choice: ServerChoice) -> None:
-        """Ask these servers from now on. What others said is forgotten, and what they are saying is not believed."""
-        self.choice = choice
-        self.forget()
-
-    async def _ask(self, name: Domain, record_type: RecordType, *, fresh: bool) -> ServerReply | FailedReply:
-        return await self.ask_servers(name, record_type)
-
-    async def ask_servers(self, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
-        """What the first server says that has an answer; nothing is remembered."""
+    async def ask_all(self, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
+        """What the first server says that has an answer."""
         failures: list[FailedReply] = []
         willing = list(self.choice.asked)
         for _ in range(self._attempts):
@@ -113,7 +87,7 @@ class StubResolver(CachingResolver):
                 if isinstance(reply, ServerReply):
                     return reply
                 failure = FailedReply(reply.failure, f"{server}: {reply.detail}".removesuffix(": "))
-                if self.validates and failure.failure not in _UNHEARD:
+                if self.choice.validates and failure.failure not in _UNHEARD:
                     return failure
                 failures.append(failure)
                 if reply.failure is not LookupFailure.TIMEOUT:
@@ -122,7 +96,7 @@ class StubResolver(CachingResolver):
         return min(failures, key=lambda failure: _MOST_TELLING.index(failure.failure), default=none)
 
     async def ask(self, server: ServerAddress, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:
-        """What one server says, whether it counts or not; nothing is remembered.
+        """What one server says, whether it counts or not.
 
         A server that does not understand EDNS (RFC 6891 7) is asked again without. Such an answer is not authentic.
         """

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dns.anchors import Anchor
+    from mailrider.dns.caching import CachingResolver
     from mailrider.dns.probe import Prober, ProbeResult
     from mailrider.dns.servers import ServerAddress
-    from mailrider.dns.validating import OpenValidator, ValidatingResolver
+    from mailrider.dns.validating import OpenValidator
     from mailrider.model.event import Emit
 
 SOON: Final = 60.0  # seconds until the next probe, while not all servers are fit
@@ -83,7 +84,7 @@ class ValidationKeeper:
 
     def __init__(
         self,
-        resolver: ValidatingResolver,
+        resolver: CachingResolver,
         how: Validates,
         prober: Prober,
         open_validator: OpenValidator,
@@ -134,13 +135,13 @@ class ValidationKeeper:
 
     def _believes_others(self) -> bool:
         validates = self._plan is not None and self._plan.mode is LookupMode.VALIDATING
-        return self._how.is_auto and not validates and self._resolver.stub.validates
+        return self._how.is_auto and not validates and self._resolver.choice.validates
 
     async def _believe_others(self) -> None:
         """Ask the servers that count, until none does."""
         self._resolver.use(Unvalidated())
         self._plan = None
-        while self._resolver.stub.validates:
+        while self._resolver.choice.validates:
             self._resolver.trust_changed.clear()
             await self._resolver.trust_changed.wait()
 

@@ -15,16 +15,18 @@ import pytest
 from mailrider.clock import SystemClock
 from mailrider.dns.answer import MAX_CNAMES, LookupFailed, LookupFailure, MalformedTLSA, RecordType
 from mailrider.dns.servers import ServerAddress, choose_servers, parse_server
-from mailrider.dns.stub import StubResolver
 from mailrider.dns.wire import MAX_RECORDS
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.zones import Fault, RawRecord, Records, ZoneTable, signed
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
 from tests.support.loops import eventually
+from tests.support.resolvers import asking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from mailrider.dns.caching import CachingResolver
 
 ADDRESS = IPv4Address("192.0.2.1")
 A = {"A": "192.0.2.1"}
@@ -80,26 +82,24 @@ def open_files() -> int:
 
 
 @asynccontextmanager
-async def lab(zones: ZoneTable = ZONES, **settings: Any) -> AsyncIterator[tuple[LabDNS, StubResolver]]:
+async def lab(zones: ZoneTable = ZONES, **settings: Any) -> AsyncIterator[tuple[LabDNS, CachingResolver]]:
     async with LabDNS(dict(zones)) as server, stub(server.server, **settings) as resolver:
         yield server, resolver
 
 
 @asynccontextmanager
-async def stub(*servers: ServerAddress, **settings: Any) -> AsyncIterator[StubResolver]:
+async def stub(*servers: ServerAddress, **settings: Any) -> AsyncIterator[CachingResolver]:
     """A resolver that leaves nothing behind: no socket, no task."""
     files, tasks = open_files(), len(asyncio.all_tasks())
     settings = {"timeout": 50, "attempts": 1} | settings
-    async with StubResolver(
-        choose_servers(servers), clock=SystemClock(), rng=random.SystemRandom(), **settings
-    ) as resolver:
+    async with asking(choose_servers(servers), clock=SystemClock(), rng=random.SystemRandom(), **settings) as resolver:
         yield resolver
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == tasks
     assert open_files() <= files + 1  # a connection whose other end the lab has not closed yet
 
 
-async def failure(resolver: StubResolver, name: str, record_type: str = "A") -> LookupFailed:
+async def failure(resolver: CachingResolver, name: str, record_type: str = "A") -> LookupFailed:
     with pytest.raises(LookupFailed) as raised:
         await resolver.lookup(Domain(name), RecordType(record_type))
     return raised.value

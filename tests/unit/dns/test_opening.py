@@ -10,9 +10,8 @@ import pytest
 from mailrider.dns import opening
 from mailrider.dns.opening import open_resolver, trust_anchors
 from mailrider.dns.settings import DNSSettings
-from mailrider.dns.stub import StubResolver
 from mailrider.dns.unbound import LibraryMissing
-from mailrider.dns.validating import ValidatingResolver
+from mailrider.dns.validating import Unvalidated
 from mailrider.errors import ConfigError
 from mailrider.model.event import Event, SecurityUnavailable, discard
 from mailrider.testing.clock import FakeClock
@@ -21,6 +20,8 @@ from tests.unit.dns.test_unbound import FakeLibrary
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mailrider.dns.caching import CachingResolver
 
 AWAY = "192.0.2.1:9"
 
@@ -36,7 +37,7 @@ def missing() -> Any:
     raise LibraryMissing("libunbound cannot be loaded")
 
 
-async def opened(load: Any, events: list[Event], **settings: Any) -> StubResolver | ValidatingResolver:
+async def opened(load: Any, events: list[Event], **settings: Any) -> CachingResolver:
     dns = DNSSettings(**settings)
     async with open_resolver(dns, FakeClock(), random.Random(1), events.append, load=load) as resolver:
         return resolver
@@ -44,13 +45,13 @@ async def opened(load: Any, events: list[Event], **settings: Any) -> StubResolve
 
 async def test_by_default_we_do_not_validate_and_load_nothing() -> None:
     events: list[Event] = []
-    assert isinstance(await opened(pytest.fail, events, server=AWAY), StubResolver)
+    assert isinstance((await opened(pytest.fail, events, server=AWAY)).source, Unvalidated)
     assert [type(event) for event in events] == [SecurityUnavailable]
 
 
 @pytest.mark.parametrize("validate", ["yes", "auto"])
 async def test_with_the_library_we_validate(library: FakeLibrary, validate: str) -> None:
-    assert isinstance(await opened(lambda: library, [], server=AWAY, validate=validate), ValidatingResolver)
+    assert not isinstance((await opened(lambda: library, [], server=AWAY, validate=validate)).source, Unvalidated)
 
 
 @pytest.mark.parametrize("server", [AWAY, "127.0.0.1:9"])
@@ -61,7 +62,7 @@ async def test_yes_without_the_library_is_an_error_of_the_configuration(server: 
 
 async def test_auto_without_the_library_goes_on_and_says_why_dnssec_is_off() -> None:
     events: list[Event] = []
-    assert isinstance(await opened(missing, events, server=AWAY, validate="auto"), StubResolver)
+    assert isinstance((await opened(missing, events, server=AWAY, validate="auto")).source, Unvalidated)
     first = events[0]
     assert isinstance(first, SecurityUnavailable)
     assert first.reason == "validate auto: libunbound cannot be loaded"
@@ -83,14 +84,14 @@ async def test_an_option_that_the_library_refuses_is_found_at_the_start(library:
     library.refuses = "harden-glue"
     with pytest.raises(ConfigError, match="refused option harden-glue"):
         await opened(lambda: library, [], server=AWAY, validate="yes")
-    assert isinstance(await opened(lambda: library, [], server=AWAY, validate="auto"), StubResolver)
+    assert isinstance((await opened(lambda: library, [], server=AWAY, validate="auto")).source, Unvalidated)
 
 
 async def test_servers_over_tls_and_the_root(library: FakeLibrary, tmp_path: Path) -> None:
     dns = DNSSettings(server="tls://192.0.2.1#dns.test", validate="yes", insecure=["corp.test"])
     load: Any = lambda: library  # noqa: E731
     async with open_resolver(dns, FakeClock(), random.Random(1), discard, tls_roots="/r", load=load) as resolver:
-        assert isinstance(resolver, ValidatingResolver)
+        assert not isinstance(resolver.source, Unvalidated)
     assert library.forwarders[0] == "192.0.2.1@853#dns.test"
     assert ("domain-insecure:", "corp.test") in library.options
     library.forwarders.clear()

@@ -28,16 +28,18 @@ from mailrider.dns.proof import (
     next_proof,
 )
 from mailrider.dns.servers import ServerAddress, choose_servers
-from mailrider.dns.stub import StubResolver
 from mailrider.dns.wire import FailedReply, Question, ServerReply
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, Event, SecurityUnavailable, ServerTrustChanged
 from mailrider.testing.clock import FakeClock
+from tests.support.resolvers import asking
 from tests.unit.dns.messages import ask, message, reply
 from tests.unit.dns.test_stub import Network, Server, silent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from mailrider.dns.caching import CachingResolver
 
 ONE, TWO, AWAY = (ServerAddress(ip_address(ip)) for ip in ("127.0.0.1", "::1", "192.0.2.1"))
 AD, PLAIN = "QR RD RA AD", "QR RD RA"
@@ -146,8 +148,8 @@ class Upstream:
 @asynccontextmanager
 async def kept(
     clock: FakeClock, servers: dict[ServerAddress, Server], events: list[Event], *, seconds: float = 5.0
-) -> AsyncIterator[StubResolver]:
-    async with StubResolver(
+) -> AsyncIterator[CachingResolver]:
+    async with asking(
         choose_servers(servers),
         clock=clock,
         rng=random.Random(1),
@@ -167,7 +169,7 @@ async def kept(
     assert clock.pending == 0
 
 
-async def is_authentic(stub: StubResolver) -> bool:
+async def is_authentic(stub: CachingResolver) -> bool:
     return (await stub.lookup(NAME, RecordType.A)).authentic
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, ip_address
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dns.message
 import dns.rcode
@@ -25,12 +25,16 @@ from mailrider.dns.resolver import (
     lookup_txt,
 )
 from mailrider.dns.servers import ServerAddress, choose_servers
-from mailrider.dns.stub import MAX_IN_FLIGHT, StubResolver
+from mailrider.dns.stub import MAX_IN_FLIGHT
 from mailrider.dns.transport import NotAnAnswer
 from mailrider.dns.wire import Question
 from mailrider.model.domain import Domain
 from mailrider.testing.clock import FakeClock
+from tests.support.resolvers import asking
 from tests.unit.dns.messages import Row, message
+
+if TYPE_CHECKING:
+    from mailrider.dns.caching import CachingResolver
 
 T = TypeVar("T")
 
@@ -107,9 +111,9 @@ class Network:
 @asynccontextmanager
 async def resolver(
     network: Network, *servers: ServerAddress, clock: FakeClock | None = None, cache_size: int = 100
-) -> AsyncIterator[StubResolver]:
+) -> AsyncIterator[CachingResolver]:
     clock = clock or FakeClock()
-    async with StubResolver(
+    async with asking(
         choose_servers(servers or tuple(network.udp)),
         clock=clock,
         rng=random.Random(1),
@@ -123,7 +127,7 @@ async def resolver(
     assert clock.pending == 0
 
 
-async def failure(stub: StubResolver, name: Domain = NAME) -> LookupFailed:
+async def failure(stub: CachingResolver, name: Domain = NAME) -> LookupFailed:
     with pytest.raises(LookupFailed) as raised:
         await stub.lookup(name, A)
     assert raised.value.name == name
@@ -308,7 +312,7 @@ async def test_in_later_rounds_only_those_are_asked_that_kept_silent() -> None:
 
 
 async def test_without_servers_there_is_no_resolver() -> None:
-    async with StubResolver(choose_servers([]), clock=FakeClock(), rng=random.Random(1)) as stub:
+    async with asking(choose_servers([]), clock=FakeClock(), rng=random.Random(1)) as stub:
         assert (await failure(stub)).failure is LookupFailure.NO_RESOLVER
 
 
@@ -385,7 +389,7 @@ async def test_an_answer_is_remembered_for_its_ttl() -> None:
         assert stub.cached(NAME, A) is None
         await stub.lookup(NAME, A)
         assert len(network.log) == 2
-        stub.forget()
+        stub.choose(stub.choice)
         assert stub.cached(NAME, A) is None
 
 
@@ -496,7 +500,7 @@ async def test_closing_ends_what_is_under_way_and_refuses_what_comes_later() -> 
 
 async def test_a_resolver_that_was_never_opened_asks_nobody() -> None:
     network = Network({ONE: says(ADDRESS)})
-    stub = StubResolver(choose_servers([ONE]), clock=FakeClock(), rng=random.Random(1), transport=network)
+    stub = asking(choose_servers([ONE]), clock=FakeClock(), rng=random.Random(1), transport=network)
     assert (await failure(stub)).failure is LookupFailure.NO_RESOLVER
     assert network.log == []
 

@@ -12,7 +12,7 @@ from mailrider.dns.anchors import parse_anchors
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
 from mailrider.dns.probe import Fitness, Prober
 from mailrider.dns.servers import RECURSIVE, ServerAddress
-from mailrider.dns.validating import Failing, Unvalidated, ValidatingResolver, Waiting
+from mailrider.dns.validating import Failing, Unvalidated, Waiting
 from mailrider.dns.validation import DAY, LATER, SOON, SOON_TIMES, Proven, next_probe
 from mailrider.model.event import (
     AnswerValidated,
@@ -41,6 +41,7 @@ from tests.unit.dns.world import (
 )
 
 if TYPE_CHECKING:
+    from mailrider.dns.caching import CachingResolver
     from mailrider.model.domain import Domain
 
 FIT, SILENT, STRIPS, OTHER_KEYS = Server.FIT, Server.SILENT, Server.STRIPS, Server.OTHER_KEYS
@@ -59,7 +60,7 @@ def kinds(events: list[Event]) -> list[type[Event]]:
     return [type(event) for event in events if not isinstance(event, AnswerValidated)]
 
 
-async def failure(resolver: ValidatingResolver, name: Domain = NAME) -> LookupFailed:
+async def failure(resolver: CachingResolver, name: Domain = NAME) -> LookupFailed:
     with pytest.raises(LookupFailed) as raised:
         await resolver.lookup(name, A)
     return raised.value

@@ -14,12 +14,12 @@ import dns.message
 import dns.rrset
 
 from mailrider.dns.answer import RecordType
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.probe import DNSKEY, Prober
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import ServerAddress, choose_servers
-from mailrider.dns.stub import StubResolver
+from mailrider.dns.stub import NameServers
 from mailrider.dns.unbound import Validated
-from mailrider.dns.validating import ValidatingResolver
 from mailrider.dns.validation import Proven, Validates, ValidationKeeper
 from mailrider.dns.wire import NUMBERS, Question
 from mailrider.errors import LocalError
@@ -148,16 +148,16 @@ async def validating(
     auto: bool = False,
     anchors: tuple[Anchor, ...] = (),
     proven: Proven | None = None,
-) -> AsyncIterator[ValidatingResolver]:
+) -> AsyncIterator[CachingResolver]:
     """A resolver and its keeper over that world; leaves nothing open."""
     rng = random.Random(1)
     servers = tuple(world.servers)
-    stub = StubResolver(choose_servers(servers), clock=clock, rng=rng, timeout=TIMEOUT, attempts=3, transport=world)
+    names = NameServers(choose_servers(servers), clock=clock, rng=rng, timeout=TIMEOUT, attempts=3, transport=world)
     prober = Prober(world.open_validator, world, clock, rng, timeout=TIMEOUT, patience=PATIENCE)
-    resolver = ValidatingResolver(stub, "libunbound 0", clock, events.append, patience=PATIENCE, cache_size=100)
+    resolver = CachingResolver(names, clock, events.append, cache_size=100, validator="libunbound 0", patience=PATIENCE)
     how = Validates(servers, anchors, "libunbound 0", auto)
     keeper = ValidationKeeper(resolver, how, prober, world.open_validator, clock, events.append, proven or Proven())
-    async with stub, resolver, keeper:
+    async with resolver, keeper:
         yield resolver
     assert world.validators == []
     assert clock.pending == 0

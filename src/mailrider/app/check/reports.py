@@ -10,8 +10,8 @@ from mailrider.config import direct_targets
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.dkim.record import allowed_services, record_name
 from mailrider.dns.answer import LookupFailed, RecordType
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.servers import CURE
-from mailrider.dns.validating import ValidatingResolver
 from mailrider.model.domain import Domain
 from mailrider.model.ip import is_global
 
@@ -58,7 +58,7 @@ async def check_reporting_outside(
     if configuration.globals.tlsrpt is None:
         return []
     findings = await _check_keys(configuration, resolver)
-    if isinstance(resolver, ValidatingResolver):
+    if isinstance(resolver, CachingResolver):
         await resolver.settled()
     if resolver.dnssec_off:
         findings.append(warning(SUBJECT, f"they say nothing of DANE, since DNSSEC is off: {resolver.dnssec_off}", CURE))

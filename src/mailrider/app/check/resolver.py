@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from mailrider.app.check.finding import Level, error, note, ok, warning
 from mailrider.dns.advisories import debian_version, unmended
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
+from mailrider.dns.caching import CachingResolver
 from mailrider.dns.servers import CURE, SYSTEMD_RESOLVED
 from mailrider.dns.signature_time import lookup_signature_times
 from mailrider.dns.unbound import LibraryMissing, load_library
-from mailrider.dns.validating import ValidatingResolver
 from mailrider.model.event import DNSServerUnfit, RootKeysMissing, SecurityUnavailable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def about_servers(choice: ServerChoice) -> Iterator[Finding]:
 
 async def check_resolver(resolver: Resolver, signed: Domain, bogus: Domain) -> Finding:
     """Does it validate? A signed name must be authentic, a bogus one must fail."""
-    if isinstance(resolver, ValidatingResolver):
+    if isinstance(resolver, CachingResolver):
         await resolver.settled()
     off = "DNSSEC and DANE are off"
     if not resolver.validates:
@@ -82,7 +82,7 @@ def about_resolver(found: Finding, resolver: Resolver, events: Iterable[Event], 
 
 
 def _validates_itself(resolver: Resolver) -> bool:
-    return isinstance(resolver, ValidatingResolver) and resolver.validates_itself
+    return isinstance(resolver, CachingResolver) and resolver.validates_itself
 
 
 def about_validation(resolver: Resolver, events: Iterable[Event]) -> Iterator[Finding]:

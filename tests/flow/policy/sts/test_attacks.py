@@ -16,7 +16,6 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.dns.servers import choose_servers
-from mailrider.dns.stub import StubResolver
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
@@ -28,6 +27,7 @@ from mailrider.net.https import HTTPSFetcher
 from mailrider.policy.sts.events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
 from mailrider.policy.sts.files import FSStore
 from mailrider.policy.sts.source import PolicySource
+from tests.support.resolvers import asking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,9 +66,7 @@ class Net:
         clock, rng = SystemClock(), random.Random(1)
         store = FSStore(self._folder / "cache", clock, self.events.append)
         async with (
-            StubResolver(
-                choose_servers([self.dns.server]), clock=clock, rng=rng, timeout=timeout, attempts=1
-            ) as resolver,
+            asking(choose_servers([self.dns.server]), clock=clock, rng=rng, timeout=timeout, attempts=1) as resolver,
             HTTPSFetcher(resolver, clock, guard=ANYWHERE, port=self.hosts.port, root_ca=[self._root]) as fetcher,
             PolicySource(
                 resolver=resolver, fetcher=fetcher, store=store, clock=clock, emit=self.events.append, rng=rng
