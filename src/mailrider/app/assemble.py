@@ -10,12 +10,11 @@ import asyncio
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mailrider.clock import SystemClock
 from mailrider.config.settings import default_state_dir
-from mailrider.dane.match import match_evidence
+from mailrider.dane.match import judge_dane
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
@@ -51,16 +50,18 @@ from mailrider.settings.directive import revealed
 from mailrider.settings.socket_address import Scheme
 from mailrider.signing.open import open_signing
 from mailrider.x509.anchors import load_anchors
-from mailrider.x509.cache import VerdictCache, verify_evidence
+from mailrider.x509.verify import judge_chain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
 
     from mailrider.clock import Clock
     from mailrider.delivery.settings import RemoteSettings
     from mailrider.dns.resolver import Resolver
     from mailrider.dns.settings import DNSSettings
     from mailrider.dns.validation import Proven
+    from mailrider.model.domain import Domain
     from mailrider.model.event import Emit
     from mailrider.net.dial import Dialer
     from mailrider.policy.base import Policy
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPNetwork
     from mailrider.signing.settings import ModifySettings
+    from mailrider.x509.timed import TimedVerdict
 
 ConnectorT = TypeVar("ConnectorT", bound=Connector)
 
@@ -251,8 +253,11 @@ def _judge(tls: TLSClientSettings) -> Judge:
     """A judge that trusts the configured roots, or the system's."""
     files, directories = (tls.root_ca, ()) if tls.root_ca else default_root_paths()
     anchors = load_anchors(files, directories)
-    verdicts = VerdictCache()
-    return Judge(partial(verify_evidence, verdicts, anchors), partial(match_evidence, verdicts))
+
+    def verify_pkix(chain: Sequence[bytes], names: tuple[Domain, ...], now: datetime) -> TimedVerdict:
+        return judge_chain(chain, anchors, names, now)
+
+    return Judge(verify_pkix, judge_dane)
 
 
 class _Policies:

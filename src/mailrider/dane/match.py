@@ -37,17 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from mailrider.model.security import DANETrust, TLSEvidence
-    from mailrider.x509.cache import VerdictCache
+    from mailrider.model.security import DANETrust
     from mailrider.x509.certificate import Certificate, SentChain
 
 MAX_PATHS = 8  # anchors that a path is sought to; each costs the signatures of a chain. In the wild it is one
 MAX_REASONS = 4  # records whose failure one reason explains
-
-
-def match_evidence(cache: VerdictCache, evidence: TLSEvidence, trust: DANETrust, now: datetime) -> Verdict:
-    """`judge_dane` for what a connection proved, through the cache."""
-    return cache.verdict(("dane", evidence.chain_digest, trust), now, lambda: judge_dane(evidence.chain, trust, now))
 
 
 def judge_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> TimedVerdict:

@@ -7,13 +7,19 @@ The order of the questions is the specification:
 3. TLS without either is `encrypted`; no TLS is `none`.
 4. Both levels must reach the minimum; the refusal names who demanded it.
 
-`Judge` holds what never changes for a target, the roots, and caches verdicts; it has no clock and does no I/O.
+`Judge` holds what never changes for a target, how its roots and TLSA records are compared, and the verdicts that were
+reached, so that the same chain is not verified for every message; it has no clock and does no I/O. A verdict is known
+by everything that it rests on but the time: the digest of the chain, and the name or the records. It is given again
+only within the moments for which it is known to hold, so a certificate that expires within the hour is refused from
+that second on; a clock that jumps back is noticed too.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from mailrider.model.bounded import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.security import (
     Mechanism,
@@ -24,12 +30,16 @@ from mailrider.model.security import (
 )
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.value import value
+from mailrider.x509.timed import TimedVerdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Sequence
     from datetime import datetime
 
     from mailrider.model.security import DANETrust, MXLevel, PeerEvidence, Requirement, TLSEvidence
+
+MAX_VERDICTS = 1024  # a large sender has connections to some hundred hosts; 1 MB, 64 MB with absurd TLSA records
+MAX_AGE = timedelta(hours=1)  # no verdict is older, whatever its dates allow
 
 
 @value
@@ -50,15 +60,17 @@ class Judgement:
 
 
 class Judge:
-    """Judges connections; `verify_pkix` and `match_dane` are pure."""
+    """Judges connections; `verify_pkix` and `match_dane` are pure. Used from one thread."""
 
     def __init__(
         self,
-        verify_pkix: Callable[[TLSEvidence, tuple[Domain, ...], datetime], Verdict],
-        match_dane: Callable[[TLSEvidence, DANETrust, datetime], Verdict],
+        verify_pkix: Callable[[Sequence[bytes], tuple[Domain, ...], datetime], TimedVerdict],
+        match_dane: Callable[[Sequence[bytes], DANETrust, datetime], TimedVerdict],
+        max_verdicts: int = MAX_VERDICTS,
     ) -> None:
         self._verify_pkix = verify_pkix
         self._match_dane = match_dane
+        self._verdicts: BoundedMap[Hashable, TimedVerdict] = BoundedMap(max_verdicts)  # the one used last at the end
 
     def judge(self, requirement: Requirement, admitted: MXLevel, evidence: PeerEvidence, now: datetime) -> Judgement:
         """Levels and verdict of a connection for a next hop whose candidate was admitted at `admitted`."""
@@ -78,19 +90,40 @@ class Judge:
         if first is None or evidence.tls is None:
             return ()
         if first.mechanism is Mechanism.DANE and isinstance(evidence.host, Domain):
-            return first, self._verify_pkix(evidence.tls, (evidence.host,), now)
+            return first, self._pkix_verdict(evidence.tls, evidence.host, now)
         return (first,)
 
     def _verdict(self, requirement: Requirement, evidence: PeerEvidence, now: datetime) -> Verdict | None:
         if evidence.tls is None:
             return None
         if requirement.dane is not None:
-            return self._match_dane(evidence.tls, requirement.dane, now)
+            return self._dane_verdict(evidence.tls, requirement.dane, now)
         if not isinstance(evidence.host, Domain):
             # An address proves nothing about a name: at most `encrypted`.
             text = "an address literal has no name that a certificate could prove"
             return Verdict(False, Mechanism.PKIX, text, (TLSProblem(TLSProblemKind.NO_NAME, text),))
-        return self._verify_pkix(evidence.tls, (evidence.host,), now)
+        return self._pkix_verdict(evidence.tls, evidence.host, now)
+
+    def _pkix_verdict(self, tls: TLSEvidence, host: Domain, now: datetime) -> Verdict:
+        key = (tls.chain_digest, host.ascii)
+        return self._known(key, now) or self._keep(key, self._verify_pkix(tls.chain, (host,), now), now)
+
+    def _dane_verdict(self, tls: TLSEvidence, trust: DANETrust, now: datetime) -> Verdict:
+        key = (tls.chain_digest, trust)
+        return self._known(key, now) or self._keep(key, self._match_dane(tls.chain, trust, now), now)
+
+    def _known(self, key: Hashable, now: datetime) -> Verdict | None:
+        """The verdict that was reached before, if it still holds."""
+        known = self._verdicts.get(key)
+        if known is None or not known.since <= now < known.until:
+            return None
+        self._verdicts.move_to_end(key)
+        return known.verdict
+
+    def _keep(self, key: Hashable, judged: TimedVerdict, now: datetime) -> Verdict:
+        since, until = max(judged.since, now - MAX_AGE), min(judged.until, now + MAX_AGE)
+        self._verdicts[key] = TimedVerdict(judged.verdict, since, until)
+        return judged.verdict
 
 
 def _refusal(

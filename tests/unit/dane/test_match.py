@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.dane.match import MAX_PATHS, judge_dane, match_evidence
+from mailrider.dane.match import MAX_PATHS, judge_dane
 from mailrider.dane.tlsa import MAX_RECORDS
 from mailrider.model.domain import Domain
-from mailrider.model.security import DANETrust, Mechanism, TLSARecord, TLSEvidence, Verdict
+from mailrider.model.security import DANETrust, Mechanism, TLSARecord, Verdict
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
-from mailrider.x509.cache import VerdictCache
 from tests.support.certificates import DAY, NOW, Issued, authority, ec_key, issue
 from tests.support.dane_cases import DANECase, dane_cases
 
@@ -164,16 +163,6 @@ def test_a_record_that_is_not_usable_after_all_matches_nothing() -> None:
     # `trust.records` are usable by contract; if one is not, the answer is still a verdict.
     for record in (TLSARecord(2, 0, 0, b"junk"), TLSARecord(2, 1, 0, b"junk"), TLSARecord(1, 0, 1, b"junk")):
         assert not match([LEAF, ROOT], record).ok
-
-
-def test_verdicts_are_remembered_while_they_hold() -> None:
-    cache, proof = VerdictCache(), TLSEvidence("TLSv1.3", "TLS_AES_128_GCM_SHA256", (LEAF.der, ROOT.der))
-    anchored, pinned = trust(ROOT.tlsa(2, 0, 1)), trust(LEAF.tlsa(3, 1, 1))
-    end = LEAF.certificate.not_valid_after_utc
-    for moment, ok in ((end - 2 * MINUTE, True), (end - MINUTE, True), (end + MINUTE, False), (end - MINUTE, True)):
-        assert match_evidence(cache, proof, anchored, moment).ok is ok
-        assert match_evidence(cache, proof, pinned, moment).ok
-    assert len(cache) == 2
 
 
 BRIEF_ROOT = authority("Brief Root", not_before=NOW - 20 * DAY, not_after=NOW + 30 * DAY)

@@ -10,11 +10,11 @@ import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
 
-from mailrider.dane.match import match_evidence
+from mailrider.dane.match import judge_dane
 from mailrider.delivery.attempt import Attempt
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
@@ -47,9 +47,9 @@ from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given, Row, mx
 from mailrider.x509.anchors import Anchors
-from mailrider.x509.cache import VerdictCache, verify_evidence
 from mailrider.x509.certificate import parse_certificate
 from mailrider.x509.describe import describe_chain
+from mailrider.x509.verify import judge_chain
 from tests.support.problems import problem
 from tests.support.security_matrix import Expected, Point
 
@@ -156,7 +156,7 @@ class Connections:
         yield DryLease(DrySession(session), judgement)
 
     def _connect(self, call: ConnectRequest) -> ProvenPeer:
-        peer = Peer(call.mx, str(call.address), 25, call.requirement.sni)
+        peer = Peer(call.mx, str(call.address), 25, call.server_name)
         tls, why = None, "the server does not offer STARTTLS"
         if self._point.starttls == "offered":
             tls = TLSEvidence("TLSv1.3", "TLS_AES_256_GCM_SHA384", certificate(self._point.cert).chain_der)
@@ -181,8 +181,8 @@ class Worlds:
         self._listed = listed
         self._emit = emit
         self._resolvers: dict[tuple[object, ...], FakeResolver] = {}
-        verdicts, anchors = VerdictCache(), Anchors([parse_certificate(authority().root_der)])
-        self._judge = Judge(partial(verify_evidence, verdicts, anchors), partial(match_evidence, verdicts))
+        anchors = Anchors([parse_certificate(authority().root_der)])
+        self._judge = Judge(lambda chain, names, now: judge_chain(chain, anchors, names, now), judge_dane)
 
     async def outcome(self, point: Point) -> Expected:
         """What becomes of the message, by the engine."""

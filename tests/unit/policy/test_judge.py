@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,11 @@ from mailrider.model.security import (
 )
 from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.policy.judge import Judge, Judgement
+from mailrider.x509.timed import TimedVerdict
 from tests.support.problems import problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 MX = Domain("mx.example.net")
@@ -103,13 +108,13 @@ def evidence(*, tls: bool, host: NextHop = MX, clear_for_now: bool = False) -> P
 def judge(
     requirement: Requirement, seen: PeerEvidence, *, pkix: bool = False, dane: bool = False, admitted: MXLevel
 ) -> Judgement:
-    def verify_pkix(tls: TLSEvidence, names: tuple[Domain, ...], now: datetime) -> Verdict:
+    def verify_pkix(chain: Sequence[bytes], names: tuple[Domain, ...], now: datetime) -> TimedVerdict:
         assert (names, now) == ((MX,), NOW), "PKIX is asked for the MX host's own name, and for nothing else"
-        return Verdict(pkix, Mechanism.PKIX, "what PKIX found", () if pkix else (NOT_TRUSTED,))
+        return TimedVerdict(Verdict(pkix, Mechanism.PKIX, "what PKIX found", () if pkix else (NOT_TRUSTED,)))
 
-    def match_dane(tls: TLSEvidence, trust: DANETrust, now: datetime) -> Verdict:
+    def match_dane(chain: Sequence[bytes], trust: DANETrust, now: datetime) -> TimedVerdict:
         assert (trust, now) == (TRUST, NOW)
-        return Verdict(dane, Mechanism.DANE, "what DANE found", () if dane else (NO_MATCH,))
+        return TimedVerdict(Verdict(dane, Mechanism.DANE, "what DANE found", () if dane else (NO_MATCH,)))
 
     return Judge(verify_pkix, match_dane).judge(requirement, admitted, seen, NOW)
 

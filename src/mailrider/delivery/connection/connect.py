@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.fallback import NoChunks
 from mailrider.delivery.connection.opening import open_session
-from mailrider.delivery.connection.peer import Peer, server_name
+from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.race import Overtaken
 from mailrider.delivery.reach import Reach
 from mailrider.errors import LocalError, NetworkError
+from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
 from mailrider.model.reply import Reply, quote_reply
@@ -74,6 +75,14 @@ class ConnectRequest:
     def mx(self) -> NextHop:
         """The host's name."""
         return self.candidate.host
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that TLS asks for: the TLSA base domain under DANE (RFC 7672 8.1), else the MX host's."""
+        if self.requirement.sni is not None:
+            return self.requirement.sni.ascii
+        host = self.candidate.host
+        return host.ascii if isinstance(host, Domain) else None
 
 
 class Connector:
@@ -173,7 +182,7 @@ class Connector:
         """
         tls = session.evidence.tls
         if tls is not None:
-            if tls.sni != server_name(call.mx, call.requirement.sni):
+            if tls.sni != call.server_name:
                 return None
             if session.evidence.lenient and tls.version != "TLSv1.3" and call.requirement.demands_tls:
                 return None  # TLS 1.3 has no renegotiation (RFC 8446 4.1.2); before it, some cannot do it securely
@@ -237,7 +246,7 @@ class Connector:
 
     async def _open(self, call: ConnectRequest, in_clear: TLSProblem | None) -> Session:
         lenient = not call.requirement.demands_tls
-        peer = Peer(call.mx, str(call.address), self.port, call.requirement.sni, in_clear, lenient)
+        peer = Peer(call.mx, str(call.address), self.port, call.server_name, in_clear, lenient)
         with call.budget.share(call.addresses_left) as deadline:
             if deadline <= self._clock.monotonic():
                 text = f"{call.mx} [{call.address}]: no time was left to connect to it"

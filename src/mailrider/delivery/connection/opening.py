@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.conversation import Conversation
-from mailrider.delivery.connection.peer import Dialect, Peer, server_name
 from mailrider.delivery.connection.session import Session
 from mailrider.delivery.connection.unusable import Unusable, broken_reply, starttls_refused, tls_problem
 from mailrider.errors import DeadlineExceeded, LocalError, NetworkError, PeerError
@@ -23,6 +22,7 @@ from mailrider.smtp.replies import ReplyViolation
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
+    from mailrider.delivery.connection.peer import Dialect, Peer
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
     from mailrider.net.channel import Channel
@@ -115,9 +115,8 @@ class _Opening:
         return None
 
     async def _handshake(self) -> TLSEvidence:
-        name = server_name(self._peer.host, self._peer.sni)
         try:
-            return await self._talk.start_tls(self._context, name, self._dialect.command_timeout)
+            return await self._talk.start_tls(self._context, self._peer.server_name, self._dialect.command_timeout)
         except TLSFailed as error:
             raise self._handshake_failed(error, may_fall_back=error.is_peers_doing) from error
         except (NetworkError, PeerError) as error:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mailrider.model.domain import Domain
-
 if TYPE_CHECKING:
     from mailrider.model.domain import NextHop
     from mailrider.model.tls_problem import TLSProblem
@@ -31,7 +29,7 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is called: the MX host, its address and port, and whether TLS is kept out (after it failed).
+    """Who is called: the MX host, its address and port, its name in TLS, and whether TLS is kept out (after it failed).
 
     `lenient`: see `PeerEvidence`. `name` is the host as reports show it.
     """
@@ -39,17 +37,10 @@ class Peer:
     host: NextHop
     address: str
     port: int
-    sni: Domain | None
+    server_name: str | None
     in_clear: TLSProblem | None = None
     lenient: bool = False
     name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", str(self.host))
-
-
-def server_name(host: NextHop, sni: Domain | None) -> str | None:
-    """The SNI that a server is sent: the TLSA base domain under DANE (RFC 7672 8.1), else the MX host's name."""
-    if sni is not None:
-        return sni.ascii
-    return host.ascii if isinstance(host, Domain) else None

@@ -24,6 +24,7 @@ from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
 from mailrider.policy.judge import Judge
 from mailrider.testing.channels import MemoryDialer
 from mailrider.testing.clock import FakeClock
+from mailrider.x509.timed import TimedVerdict
 from tests.support.channels import HOST, client_context, server_context, settle
 from tests.unit.delivery.scripted import Server
 
@@ -55,7 +56,7 @@ class World:
         self._scripts = iter(scripts)
         hosts: Any = {(str(ADDRESS), 25): failure or self._accept}
         problem = TLSProblem(TLSProblemKind.NOT_TRUSTED, "nobody vouches for it", "X509_V_ERR_UNSPECIFIED")
-        verdict = Verdict(False, Mechanism.PKIX, "nobody vouches for it", (problem,))
+        verdict = TimedVerdict(Verdict(False, Mechanism.PKIX, "nobody vouches for it", (problem,)))
         self.connector = Connector(
             MemoryDialer(self.clock, hosts),
             self.clock,

@@ -26,6 +26,7 @@ from mailrider.model.security import (
 )
 from mailrider.policy.judge import Judge
 from mailrider.testing.clock import FakeClock
+from mailrider.x509.timed import TimedVerdict
 from tests.support.problems import problem
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class World:
         self.clock = FakeClock()
         self.fallback = FallbackMemory(self.clock)
         judge = Judge(
-            lambda tls, _names, _now: Verdict(tls.chain == (b"good",), Mechanism.PKIX, "so it is"),
-            lambda tls, _trust, _now: Verdict(tls.chain == (b"good",), Mechanism.DANE, "so it is"),
+            lambda chain, _names, _now: TimedVerdict(Verdict(chain == (b"good",), Mechanism.PKIX, "so it is")),
+            lambda chain, _trust, _now: TimedVerdict(Verdict(chain == (b"good",), Mechanism.DANE, "so it is")),
         )
         nothing: Any = None
         self.connector = Connector(nothing, self.clock, nothing, judge, nothing, self.fallback, discard, 25)
@@ -132,6 +133,12 @@ def test_a_kept_connection(
 ) -> None:
     world = World()
     assert world.will_do(session, opened_for, world.call(A, requirement, admitted)) is will_do
+
+
+def test_the_sni_is_the_tlsa_base_domain_or_else_the_host_and_never_an_address() -> None:
+    world = World()
+    assert [world.call(A, each).server_name for each in (BY_BASE, NO_REQUIREMENT)] == ["base.test", "mx.test"]
+    assert [world.call(A, each, mx=LITERAL).server_name for each in (BY_BASE, NO_REQUIREMENT)] == ["base.test", None]
 
 
 def test_an_address_literal_has_no_sni() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.connection.opening import open_session
-from mailrider.delivery.connection.peer import Dialect, Peer, server_name
+from mailrider.delivery.connection.peer import Dialect, Peer
 from mailrider.delivery.connection.unusable import Unusable, broken_reply
 from mailrider.errors import ConnectionLost
 from mailrider.model.address import Mailbox, ReversePath
-from mailrider.model.domain import AddressLiteral, Domain
+from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Dialogue, discard
 from mailrider.model.tls_problem import TLSProblemKind
@@ -60,7 +60,7 @@ class Call:
     ) -> None:
         self.events: list[Event] = []
         self.server = Server(clock, script, context=context or server_context())
-        peer = Peer(MX, "192.0.2.25", 25, None, in_clear)
+        peer = Peer(MX, "192.0.2.25", 25, HOST, in_clear)
         self.opening = asyncio.create_task(
             open_session(
                 self.server.channel,
@@ -368,7 +368,7 @@ async def test_each_step_has_its_time_and_silence_never_leads_to_clear_text(
     clock: FakeClock, script: str, seconds: float, expected: tuple[str, int, str]
 ) -> None:
     server = Server(clock, script, context=server_context())
-    peer = Peer(MX, "192.0.2.25", 25, None)
+    peer = Peer(MX, "192.0.2.25", 25, HOST)
     opening = asyncio.create_task(
         open_session(server.channel, peer, Dialect(NAME, 20, 720), clock, client_context(), discard)
     )
@@ -391,16 +391,6 @@ async def test_a_greeting_that_comes_a_byte_a_second_ends_after_five_minutes(clo
     assert facts(await call.unusable()) == ("greeting", 451, "4.4.2")
     await clock.advance(200)
     await call.server.played()
-
-
-# Names ----------------------------------------------------------------------------------------------------------------
-
-
-def test_the_sni_is_the_tlsa_base_domain_or_else_the_host_and_never_an_address() -> None:
-    literal = AddressLiteral.parse("[192.0.2.1]")
-    base = Domain("base.test")
-    assert (server_name(MX, base), server_name(MX, None)) == ("base.test", HOST)
-    assert (server_name(literal, None), server_name(literal, base)) == (None, "base.test")
 
 
 BROKEN = {
