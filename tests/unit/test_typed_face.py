@@ -138,10 +138,17 @@ def declared(cls: type[Settings]) -> dict[str, str]:
     body = next(each.body for each in tree.body if isinstance(each, ast.ClassDef) and each.name == cls.__name__)
     fields = {ast.unparse(each.target): each.annotation for each in body if isinstance(each, ast.AnnAssign)}
     known = aliases()
-    return {
-        name: _takes(fields[name]) if _is_setting(fields[name]) else known[ast.unparse(fields[name])]
-        for name in directives_of(cls)
-    }
+
+    def taken(annotation: ast.expr) -> str:
+        match annotation:
+            case ast.Subscript(ast.Name("Setting")):
+                return _takes(annotation)
+            case ast.Subscript(ast.Name("Maybe"), held):
+                return f"{ast.unparse(held)} | None"
+            case _:
+                return known[ast.unparse(annotation)]
+
+    return {name: taken(fields[name]) for name in directives_of(cls)}
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from mailrider.config.parser import Node, Word
     from mailrider.config.secret_values import SecretValues
-    from mailrider.config.source import Problems
+    from mailrider.config.source import Position, Problems
     from mailrider.settings.directive import Directive, Settings
+    from mailrider.settings.types import ValueType
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _STATE_DIRECTORY = "StateDirectory"
@@ -62,14 +63,17 @@ class Binder:
     _unnamed: list[tuple[BlockKind, Node]] = field(default_factory=list)
     _bound: dict[str, Instance[Settings] | Wrong] = field(default_factory=dict)
 
+    def _wrong(self, at: Position, message: str) -> Wrong:
+        self.problems.add(at, message)
+        return WRONG
+
     # --- Blocks ---------------------------------------------------------------------------------
 
     def settings(self, cls: type[Settings], block: Node, where: str) -> Any:
         """The settings that the directives in a block make, or `WRONG`."""
         is_pipeline = issubclass(cls, RouteSettings | PipelineSettings) and not issubclass(cls, EndpointSettings)
         if is_pipeline and not block.children:
-            self.problems.add(block.name.position, f"{where}: the block is empty: expected deliver_to or reject in it")
-            return WRONG
+            return self._wrong(block.name.position, f"{where}: the block is empty: expected deliver_to or reject in it")
         values, given = self._values(cls, block.children or (), where)
         if WRONG in values.values():
             return WRONG
@@ -77,10 +81,8 @@ class Binder:
             made = cls(**_file_defaults(cls) | values)  # type: ignore[arg-type] # a class is hashable
         except InvalidSetting as error:
             if error.field in given:
-                self.problems.add(given[error.field].name.position, _named(error))
-            else:
-                self.problems.add(block.name.position, f"{where}: {_named(error)}")
-            return WRONG
+                return self._wrong(given[error.field].name.position, _named(error))
+            return self._wrong(block.name.position, f"{where}: {_named(error)}")
         return made if not isinstance(made, TLSClientSettings) else self._possible(made, block, given)
 
     def _possible(self, made: TLSClientSettings, block: Node, given: dict[str, Node]) -> Any:
@@ -91,8 +93,7 @@ class Binder:
             make_client_context(dataclasses.replace(made, cert=None, key=None, curves=()))
         except ConfigError as error:
             at = given.get(str(error).partition(":")[0], block)
-            self.problems.add((at.arguments[0] if at.arguments else at.name).position, str(error))
-            return WRONG
+            return self._wrong((at.arguments[0] if at.arguments else at.name).position, str(error))
         return made
 
     def globals(self, nodes: Iterable[Node]) -> tuple[Globals, bool]:
@@ -148,11 +149,9 @@ class Binder:
         """The declaration of a directive that may stand here."""
         name = node.name.text
         directives = {name: known for name, known in directives_of(cls).items() if not known.only_global}
-        known = directives.get(name)
-        if known is None:
+        if name not in directives:
             self.problems.add(node.name.position, _unknown(name, where, directives))
-            return None
-        return known
+        return directives.get(name)
 
     def _value(self, known: Directive, node: Node) -> Any:
         if isinstance(known.type, TargetType):
@@ -180,10 +179,9 @@ class Binder:
         if value is WRONG or options is WRONG:
             return WRONG
         if node.children is not None and not value.is_on and (node.arguments or options.protocols is None):
-            self.problems.add(
+            return self._wrong(
                 node.name.position, f"{known.name}: expected {known.type.expected}, or protocols in a block"
             )
-            return WRONG
         if value.is_on:
             value = ServerTLS(self.resolve(value.cert), self.resolve(value.key), position=node.name.position)
         return dataclasses.replace(value, protocols=options.protocols)
@@ -197,46 +195,45 @@ class Binder:
     def _block(self, name: str, type: Block, node: Node) -> Any:
         if not node.arguments:
             if node.children is None and not type.bare:
-                self.problems.add(node.name.position, f"{name}: expected {_written(name, type)}")
-                return WRONG
+                return self._wrong(node.name.position, f"{name}: expected {_written(name, type)}")
             return self.settings(type.settings, node, name)
         first, *more = node.arguments
         if more or node.children is not None:
             extra = more[0] if more else first
-            self.problems.add(
+            return self._wrong(
                 extra.position, f"{name}: expected {_written(name, type)}; {show(extra.text)} is too much"
             )
-            return WRONG
         if first.text in type.shorthand:
             return type.shorthand[first.text]()
         if type.reference and first.text.startswith("&"):
             instance = self.reference(first, type.reference, name)
             return WRONG if instance is WRONG else instance.settings
         near = did_you_mean(first.text, self.named, prefix="&") if type.reference else ""
-        self.problems.add(first.position, f"{name}: expected {_written(name, type)}, not {show(first.text)}{near}")
-        return WRONG
+        return self._wrong(first.position, f"{name}: expected {_written(name, type)}, not {show(first.text)}{near}")
 
     def _section(self, name: str, type: Section, node: Node) -> Any:
         """A block with arguments before it."""
         if not node.arguments or (node.children is None and not type.bare):
-            self.problems.add(node.name.position, f"{name}: expected {type.expected}: {name} {type.name}")
-            return WRONG
-        values: list[Any] = []
-        for word in node.arguments:
-            try:
-                values.append(type.arguments.accept(word.text))
-            except Unacceptable as error:
-                self.problems.add(word.position, f"{name}: {error}")
-                values.append(WRONG)
+            return self._wrong(node.name.position, f"{name}: expected {type.expected}: {name} {type.name}")
+        values = self._arguments(name, type.arguments, node)
         settings = self.settings(type.settings, node, name)
         if settings is WRONG or WRONG in values:
             return WRONG
         try:
-            made = type.accept((tuple(values), settings))
+            made = type.accept((values, settings))
         except Unacceptable as error:
-            self.problems.add(node.arguments[0].position, f"{name}: {error}")
-            return WRONG
+            return self._wrong(node.arguments[0].position, f"{name}: {error}")
         return dataclasses.replace(made, position=node.name.position) if isinstance(made, DKIMSettings) else made
+
+    def _arguments(self, name: str, type: ValueType[Any], node: Node) -> tuple[Any, ...]:
+        """What the words before a block mean, `WRONG` among it if any of them is."""
+        values: list[Any] = []
+        for word in node.arguments:
+            try:
+                values.append(type.accept(word.text))
+            except Unacceptable as error:
+                values.append(self._wrong(word.position, f"{name}: {error}"))
+        return tuple(values)
 
     def _target(self, node: Node) -> Any:
         """What a directive inside a block delivers to. A reference stays one: two blocks may refer to each other."""
@@ -251,31 +248,31 @@ class Binder:
 
     def declare(self, kind: BlockKind, node: Node) -> None:
         """Note a block of the top level, so that it can be referred to from anywhere."""
-        if len(node.arguments) > 1:
-            extra = node.arguments[1]
+        for extra in node.arguments[1:2]:
             self.problems.add(extra.position, f"{kind.name} takes one name; {show(extra.text)} is too much")
-        if not node.arguments and kind.needs_name:
-            self.problems.add(
-                node.name.position,
-                f"{kind.name} at the top level needs a name, so that it can be used as {kind.name} &NAME: "
-                f"expected {kind.name} NAME {{ ... }}",
-            )
-            self._unnamed.append((kind, node))
-            return
         word = node.arguments[0] if node.arguments else node.name
         name = word.text if node.arguments else kind.default_name
-        if not _NAME.fullmatch(name):
-            self.problems.add(word.position, f"expected a name of letters, digits, _ - and ., not {show(name)}")
-            self._unnamed.append((kind, node))
-        elif name == _OFF:
-            self.problems.add(word.position, f'no block may be named "{_OFF}": it means that there is none')
-            self._unnamed.append((kind, node))
-        elif name in self.named:
-            _, first = self.named[name]
-            self.problems.add(word.position, f'the name "{name}" is already used, at {first.name.position}')
-            self._unnamed.append((kind, node))
-        else:
+        problem = self._unusable(name, kind, node)
+        if problem is None:
             self.named[name] = kind, node
+        else:
+            self.problems.add(word.position, problem)
+            self._unnamed.append((kind, node))
+
+    def _unusable(self, name: str, kind: BlockKind, node: Node) -> str | None:
+        """Why a block cannot have this name."""
+        if not node.arguments and kind.needs_name:
+            return (
+                f"{kind.name} at the top level needs a name, so that it can be used as {kind.name} &NAME: "
+                f"expected {kind.name} NAME {{ ... }}"
+            )
+        if not _NAME.fullmatch(name):
+            return f"expected a name of letters, digits, _ - and ., not {show(name)}"
+        if name == _OFF:
+            return f'no block may be named "{_OFF}": it means that there is none'
+        if name in self.named:
+            return f'the name "{name}" is already used, at {self.named[name][1].name.position}'
+        return None
 
     def instances(self) -> dict[str, Instance[Settings]]:
         """All blocks that were declared and are right."""
@@ -294,8 +291,7 @@ class Binder:
     def inline(self, kind: BlockKind, node: Node, name: str | None = None) -> Any:
         """The instance that a block makes, or `WRONG`."""
         if node.children is None and not kind.is_target:
-            self.problems.add(node.name.position, f"{kind.name}: expected a block: {kind.name} {name} {{ ... }}")
-            return WRONG
+            return self._wrong(node.name.position, f"{kind.name}: expected a block: {kind.name} {name} {{ ... }}")
         settings = self.settings(kind.settings, node, kind.name)
         if settings is WRONG:
             return WRONG
@@ -308,20 +304,13 @@ class Binder:
 
     def endpoint(self, node: Node) -> Any:
         """The block of an endpoint, with the addresses before it, or `WRONG`."""
-        addresses: list[Any] = []
-        for word in node.arguments:
-            try:
-                addresses.append(SOCKET_ADDRESS.accept(word.text))
-            except Unacceptable as error:
-                self.problems.add(word.position, f"{node.name}: {error}")
-                addresses.append(WRONG)
+        addresses = self._arguments(node.name.text, SOCKET_ADDRESS, node)
         if node.children is None:
-            self.problems.add(node.name.position, f"{node.name}: expected a block: {node.name} ADDRESS... {{ ... }}")
-            return WRONG
+            return self._wrong(node.name.position, f"{node.name}: expected a block: {node.name} ADDRESS... {{ ... }}")
         settings = self.settings(ENDPOINTS[node.name.text], node, node.name.text)
         if settings is WRONG or WRONG in addresses:
             return WRONG
-        settings = dataclasses.replace(settings, listen=tuple(addresses))
+        settings = dataclasses.replace(settings, listen=addresses)
         return Instance(node.name.text, None, settings, node.name.position)
 
     def reference(self, word: Word, kind: str, needed_by: str) -> Any:
@@ -334,33 +323,29 @@ class Binder:
             define = f"; it would be defined at the top level: {kind} {name} {{ ... }}" if kind in KINDS else ""
             known = f"; there are: {few(f'&{each}' for each in fitting)}" if fitting else define
             near = did_you_mean(name, fitting, prefix="&") or known
-            self.problems.add(word.position, f"{needed_by}: no block is named {show(name)}{near}")
-            return WRONG
+            return self._wrong(word.position, f"{needed_by}: no block is named {show(name)}{near}")
         found, node = self.named[name]
         if not found.name.startswith(kind):
             needed = "a target" if kind == TARGET else f"of kind {kind}"
-            self.problems.add(
+            return self._wrong(
                 word.position,
                 f"{needed_by}: &{name} is of kind {found.name} (at {node.name.position}), but has to be {needed}",
             )
-            return WRONG
         return self._instance(name)
 
     def target(self, node: Node) -> Any:
         """What `deliver_to` names: `&name`, or a kind of target with a block."""
         if not node.arguments:
-            self.problems.add(
+            return self._wrong(
                 node.name.position, f"{node.name}: expected &NAME, or a target: {node.name} remote {{ ... }}"
             )
-            return WRONG
         first, *more = node.arguments
         is_reference = first.text.startswith("&")
         if more or (is_reference and node.children is not None):
             extra = more[0] if more else first
-            self.problems.add(
+            return self._wrong(
                 extra.position, f"{node.name}: expected &NAME, or a block; {show(extra.text)} is too much"
             )
-            return WRONG
         if is_reference:
             return self.reference(first, TARGET, node.name.text)
         name = TARGET + first.text.removeprefix(TARGET)
@@ -369,8 +354,7 @@ class Binder:
         targets = [kind.default_name for kind in KINDS.values() if kind.is_target]
         near = did_you_mean(first.text, self.named, prefix="&") or did_you_mean(first.text, targets)
         expected = f"&NAME or a kind of target ({', '.join(targets)}) with a block"
-        self.problems.add(first.position, f"{node.name}: expected {expected}, not {show(first.text)}{near}")
-        return WRONG
+        return self._wrong(first.position, f"{node.name}: expected {expected}, not {show(first.text)}{near}")
 
 
 @cache

@@ -15,7 +15,7 @@ from mailrider.errors import ConfigError
 from mailrider.model.ip import is_within
 from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import SAFE, UNSTATED, MXAuth
-from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, optional, settings
 from mailrider.settings.types import (
     BOOLEAN,
     DOMAIN,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.domain import Domain
     from mailrider.policy.settings import Policy
-    from mailrider.settings.directive import Duration, IPAddresses, OptionalDomain, Setting
+    from mailrider.settings.directive import Duration, IPAddresses, Maybe, OptionalDomain, Setting
     from mailrider.settings.types import IPAddress, IPNetwork
 
 # Loopback, unspecified, link-local and multicast, and the same IPv4 networks as IPv6 sees them.
@@ -165,23 +165,20 @@ class EightBit(enum.StrEnum):
     STRICT = "strict"
 
 
-HOSTNAME: Final[Any] = directive(
+HOSTNAME: Final[Any] = optional(
     DOMAIN,
-    default=None,
     inherits=True,
     required=True,
     shown_default="the global `hostname`",
     doc="The name that we greet with (EHLO, LHLO). It should resolve to our address, and our "
     "address to it: many servers check that.",
 )
-LIMITS: Final[Any] = directive(
+LIMITS: Final[Any] = optional(
     block(LimitsSettings, reference="limits"),
-    default=None,
     doc="How many messages may leave, in all and by source and destination.",
 )
-LOCAL_IP: Final[Any] = directive(
+LOCAL_IP: Final[Any] = optional(
     IP_ADDRESS,
-    default=None,
     shown_default="any",
     doc="The source address of our connections. Servers without an address of its family cannot be used.",
 )
@@ -218,9 +215,8 @@ IDLE_TIME: Final[Any] = directive(
     unit="seconds",
     doc="How long an idle connection is considered usable.",
 )
-TLS_CLIENT: Final[Any] = directive(
+TLS_CLIENT: Final[Any] = optional(
     block(TLSClientSettings),
-    default=None,
     inherits=True,
     shown_default="the global `tls_client`",
     doc="How TLS is used. A block here replaces the global one as a whole.",
@@ -231,9 +227,8 @@ EIGHT_BIT: Final[Any] = directive(
     doc="8-bit content to a server without 8BITMIME. `send`: as it is, since converting it "
     "would break its signatures. `strict`: failed with 554 5.6.3 (RFC 6152).",
 )
-DEBUG: Final[Any] = directive(
+DEBUG: Final[Any] = optional(
     BOOLEAN,
-    default=None,
     inherits=True,
     shown_default="the global `debug`",
     doc="Write the SMTP dialogue and every decision to the log.",
@@ -259,7 +254,7 @@ class RemoteSettings(Settings):
     """
 
     hostname: OptionalDomain = HOSTNAME
-    limits: Setting[LimitsSettings | None, LimitsSettings | None] = LIMITS
+    limits: Maybe[LimitsSettings] = LIMITS
     local_ip: Setting[IPAddress | None, IPAddress | str | None] = LOCAL_IP
     force_ipv4: Setting[bool, bool] = directive(
         BOOLEAN,
@@ -274,7 +269,7 @@ class RemoteSettings(Settings):
     )
     command_timeout: Duration = COMMAND_TIMEOUT
     submission_timeout: Duration = SUBMISSION_TIMEOUT
-    debug: Setting[bool | None, bool | None] = DEBUG
+    debug: Maybe[bool] = DEBUG
     requiretls_override: Setting[bool, bool] = directive(
         BOOLEAN,
         default=True,
@@ -296,7 +291,7 @@ class RemoteSettings(Settings):
     )
     conn_max_idle_count: Setting[int, int] = IDLE_COUNT
     conn_max_idle_time: Duration = IDLE_TIME
-    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = TLS_CLIENT
+    tls_client: Maybe[TLSClientSettings] = TLS_CLIENT
     mx_auth: Setting[MXAuth, MXAuth | Iterable[Policy] | None] = directive(
         block(MXAuth, convert=MXAuth.of, reference="mx_auth", shorthand={"off": MXAuth}),
         default=SAFE,
@@ -307,9 +302,8 @@ class RemoteSettings(Settings):
         "used where it is offered, and whoever controls the network can prevent it. `mx_auth off` says that this is "
         "known and meant.",
     )
-    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+    modify: Maybe[ModifySettings] = optional(
         block(ModifySettings),
-        default=None,
         doc="What is done to each message on its way out. What is signed already for that domain and selector is not "
         "signed again.",
     )
@@ -334,9 +328,7 @@ class RemoteSettings(Settings):
         only_global=True,
         doc="Addresses that reach us through NAT.",
     )
-    dns: Setting[DNSSettings | None, DNSSettings | None] = directive(
-        block(DNSSettings), default=None, only_global=True, doc="The resolver."
-    )
+    dns: Maybe[DNSSettings] = optional(block(DNSSettings), only_global=True, doc="The resolver.")
 
     def _validate(self) -> None:
         if self.force_ipv4 and self.local_ip is not None and self.local_ip.version == 6:

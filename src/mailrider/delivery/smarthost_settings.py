@@ -21,7 +21,7 @@ from mailrider.delivery.settings import (
     TLS_CLIENT,
 )
 from mailrider.model.security import TLSLevel
-from mailrider.settings.directive import InvalidSetting, MissingSecret, Settings, directive, settings
+from mailrider.settings.directive import InvalidSetting, MissingSecret, Settings, directive, optional, settings
 from mailrider.settings.socket_address import SOCKET_ADDRESS, Scheme
 from mailrider.settings.types import (
     TIMEOUT,
@@ -37,7 +37,7 @@ from mailrider.smtp.sasl import Credentials
 if TYPE_CHECKING:
     from mailrider.delivery.settings import EightBit, LimitsSettings
     from mailrider.net.settings import TLSClientSettings
-    from mailrider.settings.directive import Duration, OptionalDomain, Setting
+    from mailrider.settings.directive import Duration, Maybe, OptionalDomain, Setting
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPAddress
 
@@ -77,9 +77,8 @@ class SmarthostSettings(Settings):
         doc="A server: `tcp://HOST:PORT` (with STARTTLS, see there), `tls://HOST:PORT` (TLS at once) or `unix:///PATH`.",
     )
     hostname: OptionalDomain = HOSTNAME
-    auth: Setting[Credentials | MissingSecret | None, Credentials | Iterable[str] | str | None] = directive(
+    auth: Setting[Credentials | MissingSecret | None, Credentials | Iterable[str] | str | None] = optional(
         CREDENTIALS,
-        default=None,
         secret=True,
         shown_default="off",
         doc="`plain USER PASSWORD` logs in, once TLS has proved what `min_tls_level` demands. `{file:PATH}` as the "
@@ -96,7 +95,7 @@ class SmarthostSettings(Settings):
         doc="What TLS must prove. `authenticated`: the certificate is valid for HOST. Without TLS (`starttls no`, and "
         "`unix://`) nothing is proved, and nothing is demanded.",
     )
-    limits: Setting[LimitsSettings | None, LimitsSettings | None] = LIMITS
+    limits: Maybe[LimitsSettings] = LIMITS
     local_ip: Setting[IPAddress | None, IPAddress | str | None] = LOCAL_IP
     connect_timeout: Duration = directive(
         TIMEOUT, default=timedelta(minutes=1), doc="The time for looking up a server's addresses and connecting."
@@ -112,9 +111,9 @@ class SmarthostSettings(Settings):
     )
     conn_max_idle_count: Setting[int, int] = IDLE_COUNT
     conn_max_idle_time: Duration = IDLE_TIME
-    tls_client: Setting[TLSClientSettings | None, TLSClientSettings | None] = TLS_CLIENT
+    tls_client: Maybe[TLSClientSettings] = TLS_CLIENT
     eight_bit: Setting[EightBit, str] = EIGHT_BIT
-    debug: Setting[bool | None, bool | None] = DEBUG
+    debug: Maybe[bool] = DEBUG
 
     def _validate(self) -> None:
         if not self.host:

@@ -11,7 +11,7 @@ from mailrider.endpoint.pipeline.settings import CheckSettings
 from mailrider.endpoint.trust import is_private
 from mailrider.header.fields import ReceivedDetail
 from mailrider.net.settings import SERVER_TLS, ServerTLS
-from mailrider.settings.directive import InvalidSetting, Section, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, Section, block, directive, optional, settings
 from mailrider.settings.pipeline import (
     NEVER_USED,
     SENDER_MATCH,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.domain import Domain
-    from mailrider.settings.directive import Duration, OptionalDomain, OptionalPath, Setting
-    from mailrider.settings.pipeline import Rule, Target
+    from mailrider.settings.directive import Duration, Maybe, OptionalDomain, OptionalPath, Setting
+    from mailrider.settings.pipeline import Destinations, Target
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPNetwork
 
@@ -54,16 +54,14 @@ HEADER_SIZE: Final = size(1 << 10, 1 << 20, within=" from 1K to 1M,")
 class DoorRouteSettings(RouteSettings):
     """What is done with mail for some recipients: it goes to a target, or is refused."""
 
-    check: Setting[CheckSettings | None, CheckSettings | None] = directive(
+    check: Maybe[CheckSettings] = optional(
         block(CheckSettings),
-        default=None,
         doc="What is looked at in messages for these recipients, after the checks of the blocks around this one. SMTP "
         "has one answer to a message, and so what is refused here is refused for its other recipients, too (not in "
         "LMTP).",
     )
-    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+    modify: Maybe[ModifySettings] = optional(
         block(ModifySettings),
-        default=None,
         doc="What is done to the message that these recipients get, beside what the blocks around this one do.",
     )
 
@@ -76,21 +74,14 @@ class DoorRouteSettings(RouteSettings):
 class SourceSettings(PipelineSettings):
     """Where messages go, by recipient. Directives outside of a `destination` are for all others."""
 
-    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, DoorRouteSettings]]] = destinations(
-        DoorRouteSettings
-    )
-    default_destination: Setting[DoorRouteSettings | None, DoorRouteSettings | None] = default_destination(
-        DoorRouteSettings
-    )
-    check: Setting[CheckSettings | None, CheckSettings | None] = directive(
+    destination: Destinations[DoorRouteSettings] = destinations(DoorRouteSettings)
+    default_destination: Maybe[DoorRouteSettings] = default_destination(DoorRouteSettings)
+    check: Maybe[CheckSettings] = optional(
         block(CheckSettings),
-        default=None,
         doc="What is looked at before a message of these senders is accepted, after the checks of the endpoint.",
     )
-    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
-        block(ModifySettings),
-        default=None,
-        doc="What is done to messages of these senders, beside what the endpoint does to all.",
+    modify: Maybe[ModifySettings] = optional(
+        block(ModifySettings), doc="What is done to messages of these senders, beside what the endpoint does to all."
     )
 
     def _validate(self) -> None:
@@ -139,38 +130,30 @@ class EndpointSettings(PipelineSettings):
     `listen` are these addresses.
     """
 
-    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, DoorRouteSettings]]] = destinations(
-        DoorRouteSettings
-    )
-    default_destination: Setting[DoorRouteSettings | None, DoorRouteSettings | None] = default_destination(
-        DoorRouteSettings
-    )
-    hostname: OptionalDomain = directive(
+    destination: Destinations[DoorRouteSettings] = destinations(DoorRouteSettings)
+    default_destination: Maybe[DoorRouteSettings] = default_destination(DoorRouteSettings)
+    hostname: OptionalDomain = optional(
         DOMAIN,
-        default=None,
         inherits=True,
         required=True,
         shown_default="the global `hostname`",
         doc="The name that we greet with, and that stands in Received fields.",
     )
-    tls: Setting[ServerTLS | None, ServerTLS | str | None] = directive(
+    tls: Setting[ServerTLS | None, ServerTLS | str | None] = optional(
         SERVER_TLS,
-        default=None,
         inherits=True,
         shown_default="the global `tls`",
         doc="The certificate for STARTTLS and `tls://`: PEM files with the chain and its key. "
         "`tls { protocols tls1.0 }` takes the global files, and lets older clients in; `check` warns of it.",
     )
-    auth: OptionalPath = directive(
+    auth: OptionalPath = optional(
         PASSWORD_FILE,
-        default=None,
         shown_default="none: nobody can log in",
         doc="The password file, which `mailrider auth` manages. Passwords are asked for under TLS and on loopback "
         "only. On a unix socket the system says whose process it is, and no login is needed.",
     )
-    limits: Setting[LimitsSettings | None, LimitsSettings | None] = directive(
+    limits: Maybe[LimitsSettings] = optional(
         block(LimitsSettings, reference="limits"),
-        default=None,
         doc="How many messages are accepted, in all, by client (`ip`), by source and destination. What is too much "
         "waits for some seconds, and is then asked to come again.",
     )
@@ -213,9 +196,8 @@ class EndpointSettings(PipelineSettings):
         "it names, in everything; from elsewhere it is no command. What can be reached through a proxy can be reached "
         "from beyond this machine, also on loopback. TLS is to be passed through, not ended by the proxy.",
     )
-    spool: OptionalPath = directive(
+    spool: OptionalPath = optional(
         PATH,
-        default=None,
         shown_default="`spool` in the state directory",
         state_path="spool",
         doc="The directory for large messages while they arrive. Their files have no names, and end with the process.",
@@ -236,18 +218,16 @@ class EndpointSettings(PipelineSettings):
         'of its domain; `""` is the null reverse-path, that of notifications. Nothing proves that the sender is who '
         "he says.",
     )
-    default_source: Setting[SourceSettings | None, SourceSettings | None] = directive(
-        block(SourceSettings), default=None, doc="Where mail of everybody else goes, that of no sender included."
+    default_source: Maybe[SourceSettings] = optional(
+        block(SourceSettings), doc="Where mail of everybody else goes, that of no sender included."
     )
-    check: Setting[CheckSettings | None, CheckSettings | None] = directive(
+    check: Maybe[CheckSettings] = optional(
         block(CheckSettings),
-        default=None,
         doc="What is looked at before a message is accepted, whoever sent it. In a `source` or `destination` it is for "
         "some messages only.",
     )
-    modify: Setting[ModifySettings | None, ModifySettings | None] = directive(
+    modify: Maybe[ModifySettings] = optional(
         block(ModifySettings),
-        default=None,
         doc="What is done to every message once it is accepted, such as signing. In a `source` or `destination` it is "
         "for some messages only.",
     )
@@ -292,9 +272,8 @@ class SubmissionSettings(EndpointSettings):
     `submission tls://0.0.0.0:465 tcp://127.0.0.1:587 { ... }`. `listen` are these addresses.
     """
 
-    origin: OptionalDomain = directive(
+    origin: OptionalDomain = optional(
         DOMAIN,
-        default=None,
         inherits=True,
         shown_default="the global `origin`, or `hostname`",
         doc="The domain of addresses that have none, such as `root`: those of the envelope, and those in From, Sender, "
@@ -318,9 +297,8 @@ class SubmissionSettings(EndpointSettings):
         doc="The domains that clients of `trust` may send under: MAIL FROM, From and Sender have to be of one of them, "
         "and `<>` is refused.",
     )
-    aliases: OptionalPath = directive(
+    aliases: OptionalPath = optional(
         PATH,
-        default=None,
         inherits=True,
         shown_default="the global `aliases`, or none",
         doc="A file of aliases(5), such as `/etc/aliases`, which says who gets mail for `root` and other names without "

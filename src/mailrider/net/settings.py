@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, settings
+from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, optional, settings
 from mailrider.settings.types import PATH, ValueType, Words, choice, either, many
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ class ServerTLS:
 class ServerTLSOptions(Settings):
     """Options of `tls CERT KEY { ... }`."""
 
-    protocols: Setting[tuple[TLSVersion, TLSVersion] | None, Iterable[str]] = directive(
+    protocols: Setting[tuple[TLSVersion, TLSVersion] | None, Iterable[str]] = optional(
         PROTOCOLS,
-        default=None,
         shown_default="tls1.2 tls1.3",
         doc="The oldest and the newest protocol version that clients may speak. With one version, the newest is "
         "tls1.3. tls1.0 and tls1.1 are insecure: for old printers and cameras, best on an endpoint of their own.",
@@ -160,8 +159,8 @@ class TLSClientSettings(Settings):
         shown_default="the system's",
         doc="PEM files with the certificates of the authorities that are trusted, instead of the system's.",
     )
-    cert: OptionalPath = directive(PATH, default=None, doc="PEM file with our own certificate chain; needs `key`.")
-    key: OptionalPath = directive(PATH, default=None, doc="PEM file with the private key of `cert`.")
+    cert: OptionalPath = optional(PATH, doc="PEM file with our own certificate chain; needs `key`.")
+    key: OptionalPath = optional(PATH, doc="PEM file with the private key of `cert`.")
 
     def _validate(self) -> None:
         if (self.cert is None) is not (self.key is None):

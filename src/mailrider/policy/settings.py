@@ -12,11 +12,11 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.model.security import MXLevel, TLSLevel
-from mailrider.settings.directive import InvalidSetting, Settings, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, Settings, block, directive, optional, settings
 from mailrider.settings.types import NETWORK, PATH, PORT, choice, many, show
 
 if TYPE_CHECKING:
-    from mailrider.settings.directive import OptionalPath, Paths, Setting
+    from mailrider.settings.directive import Maybe, OptionalPath, Paths, Setting
     from mailrider.settings.types import IPNetwork
 
 
@@ -37,9 +37,8 @@ class MTASTS(Settings):
         doc="Where policies are kept. `fs`: a file for each domain, which survives a restart. "
         "`ram`: in memory; a restart forgets them, and with them the security they gave.",
     )
-    fs_dir: OptionalPath = directive(
+    fs_dir: OptionalPath = optional(
         PATH,
-        default=None,
         state_path="mtasts_cache",
         shown_default="StateDirectory/mtasts_cache",
         doc="The directory of the `fs` cache.",
@@ -109,28 +108,22 @@ class MXAuth(Settings):
     wants that says so, with `mx_auth off`, None or [], and is not warned.
     """
 
-    mtasts: Setting[MTASTS | None, MTASTS | None] = directive(
-        block(MTASTS, bare=True),
-        default=None,
-        shown_default="off",
-        doc="Obey the MTA-STS policies of recipient domains (RFC 8461).",
+    mtasts: Maybe[MTASTS] = optional(
+        block(MTASTS, bare=True), shown_default="off", doc="Obey the MTA-STS policies of recipient domains (RFC 8461)."
     )
-    dane: Setting[Dane | None, Dane | None] = directive(
+    dane: Maybe[Dane] = optional(
         block(Dane, bare=True),
-        default=None,
         shown_default="off",
         doc="Verify certificates by TLSA records (RFC 7672). DNSSEC has to be validated: by `validate` of `dns`, or by "
         "a resolver on loopback.",
     )
-    dnssec: Setting[DNSSEC | None, DNSSEC | None] = directive(
+    dnssec: Maybe[DNSSEC] = optional(
         block(DNSSEC, bare=True),
-        default=None,
         shown_default="off",
         doc="MX records that DNSSEC proves give the MX level `dnssec`. It has to be validated, as for `dane`.",
     )
-    local_policy: Setting[LocalPolicy | None, LocalPolicy | None] = directive(
+    local_policy: Maybe[LocalPolicy] = optional(
         block(LocalPolicy, shorthand={"off": LocalPolicy.off}, bare=True),
-        default=None,
         shown_default="off",
         doc="Demand least levels of every connection. `local_policy off` demands nothing.",
     )

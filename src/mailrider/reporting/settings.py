@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mailrider.model.domain import Domain
-from mailrider.settings.directive import InvalidSetting, Settings, directive, settings
+from mailrider.settings.directive import InvalidSetting, Settings, directive, optional, settings
 from mailrider.settings.pipeline import TARGET, TargetRef
 from mailrider.settings.types import DURATION, MAILBOX, NETWORK, PATH, ValueType, choice, many, show_duration
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mailrider.model.address import Mailbox
-    from mailrider.settings.directive import Duration, Paths, Setting
+    from mailrider.settings.directive import Duration, Maybe, Paths, Setting
     from mailrider.settings.pipeline import Target
     from mailrider.settings.types import IPNetwork
 
@@ -45,21 +45,15 @@ class TLSRPTSettings(Settings):
     """TLS reports: the domains that mail is sent to, and that ask for it, learn each day what was seen of their TLS
     (RFC 8460)."""
 
-    organization: Setting[str | None, str | None] = directive(
-        ORGANIZATION, default=None, required=True, doc="Who reports: the name of your organization."
-    )
-    contact: Setting[Mailbox | None, Mailbox | str | None] = directive(
+    organization: Maybe[str] = optional(ORGANIZATION, required=True, doc="Who reports: the name of your organization.")
+    contact: Setting[Mailbox | None, Mailbox | str | None] = optional(
         MAILBOX,
-        default=None,
         required=True,
         doc="Whom to ask about reports, and the sender of those that go by mail. Something has to sign (`dkim`) for "
         "its domain: reports by mail are sent with a signature or not at all.",
     )
-    through: Setting[Target | None, Target | None] = directive(
-        TARGET,
-        default=None,
-        required=True,
-        doc="The queue that reports by mail go through: `&NAME`. It should lead to a `remote`.",
+    through: Maybe[Target] = optional(
+        TARGET, required=True, doc="The queue that reports by mail go through: `&NAME`. It should lead to a `remote`."
     )
     send: Setting[ReportedDays, ReportedDays | str] = directive(
         choice(ReportedDays),

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         def __get__(self, instance: object, owner: type | None = None) -> Holds: ...
         def __set__(self, instance: object, value: Takes) -> None: ...
 
+    Held = TypeVar("Held")
+    Maybe = Setting[Held | None, Held | None]
     Duration = Setting[timedelta, timedelta | float | str]
     OptionalDomain = Setting[Domain | None, Domain | str | None]
     OptionalPath = Setting[Path | None, Path | str | None]
@@ -153,6 +155,11 @@ def directive(type: ValueType[Any], *, default: Any, **facts: Any) -> Any:
     """A dataclass field that carries its `Directive`, made of `facts`. It takes None only where that is the default."""
     carried = Directive(type=type, default=default, **facts)
     return field(default=default, metadata={_KEY: carried}, repr=not carried.secret)
+
+
+def optional(type: ValueType[Any], **facts: Any) -> Any:
+    """A `directive` that may be None, and is so unless it is given."""
+    return directive(type, default=None, **facts)
 
 
 class Settings:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.reply import EnhancedCode, Reply
-from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, optional, settings
 from mailrider.settings.types import ValueType, Words, many, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mailrider.settings.directive import Setting
+    from mailrider.settings.directive import Maybe, Setting
+
+    Route = TypeVar("Route")
+    Destinations = Setting[tuple["Rule", ...], Iterable["Rule" | tuple[Any, Route]]]
 
 NOT_ACCEPTED: Final = Reply.make(550, "5.7.1", "Mail for this address is not accepted here")
 
@@ -120,11 +123,11 @@ REJECT: Final = ValueType(
 class RouteSettings(Settings):
     """What is done with mail for some recipients: one of the two."""
 
-    deliver_to: Setting[Target | None, Target | None] = directive(
-        TARGET, default=None, doc="The target that gets the message: `&NAME`, or a block of its own."
+    deliver_to: Maybe[Target] = optional(
+        TARGET, doc="The target that gets the message: `&NAME`, or a block of its own."
     )
-    reject: Setting[Reply | None, Reply | str | None] = directive(
-        REJECT, default=None, doc="Refuse, with this reply; without one `550 5.7.1`."
+    reject: Setting[Reply | None, Reply | str | None] = optional(
+        REJECT, doc="Refuse, with this reply; without one `550 5.7.1`."
     )
 
     def _validate(self) -> None:
@@ -174,20 +177,20 @@ def destinations(of: type[RouteSettings]) -> Any:
 
 def default_destination(of: type[RouteSettings]) -> Any:
     """The directive `default_destination` of a pipeline in which such a block stands."""
-    return directive(block(of), default=None, doc="Mail for everybody else.")
+    return optional(block(of), doc="Mail for everybody else.")
 
 
 @settings
 class PipelineSettings(Settings):
     """Where messages go, by recipient. Directives outside of a `destination` are for all others."""
 
-    destination: Setting[tuple[Rule, ...], Iterable[Rule | tuple[Any, RouteSettings]]] = destinations(RouteSettings)
-    default_destination: Setting[RouteSettings | None, RouteSettings | None] = default_destination(RouteSettings)
-    deliver_to: Setting[Target | None, Target | None] = directive(
-        TARGET, default=None, doc="The target for everybody else; the same as in `default_destination`."
+    destination: Destinations[RouteSettings] = destinations(RouteSettings)
+    default_destination: Maybe[RouteSettings] = default_destination(RouteSettings)
+    deliver_to: Maybe[Target] = optional(
+        TARGET, doc="The target for everybody else; the same as in `default_destination`."
     )
-    reject: Setting[Reply | None, Reply | str | None] = directive(
-        REJECT, default=None, doc="Refuse mail for everybody else; the same as in `default_destination`."
+    reject: Setting[Reply | None, Reply | str | None] = optional(
+        REJECT, doc="Refuse mail for everybody else; the same as in `default_destination`."
     )
 
     def _validate(self) -> None:

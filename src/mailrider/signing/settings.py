@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.dkim.fields import OVERSIGNED, SIGNED
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, settings
+from mailrider.settings.directive import InvalidSetting, Section, Settings, directive, optional, settings
 from mailrider.settings.types import BOOLEAN, DURATION, PATH, Unacceptable, ValueType, choice, many, show
 from mailrider.x509.key_kind import KeyKind
 
@@ -44,9 +44,8 @@ class DKIMOptions(Settings):
         doc="What a new key is. Not all receivers know `ed25519` yet: sign with an RSA key as well, by a second `dkim` "
         "with another selector.",
     )
-    key_path: OptionalPath = directive(
+    key_path: OptionalPath = optional(
         PATH,
-        default=None,
         shown_default="`dkim_keys/DOMAIN_SELECTOR.key` in `state_dir`",
         doc="The private key, in PEM. The record for DNS is written beside a new one, in a file that ends in `.dns`.",
     )
@@ -130,9 +129,7 @@ DKIM: Final = Section(
 class ModifySettings(Settings):
     """What is done to a message once it is accepted."""
 
-    state_dir: Setting[Path | None, Path | str | None] = directive(
-        PATH, default=None, only_global=True, doc="Where keys are made."
-    )
+    state_dir: Setting[Path | None, Path | str | None] = optional(PATH, only_global=True, doc="Where keys are made.")
 
     dkim: Setting[tuple[DKIMSettings, ...], Iterable[DKIMSettings]] = directive(
         many(DKIM),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
 from mailrider.endpoint.pipeline.check import CheckAction, HeaderCheck
-from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, settings
+from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, optional, settings
 from mailrider.settings.types import TIMEOUT, Unacceptable, ValueType, Words, choice, many
 from mailrider.signing.settings import FIELD_NAME, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mailrider.settings.directive import Duration, Setting
+    from mailrider.settings.directive import Duration, Maybe, Setting
 
 MAX_PATTERN: Final = 1000  # characters
 
@@ -116,9 +116,8 @@ RSPAMD: Final = Section(
 class CheckSettings(Settings):
     """What is looked at before a message is accepted. The strictest answer counts: reject, defer, quarantine, pass."""
 
-    authorize_sender: Setting[AuthorizeSettings | None, AuthorizeSettings | None] = directive(
+    authorize_sender: Maybe[AuthorizeSettings] = optional(
         block(AuthorizeSettings, bare=True),
-        default=None,
         shown_default="users may send as anybody",
         doc="Users may send under their own addresses only. Who has not logged in is refused.",
     )
