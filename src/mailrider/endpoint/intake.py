@@ -81,6 +81,8 @@ class Intake:
         """What the message must be refused with, whatever else may come."""
         self.size = 0
         """Octets that arrived."""
+        self.header = b""
+        """The header, mended, once the message is complete."""
         self._room = room
         self._client = client
         self._max_header = max_header
@@ -91,11 +93,6 @@ class Intake:
         self._tail = bytearray()  # small pieces, behind the others
         self._kept = 0
         self._file: IO[bytes] | None = None
-
-    @property
-    def header(self) -> bytes:
-        """The header, mended, once the message is complete."""
-        return self._mender.header
 
     def feed(self, octets: bytes) -> None:
         """Take the next octets of the message."""
@@ -189,6 +186,7 @@ class Intake:
                 self._keep(rest)
             if len(self._mender.header) > self._max_header and self.fault is None:
                 self._refuse_header()
+        self.header = self._mender.header
 
     def content(self, header: bytes, between: bytes = b"") -> Content:
         """The message with that header in the place of its own; readable until `close`. To be asked for once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mailrider.errors import InvalidValue
@@ -67,12 +67,16 @@ class Reply:
     """One complete reply: `code` 200 to 599, its lines of text without codes, the enhanced code if it has a right one.
 
     No line has a control character (`model.text`). The class of an enhanced code always equals that of the code; a
-    peer's that does not is dropped.
+    peer's that does not is dropped. `is_positive`: 2xx. `is_transient`: 4xx, the same command may succeed later.
+    `is_permanent`: 5xx, it will not.
     """
 
     code: int
     enhanced: EnhancedCode | None = None
     lines: tuple[str, ...] = ("",)
+    is_positive: bool = field(init=False, repr=False, compare=False)
+    is_transient: bool = field(init=False, repr=False, compare=False)
+    is_permanent: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 200 <= self.code <= 599:
@@ -81,6 +85,9 @@ class Reply:
             raise InvalidValue(f"enhanced code {self.enhanced} contradicts reply code {self.code}")
         if not self.lines or UNSAFE.search("".join(self.lines)):
             raise InvalidValue(f"a reply is lines of printable text, not {self.lines!r:.300}")
+        self.is_positive = self.code < 300  # type: ignore[misc] # frozen to others
+        self.is_transient = 400 <= self.code < 500  # type: ignore[misc] # as above
+        self.is_permanent = self.code >= 500  # type: ignore[misc] # as above
 
     @classmethod
     def make(cls, code: int, enhanced: str | None, text: str) -> Reply:
@@ -110,21 +117,6 @@ class Reply:
     def text(self) -> str:
         """All lines as one line of printable text."""
         return " ".join(self.lines).strip()
-
-    @property
-    def is_positive(self) -> bool:
-        """2xx."""
-        return self.code < 300
-
-    @property
-    def is_transient(self) -> bool:
-        """4xx: the same command may succeed later."""
-        return 400 <= self.code < 500
-
-    @property
-    def is_permanent(self) -> bool:
-        """5xx: the same command will not succeed."""
-        return self.code >= 500
 
     def __str__(self) -> str:
         code = str(self.code) if self.enhanced is None else f"{self.code} {self.enhanced}"

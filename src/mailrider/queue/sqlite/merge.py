@@ -59,10 +59,6 @@ class _Parcel:
         return [row[0] for row in self.messages]
 
 
-def _no_fault(_: str) -> None:
-    """Nothing pulls the plug."""
-
-
 class ShardMerger:
     """Moves what is in one shard to shard 0. Both are open; the other one is used by nobody else."""
 
@@ -154,7 +150,7 @@ class ShardMerger:
         insert_all(connection, "history", sql.HISTORY, rows)
 
 
-async def merge_shards(location: Path, clock: Clock, fault: Callable[[str], None] = _no_fault) -> dict[int, int]:
+async def merge_shards(location: Path, clock: Clock, fault: Callable[[str], None] | None = None) -> dict[int, int]:
     """Empty the other shards of a queue; how many messages came from each that is there. `fault` is for tests that die.
 
     Raises `QueueInUse` before anything is moved if one of them is used by somebody else, and `StoreUnavailable`.

@@ -35,7 +35,7 @@ from mailrider.queue.sqlite.leases import StoreLeases
 from mailrider.queue.sqlite.rows import destinations_from, filter_values
 from mailrider.queue.sqlite.space import Space
 from mailrider.queue.sqlite.threads import ReadThread
-from mailrider.queue.sqlite.transactions import ROW, Transactions
+from mailrider.queue.sqlite.transactions import Transactions
 from mailrider.queue.sqlite.views import from_json
 from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.sqlite.writer import Add, Settle, StoreCall, Writer, translate
@@ -74,10 +74,6 @@ MOST_TRIMS: Final = 100  # transactions of one round of housekeeping that delete
 SELECTED: Final = 2000  # recipients that one transaction of a command changes
 
 
-def _no_fault(_: str) -> None:
-    """Nothing pulls the plug."""
-
-
 class SQLiteStore:
     """A `Store` in the directory `location`. New mail is refused while less than `reserve` octets of the disk are free;
     None: what suits the disk. `history`: which facts are kept. `shard`: what it belongs to; None: shard 0.
@@ -95,7 +91,7 @@ class SQLiteStore:
         shard: FurtherShard | None = None,
         holds_deadly: bool = False,
         identity: Identity | None = None,
-        fault: Callable[[str], None] = _no_fault,
+        fault: Callable[[str], None] | None = None,
     ) -> None:
         self._disk = Disk(location, reserve, clock.monotonic)
         self._file = StoreFile(location, clock, self._disk, shard)
@@ -170,10 +166,11 @@ class SQLiteStore:
         self._writer = Writer(
             connection,
             self._transactions,
-            self._commit_point,
+            keeper,
             file.note_damage,
             self._clock.monotonic,
             room=space.make,
+            fault=self._fault,
         )
 
     async def __aexit__(
@@ -369,16 +366,6 @@ class SQLiteStore:
         if self._writer is None:
             raise StoreUnavailable("the queue's store is not open")
         return self._writer.ask(request)
-
-    def _commit_point(self, name: str) -> None:
-        """Called by the writer's thread around each commit."""
-        self._fault(name)
-        keeper, transactions = self._keeper, self._transactions
-        if name == "after commit" and keeper is not None:
-            transactions.written += ROW  # of what the log has of a commit beside the rows
-            if transactions.written >= keeper.step and not keeper.is_at_work:
-                keeper.committed(transactions.written)
-                transactions.written = 0
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

@@ -45,8 +45,13 @@ class Transactions:
 
     def add(self, connection: sqlite3.Connection, messages: Sequence[tuple[NewMessage, bool]]) -> None:
         """Store new messages with their recipients, leased by this process (True) or not."""
-        insert_all(connection, "message", sql.MESSAGE, [_message_row(message) for message, _ in messages])
-        recipients = [row for message, leased in messages for row in self._recipient_rows(message, leased)]
+        rows: list[tuple[Any, ...]] = []
+        recipients: list[tuple[Any, ...]] = []
+        for message, leased in messages:
+            created = microseconds(message.created)
+            rows.append(_message_row(message, created))
+            recipients += self._recipient_rows(message, created, leased)
+        insert_all(connection, "message", sql.MESSAGE, rows)
         insert_all(connection, "recipient", sql.RECIPIENT, recipients)
         inline = sum(message.info.size for message, _ in messages if message.info.stored is None)
         self.written += inline + ROW * (len(messages) + len(recipients))
@@ -54,9 +59,8 @@ class Transactions:
         if stored and connection.execute(sql.UNSPOOL, (compact(stored),)).rowcount != len(stored):
             raise sqlite3.IntegrityError("the content of a new message is not there any more")
 
-    def _recipient_rows(self, message: NewMessage, leased: bool) -> Iterable[tuple[Any, ...]]:
+    def _recipient_rows(self, message: NewMessage, due: int, leased: bool) -> Iterable[tuple[Any, ...]]:
         state, owner = (1, self.lease) if leased else (0, None)
-        due = microseconds(message.created)
         destination_of = self._destination_of.by(message.route)
         for number, each in enumerate(message.envelope.recipients, message.id + 1):
             yield (
@@ -194,7 +198,7 @@ def insert_all(
         start += count
 
 
-def _message_row(message: NewMessage) -> tuple[Any, ...]:
+def _message_row(message: NewMessage, created: int) -> tuple[Any, ...]:
     envelope, info = message.envelope, message.info
     octets = None
     if info.stored is None and message.content is not None:
@@ -203,7 +207,7 @@ def _message_row(message: NewMessage) -> tuple[Any, ...]:
         octets = source if content.is_clean and isinstance(source, bytes) else b"".join(content.chunks())
     return (
         message.id,
-        microseconds(message.created),
+        created,
         envelope.sender.text,
         _options(envelope),
         len(envelope.recipients),

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mailrider.queue.sqlite.transactions import ROW
 from mailrider.queue.store import IdTaken, StoreDamaged, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from mailrider.queue.message import NewMessage, Settlement
     from mailrider.queue.sqlite.transactions import Transactions
+    from mailrider.queue.sqlite.wal import WALKeeper
 
     Ask = Callable[["Request"], Awaitable[Any]]
     Outcome = tuple[asyncio.Future[Any], Any]
@@ -91,26 +93,28 @@ class ProcessorShare:
 
 
 class Writer:
-    """Runs requests on a connection of its own. `fault` is called around commits, for tests that pull the plug.
+    """Runs requests on a connection of its own; `keeper` looks after the log that this makes longer.
 
     `now` tells the time in seconds, in any thread, and `used` the seconds of processor time of this process; `pause` is
     how it waits for company, in its own. `room` is asked for space when the disk is full, for new mail (False) or for
-    what cannot wait: each step of it makes some.
+    what cannot wait: each step of it makes some. `fault` is called around commits, for tests that pull the plug.
     """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         transactions: Transactions,
-        fault: Callable[[str], None],
+        keeper: WALKeeper,
         on_damage: Callable[[str], None],
         now: Callable[[], float],
         pause: Callable[[float], object] = time.sleep,  # it stops this thread alone, never the loop
         room: Callable[[bool], Iterator[None]] = lambda _: iter(()),
         used: Callable[[], float] = time.process_time,
+        fault: Callable[[str], None] | None = None,
     ) -> None:
         self._connection = connection
         self._transactions = transactions
+        self._keeper = keeper
         self._fault = fault
         self._on_damage = on_damage
         self._pause = pause
@@ -223,30 +227,35 @@ class Writer:
         return self._squeeze(asked[:half], problem) + self._squeeze(asked[half:], problem)
 
     def _transaction(self, asked: Sequence[Asked]) -> list[Outcome]:
-        connection = self._connection
+        connection, transactions = self._connection, self._transactions
         adds = [each for each in asked if isinstance(each[0], Add)]
         settles = [each for each in asked if isinstance(each[0], Settle)]
         results: list[Outcome] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
             if adds:
-                self._transactions.add(
-                    connection, [(each.message, each.leased) for each, _ in adds if isinstance(each, Add)]
-                )
+                transactions.add(connection, [(each.message, each.leased) for each, _ in adds if isinstance(each, Add)])
                 results += [(future, None) for _, future in adds]
             if settles:
-                held = self._transactions.settle(connection, [request.settlement for request, _ in settles])  # type: ignore[union-attr] # Settle
+                held = transactions.settle(connection, [request.settlement for request, _ in settles])  # type: ignore[union-attr] # Settle
                 results += [(future, each) for (_, future), each in zip(settles, held, strict=True)]
             for request, future in asked:
                 if isinstance(request, StoreCall):
                     results.append((future, request.work(connection)))
-            self._fault("before commit")
+            transactions.written += ROW  # of what the log has of a commit beside the rows
+            if self._fault is not None:
+                self._fault("before commit")
             connection.execute("COMMIT")
-            self._fault("after commit")
+            if self._fault is not None:
+                self._fault("after commit")
         except BaseException:
             if connection.in_transaction:
                 self._roll_back()
             raise
+        keeper = self._keeper
+        if transactions.written >= keeper.step and not keeper.is_at_work:
+            keeper.committed(transactions.written)
+            transactions.written = 0
         return results
 
     def _roll_back(self) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailrider.queue.sqlite.transactions import Transactions
+from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.sqlite.writer import BUSY, BUSY_SHARE, COMPANY, LOOKS, SPAN, ProcessorShare, StoreCall, Writer
 
 if TYPE_CHECKING:
@@ -36,7 +38,14 @@ class Company:
         self.connection = connection
         self._looks = 0
         self.writer = Writer(
-            connection, Transactions(), self._fault, lambda _: None, self._now, self._pause, used=self._use
+            connection,
+            Transactions(),
+            WALKeeper(Path("none"), connection, connection),
+            lambda _: None,
+            self._now,
+            self._pause,
+            used=self._use,
+            fault=self._fault,
         )
 
     def ask(self) -> None:
