@@ -22,8 +22,8 @@ import uvloop
 from mailrider.app.link import Link
 from mailrider.app.share_service import ShareService
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import ShareClient
+from mailrider.delivery.limits.share_keys import Line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -24,7 +24,7 @@ from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.explain.plan import Explainer
 from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.shares import SharedFailures, Shares
-from mailrider.delivery.reach import Reach
+from mailrider.delivery.race import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import EightBit, greeting_name
 from mailrider.delivery.smarthost import AuthenticatingConnector, FixedDelivery, FixedServer, server_host
@@ -38,9 +38,8 @@ from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
 from mailrider.net.tls import default_root_paths, make_client_context, system_roots
 from mailrider.policy.dane import DANEPolicies
-from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.judge import Judge
-from mailrider.policy.local import LocalMinimum
+from mailrider.policy.levels import DNSSECPolicy, LocalMinimum
 from mailrider.policy.settings import MTASTS, STSCache
 from mailrider.policy.sts.cache import RAMStore
 from mailrider.policy.sts.files import FSStore
@@ -69,7 +68,7 @@ if TYPE_CHECKING:
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPNetwork
     from mailrider.signing.settings import ModifySettings
-    from mailrider.x509.timed import TimedVerdict
+    from mailrider.x509.verify import TimedVerdict
 
 ConnectorT = TypeVar("ConnectorT", bound=Connector)
 

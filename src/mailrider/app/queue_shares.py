@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from mailrider.clock import Alarm
 from mailrider.delivery.limits.findings import WHOLE_TOPIC, SharedFinding
 from mailrider.delivery.limits.leases import UNUSED, Return
-from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_client import NotNow
+from mailrider.delivery.limits.share_keys import Line
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.queue.shares import ALONE, QueueShares

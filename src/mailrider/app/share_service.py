@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Alarm, SystemClock
 from mailrider.delivery.limits.findings import FindingBook, SharedFinding
-from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
+from mailrider.delivery.limits.share_keys import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 
 if TYPE_CHECKING:
     from mailrider.app.link import Link
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.share_asks import Answer
+    from mailrider.delivery.limits.share_keys import Answer
 
 _CLOCK: Final = SystemClock()
 

@@ -28,10 +28,8 @@ from mailrider.errors import InvalidValue
 from mailrider.model.security import Mechanism, TLSARecord, Verdict
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509.certificate import MAX_CHAIN, as_reason, parse_certificate, read_chain
-from mailrider.x509.der import subject_public_key_info
-from mailrider.x509.keys import PublicKey, weak_signature
-from mailrider.x509.timed import TimedVerdict, timed
-from mailrider.x509.verify import check_server
+from mailrider.x509.keys import PublicKey, subject_public_key_info, weak_signature
+from mailrider.x509.verify import TimedVerdict, check_server, timed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.mx import Address
-    from mailrider.delivery.reach import Reach
+    from mailrider.delivery.race import Reach
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.event import Emit

@@ -1,6 +1,6 @@
-"""Connecting to a host with several addresses: the next one begins before the one before it has failed (RFC 8305 5).
+"""Connecting to a host with several addresses: which comes first, and when the next one begins (RFC 8305 3 and 5).
 
-    race = Race(addresses, clock, prohibited)
+    race = Race(reach.ordered(host).addresses, clock, prohibited)
     try:
         for address in race.turns():
             channel = await race.connect(address, dial)  # or `Overtaken`: it is another one's turn
@@ -10,24 +10,32 @@
 An address has `HEAD_START` before the next one begins beside it, less if it fails earlier. The first connection wins:
 it is the next one's turn to be used, the others are given up. An address that was overtaken comes once more behind all
 others, in case that what answered first does not take the message. Whatever is left over in the end is closed.
+
+`Reach` remembers addresses and families that nothing could be connected to lately: they come last for some minutes.
+Nothing is left out: what failed before may be all that there is. So a network whose IPv6 leads nowhere delays one
+connection and not each. Bounded; a connection that is made clears the memory of its address and its family.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mailrider.clock import Deadline
 from mailrider.errors import MailriderError
+from mailrider.model.bounded import BoundedMap
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock
+    from mailrider.model.route import Host
     from mailrider.net.channel import Channel
 
     Address = IPv4Address | IPv6Address
+
 
 HEAD_START = 0.25  # seconds: RFC 8305 8 recommends it, and no less than 0.1
 
@@ -122,3 +130,46 @@ class Race:
 def _abort_what_it_opened(task: asyncio.Future[Channel]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result().abort()
+
+
+REMEMBERED = 300.0  # seconds
+MAX_ENTRIES = 10_000
+IN_A_ROW = 3  # addresses of a family that did not answer, and none between that did: it is the family
+
+
+class Reach:
+    """What the connections of a target have taught."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failed: BoundedMap[Address, float] = BoundedMap(MAX_ENTRIES)
+        self._in_a_row = {4: 0, 6: 0}
+        self._family_until = {4: 0.0, 6: 0.0}
+
+    def failed(self, address: Address, *, answered: bool = False) -> None:
+        """No connection came about. `answered`: it was refused, so packets come there and back."""
+        until = self._clock.monotonic() + REMEMBERED
+        self._failed[address] = until
+        if answered:
+            self._in_a_row[address.version] = 0
+            return
+        self._in_a_row[address.version] += 1
+        if self._in_a_row[address.version] >= IN_A_ROW:
+            self._family_until[address.version] = until
+
+    def worked(self, address: Address) -> None:
+        """A connection was made."""
+        self._failed.pop(address, None)
+        self._in_a_row[address.version] = 0
+        self._family_until[address.version] = 0.0
+
+    def ordered(self, host: Host) -> Host:
+        """The host with its addresses: those that failed last, else in the order that they are in."""
+        now, addresses = self._clock.monotonic(), host.addresses
+        if len(addresses) < 2 or not (self._failed or any(now < until for until in self._family_until.values())):
+            return host
+        order = tuple(sorted(addresses, key=lambda each: self._badness(each, now)))
+        return host if order == addresses else replace(host, addresses=order)
+
+    def _badness(self, address: Address, now: float) -> tuple[bool, bool]:
+        return now < self._failed.get(address, 0.0), now < self._family_until[address.version]

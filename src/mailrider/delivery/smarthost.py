@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
     from mailrider.delivery.limits.rules import Limiter
-    from mailrider.delivery.reach import Reach
+    from mailrider.delivery.race import Reach
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Envelope

@@ -1,23 +1,48 @@
-"""AUTH on one connection (RFC 4954): the exchange, the password, and what becomes of wrong ones."""
+"""Who is at the other end of a connection, and how it logs in (AUTH, RFC 4954): the exchange, and wrong passwords."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.endpoint.logins import HELD_BACK
 from mailrider.endpoint.user_names import login_name
 from mailrider.errors import InvalidValue
 from mailrider.model.endpoint_event import ClientRefused, LoginFailed, LoginHeldBack
+from mailrider.model.ip import client_key
 from mailrider.model.reply import Reply
 from mailrider.smtp.commands import Auth, AuthResponse
 from mailrider.smtp.replies import usual_reply
 from mailrider.smtp.sasl import SERVERS, Challenge
 
 if TYPE_CHECKING:
-    from mailrider.endpoint.client import Client
     from mailrider.endpoint.service import Service
     from mailrider.smtp.sasl import Credentials, ServerExchange
     from mailrider.smtp.server import ServerMachine
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One client. `user` is who it has logged in as; all else stays as it was when the connection was made.
+
+    `address`: its IP address, empty on a unix socket. `is_local`: nobody beyond this machine can be there. `uid`: whose
+    process it is, where the system knows. `is_trusted`: it needs no login, because of its address.
+    """
+
+    address: str
+    is_local: bool = False
+    uid: int | None = None
+    is_trusted: bool = False
+    user: str = ""
+    name: str = field(init=False)
+    """Who it is, for people."""
+    key: str = field(init=False)
+    """Whom it counts for where each client has a share."""
+
+    def __post_init__(self) -> None:
+        self.name = self.address or ("local" if self.uid is None else f"uid {self.uid}")
+        self.key = client_key(self.name)
+
 
 MAX_LOGINS: Final = 3  # wrong passwords on a connection
 WRONG_LOGIN: Final = 2.0  # seconds that a wrong password waits for its reply: guessing shall be slow

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import after
 from mailrider.delivery.limits.shares import TurnedAway
-from mailrider.endpoint.client import Client
+from mailrider.endpoint.authentication import Client
 from mailrider.endpoint.session import ClientSession
 from mailrider.model.endpoint_event import (
     AddressLeftOut,

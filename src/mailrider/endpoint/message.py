@@ -36,7 +36,7 @@ from mailrider.smtp.mend import mend_header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.endpoint.client import Client
+    from mailrider.endpoint.authentication import Client
     from mailrider.endpoint.pipeline.check import Forwarding
     from mailrider.endpoint.service import Service
     from mailrider.endpoint.transaction import IncomingTransaction

@@ -34,7 +34,7 @@ from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from mailrider.endpoint.client import Client
+    from mailrider.endpoint.authentication import Client
     from mailrider.endpoint.service import Service
     from mailrider.model.security import TLSEvidence
     from mailrider.net.tls import ServerContext

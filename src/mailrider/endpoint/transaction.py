@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from mailrider.endpoint.aliases import AliasMember
-    from mailrider.endpoint.client import Client
+    from mailrider.endpoint.authentication import Client
     from mailrider.endpoint.intake import Memory
     from mailrider.endpoint.service import Service
     from mailrider.model.address import ReversePath

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from mailrider.errors import InvalidValue, LocalError
 from mailrider.files import set_mode
 from mailrider.model.ip import is_within, unmapped
-from mailrider.net.accept import SharedAccept
 from mailrider.net.channel import Channel, Receiver
 from mailrider.net.proxy import parse_proxy_header
+from mailrider.net.turns import SharedAccept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

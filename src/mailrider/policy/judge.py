@@ -30,7 +30,7 @@ from mailrider.model.security import (
 )
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.model.value import value
-from mailrider.x509.timed import TimedVerdict
+from mailrider.x509.verify import TimedVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

@@ -22,8 +22,7 @@ from OpenSSL import crypto
 
 from mailrider.errors import InvalidValue
 from mailrider.model.reply import clean_text
-from mailrider.x509.der import subject_public_key_info
-from mailrider.x509.keys import PublicKey
+from mailrider.x509.keys import PublicKey, subject_public_key_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from cryptography import x509
 from mailrider.errors import InvalidValue
 from mailrider.model.reply import clean_text
 from mailrider.x509.certificate import MAX_CHAIN, parse_certificate, shorten
-from mailrider.x509.der import subject_public_key_info
+from mailrider.x509.keys import subject_public_key_info
 from mailrider.x509.names import dns_names
 
 if TYPE_CHECKING:

@@ -3,12 +3,16 @@
 A pure function of (chain, anchors, names, now): no socket, no file, no clock, and no exception for anything that a
 peer may send. The verdict carries its reason in a postmaster's words: all that is wrong, not only the first thing.
 
+Nothing but the passing of a notBefore or notAfter changes what a chain proves to given anchors and names. So a
+`TimedVerdict` holds between the two such moments that are nearest to the time of judgement, and may be kept that long.
+
 `check_server` is the part that DANE-TA shares: the same path, purposes, strength and names, by other anchors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -18,16 +22,42 @@ from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.x509.certificate import as_reason, read_chain
 from mailrider.x509.names import find_match, name_problem, presented_names
 from mailrider.x509.path import date, find_path
-from mailrider.x509.timed import TimedVerdict, timed
 from mailrider.x509.verify_error import VerifyError, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-    from datetime import datetime
 
     from mailrider.model.domain import Domain
     from mailrider.x509.anchors import Anchors
     from mailrider.x509.certificate import Certificate, SentChain
+
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+_END = datetime.max.replace(tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedVerdict:
+    """A verdict that is the same at every moment from `since` up to, but not including, `until`."""
+
+    verdict: Verdict
+    since: datetime = _BEGINNING
+    until: datetime = _END
+
+
+def timed(verdict: Verdict, certificates: Iterable[Certificate], now: datetime) -> TimedVerdict:
+    """The verdict of `now` with its limits, if it rests on these certificates."""
+    since, until = _BEGINNING, _END
+    for certificate in certificates:
+        # RFC 5280 4.1.2.5: valid through notAfter, inclusive; some count its last second in, some do not.
+        after = certificate.not_after
+        for moment in (certificate.not_before, after, after + _SECOND if after < _END - _SECOND else _END):
+            if moment <= now:
+                since = max(since, moment)
+            else:
+                until = min(until, moment)
+    return TimedVerdict(verdict, since, until)
 
 
 def judge_chain(chain: Sequence[bytes], anchors: Anchors, names: Collection[Domain], now: datetime) -> TimedVerdict:

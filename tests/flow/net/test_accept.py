@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.clock import SystemClock
-from mailrider.net import accept as accept_module
+from mailrider.net import turns as turns_module
 from mailrider.net.channel import Channel
 from mailrider.net.listen import Listener, Proxies, tcp_socket, unix_socket
 from mailrider.net.peer import peer_credentials
@@ -125,7 +125,7 @@ def test_who_cannot_take_mail_leaves_the_socket_to_one_who_can(loop: str) -> Non
 
 @both_loops
 def test_without_descriptors_it_rests_and_goes_on(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accept_module, "REST", 0.01)
+    monkeypatch.setattr(turns_module, "REST", 0.01)
     faults = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "strange")]
 
     class Failing:

@@ -23,7 +23,7 @@ from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.job import AttemptRules
 from mailrider.delivery.limits.rules import Limiter
-from mailrider.delivery.reach import Reach
+from mailrider.delivery.race import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import Concurrency, LimitsSettings, RemoteSettings
 from mailrider.delivery.smarthost import FixedDelivery, FixedServer

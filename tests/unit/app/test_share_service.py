@@ -8,9 +8,9 @@ import pytest
 
 from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.leases import UNUSED
-from mailrider.delivery.limits.share_asks import Line
 from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_client import LOOK, SILENCE, NotNow, ShareClient
+from mailrider.delivery.limits.share_keys import Line
 from mailrider.testing.clock import FakeClock
 from tests.support.shared import MemoryWire, SharedSupervisor, SharedWorker
 

@@ -13,7 +13,7 @@ import pytest
 
 from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.mx import HostNotFound, Unroutable
-from mailrider.delivery.reach import Reach
+from mailrider.delivery.race import Reach
 from mailrider.dns.answer import LookupFailure
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail

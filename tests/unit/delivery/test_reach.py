@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from mailrider.delivery import reach as reach_module
-from mailrider.delivery.reach import IN_A_ROW, REMEMBERED, Reach
+from mailrider.delivery import race as race_module
+from mailrider.delivery.race import IN_A_ROW, REMEMBERED, Reach
 from mailrider.model.domain import Domain
 from mailrider.model.route import Candidate, Host
 from mailrider.testing.clock import FakeClock
@@ -68,7 +68,7 @@ def test_a_host_with_one_address_has_no_order() -> None:
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach_module, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(race_module, "MAX_ENTRIES", 3)
     reach = Reach(FakeClock())
     reach.failed(V4)
     for number in range(3):

@@ -7,7 +7,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mailrider.endpoint.client import Client
+from mailrider.endpoint.authentication import Client
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.service import Service
 from mailrider.endpoint.session import ClientSession

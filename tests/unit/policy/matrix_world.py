@@ -21,7 +21,7 @@ from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Destination, RouteMemory, Routing
 from mailrider.delivery.explain.dry_run import DryLease, DrySession
 from mailrider.delivery.job import AttemptRules, Job
-from mailrider.delivery.reach import Reach
+from mailrider.delivery.race import Reach
 from mailrider.dns.answer import LookupFailure
 from mailrider.lab.ca import CA, Kind
 from mailrider.model.address import Mailbox, ReversePath
@@ -34,9 +34,8 @@ from mailrider.model.security import MXLevel, PeerEvidence, TLSARecord, TLSEvide
 from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.mtasts.record import NoRecord, STSRecord
 from mailrider.policy.dane import DANEPolicies
-from mailrider.policy.dnssec import DNSSECPolicy
 from mailrider.policy.judge import Judge
-from mailrider.policy.local import LocalMinimum
+from mailrider.policy.levels import DNSSECPolicy, LocalMinimum
 from mailrider.policy.requiretls import message_security
 from mailrider.policy.settings import LocalPolicy
 from mailrider.policy.sts.cache import CachedPolicy

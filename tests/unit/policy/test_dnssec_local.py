@@ -10,8 +10,7 @@ from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.route import Candidate, Candidates, Host
 from mailrider.model.security import NO_REQUIREMENT, MXLevel, Refusal, Requirement, TLSLevel
 from mailrider.policy.base import NOT_AWARDED, NOTHING_TO_SAY, Admission, fold
-from mailrider.policy.dnssec import DNSSECPolicy
-from mailrider.policy.local import LocalMinimum
+from mailrider.policy.levels import DNSSECPolicy, LocalMinimum
 from mailrider.policy.settings import DNSSEC, MTASTS, Dane, LocalPolicy, MXAuth, Policy
 from tests.support.problems import problem
 

@@ -31,7 +31,7 @@ from mailrider.model.security import (
 )
 from mailrider.model.tls_problem import TLSProblemKind
 from mailrider.policy.judge import Judge, Judgement
-from mailrider.x509.timed import TimedVerdict
+from mailrider.x509.verify import TimedVerdict
 from tests.support.problems import problem
 
 if TYPE_CHECKING:

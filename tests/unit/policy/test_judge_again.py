@@ -25,7 +25,7 @@ from mailrider.model.security import (
 from mailrider.policy.judge import MAX_AGE, Judge
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import parse_certificate
-from mailrider.x509.timed import TimedVerdict
+from mailrider.x509.verify import TimedVerdict
 from mailrider.x509.verify import judge_chain
 from tests.support.certificates import NOW, Issued, authority, issue
 

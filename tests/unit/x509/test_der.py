@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
-from mailrider.x509.der import subject_public_key_info
+from mailrider.x509.keys import subject_public_key_info
 from tests.support.certificates import Issued, authority, ec_key, issue, rsa_key
 
 GOOD = {

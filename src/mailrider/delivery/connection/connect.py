@@ -12,8 +12,7 @@ from mailrider.delivery.connection.fallback import NoChunks
 from mailrider.delivery.connection.opening import open_session
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
-from mailrider.delivery.race import Overtaken
-from mailrider.delivery.reach import Reach
+from mailrider.delivery.race import Overtaken, Reach
 from mailrider.errors import LocalError, NetworkError
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed

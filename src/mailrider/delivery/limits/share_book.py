@@ -24,14 +24,24 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from mailrider.delivery.limits.share_asks import Granted, Recall, Refused, Waits, Withdrawn
-from mailrider.delivery.limits.share_keys import MOST_USABLE, LineBook, PromisedPlace, SharedKey, WaitingAsk
+from mailrider.delivery.limits.share_keys import (
+    MOST_USABLE,
+    Granted,
+    LineBook,
+    PromisedPlace,
+    Recall,
+    Refused,
+    SharedKey,
+    WaitingAsk,
+    Waits,
+    Withdrawn,
+)
 from mailrider.delivery.limits.windows import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mailrider.delivery.limits.share_asks import Answer, Ask, Line
+    from mailrider.delivery.limits.share_keys import Answer, Ask, Line
 
 RECENT: Final = 2.0  # seconds: who asks twice within them is given something ahead
 SCARCE: Final = 4  # a limit below so many times the number of workers is not given ahead

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.limits.leases import Need
-    from mailrider.delivery.limits.share_asks import Line
+    from mailrider.delivery.limits.share_keys import Line
 
 AGAIN: Final = 2  # times that is asked again for what came too late to be used
 LATE: Final = 10.0  # seconds for which it is remembered that answers take long

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, by_scope
-from mailrider.delivery.limits.share_asks import Line
+from mailrider.delivery.limits.share_keys import Line
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.delivery.settings import Rate
 from mailrider.errors import ConfigError

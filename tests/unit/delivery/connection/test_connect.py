@@ -24,7 +24,7 @@ from mailrider.net.errors import ConnectRefused, LocalAddressUnavailable
 from mailrider.policy.judge import Judge
 from mailrider.testing.channels import MemoryDialer
 from mailrider.testing.clock import FakeClock
-from mailrider.x509.timed import TimedVerdict
+from mailrider.x509.verify import TimedVerdict
 from tests.support.channels import HOST, client_context, server_context, settle
 from tests.unit.delivery.scripted import Server
 

@@ -23,7 +23,7 @@ from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
-from mailrider.delivery.reach import Reach
+from mailrider.delivery.race import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.model.address import Mailbox, ReversePath

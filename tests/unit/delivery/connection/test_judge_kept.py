@@ -26,7 +26,7 @@ from mailrider.model.security import (
 )
 from mailrider.policy.judge import Judge
 from mailrider.testing.clock import FakeClock
-from mailrider.x509.timed import TimedVerdict
+from mailrider.x509.verify import TimedVerdict
 from tests.support.problems import problem
 
 if TYPE_CHECKING:

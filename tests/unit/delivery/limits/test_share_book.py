@@ -12,9 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrider.delivery.limits.leases import UNUSED, Leases
-from mailrider.delivery.limits.share_asks import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import COME_AGAIN, FEW_MOMENTS, RECENT, ShareBook
-from mailrider.delivery.limits.share_keys import WaitingAsk, ahead_of
+from mailrider.delivery.limits.share_keys import (
+    Ask,
+    Granted,
+    Line,
+    Recall,
+    Refused,
+    WaitingAsk,
+    Waits,
+    Withdrawn,
+    ahead_of,
+)
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import RateWindow
 
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mailrider.delivery.limits.leases import Need, Return
-    from mailrider.delivery.limits.share_asks import Answer
+    from mailrider.delivery.limits.share_keys import Answer
 
 ONE_AT_ONCE = Line("one at once", 1)
 THREE_AT_ONCE = Line("three at once", 3)
