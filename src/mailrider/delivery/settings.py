@@ -7,12 +7,11 @@ import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError
-from mailrider.model.ip import is_within
+from mailrider.model.ip import is_within, networks
 from mailrider.net.settings import TLSClientSettings
 from mailrider.policy.settings import SAFE, UNSTATED, MXAuth
 from mailrider.settings.directive import InvalidSetting, Settings, block, directive, optional, settings
@@ -43,24 +42,19 @@ if TYPE_CHECKING:
     from mailrider.settings.types import IPAddress, IPNetwork
 
 # Loopback, unspecified, link-local and multicast, and the same IPv4 networks as IPv6 sees them.
-PROHIBITED_ADDRESSES = tuple(
-    map(
-        ip_network,
-        (
-            "127.0.0.0/8",
-            "0.0.0.0/8",  # RFC 1122 3.2.1.3: "this host", which connects to ourselves
-            "169.254.0.0/16",
-            "224.0.0.0/4",
-            "::1/128",
-            "::/128",
-            "fe80::/10",
-            "ff00::/8",
-            "::ffff:127.0.0.0/104",
-            "::ffff:0.0.0.0/104",
-            "::ffff:169.254.0.0/112",
-            "::ffff:224.0.0.0/100",
-        ),
-    )
+PROHIBITED_ADDRESSES = networks(
+    "127.0.0.0/8",
+    "0.0.0.0/8",  # RFC 1122 3.2.1.3: "this host", which connects to ourselves
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "::1/128",
+    "::/128",
+    "fe80::/10",
+    "ff00::/8",
+    "::ffff:127.0.0.0/104",
+    "::ffff:0.0.0.0/104",
+    "::ffff:169.254.0.0/112",
+    "::ffff:224.0.0.0/100",
 )
 
 

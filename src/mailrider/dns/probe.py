@@ -167,25 +167,16 @@ def _is_usable(server: ServerAddress, finding: ProbeResult, was_asked: tuple[Ser
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
 class Prober:
     """Asks for what `judge_probe` judges. `timeout` bounds a question to a server itself, `patience` the others."""
 
-    def __init__(
-        self,
-        open_validator: OpenValidator,
-        transport: Transport,
-        clock: Clock,
-        rng: random.Random,
-        *,
-        timeout: float,
-        patience: float,
-    ) -> None:
-        self._open_validator = open_validator
-        self._transport = transport
-        self._clock = clock
-        self._rng = rng
-        self._timeout = timeout
-        self._patience = patience
+    open_validator: OpenValidator
+    transport: Transport
+    clock: Clock
+    rng: random.Random
+    timeout: float
+    patience: float
 
     async def probe(self, servers: tuple[ServerAddress, ...]) -> dict[ServerAddress, ProbeResult]:
         """A finding for each server."""
@@ -194,13 +185,13 @@ class Prober:
 
     async def _probe(self, server: ServerAddress) -> ProbeResult:
         try:
-            async with self._open_validator((server,), True) as validator:
+            async with self.open_validator((server,), True) as validator:
                 if not server.is_plain:
                     return judge_probe(*await self._ask_validator(validator))
                 (keys, signed, bogus), udp, tcp = await asyncio.gather(
                     self._ask_validator(validator),
-                    self._ask_keys(server, self._transport.ask_udp),
-                    self._ask_keys(server, self._transport.ask_tcp),
+                    self._ask_keys(server, self.transport.ask_udp),
+                    self._ask_keys(server, self.transport.ask_tcp),
                 )
                 return judge_probe(keys, signed, bogus, udp, tcp)
         except LocalError as error:  # no thread, no descriptor: nothing is said of the server
@@ -218,21 +209,21 @@ class Prober:
 
     async def _bounded(self, asking: Awaitable[Validated]) -> Validated:
         try:
-            async with after(self._clock, self._patience):
+            async with after(self.clock, self.patience):
                 return await asking
         except TimeoutError:
-            return Validated(error=f"no answer within {self._patience:g} s")
+            return Validated(error=f"no answer within {self.patience:g} s")
 
     async def _ask_keys(self, server: ServerAddress, carry: _Carry) -> KeysAnswer:
         """What a server says itself when it is asked for the root's keys and signatures (DO, RFC 3225)."""
         query = dns.message.make_query(
-            dns.name.root, dns.rdatatype.DNSKEY, want_dnssec=True, payload=PAYLOAD, id=self._rng.getrandbits(16)
+            dns.name.root, dns.rdatatype.DNSKEY, want_dnssec=True, payload=PAYLOAD, id=self.rng.getrandbits(16)
         )
         try:
-            async with after(self._clock, self._timeout):
+            async with after(self.clock, self.timeout):
                 return await carry(server, query.to_wire(), partial(read_keys_answer, query))
         except TimeoutError:
-            return KeysAnswer(error=f"no answer within {self._timeout:g} s")
+            return KeysAnswer(error=f"no answer within {self.timeout:g} s")
         except (OSError, NotAnAnswer) as error:
             return KeysAnswer(error=str(error))
 

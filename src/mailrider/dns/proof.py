@@ -26,6 +26,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, SecurityUnavailable, ServerTrustChanged
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Self
 
     from mailrider.clock import Clock
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 SIGNED_NAME = Domain("iana.org")
 BOGUS_NAME = Domain("dnssec-failed.org")
 
-SOON = 60.0  # seconds until the next proof, while the last one did not show that all servers validate
-LATER = 3600.0  # seconds, once it did, or when `SOON_TIMES` proofs in a row said the same
+SOON = 60.0  # seconds until servers are looked at again, while the last look did not show that all is well
+LATER = 3600.0  # seconds, once it did, or when `SOON_TIMES` looks in a row said the same
 SOON_TIMES = 10
 OPENING_WAIT = 2.0  # seconds that a start waits for the first proof; it is then finished in the background
 
@@ -85,10 +86,9 @@ def apply_findings(choice: ServerChoice, findings: dict[ServerAddress, ProofResu
     return disproved
 
 
-def next_proof(findings: dict[ServerAddress, ProofResult], same: int) -> float:
-    """Seconds until the next proof; `same` is how many proofs in a row had these results."""
-    is_settled = bool(findings) and all(finding.proof is Proof.VALIDATES for finding in findings.values())
-    return LATER if is_settled or same >= SOON_TIMES else SOON
+def next_look(is_well: Collection[bool], same: int) -> float:
+    """Seconds until the next proof, or probe; `same` is how many in a row had these results, one for each server."""
+    return LATER if (is_well and all(is_well)) or same >= SOON_TIMES else SOON
 
 
 class ProofKeeper:
@@ -135,7 +135,8 @@ class ProofKeeper:
             self._proven.set()
             same = same + 1 if findings == before else 1
             before = findings
-            await self._clock.sleep(next_proof(findings, same))
+            is_well = [each.proof is Proof.VALIDATES for each in findings.values()]
+            await self._clock.sleep(next_look(is_well, same))
 
     async def _prove(self) -> dict[ServerAddress, ProofResult]:
         servers = self._resolver.choice.counting

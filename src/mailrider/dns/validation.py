@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.dns.anchors import missing_keys
 from mailrider.dns.probe import Fitness, LookupMode, Plan, next_plan
+from mailrider.dns.proof import next_look
 from mailrider.dns.validating import Failing, Unvalidated, Validation
 from mailrider.errors import LocalError
 from mailrider.model.event import (
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from mailrider.dns.validating import OpenValidator
     from mailrider.model.event import Emit
 
-SOON: Final = 60.0  # seconds until the next probe, while not all servers are fit
-LATER: Final = 3600.0  # seconds, once they are, or when `SOON_TIMES` probes in a row showed the same
-SOON_TIMES: Final = 10
 DAY: Final = 86400.0  # seconds between two warnings of the same missing key of the root
 
 
@@ -131,7 +129,7 @@ class ValidationKeeper:
                 self._emit(Bug("validation of DNSSEC", error))
             same = same + 1 if findings == before else 1
             before = findings
-            await self._clock.sleep(next_probe(findings, same))
+            await self._clock.sleep(next_look([each is Fitness.FIT for each in findings.values()], same))
 
     def _believes_others(self) -> bool:
         validates = self._plan is not None and self._plan.mode is LookupMode.VALIDATING
@@ -187,9 +185,3 @@ class ValidationKeeper:
             self._warned = now
             self._emit(RootKeysMissing(missing))
         self._missing = missing or self._missing
-
-
-def next_probe(findings: Mapping[ServerAddress, Fitness], same: int) -> float:
-    """Seconds until the next probe; `same` is how many probes in a row had these results."""
-    is_settled = bool(findings) and all(fitness is Fitness.FIT for fitness in findings.values())
-    return LATER if is_settled or same >= SOON_TIMES else SOON

@@ -11,12 +11,13 @@ An address proves little, so what it allows is little: the sender of the envelop
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from mailrider.endpoint.pipeline.authorize import named_in, refused
 from mailrider.endpoint.pipeline.check import PASSED
 from mailrider.errors import InvalidValue
+from mailrider.model.ip import networks
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -31,20 +32,15 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content
 
 # RFC 1918, RFC 3927, RFC 4193, RFC 4291 2.5.6, and loopback. Not RFC 6598: the other customers of a provider use it.
-PRIVATE: Final = tuple(
-    map(
-        ip_network,
-        (
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "169.254.0.0/16",
-            "127.0.0.0/8",
-            "fc00::/7",
-            "fe80::/10",
-            "::1/128",
-        ),
-    )
+PRIVATE: Final = networks(
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "127.0.0.0/8",
+    "fc00::/7",
+    "fe80::/10",
+    "::1/128",
 )
 
 NOT_TRUSTED: Final = Reply.make(550, "5.7.1", "Mail is not taken from your address")

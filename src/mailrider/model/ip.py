@@ -7,11 +7,17 @@ and what stands at the other end decides where the packets go.
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+def networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """These networks, for a table."""
+    return tuple(map(ip_network, texts))
+
 
 # Networks whose addresses hold an IPv4 address, and how many bits follow it. A table of our own, since what
 # `ipaddress` knows differs from Python to Python.
@@ -26,30 +32,25 @@ _TEREDO = IPv6Network("2001::/32")  # RFC 4380 4: the server's address, and the 
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: a site's own, with prefixes of any length (RFC 6052 2.2)
 _NOT_COMPATIBLE = frozenset((IPv6Address("::"), IPv6Address("::1")))
 # What the registries of special addresses (RFC 6890) do not call globally reachable.
-_NOT_GLOBAL = tuple(
-    map(
-        IPv4Network,
-        (
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.0.0.0/24",
-            "192.0.2.0/24",
-            "192.88.99.0/24",
-            "192.168.0.0/16",
-            "198.18.0.0/15",
-            "198.51.100.0/24",
-            "203.0.113.0/24",
-            "224.0.0.0/4",
-            "240.0.0.0/4",
-        ),
-    )
+_NOT_GLOBAL = networks(
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
 )
 _UNICAST = IPv6Network("2000::/3")  # RFC 4291 2.4: all that was ever given out
-_NOT_GLOBAL_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+_NOT_GLOBAL_6 = networks("2001::/23", "2001:db8::/32", "3fff::/20")
 _THIS_NETWORK = 1 << 24  # 0.0.0.0/8 is below
 
 

@@ -28,19 +28,17 @@ _MAX_NAME = 255  # characters
 class CertificateSummary:
     """One certificate of a chain. All text is printable and bounded.
 
-    `names` are the DNS names and addresses of subjectAltName, at most 100; `names_total` counts them all. `key` is as
-    in `RSA 2048`. `sha256` and `spki_sha256` are what TLSA records `3 0 1` and `3 1 1` hold, hexadecimal. For a
-    certificate that cannot be read `problem` says why, and only the digests that could be made are there.
+    `names` are the DNS names and addresses of subjectAltName, at most 100. `key` is as in `RSA 2048`. `sha256` and
+    `spki_sha256` are what TLSA records `3 0 1` and `3 1 1` hold, hexadecimal. For a certificate that cannot be read
+    `problem` says why, and only the digests that could be made are there.
     """
 
     subject: str
     issuer: str
     names: tuple[str, ...]
-    names_total: int
     not_before: datetime | None
     not_after: datetime | None
     key: str
-    is_ca: bool
     is_self_issued: bool
     sha256: str
     spki_sha256: str
@@ -57,18 +55,15 @@ def _describe(der: bytes) -> CertificateSummary:
     try:
         certificate = parse_certificate(der)
     except InvalidValue as error:
-        return CertificateSummary("", "", (), 0, None, None, "", False, False, sha256, _spki_sha256(der), str(error))
+        return CertificateSummary("", "", (), None, None, "", False, sha256, _spki_sha256(der), str(error))
     names = _all_names(certificate)
-    constraints = certificate.extension(x509.BasicConstraints)
     return CertificateSummary(
         subject=certificate.subject,
         issuer=certificate.issuer,
         names=tuple(shorten(clean_text(name), _MAX_NAME) for name in names[:MAX_NAMES_SHOWN]),
-        names_total=len(names),
         not_before=certificate.not_before,
         not_after=certificate.not_after,
         key=certificate.key.kind,
-        is_ca=constraints is not None and constraints.ca,
         is_self_issued=certificate.is_self_issued,
         sha256=sha256,
         spki_sha256=_spki_sha256(der),

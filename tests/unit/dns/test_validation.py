@@ -10,10 +10,11 @@ import pytest
 
 from mailrider.dns.anchors import parse_anchors
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
-from mailrider.dns.probe import Fitness, Prober
-from mailrider.dns.servers import RECURSIVE, ServerAddress
+from mailrider.dns.probe import Prober
+from mailrider.dns.proof import LATER, SOON
+from mailrider.dns.servers import RECURSIVE
 from mailrider.dns.validating import Failing, Unvalidated, Waiting
-from mailrider.dns.validation import DAY, LATER, SOON, SOON_TIMES, Proven, next_probe
+from mailrider.dns.validation import DAY, Proven
 from mailrider.model.event import (
     AnswerValidated,
     Bug,
@@ -381,19 +382,3 @@ async def test_a_closed_resolver_fails() -> None:
     async with validating(world(one=FIT), FakeClock(), [], anchors=ROOT_ANCHOR) as resolver:
         pass
     assert (await failure(resolver)).failure is LookupFailure.NO_RESOLVER
-
-
-@pytest.mark.parametrize(
-    ("findings", "same", "expected"),
-    [
-        ({ONE: Fitness.FIT}, 1, LATER),
-        ({ONE: Fitness.FIT, TWO: Fitness.SILENT}, 1, SOON),
-        ({ONE: Fitness.STRIPS}, SOON_TIMES - 1, SOON),
-        ({ONE: Fitness.STRIPS}, SOON_TIMES, LATER),
-        ({}, 1, SOON),
-    ],
-)
-def test_probes_come_each_minute_and_later_each_hour(
-    findings: dict[ServerAddress, Fitness], same: int, expected: float
-) -> None:
-    assert next_probe(findings, same) == expected

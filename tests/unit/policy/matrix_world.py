@@ -152,7 +152,7 @@ class Connections:
         del fresh
         session = cast("Session", self._connect(call))
         judgement = self._judge.judge(call.requirement, call.admitted, session.evidence, self._clock.now())
-        yield DryLease(DrySession(session), judgement)
+        yield DryLease(DrySession(session.peer, session.evidence, session.capabilities), judgement)
 
     def _connect(self, call: ConnectRequest) -> ProvenPeer:
         peer = Peer(call.mx, str(call.address), 25, call.server_name)

@@ -33,26 +33,13 @@ WOULD_BE_OFFERED = Reply.make(250, "2.0.0", "The message would be offered to thi
 _GO_ON = Reply.make(354, None, "imagined")
 
 
+@dataclass(frozen=True, slots=True)
 class DrySession:
     """Stands in for a session: has its evidence and capabilities, and accepts whatever it is given."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    @property
-    def peer(self) -> Peer:
-        """As the session's."""
-        return self._session.peer
-
-    @property
-    def evidence(self) -> PeerEvidence:
-        """As the session's."""
-        return self._session.evidence
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """As the session's."""
-        return self._session.capabilities
+    peer: Peer
+    evidence: PeerEvidence
+    capabilities: Capabilities
 
     async def transact(self, transaction: Transaction, _: Content) -> Exception | None:
         """Every command is accepted, and nothing is sent."""
@@ -121,7 +108,8 @@ class DryRun:
         session = await self.contact(call)
         if isinstance(session, Unusable):
             raise session
-        yield DryLease(DrySession(session), self._connector.judge(call, session))
+        dry = DrySession(session.peer, session.evidence, session.capabilities)
+        yield DryLease(dry, self._connector.judge(call, session))
 
     async def __aenter__(self) -> DryRun:
         return self
