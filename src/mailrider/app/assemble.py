@@ -49,7 +49,7 @@ from mailrider.settings.directive import revealed
 from mailrider.settings.socket_address import Scheme
 from mailrider.signing.open import open_signing
 from mailrider.x509.anchors import load_anchors
-from mailrider.x509.verify import judge_chain
+from mailrider.x509.verify import TimedVerdict, judge_chain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPNetwork
     from mailrider.signing.settings import ModifySettings
-    from mailrider.x509.verify import TimedVerdict
 
 ConnectorT = TypeVar("ConnectorT", bound=Connector)
 

@@ -25,8 +25,7 @@ from mailrider.model.security import (
 from mailrider.policy.judge import MAX_AGE, Judge
 from mailrider.x509.anchors import Anchors
 from mailrider.x509.certificate import parse_certificate
-from mailrider.x509.verify import TimedVerdict
-from mailrider.x509.verify import judge_chain
+from mailrider.x509.verify import TimedVerdict, judge_chain
 from tests.support.certificates import NOW, Issued, authority, issue
 
 if TYPE_CHECKING:
