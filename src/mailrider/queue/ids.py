@@ -76,7 +76,7 @@ class IdSource:
         self._place = SHARDS if place is None else place
         self._is_placed = place is not None
         self._next = 0
-        self._reserved: set[int] = set()
+        self._reserved: dict[str, int] = {}
 
     def follow(self, clock: Clock) -> None:
         """Take the time from that clock from now on."""
@@ -92,21 +92,17 @@ class IdSource:
     def reserve(self, recipients: int) -> str:
         """An id for a message that some queue may come to have: the one that claims it first."""
         id = self.take(recipients)
-        self._reserved.add(id)
-        return format_id(id)
+        name = format_id(id)
+        self._reserved[name] = id
+        return name
 
     def claim(self, name: str) -> int | None:
         """A reserved id, once; None for whatever is not reserved any more, or never was."""
-        try:
-            id = parse_id(name)
-            self._reserved.remove(id)
-        except (InvalidValue, KeyError):
-            return None
-        return id
+        return self._reserved.pop(name, None)
 
     def forget(self, name: str) -> None:
         """Nobody will claim it."""
-        self._reserved.discard(parse_id(name))
+        self._reserved.pop(name, None)
 
     def take(self, recipients: int) -> int:
         """The id of a message; that many ids behind it belong to its recipients."""

@@ -22,7 +22,7 @@ from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delive
 from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
-from mailrider.queue.ids import PLACE_BITS, first_id_at, format_id, moment
+from mailrider.queue.ids import PLACE_BITS, format_id, moment
 from mailrider.queue.message import INLINE, ROUTE_TARGET, ContentInfo, Filter, NewMessage, renamed
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
@@ -243,11 +243,11 @@ class DeliveryQueue:
         info = ContentInfo(content.size, content.eight_bit, content.header_size, stored)
         created = self._clock.now()
         if id is None:
-            id = self._claimed(envelope, created)
-            if id is None:
+            claimed = self._claimed(envelope, created)
+            if claimed is None:
                 id = self._ids.take(len(envelope.recipients))
             else:
-                created = moment(id >> PLACE_BITS)  # by their ids messages are found that are so old
+                id, created = claimed  # by their ids messages are found that are so old
         return NewMessage(
             id,
             envelope.under_name(format_id(id), content.signed_by),
@@ -258,13 +258,14 @@ class DeliveryQueue:
             route,
         )
 
-    def _claimed(self, envelope: Envelope, now: datetime) -> int | None:
-        """The id that the message got when it arrived; None if it has none, or one that is not of this queue's time:
-        ids are looked up by age."""
-        if self._reserved is None or not envelope.id:
+    def _claimed(self, envelope: Envelope, now: datetime) -> tuple[int, datetime] | None:
+        """The id that the message got when it arrived, and when that was; None if it has none, or one that is not of
+        this queue's time: ids are looked up by age."""
+        id = self._reserved.claim(envelope.id) if self._reserved is not None and envelope.id else None
+        if id is None:
             return None
-        id = self._reserved.claim(envelope.id)
-        return id if id is not None and first_id_at(now - PREPARED) <= id <= first_id_at(now + PREPARED) else None
+        arrived = moment(id >> PLACE_BITS)
+        return (id, arrived) if abs(arrived - now) <= PREPARED else None
 
     def can_tell(self, sender: ReversePath) -> bool:
         """True if a notification may go to that sender."""
