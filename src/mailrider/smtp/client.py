@@ -158,6 +158,13 @@ class ClientMachine:
         parser.skipped = ""
         return octets
 
+    def end(self) -> list[AnsweredCommand]:
+        """Nothing more comes. The answer that was not ended, if it is the one to a message and its code is legible."""
+        reply = self._parser.end() if self._waiting and self.state is not _BROKEN else None
+        if reply is None or 300 <= reply.code < 400:
+            return []
+        return [self._take(reply)]
+
     def _check_allowed(self, commands: tuple[Command, ...]) -> _Rule:
         """Raises `LocalError` if they are not; gives the rule of the last one."""
         before, state = self._waiting[-1] if self._waiting else None, self.state

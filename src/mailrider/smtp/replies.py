@@ -56,6 +56,8 @@ MAX_WORDS = 80
 
 # A code that a reply can have, and that the line does not go on from as if it were a longer number.
 _LEGIBLE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\Z)")
+# The same in a line that was not ended: of a code alone it is not certain that it is whole.
+_LEGIBLE_UNENDED = re.compile(rb"[2-5][0-9][0-9][ -]")
 # The same behind the end of a message, where it may stand and end in another way: ` 250 ok`, `250\tok`, `250: ok`.
 _LEGIBLE_AT_LAST = re.compile(rb"[ \t]*([2-5][0-9][0-9])(?![0-9])([ -]?)")
 # A whole reply of one line in which nothing has to be tolerated.
@@ -118,6 +120,18 @@ class ReplyParser:
             elif _SINGLE.fullmatch(data):
                 return (_parse_single(data[:-2]),)
         return self._parse(data)
+
+    def end(self) -> Reply | None:
+        """The reply that was not ended, now that nothing more comes: behind the end of a message its code counts."""
+        if self.tolerance is not Tolerance.FRAMING or self._broken:
+            return None
+        self.is_irregular = True
+        lines = list(self._lines)
+        if _LEGIBLE_UNENDED.match(self._buffer):
+            self._code, _, text = _parse_line(self._buffer.rstrip(b"\r").replace(b"\0", b" "))
+            lines.append(text)
+        self._buffer, self._lines = b"", []
+        return Reply.from_lines(self._code, tuple(lines)) if lines else None
 
     def _parse(self, data: bytes) -> Iterator[Reply]:
         if self._broken:

@@ -5,6 +5,7 @@ Each case names the report, where there is one.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.commands import Bdat
 from mailrider.smtp.content import Content
-from tests.flow.delivery.internet import MESSAGE, REFUSING, internet, outcome, stages
+from tests.flow.delivery.internet import MESSAGE, REFUSING, internet, new_address, outcome, stages
 from tests.support.loops import LOOPS, run_clean
 
 if TYPE_CHECKING:
@@ -223,6 +224,51 @@ async def test_any_legible_reply_behind_the_final_dot_decides(octets: bytes, off
         assert (result.status, result.reply.code, result.in_doubt) == ("delivered", 250, False)
         await net.send_one("x@a.test")
         assert net.mx("a.test").opened == 2, "whoever speaks like that is not asked for anything else"
+
+
+class LastWords:
+    """Takes a message in clear, says `octets` behind its final dot, and closes."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self.messages = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mx\r\n")
+        while line := await reader.readline():
+            writer.write(b"354 go\r\n" if line == b"DATA\r\n" else b"250 ok\r\n")
+            if line == b"DATA\r\n":
+                while await reader.readline() != b".\r\n":
+                    pass
+                self.messages += 1
+                writer.write(self._octets)
+                break
+        writer.close()
+
+
+DOUBT = ("deferred", 451, True)
+UNENDED = {
+    "a line that announces another one": (b"250-2.0.0 ok\r\n", ("delivered", 250, False)),
+    "a refusal that announces another line": (b"552-5.3.4 Too large\r\n", ("failed", 552, False)),
+    "a line without its end": (b"250 2.0.0 o", ("delivered", 250, False)),
+    "a second line without its end": (b"250-2.0.0 ok\r\n250 qu", ("delivered", 250, False)),
+    "half a code behind a line": (b"250-2.0.0 ok\r\n25", ("delivered", 250, False)),
+    "half a code": (b"25", DOUBT),
+    "a code of which it is not certain that it is whole": (b"250", DOUBT),
+    "no code": (b"Thank yo", DOUBT),
+    "a consent": (b"354-go\r\n", DOUBT),
+    "nothing": (b"", DOUBT),
+}
+
+
+@pytest.mark.parametrize(("octets", "expected"), UNENDED.values(), ids=UNENDED)
+async def test_a_legible_reply_that_was_not_ended_decides_too(octets: bytes, expected: tuple[str, int, bool]) -> None:
+    address, server = new_address(), LastWords(octets)
+    async with internet({}, {"a.test": {"MX": "0 mx.a.test"}, "mx.a.test": {"A": address}}) as net:
+        async with await asyncio.start_server(server, address, net.port):
+            result = await net.send_one("x@a.test")
+    assert (result.status, result.reply.code, result.in_doubt) == expected
+    assert server.messages == 1
 
 
 async def test_a_legible_refusal_behind_the_final_dot_decides_too() -> None:

@@ -571,3 +571,23 @@ def test_whatever_both_sides_do_every_command_has_one_answer(script: list[list[C
                 due += move
         assert (machine.violation is not None) is (machine.state is ClientState.BROKEN)
         assert state_of(machine) is ClientState.BROKEN or machine.outstanding == len(due)
+
+
+@pytest.mark.parametrize(
+    ("octets", "codes"), [(b"250-ok\r\n", [250]), (b"552 5.3.4 too", [552]), (b"354-go\r\n", []), (b"25", [])]
+)
+def test_the_answer_to_a_message_need_not_be_ended(octets: bytes, codes: list[int]) -> None:
+    machine = in_state(ClientState.CONTENT)
+    machine.send(DOT)
+    assert machine.receive(octets) == []
+    assert [answer.reply.code for answer in machine.end()] == codes
+    assert machine.state is (ClientState.CLOSED if codes else ClientState.CONTENT)
+
+
+def test_any_other_answer_has_to_be() -> None:
+    machine = in_state(ClientState.READY)
+    machine.send(MAIL)
+    machine.receive(b"550-5.1.1 nobody\r\n")
+    assert machine.end() == []
+    assert in_state(ClientState.BROKEN).end() == []
+    assert in_state(ClientState.READY).end() == []

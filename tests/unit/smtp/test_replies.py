@@ -283,3 +283,39 @@ def outcome(pieces: list[bytes]) -> tuple[list[Reply], bool]:
 @given(wire, st.lists(st.integers(0, 60), max_size=6))
 def test_any_bytes_are_replies_or_a_violation_however_they_are_cut(data: bytes, places: list[int]) -> None:
     assert outcome(cut(data, places)) == outcome([data])
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"250-2.0.0 one\r\n", "250 2.0.0 one"),
+        (b"250-one\r\n250 two", "250 one two"),
+        (b"250-one\r\n25", "250 one"),
+        (b"552 5.3.4 too la\r", "552 5.3.4 too la"),
+        (b"250 o\0k", "250 o k"),
+        (b"250", None),
+        (b"thank you", None),
+        (b"", None),
+        (b"250 ok\r\n", None),  # that one was given already
+    ],
+)
+def test_behind_the_end_of_a_message_a_reply_need_not_be_ended(octets: bytes, expected: str | None) -> None:
+    parser = tolerant(Tolerance.FRAMING)
+    list(parser.receive(octets))
+    reply = parser.end()
+    assert (None if reply is None else str(reply)) == expected
+    assert parser.is_empty
+
+
+@pytest.mark.parametrize("tolerance", [Tolerance.NONE, Tolerance.WORDS])
+def test_anywhere_else_it_has_to_be(tolerance: Tolerance) -> None:
+    parser = tolerant(tolerance)
+    list(parser.receive(b"250-one\r\n250 two"))
+    assert parser.end() is None
+
+
+def test_of_what_broke_the_protocol_nothing_counts_at_the_end() -> None:
+    parser = tolerant(Tolerance.FRAMING)
+    with pytest.raises(ReplyViolation):
+        list(parser.receive(b"250-ok\r\n" * 101))
+    assert parser.end() is None

@@ -131,6 +131,9 @@ class Conversation:
     def _fail(self, error: Exception) -> None:
         if self.error is None:
             self.error = error
+            answers = self.machine.end()
+            self._answers += answers
+            self._show_answers(answers)
             self._note(f"-- {error}")
         self._wake()
 
