@@ -267,7 +267,8 @@ async def test_a_queue_is_of_no_use_in_another_event_loop_and_says_so(tmp_path: 
     async with mailrider.Queue(location=tmp_path, hostname="client.test", deliver=False) as queue:
 
         def elsewhere() -> None:
-            for use in (queue.submit(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"]), queue.idle()):
+            submitted = queue.submit(b"Subject: x\r\n\r\n", "s@client.test", ["x@a.test"])
+            for use in (submitted, queue.idle(), queue.drain(), queue.cancel(queue.new_id()), queue.list()):
                 with pytest.raises(RuntimeError, match="this Queue was entered in another event loop"):
                     asyncio.run(use)
 

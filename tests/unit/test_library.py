@@ -493,6 +493,17 @@ WRONG_FOR_EVER: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "on_event of a queue": (lambda: mailrider.Queue(deliver=False, on_event=5), TypeError, "on_event is a function"),  # type: ignore[arg-type]
     "dns, a number": (lambda: smarthost(dns=5), TypeError, "dns is mailrider.DNSSettings.* not int"),
     "host, port 0": (lambda: smarthost(host=["tls://a:0"]), ValueError, "host: expected a port of 1 to 65535"),
+    "target, no settings": (
+        lambda: mailrider.Queue(target=mailrider.Remote(hostname="a.test")),  # type: ignore[arg-type]
+        ValueError,
+        r"target: expected the settings of a target, such as RemoteSettings\(\.\.\.\), not <mailrider",
+    ),
+    "dkim, no list": (
+        lambda: mailrider.Remote(hostname="a.test", dkim=mailrider.DKIM("a.test", "s")),  # type: ignore[arg-type]
+        TypeError,
+        "dkim is a list of signatures",
+    ),
+    "dkim, None": (lambda: mailrider.Remote(hostname="a.test", dkim=None), TypeError, "dkim is a list of signatures"),  # type: ignore[arg-type]
     "a directive misspelt": (lambda: smarthost(hostnam="x"), TypeError, "'hostnam'; did you mean 'hostname'"),
     "a directive of nowhere": (lambda: smarthost(zzz=1), TypeError, "unknown directive 'zzz'; it may be one of host,"),
 }

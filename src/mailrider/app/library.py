@@ -149,7 +149,7 @@ class Queue(Entered["DeliveryQueue"]):
         False: it is too late for at least one recipient, who has the message, may have it, or is being given it; or the
         id does not come from `new_id` of this queue. What is still queued is removed in any case.
         """
-        return await self.opened.cancel(parse_id(id))
+        return await self._here().cancel(parse_id(id))
 
     async def list(
         self,
@@ -167,6 +167,8 @@ class Queue(Entered["DeliveryQueue"]):
         recipient's; `state` "queued", "active" or "held"; `older`: queued longer ago than so many seconds, or "4h".
         """
         found: Found = []
+        if limit is not None and not isinstance(limit, int):
+            raise TypeError(f"limit is a whole number or None, not {type(limit).__name__}")
         wanted = queue_filter(sender, recipient, domain, state, older)
         if limit is not None and limit <= 0:
             return found
@@ -203,7 +205,7 @@ class Queue(Entered["DeliveryQueue"]):
 
     async def drain(self) -> None:
         """Wait until what is due now is done, here or by another process; from now on nothing that comes is taken."""
-        await self.opened.drain()
+        await self._here().drain()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,10 @@ def queue_filter(
     in_doubt: bool = False,
     message: int | None = None,
 ) -> Filter:
-    """Which recipients are meant; `in_doubt`: those alone. Raises `ValueError`."""
+    """Which recipients are meant; `in_doubt`: those alone. Raises `TypeError` and `ValueError`."""
+    for name, text in ("sender", sender), ("recipient", recipient), ("domain", domain), ("state", state):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{name} is a string, not {type(text).__name__}")
     if recipient == "":  # an empty variable must not mean everybody
         raise ValueError("recipient is a part of an address, not an empty text")
     if state is not None and state not in STATES:

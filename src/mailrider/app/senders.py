@@ -155,6 +155,8 @@ def made_settings(
     dkim: Iterable[DKIMSettings] = (),
 ) -> SettingsT:
     """The settings that were given, or made of directives. `dkim` is short for `modify=ModifySettings(dkim=...)`."""
+    if isinstance(dkim, DKIMSettings) or not hasattr(type(dkim), "__iter__"):
+        raise TypeError("dkim is a list of signatures: [DKIM(domain, selector, key_path=...)]")
     signatures = tuple(dkim)
     if signatures:
         if settings is not None or "modify" in directives:

@@ -119,6 +119,8 @@ def format_id(number: int) -> str:
 
 def parse_id(text: str) -> int:
     """The inverse, of any case. Raises `InvalidValue`."""
+    if not isinstance(text, str):
+        raise TypeError(f"the id of a message is a string, not {type(text).__name__}")
     try:
         number = 0
         for letter in text.strip().lower():

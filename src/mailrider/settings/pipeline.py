@@ -55,7 +55,7 @@ def _target(value: object) -> Target:
     raise TypeError
 
 
-TARGET: Final = TargetType("&NAME | target block", "&NAME, or a target such as remote { ... }", _target)
+TARGET: Final = TargetType("&NAME | target block", "the settings of a target, such as RemoteSettings(...)", _target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,16 @@ async def test_what_waits_is_listed_by_what_is_asked_for(tmp_path: Path) -> None
         for wrong in ({"state": "new"}, {"recipient": ""}, {"older": "soon"}, {"domain": "a b"}):
             with pytest.raises(ValueError):
                 await queue.list(**wrong)  # type: ignore[arg-type]
+        for unfit in ({"sender": 5}, {"recipient": b"c"}, {"domain": 5}, {"state": 5}, {"limit": "3"}):
+            with pytest.raises(TypeError, match=f"{next(iter(unfit))} is a "):
+                await queue.list(**unfit)
+
+
+@pytest.mark.parametrize("method", ["show", "retry", "cancel"])
+async def test_what_is_no_string_is_no_id(tmp_path: Path, method: str) -> None:
+    async with mailrider.Queue(target=REMOTE, location=tmp_path / "q", deliver=False) as queue:
+        with pytest.raises(TypeError, match="the id of a message is a string, not NoneType"):
+            await getattr(queue, method)(None)
 
 
 async def test_a_long_list_is_read_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
