@@ -9,19 +9,19 @@ The clients run in a process of their own, and pipeline as a relaying server doe
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import multiprocessing
 import resource
 import sys
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from bench.measure import best_of, machine, measured, print_table
-from bench.session import make_message, show_profile
+from bench.peers import HOST, Load, load_options
+from bench.session import send_barely, show_profile
 from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import Memory
 from mailrider.endpoint.listener import ConnectionLimits, Endpoint
@@ -34,15 +34,11 @@ from mailrider.model.reply import Reply
 from mailrider.settings.socket_address import Scheme, SocketAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from bench.measure import Measurement
     from mailrider.endpoint.pipeline.check import Arrival
     from mailrider.model.envelope import Envelope
     from mailrider.smtp.content import Content
 
-HOST = "127.0.0.1"
-ENVELOPE = b"MAIL FROM:<a@example.org> BODY=8BITMIME\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
 TAKEN = Reply.make(250, "2.0.0", "Queued")
 
 
@@ -60,55 +56,20 @@ class Sink:
         return AttemptReport(tuple(Delivered(each, TAKEN) for each in envelope.recipients))
 
 
-class Client(asyncio.Protocol):
-    """Sends one message after the other."""
-
-    def __init__(self, turns: Iterator[int], content: bytes) -> None:
-        self.turns = turns
-        self.content = content + b".\r\n"
-        self.state = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self.state == 0:
-            self.transport.write(b"EHLO client.bench.test\r\n")
-            self.state = 1
-        elif data.startswith(b"354") or b"\r\n354" in data:
-            self.transport.write(self.content)
-        elif data.startswith(b"250") and data.count(b"\r\n250") != 1:
-            if next(self.turns, None) is None:
-                self.transport.write(b"QUIT\r\n")
-            else:
-                self.transport.write(ENVELOPE)
-
-
-def send(port: int, sessions: int, messages: int, size: int) -> None:
+def send(port: int, load: Load) -> None:
     """The clients' process."""
-
-    async def run() -> None:
-        turns = iter(range(messages))
-        loop = asyncio.get_running_loop()
-        content = make_message(size)
-        made = [(await loop.create_connection(lambda: Client(turns, content), HOST, port))[0] for _ in range(sessions)]
-        while any(not transport.is_closing() for transport in made):  # noqa: ASYNC110 # a look now and then is no work
-            await asyncio.sleep(0.05)
-
-    uvloop.run(run())
+    uvloop.run(send_barely(port, load))
 
 
-async def accept(sessions: int, messages: int, size: int) -> Measurement:
-    sink = Sink(messages)
+async def accept(load: Load) -> Measurement:
+    sink = Sink(load.messages)
     endpoint = make_endpoint(sink)
     await endpoint.open(bind_socket)
-    process = multiprocessing.get_context("spawn").Process(
-        target=send, args=(endpoint.ports[0], sessions, messages, size)
-    )
+    process = multiprocessing.get_context("spawn").Process(target=send, args=(endpoint.ports[0], load))
     process.start()
-    while endpoint.connections < sessions:  # noqa: ASYNC110 # a look now and then is no work
+    while endpoint.connections < load.sessions:  # noqa: ASYNC110 # a look now and then is no work
         await asyncio.sleep(0.001)
-    with measured(f"accepting, {sessions} kept connections", messages) as watch:
+    with measured(f"accepting, {load.sessions} kept connections", load.messages) as watch:
         await sink.done.wait()
     await asyncio.to_thread(process.join)
     await endpoint.close(0)
@@ -165,11 +126,7 @@ def stay(port: int, clients: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.endpoint")
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--size", type=int, default=4096, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
+    parser = load_options("bench.endpoint", Load(messages=20_000, size=4096))
     parser.add_argument("--idle", type=int, default=0, metavar="CLIENTS", help="a crowd instead")
     parser.add_argument("--profile", action="store_true", help="show where our time goes")
     options = parser.parse_args()
@@ -180,7 +137,7 @@ def main() -> int:
         return 0
 
     def work() -> Measurement:
-        return uvloop.run(accept(options.sessions, options.messages, options.size))
+        return uvloop.run(accept(Load(options.sessions, options.messages, options.size)))
 
     print(f"{machine()}; {options.size} octets")
     print_table([best_of(options.rounds, work)])

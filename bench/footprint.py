@@ -132,20 +132,7 @@ def peak_of(group: ControlGroup) -> Iterator[list[int]]:
 
 def counting_syncs(command: Sequence[str], report: Path) -> list[str]:
     """The command under strace, which writes what it counted to `report` at the end."""
-    return [
-        "strace",
-        "-f",
-        "-qq",
-        "-I",
-        "2",
-        "--seccomp-bpf",
-        "-c",
-        "-e",
-        f"trace={SYNC_CALLS}",
-        "-o",
-        str(report),
-        *command,
-    ]
+    return [*f"strace -f -qq -I 2 --seccomp-bpf -c -e trace={SYNC_CALLS} -o".split(), str(report), *command]
 
 
 def syncs_in(report: Path) -> int:

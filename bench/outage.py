@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bench.measure import Measurement, machine, measured, ratio
 from bench.network import (
@@ -31,27 +31,19 @@ from bench.network import (
     traffic_options,
     wait_all,
 )
-from bench.systems import MAILRIDERS, POSTFIX_TUNED, System
+from bench.systems import MAILRIDERS, POSTFIX_TUNED, Mailrider, Postfix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.footprint import ControlGroup
     from bench.network import Network
-    from bench.systems import Relay
 
 LOOK = 0.5  # seconds between two looks whether a system is at rest
 AT_REST = 0.02  # of one processor, at most
 
 
-class Flushed(System, Protocol):
-    """A system that can be told to try everything now."""
-
-    def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
-        """The command that says so, and what its environment has besides."""
-
-
-SYSTEMS: tuple[Flushed, ...] = (POSTFIX_TUNED, *MAILRIDERS)
+SYSTEMS: tuple[Mailrider | Postfix, ...] = (POSTFIX_TUNED, *MAILRIDERS)
 
 
 @dataclass(slots=True)
@@ -67,7 +59,7 @@ class Row:
         self.drained = min(self.drained, other.drained, key=lambda each: each.wall)
 
 
-def outage(system: Flushed, net: Network, traffic: Traffic) -> Row:
+def outage(system: Mailrider | Postfix, net: Network, traffic: Traffic) -> Row:
     """One round."""
     with system.start(net) as running:
         with measured(system.name, traffic.messages, running.group.cpu) as accepting:

@@ -14,21 +14,21 @@ import contextlib
 import os
 import shutil
 import socket
-import subprocess
-import time
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from bench.measure import Measurement, best_of, machine, measure_program, print_table
+from tests.peers.process import accepts, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOST = "127.0.0.1"
-_READY_WITHIN = 10.0  # seconds
 _SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -65,15 +65,13 @@ class MissingError(SystemExit):
 @contextlib.contextmanager
 def smtp_sink(*options: str) -> Iterator[Sink]:
     """An smtp-sink on a free port of loopback while the block lasts."""
-    port = _free_port()
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
     account = ["-u", "nobody"] if os.geteuid() == 0 else []
     command = [find_program("smtp-sink"), *account, *options, f"inet:{HOST}:{port}", "1000"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        try:
-            _wait_for(port, process)
+    with tempfile.NamedTemporaryFile(prefix="mailrider-bench-") as log:
+        with running(command, log=Path(log.name), ready=lambda: accepts(HOST, port)) as process:
             yield Sink(port, psutil.Process(process.pid))
-        finally:
-            process.terminate()
 
 
 def run_smtp_source(sink: Sink, load: Load) -> Measurement:
@@ -97,22 +95,14 @@ def find_program(program: str) -> str:
     return path
 
 
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _READY_WITHIN
-    while True:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("smtp-sink does not answer") from None
-            time.sleep(0.01)
+def load_options(program: str, usual: Load) -> argparse.ArgumentParser:
+    """A parser for what makes a load, with these defaults."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    parser.add_argument("--sessions", type=int, default=usual.sessions)
+    parser.add_argument("--messages", type=int, default=usual.messages)
+    parser.add_argument("--size", type=int, default=usual.size, help="payload octets")
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
+    return parser
 
 
 def compare(load: Load, rounds: int) -> None:
@@ -124,13 +114,7 @@ def compare(load: Load, rounds: int) -> None:
 
 
 def main() -> None:
-    usual = Load()
-    parser = argparse.ArgumentParser(prog="python -m bench.peers")
-    parser.add_argument("--sessions", type=int, default=usual.sessions)
-    parser.add_argument("--messages", type=int, default=usual.messages)
-    parser.add_argument("--size", type=int, default=usual.size, help="payload bytes")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
-    options = parser.parse_args()
+    options = load_options("bench.peers", Load()).parse_args()
     compare(Load(options.sessions, options.messages, options.size), options.rounds)
 
 

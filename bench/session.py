@@ -9,7 +9,6 @@ What one transaction costs at the least: the machines in `smtp/`, a `Conversatio
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import cProfile
 import pstats
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import uvloop
 
 from bench.measure import Measurement, best_of, machine, measured, print_table
-from bench.peers import HOST, Load, Sink, run_smtp_source, smtp_sink
+from bench.peers import HOST, Load, Sink, load_options, run_smtp_source, smtp_sink
 from mailrider.clock import SystemClock
 from mailrider.delivery.connection.opening import open_session
 from mailrider.delivery.connection.peer import Dialect, Peer
@@ -102,7 +101,7 @@ class Bare(asyncio.Protocol):
         if self.state == -2:
             self.transport.write(b"EHLO client.bench.test\r\n")
             self.state = -1
-        elif data.endswith(b"End data with <CR><LF>.<CR><LF>\r\n") or b"354" in data:
+        elif data.startswith(b"354") or b"\r\n354" in data:
             self.transport.write(self.parts[1])
             self.state = 1
         elif self.state in (-1, 1):
@@ -114,17 +113,19 @@ class Bare(asyncio.Protocol):
                 self.transport.write(self.parts[0])
 
 
-async def floor(sink: Sink, load: Load) -> Measurement:
+async def send_barely(port: int, load: Load) -> None:
     """The same dialogue without looking at it."""
     loop = asyncio.get_running_loop()
-    turns = iter(range(load.messages))
+    turns, content = iter(range(load.messages)), make_message(load.size)
+    bares = [(await loop.create_connection(lambda: Bare(turns, content), HOST, port))[1] for _ in range(load.sessions)]
+    for bare in bares:
+        await bare.done
+
+
+async def floor(sink: Sink, load: Load) -> Measurement:
+    """What no client of this machine gets below."""
     with measured(f"bare protocols, {load.sessions} kept connections", load.messages) as watch:
-        bares = []
-        for _ in range(load.sessions):
-            _, bare = await loop.create_connection(lambda: Bare(turns, make_message(load.size)), HOST, sink.port)
-            bares.append(bare)
-        for bare in bares:
-            await bare.done
+        await send_barely(sink.port, load)
     return watch.result
 
 
@@ -150,12 +151,7 @@ def show_profile(work: object) -> None:
 
 
 def main() -> None:
-    usual = Load(messages=20_000)
-    parser = argparse.ArgumentParser(prog="python -m bench.session")
-    parser.add_argument("--sessions", type=int, default=usual.sessions)
-    parser.add_argument("--messages", type=int, default=usual.messages)
-    parser.add_argument("--size", type=int, default=usual.size, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
+    parser = load_options("bench.session", Load(messages=20_000))
     parser.add_argument("--profile", action="store_true", help="show where our time goes")
     options = parser.parse_args()
     compare(Load(options.sessions, options.messages, options.size), options.rounds, profile=options.profile)

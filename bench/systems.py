@@ -11,9 +11,10 @@ import contextlib
 import os
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from bench.footprint import confined, counting_syncs
 from bench.peers import MissingError, find_program
@@ -45,42 +46,49 @@ class Relay:
     home: Path
 
 
-class System(Protocol):
-    """What can be measured."""
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a system is run: its command, what its environment has besides, and what it sees instead of these files.
+
+    `ready`: whether it serves, where that is more than that its port accepts.
+    """
+
+    command: list[str]
+    environment: Mapping[str, str] | None = None
+    files: Mapping[Path, Path] | None = None
+    ready: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System(ABC):
+    """What can be measured. `capacity`: messages that a round should have, so that it takes some seconds."""
+
+    name: str
+    capacity: int
 
     @property
-    def name(self) -> str: ...
-    @property
+    @abstractmethod
     def configuration(self) -> str: ...
-    @property
-    def capacity(self) -> int:
-        """Messages that a round should have, so that it takes some seconds."""
 
-    def start(self, network: Network, *, syncs: Path | None = None) -> contextlib.AbstractContextManager[Relay]:
+    @abstractmethod
+    def _furnish(self, home: Path, address: str, network: Network) -> Launch:
+        """Write its configuration."""
+
+    @contextlib.contextmanager
+    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
         """It runs while the block lasts. `syncs`: a file for what strace counts, complete at the end."""
-
-
-@contextlib.contextmanager
-def _started(
-    name: str,
-    home: Path,
-    command: list[str],
-    address: str,
-    *,
-    syncs: Path | None,
-    environment: Mapping[str, str] | None = None,
-    files: Mapping[Path, Path] | None = None,
-    ready: Callable[[], bool] | None = None,
-) -> Iterator[Relay]:
-    with confined(
-        counting_syncs(command, syncs) if syncs else command,
-        name=name,
-        log=home / "log",
-        ready=ready or (lambda: accepts(address, PORT)),
-        environment=environment,
-        files=files,
-    ) as group:
-        yield Relay(address, PORT, group, home)
+        address = loopback_address()
+        with private_directory() as home:
+            launch = self._furnish(home, address, network)
+            with confined(
+                counting_syncs(launch.command, syncs) if syncs else launch.command,
+                name=type(self).__name__.lower(),
+                log=home / "log",
+                ready=launch.ready or (lambda: accepts(address, PORT)),
+                environment=launch.environment,
+                files=launch.files,
+            ) as group:
+                yield Relay(address, PORT, group, home)
 
 
 def _resolv_conf(home: Path, network: Network) -> Path:
@@ -120,8 +128,8 @@ smtp tcp://{address}:{port} {{
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Mailrider:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailrider(System):
     """This checkout's daemon. `remote`, `queue`: directives that differ from the defaults.
 
     `policy_root`: what certifies the policy hosts of MTA-STS, which is on if this is given.
@@ -157,27 +165,21 @@ class Mailrider:
             policies.append(f"mtasts {{\n root_ca {self.policy_root}\n }}")
         return "\n".join(["mx_auth {", *policies, "}"]) if policies else ""
 
-    @contextlib.contextmanager
-    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
-        address = loopback_address()
-        with private_directory() as home:
-            text = _MAILRIDER.format(
-                home=home,
-                workers=f"workers {self.workers}" if self.workers > 1 else "",
-                resolver=network.resolver,
-                address=address,
-                port=PORT,
-                remote=self.remote,
-                queue=self.queue,
-                authentication=self._authentication(),
-            )
-            (home / "mailrider.conf").write_text(text)
-            # Its port is open before all workers are there, and the first one would get all of the load.
-            command, log = [*_mailrider(home), "run"], home / "log"
-            with _started(
-                "mailrider", home, command, address, syncs=syncs, ready=lambda: READY in log.read_bytes()
-            ) as relay:
-                yield relay
+    def _furnish(self, home: Path, address: str, network: Network) -> Launch:
+        text = _MAILRIDER.format(
+            home=home,
+            workers=f"workers {self.workers}" if self.workers > 1 else "",
+            resolver=network.resolver,
+            address=address,
+            port=PORT,
+            remote=self.remote,
+            queue=self.queue,
+            authentication=self._authentication(),
+        )
+        (home / "mailrider.conf").write_text(text)
+        # Its port is open before all workers are there, and the first one would get all of the load.
+        log = home / "log"
+        return Launch([*_mailrider(home), "run"], ready=lambda: READY in log.read_bytes())
 
     def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
         """The command that has it try everything now, and its environment."""
@@ -189,7 +191,7 @@ def _mailrider(home: Path) -> list[str]:
 
 
 MAILRIDER_TUNED = Mailrider(
-    "mailrider, tuned",
+    name="mailrider, tuned",
     remote="conn_reuse_limit 1000\n    conn_max_idle_count 50",
     queue="max_parallelism 50",
 )
@@ -232,12 +234,11 @@ _POSTFIX_TUNED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Postfix:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postfix(System):
     """Debian's. `parameters` beyond what makes it a relay; `receivers`: processes that accept, at most (master(5))."""
 
-    name: str
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, str] = field(default_factory=dict)
     receivers: str = "-"
     root_ca: str = ""
     dane: bool = False
@@ -261,34 +262,27 @@ class Postfix:
         secure = {"smtp_dns_support_level": "dnssec", "smtp_tls_security_level": "dane"} if self.dane else {}
         return {**self.parameters, **secure}
 
-    @contextlib.contextmanager
-    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
-        address = loopback_address()
-        with private_directory() as home:
-            postfix.make_folders(home)
-            places = {
-                "queue_directory": f"{home}/queue",
-                "data_directory": f"{home}/data",
-                "maillog_file": f"{home}/mail.log",
-                "maillog_file_prefixes": str(home),
-            }
-            postfix.write_main_cf(home / "etc", {**_POSTFIX, **places, **self._all()})
-            postfix.write_master_cf(home / "etc", postfix.listener(address, PORT, self.receivers))
-            command = [f"{postfix.DAEMONS}/master", "-c", str(home / "etc"), "-d"]
-            files = {RESOLV_CONF: _resolv_conf(home, network)}
-            environment = {"MAIL_CONFIG": str(home / "etc")}
-            with _started(
-                "postfix", home, command, address, syncs=syncs, environment=environment, files=files
-            ) as relay:
-                yield relay
+    def _furnish(self, home: Path, address: str, network: Network) -> Launch:
+        postfix.make_folders(home)
+        places = {
+            "queue_directory": f"{home}/queue",
+            "data_directory": f"{home}/data",
+            "maillog_file": f"{home}/mail.log",
+            "maillog_file_prefixes": str(home),
+        }
+        postfix.write_main_cf(home / "etc", {**_POSTFIX, **places, **self._all()})
+        postfix.write_master_cf(home / "etc", postfix.listener(address, PORT, self.receivers))
+        command = [f"{postfix.DAEMONS}/master", "-c", str(home / "etc"), "-d"]
+        files = {RESOLV_CONF: _resolv_conf(home, network)}
+        return Launch(command, {"MAIL_CONFIG": str(home / "etc")}, files)
 
     def flush(self, relay: Relay) -> tuple[list[str], dict[str, str]]:
         """The command that has it try everything now, and its environment."""
         return [find_program("postqueue"), "-f"], {"MAIL_CONFIG": str(relay.home / "etc")}
 
 
-POSTFIX = Postfix("Postfix, as it comes", {})
-POSTFIX_TUNED = Postfix("Postfix, tuned", _POSTFIX_TUNED)
+POSTFIX = Postfix(name="Postfix, as it comes")
+POSTFIX_TUNED = Postfix(name="Postfix, tuned", parameters=_POSTFIX_TUNED)
 
 # --- OpenSMTPD -----------------------------------------------------------------------------------
 
@@ -308,27 +302,22 @@ match from any for any action "out"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSMTPD:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSMTPD(System):
     """Debian's, in a root folder of its own."""
 
     name: str = "OpenSMTPD"
-    configuration: str = "; ".join(_OPENSMTPD_LIMITS)
     capacity: int = 1_000
+    configuration: ClassVar[str] = "; ".join(_OPENSMTPD_LIMITS)
 
-    @contextlib.contextmanager
-    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
-        address = loopback_address()
-        with private_directory() as home:
-            _find(opensmtpd.UNPACKED / "usr/sbin/smtpd")
-            opensmtpd.furnish(home)
-            text = _OPENSMTPD.format(limits="\n".join(_OPENSMTPD_LIMITS), address=address, port=PORT)
-            (home / "etc/smtpd.conf").write_text(text)
-            (home / "etc/smtpd.conf").chmod(0o600)
-            shutil.copyfile(_resolv_conf(home, network), home / "etc/resolv.conf")
-            command = ["/usr/sbin/chroot", str(home), "/usr/sbin/smtpd", "-d"]
-            with _started("opensmtpd", home, command, address, syncs=syncs) as relay:
-                yield relay
+    def _furnish(self, home: Path, address: str, network: Network) -> Launch:
+        _find(opensmtpd.UNPACKED / "usr/sbin/smtpd")
+        opensmtpd.furnish(home)
+        text = _OPENSMTPD.format(limits="\n".join(_OPENSMTPD_LIMITS), address=address, port=PORT)
+        (home / "etc/smtpd.conf").write_text(text)
+        (home / "etc/smtpd.conf").chmod(0o600)
+        shutil.copyfile(_resolv_conf(home, network), home / "etc/resolv.conf")
+        return Launch(["/usr/sbin/chroot", str(home), "/usr/sbin/smtpd", "-d"])
 
 
 # --- Exim ----------------------------------------------------------------------------------------
@@ -372,43 +361,38 @@ begin retry
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Exim:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exim(System):
     """Debian's exim4-daemon-light, unpacked beside the system."""
 
     name: str = "Exim"
-    configuration: str = ", ".join(f"{name} = {value}" for name, value in _EXIM_TUNED.items()) + f"; {_EXIM_RETRY}"
     capacity: int = 1_500
+    configuration: ClassVar[str] = f"{', '.join(f'{n} = {value}' for n, value in _EXIM_TUNED.items())}; {_EXIM_RETRY}"
 
-    @contextlib.contextmanager
-    def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
-        address = loopback_address()
-        with private_directory() as home:
-            program = EXIM / "usr/sbin/exim4"
-            _find(program)
-            text = _EXIM.format(
-                home=home,
-                address=address,
-                port=PORT,
-                program=program,
-                tuned="\n".join(f"{name} = {value}" for name, value in _EXIM_TUNED.items()),
-                retry=_EXIM_RETRY,
-            )
-            # Where it looks itself: with -C it gives up its privileges, and execs itself with -C for each message.
-            (home / "lib/exim4").mkdir(parents=True)
-            (home / "lib/exim4/config.autogenerated").write_text(text)
-            for name in ("spool", "."):
-                (home / name).mkdir(exist_ok=True)
-                os.chown(home / name, _EXIM_UID, _EXIM_UID)
-            command = [str(program), "-bdf", "-q30s"]
-            files = {
-                VAR_LIB: home / "lib",
-                RESOLV_CONF: _resolv_conf(home, network),
-                PASSWD: _with_line(home, PASSWD, f"Debian-exim:x:{_EXIM_UID}:{_EXIM_UID}::{home}:/bin/false"),
-                GROUP: _with_line(home, GROUP, f"Debian-exim:x:{_EXIM_UID}:"),
-            }
-            with _started("exim", home, command, address, syncs=syncs, files=files) as relay:
-                yield relay
+    def _furnish(self, home: Path, address: str, network: Network) -> Launch:
+        program = EXIM / "usr/sbin/exim4"
+        _find(program)
+        text = _EXIM.format(
+            home=home,
+            address=address,
+            port=PORT,
+            program=program,
+            tuned="\n".join(f"{name} = {value}" for name, value in _EXIM_TUNED.items()),
+            retry=_EXIM_RETRY,
+        )
+        # Where it looks itself: with -C it gives up its privileges, and execs itself with -C for each message.
+        (home / "lib/exim4").mkdir(parents=True)
+        (home / "lib/exim4/config.autogenerated").write_text(text)
+        for name in ("spool", "."):
+            (home / name).mkdir(exist_ok=True)
+            os.chown(home / name, _EXIM_UID, _EXIM_UID)
+        files = {
+            VAR_LIB: home / "lib",
+            RESOLV_CONF: _resolv_conf(home, network),
+            PASSWD: _with_line(home, PASSWD, f"Debian-exim:x:{_EXIM_UID}:{_EXIM_UID}::{home}:/bin/false"),
+            GROUP: _with_line(home, GROUP, f"Debian-exim:x:{_EXIM_UID}:"),
+        }
+        return Launch([str(program), "-bdf", "-q30s"], files=files)
 
 
 def _with_line(home: Path, file: Path, line: str) -> Path:
