@@ -201,18 +201,18 @@ class MemoryStore:
     async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
         """See `Store`."""
         self._write()
+        waiting: dict[str, list[tuple[datetime, int]]] = {quota.destination: [] for quota in quotas}
+        for id, row in self.shared.rows.items():
+            if row.state is RecipientState.QUEUED and row.destination in waiting and row.due <= now:
+                waiting[row.destination].append((row.due, id))
         taken: list[int] = []
         for quota in quotas:
-            due = sorted(
-                (row.due, id)
-                for id, row in self.shared.rows.items()
-                if row.state is RecipientState.QUEUED and row.destination == quota.destination and row.due <= now
-            )
+            due = sorted(waiting[quota.destination])
             messages = {self.shared.rows[id].message.id for _, id in due[: quota.jobs]}
             taken += [id for _, id in due if self.shared.rows[id].message.id in messages]
         jobs = self._lease(taken)
         for job in fitting(jobs, octets):
-            found = await self.octets(job.message_id)
+            found = self._octets(self.shared.rows[job.ids[0]].message)
             job.content = None if found is None else Content.inspect(found)
         first = self._first_due()
         return Claimed(jobs, {name: first[name] for name in (each.destination for each in quotas) if name in first})
@@ -262,7 +262,8 @@ class MemoryStore:
         first: dict[str, datetime] = {}
         for row in self.shared.rows.values():
             if row.state is RecipientState.QUEUED:
-                first[row.destination] = min(row.due, first.get(row.destination, _NEVER))
+                known = first.get(row.destination)
+                first[row.destination] = row.due if known is None or row.due < known else known
         return first
 
     async def content(self, job: LeasedJob) -> Content:
@@ -290,8 +291,9 @@ class MemoryStore:
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
         message = self._message(message_id)
-        if message is None:
-            return None
+        return None if message is None else self._octets(message)
+
+    def _octets(self, message: NewMessage) -> bytes | None:
         if message.info.stored is not None:
             return self.shared.contents.get(message.info.stored)
         return None if message.content is None else b"".join(message.content.chunks())

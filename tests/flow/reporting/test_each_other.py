@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Event
 
 KEY = SigningKey.make(KeyKind.ED25519)
+TICK = 300.0  # seconds; the usual ten would make 90,000 turns of three days
 
 
 class Mailrider:
@@ -83,7 +84,7 @@ async def mailrider(domain: str, net: SecureNet, clock: FakeClock, folder: Path)
         store = ReportStore(folder, timedelta(minutes=5))
         courier = ReportCourier(reporter, _NoPoster(), remote, signers, clock)
         rules = ReportingRules(reporter)
-        service = TLSReporting(rules, recorder, store, courier, engine.resolver, clock, emit, _at_once)
+        service = TLSReporting(rules, recorder, store, courier, engine.resolver, clock, emit, _at_once, TICK)
         made = Mailrider(domain, folder, remote, service)
         await stack.enter_async_context(service)
         yield made

@@ -115,9 +115,9 @@ async def test_what_was_counted_while_the_store_was_away_is_not_lost(tmp_path: P
     (tmp_path / FILE).mkdir()
     await world.start()
     world.recorder(session())
-    await world.pass_time(60)
+    await world.pass_time(world.tick)
     (tmp_path / FILE).rmdir()
-    await world.pass_time(60)
+    await world.pass_time(world.tick)
     (day,) = world.store.days()
     assert day.counts.has_sessions
     await world.stop()

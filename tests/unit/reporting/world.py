@@ -66,7 +66,7 @@ def days_in(folder: Path) -> list[Any]:
 class World:
     """`start` opens the service, `stop` ends it as a shutdown, `kill` without a last word."""
 
-    def __init__(self, folder: Path, records: dict[str, Any] | None = None, tick: float = 60, **rules: Any) -> None:
+    def __init__(self, folder: Path, records: dict[str, Any] | None = None, tick: float = 120, **rules: Any) -> None:
         self.clock = FakeClock(NOON)
         self.folder = folder
         self.tick = tick
