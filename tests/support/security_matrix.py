@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class Point:
         return ", ".join(f"{field.name}={value}" for field, value in zip(fields(self), astuple(self), strict=True))
 
 
-def product(message: Message = "ordinary") -> Iterator[Point]:
-    """The whole matrix for one kind of message."""
+def product(message: Message = "ordinary", step: int = 1) -> Iterator[Point]:
+    """The whole matrix for one kind of message, or every `step`th point of it."""
     shapes = itertools.product(
         (False, True), (False, True), *map(get_args, (TLSA, STS, Cert, STARTTLS)), range(3), range(3)
     )
-    return (replace(Point(*shape), message=message) for shape in shapes)
+    return (Point(*shape, message) for shape in itertools.islice(shapes, 0, None, step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,14 @@ def sample(size: int, seed: int = 8461) -> list[Point]:
     """So many points of all messages' matrices, always the same ones, in which every pair of values occurs."""
     everything = [point for message in get_args(Message) for point in product(message)]
     random.Random(seed).shuffle(everything)
+    values_of = map(get_args, (TLSA, STS, Cert, STARTTLS, Message))
+    sizes = [2, 2, *map(len, values_of), 3, 3]
+    all_pairs = sum(one * other for one, other in itertools.combinations(sizes, 2))
     chosen: list[Point] = []
     covered: set[tuple[int, object, int, object]] = set()
     for point in everything:
+        if len(covered) == all_pairs:
+            break
         values = astuple(point)
         pairs = {(i, values[i], j, values[j]) for j in range(len(values)) for i in range(j)}
         # Many new pairs at first, any at the end: few points then hold them all.

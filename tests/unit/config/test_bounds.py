@@ -8,7 +8,7 @@ from mailrider.config import expand
 from tests.support.long_runs import LONG
 from tests.unit.config.reading import errors, read
 
-RUBBISH = 2_000_000 if LONG else 200_000  # characters
+RUBBISH = 2_000_000 if LONG else 20_000  # characters
 SMALL = 20_000  # words and characters that a test needs little time for
 
 

@@ -40,7 +40,7 @@ def test_what_is_given_back_leaves_nothing_behind() -> None:
 def test_small_pieces_cost_what_they_hold(size: int, head: bytes) -> None:
     intake = Intake(Room(Memory(), Memory()), 1 << 20)
     intake.feed(head)
-    pieces = [bytes([97]) * size for _ in range(60_000 // size)]
+    pieces = [bytes([97]) * size for _ in range(20_000 // size)]
     tracemalloc.start()
     for piece in pieces:
         intake.feed(piece)
