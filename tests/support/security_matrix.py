@@ -45,9 +45,9 @@ class Point:
 def product(message: Message = "ordinary", step: int = 1) -> Iterator[Point]:
     """The whole matrix for one kind of message, or every `step`th point of it."""
     shapes = itertools.product(
-        (False, True), (False, True), *map(get_args, (TLSA, STS, Cert, STARTTLS)), range(3), range(3)
+        (False, True), (False, True), *map(get_args, (TLSA, STS, Cert, STARTTLS)), range(3), range(3), (message,)
     )
-    return (Point(*shape, message) for shape in itertools.islice(shapes, 0, None, step))
+    return (Point(*shape) for shape in itertools.islice(shapes, 0, None, step))
 
 
 @dataclass(frozen=True, slots=True)

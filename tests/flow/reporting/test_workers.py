@@ -108,6 +108,7 @@ async def test_a_worker_that_stands_still_holds_nobody_up_from_counting(tmp_path
     async with workers(tmp_path) as running:
         await report(running[0], "d0.test")
         ((leader, _),) = await sent(tmp_path, 1)
+        await settled(tmp_path)  # or it may stand still while it has the store locked
         stopped = next(each for each in running if each.pid == leader)
         stopped.send_signal(signal.SIGSTOP)
         try:
