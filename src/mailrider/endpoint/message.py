@@ -138,7 +138,8 @@ class IncomingMessage:
             return [_FAILED] * len(self._machine.recipients)
         finally:
             service.forget_id(id)
-        return transaction.replies_of_each(envelope, [named(reply_to(outcome), id) for outcome in report.outcomes])
+        replies = [named(reply_to(outcome), id) for outcome in report.outcomes]
+        return transaction.replies_of_each(envelope, replies) if self._machine.lmtp else replies
 
     def _submitted(self, header: bytes, info: ReceivedInfo) -> tuple[bytes, bytes]:
         """The header as it goes on from a program, and what stood in it and belongs behind it.
@@ -160,7 +161,7 @@ class IncomingMessage:
             recipients,
             smtputf8=mail.smtputf8,
             requiretls=mail.requiretls,
-            ret=mail.ret if self._transaction.is_known or mail.ret is None else Ret.HEADERS,
+            ret=mail.ret if mail.ret is None or self._transaction.is_known else Ret.HEADERS,
             envid=mail.envid,
             client=client.address or None,
             id=self._name.id,

@@ -207,7 +207,7 @@ class IncomingTransaction:
 
     def replies_of_each(self, envelope: Envelope, replies: Sequence[Reply]) -> Sequence[Reply]:
         """One for each RCPT, as LMTP answers (RFC 2033 4.2), from one for each recipient."""
-        if len(replies) == len(self._machine.recipients) or not self._machine.lmtp:
+        if len(replies) == len(self._machine.recipients):
             return replies
         decided = dict(zip((each.mailbox for each in envelope.recipients), replies, strict=True))
         return [decided[self._meant(each.mailbox)] for each in self._machine.recipients]
