@@ -154,12 +154,10 @@ class WorkerQueueShares(QueueShares):
         for member, part in zip(members, parts, strict=True):
             less = min(lacking, member.attempts) if member not in self._poor else 0
             lacking -= less
-            self._set_places(member, member.attempts + part - less)
-
-    def _set_places(self, member: Member, places: int) -> None:
-        if places != self._members[member]:
-            self._members[member] = places
-            member.set_parallelism(places)
+            places = member.attempts + part - less
+            if places != self._members[member]:
+                self._members[member] = places
+                member.set_parallelism(places)
 
     # Places -----------------------------------------------------------------------------------------------------------
 

@@ -220,13 +220,10 @@ def _parse_recipients(texts: Sequence[str], dsn: DSN) -> tuple[list[Recipient], 
             reply = Reply.make(501, "5.1.3", str(error))
             refused[index] = Result(text, Status.FAILED, reply)
         else:
-            parsed.append(Recipient(mailbox, notify, _original(mailbox) if notify else None))
+            # RFC 3461 5.2.1 c: who asks for notifications says to whom it was first addressed.
+            original = OriginalRecipient("rfc822" if mailbox.is_ascii else "utf-8", str(mailbox)) if notify else None
+            parsed.append(Recipient(mailbox, notify, original))
     return parsed, refused
-
-
-def _original(mailbox: Mailbox) -> OriginalRecipient:
-    """RFC 3461 5.2.1 c: who asks for notifications says to whom it was first addressed."""
-    return OriginalRecipient("rfc822" if mailbox.is_ascii else "utf-8", str(mailbox))
 
 
 def _parse_sender(sender: str) -> ReversePath | None:

@@ -159,7 +159,9 @@ class Worker:
         for descriptor in (orders.text, orders.page, orders.log, orders.lock, *orders.sockets):
             os.set_inheritable(descriptor, False)
         self._beat(orders.beat)
-        configuration = _without_counters(_read_configuration(orders.text))
+        configuration = _read_configuration(orders.text)
+        without_counters = replace(configuration.globals, openmetrics=None)  # they are the supervisor's to show
+        configuration = replace(configuration, globals=without_counters)
         turns = Turns(Page(orders.page), orders.slot)
         process = self._make_process(orders, turns)
         try:
@@ -230,11 +232,6 @@ def _read_configuration(descriptor: int) -> Configuration:
     octets = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     os.close(descriptor)
     return load_carried(CarriedText.decode(octets))
-
-
-def _without_counters(configuration: Configuration) -> Configuration:
-    """They are the supervisor's to show."""
-    return replace(configuration, globals=replace(configuration.globals, openmetrics=None))
 
 
 async def _run(descriptor: int) -> int:

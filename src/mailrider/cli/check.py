@@ -21,8 +21,6 @@ from mailrider.model.text import json_line
 from mailrider.report.lines import print_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mailrider.app.check.finding import Finding
     from mailrider.model.domain import Domain
 
@@ -99,17 +97,12 @@ def _as_plugin(config: str | None, wanted: Wanted) -> int:
         return _plugin_line(PLUGIN_UNKNOWN, f"{type(error).__name__}: {error}")
     errors, warnings = count(findings, Level.ERROR), count(findings, Level.WARNING)
     code = PLUGIN_CRITICAL if errors else PLUGIN_WARNING if warnings else PLUGIN_OK
-    told = _told(findings)
+    told = [each for level in (Level.ERROR, Level.WARNING) for each in findings if each.level is level]
     first = f": {told[0].subject}: {told[0].text}" if told else ""
     _plugin_line(code, f"{errors} errors, {warnings} warnings{first}", f"errors={errors} warnings={warnings}")
     for finding in told:
         click.echo(f"{finding.level}: {finding.subject}: {finding.text}".replace("|", "/"))
     return code
-
-
-def _told(findings: Sequence[Finding]) -> list[Finding]:
-    """Errors first."""
-    return [each for level in (Level.ERROR, Level.WARNING) for each in findings if each.level is level]
 
 
 def _plugin_line(code: int, text: str, figures: str = "") -> int:

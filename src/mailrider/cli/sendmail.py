@@ -280,10 +280,6 @@ def _pass_on(source: int, connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
-def _batches(recipients: Sequence[Recipient], size: int) -> list[Sequence[Recipient]]:
-    return [recipients[at : at + size] for at in range(0, len(recipients), size)]
-
-
 def _connect(paths: Sequence[Path]) -> socket.socket:
     path = next((each for each in paths if each.exists()), paths[0])
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -318,7 +314,8 @@ class _Dialogue:
         try:
             self._expect(self._reply(), os.EX_UNAVAILABLE)
             offered = parse_capabilities(self._expect(self._say(Ehlo(self._hostname).encode()), os.EX_UNAVAILABLE))
-            self._send(_batches(recipients, offered.max_recipients or MAX_RECIPIENTS), offered)
+            most = offered.max_recipients or MAX_RECIPIENTS
+            self._send([recipients[at : at + most] for at in range(0, len(recipients), most)], offered)
         except (OSError, MailriderError) as error:
             raise _Stop(os.EX_TEMPFAIL, f"the daemon went away: {error}") from error
         try:

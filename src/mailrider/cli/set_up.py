@@ -6,7 +6,6 @@ import os
 import pwd
 import shlex
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from mailrider.app.check.local import unreadable
 from mailrider.app.dkim import keys_in_use
 from mailrider.app.setup.service import USER, ServiceInstaller, adapted_units, hidden
 from mailrider.app.setup.texts import configuration_text, first_selectors, zone_fragment
-from mailrider.cli.arguments import DOMAIN
+from mailrider.cli.arguments import DOMAIN, ParsedType
 from mailrider.cli.say import say
 from mailrider.clock import SystemClock
 from mailrider.config import load
@@ -30,26 +29,30 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.report.lines import print_commented
 from mailrider.settings.socket_address import SENDMAIL_SOCKET
+from mailrider.settings.types import IP_ADDRESS
 from mailrider.signing.keys import dns_record, open_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.config import Configuration
+    from mailrider.settings.types import IPAddress
 
+IP = ParsedType("ip", IP_ADDRESS.accept)
 FIRST_FREE_PORT = 1024  # below it only root, or systemd for us, may listen
 
 
 @click.command()
 @click.argument("domain", type=DOMAIN)
 @click.option("--hostname", type=DOMAIN, help="Our name; default: that of this machine, or mx.DOMAIN.")
-@click.option("--address", "given", multiple=True, metavar="IP", help="An address that others see us come from.")
+@click.option("--address", "own", type=IP, multiple=True, help="An address that others see us come from.")
 @click.option(
     "--service", is_flag=True, help="Install and start the daemon: user, systemd units, sendmail. Needs root."
 )
 @click.pass_obj
-def setup(config: str | None, domain: Domain, hostname: Domain | None, given: tuple[str, ...], service: bool) -> int:
+def setup(
+    config: str | None, domain: Domain, hostname: Domain | None, own: tuple[IPAddress, ...], service: bool
+) -> int:
     """Make this machine ready to send mail of DOMAIN.
 
     Writes a configuration (that of -c; for root /etc/mailrider/mailrider.conf, else ./mailrider.conf), makes DKIM keys
@@ -58,7 +61,6 @@ def setup(config: str | None, domain: Domain, hostname: Domain | None, given: tu
     """
     if service and os.geteuid() != 0:
         raise click.UsageError("--service needs root: it makes a user and writes to /etc and /usr/sbin")
-    addresses = _parse_addresses(given)
     path = Path(config) if config else SYSTEM_CONFIG if os.geteuid() == 0 else Path("mailrider.conf")
     path = path.absolute()
     _write_configuration(path, domain, hostname or _own_name(domain))
@@ -70,7 +72,7 @@ def setup(config: str | None, domain: Domain, hostname: Domain | None, given: tu
     records = _make_keys(configuration, domain)
     if service:
         _install(installer, configuration, path)
-    ours = addresses or _addresses(configuration)
+    ours = own or _addresses(configuration)
     print_commented(zone_fragment(domain, _hostname(configuration), ours, records), ";")
     found = find_config()
     command = "mailrider"
@@ -83,13 +85,6 @@ def setup(config: str | None, domain: Domain, hostname: Domain | None, given: tu
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
         say(line)
-
-
-def _parse_addresses(given: tuple[str, ...]) -> list[IPv4Address | IPv6Address]:
-    try:
-        return [ip_address(each) for each in given]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def _own_name(domain: Domain) -> Domain:
@@ -140,7 +135,7 @@ def _make_keys(configuration: Configuration, domain: Domain) -> list[str]:
     return records
 
 
-def _addresses(configuration: Configuration) -> list[IPv4Address | IPv6Address]:
+def _addresses(configuration: Configuration) -> list[IPAddress]:
     """What others see us come from, as far as this machine can tell."""
     settings = [each.settings for each in configuration.targets.values() if isinstance(each.settings, RemoteSettings)]
     sources = [source for each in settings for source in source_addresses(each)]

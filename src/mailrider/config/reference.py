@@ -54,7 +54,9 @@ def pages() -> dict[str, str]:
     written = {f"{name}.md": _page(title, name, cls) for name, title, cls in _OWN_PAGES}
     index = [_WRITTEN, "", "# Configuration reference", ""]
     index.append(f"- [{_LANGUAGE[1]}]({_LANGUAGE[0]}): {_LANGUAGE[2]}")
-    index += [f"- [{title}]({name}.md): {_sentence(cls)}" for name, title, cls in _OWN_PAGES]
+    index += [
+        f"- [{title}]({name}.md): {_about(cls)[0].split('. ', 1)[0].rstrip('.')}" for name, title, cls in _OWN_PAGES
+    ]
     return {"README.md": "\n".join(index) + "\n", **written}
 
 
@@ -62,14 +64,10 @@ def _page(title: str, name: str, cls: type[Settings]) -> str:
     kind = KINDS.get(name)
     lines = [_WRITTEN, "", f"# {title}", "", *_about(cls)]
     if kind is not None:
-        lines += [f"    {_heading(kind.name, needs_name=kind.needs_name)}", ""]
+        lines += [f"    {kind.name} {'NAME' if kind.needs_name else '[NAME]'} {{ ... }}", ""]
     if name in ENDPOINTS:
         lines += [f"    {name} ADDRESS... {{ ... }}", ""]
     return "\n".join([*lines, *_directives(cls, "##")]).rstrip() + "\n"
-
-
-def _heading(name: str, *, needs_name: bool) -> str:
-    return f"{name} NAME {{ ... }}" if needs_name else f"{name} [NAME] {{ ... }}"
 
 
 def _directives(cls: type[Settings], level: str, written: dict[type[Settings], str] | None = None) -> Iterator[str]:
@@ -123,10 +121,6 @@ def _about(cls: type[Settings]) -> list[str]:
     """The first paragraph of a class's docstring: the others are for those who construct one."""
     paragraph = inspect.cleandoc(cls.__doc__ or "").split("\n\n", 1)[0]
     return [" ".join(paragraph.split()), ""]
-
-
-def _sentence(cls: type[Settings]) -> str:
-    return _about(cls)[0].split(". ", 1)[0].rstrip(".")
 
 
 def write(directory: Path) -> None:

@@ -64,12 +64,11 @@ AUTO: Final = 0
 _COUNT: Final = integer(1, MAX_WORKERS)
 
 
-def _workers(value: object) -> int:
-    return AUTO if value in ("auto", AUTO) else _COUNT.convert(value)
-
-
 WORKERS: Final = ValueType(
-    f"1 to {MAX_WORKERS}, or auto", f"a whole number from 1 to {MAX_WORKERS}, or auto", _workers, choices=("auto",)
+    f"1 to {MAX_WORKERS}, or auto",
+    f"a whole number from 1 to {MAX_WORKERS}, or auto",
+    lambda value: AUTO if value in ("auto", AUTO) else _COUNT.convert(value),
+    choices=("auto",),
 )
 
 

@@ -204,11 +204,8 @@ def _excerpt(source: Source, offset: int) -> str:
     blank = "".join(TAB if char == TAB else " " * _columns(char) for char in before)
     marked = line[at : at + word_length(line, at)]
     mark = "^" * max(1, sum(map(_columns, marked)))
-    return f"{_printable(line[min(indent, at) :])}\n{blank}{mark}"
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() or char == TAB else "\ufffd" for char in text)
+    shown = "".join(char if char.isprintable() or char == TAB else "\ufffd" for char in line[min(indent, at) :])
+    return f"{shown}\n{blank}{mark}"
 
 
 def _columns(char: str) -> int:

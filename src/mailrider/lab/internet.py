@@ -21,7 +21,6 @@ from mailrider.lab.world import World, build_world
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailrider.lab.zones import ZoneTable
 
 DNS_ADDRESS = "127.0.2.53"
 POLICY_ADDRESS = "127.0.2.99"
@@ -64,15 +63,12 @@ class Internet:
         self.folder = folder
         self.ca = CA()
         self.world: World = build_world(self.ca, port, POLICY_ADDRESS)
-        self.dns = LabDNS(self._zones(), DNS_ADDRESS, dns_port)
+        self.dns = LabDNS({**self.world.zones, HOSTNAME: {"A": "127.0.2.250"}}, DNS_ADDRESS, dns_port)
         self.sts = LabSTS(self.ca, self.world.policies, POLICY_ADDRESS, https_port)
         self.servers: dict[str, LabMX] = {
             host.name: LabMX(host.script, host.address, port, door=host.door) for host in self.world.hosts
         }
         self._stack = AsyncExitStack()
-
-    def _zones(self) -> ZoneTable:
-        return {**self.world.zones, HOSTNAME: {"A": "127.0.2.250"}}
 
     @property
     def configuration(self) -> str:

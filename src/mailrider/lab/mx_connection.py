@@ -218,8 +218,10 @@ class LabConnection:
             while machine.answers_due:
                 stage, address = self._where(event)
                 await self._perform(event, self._host.next_action(self._script, event, stage, address))
-        if machine.mail is None:
-            self._forget_content()
+        if machine.mail is None and self._size:
+            self._content = []
+            self._digest = hashlib.sha256()
+            self._size = 0
 
     def _where(self, command: Command) -> tuple[Stage, str | None]:
         """The stage, and the address that it is about."""
@@ -256,12 +258,6 @@ class LabConnection:
                 raise ValueError(f"content has no reply that could come late: {action}")
             case _:
                 await self._fail(action)
-
-    def _forget_content(self) -> None:
-        if self._size:
-            self._content = []
-            self._digest = hashlib.sha256()
-            self._size = 0
 
     def _message(self) -> LabMessage:
         """The message whose end is to be answered; in LMTP for one recipient after the other."""

@@ -133,7 +133,8 @@ def find(table: ZoneTable, name: str, rdtype: str) -> Found:
     while True:
         node = _node(table, owner)
         if node is None:
-            return _absent(table, owner, links, authentic=authentic, exists=_has_below(table, owner))
+            is_above = any(name.endswith(f".{owner}") for name in table)
+            return _absent(table, owner, links, authentic=authentic, exists=is_above)
         records = _records(node, rdtype)
         link_type = rdtype
         if records is None and rdtype != "CNAME":
@@ -146,7 +147,7 @@ def find(table: ZoneTable, name: str, rdtype: str) -> Found:
             return _found(links, authentic, denied_by=owner)
         if link_type == rdtype or records.fault or records.alone or len(links) >= MAX_LINKS:
             return _found(links, authentic)
-        owner = _target(records.data[0])
+        owner = str(records.data[0]).lower().removesuffix(".")
 
 
 def _found(links: Sequence[ChainLink], authentic: bool, *, exists: bool = True, denied_by: str | None = None) -> Found:
@@ -190,11 +191,3 @@ def _records(node: Name, rdtype: str) -> Records | None:
     if isinstance(records, Sequence) and not isinstance(records, str | bytes):
         return Records(records)
     return Records([records])
-
-
-def _has_below(table: ZoneTable, owner: str) -> bool:
-    return any(name.endswith(f".{owner}") for name in table)
-
-
-def _target(data: Data) -> str:
-    return str(data).lower().removesuffix(".")

@@ -158,7 +158,8 @@ class PostfixTargets:
                     )
             return
         entries, problem = self.source.table("smtp_sasl_password_maps")
-        user = next((value.partition(":")[0] for _, key, value in entries if _same_host(key, relay)), "")
+        same = (each for _, key, each in entries if key == relay or split_address(key) == split_address(relay))
+        user = next(same, "").partition(":")[0]
         told = [f"Write the password into a file {PASSWORD_FILE} beside this one, readable by the daemon's user alone."]
         if not user:
             told.append(f"The user name is not known{f': {problem}' if problem else ''}: write it in place of USER.")
@@ -240,7 +241,3 @@ def split_address(host: str, port: int = 25) -> tuple[str, bool]:
     name = match["literal"] or match["name"]
     name = name.removeprefix("ipv6:").removeprefix("IPv6:")
     return (f"[{name}]:{number}" if ":" in name else f"{name}:{number}"), match["literal"] is not None
-
-
-def _same_host(key: str, relay: str) -> bool:
-    return key == relay or split_address(key) == split_address(relay)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -143,27 +144,15 @@ class _Counter(Collector):
         yield family
 
 
-class _KindCounter(Collector):
-    """A counter of all events of one kind."""
-
-    def __init__(self, name: str, about: str, happened: Mapping[type[Event], int], kind: type[Event]) -> None:
-        self._name, self._about = name, about
-        self._happened, self._kind = happened, kind
-
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        """For the library."""
-        yield CounterMetricFamily(self._name, self._about, value=self._happened.get(self._kind, 0))
-
-
 class _TotalOf(Collector):
-    """A counter that somebody else keeps."""
+    """A counter that is kept elsewhere, and asked for when somebody looks."""
 
-    def __init__(self, name: str, about: str, ask: Callable[[], int]) -> None:
+    def __init__(self, name: str, about: str, ask: Callable[[], int | None]) -> None:
         self._name, self._about, self._ask = name, about, ask
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """For the library."""
-        yield CounterMetricFamily(self._name, self._about, value=self._ask())
+        yield CounterMetricFamily(self._name, self._about, value=self._ask() or 0)
 
 
 class _EventCounter(Collector):
@@ -199,7 +188,7 @@ class Metrics:
 
         self._counters = {name: _Counter(f"mailrider_{name}", *about) for name, about in _COUNTERS.items()}
         for name, (kind, text) in _COUNTERS_OF_A_KIND.items():
-            registry.register(_KindCounter(f"mailrider_{name}", text, self._happened, kind))
+            registry.register(_TotalOf(f"mailrider_{name}", text, partial(self._happened.get, kind)))
         for each in self._counters.values():
             registry.register(each)
         self._gauges = {
@@ -213,12 +202,13 @@ class Metrics:
         # What happens for each message.
         self._received, self._received_octets = self._counters["received_messages"], self._counters["received_octets"]
         self._outcomes, self._levels = self._counters["outcomes"], self._counters["delivered_recipients"]
-        self._judged, self._done = self._counters["judged_connections"], self._counters["queue_recipients"]
+        self._done = self._counters["queue_recipients"]
         self._shown: set[str] = set()  # queues
         self._handlers = self._make_handlers()
 
     def _make_handlers(self) -> Mapping[type[Event], Callable[[Any], None]]:
         """What is counted of an event beside that it happened."""
+        judged = self._counters["judged_connections"]
         return {
             endpoint_event.MailTaken: self._take_mail,
             endpoint_event.MailRefused: self._refuse_mail,
@@ -228,7 +218,7 @@ class Metrics:
             event.RecipientSettled: self._settle,
             event.RecipientAttempted: self._settle,
             event.ConnectionOpened: lambda it: self._counters["connections"].count(it.tls_version or "none"),
-            event.ConnectionJudged: self._judge,
+            event.ConnectionJudged: lambda it: judged.count(*_levels_of(it.security)),
             event.AnswerValidated: lambda it: self._counters["dnssec_answers"].count(it.validity),
             event.LookupDidFail: lambda it: self._counters["failed_lookups"].count(it.record_type),
             mtasts_events.RecordLookupFailed: lambda _: self._counters["failed_lookups"].count("TXT"),
@@ -285,9 +275,6 @@ class Metrics:
         self._outcomes.values[str(status),] += 1
         if status is Status.DELIVERED:
             self._levels.values[_levels_of(outcome.security)] += 1
-
-    def _judge(self, judged: event.ConnectionJudged) -> None:
-        self._judged.values[_levels_of(judged.security)] += 1
 
     def _finish(self, done: queue_event.RecipientDone) -> None:
         if done.operator == "removed":

@@ -229,7 +229,8 @@ class ReportStore:
                     if room[day] <= 0:
                         continue
                     room[day] -= 1
-                    due = _day_end(day) + send_offset(domain, day, self._secret, self._spread)
+                    end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+                    due = end + send_offset(domain, day, self._secret, self._spread)
                     db.execute(
                         "INSERT INTO day (day, domain, due, counts) VALUES (?, ?, ?, ?)",
                         (str(day), domain, _stamp(due), _dump(each)),
@@ -415,10 +416,6 @@ def _delivery(row: tuple[Any, ...]) -> ReportDelivery:
 
 def _dump(counts: DayCounts) -> str:
     return json.dumps(counts.as_json(), ensure_ascii=False, separators=(",", ":"))
-
-
-def _day_end(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
 
 
 def _stamp(moment: datetime) -> int:

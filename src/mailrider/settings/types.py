@@ -145,7 +145,7 @@ PORT = replace(integer(1, 65535), name="port")
 
 def choice(kind: type[WordT], **aliases: WordT) -> ValueType[WordT]:
     """One of the members of an enum, by name in lower case (or by value, where that is a string)."""
-    members = {_word(member): member for member in kind}
+    members = {each.value if isinstance(each.value, str) else each.name.lower(): each for each in kind}
     known = {**members, **aliases}
 
     def convert(value: WordT | str) -> WordT:
@@ -155,10 +155,6 @@ def choice(kind: type[WordT], **aliases: WordT) -> ValueType[WordT]:
 
     words = tuple(members)
     return ValueType(" | ".join(words), either(words), convert, choices=words)
-
-
-def _word(member: enum.Enum) -> str:
-    return str(member.value) if isinstance(member.value, str) else member.name.lower()
 
 
 def either(words: Iterable[str]) -> str:

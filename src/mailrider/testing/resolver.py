@@ -144,12 +144,13 @@ class FakeResolver:
 
     def _answer(self, links: list[Domain], rows: list[Given], record_type: RecordType) -> Answer[Any]:
         authentic = (self._is_authentic(name, given) for name, given in zip(links, rows, strict=True))
+        last = links[-1].ascii
         answer: Answer[Any] = Answer(
             name=links[0],
             records=tuple(rows[-1].records),
             authentic=self.validates and all(authentic),
             expires=self._clock.monotonic() + min(given.ttl for given in rows),
-            exists=self._exists(links[-1]),
+            exists=any(row == last or row.endswith(f".{last}") for row, _ in self.answers),
             canonical=links[-1] if len(links) > 1 else None,
             chain=tuple(links[1:-1]),
         )
@@ -173,6 +174,3 @@ class FakeResolver:
             return given.authentic
         labels = name.ascii.split(".")
         return any(".".join(labels[start:]) in self.signed for start in range(len(labels)))
-
-    def _exists(self, name: Domain) -> bool:
-        return any(row == name.ascii or row.endswith(f".{name.ascii}") for row, _ in self.answers)

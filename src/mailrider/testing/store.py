@@ -377,9 +377,7 @@ class MemoryStore:
         for id in [id for id in sorted(self.shared.rows) if self._is_wanted(id, wanted)]:
             row = self.shared.rows[id]
             if row.state is RecipientState.LEASED and command is not QueueCommand.RELEASE:
-                wish = {QueueCommand.HOLD: Wish.HOLD, QueueCommand.REMOVE: Wish.REMOVE, QueueCommand.RETRY: Wish.RETRY}[
-                    command
-                ]
+                wish = Wish[command.name]
                 if row.wish is None or row.wish.yields_to(wish):
                     row.wish = wish
                     later += 1

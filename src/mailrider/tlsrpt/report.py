@@ -267,7 +267,8 @@ class TLSReport:
 
 def build_report(domain: str, day: date, counts: DayCounts, reporter: Reporter, secret: bytes) -> TLSReport:
     """The report of one domain and UTC day. The same arguments give the same octets."""
-    name = _hash(domain, day, reporter, secret)
+    drawn = f"{day.isoformat()} {domain} {reporter.domain}".encode()
+    name = hashlib.blake2b(drawn, key=secret[:64], digest_size=HASH_LENGTH // 2).hexdigest()
     report_id = f"{day:%Y%m%d}.{name}@{reporter.domain}"
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     end = begin + timedelta(days=1, seconds=-1)
@@ -293,12 +294,6 @@ def build_report(domain: str, day: date, counts: DayCounts, reporter: Reporter, 
 
 def _stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _hash(domain: str, day: date, reporter: Reporter, secret: bytes) -> str:
-    return hashlib.blake2b(
-        f"{day.isoformat()} {domain} {reporter.domain}".encode(), key=secret[:64], digest_size=HASH_LENGTH // 2
-    ).hexdigest()
 
 
 def send_offset(domain: str, day: date, secret: bytes, spread: timedelta) -> timedelta:

@@ -70,7 +70,8 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
         problems = await _try_everything(configuration, engine)
         if problems:
             raise ConfigError(problems)
-        findings = [ok("configuration", _where(configuration))]
+        path = configuration.path
+        findings = [ok("configuration", f"{path} is right" if path else "none found, the built-in one is used")]
         if dns.validate is not Validate.YES:
             findings += about_servers(configured_servers(dns.server))
         outside = wanted.outside
@@ -93,10 +94,6 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
 def _looks_for_servers(configuration: Configuration) -> bool:
     """True if a target finds its servers by MX records, and so by DNSSEC and DANE: others have theirs by name."""
     return any(isinstance(each.settings, RemoteSettings) for each in direct_targets(configuration))
-
-
-def _where(configuration: Configuration) -> str:
-    return f"{configuration.path} is right" if configuration.path else "none found, the built-in one is used"
 
 
 def _here(configuration: Configuration, engine: Engine) -> Iterator[Finding]:

@@ -75,7 +75,8 @@ def check_disks(configuration: Configuration, clock: Clock) -> list[Finding]:
     """Whether each queue can take mail, and how much room it has for it."""
     findings: list[Finding] = []
     for each in queues_of(configuration):
-        location = _existing(queue_location(each.settings))
+        wanted = queue_location(each.settings)
+        location = next(path for path in (wanted, *wanted.parents) if path.exists())
         findings.append(_about_disk(each.label, location, Disk(location, each.settings.reserve, clock.monotonic)))
     return findings
 
@@ -96,10 +97,6 @@ def _about_disk(label: str, location: Path, disk: Disk) -> Finding:
         text = f"the disk is nearly full: {where}; below {reserve} MiB new mail is refused (reserve)"
         return warning(label, text, "make room there")
     return ok(label, where)
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def check_workers(configuration: Configuration, usable: int) -> list[Finding]:
@@ -171,13 +168,22 @@ def unreadable(configuration: Configuration, keys: Iterable[SignatureKey], user:
 def _needed_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> Iterator[tuple[str, Path]]:
     if configuration.path is not None:
         yield "configuration", Path(configuration.path)
-    yield from (("secret", path) for path in configuration.secret_files)
+    for endpoint in configuration.endpoints:
+        if endpoint.settings.tls is not None and endpoint.settings.tls.cert is not None:
+            yield endpoint.label, endpoint.settings.tls.cert
+    yield from ((subject, path) for subject, path, _ in _private_files(configuration, keys))
+
+
+def _private_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> Iterator[tuple[str, Path, str]]:
+    """What the daemon reads and others must not, and what it holds."""
+    yield from (("secret", path, "a password") for path in configuration.secret_files)
     for endpoint in configuration.endpoints:
         settings = endpoint.settings
-        tls = settings.tls
-        paths = (settings.auth, *((tls.cert, tls.key) if tls is not None else ()))
-        yield from ((endpoint.label, path) for path in paths if path is not None)
-    yield from (("dkim", key.path) for key in keys)
+        if settings.auth is not None:
+            yield endpoint.label, settings.auth, "passwords"
+        if settings.tls is not None and settings.tls.key is not None:
+            yield endpoint.label, settings.tls.key, "a private key"
+    yield from (("dkim", key.path, "a private key") for key in keys)
 
 
 def may_read(path: Path, user: int, groups: Iterable[int]) -> bool:
@@ -220,18 +226,10 @@ def _open_files(configuration: Configuration, keys: Iterable[SignatureKey]) -> I
         if _mode(location) & OTHERS:
             for file in sorted(location.glob("queue.*")):
                 yield from _look_at(each.label, file, OTHERS, "mail")
-    for path in configuration.secret_files:
-        # A group may be there for the daemon's user, where the file is root's.
-        yield from _look_at("secret", path, stat.S_IRWXO | stat.S_IWGRP, "a password")
-    for endpoint in configuration.endpoints:
-        settings = endpoint.settings
-        # A group may be there for those who manage it.
-        if settings.auth is not None:
-            yield from _look_at(endpoint.label, settings.auth, stat.S_IRWXO | stat.S_IWGRP, "passwords")
-        if settings.tls is not None and settings.tls.key is not None:
-            yield from _look_at(endpoint.label, settings.tls.key, stat.S_IRWXO | stat.S_IWGRP, "a private key")
+    for subject, path, what in _private_files(configuration, keys):
+        # A group may be there for the daemon's user, where the file is root's, or for those who manage it.
+        yield from _look_at(subject, path, stat.S_IRWXO | stat.S_IWGRP, what)
     for key in keys:
-        yield from _look_at("dkim", key.path, stat.S_IRWXO | stat.S_IWGRP, "a private key")
         yield from _look_at("dkim", key.path.parent, writable, "private keys")
 
 
