@@ -69,16 +69,14 @@ class Session:
         self._talk = talk
         self._dialect = dialect
         self._opening = shortened(talk.said or ())
-        self._capabilities: Capabilities | None = None
-
-    @property
-    def capabilities(self) -> Capabilities:
+        self.capabilities: Capabilities = talk.machine.capabilities
         """What the server offers, under TLS if there is any."""
-        return self._capabilities or self._talk.machine.capabilities
+        self.max_transactions = self.capabilities.max_transactions
+        """How many transactions the server takes on one connection, if it says so (RFC 9422 4.1)."""
 
     def leave_out_chunking(self) -> None:
         """Use no BDAT here, whatever is offered."""
-        self._capabilities = replace(self._talk.machine.capabilities, chunking=False)
+        self.capabilities = replace(self.capabilities, chunking=False)
 
     @property
     def local_address(self) -> str:
@@ -94,11 +92,6 @@ class Session:
     def is_encrypted(self) -> bool:
         """True if it has TLS."""
         return self.evidence.tls is not None
-
-    @property
-    def max_transactions(self) -> int | None:
-        """How many transactions the server takes on one connection, if it says so (RFC 9422 4.1)."""
-        return self._talk.machine.capabilities.max_transactions
 
     @property
     def is_alive(self) -> bool:

@@ -14,7 +14,7 @@ from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import Capabilities
-from mailrider.smtp.client import AnsweredCommand
+from mailrider.smtp.client import AnsweredCommand, ClientMachine
 from mailrider.smtp.content import Content
 from mailrider.smtp.transaction import Transaction
 
@@ -48,6 +48,7 @@ class Talk:
 
     def __init__(self, lost_behind: bool) -> None:
         self.channel = FullChannel()
+        self.machine = ClientMachine()
         self.said: list[Any] | None = []
         self._lost_behind = lost_behind
         self._sent: list[Command] = []
