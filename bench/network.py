@@ -6,14 +6,13 @@ from NSD's signed zone. The load is Debian's smtp-source, the receiver Debian's 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ssl
 import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.peers import find_program
+from bench.peers import Load, find_program, load_options
 from mailrider.x509.describe import describe_chain
 from tests.peers.certificate import Authority
 from tests.peers.process import NotReadyError, accepts, loopback_address, private_directory, running, wait_until
@@ -21,6 +20,7 @@ from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from tests.peers.certificate import Certificate
@@ -145,12 +145,8 @@ class Traffic:
 
 
 def traffic_options(program: str, *, messages: int, rounds: int) -> argparse.ArgumentParser:
-    """A parser for what makes traffic and chooses systems, with these defaults."""
-    parser = argparse.ArgumentParser(prog=f"python -m {program}")
-    parser.add_argument("--messages", type=int, default=messages, help="at most; slower systems get fewer")
-    parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--size", type=int, default=4096, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=rounds, help="the fastest one counts")
+    """A parser for what makes traffic and chooses systems, with these defaults; slower systems get fewer messages."""
+    parser = load_options(program, Load(messages=messages, size=4096), rounds)
     parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
     return parser
 

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.measure import Measurement, machine, measured, ratio
+from bench.measure import Measurement, machine, measured, print_table
 from bench.network import (
     PATIENCE,
     SMTP_PORT,
@@ -34,8 +34,6 @@ from bench.network import (
 from bench.systems import MAILRIDERS, POSTFIX_TUNED, Mailrider, Postfix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bench.footprint import ControlGroup
     from bench.network import Network
 
@@ -84,18 +82,6 @@ def _wait_for_rest(group: ControlGroup) -> None:
         used = group.cpu() - before
 
 
-def print_rows(title: str, measurements: Sequence[Measurement]) -> None:
-    """A table; `x` is relative to the first."""
-    print(f"\n{title}")
-    print(f"{'':36} {'messages':>8} {'wall s':>7} {'per s':>8} {'cpu ms':>7} {'x':>6}")
-    for each in measurements:
-        print(
-            f"{each.name:36} {each.transactions:8} {each.wall:7.2f} {each.rate:8.0f} {each.cpu_each:7.3f}"
-            f" {ratio(each, measurements[0]):6.2f}",
-            flush=True,
-        )
-
-
 def main() -> int:
     options = traffic_options("bench.outage", messages=20_000, rounds=2).parse_args()
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]
@@ -113,8 +99,10 @@ def main() -> int:
                 failed.append(f"{system.name}: {error}")
                 continue
             rows.setdefault(system.name, one).improve(one)
-    print_rows("accepting, the next hop refuses connections", [each.accepted for each in rows.values()])
-    print_rows("draining, from the command to the last message", [each.drained for each in rows.values()])
+    print("\naccepting, the next hop refuses connections")
+    print_table([each.accepted for each in rows.values()])
+    print("\ndraining, from the command to the last message")
+    print_table([each.drained for each in rows.values()])
     for each in failed:
         print(f"a round failed: {each}", file=sys.stderr)
     return 1 if failed else 0

@@ -95,13 +95,13 @@ def find_program(program: str) -> str:
     return path
 
 
-def load_options(program: str, usual: Load) -> argparse.ArgumentParser:
+def load_options(program: str, usual: Load, rounds: int = 3) -> argparse.ArgumentParser:
     """A parser for what makes a load, with these defaults."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--sessions", type=int, default=usual.sessions)
     parser.add_argument("--messages", type=int, default=usual.messages)
     parser.add_argument("--size", type=int, default=usual.size, help="payload octets")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest one counts")
+    parser.add_argument("--rounds", type=int, default=rounds, help="the fastest one counts")
     return parser
 
 

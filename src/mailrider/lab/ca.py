@@ -12,7 +12,7 @@ import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -151,17 +151,11 @@ class CA:
             return self._intermediate("constrained", permitted=["elsewhere.invalid"])
         return self._issuer
 
-    def _intermediate(
-        self,
-        what: str,
-        *,
-        is_ca: bool = True,
-        ends: datetime | None = None,
-        permitted: Sequence[str] = (),
-    ) -> _Issuer:
+    def _intermediate(self, what: str, **limits: Any) -> _Issuer:
+        """`limits` are those of `_ca_certificate`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _named(f"{self._name} {what}")
-        der = self._ca_certificate(self._root, subject, key, is_ca=is_ca, ends=ends, permitted=permitted)
+        der = self._ca_certificate(self._root, subject, key, **limits)
         return _Issuer(subject, key, (der,))
 
     def _ca_certificate(
