@@ -165,6 +165,8 @@ class AttemptTransactions:
                 if not transaction.reusable:
                     wants_tls = _why_tls_was_missing(transaction, lease) is not None
                     lease.give_up(wants_tls=wants_tls, knows_no_chunks=transaction.knows_no_chunks)
+                elif lease.session.capabilities.max_domains is not None and _has_other_domains(call, transaction):
+                    lease.give_up()  # the next message may be for others again (RFC 9422 4.3)
         return lease, lost
 
     async def _refused(self, call: ConnectRequest, lease: Lease, refusal: Refusal) -> bool:
@@ -298,6 +300,11 @@ def _why_tls_was_missing(transaction: Transaction, lease: Lease) -> str | None:
     if reply is None or reply.code not in _TLS_FIRST or not _is_without_its_tls(evidence):
         return None
     return evidence.clear_reason
+
+
+def _has_other_domains(call: ConnectRequest, transaction: Transaction) -> bool:
+    """True if its recipients are not all of the domain that is the next hop: they go through a smarthost."""
+    return any(each.mailbox.domain != call.next_hop for each in transaction.recipients)
 
 
 def _lost_try(transaction: Transaction, lease: Lease, security: Security, lost: Exception | None) -> FailedTry:

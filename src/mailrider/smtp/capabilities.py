@@ -27,8 +27,9 @@ MAX_REMEMBERED = 4096
 class Capabilities:
     """The extensions of one EHLO reply. `keywords` maps upper-case keywords to their parameters.
 
-    `max_size` in octets, None for no fixed limit (RFC 1870 6: 0 says so too); `max_recipients` per transaction and
-    `max_transactions` per connection are RCPTMAX and MAILMAX (RFC 9422 4).
+    `max_size` in octets, None for no fixed limit (RFC 1870 6: 0 says so too); `max_recipients` per transaction,
+    `max_transactions` and recipients' domains `max_domains` per connection are RCPTMAX, MAILMAX and RCPTDOMAINMAX (RFC
+    9422 4).
     """
 
     greeting: str = ""
@@ -44,6 +45,7 @@ class Capabilities:
     max_size: int | None = None
     max_recipients: int | None = None
     max_transactions: int | None = None
+    max_domains: int | None = None
     auth: frozenset[str] = frozenset()
 
 
@@ -101,6 +103,7 @@ def _parse(lines: tuple[str, ...]) -> Capabilities:
         max_size=_number(keywords.get("SIZE", "")),
         max_recipients=_number(limits.get("RCPTMAX", "")),
         max_transactions=_number(limits.get("MAILMAX", "")),
+        max_domains=_number(limits.get("RCPTDOMAINMAX", "")),
         auth=frozenset(keywords.get("AUTH", "").upper().split()),
     )
 
@@ -112,7 +115,11 @@ def _number(text: str) -> int | None:
 
 def ehlo_reply(hostname: str, offer: Capabilities) -> Reply:
     """The reply to EHLO that announces `offer`; the inverse of `parse_capabilities`."""
-    limits = {"MAILMAX": offer.max_transactions, "RCPTMAX": offer.max_recipients}
+    limits = {
+        "MAILMAX": offer.max_transactions,
+        "RCPTMAX": offer.max_recipients,
+        "RCPTDOMAINMAX": offer.max_domains,
+    }
     words = {
         "PIPELINING": offer.pipelining,
         f"SIZE {offer.max_size or ''}": offer.size,

@@ -135,6 +135,8 @@ class Transaction:
         todo = list(range(len(recipients)))
         if self.decisions:
             todo = [index for index in todo if index not in self.decisions]
+        if capabilities.max_domains is not None:
+            todo = _of_few_domains(recipients, todo, capabilities.max_domains, self.overflow)
         limit = min(capabilities.max_recipients or MAX_RECIPIENTS, MAX_RECIPIENTS * 10)
         self.overflow += todo[limit:]
         self.unnamed = todo[:limit]
@@ -406,6 +408,13 @@ class Transaction:
         """The recipients that nothing decided."""
         known = self.decisions.keys() | set(self.overflow)
         return tuple(index for index in range(len(self.recipients)) if index not in known)
+
+
+def _of_few_domains(recipients: Sequence[Recipient], todo: Sequence[int], most: int, others: list[int]) -> list[int]:
+    """Those of the first so many domains (RFC 9422 4.3); the `others` are added to that list."""
+    domains = list(dict.fromkeys(recipients[index].mailbox.domain for index in todo))[:most]
+    others += [index for index in todo if recipients[index].mailbox.domain not in domains]
+    return [index for index in todo if recipients[index].mailbox.domain in domains]
 
 
 def _refused_unasked(

@@ -15,7 +15,7 @@ import itertools
 import os
 import socket
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
@@ -25,13 +25,16 @@ import mailrider
 from mailrider.app import submission
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
-from mailrider.lab.mx_script import Door, MXScript
+from mailrider.lab.mx_script import Door, MXScript, Stage
+from mailrider.smtp.capabilities import FULL_OFFER
+from mailrider.smtp.commands import Rcpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mailrider.lab.zones import ZoneTable
     from mailrider.model.event import Event
+    from mailrider.smtp.commands import Command
     from mailrider.smtp.content import Content
 
 MESSAGE = b"Subject: hello\r\n\r\nIt travels.\r\n"
@@ -151,6 +154,24 @@ class internet:
         """One attempt, for one of them."""
         (result,) = await self.send(recipient, message=message, **arguments)
         return result
+
+
+class OneDomain:
+    """A host that takes recipients of one domain on a connection, and says so (RFC 9422 4.3)."""
+
+    def __init__(self) -> None:
+        self._domain: object = None
+        self.script = MXScript(
+            offer=replace(FULL_OFFER, max_domains=1), replies={Stage.EHLO: self._begin, Stage.RCPT: self._answer}
+        )
+
+    def _begin(self, _: Command) -> None:
+        self._domain = None
+
+    def _answer(self, command: Command) -> str | None:
+        assert isinstance(command, Rcpt)
+        self._domain = self._domain or command.mailbox.domain
+        return None if self._domain == command.mailbox.domain else "452 4.5.3 One domain a connection"
 
 
 def _server(script: MXScript | Shut, port: int) -> LabMX:

@@ -16,7 +16,7 @@ from mailrider.lab.mx_script import MXTLS, Close, Later, MXScript, Stage, stage_
 from mailrider.model.event import ConnectionClosed, LimitReached
 from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Mail, Quit
-from tests.flow.delivery.internet import internet, outcome, stages
+from tests.flow.delivery.internet import OneDomain, internet, outcome, stages
 
 if TYPE_CHECKING:
     from mailrider.lab.mx import LabMX
@@ -261,3 +261,10 @@ async def test_a_quarantined_message_uses_up_no_limit() -> None:
     async with internet({"a.test": [GOOD]}, directives={"limits": limits}) as net:
         assert outcome(await net.send_one("x@a.test", quarantine=True)) == ("failed", 550, "5.7.0")
         assert outcome(await net.send_one("x@a.test"))[0] == "delivered"
+
+
+async def test_a_connection_on_which_a_server_takes_one_domain_is_for_that_domain_alone() -> None:
+    async with internet({"a.test": [OneDomain().script]}, {"b.test": {"MX": "0 mx0.a.test"}}) as net:
+        for recipient in ("x@a.test", "y@a.test", "x@b.test"):
+            assert outcome(await net.send_one(recipient))[0] == "delivered"
+        assert transactions(net.mx("a.test")) == [2, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from mailrider.model.event import discard
 from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.capabilities import Capabilities
-from tests.flow.delivery.internet import MESSAGE, new_address
+from tests.flow.delivery.internet import MESSAGE, OneDomain, new_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,6 +72,16 @@ async def smarthost(
 
 def statuses(report: AttemptReport) -> list[str]:
     return [outcome.status.value for outcome in report]
+
+
+async def test_a_smarthost_that_takes_one_domain_a_connection_gets_each_domain_on_its_own(tmp_path: Path) -> None:
+    tls = MXTLS(AUTHORITY.issue(["smart.test"]))
+    script = OneDomain().script
+    async with smarthost(replace(script, tls=tls), tmp_path) as (server, send):
+        report = await send("a@a.test", "b@b.test", "c@a.test")
+        assert statuses(report) == ["delivered"] * 3
+        assert statuses(await send("d@c.test")) == ["delivered"]
+        assert server.opened == 3
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])

@@ -148,6 +148,11 @@ def test_limits(line: str, recipients: int | None, transactions: int | None) -> 
     assert (capabilities.max_recipients, capabilities.max_transactions) == (recipients, transactions)
 
 
+def test_the_number_of_domains() -> None:
+    assert offered("LIMITS RCPTDOMAINMAX=1").max_domains == 1
+    assert offered("LIMITS MAILMAX=1").max_domains is None
+
+
 def test_of_another_keyword_that_comes_twice_the_first_counts() -> None:
     assert offered("LIMITS RCPTMAX=5", "LIMITS RCPTMAX=10").max_recipients == 5
 

@@ -179,6 +179,8 @@ class Connector:
 
         What the peer proved is its own; what is demanded is this call's, from current DNS and policy.
         """
+        if session.capabilities.max_domains is not None and opened_for != call.next_hop.ascii:
+            return None  # it has had its domain (RFC 9422 4.3)
         tls = session.evidence.tls
         if tls is not None:
             if tls.sni != call.server_name:

@@ -25,6 +25,7 @@ from mailrider.model.security import (
     Verdict,
 )
 from mailrider.policy.judge import Judge
+from mailrider.smtp.capabilities import NO_CAPABILITIES, Capabilities
 from mailrider.testing.clock import FakeClock
 from mailrider.x509.verify import TimedVerdict
 from tests.support.problems import problem
@@ -49,6 +50,7 @@ class FakePeer:
 class FakeSession:
     evidence: PeerEvidence
     peer: FakePeer = FakePeer()
+    capabilities: Capabilities = NO_CAPABILITIES
 
 
 def with_tls(sni: str | None = "mx.test", host: NextHop = MX, chain: bytes = b"good") -> FakeSession:
@@ -133,6 +135,11 @@ def test_a_kept_connection(
 ) -> None:
     world = World()
     assert world.will_do(session, opened_for, world.call(A, requirement, admitted)) is will_do
+
+
+def test_where_the_number_of_domains_is_limited_it_is_for_its_own_alone() -> None:
+    world, session = World(), FakeSession(with_tls().evidence, capabilities=Capabilities(max_domains=2))
+    assert [world.will_do(session, each, world.call(A)) for each in (A, B)] == [True, False]
 
 
 def test_the_sni_is_the_tlsa_base_domain_or_else_the_host_and_never_an_address() -> None:
