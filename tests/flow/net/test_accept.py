@@ -127,27 +127,19 @@ def test_who_cannot_take_mail_leaves_the_socket_to_one_who_can(loop: str) -> Non
 def test_without_descriptors_it_rests_and_goes_on(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns_module, "REST", 0.01)
     faults = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "strange")]
+    accept = socket.socket.accept
 
-    class Failing:
-        def __init__(self, real: socket.socket) -> None:
-            self._real = real
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._real, name)
-
-        def accept(self) -> Any:
-            if faults:
-                raise faults.pop(0)
-            return self._real.accept()
+    def failing(listening: socket.socket) -> Any:
+        if faults:
+            raise faults.pop(0)
+        return accept(listening)
 
     async def scenario() -> None:
         told = list[str]()
         bound = tcp_socket(LOOPBACK, 0)
         async with workers(1, bound) as (worker,):
             asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
-            shared = worker.listener._shared
-            assert shared is not None
-            shared._socket = Failing(shared._socket)  # type: ignore[assignment]
+            monkeypatch.setattr(socket.socket, "accept", failing)
             clients = await connect(bound)
             await eventually(lambda: worker.turns.sessions == 1)
             assert told == ["a listening socket fails"]

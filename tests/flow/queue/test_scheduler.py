@@ -42,7 +42,6 @@ from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Quota, RecipientState
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
-from mailrider.queue.sqlite.signals import Signal
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.stopping import GRACE
 from mailrider.queue.store import QueueCommand, StoreUnavailable
@@ -468,9 +467,10 @@ async def test_a_store_that_fails_is_left_in_peace_for_some_seconds() -> None:
     async with world.queue(Failing(world.shared)) as queue:
         await world.clock.advance(2 * SICK)
         assert len(asked) <= 2 * 3, "three times, and once more when somebody changed it"
-        scheduler = queue._scheduler
-        assert scheduler is not None
-        assert not scheduler._idle.is_set()
+        idle = asyncio.create_task(queue.idle())
+        await world.clock.advance(0)
+        assert not idle.done()
+        idle.cancel()
 
 
 async def test_a_claim_that_fails_forgets_nothing() -> None:
@@ -632,9 +632,8 @@ async def test_a_destination_that_is_down_is_not_tried_by_each_message_in_turn()
 async def test_destinations_that_are_down_are_counted_once_each_and_only_as_long_as_they_are_tried() -> None:
     world = World()
     world.network.behaviour = {"example.net": unreachable, "example.com": unreachable}
+    await world.fill("b@example.net", "c@example.com")
     async with world.queue() as queue:
-        await world.fill("b@example.net", "c@example.com")
-        queue._hear(Signal.LOOK)
         await world.clock.advance(0)
         assert queue.destinations_down == 2
         for _ in range(3):  # each try says so again

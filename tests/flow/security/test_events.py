@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import mailrider
 from mailrider.lab.ca import Kind
 from mailrider.lab.mx_script import MXTLS, MXScript, TLSFault
 from mailrider.lab.sts import PolicyHost
@@ -14,9 +15,6 @@ from mailrider.observe.metrics import Metrics, fan_out
 from mailrider.policy.sts import events as mtasts_events
 from tests.flow.security.net import WAIVED, SecureNet, ee, send
 
-if TYPE_CHECKING:
-    import mailrider
-
 
 class Observed(SecureNet):
     """A net whose senders are counted."""
@@ -26,9 +24,7 @@ class Observed(SecureNet):
         self.metrics = Metrics()
 
     def observed(self, **directives: Any) -> mailrider.Remote:
-        remote = self.remote(**directives)
-        remote._emit = fan_out(self.events.append, self.metrics)
-        return remote
+        return mailrider.Remote(self.settings(**directives), on_event=fan_out(self.events.append, self.metrics))
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"mailrider_{name}_total", labels) or 0.0

@@ -97,9 +97,11 @@ def test_where_there_is_no_affinity_all_processors_count(monkeypatch: pytest.Mon
     assert usable_cores(lambda _: "") == 3
 
 
-def test_what_cannot_be_read_is_no_bound(tmp_path: Path) -> None:
-    assert cores._read(tmp_path / "cpu.max") == ""
-    assert usable_cores() >= 1
+def test_what_cannot_be_read_is_no_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(cores, "OWN", tmp_path / "cgroup")
+    monkeypatch.setattr(cores, "GROUPS", tmp_path)
+    assert usable_cores() == 3
 
 
 def asking(line: str) -> Configuration:

@@ -155,14 +155,18 @@ def test_a_handler_that_fails_is_a_bug_and_ends_nothing() -> None:
 
 
 def test_what_is_no_frame_ends_the_link() -> None:
-    async def scenario(first: Link, second: Link, heard: list[Any], events: list[Event]) -> None:
+    async def whole() -> None:
+        ours, theirs = socket.socketpair()
+        events: list[Event] = []
+        link = Link(events.append)
+        await link.open(ours)
         octets = json.dumps("no frame").encode()
-        assert first._transport is not None
-        first._transport.write(len(octets).to_bytes(4, "big") + octets)
-        await second.closed.wait()
+        theirs.sendall(len(octets).to_bytes(4, "big") + octets)
+        await link.closed.wait()
         assert [type(each) for each in events] == [Bug]
+        theirs.close()
 
-    _run(scenario, "asyncio")
+    run_clean("asyncio", whole())
 
 
 def test_who_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

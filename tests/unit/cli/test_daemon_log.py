@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,11 +84,19 @@ def test_a_file_that_was_moved_away_is_begun_anew_or_goes_on_where_it_is(tmp_pat
     log.close()
 
 
-def test_lines_that_were_lost_in_a_file_are_counted_when_it_is_closed_too(tmp_path: Path) -> None:
+def disk_full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_lines_that_were_lost_in_a_file_are_counted_when_it_is_closed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = DaemonLog(configured(tmp_path, f"log file {tmp_path}/log"))
     assert log.lost == 0
-    assert log._file is not None
-    log._file.lost = 3
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", disk_full)
+        for _ in range(3):
+            log(DaemonStopping("one"))
     log.change(configured(tmp_path))
     assert log.lost == 3
     log.close()

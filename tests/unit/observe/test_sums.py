@@ -53,8 +53,10 @@ def test_counters_are_added(sums: Sums) -> None:
     assert 'mailrider_turned_away_clients_total{endpoint="smtp"} 5.0' in shown(sums)
 
 
-def test_the_supervisor_s_own_count_too(sums: Sums) -> None:
-    sums._own(ClientTurnedAway("smtp", "192.0.2.1", "too many"))
+def test_the_supervisor_s_own_count_too() -> None:
+    own = Metrics()
+    sums = Sums(own)
+    own(ClientTurnedAway("smtp", "192.0.2.1", "too many"))
     sums.show(1, counted(2))
     assert 'mailrider_turned_away_clients_total{endpoint="smtp"} 3.0' in shown(sums)
 

@@ -229,4 +229,5 @@ async def test_closing_while_a_fetch_is_under_way_leaves_nothing_behind(net: Net
         await net.hosts.wait_fetched("good.test")
     await asyncio.wait([waiting])
     assert waiting.exception() is not None
-    assert asyncio.all_tasks() - before <= {*net.hosts._dialogues}
+    left = [task.get_coro() for task in asyncio.all_tasks() - before]
+    assert [each for each in left if "/lab/" not in each.cr_code.co_filename] == []  # type: ignore[union-attr]

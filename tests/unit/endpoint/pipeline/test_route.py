@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -153,14 +154,23 @@ async def test_in_lmtp_the_others_get_it() -> None:
     assert given == {"&world": [Given(["2@b.test"], [])]}
 
 
-def test_a_signature_that_is_given_again_is_made_once_as_the_inner_block_says() -> None:
+@pytest.mark.parametrize(
+    ("author", "made"),
+    [
+        ("a@example.org", [("example.org", "r"), ("example.org", "s")]),
+        ("a@sub.example.org", [("example.org", "s")]),
+        ("a@example.net", [("example.net", "s")]),
+    ],
+)
+async def test_a_signature_that_is_given_again_is_made_once_as_the_inner_block_says(
+    author: str, made: list[tuple[str, str]]
+) -> None:
     inner = Signer(Domain("example.org"), "s", KEY, subdomains=True)
     other = Signer(Domain("example.net"), "s", KEY)
-    assert signing("r", "s").extended([inner, other])._signers == (
-        Signer(Domain("example.org"), "r", KEY),
-        inner,
-        other,
-    )
+    signer = signing("r", "s").extended([inner, other])
+    signed = await signer.modify(Content.inspect(f"From: {author}\r\n\r\n".encode()))
+    found = [dict(re.findall(r"\b([ds])=([^;]+)", each.decode())) for each in signed.header_fields("DKIM-Signature")]
+    assert sorted((each["d"], each["s"]) for each in found) == made
 
 
 # Several targets in one transaction ----------------------------------------------------------------------------------
