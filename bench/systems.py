@@ -138,7 +138,6 @@ class Mailrider(System):
     name: str = "mailrider"
     remote: str = ""
     queue: str = ""
-    root_ca: str = ""
     dane: bool = False
     policy_root: str = ""
     workers: int = 1
@@ -240,7 +239,6 @@ class Postfix(System):
 
     parameters: Mapping[str, str] = field(default_factory=dict)
     receivers: str = "-"
-    root_ca: str = ""
     dane: bool = False
     capacity: int = 6_000
 

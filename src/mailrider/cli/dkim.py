@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 ASK_AGAIN: Final = 30.0  # seconds between two questions for a record that is waited for
 SETTLE: Final = timedelta(hours=1)  # until the other servers of a zone have what the first one has
-READ_LATE: Final = timedelta(
-    days=2
-)  # how long after delivery a receiver may still verify: mail that is fetched, forwarded
+READ_LATE: Final = timedelta(days=2)  # after delivery, in which a receiver may verify: mail that is fetched, forwarded
 
 
 @click.group()

@@ -75,11 +75,11 @@ class PostfixEndpoints:
         if not number:
             self.source.draft.note(line, f"the port {port} is not known")
         elif number == 25 and not host:
-            self._port_25(service)
+            self._port_25(line)
         elif values.of("smtpd_sasl_auth_enable") == "yes":
             self._with_login(service, line, values, host.strip("[]"), number)
         else:
-            addresses = [host.strip("[]")] if host else [str(each) for each in self._interfaces()]
+            addresses = [host.strip("[]")] if host else self._interfaces()
             local = [each for each in addresses if _is_loopback(each)]
             if not local:
                 self.source.draft.note(line, "without logins an endpoint would be an open relay: write trust, or auth")
@@ -98,7 +98,7 @@ class PostfixEndpoints:
             self.source.draft.note(line, without)
             return
         scheme = "tls" if values.of("smtpd_tls_wrappermode") == "yes" or port == 465 else "tcp"
-        addresses = [host] if host else [str(each) for each in self._interfaces()]
+        addresses = [host] if host else self._interfaces()
         listen = " ".join(_listen(scheme, each, port) for each in addresses)
         block = self.source.draft.block("submission", f"submission {listen}")
         remarks = [f"{line.where} {line.value}"]
@@ -130,12 +130,9 @@ class PostfixEndpoints:
         left = [f"not translated: {each}" for each in lines if each not in good]
         self.source.draft.note(parameter, ". ".join(filter(None, ["it stands in authorize_sender", problem, *left])))
 
-    def _port_25(self, service: PostfixService | None) -> None:
+    def _port_25(self, line: Parameter | None) -> None:
         """The endpoint that the world, networks, or this machine alone may use without a login."""
-        line = None
-        if service is not None:
-            line = Parameter(service.file, service.line, "", f"{service.name} {service.kind} {service.command}")
-        addresses = [str(each) for each in self._interfaces()]
+        addresses = list(self._interfaces())
         networks = self._trusted()
         beyond = [each for each in addresses if not _is_loopback(each)]
         mailboxes = self._mailboxes()
@@ -234,10 +231,8 @@ class PostfixEndpoints:
 
     def _mailboxes(self) -> str:
         """The destination of mail from the world, if a program that speaks LMTP takes it."""
-        for name, domains in (
-            ("virtual_transport", "virtual_mailbox_domains"),
-            ("mailbox_transport", "mydestination"),
-        ):
+        pairs = (("virtual_transport", "virtual_mailbox_domains"), ("mailbox_transport", "mydestination"))
+        for name, domains in pairs:
             transport, _, next_hop = self.source.values.of(name).partition(":")
             wanted = [
                 each

@@ -200,28 +200,29 @@ class TLSReporting:
                 raise error
 
     async def _make_one(self, day: date, domain: str, due: datetime, counts: DayCounts, now: datetime) -> None:
+        end = partial(self._in_thread, self._store.end, day, domain)
         if not counts.has_sessions or (self._rules.only_failures and not counts.has_failures):
-            await self._in_thread(self._store.end, day, domain, "nothing to report")
+            await end("nothing to report")
             return
         try:
             record = await report_record(self._resolver, Domain(domain))
         except LookupFailed as error:
             # Since when it is due is not kept apart: the day itself says when it is too late.
             if now - due > LIFETIME or (now.date() - day).days > 2:
-                await self._in_thread(self._store.end, day, domain, f"its record could not be looked up: {error}")
+                await end(f"its record could not be looked up: {error}")
             else:
                 await self._in_thread(self._store.postpone, day, domain, now + FIRST_RETRY)
             return
         if isinstance(record, NoReportRecord):
-            await self._in_thread(self._store.end, day, domain, record.reason)
+            await end(record.reason)
             return
         if now - due > LIFETIME:
-            await self._in_thread(self._store.end, day, domain, "it would have come more than 24 hours too late")
+            await end("it would have come more than 24 hours too late")
             return
         refusing = await self._in_thread(self._store.refusing, now)
         endpoints = endpoints_of(record, refusing)
         if not endpoints:
-            await self._in_thread(self._store.end, day, domain, "its mail addresses refuse reports")
+            await end("its mail addresses refuse reports")
             return
         # Up to 20 policies with 200 failures each: 4 MB.
         report = await self._in_thread(build_report, domain, day, counts, self._rules.reporter, self._store.secret)
