@@ -13,7 +13,7 @@ import pytest
 from mailrider.endpoint.passwords import write_passwords
 from mailrider.files import follow_owner, make_folder, make_private, set_mode
 from mailrider.queue.sqlite.file import DAMAGED, FILE
-from mailrider.queue.sqlite.signals import SignalListener
+from mailrider.queue.sqlite.signals import QueueDirectory, SignalListener
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import StoreUnavailable
 from mailrider.reporting.store import ReportStore, ReportsUnavailable
@@ -85,7 +85,7 @@ async def test_what_root_makes_in_a_queue_belongs_to_the_owner_of_its_folder(tmp
 async def test_the_folder_of_sockets_is_open_to_those_who_submit(tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     with umask(0o022):
-        async with SignalListener(runtime, tmp_path, lambda _: None):
+        async with SignalListener(QueueDirectory(tmp_path, runtime), lambda _: None, lambda _: None):
             assert rights(runtime) == 0o755
             assert [rights(path) for path in runtime.iterdir()] == [0o600]
 

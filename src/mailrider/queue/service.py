@@ -26,7 +26,7 @@ from mailrider.queue.ids import PLACE_BITS, format_id, moment
 from mailrider.queue.message import INLINE, ROUTE_TARGET, ContentInfo, Filter, NewMessage, renamed
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
-from mailrider.queue.sqlite.signals import QueueDirectory, Signal
+from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListener
 from mailrider.queue.store import Done, IdTaken, KeepsTime, QueueCommand, StoreUnavailable
 from mailrider.queue.unqueued import UnqueuedBounces
 from mailrider.smtp.content import CHUNK
@@ -108,7 +108,7 @@ class DeliveryQueue:
             if self._scheduler is not None:
                 await stack.enter_async_context(self._scheduler)
                 if self._place is not None and self._listens:
-                    await stack.enter_async_context(self._place.listener(self._hear, self._emit))
+                    await stack.enter_async_context(SignalListener(self._place, self._hear, self._emit))
             self._stack = stack.pop_all()
         return self
 

@@ -21,7 +21,7 @@ from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.sqlite import leases as leases_module
 from mailrider.queue.sqlite import reader as reader_module
-from mailrider.queue.sqlite.reader import SQLiteReader
+from mailrider.queue.sqlite.shards import ShardsReader
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
@@ -157,10 +157,13 @@ async def test_people_see_moments_of_their_own_clock(machine: Machine) -> None:
         await machine.submit(queue)
         machine.clock.jump(-YEAR)
         now = machine.clock.now()
-        reader = SQLiteReader(machine.folder, machine.clock)
-        for place in (queue.store, reader):
-            (entry,) = await place.page(Filter(before=now + timedelta(hours=1)), 0, 1)
-            assert await place.page(Filter(before=now - timedelta(hours=1)), 0, 1) == []
+        reader = ShardsReader(machine.folder, machine.clock)
+        sooner, later = (Filter(before=now + timedelta(hours=hours)) for hours in (-1, 1))
+        assert await queue.store.page(sooner, 0, 1) == [each async for each in reader.entries(sooner)] == []
+        for place, (entry,) in (
+            (queue.store, await queue.store.page(later, 0, 1)),
+            (reader, [each async for each in reader.entries(later)]),
+        ):
             message = await place.find(entry.message_id)
             assert message is not None
             (count,) = (await place.stats(now, 1)).destinations

@@ -27,7 +27,7 @@ from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE
-from mailrider.queue.sqlite.reader import SQLiteReader
+from mailrider.queue.sqlite.shards import ShardsReader
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import QueueCommand, StoreFull
 from mailrider.queue.work import Work
@@ -272,8 +272,8 @@ async def test_a_reader_writes_nothing(disk: Path) -> None:
     fill(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     before = sorted(each.name for each in (disk / "queue").iterdir())
-    reader = SQLiteReader(disk / "queue", clock)
-    assert [entry.message_id for entry in await reader.page(EVERYTHING, 0, 10)] == [message.id]
+    reader = ShardsReader(disk / "queue", clock)
+    assert [entry.message_id async for entry in reader.entries(EVERYTHING)] == [message.id]
     assert await reader.find(message.id) is not None
     assert await reader.octets(message.id) is not None
     assert (await reader.stats(clock.now(), 10)).messages == 1
@@ -283,11 +283,11 @@ async def test_a_reader_writes_nothing(disk: Path) -> None:
 async def test_a_reader_sees_what_a_running_daemon_has_just_accepted(disk: Path) -> None:
     clock = FakeClock()
     writing = Writing(clock)
-    reader = SQLiteReader(disk / "queue", clock)
     async with SQLiteStore(disk / "queue", clock) as store:
         await store.add(writing.message(), leased=False)
         fill(disk)
-        assert len(await reader.page(EVERYTHING, 0, 10)) == 1
+        reader = ShardsReader(disk / "queue", clock)
+        assert len([each async for each in reader.entries(EVERYTHING)]) == 1
 
 
 async def test_what_a_reader_read_while_somebody_opened_the_store_is_read_again(
@@ -309,5 +309,5 @@ async def test_what_a_reader_read_while_somebody_opened_the_store_is_read_again(
 
     views_page = views.page
     monkeypatch.setattr(views, "page", page)
-    assert await SQLiteReader(disk / "queue", clock).page(EVERYTHING, 0, 10) == []
+    assert [each async for each in ShardsReader(disk / "queue", clock).entries(EVERYTHING)] == []
     assert len(looks) == 2

@@ -23,10 +23,10 @@ from mailrider.errors import ConfigError, InvalidValue
 from mailrider.model.event import discard
 from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport
-from mailrider.model.queue_event import MessageQueued, RecipientDone
+from mailrider.model.queue_event import MessageQueued, OperatorActed, RecipientDone
 from mailrider.queue.message import EVERYTHING, Filter
 from mailrider.queue.settings import QueueSettings
-from mailrider.queue.sqlite.signals import Signal, SignalListener, send_act, send_signal
+from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListener
 from mailrider.queue.store import QueueCommand
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.smtp.content import Content
@@ -280,59 +280,65 @@ async def test_every_listener_of_a_queue_hears_every_word_and_no_other_queues(
     heard: list[tuple[str, Signal]] = []
     got = asyncio.Event()
 
+    def place(location: str) -> QueueDirectory:
+        return QueueDirectory(tmp_path / location, runtime_dir / "run")
+
     def listener(name: str, location: str) -> SignalListener:
         def hear(word: Signal) -> None:
             heard.append((name, word))
             if len(heard) == 3:
                 got.set()
 
-        return SignalListener(runtime_dir / "run", tmp_path / location, hear)
+        return SignalListener(place(location), hear, lambda _: None)
 
     async with listener("a", "q"), listener("b", "q"), listener("c", "other"):
-        assert send_signal(runtime_dir / "run", tmp_path / "q", Signal.RETRY) == 2
-        assert send_signal(runtime_dir / "run", tmp_path / "other") == 1
+        assert place("q").send(Signal.RETRY) == 2
+        assert place("other").send(Signal.LOOK) == 1
         await got.wait()
     assert sorted(heard, key=str) == [("a", Signal.RETRY), ("b", Signal.RETRY), ("c", Signal.LOOK)]
     assert list((runtime_dir / "run").iterdir()) == []
-    assert send_signal(runtime_dir / "run", tmp_path / "q") == 0
+    assert place("q").send(Signal.LOOK) == 0
 
 
 async def test_an_act_is_told_to_one_worker_of_a_daemon_and_to_every_other_process(
     tmp_path: Path, runtime_dir: Path
 ) -> None:
-    heard: list[tuple[str, bytes]] = []
+    heard: list[tuple[str, Event]] = []
+    acted = OperatorActed("hold", "anna", "all", 1, 0)
 
     def listener(name: str, *, is_worker: bool) -> SignalListener:
-        act = lambda octets: heard.append((name, octets))  # noqa: E731
-        return SignalListener(runtime_dir, tmp_path / "q", lambda _: None, act, is_worker=is_worker)
+        place = QueueDirectory(tmp_path / "q", runtime_dir, is_worker)
+        return SignalListener(place, lambda _: None, lambda event: heard.append((name, event)))
 
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await stack.enter_async_context(listener("worker", is_worker=True))
         await stack.enter_async_context(listener("program", is_worker=False))
-        assert send_act(runtime_dir, tmp_path / "q", b"{}") == 2
+        assert QueueDirectory(tmp_path / "q", runtime_dir).send_act(acted) == 2
         await eventually(lambda: len(heard) == 2)
-        assert sorted(heard) == [("program", b"{}"), ("worker", b"{}")]
+        assert sorted(heard, key=str) == [("program", acted), ("worker", acted)]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
             first = next(each for each in runtime_dir.rglob("*w*-*") if each.is_socket())
             dead.bind(str(first.with_name(first.name.rpartition("w")[0] + "w0-0")))
-        assert send_act(runtime_dir, tmp_path / "q", b"[]") == 2, "one that died is passed over"
+        assert QueueDirectory(tmp_path / "q", runtime_dir).send_act(acted) == 2, "one that died is passed over"
         await eventually(lambda: len(heard) == 4)
 
 
 async def test_the_socket_of_a_dead_process_is_taken_away(tmp_path: Path, runtime_dir: Path) -> None:
-    async with SignalListener(runtime_dir, tmp_path / "q", lambda _: None):
+    place = QueueDirectory(tmp_path / "q", runtime_dir)
+    async with SignalListener(place, lambda _: None, lambda _: None):
         (path,) = (each for each in runtime_dir.rglob("*") if each.is_socket())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
         dead.bind(str(path))
-    assert send_signal(runtime_dir, tmp_path / "q") == 0
+    assert place.send(Signal.LOOK) == 0
     assert not path.exists()
 
 
 async def test_where_no_socket_can_be_nothing_is_heard_and_nothing_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    async with SignalListener(tmp_path / "file" / "run", tmp_path / "q", lambda _: None):
-        assert send_signal(tmp_path / "file" / "run", tmp_path / "q") == 0
+    place = QueueDirectory(tmp_path / "q", tmp_path / "file" / "run")
+    async with SignalListener(place, lambda _: None, lambda _: None):
+        assert place.send(Signal.LOOK) == 0
 
 
 # --- Cancelling ----------------------------------------------------------------------------------

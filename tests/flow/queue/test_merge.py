@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from mailrider.clock import SystemClock
 from mailrider.queue.history import HistoryBounds
 from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement, Stats
+from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.merge import merge_shards
 from mailrider.queue.sqlite.moved import QueueInUse
@@ -144,14 +146,15 @@ async def expect_merged(
     location: Path, before: dict[int, StoredMessage], history: list[Any], shards: Sequence[int] = (0, 1, 3)
 ) -> None:
     first = SQLiteReader(location, CLOCK)
-    after = {id: message for id in before if (message := await first.find(id)) is not None}
+    found = {id: await first.look(partial(views.find, id)) for id in before}
+    after = {id: message for id, message in found.items() if message is not None}
     assert told(after) == told(before)
     assert count(location, "recipient") == sum(len(each.entries) for each in before.values())
     assert count(location, "message") == len(before)
     assert await facts(location) == history
     for id, message in before.items():
         large = message.info.stored is not None
-        assert await first.octets(id) == (LARGE if large else MESSAGE)
+        assert await ShardsReader(location, CLOCK).octets(id) == (LARGE if large else MESSAGE)
     for number in shards[1:]:
         directory = shard_location(location, number)
         assert [count(directory, each) for each in ("message", "recipient", "attempt", "chunk", "spool")] == [0] * 5

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.queue.ids import SHARDS, place_of
 from mailrider.queue.message import DestinationCount, Stats
+from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import DAMAGED, FILE, FurtherShard
-from mailrider.queue.sqlite.moved import NOTHING_MOVED, MovedNotes
+from mailrider.queue.sqlite.moved import NOTHING_MOVED, MovedNotes, read_notes
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.views import Traced
 from mailrider.queue.store import Done
@@ -178,7 +179,7 @@ class ShardsReader:
 
     async def _page(self, shard: int, wanted: Filter, after: int, limit: int) -> Sequence[Entry]:
         moved_out = await self._moved_out(shard)
-        while found := await self._readers[shard].page(wanted, after, limit):
+        while found := await self._readers[shard].look(partial(views.page, wanted, after, limit)):
             left = [each for each in found if each.message_id not in moved_out.messages]
             if left:
                 return left
@@ -190,13 +191,13 @@ class ShardsReader:
         if not shard or 0 not in self._readers:
             return NOTHING_MOVED
         if shard not in self._moved:
-            self._moved[shard] = await self._readers[0].moved_out(shard)
+            self._moved[shard] = await self._readers[0].look(lambda _, connection: read_notes(connection, shard))
         return self._moved[shard]
 
     async def shard_of(self, message_id: int) -> int | None:
         """Where a message is; None if it is in none of them."""
         async for each in self._where_it_may_be(message_id):
-            if await self._readers[each].find(message_id) is not None:
+            if await self._readers[each].look(partial(views.find, message_id)) is not None:
                 return each
         return None
 
@@ -213,7 +214,7 @@ class ShardsReader:
     async def octets(self, message_id: int) -> bytes | None:
         """See `Store`."""
         async for each in self._where_it_may_be(message_id):
-            octets = await self._readers[each].octets(message_id)
+            octets = await self._readers[each].look(lambda _, connection: views.octets(message_id, connection))
             if octets is not None:
                 return octets
         return None
@@ -222,7 +223,7 @@ class ShardsReader:
         """As `find`, with what is told of the message."""
         facts: list[Fact] = []
         async for each in self._where_it_may_be(message_id):
-            message, told = await self._readers[each].find_with_history(message_id)
+            message, told = await self._readers[each].look(partial(views.find_with_history, message_id))
             if message is not None:
                 return message, told
             facts = facts or told
@@ -232,19 +233,19 @@ class ShardsReader:
         """See `Store`."""
         if len(self._readers) == 1:
             (reader,) = self._readers.values()
-            return await reader.stats(now, destinations)
+            return await reader.look(partial(views.stats, now, destinations))
         parts = [
-            await reader.stats(now, EVERY, without=(await self._moved_out(shard)).messages)
+            await reader.look(partial(views.stats, now, EVERY, without=(await self._moved_out(shard)).messages))
             for shard, reader in self._readers.items()
         ]
         return added(parts, destinations)
 
     async def trace(self, wanted: HistoryFilter, limit: int) -> list[Traced]:
-        """See `SQLiteReader`."""
+        """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""
         found: dict[int, Traced] = {}
         for shard, reader in self._readers.items():
             moved = await self._moved_out(shard)
-            for number, message, facts in await reader.trace(wanted, limit):
+            for number, message, facts in await reader.look(partial(views.traced, wanted, limit)):
                 known = found.get(number, Traced(number, None, []))
                 # Facts of a message that is being moved may lie beside it in the other shard.
                 told = sorted(

@@ -1,8 +1,8 @@
 """Telling other processes that there is work: a datagram to each that listens (SQLite itself notifies nobody).
 
 Every process that runs deliveries binds a socket of its own in `runtime_dir`, named after the queue; whoever adds or
-changes something sends a signal to all of them. A signal that is lost does no
-harm: the store is looked at now and then.
+changes something sends a signal to all of them. A signal that is lost does no harm: the store is looked at now
+and then.
 """
 
 from __future__ import annotations
@@ -44,37 +44,45 @@ class Signal(enum.Enum):
     RETRY = b"retry"  # an operator wants closed destinations to be tried at once
 
 
-def _prefix(location: Path) -> str:
-    return f"queue-{hashlib.sha256(str(location.resolve()).encode()).hexdigest()[:10]}-"
+@dataclass(frozen=True, slots=True)
+class QueueDirectory:
+    """Where a queue is: its directory, and that for sockets. `is_worker`: the daemon opens it."""
 
+    location: Path
+    runtime_dir: Path
+    is_worker: bool = False
 
-def send_signal(runtime_dir: Path, location: Path, signal: Signal = Signal.LOOK) -> int:
-    """Tell all who listen; returns how many there are. Never fails."""
-    return _tell_all(runtime_dir, location, signal.value)
+    def send(self, signal: Signal) -> int:
+        """Tell all who listen; returns how many there are. Never fails."""
+        return self._tell_all(signal.value)
 
+    def send_act(self, acted: OperatorActed) -> int:
+        """Tell all who listen what an operator did: for their logs. Of the workers of a daemon, who have one log, one
+        is told. What is too long is not told. Never fails."""
+        octets = json.dumps({each.name: getattr(acted, each.name) for each in fields(acted)}).encode()
+        return self._tell_all(ACT + octets, one_worker=True) if len(octets) <= MAX_ACT else 0
 
-def send_act(runtime_dir: Path, location: Path, act: bytes) -> int:
-    """Tell all who listen what an operator did: for their logs. Of the workers of a daemon, who have one log, one is
-    told. What is too long is not told. Never fails."""
-    return _tell_all(runtime_dir, location, ACT + act, one_worker=True) if len(act) <= MAX_ACT else 0
+    @property
+    def prefix(self) -> str:
+        """How the names of its sockets begin."""
+        return f"queue-{hashlib.sha256(str(self.location.resolve()).encode()).hexdigest()[:10]}-"
 
-
-def _tell_all(runtime_dir: Path, location: Path, octets: bytes, *, one_worker: bool = False) -> int:
-    told = 0
-    workers, knows_a_worker = f"{_prefix(location)}{_WORKER}", False
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            for path in sorted(runtime_dir.glob(f"{_prefix(location)}*"))[:MAX_LISTENERS]:
-                is_worker = path.name.startswith(workers)
-                if is_worker and knows_a_worker and one_worker:
-                    continue
-                if _tell(sender, path, octets):
-                    told += 1
-                    knows_a_worker |= is_worker
-    except OSError:
+    def _tell_all(self, octets: bytes, *, one_worker: bool = False) -> int:
+        told = 0
+        workers, knows_a_worker = f"{self.prefix}{_WORKER}", False
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                for path in sorted(self.runtime_dir.glob(f"{self.prefix}*"))[:MAX_LISTENERS]:
+                    is_worker = path.name.startswith(workers)
+                    if is_worker and knows_a_worker and one_worker:
+                        continue
+                    if _tell(sender, path, octets):
+                        told += 1
+                        knows_a_worker |= is_worker
+        except OSError:
+            return told
         return told
-    return told
 
 
 def _tell(sender: socket.socket, path: Path, octets: bytes) -> bool:
@@ -92,20 +100,12 @@ def _tell(sender: socket.socket, path: Path, octets: bytes) -> bool:
 class SignalListener:
     """Hears the signals of others, while it is entered. Where the socket cannot be, nothing is heard."""
 
-    def __init__(
-        self,
-        runtime_dir: Path,
-        location: Path,
-        hear: Callable[[Signal], None],
-        hear_act: Callable[[bytes], None] = lambda _: None,
-        *,
-        is_worker: bool = False,
-    ) -> None:
-        """`is_worker`: of the daemon of this queue."""
-        kind = _WORKER if is_worker else ""
-        self._path = runtime_dir / f"{_prefix(location)}{kind}{os.getpid()}-{next(_numbers)}"
+    def __init__(self, place: QueueDirectory, hear: Callable[[Signal], None], emit: Emit) -> None:
+        """What an operator did with another process of ours is emitted."""
+        kind = _WORKER if place.is_worker else ""
+        self._path = place.runtime_dir / f"{place.prefix}{kind}{os.getpid()}-{next(_numbers)}"
         self._hear = hear
-        self._hear_act = hear_act
+        self._emit = emit
         self._socket: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
@@ -139,37 +139,11 @@ class SignalListener:
                 octets = self._socket.recv(len(ACT) + MAX_ACT)
                 if octets.startswith(ACT):
                     acts += 1
-                    self._hear_act(octets.removeprefix(ACT))
+                    with suppress(ValueError, TypeError):
+                        self._emit(OperatorActed(**json.loads(octets.removeprefix(ACT))))
                 signals |= {signal for signal in Signal if signal.value == octets}
         except OSError:
             # Nothing more to read.
             pass
         for signal in signals:
             self._hear(signal)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDirectory:
-    """Where a queue is: its directory, and that for sockets. `is_worker`: the daemon opens it."""
-
-    location: Path
-    runtime_dir: Path
-    is_worker: bool = False
-
-    def send(self, signal: Signal) -> None:
-        """Tell all who listen."""
-        send_signal(self.runtime_dir, self.location, signal)
-
-    def send_act(self, acted: OperatorActed) -> None:
-        """Tell all who listen what an operator did."""
-        octets = json.dumps({each.name: getattr(acted, each.name) for each in fields(acted)}).encode()
-        send_act(self.runtime_dir, self.location, octets)
-
-    def listener(self, hear: Callable[[Signal], None], emit: Emit) -> SignalListener:
-        """Hears the signals of others; what an operator did with another process of ours is emitted."""
-
-        def hear_act(octets: bytes) -> None:
-            with suppress(ValueError, TypeError):
-                emit(OperatorActed(**json.loads(octets)))
-
-        return SignalListener(self.runtime_dir, self.location, hear, hear_act, is_worker=self.is_worker)

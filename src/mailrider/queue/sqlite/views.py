@@ -12,7 +12,9 @@ from mailrider.queue.history import MOST, Fact
 from mailrider.queue.ids import format_id, microseconds, moment
 from mailrider.queue.message import Filter
 from mailrider.queue.sqlite import statements as sql
+from mailrider.queue.sqlite.file import pragma
 from mailrider.queue.sqlite.rows import entries_from, filter_values, message_from, stats_from
+from mailrider.queue.sqlite.schema import VERSION
 from mailrider.queue.sqlite.statements import compact
 
 if TYPE_CHECKING:
@@ -121,17 +123,27 @@ def history_values(wanted: HistoryFilter, shift: timedelta = NO_SHIFT, limit: in
 
 def traced(wanted: HistoryFilter, limit: int, shift: timedelta, connection: sqlite3.Connection) -> list[Traced]:
     """The messages that are meant, the oldest first: each as far as it is queued, and what is told of it."""
+    if not _has_history(connection):
+        return []
     values = history_values(wanted, shift, limit)
     told_of = from_json(connection, sql.MESSAGES_TOLD_OF, **values)
     queued = from_json(connection, sql.MESSAGES_QUEUED, **values)
     messages = sorted({*told_of, *queued})[-limit:]
     facts: dict[int, list[Fact]] = {each: [] for each in messages}
-    for fact in facts_of(messages, shift, connection):
+    for fact in _facts_of(messages, shift, connection):
         facts[fact.message_id].append(fact)
     return [Traced(each, find(each, shift, connection), facts[each]) for each in messages]
 
 
-def facts_of(messages: Sequence[int], shift: timedelta, connection: sqlite3.Connection) -> list[Fact]:
+def find_with_history(
+    message_id: int, shift: timedelta, connection: sqlite3.Connection
+) -> tuple[StoredMessage | None, list[Fact]]:
+    """As `find`, with what is told of the message."""
+    facts = _facts_of([message_id], shift, connection) if _has_history(connection) else []
+    return find(message_id, shift, connection), facts
+
+
+def _facts_of(messages: Sequence[int], shift: timedelta, connection: sqlite3.Connection) -> list[Fact]:
     """What is told of these messages, in the order in which it was written."""
     rows = from_json(connection, sql.FACTS, messages=compact(messages), limit=MOST)
     return [
@@ -142,5 +154,12 @@ def facts_of(messages: Sequence[int], shift: timedelta, connection: sqlite3.Conn
 
 def read_anchor(connection: sqlite3.Connection) -> TimeAnchor | None:
     """What the last process left of queue time, if any did."""
+    if not _has_history(connection):
+        return None
     row = connection.execute(sql.ANCHOR).fetchone()
     return None if row is None else TimeAnchor(row[0], moment(row[1]), moment(row[2]), row[3])
+
+
+def _has_history(connection: sqlite3.Connection) -> bool:
+    """False in a store that an older version wrote, and nobody has opened since: it has no time of its own either."""
+    return pragma(connection, "user_version") >= VERSION

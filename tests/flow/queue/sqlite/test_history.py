@@ -18,7 +18,7 @@ from mailrider.queue.history import HistoryBounds
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import EVERYTHING, Change, Fate, Progress, Quota, Settlement
 from mailrider.queue.settings import QueueSettings
-from mailrider.queue.sqlite.reader import SQLiteReader
+from mailrider.queue.sqlite.shards import ShardsReader
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.views import HistoryFilter
 from mailrider.queue.store import QueueCommand
@@ -62,7 +62,7 @@ class Life:
         return message
 
     async def kinds(self, wanted: HistoryFilter) -> list[tuple[str, str]]:
-        traced = await SQLiteReader(self.location, self.clock).trace(wanted, 100)
+        traced = await ShardsReader(self.location, self.clock).trace(wanted, 100)
         return [(fact.kind, fact.recipient) for each in traced for fact in each.facts]
 
 
@@ -143,7 +143,7 @@ async def test_what_an_operator_does_is_told_with_his_name(tmp_path: Path) -> No
             "recipient.held",
             "recipient.removed",
         ]
-        (traced,) = await SQLiteReader(tmp_path, life.clock).trace(HistoryFilter(message.id), 10)
+        (traced,) = await ShardsReader(tmp_path, life.clock).trace(HistoryFilter(message.id), 10)
         assert traced.facts[0].details == {"by": "anna"}
 
 
@@ -242,7 +242,7 @@ async def test_who_is_given_up_without_another_try_keeps_what_was_said_in_the_la
         await life.store.settle(Settlement(job, (again,), life.clock.now()))
         (job,) = (await life.store.claim([Quota("example.net", 1)], life.clock.now())).jobs
         await life.store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), life.clock.now()))
-        (traced,) = await SQLiteReader(life.location, life.clock).trace(HistoryFilter(message.id), 10)
+        (traced,) = await ShardsReader(life.location, life.clock).trace(HistoryFilter(message.id), 10)
         first, last = traced.facts
         assert "dialogue" not in first.details
         assert (last.kind, last.details["given_up"]) == ("recipient.failed", True)
