@@ -41,7 +41,7 @@ from mailrider.policy.dane import DANEPolicies
 from mailrider.policy.judge import Judge
 from mailrider.policy.levels import DNSSECPolicy, LocalMinimum
 from mailrider.policy.settings import MTASTS, STSCache
-from mailrider.policy.sts.cache import RAMStore
+from mailrider.policy.sts.cache import PolicyStore
 from mailrider.policy.sts.files import FSStore
 from mailrider.policy.sts.policy import STSPolicies
 from mailrider.policy.sts.source import PolicySource
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.net.dial import Dialer
     from mailrider.policy.base import Policy
-    from mailrider.policy.sts.cache import PolicyStore
     from mailrider.settings.socket_address import SocketAddress
     from mailrider.settings.types import IPNetwork
     from mailrider.signing.settings import ModifySettings
@@ -322,5 +321,5 @@ class _Policies:
 
     def _store(self, settings: MTASTS) -> PolicyStore:
         if settings.cache is STSCache.RAM:
-            return RAMStore(self._engine.clock)
+            return PolicyStore(self._engine.clock)
         return FSStore(settings.fs_dir or default_state_dir() / "mtasts_cache", self._engine.clock, self._engine.emit)

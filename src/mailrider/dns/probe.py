@@ -28,6 +28,7 @@ from mailrider.dns.answer import RecordType
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.transport import NotAnAnswer
 from mailrider.dns.unbound import Validated
+from mailrider.dns.validating import Failing, Unvalidated
 from mailrider.dns.wire import NUMBERS, PAYLOAD
 from mailrider.errors import LocalError
 
@@ -123,21 +124,15 @@ def read_keys(packet: bytes) -> tuple[bytes, ...]:
 # What follows from all findings ---------------------------------------------------------------------------------------
 
 
-class LookupMode(enum.Enum):
-    """How lookups are answered."""
-
-    VALIDATING = enum.auto()
-    UNVALIDATED = enum.auto()
-    FAILING = enum.auto()
-
-
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done: `servers` are those whom a validator asks, `reason` says why there is none."""
+class Validating:
+    """A validator asks these servers."""
 
-    mode: LookupMode
     servers: tuple[ServerAddress, ...] = ()
-    reason: str = ""
+
+
+Plan = Validating | Unvalidated | Failing
+"""What is to be done."""
 
 
 def next_plan(before: Plan | None, findings: Mapping[ServerAddress, ProbeResult], *, may_turn_off: bool) -> Plan:
@@ -145,18 +140,16 @@ def next_plan(before: Plan | None, findings: Mapping[ServerAddress, ProbeResult]
 
     Once validation worked it stays: nobody can turn it off from outside by stripping signatures later.
     """
-    was_asked = before.servers if before is not None else ()
+    was_asked = before.servers if isinstance(before, Validating) else ()
     if any(finding.fitness is Fitness.FIT for finding in findings.values()):
-        return Plan(
-            LookupMode.VALIDATING, tuple(s for s, finding in findings.items() if _is_usable(s, finding, was_asked))
-        )
-    if before is not None and before.mode is LookupMode.VALIDATING:
-        return Plan(LookupMode.VALIDATING, tuple(s for s in findings if s in was_asked) or tuple(findings))
+        return Validating(tuple(s for s, finding in findings.items() if _is_usable(s, finding, was_asked)))
+    if isinstance(before, Validating):
+        return Validating(tuple(s for s in findings if s in was_asked) or tuple(findings))
     reason = "; ".join(f"{server}: {finding.reason}" for server, finding in findings.items()) or "no DNS server"
     has_other_keys = any(finding.fitness is Fitness.OTHER_KEYS for finding in findings.values())
     if may_turn_off and not has_other_keys:
-        return Plan(LookupMode.UNVALIDATED, reason=f"no DNS server is fit for validation ({reason})")
-    return Plan(LookupMode.FAILING, reason=f"nothing can be validated ({reason})")
+        return Unvalidated(f"no DNS server is fit for validation ({reason})")
+    return Failing(f"nothing can be validated ({reason})")
 
 
 def _is_usable(server: ServerAddress, finding: ProbeResult, was_asked: tuple[ServerAddress, ...]) -> bool:

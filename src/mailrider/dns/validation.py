@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dns.anchors import missing_keys
-from mailrider.dns.probe import Fitness, LookupMode, Plan, next_plan
+from mailrider.dns.probe import Fitness, Validating, next_plan
 from mailrider.dns.proof import next_look
 from mailrider.dns.validating import Failing, Unvalidated, Validation
 from mailrider.errors import LocalError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.dns.anchors import Anchor
     from mailrider.dns.caching import CachingResolver
-    from mailrider.dns.probe import Prober, ProbeResult
+    from mailrider.dns.probe import Plan, Prober, ProbeResult
     from mailrider.dns.servers import ServerAddress
     from mailrider.dns.validating import OpenValidator
     from mailrider.model.event import Emit
@@ -49,10 +49,10 @@ class Proven:
     def __init__(self, *, has_worked: bool = False, tell: Callable[[], object] = lambda: None) -> None:
         """`has_worked`: another process of this daemon says so; `tell` is called when it works here for the first time,
         for those that start later."""
-        self.plan = Plan(LookupMode.VALIDATING) if has_worked else None
+        self.plan = Validating() if has_worked else None
         self._tell = tell
 
-    def works(self, plan: Plan) -> None:
+    def works(self, plan: Validating) -> None:
         """It works, done like this."""
         was_known, self.plan = self.plan is not None, plan
         if not was_known:
@@ -124,7 +124,7 @@ class ValidationKeeper:
             try:
                 findings = await self._probe(before)
             except LocalError as error:
-                await self._enter(Plan(LookupMode.FAILING, reason=str(error)))
+                await self._enter(Failing(str(error)))
             except Exception as error:
                 self._emit(Bug("validation of DNSSEC", error))
             same = same + 1 if findings == before else 1
@@ -132,8 +132,7 @@ class ValidationKeeper:
             await self._clock.sleep(next_look([each is Fitness.FIT for each in findings.values()], same))
 
     def _believes_others(self) -> bool:
-        validates = self._plan is not None and self._plan.mode is LookupMode.VALIDATING
-        return self._how.is_auto and not validates and self._resolver.choice.validates
+        return self._how.is_auto and not isinstance(self._plan, Validating) and self._resolver.choice.validates
 
     async def _believe_others(self) -> None:
         """Ask the servers that count, until none does."""
@@ -156,22 +155,22 @@ class ValidationKeeper:
     async def _enter(self, plan: Plan) -> None:
         """Do what the plan says, unless it is being done."""
         before, self._plan = self._plan, plan
-        if before is not None and (before.mode, before.servers) == (plan.mode, plan.servers):
+        if type(before) is type(plan) and (before == plan or not isinstance(plan, Validating)):
             return
         left = self._resolver.source
-        match plan.mode:
-            case LookupMode.VALIDATING:
+        match plan:
+            case Validating():
                 await self._validate(plan)
-            case LookupMode.UNVALIDATED:
-                self._resolver.use(Unvalidated(plan.reason))
+            case Unvalidated():
+                self._resolver.use(plan)
                 self._emit(SecurityUnavailable(self._resolver.dnssec_off))
-            case LookupMode.FAILING:
-                self._resolver.use(Failing(plan.reason))
-                self._emit(DNSSECValidationFails(plan.reason))
+            case Failing(reason):
+                self._resolver.use(plan)
+                self._emit(DNSSECValidationFails(reason))
         if isinstance(left, Validation):
             await left.aclose()
 
-    async def _validate(self, plan: Plan) -> None:
+    async def _validate(self, plan: Validating) -> None:
         self._resolver.use(await Validation.open(self._open_validator, plan.servers))
         self._proven.works(plan)
         self._emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self._how.name))

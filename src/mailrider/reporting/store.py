@@ -143,14 +143,9 @@ class ReportStore:
         with self._lock:
             try:
                 connection = self._connection or self._open()
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
                     yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
             except (sqlite3.Error, OSError) as error:
                 if self._connection is not None:
                     self._connection.close()

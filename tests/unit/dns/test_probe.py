@@ -13,15 +13,16 @@ from mailrider.dns.probe import (
     MAX_KEYS_MESSAGE,
     Fitness,
     KeysAnswer,
-    LookupMode,
     Plan,
     ProbeResult,
+    Validating,
     judge_probe,
     next_plan,
     read_keys,
     read_keys_answer,
 )
 from mailrider.dns.unbound import Validated
+from mailrider.dns.validating import Failing, Unvalidated
 from mailrider.dns.wire import Question
 from mailrider.model.domain import Domain
 from tests.unit.dns.messages import message
@@ -132,32 +133,32 @@ def found(one: Fitness, two: Fitness) -> dict[ServerAddress, ProbeResult]:
     return {ONE: ProbeResult(one, "says this"), TWO: ProbeResult(two, "says that")}
 
 
-VALIDATING = Plan(LookupMode.VALIDATING, (ONE, TWO))
-OFF = Plan(LookupMode.UNVALIDATED, reason="it was off")
+VALIDATING = Validating((ONE, TWO))
+OFF = Unvalidated("it was off")
 
 PLANS = [
     # before, of the first, of the second, mode, servers with `yes`; and the mode with `auto`
-    (None, FIT, FIT, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
-    (None, FIT, STRIPS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
-    (None, FIT, SILENT, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
-    (None, FIT, OTHER_KEYS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
-    (None, STRIPS, STRIPS, LookupMode.FAILING, (), LookupMode.UNVALIDATED),
-    (None, SILENT, STRIPS, LookupMode.FAILING, (), LookupMode.UNVALIDATED),
-    (None, OTHER_KEYS, STRIPS, LookupMode.FAILING, (), LookupMode.FAILING),
-    (OFF, FIT, STRIPS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
-    (OFF, STRIPS, STRIPS, LookupMode.FAILING, (), LookupMode.UNVALIDATED),
-    (VALIDATING, FIT, SILENT, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
-    (VALIDATING, FIT, STRIPS, LookupMode.VALIDATING, (ONE,), LookupMode.VALIDATING),
-    (VALIDATING, STRIPS, STRIPS, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
-    (VALIDATING, OTHER_KEYS, OTHER_KEYS, LookupMode.VALIDATING, (ONE, TWO), LookupMode.VALIDATING),
-    (Plan(LookupMode.VALIDATING, (TWO,)), STRIPS, STRIPS, LookupMode.VALIDATING, (TWO,), LookupMode.VALIDATING),
+    (None, FIT, FIT, Validating, (ONE, TWO), Validating),
+    (None, FIT, STRIPS, Validating, (ONE,), Validating),
+    (None, FIT, SILENT, Validating, (ONE,), Validating),
+    (None, FIT, OTHER_KEYS, Validating, (ONE,), Validating),
+    (None, STRIPS, STRIPS, Failing, (), Unvalidated),
+    (None, SILENT, STRIPS, Failing, (), Unvalidated),
+    (None, OTHER_KEYS, STRIPS, Failing, (), Failing),
+    (OFF, FIT, STRIPS, Validating, (ONE,), Validating),
+    (OFF, STRIPS, STRIPS, Failing, (), Unvalidated),
+    (VALIDATING, FIT, SILENT, Validating, (ONE, TWO), Validating),
+    (VALIDATING, FIT, STRIPS, Validating, (ONE,), Validating),
+    (VALIDATING, STRIPS, STRIPS, Validating, (ONE, TWO), Validating),
+    (VALIDATING, OTHER_KEYS, OTHER_KEYS, Validating, (ONE, TWO), Validating),
+    (Validating((TWO,)), STRIPS, STRIPS, Validating, (TWO,), Validating),
     (
-        Plan(LookupMode.VALIDATING, ()),
+        Validating(()),
         STRIPS,
         STRIPS,
-        LookupMode.VALIDATING,
+        Validating,
         (ONE, TWO),
-        LookupMode.VALIDATING,
+        Validating,
     ),  # other servers now
 ]
 
@@ -167,15 +168,16 @@ def test_what_follows(
     before: Plan | None,
     one: Fitness,
     two: Fitness,
-    mode: LookupMode,
+    mode: type[Plan],
     servers: tuple[ServerAddress, ...],
-    with_auto: LookupMode,
+    with_auto: type[Plan],
 ) -> None:
     plan = next_plan(before, found(one, two), may_turn_off=False)
-    assert (plan.mode, plan.servers) == (mode, servers)
-    assert next_plan(before, found(one, two), may_turn_off=True).mode is with_auto
+    assert type(plan) is mode
+    assert not isinstance(plan, Validating) or plan.servers == servers
+    assert type(next_plan(before, found(one, two), may_turn_off=True)) is with_auto
 
 
 def test_a_plan_without_a_server_says_why_of_each() -> None:
     plan = next_plan(None, found(STRIPS, SILENT), may_turn_off=False)
-    assert plan.reason == "nothing can be validated (192.0.2.1:53: says this; 192.0.2.2:53: says that)"
+    assert plan == Failing("nothing can be validated (192.0.2.1:53: says this; 192.0.2.2:53: says that)")

@@ -7,7 +7,7 @@ run of a whole `Attempt` for each (`dry_run`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.connect import ConnectRequest
@@ -200,8 +200,8 @@ class Explainer:
                 sts_match = policy.matches(candidate)
         contacts: list[Contact] = []
         if dry_run is not None and not is_ourselves and not isinstance(host, HostNotFound):
-            for number in range(len(host.addresses)):
-                contacts.append(await self._contact(host, number, destinations, demands, dry_run))  # noqa: PERF401
+            numbers = range(len(host.addresses))
+            contacts = [await self._contact(host, number, destinations, demands, dry_run) for number in numbers]
         return CandidatePlan(candidate, is_ourselves, host, sts_match, tlsa, demands, tuple(contacts))
 
     async def _contact(
@@ -239,11 +239,8 @@ class Explainer:
             verdicts |= {verdict.mechanism: verdict for verdict in self._connector.verdicts(call, session)}
             if seen.evidence is None or seen.evidence.tls is None:
                 seen = Contact(address, evidence=session.evidence, capabilities=session.capabilities)
-        return Contact(
-            address,
-            problem=seen.problem,
-            evidence=seen.evidence,
-            capabilities=seen.capabilities,
+        return replace(
+            seen,
             judgements=judgements,
             problems=problems,
             verdicts=tuple(verdicts[each] for each in (Mechanism.DANE, Mechanism.PKIX) if each in verdicts),

@@ -8,7 +8,7 @@ An entry as a file is the policy in its plain form, and behind it the lines that
 `line:` of their own. A reader that does not know them passes over them as over any field (RFC 8461 3.2), so versions
 before and after read each other's files.
 
-A `PolicyStore` keeps entries: `RAMStore` here, `FSStore` in `policy.sts.files`. No store ever raises for what it
+A `PolicyStore` keeps entries in memory, an `FSStore` (`policy.sts.files`) in files. No store ever raises for what it
 holds or cannot hold; it drops, keeps in memory, and emits a `CacheFault`.
 """
 
@@ -19,7 +19,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
@@ -120,49 +120,29 @@ def _lines_of(text: str) -> tuple[str, ...]:
     return tuple(lines[:MAX_LINES])
 
 
-class PolicyStore(Protocol):
-    """Keeps entries by domain, expired ones too: whether an entry holds is for the engine to say."""
+class PolicyStore:
+    """Keeps entries by domain, expired ones too: whether an entry holds is for the engine to say. This one does so in
+    memory, and they end with the process."""
+
+    def __init__(self, clock: Clock, capacity: int = MAX_MEMORY) -> None:
+        # No newcomer takes the place of a policy in force.
+        self._entries: SharedMap[CachedPolicy] = SharedMap(capacity, lambda: clock.now().timestamp())
 
     async def load(self, domain: Domain) -> CachedPolicy | None:
         """The latest entry of the domain."""
-
-    async def save(self, entry: CachedPolicy) -> None:
-        """Keep the entry in place of the domain's last one."""
-
-    async def discard(self, entry: CachedPolicy) -> None:
-        """Forget exactly this entry; one that has taken its place stays."""
-
-    async def domains(self) -> Sequence[Domain]:
-        """All domains that have an entry."""
-
-
-def memory_of_entries(clock: Clock, capacity: int = MAX_MEMORY) -> SharedMap[CachedPolicy]:
-    """A memory in which no newcomer takes the place of a policy in force; for `put_entry`."""
-    return SharedMap(capacity, lambda: clock.now().timestamp())
-
-
-def put_entry(memory: SharedMap[CachedPolicy], entry: CachedPolicy) -> None:
-    """Keep the entry; it is held for as long as its policy is in force and demands something."""
-    demands = entry.policy.mode is not STSMode.NONE
-    until = (entry.fetched + entry.policy.max_age).timestamp() if demands else NOT_HELD
-    memory.put(entry.domain, entry, entry.weight, until)
-
-
-class RAMStore:
-    """Entries in memory, which end with the process."""
-
-    def __init__(self, clock: Clock, capacity: int = MAX_MEMORY) -> None:
-        self._entries = memory_of_entries(clock, capacity)
-
-    async def load(self, domain: Domain) -> CachedPolicy | None:
         return self._entries.get(domain)
 
     async def save(self, entry: CachedPolicy) -> None:
-        put_entry(self._entries, entry)
+        """Keep the entry in place of the domain's last one."""
+        demands = entry.policy.mode is not STSMode.NONE
+        until = (entry.fetched + entry.policy.max_age).timestamp() if demands else NOT_HELD
+        self._entries.put(entry.domain, entry, entry.weight, until)
 
     async def discard(self, entry: CachedPolicy) -> None:
+        """Forget exactly this entry; one that has taken its place stays."""
         if self._entries.get(entry.domain) == entry:
             self._entries.pop(entry.domain)
 
     async def domains(self) -> Sequence[Domain]:
+        """All domains that have an entry."""
         return self._entries.keys()

@@ -33,11 +33,10 @@ from mailrider.policy.bounded import SHARES
 from mailrider.policy.sts.cache import (
     MAX_ENTRY,
     CachedPolicy,
+    PolicyStore,
     decode_entry,
     encode_entry,
     is_from_future,
-    memory_of_entries,
-    put_entry,
 )
 from mailrider.policy.sts.events import CacheFault
 
@@ -65,19 +64,19 @@ class _Damage:
     reason: str
 
 
-class FSStore:
-    """Entries in files of `directory`, which is made when the first is saved."""
+class FSStore(PolicyStore):
+    """Entries in files of `directory`, which is made when the first is saved; in memory what could not be written."""
 
     def __init__(self, directory: Path, clock: Clock, emit: Emit) -> None:
+        super().__init__(clock)
         self._directory = directory
         self._clock = clock
         self._emit = emit
-        self._unwritten = memory_of_entries(clock)
         self._files: Counter[str] = Counter()  # by owner; as of the last listing, and what we added since
 
     async def load(self, domain: Domain) -> CachedPolicy | None:
         """The latest entry, from memory if it could not be written."""
-        unwritten = self._unwritten.get(domain)
+        unwritten = self._entries.get(domain)
         try:
             found = await asyncio.to_thread(self._read, domain)
         except OSError as error:
@@ -94,19 +93,18 @@ class FSStore:
 
     async def save(self, entry: CachedPolicy) -> None:
         """Write the entry; returns when it is durable, or kept in memory."""
-        put_entry(self._unwritten, entry)  # readable at once
+        await super().save(entry)  # readable at once
         try:
             await asyncio.to_thread(self._write, entry)
         except OSError as error:
             self._fault(entry.domain.ascii, f"cannot be written: {error}", "kept in memory")
         else:
-            if self._unwritten.get(entry.domain) is entry:
-                self._unwritten.pop(entry.domain)
+            if self._entries.get(entry.domain) is entry:
+                self._entries.pop(entry.domain)
 
     async def discard(self, entry: CachedPolicy) -> None:
         """Remove the file if it holds exactly this entry."""
-        if self._unwritten.get(entry.domain) == entry:
-            self._unwritten.pop(entry.domain)
+        await super().discard(entry)
         try:
             await asyncio.to_thread(self._remove, entry.domain, lambda found: found == entry)
         except OSError as error:
@@ -114,14 +112,14 @@ class FSStore:
 
     async def domains(self) -> Sequence[Domain]:
         """The domains that have a file, and those whose entries could not be written, which is tried again."""
-        for entry in self._unwritten.values():
+        for entry in self._entries.values():
             await self.save(entry)
         try:
             names = await asyncio.to_thread(self._list, self._clock.now().timestamp())
         except OSError as error:
             self._fault(str(self._directory), f"cannot be listed: {error}", "background refresh sees memory only")
             names = []
-        return list({*names, *self._unwritten.keys()})
+        return list({*names, *self._entries.keys()})
 
     def _fault(self, subject: str, reason: str, consequence: str) -> None:
         self._emit(CacheFault(subject, reason, consequence))
@@ -214,20 +212,16 @@ class FSStore:
 def _examine(path: Path, domain: Domain) -> CachedPolicy | _Damage | None:
     """What stands at the path: the domain's entry, something else, or nothing. Raises `OSError`."""
     try:
-        descriptor = os.open(path, _READ)
+        with open(path, "rb", opener=lambda name, _: os.open(name, _READ)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return _Damage("not a plain file")
+            data = file.read(MAX_ENTRY + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # ENXIO: a socket
             return _Damage("not a plain file")
         raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return _Damage("not a plain file")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_ENTRY + 1)
-    finally:
-        os.close(descriptor)
     try:
         entry = decode_entry(data)
     except InvalidValue as error:

@@ -186,12 +186,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
             PRAGMA user_version = {number + 1};
             COMMIT;
         """
-        try:
+        with connection:
             connection.executescript(script)
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:

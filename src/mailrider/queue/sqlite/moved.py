@@ -135,14 +135,9 @@ def finish_move(connection: sqlite3.Connection, first: Path, shard: int) -> None
         notes = read_notes(opened, shard)
         if notes.is_empty:
             return
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
             delete_moved(connection, notes)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        opened.execute("BEGIN IMMEDIATE")
-        delete_notes(opened, shard)
-        opened.execute("COMMIT")
+        with opened:
+            opened.execute("BEGIN IMMEDIATE")
+            delete_notes(opened, shard)

@@ -11,7 +11,7 @@ from mailrider.dns.answer import LookupFailure
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH
 from mailrider.net.fetch import FetchFailed, FetchFailure
-from mailrider.policy.sts.cache import RAMStore, decode_entry, encode_entry
+from mailrider.policy.sts.cache import PolicyStore, decode_entry, encode_entry
 from mailrider.policy.sts.source import FETCH_TIMEOUT, PolicySource
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from mailrider.model.event import Event
-    from mailrider.policy.sts.cache import CachedPolicy, PolicyStore
+    from mailrider.policy.sts.cache import CachedPolicy
     from mailrider.policy.sts.source import FailedFetches
 
 EventT = TypeVar("EventT", bound="Event")
@@ -37,6 +37,7 @@ class PolicyHosts:
     """All `mta-sts.<domain>` there are, as a `Fetcher`. `gate`, if closed, holds every fetch up, `slow` some hosts'."""
 
     def __init__(self) -> None:
+        super().__init__(FakeClock())
         self.files: dict[Domain, bytes] = {}
         self.fetches: Counter[Domain] = Counter()
         self.under_way = 0
@@ -64,10 +65,11 @@ class PolicyHosts:
         return self.files[domain]
 
 
-class DurableStore:
+class DurableStore(PolicyStore):
     """A store that outlives a restart, and keeps what a file would keep."""
 
     def __init__(self) -> None:
+        super().__init__(FakeClock())
         self.files: dict[Domain, bytes] = {}
         self.saves = 0
 
@@ -94,7 +96,7 @@ class World:
         self.clock = FakeClock()
         self.resolver = FakeResolver(caching=True, clock=self.clock)
         self.hosts = PolicyHosts()
-        self.store = store or RAMStore(self.clock)
+        self.store = store or PolicyStore(self.clock)
         self.events: list[Event] = []
 
     def source(self, seed: int = 1, failures: FailedFetches | None = None) -> PolicySource:

@@ -17,7 +17,7 @@ from mailrider.policy.sts.cache import (
     MAX_ENTRY,
     SKEW,
     CachedPolicy,
-    RAMStore,
+    PolicyStore,
     age_at,
     decode_entry,
     encode_entry,
@@ -209,7 +209,7 @@ def entry_for(name: str, mx: int = 1) -> CachedPolicy:
 
 
 async def test_the_ram_store_keeps_the_last_entry_of_a_domain() -> None:
-    store = RAMStore(FakeClock())
+    store = PolicyStore(FakeClock())
     newer = replace(ENTRY, id="id2")
     assert await store.load(ENTRY.domain) is None
     await store.save(ENTRY)
@@ -225,7 +225,7 @@ async def test_the_ram_store_keeps_the_last_entry_of_a_domain() -> None:
 async def test_the_ram_store_keeps_a_policy_in_force_whatever_strangers_make_it_fetch() -> None:
     clock = FakeClock()
     fresh = replace(entry_for("victim.example"), fetched=clock.now())
-    store = RAMStore(clock, capacity=64 * 2 * fresh.weight)
+    store = PolicyStore(clock, capacity=64 * 2 * fresh.weight)
     await store.save(fresh)
     for number in range(1000):
         await store.save(replace(entry_for(f"d{number}.evil.example"), fetched=clock.now()))
@@ -235,7 +235,7 @@ async def test_the_ram_store_keeps_a_policy_in_force_whatever_strangers_make_it_
 
 async def test_the_ram_store_lets_what_has_ended_or_demands_nothing_go_first() -> None:
     clock = FakeClock()
-    store = RAMStore(clock, capacity=64 * entry_for("a.example").weight)
+    store = PolicyStore(clock, capacity=64 * entry_for("a.example").weight)
     ended = replace(entry_for("ended.test"), fetched=clock.now() - timedelta(days=8))
     none = CachedPolicy(Domain("none.test"), STSPolicy(STSMode.NONE, timedelta(days=7)), "id1", clock.now())
     held = [replace(entry_for(f"d{number}.test"), fetched=clock.now()) for number in range(64)]
