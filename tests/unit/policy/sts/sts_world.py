@@ -37,7 +37,6 @@ class PolicyHosts:
     """All `mta-sts.<domain>` there are, as a `Fetcher`. `gate`, if closed, holds every fetch up, `slow` some hosts'."""
 
     def __init__(self) -> None:
-        super().__init__(FakeClock())
         self.files: dict[Domain, bytes] = {}
         self.fetches: Counter[Domain] = Counter()
         self.under_way = 0
