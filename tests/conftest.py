@@ -33,6 +33,7 @@ settings.register_profile("short", deadline=None, max_examples=20, derandomize=T
 settings.register_profile("long", deadline=None, max_examples=300, print_blob=True, suppress_health_check=BUSY)
 settings.load_profile("long" if LONG else "short")
 
+gc.disable()  # until the tests are collected: thousands, which stay to the end
 
 SECONDS = pytest.StashKey[float]()
 REAL_STDERR = pytest.StashKey[int]()
@@ -97,8 +98,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Not called where other processes run the tests."""
     forget_programs()
     gc.collect()
+    gc.enable()
     gc.freeze()  # thousands of tests stay to the end: `gc.collect()` within one would go through all of them
-    nodes = (item.nodeid for item in session.items)
+    nodes = {item.nodeid: item.get_closest_marker("hypothesis") is not None for item in session.items}
     session.config.stash[MEASURING] = Measuring(Coverage.current(), nodes)
 
 

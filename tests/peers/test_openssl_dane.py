@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.peers.process import READY_WITHIN
 from tests.support.dane_cases import DANECase, dane_cases
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def serve(case: DANECase, folder: Path) -> Iterator[int]:
 
 def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     """Until the server accepts; it says so nowhere that could be waited for."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end and server.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

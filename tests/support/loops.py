@@ -19,12 +19,15 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 
 
+SOON = 200  # times that it is looked often, since most things happen at once
+
+
 async def eventually(fact: Callable[[], object]) -> None:
     """Wait until `fact()` holds; for what the kernel, or another process, does in its own time."""
-    for _ in range(100_000):  # two minutes: on a loaded machine a process needs many seconds to start
+    for number in range(25_000):  # four minutes: on a loaded machine a process needs many seconds to start
         if fact():
             return
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001 if number < SOON else 0.01)
     raise AssertionError("it never happened")
 
 

@@ -31,13 +31,17 @@ class Recorder:
         self.told.append("stop")
 
 
-def test_of_a_table_the_first_rows_are_measured_and_of_what_must_be_covered_whole_all() -> None:
-    assert measured([*TABLE, OTHER, *WHOLE, CRASH, PEER]) == [*TABLE[:2], OTHER, *WHOLE]
+def test_of_a_table_the_first_row_is_measured_and_of_what_must_be_covered_whole_all() -> None:
+    assert measured(dict.fromkeys([*TABLE, OTHER, *WHOLE, CRASH, PEER], False)) == [TABLE[0], OTHER, *WHOLE]
+
+
+def test_what_tries_examples_is_measured_only_where_all_must_be_covered() -> None:
+    assert measured({TABLE[0]: False, OTHER: True, WHOLE[0]: True}) == [TABLE[0], WHOLE[0]]
 
 
 def test_coverage_runs_in_measured_tests_only() -> None:
     coverage = Recorder()
-    measuring = Measuring(coverage, [*TABLE, OTHER, CRASH])
+    measuring = Measuring(coverage, dict.fromkeys([*TABLE, OTHER, CRASH], False))
     for node in [TABLE[0], TABLE[1], TABLE[2], TABLE[3], CRASH, OTHER]:
         measuring.begin(node)
     assert coverage.told == ["stop", "start"]
@@ -45,11 +49,11 @@ def test_coverage_runs_in_measured_tests_only() -> None:
 
 def test_programs_that_a_test_starts_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", "{}")
-    measuring = Measuring(Recorder(), [OTHER])
+    measuring = Measuring(Recorder(), {OTHER: False})
     measuring.begin(CRASH)
     measuring.begin(OTHER)
     assert "COVERAGE_PROCESS_CONFIG" not in os.environ
 
 
 def test_without_coverage_nothing_is_done() -> None:
-    Measuring(None, [OTHER]).begin(CRASH)
+    Measuring(None, {OTHER: False}).begin(CRASH)

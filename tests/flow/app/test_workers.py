@@ -259,10 +259,10 @@ async def test_a_worker_that_stands_still_is_killed_and_started_again(tmp_path: 
     async with LabMX() as mx, supervised(with_workers(tmp_path, port, mx), silence=3.0) as it:
         first = it.supervisor.workers[0]
         os.kill(first.pid, signal.SIGSTOP)
-        hangs = await it.until(WorkerHangs)
-        assert (hangs.worker, hangs.pid) == (0, first.pid)
-        await it.until(WorkerDied)
-        await it.until(WorkerReady, 3)
+        # A busy machine may keep others silent as well.
+        await eventually(lambda: (0, first.pid) in {(each.worker, each.pid) for each in it.told(WorkerHangs)})
+        await eventually(lambda: 0 in {each.worker for each in it.told(WorkerDied)})
+        await it.until(WorkerReady, 2 + len(it.told(WorkerDied)))
         await submit(port)
         await mx.wait_message()
 
