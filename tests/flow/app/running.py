@@ -47,6 +47,10 @@ class Process:
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit code, once it has ended."""
         self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """The same, of one that has been told to stop already."""
         async with after(SystemClock(), PATIENCE):
             assert self.process.stderr is not None
             self.lines += (await self.process.stderr.read()).decode().splitlines()

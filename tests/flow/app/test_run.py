@@ -268,7 +268,7 @@ async def test_a_watchdog_hears_of_one_process_as_long_as_its_event_loop_turns(t
             daemon.process.send_signal(signal.SIGTERM)
             while await told(manager) != b"STOPPING=1":
                 pass
-            assert await daemon.stop() == 0
+            assert await daemon.ended() == 0
 
 
 async def test_the_counters_can_be_watched(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import sys
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from mailrider.reporting.store import FILE
 from tests.flow.reporting.worker import DOMAINS
 from tests.unit.reporting.world import days_in
 
@@ -104,13 +106,28 @@ async def test_one_worker_sends_and_after_its_death_another_and_no_report_twice(
     assert sorted(domain for _, domain in first + last) == sorted(f"d{number}.test" for number in range(DOMAINS))
 
 
+async def stand_still(worker: Process, folder: Path) -> None:
+    """Not in the middle of a transaction: there it would hold up who writes."""
+    with closing(sqlite3.connect(folder / FILE, timeout=0, isolation_level=None)) as connection:
+        while True:
+            worker.send_signal(signal.SIGSTOP)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                worker.send_signal(signal.SIGCONT)
+                await asyncio.sleep(0.01)
+            else:
+                connection.execute("ROLLBACK")
+                return
+
+
 async def test_a_worker_that_stands_still_holds_nobody_up_from_counting(tmp_path: Path) -> None:
     async with workers(tmp_path) as running:
         await report(running[0], "d0.test")
         ((leader, _),) = await sent(tmp_path, 1)
         await settled(tmp_path)  # or it may stand still while it has the store locked
         stopped = next(each for each in running if each.pid == leader)
-        stopped.send_signal(signal.SIGSTOP)
+        await stand_still(stopped, tmp_path)
         try:
             for each in running:
                 if each is not stopped:
