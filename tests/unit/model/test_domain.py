@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
-from mailrider.model.domain import MAX_DOMAIN, MAX_DOMAIN_TEXT, AddressLiteral, Domain, owner_of
+from mailrider.model.domain import (
+    MAX_DOMAIN,
+    MAX_DOMAIN_TEXT,
+    AddressLiteral,
+    Domain,
+    owner_of,
+    parse_next_hop,
+    reverse_name,
+)
 from tests.unit.model.strategies import domains, literals, parses, tricky_text
 
 LABEL_63 = "a" * 63
@@ -248,3 +256,13 @@ def test_any_text_is_a_literal_or_an_invalid_value(text: str) -> None:
 )
 def test_whose_domain_it_is(name: str, owner: str) -> None:
     assert owner_of(name) == owner
+
+
+def test_a_next_hop_is_a_domain_or_a_literal_in_brackets() -> None:
+    assert parse_next_hop("example.org") == Domain("example.org")
+    assert parse_next_hop("[192.0.2.1]") == AddressLiteral.parse("[192.0.2.1]")
+
+
+def test_the_names_of_an_address_stand_under_its_reverse() -> None:
+    assert reverse_name(IPv4Address("192.0.2.1")) == Domain("1.2.0.192.in-addr.arpa")
+    assert reverse_name(IPv6Address("2001:db8::1")).ascii.endswith(".8.b.d.0.1.0.0.2.ip6.arpa")

@@ -294,6 +294,7 @@ def test_an_endless_header_becomes_body_at_its_bound() -> None:
         assert b"".join(content.chunks()) == message.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(
             b"\n", b"\r\n"
         )
+        assert str(content.header_fault()).endswith(f"a header has no more than {MAX_HEADER} octets")
     assert Content.inspect(b"x" * (MAX_HEADER + 1) + b"\r\n\r\n").header == b""
 
 
