@@ -311,6 +311,14 @@ def test_a_name_or_text_adds_no_address_field_or_body(
         assert [each.text for each in parse_addresses(fields[0].decode()[4:])] == addresses
 
 
+# https://github.com/python/cpython/issues/88860
+@pytest.mark.parametrize("policy", [email.policy.default, email.policy.compat32], ids=["new", "old"])
+@pytest.mark.parametrize("kind", [b"mixed", b"signed; boundary=elsewhere"])
+def test_a_multipart_without_parts_stays_as_it_came(kind: bytes, policy: Any) -> None:
+    came = b"From: a@b.test\r\nContent-Type: multipart/" + kind + b"\r\n\r\n--b\r\n\r\n\xe9 and \xc3\xa9\r\n--b--\r\n"
+    assert octets(email.message_from_bytes(came, policy=policy)) == came
+
+
 def test_a_line_end_in_a_field_of_the_old_kind_is_an_error() -> None:
     message = MIMEText("x")
     message["Subject"] = "x\n\n<b>evil</b>"

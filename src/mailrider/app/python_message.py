@@ -85,7 +85,7 @@ def _written(message: Message, *, utf8: bool) -> bytes:
         # The policy of old folds what is longer than it is told, and this long must be folded.
         policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
     file = BytesIO()
-    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
+    _Writer(file, mangle_from_=False, policy=policy).flatten(message)
     return file.getvalue()
 
 
@@ -93,6 +93,17 @@ def _refuse_utf8(message: Message) -> None:
     for address in _made_addresses(message):
         if not address.username.isascii():
             raise ValueError(f"the message has the address {address.addr_spec} in its header, which needs smtputf8")
+
+
+class _Writer(BytesGenerator):
+    """Writes a multipart without parts as it came: Python raises for octets in it (python/cpython#88860)."""
+
+    def _handle_multipart(self, part: Message) -> None:
+        payload = vars(part)["_payload"]  # `get_payload` would lose the octets
+        if isinstance(payload, str):
+            self.write("\r\n".join(re.split(r"\r\n|\r|\n", payload)))
+        else:
+            super()._handle_multipart(part)  # type: ignore[misc] # typeshed does not know it
 
 
 class _AsTheyCame(EmailPolicy):
