@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
@@ -22,7 +23,7 @@ from mailrider.model.bounded import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail, discard
 from mailrider.model.route import Host
-from mailrider.model.security import Refusal, strictest
+from mailrider.model.security import NO_REQUIREMENT, Refusal, strictest
 from mailrider.model.tls_session import PoliciesSeen
 from mailrider.policy.base import NOT_AWARDED, fold
 from mailrider.policy.dane import NAME as DANE_NAME
@@ -238,13 +239,14 @@ class Destination:
 
     async def requirement(self, host: Host) -> Requirement | Refusal:
         """What a connection to the host must prove: all policies' demands and the message's own."""
-        total = self._message
+        demands = [self._message]
         for policy in self.policies:
             demand = await policy.requirement(host)
             if isinstance(demand, Refusal):
                 return demand
-            total = strictest(total, demand)
-        return total
+            demands.append(demand)
+        # Most say nothing.
+        return reduce(strictest, [each for each in demands if each is not NO_REQUIREMENT] or [NO_REQUIREMENT])
 
     def policies_seen(self, candidate: Candidate) -> PoliciesSeen | None:
         """What TLS reports are told of the policies that bind here; None where no domain could be told of it."""

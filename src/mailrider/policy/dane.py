@@ -123,6 +123,7 @@ class BoundDANE(DestinationPolicy):
         return Refusal(NAME, 451, "4.7.1", problem.text, for_now=True, problems=(problem,))
 
 
+@lru_cache(maxsize=4096)
 def tlsa_name(base: Domain, port: int) -> Domain:
     """Where the records of a base domain stand (RFC 6698 3). Raises `InvalidValue` if that is no name."""
     return Domain.parse(f"_{port}._tcp.{base}")
