@@ -58,7 +58,7 @@ class InThread(Generic[TargetT_co]):
     def __init__(self, make: Callable[[], TargetT_co]) -> None:
         self._make = make
         self._running: _Running[TargetT_co] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of signals may call, too
         _targets.add(self)
 
     def __enter__(self) -> Self:
@@ -87,7 +87,11 @@ class InThread(Generic[TargetT_co]):
             ready: Future[_Running[TargetT_co]] = Future()
             # A daemon: a program that forgets `close` can end. `_close_all` closes it in order before that.
             threading.Thread(target=_run, args=(self._make(), ready), name="mailrider", daemon=True).start()
-            self._running = ready.result()
+            started = ready.result()
+            if self._running is None:
+                self._running = started
+            else:  # a handler of signals called meanwhile
+                started.loop.call_soon_threadsafe(started.stop.set)
         return self._running
 
     def call(self, work: Callable[[TargetT_co], Coroutine[Any, Any, T]]) -> T:
@@ -107,7 +111,7 @@ class InThread(Generic[TargetT_co]):
 
     def _forget(self) -> None:
         """In a process that was forked: the thread stayed in the parent, and what it has open is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._running is not None:
             _inherited.append(self._running)
             self._running = None

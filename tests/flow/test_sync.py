@@ -137,6 +137,24 @@ def test_a_listener_that_would_wait_for_its_own_thread_is_refused(tmp_path: Path
     assert "cannot wait" in str(refused[0])
 
 
+@pytest.mark.parametrize("moment", ["run_coroutine_threadsafe", "Future"])
+def test_a_handler_of_signals_may_send_at_every_moment_of_a_call(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    home = asyncio if moment == "run_coroutine_threadsafe" else mailrider.sync
+    usual = getattr(home, moment)
+    sent: list[mailrider.Result] = []
+    remote = mailrider.sync.Remote(REMOTE)
+
+    def interrupted(*arguments: object) -> object:
+        monkeypatch.undo()  # it comes once
+        sent.extend(remote.send(MESSAGE, "a@example.org", ["signal@example.net"]))
+        return usual(*arguments)
+
+    monkeypatch.setattr(home, moment, interrupted)
+    sent.extend(remote.send(MESSAGE, "a@example.org", ["b@example.net"]))
+    remote.close()
+    assert [each.recipient for each in sent] == ["signal@example.net", "b@example.net"]
+
+
 def test_whoever_waits_while_it_is_closed_is_told(tmp_path: Path) -> None:
     waits, told = threading.Event(), list[str]()
     queue = queue_at(tmp_path)
