@@ -326,6 +326,13 @@ def test_a_line_end_in_a_field_of_the_old_kind_is_an_error() -> None:
         octets(message)
 
 
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+def test_what_only_python_takes_for_a_line_end_stays_in_its_field(separator: str) -> None:
+    came = f"Subject: a{separator}b\r\n c\xff\r\nTo: x@a.test\r\n\r\n".encode("latin-1")
+    for policy in (email.policy.default, email.policy.compat32):
+        assert octets(email.message_from_bytes(came, policy=policy)) == came
+
+
 def test_the_name_of_a_field_is_one() -> None:
     message = EmailMessage()
     message["X y"] = "z"

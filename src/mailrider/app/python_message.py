@@ -160,6 +160,10 @@ class _OldPolicy(Compat32):
             if all(address.username.isascii() for address in field.addresses):
                 return modern.fold_binary(name, field)
         written = super().fold_binary(name, value)
+        if not _is_field(written) and isinstance(value, str) and not re.search(r"[\r\n](?![ \t\n])", value):
+            # Python ends lines at control characters that end none in mail (U+000B, U+001C).
+            lines = re.split(r"\r\n|\r|\n", value)
+            written = f"{name}: {self.linesep.join(lines)}{self.linesep}".encode("utf-8", "surrogateescape")
         if not _is_field(written):
             raise ValueError(f"a line end within the header field {name!r} would begin another field, or the body")
         return written
