@@ -87,21 +87,21 @@ def _link(path: Path) -> OSError:
     return OSError(errno.ELOOP, "it is a symbolic link, which is not followed", str(path))
 
 
-def read_regular(path: Path, most: int) -> tuple[bytes, os.stat_result]:
-    """The first `most` octets of a regular file, and what it is. Raises `OSError`, also for what is no such file."""
+def read_regular(path: Path, most: int, *, follow: bool = True) -> tuple[bytes, os.stat_result]:
+    """The first `most` octets of a regular file, and what it is; not of one that a link leads to, unless `follow`.
+
+    Raises `OSError`, also for what is no such file.
+    """
     # Without O_NONBLOCK a pipe of that name would keep us waiting.
-    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    flags = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     try:
-        info = os.fstat(opened)
-        if not stat.S_ISREG(info.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        pieces: list[bytes] = []
-        while most and (piece := os.read(opened, most)):
-            pieces.append(piece)
-            most -= len(piece)
-        return b"".join(pieces), info
-    finally:
-        os.close(opened)
+        with open(path, "rb", opener=lambda name, given: os.open(name, given | flags)) as file:
+            info = os.fstat(file.fileno())
+            if stat.S_ISREG(info.st_mode):
+                return file.read(most), info
+    except IsADirectoryError:
+        pass
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 class FileStamp(NamedTuple):

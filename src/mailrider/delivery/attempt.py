@@ -273,7 +273,7 @@ class Attempt:
         if come_again is None:
             self._visited = address
             return True
-        self._tally.hold_back_pending(CROWDED, come_again)
+        self._tally.defer_pending(CROWDED, come_again)
         return False
 
     async def _leave(self) -> None:

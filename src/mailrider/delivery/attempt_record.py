@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.connection.said import transcript
@@ -36,43 +36,37 @@ NO_TIME = Reply.make(451, "4.4.1", "The mail server is too slow for all recipien
 NO_EXTENSION = Reply.make(550, "5.7.30", "REQUIRETLS is not supported by the recipient's mail server")
 
 
+@dataclass(slots=True, eq=False)
 class AttemptRecord:
-    """What one attempt at a next hop writes down. `own` is what the message itself demands."""
+    """What one attempt at a next hop writes down. `own` is what the message itself demands, `message` its id.
 
-    def __init__(
-        self,
-        tally: Tally,
-        next_hop: NextHop,
-        own: Requirement,
-        message: str,
-        emit: Emit,
-        policies_seen: Callable[[Candidate], PoliciesSeen | None],
-    ) -> None:
-        """`message` is its id. `policies_seen`: what TLS reports are told of the policies of a candidate."""
-        self._tally = tally
-        self._next_hop = next_hop
-        self._own = own
-        self._message = message
-        self._emit = emit
-        self._policies_seen = policies_seen
+    `policies_seen`: what TLS reports are told of the policies of a candidate.
+    """
+
+    tally: Tally
+    next_hop: NextHop
+    own: Requirement
+    message: str
+    emit: Emit
+    policies_seen: Callable[[Candidate], PoliciesSeen | None]
 
     def end_unreached(self, candidate: Candidate) -> None:
         """What was not asked has not said no."""
-        self._tally.end(FailedTry(Weight.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
+        self.tally.end(FailedTry(Weight.LOOKUP, TryResult.CONNECT, NOT_REACHED, str(candidate.host)))
 
     def _tell_refused(self, candidate: Candidate, problems: Iterable[TLSProblem]) -> None:
         """Tell TLS reports of a candidate that is not connected to."""
         problem = next((each for each in problems if each.kind in _REPORTED), None)
-        policies = None if problem is None else self._policies_seen(candidate)
+        policies = None if problem is None else self.policies_seen(candidate)
         if problem is not None and policies is not None:
-            self._emit(TLSHostRefused(policies, str(candidate.host), problem))
+            self.emit(TLSHostRefused(policies, str(candidate.host), problem))
 
     def refuse(self, candidate: Candidate, address: str | None, refusal: Refusal, security: Security) -> None:
         """A policy's refusal; for a REQUIRETLS message the levels it demands are permanent."""
         mx, is_judged = str(candidate.host), address is not None
         if not is_judged:
             self._tell_refused(candidate, refusal.problems)
-        is_for_good = is_judged and not refusal.for_now and not security.satisfies(self._own)
+        is_for_good = is_judged and not refusal.for_now and not security.satisfies(self.own)
         self._end_refused(mx, address, refusal, security, is_for_good=is_for_good)
 
     def _end_refused(
@@ -84,9 +78,9 @@ class AttemptRecord:
             refusal = replace(refusal, code=reply.code, enhanced=str(reply.status))
         else:
             reply = Reply.make(refusal.code, refusal.enhanced, f"{mx} refused by policy: {refusal.reason}")
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        self.emit(CandidateRefused(self.next_hop, mx, address, refusal, message=self.message))
         stage = TryResult.REFUSED_BY_POLICY
-        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=is_for_good))
+        self.tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=is_for_good))
 
     def refuse_level(self, candidate: Candidate, admission: Admission, requirement: Requirement) -> None:
         """The MX minimum is checked before connecting."""
@@ -100,16 +94,16 @@ class AttemptRecord:
         problems = refused.problems if doubt is None and refused is not None else (problem,)
         refusal = Refusal(requirement.mx_reason, 451, "4.7.0", text, for_now, problems)
         self._tell_refused(candidate, refused.problems if refused is not None else ())
-        is_for_good = admission.level < self._own.min_mx and not for_now
+        is_for_good = admission.level < self.own.min_mx and not for_now
         self._end_refused(mx, None, refusal, security, is_for_good=is_for_good)
 
     def end_unqualified(self, call: ConnectRequest, reply: Reply, security: Security) -> None:
         mx, address = str(call.mx), str(call.address)
         problem = TLSProblem(TLSProblemKind.NO_REQUIRETLS, reply.text)
         refusal = Refusal("requiretls", reply.code, str(reply.status), reply.text, problems=(problem,))
-        self._emit(CandidateRefused(self._next_hop, mx, address, refusal, message=self._message))
+        self.emit(CandidateRefused(self.next_hop, mx, address, refusal, message=self.message))
         stage = TryResult.REFUSED_BY_POLICY
-        self._tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
+        self.tally.end(FailedTry(Weight.POLICY, stage, reply, mx, address, security, requiretls=True))
 
     def end_unusable(self, call: ConnectRequest, error: Unusable) -> None:
         weight = Weight.SERVER if error.refusal is not None else _WEIGHT.get(error.stage, Weight.CLOSED)
@@ -130,21 +124,21 @@ class AttemptRecord:
     def end_out_of_time(self, call: ConnectRequest, security: Security, todo: Iterable[int]) -> None:
         """The server is too slow for those who are left."""
         mx, address = str(call.mx), str(call.address)
-        self._tally.end(FailedTry(Weight.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
+        self.tally.end(FailedTry(Weight.CLOSED, TryResult.RCPT, NO_TIME, mx, address, security), todo)
 
     def fail_address(self, failed: FailedTry, problem: TLSProblem | None = None) -> None:
-        self._emit(
+        self.emit(
             AddressFailed(
-                self._next_hop,
+                self.next_hop,
                 failed.mx,
                 failed.address,
                 failed.stage,
                 failed.reply,
                 problem,
-                message=self._message,
+                message=self.message,
             )
         )
-        self._tally.end(failed)
+        self.tally.end(failed)
 
 
 def stopped_in_doubt(mx: str) -> Reply:

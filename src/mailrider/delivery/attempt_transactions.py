@@ -116,7 +116,7 @@ class AttemptTransactions:
             except Overtaken:
                 return False  # it comes again, behind the others
             except ComeAgain as error:
-                self._tally.hold_back_pending(NOT_COUNTED, self._clock.now() + timedelta(seconds=error.seconds))
+                self._tally.defer_pending(NOT_COUNTED, self._clock.now() + timedelta(seconds=error.seconds))
                 return True
             except Unusable as error:
                 self.record.end_unusable(call, error)

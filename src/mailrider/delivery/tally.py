@@ -129,8 +129,7 @@ class Tally:
             outcome: Outcome = Delivered(entry.recipient, reply, mx, address, security, tries, dsn)
         else:
             outcome = outcome_for(entry.recipient, reply, mx=mx, address=address, security=security, tries=tries)
-        entry.outcome = outcome
-        self.pending.pop(index, None)
+        self._settle(index, outcome)
 
     def doubt(self, index: int, failed: FailedTry) -> None:
         """The connection was lost behind the final dot: the server may have the message."""
@@ -149,17 +148,11 @@ class Tally:
     def defer_pending(self, reply: Reply, again_at: datetime | None = None) -> None:
         """Everything undecided is deferred with one reply: the attempt itself could not go on.
 
-        `again_at`: it counts as no try, and may be tried again from then on.
+        `again_at`: it is no failed attempt, and may be tried again from then on.
         """
         for index in list(self.pending):
             entry = self._entries[index]
             self._settle(index, Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=again_at))
-
-    def hold_back_pending(self, reply: Reply, until: datetime) -> None:
-        """Everything undecided has to come again, and it is no failed attempt."""
-        for index in list(self.pending):
-            entry = self._entries[index]
-            self._settle(index, Deferred(entry.recipient, reply, tries=tuple(entry.tries), eligible_at=until))
 
     def refuse_pending(self, reply: Reply) -> None:
         """Everything undecided gets the outcome that the reply means."""

@@ -44,8 +44,7 @@ def compare(texts: Sequence[bytes], kind: str, public: str, *, subdomains: bool 
     `kind` is `rsa` or `ed25519`, `public` the key in base64, as its record has it. `subdomains`: it signs for
     authors of subdomains, too.
     """
-    found = [text.decode("ascii", "replace") for text in texts if len(text) <= MAX_RECORD]
-    records = [tags for tags in map(parse_tags, found) if tags.get("v", "DKIM1") == "DKIM1" and "p" in tags]
+    records = [tags for tags in _tags(texts) if tags.get("v", "DKIM1") == "DKIM1" and "p" in tags]
     if not records:
         return "there is no such record" if not texts else "the TXT record there is no DKIM key"
     if len(records) > 1:
@@ -63,14 +62,16 @@ def compare(texts: Sequence[bytes], kind: str, public: str, *, subdomains: bool 
 
 def is_testing(texts: Sequence[bytes]) -> bool:
     """True if the record says that the domain is testing DKIM: receivers may ignore what it signs."""
-    tags = [parse_tags(text.decode("ascii", "replace")) for text in texts if len(text) <= MAX_RECORD]
-    return any("y" in _words(each.get("t", "")) for each in tags if "p" in each)
+    return any("y" in _words(each.get("t", "")) for each in _tags(texts) if "p" in each)
 
 
 def allowed_services(texts: Sequence[bytes]) -> set[str]:
     """What the records let a key sign for, `*` for all (RFC 6376 3.6.1, `s=`)."""
-    tags = [parse_tags(text.decode("ascii", "replace")) for text in texts if len(text) <= MAX_RECORD]
-    return {word for each in tags for word in _words(each.get("s", "*"))}
+    return {word for each in _tags(texts) for word in _words(each.get("s", "*"))}
+
+
+def _tags(texts: Sequence[bytes]) -> list[Mapping[str, str]]:
+    return [parse_tags(text.decode("ascii", "replace")) for text in texts if len(text) <= MAX_RECORD]
 
 
 def _limits(record: Mapping[str, str], *, subdomains: bool) -> str:

@@ -10,7 +10,7 @@ recorded the job stays leased and the outcome stays in memory. Jobs that wait to
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -128,43 +128,34 @@ class AttemptProgress:
         self._leave(self.attempt, address)
 
 
+@dataclass(slots=True, eq=False)
 class Attempts:
     """Makes them: of jobs that are leased in `store`, by the deliverer of each one's route."""
 
-    def __init__(
-        self,
-        store: Store,
-        work: Work,
-        settler: Settler,
-        commits: CommitRetry,
-        places: Places,
-        clock: Clock,
-        emit: Emit,
-    ) -> None:
-        self._store = store
-        self._work = work
-        self._settler = settler
-        self._commits = commits
-        self._places = places
-        self._clock = clock
-        self._emit = emit
+    store: Store
+    work: Work
+    settler: Settler
+    commits: CommitRetry
+    places: Places
+    clock: Clock
+    emit: Emit
 
     async def make(self, progress: AttemptProgress) -> Committed | None:
         """Make the attempt that `progress` has; None: nothing was committed. Raises `StoreUnavailable`."""
         attempt = progress.attempt
-        job, places = attempt.job, self._places
+        job, places = attempt.job, self.places
         progress.health, progress.reply = DestinationHealth.UNKNOWN, BROKEN
-        begun = self._store.begun
+        begun = self.store.begun
         place = 0 if begun is None else begun.begin(job.ids[0])
         progress.has_begun = True
         try:
             if progress.is_cut_off:
                 await self._give_back(job)
                 return None
-            if job.lease != self._store.lease:
+            if job.lease != self.store.lease:
                 return None  # this process was held for dead, and the job is another's
-            content = job.content or await self._store.content(job)
-            seconds = places.turned_away(attempt, self._clock.monotonic()) if places.crowded else None
+            content = job.content or await self.store.content(job)
+            seconds = places.turned_away(attempt, self.clock.monotonic()) if places.crowded else None
             if seconds is None:
                 report = await self._deliver(job, content, progress)
             else:
@@ -178,12 +169,12 @@ class Attempts:
         except asyncio.CancelledError:
             # What came of it, and cannot be recorded, stays leased: it is not as if nothing had been done.
             if progress.has_effect and not progress.is_recording:
-                self._emit(unrecorded(job, "we had to stop"))
+                self.emit(unrecorded(job, "we had to stop"))
             elif not progress.is_recording:
                 await self._give_back(job)
             raise
         except StoreUnavailable:
-            await self._commits.give_back([job])
+            await self.commits.give_back([job])
             raise
         finally:
             if begun is not None:
@@ -192,34 +183,34 @@ class Attempts:
 
     async def _settle(self, job: LeasedJob, content: Content, report: AttemptReport) -> Committed | None:
         try:
-            settling = await self._settler.attempted(job, content, report)
+            settling = await self.settler.attempted(job, content, report)
         except asyncio.CancelledError:
-            self._emit(unrecorded(job, "we had to stop"))
+            self.emit(unrecorded(job, "we had to stop"))
             raise
-        return self._settler.committed(settling, await self._commits.record(settling.settlement))
+        return self.settler.committed(settling, await self.commits.record(settling.settlement))
 
     async def _give_back(self, job: LeasedJob) -> None:
         """It was cut off, and it is as if nothing had been done."""
-        self._emit(AttemptInterrupted(format_id(job.message_id), names(job)))
-        await self._commits.give_back([job])
+        self.emit(AttemptInterrupted(format_id(job.message_id), names(job)))
+        await self.commits.give_back([job])
 
     def _held_back(self, job: LeasedJob, seconds: float) -> AttemptReport:
-        until = self._clock.now() + timedelta(seconds=seconds)
+        until = self.clock.now() + timedelta(seconds=seconds)
         return AttemptReport(tuple(Deferred(each, CROWDED, eligible_at=until) for each in job.envelope.recipients))
 
     async def _deliver(self, job: LeasedJob, content: Content, progress: AttemptProgress) -> AttemptReport:
-        deliverer = self._work.deliverers.get(job.route) or self._work.deliverers[ROUTE_TARGET]
-        if is_last_try(job, self._work.rules, self._clock.now()) and isinstance(deliverer, LooksAgain):
+        deliverer = self.work.deliverers.get(job.route) or self.work.deliverers[ROUTE_TARGET]
+        if is_last_try(job, self.work.rules, self.clock.now()) and isinstance(deliverer, LooksAgain):
             await self._look_again(deliverer, job, content)
         try:
-            return _in_queue_time(self._clock, await deliverer.deliver(job.envelope, content, progress.handover))
+            return _in_queue_time(self.clock, await deliverer.deliver(job.envelope, content, progress.handover))
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, StoreUnavailable) and not progress.has_effect:
                 raise  # the content could not be read
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             # Unknown means temporary: an exception that nobody expected never bounces anything.
-            self._emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
+            self.emit(Bug(f"delivery of message {format_id(job.message_id)}", error))
             return AttemptReport(tuple(Deferred(each, BROKEN) for each in job.envelope.recipients))
 
     async def _look_again(self, deliverer: LooksAgain, job: LeasedJob, content: Content) -> None:
@@ -230,7 +221,7 @@ class Attempts:
             raise
         except Exception as error:
             # The attempt goes by what is known, then.
-            self._emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
+            self.emit(Bug(f"last look at what message {format_id(job.message_id)} must satisfy", error))
 
 
 def _in_queue_time(clock: Clock, report: AttemptReport) -> AttemptReport:

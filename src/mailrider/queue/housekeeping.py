@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -26,28 +27,20 @@ LATE: Final = 200  # jobs that one step of the look for late ones settles
 SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady one before it has jumped
 
 
+@dataclass(slots=True, eq=False)
 class Housekeeping:
     """That of one store. `is_down` says of a destination that it cannot be reached."""
 
-    def __init__(
-        self,
-        store: Store,
-        rules: Rules,
-        settler: Settler,
-        commits: CommitRetry,
-        clock: Clock,
-        is_down: Callable[[str], bool],
-    ) -> None:
-        self._store = store
-        self._rules = rules
-        self._settler = settler
-        self._commits = commits
-        self._clock = clock
-        self._is_down = is_down
-        self._elapsed = 0.0
-        self._offset = 0.0
-        self.only_renews = False
-        """Nothing is begun any more: leases are renewed, and what waits to be given back is."""
+    store: Store
+    rules: Rules
+    settler: Settler
+    commits: CommitRetry
+    clock: Clock
+    is_down: Callable[[str], bool]
+    _elapsed: float = field(default=0.0, init=False)
+    _offset: float = field(default=0.0, init=False)
+    only_renews: bool = field(default=False, init=False)
+    """Nothing is begun any more: leases are renewed, and what waits to be given back is."""
 
     def begin(self) -> None:
         """The store is open from now on."""
@@ -56,28 +49,28 @@ class Housekeeping:
     async def tick(self) -> AsyncGenerator[Committed | None, None]:
         """Wait for a moment, and do what is to be done: gives what was committed, and None where the store is to be
         looked through. Raises `StoreUnavailable`."""
-        await self._clock.sleep(TICK)
+        await self.clock.sleep(TICK)
         self._elapsed += TICK
         if self._elapsed >= HOUSEKEEPING:
             self._elapsed = 0.0
-            if await self._store.keep_alive(self._clock.now()):
+            if await self.store.keep_alive(self.clock.now()):
                 yield None
             if self.only_renews:
-                await self._commits.give_back(())
+                await self.commits.give_back(())
                 return
             async with aclosing(self._settle_late()) as late:
                 async for committed in late:
                     yield committed
             # What was leased for that no look could see; and if a signal got lost, mail is late, not lost.
             yield None
-        if await self._store.changed_elsewhere() or self._clock_jumped():
+        if await self.store.changed_elsewhere() or self._clock_jumped():
             yield None
 
     # Where no attempt comes along ------------------------------------------------------------------------------------
 
     async def _settle_late(self) -> AsyncGenerator[Committed, None]:
         """Tell senders of delays, and give up, where no attempt comes along that would; gives what was committed."""
-        rules = self._rules
+        rules = self.rules
         if rules.delay_warning:
             async for each in self._settle_older(rules.delay_warning, unwarned=True):
                 yield each
@@ -87,28 +80,28 @@ class Housekeeping:
     async def _settle_older(self, age: timedelta, *, unwarned: bool) -> AsyncGenerator[Committed, None]:
         """Expired jobs whose destination can be reached are skipped: one last attempt settles them."""
         while True:
-            now = self._clock.now()
-            jobs = await self._store.claim_older(now - age, LATE, unwarned=unwarned)
-            expired = [job for job in jobs if now >= job.created + self._rules.expire]
-            left = [job for job in expired if not self._is_down(job.destination)]
+            now = self.clock.now()
+            jobs = await self.store.claim_older(now - age, LATE, unwarned=unwarned)
+            expired = [job for job in jobs if now >= job.created + self.rules.expire]
+            left = [job for job in expired if not self.is_down(job.destination)]
             waiting = deque(job for job in jobs if job not in left)
             try:
                 while waiting:
-                    settling = await self._settler.late(waiting[0], now, self._store.content)
-                    settled = await self._commits.record(settling.settlement)
+                    settling = await self.settler.late(waiting[0], now, self.store.content)
+                    settled = await self.commits.record(settling.settlement)
                     waiting.popleft()
-                    committed = self._settler.committed(settling, settled)
+                    committed = self.settler.committed(settling, settled)
                     if committed is not None:
                         yield committed
             finally:
-                await self._commits.give_back([*left, *waiting])
+                await self.commits.give_back([*left, *waiting])
             if len(jobs) < LATE or left:
                 return
 
     # The clock --------------------------------------------------------------------------------------------------------
 
     def _clock_offset(self) -> float:
-        return self._clock.now().timestamp() - self._clock.monotonic()
+        return self.clock.now().timestamp() - self.clock.monotonic()
 
     def _clock_jumped(self) -> bool:
         """True if the wall clock was set: what is due is not what the timer believes."""

@@ -27,7 +27,7 @@ from mailrider.queue.message import INLINE, ROUTE_TARGET, ContentInfo, Filter, N
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
 from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListener
-from mailrider.queue.store import Done, IdTaken, KeepsTime, QueueCommand, StoreUnavailable
+from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
 from mailrider.queue.unqueued import UnqueuedBounces
 from mailrider.smtp.content import CHUNK
 
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from mailrider.queue.fairness import DestinationOf
     from mailrider.queue.ids import IdSource
     from mailrider.queue.message import Stats
-    from mailrider.queue.store import OtherShards, Store
+    from mailrider.queue.sqlite.shards import SQLiteShards
+    from mailrider.queue.store import Store
     from mailrider.queue.work import Work
     from mailrider.smtp.content import Content
 
@@ -73,15 +74,13 @@ class DeliveryQueue:
         destination_of: DestinationOf = BY_DOMAIN,
         reserved: IdSource | None = None,
         left_behind: Sequence[DeliveryQueue] = (),
-        others: OtherShards | None = None,
+        others: SQLiteShards | None = None,
         listens: bool = True,
     ) -> None:
         """`work` None: nothing is delivered here. `place` None: no other process can be there. `reserved`: where
         messages that arrive have their ids from. `left_behind`: shards that are only delivered from; they do not listen
         (`listens`), since this queue tells them.
         """
-        if isinstance(store, KeepsTime):
-            clock = store.clock
         self.store = store
         self._ids = ids
         self._reserved = reserved

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from mailrider.errors import LocalError
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from mailrider.clock import QueueClock
     from mailrider.queue.begun import BegunFile
     from mailrider.queue.message import (
         Claimed,
@@ -157,19 +156,3 @@ class Store(Protocol):
 
     async def changed_elsewhere(self) -> bool:
         """True if another process changed anything since this was asked the last time."""
-
-
-@runtime_checkable
-class KeepsTime(Protocol):
-    """A store with a time of its own: all that is stored is in it, and so is what its user asks."""
-
-    @property
-    def clock(self) -> QueueClock:
-        """That time."""
-
-
-class OtherShards(Protocol):
-    """The shards of a queue beside the one that is open."""
-
-    async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
-        """Do something to all recipients in them that are meant."""

@@ -6,14 +6,14 @@ TLS.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from mailrider.delivery.connection.fallback import NoChunks
 from mailrider.delivery.connection.opening import open_session
 from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.race import Overtaken, Reach
 from mailrider.errors import LocalError, NetworkError
+from mailrider.model.bounded import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from mailrider.net.dial import Dialer
     from mailrider.net.tls import ClientContext
     from mailrider.policy.judge import Judge, Judgement
+
+DAY: Final = 86_400.0  # seconds
+MAX_KNOWN: Final = 10_000  # servers that do not know BDAT
 
 
 @value
@@ -109,7 +112,7 @@ class Connector:
         self._judge = judge
         self._dialect = dialect
         self._fallback = fallback
-        self._no_chunks = NoChunks(clock)
+        self._no_chunks: BoundedMap[str, float] = BoundedMap(MAX_KNOWN)  # addresses: until when
         self._emit = emit
         self.port = port
 
@@ -129,7 +132,7 @@ class Connector:
             session = await self._open(call, error.problem)
         else:
             self._tell_session(call, session)
-        if address in self._no_chunks:
+        if self._clock.monotonic() < self._no_chunks.get(address, 0.0):
             session.leave_out_chunking()
         refused = session.evidence.clear_because
         if session.starttls_refusal is not None and refused is not None and not call.requirement.demands_tls:
@@ -156,8 +159,8 @@ class Connector:
         return self._fallback.recall(address, call.next_hop)
 
     def chunks_not_known(self, call: ConnectRequest) -> None:
-        """That server offers CHUNKING, and does not know BDAT."""
-        self._no_chunks.add(str(call.address))
+        """That server offers CHUNKING, and does not know BDAT: it is spared that for a day."""
+        self._no_chunks[str(call.address)] = self._clock.monotonic() + DAY
 
     def try_tls_again(self, call: ConnectRequest) -> None:
         """Whatever failed lately: in clear that server takes nothing."""

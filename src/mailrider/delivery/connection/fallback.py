@@ -1,7 +1,7 @@
-"""Where TLS failed lately: the memory of opportunistic fallback; and who offers CHUNKING without knowing BDAT.
+"""Where TLS failed lately: the memory of opportunistic fallback.
 
 Bounded; an entry is kept for ten minutes per address and recipient domain, and dropped when TLS works again. The
-workers of a daemon tell each other of both.
+workers of a daemon tell each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 600.0  # seconds
 MAX_ENTRIES = 10_000
-DAY = 86_400.0  # seconds
 
 
 class FallbackMemory:
@@ -65,19 +64,3 @@ class FallbackMemory:
         else:
             kind, text, code = told.body
             self._failed[address, next_hop] = (told.until, TLSProblem(TLSProblemKind(kind), text, code))
-
-
-class NoChunks:
-    """The addresses of servers that offered CHUNKING and did not know BDAT, each for a day."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._known: BoundedMap[str, float] = BoundedMap(MAX_ENTRIES)
-
-    def add(self, address: str) -> None:
-        """It was found out."""
-        self._known[address] = self._clock.monotonic() + DAY
-
-    def __contains__(self, address: str) -> bool:
-        until = self._known.get(address)
-        return until is not None and self._clock.monotonic() < until

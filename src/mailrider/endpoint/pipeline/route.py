@@ -337,36 +337,27 @@ class Branch:
         return await self.pipeline.deliver(envelope, content, handover, arrival)
 
 
+@dataclass(slots=True, eq=False)
 class Router:
     """The sink of an endpoint: the part of its pipeline that is the sender's, with limits, checks and signatures before
     it."""
 
-    def __init__(
-        self,
-        sources: Sequence[tuple[Sequence[Match], Branch]],
-        others: Branch,
-        limiter: Limiter | None,
-        hostname: Domain,
-        emit: Emit,
-        *,
-        answers_each: bool = False,
-    ) -> None:
-        self._sources = sources
-        self._others = others
-        self._limiter = limiter
-        self._hostname = hostname
-        self._emit = emit
-        self._answers_each = answers_each
+    sources: Sequence[tuple[Sequence[Match], Branch]]
+    others: Branch
+    limiter: Limiter | None
+    hostname: Domain
+    emit: Emit
+    answers_each: bool = False
 
     def _branch(self, sender: ReversePath) -> Branch:
-        return fitting(self._sources, sender.mailbox, self._others) if self._sources else self._others
+        return fitting(self.sources, sender.mailbox, self.others) if self.sources else self.others
 
     def judge(self, sender: ReversePath, mailbox: Mailbox, first: Mailbox | None = None) -> Reply | None:
         """Why a recipient is refused; None if it is not. `first`: the one that the transaction has already."""
         pipeline = self._branch(sender).pipeline
         if (refusal := pipeline.refusal(mailbox)) is not None:
             return refusal
-        if first is None or self._answers_each or pipeline.companions(sender, first, mailbox):
+        if first is None or self.answers_each or pipeline.companions(sender, first, mailbox):
             return None
         return ON_ITS_OWN
 
@@ -377,15 +368,15 @@ class Router:
     def deliver(self, envelope: Envelope, content: Content, arrival: Arrival) -> Coroutine[Any, Any, AttemptReport]:
         """See `MessageSink`."""
         branch = self._branch(envelope.sender)
-        if self._limiter is None:
+        if self.limiter is None:
             return branch.deliver(envelope, content, DIRECT, arrival)
-        return self._deliver_within(self._limiter, branch, envelope, content, arrival)
+        return self._deliver_within(self.limiter, branch, envelope, content, arrival)
 
     async def _deliver_within(
         self, limiter: Limiter, branch: Branch, envelope: Envelope, content: Content, arrival: Arrival
     ) -> AttemptReport:
-        domains = {each.mailbox.domain or self._hostname for each in envelope.recipients}
-        with limiter.ticket(envelope, self._emit) as ticket:
+        domains = {each.mailbox.domain or self.hostname for each in envelope.recipients}
+        with limiter.ticket(envelope, self.emit) as ticket:
             async with ticket.to(*domains) as held_back:
                 if held_back is None:
                     passed = Handover(frozenset({limiter}))

@@ -21,13 +21,12 @@ import asyncio
 import errno
 import os
 import secrets
-import stat
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
-from mailrider.files import make_folder, write_new
+from mailrider.files import make_folder, read_regular, write_new
 from mailrider.model.domain import Domain, owner_of
 from mailrider.policy.bounded import SHARES
 from mailrider.policy.sts.cache import (
@@ -54,7 +53,6 @@ MAX_FILES_OF_ONE = MAX_FILES // SHARES  # an owner's share
 STALE_TEMPORARY = 3600.0  # seconds: a temporary file that old belongs to a process that died
 
 _TEMPORARY = ".tmp-"
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither follow a link nor wait for a pipe's writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +210,11 @@ class FSStore(PolicyStore):
 def _examine(path: Path, domain: Domain) -> CachedPolicy | _Damage | None:
     """What stands at the path: the domain's entry, something else, or nothing. Raises `OSError`."""
     try:
-        with open(path, "rb", opener=lambda name, _: os.open(name, _READ)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return _Damage("not a plain file")
-            data = file.read(MAX_ENTRY + 1)
+        data, _ = read_regular(path, MAX_ENTRY + 1, follow=False)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # ENXIO: a socket
+        if error.errno in (errno.EINVAL, errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
             return _Damage("not a plain file")
         raise
     try:

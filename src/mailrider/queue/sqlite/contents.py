@@ -7,7 +7,7 @@ whoever gave up writing it.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -41,6 +41,7 @@ class _Spool:
     is_given_up: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class Contents:
     """Those of an open store. `ask_with_space` asks for something that brings so many octets of new mail.
 
@@ -48,20 +49,13 @@ class Contents:
     at the queue.
     """
 
-    def __init__(
-        self,
-        transactions: Transactions,
-        ask: Ask,
-        ask_with_space: AskWithSpace,
-        reader: ReadThread,
-        supplier: ReadThread,
-    ) -> None:
-        self._transactions = transactions
-        self._ask = ask
-        self._ask_with_space = ask_with_space
-        self._reader = reader
-        self._supplier = supplier
-        self._spooling: set[int] = set()  # contents that this process is writing, for messages that are to come
+    transactions: Transactions
+    ask: Ask
+    ask_with_space: AskWithSpace
+    reader: ReadThread
+    supplier: ReadThread
+    _spooling: set[int] = field(default_factory=set, init=False)
+    """Contents that this process is writing, for messages that are to come."""
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
@@ -73,7 +67,7 @@ class Contents:
             async for chunk in chunks:
                 for start in range(0, len(chunk), CHUNK):
                     piece = chunk[start : start + CHUNK]
-                    await self._ask_with_space(StoreCall(partial(self._put, spool, number, piece)), len(piece))
+                    await self.ask_with_space(StoreCall(partial(self._put, spool, number, piece)), len(piece))
                     number += 1
         except BaseException as error:
             spool.is_given_up = True
@@ -86,17 +80,17 @@ class Contents:
     def _put(self, spool: _Spool, number: int, octets: bytes, connection: sqlite3.Connection) -> None:
         if number == 0:
             self._spooling.discard(spool.content)  # of a transaction that was tried before and failed
-            spool.content = connection.execute(sql.SPOOL, (self._transactions.lease,)).lastrowid or 0
+            spool.content = connection.execute(sql.SPOOL, (self.transactions.lease,)).lastrowid or 0
             self._spooling.add(spool.content)
             if spool.is_given_up:
                 self._spooling.discard(spool.content)
         insert_all(connection, "chunk", sql.CHUNK, [(spool.content, number, octets)])
-        self._transactions.written += len(octets)
+        self.transactions.written += len(octets)
 
     async def name(self, content: int, request: Add) -> None:
         """Add the message that a content was written for."""
         try:
-            await self._ask(request)
+            await self.ask(request)
         except IdTaken:
             raise  # its content stays for it, under another id
         except BaseException as error:
@@ -118,7 +112,7 @@ class Contents:
         if not jobs:
             return
         try:
-            contents = await self._reader.run(partial(_small_contents, [job.message_id for job in jobs]))
+            contents = await self.reader.run(partial(_small_contents, [job.message_id for job in jobs]))
         except Exception:
             # They are leased, so they must get to whoever attempts them: that asks again, and tells what is wrong.
             return
@@ -131,13 +125,13 @@ class Contents:
         """See `Store.content`. A large one is given chunk by chunk as it is sent, so that memory stays flat."""
         info = job.info
         if info.stored is None:
-            octets = (await self._reader.run(partial(_small_contents, [job.message_id]))).get(job.message_id)
+            octets = (await self.reader.run(partial(_small_contents, [job.message_id]))).get(job.message_id)
             if octets is None:
                 raise StoreUnavailable(f"the content of message {job.message_id} is gone")
             return _small(job, octets)
         beginning, chunks = b"", 0
         while len(beginning) < min(info.size, info.header_size + 2):
-            chunk = await self._supplier.run(partial(read_chunk, info.stored, chunks))
+            chunk = await self.supplier.run(partial(read_chunk, info.stored, chunks))
             if chunk is None:
                 raise StoreUnavailable(f"the content of message {job.message_id} is gone")
             beginning, chunks = beginning + chunk, chunks + 1
@@ -154,7 +148,7 @@ class Contents:
         piece: bytes | None = beginning
         while piece is not None:
             yield piece
-            piece = await self._supplier.run(partial(read_chunk, content, number))
+            piece = await self.supplier.run(partial(read_chunk, content, number))
             number += 1
 
     # Deleting --------------------------------------------------------------------------------------------------------
@@ -164,13 +158,13 @@ class Contents:
 
         What this process is writing is left alone, and so is what other living processes may be writing.
         """
-        unnamed = await self._reader.run(lambda connection: from_json(connection, sql.UNNAMED, **self._living()))
+        unnamed = await self.reader.run(lambda connection: from_json(connection, sql.UNNAMED, **self._living()))
         for content in unnamed:
-            for start in range(0, await self._ask(StoreCall(partial(self._forget_spool, content))), SWEPT):
-                await self._ask(StoreCall(partial(self._delete_chunks, content, start)))
+            for start in range(0, await self.ask(StoreCall(partial(self._forget_spool, content))), SWEPT):
+                await self.ask(StoreCall(partial(self._delete_chunks, content, start)))
 
     def _living(self) -> dict[str, Any]:
-        return {"lease": self._transactions.lease, "writing": compact(list(self._spooling.copy()))}
+        return {"lease": self.transactions.lease, "writing": compact(list(self._spooling.copy()))}
 
     def _forget_spool(self, content: int, connection: sqlite3.Connection) -> int:
         """From now on no message can name this content; returns how many chunks it has, 0 if one names it by now."""
@@ -181,7 +175,7 @@ class Contents:
 
     def _delete_chunks(self, content: int, start: int, connection: sqlite3.Connection) -> None:
         connection.execute(sql.DELETE_CHUNKS, (content, start, start + SWEPT))
-        self._transactions.written += ROW * SWEPT
+        self.transactions.written += ROW * SWEPT
 
 
 def _small_contents(ids: list[int], connection: sqlite3.Connection) -> dict[int, bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,45 +36,38 @@ if TYPE_CHECKING:
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
 
 
+@dataclass(eq=False)
 class StoreLeases:
     """Those in the store in the directory `location`; `transactions` gets the number of our registration."""
 
-    def __init__(
-        self,
-        location: Path,
-        clock: QueueClock,
-        transactions: Transactions,
-        *,
-        identity: Identity | None,
-        holds_deadly: bool,
-    ) -> None:
-        self._location = location
-        self._clock = clock
-        self._transactions = transactions
-        self._identity = identity
-        self._holds_deadly = holds_deadly
-        self.begun: BegunFile | None = None
-        self.held: list[int] = []  # messages that are held since a moment ago, because processes died of them
-        self.last_id = 0
+    location: Path
+    clock: QueueClock
+    transactions: Transactions
+    identity: Identity | None
+    holds_deadly: bool
+    begun: BegunFile | None = field(default=None, init=False)
+    held: list[int] = field(default_factory=list, init=False)
+    """Messages that are held since a moment ago, because processes died of them."""
+    last_id: int = field(default=0, init=False)
 
     def register(self, connection: sqlite3.Connection) -> int:
         """Begin to use the store; how many recipients became free."""
-        identity = self._identity or Identity.own()
-        self._clock.go_on_from(views.read_anchor(connection), current_boot())
-        expires = microseconds(self._clock.now() + EXPIRY)
-        self._transactions.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
+        identity = self.identity or Identity.own()
+        self.clock.go_on_from(views.read_anchor(connection), current_boot())
+        expires = microseconds(self.clock.now() + EXPIRY)
+        self.transactions.lease = connection.execute(sql.REGISTER, (identity.encode(), expires)).lastrowid or 0
         freed = self._free_dead(connection)
         self._note_begun()
         if connection.execute(sql.IS_ALONE).fetchone()[0]:
-            self._clock.go_on_from(None, "")
+            self.clock.go_on_from(None, "")
         self._leave_anchor(connection)
         (self.last_id,) = connection.execute(sql.LAST_ID).fetchone()
         return freed
 
     def renew(self, connection: sqlite3.Connection) -> int:
         """Go on with it; how many recipients became free."""
-        expires = microseconds(self._clock.now() + EXPIRY)
-        if not connection.execute(sql.RENEW, (expires, self._transactions.lease)).rowcount:
+        expires = microseconds(self.clock.now() + EXPIRY)
+        if not connection.execute(sql.RENEW, (expires, self.transactions.lease)).rowcount:
             return self.register(connection)  # somebody held us for dead; what we had leased is lost
         self._leave_anchor(connection)
         return self._free_dead(connection)
@@ -81,7 +75,7 @@ class StoreLeases:
     def resign(self, connection: sqlite3.Connection) -> None:
         """End it; all that is leased becomes free."""
         self._leave_anchor(connection)
-        self._free(connection, [self._transactions.lease])
+        self._free(connection, [self.transactions.lease])
 
     def free_others(self, connection: sqlite3.Connection) -> int:
         """End the leases of all others, for whoever has the store alone; how many recipients became free."""
@@ -89,28 +83,28 @@ class StoreLeases:
 
     def _note_begun(self) -> None:
         """Whoever finds us dead sees what was under way."""
-        if self._holds_deadly:
+        if self.holds_deadly:
             self.begun = None
             with suppress(OSError):  # then no attempt counts as the reason of a death
-                self.begun = BegunFile(self._begun_file(self._transactions.lease))
+                self.begun = BegunFile(self._begun_file(self.transactions.lease))
 
     def _begun_file(self, owner: int) -> Path:
-        return self._location / f"queue.begun-{owner}"
+        return self.location / f"queue.begun-{owner}"
 
     def _leave_anchor(self, connection: sqlite3.Connection) -> None:
-        anchor = self._clock.anchor(current_boot())
+        anchor = self.clock.anchor(current_boot())
         values = (anchor.boot, microseconds(anchor.at), microseconds(anchor.wall), anchor.monotonic)
         connection.execute(sql.SET_ANCHOR, values)
 
     def _others(self, connection: sqlite3.Connection) -> list[tuple[int, str, int]]:
         """The other registrations: number, identity, and when it expires."""
         (owners,) = connection.execute(sql.OWNERS).fetchone()
-        return [each for each in json.loads(owners) if each[0] != self._transactions.lease]
+        return [each for each in json.loads(owners) if each[0] != self.transactions.lease]
 
     def _free_dead(self, connection: sqlite3.Connection) -> int:
-        now = microseconds(self._clock.now())
+        now = microseconds(self.clock.now())
         dead = [(owner, text) for owner, text, expires in self._others(connection) if _is_dead(text, expires, now)]
-        if self._holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
+        if self.holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
             begun = [each for owner in died for each in read_begun(self._begun_file(owner))]
             self.held += hold_deadly(connection, died, begun)
         return self._free(connection, [owner for owner, _ in dead]) if dead else 0
@@ -119,7 +113,7 @@ class StoreLeases:
         values = {"owners": compact(owners), "ids": None}
         self._remove_given_back(connection, values)
         freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
-        self._transactions.written += ROW * freed
+        self.transactions.written += ROW * freed
         connection.execute(sql.DELETE_OWNERS, (values["owners"],))
         for owner in owners:
             with suppress(OSError):
@@ -131,7 +125,7 @@ class StoreLeases:
         pairs = json.loads(found)
         if pairs:
             ids = [recipient for recipient, _ in pairs]
-            self._transactions.delete(connection, ids, [message for _, message in pairs], ids)
+            self.transactions.delete(connection, ids, [message for _, message in pairs], ids)
 
     def lease(
         self,
@@ -152,10 +146,10 @@ class StoreLeases:
         (ids,) = connection.execute(statement, values).fetchone()
         if ids == "[]":
             return [], []
-        connection.execute(sql.LEASE, {"ids": ids, "lease": self._transactions.lease})
+        connection.execute(sql.LEASE, {"ids": ids, "lease": self.transactions.lease})
         (rows,) = connection.execute(sql.JOBS, {"ids": ids}).fetchone()
-        jobs, unreadable = jobs_from(json.loads(rows), self._transactions.lease)
-        self._transactions.written += ROW * len(jobs)
+        jobs, unreadable = jobs_from(json.loads(rows), self.transactions.lease)
+        self.transactions.written += ROW * len(jobs)
         if unreadable:
             held = [id for each in unreadable for id in each.ids]
             connection.execute(sql.SET_ASIDE, {"ids": compact(held)})
@@ -163,13 +157,13 @@ class StoreLeases:
 
     def give_back(self, jobs: Sequence[LeasedJob], connection: sqlite3.Connection) -> None:
         """End the leases of some jobs."""
-        lease = self._transactions.lease
+        lease = self.transactions.lease
         pairs = [(job.message_id, each) for job in jobs for each in job.ids]
         ids = from_json(connection, sql.LEASED_OF, pairs=compact(pairs), lease=lease)
         values = {"ids": compact(ids), "lease": lease, "owners": compact([lease])}
         self._remove_given_back(connection, values)
         connection.execute(sql.GIVE_BACK, values)
-        self._transactions.written += ROW * len(ids)
+        self.transactions.written += ROW * len(ids)
 
 
 def _died_alone(text: str) -> bool:

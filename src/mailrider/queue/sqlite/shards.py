@@ -144,7 +144,7 @@ class SQLiteShards:
         self._make_store = make_store
 
     async def command(self, command: QueueCommand, wanted: Filter, by: str) -> Done:
-        """See `OtherShards`."""
+        """Do something to all recipients in them that are meant."""
         changed = later = 0
         for each in await self._meant(wanted):
             async with self._make_store(each) as store:

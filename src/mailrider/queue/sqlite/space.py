@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.model.queue_event import QueueHasSpace, QueueShort
@@ -33,33 +34,24 @@ PAGE: Final = 4096  # octets
 MOST_PAGES: Final = 0xFFFFFFFE  # of a file, if the disk has space: sqlite.org/limits.html
 
 
+@dataclass(slots=True, eq=False)
 class Space:
     """That of an open store: `committing` is the connection of its writer, whose requests `ask` takes."""
 
-    def __init__(
-        self,
-        disk: Disk,
-        file: StoreFile,
-        transactions: Transactions,
-        committing: sqlite3.Connection,
-        keeper: WALKeeper,
-        ask: Ask,
-        emit: Emit,
-    ) -> None:
-        self._disk = disk
-        self._file = file
-        self._transactions = transactions
-        self._committing = committing
-        self._keeper = keeper
-        self._ask = ask
-        self._emit = emit
-        self._is_short = False
+    disk: Disk
+    file: StoreFile
+    transactions: Transactions
+    committing: sqlite3.Connection
+    keeper: WALKeeper
+    ask: Ask
+    emit: Emit
+    _is_short: bool = field(default=False, init=False)
 
     async def find(self, octets: int) -> None:
         """Take space for so many octets of new mail where the disk alone has none for them. Raises `StoreFull`."""
-        disk = self._disk
+        disk = self.disk
         # The pages of the file that are free count as well: the queue may have become empty.
-        disk.count(await self._ask(StoreCall(self._usable, outside=True)))
+        disk.count(await self.ask(StoreCall(self._usable, outside=True)))
         is_short = not disk.take(octets, 0)
         self._note_shortness(is_short)
         if is_short:
@@ -70,25 +62,25 @@ class Space:
 
     async def keep(self) -> None:
         """Housekeeping: give pages back, hold the spare and the log, and see whether the disk is still short."""
-        disk = self._disk
+        disk = self.disk
         await self._give_pages_back()
-        self._transactions.keeps_history = disk.hold_spare()
-        disk.hold_log(self._file.log)
+        self.transactions.keeps_history = disk.hold_spare()
+        disk.hold_log(self.file.log)
         if self._is_short:
-            disk.count(await self._ask(StoreCall(self._usable, outside=True)))
+            disk.count(await self.ask(StoreCall(self._usable, outside=True)))
             self._note_shortness(disk.left < disk.reserve)
 
     def _note_shortness(self, is_short: bool) -> None:
         if is_short and not self._is_short:
-            self._emit(QueueShort(self._disk.left, self._disk.reserve))
+            self.emit(QueueShort(self.disk.left, self.disk.reserve))
         elif self._is_short and not is_short:
-            self._emit(QueueHasSpace())
+            self.emit(QueueHasSpace())
         self._is_short = is_short
 
     async def _give_pages_back(self) -> None:
         """To the file system: some now and then; on a disk that is nearly full as many as it takes."""
         for _ in range(MOST_VACUUMS):
-            wants_more = await self._ask(StoreCall(self._vacuum, outside=True))
+            wants_more = await self.ask(StoreCall(self._vacuum, outside=True))
             if not wants_more:
                 return
 
@@ -97,38 +89,38 @@ class Space:
     def _vacuum(self, connection: sqlite3.Connection) -> bool:
         """Give free pages back, once they are many; True if more should go. Only `executescript` steps through all."""
         free = pragma(connection, "freelist_count")
-        is_tight = self._disk.is_tight()
+        is_tight = self.disk.is_tight()
         if not is_tight:
             self._bound_file(MOST_PAGES)
-        pages = STEPPED if is_tight else max(STEPPED, round(VACUUMED * self._disk.scale))
+        pages = STEPPED if is_tight else max(STEPPED, round(VACUUMED * self.disk.scale))
         if free <= (0 if is_tight else max(VACUUMED, pragma(connection, "page_count") // 4)):
             return False
         try:
             connection.executescript(f"PRAGMA incremental_vacuum({pages})")
         except sqlite3.Error:
             return False  # the disk is too full even for that: later
-        self._transactions.written += ROW * pages  # the next commit takes it up
+        self.transactions.written += ROW * pages  # the next commit takes it up
         if is_tight:
-            self._keeper.make_room()
+            self.keeper.make_room()
         return is_tight
 
     def _usable(self, connection: sqlite3.Connection) -> int:
         """Octets of the file that are free, without what it has to grow by when the log is carried over."""
-        grows = max(0, PAGE * pragma(connection, "page_count") - self._file.path.stat().st_size)
+        grows = max(0, PAGE * pragma(connection, "page_count") - self.file.path.stat().st_size)
         return PAGE * pragma(connection, "freelist_count") - grows
 
     def make(self, is_needed: bool) -> Iterator[None]:
         """Space for what could not be written, step by step."""
-        self._keeper.make_room()
+        self.keeper.make_room()
         self._bound_file()
         yield
         if not is_needed:
             return
         # The spare is for what has to be written. How attempts went can be missed, and stands in the log.
-        self._transactions.keeps_history = False
+        self.transactions.keeps_history = False
         yield
-        while self._disk.release() or self._forget_history():
-            self._keeper.make_room()
+        while self.disk.release() or self._forget_history():
+            self.keeper.make_room()
             self._bound_file()
             yield
 
@@ -137,13 +129,13 @@ class Space:
         or the log could never be begun anew."""
         with suppress(sqlite3.Error, OSError):
             if pages is None:
-                self._disk.look()
-                pages = (self._file.path.stat().st_size + self._disk.free + self._disk.spare) // PAGE
-            self._committing.execute(f"PRAGMA max_page_count = {pages}")
+                self.disk.look()
+                pages = (self.file.path.stat().st_size + self.disk.free + self.disk.spare) // PAGE
+            self.committing.execute(f"PRAGMA max_page_count = {pages}")
 
     def _forget_history(self) -> bool:
         """The last that can be given up: how all former attempts went. False: there is nothing of it."""
         try:
-            return any(self._committing.execute(each).rowcount > 0 for each in (sql.FORGET_FACTS, sql.FORGET_HISTORY))
+            return any(self.committing.execute(each).rowcount > 0 for each in (sql.FORGET_FACTS, sql.FORGET_HISTORY))
         except sqlite3.Error:
             return False

@@ -115,7 +115,7 @@ class SQLiteStore:
 
     @property
     def clock(self) -> QueueClock:
-        """The time of what is stored: see `KeepsTime`."""
+        """The time of what is stored."""
         return self._clock
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.delivery.connection.connect import Connector, ConnectRequest
+from mailrider.delivery.connection.connect import DAY, Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.peer import Dialect
 from mailrider.delivery.connection.unusable import Unusable
@@ -43,6 +43,7 @@ OFFERS = "S: 220 mx\nC: EHLO client.test\nS: 250-mx\nS: 250 STARTTLS\n"
 BREAKS = OFFERS + "C: STARTTLS\nS: 220 Go\noctets 5\nclose"
 WORKS = OFFERS + "C: STARTTLS\nS: 220 Go\nTLS\nC: EHLO client.test\nS: 250 mx"
 SILENT = OFFERS + "C: STARTTLS\nS: 220 Go"
+CHUNKS = "S: 220 mx\nC: EHLO client.test\nS: 250-mx\nS: 250 CHUNKING\n"
 
 
 class World:
@@ -152,6 +153,15 @@ async def test_a_fallback_is_remembered_for_ten_minutes_for_that_domain() -> Non
     await world.clock.advance(REMEMBERED)
     assert (await world.open()).is_encrypted
     assert len(world.notes) == 1
+
+
+async def test_who_knows_no_chunks_is_spared_them_for_a_day() -> None:
+    world = World(CHUNKS, CHUNKS, CHUNKS)
+    assert (await world.open()).capabilities.chunking
+    world.connector.chunks_not_known(world.call())
+    assert not (await world.open()).capabilities.chunking
+    await world.clock.advance(DAY)
+    assert (await world.open()).capabilities.chunking
 
 
 async def test_what_is_remembered_does_not_bind_who_demands_tls_and_a_success_clears_it() -> None:

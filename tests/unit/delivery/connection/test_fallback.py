@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mailrider.delivery.connection import fallback
-from mailrider.delivery.connection.fallback import MAX_ENTRIES, REMEMBERED, FallbackMemory, NoChunks
+from mailrider.delivery.connection.fallback import MAX_ENTRIES, REMEMBERED, FallbackMemory
 from mailrider.model.domain import Domain
 from mailrider.testing.clock import FakeClock
 from tests.support.problems import problem
-
-if TYPE_CHECKING:
-    import pytest
 
 BROKEN, SECOND = problem("bad certificate"), problem("again")
 A, B = Domain("a.test"), Domain("b.test")
@@ -60,22 +54,3 @@ def test_it_is_bounded_and_forgets_the_oldest() -> None:
     for number in range(MAX_ENTRIES - 1):
         memory.failed(f"address {number}", A, BROKEN)
     assert (memory.recall("first", A), memory.recall("second", A)) == (SECOND, None)
-
-
-async def test_who_knows_no_chunks_is_remembered_for_a_day() -> None:
-    clock = FakeClock()
-    known = NoChunks(clock)
-    assert "192.0.2.1" not in known
-    known.add("192.0.2.1")
-    assert "192.0.2.1" in known
-    assert "192.0.2.2" not in known
-    await clock.advance(86_400)
-    assert "192.0.2.1" not in known
-
-
-async def test_the_number_of_those_who_know_no_chunks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fallback, "MAX_ENTRIES", 2)
-    known = NoChunks(FakeClock())
-    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"):
-        known.add(address)
-    assert [address in known for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3")] == [True, False, True]
