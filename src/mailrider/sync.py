@@ -4,8 +4,8 @@
         report = remote.send(message, sender="a@example.org", recipients=["b@example.net"])
 
 Each has a thread with an event loop of its own, which starts with `with`, or with the first call without it, and ends
-with `close()` or the program. Any thread may call. After a fork the child starts a thread of its own with its next
-call, and the parent's goes on. `on_event` is called in that thread.
+with `close()`, with the program, or when nothing refers to it any more. Any thread may call. After a fork the child
+starts a thread of its own with its next call, and the parent's goes on. `on_event` is called in that thread.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import threading
 import weakref
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -59,6 +60,7 @@ class InThread(Generic[TargetT_co]):
         self._make = make
         self._running: _Running[TargetT_co] | None = None
         self._lock = threading.RLock()  # a handler of signals may call, too
+        self._let_go: weakref.finalize[..., Any] | None = None  # what ends it, if nobody closes it and it is gone
         _targets.add(self)
 
     def __enter__(self) -> Self:
@@ -77,10 +79,10 @@ class InThread(Generic[TargetT_co]):
         """End what is running; a later call starts it anew. What others still wait for in it is cancelled."""
         with self._lock:
             running, self._running = self._running, None
-        if running is not None:
-            running.loop.call_soon_threadsafe(running.stop.set)
-            if running.thread is not threading.current_thread():
-                running.thread.join()
+            if self._let_go is not None:
+                self._let_go()
+        if running is not None and running.thread is not threading.current_thread():
+            running.thread.join()
 
     def _start(self) -> _Running[TargetT_co]:
         if self._running is None:
@@ -90,8 +92,10 @@ class InThread(Generic[TargetT_co]):
             started = ready.result()
             if self._running is None:
                 self._running = started
+                self._let_go = weakref.finalize(self, _stop, started)
+                self._let_go.atexit = False  # `_close_all` comes before
             else:  # a handler of signals called meanwhile
-                started.loop.call_soon_threadsafe(started.stop.set)
+                _stop(started)
         return self._running
 
     def call(self, work: Callable[[TargetT_co], Coroutine[Any, Any, T]]) -> T:
@@ -115,6 +119,14 @@ class InThread(Generic[TargetT_co]):
         if self._running is not None:
             _inherited.append(self._running)
             self._running = None
+        if self._let_go is not None:
+            self._let_go.detach()
+
+
+def _stop(running: _Running[Any]) -> None:
+    with suppress(RuntimeError):  # its loop has ended
+        running.loop.call_soon_threadsafe(running.stop.set)
+    _leaving.add(running.thread)
 
 
 def _run(target: TargetT, ready: Future[_Running[TargetT]]) -> None:
@@ -135,6 +147,7 @@ def _run(target: TargetT, ready: Future[_Running[TargetT]]) -> None:
 
 
 _targets: weakref.WeakSet[InThread[Any]] = weakref.WeakSet()
+_leaving: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _inherited: list[_Running[Any]] = []  # kept for ever: closing them here would close the parent's
 
 
@@ -146,6 +159,8 @@ def _after_fork() -> None:
 def _close_all() -> None:
     for target in list(_targets):
         target.close()
+    for thread in list(_leaving):
+        thread.join()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import subprocess
@@ -62,6 +63,15 @@ def test_a_target_starts_with_its_first_call_and_again_after_close() -> None:
     remote.close()
     assert len(remote.send(MESSAGE, "a@example.org", ["b@example.net"])) == 1
     remote.close()
+
+
+def test_a_target_that_nothing_refers_to_any_more_is_closed() -> None:
+    before = set(threading.enumerate())
+    mailrider.sync.Remote(REMOTE).send(MESSAGE, "a@example.org", ["b@example.net"])
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_wrong_arguments_raise_in_the_callers_thread() -> None:
