@@ -25,7 +25,7 @@ from mailrider.files import FileStamp, read_regular
 from mailrider.header.addresses import parse_addresses
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.reply import Reply
-from mailrider.model.text import logical_lines
+from mailrider.model.text import logical_lines, without_case
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def parse_aliases(text: str) -> dict[str, AliasEntry]:
             # Nobody can ask for it; its own number keeps it among the faults.
             found[f"\0{number}"] = AliasEntry(number, line, "expected NAME: ADDRESS, ...")
             continue
-        name = (match[1] if match[1] is not None else match[2]).lower()
+        name = without_case(match[1] if match[1] is not None else match[2])
         if "@" in name:
             found[name] = AliasEntry(number, "", "expected a name without a domain: aliases are those of origin")
         elif name in found:
@@ -327,4 +327,4 @@ class Aliases:
 
 def _name(mailbox: Mailbox) -> str:
     """What an address is looked up by; the names of aliases have no case."""
-    return mailbox.local_part.lower()
+    return without_case(mailbox.local_part)

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
+def without_case(text: str) -> str:
+    """The text in lower case, to be compared, where no letter of another alphabet becomes one of ASCII.
+
+    The sign of Kelvin is no k: who has the one in his name is not who has the other (CVE-2019-19844).
+    """
+    if text.isascii():
+        return text.lower()
+    return "".join(each if each.lower().isascii() and not each.isascii() else each.lower() for each in text)
+
+
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Each line with those that continue it, as files of sendmail and Postfix have it; with the number of the first.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.reply import EnhancedCode, Reply
+from mailrider.model.text import without_case
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, optional, settings
 from mailrider.settings.types import ValueType, Words, many, parsed
 
@@ -67,7 +68,7 @@ class Match:
     def fits(self, mailbox: Mailbox) -> bool:
         """True if it is this address, or of this domain; `postmaster` is the one who has no domain (RFC 5321 4.5.1)."""
         if "@" in self.text:
-            return self.text == str(mailbox).lower()
+            return self.text == without_case(str(mailbox))
         if mailbox.domain is None:
             return self.text == mailbox.local_part.lower() == "postmaster"
         return self.text == mailbox.domain.ascii
@@ -82,7 +83,7 @@ class Match:
 
 
 def _parse_match(text: str) -> Match:
-    return Match(str(Mailbox.parse(text)).lower() if "@" in text else Domain.parse(text).ascii)
+    return Match(without_case(str(Mailbox.parse(text))) if "@" in text else Domain.parse(text).ascii)
 
 
 _match = parsed(Match, _parse_match)

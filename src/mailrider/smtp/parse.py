@@ -59,7 +59,7 @@ _SLOPPY_PATH = re.compile(
 # RFC 5321 4.1.2: esmtp-keyword; the value has no space, which has split the parameters already.
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=(.+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 4
-_BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)  # RFC 3030 2
+_BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)  # RFC 3030 2
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")  # RFC 4422 3.1
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
@@ -114,16 +114,21 @@ def shown(line: bytes) -> str:
     A line that is no command may be a password, sent when AUTH was not granted.
     """
     text = line[:MAX_SHOWN].decode("utf-8", "replace")
-    verb = text.partition(" ")[0].upper()
+    verb = _upper(text.partition(" ")[0])
     if verb == "AUTH" or verb in _HTTP_METHODS:
         return verb
     return text if verb in _PARSERS or verb in _NOT_IMPLEMENTED else NO_COMMAND
 
 
+def _upper(word: str) -> str:
+    """A word of the protocol. Other alphabets have letters that would become ours: the Turkish i, the long s."""
+    return word.upper() if word.isascii() else word
+
+
 def _parse(line: bytes, origin: Domain | None) -> Command:
     is_hello = origin is not None and line[:4].upper() in (b"EHLO", b"HELO")
     verb, _, argument = _decode(line, "replace" if is_hello else "strict").rstrip(" ").partition(" ")
-    verb = verb.upper()
+    verb = _upper(verb)
     if origin is not None and verb in _SLOPPY_PARSERS:
         return _SLOPPY_PARSERS[verb](argument.lstrip(" "), origin)
     parse = _PARSERS.get(verb)
@@ -281,10 +286,10 @@ def _auth_mailbox(value: str) -> str:
 # The keyword, the field of the command, and what makes its value; a `ValueError` means that it is malformed.
 _MAIL_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SIZE": ("size", _size),
-    "BODY": ("body", lambda value: Body(value.upper())),
+    "BODY": ("body", lambda value: Body(_upper(value))),
     "SMTPUTF8": ("smtputf8", _flag),
     "REQUIRETLS": ("requiretls", _flag),
-    "RET": ("ret", lambda value: Ret(value.upper())),
+    "RET": ("ret", lambda value: Ret(_upper(value))),
     "ENVID": ("envid", _envid),
     "AUTH": ("auth", _auth_mailbox),
 }

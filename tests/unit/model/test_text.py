@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.model.text import UNSAFE, cut, few, json_line, logical_lines
+from mailrider.model.text import UNSAFE, cut, few, json_line, logical_lines, without_case
 
 HARMFUL = {
     "NUL": "\0",
@@ -108,3 +108,11 @@ def test_an_error_names_at_most_five_words(count: int, text: str) -> None:
 )
 def test_a_text_is_cut_by_octets_and_between_characters(text: str, octets: int, expected: str) -> None:
     assert cut(text, octets) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("KIM", "kim"), ("JÖRG", "jörg"), ("\N{KELVIN SIGN}im", "\N{KELVIN SIGN}im"), ("ΑΩ İ", "αω i̇"), ("", "")],
+)
+def test_no_letter_becomes_one_of_ascii(text: str, expected: str) -> None:
+    assert without_case(text) == expected

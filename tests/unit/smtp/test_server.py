@@ -212,6 +212,10 @@ def test_every_parameter_arrives_parsed() -> None:
         ("STARTTLS", "502 5.5.1 STARTTLS is not offered"),
         ("EXPN list", "502 5.5.1 EXPN is not implemented"),
         ("FOO", "500 5.5.2 Command not recognized"),
+        ("MAıL FROM:<a@example.org>", "500 5.5.2 Command not recognized"),  # in upper case they are ours
+        ("RſET", "500 5.5.2 Command not recognized"),
+        ("MAIL FROM:<a@example.org> BODY=8BıTMIME", "501 5.5.4 Bad value for BODY"),
+        ("MAIL FROM:<a@example.org> RET=HDRſ", "501 5.5.4 Bad value for RET"),
         ("", "500 5.5.2 Command not recognized"),
         (" MAIL FROM:<a@example.org>", "500 5.5.2 Command not recognized"),
         ("NOOP \\0", "500 5.5.2 Control character in a command"),
@@ -728,7 +732,7 @@ def test_chunks_are_refused_where_they_are_not_offered() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["BDAT", "BDAT x", "BDAT -1", "BDAT 5 LAST now", "BDAT 123456789012345678901", "BDAT \\0"]
+    "line", ["BDAT", "BDAT x", "BDAT -1", "BDAT 5 LAST now", "BDAT 5 LAſT", "BDAT 123456789012345678901", "BDAT \\0"]
 )
 def test_a_malformed_chunk_ends_the_session(line: str) -> None:
     machine = machine_after(EHLO + ENVELOPE)

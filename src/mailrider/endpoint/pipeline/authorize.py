@@ -21,6 +21,7 @@ from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
 from mailrider.model.address import Mailbox
 from mailrider.model.reply import Reply
+from mailrider.model.text import without_case
 from mailrider.settings.directive import Settings, directive, settings
 from mailrider.settings.pipeline import MATCH, Match
 from mailrider.settings.types import BOOLEAN, ValueType, Words, many
@@ -117,7 +118,7 @@ class AuthorizeSender:
     def _may(self, user: str, mailbox: Mailbox) -> bool:
         if any(each.covers(mailbox) for each in self._rights.get(login_name(user), ())):
             return True
-        return str(mailbox).lower() == _address(user)
+        return without_case(str(mailbox)) == _address(user)
 
 
 def named_in(envelope: Envelope, content: Content, *, check_header: bool = True) -> Iterator[Mailbox]:
@@ -131,7 +132,7 @@ def named_in(envelope: Envelope, content: Content, *, check_header: bool = True)
 def _address(user: str) -> str | None:
     """The address that a user's name is, if it is one."""
     try:
-        return str(Mailbox.parse(user)).lower() if "@" in user else None
+        return without_case(str(Mailbox.parse(user))) if "@" in user else None
     except InvalidValue:
         return None
 

@@ -45,6 +45,9 @@ async def verdict(user: str | None, sender: str, header: str = HEADER, *, check_
         ("bob@example.org", "bob@example.org", "pass"),
         ("bob@example.org", "Bob@Example.org", "pass"),
         ("bob@example.org", "alice@example.org", "550"),
+        ("jörg@example.org", "JÖRG@example.org", "pass"),
+        ("\N{KELVIN SIGN}im@example.org", "kim@example.org", "550"),  # CVE-2019-19844: in lower case they are the same
+        ("kim@example.org", "\N{KELVIN SIGN}im@example.org", "550"),
         ("bob@", "bob@example.org", "550"),
         ("carol@EXAMPLE.org", "sales@example.org", "pass"),
         (None, "alice@example.org", "530"),
