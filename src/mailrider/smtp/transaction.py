@@ -33,16 +33,7 @@ from mailrider.model.reply import Reply
 from mailrider.smtp.client import OutOfStep
 from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Quit, Rcpt, Rset
 from mailrider.smtp.replies import MAX_WORDS
-from mailrider.smtp.steps import (
-    Decision,
-    SendChunk,
-    SendCommands,
-    SendContent,
-    SendDot,
-    SendQuit,
-    as_452,
-    is_too_many,
-)
+from mailrider.smtp.steps import Decision, SendChunk, SendCommands, SendContent, SendDot, SendQuit, as_452, is_too_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -418,12 +409,7 @@ def _of_few_domains(recipients: Sequence[Recipient], todo: Sequence[int], most: 
 
 
 def _refused_unasked(
-    envelope: Envelope,
-    recipients: Sequence[Recipient],
-    content: ContentFacts,
-    offered: Capabilities,
-    *,
-    strict: bool,
+    envelope: Envelope, recipients: Sequence[Recipient], content: ContentFacts, offered: Capabilities, *, strict: bool
 ) -> dict[int, Decision]:
     """What the server cannot be asked to do, by recipient (RFC 1870, 6152, 6531). `strict`: 8-bit needs 8BITMIME."""
     everybody = _refusal_for_all(envelope, content, offered, strict=strict)
