@@ -9,6 +9,7 @@ time; and only they run the tests that are marked `long`.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ gc.disable()  # until the tests are collected: thousands, which stay to the end
 SECONDS = pytest.StashKey[float]()
 REAL_STDERR = pytest.StashKey[int]()
 MEASURING = pytest.StashKey[Measuring]()
+BEGUN = itertools.count()  # tests
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,6 +73,10 @@ def _begin(item: pytest.Item) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     _begin(item)
     item.config.stash[MEASURING].begin(item.nodeid)
+    if next(BEGUN) % 500 == 0:
+        # Tests and their reports stay to the end: `gc.collect()` within a test would go through thousands of them.
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -97,9 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Not called where other processes run the tests."""
     forget_programs()
-    gc.collect()
     gc.enable()
-    gc.freeze()  # thousands of tests stay to the end: `gc.collect()` within one would go through all of them
     nodes = {item.nodeid: item.get_closest_marker("hypothesis") is not None for item in session.items}
     session.config.stash[MEASURING] = Measuring(Coverage.current(), nodes)
 
