@@ -18,7 +18,7 @@ from mailrider.dns.proof import ProofKeeper
 from mailrider.dns.servers import configured_servers
 from mailrider.dns.settings import Validate
 from mailrider.dns.stub import NameServers
-from mailrider.dns.transport import SocketTransport
+from mailrider.dns.transport import Transport
 from mailrider.dns.unbound import LibraryMissing, Upstreams, Validator, ValidatorUnusable, load_library
 from mailrider.dns.validation import Proven, Validates, ValidationKeeper
 from mailrider.errors import ConfigError
@@ -68,7 +68,7 @@ async def open_resolver(
     patience = timeout * settings.attempts  # for one question: as long as the servers themselves would be asked
     if not _forwarders(how.servers):
         patience = max(RECURSION_PATIENCE, patience)
-    prober = Prober(open_validator, SocketTransport(), clock, rng, timeout=timeout, patience=patience)
+    prober = Prober(open_validator, Transport(), clock, rng, timeout=timeout, patience=patience)
     resolver = CachingResolver(servers, clock, emit, cache_size=settings.cache, validator=str(how), patience=patience)
     keeper = ValidationKeeper(resolver, how, prober, open_validator, clock, emit, proven or Proven())
     async with resolver, keeper:

@@ -18,12 +18,11 @@ import dns.message
 import dns.rdatatype
 
 from mailrider.clock import after
-from mailrider.dns.transport import NotAnAnswer, SocketTransport
+from mailrider.dns.transport import NotAnAnswer, Transport
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.dns.servers import ServerAddress, ServerChoice
-    from mailrider.dns.transport import Transport
     from mailrider.model.domain import Domain
 
 PATIENCE: Final = 5.0  # seconds for one question
@@ -44,7 +43,7 @@ async def lookup_signature_times(
     name: Domain, choice: ServerChoice, clock: Clock, transport: Transport | None = None
 ) -> list[SignatureTime]:
     """Those of the first server that has any; empty if none tells."""
-    carrier = transport or SocketTransport()
+    carrier = transport or Transport()
     for server in choice.asked:
         for kind in _QUESTIONS:
             times = await _ask(name, kind, server, clock, carrier)

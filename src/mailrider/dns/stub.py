@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mailrider.clock import after
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.slots import SharedSlots
-from mailrider.dns.transport import NotAnAnswer, SocketTransport
+from mailrider.dns.transport import NotAnAnswer, Transport
 from mailrider.dns.wire import FailedReply, Question, ServerReply, decode_reply
 from mailrider.model.domain import owner_of
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.dns.answer import RecordType
     from mailrider.dns.servers import ServerAddress, ServerChoice
-    from mailrider.dns.transport import Transport
     from mailrider.model.domain import Domain
 
 MAX_IN_FLIGHT = 256  # questions at once: each is a descriptor, and processes have 1,024
@@ -73,7 +72,7 @@ class NameServers:
         self._rng = rng
         self._timeout = timeout
         self._attempts = attempts
-        self._transport = transport or SocketTransport()
+        self._transport = transport or Transport()
         self._slots = SharedSlots(MAX_IN_FLIGHT)
 
     async def ask_all(self, name: Domain, record_type: RecordType) -> ServerReply | FailedReply:

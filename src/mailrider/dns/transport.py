@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mailrider.dns.wire import MAX_MESSAGE
 
@@ -31,20 +31,12 @@ class NotAnAnswer(Exception):
     """What came back has nothing to do with the question."""
 
 
-class Transport(Protocol):
+class Transport:
     """Carries a question to a server.
 
     `accept` reads a message, and returns None for one that does not answer the question. Raises `OSError` if the
     server cannot be reached, `NotAnAnswer`; waits for as long as the caller lets it.
     """
-
-    async def ask_udp(self, server: ServerAddress, query: bytes, accept: Callable[[bytes], T | None]) -> T: ...
-
-    async def ask_tcp(self, server: ServerAddress, query: bytes, accept: Callable[[bytes], T | None]) -> T: ...
-
-
-class SocketTransport:
-    """The real one."""
 
     async def ask_udp(self, server: ServerAddress, query: bytes, accept: Callable[[bytes], T | None]) -> T:
         with socket.socket(server.family, socket.SOCK_DGRAM) as sock:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Patience
 from mailrider.endpoint.authentication import Authentication
@@ -32,12 +32,12 @@ from mailrider.smtp.server import ServerMachine
 from mailrider.smtp.server_states import ContentChunk, Limits, Rejected, ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Coroutine
 
     from mailrider.endpoint.authentication import Client
     from mailrider.endpoint.service import Service
     from mailrider.model.security import TLSEvidence
-    from mailrider.net.tls import ServerContext
+    from mailrider.net.channel import Channel
 
 HANDSHAKE: Final = 60.0  # seconds for TLS; longer only who does nothing takes
 LIMITS: Final = Limits(max_commands=1000)
@@ -51,26 +51,6 @@ _GOING_DOWN: Final = Reply.make(421, "4.3.2", "Shutting down; good bye")
 _TOO_SLOW: Final = Reply.make(421, "4.4.2", "You took too long; good bye")
 _BROKEN: Final = Reply.make(421, "4.3.0", "Internal error, try again later")
 _CUT_SHORT: Final = "shut down in the middle of it"
-
-
-class Wire(Protocol):
-    """What a session needs of a `net.channel.Channel`."""
-
-    peer_address: str
-    on_end: Callable[[], None] | None
-    tls: TLSEvidence | None
-
-    @property
-    def needs_drain(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def abort(self) -> None: ...
-    async def drain(self) -> None: ...
-    async def close(self) -> None: ...
-    def start_tls_server(
-        self, context: ServerContext, deadline: float | None = None
-    ) -> Coroutine[Any, Any, TLSEvidence]: ...
 
 
 class ClientSession:
@@ -96,7 +76,7 @@ class ClientSession:
         "client",
     )
 
-    def __init__(self, service: Service, channel: Wire, client: Client, *, implicit_tls: bool = False) -> None:
+    def __init__(self, service: Service, channel: Channel, client: Client, *, implicit_tls: bool = False) -> None:
         self._service = service
         self._channel = channel
         self.client = client

@@ -12,7 +12,7 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.dns.servers import ServerAddress
-from mailrider.dns.transport import MAX_STRAYS, NotAnAnswer, SocketTransport
+from mailrider.dns.transport import MAX_STRAYS, NotAnAnswer, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -52,7 +52,7 @@ async def udp_server() -> AsyncIterator[UDPServer]:
 
 
 async def test_strays_are_passed_over_until_the_answer_comes(udp_server: UDPServer) -> None:
-    question = asyncio.create_task(SocketTransport().ask_udp(udp_server.address, b"?", accept))
+    question = asyncio.create_task(Transport().ask_udp(udp_server.address, b"?", accept))
     client = await udp_server.receive()
     for datagram in (b"", b"stray", b"x" * 60_000, b"the answer"):
         udp_server.socket.sendto(datagram, client)
@@ -60,7 +60,7 @@ async def test_strays_are_passed_over_until_the_answer_comes(udp_server: UDPServ
 
 
 async def test_a_forger_has_few_tries(udp_server: UDPServer) -> None:
-    question = asyncio.create_task(SocketTransport().ask_udp(udp_server.address, b"?", accept))
+    question = asyncio.create_task(Transport().ask_udp(udp_server.address, b"?", accept))
     client = await udp_server.receive()
     for _ in range(MAX_STRAYS):
         udp_server.socket.sendto(b"forged", client)
@@ -76,7 +76,7 @@ async def test_what_another_address_sends_is_never_seen(udp_server: UDPServer) -
         seen.append(message)
         return accept(message)
 
-    question = asyncio.create_task(SocketTransport().ask_udp(udp_server.address, b"?", note))
+    question = asyncio.create_task(Transport().ask_udp(udp_server.address, b"?", note))
     client = await udp_server.receive()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
         forger.bind(("127.0.0.56", 0))
@@ -88,7 +88,7 @@ async def test_what_another_address_sends_is_never_seen(udp_server: UDPServer) -
 
 
 async def test_every_question_comes_from_a_port_of_its_own(udp_server: UDPServer) -> None:
-    questions = [asyncio.create_task(SocketTransport().ask_udp(udp_server.address, b"?", accept)) for _ in range(8)]
+    questions = [asyncio.create_task(Transport().ask_udp(udp_server.address, b"?", accept)) for _ in range(8)]
     clients = {await udp_server.receive() for _ in questions}
     assert len(clients) == 8
     for client in clients:
@@ -99,7 +99,7 @@ async def test_every_question_comes_from_a_port_of_its_own(udp_server: UDPServer
 async def test_the_wait_for_a_datagram_can_be_bounded(udp_server: UDPServer) -> None:
     with pytest.raises(TimeoutError):
         async with after(SystemClock(), 0.01):
-            await SocketTransport().ask_udp(udp_server.address, b"?", accept)
+            await Transport().ask_udp(udp_server.address, b"?", accept)
 
 
 @asynccontextmanager
@@ -134,7 +134,7 @@ async def test_an_answer_over_tcp_may_come_octet_by_octet() -> None:
             await asyncio.sleep(0)
 
     async with tcp_server(slow) as server:
-        assert await SocketTransport().ask_tcp(server, b"?", accept) == b"the answer"
+        assert await Transport().ask_tcp(server, b"?", accept) == b"the answer"
     assert received == b"\0\1?"
 
 
@@ -146,7 +146,7 @@ async def test_a_server_that_closes_early_gives_no_answer(sent: bytes) -> None:
 
     async with tcp_server(close_early) as server:
         with pytest.raises(ConnectionResetError):
-            await SocketTransport().ask_tcp(server, b"?", accept)
+            await Transport().ask_tcp(server, b"?", accept)
 
 
 async def test_another_answer_over_tcp_is_no_answer() -> None:
@@ -155,7 +155,7 @@ async def test_another_answer_over_tcp_is_no_answer() -> None:
 
     async with tcp_server(other) as server:
         with pytest.raises(NotAnAnswer):
-            await SocketTransport().ask_tcp(server, b"?", accept)
+            await Transport().ask_tcp(server, b"?", accept)
 
 
 async def test_the_wait_for_a_slow_stream_can_be_bounded() -> None:
@@ -166,11 +166,11 @@ async def test_the_wait_for_a_slow_stream_can_be_bounded() -> None:
     async with tcp_server(stall) as server:
         with pytest.raises(TimeoutError):
             async with after(SystemClock(), 0.05):
-                await SocketTransport().ask_tcp(server, b"?", accept)
+                await Transport().ask_tcp(server, b"?", accept)
 
 
 async def test_a_refused_connection_is_an_error_at_once() -> None:
     with pytest.raises(ConnectionRefusedError):
-        await SocketTransport().ask_tcp(ServerAddress(ip_address("127.0.0.57"), 1), b"?", accept)
+        await Transport().ask_tcp(ServerAddress(ip_address("127.0.0.57"), 1), b"?", accept)
     with pytest.raises(ConnectionRefusedError):
-        await SocketTransport().ask_udp(ServerAddress(ip_address("127.0.0.57"), 1), b"?", accept)
+        await Transport().ask_udp(ServerAddress(ip_address("127.0.0.57"), 1), b"?", accept)

@@ -19,6 +19,7 @@ from mailrider.dns.probe import DNSKEY, Prober
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.dns.servers import ServerAddress, choose_servers
 from mailrider.dns.stub import NameServers
+from mailrider.dns.transport import Transport
 from mailrider.dns.unbound import Validated
 from mailrider.dns.validation import Proven, Validates, ValidationKeeper
 from mailrider.dns.wire import NUMBERS, Question
@@ -53,7 +54,7 @@ class Server(enum.Enum):
     OTHER_KEYS = enum.auto()
 
 
-class World:
+class World(Transport):
     """Servers by their address, as a transport and as a library. `validators` are the contexts that are open."""
 
     def __init__(self) -> None:

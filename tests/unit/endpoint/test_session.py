@@ -84,7 +84,8 @@ class Visit:
             Memory(),
             authenticator=Doorkeeper(),
         )
-        self.session = ClientSession(service, self.wire, Client("127.0.0.1", is_local=True))
+        channel: Any = self.wire
+        self.session = ClientSession(service, channel, Client("127.0.0.1", is_local=True))
         self.task = asyncio.ensure_future(self.session.begin())
 
     async def rest(self) -> list[bytes]:
