@@ -7,6 +7,7 @@ when the last caller has gone. `aclose` ends what is under way.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -21,12 +22,10 @@ class Cancelled(Exception):
     """The work was ended by `aclose`, not by whoever waited for it."""
 
 
+@dataclass(slots=True, eq=False)
 class _Flight(Generic[V]):
-    __slots__ = ("task", "waiters")
-
-    def __init__(self, task: asyncio.Task[V]) -> None:
-        self.task = task
-        self.waiters = 0
+    task: asyncio.Task[V]
+    waiters: int = 0
 
 
 class SingleFlight(Generic[K, V]):

@@ -70,7 +70,7 @@ async def open_resolver(
         patience = max(RECURSION_PATIENCE, patience)
     prober = Prober(open_validator, Transport(), clock, rng, timeout=timeout, patience=patience)
     resolver = CachingResolver(servers, clock, emit, cache_size=settings.cache, validator=str(how), patience=patience)
-    keeper = ValidationKeeper(resolver, how, prober, open_validator, clock, emit, proven or Proven())
+    keeper = ValidationKeeper(resolver, how, prober, clock, emit, proven or Proven())
     async with resolver, keeper:
         if how.is_auto and choice.counting:
             async with ProofKeeper(resolver, clock, emit):

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mailrider.dns.caching import CachingResolver
     from mailrider.dns.probe import Plan, Prober, ProbeResult
     from mailrider.dns.servers import ServerAddress
-    from mailrider.dns.validating import OpenValidator
     from mailrider.model.event import Emit
 
 DAY: Final = 86400.0  # seconds between two warnings of the same missing key of the root
@@ -77,30 +76,20 @@ class Validates:
         return self.is_auto and all(server.is_plain for server in self.servers)
 
 
+@dataclass(slots=True, eq=False)
 class ValidationKeeper:
     """Probes for as long as it is entered; starts a task. It owns the validators that the resolver asks."""
 
-    def __init__(
-        self,
-        resolver: CachingResolver,
-        how: Validates,
-        prober: Prober,
-        open_validator: OpenValidator,
-        clock: Clock,
-        emit: Emit,
-        proven: Proven,
-    ) -> None:
-        self._resolver = resolver
-        self._how = how
-        self._prober = prober
-        self._open_validator = open_validator
-        self._clock = clock
-        self._emit = emit
-        self._proven = proven
-        self._plan: Plan | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._missing: tuple[int, ...] = ()
-        self._warned = -DAY
+    resolver: CachingResolver
+    how: Validates
+    prober: Prober
+    clock: Clock
+    emit: Emit
+    proven: Proven
+    _plan: Plan | None = None
+    _task: asyncio.Task[None] | None = None
+    _missing: tuple[int, ...] = ()
+    _warned: float = -DAY
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep())
@@ -110,7 +99,7 @@ class ValidationKeeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        validation = self._resolver.source
+        validation = self.resolver.source
         if isinstance(validation, Validation):
             await validation.aclose()
 
@@ -126,29 +115,29 @@ class ValidationKeeper:
             except LocalError as error:
                 await self._enter(Failing(str(error)))
             except Exception as error:
-                self._emit(Bug("validation of DNSSEC", error))
+                self.emit(Bug("validation of DNSSEC", error))
             same = same + 1 if findings == before else 1
             before = findings
-            await self._clock.sleep(next_look([each is Fitness.FIT for each in findings.values()], same))
+            await self.clock.sleep(next_look([each is Fitness.FIT for each in findings.values()], same))
 
     def _believes_others(self) -> bool:
-        return self._how.is_auto and not isinstance(self._plan, Validating) and self._resolver.choice.validates
+        return self.how.is_auto and not isinstance(self._plan, Validating) and self.resolver.choice.validates
 
     async def _believe_others(self) -> None:
         """Ask the servers that count, until none does."""
-        self._resolver.use(Unvalidated())
+        self.resolver.use(Unvalidated())
         self._plan = None
-        while self._resolver.choice.validates:
-            self._resolver.trust_changed.clear()
-            await self._resolver.trust_changed.wait()
+        while self.resolver.choice.validates:
+            self.resolver.trust_changed.clear()
+            await self.resolver.trust_changed.wait()
 
     async def _probe(self, before: Mapping[ServerAddress, Fitness]) -> dict[ServerAddress, Fitness]:
-        findings = await self._prober.probe(self._how.servers)
+        findings = await self.prober.probe(self.how.servers)
         for server, finding in findings.items():
             if finding.fitness is not Fitness.FIT and before.get(server) is not finding.fitness:
-                self._emit(DNSServerUnfit(str(server), finding.reason))
-        known = self._plan or self._proven.plan
-        await self._enter(next_plan(known, findings, may_turn_off=self._how.may_turn_off))
+                self.emit(DNSServerUnfit(str(server), finding.reason))
+        known = self._plan or self.proven.plan
+        await self._enter(next_plan(known, findings, may_turn_off=self.how.may_turn_off))
         self._look_at_root(findings)
         return {server: finding.fitness for server, finding in findings.items()}
 
@@ -157,30 +146,30 @@ class ValidationKeeper:
         before, self._plan = self._plan, plan
         if type(before) is type(plan) and (before == plan or not isinstance(plan, Validating)):
             return
-        left = self._resolver.source
+        left = self.resolver.source
         match plan:
             case Validating():
                 await self._validate(plan)
             case Unvalidated():
-                self._resolver.use(plan)
-                self._emit(SecurityUnavailable(self._resolver.dnssec_off))
+                self.resolver.use(plan)
+                self.emit(SecurityUnavailable(self.resolver.dnssec_off))
             case Failing(reason):
-                self._resolver.use(plan)
-                self._emit(DNSSECValidationFails(reason))
+                self.resolver.use(plan)
+                self.emit(DNSSECValidationFails(reason))
         if isinstance(left, Validation):
             await left.aclose()
 
     async def _validate(self, plan: Validating) -> None:
-        self._resolver.use(await Validation.open(self._open_validator, plan.servers))
-        self._proven.works(plan)
-        self._emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self._how.name))
+        self.resolver.use(await Validation.open(self.prober.open_validator, plan.servers))
+        self.proven.works(plan)
+        self.emit(DNSSECValidationWorks(", ".join(map(str, plan.servers)), self.how.name))
 
     def _look_at_root(self, findings: Mapping[ServerAddress, ProbeResult]) -> None:
         """Warn of keys of the root that we lack: at once, and each day again."""
         keys = {key for finding in findings.values() for key in finding.root_keys}
-        missing = missing_keys(self._how.anchors, keys)
-        now = self._clock.monotonic()
+        missing = missing_keys(self.how.anchors, keys)
+        now = self.clock.monotonic()
         if missing and (missing != self._missing or now - self._warned >= DAY):
             self._warned = now
-            self._emit(RootKeysMissing(missing))
+            self.emit(RootKeysMissing(missing))
         self._missing = missing or self._missing

@@ -7,7 +7,7 @@ that found nothing says when the next is worth it (`next_wake`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.queue.message import Quota
@@ -37,28 +37,23 @@ class _Look:
         self.next_wake = seconds if self.next_wake is None else min(self.next_wake, seconds)
 
 
+@dataclass(slots=True, eq=False)
 class Backlog:
     """What is due in the store, as far as it is known. `fairness` says how much of it may come into memory."""
 
-    def __init__(
-        self,
-        store: Store,
-        fairness: Fairness,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._fairness = fairness
-        self._clock = clock
-        self.unseen = True
-        """There may be something that is not known of."""
-        self.more: set[str] = set()
-        """Destinations of which more is due."""
-        self.next_wake: float | None = None
-        """In how many seconds there is something again, as the last `refill` found; None: nobody knows."""
-        self._cursor: str | None = None
-        self._asked = 0
-        self.horizon: datetime | None = None
-        """What is due later than that is left to others; None: nothing is."""
+    store: Store
+    fairness: Fairness
+    clock: Clock
+    unseen: bool = True
+    """There may be something that is not known of."""
+    more: set[str] = field(default_factory=set)
+    """Destinations of which more is due."""
+    next_wake: float | None = None
+    """In how many seconds there is something again, as the last `refill` found; None: nobody knows."""
+    horizon: datetime | None = None
+    """What is due later than that is left to others; None: nothing is."""
+    _cursor: str | None = None
+    _asked: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -79,7 +74,7 @@ class Backlog:
 
     def wants(self, destinations: Iterable[str] = ()) -> bool:
         """True if `refill` has something to do, now that jobs of these destinations have moved on."""
-        fairness = self._fairness
+        fairness = self.fairness
         if fairness.ready < fairness.places.fast and (
             # No more than so many destinations can have jobs in memory: this ends soon.
             self.unseen or any(map(fairness.runs_low, self.more))
@@ -91,20 +86,20 @@ class Backlog:
             self._asked = 0
             if any(map(fairness.is_hungry, self.more)):
                 return True
-        return any(each in self.more and self._fairness.runs_low(each) for each in destinations)
+        return any(each in self.more and self.fairness.runs_low(each) for each in destinations)
 
     async def refill(self) -> AsyncGenerator[list[LeasedJob], None]:
         """Lease what is needed: gives jobs as they come, to be put into memory before the next ones are asked for."""
         look = _Look()
         is_wanted, self.unseen = self.unseen, False
         try:
-            yield await self._claim([each for each in self.more if self._fairness.runs_low(each)], look)
+            yield await self._claim([each for each in self.more if self.fairness.runs_low(each)], look)
             if is_wanted:
                 # From where the last look ended to the end, and from the beginning to there, until memory has enough.
                 start = self._cursor
                 for after, until in ((start, None), (None, start)) if start is not None else ((None, None),):
                     while not look.is_full:
-                        page = await self._store.destinations(after, PAGE)
+                        page = await self.store.destinations(after, PAGE)
                         wanted = [each for each in page if until is None or each.destination <= until]
                         yield await self._claim([each.destination for each in self._due(wanted, look)], look)
                         if len(wanted) < PAGE:
@@ -119,12 +114,12 @@ class Backlog:
 
     def _moment(self) -> datetime:
         """Until when what we take is due."""
-        now = self._clock.now()
+        now = self.clock.now()
         return now if self.horizon is None else min(now, self.horizon)
 
     def _wake_for(self, due: datetime, look: _Look) -> None:
         if self.horizon is None or due <= self.horizon:
-            look.wake((due - self._clock.now()).total_seconds())
+            look.wake((due - self.clock.now()).total_seconds())
 
     def _due(self, page: Sequence[DueDestination], look: _Look) -> list[DueDestination]:
         moment = self._moment()
@@ -138,11 +133,11 @@ class Backlog:
 
     async def _claim(self, destinations: Sequence[str], look: _Look) -> list[LeasedJob]:
         """Lease jobs of these as far as there is room, and take note where there are more."""
-        now = self._clock.monotonic()
-        space = self._fairness.most_ready - self._fairness.ready
+        now = self.clock.monotonic()
+        space = self.fairness.most_ready - self.fairness.ready
         quotas: list[Quota] = []
         for destination in destinations:
-            reopens = self._fairness.reopens(destination, now)
+            reopens = self.fairness.reopens(destination, now)
             if reopens is not None:
                 self.more.discard(destination)
                 look.wake(reopens - now)
@@ -151,7 +146,7 @@ class Backlog:
                 look.is_full = True
                 break
             look.cursor = destination
-            room = min(self._fairness.room(destination, now), space)
+            room = min(self.fairness.room(destination, now), space)
             if room:
                 quotas.append(Quota(destination, room))
                 space -= room
@@ -163,7 +158,7 @@ class Backlog:
         names = [quota.destination for quota in quotas]
         self.more.difference_update(names)
         moment = self._moment()
-        claimed = await self._store.claim(quotas, moment, self._fairness.space)
+        claimed = await self.store.claim(quotas, moment, self.fairness.space)
         for name, due in claimed.left.items():
             if due <= moment:
                 self.more.add(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class Housekeeping:
     commits: CommitRetry
     clock: Clock
     is_down: Callable[[str], bool]
-    _elapsed: float = field(default=0.0, init=False)
-    _offset: float = field(default=0.0, init=False)
-    only_renews: bool = field(default=False, init=False)
+    _elapsed: float = 0.0
+    _offset: float = 0.0
+    only_renews: bool = False
     """Nothing is begun any more: leases are renewed, and what waits to be given back is."""
 
     def begin(self) -> None:

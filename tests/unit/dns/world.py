@@ -157,7 +157,7 @@ async def validating(
     prober = Prober(world.open_validator, world, clock, rng, timeout=TIMEOUT, patience=PATIENCE)
     resolver = CachingResolver(names, clock, events.append, cache_size=100, validator="libunbound 0", patience=PATIENCE)
     how = Validates(servers, anchors, "libunbound 0", auto)
-    keeper = ValidationKeeper(resolver, how, prober, world.open_validator, clock, events.append, proven or Proven())
+    keeper = ValidationKeeper(resolver, how, prober, clock, events.append, proven or Proven())
     async with resolver, keeper:
         yield resolver
     assert world.validators == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,17 +28,15 @@ class Return(NamedTuple):
     until: float = 0.0
 
 
+@dataclass(slots=True)
 class _Lease:
     """What there is of one need. `blocks`: of a rate, how many until when. `spare`: of a concurrency."""
 
-    __slots__ = ("allowed", "blocks", "noted", "spare", "used_at")
-
-    def __init__(self) -> None:
-        self.blocks: deque[tuple[float, int]] = deque()
-        self.spare = 0
-        self.allowed = 0
-        self.used_at = 0.0
-        self.noted = 0.0
+    blocks: deque[tuple[float, int]] = field(default_factory=deque)
+    spare: int = 0
+    allowed: int = 0
+    used_at: float = 0.0
+    noted: float = 0.0
 
     @property
     def is_empty(self) -> bool:

@@ -6,6 +6,7 @@ A line says who has what of each key, who waits for it, who was promised a momen
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from mailrider.delivery.limits.windows import UNKNOWN, RateWindow
@@ -110,14 +111,12 @@ class PromisedPlace:
         return now < self.until and (self.is_kept or self.at <= now)
 
 
+@dataclass(slots=True, eq=False)
 class WorkerTurn:
     """A worker in line for a key: its asks that wait, and the places that it was promised."""
 
-    __slots__ = ("places", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: OrderedDict[WaitingAsk, None] = OrderedDict()
-        self.places: deque[PromisedPlace] = deque()
+    waiting: OrderedDict[WaitingAsk, None] = field(default_factory=OrderedDict)
+    places: deque[PromisedPlace] = field(default_factory=deque)
 
     def place(self, now: float) -> PromisedPlace | None:
         """The first of its places that counts."""
@@ -128,24 +127,22 @@ class WorkerTurn:
         return sum(1 for place in self.places if place.rank <= rank and place.counts(now)) if self.places else 0
 
 
+@dataclass(slots=True, eq=False)
 class SharedKey:
     """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many.
 
     `noted`: when it is to be looked at.
     """
 
-    __slots__ = ("given", "held", "key", "line", "noted", "promised", "recalled", "taken", "turns")
-
-    def __init__(self, line: LineBook, key: str) -> None:
-        self.line = line
-        self.key = key
-        self.held: dict[int, int] = {}
-        self.taken = 0
-        self.turns: OrderedDict[int, WorkerTurn] = OrderedDict()
-        self.given: dict[int, tuple[float, int]] = {}
-        self.promised = 0.0
-        self.noted = UNKNOWN
-        self.recalled = 0.0
+    line: LineBook
+    key: str
+    held: dict[int, int] = field(default_factory=dict)
+    taken: int = 0
+    turns: OrderedDict[int, WorkerTurn] = field(default_factory=OrderedDict)
+    given: dict[int, tuple[float, int]] = field(default_factory=dict)
+    promised: float = 0.0
+    noted: float = UNKNOWN
+    recalled: float = 0.0
 
     def free(self, now: float) -> int:
         """How many there are for anybody."""

@@ -54,7 +54,7 @@ class Contents:
     ask_with_space: AskWithSpace
     reader: ReadThread
     supplier: ReadThread
-    _spooling: set[int] = field(default_factory=set, init=False)
+    _spooling: set[int] = field(default_factory=set)
     """Contents that this process is writing, for messages that are to come."""
 
     # Writing ---------------------------------------------------------------------------------------------------------

@@ -45,10 +45,10 @@ class StoreLeases:
     transactions: Transactions
     identity: Identity | None
     holds_deadly: bool
-    begun: BegunFile | None = field(default=None, init=False)
-    held: list[int] = field(default_factory=list, init=False)
+    begun: BegunFile | None = None
+    held: list[int] = field(default_factory=list)
     """Messages that are held since a moment ago, because processes died of them."""
-    last_id: int = field(default=0, init=False)
+    last_id: int = 0
 
     def register(self, connection: sqlite3.Connection) -> int:
         """Begin to use the store; how many recipients became free."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mailrider.model.queue_event import QueueHasSpace, QueueShort
@@ -45,7 +45,7 @@ class Space:
     keeper: WALKeeper
     ask: Ask
     emit: Emit
-    _is_short: bool = field(default=False, init=False)
+    _is_short: bool = False
 
     async def find(self, octets: int) -> None:
         """Take space for so many octets of new mail where the disk alone has none for them. Raises `StoreFull`."""
