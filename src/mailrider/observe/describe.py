@@ -133,7 +133,7 @@ def _(event: endpoint_events.MailTaken) -> dict[str, object]:
         "client": event.client,
         "user": event.user,
         "protocol": event.protocol,
-        "sender": event.sender,
+        "sender": event.sender or "<>",
         "recipients": event.recipients,
         "size": event.size,
         "reply": str(event.reply),

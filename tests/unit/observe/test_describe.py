@@ -15,7 +15,7 @@ import pytest
 import mailrider
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
-from mailrider.model.endpoint_event import LoginFailed
+from mailrider.model.endpoint_event import LoginFailed, MailTaken
 from mailrider.model.envelope import Recipient
 from mailrider.model.event import (
     DEBUG,
@@ -210,7 +210,11 @@ def test_the_end_of_a_queued_recipient_says_which_message_where_it_went_and_when
 
 def test_numbers_are_readable_and_the_null_sender_is_seen() -> None:
     assert describe(DestinationDown("a.test", 32.050890850759764, Reply(451, None, ("x",)))).fields["seconds"] == 32.051
-    assert describe(MessageQueued("0d7m3k9q2xv4t", "", 1, 100)).fields["sender"] == "<>"
+    for event in (
+        MessageQueued("0d7m3k9q2xv4t", "", 1, 100),
+        MailTaken("smtp", "192.0.2.1", "", "ESMTP", "", 1, 9, REPLY),
+    ):
+        assert describe(event).fields["sender"] == "<>"
 
 
 @pytest.mark.parametrize("kind", [PolicyFetchFailed, LoginFailed, DestinationDown], ids=lambda kind: kind.__name__)
