@@ -2,9 +2,6 @@
 
 It ends in a settlement, or the job is given back: what is cut off before it had any effect counts as no try. An
 exception nobody expected defers, it never bounces.
-
-`CommitRetry` commits, however long it takes: what was delivered must not be delivered again. While an outcome cannot be
-recorded the job stays leased and the outcome stays in memory. Jobs that wait to be given back wait there as well.
 """
 
 from __future__ import annotations
@@ -12,47 +9,38 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mailrider.clock import is_cancelled, shift_of
 from mailrider.model.event import Bug
 from mailrider.model.handover import CROWDED, Handover
 from mailrider.model.outcome import BROKEN, AttemptReport, Deferred
-from mailrider.model.queue_event import (
-    AttemptInterrupted,
-    LeaseLost,
-    OutcomeUnrecorded,
-    QueueAvailable,
-    QueueUnavailable,
-)
+from mailrider.model.queue_event import AttemptInterrupted
 from mailrider.queue.fairness import DestinationHealth, judge_destination
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import ROUTE_TARGET
 from mailrider.queue.settle import is_last_try
-from mailrider.queue.store import IdTaken, StoreUnavailable
+from mailrider.queue.settler import names, unrecorded
+from mailrider.queue.store import StoreUnavailable
 from mailrider.queue.work import LooksAgain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
     from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
     from mailrider.model.handover import Stoppable
-    from mailrider.queue.bounces import Bounces
-    from mailrider.queue.message import LeasedJob, Settled, Settlement
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import Places, RunningAttempt
-    from mailrider.queue.settle import Committed, Settler
+    from mailrider.queue.settler import CommitRetry, Committed, Settler
     from mailrider.queue.store import Store
     from mailrider.queue.work import Work
     from mailrider.smtp.content import Content
 
     Arrive = Callable[[RunningAttempt, IPv4Address | IPv6Address, int | None], datetime | None]
     Leave = Callable[[RunningAttempt, IPv4Address | IPv6Address], None]
-
-
-SICK: Final = 5.0  # seconds until a store that failed is tried again
 
 
 class AttemptProgress:
@@ -242,107 +230,3 @@ def _in_queue_time(clock: Clock, report: AttemptReport) -> AttemptReport:
             for each in report.outcomes
         )
     )
-
-
-class CommitRetry:
-    """Settles and gives back, as often as it takes."""
-
-    def __init__(self, store: Store, clock: Clock, emit: Emit, bounces: Bounces) -> None:
-        self._store = store
-        self._clock = clock
-        self._emit = emit
-        self._bounces = bounces
-        self.unrecorded = 0
-        """Outcomes that wait to be recorded; nothing new should begin while there are any."""
-        self.has_recovered = False
-        """A store that had failed works again; for whoever looks for due mail, who takes note and clears this."""
-        self._unreturned: list[LeasedJob] = []
-        self._failed = False
-
-    async def record(self, settlement: Settlement) -> Settled:
-        """Commit, and say if the lease was lost."""
-        try:
-            settled = await self._settle(settlement)
-        except StoreUnavailable as error:
-            settled = await self._insist(settlement, error)
-        if not settled.held:
-            self._emit(LeaseLost(format_id(settlement.job.message_id), names(settlement.job)))
-        return settled
-
-    async def _settle(self, settlement: Settlement) -> Settled:
-        while True:
-            try:
-                return await self._commit(settlement)
-            except IdTaken:
-                notifications = tuple(map(self._bounces.renamed, settlement.notifications))
-                settlement = replace(settlement, notifications=notifications)
-
-    async def _commit(self, settlement: Settlement) -> Settled:
-        # The writer goes on when the wait is cancelled: then it is over only after the result is known.
-        future = asyncio.ensure_future(self._store.settle(settlement))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            if future.cancelled() or future.exception() is not None:
-                self._emit(unrecorded(settlement.job, "we had to stop"))
-            raise
-
-    async def _insist(self, settlement: Settlement, error: StoreUnavailable) -> Settled:
-        self.failed(error)
-        self._emit(unrecorded(settlement.job, str(error)))
-        self.unrecorded += 1
-        try:
-            while True:
-                try:
-                    await self._clock.sleep(SICK)
-                    return await self._settle(settlement)
-                except StoreUnavailable as again:
-                    self.failed(again)
-        finally:
-            self.unrecorded -= 1
-            self.works()
-
-    async def give_back(self, jobs: Sequence[LeasedJob]) -> None:
-        """End leases of jobs that were not attempted; what cannot be given back now is kept for later."""
-        self.keep_to_return(jobs)
-        mine = [job for job in self._unreturned if job.lease == self._store.lease]
-        self._unreturned = []
-        if not mine:
-            return
-        try:
-            await asyncio.shield(asyncio.ensure_future(self._store.give_back(mine)))
-        except StoreUnavailable as error:
-            self._unreturned += mine
-            self.failed(error)
-
-    def keep_to_return(self, jobs: Sequence[LeasedJob]) -> None:
-        """They are given back with the next ones."""
-        self._unreturned += jobs
-
-    @property
-    def owes(self) -> bool:
-        """True if jobs wait to be given back."""
-        return bool(self._unreturned)
-
-    def failed(self, error: StoreUnavailable) -> None:
-        """The store did not do what it was asked for."""
-        if not self._failed:
-            self._failed = True
-            self._emit(QueueUnavailable(str(error)))
-
-    def works(self) -> None:
-        """The store did what it was asked for."""
-        if self._failed and not self.unrecorded:
-            self._failed = False
-            self._emit(QueueAvailable())
-            self.has_recovered = True
-
-
-def unrecorded(job: LeasedJob, reason: str) -> OutcomeUnrecorded:
-    return OutcomeUnrecorded(format_id(job.message_id), names(job), reason)
-
-
-def names(job: LeasedJob) -> tuple[str, ...]:
-    """A job's recipients, for events."""
-    return tuple(map(str, job.envelope.recipients))

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from mailrider.clock import Clock
-    from mailrider.queue.attempts import CommitRetry
     from mailrider.queue.retry import Rules
-    from mailrider.queue.settle import Committed, Settler
+    from mailrider.queue.settler import CommitRetry, Committed, Settler
     from mailrider.queue.store import Store
 
 TICK: Final = 5.0  # seconds between two questions whether another process changed the store

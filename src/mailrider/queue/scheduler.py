@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Self
 from mailrider.clock import NEVER, Alarm
 from mailrider.model.event import Bug
 from mailrider.model.queue_event import DestinationDown, DestinationUp, QueueRecovered
-from mailrider.queue.attempts import SICK, AttemptProgress, Attempts, CommitRetry
+from mailrider.queue.attempts import AttemptProgress, Attempts
 from mailrider.queue.backlog import Backlog
 from mailrider.queue.fairness import DestinationHealth, Fairness
 from mailrider.queue.housekeeping import Housekeeping
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import Wish
-from mailrider.queue.settle import Settler
+from mailrider.queue.settler import SICK, CommitRetry, Settler
 from mailrider.queue.stopping import RECORDING, all_ended, cut_off, end_within, is_done_within
 from mailrider.queue.store import StoreUnavailable
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.queue.message import LeasedJob
     from mailrider.queue.places import RunningAttempt
-    from mailrider.queue.settle import Committed
+    from mailrider.queue.settler import Committed
     from mailrider.queue.store import Store
     from mailrider.queue.work import Work
     from mailrider.settings.types import IPAddress

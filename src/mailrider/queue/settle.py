@@ -1,6 +1,4 @@
-"""What to do with the report of an attempt. Pure functions decide; the store commits it as a whole.
-
-A `Settler` asks them, has notifications written, and tells the log what was committed (`queue.attempts` does that).
+"""What to do with the report of an attempt. Pure: it decides, the store commits it as a whole (`queue.settler`).
 
 For each recipient: done, or queued again and when; and which notifications go to the sender. The rules:
 
@@ -13,8 +11,7 @@ For each recipient: done, or queued again and when; and which notifications go t
 - a delay is told once for each recipient.
 
 NOTIFY is obeyed (RFC 3461 4.1); nothing is ever sent to a null reverse-path, nor about a quarantined message. Of a
-notification that failed the postmaster is told, if there is one, and of one to the postmaster nobody. A notification
-never keeps a state from changing, and what is committed is told only if the lease was ours.
+notification that failed the postmaster is told, if there is one, and of one to the postmaster nobody.
 """
 
 from __future__ import annotations
@@ -23,29 +20,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
-from mailrider.clock import shift_of
 from mailrider.dsn.notification import NotifiedAction, Told
 from mailrider.model.envelope import Notify
-from mailrider.model.event import Bug
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed
-from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
-from mailrider.model.value import value
-from mailrider.queue.ids import format_id
-from mailrider.queue.message import Change, Fate, Progress, Settlement, Wish
+from mailrider.queue.message import Change, Fate, Progress
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from mailrider.clock import Clock
-    from mailrider.model.event import Emit
     from mailrider.model.outcome import Outcome
-    from mailrider.queue.bounces import Bounces
-    from mailrider.queue.message import LeasedJob, NewMessage, Settled
+    from mailrider.queue.message import LeasedJob
     from mailrider.queue.retry import Rules
-    from mailrider.smtp.content import Content
 
 # What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
 EXPIRED: Final = Reply.make(554, "5.4.7", "It could not be delivered in time")
@@ -215,99 +202,3 @@ def _warned(change: Change, job: LeasedJob, rules: Rules, now: datetime) -> Chan
     if change.progress is None or change.progress.warned or not _is_late(job, rules, now):
         return change
     return replace(change, progress=replace(change.progress, warned=True))
-
-
-# What is committed, and told ------------------------------------------------------------------------------------------
-
-
-_DONE_TO_IT: Final = {Wish.HOLD: "held", Wish.REMOVE: "removed"}
-
-
-@value
-class Settling:
-    """What is to be committed; `report` is what is told of it then, None: nothing."""
-
-    settlement: Settlement
-    decision: SettleDecision
-    report: AttemptReport | None
-
-
-@value
-class Committed:
-    """What was committed, and what operators had wished meanwhile."""
-
-    settlement: Settlement
-    settled: Settled
-
-
-class Settler:
-    """Says what is to be committed, and tells what was."""
-
-    def __init__(self, rules: Rules, bounces: Bounces, clock: Clock, rng: random.Random, emit: Emit) -> None:
-        self._rules = rules
-        self._bounces = bounces
-        self._clock = clock
-        self._rng = rng
-        self._emit = emit
-
-    async def attempted(self, job: LeasedJob, content: Content, report: AttemptReport) -> Settling:
-        """After an attempt."""
-        now = self._clock.now()
-        decision = settle(job, report, self._rules, now, self._rng)
-        notifications = await self._notify(job, decision, content, now) if decision.notified else ()
-        if job.envelope.requiretls:
-            notifications += await self._redact(job, decision, report, content, now)
-        return Settling(Settlement(job, decision.changes, now, notifications), decision, report)
-
-    async def late(self, job: LeasedJob, now: datetime, stored: Callable[[LeasedJob], Awaitable[Content]]) -> Settling:
-        """Where no attempt comes along. `stored` reads the content, if its sender is told."""
-        decision = untried(job, self._rules, now)
-        content = await stored(job) if decision.notified else None
-        notifications = await self._notify(job, decision, content, now)
-        # What is over is over for each recipient.
-        report = as_it_stands(job) if decision.given_up else None
-        return Settling(Settlement(job, decision.changes, now, notifications), decision, report)
-
-    def committed(self, settling: Settling, settled: Settled) -> Committed | None:
-        """It was tried to commit that: tells of it; None if the lease was lost, and nothing was changed."""
-        if not settled.held:
-            return None
-        if settling.report is not None:
-            self._tell(settling.settlement, settled, settling.decision, settling.report)
-        return Committed(settling.settlement, settled)
-
-    async def _notify(
-        self, job: LeasedJob, decision: SettleDecision, content: Content | None, now: datetime
-    ) -> tuple[NewMessage, ...]:
-        """The notifications; one that quotes nothing if the message makes trouble. The state changes in any case."""
-        for quoted in (content, None):
-            try:
-                return await self._bounces.write(job, decision.notified, quoted, now, shift_of(self._clock))
-            except Exception as error:
-                self._emit(Bug(f"notification about message {format_id(job.message_id)}", error))
-        return ()
-
-    async def _redact(
-        self, job: LeasedJob, decision: SettleDecision, report: AttemptReport, content: Content, now: datetime
-    ) -> tuple[NewMessage, ...]:
-        """A notification without what it quotes, where it has to go so; none if that makes trouble."""
-        try:
-            return await self._bounces.redacted(job, decision.given_up, report, content, now)
-        except Exception as error:
-            self._emit(Bug(f"notification {format_id(job.message_id)} without what it quotes", error))
-            return ()
-
-    def _tell(self, settlement: Settlement, settled: Settled, decision: SettleDecision, report: AttemptReport) -> None:
-        job = settlement.job
-        name, sender = format_id(job.message_id), job.envelope.sender.text
-        age = settlement.at - job.created
-        for change, progress, outcome in zip(decision.changes, job.progress, report.outcomes, strict=True):
-            tries = progress.tries if change.progress is None else change.progress.tries
-            due, done_to_it = change.due, ""
-            wish = settled.wishes.get(change.id)
-            if change.fate is Fate.QUEUED and wish is not None:
-                due = settlement.at if wish is Wish.RETRY else None
-                done_to_it = _DONE_TO_IT.get(wish, "")
-            over = change.id in decision.given_up
-            retry_at = None if due is None else due + shift_of(self._clock)
-            self._emit(RecipientDone(name, sender, outcome, tries, retry_at, over, done_to_it, age))

@@ -33,7 +33,6 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue import bounces
 from mailrider.queue import fairness as fairness_module
-from mailrider.queue.attempts import SICK
 from mailrider.queue.begun import BegunFile, read_begun
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
@@ -42,6 +41,7 @@ from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Quota, RecipientState
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
+from mailrider.queue.settler import SICK
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.stopping import GRACE
 from mailrider.queue.store import QueueCommand, StoreUnavailable
