@@ -2,8 +2,8 @@
 
 `mailrider.model` and `mailrider.smtp` are to be covered whole, so all of their tests are measured. Of the others the
 first row of each table is: further ones try values, not lines, and so do the examples of Hypothesis. What kills
-processes or talks to real servers is not measured, and neither is any program that a test starts; it runs what tests
-run here as well.
+processes or talks to real servers is not measured, nor what passes the lines of other tests thousands of times, and
+neither is any program that a test starts; it runs what tests run here as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WHOLE: Final = ("tests/unit/model/", "tests/unit/smtp/")
-NOT_AT_ALL: Final = ("tests/crash/", "tests/peers/")
+NOT_AT_ALL: Final = (
+    "tests/crash/",
+    "tests/peers/",
+    "tests/flow/delivery/test_memory.py",
+    "tests/flow/queue/test_slow_places.py",
+    "tests/flow/queue/test_stop_at_every_moment.py",
+    "tests/flow/security/test_matrix_sample.py",
+    "tests/unit/policy/test_matrix.py",
+)
 ROWS: Final = 1
 """Of the other tests: how many rows of each table are measured."""
 

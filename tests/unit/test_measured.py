@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.measured import Measuring, measured
+from tests.support.measured import NOT_AT_ALL, Measuring, measured
 
 if TYPE_CHECKING:
     import pytest
@@ -15,6 +16,7 @@ OTHER = "tests/unit/test_c.py::test_d"
 WHOLE = [f"tests/unit/{package}/test_e.py::test_f[{number}]" for package in ("smtp", "model") for number in range(4)]
 CRASH = "tests/crash/test_g.py::test_h"
 PEER = "tests/peers/test_i.py::test_j"
+OFTEN = "tests/flow/queue/test_slow_places.py::test_k"
 
 
 class Recorder:
@@ -32,7 +34,12 @@ class Recorder:
 
 
 def test_of_a_table_the_first_row_is_measured_and_of_what_must_be_covered_whole_all() -> None:
-    assert measured(dict.fromkeys([*TABLE, OTHER, *WHOLE, CRASH, PEER], False)) == [TABLE[0], OTHER, *WHOLE]
+    assert measured(dict.fromkeys([*TABLE, OTHER, *WHOLE, CRASH, PEER, OFTEN], False)) == [TABLE[0], OTHER, *WHOLE]
+
+
+def test_what_is_not_measured_is_there() -> None:
+    root = Path(__file__).parents[2]
+    assert [each for each in NOT_AT_ALL if not (root / each).exists()] == []
 
 
 def test_what_tries_examples_is_measured_only_where_all_must_be_covered() -> None:
