@@ -5,7 +5,6 @@ Results of mail are values (`model.outcome`), never exceptions. An exception say
 - `LocalError`: we, or the program that calls us, asked for something impossible;
 - `PeerError`: a remote server broke the protocol;
 - `NetworkError`: the network between us failed;
-- `PolicyError`: a security policy forbids going on;
 - `ConfigError`: the configuration is wrong.
 
 Each carries what an SMTP reply needs (`code`, `enhanced`, `public`: safe to show to a stranger) apart from its message,
@@ -93,13 +92,6 @@ class DeadlineExceeded(NetworkError, TimeoutError):
 
     enhanced = "4.4.2"
     public = "The connection timed out"
-
-
-class PolicyError(MailriderError):
-    """A security policy forbids this connection or message."""
-
-    enhanced = "4.7.0"
-    public = "Refused by security policy"
 
 
 @dataclass(frozen=True, slots=True)

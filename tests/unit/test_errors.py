@@ -16,7 +16,6 @@ from mailrider.errors import (
     MailriderError,
     NetworkError,
     PeerError,
-    PolicyError,
     Problem,
 )
 from mailrider.model.reply import Reply
@@ -29,7 +28,6 @@ FAMILIES: list[tuple[type[MailriderError], tuple[type[Exception], ...], int, str
     (NetworkError, (ConnectionError, OSError), 451, "4.4.1"),
     (ConnectionLost, (NetworkError,), 451, "4.4.2"),
     (DeadlineExceeded, (NetworkError, TimeoutError), 451, "4.4.2"),
-    (PolicyError, (), 451, "4.7.0"),
     (ConfigError, (), 451, "4.3.5"),
 ]
 

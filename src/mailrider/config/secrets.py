@@ -22,7 +22,6 @@ SECRET_WORDS: Final = frozenset({"auth", "credentials", "pass", "passwd", "passw
 """Names of directives that hold a secret, here or in other mail software; a test sees that all of ours are there."""
 LIKENESS: Final = 0.75  # of 1, between such a name and a slip: what has one letter of four wrong
 MAX_WORD: Final = 64  # characters: longer ones are no slips, and comparing costs their square
-MAX_PARTS: Final = 50  # of a word that are compared; in longer text anything may be
 _NOT_SECRET: Final = frozenset({"mx_auth"})
 _BORDER: Final = re.compile(r"[\s._:=-]+")
 MAX_WORDS: Final = 1000  # of a directive that are looked for in a message

@@ -16,7 +16,6 @@ import idna
 from mailrider.errors import InvalidValue
 
 MAX_DOMAIN = 253  # octets, without the trailing dot: RFC 1035 2.3.4 less length octets
-MAX_LABEL = 63  # octets: RFC 1035 2.3.4
 # Characters of a domain before UTS 46 mapping, which may shorten it: what is longer is not looked at.
 MAX_DOMAIN_TEXT = 4 * MAX_DOMAIN
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,15 +13,6 @@ from mailrider.model.value import value
 MAX_QUOTE = 512  # characters of a remote server's text that we repeat to others
 
 _ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?= |\Z)")
-
-
-class Severity(enum.Enum):
-    """The first digit of a reply: what it means for what was asked (RFC 5321 4.2.1)."""
-
-    POSITIVE = 2
-    INTERMEDIATE = 3
-    TRANSIENT = 4
-    PERMANENT = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,11 +92,6 @@ class Reply:
         if enhanced is None or enhanced.klass != code // 100:
             return cls(code, None, lines)
         return cls(code, enhanced, tuple(_without(enhanced, line) for line in lines))
-
-    @property
-    def severity(self) -> Severity:
-        """What the first digit says."""
-        return Severity(self.code // 100)
 
     @property
     def status(self) -> EnhancedCode:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
@@ -77,36 +77,25 @@ class Courier(Protocol):
     async def send(self, report: TLSReport, kind: EndpointKind, target: str) -> Sent: ...
 
 
+@dataclass(slots=True, eq=False)
 class TLSReporting:
     """See the module; `in_thread` runs what blocks."""
 
-    def __init__(
-        self,
-        rules: ReportingRules,
-        recorder: Recorder,
-        store: ReportStore,
-        courier: Courier,
-        resolver: Resolver,
-        clock: Clock,
-        emit: Emit,
-        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
-        tick: float = TICK,
-    ) -> None:
-        self._rules = rules
-        self._recorder = recorder
-        self._store = store
-        self._courier = courier
-        self._resolver = resolver
-        self._clock = clock
-        self._emit = emit
-        self._in_thread = in_thread
-        self._tick = tick
-        self._is_held_up = False
-        self._is_leaving = False
-        self._task: asyncio.Task[None] | None = None
-        self._making: asyncio.Task[None] | None = None
-        self._sending: dict[asyncio.Task[None], tuple[str, ...]] = {}
-        self._free_at: dict[str, float] = {}
+    rules: ReportingRules
+    recorder: Recorder
+    store: ReportStore
+    courier: Courier
+    resolver: Resolver
+    clock: Clock
+    emit: Emit
+    in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread
+    tick: float = TICK
+    _is_held_up: bool = False
+    _is_leaving: bool = False
+    _task: asyncio.Task[None] | None = None
+    _making: asyncio.Task[None] | None = None
+    _sending: dict[asyncio.Task[None], tuple[str, ...]] = field(default_factory=dict)
+    _free_at: dict[str, float] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -118,7 +107,7 @@ class TLSReporting:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._guarded(self.write)
-        await self._in_thread(self._store.close)
+        await self.in_thread(self.store.close)
 
     async def leave_off(self) -> None:
         """Make and send no more reports, since another one does; what is counted is still written down."""
@@ -126,11 +115,11 @@ class TLSReporting:
         if self._making is not None:
             self._making.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
-        await self._in_thread(self._store.follow)
+        await self.in_thread(self.store.follow)
 
     async def _run(self) -> None:
         while True:
-            await self._clock.sleep(self._tick)
+            await self.clock.sleep(self.tick)
             await self._guarded(self._turn)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -140,20 +129,20 @@ class TLSReporting:
         except ReportsUnavailable as error:
             if not self._is_held_up:
                 self._is_held_up = True
-                self._emit(TLSReportsHeldUp(str(error)))
+                self.emit(TLSReportsHeldUp(str(error)))
         except Exception as error:
-            self._emit(Bug("TLS reporting", error))
+            self.emit(Bug("TLS reporting", error))
         else:
             if self._is_held_up:
                 self._is_held_up = False
-                self._emit(TLSReportsResumed())
+                self.emit(TLSReportsResumed())
 
     async def _turn(self) -> None:
         await self.write()
-        if self._is_leaving or not await self._in_thread(self._store.lead):
+        if self._is_leaving or not await self.in_thread(self.store.lead):
             return
         if self._is_leaving:  # meanwhile: what it may just have taken is another's
-            await self._in_thread(self._store.follow)
+            await self.in_thread(self.store.follow)
             return
         if self._making is None or self._making.done():
             # By itself: name servers that take their time hold up neither what is counted nor what is sent.
@@ -164,19 +153,19 @@ class TLSReporting:
 
     async def write(self) -> None:
         """Write down what was counted since the last time. Raises `ReportsUnavailable`."""
-        counts = self._recorder.take()
+        counts = self.recorder.take()
         try:
             while counts:
                 await self._write_some(counts)
         finally:
-            self._recorder.give_back(counts)
-        for address in self._recorder.take_refused():
-            await self._in_thread(self._store.refuse, address, self._clock.now() + REFUSED_FOR)
+            self.recorder.give_back(counts)
+        for address in self.recorder.take_refused():
+            await self.in_thread(self.store.refuse, address, self.clock.now() + REFUSED_FOR)
 
     async def _write_some(self, counts: Counts) -> None:
         """Write down some of the counts, and take them out; not more, so that other processes have their turn."""
         some = dict(itertools.islice(counts.items(), MAX_WRITTEN))
-        writing = asyncio.ensure_future(self._in_thread(self._store.add, some))
+        writing = asyncio.ensure_future(self.in_thread(self.store.add, some))
         try:
             await asyncio.shield(writing)
         finally:
@@ -189,9 +178,9 @@ class TLSReporting:
     # Making ------------------------------------------------------------------------------------------------------
 
     async def _make(self) -> None:
-        now = self._clock.now()
-        await self._in_thread(self._store.forget, (now - self._rules.retain).date(), now)
-        due = await self._in_thread(self._store.due, now, MAX_MADE)
+        now = self.clock.now()
+        await self.in_thread(self.store.forget, (now - self.rules.retain).date(), now)
+        due = await self.in_thread(self.store.due, now, MAX_MADE)
         # Side by side: name servers that take their time hold up nobody else's report.
         making = [self._make_one(day, domain, since, counts, now) for day, domain, since, counts in due]
         made = await asyncio.gather(*making, return_exceptions=True)
@@ -200,18 +189,18 @@ class TLSReporting:
                 raise error
 
     async def _make_one(self, day: date, domain: str, due: datetime, counts: DayCounts, now: datetime) -> None:
-        end = partial(self._in_thread, self._store.end, day, domain)
-        if not counts.has_sessions or (self._rules.only_failures and not counts.has_failures):
+        end = partial(self.in_thread, self.store.end, day, domain)
+        if not counts.has_sessions or (self.rules.only_failures and not counts.has_failures):
             await end("nothing to report")
             return
         try:
-            record = await report_record(self._resolver, Domain(domain))
+            record = await report_record(self.resolver, Domain(domain))
         except LookupFailed as error:
             # Since when it is due is not kept apart: the day itself says when it is too late.
             if now - due > LIFETIME or (now.date() - day).days > 2:
                 await end(f"its record could not be looked up: {error}")
             else:
-                await self._in_thread(self._store.postpone, day, domain, now + FIRST_RETRY)
+                await self.in_thread(self.store.postpone, day, domain, now + FIRST_RETRY)
             return
         if isinstance(record, NoReportRecord):
             await end(record.reason)
@@ -219,22 +208,22 @@ class TLSReporting:
         if now - due > LIFETIME:
             await end("it would have come more than 24 hours too late")
             return
-        refusing = await self._in_thread(self._store.refusing, now)
+        refusing = await self.in_thread(self.store.refusing, now)
         endpoints = endpoints_of(record, refusing)
         if not endpoints:
             await end("its mail addresses refuse reports")
             return
         # Up to 20 policies with 200 failures each: 4 MB.
-        report = await self._in_thread(build_report, domain, day, counts, self._rules.reporter, self._store.secret)
-        await self._in_thread(self._store.freeze, report, endpoints, now, now + LIFETIME)
+        report = await self.in_thread(build_report, domain, day, counts, self.rules.reporter, self.store.secret)
+        await self.in_thread(self.store.freeze, report, endpoints, now, now + LIFETIME)
 
     # Sending -----------------------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
-        now, monotonic = self._clock.now(), self._clock.monotonic()
+        now, monotonic = self.clock.now(), self.clock.monotonic()
         self._free_at = {key: when for key, when in self._free_at.items() if when > monotonic}
         busy = {key for keys in self._sending.values() for key in keys} | self._free_at.keys()
-        waiting = await self._in_thread(self._store.waiting, now, MAX_LOOKED_AT)
+        waiting = await self.in_thread(self.store.waiting, now, MAX_LOOKED_AT)
         if self._is_leaving:  # meanwhile: another one sends these; making reports twice does no harm
             return
         for delivery in waiting:
@@ -249,30 +238,30 @@ class TLSReporting:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         for key in self._sending.pop(task):
-            self._free_at[key] = self._clock.monotonic() + PACE
+            self._free_at[key] = self.clock.monotonic() + PACE
 
     async def _deliver(self, delivery: ReportDelivery) -> None:
-        report = await self._in_thread(self._store.report, delivery.day, delivery.domain)
-        now = self._clock.now()
+        report = await self.in_thread(self.store.report, delivery.day, delivery.domain)
+        now = self.clock.now()
         if report is None or now > delivery.until:
             await self._settle(delivery, Sent(DeliveryState.EXPIRED, "24 hours are over"), now)
             return
         try:
-            sent = await self._courier.send(report, delivery.kind, delivery.target)
+            sent = await self.courier.send(report, delivery.kind, delivery.target)
         except Exception as error:  # a bug: it is told, and tried again like whatever failed for now
-            self._emit(Bug("TLS reporting", error))
+            self.emit(Bug("TLS reporting", error))
             sent = Sent(DeliveryState.WAITING, f"an error in this program: {type(error).__name__}")
-        now = self._clock.now()
+        now = self.clock.now()
         again = now + FIRST_RETRY * 2 ** min(delivery.tries, 10)
         if sent.state is DeliveryState.WAITING and again > delivery.until:
             sent = Sent(DeliveryState.EXPIRED, sent.note)
         await self._settle(delivery, sent, again)
 
     async def _settle(self, delivery: ReportDelivery, sent: Sent, again: datetime) -> None:
-        await self._in_thread(self._store.settle, delivery, sent.state, again, sent.note)
+        await self.in_thread(self.store.settle, delivery, sent.state, again, sent.note)
         if sent.state is not DeliveryState.WAITING:
             day = delivery.day.isoformat()
-            self._emit(TLSReportSettled(delivery.domain, day, delivery.kind, sent.state, sent.note))
+            self.emit(TLSReportSettled(delivery.domain, day, delivery.kind, sent.state, sent.note))
 
 
 async def report_record(resolver: Resolver, domain: Domain) -> TLSRPTRecord | NoReportRecord:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import InvalidValue
-from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, Severity, clean_text, quote_reply, split_enhanced
+from mailrider.model.reply import MAX_QUOTE, EnhancedCode, Reply, clean_text, quote_reply, split_enhanced
 from mailrider.model.text import UNSAFE
 from tests.unit.model.strategies import enhanced_codes, parses, replies, tricky_text
 
@@ -89,22 +89,19 @@ def test_reply_codes_are_200_to_599(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "severity", "positive", "transient", "permanent"),
+    ("code", "positive", "transient", "permanent"),
     [
-        (200, Severity.POSITIVE, True, False, False),
-        (299, Severity.POSITIVE, True, False, False),
-        (354, Severity.INTERMEDIATE, False, False, False),
-        (400, Severity.TRANSIENT, False, True, False),
-        (499, Severity.TRANSIENT, False, True, False),
-        (500, Severity.PERMANENT, False, False, True),
-        (599, Severity.PERMANENT, False, False, True),
+        (200, True, False, False),
+        (299, True, False, False),
+        (354, False, False, False),
+        (400, False, True, False),
+        (499, False, True, False),
+        (500, False, False, True),
+        (599, False, False, True),
     ],
 )
-def test_the_first_digit_is_the_severity(
-    code: int, severity: Severity, positive: bool, transient: bool, permanent: bool
-) -> None:
+def test_the_first_digit_says_what_it_means(code: int, positive: bool, transient: bool, permanent: bool) -> None:
     reply = Reply(code)
-    assert reply.severity is severity
     assert (reply.is_positive, reply.is_transient, reply.is_permanent) == (positive, transient, permanent)
 
 

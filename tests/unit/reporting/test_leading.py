@@ -102,7 +102,7 @@ async def test_who_leaves_off_just_when_it_begins_to_lead_lets_another_one_lead(
             await may_end.wait()
         return work(*arguments)
 
-    world.service._in_thread = slowly
+    world.service.in_thread = slowly
     await world.pass_time(world.tick)
     assert began.is_set()
     await world.service.leave_off()

@@ -342,7 +342,7 @@ async def test_what_is_being_written_when_the_service_ends_is_counted_once(tmp_p
                 raise ReportsUnavailable("the disk is full")
         return work(*arguments)
 
-    world.service._in_thread = slowly
+    world.service.in_thread = slowly
     world.recorder(session())
     await world.clock.advance(10)
     assert began.is_set()
@@ -368,7 +368,7 @@ async def test_thousands_of_domains_are_written_in_parts_and_what_was_written_is
                 raise ReportsUnavailable("the disk is full")
         return work(*arguments)
 
-    world.service._in_thread = noted
+    world.service.in_thread = noted
     for number in range(MAX_WRITTEN + 10):
         world.recorder(session(f"d{number}.test"))
     await world.clock.advance(10)
