@@ -393,10 +393,7 @@ class PoolState(Generic[SessionT, WaiterT]):
                 # Of all endpoints: the one that was idle longest is the next to go in any case.
                 self.end(next(iter(self._idle)), ROOM)
         elif endpoint.idle and endpoint.ending < len(endpoint.waiting):
-            self.end(self._least_bad(endpoint.idle), ROOM)
-
-    def _least_bad(self, slots: list[Slot[SessionT]]) -> Slot[SessionT]:
-        return min(slots, key=self._worth)
+            self.end(min(endpoint.idle, key=self._worth), ROOM)
 
     def _worth(self, slot: Slot[SessionT]) -> tuple[bool, int, float]:
         """What is lost with a slot: a handshake, the transactions that it could still carry, and time."""
@@ -428,7 +425,7 @@ class PoolState(Generic[SessionT, WaiterT]):
             kept = self._idle_of[next_hop] = []
         kept.append(slot)
         if len(kept) > self.limits.idle_count:
-            self.end(self._least_bad(kept), IDLE_COUNT)
+            self.end(min(kept, key=self._worth), IDLE_COUNT)
 
     def _take(self, slot: Slot[SessionT]) -> None:
         """An idle slot is not idle any more."""
