@@ -240,7 +240,7 @@ def _path(keyword: str, argument: str, *, sloppy: bool) -> tuple[str, str]:
 
 def _parameters(text: str, known: dict[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for word in text.split():
+    for word in filter(None, text.split(" ")):  # no other space divides them: one may stand in an address (RFC 6531)
         match = _PARAMETER.fullmatch(word)
         if match is None:
             raise CommandError(501, "5.5.4", "Malformed parameter")

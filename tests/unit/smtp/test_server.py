@@ -143,7 +143,7 @@ def test_every_parameter_arrives_parsed() -> None:
         "mail from:<jörg@example.org> size=1000 body=8bitmime smtputf8 requiretls "
         "ret=hdrs envid=a+2Bb auth=x+3Dy@example.org\r\n"
         'RCPT TO: <"b >c"@example.net>  NOTIFY=success,delay ORCPT=rfc822;o+2B@example.net \r\n'
-        "RCPT TO:<@relay.example,@other.example:ü@example.net> NOTIFY=NEVER ORCPT=utf-8;ü@example.net\r\n"
+        "RCPT TO:<@relay.example,@other.example:ü@example.net> NOTIFY=NEVER ORCPT=utf-8;ü\xa0@example.net\r\n"
         "RCPT TO:<Postmaster>\r\n".encode()
     )
     app.run()
@@ -158,7 +158,7 @@ def test_every_parameter_arrives_parsed() -> None:
             Notify.SUCCESS | Notify.DELAY,
             OriginalRecipient("rfc822", "o+@example.net"),
         ),
-        Rcpt(Mailbox("ü", Domain("example.net")), Notify.NEVER, OriginalRecipient("utf-8", "ü@example.net")),
+        Rcpt(Mailbox("ü", Domain("example.net")), Notify.NEVER, OriginalRecipient("utf-8", "ü\xa0@example.net")),
         Rcpt(Mailbox("Postmaster", None)),
     ]
     assert app.machine.protocol == "UTF8SMTP"
