@@ -90,7 +90,9 @@ def children_of(pid: int) -> list[int]:
 
 
 @asynccontextmanager
-async def forked(*arguments: str, **options: Any) -> AsyncIterator[ForkedProcess]:
+async def forked(
+    *arguments: str, entry: str = PROGRAM, descriptors: Mapping[int, int] | None = None, **options: Any
+) -> AsyncIterator[ForkedProcess]:
     """`mailrider` with these arguments, whose standard error can be read; killed at the end if it still lives."""
     reads, writes = os.pipe()
     reader = asyncio.StreamReader()
@@ -98,7 +100,7 @@ async def forked(*arguments: str, **options: Any) -> AsyncIterator[ForkedProcess
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reads, "rb")
     )
     try:
-        process = await fork(PROGRAM, arguments, {2: writes}, **options)
+        process = await fork(entry, arguments, {**(descriptors or {}), 2: writes}, **options)
         os.close(writes)
         process.stderr = reader
         try:

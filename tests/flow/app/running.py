@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import smtplib
 import socket
@@ -10,11 +12,12 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from mailrider.cli import main
 from mailrider.clock import SystemClock, after
 from tests.support.forked import ForkedProcess, forked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 PATIENCE = 240.0  # seconds for anything that a process has to do, however busy the machine is
@@ -25,6 +28,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+FEW_FILES = "tests.flow.app.running:start_with_few_files"
+GIVEN_SOCKET = "tests.flow.app.running:start_with_a_socket"
+
+
+def start_with_few_files(arguments: Sequence[str]) -> None:
+    """The program, where the system allows more descriptors than it gives at first."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    main(arguments)
+
+
+def start_with_a_socket(arguments: Sequence[str]) -> None:
+    """The program, as a service manager starts it: descriptor 3 is a listening socket (sd_listen_fds(3))."""
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+    main(arguments)
 
 
 class Process:

@@ -16,7 +16,7 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
-from tests.flow.app.running import PATIENCE, free_port, running, running_anew, submit
+from tests.flow.app.running import FEW_FILES, PATIENCE, free_port, running, submit
 from tests.support.long_runs import LONG
 from tests.support.loops import eventually
 
@@ -151,10 +151,6 @@ async def test_a_line_without_end_costs_no_memory(tmp_path: Path, before: bytes,
 
 async def test_the_daemon_takes_as_many_files_as_it_may(tmp_path: Path) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
-
-    async with LabMX() as mx, running_anew(configured(tmp_path, free_port(), mx), preexec_fn=few) as daemon:
+    async with LabMX() as mx, running(configured(tmp_path, free_port(), mx), entry=FEW_FILES) as daemon:
         assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (most, most)
         assert await daemon.stop(signal.SIGTERM) == 0

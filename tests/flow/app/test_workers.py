@@ -42,7 +42,7 @@ from mailrider.model.daemon_event import (
     WorkerReady,
 )
 from mailrider.model.event import Event
-from tests.flow.app.running import Process, free_port, running, running_anew, submit
+from tests.flow.app.running import FEW_FILES, GIVEN_SOCKET, Process, free_port, running, running_anew, submit
 from tests.flow.app.test_killed import Load
 from tests.flow.app.test_run import configuration
 from tests.support.forked import forked, run_worker
@@ -50,7 +50,7 @@ from tests.support.long_runs import LONG
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
 
     from mailrider.lab.mx_connection import LabMessage
 
@@ -174,14 +174,10 @@ async def test_what_a_terminal_sends_reaches_the_supervisor_alone(tmp_path: Path
 
 
 async def test_a_supervisor_takes_as_many_descriptors_as_its_workers(tmp_path: Path) -> None:
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))  # of a child as well
-    try:
-        async with LabMX() as mx, running_anew(with_workers(tmp_path, free_port(), mx)) as daemon:
-            assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (most, most)
-            assert await daemon.stop() == 0
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with LabMX() as mx, running(with_workers(tmp_path, free_port(), mx), entry=FEW_FILES) as daemon:
+        assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (most, most)
+        assert await daemon.stop() == 0
 
 
 async def test_workers_run_the_program_of_their_supervisor_although_it_is_not_installed(
@@ -390,15 +386,12 @@ async def test_what_a_new_worker_would_refuse_ends_the_start(tmp_path: Path) -> 
     async with LabMX() as mx:
         more = "target.remote other {\nlocal_ip 192.0.2.77\n}"
         path = with_workers(tmp_path, free_port(), mx, more=more)
-        done = await asyncio.to_thread(_run, path)
-        assert done.returncode == os.EX_TEMPFAIL
-        assert "local_ip 192.0.2.77: cannot send from there" in done.stderr
-        assert "mailrider.conf:" in done.stderr
-
-
-def _run(path: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailrider", "-c", str(path), "run"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, env=env)
+        async with forked("-c", str(path), "run") as process:
+            daemon = Process(process)
+            assert await daemon.ended() == os.EX_TEMPFAIL
+        said = "\n".join(daemon.lines)
+        assert "local_ip 192.0.2.77: cannot send from there" in said
+        assert "mailrider.conf:" in said
 
 
 async def test_workers_end_with_their_supervisor_also_one_that_is_stopped(tmp_path: Path) -> None:
@@ -622,21 +615,7 @@ async def test_a_socket_of_the_service_manager_is_served_by_all(tmp_path: Path) 
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", port))
             listening.listen()
-            os.set_inheritable(listening.fileno(), True)
-            script = (
-                "import os, sys\n"
-                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
-                f"os.dup2({listening.fileno()}, 3)\n"
-                f"os.execv(sys.executable, [sys.executable, '-m', 'mailrider', '-c', {str(path)!r}, 'run'])"
-            )
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", script, pass_fds=(listening.fileno(),), stderr=asyncio.subprocess.PIPE
-            )
-        assert process.stderr is not None
-        while b"daemon_ready" not in (line := await process.stderr.readline()):
-            assert line
-        for _ in range(4):
-            assert "mx.here.test" in await greeting(port)
-        process.send_signal(signal.SIGTERM)
-        await process.communicate()
-        assert process.returncode == 0
+            async with running(path, entry=GIVEN_SOCKET, descriptors={3: listening.fileno()}) as daemon:
+                for _ in range(4):
+                    assert "mx.here.test" in await greeting(port)
+                assert await daemon.stop() == 0
