@@ -5,7 +5,8 @@ Only as much as delivery needs: no decoding, no addresses (`header.words`, `head
 - `header_end` works on a message as it came: its lines may end in CRLF or in a bare LF. All else takes a mended
   header: each line ends in CRLF (`smtp.content`).
 - The header is everything before the first empty line, which belongs to neither header nor body here; a message
-  without an empty line is all header. What stands past `MAX_HEADER` octets is body, whatever it looks like.
+  without an empty line is all header. What stands past `MAX_HEADER` octets is body here, whatever it looks like: since
+  others read fields there, such a message is refused where it comes in (`smtp.content.Content.header_is_cut`).
 - `is_too_long` bounds the number of lines: endpoints and signers refuse such a header before they look into it, since
   each line costs a step. Everything here takes time in proportion to the octets, whatever they are.
 - Whatever we add to a message, or write a message of our own from, goes through `compose_field`: the one place that
