@@ -29,7 +29,7 @@ _SUSPECT: Final = (b"\r", b"\n", b"\0")  # behind a dot that begins a line
 _END: Final = b"\n.\r\n"
 _TELLING: Final = b".\r\n\0"  # what decides about the octets before it
 
-_HIDDEN_DOT: Final = re.compile(rb"[\r\n]\0+\.").search
+_HIDDEN_DOT: Final = re.compile(rb"(?:\A|[\r\n])\0+\.").search  # a message begins where a line does
 
 # What may grow into something that matters when more arrives, longest first; held back until it is clear.
 _UNDECIDED: Final = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\n", b"\r")

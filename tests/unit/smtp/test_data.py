@@ -182,6 +182,10 @@ def test_a_dot_behind_a_nul_is_never_sent(line: bytes, end: bytes) -> None:
     assert sending_fault(b"A: 1\r\n\r\nHello" + end + line)
 
 
+def test_a_dot_behind_a_nul_that_begins_the_message_is_not_sent_either() -> None:
+    assert sending_fault(b"\0.\r\nMAIL FROM:<boss@example.org>\r\n")
+
+
 @pytest.mark.parametrize("text", [b"a\r\n.\r\nb", b"a\r\n\0x.\r\n", b"a\r\nx\0.\r\n", b"a\0", b"\0\r\n", b""])
 def test_other_dots_and_other_nuls_are(text: bytes) -> None:
     assert sending_fault(b"A: 1\r\n\r\n" + text) == ""
