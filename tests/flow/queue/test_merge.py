@@ -234,9 +234,10 @@ def test_killed_at_each_commit_point_it_loses_nothing_and_doubles_nothing(
     counts = asyncio.run(counted(filled))
     assert counts.messages == len(before)
     # A kill before a commit is as one after the commit before it; a long run looks at both.
-    passage, dies = -1, True
+    step, dies = 1 if LONG else 2, True
+    passage = 1 - step
     while dies:
-        passage += 1 if LONG else 2
+        passage += step
         location = tmp_path / str(passage)
         shutil.copytree(filled, location)
         dies = merge_and_die(location, passage)
