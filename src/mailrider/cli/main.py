@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # How click ends where nobody reads our output any more: whoever did has seen enough.
         code = os.EX_OK
     except OSError as error:
-        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
         code = os.EX_OSERR
     except Exception:
         traceback.print_exc()

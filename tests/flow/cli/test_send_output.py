@@ -83,6 +83,16 @@ async def test_what_is_queued_is_queued_though_its_id_cannot_be_told(tmp_path: P
         os.close(full)
 
 
+async def test_a_command_that_can_write_nothing_says_why_in_words() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await start("--version", stdout=full)
+        _, err = await process.communicate()
+    finally:
+        os.close(full)
+    assert (process.returncode, err) == (os.EX_OSERR, b"mailrider: No space left on device\n")
+
+
 async def test_a_terminal_that_lacks_characters_gets_them_escaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
