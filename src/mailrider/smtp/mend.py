@@ -42,7 +42,7 @@ class Mended:
 def mend_header(header: bytes) -> Mended:
     """A header as `header_fields` takes it, but for faults, without them."""
     changes: list[str] = []
-    if header.startswith(_BOM):
+    if header.startswith(_BOM) and not header.startswith(_BOM + b"\0"):  # a NUL must not come to begin a line
         header = header.removeprefix(_BOM)
         changes.append("a byte order mark was removed")
     if mailbox := _MAILBOX_LINE.match(header):

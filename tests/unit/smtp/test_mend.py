@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.header.fields import header_fault
+from mailrider.smtp.data import sending_fault
 from mailrider.smtp.mend import mend_header
 
 # The header as it came, as it goes on, what belongs to the body, and how many things were changed.
@@ -54,3 +55,8 @@ def test_what_was_mended_has_no_fault(header: bytes) -> None:
     mended = mend_header(header)
     assert not mended.header or header_fault(mended.header) is None
     assert mend_header(mended.header).changes == ()
+
+
+def test_no_nul_before_a_dot_comes_to_begin_a_line() -> None:
+    mended = mend_header(b"\xef\xbb\xbf\0.\r\nMAIL FROM:<boss@example.org>\r\n")
+    assert sending_fault(b"Received: x\r\n" + mended.header + mended.between) == ""
