@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,17 +169,3 @@ def test_memory_never_changes_a_verdict(seconds: list[int]) -> None:
     for second in seconds:
         moment = NOW + second * SECOND
         assert verdict(judge, evidence, moment) == judge_chain([EDGY_LEAF.der], TRUSTED, [MX], moment).verdict
-
-
-@pytest.mark.parametrize(("since", "until"), list(pairwise(EDGES)))
-def test_the_limits_are_the_nearest_dates(since: datetime, until: datetime) -> None:
-    timed = judge_chain([EDGY_LEAF.der], TRUSTED, [MX], since + MINUTE)
-    assert (timed.since, timed.until) in {(since, until), (since + SECOND, until)}
-
-
-def test_a_certificate_without_end_has_no_limit() -> None:
-    forever = datetime(9999, 12, 31, 23, 59, 59, tzinfo=NOW.tzinfo)
-    root = authority(not_after=forever)
-    timed = judge_chain([issue(root, not_after=forever).der], Anchors([parse_certificate(root.der)]), [MX], NOW)
-    assert timed.verdict.ok
-    assert timed.until == forever
