@@ -46,17 +46,15 @@ MAX_AGE = timedelta(hours=1)  # no verdict is older, whatever its dates allow
 class Judgement:
     """What a connection is worth for one next hop: its levels, the verdict that counted, and the refusal, if any.
 
-    `verdict` is None without TLS.
+    `verdict` is None without TLS. `reason`: why the levels are what they are, for people. `problems`: what is wrong
+    with the certificate, or why there is none.
     """
 
     security: Security
     verdict: Verdict | None
     refusal: Refusal | None
-
-    @property
-    def reason(self) -> str:
-        """Why the levels are what they are, for people."""
-        return self.verdict.reason if self.verdict is not None else "no TLS"
+    reason: str = "no TLS"
+    problems: tuple[TLSProblem, ...] = ()
 
 
 class Judge:
@@ -76,13 +74,16 @@ class Judge:
         """Levels and verdict of a connection for a next hop whose candidate was admitted at `admitted`."""
         verdict = self._verdict(requirement, evidence, now)
         tls = evidence.tls
+        reason = "no TLS" if verdict is None else verdict.reason
+        problems = verdict.problems if verdict is not None else _problem_in_clear(evidence)
         if tls is None:
             security = Security(admitted)
         elif verdict is not None and verdict.ok:
             security = Security(admitted, TLSLevel.AUTHENTICATED, verdict.mechanism, tls.version, tls.cipher)
         else:
             security = Security(admitted, TLSLevel.ENCRYPTED, None, tls.version, tls.cipher)
-        return Judgement(security, verdict, _refusal(requirement, security, evidence, verdict))
+        refusal = _refusal(requirement, security, evidence, verdict, problems)
+        return Judgement(security, verdict, refusal, reason, problems)
 
     def verdicts(self, requirement: Requirement, evidence: PeerEvidence, now: datetime) -> tuple[Verdict, ...]:
         """What every mechanism says of the certificate, the one that counts first; for people, who want to compare."""
@@ -127,14 +128,16 @@ class Judge:
 
 
 def _refusal(
-    requirement: Requirement, security: Security, evidence: PeerEvidence, verdict: Verdict | None
+    requirement: Requirement,
+    security: Security,
+    evidence: PeerEvidence,
+    verdict: Verdict | None,
+    problems: tuple[TLSProblem, ...],
 ) -> Refusal | None:
     # A server that cannot do TLS for now may prove itself next time; one whose certificate fails is what it is.
     for_now = evidence.tls is None and evidence.clear_for_now
     if requirement.dane is not None and (verdict is None or not verdict.ok):
-        return Refusal(
-            "dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}", for_now, problems_of(evidence, verdict)
-        )
+        return Refusal("dane", 451, "4.7.1", f"DANE: {_why(evidence, verdict)}", for_now, problems)
     if security.mx_level < requirement.min_mx:
         text = f"MX level {security.mx_level}, {requirement.mx_reason} demands {requirement.min_mx}"
         return Refusal(requirement.mx_reason, 451, "4.7.0", text, problems=(TLSProblem(TLSProblemKind.MX_LEVEL, text),))
@@ -143,14 +146,11 @@ def _refusal(
             f"TLS level {security.tls_level}, {requirement.tls_reason} demands {requirement.min_tls}: "
             f"{_why(evidence, verdict)}"
         )
-        return Refusal(requirement.tls_reason, 451, "4.7.1", text, for_now, problems_of(evidence, verdict))
+        return Refusal(requirement.tls_reason, 451, "4.7.1", text, for_now, problems)
     return None
 
 
-def problems_of(evidence: PeerEvidence, verdict: Verdict | None) -> tuple[TLSProblem, ...]:
-    """What is wrong with the certificate, or why there is none."""
-    if verdict is not None:
-        return verdict.problems
+def _problem_in_clear(evidence: PeerEvidence) -> tuple[TLSProblem, ...]:
     return () if evidence.clear_because is None else (evidence.clear_because,)
 
 

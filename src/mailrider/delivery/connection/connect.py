@@ -22,7 +22,6 @@ from mailrider.model.security import Mechanism
 from mailrider.model.tls_session import TLSSessionSeen
 from mailrider.model.value import value
 from mailrider.net.errors import ConnectRefused
-from mailrider.policy.judge import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -198,12 +197,8 @@ class Connector:
     def announce(self, call: ConnectRequest, session: Session, judgement: Judgement) -> None:
         """Tell the levels that a connection has for a call."""
         peer, security = session.peer, judgement.security
-        problems = problems_of(session.evidence, judgement.verdict)
-        self._emit(
-            ConnectionJudged(
-                call.next_hop, peer.name, peer.address, security, judgement.reason, problems, message=call.message
-            )
-        )
+        why = judgement.reason, judgement.problems
+        self._emit(ConnectionJudged(call.next_hop, peer.name, peer.address, security, *why, message=call.message))
         if security.tls_level < call.requirement.wanted_tls:
             missed = f"TLS level {security.tls_level}: {session.evidence.clear_reason or judgement.reason}"
             self._emit(TestingPolicyMissed(call.next_hop, peer.name, peer.address, missed, message=call.message))
