@@ -166,7 +166,7 @@ class AttemptTransactions:
                     wants_tls = _why_tls_was_missing(transaction, lease) is not None
                     lease.give_up(wants_tls=wants_tls, knows_no_chunks=transaction.knows_no_chunks)
                 elif lease.session.capabilities.max_domains is not None and _has_other_domains(call, transaction):
-                    lease.give_up()  # the next message may be for others again (RFC 9422 4.3)
+                    lease.give_up(had_its_domains=True)  # the next message may be for others again (RFC 9422 4.3)
         return lease, lost
 
     async def _refused(self, call: ConnectRequest, lease: Lease, refusal: Refusal) -> bool:

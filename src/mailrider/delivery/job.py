@@ -50,9 +50,9 @@ class Lease(Protocol):
     @property
     def reused(self) -> bool: ...
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
         """The connection is not to be used again. `wants_tls`: the server takes nothing in clear, `knows_no_chunks`:
-        it does not know BDAT."""
+        it does not know BDAT, `had_its_domains`: it takes no recipients of other domains on it."""
 
 
 class Guide(Protocol):

@@ -18,7 +18,7 @@ from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXTLS, MXScript, Stage, TLSFault
-from mailrider.model.event import discard
+from mailrider.model.event import ConnectionClosed, discard
 from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.capabilities import Capabilities
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.lab.zones import ZoneTable
+    from mailrider.model.event import Emit, Event
     from mailrider.model.outcome import AttemptReport
 
 AUTHORITY = CA()
@@ -43,6 +44,7 @@ async def smarthost(
     *,
     scheme: str = "tcp",
     kind: type[SmarthostSettings] = SmarthostSettings,
+    emit: Emit = discard,
     **more: Any,
 ) -> AsyncIterator[tuple[LabMX, Any]]:
     """A server under the name smart.test, and what sends through it."""
@@ -57,7 +59,7 @@ async def smarthost(
                 **more,
             )
             async with (
-                open_engine(DNSSettings(server=[dns.server]), discard) as engine,
+                open_engine(DNSSettings(server=[dns.server]), emit) as engine,
                 open_smarthost(settings, engine) as delivery,
             ):
 
@@ -77,11 +79,14 @@ def statuses(report: AttemptReport) -> list[str]:
 async def test_a_smarthost_that_takes_one_domain_a_connection_gets_each_domain_on_its_own(tmp_path: Path) -> None:
     tls = MXTLS(AUTHORITY.issue(["smart.test"]))
     script = OneDomain().script
-    async with smarthost(replace(script, tls=tls), tmp_path) as (server, send):
+    events: list[Event] = []
+    async with smarthost(replace(script, tls=tls), tmp_path, emit=events.append) as (server, send):
         report = await send("a@a.test", "b@b.test", "c@a.test")
         assert statuses(report) == ["delivered"] * 3
         assert statuses(await send("d@c.test")) == ["delivered"]
         assert server.opened == 3
+    reasons = {event.reason for event in events if isinstance(event, ConnectionClosed)}
+    assert reasons == {"its server takes no recipients of other domains on it"}
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])

@@ -125,7 +125,7 @@ class FakeLease:
     judgement: Judgement = Judgement(NO_SECURITY, None, None)  # noqa: RUF009 (it is immutable)
     given_up: bool = False
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
         self.given_up = True
 
 

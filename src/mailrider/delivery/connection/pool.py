@@ -48,16 +48,17 @@ NOTICEABLE = 0.1  # seconds: a wait for a right that is free is none that anybod
 
 NOT_LEASED = "it was not good enough"
 GIVEN_UP = "its last transaction did not end cleanly"
+HAD_ITS_DOMAINS = "its server takes no recipients of other domains on it"
 SHUTTING_DOWN = Reply.make(451, "4.3.2", "This server is shutting down")
 
 
 class PooledLease:
-    """A connection for one transaction; see `attempt.Lease`. As a `Waiter` it is who asks the pool's state for it."""
+    """A connection for one transaction; see `job.Lease`. As a `Waiter` it is who asks the pool's state for it."""
 
     __slots__ = (
-        "_is_usable",
         "_pool",
         "_slot",
+        "_why_given_up",
         "call",
         "endpoint",
         "fresh",
@@ -80,7 +81,7 @@ class PooledLease:
         self.reused = False
         self._pool = pool
         self._slot: Slot[Session] | None = None
-        self._is_usable = True
+        self._why_given_up = ""
 
     def fits(self, session: Session, opened_for: Hashable) -> bool:
         """See `pool_state.Waiter`."""
@@ -90,9 +91,9 @@ class PooledLease:
         self.judgement = judgement
         return True
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
         """The connection is not to be used again. `wants_tls`: nor is one in clear; `knows_no_chunks`: nor is BDAT."""
-        self._is_usable = False
+        self._why_given_up = HAD_ITS_DOMAINS if had_its_domains else GIVEN_UP
         if knows_no_chunks:
             self._pool.connector.chunks_not_known(self.call)
         if wants_tls:
@@ -113,8 +114,8 @@ class PooledLease:
     ) -> None:
         if self._slot is None:
             return
-        if kind is not None or not self._is_usable:
-            self._pool.end(self._slot, GIVEN_UP)
+        if kind is not None or self._why_given_up:
+            self._pool.end(self._slot, self._why_given_up or GIVEN_UP)
         elif self.judgement.refusal is not None:
             self._pool.end(self._slot, NOT_LEASED)
         else:
@@ -169,7 +170,7 @@ class Pool:
                 task.cancel()
 
     def lease(self, call: ConnectRequest, *, fresh: bool = False) -> PooledLease:
-        """A connection for the call, a new one if `fresh`; see `attempt.Connections`. Entering raises `Unusable` and
+        """A connection for the call, a new one if `fresh`; see `job.Connections`. Entering raises `Unusable` and
         `ComeAgain`."""
         return PooledLease(self, call, fresh=fresh)
 

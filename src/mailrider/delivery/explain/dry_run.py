@@ -59,13 +59,13 @@ class DrySession:
 
 @dataclass(slots=True)
 class DryLease:
-    """See `attempt.Lease`."""
+    """See `job.Lease`."""
 
     session: DrySession
     judgement: Judgement
     reused: bool = False
 
-    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False) -> None:
+    def give_up(self, *, wants_tls: bool = False, knows_no_chunks: bool = False, had_its_domains: bool = False) -> None:
         """Nothing was used up."""
 
 
@@ -103,7 +103,7 @@ class DryRun:
 
     @asynccontextmanager
     async def lease(self, call: ConnectRequest, *, fresh: bool = False) -> AsyncIterator[DryLease]:
-        """See `attempt.Connections`."""
+        """See `job.Connections`."""
         del fresh
         session = await self.contact(call)
         if isinstance(session, Unusable):
