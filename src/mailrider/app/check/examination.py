@@ -69,7 +69,7 @@ async def examine_machine(configuration: Configuration, wanted: Wanted) -> list[
     async with open_engine(dns, events.append) as engine:
         problems = await _try_everything(configuration, engine)
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(dict.fromkeys(problems))  # what several share is told once
         path = configuration.path
         findings = [ok("configuration", f"{path} is right" if path else "none found, the built-in one is used")]
         if dns.validate is not Validate.YES:
