@@ -16,19 +16,17 @@ if TYPE_CHECKING:
     from mailrider.model.route import Candidate, Candidates, Host
     from mailrider.policy.settings import LocalPolicy
 
-
-NAME = "local_policy"
 _SIGNED = Admission(MXLevel.DNSSEC)
 
 
 class LocalMinimum(ReadyPolicy, DestinationPolicy):
     """The policy `local_policy` of a target; the same for every destination."""
 
-    name = NAME
+    name = "local_policy"
 
     def __init__(self, settings: LocalPolicy) -> None:
         self._requirement = Requirement(
-            min_mx=settings.min_mx_level, min_tls=settings.min_tls_level, mx_reason=NAME, tls_reason=NAME
+            min_mx=settings.min_mx_level, min_tls=settings.min_tls_level, mx_reason=self.name, tls_reason=self.name
         )
 
     async def bind(self, _: Candidates, message: str = "") -> LocalMinimum:
