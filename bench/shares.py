@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from mailrider.app.link import Link
 from mailrider.app.share_service import ShareService
+from mailrider.app.worker_link import Link
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.share_client import ShareClient
 from mailrider.delivery.limits.share_keys import Line

@@ -58,7 +58,7 @@ from mailrider.smtp.capabilities import FULL_OFFER, parse_capabilities
 from mailrider.smtp.commands import decode_original_recipient
 from mailrider.smtp.content import Content, Mender, Stuffer
 from mailrider.smtp.data import ChunkInspector, DataDecoder
-from mailrider.smtp.mend import mend_header
+from mailrider.smtp.mend_header import mend_header
 from mailrider.smtp.parse import parse_command
 from mailrider.smtp.replies import ReplyParser, usual_reply
 from mailrider.smtp.sasl import LoginServer, PlainServer

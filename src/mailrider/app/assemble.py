@@ -32,8 +32,8 @@ from mailrider.delivery.smarthost_settings import LMTPSettings, SmarthostSetting
 from mailrider.dns.opening import open_resolver
 from mailrider.model.event import NothingEnforced
 from mailrider.model.security import NO_REQUIREMENT, Requirement, TLSLevel
+from mailrider.net.address_guard import AddressGuard
 from mailrider.net.dial import TCPDialer, UnixDialer
-from mailrider.net.guard import AddressGuard
 from mailrider.net.local import OwnAddresses
 from mailrider.net.settings import TLSClientSettings
 from mailrider.net.tls import default_root_paths, make_client_context, system_roots

@@ -21,14 +21,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.cores import count_workers_again
-from mailrider.app.earlier_workers import is_told_to_stop, wait_for_earlier_workers
 from mailrider.app.examine import examine
 from mailrider.app.file_limit import allow_files
 from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
+from mailrider.app.signals import obeyed
 from mailrider.app.timers import Timers
-from mailrider.app.told_signals import obeyed
+from mailrider.app.worker_lock import is_told_to_stop, wait_for_earlier_workers
 from mailrider.clock import SystemClock
 from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins

@@ -12,7 +12,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-from mailrider.app.entered import Entered, own_limits
+from mailrider.app.async_context import AsyncContext, own_limits
 from mailrider.app.queued import queue_filter, queued_message, queued_recipient
 from mailrider.app.senders import Remote, Smarthost, made_settings
 from mailrider.app.submission import NO_DSN, prepare
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 TargetT = TypeVar("TargetT", bound="Remote | Smarthost | Queue")
 
 
-class Queue(Entered["DeliveryQueue"]):
+class Queue(AsyncContext["DeliveryQueue"]):
     """A durable queue: what it has accepted is delivered, tried again, or bounced. Use it with `async with`.
 
     Keyword arguments are the directives of `target.queue` (`queue.settings.QueueSettings`): `target` (the settings of

@@ -11,7 +11,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

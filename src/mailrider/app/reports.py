@@ -13,7 +13,7 @@ from mailrider.dkim.sign import Signer
 from mailrider.dns.answer import LookupFailed
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
-from mailrider.net.guard import AddressGuard
+from mailrider.net.address_guard import AddressGuard
 from mailrider.queue.settings import QueueSettings
 from mailrider.reporting.mail import SIGNED_FIELDS
 from mailrider.reporting.recorder import Recorder

@@ -27,17 +27,17 @@ from mailrider.clock import after
 from mailrider.config import placed
 from mailrider.dns.validation import Proven
 from mailrider.model.event import Bug
+from mailrider.observe.metric_sums import SHOWN, TOLD
 from mailrider.observe.metrics import fan_out
 from mailrider.observe.openmetrics import open_openmetrics
-from mailrider.observe.sums import SHOWN, TOLD
-from mailrider.queue.place import ALONE, Place
 from mailrider.queue.settings import QueueSettings
+from mailrider.queue.worker_place import ALONE, Place
 from mailrider.settings.pipeline import TargetRef
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-    from mailrider.app.link import Link
+    from mailrider.app.worker_link import Link
     from mailrider.clock import Clock
     from mailrider.config import Configuration
     from mailrider.delivery.limits.shares import Shares
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mailrider.endpoint.logins import Logins
     from mailrider.endpoint.sockets import Sockets
     from mailrider.model.event import Emit
-    from mailrider.net.turns import Turns
+    from mailrider.net.accept_turns import Turns
     from mailrider.observe.metrics import Metrics
     from mailrider.reporting.service import TLSReporting
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mailrider.app.entered import Entered
+from mailrider.app.async_context import AsyncContext
 from mailrider.app.submission import NO_DSN, prepare
 from mailrider.delivery.settings import RemoteSettings, greeting_name
 from mailrider.delivery.smarthost_settings import SmarthostSettings
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
-class Sender(Entered["Delivery"]):
+class Sender(AsyncContext["Delivery"]):
     """Something that delivers messages at once. What it is made of, its heirs say."""
 
     def __init__(self, settings: RemoteSettings | SmarthostSettings, dns: DNSSettings | None, on_event: Emit) -> None:

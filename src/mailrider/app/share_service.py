@@ -16,7 +16,7 @@ from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
 from mailrider.delivery.limits.share_keys import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 
 if TYPE_CHECKING:
-    from mailrider.app.link import Link
+    from mailrider.app.worker_link import Link
     from mailrider.clock import Clock
     from mailrider.delivery.limits.share_keys import Answer
 

@@ -23,14 +23,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.app.cores import count_workers, count_workers_again, usable_cores
-from mailrider.app.counter_door import CounterDoor
-from mailrider.app.earlier_workers import is_told_to_stop, take_lock
 from mailrider.app.file_limit import allow_files
 from mailrider.app.listening import addresses_of, bind, has_work, name_of
+from mailrider.app.metrics_endpoint import MetricsEndpoint
 from mailrider.app.notify import Notifier, watchdog_interval
+from mailrider.app.signals import obeyed
 from mailrider.app.supervision import WorkerPlaces, too_many
 from mailrider.app.timers import Timers
-from mailrider.app.told_signals import obeyed
+from mailrider.app.worker_lock import is_told_to_stop, take_lock
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.app.worker_starts import Generation, WorkerContext, WorkerStarts
 from mailrider.app.worker_talk import WorkerTalk
@@ -52,7 +52,7 @@ from mailrider.model.daemon_event import (
     WorkerReady,
 )
 from mailrider.model.event import Bug
-from mailrider.net.turns import Page
+from mailrider.net.accept_turns import Page
 from mailrider.observe.metrics import FanOut, Metrics
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.config import Configuration
-    from mailrider.config.carried import CarriedText
+    from mailrider.config.snapshot import CarriedText
     from mailrider.model.event import Emit
 
 SILENCE: Final = 30.0  # seconds after which a worker that says nothing is killed
@@ -114,7 +114,7 @@ class Supervisor:
         beat, accept = silence / BEATS, self._accept_version
         around = WorkerContext(self._sockets, environment, clock, self._emit, beat, write_log, accept)
         self._workers = WorkerStarts(around, self._talk, self._ended)
-        self._door = CounterDoor(self._talk, clock, self._sockets)
+        self._door = MetricsEndpoint(self._talk, clock, self._sockets)
         self._generations = itertools.count(1)
         self._is_stopping = False
         self._descriptors = ExitStack()  # those that workers inherit

@@ -29,13 +29,13 @@ from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.fairness import BY_DOMAIN, DestinationOf
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import ROUTE_BOUNCE, ROUTE_TARGET
-from mailrider.queue.place import shards_to_drain
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.shards import SQLiteShards, further_shard, shard_location, shards_in
 from mailrider.queue.sqlite.signals import QueueDirectory
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.work import LooksAgain, Work
+from mailrider.queue.worker_place import shards_to_drain
 from mailrider.settings.pipeline import TargetRef, decide
 from mailrider.signing.open import open_signing
 
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from mailrider.model.event import Emit
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import AttemptReport
-    from mailrider.queue.place import Place
     from mailrider.queue.settings import BounceSettings
     from mailrider.queue.work import Deliverer
+    from mailrider.queue.worker_place import Place
     from mailrider.settings.directive import Settings
     from mailrider.settings.pipeline import Target
     from mailrider.smtp.content import Content

@@ -19,11 +19,11 @@ import uvloop
 
 from mailrider.app.daemon import prepare_process
 from mailrider.app.examine import examine
-from mailrider.app.link import Link
 from mailrider.app.running import Process, Running
+from mailrider.app.worker_link import Link
 from mailrider.clock import SystemClock
 from mailrider.config import load_carried
-from mailrider.config.carried import CarriedText
+from mailrider.config.snapshot import CarriedText
 from mailrider.delivery.limits.share_client import TOLD, ShareClient
 from mailrider.delivery.limits.shares import WorkerShares
 from mailrider.dns.validation import Proven
@@ -33,12 +33,12 @@ from mailrider.errors import ConfigError, MailriderError
 from mailrider.model.daemon_event import EarlierConfigurationEnded
 from mailrider.model.event import Bug, discard
 from mailrider.model.queue_event import QueueAvailable, QueueHasSpace, QueueShort, QueueUnavailable
-from mailrider.net.turns import Page, Turns
+from mailrider.net.accept_turns import Page, Turns
 from mailrider.observe.log import EventLog
+from mailrider.observe.metric_sums import encode_metrics
 from mailrider.observe.metrics import Metrics, fan_out
-from mailrider.observe.sums import encode_metrics
-from mailrider.observe.unblocked import UnblockedStream
-from mailrider.queue.place import Place
+from mailrider.observe.unblocked_stream import UnblockedStream
+from mailrider.queue.worker_place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import mailrider
-from mailrider.app.link import Link
-from mailrider.observe.relay import LogRelay, make_pipe
+from mailrider.app.worker_link import Link
+from mailrider.observe.log_relay import LogRelay, make_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

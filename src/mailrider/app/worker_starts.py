@@ -13,7 +13,7 @@ from mailrider.app.supervision import lowest_free, worker_environment
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.clock import after
 from mailrider.errors import LocalError
-from mailrider.net.turns import SLOTS, Page
+from mailrider.net.accept_turns import SLOTS, Page
 from mailrider.observe.log import is_journal
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mailrider.app.worker_talk import WorkerTalk
     from mailrider.clock import Clock
     from mailrider.config import Configuration
-    from mailrider.config.carried import CarriedText
+    from mailrider.config.snapshot import CarriedText
     from mailrider.endpoint.sockets import Sockets
     from mailrider.model.event import Emit
 

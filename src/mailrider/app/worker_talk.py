@@ -10,7 +10,7 @@ from mailrider.app.login_book import LoginBook
 from mailrider.app.share_service import ShareService
 from mailrider.app.supervision import SilenceWatch
 from mailrider.app.worker_process import NotBegun
-from mailrider.observe.sums import Sums, decode_metrics
+from mailrider.observe.metric_sums import Sums, decode_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

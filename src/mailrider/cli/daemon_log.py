@@ -11,7 +11,7 @@ from mailrider.errors import LocalError
 from mailrider.model.daemon_event import LogLinesLost, LogNotReopened
 from mailrider.observe.log import EventLog
 from mailrider.observe.log_file import LogFile
-from mailrider.observe.unblocked import UnblockedStream
+from mailrider.observe.unblocked_stream import UnblockedStream
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ import click
 
 from mailrider.app.cores import count_workers, usable_cores
 from mailrider.app.listening import has_work
-from mailrider.app.told_signals import hangups_wait
+from mailrider.app.signals import hangups_wait
 from mailrider.cli.daemon_log import DaemonLog
 from mailrider.config import load, load_to_carry
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration
-    from mailrider.config.carried import CarriedText
+    from mailrider.config.snapshot import CarriedText
 
 
 @click.command()

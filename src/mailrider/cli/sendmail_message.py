@@ -1,8 +1,8 @@
 """What sendmail makes of its standard input: a message with a header, and the recipients that it names. Pure.
 
 Programs hand in less than a message: lines that end in LF, no header at all, no From, a mailbox file's `From ` line on
-top. Each of these is mended here, as sendmail does (a header by `smtp.mend`, as on submission, but before recipients
-are looked for in it); nothing else is touched.
+top. Each of these is mended here, as sendmail does (a header by `smtp.mend_header`, as on submission, but before
+recipients are looked for in it); nothing else is touched.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mailrider.header.addresses import parse_addresses
 from mailrider.header.fields import header_fault, header_fields
 from mailrider.header.mailboxes import compose_folded, mailbox
 from mailrider.smtp.content import Content
-from mailrider.smtp.mend import mend_header
+from mailrider.smtp.mend_header import mend_header
 
 _DOT_LINE = re.compile(rb"^\.\r?\n", re.MULTILINE)
 MAX_NAME: Final = 200  # characters of a person's name

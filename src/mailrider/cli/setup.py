@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mailrider.config import DIRECT, Instance, direct_targets, queues_of
 from mailrider.errors import ConfigError
 from mailrider.model.event import discard
-from mailrider.observe.unblocked import UnblockedStream
+from mailrider.observe.unblocked_stream import UnblockedStream
 from mailrider.queue.settings import QueueSettings
 from mailrider.settings.types import either
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailrider.config.configuration import Instance
-from mailrider.config.foreign import advice
 from mailrider.config.kinds import ENDPOINTS, KINDS, TARGET, TOP_LEVEL, BlockKind, homes, top_level_names
 from mailrider.config.nearest import did_you_mean
+from mailrider.config.other_programs import advice
 from mailrider.config.settings import Globals
 from mailrider.config.values import WRONG, Wrong, read_value
 from mailrider.delivery.settings import LimitsSettings

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.config.bind import Binder, unknown_at_top_level
-from mailrider.config.carried import CarriedText, Recorded, record_files, record_secrets
 from mailrider.config.configuration import Configuration, Instance, SettingsT, complete, targets_within
 from mailrider.config.expand import MAX_FILE, Allowance, Expander, decode
-from mailrider.config.foreign import other_program
 from mailrider.config.kinds import ENDPOINTS, KINDS
+from mailrider.config.other_programs import other_program
 from mailrider.config.secret_values import SecretValues, read_secret
 from mailrider.config.settings import SYSTEM_CONFIG, Globals, default_runtime_dir, default_state_dir
+from mailrider.config.snapshot import CarriedText, Recorded, record_files, record_secrets
 from mailrider.config.source import Position, Problems, Source, TooMuch
 from mailrider.config.values import WRONG, read_value
 from mailrider.endpoint.faults import address_faults, login_faults, relay_holes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mailrider.delivery.connection.said import transcript
+from mailrider.delivery.connection.transcript import transcript
 from mailrider.delivery.tally import FailedTry, Tally, Weight
 from mailrider.model.event import AddressFailed, CandidateRefused
 from mailrider.model.outcome import TryResult

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.clock import NEVER
 from mailrider.delivery.attempt_record import NO_EXTENSION, NOT_COUNTED, AttemptRecord
-from mailrider.delivery.connection.said import transcript
+from mailrider.delivery.connection.transcript import transcript
 from mailrider.delivery.connection.unusable import ComeAgain, Unusable, broken_reply, judgement_of_us
 from mailrider.delivery.race import Overtaken
 from mailrider.delivery.tally import FailedTry, Tally, Weight

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
 from mailrider.dns.answer import RecordType
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.event import CandidatesFound, LookupDidFail, discard
 from mailrider.model.route import Host

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from mailrider.clock import Deadline
 from mailrider.errors import MailriderError
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ from mailrider.delivery.job import AttemptRules, Guide, Job
 from mailrider.delivery.message import MessageDelivery, route
 from mailrider.delivery.settings import EightBit
 from mailrider.model.domain import Domain
-from mailrider.net.guard import AddressGuard
+from mailrider.net.address_guard import AddressGuard
 from mailrider.policy.requiretls import ORDINARY, WAIVED, message_security
 from mailrider.policy.sts.policy import STSPolicies
 

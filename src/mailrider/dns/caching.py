@@ -21,7 +21,7 @@ from mailrider.clock import after
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.cache import AnswerCache
 from mailrider.dns.chain import Walk
-from mailrider.dns.flight import Cancelled, SingleFlight
+from mailrider.dns.single_flight import Cancelled, SingleFlight
 from mailrider.dns.validating import Failing, Unvalidated, Validation, Waiting, read_validated
 from mailrider.dns.wire import NUMBERS, FailedReply, ServerReply
 from mailrider.model.event import AnswerValidated, Validity, discard

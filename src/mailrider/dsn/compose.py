@@ -18,10 +18,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from mailrider.dsn.letter import letter
+from mailrider.dsn.human_part import letter
+from mailrider.dsn.machine_part import status_report
 from mailrider.dsn.notification import NotifiedAction, date_text
 from mailrider.dsn.parts import boundary_between, part, returned_part
-from mailrider.dsn.status import status_report
 from mailrider.header.fields import compose_field
 from mailrider.header.words import encode_words
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from mailrider.delivery.limits.shares import ClientShares
     from mailrider.endpoint.service import Service
+    from mailrider.net.accept_turns import Turns
     from mailrider.net.channel import Channel
-    from mailrider.net.turns import Turns
     from mailrider.settings.socket_address import SocketAddress
 
 LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still

@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.windows import RateWindow
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:

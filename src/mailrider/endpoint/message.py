@@ -31,7 +31,7 @@ from mailrider.model.outcome import Delivered, Failed
 from mailrider.model.reply import Reply
 from mailrider.model.value import value
 from mailrider.smtp.commands import Mail
-from mailrider.smtp.mend import mend_header
+from mailrider.smtp.mend_header import mend_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

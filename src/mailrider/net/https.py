@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.dns.resolver import Resolver
-    from mailrider.net.guard import AddressGuard
+    from mailrider.net.address_guard import AddressGuard
 
 MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
 MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from mailrider.errors import InvalidValue, LocalError
 from mailrider.files import set_mode
 from mailrider.model.ip import is_within, unmapped
+from mailrider.net.accept_turns import SharedAccept
 from mailrider.net.channel import Channel, Receiver
 from mailrider.net.proxy import parse_proxy_header
-from mailrider.net.turns import SharedAccept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.clock import Clock, Timer
-    from mailrider.net.turns import Turns
+    from mailrider.net.accept_turns import Turns
 
 BACKLOG = 1024
 """Connections that the kernel keeps for us: a burst, while we are busy for some milliseconds."""

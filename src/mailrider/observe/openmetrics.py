@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from mailrider.clock import Clock, Timer
+    from mailrider.observe.metric_sums import Sums
     from mailrider.observe.metrics import Metrics
-    from mailrider.observe.sums import Sums
     from mailrider.settings.socket_address import SocketAddress
 
 REFRESH: Final = 5.0  # seconds; who asks waits 10 as a rule

@@ -19,7 +19,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.security import (
     Mechanism,

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

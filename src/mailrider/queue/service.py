@@ -16,11 +16,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from mailrider.errors import InvalidValue
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import QUARANTINED, AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.queue_event import MessageQueued, OperatorActed
 from mailrider.model.reply import Reply
+from mailrider.queue.direct_bounces import DirectBounces
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.ids import PLACE_BITS, format_id, moment
 from mailrider.queue.message import INLINE, ROUTE_TARGET, ContentInfo, Filter, NewMessage, renamed
@@ -28,7 +29,6 @@ from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.sqlite.shards import EVERY, added
 from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListener
 from mailrider.queue.store import Done, IdTaken, QueueCommand, StoreUnavailable
-from mailrider.queue.unqueued import UnqueuedBounces
 from mailrider.smtp.content import CHUNK
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class DeliveryQueue:
         self._emit = emit
         self._place = place
         self._destination_of = destination_of
-        self._unqueued = None if work is None else UnqueuedBounces(work.bounces, ids, clock, rng)
+        self._unqueued = None if work is None else DirectBounces(work.bounces, ids, clock, rng)
         self._left_behind = left_behind
         self._others = others
         self._listens = listens

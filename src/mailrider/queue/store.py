@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from mailrider.queue.begun import BegunFile
+    from mailrider.queue.attempt_notes import AttemptNotes
     from mailrider.queue.message import (
         Claimed,
         DueDestination,
@@ -97,7 +97,7 @@ class Store(Protocol):
         """Give all own leases back, and close."""
 
     @property
-    def begun(self) -> BegunFile | None:
+    def begun(self) -> AttemptNotes | None:
         """Where attempts under this registration are noted while they are under way; None: they are not."""
 
     @property

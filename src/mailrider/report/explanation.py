@@ -8,7 +8,7 @@ from mailrider.dane.tlsa import select_usable
 from mailrider.delivery.explain.advice import advise
 from mailrider.delivery.mx import HostNotFound
 from mailrider.dns.answer import LookupFailed
-from mailrider.model.facts import reply_facts
+from mailrider.model.plain import reply_facts
 from mailrider.model.route import Host
 from mailrider.mtasts.record import STSRecord
 from mailrider.x509.describe import CertificateSummary, describe_chain

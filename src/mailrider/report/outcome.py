@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mailrider.model.facts import Decided, outcome_facts, try_facts
+from mailrider.model.plain import Decided, outcome_facts, try_facts
 
 if TYPE_CHECKING:
     from mailrider.model.outcome import Try

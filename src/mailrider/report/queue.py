@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mailrider.model.facts import reply_facts
+from mailrider.model.plain import reply_facts
 from mailrider.queue.ids import format_id
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from mailrider.errors import InvalidValue
-from mailrider.model.facts import with_dialogue
+from mailrider.model.plain import with_dialogue
 from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.ids import MAX_ID, first_id_at
 from mailrider.queue.message import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
     from mailrider.model.envelope import Recipient
-    from mailrider.queue.begun import BegunFile
+    from mailrider.queue.attempt_notes import AttemptNotes
     from mailrider.queue.fairness import DestinationOf
     from mailrider.queue.message import Filter, NewMessage, Quota, Settlement
 
@@ -78,7 +78,7 @@ class MemoryStore:
     def __init__(self, shared: SharedState | None = None, *, destination_of: DestinationOf = BY_DOMAIN) -> None:
         self.shared = shared or SharedState()
         self.lease = 0
-        self.begun: BegunFile | None = None
+        self.begun: AttemptNotes | None = None
         self.recovered = self.last_id = 0
         self._destination_of = destination_of
         self._seen = 0

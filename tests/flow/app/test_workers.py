@@ -24,9 +24,9 @@ import pytest
 import mailrider
 from mailrider.app import worker_process
 from mailrider.app.daemon import Daemon
-from mailrider.app.earlier_workers import LOCK
-from mailrider.app.link import Link, encode_frame
 from mailrider.app.supervisor import Supervisor
+from mailrider.app.worker_link import Link, encode_frame
+from mailrider.app.worker_lock import LOCK
 from mailrider.config import load, load_to_carry
 from mailrider.endpoint.logins import LoginFinding
 from mailrider.lab.mx import LabMX

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.clock import SystemClock
-from mailrider.net import turns as turns_module
+from mailrider.net import accept_turns as turns_module
+from mailrider.net.accept_turns import MOST, Page, Turns
 from mailrider.net.channel import Channel
 from mailrider.net.listen import Listener, Proxies, tcp_socket, unix_socket
 from mailrider.net.peer import peer_credentials
-from mailrider.net.turns import MOST, Page, Turns
 from tests.support.channels import Recorder
 from tests.support.loops import LOOPS, eventually, run_clean
 

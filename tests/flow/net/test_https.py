@@ -18,8 +18,8 @@ from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_POLICY_SIZE, WELL_KNOWN_PATH, STSMode, parse_policy, policy_host
+from mailrider.net.address_guard import ANYWHERE, AddressGuard
 from mailrider.net.fetch import FetchFailed, FetchFailure
-from mailrider.net.guard import ANYWHERE, AddressGuard
 from mailrider.net.https import MAX_ADDRESSES, MAX_FETCHES, MAX_RECEIVED, HTTPSFetcher, _tls_context
 from mailrider.testing.clock import FakeClock
 from mailrider.testing.resolver import FakeResolver, Given

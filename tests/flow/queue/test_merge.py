@@ -21,7 +21,7 @@ from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, 
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.merge import merge_shards
-from mailrider.queue.sqlite.moved import QueueInUse
+from mailrider.queue.sqlite.merge_notes import QueueInUse
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.schema import VERSION
 from mailrider.queue.sqlite.shards import ShardsReader, further_shard, shard_location

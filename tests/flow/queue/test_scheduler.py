@@ -33,7 +33,7 @@ from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security, TLSLevel
 from mailrider.queue import bounces
 from mailrider.queue import fairness as fairness_module
-from mailrider.queue.begun import BegunFile, read_begun
+from mailrider.queue.attempt_notes import AttemptNotes, read_attempt_notes
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.housekeeping import HOUSEKEEPING
@@ -869,23 +869,23 @@ async def test_attempts_are_noted_while_they_are_under_way_and_not_while_they_wa
     gate = world.network.gates["example.net"] = asyncio.Event()
     notes = tmp_path / "begun"
     store = MemoryStore(world.shared)
-    store.begun = BegunFile(notes)
+    store.begun = AttemptNotes(notes)
     async with world.queue(store) as queue:
         first = await submit(queue, "b@example.net")
         second = await submit(queue, "b@example.net")
         await world.clock.advance(0)
-        assert read_begun(notes) == [first + 1], "a window begins with one place"
+        assert read_attempt_notes(notes) == [first + 1], "a window begins with one place"
         gate.set()
         await queue.idle()
-        assert read_begun(notes) == []
+        assert read_attempt_notes(notes) == []
         gate.clear()
         third = await submit(queue, "b@example.net")
         await world.clock.advance(0)
         assert first < second < third
-        assert read_begun(notes) == [third + 1]
+        assert read_attempt_notes(notes) == [third + 1]
         stop = asyncio.create_task(queue.stop())
         await world.clock.advance(0)
-        assert read_begun(notes) == []
+        assert read_attempt_notes(notes) == []
         gate.set()
         await stop
 

@@ -21,7 +21,6 @@ from mailrider.model.event import discard
 from mailrider.model.queue_event import OperatorActed, RecipientDone
 from mailrider.queue.ids import SHARDS, format_id, parse_id, place_of
 from mailrider.queue.message import EVERYTHING, Filter, RecipientState
-from mailrider.queue.place import ALONE, Place
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.reader import SQLiteReader
@@ -30,6 +29,7 @@ from mailrider.queue.sqlite.signals import QueueDirectory, Signal, SignalListene
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.sqlite.views import HistoryFilter
 from mailrider.queue.store import QueueCommand
+from mailrider.queue.worker_place import ALONE, Place
 from mailrider.smtp.content import Content
 from tests.support.loops import eventually
 from tests.support.queueing import MESSAGE, Writing, envelope

@@ -12,8 +12,8 @@ from mailrider.clock import SystemClock
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.sts import LabSTS, PolicyHost, STSFault
 from mailrider.model.handover import DIRECT
+from mailrider.net.address_guard import ANYWHERE, AddressGuard
 from mailrider.net.fetch import FetchFailed
-from mailrider.net.guard import ANYWHERE, AddressGuard
 from mailrider.net.https import HTTPSPoster
 from mailrider.reporting.courier import ReportCourier
 from mailrider.reporting.store import EndpointKind

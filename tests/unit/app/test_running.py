@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from mailrider.app.running import Running
+from mailrider.observe.metric_sums import SHOWN, TOLD
 from mailrider.observe.metrics import Metrics
-from mailrider.observe.sums import SHOWN, TOLD
 from mailrider.queue.message import Stats
-from mailrider.queue.place import Place
+from mailrider.queue.worker_place import Place
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:

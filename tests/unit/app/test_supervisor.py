@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mailrider.app.earlier_workers import LOCK
-from mailrider.app.link import encode_frame
 from mailrider.app.supervisor import Supervisor
+from mailrider.app.worker_link import encode_frame
+from mailrider.app.worker_lock import LOCK
 from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.app.worker_starts import READY_WITHIN
 from mailrider.config import load_to_carry

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mailrider.app.link import encode_frame
+from mailrider.app.worker_link import encode_frame
 from mailrider.app.worker_process import WorkerProcess
 from mailrider.app.worker_talk import BEGINS_WITHIN, WorkerTalk
 from mailrider.model.event import discard
+from mailrider.observe.metric_sums import encode_metrics
 from mailrider.observe.metrics import Metrics
-from mailrider.observe.sums import encode_metrics
 from mailrider.testing.clock import FakeClock
 
 SILENCE = 30.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.config import loads
-from mailrider.config.foreign import advice
+from mailrider.config.other_programs import advice
 from mailrider.endpoint.settings import SubmissionSettings
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath

@@ -14,7 +14,7 @@ from mailrider.app.dkim import KeyFile
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "json.md").read_text()
 # Where objects are made for programs, as dictionaries.
-MODULES = ("report/outcome.py", "report/queue.py", "report/trace.py", "report/explanation.py", "model/facts.py")
+MODULES = ("report/outcome.py", "report/queue.py", "report/trace.py", "report/explanation.py", "model/plain.py")
 
 
 def keys_in(module: str) -> set[str]:

@@ -12,7 +12,7 @@ import pytest
 from flufl.bounce import all_failures
 
 from mailrider.dsn.compose import compose
-from mailrider.dsn.letter import advice_for
+from mailrider.dsn.human_part import advice_for
 from mailrider.dsn.notification import Notification, NotificationAuthor, NotifiedAction, Told
 from mailrider.dsn.parts import MAX_RETURNED, redact
 from mailrider.model.domain import Domain

@@ -13,7 +13,7 @@ from mailrider.delivery.connection.peer import Peer
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.race import Overtaken, Reach
 from mailrider.errors import LocalError, NetworkError
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.domain import Domain
 from mailrider.model.event import ConnectionJudged, ConnectionOpened, FellBackToClear, TestingPolicyMissed
 from mailrider.model.outcome import Try, TryResult

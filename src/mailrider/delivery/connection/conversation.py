@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mailrider.clock import Clock
-    from mailrider.delivery.connection.said import Said
+    from mailrider.delivery.connection.transcript import Said
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
     from mailrider.net.channel import Channel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailrider.delivery.limits.findings import SharedFinding
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.domain import parse_next_hop
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 

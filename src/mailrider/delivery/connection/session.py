@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
-from mailrider.delivery.connection.said import shortened
+from mailrider.delivery.connection.transcript import shortened
 from mailrider.delivery.connection.unusable import NOT_TRUSTED, Unusable
 from mailrider.errors import LocalError, NetworkError, PeerError
 from mailrider.model.outcome import TryResult

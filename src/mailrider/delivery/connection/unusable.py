@@ -13,7 +13,7 @@ from mailrider.smtp.client import InjectedPlaintext
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.delivery.connection.said import Said
+    from mailrider.delivery.connection.transcript import Said
     from mailrider.model.outcome import TryResult
 
 NOT_TRUSTED = EnhancedCode(4, 7, 0)

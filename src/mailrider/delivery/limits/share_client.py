@@ -40,7 +40,7 @@ TOLD: Final = "shares.told"
 
 
 class ShareLink(Protocol):
-    """Frames to and from the supervisor; see `app.link.Link`."""
+    """Frames to and from the supervisor; see `app.worker_link.Link`."""
 
     def send(self, kind: str, body: Any = None) -> None:
         """Never waits."""

@@ -25,7 +25,7 @@ from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MAX_LINES, MAX_POLICY_SIZE, MalformedPolicy, STSMode, STSPolicy, parse_policy
 from mailrider.mtasts.record import STSRecord
-from mailrider.policy.bounded import NOT_HELD, SharedMap
+from mailrider.policy.holding_map import NOT_HELD, HoldingMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,7 @@ class PolicyStore:
 
     def __init__(self, clock: Clock, capacity: int = MAX_MEMORY) -> None:
         # No newcomer takes the place of a policy in force.
-        self._entries: SharedMap[CachedPolicy] = SharedMap(capacity, lambda: clock.now().timestamp())
+        self._entries: HoldingMap[CachedPolicy] = HoldingMap(capacity, lambda: clock.now().timestamp())
 
     async def load(self, domain: Domain) -> CachedPolicy | None:
         """The latest entry of the domain."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from mailrider.errors import InvalidValue
 from mailrider.files import make_folder, read_regular, write_new
 from mailrider.model.domain import Domain, owner_of
-from mailrider.policy.bounded import SHARES
+from mailrider.policy.holding_map import SHARES
 from mailrider.policy.sts.cache import (
     MAX_ENTRY,
     CachedPolicy,

@@ -29,8 +29,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mailrider.dns.answer import LookupFailed, RecordType
-from mailrider.dns.flight import Cancelled, SingleFlight
 from mailrider.dns.resolver import lookup_txt
+from mailrider.dns.single_flight import Cancelled, SingleFlight
 from mailrider.errors import InvalidValue, ShuttingDown
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 from mailrider.mtasts.policy import (
@@ -43,7 +43,7 @@ from mailrider.mtasts.policy import (
 )
 from mailrider.mtasts.record import NoRecord, STSRecord, find_record, record_name
 from mailrider.net.fetch import FetchFailed, FetchFailure
-from mailrider.policy.bounded import NOT_HELD, SharedMap
+from mailrider.policy.holding_map import NOT_HELD, HoldingMap
 from mailrider.policy.sts.cache import MAX_MEMORY, CachedPolicy, PolicyStore, age_at, is_from_future
 from mailrider.policy.sts.events import (
     CacheFault,
@@ -123,7 +123,7 @@ class PolicySource:
         self._clock = clock
         self._emit = emit
         self._rng = rng or random.Random()
-        self._known: SharedMap[Known] = SharedMap(MAX_MEMORY, clock.monotonic)
+        self._known: HoldingMap[Known] = HoldingMap(MAX_MEMORY, clock.monotonic)
         self._discoveries: SingleFlight[tuple[Domain, bool], PolicyLookup] = SingleFlight()
         self._fetches: SingleFlight[Domain, CachedPolicy | None] = SingleFlight()
         self._schedule = RefreshSchedule(self._rng)

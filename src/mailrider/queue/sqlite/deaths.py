@@ -2,9 +2,9 @@
 
 A message that ends whoever delivers it would end each worker that is started again, for ever. So it is noted beside the
 leases whose attempt was under way at the last death, and at how many before that without a gap. What was leased and
-only waited in memory is no reason (`queue.begun`), nor is anything when a process was told to stop before it died. What
-is held waits for an operator (`mailrider queue release`), and begins anew then. A death with the whole machine does not
-count.
+only waited in memory is no reason (`queue.attempt_notes`), nor is anything when a process was told to stop before it
+died. What is held waits for an operator (`mailrider queue release`), and begins anew then. A death with the whole
+machine does not count.
 
 The table is made when it is first needed, and is no part of the schema: an older program leaves it alone.
 """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.files import make_folder, make_private, refuse_link
 from mailrider.model.reply import clean_text
 from mailrider.queue.disk import SPARE_FILE
-from mailrider.queue.sqlite.moved import finish_move, lock_shard
+from mailrider.queue.sqlite.merge_notes import finish_move, lock_shard
 from mailrider.queue.sqlite.schema import APPLICATION, MIGRATIONS, VERSION
 from mailrider.queue.sqlite.writer import translate
 from mailrider.queue.store import StoreDamaged, StoreUnavailable

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.queue.begun import BegunFile, read_begun
+from mailrider.queue.attempt_notes import AttemptNotes, read_attempt_notes
 from mailrider.queue.ids import microseconds
 from mailrider.queue.message import Claimed
 from mailrider.queue.sqlite import statements as sql
@@ -45,7 +45,7 @@ class StoreLeases:
     transactions: Transactions
     identity: Identity | None
     holds_deadly: bool
-    begun: BegunFile | None = None
+    begun: AttemptNotes | None = None
     held: list[int] = field(default_factory=list)
     """Messages that are held since a moment ago, because processes died of them."""
     last_id: int = 0
@@ -86,7 +86,7 @@ class StoreLeases:
         if self.holds_deadly:
             self.begun = None
             with suppress(OSError):  # then no attempt counts as the reason of a death
-                self.begun = BegunFile(self._begun_file(self.transactions.lease))
+                self.begun = AttemptNotes(self._begun_file(self.transactions.lease))
 
     def _begun_file(self, owner: int) -> Path:
         return self.location / f"queue.begun-{owner}"
@@ -105,7 +105,7 @@ class StoreLeases:
         now = microseconds(self.clock.now())
         dead = [(owner, text) for owner, text, expires in self._others(connection) if _is_dead(text, expires, now)]
         if self.holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
-            begun = [each for owner in died for each in read_begun(self._begun_file(owner))]
+            begun = [each for owner in died for each in read_attempt_notes(self._begun_file(owner))]
             self.held += hold_deadly(connection, died, begun)
         return self._free(connection, [owner for owner, _ in dead]) if dead else 0
 

@@ -1,7 +1,7 @@
 """`queue merge`: moves all that is in the other shards of a queue into shard 0, where a program without shards looks.
 
 Nobody else may use these shards meanwhile. Messages keep their ids; their recipients, attempts and history go along.
-What a kill leaves half done is finished by whoever opens the shard the next time: see `queue.sqlite.moved`.
+What a kill leaves half done is finished by whoever opens the shard the next time: see `queue.sqlite.merge_notes`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mailrider.queue.ids import PLACES
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.contents import read_chunk
-from mailrider.queue.sqlite.moved import DROP_TABLES, MovedNotes, delete_moved, delete_notes, write_notes
+from mailrider.queue.sqlite.merge_notes import DROP_TABLES, MergeNotes, delete_moved, delete_notes, write_notes
 from mailrider.queue.sqlite.shards import further_shard, shard_location, shards_in
 from mailrider.queue.sqlite.statements import compact
 from mailrider.queue.sqlite.store import SQLiteStore
@@ -74,14 +74,14 @@ class ShardMerger:
         moved = 0
         while parcel := await self._other.within(_take_messages):
             stored = await self._copy_contents(parcel)
-            notes = MovedNotes(tuple(parcel.ids))
+            notes = MergeNotes(tuple(parcel.ids))
             await self._step(notes, partial(self._put_messages, parcel, stored))
             moved += len(parcel.messages)
         while facts := await self._other.within(_take_facts):
-            await self._step(MovedNotes(facts=facts[-1][0]), partial(self._put_facts, facts))
+            await self._step(MergeNotes(facts=facts[-1][0]), partial(self._put_facts, facts))
         return moved
 
-    async def _step(self, notes: MovedNotes, put: Callable[[sqlite3.Connection], None]) -> None:
+    async def _step(self, notes: MergeNotes, put: Callable[[sqlite3.Connection], None]) -> None:
         def take_in(connection: sqlite3.Connection) -> None:
             put(connection)
             write_notes(connection, self._number, notes)

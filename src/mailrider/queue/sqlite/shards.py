@@ -2,7 +2,7 @@
 
 Shard 0 is the queue's directory itself, and `shard-NN` in it are the others. Nothing but `queue merge` moves a message
 from one to another. A shard may be there that no worker has any more; what is in it is delivered by one that remains
-(`queue.place`).
+(`queue.worker_place`).
 
 To whoever looks, they are one queue: lists are merged in the order of ids, numbers are added, and a message is found by
 its id, which says where it was taken in.
@@ -21,7 +21,7 @@ from mailrider.queue.ids import SHARDS, place_of
 from mailrider.queue.message import DestinationCount, Stats
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import DAMAGED, FILE, FurtherShard
-from mailrider.queue.sqlite.moved import NOTHING_MOVED, MovedNotes, read_notes
+from mailrider.queue.sqlite.merge_notes import NOTHING_MOVED, MergeNotes, read_notes
 from mailrider.queue.sqlite.reader import SQLiteReader
 from mailrider.queue.sqlite.views import Traced
 from mailrider.queue.store import Done
@@ -165,7 +165,7 @@ class ShardsReader:
 
     def __init__(self, location: Path, clock: Clock) -> None:
         self._readers = {each: SQLiteReader(shard_location(location, each), clock) for each in shards_in(location)}
-        self._moved: dict[int, MovedNotes] = {}
+        self._moved: dict[int, MergeNotes] = {}
 
     @property
     def shards(self) -> list[int]:
@@ -186,7 +186,7 @@ class ShardsReader:
             after = found[-1].recipient_id
         return ()
 
-    async def _moved_out(self, shard: int) -> MovedNotes:
+    async def _moved_out(self, shard: int) -> MergeNotes:
         """What lies in a shard still, and was moved to shard 0 by somebody who died before he deleted it."""
         if not shard or 0 not in self._readers:
             return NOTHING_MOVED

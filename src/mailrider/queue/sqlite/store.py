@@ -26,7 +26,7 @@ from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.history import OFF, HistoryBounds
 from mailrider.queue.ids import first_id_at, format_id, microseconds
 from mailrider.queue.message import Claimed, fitting
-from mailrider.queue.sqlite import facts, views
+from mailrider.queue.sqlite import history, views
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.commands import carry_out
 from mailrider.queue.sqlite.contents import Contents
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
-    from mailrider.queue.begun import BegunFile
+    from mailrider.queue.attempt_notes import AttemptNotes
     from mailrider.queue.fairness import DestinationOf
     from mailrider.queue.message import (
         DueDestination,
@@ -124,7 +124,7 @@ class SQLiteStore:
         return self._transactions.lease
 
     @property
-    def begun(self) -> BegunFile | None:
+    def begun(self) -> AttemptNotes | None:
         """See `Store`."""
         return self._leases.begun
 
@@ -342,12 +342,12 @@ class SQLiteStore:
     async def _trim_history(self) -> None:
         for _ in range(MOST_TRIMS):
             before = microseconds(self._clock.now() - self._history.age)
-            if not await self.within(partial(facts.trim, self._transactions, before, self._history.facts)):
+            if not await self.within(partial(history.trim, self._transactions, before, self._history.facts)):
                 return
 
     async def drop_history(self, wanted: HistoryFilter) -> int:
         """Erase the facts about a message or an address; how many there were."""
-        return await self.within(partial(facts.drop, wanted))
+        return await self.within(partial(history.drop, wanted))
 
     # The writer's thread ---------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.model.facts import attempt_facts, with_dialogue
 from mailrider.model.outcome import Deferred, Status
+from mailrider.model.plain import attempt_facts, with_dialogue
 from mailrider.queue import history
 from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.ids import format_id, microseconds

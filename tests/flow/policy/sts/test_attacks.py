@@ -22,7 +22,7 @@ from mailrider.lab.sts import LabSTS, PolicyHost, STSFault, policy
 from mailrider.lab.zones import Fault, NameLike, Records, ZoneTable
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import STSMode, match_mx
-from mailrider.net.guard import ANYWHERE
+from mailrider.net.address_guard import ANYWHERE
 from mailrider.net.https import HTTPSFetcher
 from mailrider.policy.sts.events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
 from mailrider.policy.sts.files import FSStore

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailrider.model.event import Event
-    from mailrider.queue.begun import BegunFile
+    from mailrider.queue.attempt_notes import AttemptNotes
 
 DESTINATION = "example.net"
 
 
-def noted(store: SQLiteStore) -> BegunFile:
+def noted(store: SQLiteStore) -> AttemptNotes:
     """Where it notes what is under way."""
     assert store.begun is not None
     return store.begun

@@ -11,8 +11,8 @@ from prometheus_client.exposition import choose_encoder
 from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import ClientTurnedAway
 from mailrider.model.event import ConnectionAwaited
+from mailrider.observe.metric_sums import SHOWN, WAITING, Sums, add_up, decode_metrics, encode_metrics
 from mailrider.observe.metrics import Metrics
-from mailrider.observe.sums import SHOWN, WAITING, Sums, add_up, decode_metrics, encode_metrics
 from mailrider.queue.message import DestinationCount, Stats
 from mailrider.testing.clock import FakeClock
 

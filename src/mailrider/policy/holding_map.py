@@ -40,7 +40,7 @@ class _Item(Generic[V]):
     until: float  # held until then; `NOT_HELD`
 
 
-class SharedMap(Generic[V]):
+class HoldingMap(Generic[V]):
     """A mapping from domains to values with weights. `now` reads the clock that `until` is meant by."""
 
     def __init__(self, capacity: int, now: Callable[[], float]) -> None:

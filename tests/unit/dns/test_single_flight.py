@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mailrider.dns.flight import Cancelled, SingleFlight
+from mailrider.dns.single_flight import Cancelled, SingleFlight
 
 
 class Work:

@@ -33,7 +33,7 @@ def own_limits() -> Shares:
     return Shares(SystemClock())
 
 
-class Entered(ABC, Generic[OpenedT]):
+class AsyncContext(ABC, Generic[OpenedT]):
     """Something that is used with `async with`; what is opened then, its heirs say.
 
     `limits_here` gives the limits for the running loop: a `LoadedConfiguration` lets its targets share them.

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.app import link as link_module
-from mailrider.app.link import MAX_FRAME, FrameParser, Link, encode_frame
+from mailrider.app import worker_link as link_module
+from mailrider.app.worker_link import MAX_FRAME, FrameParser, Link, encode_frame
 from mailrider.clock import SystemClock, after
 from mailrider.errors import InvalidValue
 from mailrider.model.event import Bug, Event

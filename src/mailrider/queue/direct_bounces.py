@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PASSED_ON: Final = Reply.make(250, "2.0.0", "It went on to those whom this address stands for")
 
 
-class UnqueuedBounces:
+class DirectBounces:
     """Writes them; whoever asks for one sees to it that it gets into a queue."""
 
     def __init__(self, bounces: Bounces, ids: IdSource, clock: Clock, rng: random.Random) -> None:

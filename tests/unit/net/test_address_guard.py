@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from mailrider.net.guard import ANYWHERE, AddressGuard
+from mailrider.net.address_guard import ANYWHERE, AddressGuard
 
 INTERNAL = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailrider.delivery.connection.said import MAX_OPENING, shortened, transcript
+from mailrider.delivery.connection.transcript import MAX_OPENING, shortened, transcript
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.reply import Reply

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.clock import SystemClock
-from mailrider.observe import relay as relay_module
-from mailrider.observe.relay import MOMENT, LogRelay, make_pipe
-from mailrider.observe.unblocked import UnblockedStream
+from mailrider.observe import log_relay as relay_module
+from mailrider.observe.log_relay import MOMENT, LogRelay, make_pipe
+from mailrider.observe.unblocked_stream import UnblockedStream
 from mailrider.testing.clock import FakeClock
 from tests.support.loops import eventually
 

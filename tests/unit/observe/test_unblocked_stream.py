@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.observe.unblocked import AGAIN, UnblockedStream
+from mailrider.observe.unblocked_stream import AGAIN, UnblockedStream
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:

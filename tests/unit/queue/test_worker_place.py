@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.queue.place import ALONE, Place, shards_to_drain
+from mailrider.queue.worker_place import ALONE, Place, shards_to_drain
 
 
 def test_a_process_alone_is_the_first_of_one_worker() -> None:

@@ -65,7 +65,7 @@ class QueueInUse(StoreUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class MovedNotes:
+class MergeNotes:
     """What was moved out of a shard: messages by their ids, facts up to a number."""
 
     messages: tuple[int, ...] = ()
@@ -77,7 +77,7 @@ class MovedNotes:
         return not self.messages and not self.facts
 
 
-NOTHING_MOVED: Final = MovedNotes()
+NOTHING_MOVED: Final = MergeNotes()
 
 
 def lock_shard(directory: Path, stack: ExitStack, *, alone: bool) -> None:
@@ -95,16 +95,16 @@ def lock_shard(directory: Path, stack: ExitStack, *, alone: bool) -> None:
         raise QueueInUse(text) from error
 
 
-def read_notes(first: sqlite3.Connection, shard: int) -> MovedNotes:
+def read_notes(first: sqlite3.Connection, shard: int) -> MergeNotes:
     """The notes in shard 0 about another one."""
     if first.execute(_ARE_THERE).fetchone()[0] < len(TABLES):
         return NOTHING_MOVED
     messages = first.execute("SELECT message FROM moved_message WHERE shard = ?", (shard,)).fetchall()
     facts = first.execute("SELECT max(number) FROM moved_facts WHERE shard = ?", (shard,)).fetchone()[0]
-    return MovedNotes(tuple(each for (each,) in messages), facts or 0)
+    return MergeNotes(tuple(each for (each,) in messages), facts or 0)
 
 
-def write_notes(first: sqlite3.Connection, shard: int, notes: MovedNotes) -> None:
+def write_notes(first: sqlite3.Connection, shard: int, notes: MergeNotes) -> None:
     """Step 1, in the transaction that takes in what is moved."""
     for each in TABLES:
         first.execute(each)
@@ -113,7 +113,7 @@ def write_notes(first: sqlite3.Connection, shard: int, notes: MovedNotes) -> Non
         first.execute("INSERT OR REPLACE INTO moved_facts VALUES (?, ?)", (shard, notes.facts))
 
 
-def delete_moved(connection: sqlite3.Connection, notes: MovedNotes) -> None:
+def delete_moved(connection: sqlite3.Connection, notes: MergeNotes) -> None:
     """Step 2, in a transaction of the other shard."""
     values = {"messages": compact(notes.messages), "facts": notes.facts}
     for each in _DELETE:

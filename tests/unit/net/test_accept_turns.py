@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.net.turns import AWAY, MOST, REFUSED, REFUSES, SLOTS, TAKES, Page, Turns, pause_before
+from mailrider.net.accept_turns import AWAY, MOST, REFUSED, REFUSES, SLOTS, TAKES, Page, Turns, pause_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailrider.model.bounded import BoundedMap
+from mailrider.model.bounded_map import BoundedMap
 
 
 def test_what_was_set_longest_ago_goes_first() -> None:

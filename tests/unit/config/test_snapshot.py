@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.config import load, load_carried, load_to_carry
-from mailrider.config.carried import CarriedText, Recorded
 from mailrider.config.loader import default_text
+from mailrider.config.snapshot import CarriedText, Recorded
 from mailrider.delivery.smarthost_settings import SmarthostSettings
 from mailrider.settings.directive import MissingSecret
 

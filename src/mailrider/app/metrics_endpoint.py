@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mailrider.endpoint.sockets import Sockets
 
 
-class CounterDoor:
+class MetricsEndpoint:
     """Closed until `open`, and after `close`."""
 
     def __init__(self, talk: WorkerTalk, clock: Clock, sockets: Sockets) -> None:

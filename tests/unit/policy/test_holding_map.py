@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.domain import Domain, owner_of
-from mailrider.policy.bounded import MAX_HELD, NOT_HELD, SHARES, SharedMap
+from mailrider.policy.holding_map import MAX_HELD, NOT_HELD, SHARES, HoldingMap
 
 OWNERS = [
     ("example.org", "example.org"),
@@ -37,9 +37,9 @@ class Time:
         return self.now
 
 
-def filled(capacity: int = SHARES * 10) -> tuple[SharedMap[str], Time]:
+def filled(capacity: int = SHARES * 10) -> tuple[HoldingMap[str], Time]:
     time = Time()
-    return SharedMap(capacity, time), time
+    return HoldingMap(capacity, time), time
 
 
 def domain(number: int, owner: str = "test") -> Domain:
@@ -69,7 +69,7 @@ def test_an_owner_beyond_its_share_keeps_what_it_has_and_its_next_ones_use_what_
 
 
 def test_a_value_that_is_too_heavy_is_kept_only_while_there_is_room() -> None:
-    kept: SharedMap[str] = SharedMap(SHARES * 2 * MAX_HELD, lambda: 0)
+    kept: HoldingMap[str] = HoldingMap(SHARES * 2 * MAX_HELD, lambda: 0)
     kept.put(domain(0), "as heavy as may be", MAX_HELD, until=100)
     kept.put(domain(1), "too heavy", MAX_HELD + 1, until=100)
     assert len(kept) == 2
@@ -128,7 +128,7 @@ def test_it_is_a_mapping_that_never_weighs_too_much_and_never_drops_what_is_held
     capacity: int, steps: list[tuple[str, int, str, int, float]]
 ) -> None:
     time = Time()
-    kept: SharedMap[int] = SharedMap(capacity, time)
+    kept: HoldingMap[int] = HoldingMap(capacity, time)
     last: dict[Domain, int] = {}
     held: dict[Domain, float] = {}
     for step, number, owner, weight, lasts in steps:

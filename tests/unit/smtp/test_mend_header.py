@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mailrider.header.fields import header_fault
 from mailrider.smtp.data import sending_fault
-from mailrider.smtp.mend import mend_header
+from mailrider.smtp.mend_header import mend_header
 
 # The header as it came, as it goes on, what belongs to the body, and how many things were changed.
 MENDED = {

@@ -22,7 +22,7 @@ _EMPTY: Final = 0
 _WIDTH: Final = 8  # octets of a number
 
 
-class BegunFile:
+class AttemptNotes:
     """Notes in a file."""
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class BegunFile:
             self._path.unlink(missing_ok=True)
 
 
-def read_begun(path: Path) -> list[int]:
+def read_attempt_notes(path: Path) -> list[int]:
     """The first recipients of the attempts that were under way; none if nothing is known of them."""
     try:
         with path.open("rb") as file:

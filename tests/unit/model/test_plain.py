@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Recipient
-from mailrider.model.facts import MAX_TRIES, attempt_facts, outcome_facts, try_facts, with_dialogue
 from mailrider.model.outcome import Delivered, Try, TryResult, outcome_for
+from mailrider.model.plain import MAX_TRIES, attempt_facts, outcome_facts, try_facts, with_dialogue
 from mailrider.model.queue_event import RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.security import Mechanism, MXLevel, Security, TLSLevel

@@ -7,7 +7,7 @@ from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
 import pytest
 
-from mailrider.app.earlier_workers import is_told_to_stop
+from mailrider.app.worker_lock import is_told_to_stop
 from mailrider.model.daemon_event import DaemonStopping
 from mailrider.model.event import Event
 
