@@ -162,6 +162,8 @@ class Supervisor:
             for unused in self._sockets.keep_only(addresses_of(configuration)):
                 self._emit(SocketUnused(unused))
             await self._start_all(self._force)
+            if self._is_stopping:
+                return
             self._emit(DaemonReady(name_of(configuration), len(configuration.endpoints)))
             self._tell_ready()
 
@@ -327,16 +329,20 @@ class Supervisor:
             try:
                 await self._replace()
             except Exception as error:
-                if self._is_stopping:
-                    return
-                if not isinstance(error, MailriderError | OSError):
-                    self._emit(Bug("reload", error))
-                self._emit(ReloadRefused(str(error) or type(error).__name__))
-                self._sockets.keep_only(addresses_of(self._force.configuration))
-            self._tell_ready()
+                if not self._is_stopping:
+                    self._refuse(error)
+            if not self._is_stopping:
+                self._tell_ready()
+
+    def _refuse(self, error: Exception) -> None:
+        """What was in force stays."""
+        if not isinstance(error, MailriderError | OSError):
+            self._emit(Bug("reload", error))
+        self._emit(ReloadRefused(str(error) or type(error).__name__))
+        self._sockets.keep_only(addresses_of(self._force.configuration))
 
     async def _replace(self) -> None:
-        """Put a new configuration in force. Raises, and nothing has changed."""
+        """Put a new configuration in force. Raises, and nothing has changed. A stop that comes meanwhile ends it."""
         configuration, carried = self._load()
         has_work(configuration)
         old = self._force
@@ -365,6 +371,8 @@ class Supervisor:
             await self._fill(place)
         for each in self._places.clear_surplus():
             self._let_finish(each)
+        if self._is_stopping:
+            return
         self._sockets.keep_only(addresses_of(configuration))
         try:
             self._change_log(configuration)

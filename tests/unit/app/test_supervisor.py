@@ -7,7 +7,9 @@ import fcntl
 import gc
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,7 @@ from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.share_client import TELL, TOLD
 from mailrider.model.daemon_event import (
     DaemonReady,
+    DaemonStopping,
     EarlierWorkersAwaited,
     Reloaded,
     ReloadRefused,
@@ -42,6 +45,7 @@ class ScriptedWorker(WorkerProcess):
 
     begun: list[ScriptedWorker]
     is_told_to_finish = False
+    serves_before_it_ends = False
 
     async def start(self, *_: Any) -> None:
         self.begun.append(self)
@@ -54,6 +58,8 @@ class ScriptedWorker(WorkerProcess):
         self.is_told_to_finish = True
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self.serves_before_it_ends:
+            self.settle(None)
         self.settle(NotBegun("it was killed"))
         if not self.ended.done():
             self.ended.set_result(-number)
@@ -68,9 +74,21 @@ class Scripted:
         self.clock = FakeClock()
         self.events = list[Event]()
         self.task: asyncio.Task[int]
+        self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.manager.bind(str(path.with_name("notify")))
+        self.manager.setblocking(False)
+        environment = {"NOTIFY_SOCKET": self.manager.getsockname()}
         self.supervisor = Supervisor(
-            lambda: load_to_carry(path), self.events.append, lambda _: None, environment={}, clock=self.clock
+            lambda: load_to_carry(path), self.events.append, lambda _: None, environment=environment, clock=self.clock
         )
+
+    def manager_heard(self) -> list[str]:
+        """What the service manager was told since the last time, the first word of each."""
+        heard = list[str]()
+        with suppress(BlockingIOError):
+            while True:
+                heard.append(self.manager.recv(4096).decode().split()[0])
+        return heard
 
     def told(self, kind: type[Event]) -> list[Any]:
         return [each for each in self.events if isinstance(each, kind)]
@@ -142,6 +160,9 @@ class Scripted:
         await self.task
         assert self.told(Bug) == []
 
+    def close(self) -> None:
+        self.manager.close()
+
 
 Start = Callable[..., Coroutine[Any, Any, Scripted]]
 
@@ -168,6 +189,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield start
     for each in started:
         await each.stop()
+        each.close()
 
 
 async def test_a_worker_that_begins_while_a_reload_takes_its_place_away_does_not_serve(start: Start) -> None:
@@ -332,3 +354,27 @@ async def test_a_start_that_fails_because_of_a_stop_leaves_no_error_behind(start
     await it.stop()
     gc.collect()
     assert unhandled == []
+
+
+async def test_a_worker_that_begins_to_serve_during_a_stop_makes_no_start_of_it(start: Start) -> None:
+    it = await start(1)
+    it.begun[0].serves_before_it_ends = True
+    await it.stop()
+    assert it.told(DaemonStopping)
+    assert it.told(DaemonReady) == []
+    assert it.manager_heard() == ["STOPPING=1"]
+
+
+@pytest.mark.parametrize("serving", [0, 1], ids=["the first worker begins", "the second worker begins"])
+async def test_a_stop_during_a_reload_is_the_last_that_anybody_hears(start: Start, serving: int) -> None:
+    it = await start(2)
+    await it.serve()
+    late = await it.reload(2)
+    if serving:
+        late.settle(None)
+        late = await it.next(1)
+    late.serves_before_it_ends = True
+    await it.stop()
+    assert it.told(Reloaded) == []
+    assert it.told(ReloadRefused) == []
+    assert it.manager_heard() == ["READY=1", "RELOADING=1", "STOPPING=1"]
