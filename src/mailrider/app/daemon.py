@@ -158,8 +158,8 @@ class Daemon:
         except Exception as error:
             if not isinstance(error, MailriderError | OSError):
                 self._emit(Bug("reload", error))
+            self._process.sockets.go_back(addresses_of(old))
             self._emit(ReloadRefused(str(error) or type(error).__name__))
-            self._process.sockets.keep_only(addresses_of(old))
             self._tell_ready()
             return old
         if before is not None:

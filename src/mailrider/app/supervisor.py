@@ -338,8 +338,8 @@ class Supervisor:
         """What was in force stays."""
         if not isinstance(error, MailriderError | OSError):
             self._emit(Bug("reload", error))
+        self._sockets.go_back(addresses_of(self._force.configuration))
         self._emit(ReloadRefused(str(error) or type(error).__name__))
-        self._sockets.keep_only(addresses_of(self._force.configuration))
 
     async def _replace(self) -> None:
         """Put a new configuration in force. Raises, and nothing has changed. A stop that comes meanwhile ends it."""

@@ -1,7 +1,7 @@
 """The listening sockets of a daemon: its own, or those that it was started with (socket activation).
 
 They outlive the endpoints that serve them: while a configuration is replaced nobody is refused, new connections wait in
-the kernel. `take` gives a duplicate for an endpoint; the original is kept until `keep_only` or `close`.
+the kernel. `take` gives a duplicate for an endpoint; the original is kept until `keep_only`, `go_back` or `close`.
 
 A dual-stack socket, as systemd's `ListenStream=25` makes one, serves `[::]` and `0.0.0.0` alike.
 """
@@ -70,6 +70,7 @@ class Sockets:
         self._open: dict[_Key, socket.socket] = {_key_of_socket(each): each for each in inherited}
         self._inherited = set(self._open)
         self._files: dict[_Key, tuple[int, int]] = {}  # those of our unix sockets, so that we know others' from them
+        self._replaced: dict[_Key, tuple[socket.socket, tuple[int, int]]] = {}  # see `bind`; with their files
         self._dual = set(filter(_is_dual_stack, self._open.values()))
 
     def take(self, address: SocketAddress) -> socket.socket:
@@ -83,15 +84,24 @@ class Sockets:
     def bind(self, address: SocketAddress) -> None:
         """Have a socket at that address, if there is none. Raises `LocalError`.
 
-        A unix socket whose file was removed meanwhile is bound anew: nobody can reach the old one any more.
+        A unix socket whose file was removed meanwhile is bound anew: nobody can reach the old one any more. It is kept
+        until it is known whether anybody serves the new one: `keep_only`, or `go_back`.
         """
         key = self._find(address)
-        if key in self._files and not self._has_file(key):
-            self._forget(key)
-        if key not in self._open:
-            self._open[key] = bind_socket(address)
-            if isinstance(key, str):
-                self._files[key] = _identity(key)
+        is_removed = key in self._files and not self._has_file(key)
+        if key in self._open and not is_removed:
+            return
+        opened = bind_socket(address)
+        if is_removed:
+            self._set_aside(key)
+        self._open[key] = opened
+        if isinstance(key, str):
+            self._files[key] = _identity(key)
+
+    def _set_aside(self, key: _Key) -> None:
+        old = self._open.pop(key), self._files.pop(key)
+        if self._replaced.setdefault(key, old) is not old:  # its file was removed twice: the first one is served
+            old[0].close()
 
     def _has_file(self, key: _Key) -> bool:
         return isinstance(key, str) and _identity(key) == self._files.get(key)
@@ -111,7 +121,11 @@ class Sockets:
         return [self._open[key] for key in keys if key in self._open]
 
     def keep_only(self, addresses: Iterable[SocketAddress]) -> list[str]:
-        """Close what listens at other addresses; returns what we were started with and do not use."""
+        """Close what listens at other addresses, and what was replaced; returns what we were started with and do not
+        use."""
+        for old, _ in self._replaced.values():
+            old.close()
+        self._replaced.clear()
         wanted = set(map(self._find, addresses))
         unused = []
         for key in [key for key in self._open if key not in wanted]:
@@ -119,6 +133,17 @@ class Sockets:
                 unused.append(_show(key))
             self._forget(key)
         return unused
+
+    def go_back(self, addresses: Iterable[SocketAddress]) -> None:
+        """The configuration in force, which has these addresses, stays: so do the sockets that it serves.
+
+        The file of one that was bound anew goes: clients would be refused there, as long as nobody listens.
+        """
+        for key, (old, file) in self._replaced.items():
+            self._forget(key)
+            self._open[key], self._files[key] = old, file
+        self._replaced.clear()
+        self.keep_only(addresses)
 
     def _forget(self, key: _Key) -> None:
         self._open.pop(key).close()

@@ -148,6 +148,29 @@ async def test_what_would_fail_later_is_found_before_anything_changes(tmp_path: 
         assert await daemon.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_refused_reload_leaves_no_unix_socket_that_refuses_clients(tmp_path: Path, workers: int) -> None:
+    port, path = free_port(), tmp_path / "run" / "submission.sock"
+    more = f"workers {workers}"
+    async with LabMX() as mx, running(configuration(tmp_path, port, mx, more=more)) as daemon:
+        path.unlink()
+        (tmp_path / "file").write_text("")
+        configuration(
+            tmp_path, port, mx, more=f"{more}\ntarget.queue other {{\ntarget &next\nlocation {tmp_path}/file\n}}"
+        )
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("reload_refused")
+        with pytest.raises(FileNotFoundError):
+            await asyncio.open_unix_connection(path)
+        configuration(tmp_path, port, mx, more=more)
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line(" reloaded")
+        reader, writer = await asyncio.open_unix_connection(path)
+        assert (await reader.readline()).startswith(b"220 ")
+        writer.close()
+        assert await daemon.stop() == 0
+
+
 @pytest.mark.parametrize(
     "error", [OSError(97, "Address family not supported by protocol"), RuntimeError("nobody expected that")]
 )

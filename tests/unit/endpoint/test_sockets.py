@@ -47,6 +47,52 @@ def test_a_unix_socket_whose_file_was_removed_is_bound_anew(tmp_path: Path) -> N
     assert not path.exists()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_unix_socket_that_is_bound_anew_for_nobody_leaves_no_file_that_refuses_clients(
+    tmp_path: Path, times: int
+) -> None:
+    where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
+    sockets = Sockets()
+    with sockets.take(where) as served:
+        for _ in range(times):
+            path.unlink()
+            sockets.bind(where)
+        sockets.go_back([where])
+        assert not path.exists()
+        (kept,) = sockets.at([where])
+        assert os.fstat(kept.fileno()).st_ino == os.fstat(served.fileno()).st_ino
+    sockets.bind(where)
+    assert path.is_socket()
+    sockets.close()
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_was_replaced_is_closed_once_the_new_one_is_kept(tmp_path: Path) -> None:
+    where = address(f"unix://{tmp_path}/x")
+    sockets = Sockets()
+    sockets.bind(where)
+    (old,) = sockets.at([where])
+    (tmp_path / "x").unlink()
+    sockets.bind(where)
+    assert old.fileno() >= 0
+    sockets.keep_only([where])
+    assert old.fileno() == -1
+    assert (tmp_path / "x").is_socket()
+    sockets.close()
+
+
+def test_a_socket_is_kept_whose_file_was_removed_and_that_cannot_be_bound_anew(tmp_path: Path) -> None:
+    where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
+    sockets = Sockets()
+    sockets.bind(where)
+    path.unlink()
+    path.write_text("another's")
+    with pytest.raises(LocalError, match="Address already in use"):
+        sockets.bind(where)
+    assert len(sockets.at([where])) == 1
+    sockets.close()
+
+
 def test_a_file_of_somebody_else_at_the_place_of_our_socket_stays(tmp_path: Path) -> None:
     where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
     sockets = Sockets()
