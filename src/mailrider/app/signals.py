@@ -15,11 +15,16 @@ OBEYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextmanager
 def hangups_wait() -> Iterator[None]:
-    """SIGHUP would end a process that does not obey it yet: it waits until `obeyed`."""
+    """SIGHUP would end a process that does not obey it yet: it waits until `obeyed`.
+
+    Whoever has come to the end of this ends the process with an exit code of its own: SIGHUP, one that waits too, does
+    nothing any more.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
     finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -195,6 +195,17 @@ async def test_a_sighup_that_comes_too_early_is_obeyed_once_the_daemon_is_ready(
             assert await daemon.stop() == 0
 
 
+@pytest.mark.parametrize("text", ["hostname mx.here.test", "target.remote next {"], ids=["no work", "a slip"])
+async def test_a_sighup_that_waits_while_the_start_fails_changes_no_exit_code(tmp_path: Path, text: str) -> None:
+    pipe = tmp_path / "pipe.conf"
+    os.mkfifo(pipe)
+    async with forked("-c", str(pipe), "run") as process:
+        with await asyncio.to_thread(pipe.open, "w") as writer:  # it reads its configuration now
+            process.send_signal(signal.SIGHUP)
+            writer.write(text)
+        assert await process.wait() == 78
+
+
 async def test_what_was_accepted_survives_a_kill(tmp_path: Path) -> None:
     port = free_port()
     async with LabMX() as mx:
