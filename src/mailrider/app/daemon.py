@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.app.cores import count_workers_again
 from mailrider.app.examine import examine
 from mailrider.app.file_limit import allow_files
+from mailrider.app.left_mail import tell_left_mail
 from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
@@ -30,6 +31,7 @@ from mailrider.app.signals import obeyed
 from mailrider.app.timers import Timers
 from mailrider.app.worker_lock import is_told_to_stop, wait_for_earlier_workers
 from mailrider.clock import SystemClock
+from mailrider.config import dropped_queues
 from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
@@ -172,6 +174,7 @@ class Daemon:
         self._told.ask_again()
         self._emit(Reloaded(name_of(new), len(self.endpoints)))
         self._tell_ready()
+        await tell_left_mail(dropped_queues(old, new), self._clock, self._emit)
         return new
 
     # The end ---------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from mailrider.app.worker_process import NotBegun, WorkerProcess
 from mailrider.app.worker_starts import Generation, WorkerContext, WorkerStarts
 from mailrider.app.worker_talk import WorkerTalk
 from mailrider.clock import SystemClock
+from mailrider.config import dropped_queues
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, LocalError, MailriderError
 from mailrider.model.daemon_event import (
@@ -380,6 +381,8 @@ class Supervisor:
             self._emit(LogNotReopened(str(error)))
         self._listeners.ask_again()
         self._emit(Reloaded(name_of(configuration), len(configuration.endpoints)))
+        if dropped := dropped_queues(old.configuration, configuration):
+            worker.look_into([(name, str(location)) for name, location in dropped])
 
     # The end ---------------------------------------------------------------------------------------------------------
 

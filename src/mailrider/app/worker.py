@@ -13,12 +13,14 @@ import signal
 import socket
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
 from mailrider.app.daemon import prepare_process
 from mailrider.app.examine import examine
+from mailrider.app.left_mail import tell_left_mail
 from mailrider.app.running import Process, Running
 from mailrider.app.worker_link import Link
 from mailrider.clock import SystemClock
@@ -41,7 +43,7 @@ from mailrider.observe.unblocked_stream import UnblockedStream
 from mailrider.queue.worker_place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from mailrider.config import Configuration
     from mailrider.model.event import Emit, Event
@@ -137,6 +139,7 @@ class Worker:
         self._link.on("start", lambda body: self._orders.set_result(Orders(**body)))
         self._link.on("finish", lambda _: self._told.put_nowait("finish"))
         self._link.on("metrics", self._count)
+        self._link.on("dropped_queues", self._look_into)
         self._link.on("login", lambda body: self._logins.learn(LoginFinding(**body)))
         self._link.on("logins", self._learn_earlier)  # before the orders
         self._link.on(TOLD, self._told_earlier.extend)
@@ -206,7 +209,14 @@ class Worker:
 
     def _count(self, look: int | None) -> None:
         """`look`: somebody looks, so the queues are looked into."""
-        task = asyncio.create_task(self._send_counters(look))
+        self._begin(self._send_counters(look))
+
+    def _look_into(self, queues: list[tuple[str, str]]) -> None:
+        """The configuration before ours had these queues, by name and directory."""
+        self._begin(tell_left_mail([(name, Path(location)) for name, location in queues], self._clock, self._emit))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 

@@ -85,6 +85,10 @@ class WorkerProcess:
         self.is_expected_to_end = True
         self.link.send("finish")
 
+    def look_into(self, queues: Sequence[tuple[str, str]]) -> None:
+        """Have it tell what waits in queues that its configuration has no more, by name and directory."""
+        self.link.send("dropped_queues", queues)
+
     def stop(self) -> None:
         """Within its bounds."""
         self.is_expected_to_end = True

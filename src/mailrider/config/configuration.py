@@ -7,6 +7,7 @@ leaves to the global directives has been filled in (`complete`).
 from __future__ import annotations
 
 import dataclasses
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -120,6 +121,16 @@ def queues_of(configuration: Configuration) -> list[Instance[QueueSettings]]:
         for each in _every_target(configuration)
         if isinstance(each.settings, QueueSettings)
     ]
+
+
+def dropped_queues(old: Configuration, new: Configuration) -> list[tuple[str, Path]]:
+    """The queues that one configuration has and the next one has not, or has elsewhere: names and directories.
+
+    Links are followed: a queue may have the same directory by another path.
+    """
+    kept = {os.path.realpath(queue_location(each.settings)) for each in queues_of(new)}
+    queues = [(each.name or "", queue_location(each.settings)) for each in queues_of(old)]
+    return [(name, location) for name, location in queues if os.path.realpath(location) not in kept]
 
 
 def _every_target(configuration: Configuration) -> Iterable[Instance[Settings]]:

@@ -40,6 +40,19 @@ class EarlierConfigurationEnded(Event):
 
 
 @value
+class MailLeftBehind(Event):
+    """A reload has taken a queue out of the configuration, or given it another `location`, and mail waits in the
+    directory that it had. `messages`: how many; what is being tried in this moment counts, too. None: it is not known,
+    the queue could not be read. `queue` is its name, empty if it has none."""
+
+    level: ClassVar[EventLevel] = WARNING
+    queue: str
+    location: str
+    messages: int | None
+    advice: str = "nobody delivers mail that waits there: add a queue with this location, and reload"
+
+
+@value
 class SocketUnused(Event):
     """A socket that the service manager gave us is at no address that the configuration names."""
 

@@ -17,6 +17,7 @@ from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Silence, Stage
 from mailrider.model.daemon_event import DaemonReady, ReloadRefused
 from mailrider.model.event import Bug, Event
+from mailrider.model.reply import Reply
 from tests.flow.app.running import free_port, running, submit
 from tests.flow.app.test_run import configuration
 from tests.support.loops import eventually
@@ -169,6 +170,37 @@ async def test_a_refused_reload_leaves_no_unix_socket_that_refuses_clients(tmp_p
         assert (await reader.readline()).startswith(b"220 ")
         writer.close()
         assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("target.queue queue", "target.queue other").replace("&queue", "&other"),
+        lambda text: text.replace("target &next", "target &next\nlocation elsewhere"),
+    ],
+    ids=["dropped", "moved"],
+)
+async def test_a_reload_tells_of_mail_that_it_leaves_in_the_directory_of_a_queue(
+    tmp_path: Path, workers: int, change: Callable[[str], str]
+) -> None:
+    port = free_port()
+    script = MXScript(replies={Stage.RCPT: Reply.make(451, "4.0.0", "Later")})
+    async with LabMX(script) as mx:
+        path = configuration(tmp_path, port, mx, more=f"workers {workers}")
+        async with running(path) as daemon:
+            for _ in range(3):
+                await submit(port)
+            daemon.process.send_signal(signal.SIGHUP)
+            await daemon.line(" reloaded")
+            path.write_text(change(path.read_text()))
+            daemon.process.send_signal(signal.SIGHUP)
+            line = await daemon.line(" mail_left_behind")
+            assert f" warning mail_left_behind queue=queue location={tmp_path}/state/queue messages=3 " in line
+            daemon.process.send_signal(signal.SIGHUP)  # the queue that it has now has no mail
+            await daemon.line(" reloaded")
+            assert await daemon.stop() == 0
+            assert sum(" mail_left_behind" in line for line in daemon.lines) == 1
 
 
 @pytest.mark.parametrize(
