@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mailrider.dns.settings import DNSSettings
 from mailrider.errors import ConfigError
@@ -132,6 +132,7 @@ class LimitsSettings(Settings):
     `name` is that of a block at the top level; a block without one (None) is its owner's alone.
     """
 
+    public_name: ClassVar[str] = "Limits"
     all: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope("All messages together.")
     ip: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope("Messages of one submitting client, by its address.")
     source: Setting[tuple[Limit, ...], Iterable[Limit | str]] = _scope(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SENDER = "you@tls.test"  # a domain of the lab, so that a bounce can arrive
 RETRIED, BOUNCED = "greylist.test", "nobody.test"
+MAX_PORT = 65535
 REPORTED = "ststesting.test"  # its certificate has expired, and its policy is in testing mode: only a report says so
 SHOWN = (
     *("plain.test", "tls.test", "pkix.test", "backup.test", "dane.test", "danestrip.test"),
@@ -99,13 +100,16 @@ async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
         async with Internet(Path(folder), port=port, dns_port=dns_port, https_port=https_port) as internet:
             servers = f"{len(internet.servers)} mail servers on port {port}"
             console.print(f"A private internet: DNS at {internet.dns.server}, {servers}, policy hosts, an authority.")
-            configuration = load(_configure(internet, port + 1))
+            submission_port = _beside(port)
+            configuration = load(_configure(internet, submission_port))
             sockets = Sockets()
             process = Process(sockets, watch, clock, Metrics(), Logins(clock))
             async with open_configuration(configuration, process, Shares(clock)) as running:
-                console.print(f"A daemon with a queue takes mail on 127.0.0.1:{port + 1}; smtplib submits to it.")
+                console.print(
+                    f"A daemon with a queue takes mail on 127.0.0.1:{submission_port}; smtplib submits to it."
+                )
                 console.print(f"One message goes to {len(SHOWN)} domains at once.\n")
-                await asyncio.to_thread(_submit, port + 1)
+                await asyncio.to_thread(_submit, submission_port)
                 async with after(clock, PATIENCE):
                     await watch.until_told()
                     bounce = await _wait_bounce(internet)
@@ -116,6 +120,11 @@ async def run_demo(port: int, dns_port: int, https_port: int) -> bool:
             arrived = sum(server.accepted for server in internet.servers.values())
     delivered = [*watch.first.values(), *watch.later.values()]
     return arrived == sum(outcome.status is Status.DELIVERED for outcome in delivered) and bool(bounce.content)
+
+
+def _beside(port: int) -> int:
+    """The next port, or the one before where there is no next one."""
+    return port + 1 if port < MAX_PORT else port - 1
 
 
 def _configure(internet: Internet, port: int) -> Path:

@@ -19,7 +19,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, dataclass_transform
 
 from mailrider.errors import ConfigError
 from mailrider.settings.types import Unacceptable, ValueType
@@ -120,7 +120,9 @@ def block(settings: type[Settings], *, convert: Callable[[Any], Settings] | None
         return value
 
     written = "block or &name" if options.get("reference") else "block"
-    return Block(written, f"{settings.__name__}(...)", convert or same, settings=settings, **options)
+    return Block(
+        written, f"{settings.public_name or settings.__name__}(...)", convert or same, settings=settings, **options
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +165,14 @@ def optional(type: ValueType[Any], **facts: Any) -> Any:
 
 
 class Settings:
-    """The base of all settings: converts and validates every field when one is made."""
+    """The base of all settings: converts and validates every field when one is made.
+
+    `public_name`: the name that programs know the class by, if it is not its own; errors say that one.
+    """
 
     __slots__ = ()
+
+    public_name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for name, known in directives_of(type(self)).items():

@@ -103,6 +103,13 @@ async def test_a_port_that_is_taken_is_a_clear_word() -> None:
     assert len(err.splitlines()) == 1
 
 
+async def test_the_demonstration_beside_the_last_port_takes_mail_at_the_one_before() -> None:
+    process = await start("lab", "--port", "65535", *ports()[1:], "demo")
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert "A daemon with a queue takes mail on 127.0.0.1:65534;" in out.decode()
+
+
 async def test_the_demonstration_shows_what_became_of_a_message_at_which_levels() -> None:
     process = await start("lab", *ports(), "demo")
     out, err = await process.communicate()

@@ -53,7 +53,7 @@ def test_policies_are_evaluated_in_their_own_order() -> None:
         (RemoteSettings, {"mx_auth": "dane"}, 'mx_auth: expected a list of policies, such as [Dane()], not "dane"'),
         (RemoteSettings, {"mx_auth": 5}, "mx_auth: expected a list of policies, such as [Dane()], not 5"),
         (RemoteSettings, {"hostname": "not a name"}, "hostname: expected a domain name such as mx.example.org,"),
-        (RemoteSettings, {"limits": {"all": 5}}, "limits: expected LimitsSettings(...), not {'all': 5}"),
+        (RemoteSettings, {"limits": {"all": 5}}, "limits: expected Limits(...), not {'all': 5}"),
         (RemoteSettings, {"eight_bit": "mend"}, 'eight_bit: expected send or strict, not "mend"'),
         (RemoteSettings, {"connect_timeout": -1}, "connect_timeout: expected a duration longer than 0"),
         (LocalPolicy, {"min_tls_level": "high"}, "min_tls_level: expected none, encrypted or authenticated"),
