@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 MAX_CANDIDATES = 10  # RFC 5321 5.1 allows a configurable limit, at least two; a zone must not make us try thousands
 MAX_ADDRESSES = 6  # of one candidate; farms list more, but a sixth time-out says enough
 
-# Seconds that an AAAA lookup has once IPv4 is there. RFC 8305 3 recommends 50 ms, but takes addresses that come later;
-# we do not, and a lost packet to a name server may cost some 400 ms.
-RESOLUTION_DELAY = 1.0
-
 Address = IPv4Address | IPv6Address
 
 NO_SUCH_DOMAIN = Reply.make(550, "5.1.2", "The recipient's domain does not exist")
@@ -129,7 +125,7 @@ async def find_host(
     """The candidate's addresses, or why there are none; `deadline` is a reading of the clock.
 
     A failed lookup of one family only removes that family. So does one that takes more than half of the time, if the
-    other family is there by then: what is left is for connecting. IPv6 has less time where IPv4 decides (`_decides`).
+    other family is there by then: what is left is for connecting.
     """
     name = candidate.host
     if isinstance(name, AddressLiteral):
@@ -146,7 +142,7 @@ async def _find_host(
 ) -> Host | HostNotFound:
     now = clock.monotonic()
     patience = Deadline(clock, now + (deadline - now) / 2)
-    answers, failure = await _lookup_families(resolver, name, patience, clock, force_ipv4=force_ipv4)
+    answers, failure = await _lookup_families(resolver, name, patience, force_ipv4=force_ipv4)
     addresses = order_addresses(record for answer in answers for record in answer.records)
     if not addresses:
         if failure is not None:
@@ -167,12 +163,12 @@ async def _find_host(
 
 
 async def _lookup_families(
-    resolver: Resolver, name: Domain, patience: Deadline, clock: Clock, *, force_ipv4: bool
+    resolver: Resolver, name: Domain, patience: Deadline, *, force_ipv4: bool
 ) -> tuple[list[Answer[Any]], LookupFailed | None]:
     families = (RecordType.A,) if force_ipv4 else (RecordType.AAAA, RecordType.A)
     lookups = [asyncio.ensure_future(_lookup_family(resolver, name, family)) for family in families]
     try:
-        await _wait_for_addresses(lookups, patience, resolver, clock)
+        await _wait_for_addresses(lookups, patience)
     finally:
         for lookup in lookups:
             lookup.cancel()
@@ -199,33 +195,16 @@ async def _lookup_family(resolver: Resolver, name: Domain, family: RecordType) -
 
 
 async def _wait_for_addresses(
-    lookups: Sequence[asyncio.Future[Answer[Any] | LookupFailed]], patience: Deadline, resolver: Resolver, clock: Clock
+    lookups: Sequence[asyncio.Future[Answer[Any] | LookupFailed]], patience: Deadline
 ) -> None:
-    """Until all are done, or the last one, IPv4, decides and the other one is late; once patience is at its end, until
-    one has addresses."""
+    """Until all are done; once patience is at its end, until one has addresses."""
     waiting = set(lookups)
     try:
         async with patience:
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if waiting:
-                delay = RESOLUTION_DELAY if _decides(resolver, lookups[-1]) else None
-                async with Deadline(clock, None if delay is None else clock.monotonic() + delay):
-                    await asyncio.wait(waiting)
+            await asyncio.wait(waiting)
     except TimeoutError:
         while waiting and not any(map(_has_addresses, lookups)):
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _decides(resolver: Resolver, lookup: asyncio.Future[Answer[Any] | LookupFailed]) -> bool:
-    """True if there are addresses, and no answer for the other family could change what DANE is told of the host.
-
-    It is signed already, or nothing can be; and it is no alias, so that the other family has none either.
-    """
-    if not _has_addresses(lookup):
-        return False
-    answer = lookup.result()
-    assert not isinstance(answer, LookupFailed)  # noqa: S101 # it has addresses
-    return answer.canonical is None and (answer.authentic or not resolver.validates)
 
 
 def _has_addresses(lookup: asyncio.Future[Answer[Any] | LookupFailed]) -> bool:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from mailrider.delivery.mx import (
     MAX_ADDRESSES,
     MAX_CANDIDATES,
-    RESOLUTION_DELAY,
     HostNotFound,
     Unroutable,
     find_candidates,
@@ -223,60 +222,6 @@ async def test_a_late_family_removes_only_itself(
     assert found.addresses == expected
     await settle()
     assert clock.pending == 0
-
-
-V4_SIGNED, V4_UNSIGNED = Given([V4], authentic=True), Given([V4], authentic=False)
-
-
-@pytest.mark.parametrize(
-    ("families", "validates", "seconds"),
-    [
-        ({"A": V4_SIGNED}, True, RESOLUTION_DELAY),
-        ({"A": V4_UNSIGNED}, False, RESOLUTION_DELAY),
-        ({"A": V4_UNSIGNED}, True, 5),
-        ({"A": LookupFailure.SERVFAIL}, True, 9),
-        ({"A": Given()}, True, 9),
-    ],
-    ids=["IPv4 is signed", "nobody validates", "IPv4 is not signed", "IPv4 fails", "there is no IPv4"],
-)
-async def test_a_late_ipv6_holds_up_a_host_only_if_it_could_make_it_signed_or_is_all_that_there_is(
-    families: dict[str, object], validates: bool, seconds: float
-) -> None:
-    clock = FakeClock()
-    resolver = rows(clock, **families, AAAA=Given([V6], delay=9))
-    resolver.validates = validates
-    looking = asyncio.create_task(find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=False))
-    await clock.advance(seconds - 0.1)
-    assert not looking.done()
-    await clock.advance(0.1)
-    found = await looking
-    assert isinstance(found, Host)
-    assert found.signed == (families["A"] is V4_SIGNED and validates)
-    await settle()
-    assert clock.pending == 0
-
-
-async def test_an_ipv6_address_that_comes_a_little_later_than_ipv4_is_used() -> None:
-    clock = FakeClock()
-    resolver = rows(clock, A=V4_SIGNED, AAAA=Given([V6], delay=0.9))
-    looking = asyncio.create_task(find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=False))
-    await clock.advance(0.9)
-    assert await looking == Host(CANDIDATE, (V6, V4), signed=True)
-
-
-async def test_both_families_of_an_alias_are_waited_for_since_either_says_where_it_leads() -> None:
-    clock = FakeClock()
-    table = {
-        ("mx.example.org", "CNAME"): Given([DOMAIN], authentic=True),
-        ("example.org", "A"): V4_SIGNED,
-        ("example.org", "AAAA"): Given([V6], delay=9),
-    }
-    resolver = FakeResolver(table, clock=clock)
-    looking = asyncio.create_task(find_host(resolver, CANDIDATE, clock, clock.monotonic() + 10, force_ipv4=False))
-    await clock.advance(4.9)
-    assert not looking.done()
-    await clock.advance(0.1)
-    assert isinstance(await looking, Host)
 
 
 async def test_families_that_are_both_too_late_defer_443() -> None:
