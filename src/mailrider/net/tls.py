@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import platform
+import re
 import ssl
 import sys
 import warnings
@@ -55,6 +56,12 @@ CURVES = {
 _CIPHERS = "DEFAULT:@SECLEVEL=1"
 # TLS 1.0 and 1.1 sign with MD5 and SHA-1, which OpenSSL 3 does at level 0 only.
 _OLD_CIPHERS = "DEFAULT:@SECLEVEL=0"
+
+# What OpenSSL says where key and certificate are not a pair: of one kind, or of two.
+_OF_OTHERS = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+# The lines that begin what is looked for (RFC 7468 5.1, 10, and the older ones that OpenSSL reads too).
+_CERTIFICATE = re.compile(rb"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----")
+_PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9]+ )?PRIVATE KEY-----")
 
 
 class _NewerContext(Protocol):
@@ -246,11 +253,47 @@ def _load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         # Without a function OpenSSL would ask for a password on the terminal.
         context.load_cert_chain(cert, key, password=lambda: _no_password(key))
     except ssl.SSLError as error:
-        why = (error.reason or str(error)).replace("_", " ").lower()
-        raise ConfigError(
-            f"cert {cert} and key {key} cannot be used: {why}; both must be PEM, the certificate first of its chain, "
-            "and belong together"
-        ) from error
+        raise ConfigError(_why_not_usable(cert, key, error)) from error
+
+
+def _why_not_usable(cert: Path, key: Path, error: ssl.SSLError) -> str:
+    """Which of the two files is wrong, and how. OpenSSL itself names none, and often says no more than "PEM lib"."""
+    if error.reason in _OF_OTHERS:
+        return (
+            f"key: {key} is not the key of the first certificate in {cert}; the server's own certificate must come "
+            "first there, and the key must be the one that it was made for"
+        )
+    for directive, path, label, what in (
+        ("cert", cert, _CERTIFICATE, "certificate"),
+        ("key", key, _PRIVATE_KEY, "private key"),
+    ):
+        fault = _fault_of_pem(path, label, what)
+        if fault:
+            return f"{directive}: {path} cannot be used: {fault}"
+    if not _can_be_read(cert):
+        return f"cert: {cert} cannot be used: a certificate in it is damaged or cut off"
+    if error.reason is None:
+        return f"key: {key} cannot be used: the private key in it is damaged or cut off"
+    return f"cert: {cert} with key {key} cannot be used: OpenSSL says {error.reason.replace('_', ' ').lower()!r}"
+
+
+def _fault_of_pem(path: Path, label: re.Pattern[bytes], what: str) -> str:
+    """Why a file has nothing of that kind; empty if it has."""
+    content = path.read_bytes()
+    if not content.strip():
+        return "it is empty"
+    if label.search(content) is None:
+        return f"it has no {what} in PEM (text with a line -----BEGIN {what.upper()}-----)"
+    return ""
+
+
+def _can_be_read(certificates: Path) -> bool:
+    """True if OpenSSL can read each certificate of a file."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificates)
+    except ssl.SSLError:
+        return False
+    return True
 
 
 def _try_to_read(directive: str, path: Path) -> None:
@@ -266,10 +309,13 @@ def _no_password(key: Path) -> str:
 
 def _demand_client_certificate(context: ssl.SSLContext, authorities: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
+    _try_to_read("client_ca", authorities)
     try:
         context.load_verify_locations(authorities)
-    except OSError as error:  # SSLError is one
-        raise ConfigError(f"client_ca: {authorities} cannot be used: {error}") from error
+    except ssl.SSLError as error:
+        fault = _fault_of_pem(authorities, _CERTIFICATE, "certificate")
+        why = fault or "a certificate in it is damaged or cut off"
+        raise ConfigError(f"client_ca: {authorities} cannot be used: {why}") from error
 
 
 def _remember_name(

@@ -29,6 +29,7 @@ from mailrider.testing.clock import FakeClock
 from tests.support.channels import HOST, Recorder, files, issued, root_file, server_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mailrider.model.security import TLSEvidence
@@ -208,13 +209,54 @@ def test_a_client_certificate_that_cannot_be_loaded_says_which_file(tmp_path: Pa
         make_client_context(TLSClientSettings(cert=absent, key=key))
     with pytest.raises(ConfigError, match=r"key: .*absent\.pem cannot be read"):
         make_client_context(TLSClientSettings(cert=cert, key=absent))
-    junk = tmp_path / "junk.pem"
-    junk.write_text("not PEM")
-    with pytest.raises(ConfigError, match=r"junk\.pem and key .* cannot be used: .*must be PEM"):
-        make_client_context(TLSClientSettings(cert=junk, key=key))
     other = files(Kind.CLIENT)[1]
-    with pytest.raises(ConfigError, match=r"cannot be used: key values mismatch"):
+    with pytest.raises(ConfigError, match=r"key: \S+ is not the key of the first certificate in \S+; the server's own"):
         make_client_context(TLSClientSettings(cert=cert, key=other))
+
+
+UNUSABLE_FILES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "an empty certificate": ("cert", lambda _: b" \n", "it is empty"),
+    "a certificate that is something else": ("cert", lambda _: b"hello", "it has no certificate in PEM"),
+    "a certificate cut off": ("cert", lambda octets: octets[:300], "a certificate in it is damaged or cut off"),
+    "an empty key": ("key", lambda _: b"", "it is empty"),
+    "a key that is something else": ("key", lambda _: b"hello", "it has no private key in PEM"),
+    "a key cut off": ("key", lambda octets: octets[:100], "the private key in it is damaged or cut off"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE_FILES)
+def test_the_error_names_the_file_that_is_wrong_and_how(name: str, tmp_path: Path) -> None:
+    directive, damage, fault = UNUSABLE_FILES[name]
+    paths = dict(zip(("cert", "key"), files(), strict=True))
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_bytes(damage(paths[directive].read_bytes()))
+    paths[directive] = damaged
+    with pytest.raises(ConfigError) as caught:
+        make_server_context(paths["cert"], paths["key"])
+    assert f"{directive}: {damaged} cannot be used: {fault}" in str(caught.value)
+    assert "ssl" not in str(caught.value).replace(str(damaged), "").lower()
+
+
+def test_what_openssl_says_of_a_certificate_stands_in_the_error_where_it_says_something() -> None:
+    cert, key = files(Kind.RSA)
+    with pytest.raises(ConfigError, match=r"cert: \S+ with key \S+ cannot be used: OpenSSL says 'ee key too small'"):
+        make_server_context(cert, key, ciphers=("DEFAULT", "@SECLEVEL=5"))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "it is empty"),
+        (b"hello", "it has no certificate in PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nMII", "a certificate in it is damaged or cut off"),
+    ],
+)
+def test_authorities_of_clients_that_cannot_be_used_say_why(content: bytes, fault: str, tmp_path: Path) -> None:
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        make_server_context(*files(), client_ca=authorities)
+    assert f"client_ca: {authorities} cannot be used: {fault}" in str(caught.value)
 
 
 @before_3_15
