@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mailrider.model.handover import DIRECT
 from mailrider.model.queue_event import AttemptInterrupted, OutcomeUnrecorded, RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.stopping import GRACE, RECORDING
@@ -16,7 +17,7 @@ from mailrider.queue.store import StoreUnavailable
 from mailrider.queue.work import Work
 from mailrider.testing.store import MemoryStore
 from tests.flow.queue.test_scheduler import ORIGIN, World, submit
-from tests.support.queueing import failed
+from tests.support.queueing import Writing, failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,6 +64,13 @@ async def begun(world: World, queue: DeliveryQueue) -> None:
     assert world.network.running == 1
 
 
+async def leased(world: World, store: Store) -> list[LeasedJob]:
+    """The jobs of a message that is stored, and that nobody was offered yet."""
+    message = Writing(world.clock).message("b@example.net")
+    await store.add(message, leased=True)
+    return jobs_of(message, BY_DOMAIN, store.lease)
+
+
 async def test_who_leaves_off_finishes_what_runs_and_another_one_takes_the_rest() -> None:
     world = World()
     async with a_queue(world, MemoryStore(world.shared)) as old:
@@ -94,14 +102,11 @@ async def test_what_comes_to_one_that_has_left_off_is_stored_for_others() -> Non
 
 async def test_what_was_leased_in_the_very_moment_is_given_back() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shared)) as old:
-        jobs: list[LeasedJob] = []
-        assert old._scheduler is not None
-        take_in = old._scheduler.offer
-        old._scheduler.offer = jobs.extend  # type: ignore[method-assign, assignment]
-        await submit(old, "b@example.net")
+    store = MemoryStore(world.shared)
+    async with world.scheduler(store) as old:
+        jobs = await leased(world, store)
         await old.leave_off()
-        take_in(jobs)
+        old.offer(jobs)
         await world.clock.advance(1)
         async with a_queue(world, MemoryStore(world.shared)) as new:
             await new.idle()
@@ -182,8 +187,8 @@ async def test_what_had_an_effect_and_cannot_be_recorded_is_not_given_back() -> 
     async with a_queue(world, MemoryStore(world.shared)) as queue:
         await begun(world, queue)
         await world.clock.advance(0)
-        for worker in list(queue._scheduler._running):  # type: ignore[union-attr]
-            worker.cancel()  # as whoever ends a whole process does
+        for attempt in world.network.attempts:
+            attempt.cancel()
         world.network.gates["example.net"].set()
         await world.clock.advance(0)
         assert world.happened(AttemptInterrupted) == []
@@ -246,14 +251,9 @@ async def test_content_that_one_of_two_targets_cannot_read_is_no_reason_to_forge
 
 async def test_a_worker_that_is_stopped_before_its_first_step_gives_its_job_back() -> None:
     world = World()
-    async with a_queue(world, MemoryStore(world.shared)) as queue:
-        scheduler = queue._scheduler
-        assert scheduler is not None
-        jobs: list[LeasedJob] = []
-        take_in = scheduler.offer
-        scheduler.offer = jobs.extend  # type: ignore[method-assign, assignment]
-        await submit(queue, "b@example.net")
-        take_in(jobs)
+    store = MemoryStore(world.shared)
+    async with world.scheduler(store) as scheduler:
+        scheduler.offer(await leased(world, store))
         await scheduler.stop()
         assert [row.owner for row in world.shared.rows.values()] == [None]
     assert world.network.seen == []

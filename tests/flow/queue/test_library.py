@@ -31,7 +31,7 @@ from mailrider.queue.store import QueueCommand
 from mailrider.settings.pipeline import PipelineSettings, RouteSettings, TargetRef
 from mailrider.smtp.content import Content
 from tests.support.loops import eventually
-from tests.support.queueing import MESSAGE, deferred, delivered, envelope
+from tests.support.queueing import MESSAGE, NO_SUCH_USER, deferred, delivered, envelope
 from tests.support.routes import routes_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mailrider.model.event import Event
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
+    from mailrider.queue.service import DeliveryQueue
     from mailrider.settings.directive import Settings
 
 DEAD_DNS = DNSSettings(server=["127.0.0.1:9"], timeout=0.1, attempts=1)
@@ -163,18 +164,30 @@ def named(text: str, tmp_path: Path) -> dict[str, Settings]:
     return {name: each.settings for name, each in loads(head + text).targets.items()}
 
 
-async def open_queue(text: str, tmp_path: Path) -> list[str]:
-    """The routes of the queue `a`, opened from a configuration."""
-    return await open_from(named(text, tmp_path))
-
-
-async def open_from(settings: dict[str, Settings]) -> list[str]:
+async def notify(text: str, tmp_path: Path) -> dict[str, list[tuple[str, int]]]:
+    """The queue `a` tells a sender of a failure: who waits in which queue then, and how often each was tried."""
+    settings = named(text, tmp_path)
     async with open_engine(DEAD_DNS, discard) as engine, Targets(engine, settings) as targets:
-        queue = settings["a"]
-        assert isinstance(queue, QueueSettings)
-        opened = await targets.open_queue(queue)
-        assert opened._scheduler is not None
-        return sorted(opened._scheduler._work.deliverers)
+        queue = await open_a(targets, settings)
+        assert await queue.tell_failed(envelope("b@example.net"), Content.inspect(MESSAGE), NO_SUCH_USER)
+        await queue.idle()  # what goes to another queue is there
+        for each in targets.queues.values():
+            await each.idle()
+        return {
+            name: [(each.recipient, each.progress.tries) for each in await opened.store.page(EVERYTHING, 0, 9)]
+            for name, opened in targets.queues.items()
+        }
+
+
+async def open_a(targets: Targets, settings: dict[str, Settings]) -> DeliveryQueue:
+    queue = settings["a"]
+    assert isinstance(queue, QueueSettings)
+    return await targets.open_queue(queue)
+
+
+async def open_from(settings: dict[str, Settings]) -> None:
+    async with open_engine(DEAD_DNS, discard) as engine, Targets(engine, settings) as targets:
+        await open_a(targets, settings)
 
 
 async def test_two_queues_may_send_their_notifications_through_each_other(tmp_path: Path) -> None:
@@ -182,12 +195,12 @@ async def test_two_queues_may_send_their_notifications_through_each_other(tmp_pa
         "target.queue a {\n target &out\n bounce {\n deliver_to &b\n }\n}\n"
         "target.queue b {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
     )
-    assert await open_queue(text, tmp_path) == ["", "bounce"]
+    assert await notify(text, tmp_path) == {"a": [], "b": [("a@example.org", 1)]}
 
 
 async def test_a_queue_may_send_its_notifications_itself(tmp_path: Path) -> None:
     text = "target.queue a {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
-    assert await open_queue(text, tmp_path) == ["", "bounce"]
+    assert await notify(text, tmp_path) == {"a": [("a@example.org", 1)]}
 
 
 async def test_settings_that_stand_in_two_places_are_one_target(tmp_path: Path) -> None:

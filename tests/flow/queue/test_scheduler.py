@@ -40,6 +40,7 @@ from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING, Quota, RecipientState
 from mailrider.queue.retry import Rules, Schedule
+from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
 from mailrider.queue.settler import SICK
 from mailrider.queue.sqlite.store import SQLiteStore
@@ -93,6 +94,7 @@ class Network:
         self.contents: list[bytes] = []
         self.running = 0
         self.most = 0
+        self.attempts: list[NetworkAttempt] = []
         self.behaviour: dict[str, Callable[[Recipient], Outcome] | BaseException] = {}
         self.gates: dict[str, asyncio.Event] = {}
         self.is_sending = True
@@ -105,6 +107,7 @@ class Network:
         self.contents.append(b"".join((await content.loaded()).chunks()))
         self.running += 1
         attempt = NetworkAttempt(self)
+        self.attempts.append(attempt)
         if handover.watcher is not None:
             handover.watcher.began(attempt)
         self.most = max(self.most, self.running)
@@ -149,8 +152,12 @@ class NetworkAttempt:
                 gate.set()
         elif not self.network.is_deaf:
             self.is_cut_off = True
-            assert self.task is not None
-            self.task.cancel()
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End the task that makes it, as whoever ends a whole process does."""
+        assert self.task is not None
+        self.task.cancel()
 
 
 class World:
@@ -168,11 +175,9 @@ class World:
     async def queue(
         self, store: Store | None = None, *, delivering: bool = True, pipeline: bool = True
     ) -> AsyncIterator[DeliveryQueue]:
-        policy = BouncePolicy(ORIGIN, pipeline, lambda _: self.refuses)
-        routes = {"": self.network, "bounce": self.bounces}
-        work = Work(routes, self.rules, Bounces(policy, self.ids, self.tell), self.parallelism)
+        work = self.work(pipeline=pipeline) if delivering else None
         store = store or MemoryStore(self.shared)
-        queue = DeliveryQueue(store, work if delivering else None, self.ids, self.clock, self.rng, self.tell)
+        queue = DeliveryQueue(store, work, self.ids, self.clock, self.rng, self.tell)
         async with asyncio.TaskGroup() as group:
             closing: asyncio.Task[Any] | None = None
             async with queue:
@@ -180,6 +185,17 @@ class World:
                 await self.clock.advance(0)
                 closing = group.create_task(self._pass(GRACE + 10))
             closing.cancel()
+
+    def work(self, *, pipeline: bool = True) -> Work:
+        policy = BouncePolicy(ORIGIN, pipeline, lambda _: self.refuses)
+        routes = {"": self.network, "bounce": self.bounces}
+        return Work(routes, self.rules, Bounces(policy, self.ids, self.tell), self.parallelism)
+
+    @asynccontextmanager
+    async def scheduler(self, store: Store) -> AsyncIterator[Scheduler]:
+        """One without a queue around it: what it is offered, and when, is up to the test."""
+        async with store, Scheduler(store, self.work(), self.clock, self.rng, self.tell) as scheduler:
+            yield scheduler
 
     def tell(self, event: Event) -> None:
         self.events.append(event)
@@ -418,12 +434,11 @@ async def test_what_is_stored_while_the_store_is_asked_is_not_forgotten() -> Non
             return claimed
 
     await world.fill("b@example.net")
-    async with world.queue(Slow(world.shared)) as queue:
+    async with world.scheduler(Slow(world.shared)) as scheduler:
         await asked.wait()
         async with world.queue(delivering=False) as other:
             await submit(other, "c@example.net")
-        assert queue._scheduler is not None
-        queue._scheduler.expect(["example.net"])
+        scheduler.expect(["example.net"])
         answer.set()
         await world.clock.advance(0)
         assert world.left == []
@@ -433,12 +448,12 @@ async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
     """It finds the only place still taken, and nobody else comes by."""
     world = World(parallelism=1)
     store = MemoryStore(world.shared)
-    async with world.queue(store) as queue:
-        scheduler = queue._scheduler
-        assert scheduler is not None
-        message = await queue._message(envelope("c@example.com"), Content.inspect(MESSAGE), "")
-        await store.add(message, leased=True)
-        jobs, offer = jobs_of(message, BY_DOMAIN, store.lease), scheduler.offer
+    async with world.scheduler(store) as scheduler:
+        writing = Writing(world.clock)
+        messages = [writing.message(each) for each in ("b@example.net", "c@example.com")]
+        for each in messages:
+            await store.add(each, leased=True)
+        first, second = (jobs_of(each, BY_DOMAIN, store.lease) for each in messages)
 
         class Turn(list[Any]):
             """Behind the end of the attempt, and before the end of its task is heard of."""
@@ -446,10 +461,10 @@ async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
             def append(self, event: Any) -> None:
                 super().append(event)
                 if isinstance(event, RecipientDone) and len(world.happened(RecipientDone)) == 1:
-                    asyncio.get_running_loop().call_soon(offer, jobs)
+                    asyncio.get_running_loop().call_soon(scheduler.offer, second)
 
         world.events = Turn()
-        await submit(queue, "b@example.net")
+        scheduler.offer(first)
         await world.clock.advance(0)
         assert world.network.destinations() == ["example.net", "example.com"]
 
@@ -1120,10 +1135,8 @@ async def test_a_message_whose_submitter_goes_away_while_it_is_stored_is_deliver
 
 async def test_a_job_whose_lease_is_not_ours_is_not_attempted() -> None:
     world = World()
-    async with world.queue() as queue:
-        job = Writing(world.clock).job("b@example.net", lease=999)
-        assert queue._scheduler is not None
-        queue._scheduler.offer([job])
+    async with world.scheduler(MemoryStore(world.shared)) as scheduler:
+        scheduler.offer([Writing(world.clock).job("b@example.net", lease=999)])
         await world.clock.advance(0)
     assert world.network.seen == []
 

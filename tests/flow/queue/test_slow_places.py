@@ -17,6 +17,8 @@ from mailrider.model.handover import CROWDED, DIRECT
 from mailrider.model.outcome import AttemptReport, Deferred
 from mailrider.model.queue_event import RecipientDone
 from mailrider.queue.bounces import BouncePolicy, Bounces
+from mailrider.queue.fairness import CONTENT_OCTETS
+from mailrider.queue.housekeeping import HOUSEKEEPING
 from mailrider.queue.ids import IdSource
 from mailrider.queue.message import EVERYTHING
 from mailrider.queue.retry import Rules, Schedule
@@ -28,13 +30,15 @@ from mailrider.testing.store import MemoryStore, SharedState
 from tests.support.queueing import MESSAGE, deferred, delivered, envelope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
     from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
+    from mailrider.queue.message import Claimed, Quota
 
 CONTENT = Content.inspect(MESSAGE)
 TARPIT, ELSEWHERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -93,10 +97,10 @@ class World:
             self.times.append(self.clock.monotonic())
 
     @asynccontextmanager
-    async def queue(self) -> AsyncIterator[DeliveryQueue]:
+    async def queue(self, store: MemoryStore | None = None) -> AsyncIterator[DeliveryQueue]:
         policy = BouncePolicy(NotificationAuthor(Domain("mx.example.org"), Domain("example.org")), False, lambda _: "")
         work = Work({"": self.internet}, RULES, Bounces(policy, self.ids, self.tell), grace=0.0)
-        store = MemoryStore(SharedState())
+        store = store or MemoryStore(SharedState())
         async with DeliveryQueue(store, work, self.ids, self.clock, self.rng, self.tell) as queue:
             yield queue
 
@@ -187,11 +191,23 @@ async def test_what_is_turned_away_is_no_failed_try_and_comes_again() -> None:
 
 
 async def test_the_content_of_what_lasts_takes_no_memory_from_others() -> None:
-    world = World()
+    class Asked(MemoryStore):
+        space = 0  # octets of content that were wanted the last time
+
+        async def claim(self, quotas: Sequence[Quota], now: datetime, octets: int = 0) -> Claimed:
+            self.space = octets
+            return await super().claim(quotas, now, octets)
+
+    world, store = World(), Asked(SharedState())
     large = Content.inspect(b"Subject: x\r\n\r\n" + b"x" * 78 * 3000 + b"\r\n")
-    async with world.queue() as queue:
+    async with world.queue(store) as queue:
         for number in range(200):
             await queue.submit(envelope(f"b@d{number}.evil.test"), large)
         await world.clock.advance(5)
-        assert queue._scheduler is not None
-        assert queue._scheduler._fairness.octets == 0
+        assert world.internet.at_tarpit > 0
+        async with DeliveryQueue(
+            MemoryStore(store.shared), None, world.ids, world.clock, world.rng, world.tell
+        ) as other:
+            await other.submit(envelope("b@d1.test"), CONTENT)
+        await world.clock.advance(HOUSEKEEPING)  # the store is asked what is due
+        assert store.space == CONTENT_OCTETS
