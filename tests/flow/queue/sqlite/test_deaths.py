@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from mailrider.queue.attempt_notes import AttemptNotes
 
 DESTINATION = "example.net"
+
+pytestmark = pytest.mark.filterwarnings(  # the writer's thread is ended from within: that is how a process dies here
+    "ignore:Exception in thread mailrider queue writer:pytest.PytestUnhandledThreadExceptionWarning"
+)
 
 
 def noted(store: SQLiteStore) -> AttemptNotes:
@@ -53,21 +59,33 @@ class Worker:
         async with self.store() as store:
             yield store
 
+    @asynccontextmanager
+    async def dying(self, identity: Identity | None = None) -> AsyncIterator[SQLiteStore]:
+        """Open for a process that dies at the end: it writes nothing more, not even that it ends."""
+        async with self.store(identity or replace(Identity.own(), start="1")) as store:
+            yield store
+            writer = await store.within(lambda _: threading.current_thread())
+            unanswered = asyncio.create_task(store.within(_end_thread))
+            await asyncio.to_thread(writer.join)
+            unanswered.cancel()
+
     async def die(self, *, identity: Identity | None = None, begins: int = 100, is_told_to_stop: bool = False) -> None:
         """Start, lease what is due, begin so many attempts of it, and be no more."""
-        store = self.store(identity or replace(Identity.own(), start="1"))
-        await store.__aenter__()
-        claimed = await store.claim([Quota(DESTINATION, 100)], self.clock.now())
-        for job in claimed.jobs[:begins]:
-            if self._holds:
-                noted(store).begin(job.ids[0])
-        if is_told_to_stop:
-            noted(store).forget()
-        await store._close()
+        async with self.dying(identity) as store:
+            claimed = await store.claim([Quota(DESTINATION, 100)], self.clock.now())
+            for job in claimed.jobs[:begins]:
+                if self._holds:
+                    noted(store).begin(job.ids[0])
+            if is_told_to_stop:
+                noted(store).forget()
 
     async def states(self) -> list[RecipientState]:
         async with self.alive() as store:
             return [each.state for each in await store.page(EVERYTHING, 0, 100)]
+
+
+def _end_thread(_: object) -> None:
+    raise SystemExit
 
 
 async def queued(worker: Worker, *recipients: str) -> str:
@@ -118,11 +136,9 @@ async def test_an_attempt_that_has_ended_is_not_held(tmp_path: Path) -> None:
     worker = Worker(tmp_path)
     await queued(worker)
     for _ in range(4):
-        store = worker.store(replace(Identity.own(), start="1"))
-        await store.__aenter__()
-        (job,) = (await store.claim([Quota(DESTINATION, 100)], worker.clock.now())).jobs
-        noted(store).end(noted(store).begin(job.ids[0]))
-        await store._close()
+        async with worker.dying() as store:
+            (job,) = (await store.claim([Quota(DESTINATION, 100)], worker.clock.now())).jobs
+            noted(store).end(noted(store).begin(job.ids[0]))
     assert await worker.states() == [RecipientState.QUEUED]
 
 
@@ -152,12 +168,10 @@ async def test_a_death_without_it_begins_the_count_anew(tmp_path: Path) -> None:
 
 
 async def _die_with_something_else(worker: Worker) -> None:
-    store = worker.store(replace(Identity.own(), start="1"))
-    await store.__aenter__()
-    message = worker.writing.message("x@elsewhere.test")
-    await store.add(message, leased=True)
-    noted(store).begin(message.id + 1)
-    await store._close()
+    async with worker.dying() as store:
+        message = worker.writing.message("x@elsewhere.test")
+        await store.add(message, leased=True)
+        noted(store).begin(message.id + 1)
     async with worker.alive() as after:
         (other,) = [each for each in await after.page(EVERYTHING, 0, 10) if each.destination == "elsewhere.test"]
         await after.command(QueueCommand.REMOVE, replace(EVERYTHING, message=other.message_id), worker.clock.now())

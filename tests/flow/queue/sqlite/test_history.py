@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -170,11 +171,15 @@ async def test_what_is_erased_is_gone_and_the_rest_stays(tmp_path: Path) -> None
         assert await life.kinds(HistoryFilter(address="a@example.org")) == [("recipient.delivered", "c@example.net")]
 
 
-async def test_on_a_full_disk_no_history_is_written(tmp_path: Path) -> None:
+async def test_on_a_full_disk_no_history_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
     life = Life(tmp_path)
     async with life.store:
         message = await life.message()
-        life.store._transactions.keeps_history = False
+        await life.store.keep_alive(life.clock.now())  # there is no space for the spare file
         await life.end(message, delivered)
         assert await life.kinds(HistoryFilter(message.id)) == []
 

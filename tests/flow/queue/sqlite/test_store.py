@@ -18,21 +18,20 @@ from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import disk as disk_module
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, RecipientState, Settlement
-from mailrider.queue.sqlite import contents as contents_module
 from mailrider.queue.sqlite import file as file_module
-from mailrider.queue.sqlite import owner as owner_module
 from mailrider.queue.sqlite import wal as log_module
 from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.owner import Identity, Life
 from mailrider.queue.sqlite.schema import MIGRATIONS, VERSION
 from mailrider.queue.sqlite.store import SQLiteStore
+from mailrider.queue.sqlite.threads import ReadThread
 from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.store import IdTaken, QueueCommand, StoreDamaged, StoreFull, StoreUnavailable
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing, chunked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from mailrider.model.event import Event
 
@@ -62,6 +61,30 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+class AtOnce:
+    """Instead of the keeper's thread: what is submitted is done in the same moment."""
+
+    submitted = 0
+
+    def __init__(self, *_: object) -> None:
+        type(self).submitted = 0
+
+    def submit(self, work: Callable[[], None]) -> None:
+        type(self).submitted += 1
+        work()
+
+    def shutdown(self) -> None:
+        pass
+
+
+class NoThread(AtOnce):
+    """There is no thread to be had for the keeper."""
+
+    def submit(self, work: Callable[[], None]) -> None:
+        type(self).submitted += 1
+        raise RuntimeError("can't start new thread")
 
 
 # --- What can become of a disk -------------------------------------------------------------------
@@ -448,14 +471,11 @@ async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
     cut: int,
     most: int,
 ) -> None:
-    def late(keeper: WALKeeper) -> None:
-        keeper.is_at_work = False
-
     monkeypatch.setattr(disk_module, "LOG", 0)
     monkeypatch.setattr(log_module, "CHECKPOINT", 500_000)
     monkeypatch.setattr(log_module, "RESTART", restart)
     monkeypatch.setattr(log_module, "CUT", cut)
-    monkeypatch.setattr(WALKeeper, "_keep", late)
+    monkeypatch.setattr(log_module, "ThreadPoolExecutor", NoThread)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
@@ -463,20 +483,22 @@ async def test_the_log_does_not_grow_without_end_if_the_keeper_is_always_late(
 
 
 async def test_what_is_leased_already_is_given_although_the_disk_is_full_for_the_rest(
-    tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: FakeClock, writing: Writing
 ) -> None:
-    async with SQLiteStore(tmp_path, clock) as store:
+    commits_left = 3  # of two messages, and of what is leased first
+
+    def full(where: str) -> None:
+        nonlocal commits_left
+        if is_open and where == "before commit":
+            if not commits_left:
+                raise StoreFull("there is no space")
+            commits_left -= 1
+
+    is_open = False
+    async with SQLiteStore(tmp_path, clock, fault=full) as store:
+        is_open = True
         await store.add(writing.message("b@a.example"), leased=False)
         await store.add(writing.message("b@z.example"), leased=False)
-        lease, asked = store._leases.lease, []
-
-        def first_only(*arguments: Any) -> Any:
-            asked.append(arguments)
-            if len(asked) > 1:
-                raise StoreFull("there is no space")
-            return lease(*arguments)
-
-        monkeypatch.setattr(store._leases, "lease", first_only)
         names = ["a.example", *(f"m{number}.example" for number in range(70)), "z.example"]
         claimed = await store.claim([Quota(name, 1) for name in names], clock.now())
         assert [job.destination for job in claimed.jobs] == ["a.example"]
@@ -486,12 +508,12 @@ async def test_what_is_leased_already_is_given_although_the_disk_is_full_for_the
 async def test_contents_that_cannot_be_read_do_not_lose_what_is_leased(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> Any:
+    async def broken(*_: Any) -> Any:
         raise MemoryError
 
     async with SQLiteStore(tmp_path, clock) as store:
         await store.add(writing.message("b@example.net"), leased=False)
-        monkeypatch.setattr(contents_module, "_small_contents", broken)
+        monkeypatch.setattr(ReadThread, "run", broken)
         (job,) = (await store.claim([Quota("example.net", 1)], clock.now(), 1_000_000)).jobs
         assert job.content is None
 
@@ -499,32 +521,26 @@ async def test_contents_that_cannot_be_read_do_not_lose_what_is_leased(
 async def test_the_log_of_a_store_at_rest_is_carried_over_too(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    carried = []
-
-    def note(keeper: WALKeeper) -> None:
-        carried.append(keeper)
-        keeper.is_at_work = False
-
     monkeypatch.setattr(log_module, "CHECKPOINT", 40_000)
-    monkeypatch.setattr(WALKeeper, "_keep", note)
+    monkeypatch.setattr(log_module, "ThreadPoolExecutor", AtOnce)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(20):
             await store.keep_alive(clock.now())
-    assert carried
+    assert AtOnce.submitted
 
 
 async def test_what_is_deleted_counts_as_written_too(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(log_module, "CHECKPOINT", 0)
+    monkeypatch.setattr(WALKeeper, "committed", lambda _, octets: counted.append(octets))
     async with SQLiteStore(tmp_path, clock) as store:
         stored = await store.write_content(chunked(*[b"x" * 65536] * 100))
         await store.add(writing.message(stored=stored), leased=False)
         (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
         await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))
-        counted: list[int] = []
-        assert store._keeper is not None
-        monkeypatch.setattr(store._keeper, "committed", counted.append)
-        store._keeper.step = 0
+        counted.clear()
         await store.keep_alive(clock.now())
     assert sum(counted) >= 100 * 4096
 
@@ -532,34 +548,23 @@ async def test_what_is_deleted_counts_as_written_too(
 async def test_a_keeper_that_gets_no_thread_is_asked_again(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_left(*_: Any) -> Any:
-        tried.append(1)
-        raise RuntimeError("can't start new thread")
-
-    tried: list[int] = []
+    monkeypatch.setattr(log_module, "CHECKPOINT", 1)
+    monkeypatch.setattr(log_module, "ThreadPoolExecutor", NoThread)
     async with SQLiteStore(tmp_path, clock) as store:
-        assert store._keeper is not None
-        store._keeper.step = 1
-        monkeypatch.setattr(store._keeper._executor, "submit", none_left)
+        before = NoThread.submitted
         for _ in range(2):
             await store.add(writing.message(), leased=False)
-        assert len(await store.page(EVERYTHING, 0, 10)) == len(tried) == 2
+        assert len(await store.page(EVERYTHING, 0, 10)) == NoThread.submitted - before == 2
 
 
 async def test_the_log_is_carried_over_now_and_then_and_not_with_each_commit(
     tmp_path: Path, clock: FakeClock, writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    carried = []
-
-    def note(keeper: WALKeeper) -> None:
-        carried.append(keeper)
-        keeper.is_at_work = False
-
-    monkeypatch.setattr(WALKeeper, "_keep", note)
+    monkeypatch.setattr(log_module, "ThreadPoolExecutor", AtOnce)
     async with SQLiteStore(tmp_path, clock) as store:
         for _ in range(400):
             await store.add(writing.message(octets=b"Subject: x\r\n\r\n" + b"x" * 20_000 + b"\r\n"), leased=False)
-    assert 1 <= len(carried) <= 400 * (20_100 + 3 * 4096) // log_module.CHECKPOINT
+    assert 1 <= AtOnce.submitted <= 400 * (20_100 + 3 * 4096) // log_module.CHECKPOINT
 
 
 async def test_a_registration_that_nobody_can_look_at_expires(
@@ -594,8 +599,14 @@ def test_a_process_that_is_hidden_from_us_is_not_dead(monkeypatch: pytest.Monkey
         start = hidden.read_text().rpartition(")")[2].split()[19]
         other = Identity(own.boot, own.namespace, child.pid, start)
         assert other.life() is Life.ALIVE
-        read = owner_module._read
-        monkeypatch.setattr(owner_module, "_read", lambda path: "" if path == hidden else read(path))
+        read = Path.read_text
+
+        def refuse(path: Path, *arguments: Any, **options: Any) -> str:
+            if path == hidden:
+                raise FileNotFoundError(path)
+            return read(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "read_text", refuse)
         assert other.life() is Life.UNKNOWN
     finally:
         child.kill()
