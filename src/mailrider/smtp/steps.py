@@ -100,6 +100,15 @@ def is_too_many(reply: Reply) -> bool:
     return reply.code == 452 or (reply.code == 552 and enhanced is None)
 
 
+def is_session_full(reply: Reply) -> bool:
+    """True for a reply to MAIL that says that the server takes no more messages on this connection.
+
+    No recipient was named yet, so x.5.3 (RFC 3463 3.6) cannot be about too many of them.
+    """
+    enhanced = reply.enhanced
+    return reply.is_transient and enhanced is not None and (enhanced.subject, enhanced.detail) == (5, 3)
+
+
 def as_452(reply: Reply) -> Reply:
     """Too many recipients are a reason to come again, whatever code the server used."""
     if reply.is_transient:

@@ -33,7 +33,17 @@ from mailrider.model.reply import Reply
 from mailrider.smtp.client import OutOfStep
 from mailrider.smtp.commands import Bdat, Body, Command, Data, EndOfData, Mail, Quit, Rcpt, Rset
 from mailrider.smtp.replies import MAX_WORDS
-from mailrider.smtp.steps import Decision, SendChunk, SendCommands, SendContent, SendDot, SendQuit, as_452, is_too_many
+from mailrider.smtp.steps import (
+    Decision,
+    SendChunk,
+    SendCommands,
+    SendContent,
+    SendDot,
+    SendQuit,
+    as_452,
+    is_session_full,
+    is_too_many,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +84,8 @@ class Transaction:
 
     Afterwards: `decisions` by index into `recipients`; `overflow`, the indices for a further transaction; `answered`,
     True if the server said anything, a farewell and what is behind it aside; `farewell`, the 421 that ended it;
-    `session_refusal`, a reply that judges our login and decides nobody (RFC 4954 6);
+    `session_refusal`, a reply that judges our login (RFC 4954 6), or says that this connection has carried enough, and
+    decides nobody;
     `knows_no_chunks`, True if the server offered CHUNKING and does not know BDAT, which decides nobody either;
     `in_doubt`, True if the server may have the message though it did not say so; `reusable`, True if the connection is
     in a clean state.
@@ -271,7 +282,9 @@ class Transaction:
             return
         self._refused_some = True
         self.unnamed, self.overflow = [], []
-        if not self._judges_session(reply):
+        if self._used and is_session_full(reply):
+            self._end_session(reply)
+        elif not self._judges_session(reply):
             for index in range(len(self.recipients)):
                 self.decisions.setdefault(index, Decision(TryResult.MAIL, reply))
 
@@ -279,9 +292,12 @@ class Transaction:
         """True if the server refuses us and not the message: that decides nobody, and the connection is of no use."""
         if reply.code not in self._session_codes:
             return False
+        self._end_session(reply)
+        return True
+
+    def _end_session(self, reply: Reply) -> None:
         self.session_refusal = reply
         self.reusable = False
-        return True
 
     def _take_rcpt(self, index: int, reply: Reply) -> None:
         if not self._mail_accepted:

@@ -453,6 +453,21 @@ async def test_503_on_a_kept_connection_is_about_the_session() -> None:
         assert net.mx("a.test").opened == 2
 
 
+async def test_a_kept_connection_that_has_carried_enough_is_followed_by_a_new_one() -> None:
+    script = MXScript(replies={Stage.MAIL: [None, "452 4.5.3 Too many messages in this session"]})
+    async with internet({"a.test": [script]}) as net:
+        assert [(await net.send_one("x@a.test")).status for _ in range(2)] == ["delivered", "delivered"]
+        assert net.mx("a.test").opened == 2
+
+
+async def test_too_many_messages_on_a_new_connection_defer() -> None:
+    script = MXScript(replies={Stage.MAIL: "452 4.5.3 Too many messages from you"})
+    async with internet({"a.test": [script]}) as net:
+        result = await net.send_one("x@a.test")
+        assert outcome(result) == ("deferred", 452, "4.5.3")
+        assert net.mx("a.test").opened == 1
+
+
 # A server that drops the transaction with a recipient that it refuses -------------------------------------------------
 # https://github.com/mailcow/mailcow-dockerized/issues/6486: "503 need MAIL command" bounced those behind a 451
 

@@ -912,6 +912,29 @@ def test_a_refusal_that_judges_our_login_decides_nobody(offered: Capabilities, r
     assert not done.reusable
 
 
+def refused_mail(refusal: str, *further: str, used: bool) -> Transaction:
+    script = "\n".join(("C: MAIL FROM:<a@example.org>", f"S: {refusal}", *further))
+    return transact(PLAIN, mail("b"), script, used=used)
+
+
+def test_too_many_messages_on_a_used_connection_decide_nobody() -> None:
+    done = refused_mail("452 4.5.3 Too many messages", used=True)
+    assert fates(done) == {"b": "undecided"}
+    assert str(done.session_refusal) == "452 4.5.3 Too many messages"
+    assert not done.reusable
+
+
+@pytest.mark.parametrize(
+    ("refusal", "used"),
+    [("452 4.5.3 Too many messages", False), ("452 4.3.1 Disk full", True), ("452 Too much", True)],
+    ids=["a new connection", "another status", "no status"],
+)
+def test_any_other_refusal_of_mail_for_now_decides(refusal: str, used: bool) -> None:
+    done = refused_mail(refusal, "C: RSET", "S: 250 OK", used=used)
+    assert fates(done) == {"b": f"mail {refusal}"}
+    assert done.session_refusal is None
+
+
 def test_it_may_come_behind_rcpt_and_behind_data_too() -> None:
     done = forgotten(BOTH, ENVELOPE + """
         S: 250 OK
