@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.app.cores import count_workers_again
 from mailrider.app.examine import examine
 from mailrider.app.file_limit import allow_files
-from mailrider.app.left_mail import tell_left_mail
+from mailrider.app.left_mail import AT_START, tell_left_mail, unknown_queues
 from mailrider.app.listening import addresses_of, has_work, name_of
 from mailrider.app.notify import Notifier, watchdog_interval
 from mailrider.app.running import Process, Running
@@ -120,6 +120,7 @@ class Daemon:
                     await self._open(configuration)
                     self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
                     self._tell_ready()
+                    await tell_left_mail(unknown_queues(configuration), self._clock, self._emit, AT_START)
                     await self._serve(configuration)
             finally:
                 self._notifier.say("STOPPING=1")

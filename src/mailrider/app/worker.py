@@ -139,7 +139,7 @@ class Worker:
         self._link.on("start", lambda body: self._orders.set_result(Orders(**body)))
         self._link.on("finish", lambda _: self._told.put_nowait("finish"))
         self._link.on("metrics", self._count)
-        self._link.on("dropped_queues", self._look_into)
+        self._link.on("left_queues", lambda body: self._look_into(**body))
         self._link.on("login", lambda body: self._logins.learn(LoginFinding(**body)))
         self._link.on("logins", self._learn_earlier)  # before the orders
         self._link.on(TOLD, self._told_earlier.extend)
@@ -211,9 +211,10 @@ class Worker:
         """`look`: somebody looks, so the queues are looked into."""
         self._begin(self._send_counters(look))
 
-    def _look_into(self, queues: list[tuple[str, str]]) -> None:
-        """The configuration before ours had these queues, by name and directory."""
-        self._begin(tell_left_mail([(name, Path(location)) for name, location in queues], self._clock, self._emit))
+    def _look_into(self, queues: list[tuple[str, str]], advice: str) -> None:
+        """Our configuration has not these queues, by name and directory."""
+        found = [(name, Path(location)) for name, location in queues]
+        self._begin(tell_left_mail(found, self._clock, self._emit, advice))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

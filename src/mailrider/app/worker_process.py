@@ -85,9 +85,10 @@ class WorkerProcess:
         self.is_expected_to_end = True
         self.link.send("finish")
 
-    def look_into(self, queues: Sequence[tuple[str, str]]) -> None:
-        """Have it tell what waits in queues that its configuration has no more, by name and directory."""
-        self.link.send("dropped_queues", queues)
+    def look_into(self, queues: Sequence[tuple[str, Path]], advice: str) -> None:
+        """Have it tell, with that advice, what waits in queues that its configuration has not: names, directories."""
+        if queues:
+            self.link.send("left_queues", {"queues": [(name, str(place)) for name, place in queues], "advice": advice})
 
     def stop(self) -> None:
         """Within its bounds."""

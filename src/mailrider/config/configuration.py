@@ -123,12 +123,17 @@ def queues_of(configuration: Configuration) -> list[Instance[QueueSettings]]:
     ]
 
 
+def kept_directories(configuration: Configuration) -> set[str]:
+    """The directories of its queues, behind all links."""
+    return {os.path.realpath(queue_location(each.settings)) for each in queues_of(configuration)}
+
+
 def dropped_queues(old: Configuration, new: Configuration) -> list[tuple[str, Path]]:
     """The queues that one configuration has and the next one has not, or has elsewhere: names and directories.
 
     Links are followed: a queue may have the same directory by another path.
     """
-    kept = {os.path.realpath(queue_location(each.settings)) for each in queues_of(new)}
+    kept = kept_directories(new)
     queues = [(each.name or "", queue_location(each.settings)) for each in queues_of(old)]
     return [(name, location) for name, location in queues if os.path.realpath(location) not in kept]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from mailrider.model.event import ERROR, WARNING, Event, EventLevel
 from mailrider.model.value import value
@@ -39,17 +39,21 @@ class EarlierConfigurationEnded(Event):
     was_cut_off: bool
 
 
+LEFT_AT_RELOAD: Final = "nobody delivers mail that waits there: add a queue with this location, and reload"
+
+
 @value
 class MailLeftBehind(Event):
     """A reload has taken a queue out of the configuration, or given it another `location`, and mail waits in the
-    directory that it had. `messages`: how many; what is being tried in this moment counts, too. None: it is not known,
-    the queue could not be read. `queue` is its name, empty if it has none."""
+    directory that it had; or a start has found such a directory in the state directory. `messages`: how many; what is
+    being tried in this moment counts, too. None: it is not known, the queue could not be read. `queue` is its name,
+    empty if it has none."""
 
     level: ClassVar[EventLevel] = WARNING
     queue: str
     location: str
     messages: int | None
-    advice: str = "nobody delivers mail that waits there: add a queue with this location, and reload"
+    advice: str = LEFT_AT_RELOAD
 
 
 @value

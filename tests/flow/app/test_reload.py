@@ -203,6 +203,26 @@ async def test_a_reload_tells_of_mail_that_it_leaves_in_the_directory_of_a_queue
             assert sum(" mail_left_behind" in line for line in daemon.lines) == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_start_tells_of_mail_in_a_queue_that_it_has_no_more(tmp_path: Path, workers: int) -> None:
+    port = free_port()
+    script = MXScript(replies={Stage.RCPT: Reply.make(451, "4.0.0", "Later")})
+    async with LabMX(script) as mx:
+        path = configuration(tmp_path, port, mx, more=f"workers {workers}")
+        async with running(path) as daemon:
+            await submit(port)
+            assert await daemon.stop() == 0
+            assert not any(" mail_left_behind" in line for line in daemon.lines)
+        path.write_text(
+            path.read_text().replace("target.queue queue", "target.queue other").replace("&queue", "&other")
+        )
+        async with running(path) as daemon:
+            line = await daemon.line(" mail_left_behind")
+            assert f" warning mail_left_behind queue=queue location={tmp_path}/state/queue messages=1 " in line
+            assert "no queue of this configuration has this location" in line
+            assert await daemon.stop() == 0
+
+
 @pytest.mark.parametrize(
     "error", [OSError(97, "Address family not supported by protocol"), RuntimeError("nobody expected that")]
 )

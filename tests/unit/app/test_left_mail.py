@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.app import left_mail
-from mailrider.app.left_mail import tell_left_mail
+from mailrider.app.left_mail import tell_left_mail, unknown_queues
 from mailrider.config import dropped_queues, load
 from mailrider.model.daemon_event import MailLeftBehind
 from mailrider.model.event import Bug, Event
@@ -54,6 +54,28 @@ def test_a_queue_is_dropped_if_no_queue_has_its_directory_any_more(
 def test_a_queue_without_a_name_is_dropped_with_its_endpoint(tmp_path: Path) -> None:
     endpoint = "submission tcp://127.0.0.1:9 {\ndeliver_to queue {\ntarget &next\n}\n}"
     assert dropped_queues(read(tmp_path, endpoint), read(tmp_path, QUEUE)) == [("", tmp_path / "state/queue")]
+
+
+async def test_a_start_finds_the_queues_in_the_state_directory_that_it_has_not(tmp_path: Path) -> None:
+    configuration = read(tmp_path, QUEUE)
+    assert unknown_queues(configuration) == [], "there is no state directory yet"
+    for name in ("mail", "old", "older"):
+        async with SQLiteStore(tmp_path / "state" / name, FakeClock()):
+            pass
+    (tmp_path / "state/spool").mkdir()
+    (tmp_path / "state/users").write_text("no directory")
+    (tmp_path / "state/link").symlink_to(tmp_path / "state/mail")
+    assert unknown_queues(configuration) == [(name, tmp_path / "state" / name) for name in ("old", "older")]
+
+
+def test_what_a_start_may_not_look_into_is_no_queue_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(_: Path) -> list[int]:
+        raise PermissionError
+
+    configuration = read(tmp_path, QUEUE)
+    (tmp_path / "state/other").mkdir(parents=True)
+    monkeypatch.setattr(left_mail, "shards_in", deny)
+    assert unknown_queues(configuration) == []
 
 
 async def told(location: Path) -> list[Event]:
