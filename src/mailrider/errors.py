@@ -94,6 +94,9 @@ class DeadlineExceeded(NetworkError, TimeoutError):
     public = "The connection timed out"
 
 
+_INDENT = "    "  # before the lines of an excerpt
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong in a configuration: what, where, and the line it is in.
@@ -116,7 +119,7 @@ class Problem:
 
     def __str__(self) -> str:
         first = f"{self.place}: {self.message}" if self.place else self.message
-        excerpt = ["    " + line for line in self.excerpt.splitlines()]
+        excerpt = [_INDENT + line for line in self.excerpt.splitlines()]
         return "\n".join([first, *excerpt, *(f"  imported at {place}" for place in self.trail)])
 
 
@@ -129,6 +132,12 @@ class ConfigError(MailriderError):
     def __init__(self, problems: str | Iterable[Problem]) -> None:
         self.problems = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, for a line of the log: places and messages, without the excerpts of a configuration."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_INDENT)]
+    return "; ".join(filter(None, lines)) or type(error).__name__
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:

@@ -17,6 +17,7 @@ from mailrider.errors import (
     NetworkError,
     PeerError,
     Problem,
+    in_one_line,
 )
 from mailrider.model.reply import Reply
 
@@ -84,3 +85,24 @@ def test_a_problem_of_a_configuration_shows_its_place(problem: Problem, shown: s
     assert str(problem) == shown
     assert str(ConfigError([problem, problem])) == f"{shown}\n{shown}"
     assert ConfigError([problem]).problems == (problem,)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (LocalError("no room"), "no room"),
+        (OSError(), "OSError"),
+        (
+            ConfigError(
+                [
+                    Problem("no such file", "a.conf", 3, 5, "tls x\n    ^", ("main.conf:1:1",)),
+                    Problem("workers: too many"),
+                ]
+            ),
+            "a.conf:3:5: no such file; imported at main.conf:1:1; workers: too many",
+        ),
+    ],
+    ids=["a message", "nothing", "problems with excerpts"],
+)
+def test_a_line_of_the_log_has_what_an_error_says_without_excerpts(error: Exception, line: str) -> None:
+    assert in_one_line(error) == line

@@ -35,7 +35,7 @@ from mailrider.config import dropped_queues
 from mailrider.delivery.limits.shares import Shares
 from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
-from mailrider.errors import LocalError, MailriderError
+from mailrider.errors import LocalError, MailriderError, in_one_line
 from mailrider.model.daemon_event import (
     DaemonReady,
     DaemonStopping,
@@ -162,7 +162,7 @@ class Daemon:
             if not isinstance(error, MailriderError | OSError):
                 self._emit(Bug("reload", error))
             self._process.sockets.go_back(addresses_of(old))
-            self._emit(ReloadRefused(str(error) or type(error).__name__))
+            self._emit(ReloadRefused(in_one_line(error)))
             self._tell_ready()
             return old
         if before is not None:

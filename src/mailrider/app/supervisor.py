@@ -38,7 +38,7 @@ from mailrider.app.worker_talk import WorkerTalk
 from mailrider.clock import SystemClock
 from mailrider.config import dropped_queues
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
-from mailrider.errors import ConfigError, LocalError, MailriderError
+from mailrider.errors import ConfigError, LocalError, MailriderError, in_one_line
 from mailrider.model.daemon_event import (
     LEFT_AT_RELOAD,
     DaemonReady,
@@ -344,7 +344,7 @@ class Supervisor:
         if not isinstance(error, MailriderError | OSError):
             self._emit(Bug("reload", error))
         self._sockets.go_back(addresses_of(self._force.configuration))
-        self._emit(ReloadRefused(str(error) or type(error).__name__))
+        self._emit(ReloadRefused(in_one_line(error)))
 
     async def _replace(self) -> None:
         """Put a new configuration in force. Raises, and nothing has changed. A stop that comes meanwhile ends it."""

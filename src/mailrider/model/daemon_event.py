@@ -30,6 +30,7 @@ class ReloadRefused(Event):
 
     level: ClassVar[EventLevel] = ERROR
     reason: str
+    advice: str = "the old configuration stays in force: mend what the reason names, and reload"
 
 
 @value

@@ -143,7 +143,10 @@ async def test_what_would_fail_later_is_found_before_anything_changes(tmp_path: 
     async with LabMX() as mx, running(configuration(tmp_path, port, mx)) as daemon:
         configuration(tmp_path, port, mx, hostname="new.here.test", more=fault.format(folder=tmp_path))
         daemon.process.send_signal(signal.SIGHUP)
-        assert said in await daemon.line(" error reload_refused")
+        line = await daemon.line(" error reload_refused")
+        assert said in line
+        assert "\\x0a" not in line
+        assert "the old configuration stays in force" in line
         await submit(port)
         assert b"by mx.here.test with" in (await mx.wait_message()).content
         assert await daemon.stop() == 0
