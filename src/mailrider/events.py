@@ -8,6 +8,8 @@ An `Emit` is a function that takes any event. New events may come with any versi
 """
 
 from mailrider.dkim.sign import Unsigned as Unsigned
+from mailrider.endpoint.pipeline.check import CheckAvailable as CheckAvailable
+from mailrider.endpoint.pipeline.check import CheckUnavailable as CheckUnavailable
 from mailrider.endpoint.pipeline.check import MessageChecked as MessageChecked
 from mailrider.model.daemon_event import DaemonReady as DaemonReady
 from mailrider.model.daemon_event import DaemonStopping as DaemonStopping

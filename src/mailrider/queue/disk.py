@@ -36,6 +36,7 @@ PART: Final = 20  # the reserve is one part in so many of the disk, if nobody sa
 MOST: Final = 1 << 30  # and at most so many octets
 
 TWICE: Final = 2  # new mail is written to the log, and to the file when the log is carried over
+LARGE_MAIL: Final = 32 << 20  # octets
 LOOKED: Final = 0.1  # seconds for which it is believed how much is free,
 FILES: Final = 8  # files that can be made, at least: with fewer a disk is full as well
 
@@ -88,6 +89,10 @@ class Disk:
         self.left = max(0, self.free + usable - TWICE * self.coming)
         self._room = self.left - self.reserve
         return True
+
+    def has_plenty_again(self) -> bool:
+        """True if a disk that was short has space, as last counted, for more than small mail beside the reserve."""
+        return self._room >= min(self.reserve, TWICE * LARGE_MAIL)
 
     def look(self) -> bool:
         """Ask the system how much is free. False: it does not tell."""

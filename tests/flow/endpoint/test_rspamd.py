@@ -12,9 +12,18 @@ from aiohttp import web
 
 from mailrider.app.pipelines import open_checks
 from mailrider.clock import SystemClock
-from mailrider.endpoint.pipeline.check import NOT_NOW, Arrival, CheckAction, CheckResult
+from mailrider.endpoint.pipeline.check import (
+    NOT_NOW,
+    Arrival,
+    CheckAction,
+    CheckAvailable,
+    CheckResult,
+    CheckUnavailable,
+    examine,
+)
 from mailrider.endpoint.pipeline.rspamd import MAX_ANSWER, RspamdCheck
 from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdOptions, RspamdSettings
+from mailrider.model.event import WARNING, Event
 from mailrider.model.reply import Reply
 from mailrider.smtp.content import Content
 from tests.support.queueing import MESSAGE, envelope
@@ -177,6 +186,22 @@ async def test_what_happens_when_it_is_down_is_the_operators_choice() -> None:
     assert (await ask(url)).action is CheckAction.DEFER
     assert (await ask(url, io_error_action="pass")).action is CheckAction.PASS
     assert (await ask(url, io_error_action="quarantine")).action is CheckAction.QUARANTINE
+
+
+@pytest.mark.parametrize("action", [CheckAction.PASS, CheckAction.DEFER])
+async def test_that_it_is_down_is_told_once_until_it_answers_again(action: CheckAction) -> None:
+    rspamd, events = FakeRspamd({}), list[Event]()
+    async with rspamd.running() as url:
+        settings = CheckSettings(rspamd=[RspamdSettings(url, RspamdOptions(io_error_action=action))])
+        async with open_checks(settings, SystemClock()) as checks:
+            for answer in ({}, {}, {"action": "no action"}, {"action": "no action"}, {}):
+                rspamd.answer = answer
+                await examine(checks, envelope("b@example.net"), Content.inspect(MESSAGE), ARRIVAL, events.append)
+    told = [each for each in events if isinstance(each, CheckUnavailable | CheckAvailable)]
+    assert [type(each) for each in told] == [CheckUnavailable, CheckAvailable, CheckUnavailable]
+    assert isinstance(told[0], CheckUnavailable)
+    assert (told[0].check, told[0].action, told[0].level) == (f"rspamd {url}", action.value, WARNING)
+    assert told[0].reason
 
 
 async def test_a_check_that_is_not_open_defers() -> None:

@@ -163,6 +163,21 @@ async def test_space_that_became_free_is_given_back_and_mail_is_accepted_again_w
         assert any(isinstance(event, QueueHasSpace) for event in running.events)
 
 
+async def test_large_mail_that_has_no_space_is_told_of_once_though_small_mail_is_taken(disk: Path) -> None:
+    running = Running(disk)
+    large = b"Subject: x\r\n\r\n" + b"x" * 700_000 + b"\r\n"
+    async with running.queue(delivering=False) as queue:
+        await running.submit_until_refused(queue, large)
+        for _ in range(5):
+            await queue.store.keep_alive(running.clock.now())
+            await queue.submit(envelope(), Content.inspect(TEXT))
+            with pytest.raises(StoreFull):
+                await queue.submit(envelope(), Content.inspect(large))
+        (told,) = [each for each in running.events if isinstance(each, QueueShort | QueueHasSpace)]
+    assert isinstance(told, QueueShort)
+    assert told.location == str(running.location)
+
+
 async def test_the_reserve_is_what_the_operator_says(disk: Path, tmp_path: Path) -> None:
     clock = FakeClock()
     writing = Writing(clock)

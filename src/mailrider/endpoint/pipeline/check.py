@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from mailrider.endpoint.pipeline.glob import Glob
 from mailrider.header.words import decode_words
-from mailrider.model.event import Event
+from mailrider.model.event import WARNING, Event, EventLevel
 from mailrider.model.reply import Reply
 from mailrider.model.value import value
 
@@ -80,14 +80,32 @@ class Arrival:
     trusted: bool = False
 
 
+@value
+class CheckUnavailable(Event):
+    """A check does not answer, so `action` is done with messages. Told once, until it answers again."""
+
+    level: ClassVar[EventLevel] = WARNING
+    check: str
+    action: str
+    reason: str
+
+
+@value
+class CheckAvailable(Event):
+    """It answers again."""
+
+    check: str
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check says. `reply` is for the client, `reason` for us."""
+    """What a check says. `reply` is for the client, `reason` for us; `news`: what is told of the check itself."""
 
     action: CheckAction
     check: str = ""
     reason: str = ""
     reply: Reply | None = None
+    news: Event | None = None
 
     @property
     def refusal(self) -> Reply | None:
@@ -133,6 +151,8 @@ async def examine(
     for check in checks:
         found = await check.examine(envelope, content, arrival)
         findings.append(found)
+        if found.news is not None:
+            emit(found.news)
         if found.action is not CheckAction.PASS:
             emit(MessageChecked(arrival.id, str(envelope.sender), found.check, found.action.value, found.reason))
         if found.action is CheckAction.REJECT:

@@ -8,14 +8,22 @@ answer is bounded. Who sends gets rspamd's `smtp_message`, if there is one, and 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 from yarl import URL
 
 from mailrider.clock import after
-from mailrider.endpoint.pipeline.check import NOT_NOW, PASSED, REFUSED, CheckAction, CheckResult
+from mailrider.endpoint.pipeline.check import (
+    NOT_NOW,
+    PASSED,
+    REFUSED,
+    CheckAction,
+    CheckAvailable,
+    CheckResult,
+    CheckUnavailable,
+)
 from mailrider.model.reply import Reply, clean_text
 
 if TYPE_CHECKING:
@@ -51,6 +59,7 @@ class RspamdCheck:
         self._options = options
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._is_down = False
         self._actions: Mapping[str, CheckAction] = {
             "no action": CheckAction.PASS,
             "greylist": options.greylist_action,
@@ -86,10 +95,26 @@ class RspamdCheck:
             if action is None:
                 raise _NoAnswer(f"an unknown action: {answer.action}")
         except _NoAnswer as error:
-            return CheckResult(self._options.io_error_action, "rspamd", f"no answer: {error}", NOT_NOW)
-        if action is CheckAction.PASS:
-            return PASSED
-        return CheckResult(action, "rspamd", f"{answer.action}, score {answer.score}", _reply(action, answer.text))
+            return self._without_answer(str(error))
+        found = PASSED
+        if action is not CheckAction.PASS:
+            reason = f"{answer.action}, score {answer.score}"
+            found = CheckResult(action, "rspamd", reason, _reply(action, answer.text))
+        if self._is_down:
+            self._is_down = False
+            return replace(found, news=CheckAvailable(self._name))
+        return found
+
+    def _without_answer(self, reason: str) -> CheckResult:
+        action, news = self._options.io_error_action, None
+        if not self._is_down:
+            self._is_down = True
+            news = CheckUnavailable(self._name, action.value, reason)
+        return CheckResult(action, "rspamd", f"no answer: {reason}", NOT_NOW, news)
+
+    @property
+    def _name(self) -> str:
+        return f"rspamd {self._url}"
 
     async def _ask(self, envelope: Envelope, content: Content, arrival: Arrival) -> _Answer:
         if self._session is None:

@@ -53,8 +53,10 @@ class Space:
         # The pages of the file that are free count as well: the queue may have become empty.
         disk.count(await self.ask(StoreCall(self._usable, outside=True)))
         is_short = not disk.take(octets, 0)
-        self._note_shortness(is_short)
         if is_short:
+            if not self._is_short:
+                self._is_short = True
+                self.emit(QueueShort(disk.left, disk.reserve, str(self.file.path.parent)))
             raise StoreFull(
                 f"the disk of the queue is nearly full: {disk.left} octets are left, and new mail leaves"
                 f" {disk.reserve} (reserve)"
@@ -67,15 +69,11 @@ class Space:
         self.transactions.keeps_history = disk.hold_spare()
         disk.hold_log(self.file.log)
         if self._is_short:
+            # While small mail finds space and large mail does not, it is short: that is told once.
             disk.count(await self.ask(StoreCall(self._usable, outside=True)))
-            self._note_shortness(disk.left < disk.reserve)
-
-    def _note_shortness(self, is_short: bool) -> None:
-        if is_short and not self._is_short:
-            self.emit(QueueShort(self.disk.left, self.disk.reserve))
-        elif self._is_short and not is_short:
-            self.emit(QueueHasSpace())
-        self._is_short = is_short
+            if disk.has_plenty_again():
+                self._is_short = False
+                self.emit(QueueHasSpace(str(self.file.path.parent)))
 
     async def _give_pages_back(self) -> None:
         """To the file system: some now and then; on a disk that is nearly full as many as it takes."""
