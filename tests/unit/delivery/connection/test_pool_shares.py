@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mailrider.delivery.connection.pool_state import SHARED, PoolLimits, PoolState, Slot
 from mailrider.delivery.limits.share_book import RECALL_AGAIN, ShareBook
 from mailrider.delivery.limits.share_keys import Ask, Granted, Line, Recall
+from tests.support.kept import kept
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 LIMITS = PoolLimits(reuse=10, idle_count=10, idle_time=150.0, per_endpoint=2, total=3, wait=300.0)
 HOSTS = Line("host", LIMITS.per_endpoint, spares=False)
+NOTHING = kept(PoolState(LIMITS, is_shared=True))
 ALL = Line("all", LIMITS.total, spares=False)
 
 
@@ -175,7 +177,7 @@ def test_together_they_never_have_more_and_everybody_is_served(story: list[tuple
     world.turn()
     world.wait(10.0)
     assert world.there.total() == 0
-    assert all(not worker.state._endpoints for worker in world.workers)
+    assert all(kept(worker.state) == NOTHING for worker in world.workers)
     assert len(world.book) == 0
 
 
@@ -299,7 +301,7 @@ def test_who_hears_no_answer_waits_no_longer(world: World) -> None:
     first.state.wanted = []
     assert first.state.denied("mx") is waiter
     assert first.state.next_due is None
-    assert not first.state._endpoints
+    assert kept(first.state) == NOTHING
 
 
 def test_when_no_answer_comes_those_behind_ask_as_well_each_once(world: World) -> None:
@@ -314,7 +316,7 @@ def test_when_no_answer_comes_those_behind_ask_as_well_each_once(world: World) -
         denied.append(state.denied("mx"))
     assert denied == waiters
     assert asks == len(waiters)
-    assert not state._endpoints
+    assert kept(state) == NOTHING
 
 
 def test_a_right_that_comes_after_no_answer_serves_who_waits_behind(world: World) -> None:

@@ -18,6 +18,7 @@ from mailrider.delivery.connection.pool_state import (
     PoolState,
     Slot,
 )
+from tests.support.kept import kept
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
 
 State = PoolState[FakeSession, FakeWaiter]
@@ -362,12 +363,13 @@ def test_places_that_wait_for_the_total_take_turns(state: State) -> None:
 
 
 def test_a_place_forgets_nothing_and_keeps_nothing(state: State) -> None:
+    before = kept(state)
     slot = idle_line(state, FakeWaiter())
     state.end(slot, LOST)
+    assert closings(state) == [(slot, LOST)]
     state.gone(slot)
     assert state.slots == 0
-    assert not state._endpoints
-    assert not state._idle_of
+    assert kept(state) == before
 
 
 # Time and the end -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from mailrider.delivery.connection.pool_state import IDLE_COUNT, ROOM, PoolLimits, PoolState, Slot
+from tests.support.kept import kept
 from tests.support.long_runs import LONG
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
 
@@ -290,7 +291,7 @@ class BooksAndModel(RuleBasedStateMachine):
             self.gone(slot)
         assert self.state.slots == 0
         assert self.state.next_due is None
-        assert not any((self.state._endpoints, self.state._idle, self.state._idle_of, self.state._starving))
+        assert kept(self.state) == kept(PoolState(self.limits))
 
 
 TestBooks = BooksAndModel.TestCase

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, Limiter, MessageTicket
+from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, KeyedRule, Limiter, MessageTicket, Ticket
 from mailrider.delivery.limits.shares import Shares
+from mailrider.delivery.limits.windows import ConcurrencyWindow
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
@@ -23,6 +24,7 @@ from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.event import Event, LimitReached
 from mailrider.model.handover import Handover
 from mailrider.testing.clock import FakeClock
+from tests.support.kept import kept
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -80,13 +82,14 @@ class World:
         self.leave.clear()
         return True
 
-    def assert_clean(self) -> None:
+    async def assert_clean(self) -> None:
         """Nobody is inside, nobody waits."""
         assert not +self.inside
-        assert not self.limiter._queues
-        for windows in self.limiter._windows.values():
-            for window in windows:
-                assert not getattr(window, "_inside", None)
+        await self.clock.advance(7200)  # until everybody's patience would be over
+        assert kept(self.limiter, Ticket) == kept(self.limiter, KeyedRule) == 0
+        for scope in ("all", "ip", "source", "destination"):
+            for rule in self.limiter.rules(scope, "any"):
+                assert not isinstance(rule.window, ConcurrencyWindow) or len(rule.window) == 0
 
 
 async def settle() -> None:
@@ -183,7 +186,7 @@ async def test_nobody_knows_when_others_are_done_so_a_queue_comes_again_soon() -
     assert held_back.eligible_at == world.clock.now() + timedelta(seconds=COME_AGAIN)
     world.leave.set()
     assert await first is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_a_direct_send_waits_for_a_rate_as_long_as_it_is_patient() -> None:
@@ -195,7 +198,7 @@ async def test_a_direct_send_waits_for_a_rate_as_long_as_it_is_patient() -> None
     assert not waiting.done()
     await world.clock.advance(0.1)
     assert await waiting is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_a_direct_send_waits_until_another_is_done() -> None:
@@ -206,7 +209,7 @@ async def test_a_direct_send_waits_until_another_is_done() -> None:
     world.leave.set()
     assert await first is None
     assert await second is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_patience_ends() -> None:
@@ -218,7 +221,7 @@ async def test_patience_ends() -> None:
     assert isinstance(await second, HeldBack)
     world.leave.set()
     await first
-    world.assert_clean()
+    await world.assert_clean()
     assert world.clock.pending == 0
 
 
@@ -240,7 +243,7 @@ async def test_nobody_goes_on_waiting_when_another_limit_turns_out_to_come_too_l
     assert await inside is None
     assert await waiting is None
     assert isinstance(await late, HeldBack)
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_the_limit_that_held_a_message_back_is_an_event() -> None:
@@ -269,7 +272,7 @@ async def test_those_who_wait_pass_in_order_and_nobody_overtakes_them() -> None:
     await world.clock.advance(3.0)
     assert order == [0, 1, 2, 3]
     await asyncio.gather(*tasks, late)
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_who_waits_for_one_destination_is_not_in_the_way_of_another() -> None:
@@ -281,7 +284,7 @@ async def test_who_waits_for_one_destination_is_not_in_the_way_of_another() -> N
     assert world.inside == {"a.test": 1, "b.test": 1}
     world.leave.set()
     assert set(await asyncio.gather(first, second, third)) == {None}
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding_the_first() -> None:
@@ -301,7 +304,7 @@ async def test_who_has_passed_one_gate_in_vain_waits_at_the_next_without_holding
     await world.clock.advance(3.0)
     world.leave.set()
     assert await waiting is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_next_hops_that_go_together_pass_together_or_not_at_all() -> None:
@@ -330,7 +333,7 @@ async def test_next_hops_of_one_message_do_not_wait_for_each_other() -> None:
         await asyncio.gather(*tasks)
         assert not await world.passes(), "the message is not done yet"
     assert await world.passes()
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_next_hops_of_one_message_that_wait_together_pass_together() -> None:
@@ -343,7 +346,7 @@ async def test_next_hops_of_one_message_that_wait_together_pass_together() -> No
         world.leave.set()
         await blocker
         assert await asyncio.gather(*tasks) == [None, None]
-    world.assert_clean()
+    await world.assert_clean()
 
 
 # Everything is given back ---------------------------------------------------------------------------------------------
@@ -359,7 +362,7 @@ async def test_an_exception_inside_gives_everything_back() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    world.assert_clean()
+    await world.assert_clean()
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -374,7 +377,7 @@ async def test_cancelling_at_any_moment_gives_everything_back_once(turns: int) -
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert tasks[3].result() is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_next_one_pass() -> None:
@@ -389,7 +392,7 @@ async def test_who_is_cancelled_in_the_very_turn_in_which_it_may_pass_lets_the_n
     assert world.inside["a.test"] == 1
     world.leave.set()
     assert await next_one is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> None:
@@ -403,7 +406,7 @@ async def test_who_was_cancelled_and_does_not_know_it_yet_does_not_pass() -> Non
     assert world.inside["a.test"] == 1
     world.leave.set()
     assert await next_one is None
-    world.assert_clean()
+    await world.assert_clean()
 
 
 # Sharing --------------------------------------------------------------------------------------------------------------
@@ -442,7 +445,7 @@ async def test_a_message_that_is_inside_a_block_passes_it_freely() -> None:
     assert world.events == []
     assert await world.passes(), "it has counted once"
     assert not await world.passes()
-    world.assert_clean()
+    await world.assert_clean()
 
 
 async def test_who_cannot_pass_in_time_does_not_wait_for_those_who_are_inside_either() -> None:
@@ -454,7 +457,7 @@ async def test_who_cannot_pass_in_time_does_not_wait_for_those_who_are_inside_ei
     assert held_back.eligible_at == world.clock.now() + timedelta(seconds=30)
     world.leave.set()
     assert await asyncio.gather(*inside) == [None, None]
-    world.assert_clean()
+    await world.assert_clean()
     assert world.clock.pending == 0
 
 
@@ -604,7 +607,7 @@ async def _play(scopes: dict[str, list[str]], moves: list[tuple[str, object, flo
     for task in leaves:
         assert task.done(), "nobody waits longer than it is patient"
         assert task.cancelled() or task.exception() is None
-    world.assert_clean()
+    await world.assert_clean()
     assert world.clock.pending == 0
 
 

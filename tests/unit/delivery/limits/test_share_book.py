@@ -273,6 +273,7 @@ def test_no_limit_is_exceeded_and_nothing_is_left_whatever_happens(story: list[t
         world.wait(seconds)
     assert all(not worker.asked for worker in world.workers), "somebody was never answered"
     assert len(world.book) == 0
+    # A number that drifts shows nowhere else, until MOST_PROMISED is reached.
     assert world.book._promises == 0
     for worker in world.workers:
         assert len(worker.leases) == 0

@@ -76,6 +76,7 @@ def test_a_large_burst_is_never_exceeded_and_at_most_a_group_short(group: int, m
         else:
             assert before > burst - group
             now = window.opens_at("a", now)
+    # How long its log is shows nowhere else, until memory is short.
     assert len(window._younger["a"].entries) <= 2 * (RESOLUTION + 2)
 
 
