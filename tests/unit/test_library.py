@@ -471,6 +471,7 @@ def test_a_listener_that_raises_where_there_is_no_event_loop_does_no_harm_either
         raise ZeroDivisionError
 
     directives = {"hostname": "client.test"}
+    # What a thread of the library tells has no other way in.
     made(on_event=listener, **directives)._emit(Bug("a test", KeyError()))
     (record,) = caplog.records
     assert record.getMessage() == "on_event raised for Bug"

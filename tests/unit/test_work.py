@@ -144,6 +144,7 @@ WORDS = "=?utf-8?q?x?=y"
 
 
 def signed(header: bytes) -> None:
+    # Without the thread that a large header is read in: only the steps of this one are counted.
     SIGNING._fields(content(header))
 
 

@@ -173,6 +173,7 @@ def test_a_small_write_is_sent_at_once(loop: str) -> None:
         async with workers(1, bound) as (worker,):
             clients = await connect(bound)
             await eventually(lambda: worker.channels)
+            # An option of a socket can only be read from the socket.
             fileno = worker.channels[0]._transport.get_extra_info("socket").fileno()
             with socket.socket(fileno=socket.dup(fileno)) as same:
                 assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

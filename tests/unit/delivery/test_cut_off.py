@@ -175,6 +175,7 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
         def lost(self, *, heard: bool) -> None:
             assert not heard
 
+    # No channel can be made to end in that very turn, so what the session has of one is put in by hand.
     session: Any = object.__new__(Session)
     session.transactions, session._talk, session._opening = 0, Talk(), ()
     session._dialect = type("Dialect", (), {"command_timeout": 1.0})

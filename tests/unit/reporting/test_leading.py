@@ -67,14 +67,14 @@ async def test_who_leaves_off_while_it_asks_dns_sends_nothing_beside_the_next_on
     world.recorder(session())
     await world.pass_time(12 * HOUR)
     asking, go_on = asyncio.Event(), asyncio.Event()
-    take = world.resolver._take
+    look_up = world.resolver.lookup
 
-    async def held_up(*arguments: Any) -> None:
+    async def held_up(*arguments: Any, **options: Any) -> Any:
         asking.set()
         await go_on.wait()
-        await take(*arguments)
+        return await look_up(*arguments, **options)
 
-    world.resolver._take = held_up  # type: ignore[method-assign, assignment]
+    world.resolver.lookup = held_up  # type: ignore[method-assign]
     await world.pass_time(5 * HOUR)
     assert asking.is_set()
     leaving = asyncio.ensure_future(world.service.leave_off())

@@ -242,6 +242,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_refresher_lives(self) -> None:
+        # If it died nobody would be told: policies would grow old, days later.
         refresher = self.source._refresher
         assert refresher is not None
         assert not refresher.done()
