@@ -134,8 +134,8 @@ class ConfigError(MailriderError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def in_one_line(error: BaseException) -> str:
-    """What an error says, for a line of the log: places and messages, without the excerpts of a configuration."""
+def in_one_line(error: BaseException | str) -> str:
+    """What an error, or its text, says, for a line of the log: places and messages, no excerpts of a configuration."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith(_INDENT)]
     return "; ".join(filter(None, lines)) or type(error).__name__
 

@@ -222,20 +222,19 @@ class Supervisor:
             lived = self._clock.monotonic() - worker.started
             self._start_again(worker.worker, lived, lambda delay: WorkerDied(worker.worker, worker.pid, code, delay))
 
-    def _start_again(self, place: int, lived: float, event: Callable[[float], Any] | None = None) -> None:
-        """Start a process for a place after a delay that grows with every failure."""
+    def _start_again(self, place: int, lived: float, event: Callable[[float], Any]) -> None:
+        """Start a process for a place after a delay that grows with every failure; `event` tells of it."""
         delay = self._places.delay(place, lived)
         if delay is None:
             return
-        if event is not None:
-            self._emit(event(delay))
+        self._emit(event(delay))
         self._timers.at(f"place {place}", delay, lambda: self._begin(self._fill(place)))
 
     def _give_up(self, place: int, failure: NotBegun) -> None:
         """It is tried again later."""
         if not self._is_stopping:
-            self._emit(WorkerFailed(place, failure.reason))
-            self._start_again(place, 0.0)
+            reason = in_one_line(failure.reason)
+            self._start_again(place, 0.0, lambda delay: WorkerFailed(place, reason, delay))
 
     async def _fill(self, place: int) -> None:
         """Have a process of the configuration in force serve a place; its predecessor finishes then."""

@@ -112,11 +112,12 @@ class WorkerDied(Event):
 
 @value
 class WorkerFailed(Event):
-    """A worker could not begin."""
+    """A worker could not begin. It is tried again in `again_in` seconds."""
 
     level: ClassVar[EventLevel] = ERROR
     worker: int
     reason: str
+    again_in: float
 
 
 @value

@@ -270,7 +270,7 @@ async def test_a_worker_that_lives_and_does_not_begin_keeps_no_reload_from_its_e
     await it.pass_by(READY_WITHIN)
     await eventually(lambda: it.told(Reloaded))
     assert stuck.ended.result() == -signal.SIGKILL
-    assert [(each.worker, each.reason) for each in it.told(WorkerFailed)] == [(1, "it was not ready within 60 seconds")]
+    assert it.told(WorkerFailed) == [WorkerFailed(1, "it was not ready within 60 seconds", 1.0)]
     assert it.serving == [(0, 2), (1, 1)]
     await it.pass_by(1)
     it.begun[4].settle(None)
