@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.app.cores import count_workers, count_workers_again, usable_cores
 from mailrider.app.file_limit import allow_files
-from mailrider.app.left_mail import AT_START, unknown_queues
 from mailrider.app.listening import addresses_of, bind, has_work, name_of
 from mailrider.app.metrics_endpoint import MetricsEndpoint
 from mailrider.app.notify import Notifier, watchdog_interval
@@ -40,7 +39,6 @@ from mailrider.config import dropped_queues
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import ConfigError, LocalError, MailriderError, in_one_line
 from mailrider.model.daemon_event import (
-    LEFT_AT_RELOAD,
     DaemonReady,
     DaemonStopping,
     LogNotReopened,
@@ -170,7 +168,7 @@ class Supervisor:
             self._emit(DaemonReady(name_of(configuration), len(configuration.endpoints)))
             self._tell_ready()
             for worker in self.workers[:1]:
-                worker.look_into(unknown_queues(configuration), AT_START)
+                worker.look_into_unknown()
 
     async def _start_all(self, generation: Generation) -> None:
         """Have a process for every place. Raises if there is none that serves, or the configuration is not right."""
@@ -385,7 +383,7 @@ class Supervisor:
         self._listeners.ask_again()
         self._emit(Reloaded(name_of(configuration), len(configuration.endpoints)))
         if dropped := dropped_queues(old.configuration, configuration):
-            worker.look_into(dropped, LEFT_AT_RELOAD)
+            worker.look_into_dropped(dropped)
 
     # The end ---------------------------------------------------------------------------------------------------------
 

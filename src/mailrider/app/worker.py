@@ -20,7 +20,7 @@ import uvloop
 
 from mailrider.app.daemon import prepare_process
 from mailrider.app.examine import examine
-from mailrider.app.left_mail import tell_left_mail
+from mailrider.app.left_mail import AT_START, tell_left_mail, unknown_queues
 from mailrider.app.running import Process, Running
 from mailrider.app.worker_link import Link
 from mailrider.clock import SystemClock
@@ -126,6 +126,7 @@ class Worker:
         self._stream: UnblockedStream | None = None
         self._metrics = Metrics()
         self._logins = Logins(self._clock, lambda finding: self._link.send("login", asdict(finding)))
+        self._configuration: Configuration | None = None
         self._running: Running | None = None
         self._asked: set[asyncio.Task[None]] = set()
         self._told_earlier: list[Sequence[Any]] = []  # see `ShareClient`
@@ -139,7 +140,8 @@ class Worker:
         self._link.on("start", lambda body: self._orders.set_result(Orders(**body)))
         self._link.on("finish", lambda _: self._told.put_nowait("finish"))
         self._link.on("metrics", self._count)
-        self._link.on("left_queues", lambda body: self._look_into(**body))
+        self._link.on("dropped_queues", self._look_into_dropped)
+        self._link.on("unknown_queues", lambda _: self._look_into_unknown())
         self._link.on("login", lambda body: self._logins.learn(LoginFinding(**body)))
         self._link.on("logins", self._learn_earlier)  # before the orders
         self._link.on(TOLD, self._told_earlier.extend)
@@ -162,7 +164,7 @@ class Worker:
         for descriptor in (orders.text, orders.page, orders.log, orders.lock, *orders.sockets):
             os.set_inheritable(descriptor, False)
         self._beat(orders.beat)
-        configuration = _read_configuration(orders.text)
+        self._configuration = configuration = _read_configuration(orders.text)
         without_counters = replace(configuration.globals, openmetrics=None)  # they are the supervisor's to show
         configuration = replace(configuration, globals=without_counters)
         turns = Turns(Page(orders.page), orders.slot)
@@ -211,10 +213,13 @@ class Worker:
         """`look`: somebody looks, so the queues are looked into."""
         self._begin(self._send_counters(look))
 
-    def _look_into(self, queues: list[tuple[str, str]], advice: str) -> None:
-        """Our configuration has not these queues, by name and directory."""
-        found = [(name, Path(location)) for name, location in queues]
-        self._begin(tell_left_mail(found, self._clock, self._emit, advice))
+    def _look_into_dropped(self, queues: list[tuple[str, str]]) -> None:
+        """The configuration before ours had these queues, by name and directory."""
+        self._begin(tell_left_mail([(name, Path(location)) for name, location in queues], self._clock, self._emit))
+
+    def _look_into_unknown(self) -> None:
+        if self._configuration is not None:
+            self._begin(tell_left_mail(unknown_queues(self._configuration), self._clock, self._emit, AT_START))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -85,10 +85,13 @@ class WorkerProcess:
         self.is_expected_to_end = True
         self.link.send("finish")
 
-    def look_into(self, queues: Sequence[tuple[str, Path]], advice: str) -> None:
-        """Have it tell, with that advice, what waits in queues that its configuration has not: names, directories."""
-        if queues:
-            self.link.send("left_queues", {"queues": [(name, str(place)) for name, place in queues], "advice": advice})
+    def look_into_dropped(self, queues: Sequence[tuple[str, Path]]) -> None:
+        """Have it tell what waits in queues that its configuration has no more, by name and directory."""
+        self.link.send("dropped_queues", [(name, str(location)) for name, location in queues])
+
+    def look_into_unknown(self) -> None:
+        """Have it tell what waits in queues of the state directory that its configuration has not."""
+        self.link.send("unknown_queues")
 
     def stop(self) -> None:
         """Within its bounds."""
