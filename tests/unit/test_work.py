@@ -235,6 +235,7 @@ PARSERS: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
     "dkim, body": (lambda octets: body_hash(content(octets)), lambda n: b"a\r\n\r\n" + b" \t\r\n" * (n // 4) + b"a"),
     "a pattern": (Glob.of("*a*[bc]*d*").fits, lambda n: "abx" * (n // 3)),
     "redact": (redact, lambda n: compose(notification(header=b"a:\r\n" * (n // 4)), ORIGIN)),
+    # What is read of an answer, without the HTTP around it.
     "rspamd": (lambda body: _understood(200, body), lambda n: b"[" * n),
     "visible content": (visible_content, lambda n: b"\x1b" * n),
     "server, commands": (listened, lambda n: b"NOOP\r\n" * (n // 6)),

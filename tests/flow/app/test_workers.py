@@ -487,6 +487,7 @@ async def test_a_worker_of_another_version_ends_the_supervisor_in_order(
 ) -> None:
     async with LabMX() as mx, supervised(with_workers(tmp_path, free_port(), mx)) as it:
         pids = [each.pid for each in it.supervisor.workers]
+        # Another version cannot be installed while this one runs its tests.
         monkeypatch.setattr(it.supervisor, "_version", "0.0.1")
         os.kill(pids[0], signal.SIGKILL)
         await it.until(VersionChanged)

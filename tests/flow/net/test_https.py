@@ -200,6 +200,7 @@ def test_no_more_is_heard_than_an_answer_may_have(ca: CA, tmp_path: Path) -> Non
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(*ca.issue(["mta-sts.good.test"]).write(tmp_path, "host"))
     ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    # An answer of megabytes would be as large as that on the wire: here TLS alone is asked what it hears.
     client = _tls_context([ca.write_root(tmp_path)]).wrap_bio(ours, theirs, server_hostname="mta-sts.good.test")
     server = server_context.wrap_bio(theirs, ours, server_side=True)
     for side in (client, server, client, server):

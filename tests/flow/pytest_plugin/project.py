@@ -118,6 +118,7 @@ def test_mistakes_are_named(mailrider_lab: Lab) -> None:
 
 def test_it_is_plain_smtp(mailrider_lab: Lab) -> None:
     assert "dane.test" in mailrider_lab.domains
+    # Users need no addresses: to the servers they deliver by name.
     address = mailrider_lab._internet.servers["mx.plain.test"].address
     with smtplib.SMTP(address, mailrider_lab.port) as client:
         client.send_message(hello("b@plain.test"))

@@ -33,6 +33,7 @@ def state(mode: int, user: int = USER, group: int = GROUP) -> os.stat_result:
     ],
 )
 def test_who_may_read(mode: int, user: int, groups: list[int], allowed: bool) -> None:
+    # Only root could make files of all these owners, and root may read them all.
     assert _allows(state(mode), user, groups, READ) == allowed
 
 

@@ -41,6 +41,7 @@ def test_a_long_name_is_cut() -> None:
 
 
 def test_a_name_of_bits_is_shown_as_digits() -> None:
+    # The library takes this type only, and gives it no public name.
     bits = x509.NameAttribute(NameOID.X500_UNIQUE_IDENTIFIER, b"\x00\x01", x509.name._ASN1Type.BitString)
     assert "0001" in telling_name(x509.Name([bits]))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailrider.files import write_new
 from mailrider.model.domain import Domain
 from mailrider.mtasts.policy import MXPattern, STSMode, STSPolicy
 from mailrider.policy.sts import files as mtasts_files
@@ -377,15 +378,14 @@ async def test_an_older_entry_that_was_written_late_does_not_push_a_newer_one_ou
 ) -> None:
     newer = replace(ENTRY, id="id2", fetched=NOW + timedelta(seconds=1))
     newer_has_failed = threading.Event()
-    real = disk.store._write
 
-    def write(entry: CachedPolicy) -> None:
-        if entry == newer:
+    def write(path: Path, octets: bytes) -> None:
+        if octets == encode_entry(newer):
             raise OSError(errno.ENOSPC, "No space left on device")
         newer_has_failed.wait()
-        real(entry)
+        write_new(path, octets)
 
-    monkeypatch.setattr(disk.store, "_write", write)
+    monkeypatch.setattr(mtasts_files, "write_new", write)
     slow = asyncio.create_task(disk.store.save(ENTRY))
     await asyncio.sleep(0)
     await disk.store.save(newer)
@@ -569,6 +569,7 @@ async def test_a_temporary_file_gone_before_it_is_looked_at_is_no_fault(
 ) -> None:
     await disk.store.save(ENTRY)
     (disk.directory / ".tmp-quick").touch()
+    # The file has to go between two calls of the system: there is nothing of ours that is public there.
     real = mtasts_files._age
 
     def late(entry: os.DirEntry[str], now: float) -> float:
