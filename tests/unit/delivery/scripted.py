@@ -106,6 +106,7 @@ class Server:
             case "raw":
                 self._channel.write(rest.encode().decode("unicode_escape").encode("latin-1"))
             case "beneath":
+                # Beneath TLS: a channel gives nobody a way past it.
                 self._channel._transport.write(rest.encode().decode("unicode_escape").encode("latin-1"))
             case "wait":
                 await self._clock.sleep(float(rest))

@@ -108,6 +108,7 @@ class FakeLibrary:
         address = None
         if not error:
             buffer = ctypes.create_string_buffer(packet, max(1, len(packet)))
+            # As libunbound lays it out in memory.
             result = _Result(answer_packet=ctypes.addressof(buffer), answer_len=len(packet), **fields)
             self.kept += (buffer, result)
             address = ctypes.addressof(result)
