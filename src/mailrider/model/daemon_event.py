@@ -58,6 +58,17 @@ class MailLeftBehind(Event):
 
 
 @value
+class OwnCertificateFaulty(Event):
+    """A certificate of our own has expired, or does not hold yet: whoever checks it refuses to talk to us. It is used
+    all the same. Looked for at a start and at a reload; `mailrider check` looks at any time. `owner`: whose it is."""
+
+    level: ClassVar[EventLevel] = ERROR
+    owner: str
+    reason: str
+    advice: str
+
+
+@value
 class SocketUnused(Event):
     """A socket that the service manager gave us is at no address that the configuration names."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from mailrider.app.daemon import Daemon
 from mailrider.config import load
+from mailrider.lab.ca import Kind
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Silence, Stage
 from mailrider.model.daemon_event import DaemonReady, ReloadRefused
@@ -20,6 +21,7 @@ from mailrider.model.event import Bug, Event
 from mailrider.model.reply import Reply
 from tests.flow.app.running import free_port, running, submit
 from tests.flow.app.test_run import configuration
+from tests.support.channels import authority
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:
@@ -204,6 +206,22 @@ async def test_a_reload_tells_of_mail_that_it_leaves_in_the_directory_of_a_queue
             await daemon.line(" reloaded")
             assert await daemon.stop() == 0
             assert sum(" mail_left_behind" in line for line in daemon.lines) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_start_and_a_reload_tell_once_of_a_certificate_of_ours_that_has_expired(
+    tmp_path: Path, workers: int
+) -> None:
+    cert, key = authority().issue(["mx.here.test"], Kind.EXPIRED).write(tmp_path, Kind.EXPIRED)
+    async with LabMX() as mx:
+        path = configuration(tmp_path, free_port(), mx, more=f"workers {workers}\ntls {cert} {key}")
+        async with running(path) as daemon:
+            daemon.process.send_signal(signal.SIGHUP)
+            await daemon.line(" reloaded")
+            assert await daemon.stop() == 0
+            told = [line for line in daemon.lines if " error own_certificate_faulty " in line]
+            assert len(told) == 2
+            assert f"the certificate {cert} expired on " in told[0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
