@@ -6,6 +6,7 @@ queues without a `location` are.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from mailrider.config import kept_directories
@@ -39,7 +40,7 @@ def unknown_queues(configuration: Configuration) -> list[tuple[str, Path]]:
         inside = sorted(configuration.globals.state_dir.iterdir())
     except OSError:
         return []
-    return [(each.name, each) for each in inside if str(each.resolve()) not in kept and _holds_a_queue(each)]
+    return [(each.name, each) for each in inside if os.path.realpath(each) not in kept and _holds_a_queue(each)]
 
 
 def _holds_a_queue(directory: Path) -> bool:

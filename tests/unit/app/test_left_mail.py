@@ -65,6 +65,7 @@ async def test_a_start_finds_the_queues_in_the_state_directory_that_it_has_not(t
     (tmp_path / "state/spool").mkdir()
     (tmp_path / "state/users").write_text("no directory")
     (tmp_path / "state/link").symlink_to(tmp_path / "state/mail")
+    (tmp_path / "state/circle").symlink_to(tmp_path / "state/circle")
     assert unknown_queues(configuration) == [(name, tmp_path / "state" / name) for name in ("old", "older")]
 
 

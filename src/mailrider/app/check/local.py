@@ -189,7 +189,7 @@ def _private_files(configuration: Configuration, keys: Iterable[SignatureKey]) -
 def may_read(path: Path, user: int, groups: Iterable[int]) -> bool:
     """True, too, for what is not there: that is another finding."""
     try:
-        real = path.resolve()
+        real = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
         if not real.exists():
             return True
         return all(

@@ -65,7 +65,7 @@ class QueueDirectory:
     @property
     def prefix(self) -> str:
         """How the names of its sockets begin."""
-        return f"queue-{hashlib.sha256(str(self.location.resolve()).encode()).hexdigest()[:10]}-"
+        return f"queue-{hashlib.sha256(os.path.realpath(self.location).encode()).hexdigest()[:10]}-"
 
     def _tell_all(self, octets: bytes, *, one_worker: bool = False) -> int:
         told = 0
