@@ -60,7 +60,7 @@ class SharedWorker:
         self.to_supervisor.arrives = lambda kind, body: supervisor.service.received(number, kind, body)
         self.client = ShareClient(self.to_supervisor, supervisor.clock, supervisor.workers)
         self.to_worker.arrives = self.to_supervisor.hear
-        supervisor.service.worker_came(number, self.to_worker, generation)  # type: ignore[arg-type]
+        supervisor.service.worker_came(number, self.to_worker, generation)  # type: ignore[arg-type] # a stand-in
 
 
 class SharedSupervisor:

@@ -495,6 +495,7 @@ def smarthost(**more: Any) -> mailrider.Smarthost:
     return mailrider.Smarthost(**{"hostname": "a.test", "host": ["tls://a.test:465"], **more})
 
 
+# Each is a mistake on purpose; where mypy sees it, it is told to ignore it.
 WRONG_FOR_EVER: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "notify, a list": (lambda: DSN(notify=["FAILURE"]), TypeError, "notify is a string such as .* not list"),  # type: ignore[arg-type]
     "notify, a number": (lambda: DSN(notify=3), TypeError, "notify is a string .* not int"),  # type: ignore[arg-type]

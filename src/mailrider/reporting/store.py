@@ -295,7 +295,7 @@ class ReportStore:
         If more wait than `limit`, the lot decides, so that one owner's thousands keep nobody out.
         """
         rows = self._select(
-            f"SELECT {_DELIVERY}, min(next) FROM delivery WHERE state = 'waiting' AND next <= ?"  # noqa: S608
+            f"SELECT {_DELIVERY}, min(next) FROM delivery WHERE state = 'waiting' AND next <= ?"  # noqa: S608 - constants only
             " GROUP BY pace ORDER BY random() LIMIT ?",
             (_stamp(now), limit),
         )

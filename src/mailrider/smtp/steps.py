@@ -10,6 +10,9 @@ from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mailrider.model.envelope import Recipient
     from mailrider.smtp.commands import Bdat, Command, EndOfData
 
 
@@ -114,3 +117,10 @@ def as_452(reply: Reply) -> Reply:
     if reply.is_transient:
         return reply
     return Reply(452, EnhancedCode(4, 5, 3), reply.lines)
+
+
+def of_few_domains(recipients: Sequence[Recipient], indices: Sequence[int], most: int) -> tuple[list[int], list[int]]:
+    """Which of these recipients belong to the first `most` domains among them, and which do not (RFC 9422 4.3)."""
+    domains = set(list(dict.fromkeys(recipients[index].mailbox.domain for index in indices))[:most])
+    first = [index for index in indices if recipients[index].mailbox.domain in domains]
+    return first, [index for index in indices if recipients[index].mailbox.domain not in domains]

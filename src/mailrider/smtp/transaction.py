@@ -43,6 +43,7 @@ from mailrider.smtp.steps import (
     as_452,
     is_session_full,
     is_too_many,
+    of_few_domains,
 )
 
 if TYPE_CHECKING:
@@ -106,7 +107,6 @@ class Transaction:
         """`used`: the connection carried another message before. `session_codes`: refusals that judge the session."""
         self.recipients = recipients
         self.decisions = _refused_unasked(envelope, recipients, content, capabilities, strict=strict_eight_bit)
-        self.overflow: list[int] = []
         self.farewell: Reply | None = None
         self.session_refusal: Reply | None = None
         self.knows_no_chunks = False
@@ -134,16 +134,19 @@ class Transaction:
         self._octets_left = content.size
         self._chunking = capabilities.chunking and not lmtp
         self._chunk_taken = used  # where others were sent before it, a reply may belong to something else
-        todo = list(range(len(recipients)))
+        self.unnamed, self.overflow = self._whom_to_name()
+        """The recipients that the server was not told of yet, and those for a further transaction."""
+        self._unanswered = list(self.unnamed)
+
+    def _whom_to_name(self) -> tuple[list[int], list[int]]:
+        others: list[int] = []
+        todo = list(range(len(self.recipients)))
         if self.decisions:
             todo = [index for index in todo if index not in self.decisions]
-        if capabilities.max_domains is not None:
-            todo = _of_few_domains(recipients, todo, capabilities.max_domains, self.overflow)
-        limit = min(capabilities.max_recipients or MAX_RECIPIENTS, MAX_RECIPIENTS * 10)
-        self.overflow += todo[limit:]
-        self.unnamed = todo[:limit]
-        """The recipients that the server was not told of yet."""
-        self._unanswered = list(self.unnamed)
+        if self._capabilities.max_domains is not None:
+            todo, others = of_few_domains(self.recipients, todo, self._capabilities.max_domains)
+        limit = min(self._capabilities.max_recipients or MAX_RECIPIENTS, MAX_RECIPIENTS * 10)
+        return todo[:limit], others + todo[limit:]
 
     # What to send -----------------------------------------------------------------------------------------------------
 
@@ -415,13 +418,6 @@ class Transaction:
         """The recipients that nothing decided."""
         known = self.decisions.keys() | set(self.overflow)
         return tuple(index for index in range(len(self.recipients)) if index not in known)
-
-
-def _of_few_domains(recipients: Sequence[Recipient], todo: Sequence[int], most: int, others: list[int]) -> list[int]:
-    """Those of the first so many domains (RFC 9422 4.3); the `others` are added to that list."""
-    domains = list(dict.fromkeys(recipients[index].mailbox.domain for index in todo))[:most]
-    others += [index for index in todo if recipients[index].mailbox.domain not in domains]
-    return [index for index in todo if recipients[index].mailbox.domain in domains]
 
 
 def _refused_unasked(

@@ -74,7 +74,7 @@ async def test_who_leaves_off_while_it_asks_dns_sends_nothing_beside_the_next_on
         await go_on.wait()
         return await look_up(*arguments, **options)
 
-    world.resolver.lookup = held_up  # type: ignore[method-assign]
+    world.resolver.lookup = held_up  # type: ignore[method-assign] # a silent resolver
     await world.pass_time(5 * HOUR)
     assert asking.is_set()
     leaving = asyncio.ensure_future(world.service.leave_off())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.model.address import Mailbox, ReversePath
+from mailrider.model.address import NULL_PATH, Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
 from mailrider.smtp.steps import SendCommands
 from mailrider.smtp.transaction import MAX_RECIPIENTS, Transaction
@@ -205,3 +205,22 @@ def test_how_many_recipients_one_transaction_carries(keywords: list[str], asked:
     assert isinstance(step, SendCommands)
     assert len(step.commands) == 1 + asked + 1
     assert len(transaction.overflow) == 1200 - asked
+
+
+@pytest.mark.parametrize(
+    ("limits", "named", "later"),
+    [
+        ("RCPTMAX=9", ["b@x.test", "c@y.test", "d@x.test", "e@z.test"], []),
+        ("RCPTDOMAINMAX=3", ["b@x.test", "c@y.test", "d@x.test", "e@z.test"], []),
+        ("RCPTDOMAINMAX=2", ["b@x.test", "c@y.test", "d@x.test"], ["e@z.test"]),
+        ("RCPTDOMAINMAX=1", ["b@x.test", "d@x.test"], ["c@y.test", "e@z.test"]),
+        ("RCPTDOMAINMAX=1 RCPTMAX=1", ["b@x.test"], ["c@y.test", "e@z.test", "d@x.test"]),
+    ],
+)
+def test_recipients_beyond_what_a_server_takes_wait_for_a_further_transaction(
+    limits: str, named: list[str], later: list[str]
+) -> None:
+    recipients = tuple(Recipient(Mailbox.parse(each)) for each in ("b@x.test", "c@y.test", "d@x.test", "e@z.test"))
+    transaction = Transaction(Envelope(NULL_PATH, recipients), recipients, Facts(), offer(f"LIMITS {limits}"))
+    assert [str(recipients[index].mailbox) for index in transaction.unnamed] == named
+    assert [str(recipients[index].mailbox) for index in transaction.overflow] == later

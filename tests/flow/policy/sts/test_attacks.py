@@ -230,4 +230,4 @@ async def test_closing_while_a_fetch_is_under_way_leaves_nothing_behind(net: Net
     await asyncio.wait([waiting])
     assert waiting.exception() is not None
     left = [task.get_coro() for task in asyncio.all_tasks() - before]
-    assert [each for each in left if "/lab/" not in each.cr_code.co_filename] == []  # type: ignore[union-attr]
+    assert [each for each in left if "/lab/" not in each.cr_code.co_filename] == []  # type: ignore[union-attr] # all are coroutines
