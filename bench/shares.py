@@ -22,8 +22,8 @@ import uvloop
 from mailrider.app.share_service import ShareService
 from mailrider.app.worker_link import Link
 from mailrider.clock import SystemClock
+from mailrider.delivery.limits.lines import Line
 from mailrider.delivery.limits.share_client import ShareClient
-from mailrider.delivery.limits.share_keys import Line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mailrider.clock import Alarm
 from mailrider.delivery.limits.findings import WHOLE_TOPIC, SharedFinding
 from mailrider.delivery.limits.leases import UNUSED, Return
-from mailrider.delivery.limits.share_client import NotNow
-from mailrider.delivery.limits.share_keys import Line
+from mailrider.delivery.limits.lines import Line, NotNow
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import UNKNOWN
 from mailrider.queue.shares import ALONE, QueueShares
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.leases import Need
+    from mailrider.delivery.limits.lines import Need
     from mailrider.delivery.limits.share_client import Answer, ShareClient
     from mailrider.delivery.limits.shares import Shares
     from mailrider.model.reply import Reply

@@ -98,6 +98,7 @@ class Running:
         reports = configuration.globals.tlsrpt
         emit = process.emit if recorder is None else fan_out(process.emit, recorder)
         async with AsyncExitStack() as stack:
+            stack.callback(shares.close)
             engine = await stack.enter_async_context(
                 open_engine(
                     configuration.globals.dns,

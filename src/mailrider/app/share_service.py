@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.clock import Alarm, SystemClock
 from mailrider.delivery.limits.findings import FindingBook, SharedFinding
+from mailrider.delivery.limits.lines import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 from mailrider.delivery.limits.share_book import ShareBook
 from mailrider.delivery.limits.share_client import TELL, TOLD, TURN
-from mailrider.delivery.limits.share_keys import Ask, Granted, Line, Recall, Refused, Waits, Withdrawn
 
 if TYPE_CHECKING:
     from mailrider.app.worker_link import Link
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.share_keys import Answer
+    from mailrider.delivery.limits.lines import Answer
 
 _CLOCK: Final = SystemClock()
 
@@ -84,7 +84,13 @@ class ShareService:
                 link.send(TOLD, [finding])
 
     def _take_turn(
-        self, worker: int, lines: list[Any], returns: list[Any], asks: list[Any], withdrawals: list[int]
+        self,
+        worker: int,
+        lines: list[Any],
+        returns: list[Any],
+        asks: list[Any],
+        shortened: list[tuple[int, int]],
+        withdrawals: list[int],
     ) -> None:
         book, names, now = self._book, self._lines[worker], self._clock.monotonic()
         for line, *fields in lines:
@@ -96,6 +102,8 @@ class ShareService:
         for ask, patience, most, usable, needs in asks:
             named = tuple((names[line], key) for line, key in needs)
             book.ask(worker, Ask(ask, named, patience, most, usable), now)
+        for ask, first in shortened:
+            book.shorten(worker, ask, first, now)
         for ask in withdrawals:
             book.withdraw(worker, ask, now)
 

@@ -14,7 +14,8 @@ import pytest
 from mailrider.app import endpoints as module
 from mailrider.app.endpoints import Surroundings, open_endpoint, spool_share, try_endpoint
 from mailrider.clock import SystemClock
-from mailrider.delivery.limits.rules import THROTTLED, Ticket
+from mailrider.delivery.limits.lines import WaitingAsk
+from mailrider.delivery.limits.rules import THROTTLED
 from mailrider.delivery.limits.shares import Shares
 from mailrider.delivery.settings import LimitsSettings
 from mailrider.endpoint.intake import MEMORY, Memory
@@ -257,7 +258,7 @@ async def test_messages_that_want_the_same_destinations_do_not_wait_for_each_oth
         with limiter.ticket(envelope("x@a.test", "x@b.test"), discard, Handover(patience=0.0)) as ticket:
             async with ticket.to(Domain("a.test")):
                 sending = asyncio.create_task(client.send(MESSAGE, "y@b.test", "y@a.test"))
-                await eventually(lambda: kept(limiter, Ticket))  # it waits
+                await eventually(lambda: kept(limiter, WaitingAsk))  # it waits
                 async with ticket.to(Domain("b.test")) as held_back:
                     assert held_back is None
         assert (await sending)[:3] == "250"

@@ -22,7 +22,7 @@ from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
 from mailrider.delivery.job import AttemptRules
-from mailrider.delivery.limits.rules import Limiter
+from mailrider.delivery.limits.shares import Shares
 from mailrider.delivery.race import Reach
 from mailrider.delivery.remote import RemoteDelivery
 from mailrider.delivery.settings import Concurrency, LimitsSettings, RemoteSettings
@@ -77,7 +77,8 @@ class Net:
             | {(host, "A"): IPv4Address(address) for host, address in HOSTS.items()},
             caching=True,
         )
-        self.limiter = Limiter(LimitsSettings(all=(Concurrency(10),), destination=(Concurrency(10),)), world.clock)
+        limits = LimitsSettings(all=(Concurrency(10),), destination=(Concurrency(10),))
+        self.limiter = Shares(world.clock).limiter(limits)
 
     def _accept(self, channel: Channel) -> MailServer:
         return MailServer(channel, self.offer, self.messages)

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.findings import SharedFinding
 from mailrider.delivery.limits.leases import UNUSED
-from mailrider.delivery.limits.share_book import COME_AGAIN
-from mailrider.delivery.limits.share_client import LOOK, SILENCE, NotNow, ShareClient
-from mailrider.delivery.limits.share_keys import Line
+from mailrider.delivery.limits.lines import Line, NotNow
+from mailrider.delivery.limits.share_client import LOOK, SILENCE, ShareClient
 from mailrider.testing.clock import FakeClock
 from tests.support.shared import MemoryWire, SharedSupervisor, SharedWorker
 
@@ -58,9 +58,9 @@ async def test_what_one_worker_has_another_cannot_have(world: World) -> None:
 async def test_who_waits_goes_on_when_it_is_given_back(world: World) -> None:
     await world.first.client.enter([ONE_OF_A])
     waits: list[object] = []
-    task = asyncio.create_task(world.second.client.enter([ONE_OF_A], 5.0, waits.append))
+    task = asyncio.create_task(world.second.client.enter([ONE_OF_A], 5.0, lambda *told: waits.append(told)))
     await world.settle()
-    assert waits == [ONE_OF_A]
+    assert waits == [(ONE_OF_A, 0.0)]
     world.first.client.leave([ONE_OF_A])
     assert await task is None
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mailrider.clock import Alarm, after
 from mailrider.delivery.connection.pool_state import BROKEN, LOST, PoolState
 from mailrider.delivery.connection.unusable import ComeAgain, Unusable
-from mailrider.delivery.limits.share_client import NotNow
+from mailrider.delivery.limits.lines import NotNow
 from mailrider.model.event import ConnectionAwaited, ConnectionClosed, ConnectionReused, discard
 from mailrider.model.outcome import TryResult
 from mailrider.model.reply import Reply

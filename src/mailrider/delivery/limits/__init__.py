@@ -1,1 +1,1 @@
-"""The operator's limits: their rules, and the arithmetic of their windows."""
+"""The operator's limits: what concerns a message, the book of who may begin and who waits, and what processes share."""

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-UNUSED: Final = 2.0  # seconds that something may be kept ahead of need
+    from mailrider.delivery.limits.lines import Need
 
-Need = tuple[str, str]
-"""A line, and a key."""
+UNUSED: Final = 2.0  # seconds that something may be kept ahead of need
 
 
 class Return(NamedTuple):

@@ -3,11 +3,12 @@
 What is asked and given back in one turn of the event loop goes in one frame, what is given back first. Who hears
 nothing for `SILENCE` is held back, as somebody whose turn it is not: nothing was tried. What comes later goes back.
 
-The other end is `app.share_service`. Frames to it: `[lines, returns, asks, withdrawals]` as `shares.turn`, a line as
-`[number, name, maximum, period, spares, places]`, a return as `[line, key, amount, until]`, an ask as
-`[id, patience, most, usable, [[line, key], ...]]`, lines by their numbers; and as `shares.tell` a `SharedFinding`, for
-all other workers of the same configuration. From it: `[granted, refused, waiting, withdrawn, recalled]`, lines by their
-names, and as `shares.told` lists of `SharedFinding`, to begin with what was told before this worker came.
+The other end is `app.share_service`. Frames to it: `[lines, returns, asks, shortened, withdrawals]` as `shares.turn`, a
+line as `[number, name, maximum, period, spares, places]`, a return as `[line, key, amount, until]`, an ask as `[id,
+patience, most, usable, [[line, key], ...]]`, lines by their numbers, what was shortened as `[id, first]`; and as
+`shares.tell` a `SharedFinding`, for all other workers of the same configuration. From it: `[granted, refused, waiting,
+withdrawn, recalled]`, lines by their names, and as `shares.told` lists of `SharedFinding`, to begin with what was told
+before this worker came.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mailrider.clock import Alarm
+from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.findings import FindingBook, SharedFinding
 from mailrider.delivery.limits.leases import Leases, Return
-from mailrider.delivery.limits.share_book import COME_AGAIN
-from mailrider.delivery.limits.share_keys import MOST_USABLE
+from mailrider.delivery.limits.lines import MOST_USABLE, NotNow
+from mailrider.delivery.limits.waiter import LimitWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.leases import Need
-    from mailrider.delivery.limits.share_keys import Line
+    from mailrider.delivery.limits.lines import Line, Need
 
 AGAIN: Final = 2  # times that is asked again for what came too late to be used
 LATE: Final = 10.0  # seconds for which it is remembered that answers take long
@@ -49,18 +50,6 @@ class ShareLink(Protocol):
         """Who is given the bodies of that kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotNow:
-    """It cannot be had now, because of that need; `seconds` until it is to be asked for again.
-
-    `is_unanswered`: the supervisor did not answer in time, so nobody knows whether there is one.
-    """
-
-    need: Need
-    seconds: float
-    is_unanswered: bool = False
-
-
 Answer = NotNow | int
 """Why not; or how many of each there are for whoever asked."""
 
@@ -70,11 +59,17 @@ class _Asked:
     needs: Sequence[Need]
     patience: float
     answered: Callable[[Answer], None]
-    waits: Callable[[Need], None] | None
+    waits: Callable[[Need, float], None] | None
     most: int
     at: float
     overdue: float
     tries: int = 0
+    first: int = 0  # of the needs that are still wanted
+
+    def granted(self, shares: Sequence[tuple[int, float]]) -> list[Return]:
+        """What was granted, by need: of all needs, or of those that were still wanted when it was granted."""
+        needs = self.needs[len(self.needs) - len(shares) :]
+        return [Return(need, *share) for need, share in zip(needs, shares, strict=True)]
 
 
 class ShareClient:
@@ -92,9 +87,10 @@ class ShareClient:
         self._asks: list[tuple[int, float, int, float, Sequence[Need]]] = []
         self._usable = 0.0  # seconds that what is granted has to be usable, since answers take long
         self._usable_until = 0.0
+        self._shortened: list[tuple[int, int]] = []
         self._withdrawals: list[int] = []
         self._asked: dict[int, _Asked] = {}
-        self._given_up: dict[int, Sequence[Need]] = {}  # until nothing can come for them
+        self._given_up: dict[int, _Asked] = {}  # until nothing can come for them
         self._last = 0
         self._is_flushing = False
         self._alarm = Alarm(clock, self._tick)
@@ -122,7 +118,7 @@ class ShareClient:
         return self._leases.has(need, self._now())
 
     def take(self, needs: Sequence[Need]) -> bool:
-        """True if one of each was here already: it is in use from now on."""
+        """True if one of each was here already, ahead of need: it is in use from now on."""
         return self._leases.take(needs, self._clock.monotonic())
 
     def ask(
@@ -131,12 +127,10 @@ class ShareClient:
         answered: Callable[[Answer], None],
         patience: float = 0.0,
         most: int = 1,
-        waits: Callable[[Need], None] | None = None,
+        *,
+        waits: Callable[[Need, float], None] | None = None,
     ) -> int:
-        """Ask for one of each need, or `most` of them. `answered` is called later, once, unless it is withdrawn.
-
-        `waits` is told if it has to wait, and for which need.
-        """
+        """See `waiter.Counts`. `most`: so many of each. `waits` is told only if it is patient, never for how long."""
         now = self._now()
         self._ask_for(_Asked(needs, patience, answered, waits, most, now, now + SILENCE))
         return self._last
@@ -150,37 +144,27 @@ class ShareClient:
         self._flush_soon()
         self._alarm.set(self._now() + LOOK)
 
+    def shorten(self, ask: int, first: int) -> None:
+        """It wants its needs from that index on alone; harmless if it was answered."""
+        asked = self._asked.get(ask)
+        if asked is not None:
+            asked.first = first
+            self._shortened.append((ask, first))
+            self._flush_soon()
+
     def withdraw(self, ask: int) -> None:
         """Nobody waits for it any more; harmless if it was answered."""
         asked = self._asked.pop(ask, None)
         if asked is not None:
-            self._given_up[ask] = asked.needs
+            self._given_up[ask] = asked
             self._withdrawals.append(ask)
             self._flush_soon()
 
     async def enter(
-        self, needs: Sequence[Need], patience: float = 0.0, waits: Callable[[Need], None] | None = None
+        self, needs: Sequence[Need], patience: float = 0.0, waits: Callable[[Need, float], None] | None = None
     ) -> NotNow | None:
-        """Wait for one of each; None if they are there: `leave` is due. If it is cancelled nothing is held."""
-        if self.take(needs):
-            return None
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Answer) -> None:
-            if not future.done():
-                future.set_result(answer)
-            elif not isinstance(answer, NotNow):  # cancelled in this turn
-                self.leave(needs)
-
-        ask = self.ask(needs, answered, patience, waits=waits)
-        try:
-            answer = await future
-        except BaseException:
-            self.withdraw(ask)
-            if future.done() and not future.cancelled() and not isinstance(future.result(), NotNow):
-                self.leave(needs)
-            raise
-        return answer if isinstance(answer, NotNow) else None
+        """See `LimitWaiter.enter`."""
+        return await LimitWaiter(self, needs).enter(patience, waits)
 
     def leave(self, needs: Iterable[Need]) -> None:
         """These are not in use any more; those of a rate are used in any case."""
@@ -238,8 +222,8 @@ class ShareClient:
             [ask, patience, most, usable, [[numbers[line][0], key] for line, key in needs]]
             for ask, patience, most, usable, needs in self._asks
         ]
-        self._wire.send(TURN, [lines, returns, asks, self._withdrawals])
-        self._new_lines, self._returns, self._asks, self._withdrawals = [], [], [], []
+        self._wire.send(TURN, [lines, returns, asks, self._shortened, self._withdrawals])
+        self._new_lines, self._returns, self._asks, self._shortened, self._withdrawals = [], [], [], [], []
 
     def _hear(self, turn: Any) -> None:
         granted, refused, waiting, withdrawn, recalled = turn
@@ -255,8 +239,8 @@ class ShareClient:
             asked = self._asked.get(ask)
             if asked is not None:
                 asked.overdue = now + asked.patience + SILENCE
-                if asked.waits is not None:
-                    asked.waits(asked.needs[index])
+                if asked.waits is not None and asked.patience:
+                    asked.waits(asked.needs[index], 0.0)
         for ask in withdrawn:
             self._given_up.pop(ask, None)
         for line, key, keep, wanted in recalled:
@@ -266,11 +250,16 @@ class ShareClient:
     def _grant(self, ask: int, shares: list[tuple[int, float]], now: float) -> None:
         asked = self._asked.pop(ask, None)
         if asked is None:
-            needs = self._given_up.pop(ask, ())
-            self.give_back(Return(need, *share) for need, share in zip(needs, shares, strict=False))
-        elif asked.most > 1:
+            given_up = self._given_up.pop(ask, None)
+            self.give_back([] if given_up is None else given_up.granted(shares))
+            return
+        granted = asked.granted(shares)
+        wanted = len(asked.needs) - asked.first
+        self.give_back(granted[: len(granted) - wanted])
+        asked.needs, asked.first = asked.needs[asked.first :], 0
+        if asked.most > 1:
             asked.answered(shares[0][0])
-        elif self._leases.grant(asked.needs, shares, now):
+        elif self._leases.grant(asked.needs, shares[len(granted) - wanted :], now):
             asked.answered(1)
         else:
             self.give_back(self._leases.surrender(asked.needs))

@@ -1,25 +1,24 @@
 """What must be counted together over the processes of a daemon: limits, connections, clients.
 
 Whoever opens a target or an endpoint asks `Shares`. Where there is one process limits are counted here
-(`delivery.limits.rules`), and nothing else has to be asked. `WorkerShares` is for a worker of several: all is counted
-by its supervisor (`delivery.limits.share_client`).
+(`delivery.limits.process_limits`), and nothing else has to be asked. `WorkerShares` is for a worker of several: all is
+counted by its supervisor (`delivery.limits.share_client`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.findings import SharedFinding
-from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, by_scope
-from mailrider.delivery.limits.share_keys import Line
-from mailrider.delivery.limits.windows import UNKNOWN
+from mailrider.delivery.limits.lines import Line
+from mailrider.delivery.limits.process_limits import ProcessLimits
+from mailrider.delivery.limits.rules import Limiter
 from mailrider.delivery.settings import Rate
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
-from mailrider.model.event import LimitReached, LimitsUncounted
 from mailrider.model.tls_problem import TLSProblem, TLSProblemKind
 
 if TYPE_CHECKING:
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mailrider.clock import Clock
-    from mailrider.delivery.limits.leases import Need
-    from mailrider.delivery.limits.rules import Ticket
+    from mailrider.delivery.limits.lines import Need
     from mailrider.delivery.limits.share_client import Answer, ShareClient
-    from mailrider.delivery.limits.windows import Window
+    from mailrider.delivery.limits.waiter import Counts
     from mailrider.delivery.settings import Limit, LimitsSettings
 
 WAITS_FOR_EVER: Final = 1e9  # seconds: the pool says when a connection was waited for too long
@@ -41,7 +39,7 @@ class Shares:
 
     All who refer to a limits block of the same name share it. `successor` is for the configuration that comes in the
     place of this one: what it does not change goes on counting. A block is the same if it has the same name; one
-    without a name, if it has the same owner.
+    without a name, if it has the same owner. `close` when the configuration is over.
     """
 
     workers: int = 1
@@ -53,12 +51,18 @@ class Shares:
         """`by_owner`: remember blocks without a name, too."""
         self._clock = clock
         self._by_owner = by_owner
-        self._before: dict[tuple[str, str], Limiter] = {} if before is None else before._blocks
-        self._blocks: dict[tuple[str, str], Limiter] = {}
+        self._counts: ProcessLimits = ProcessLimits(clock) if before is None else before._counts
+        self._numbers: itertools.count[int] = itertools.count(1) if before is None else before._numbers
+        self._number = next(self._numbers)
+        self._blocks: dict[str, Limiter] = {}
 
     def successor(self) -> Self:
         """Those of the next configuration, before any of its blocks is known."""
         return type(self)(self._clock, self, by_owner=self._by_owner)
+
+    def close(self) -> None:
+        """The configuration is over, or was refused; none of its messages is inside."""
+        self._counts.retract(self._number)
 
     def limiter(self, settings: LimitsSettings | None, owner: str = "") -> Limiter | None:
         """The block in force; None where nothing is limited. Raises `ConfigError` for two blocks of one name.
@@ -67,20 +71,31 @@ class Shares:
         """
         if settings is None:
             return None
-        if settings.name is None and not (self._by_owner and owner):
-            return self._make(settings, owner)
-        key = ("name", settings.name) if settings.name is not None else ("owner", owner)
-        if key not in self._blocks:
-            before = self._before.get(key)
-            same = before is not None and before.settings == settings
-            self._blocks[key] = before if before is not None and same else self._make(settings, owner, before)
-        known = self._blocks[key]
+        block = settings.name
+        if block is None:
+            block = f"of {owner}" if self._by_owner and owner else f"number {next(self._numbers)}"
+        if block not in self._blocks:
+            self._blocks[block] = self._make(settings, block)
+        known = self._blocks[block]
         if known.settings != settings:
             raise ConfigError(f"there are two different limits of the name {settings.name or owner}")
         return known
 
-    def _make(self, settings: LimitsSettings, _: str, before: Limiter | None = None) -> Limiter:
-        return Limiter(settings, self._clock, before)
+    def _make(self, settings: LimitsSettings, block: str) -> Limiter:
+        lines: dict[str, list[str]] = {}
+        for scope, limits in _by_scope(settings):
+            lines[scope] = []
+            for line in _lines(block, scope, limits):
+                self._declare(line)
+                lines[scope].append(line.name)
+        return Limiter(settings, self._clock, self._counts_of_all(), lines)
+
+    def _declare(self, line: Line) -> None:
+        self._counts.declare(self._number, line)
+
+    def _counts_of_all(self) -> Counts:
+        """Who counts the messages of all processes."""
+        return self._counts
 
     def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares | None:
         """Those of one target; None: nobody else has connections."""
@@ -99,9 +114,11 @@ class WorkerShares(Shares):
         self.client = self._asks = client
         self.workers = client.workers
 
-    def _make(self, settings: LimitsSettings, owner: str, before: Limiter | None = None) -> Limiter:
-        del before  # the books are the supervisor's, and know a line by its name
-        return SharedLimiter(settings, self._clock, self._asks, settings.name or f"of {owner}")
+    def _declare(self, line: Line) -> None:
+        self._asks.declare(line)
+
+    def _counts_of_all(self) -> Counts:
+        return self._asks
 
     def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares:
         """See `Shares`."""
@@ -112,90 +129,31 @@ class WorkerShares(Shares):
         return ClientShares(self._asks, owner, most, most_of_one)
 
 
-# Limits ---------------------------------------------------------------------------------------------------------------
+def _by_scope(settings: LimitsSettings) -> tuple[tuple[str, tuple[Limit, ...]], ...]:
+    """The lines of a block."""
+    return (
+        ("all", settings.all),
+        ("ip", settings.ip),
+        ("source", settings.source),
+        ("destination", settings.destination),
+    )
 
 
-class SharedWindow:
-    """One line of a `limits` block that all workers count by: what this one has of it ahead. See `windows.Window`."""
-
-    def __init__(self, client: ShareClient, name: str, limit: Limit) -> None:
-        is_rate = isinstance(limit, Rate)
-        self.name = name
-        self._client = client
-        self._is_rate = is_rate
-        client.declare(
-            Line(name, limit.burst, limit.period.total_seconds())
-            if isinstance(limit, Rate)
-            else Line(name, limit.maximum)
-        )
-
-    def opens_at(self, key: str, now: float) -> float:
-        """See `Window`; `UNKNOWN` if the supervisor has to be asked."""
-        return now if self._client.has((self.name, key)) else UNKNOWN
-
-    def take(self, key: str, now: float) -> None:
-        """See `Window`."""
-        del now
-        self._client.take(((self.name, key),))
-
-    def give_back(self, key: str) -> None:
-        """See `Window`."""
-        if not self._is_rate:
-            self._client.leave(((self.name, key),))
-
-
-class SharedLimiter(Limiter):
-    """One `limits` block that all workers count by."""
-
-    def __init__(self, settings: LimitsSettings, clock: Clock, client: ShareClient, name: str) -> None:
-        self._client = client
-        self._name = name
-        super().__init__(settings, clock)
-
-    def _open_windows(self, before: Limiter | None) -> dict[str, tuple[Window, ...]]:
-        del before
-        return {
-            scope: tuple(SharedWindow(self._client, name, limit) for name, limit in _named(self._name, scope, lines))
-            for scope, lines in by_scope(self.settings)
-        }
-
-    async def enter(self, ticket: Ticket) -> HeldBack | None:
-        """See `Limiter`: with what is ahead, or with what the supervisor grants for all rules together."""
-        rules, whole = ticket.rules(), ticket.ticket
-        needs = [(rule.window.name, rule.key) for rule in rules if isinstance(rule.window, SharedWindow)]
-
-        told: list[LimitReached] = []
-
-        def tell(need: Need, seconds: float = 0.0) -> None:
-            rule = rules[needs.index(need)]
-            if not told:
-                told.append(LimitReached(rule.scope, rule.key, seconds, message=whole.message))
-                whole.emit(told[0])
-
-        answer = await self._client.enter(needs, whole.patience, tell if whole.patience else None) if needs else None
-        if answer is None:
-            ticket.let_pass()
-            return None
-        eligible_at = self._clock.now() + timedelta(seconds=answer.seconds)
-        if answer.is_unanswered:
-            whole.emit(LimitsUncounted(answer.seconds, message=whole.message))
-            return HeldBack("", "", eligible_at, UNCOUNTED)
-        tell(answer.need, answer.seconds)
-        rule = rules[needs.index(answer.need)]
-        return HeldBack(rule.scope, rule.key, eligible_at)
-
-
-def _named(block: str, scope: str, lines: Sequence[Limit]) -> Iterator[tuple[str, Limit]]:
-    """A name for each line of a scope: the same in the next configuration if the line is.
+def _lines(block: str, scope: str, limits: Sequence[Limit]) -> Iterator[Line]:
+    """A line of the book for each of a scope: the same in the next configuration if the limit is.
 
     A rate is the same if it has the same numbers. Those who are inside a concurrency stay inside, also if its number is
     another one then: so concurrencies are counted off.
     """
     met: Counter[str] = Counter()
-    for limit in lines:
+    for limit in limits:
         word = str(limit) if isinstance(limit, Rate) else "concurrency"
         met[word] += 1
-        yield f"limits {block} {scope} {word} {met[word]}", limit
+        name = f"limits {block} {scope} {word} {met[word]}"
+        if isinstance(limit, Rate):
+            yield Line(name, limit.burst, limit.period.total_seconds())
+        else:
+            yield Line(name, limit.maximum)
 
 
 # Connections ----------------------------------------------------------------------------------------------------------

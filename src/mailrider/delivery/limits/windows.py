@@ -1,10 +1,9 @@
-"""The arithmetic of limits: may a message of that key pass now, and if not, when? Pure.
+"""The arithmetic of rates: may a message of that key pass now, and if not, when? Pure.
 
-A window is one line of a `limits` block: a `RateWindow` or a `ConcurrencyWindow`, over all keys of its scope.
-`opens_at` is asked first, then `take` says that the message passed, `give_back` that it is done.
-`now` is a reading of the monotonic clock.
+A `RateWindow` is one rate of a `limits` block, over all keys of its scope. `opens_at` is asked first, then `take` says
+that the message passed. `now` is a reading of the monotonic clock.
 
-`RateWindow` keeps a log of the times at which messages passed, since nothing less is exact: a token bucket of BURST
+It keeps a log of the times at which messages passed, since nothing less is exact: a token bucket of BURST
 that refills within PERIOD lets up to twice as many pass within one PERIOD. Above `RESOLUTION` the log is of groups of
 messages, each with the time of its last one; so it may hold back one per cent too early, never too late.
 
@@ -21,7 +20,6 @@ from __future__ import annotations
 
 from array import array
 from hashlib import blake2b
-from typing import Protocol
 
 RESOLUTION = 100
 """Entries of a log: one message each up to this burst, then as many groups."""
@@ -30,20 +28,7 @@ MAX_KEYS = 250_000
 SHARDS = 16_384
 """Logs for all keys beyond."""
 UNKNOWN = float("inf")
-"""When a window opens that waits for somebody to leave."""
-
-
-class Window(Protocol):
-    """One line of a `limits` block."""
-
-    def opens_at(self, key: str, now: float) -> float:
-        """`now` if a message may pass; else when one may, at the earliest."""
-
-    def take(self, key: str, now: float) -> None:
-        """A message passes; only when `opens_at` has just said so."""
-
-    def give_back(self, key: str) -> None:
-        """The message that passed is done."""
+"""When there is one that depends on others alone."""
 
 
 class _Log:
@@ -79,7 +64,7 @@ class RateWindow:
         return len(self._younger) + len(self._older)
 
     def opens_at(self, key: str, now: float) -> float:
-        """See `Window`."""
+        """`now` if a message may pass; else when one may, at the earliest."""
         log = self._log_at(key, now)
         return now if log is None or log.total < self._burst else log.entries[0] + self._period
 
@@ -105,7 +90,7 @@ class RateWindow:
         return log
 
     def take(self, key: str, now: float, count: int = 1) -> None:
-        """See `Window`; `count` messages, of which `free` has just said that they may."""
+        """So many messages pass; only when `opens_at` or `free` has just said that they may."""
         owner = self._owner(key)
         log = self._log(owner)
         if log is None:
@@ -142,9 +127,6 @@ class RateWindow:
             else:
                 del entries[index : index + 2]
 
-    def give_back(self, key: str) -> None:
-        """Nothing: what has passed has passed."""
-
     def _turn(self, now: float) -> None:
         if now < self._turned + self._kept:
             return
@@ -177,35 +159,3 @@ class RateWindow:
 def stable_hash(key: str) -> int:
     """The same in each process, and nobody finds keys with the same one on purpose sooner than by trying."""
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-
-
-class ConcurrencyWindow:
-    """At most `maximum` messages of a key at once; remembers only those that are there.
-
-    `before`: a window in whose place this one comes. Whoever is inside that one counts here as well, until it leaves.
-    """
-
-    def __init__(self, maximum: int, before: ConcurrencyWindow | None = None) -> None:
-        self._maximum = maximum
-        self._inside: dict[str, int] = {} if before is None else before._inside
-
-    def __len__(self) -> int:
-        """How many keys have messages inside."""
-        return len(self._inside)
-
-    def opens_at(self, key: str, now: float) -> float:
-        """See `Window`; `UNKNOWN` if it is full."""
-        return now if self._inside.get(key, 0) < self._maximum else UNKNOWN
-
-    def take(self, key: str, now: float) -> None:
-        """See `Window`."""
-        del now
-        self._inside[key] = self._inside.get(key, 0) + 1
-
-    def give_back(self, key: str) -> None:
-        """See `Window`."""
-        left = self._inside[key] - 1
-        if left:
-            self._inside[key] = left
-        else:
-            del self._inside[key]

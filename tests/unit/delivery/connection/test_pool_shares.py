@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.delivery.connection.pool_state import SHARED, PoolLimits, PoolState, Slot
+from mailrider.delivery.limits.lines import Ask, Granted, Line, Recall
 from mailrider.delivery.limits.share_book import RECALL_AGAIN, ShareBook
-from mailrider.delivery.limits.share_keys import Ask, Granted, Line, Recall
 from tests.support.kept import kept
 from tests.unit.delivery.calls import FakeSession, FakeWaiter
 

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.rules import COME_AGAIN, HeldBack, KeyedRule, Limiter, MessageTicket, Ticket
+from mailrider.delivery.limits.book import COME_AGAIN
+from mailrider.delivery.limits.lines import LineBook, LineKey, WaitingAsk
+from mailrider.delivery.limits.rules import HeldBack, Limiter, MessageTicket
 from mailrider.delivery.limits.shares import Shares
-from mailrider.delivery.limits.windows import ConcurrencyWindow
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
 from mailrider.model.address import Mailbox, ReversePath
@@ -43,13 +44,20 @@ def start(message: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.create_task(message, context=Context())
 
 
+def limiter_of(settings: LimitsSettings, clock: FakeClock | None = None) -> Limiter:
+    """A block of its own."""
+    limiter = Shares(clock or FakeClock()).limiter(settings)
+    assert limiter is not None
+    return limiter
+
+
 class World:
     """A limiter with a clock that stands still, and messages that try to pass."""
 
     def __init__(self, **settings: object) -> None:
         self.clock = FakeClock()
         self.events: list[Event] = []
-        self.limiter = Limiter(LimitsSettings(**settings), self.clock)  # type: ignore[arg-type]
+        self.limiter = limiter_of(LimitsSettings(**settings), self.clock)  # type: ignore[arg-type]
         self.leave = asyncio.Event()
         self.inside: Counter[str] = Counter()
 
@@ -86,10 +94,7 @@ class World:
         """Nobody is inside, nobody waits."""
         assert not +self.inside
         await self.clock.advance(7200)  # until everybody's patience would be over
-        assert kept(self.limiter, Ticket) == kept(self.limiter, KeyedRule) == 0
-        for scope in ("all", "ip", "source", "destination"):
-            for rule in self.limiter.rules(scope, "any"):
-                assert not isinstance(rule.window, ConcurrencyWindow) or len(rule.window) == 0
+        assert kept(self.limiter, WaitingAsk) == kept(self.limiter, LineKey) == 0
 
 
 async def settle() -> None:
@@ -479,16 +484,13 @@ class Reload:
     def try_to_pass(self, limiter: Limiter | None, stay: ExitStack | None = None) -> bool:
         """Whether a message may pass at once; it stays inside as long as `stay` is open."""
         assert limiter is not None
-        rules = limiter.rules("all", "")
-        now = self.clock.monotonic()
-        if any(rule.window.opens_at(rule.key, now) > now for rule in rules):
+        needs = limiter.needs("all", "")
+        if not limiter.takes(needs):
             return False
-        for rule in rules:
-            rule.window.take(rule.key, now)
         if stay is None:
-            limiter.give_back(rules)
+            limiter.leave(needs)
         else:
-            stay.callback(limiter.give_back, rules)
+            stay.callback(limiter.leave, needs)
         return True
 
 
@@ -527,9 +529,49 @@ async def test_lines_are_told_apart_wherever_they_stand() -> None:
     assert not world.try_to_pass(world.new), "the rate of one in an hour is used up"
 
 
-async def test_a_block_that_nothing_changes_is_the_same_for_those_who_wait_too() -> None:
+async def test_who_waits_in_a_block_is_served_before_who_comes_with_the_next_configuration() -> None:
     world = Reload({"all": ["concurrency 1"]}, {"all": ["concurrency 1"]})
-    assert world.old is world.new
+    order: list[str] = []
+
+    async def send(name: str, limiter: Limiter | None) -> None:
+        assert limiter is not None
+        with limiter.ticket(envelope(), order.append) as ticket:  # type: ignore[arg-type] # no event is looked at
+            async with ticket.to(A):
+                order.append(name)
+
+    with ExitStack() as stay:
+        assert world.try_to_pass(world.old, stay)
+        tasks = [start(send("old", world.old)), start(send("new", world.new))]
+        await settle()
+        order.clear()
+    await asyncio.gather(*tasks)
+    assert order == ["old", "new"]
+
+
+async def test_the_number_of_a_configuration_that_was_refused_does_not_hold() -> None:
+    clock = FakeClock()
+    before = Shares(clock, by_owner=True)
+    limiter = before.limiter(LimitsSettings(all=["concurrency 2"]), "target x")
+    refused = before.successor()
+    refused.limiter(LimitsSettings(all=["concurrency 1"]), "target x")
+    refused.close()
+    assert limiter is not None
+    needs = limiter.needs("all", "")
+    assert [limiter.takes(needs) for _ in range(3)] == [True, True, False]
+
+
+async def test_lines_that_only_an_earlier_configuration_had_are_forgotten() -> None:
+    clock = FakeClock()
+    before = Shares(clock, by_owner=True)
+    before.limiter(LimitsSettings(all=["concurrency 2", "rate 1 1h"]), "target x")
+    after = before.successor()
+    after.limiter(LimitsSettings(all=["concurrency 2"]), "target x")
+    before.close()
+    await clock.advance(3602.0)
+    assert kept(after, LineBook) == 1
+    after.close()
+    assert kept(after, LineBook) == 0
+    assert clock.pending == 0
 
 
 async def test_a_block_of_another_owner_knows_nothing_of_it() -> None:
@@ -628,5 +670,5 @@ def _assert_holds(line: list[str], times: list[float], inside: int) -> None:
 
 def test_the_slots_are_the_fewest_messages_that_a_line_lets_be_under_way_in_all() -> None:
     two = (Concurrency(20), Concurrency(8), Rate(5, timedelta(hours=1)))
-    assert Limiter(LimitsSettings(all=two), FakeClock()).slots == 8
-    assert Limiter(LimitsSettings(destination=(Concurrency(3),)), FakeClock()).slots is None
+    assert limiter_of(LimitsSettings(all=two)).slots == 8
+    assert limiter_of(LimitsSettings(destination=(Concurrency(3),))).slots is None

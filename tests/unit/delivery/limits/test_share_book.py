@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mailrider.delivery.limits.book import COME_AGAIN, FEW_MOMENTS
 from mailrider.delivery.limits.leases import UNUSED, Leases
-from mailrider.delivery.limits.share_book import COME_AGAIN, FEW_MOMENTS, RECENT, ShareBook
-from mailrider.delivery.limits.share_keys import (
+from mailrider.delivery.limits.lines import (
     Ask,
     Granted,
     Line,
@@ -24,14 +24,15 @@ from mailrider.delivery.limits.share_keys import (
     Withdrawn,
     ahead_of,
 )
+from mailrider.delivery.limits.share_book import RECENT, ShareBook
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import RateWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mailrider.delivery.limits.leases import Need, Return
-    from mailrider.delivery.limits.share_keys import Answer
+    from mailrider.delivery.limits.leases import Return
+    from mailrider.delivery.limits.lines import Answer, Need
 
 ONE_AT_ONCE = Line("one at once", 1)
 THREE_AT_ONCE = Line("three at once", 3)

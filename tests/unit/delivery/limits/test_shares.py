@@ -10,8 +10,8 @@ import pytest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
 from mailrider.delivery.connection.pool import NOTICEABLE, Pool
 from mailrider.delivery.connection.unusable import ComeAgain
+from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.rules import UNCOUNTED
-from mailrider.delivery.limits.share_book import COME_AGAIN
 from mailrider.delivery.limits.share_client import LOOK, SILENCE
 from mailrider.delivery.limits.shares import SharedFailures, Shares, TurnedAway, WorkerShares
 from mailrider.delivery.settings import LimitsSettings
@@ -30,7 +30,7 @@ from tests.unit.policy.sts.sts_world import World as Policies
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from mailrider.delivery.limits.rules import HeldBack, Limiter
+    from mailrider.delivery.limits.rules import HeldBack, Limiter, MessageTicket
     from mailrider.model.event import Event
 
 
@@ -108,6 +108,24 @@ async def test_next_hops_together_are_passed_together_or_not_at_all(world: World
             await world.clock.advance(0)
             assert await world.passes(first, A) is None, "who waits for one holds none of the others"
     assert await waiting is None
+
+
+async def test_a_message_with_several_next_hops_counts_once_also_if_they_ask_together(world: World) -> None:
+    first, second = world.limiters(("all", "concurrency 1"))
+    for _ in range(5):
+        with first.ticket(envelope(), world.events.append, Handover(patience=2.0)) as ticket:
+
+            async def attempt(next_hop: Domain, ticket: MessageTicket = ticket) -> HeldBack | None:
+                async with ticket.to(next_hop) as held_back:
+                    return held_back
+
+            both = [asyncio.create_task(attempt(next_hop)) for next_hop in (A, B)]
+            await world.clock.advance(3.0)
+            assert [each.result() for each in both] == [None, None]
+        await world.clock.advance(0.0)
+    last = asyncio.create_task(world.passes(second, patience=1.0))
+    await world.clock.advance(2.0)
+    assert last.result() is None
 
 
 async def test_a_block_without_a_name_is_shared_by_the_same_owner_of_all_workers(world: World) -> None:

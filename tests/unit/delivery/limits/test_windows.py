@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.delivery.limits.windows import RESOLUTION, UNKNOWN, ConcurrencyWindow, RateWindow, stable_hash
+from mailrider.delivery.limits.windows import RESOLUTION, RateWindow, stable_hash
 
 PERIOD = 60.0
 
@@ -186,33 +186,6 @@ def test_a_million_keys_stay_under_100_megabytes() -> None:
         if window.opens_at(key, 10_000.0) <= 10_000.0:
             window.take(key, 10_000.0)
     assert psutil.Process().memory_info().rss - before < 100_000_000
-
-
-# Concurrency ----------------------------------------------------------------------------------------------------------
-
-
-@given(maximum=st.integers(1, 3), moves=st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=60))
-def test_never_more_than_the_maximum_at_once_and_nothing_is_remembered(
-    maximum: int, moves: list[tuple[str, bool]]
-) -> None:
-    window = ConcurrencyWindow(maximum)
-    inside: dict[str, int] = defaultdict(int)
-    for key, enters in moves:
-        if enters:
-            opens_at = window.opens_at(key, 5.0)
-            assert opens_at == (5.0 if inside[key] < maximum else UNKNOWN)
-            if opens_at == 5.0:
-                window.take(key, 5.0)
-                inside[key] += 1
-        elif inside[key]:
-            window.give_back(key)
-            inside[key] -= 1
-    assert len(window) == sum(1 for count in inside.values() if count)
-
-
-def test_giving_back_what_was_not_taken_is_a_bug_that_shows() -> None:
-    with pytest.raises(KeyError):
-        ConcurrencyWindow(1).give_back("a")
 
 
 @pytest.mark.parametrize("burst", [50, 1000])

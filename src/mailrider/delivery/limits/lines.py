@@ -1,6 +1,7 @@
-"""What workers ask of the books that they share, and one line of the books. Pure.
+"""What is asked of a book of limits, what it answers, and one line of it. Pure.
 
-A line says who has what of each key, who waits for it, who was promised a moment; `share_book.ShareBook` decides.
+A line says who has what of each key, who waits for it, who was promised a moment; the books decide: `book.LimitBook`
+for one process, `share_book.ShareBook` for workers.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import Final, NamedTuple
 
 from mailrider.delivery.limits.windows import UNKNOWN, RateWindow
 
+Need = tuple[str, str]
+"""A line's name, and a key."""
+
 
 class Line(NamedTuple):
-    """One number that workers share. `period` 0: so many at once. `spares`: it may be given ahead.
-
-    `places`: who is refused comes again, and has a place then.
-    """
+    """One number of the configuration. `period` 0: so many at once. Among workers, `spares`: it may be given ahead;
+    `places`: who is refused comes again, and has a place then."""
 
     name: str
     maximum: int
@@ -26,13 +28,13 @@ class Line(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """One of each (line, key), together. `most`: as many of them, if they are free. `patience`: seconds.
+    """One of each need, together. `most`: as many of them, if they are free. `patience`: seconds.
 
     `usable`: seconds for which what is given of a rate has to be usable at least, since answers take so long.
     """
 
     id: int
-    needs: tuple[tuple[str, str], ...]
+    needs: tuple[Need, ...]
     patience: float = 0.0
     most: int = 1
     usable: float = 0.0
@@ -83,6 +85,18 @@ class Recall(NamedTuple):
 Answer = Granted | Refused | Waits | Withdrawn | Recall
 
 
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """What whoever asked is told: not now, because of that need; `seconds` until it is to be asked for again.
+
+    `is_unanswered`: the supervisor did not answer in time, so nobody knows whether there is one.
+    """
+
+    need: Need
+    seconds: float
+    is_unanswered: bool = False
+
+
 MOST_USABLE: Final = 1.0  # seconds that what was given of a rate may be used, at most
 
 
@@ -128,7 +142,7 @@ class WorkerTurn:
 
 
 @dataclass(slots=True, eq=False)
-class SharedKey:
+class LineKey:
     """A line for one key. `held`: by worker. `given`: to whom something was given ahead when, and how many.
 
     `noted`: when it is to be looked at.
@@ -175,6 +189,21 @@ class SharedKey:
         """True if it is to be forgotten."""
         return not self.turns and not self.given and not self.held
 
+    def take(self, worker: int, count: int) -> None:
+        """The worker has so many more, of a concurrency."""
+        self.taken += count
+        self.held[worker] = self.held.get(worker, 0) + count
+
+    def give_back(self, worker: int, count: int) -> None:
+        """It has so many less, if it had so many."""
+        held = self.held.get(worker, 0)
+        if count < held:
+            self.held[worker] = held - count
+        else:
+            count = held
+            self.held.pop(worker, None)
+        self.taken -= count
+
     @property
     def next_waiting(self) -> WaitingAsk | None:
         """Whose turn it is of those that wait."""
@@ -196,47 +225,72 @@ class SharedKey:
 
 
 class LineBook:
-    """The books of one line. `maxima`: what workers' configurations say, the newest last.
+    """The book of one line. `maximum`: the number that holds for whoever comes next, that of the newest configuration.
 
-    `noted`: when it is to be forgotten, if no worker counts by it until then.
+    `ahead`: for how many seconds what is given of a rate may be used. `noted`: when it is to be forgotten, if no
+    configuration has it until then.
     """
 
-    __slots__ = ("ahead", "keys", "maxima", "name", "noted", "period", "places", "spares", "window")
+    __slots__ = ("_maxima", "ahead", "keys", "maximum", "name", "noted", "period", "places", "spares", "window")
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, ahead: float = 0.0) -> None:
         self.name = line.name
         self.period = line.period
         self.spares = line.spares
         self.places = line.places
-        self.ahead = ahead_of(line.period)
-        self.window = RateWindow(line.maximum, line.period, ahead=MOST_USABLE) if line.period else None
-        self.maxima: dict[int, int] = {}
-        self.keys: dict[str, SharedKey] = {}
+        self.ahead = ahead
+        self.maximum = 0
+        self.window: RateWindow | None = None
+        if line.period:
+            self.window = RateWindow(line.maximum, line.period, ahead=MOST_USABLE if ahead else 0.0)
+        self._maxima: dict[int, int] = {}  # what configurations say, the newest last
+        self.keys: dict[str, LineKey] = {}
         self.noted = UNKNOWN
+
+    def declare(self, owner: int, maximum: int) -> None:
+        """So says the configuration of that owner, which is the newest."""
+        self._maxima.pop(owner, None)
+        self._maxima[owner] = self.maximum = maximum
+        self.noted = UNKNOWN
+
+    def retract(self, owner: int) -> None:
+        """There is no such configuration any more."""
+        self._maxima.pop(owner, None)
+        self.maximum = next(reversed(self._maxima.values()), 0)
 
     @property
     def is_used(self) -> bool:
-        """True if some worker counts by it."""
-        return bool(self.maxima or self.keys)
+        """True if some configuration has it, or somebody something of it."""
+        return bool(self._maxima or self.keys)
 
-    @property
-    def maximum(self) -> int:
-        """The number that holds for new grants: that of the newest configuration."""
-        return next(reversed(self.maxima.values()), 0)
+    def opens_at(self, key: str, now: float) -> float:
+        """See `LineKey.opens_at`; the key need not be known."""
+        known = self.keys.get(key)
+        if known is not None:
+            return known.opens_at(now)
+        return now if self.window is None else self.window.opens_at(key, now)
+
+    def key(self, key: str) -> LineKey:
+        """What is known of that key."""
+        known = self.keys.get(key)
+        if known is None:
+            known = self.keys[key] = LineKey(self, key)
+        return known
 
 
 class WaitingAsk:
-    """An ask that was not answered yet. `at`: where it waits."""
+    """An ask that was not answered yet. `at`: where it waits. `first`: the first of its needs that it still wants."""
 
-    __slots__ = ("ask", "at", "began", "deadline", "keys", "worker")
+    __slots__ = ("ask", "at", "began", "deadline", "first", "keys", "worker")
 
     def __init__(self, worker: int, ask: Ask, now: float) -> None:
         self.worker = worker
         self.ask = ask
-        self.keys: list[SharedKey] = []
+        self.first = 0
+        self.keys: list[LineKey] = []
         self.began = now
         self.deadline = now + ask.patience
-        self.at: SharedKey | None = None
+        self.at: LineKey | None = None
 
     @property
     def noted(self) -> float:
