@@ -294,7 +294,7 @@ class Loaded:
 
 def _around(kind: type[T], target: Any) -> T:
     made = kind.__new__(kind)
-    _Target.__init__(made, target)  # type: ignore[arg-type]
+    _Target.__init__(made, target)  # type: ignore[arg-type] # a kind is a _Target
     return made
 
 

@@ -51,7 +51,7 @@ WRONG_SENDER: Final = Reply.make(550, "5.7.1", "Mail of that sender's domain is 
 def is_private(network: IPNetwork) -> bool:
     """True if all of it is out of the public's reach."""
     # `subnet_of` wants the same version, and says so by a TypeError.
-    return any(network.version == each.version and network.subnet_of(each) for each in PRIVATE)  # type: ignore[arg-type]
+    return any(network.version == each.version and network.subnet_of(each) for each in PRIVATE)  # type: ignore[arg-type] # one version
 
 
 class Trust:

@@ -100,7 +100,7 @@ class PytestLab:
         """
         end = time.monotonic() + seconds  # noqa: TID251 # a person's patience
         while len(found := self.sent_to(address)) < count:
-            if time.monotonic() > end:  # noqa: TID251
+            if time.monotonic() > end:  # noqa: TID251 # as above
                 raise TimeoutError(f"{address} got {len(found)} of {count} messages within {seconds:g} seconds")
             time.sleep(_PAUSE)
         return found

@@ -98,7 +98,7 @@ class _HTTPSClient:
 class HTTPSPoster(_HTTPSClient):
     """Posts small bodies to URLs that strangers name."""
 
-    async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109
+    async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109 # of the whole exchange
         """The status of the answer, of which at most `MAX_ANSWER` octets are read. Raises `FetchFailed`."""
         where, host = _target(url)
         try:
@@ -149,7 +149,7 @@ class HTTPSFetcher(_HTTPSClient):
         self._port = port
         self._slots = SharedSlots(MAX_FETCHES)
 
-    async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
+    async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109 # of the whole exchange
         """The body of https://`host``path`, at most `max_size` octets, within `timeout` seconds.
 
         Raises `FetchFailed`. Source: RFC 8461 3.3.

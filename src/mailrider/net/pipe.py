@@ -155,7 +155,7 @@ def chain_as_sent(tls: ssl.SSLObject) -> tuple[bytes, ...]:
     public = getattr(tls, "get_unverified_chain", None)
     if public is not None:  # Python 3.13
         return tuple(public())
-    chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    chain = tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined] # before 3.13
     return tuple(certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or ())
 
 

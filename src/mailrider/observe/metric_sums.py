@@ -42,7 +42,7 @@ def encode_metrics(metrics: Metrics) -> str:
 
 def decode_metrics(text: str) -> list[Metric]:
     """The inverse. Raises `ValueError` for what is none."""
-    return list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    return list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call] # prometheus_client
 
 
 def add_up(sources: Iterable[Sequence[Metric]]) -> list[Metric]:

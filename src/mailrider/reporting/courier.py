@@ -32,7 +32,7 @@ _AGAIN: Final = frozenset({408, 425, 429})  # of the answers 4xx those that may 
 class Poster(Protocol):
     """Posts octets; `net.https.HTTPSPoster` is one."""
 
-    async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109
+    async def post(self, url: str, body: bytes, media_type: str, timeout: float) -> int:  # noqa: ASYNC109 # of the whole exchange
         """The status of the answer. Raises `FetchFailed`."""
 
 

@@ -348,12 +348,12 @@ class ReportStore:
         condition = " AND ".join(where)
         with self._transaction() as db:
             rows = db.execute(
-                f"SELECT day, domain, due, counts, ended, report_id FROM day WHERE {condition}"  # noqa: S608
+                f"SELECT day, domain, due, counts, ended, report_id FROM day WHERE {condition}"  # noqa: S608 - names only
                 " ORDER BY day DESC, domain",
                 values,
             ).fetchall()
             sent = db.execute(
-                f"SELECT {_DELIVERY} FROM delivery WHERE {condition} ORDER BY target",  # noqa: S608
+                f"SELECT {_DELIVERY} FROM delivery WHERE {condition} ORDER BY target",  # noqa: S608 - the same
                 values,
             ).fetchall()
         deliveries: dict[tuple[str, str], list[ReportDelivery]] = {}

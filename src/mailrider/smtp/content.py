@@ -52,7 +52,7 @@ class IncompleteContent(LocalError):
 
 @dataclass(slots=True, eq=False)
 class Content:
-    """A message as it will be sent; made by `inspect`, `survey`, `stored` or `awaited`, and not to be changed.
+    """A message as it will be sent; made by `inspect`, `stored` or `awaited`, and not to be changed.
 
     `size` and `header_size` count octets after mending and before dot-stuffing; the header is what precedes the first
     empty line. `is_clean`: the source needs no mending. `signed_by`: the domains and selectors of signatures that were
@@ -78,11 +78,6 @@ class Content:
         return cls(len(message), not message.isascii(), header_size, True, message)
 
     @classmethod
-    def survey(cls, supply: Supply) -> Content:
-        """A message in chunks, read once now and again whenever it is sent."""
-        return cls._mended(supply)
-
-    @classmethod
     def stored(cls, supply: Supply, *, size: int, eight_bit: bool, header_size: int) -> Content:
         """A message in chunks that was mended when it was stored, with what was known of it then."""
         return cls(size, eight_bit, header_size, True, supply)
@@ -96,13 +91,13 @@ class Content:
         return cls(size, eight_bit, header_size, True, supply, header, beginning=beginning)
 
     @classmethod
-    def _mended(cls, source: bytes | Supply) -> Content:
+    def _mended(cls, message: bytes) -> Content:
         mender = Mender()
-        for piece in _supplied(source, CHUNK):
+        for piece in _slices(message, CHUNK):
             mender.feed(piece)
         mender.finish()
         clean = not mender.changed
-        return cls(mender.size, mender.eight_bit, len(mender.header), clean, source, mender.header)
+        return cls(mender.size, mender.eight_bit, len(mender.header), clean, message, mender.header)
 
     @property
     def header(self) -> bytes:
@@ -154,19 +149,11 @@ class Content:
         if self.is_awaited:
             raise LocalError("this content has to be awaited")
         octets = 0
-        for piece in self._mended_pieces(cast("bytes | Supply", self.source), size):
+        supply = cast("Supply", self.source)
+        for piece in _mended_pieces(self.source, size) if isinstance(self.source, bytes) else supply():
             octets += len(piece)
             yield piece
         self._expect_all(octets)
-
-    def _mended_pieces(self, source: bytes | Supply, size: int) -> Iterator[Octets]:
-        if self.is_clean:
-            yield from _supplied(source, size)
-            return
-        mender = Mender()
-        for piece in _supplied(source, size):
-            yield mender.feed(piece)
-        yield mender.finish()
 
     def _expect_all(self, octets: int) -> None:
         """A message whose supply ended early must not get its end of data: it would be delivered, cut off."""
@@ -373,8 +360,11 @@ def _ended(pieces: Iterable[Octets]) -> Iterator[Octets]:
     yield b"".join((last, END_OF_DATA))
 
 
-def _supplied(source: bytes | Supply, size: int) -> Iterator[Octets]:
-    return _slices(source, size) if isinstance(source, bytes) else iter(source())
+def _mended_pieces(message: bytes, size: int) -> Iterator[Octets]:
+    mender = Mender()
+    for piece in _slices(message, size):
+        yield mender.feed(piece)
+    yield mender.finish()
 
 
 def _slices(octets: bytes, size: int) -> Iterator[Octets]:

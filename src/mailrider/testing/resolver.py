@@ -167,7 +167,7 @@ class FakeResolver:
             case list() | tuple():
                 return Given(row)
             case _:
-                return Given([row])  # type: ignore[list-item]
+                return Given([row])  # type: ignore[list-item] # a record
 
     def _is_authentic(self, name: Domain, given: Given) -> bool:
         if given.authentic is not None:

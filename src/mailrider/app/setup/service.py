@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 USER: Final = "mailrider"
-UNITS: Final = ("mailrider.service", "mailrider.socket")
 PATIENCE: Final = 60.0  # seconds for a command of the system
 
 _EXEC = re.compile(r"^ExecStart=.*$", re.MULTILINE)
@@ -27,13 +26,11 @@ _WANTS_SOCKET = re.compile(r"^((?:Wants|After)=.*) mailrider\.socket", re.MULTIL
 _LISTEN = re.compile(r"(?:^ListenStream=.*\n)+", re.MULTILINE)
 _SEEN: Final = ("/root", "/home", "/run/user", "/tmp")  # noqa: S108 # what ProtectHome and PrivateTmp hide
 
-Run = "Callable[[Sequence[str]], None]"
-
 
 def run_command(command: Sequence[str]) -> None:
     """Run a command of the system. Raises `LocalError`, with its words, if it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603 # ours
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LocalError(f"{command[0]} cannot be run: {error}") from error
     if done.returncode:

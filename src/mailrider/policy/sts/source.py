@@ -85,7 +85,7 @@ REFRESH_START = (10.0, 60.0)  # seconds before the first look; a program that on
 class Fetcher(Protocol):
     """Fetches a small file over HTTPS; `net.https.HTTPSFetcher` is one."""
 
-    async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109
+    async def fetch(self, host: Domain, path: str, *, max_size: int, timeout: float) -> bytes:  # noqa: ASYNC109 # of the whole exchange
         """The file's content. Raises `FetchFailed`."""
 
 
