@@ -1,4 +1,4 @@
-"""Settings to objects: the only place that knows every class.
+"""Makes objects from settings: the only place that knows every class.
 
 `Engine` is what all targets of a process share: clock, resolver, events. `open_remote` makes a `target.remote` of it.
 No constructor does I/O; what is entered here is left in reverse order, whatever fails in between.

@@ -1,4 +1,4 @@
-"""What a program uses with `async with`: opened when it is entered, for the event loop in which that is done.
+"""What a program uses with `async with`: opened when it is entered, for the event loop of whoever enters it.
 
 What delivers is imported then: a program that only may send starts without it.
 """
@@ -34,7 +34,7 @@ def own_limits() -> Shares:
 
 
 class AsyncContext(ABC, Generic[OpenedT]):
-    """Something that is used with `async with`; what is opened then, its heirs say.
+    """Something that is used with `async with`; subclasses say what is opened then.
 
     `limits_here` gives the limits for the running loop: a `LoadedConfiguration` lets its targets share them.
     """

@@ -1,4 +1,4 @@
-"""Settings of an endpoint to an open one: its certificate, its passwords, its checks, and the way to its targets."""
+"""Opens an endpoint from its settings: its certificate, its passwords, its checks, and the way to its targets."""
 
 from __future__ import annotations
 

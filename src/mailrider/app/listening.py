@@ -36,7 +36,7 @@ def host_names(configuration: Configuration) -> list[str]:
 
 def mail_addresses_of(configuration: Configuration) -> list[SocketAddress]:
     """Where a configuration accepts mail."""
-    return [address for door in configuration.endpoints for address in door.settings.listen]
+    return [address for endpoint in configuration.endpoints for address in endpoint.settings.listen]
 
 
 def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
@@ -48,11 +48,11 @@ def addresses_of(configuration: Configuration) -> Sequence[SocketAddress]:
 
 def bind(configuration: Configuration, sockets: Sockets) -> None:
     """Bind every socket that the configuration needs, and is not there. Raises `LocalError`."""
-    for door in configuration.endpoints:
-        with placed(door):
-            for address in door.settings.listen:
+    for endpoint in configuration.endpoints:
+        with placed(endpoint):
+            for address in endpoint.settings.listen:
                 try:
                     sockets.bind(address)
                 except NoIPv6:
-                    if address.ipv4_brother not in door.settings.listen:
+                    if address.ipv4_brother not in endpoint.settings.listen:
                         raise

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MetricsEndpoint:
-    """Closed until `open`, and after `close`."""
+    """Shows the counters over HTTP, from `open` to `close`."""
 
     def __init__(self, talk: WorkerTalk, clock: Clock, sockets: Sockets) -> None:
         self._talk = talk

@@ -1,4 +1,4 @@
-"""What the service manager is told: sd_notify(3), and its watchdog."""
+"""Tells the service manager how the daemon is: sd_notify(3), and its watchdog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message needs that a program hands to the library, and that it may have left out, or in. Pure.
+"""What is added to a message that a program hands to the library, and what is taken out of it. Pure.
 
 RFC 5322 3.6 demands Date, and every server wants Message-ID; who submits mail for others adds them (RFC 6409 8.2, 8.3).
 A message that was signed, or has travelled, is somebody else's: nothing is added to it.

@@ -1,4 +1,4 @@
-"""Settings of pipelines to routes: targets are opened, checks too, and keys are read."""
+"""Makes routes from the settings of pipelines: opens targets and checks, and reads keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.endpoint.pipeline.check import Check
     from mailrider.endpoint.pipeline.settings import CheckSettings, RspamdSettings
-    from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings
+    from mailrider.endpoint.settings import EndpointRouteSettings, EndpointSettings, SourceSettings
     from mailrider.model.event import Emit
     from mailrider.queue.settings import BounceRouteSettings, BounceSettings
     from mailrider.queue.work import Deliverer
@@ -55,7 +55,7 @@ class PipelineOpener:
 
     async def stage(
         self,
-        block: EndpointSettings | SourceSettings | DoorRouteSettings | BounceSettings | BounceRouteSettings,
+        block: EndpointSettings | SourceSettings | EndpointRouteSettings | BounceSettings | BounceRouteSettings,
         outer: RouteStage,
     ) -> RouteStage:
         """That of one block: its checks, and its signatures beside those of the outer one."""

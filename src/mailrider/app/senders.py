@@ -38,7 +38,7 @@ SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
 class Sender(AsyncContext["Delivery"]):
-    """Something that delivers messages at once. What it is made of, its heirs say."""
+    """Something that delivers messages at once. Subclasses say what it is made of."""
 
     def __init__(self, settings: RemoteSettings | SmarthostSettings, dns: DNSSettings | None, on_event: Emit) -> None:
         super().__init__(dns, on_event)

@@ -24,7 +24,7 @@ _CLOCK: Final = SystemClock()
 
 
 class ShareService:
-    """With the books of all."""
+    """Keeps the book of limits for all workers, and passes their findings on."""
 
     def __init__(self, clock: Clock = _CLOCK) -> None:
         self._clock = clock

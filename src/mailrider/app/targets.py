@@ -1,4 +1,4 @@
-"""Targets as they refer to each other: opened once each, shared, whatever order and circle they stand in.
+"""Opens targets that refer to each other: each once, in whatever order, also where they refer in a circle.
 
 A queue delivers by another target, and its notifications by a pipeline that may name any target, itself included. So
 targets are known by name from the moment at which their opening begins; only a chain of `target` that leads back to

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Timers:
-    """Those of one owner."""
+    """The timers of one owner."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -114,7 +114,7 @@ async def wait_for_orders(orders: asyncio.Future[Orders], told: asyncio.Queue[st
 
 
 class Worker:
-    """One process, from the first word to the last."""
+    """A worker process, from its first frame to its end."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end

@@ -23,7 +23,7 @@ BEGINS_WITHIN: Final = 30.0  # seconds that the interpreter may take before a wo
 
 
 class WorkerTalk:
-    """With all workers. `sums` are the counters of all, the dead ones' as well."""
+    """Talks with all workers. `sums` are the counters of all, the dead ones' as well."""
 
     def __init__(self, metrics: Metrics, clock: Clock, silence: float, label: Callable[[int], str | None]) -> None:
         """`metrics` are those of the supervisor, `silence` the seconds after which somebody says nothing, `label` what

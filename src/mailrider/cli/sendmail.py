@@ -176,8 +176,8 @@ def _daemon(config: str | None) -> _Daemon:
 def _sockets(configuration: Configuration) -> tuple[Path, ...]:
     """Where the daemon's submission endpoints listen for programs of this machine, the usual place first."""
     usual = configuration.globals.runtime_dir / SENDMAIL_SOCKET
-    doors = (each.settings for each in configuration.endpoints if isinstance(each.settings, SubmissionSettings))
-    paths = [address.path for door in doors for address in door.listen if address.path is not None]
+    endpoints = (each.settings for each in configuration.endpoints if isinstance(each.settings, SubmissionSettings))
+    paths = [address.path for endpoint in endpoints for address in endpoint.listen if address.path is not None]
     return tuple(sorted(paths, key=lambda path: path != usual)) or (usual,)
 
 

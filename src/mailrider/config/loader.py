@@ -254,42 +254,42 @@ def _bind(
         for target in targets
         if target is not WRONG
     )
-    doors = tuple(_complete(each, global_settings, problems) for each in endpoints if each is not WRONG)
-    everything = (*completed.values(), *used, *doors)
-    for door in doors:
-        _refuse_unsafe(door, completed, problems)
-    _refuse_shared_addresses(doors, problems)
+    ready = tuple(_complete(each, global_settings, problems) for each in endpoints if each is not WRONG)
+    everything = (*completed.values(), *used, *ready)
+    for endpoint in ready:
+        _refuse_unsafe(endpoint, completed, problems)
+    _refuse_shared_addresses(ready, problems)
     _refuse_circles(completed, problems)
     _refuse_reports_without_queue(global_nodes, global_settings.tlsrpt, completed, problems)
     _refuse_shared_locations(everything, problems)
-    configuration = Configuration(global_settings, completed, used, path, doors, tuple(dict.fromkeys(secrets.files)))
+    configuration = Configuration(global_settings, completed, used, path, ready, tuple(dict.fromkeys(secrets.files)))
     return configuration if globals_are_right and not problems else None
 
 
 def _refuse_unsafe(
-    door: Instance[EndpointSettings], instances: Mapping[str, Instance[Settings]], problems: Problems
+    endpoint: Instance[EndpointSettings], instances: Mapping[str, Instance[Settings]], problems: Problems
 ) -> None:
     """Tell of what an endpoint must not be: above all an open relay."""
 
     def find(name: str) -> Settings | None:
         return instances[name].settings if name in instances else None
 
-    if door.position is not None:
-        settings = door.settings
+    if endpoint.position is not None:
+        settings = endpoint.settings
         for fault in (*address_faults(settings), *login_faults(settings), *relay_holes(settings, find)):
-            problems.add(door.position, f"{door.kind}: {fault}")
+            problems.add(endpoint.position, f"{endpoint.kind}: {fault}")
 
 
-def _refuse_shared_addresses(doors: Iterable[Instance[EndpointSettings]], problems: Problems) -> None:
+def _refuse_shared_addresses(endpoints: Iterable[Instance[EndpointSettings]], problems: Problems) -> None:
     """Tell of an address at which two endpoints would listen: chance would say which of them a client gets."""
     taken: dict[SocketAddress, Instance[EndpointSettings]] = {}
-    for door in doors:
-        for address in door.settings.listen:
-            first = taken.setdefault(dataclasses.replace(address, scheme=Scheme.TCP), door)
-            again = first is not door or door.settings.listen.count(address) > 1
-            if again and door.position is not None:
+    for endpoint in endpoints:
+        for address in endpoint.settings.listen:
+            first = taken.setdefault(dataclasses.replace(address, scheme=Scheme.TCP), endpoint)
+            again = first is not endpoint or endpoint.settings.listen.count(address) > 1
+            if again and endpoint.position is not None:
                 where = f"{first.kind} (at {first.position})"
-                problems.add(door.position, f"{door.kind}: {address} is already listened at, by {where}")
+                problems.add(endpoint.position, f"{endpoint.kind}: {address} is already listened at, by {where}")
 
 
 def _refuse_reports_without_queue(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mailrider.config.kinds import ENDPOINTS, KINDS
 from mailrider.config.settings import Globals
 from mailrider.endpoint.pipeline.settings import CheckSettings
-from mailrider.endpoint.settings import DoorRouteSettings, SourceSettings
+from mailrider.endpoint.settings import EndpointRouteSettings, SourceSettings
 from mailrider.net.settings import ServerTLSOptions
 from mailrider.settings.directive import Block, Section, directives_of
 from mailrider.signing.settings import ModifySettings
@@ -40,7 +40,7 @@ _ALONE: tuple[tuple[str, str, type[Settings]], ...] = (
 # Blocks that stand in several others: each is described once.
 _SHARED: tuple[tuple[str, str, type[Settings]], ...] = (
     ("source", "`source` and `default_source`", SourceSettings),
-    ("destination", "`destination` and `default_destination`", DoorRouteSettings),
+    ("destination", "`destination` and `default_destination`", EndpointRouteSettings),
     ("check", "`check`", CheckSettings),
     ("modify", "`modify`", ModifySettings),
     ("tls", "`tls`", ServerTLSOptions),

@@ -40,7 +40,7 @@ _OUT_OF_SEQUENCE = frozenset({503})  # on a kept connection it can only mean tha
 
 
 class AttemptTransactions:
-    """Carries them, and has the one that is under way. `answered_here`: whom the candidate has answered already."""
+    """Carries transactions out, one at a time. `answered_here`: whom the candidate has answered already."""
 
     def __init__(
         self,

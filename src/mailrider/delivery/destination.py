@@ -2,7 +2,7 @@
 
 `Destination` asks in the order that the specification gives: policies begin their lookups beside the MX lookup; a
 candidate is admitted before anything is connected; its addresses come next, then the requirement that all policies and
-the message make together. Whoever delivers and whoever explains go through this same door.
+the message make together. Deliveries and explanations both use it.
 
 Most mail goes where other mail just went. So a `RouteMemory` has the candidates and hosts that were made of DNS
 answers, each until the first of these expires, or others are asked. Where chance has a say (candidates of equal

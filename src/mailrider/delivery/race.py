@@ -138,7 +138,7 @@ IN_A_ROW = 3  # addresses of a family that did not answer, and none between that
 
 
 class Reach:
-    """What the connections of a target have taught."""
+    """What the connections of a target have shown of addresses."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

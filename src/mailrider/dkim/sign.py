@@ -132,7 +132,7 @@ def body_hash(content: Content) -> bytes:
 
 
 class BodyHash:
-    """The same, piece by piece."""
+    """The hash of a body in relaxed form, fed piece by piece."""
 
     def __init__(self, content: Content) -> None:
         self._digest = hashlib.sha256()

@@ -28,7 +28,7 @@ _TEXT: Final = tuple(map(_as_text, range(256)))
 
 
 class NameReader:
-    """See the module."""
+    """Reads the names of one message, each label once."""
 
     def __init__(self, message: bytes) -> None:
         self._message = message

@@ -1,1 +1,1 @@
-"""Doors for mail: what listens, and where a message goes from there."""
+"""Endpoints: what listens for mail, and where a message goes from there."""

@@ -51,7 +51,7 @@ HEADER_SIZE: Final = size(1 << 10, 1 << 20, within=" from 1K to 1M,")
 
 
 @settings
-class DoorRouteSettings(RouteSettings):
+class EndpointRouteSettings(RouteSettings):
     """What is done with mail for some recipients: it goes to a target, or is refused."""
 
     check: Maybe[CheckSettings] = optional(
@@ -74,8 +74,8 @@ class DoorRouteSettings(RouteSettings):
 class SourceSettings(PipelineSettings):
     """Where messages go, by recipient. Directives outside of a `destination` are for all others."""
 
-    destination: Destinations[DoorRouteSettings] = destinations(DoorRouteSettings)
-    default_destination: Maybe[DoorRouteSettings] = default_destination(DoorRouteSettings)
+    destination: Destinations[EndpointRouteSettings] = destinations(EndpointRouteSettings)
+    default_destination: Maybe[EndpointRouteSettings] = default_destination(EndpointRouteSettings)
     check: Maybe[CheckSettings] = optional(
         block(CheckSettings),
         doc="What is looked at before a message of these senders is accepted, after the checks of the endpoint.",
@@ -89,7 +89,7 @@ class SourceSettings(PipelineSettings):
         _refuse_idle(self, is_idle=not self.targets)
 
 
-def _refuse_idle(given: DoorRouteSettings | SourceSettings, *, is_idle: bool) -> None:
+def _refuse_idle(given: EndpointRouteSettings | SourceSettings, *, is_idle: bool) -> None:
     """What is done to messages that go nowhere is a mistake."""
     for name in ("check", "modify"):
         if is_idle and getattr(given, name) is not None:
@@ -130,8 +130,8 @@ class EndpointSettings(PipelineSettings):
     `listen` are these addresses.
     """
 
-    destination: Destinations[DoorRouteSettings] = destinations(DoorRouteSettings)
-    default_destination: Maybe[DoorRouteSettings] = default_destination(DoorRouteSettings)
+    destination: Destinations[EndpointRouteSettings] = destinations(EndpointRouteSettings)
+    default_destination: Maybe[EndpointRouteSettings] = default_destination(EndpointRouteSettings)
     hostname: OptionalDomain = optional(
         DOMAIN,
         inherits=True,

@@ -46,7 +46,7 @@ _ON_ITS_OWN: Final = Reply.make(452, "4.5.3", "Send it to this alias in a transa
 
 
 class IncomingTransaction:
-    """What stands in MAIL and RCPT, as the machine has it, and whom the names of aliases in it stand for."""
+    """What stands in MAIL and RCPT, as the machine has it, and who is meant by the aliases in it."""
 
     __slots__ = ("_client", "_expanded", "_machine", "_memory", "_octets", "_service")
 

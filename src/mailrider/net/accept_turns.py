@@ -47,7 +47,7 @@ def pause_before(sessions: int, state: int, others: Iterable[tuple[int, int]]) -
 
 
 class Page:
-    """The page, mapped. `descriptor` is for workers to inherit."""
+    """The shared page, mapped into memory. `descriptor` is for workers to inherit."""
 
     def __init__(self, descriptor: int) -> None:
         """Map a page that is there; the descriptor is this object's from now on."""
@@ -92,7 +92,7 @@ class Page:
 
 
 class Turns:
-    """A worker's part of it."""
+    """A worker's part of the shared page."""
 
     def __init__(self, page: Page, slot: int) -> None:
         self.sessions = 0

@@ -1,8 +1,8 @@
 """Which addresses may be connected to where a stranger's word says whom: one rule for MTA-STS policies and TLS reports.
 
-Who owns a zone decides what our lookup of its names gives, and must not be able to make us knock at our own network's
-doors. So only the public internet is connected to, by our own table (`model.ip`), and what the operator allows. The
-connection has to go to the address that was judged: nobody looks the name up a second time.
+Who owns a zone decides what our lookup of its names gives, and must not be able to make us connect to hosts of our
+own network. So we connect only to the public internet, by our own table (`model.ip`), and to what the operator allows.
+The connection has to go to the address that was judged: nobody looks the name up a second time.
 """
 
 from __future__ import annotations

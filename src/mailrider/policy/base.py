@@ -1,4 +1,4 @@
-"""What a policy is: it speaks before the connection is made, and says data.
+"""What a policy is: it is asked before the connection is made, and answers with data.
 
 For one attempt at one next hop a `Policy` gives a `Prepared`, whose lookups start beside the MX lookup; once the
 candidates are known, `bind` gives a `DestinationPolicy`, or None if it has nothing to say. That one is asked about

@@ -1,4 +1,4 @@
-"""The policies that ask nobody: `dnssec` awards an MX level, `local_policy` demands least levels.
+"""The policies that need no lookup: `dnssec` awards an MX level, `local_policy` demands least levels.
 
 `mx_auth dnssec`: hosts that an authenticated answer named have MX level `dnssec`. The whole answer counts: CNAMEs, the
 MX set, or the proof that there is none. We validate nothing here; the resolver did (`dns.servers` says when it is

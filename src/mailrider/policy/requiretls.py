@@ -19,7 +19,7 @@ REQUIRETLS = Requirement(
 
 @dataclass(frozen=True, slots=True)
 class MessageSecurity:
-    """A message's own word on security.
+    """What a message itself demands of security, and waives.
 
     `requirement`: its own minimum. `policies_bind`: False if it waives them (TLS-Required: No). `gathers_evidence`:
     DNSSEC, DANE and MTA-STS are asked for it even where `mx_auth` does not list them. `needs_extension`: the server

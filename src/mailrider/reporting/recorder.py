@@ -32,7 +32,7 @@ Counts: TypeAlias = "dict[tuple[date, str], DayCounts]"
 
 
 class Recorder:
-    """See the module."""
+    """Adds up what sessions showed, in memory."""
 
     def __init__(
         self, clock: Clock, contact: str = "", own_addresses: Sequence[IPv4Address | IPv6Address] = ()

@@ -1,4 +1,4 @@
-"""What TLS reporting keeps: a SQLite file of its own, in which all processes of a host add up.
+"""What TLS reporting keeps: an SQLite file of its own, to which all processes of a host add what they counted.
 
 For each UTC day and domain there is one row of counts. Once its report is due the row is ended: either the report is
 frozen beside it, with one row for each endpoint that is to get it, or a note says why there is none. An ended row takes
@@ -114,7 +114,7 @@ class StoredDay:
 
 
 class ReportStore:
-    """The file in a directory; `open` comes first."""
+    """The file in a directory; it is opened when it is first used."""
 
     def __init__(self, location: Path, spread: timedelta = timedelta(hours=4)) -> None:
         self.path = location / FILE

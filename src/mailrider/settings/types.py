@@ -1,6 +1,6 @@
 """Value types: how a word becomes a setting's value.
 
-One `ValueType` serves both doors. `accept` takes what a program gives (`timedelta(minutes=5)`,
+One `ValueType` serves programs and configuration files. `accept` takes what a program gives (`timedelta(minutes=5)`,
 `300`, `TLSLevel.ENCRYPTED`) and what a configuration file holds (`5m`, `encrypted`), and returns
 the one typed value. What it cannot take raises `Unacceptable`, which says what was expected; it
 never guesses and never clips.

@@ -1,4 +1,4 @@
-"""Settings of DKIM to what signs: the keys are read from their files, or made."""
+"""Makes signers from the settings of DKIM: keys are read from their files, or made."""
 
 from __future__ import annotations
 

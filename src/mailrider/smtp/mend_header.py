@@ -1,4 +1,4 @@
-"""What a program hands in that is nearly a message, made one. Pure; for submission, where the author can be helped.
+"""Makes a message of what is nearly one. Pure; for submission, where the author is a client of ours.
 
 A header is mended if it has a fault (`header.fields.header_fault`):
 

@@ -29,7 +29,7 @@ class ContentFacts(Protocol):
 
 @value
 class Decision:
-    """A recipient's fate on this server: the reply, and the stage that it answers.
+    """What this server decided about a recipient: its reply, and the stage that it answers.
 
     `is_ours`: the reply is our own, since the server's capabilities left no other choice.
     """

@@ -23,7 +23,7 @@ from mailrider.endpoint.passwords import hash_password, write_passwords
 from mailrider.endpoint.pipeline.authorize import AuthorizeSettings
 from mailrider.endpoint.pipeline.check import CheckAction, HeaderCheck
 from mailrider.endpoint.pipeline.settings import CheckSettings
-from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings, SourceSettings, SubmissionSettings
+from mailrider.endpoint.settings import EndpointRouteSettings, EndpointSettings, SourceSettings, SubmissionSettings
 from mailrider.endpoint.sockets import Sockets
 from mailrider.errors import ConfigError
 from mailrider.model.domain import Domain
@@ -147,8 +147,8 @@ async def test_recipients_go_where_they_belong_and_others_nowhere() -> None:
     targets = Targets()
     settings = EndpointSettings(
         destination=[
-            (["a.test"], DoorRouteSettings(deliver_to=TargetRef("one"))),
-            (["b.test"], DoorRouteSettings(reject="")),
+            (["a.test"], EndpointRouteSettings(deliver_to=TargetRef("one"))),
+            (["b.test"], EndpointRouteSettings(reject="")),
         ],
         source=[(["evil.test"], SourceSettings(reject="450 4.7.1 Not you"))],
         deliver_to=TargetRef("two"),
@@ -165,7 +165,7 @@ async def test_recipients_go_where_they_belong_and_others_nowhere() -> None:
 async def test_the_postmaster_is_taken_wherever_mail_is() -> None:
     targets = Targets()
     settings = EndpointSettings(
-        destination=[(["a.test", "b.test"], DoorRouteSettings(deliver_to=TargetRef("one")))], reject=""
+        destination=[(["a.test", "b.test"], EndpointRouteSettings(deliver_to=TargetRef("one")))], reject=""
     )
     async with opened(settings, targets) as client:
         assert (await client.send(MESSAGE, "Postmaster"))[:3] == "250"
@@ -184,7 +184,7 @@ async def test_a_submission_completes_addresses(origin: str | None, expected: st
 
 async def test_what_is_delivered_at_once_has_a_transaction_of_its_own_for_each_recipient() -> None:
     targets = Targets()
-    direct = DoorRouteSettings(deliver_to=TargetRef("direct"))
+    direct = EndpointRouteSettings(deliver_to=TargetRef("direct"))
     settings = EndpointSettings(destination=[(["a.test"], direct)], deliver_to=TargetRef("queue"))
     async with opened(settings, targets) as client:
         await client.ask("MAIL FROM:<me@example.org>")
@@ -310,7 +310,7 @@ async def test_what_is_done_to_a_message_depends_on_who_sends_it_to_whom() -> No
                 SourceSettings(
                     check=check("Source"),
                     destination=[
-                        (["b.test"], DoorRouteSettings(check=check("Destination"), deliver_to=TargetRef("one")))
+                        (["b.test"], EndpointRouteSettings(check=check("Destination"), deliver_to=TargetRef("one")))
                     ],
                     deliver_to=TargetRef("two"),
                 ),

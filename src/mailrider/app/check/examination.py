@@ -184,10 +184,10 @@ def _about_settings(configuration: Configuration, validates: bool) -> Iterator[F
     for each in direct_targets(configuration):
         if isinstance(each.settings, RemoteSettings):
             yield from weaknesses(each.label, each.settings, validates)
-    for door in configuration.endpoints:
-        yield from endpoint_weaknesses(door.label, door.settings)
-        for spot in weak_spots(door.settings, find):
-            yield (note if spot.is_choice else warning)(door.label, spot.text, spot.cure)
+    for endpoint in configuration.endpoints:
+        yield from endpoint_weaknesses(endpoint.label, endpoint.settings)
+        for spot in weak_spots(endpoint.settings, find):
+            yield (note if spot.is_choice else warning)(endpoint.label, spot.text, spot.cure)
 
 
 async def _try_everything(configuration: Configuration, engine: Engine) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Connections as an attempt wants them: a `ConnectRequest` says which, a `Lease` is one, judged for that call.
+"""Connections for attempts: a `ConnectRequest` says which one is wanted, a `Lease` is one that was judged for it.
 
 `Connector` makes new ones: dial, greeting, EHLO, STARTTLS, judgement, with the fallback in clear where nothing demands
 TLS.

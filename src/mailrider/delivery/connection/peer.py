@@ -1,4 +1,4 @@
-"""Whom we call, and how we speak there."""
+"""Which server we connect to, and how we speak to servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is called: the MX host, its address and port, its name in TLS, and whether TLS is kept out (after it failed).
+    """The server to connect to: its MX host, address, port, name in TLS, and whether TLS is kept out (after it failed).
 
     `lenient`: see `PeerEvidence`. `name` is the host as reports show it.
     """

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Whose(enum.StrEnum):
-    """Who can mend it."""
+    """Who can mend what is wrong."""
 
     OURS = "this machine's operator"
     DOMAIN = "the domain's owner"

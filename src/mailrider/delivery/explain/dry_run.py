@@ -59,7 +59,7 @@ class DrySession:
 
 @dataclass(slots=True)
 class DryLease:
-    """See `job.Lease`."""
+    """A lease of a dry run; see `job.Lease`."""
 
     session: DrySession
     judgement: Judgement

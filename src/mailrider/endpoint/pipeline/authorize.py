@@ -93,7 +93,7 @@ class AuthorizeSettings(Settings):
 
 
 class AuthorizeSender:
-    """A `Check`."""
+    """The check `authorize_sender`; see `Check`."""
 
     def __init__(self, given: AuthorizeSettings) -> None:
         self._check_header = given.check_header

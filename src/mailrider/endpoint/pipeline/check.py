@@ -92,7 +92,7 @@ class CheckUnavailable(Event):
 
 @value
 class CheckAvailable(Event):
-    """It answers again."""
+    """A check that did not answer does so again."""
 
     check: str
 

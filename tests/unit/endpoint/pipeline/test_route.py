@@ -12,7 +12,7 @@ import pytest
 from mailrider.dkim.sign import DKIMSigning, Signer
 from mailrider.endpoint.pipeline.check import PASSED, REFUSED, Arrival, CheckAction, CheckResult, Forwarding
 from mailrider.endpoint.pipeline.route import PipelineDeliverer, RouteStage
-from mailrider.endpoint.settings import DoorRouteSettings, EndpointSettings
+from mailrider.endpoint.settings import EndpointRouteSettings, EndpointSettings
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Ret
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from mailrider.settings.pipeline import Target
 
 HOME, WORLD = TargetRef("home"), TargetRef("world")
-A = DoorRouteSettings(deliver_to=HOME)
-B = DoorRouteSettings(deliver_to=WORLD)
-ALIAS = DoorRouteSettings(deliver_to=HOME)
-CLOSED = DoorRouteSettings(reject="550 5.7.1 closed")
+A = EndpointRouteSettings(deliver_to=HOME)
+B = EndpointRouteSettings(deliver_to=WORLD)
+ALIAS = EndpointRouteSettings(deliver_to=HOME)
+CLOSED = EndpointRouteSettings(reject="550 5.7.1 closed")
 PIPELINE = EndpointSettings(
     destination=[(["a.test"], A), (["b.test"], B), (["alias.test"], ALIAS), (["closed.test"], CLOSED)],
     deliver_to=WORLD,
@@ -176,12 +176,12 @@ async def test_a_signature_that_is_given_again_is_made_once_as_the_inner_block_s
 # Several targets in one transaction ----------------------------------------------------------------------------------
 
 MAILBOXES, RELAY, QUEUE, OTHER_QUEUE = (TargetRef(name) for name in ("mailboxes", "relay", "queue", "other"))
-SIGNED = DoorRouteSettings(deliver_to=QUEUE)
+SIGNED = EndpointRouteSettings(deliver_to=QUEUE)
 MIXED = EndpointSettings(
     destination=[
-        (["box.test"], DoorRouteSettings(deliver_to=MAILBOXES)),
-        (["relay.test"], DoorRouteSettings(deliver_to=RELAY)),
-        (["other.test"], DoorRouteSettings(deliver_to=OTHER_QUEUE)),
+        (["box.test"], EndpointRouteSettings(deliver_to=MAILBOXES)),
+        (["relay.test"], EndpointRouteSettings(deliver_to=RELAY)),
+        (["other.test"], EndpointRouteSettings(deliver_to=OTHER_QUEUE)),
         (["signed.test"], SIGNED),
         (["closed.test"], CLOSED),
     ],
