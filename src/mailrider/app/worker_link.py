@@ -1,8 +1,8 @@
 """What the supervisor and a worker tell each other: frames on a socketpair that the worker inherits.
 
 A frame is the number of its octets (four of them, big-endian), then `[kind, body]` in JSON. Both ends use the same
-class. What is sent in one turn of the event loop is one write. The end of the stream sets `closed`: to the worker it
-means the same as SIGTERM, to the supervisor that the worker ends.
+class. A frame leaves in the turn of the event loop in which it is sent: who asks waits for it. The end of the stream
+sets `closed`: to the worker it means the same as SIGTERM, to the supervisor that the worker ends.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class Link(asyncio.Protocol):
         self._handlers: dict[str, Handler] = {}
         self._parser = FrameParser()
         self._transport: asyncio.Transport | None = None
-        self._frames: list[bytes] = []
 
     async def open(self, end: socket.socket) -> None:
         """Speak over that socket, which belongs to the link from now on."""
@@ -94,24 +93,15 @@ class Link(asyncio.Protocol):
 
     def send(self, kind: str, body: Any = None) -> None:
         """Tell the other end; never waits. Once the stream has ended, nothing happens."""
-        if self.closed.is_set():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
-        if not self._frames:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._frames.append(encode_frame(kind, body))
-
-    def _flush(self) -> None:
-        frames, self._frames = self._frames, []
-        if self._transport is None or self.closed.is_set():
-            return
-        self._transport.write(b"".join(frames))
-        if self._transport.get_write_buffer_size() > MAX_WAITING:
+        transport.write(encode_frame(kind, body))
+        if transport.get_write_buffer_size() > MAX_WAITING:
             self.abort()
 
     def close(self) -> None:
         """End it once everything that was sent is written."""
-        if self._frames:
-            self._flush()
         if self._transport is not None:
             self._transport.close()
 

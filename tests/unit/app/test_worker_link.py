@@ -98,22 +98,19 @@ def test_what_one_end_sends_the_other_hears_in_order(loop: str) -> None:
     _run(scenario, loop)
 
 
-def test_what_is_sent_in_one_turn_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario(first: Link, second: Link, heard: list[Any], events: list[Event]) -> None:
-        chunks = list[bytes]()
-        feed = FrameParser.feed
+def test_a_frame_is_not_kept_for_a_later_turn() -> None:
+    async def whole() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        link = Link()
+        await link.open(ours)
+        link.send("word", "x")
+        assert theirs.recv(100) == encode_frame("word", "x")
+        link.close()
+        theirs.close()
+        await link.closed.wait()
 
-        def counted(self: FrameParser, octets: bytes) -> list[tuple[str, Any]]:
-            chunks.append(octets)
-            return feed(self, octets)
-
-        monkeypatch.setattr(FrameParser, "feed", counted)
-        for _ in range(100):
-            first.send("word", "x")
-        await eventually(lambda: len(heard) == 100)
-        assert len(chunks) == 1
-
-    _run(scenario, "asyncio")
+    run_clean("asyncio", whole())
 
 
 def test_what_is_sent_before_a_close_arrives() -> None:
