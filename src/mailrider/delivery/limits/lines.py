@@ -207,6 +207,8 @@ class LineKey:
     @property
     def next_waiting(self) -> WaitingAsk | None:
         """Whose turn it is of those that wait."""
+        if not self.turns:
+            return None
         return next((next(iter(turn.waiting)) for turn in self.turns.values() if turn.waiting), None)
 
     def turn(self, worker: int) -> WorkerTurn:
