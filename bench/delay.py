@@ -33,7 +33,7 @@ from bench.measure import machine
 from bench.network import SMTP_PORT, ZONE, domain, network
 from bench.office import BACKLOG, Mail, Office
 from bench.systems import MAILRIDERS, POSTFIX_TUNED
-from tests.peers.process import loopback_address
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="NAME", help="systems whose name contains this")
     options = parser.parse_args()
     gc.disable()  # ours would be taken for the system's
-    silent = loopback_address()
+    silent = new_address()
     more = {"silent": ["MX 10 mx.silent"], "mx.silent": [f"A {silent}"]}
     print(f"{machine()}; {options.size} octets; wanted: 99 % within {WANTED * 1000:.0f} ms")
     systems = [each for each in SYSTEMS if options.only.lower() in each.name.lower()]

@@ -28,9 +28,10 @@ from bench.systems import MAILRIDER_TUNED, POSTFIX_TUNED, WORKERS
 from mailrider.net.tls import make_server_context
 from tests.peers.certificate import Authority
 from tests.peers.nginx import Site, start_nginx
-from tests.peers.process import loopback_address, private_directory
+from tests.peers.process import private_directory
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ class World:
     @contextlib.contextmanager
     def network(self, domains: int) -> Iterator[Network]:
         """The domains, and a resolver that knows nothing yet."""
-        address = loopback_address()
+        address = new_address()
         records: dict[str, list[str]] = {}
         for number in range(domains):
             records |= {

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from bench.peers import Load, find_program, load_options
 from mailrider.x509.describe import describe_chain
 from tests.peers.certificate import Authority
-from tests.peers.process import NotReadyError, accepts, loopback_address, private_directory, running, wait_until
+from tests.peers.process import NotReadyError, accepts, private_directory, running, wait_until
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +65,7 @@ def network(domains: int, tlsa: str | None = None, more: Records | None = None) 
 
     `more`: further records of the zone.
     """
-    address = loopback_address()
+    address = new_address()
     records = {**(more or {}), **{f"d{number}": [f"MX 10 {MX}."] for number in range(domains)}}
     records["mx"] = [f"A {address}"]
     if tlsa is not None:
@@ -103,7 +104,7 @@ def tls_network(domains: int) -> Iterator[Network]:
     with private_directory() as home:
         certificate = Authority(home).issue(MX)
         with network(domains, tlsa_of(certificate)) as net:
-            sink, sink_port = loopback_address(), 2526
+            sink, sink_port = new_address(), 2526
             text = _STUNNEL.format(
                 address=net.mx_address, port=SMTP_PORT, sink=sink, sink_port=sink_port, certificate=certificate
             )

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from bench.footprint import confined, counting_syncs
 from bench.peers import MissingError, find_program
 from tests.peers import opensmtpd, postfix
-from tests.peers.process import accepts, loopback_address, private_directory
+from tests.peers.process import accepts, private_directory
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +78,7 @@ class System(ABC):
     @contextlib.contextmanager
     def start(self, network: Network, *, syncs: Path | None = None) -> Iterator[Relay]:
         """It runs while the block lasts. `syncs`: a file for what strace counts, complete at the end."""
-        address = loopback_address()
+        address = new_address()
         with private_directory() as home:
             launch = self._furnish(home, address, network)
             with confined(

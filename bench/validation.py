@@ -43,8 +43,9 @@ from mailrider.dns.settings import DNSSettings
 from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from tests.peers.hierarchy import FORWARDER_CONF
-from tests.peers.process import loopback_address, private_directory, running
+from tests.peers.process import private_directory, running
 from tests.peers.resolver import NSD_CONF, NSD_ZONE, answers
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -80,7 +81,7 @@ class Internet:
 def start_internet(domains: int, sink: TLSSink) -> Iterator[Internet]:
     """Zones signed with one key, and NSD."""
     with private_directory() as home:
-        authority, key = loopback_address(), ec.generate_private_key(ec.SECP256R1())
+        authority, key = new_address(), ec.generate_private_key(ec.SECP256R1())
         files: dict[str, Path] = {}
         delegations: list[str] = []
         for number in range(domains):
@@ -134,7 +135,7 @@ class Way:
 @contextlib.contextmanager
 def beside_unbound(net: Internet) -> Iterator[Way]:
     """unbound, which knows nothing yet."""
-    address, conf = loopback_address(), net.home / "unbound.conf"
+    address, conf = new_address(), net.home / "unbound.conf"
     conf.write_text(
         FORWARDER_CONF.format(
             home=net.home,

@@ -43,9 +43,10 @@ from mailrider.model.address import NULL_PATH, Mailbox
 from mailrider.queue.ids import SHARDS, first_id_at, format_id, parse_id, place_of
 from mailrider.smtp.commands import Mail, Rcpt
 from tests.crash.set_clock import VARIABLE, set_clock
-from tests.flow.app.running import free_port, submit
+from tests.flow.app.running import submit
 from tests.support.forked import ForkedProcess, fork
 from tests.support.long_runs import LONG
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence

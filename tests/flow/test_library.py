@@ -15,7 +15,8 @@ from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript
 from mailrider.model.event import Bug, LimitReached, RecipientSettled
-from tests.flow.delivery.internet import internet, new_address, outcome
+from tests.flow.delivery.internet import internet, outcome
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,9 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.peers.process import loopback_address, private_directory, running
+from tests.peers.process import private_directory, running
 from tests.peers.resolver import NSD_CONF, NSD_ZONE, answers
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,8 +101,8 @@ def start_hierarchy(
 
     `authority` is NSD's address; it listens at those in `also` too.
     """
-    authority = authority or loopback_address()
-    forwarder, tls_port = loopback_address(), 853
+    authority = authority or new_address()
+    forwarder, tls_port = new_address(), 853
     with private_directory() as home:
         files = write_zones(zones, home, authority)
         nsd = home / "nsd.conf"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.endpoint.passwords import hash_password, write_passwords
-from tests.peers.process import accepts, loopback_address, private_directory, running
+from tests.peers.process import accepts, private_directory, running
+from tests.support.loopback import free_port, new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +80,7 @@ class House:
 def start_house(receiver: Receiver, certificate: Certificate) -> Iterator[House]:
     """A daemon that hands on to `receiver`, while the block lasts."""
     with private_directory() as folder:
-        first = random.randint(20_000, 30_000)
-        house = House(loopback_address(), first, first + 1, first + 2, folder / "log")
+        house = House(new_address(), free_port(), free_port(), free_port(), folder / "log")
         text = CONFIGURATION.format(
             name=NAME, folder=folder, chain=certificate.chain, key=certificate.key, receiver=receiver, house=house
         )

@@ -14,7 +14,7 @@ import dns.query
 import dns.rdatatype
 import dns.rrset
 
-from tests.peers.process import loopback_address
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ class Liar:
 @contextlib.contextmanager
 def start_liar(upstream: str, change: Change = honest, *, address: str | None = None, port: int = 53) -> Iterator[Liar]:
     """A liar before that forwarder, while the block lasts."""
-    liar = Liar(upstream, change, address or loopback_address(), port)
+    liar = Liar(upstream, change, address or new_address(), port)
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
         socket.create_server((liar.address, port)) as listener,

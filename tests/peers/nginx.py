@@ -9,7 +9,8 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.peers.process import accepts, loopback_address, private_directory, running
+from tests.peers.process import accepts, private_directory, running
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -79,7 +80,7 @@ class Nginx:
 @contextlib.contextmanager
 def start_nginx(sites: Mapping[str, Site], port: int = 443) -> Iterator[Nginx]:
     """The sites, served while the block lasts. Needs root, for the port."""
-    address = loopback_address()
+    address = new_address()
     with private_directory() as home:
         blocks = []
         for name, site in sites.items():

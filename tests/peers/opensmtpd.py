@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.peers.maildir import Maildir
-from tests.peers.process import accepts, loopback_address, private_directory, running
+from tests.peers.process import accepts, private_directory, running
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ class OpenSMTPDSettings:
     certificate: Certificate | None = None
     message_size_limit: int = 64 * 1024 * 1024
     recipient_limit: int = 1000
-    address: str = field(default_factory=loopback_address)
+    address: str = field(default_factory=new_address)
     port: int = 2525
     hostname: str = "opensmtpd.example.net"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -39,11 +38,6 @@ def private_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
-
-
-def loopback_address() -> str:
-    """An address in 127.0.0.0/8 that nobody else is likely to use; all of Linux's loopback is ours."""
-    return f"127.{random.randint(16, 254)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
 
 
 def wait_until(condition: Callable[[], bool], what: str, within: float = READY_WITHIN) -> None:

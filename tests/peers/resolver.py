@@ -13,8 +13,9 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.peers.process import loopback_address, private_directory, running
+from tests.peers.process import private_directory, running
 from tests.peers.zone import ZoneFile, write_zone
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +77,9 @@ class ResolverSettings:
     """Where the two listen; the resolver's port is 53. Not `validates`: the resolver believes everything."""
 
     zones: tuple[Zone, ...]
-    address: str = field(default_factory=loopback_address)
+    address: str = field(default_factory=new_address)
     port: int = 53
-    authority_address: str = field(default_factory=loopback_address)
+    authority_address: str = field(default_factory=new_address)
     authority_port: int = 53
     validates: bool = True
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.peers.process import READY_WITHIN
 from tests.support.dane_cases import DANECase, dane_cases
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +41,7 @@ def test_openssl_agrees(case: DANECase, tmp_path: Path) -> None:
 def serve(case: DANECase, folder: Path) -> Iterator[int]:
     (folder / "leaf.pem").write_bytes(case.chain[0].pem)
     (folder / "key.pem").write_bytes(case.chain[0].key_pem)
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port: int = reserved.getsockname()[1]
+    port = free_port()
     command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", "-cipher", ANY_KEY]
     command += ["-cert", str(folder / "leaf.pem"), "-key", str(folder / "key.pem"), "-no-CAfile", "-no-CApath"]
     if len(case.chain) > 1:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.peers.process import NotReadyError, accepts, loopback_address, running, wait_until
+from tests.peers.process import NotReadyError, accepts, running, wait_until
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     import subprocess
@@ -52,4 +53,4 @@ def test_waiting_has_a_bound() -> None:
 
 
 def test_nobody_accepts_where_nobody_listens() -> None:
-    assert not accepts(loopback_address(), 2525)
+    assert not accepts(new_address(), 2525)

@@ -12,10 +12,9 @@ import pytest
 from mailrider.lab.ca import CA
 from mailrider.model.endpoint_event import ClientTurnedAway
 from mailrider.settings.socket_address import Scheme
-from tests.flow.app.running import free_port
 from tests.flow.endpoint.door import HOST, MESSAGE, Client, open_door, server_context
 from tests.peers.haproxy import start_haproxy
-from tests.peers.process import loopback_address
+from tests.support.loopback import free_port, new_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("words", ["send-proxy", "send-proxy-v2", "send-proxy-v2 check inter 100ms"])
 @pytest.mark.parametrize("scheme", [Scheme.TCP, Scheme.TLS])
 async def test_haproxy_announces_its_clients(words: str, scheme: Scheme, tmp_path: Path) -> None:
-    proxy, source, client_address, port = loopback_address(), loopback_address(), loopback_address(), free_port()
+    proxy, source, client_address, port = new_address(), new_address(), new_address(), free_port()
     tls = server_context(CA(), tmp_path) if scheme is Scheme.TLS else None
     async with open_door(proxies=[ip_network(f"{source}/32")], scheme=scheme, tls=tls) as door:
         started = start_haproxy(proxy, port, f"{HOST}:{door.port}", words, source)

@@ -25,9 +25,9 @@ from mailrider.x509.describe import describe_chain
 from tests.peers.certificate import Certificate as Files
 from tests.peers.finger import posttls_finger
 from tests.peers.postfix import PostfixSettings, start_postfix
-from tests.peers.process import loopback_address
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -153,7 +153,7 @@ class World:
     def _add(self, name: str, case: Case) -> None:
         here, there = case.alias or ("signed", "signed")
         mx, target = f"mx-{name}", f"real-{name}" if case.alias else f"mx-{name}"
-        address = loopback_address()
+        address = new_address()
         self.zones["signed" if case.mx_signed else "plain"][name] = [f"MX 10 {mx}.{here}.test."]
         if case.alias:
             self.zones[here][mx] = [f"CNAME {target}.{there}.test."]

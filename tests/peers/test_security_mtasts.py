@@ -16,9 +16,9 @@ from mailrider.policy.sts.events import PolicyFetched, PolicyFetchFailed
 from tests.peers.certificate import Certificate as Files
 from tests.peers.nginx import Site, start_nginx
 from tests.peers.postfix import PostfixSettings, start_postfix
-from tests.peers.process import loopback_address
 from tests.peers.resolver import ResolverSettings, start_resolver
 from tests.peers.zone import Signing, Zone
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +108,7 @@ def world() -> Iterator[World]:
             host = f"mta-sts.{case_name}.test"
             issued = ca.issue([host], case.kind).write(folder, host)
             sites[host] = Site(Files(*issued), {PATH: case.file} if case.file is not None else {}, case.directives)
-            addresses[case_name] = loopback_address()
+            addresses[case_name] = new_address()
             mx = ca.issue([f"mx.{case_name}.test"], case.mx_kind).write(folder, f"mx.{case_name}")
             listeners[addresses[case_name]] = Files(*mx)
         with start_nginx(sites) as nginx:

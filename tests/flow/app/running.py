@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import smtplib
-import socket
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 240.0  # seconds for anything that a process has to do, however busy the machine is
 MESSAGE = b"From: a@example.org\r\nSubject: hello\r\n\r\nhello\r\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 FEW_FILES = "tests.flow.app.running:start_with_few_files"

@@ -16,8 +16,9 @@ import pytest
 
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
-from tests.flow.app.running import FEW_FILES, PATIENCE, free_port, running, submit
+from tests.flow.app.running import FEW_FILES, PATIENCE, running, submit
 from tests.support.long_runs import LONG
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailrider.lab.mx import LabMX
-from tests.flow.app.running import MESSAGE, free_port, running, submit
+from tests.flow.app.running import MESSAGE, running, submit
 from tests.flow.app.test_run import configuration
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

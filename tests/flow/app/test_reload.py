@@ -19,9 +19,10 @@ from mailrider.lab.mx_script import MXScript, Silence, Stage
 from mailrider.model.daemon_event import DaemonReady, ReloadRefused
 from mailrider.model.event import Bug, Event
 from mailrider.model.reply import Reply
-from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.running import running, submit
 from tests.flow.app.test_run import configuration
 from tests.support.channels import authority
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ import pytest
 from mailrider.clock import SystemClock, after
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript, Stage, parse_reply
-from tests.flow.app.running import PATIENCE, Process, free_port, running, running_anew, submit
+from tests.flow.app.running import PATIENCE, Process, running, running_anew, submit
 from tests.support.forked import forked
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.running import running, submit
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXScript
-from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.running import running, submit
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

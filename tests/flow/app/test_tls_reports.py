@@ -24,8 +24,8 @@ from mailrider.errors import ConfigError
 from mailrider.lab.internet import Internet
 from mailrider.observe.metrics import Metrics
 from mailrider.tlsrpt.report import DayCounts, PolicyType, ReportedPolicy, SessionFinding
-from tests.flow.delivery.internet import free_port
 from tests.support.commands import run
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ async def test_what_was_counted_yesterday_is_posted_and_mailed_today(tmp_path: P
         assert settings is not None
         process = Process(Sockets(), events.append, clock, Metrics(), Logins(clock))
         store = store_of(configuration, settings)
-        async with open_configuration(configuration, process, Shares(clock)) as running, after(clock, 60):
+        async with open_configuration(configuration, process, Shares(clock)) as running, after(clock, 240):
             file = internet.folder / "daemon.conf"
             for domain in ("sts.test", "tls.test"):
                 words = ("send", "--queue", "--from", "me@sender.test", "--to", f"you@{domain}", "-")

@@ -15,9 +15,10 @@ from mailrider.model.daemon_event import Reloaded
 from mailrider.queue.ids import place_of
 from mailrider.queue.message import EVERYTHING
 from mailrider.queue.sqlite.shards import ShardsReader, shards_in
-from tests.flow.app.running import free_port, running, submit
+from tests.flow.app.running import running, submit
 from tests.flow.app.test_run import configuration
 from tests.flow.app.test_workers import supervised, with_workers
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

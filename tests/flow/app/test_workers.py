@@ -42,11 +42,12 @@ from mailrider.model.daemon_event import (
     WorkerReady,
 )
 from mailrider.model.event import Event
-from tests.flow.app.running import FEW_FILES, GIVEN_SOCKET, Process, free_port, running, running_anew, submit
+from tests.flow.app.running import FEW_FILES, GIVEN_SOCKET, Process, running, running_anew, submit
 from tests.flow.app.test_killed import Load
 from tests.flow.app.test_run import configuration
 from tests.support.forked import forked, run_worker
 from tests.support.long_runs import LONG
+from tests.support.loopback import free_port
 from tests.support.loops import eventually
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from mailrider.model.domain import Domain
 from mailrider.model.event import discard
 from mailrider.signing.keys import dns_record, key_path, open_key
 from mailrider.x509.key_kind import KeyKind
-from tests.flow.delivery.internet import Shut, internet, new_address
+from tests.flow.delivery.internet import Shut, internet
 from tests.support.commands import Ran, run
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

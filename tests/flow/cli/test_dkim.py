@@ -14,8 +14,8 @@ from mailrider.model.event import discard
 from mailrider.signing.open import open_signers
 from mailrider.signing.rotation import rotation_path, selector_in_use
 from mailrider.signing.settings import DKIMSettings
-from tests.flow.delivery.internet import new_address
 from tests.support.commands import Ran, run
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

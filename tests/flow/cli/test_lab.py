@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tests.support.commands import run, start
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -23,13 +24,7 @@ MESSAGE = b"Subject: hello\n\nIt travels.\n"
 
 def ports() -> list[str]:
     """Three free ones, as options."""
-    probes = [socket.socket() for _ in range(3)]
-    for probe in probes:
-        probe.bind(("0.0.0.0", 0))
-    numbers = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return [f"--{name}={number}" for name, number in zip(("port", "dns-port", "https-port"), numbers, strict=True)]
+    return [f"--{name}={free_port()}" for name in ("port", "dns-port", "https-port")]
 
 
 @asynccontextmanager

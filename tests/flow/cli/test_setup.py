@@ -18,8 +18,8 @@ from mailrider.config import load
 from mailrider.delivery.settings import RemoteSettings
 from mailrider.errors import LocalError
 from mailrider.lab.dns import LabDNS
-from tests.flow.delivery.internet import new_address
 from tests.support.commands import Ran, run
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,6 @@ Each host has a name (`mx0.a.test`, ...) and a loopback address of its own; the 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -22,12 +20,14 @@ from unittest import mock
 import pytest
 
 import mailrider
-from mailrider.app import submission
+from mailrider.app import assemble, submission
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Door, MXScript, Stage
 from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Rcpt
+from tests.support.loopback import free_port, new_address
+from tests.support.patient_clock import PatientClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,22 +38,6 @@ if TYPE_CHECKING:
     from mailrider.smtp.content import Content
 
 MESSAGE = b"Subject: hello\r\n\r\nIt travels.\r\n"
-
-_addresses = itertools.count(1)
-
-
-def new_address() -> str:
-    """A loopback address that no other test of this process uses."""
-    number = next(_addresses)
-    return f"127.{60 + os.getpid() % 60}.{number // 250}.{number % 250 + 1}"
-
-
-def free_port() -> int:
-    """A port that is free on every loopback address at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _has_ipv6() -> bool:
@@ -103,6 +87,7 @@ class internet:
         self.port = free_port()
 
     async def __aenter__(self) -> Self:
+        self._stack.enter_context(mock.patch.object(assemble, "SystemClock", PatientClock))
         if not self.originates:
             self._stack.enter_context(mock.patch.object(submission, "originate", _as_it_is))
         zones: ZoneTable = {}

@@ -9,7 +9,8 @@ import pytest
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Door, MXScript, Stage
 from mailrider.lab.zones import Fault
-from tests.flow.delivery.internet import IPV6, REFUSING, Shut, internet, new_address, outcome, stages
+from tests.flow.delivery.internet import IPV6, REFUSING, Shut, internet, outcome, stages
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from mailrider.lab.zones import RecordsLike, ZoneTable

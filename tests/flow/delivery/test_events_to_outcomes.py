@@ -49,7 +49,7 @@ def at(stage: Stage, action: Action) -> MXScript:
 
 @pytest.mark.parametrize("dead", [REFUSING, UNANSWERING], ids=["refused", "timed out"])
 async def test_an_address_that_does_not_answer_leads_to_the_next_candidate(dead: Shut) -> None:
-    async with internet({"a.test": [dead, GOOD]}, directives={"connect_timeout": 5}) as net:
+    async with internet({"a.test": [dead, GOOD]}, directives={"connect_timeout": 1}) as net:
         result = await net.send_one("x@a.test")
     assert (outcome(result)[0], stages(result)) == ("delivered", ["connect", "delivered"])
 
@@ -114,7 +114,7 @@ async def test_malformed_replies_from_all_defer_450(script: MXScript) -> None:
 @pytest.mark.parametrize("script", [*CLOSED_EARLY.values(), *MALFORMED.values()], ids=[*CLOSED_EARLY, *MALFORMED])
 async def test_after_a_bad_start_the_next_candidate_is_tried(script: MXScript) -> None:
     is_silent = script is CLOSED_EARLY["silence at EHLO"]
-    async with internet({"a.test": [script, GOOD]}, directives={"command_timeout": 8} if is_silent else {}) as net:
+    async with internet({"a.test": [script, GOOD]}, directives={"command_timeout": 1} if is_silent else {}) as net:
         assert outcome(await net.send_one("x@a.test"))[0] == "delivered"
         assert net.mx("a.test", 1).accepted == 1
 
@@ -336,7 +336,7 @@ LOST = {
 async def test_a_connection_lost_before_the_end_leads_on_and_defers_442(script: MXScript) -> None:
     script = replace(script, offer=PLAIN_OFFER)
     message = b"Subject: x\r\n\r\n" + b"x" * 70 + b"\r\n" + b"y" * 10_000_000 + b"\r\n"
-    async with internet({"a.test": [script] * 2, "b.test": [script, GOOD]}, directives={"command_timeout": 3}) as net:
+    async with internet({"a.test": [script] * 2, "b.test": [script, GOOD]}, directives={"command_timeout": 1}) as net:
         alone, helped = await net.send("x@a.test", "x@b.test", message=message)
         assert net.mx("a.test", 1).opened == 1
     assert outcome(alone) == ("deferred", 451, "4.4.2")

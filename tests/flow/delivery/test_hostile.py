@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 PATIENT, IMPATIENT = 30.0, 0.5  # seconds that a busy machine may take, or that a silent server has
-HANDSHAKE = 5.0  # the greeting and what comes before the handshake may take as long as that, too
+HANDSHAKE = 2.0  # the greeting and what comes before the handshake may take as long as that, too
 
 
 def timers(seconds: float) -> dict[str, float]:

@@ -13,7 +13,8 @@ from mailrider.lab.ca import CA
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXTLS, MXScript
 from mailrider.smtp.capabilities import FULL_OFFER
-from tests.flow.delivery.internet import internet, new_address
+from tests.flow.delivery.internet import internet
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from pathlib import Path

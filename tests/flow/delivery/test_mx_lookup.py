@@ -12,7 +12,8 @@ from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import Door, MXScript, Stage
 from mailrider.lab.zones import Fault, Records
 from mailrider.net.local import OwnAddresses
-from tests.flow.delivery.internet import REFUSING, internet, new_address, outcome, stages
+from tests.flow.delivery.internet import REFUSING, internet, outcome, stages
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from mailrider.delivery.mx import Address

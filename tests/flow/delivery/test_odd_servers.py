@@ -20,7 +20,8 @@ from mailrider.net.tls import make_server_context
 from mailrider.smtp.capabilities import Capabilities
 from mailrider.smtp.commands import Bdat
 from mailrider.smtp.content import Content
-from tests.flow.delivery.internet import MESSAGE, REFUSING, internet, new_address, outcome, stages
+from tests.flow.delivery.internet import MESSAGE, REFUSING, internet, outcome, stages
+from tests.support.loopback import new_address
 from tests.support.loops import LOOPS, run_clean
 
 if TYPE_CHECKING:

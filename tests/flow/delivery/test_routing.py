@@ -12,7 +12,8 @@ from mailrider.delivery.destination import Destination
 from mailrider.lab.ca import CA
 from mailrider.lab.mx import LabMX
 from mailrider.lab.mx_script import MXTLS, MXScript, Silence, Stage, TLSFault
-from tests.flow.delivery.internet import IPV6, REFUSING, internet, new_address, outcome, stages
+from tests.flow.delivery.internet import IPV6, REFUSING, internet, outcome, stages
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable

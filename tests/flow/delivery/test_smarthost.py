@@ -22,7 +22,8 @@ from mailrider.model.event import ConnectionClosed, discard
 from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.capabilities import Capabilities
-from tests.flow.delivery.internet import MESSAGE, OneDomain, new_address
+from tests.flow.delivery.internet import MESSAGE, OneDomain
+from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mailrider.lab.mx import LabMX
-from tests.flow.delivery.internet import new_address
 from tests.flow.django.test_backend import PYTHONS, configuration, python, queued
+from tests.support.loopback import new_address
 
 __all__ = ["configuration", "python"]  # fixtures
 pytestmark = pytest.mark.skipif(not PYTHONS, reason="no Django here: make setup installs it")

@@ -20,6 +20,7 @@ from mailrider.model.outcome import AttemptReport, outcome_for
 from mailrider.model.reply import Reply
 from mailrider.net.tls import make_server_context
 from mailrider.settings.socket_address import Scheme, SocketAddress
+from tests.support.loops import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -141,9 +142,8 @@ async def open_door(
         await endpoint.close(0)
         for client in door.clients:
             client.writer.transport.abort()
-        await asyncio.sleep(0.01)
-        assert endpoint.connections == 0
-        assert memory.left == full
+        await eventually(lambda: endpoint.connections == 0)
+        await eventually(lambda: memory.left == full)
 
 
 class Client:

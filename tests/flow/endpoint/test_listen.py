@@ -20,8 +20,8 @@ from mailrider.model.domain import Domain
 from mailrider.model.endpoint_event import AddressLeftOut, ClientConnected
 from mailrider.net.listen import NoIPv6
 from mailrider.settings.socket_address import SocketAddress
-from tests.flow.app.running import free_port
 from tests.flow.endpoint.door import Client, Sink, welcome
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from mailrider.model.event import Event

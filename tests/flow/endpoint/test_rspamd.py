@@ -68,7 +68,8 @@ class FakeRspamd:
 
 
 async def ask(url: str, message: bytes = MESSAGE, **options: Any) -> CheckResult:
-    settings = CheckSettings(rspamd=[RspamdSettings(url, RspamdOptions(**options))])
+    patient = {"timeout": "200s"} | options  # a busy machine takes its time
+    settings = CheckSettings(rspamd=[RspamdSettings(url, RspamdOptions(**patient))])
     async with open_checks(settings, SystemClock()) as (check,):
         return await check.examine(envelope("b@example.net", "c@example.net"), Content.inspect(message), ARRIVAL)
 

@@ -35,7 +35,7 @@ both_loops = pytest.mark.parametrize("loop", LOOPS)
 clear_and_tls = pytest.mark.parametrize("tls", [False, True], ids=["clear", "TLS"])
 
 
-def soon(seconds: float = 20) -> float:
+def soon(seconds: float = 200) -> float:
     return CLOCK.monotonic() + seconds
 
 

@@ -23,6 +23,7 @@ from mailrider.net.errors import (
 )
 from mailrider.net.listen import listen
 from tests.support.channels import Recorder
+from tests.support.loopback import free_port
 from tests.support.loops import LOOPS, run_clean
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def has_ipv6() -> bool:
     return True
 
 
-def soon(seconds: float = 20) -> float:
+def soon(seconds: float = 200) -> float:
     return CLOCK.monotonic() + seconds
 
 
@@ -104,8 +105,7 @@ def test_a_local_address_that_is_not_ours_is_our_fault(loop: str) -> None:
 @both_loops
 def test_a_port_where_nobody_listens_refuses(loop: str) -> None:
     async def scenario() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         with pytest.raises(ConnectRefused, match=rf"\[127\.0\.0\.1\]:{port} refused"):
             await TCPDialer(CLOCK).connect(LOOPBACK, port, soon())
 

@@ -29,7 +29,7 @@ both_loops = pytest.mark.parametrize("loop", LOOPS)
 
 
 def soon() -> float:
-    return CLOCK.monotonic() + 20
+    return CLOCK.monotonic() + 200
 
 
 async def connected(listener: Listener) -> tuple[Channel, Recorder]:

@@ -18,7 +18,7 @@ from mailrider.model.tls_session import TLSHostRefused, TLSSessionSeen
 from mailrider.smtp.content import Content
 from mailrider.tlsrpt.findings import refusal_findings, session_findings
 from mailrider.tlsrpt.report import DayCounts
-from tests.flow.delivery.internet import free_port
+from tests.support.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

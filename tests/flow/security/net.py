@@ -15,8 +15,10 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
 
 import mailrider
+from mailrider.app import assemble
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
 from mailrider.lab.mx import LabMX
@@ -25,7 +27,8 @@ from mailrider.lab.sts import LabSTS, PolicyHost, policy
 from mailrider.lab.zones import Name, NameLike, Records, ZoneTable, signed
 from mailrider.smtp.commands import Connect, Ehlo, Helo, Quit, StartTLS
 from mailrider.x509.describe import describe_chain
-from tests.flow.delivery.internet import free_port, new_address
+from tests.support.loopback import free_port, new_address
+from tests.support.patient_clock import PatientClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +92,7 @@ class SecureNet:
     async def __aenter__(self) -> Self:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.root = self.ca.write_root(self.folder)
+        self._stack.enter_context(mock.patch.object(assemble, "SystemClock", PatientClock))
         await self._stack.enter_async_context(self.dns)
         await self._stack.enter_async_context(self.sts)
         return self

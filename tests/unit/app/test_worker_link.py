@@ -79,7 +79,7 @@ def _run(scenario: Callable[[Link, Link, list[Any], list[Event]], Coroutine[Any,
         await scenario(first, second, heard, events)
         first.close()
         second.close()
-        async with after(SystemClock(), 20):
+        async with after(SystemClock(), 200):
             await first.closed.wait()
             await second.closed.wait()
 

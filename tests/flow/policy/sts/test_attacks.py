@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.clock import SystemClock
 from mailrider.dns.servers import choose_servers
 from mailrider.lab.ca import CA, Kind
 from mailrider.lab.dns import LabDNS
@@ -27,6 +26,7 @@ from mailrider.net.https import HTTPSFetcher
 from mailrider.policy.sts.events import PolicyFetchFailed, RecordLookupFailed, RecordUnusable
 from mailrider.policy.sts.files import FSStore
 from mailrider.policy.sts.source import PolicySource
+from tests.support.patient_clock import PatientClock
 from tests.support.resolvers import asking
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Net:
     async def process(self, attack: Callable[[Net], None] | None = None) -> AsyncIterator[PolicySource]:
         """One life of the sender, with less patience where DNS is going to be silent."""
         timeout = 2 if attack is silence_dns else 30
-        clock, rng = SystemClock(), random.Random(1)
+        clock, rng = PatientClock(), random.Random(1)
         store = FSStore(self._folder / "cache", clock, self.events.append)
         async with (
             asking(choose_servers([self.dns.server]), clock=clock, rng=rng, timeout=timeout, attempts=1) as resolver,
