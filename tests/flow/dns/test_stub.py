@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
@@ -20,7 +19,7 @@ from mailrider.lab.dns import LabDNS
 from mailrider.lab.zones import Fault, RawRecord, Records, ZoneTable, signed
 from mailrider.model.domain import Domain
 from mailrider.model.security import TLSARecord
-from tests.support.loops import eventually
+from tests.support.loops import eventually, open_sockets
 from tests.support.resolvers import asking
 
 if TYPE_CHECKING:
@@ -76,11 +75,6 @@ ZONES: ZoneTable = {
 }
 
 
-def open_files() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
 @asynccontextmanager
 async def lab(zones: ZoneTable = ZONES, **settings: Any) -> AsyncIterator[tuple[LabDNS, CachingResolver]]:
     async with LabDNS(dict(zones)) as server, stub(server.server, **settings) as resolver:
@@ -90,13 +84,14 @@ async def lab(zones: ZoneTable = ZONES, **settings: Any) -> AsyncIterator[tuple[
 @asynccontextmanager
 async def stub(*servers: ServerAddress, **settings: Any) -> AsyncIterator[CachingResolver]:
     """A resolver that leaves nothing behind: no socket, no task."""
-    files, tasks = open_files(), len(asyncio.all_tasks())
+    sockets, tasks = open_sockets(), len(asyncio.all_tasks())
     settings = {"timeout": 50, "attempts": 1} | settings
     async with asking(choose_servers(servers), clock=SystemClock(), rng=random.SystemRandom(), **settings) as resolver:
         yield resolver
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == tasks
-    assert open_files() <= files + 1  # a connection whose other end the lab has not closed yet
+    gc.collect()
+    assert len(open_sockets() - sockets) <= 1  # a connection whose other end the lab has not closed yet
 
 
 async def failure(resolver: CachingResolver, name: str, record_type: str = "A") -> LookupFailed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from mailrider.delivery.limits.lines import (
 from mailrider.delivery.limits.share_book import RECENT, ShareBook
 from mailrider.delivery.limits.shares import WAITS_FOR_EVER
 from mailrider.delivery.limits.windows import RateWindow
+from tests.support.kept import kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -585,14 +585,13 @@ def test_asks_that_waited_without_a_limit_of_time_and_were_granted_are_forgotten
     book.came(1)
     book.declare(1, Line("connections", 1, spares=False), 0.0)
     place = ("connections", "")
-    before = _asks_remembered()
     book.ask(1, Ask(0, (place,), WAITS_FOR_EVER), 0.0)
     for number in range(1, 3 * FEW_MOMENTS):
         book.ask(1, Ask(number, (place,), WAITS_FOR_EVER), float(number))
         book.give_back(1, place, 1, 0.0, float(number))
         assert book.answers.pop() == Granted(1, number, ((1, 0.0),))
         book.answers.clear()
-    assert _asks_remembered() - before <= FEW_MOMENTS
+    assert kept(book, WaitingAsk) <= FEW_MOMENTS
 
 
 def test_who_waits_still_has_its_limit_of_time_when_others_are_forgotten() -> None:
@@ -609,26 +608,16 @@ def test_who_waits_still_has_its_limit_of_time_when_others_are_forgotten() -> No
     assert [type(answer) for answer in book.answers] == [Refused]
 
 
-def _asks_remembered() -> int:
-    return _number_of(WaitingAsk)
-
-
-def _number_of(kind: type) -> int:
-    gc.collect()
-    return sum(isinstance(each, kind) for each in gc.get_objects())
-
-
 def test_the_log_of_a_rate_that_no_worker_counts_by_is_forgotten_when_it_is_over() -> None:
-    before = _number_of(RateWindow)
     book = ShareBook()
     book.came(1)
     book.declare(1, FEW_A_MINUTE, 0.0)
     book.ask(1, Ask(1, (need(FEW_A_MINUTE),)), 5.0)
     book.gone(1, 5.0)
     book.tick(60.0)
-    assert _number_of(RateWindow) == before + 1, "it counts still"
+    assert kept(book, RateWindow) == 1, "it counts still"
     book.tick(66.0)
-    assert _number_of(RateWindow) == before
+    assert kept(book, RateWindow) == 0
 
 
 def test_the_log_of_a_rate_stays_if_a_worker_counts_by_it_again() -> None:
