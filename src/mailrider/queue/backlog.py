@@ -1,12 +1,14 @@
 """Brings what is due from the store into memory: as much as is needed soon, from all destinations in turn.
 
-Two ways: a destination of which more is known to be due is asked for directly when it runs low; and the store is
-looked through, page by page from where the last look ended, when there may be something that is not known of. A look
-that found nothing says when the next is worth it (`next_wake`).
+Two ways: a destination of which more is known to be due is asked for directly when it runs low, who waits longest
+first; and the store is looked through, page by page from where the last look ended, when there may be something that
+is not known of. Where the first way leaves no room for the second, that has its turn before it the next time: neither
+keeps the other out of memory. A look that found nothing says when the next is worth it (`next_wake`).
 """
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +29,7 @@ MAX_KNOWN: Final = 10_000  # destinations with more than is in memory that are r
 
 @dataclass(slots=True)
 class _Look:
-    """How one look through the store goes."""
+    """How one `refill` goes. `is_full`: memory has enough. `cursor`: the last destination that had its turn."""
 
     cursor: str | None = None
     is_full: bool = False
@@ -46,14 +48,15 @@ class Backlog:
     clock: Clock
     unseen: bool = True
     """There may be something that is not known of."""
-    more: set[str] = field(default_factory=set)
-    """Destinations of which more is due."""
+    more: dict[str, None] = field(default_factory=dict)
+    """Destinations of which more is due, who waits longest first; no more than `MAX_KNOWN`."""
     next_wake: float | None = None
     """In how many seconds there is something again, as the last `refill` found; None: nobody knows."""
     horizon: datetime | None = None
     """What is due later than that is left to others; None: nothing is."""
     _cursor: str | None = None
     _asked: int = 0
+    _look_is_first: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -66,11 +69,17 @@ class Backlog:
 
     def expect(self, destinations: Iterable[str]) -> bool:
         """Mail for these was stored and not leased. True if it is worth to fetch it now."""
-        self.more.update(destinations)
-        if len(self.more) > MAX_KNOWN:
-            self.more.clear()
-            self.unseen = True
+        for each in destinations:
+            if not self._remember(each):
+                self.unseen = True
         return self.wants(destinations)
+
+    def _remember(self, destination: str) -> bool:
+        """More is due there. False if so many are known already that this one has to be found again by a look."""
+        if destination not in self.more and len(self.more) >= MAX_KNOWN:
+            return False
+        self.more.setdefault(destination)
+        return True
 
     def wants(self, destinations: Iterable[str] = ()) -> bool:
         """True if `refill` has something to do, now that jobs of these destinations have moved on."""
@@ -92,25 +101,37 @@ class Backlog:
         """Lease what is needed: gives jobs as they come, to be put into memory before the next ones are asked for."""
         look = _Look()
         is_wanted, self.unseen = self.unseen, False
+        ways = [self._ask_known]
+        if is_wanted:
+            ways.insert(0 if self._look_is_first else 1, self._look_through)
         try:
-            yield await self._claim([each for each in self.more if self.fairness.runs_low(each)], look)
-            if is_wanted:
-                # From where the last look ended to the end, and from the beginning to there, until memory has enough.
-                start = self._cursor
-                for after, until in ((start, None), (None, start)) if start is not None else ((None, None),):
-                    while not look.is_full:
-                        page = await self.store.destinations(after, PAGE)
-                        wanted = [each for each in page if until is None or each.destination <= until]
-                        yield await self._claim([each.destination for each in self._due(wanted, look)], look)
-                        if len(wanted) < PAGE:
-                            break
-                        after = wanted[-1].destination
-                self._cursor = look.cursor if look.is_full else None
-                self.unseen = self.unseen or look.is_full
+            for way in ways:
+                async with aclosing(way(look)) as found:
+                    async for jobs in found:
+                        yield jobs
         except BaseException:
             self.unseen = True  # what was marked may not be so any more
             raise
         self.next_wake = look.next_wake
+
+    async def _ask_known(self, look: _Look) -> AsyncGenerator[list[LeasedJob], None]:
+        """What more is due at destinations that run low."""
+        yield await self._claim([each for each in self.more if self.fairness.runs_low(each)], look)
+
+    async def _look_through(self, look: _Look) -> AsyncGenerator[list[LeasedJob], None]:
+        """From where the last look ended to the end, and from the beginning to there, until memory has enough."""
+        start = look.cursor = self._cursor
+        for after, until in ((start, None), (None, start)) if start is not None else ((None, None),):
+            while not look.is_full:
+                page = await self.store.destinations(after, PAGE)
+                wanted = [each for each in page if until is None or each.destination <= until]
+                yield await self._claim([each.destination for each in self._due(wanted, look)], look)
+                if len(wanted) < PAGE:
+                    break
+                after = wanted[-1].destination
+        self._cursor = look.cursor if look.is_full else None
+        self._look_is_first = look.is_full and look.cursor == start
+        self.unseen = self.unseen or look.is_full
 
     def _moment(self) -> datetime:
         """Until when what we take is due."""
@@ -139,29 +160,30 @@ class Backlog:
         for destination in destinations:
             reopens = self.fairness.reopens(destination, now)
             if reopens is not None:
-                self.more.discard(destination)
+                self.more.pop(destination, None)
                 look.wake(reopens - now)
                 continue
             if space <= 0:
                 look.is_full = True
                 break
-            look.cursor = destination
             room = min(self.fairness.room(destination, now), space)
             if room:
                 quotas.append(Quota(destination, room))
                 space -= room
-            else:
-                self.more.add(destination)
+            elif not self._remember(destination):
+                look.is_full = True
+                break
+            look.cursor = destination
         if not quotas:
             return []
         # What is expected while the store is asked is not in its answer: from here on marks are only added.
-        names = [quota.destination for quota in quotas]
-        self.more.difference_update(names)
+        for quota in quotas:
+            self.more.pop(quota.destination, None)
         moment = self._moment()
         claimed = await self.store.claim(quotas, moment, self.fairness.space)
         for name, due in claimed.left.items():
-            if due <= moment:
-                self.more.add(name)
-            else:
+            if due > moment:
                 self._wake_for(due, look)
+            elif not self._remember(name):
+                self.unseen = True
         return claimed.jobs

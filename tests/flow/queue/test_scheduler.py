@@ -179,11 +179,12 @@ class World:
         store = store or MemoryStore(self.shared)
         queue = DeliveryQueue(store, work, self.ids, self.clock, self.rng, self.tell)
         async with asyncio.TaskGroup() as group:
-            closing: asyncio.Task[Any] | None = None
             async with queue:
-                yield queue
-                await self.clock.advance(0)
-                closing = group.create_task(self._pass(GRACE + 10))
+                try:
+                    yield queue
+                finally:  # a test that failed ends as well
+                    await self.clock.advance(0)
+                    closing = group.create_task(self._pass(GRACE + 10))
             closing.cancel()
 
     def work(self, *, pipeline: bool = True) -> Work:
