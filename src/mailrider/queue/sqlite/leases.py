@@ -2,6 +2,10 @@
 
 A process registers when it opens a store. What one that died had leased becomes free, and if it was the message under
 way that killed it (`queue.sqlite.deaths`), that is held. All of this runs in the writer's thread, in its transactions.
+
+The notes of a registration outlive it: they are removed in a transaction that begins after the end of the registration
+was committed. A transaction that fails, or a process that dies in it, leaves a later one all that it needs. Our own go
+first: who resigns was told to stop, and a death from then on is no attempt's fault.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from mailrider.queue.sqlite.rows import Unreadable
 
 EXPIRY: Final = timedelta(minutes=10)  # of a registration whose process cannot be looked at; renewed much more often
+_NOTES: Final = "queue.begun-"  # and the number of the registration
 
 
 @dataclass(eq=False)
@@ -49,9 +54,12 @@ class StoreLeases:
     held: list[int] = field(default_factory=list)
     """Messages that are held since a moment ago, because processes died of them."""
     last_id: int = 0
+    has_left_notes: bool = False
+    """Registrations ended, and their notes are to be removed: see `remove_left_notes`."""
 
     def register(self, connection: sqlite3.Connection) -> int:
         """Begin to use the store; how many recipients became free."""
+        self.remove_left_notes(connection)
         identity = self.identity or Identity.own()
         self.clock.go_on_from(views.read_anchor(connection), current_boot())
         expires = microseconds(self.clock.now() + EXPIRY)
@@ -74,12 +82,24 @@ class StoreLeases:
 
     def resign(self, connection: sqlite3.Connection) -> None:
         """End it; all that is leased becomes free."""
+        if self.begun is not None:
+            self.begun.forget()
         self._leave_anchor(connection)
         self._free(connection, [self.transactions.lease])
 
     def free_others(self, connection: sqlite3.Connection) -> int:
         """End the leases of all others, for whoever has the store alone; how many recipients became free."""
         return self._free(connection, [owner for owner, _, _ in self._others(connection)])
+
+    def remove_left_notes(self, connection: sqlite3.Connection) -> None:
+        """Remove the notes of registrations that are gone. While this transaction writes, nobody takes their number."""
+        present = {owner for owner, _, _ in self._owners(connection)}
+        for path in self.location.glob(f"{_NOTES}*"):
+            number = path.name.removeprefix(_NOTES)
+            if number.isdecimal() and int(number) not in present:
+                with suppress(OSError):  # what cannot be removed now is later
+                    path.unlink()
+        self.has_left_notes = False
 
     def _note_begun(self) -> None:
         """Whoever finds us dead sees what was under way."""
@@ -89,7 +109,7 @@ class StoreLeases:
                 self.begun = AttemptNotes(self._begun_file(self.transactions.lease))
 
     def _begun_file(self, owner: int) -> Path:
-        return self.location / f"queue.begun-{owner}"
+        return self.location / f"{_NOTES}{owner}"
 
     def _leave_anchor(self, connection: sqlite3.Connection) -> None:
         anchor = self.clock.anchor(current_boot())
@@ -97,16 +117,21 @@ class StoreLeases:
         connection.execute(sql.SET_ANCHOR, values)
 
     def _others(self, connection: sqlite3.Connection) -> list[tuple[int, str, int]]:
-        """The other registrations: number, identity, and when it expires."""
+        return [each for each in self._owners(connection) if each[0] != self.transactions.lease]
+
+    def _owners(self, connection: sqlite3.Connection) -> list[tuple[int, str, int]]:
+        """All registrations: number, identity, and when it expires."""
         (owners,) = connection.execute(sql.OWNERS).fetchone()
-        return [each for each in json.loads(owners) if each[0] != self.transactions.lease]
+        found: list[tuple[int, str, int]] = json.loads(owners)
+        return found
 
     def _free_dead(self, connection: sqlite3.Connection) -> int:
+        self.held = []
         now = microseconds(self.clock.now())
         dead = [(owner, text) for owner, text, expires in self._others(connection) if _is_dead(text, expires, now)]
         if self.holds_deadly and (died := [owner for owner, text in dead if _died_alone(text)]):
             begun = [each for owner in died for each in read_attempt_notes(self._begun_file(owner))]
-            self.held += hold_deadly(connection, died, begun)
+            self.held = hold_deadly(connection, died, begun)
         return self._free(connection, [owner for owner, _ in dead]) if dead else 0
 
     def _free(self, connection: sqlite3.Connection, owners: list[int]) -> int:
@@ -115,9 +140,7 @@ class StoreLeases:
         freed = connection.execute(sql.GIVE_BACK_ALL, values).rowcount
         self.transactions.written += ROW * freed
         connection.execute(sql.DELETE_OWNERS, (values["owners"],))
-        for owner in owners:
-            with suppress(OSError):
-                self._begun_file(owner).unlink(missing_ok=True)
+        self.has_left_notes = True
         return freed
 
     def _remove_given_back(self, connection: sqlite3.Connection, values: dict[str, Any]) -> None:

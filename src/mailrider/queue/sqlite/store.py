@@ -145,6 +145,7 @@ class SQLiteStore:
             self._writer.start()
         try:
             self.recovered = await self._ask(StoreCall(self._leases.register))
+            await self._remove_left_notes()
             self._tell_of_deadly()
             with suppress(StoreFull):  # what is not deleted now is later
                 await self._contents.sweep()
@@ -199,6 +200,7 @@ class SQLiteStore:
     async def keep_alive(self, now: datetime) -> int:
         """See `Store`; sweeps as well what nothing refers to any more."""
         freed: int = await self._ask(StoreCall(self._leases.renew))
+        await self._remove_left_notes()
         self._tell_of_deadly()
         await self._contents.sweep()
         await self._trim_history()
@@ -213,7 +215,13 @@ class SQLiteStore:
 
     async def free_others(self) -> int:
         """End the leases of all others, for whoever has the store alone; how many recipients became free."""
-        return await self.within(self._leases.free_others)
+        freed = await self.within(self._leases.free_others)
+        await self._remove_left_notes()
+        return freed
+
+    async def _remove_left_notes(self) -> None:
+        if self._leases.has_left_notes:
+            await self._ask(StoreCall(self._leases.remove_left_notes))
 
     # Leases ----------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,12 +16,12 @@ from mailrider.queue.ids import format_id
 from mailrider.queue.message import EVERYTHING, Quota, RecipientState
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
-from mailrider.queue.store import QueueCommand
+from mailrider.queue.store import QueueCommand, StoreUnavailable
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import Writing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from mailrider.model.event import Event
@@ -49,9 +50,14 @@ class Worker:
         self._folder = folder
         self._holds = holds_deadly
 
-    def store(self, identity: Identity | None = None) -> SQLiteStore:
+    def store(self, identity: Identity | None = None, fault: Callable[[str], None] | None = None) -> SQLiteStore:
         return SQLiteStore(
-            self._folder, self.clock, emit=self.events.append, holds_deadly=self._holds, identity=identity
+            self._folder,
+            self.clock,
+            emit=self.events.append,
+            holds_deadly=self._holds,
+            identity=identity,
+            fault=fault,
         )
 
     @asynccontextmanager
@@ -82,6 +88,11 @@ class Worker:
     async def states(self) -> list[RecipientState]:
         async with self.alive() as store:
             return [each.state for each in await store.page(EVERYTHING, 0, 100)]
+
+
+def _fail_before_commit(where: str) -> None:
+    if where == "before commit":
+        raise sqlite3.OperationalError("disk I/O error")
 
 
 def _end_thread(_: object) -> None:
@@ -157,6 +168,34 @@ async def test_no_notes_are_left_when_all_have_ended(tmp_path: Path) -> None:
     async with worker.alive():
         assert len(list(tmp_path.glob("queue.begun-*"))) == 1
     assert list(tmp_path.glob("queue.begun-*")) == []
+
+
+async def test_a_death_counts_although_whoever_found_it_could_not_commit_that(tmp_path: Path) -> None:
+    """Its notes are there for the next one, and nothing is told that was not done."""
+    worker = Worker(tmp_path)
+    message = await queued(worker)
+    for _ in range(3):
+        await worker.die()
+        with pytest.raises(StoreUnavailable):
+            async with worker.store(fault=_fail_before_commit):
+                pass
+    assert worker.events == []
+    assert await worker.states() == [RecipientState.HELD]
+    assert worker.events == [HeldAfterDeaths((message,))]
+    assert list(tmp_path.glob("queue.begun-*")) == []
+
+
+async def test_notes_of_a_registration_that_is_gone_are_removed_and_count_for_nobody(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    await queued(worker)
+    async with worker.alive():
+        (notes,) = tmp_path.glob("queue.begun-*")
+        octets = notes.read_bytes()
+    (tmp_path / "queue.begun-77").write_bytes(octets)
+    (tmp_path / "queue.begun-elsewhere").write_bytes(b"of somebody else")
+    async with worker.alive():
+        assert not (tmp_path / "queue.begun-77").exists()
+        assert (tmp_path / "queue.begun-elsewhere").exists()
 
 
 async def test_a_death_without_it_begins_the_count_anew(tmp_path: Path) -> None:
