@@ -19,7 +19,6 @@ from mailrider.config.configuration import placed_at as placed_at
 from mailrider.config.configuration import queue_location as queue_location
 from mailrider.config.configuration import queues_of as queues_of
 from mailrider.config.configuration import targets_within as targets_within
-from mailrider.config.lexer import quoted as quoted
 from mailrider.config.loader import default_text as default_text
 from mailrider.config.loader import find_config as find_config
 from mailrider.config.loader import load as load
@@ -30,3 +29,5 @@ from mailrider.config.settings import Globals as Globals
 from mailrider.config.settings import LogFormat as LogFormat
 from mailrider.config.settings import default_runtime_dir as default_runtime_dir
 from mailrider.config.settings import default_state_dir as default_state_dir
+from mailrider.config.written import UnwritableError as UnwritableError
+from mailrider.config.written import quoted as quoted

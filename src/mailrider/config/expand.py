@@ -253,6 +253,11 @@ class Expander:
         return None
 
 
+def is_expanded(text: str) -> bool:
+    """True if an argument that holds this text is not read as it is written."""
+    return bool(_USE.search(text) or _FILE.search(text))
+
+
 def _special(pattern: re.Pattern[str], node: Node) -> str | None:
     """The name in `$(name)` or `(name)`, if that is what the directive's name is."""
     match = None if node.name.quoted else pattern.fullmatch(node.name.text)

@@ -110,12 +110,6 @@ def _unclosed(text: str, suspect: Token | None) -> str:
     return f"{UNCLOSED}; or one is missing in the string over several lines that begins in line {line}"
 
 
-def quoted(text: str) -> str:
-    """A text as one argument: between quotes where it would be more than a plain word."""
-    plain = text and not any(char in '"#{}\\$' or char.isspace() for char in text)
-    return text if plain else '"' + text.replace('"', '\\"') + '"'
-
-
 def word_length(text: str, offset: int) -> int:
     """How many characters the token at `offset` has in its own line."""
     match = _TOKEN.match(text, offset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mailrider.config import loads
+from mailrider.config import UnwritableError, loads, quoted
 from mailrider.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_SHOWN: Final = 120  # characters of a line of the other program that a comment repeats
 INDENT: Final = "    "
+
+_UNWRITABLE: Final = "\uffff"  # no character, and it never will be one
 
 _AROUND: Final = "hostname a.test\ntarget.remote trial {\n}\n"
 # Where a line of each kind of block stands, as short as it can be.
@@ -30,6 +32,7 @@ _TRIALS: Final = {
     "target.lmtp": "hostname a.test\ntarget.lmtp s {\n%s\n}\n",
     "target.queue": _AROUND + "target.queue q {\ntarget &trial\n%s\n}\n",
     "submission": _AROUND + "submission tcp://127.0.0.1:587 {\ndeliver_to &trial\n%s\n}\n",
+    "rejecting": "hostname a.test\nsubmission tcp://127.0.0.1:587 {\n%s\n}\n",
     "tls_client": "hostname a.test\ntls_client {\n%s\n}\n",
     "trust": _AROUND + "submission tcp://127.0.0.1:587 {\nsender_domains a.test\ndeliver_to &trial\n%s\n}\n",
     "sender_domains": _AROUND + "submission tcp://127.0.0.1:587 {\ntrust 10.0.0.0/8\ndeliver_to &trial\n%s\n}\n",
@@ -39,8 +42,18 @@ _TRIALS: Final = {
 }
 
 
+def argument(text: str) -> str:
+    """A text as one argument; what no argument can be is `refused` in whatever line it stands."""
+    try:
+        return quoted(text)
+    except UnwritableError:
+        return _UNWRITABLE
+
+
 def refused(kind: str, line: str) -> str:
     """Why a line cannot stand in such a block; empty if it can."""
+    if _UNWRITABLE in line:
+        return "no argument can be such a text"
     if any(not char.isprintable() for char in line.replace("\n", "")):
         return "it holds characters that cannot be seen"
     try:

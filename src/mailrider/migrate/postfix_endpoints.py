@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
-from mailrider.config import quoted
 from mailrider.endpoint.trust import is_private
-from mailrider.migrate.draft import refused
+from mailrider.migrate.draft import argument, refused
 from mailrider.migrate.postfix_files import Parameter, Values, split_list
 from mailrider.migrate.postfix_source import PORTS
 from mailrider.migrate.postfix_table import reason
@@ -123,7 +122,7 @@ class PostfixEndpoints:
         for _, key, value in entries:
             for user in split_list(value):
                 by_user.setdefault(user, []).append(key.removeprefix("@"))
-        lines = [f"user {quoted(user)} {' '.join(map(quoted, own))}" for user, own in by_user.items()]
+        lines = [f"user {argument(user)} {' '.join(map(argument, own))}" for user, own in by_user.items()]
         good = [each for each in lines if not refused("authorize_sender", each)]
         inner = "".join(f"        {each}\n" for each in good)
         self.source.draft.add(block, f"check {{\n    authorize_sender {{\n{inner}    }}\n}}")

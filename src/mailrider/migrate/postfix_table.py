@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mailrider.config import quoted
+from mailrider.migrate.draft import argument
 from mailrider.migrate.postfix_files import duration, split_list
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ class Simple:
 
 
 def _as(directive: str) -> Callable[[str], str]:
-    return lambda value: f"{directive} {quoted(value)}" if value else ""
+    return lambda value: f"{directive} {argument(value)}" if value else ""
 
 
 def _all(directive: str) -> Callable[[str], str]:
-    return lambda value: f"{directive} {' '.join(map(quoted, split_list(value)))}" if value else ""
+    return lambda value: f"{directive} {' '.join(map(argument, split_list(value)))}" if value else ""
 
 
 def _time(directive: str, unit: str) -> Callable[[str], str]:

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mailrider.config import quoted
-from mailrider.migrate.draft import comment, refused
+from mailrider.migrate.draft import argument, comment, refused
 from mailrider.migrate.postfix_source import PORTS
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ class PostfixTargets:
         told = [f"Write the password into a file {PASSWORD_FILE} beside this one, readable by the daemon's user alone."]
         if not user:
             told.append(f"The user name is not known{f': {problem}' if problem else ''}: write it in place of USER.")
-        line = f"auth plain {quoted(user or 'USER')} {{file:{PASSWORD_FILE}}}"
+        line = f"auth plain {argument(user or 'USER')} {{file:{PASSWORD_FILE}}}"
         if self.source.draft.put(block, line, maps, *told):
             self.source.draft.note(enabled, "it stands in auth")
 
@@ -179,7 +178,7 @@ class PostfixTargets:
             level = value.partition(" ")[0]
             if relay:
                 left.append(f"{where} {key} {value}: all mail goes to the relayhost: see min_tls_level there")
-            elif level not in _LEVELS or refused("destination", f"destination {quoted(key)}"):
+            elif level not in _LEVELS or refused("destination", f"destination {argument(key)}"):
                 left.append(f"{where} {key} {value}: only whole domains and the levels of Postfix are translated")
             else:
                 if len(value.split()) > 1:
@@ -189,7 +188,7 @@ class PostfixTargets:
             name = level.replace("-", "_")
             self._remote(f"outbound_{name}", level, None, first=False)
             self._queue(f"outqueue_{name}", f"outbound_{name}")
-            self.routes.append((" ".join(map(quoted, domains)), f"deliver_to &outqueue_{name}"))
+            self.routes.append((" ".join(map(argument, domains)), f"deliver_to &outqueue_{name}"))
         if by_level:
             left.insert(0, f"it stands in destination {{ }} of the endpoints ({', '.join(by_level)})")
         self.source.draft.note(parameter, ". ".join(left) or "it has no entries")
@@ -203,17 +202,20 @@ class PostfixTargets:
         routed = [route for domains, _ in self.routes for route in domains.split()]
         for number, (where, key, value) in enumerate(entries, 1):
             transport, _, next_hop = value.partition(":")
-            if key in routed or refused("destination", f"destination {quoted(key)}"):
+            if key in routed or refused("destination", f"destination {argument(key)}"):
                 left.append(f"{where} {key} {value}: only domains and addresses are translated, each once")
             elif transport in ("smtp", "relay") and next_hop:
                 name = f"route{number}"
                 self._queue(f"{name}_queue", self._smarthost(name, next_hop, None, with_login=False))
-                self.routes.append((quoted(key), f"deliver_to &{name}_queue"))
+                self.routes.append((argument(key), f"deliver_to &{name}_queue"))
             elif transport == "lmtp" and self.lmtp(f"route{number}", next_hop):
-                self.routes.append((quoted(key), f"deliver_to &route{number}_queue"))
+                self.routes.append((argument(key), f"deliver_to &route{number}_queue"))
             elif transport in ("error", "discard"):
                 text = re.sub(r"^[45]\.\d+\.\d+ ", "", next_hop) or "Not accepted"
-                self.routes.append((quoted(key), f"reject 550 5.7.1 {quoted(text)}"))
+                action = f"reject 550 5.7.1 {argument(text)}"
+                if refused("rejecting", action):
+                    action = "reject 550 5.7.1"
+                self.routes.append((argument(key), action))
             else:
                 left.append(f"{where} {key} {value}: the transport {transport or '(none)'} has no counterpart")
         text = ". ".join(["they stand in destination { } of the endpoints", *left])
@@ -224,9 +226,9 @@ class PostfixTargets:
         kind, _, rest = next_hop.partition(":")
         path = rest if rest.startswith("/") else f"/var/spool/postfix/{rest}"
         host = f"unix://{path}" if kind == "unix" else f"tcp://{split_address(next_hop.removeprefix('inet:'), 24)[0]}"
-        if refused("target.lmtp", f"host {quoted(host)}"):
+        if refused("target.lmtp", f"host {argument(host)}"):
             return False
-        self.source.draft.add(self.source.draft.block("target.lmtp", f"target.lmtp {name}"), f"host {quoted(host)}")
+        self.source.draft.add(self.source.draft.block("target.lmtp", f"target.lmtp {name}"), f"host {argument(host)}")
         self._queue(f"{name}_queue", name)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailrider.config import quoted
+from mailrider.migrate.draft import argument
 from mailrider.migrate.postfix_files import split_list
 from mailrider.migrate.postfix_source import TEXT_TABLES
 
@@ -25,7 +25,7 @@ class TopLevel:
         """All of them."""
         top = self.source.draft.block("top")
         draft, given = self.source.draft, self.source.given
-        if not draft.put(top, f"hostname {quoted(self.source.values.of('myhostname'))}", given.get("myhostname")):
+        if not draft.put(top, f"hostname {argument(self.source.values.of('myhostname'))}", given.get("myhostname")):
             draft.add(top, "hostname localhost", None, "The name of this server, which Postfix took from the system.")
         if "mydomain" in given:
             draft.note(given["mydomain"], "domains are written where they are used")
@@ -47,7 +47,7 @@ class TopLevel:
                 return
             origin = text.strip()
         if parameter is not None:
-            self.source.draft.put(top, f"origin {quoted(origin)}", parameter)
+            self.source.draft.put(top, f"origin {argument(origin)}", parameter)
 
     def _certificate(self, top: DraftBlock) -> None:
         given, values = self.source.given, self.source.values
@@ -57,13 +57,13 @@ class TopLevel:
             pair = (chain[-1], chain[0]) if len(chain) > 1 else (chain[0], chain[0])
             self.source.draft.put(
                 top,
-                f"tls {quoted(pair[0])} {quoted(pair[1])}",
+                f"tls {argument(pair[0])} {argument(pair[1])}",
                 given["smtpd_tls_chain_files"],
                 "The chain first, then the key." if len(chain) > 1 else "",
             )
         elif certificate and certificate != "none":
             self.source.draft.put(
-                top, f"tls {quoted(certificate)} {quoted(key or certificate)}", given.get("smtpd_tls_cert_file")
+                top, f"tls {argument(certificate)} {argument(key or certificate)}", given.get("smtpd_tls_cert_file")
             )
         else:
             return
@@ -74,7 +74,7 @@ class TopLevel:
     def _aliases(self, top: DraftBlock, parameter: Parameter) -> None:
         tables = split_list(self.source.values.of("alias_maps"))
         files = [path for kind, _, path in (each.partition(":") for each in tables) if kind in TEXT_TABLES and path]
-        if files and self.source.draft.put(top, f"aliases {quoted(files[0])}", parameter):
+        if files and self.source.draft.put(top, f"aliases {argument(files[0])}", parameter):
             others = [each for each in tables if not each.endswith(files[0])]
             if others:
                 self.source.draft.note(parameter, f"one file can be named, and it is text: not {', '.join(others)}")
@@ -106,6 +106,6 @@ class TopLevel:
             return
         address = self.source.values.of("2bounce_notice_recipient", "postmaster")
         address = address if "@" in address else f"{address}@{self.source.origin}"
-        self.source.draft.put(top, f"postmaster {quoted(address)}", classes)
+        self.source.draft.put(top, f"postmaster {argument(address)}", classes)
         if recipient is not None:
             self.source.draft.note(recipient, "it stands in postmaster")

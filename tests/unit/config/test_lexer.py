@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrider.config.lexer import TokenKind, quoted, tokens, word_length
+from mailrider.config.lexer import TokenKind, tokens, word_length
 
 W, S, B, C, E, X = TokenKind.WORD, TokenKind.STRING, TokenKind.OPEN, TokenKind.CLOSE, TokenKind.END, TokenKind.ERROR
 
@@ -96,10 +96,3 @@ def test_every_text_becomes_tokens_in_order(text: str) -> None:
 def test_nothing_but_spaces_is_passed_over(text: str) -> None:
     found = "".join(token.text for token in tokens(text.replace("{}", "{ }")) if token.kind is not TokenKind.END)
     assert found == "".join(text.split())
-
-
-@pytest.mark.parametrize(
-    "text", ["/a/b", "", "/a b/c", 'a "b" c', "# a", "{", "{}", "a\tb", "a\u00a0b", "$(x)", "C:\\x"]
-)
-def test_a_quoted_text_is_read_as_one_argument(text: str) -> None:
-    assert [(each.kind in (W, S), each.text) for each in tokens(f"{quoted(text)}")] == [(True, text)]

@@ -359,6 +359,13 @@ def test_whatever_stands_in_a_value_the_result_loads(name: str, value: str) -> N
     loaded(migrated(f"{name} = {value}\nsmtp_sasl_auth_enable = yes\n", MASTER))
 
 
+@pytest.mark.parametrize("said", ["gone\\", 'say \\"no\\"', "gone\x00"])
+def test_a_refusal_whose_text_no_argument_can_be_is_one_without_a_text(said: str) -> None:
+    text = migrated(f"transport_maps = inline:{{bad.example=error:{said}}}\n", MASTER)
+    assert "destination bad.example {\n        reject 550 5.7.1\n" in text
+    loaded(text)
+
+
 def test_logins_need_a_certificate() -> None:
     text = migrated("myhostname = a.test\n", MASTER)
     assert "passwords go over TLS only, and main.cf names no certificate" in text
