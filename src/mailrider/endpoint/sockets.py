@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,8 @@ FIRST: Final = 3  # the descriptor that sd_listen_fds(3) begins with
 
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 # what others may bind to
 ANY_IPV6: Final = "::"
+
+_NOWHERE: Final = (-1, -1)  # no file is known by this
 
 _Key = tuple[str, int] | str
 
@@ -96,7 +99,7 @@ class Sockets:
             self._set_aside(key)
         self._open[key] = opened
         if isinstance(key, str):
-            self._files[key] = _identity(key)
+            self._files[key] = _identity(key) or _NOWHERE
 
     def _set_aside(self, key: _Key) -> None:
         old = self._open.pop(key), self._files.pop(key)
@@ -104,7 +107,8 @@ class Sockets:
             old[0].close()
 
     def _has_file(self, key: _Key) -> bool:
-        return isinstance(key, str) and _identity(key) == self._files.get(key)
+        file = self._files.get(key)
+        return file is not None and _identity(str(key)) == file
 
     def _find(self, address: SocketAddress) -> _Key:
         """The key of the socket that serves an address; its own if there is none yet."""
@@ -146,23 +150,29 @@ class Sockets:
         self.keep_only(addresses)
 
     def _forget(self, key: _Key) -> None:
-        self._open.pop(key).close()
-        if key in self._files:
-            if self._has_file(key):
+        """Close one. Its file goes first: no client finds a file where nobody listens, and once the socket is closed,
+        a file that another program makes may get the same inode."""
+        if self._has_file(key):
+            with suppress(OSError):  # somebody else removed it, or we may not; the next start replaces it
                 os.unlink(str(key))
-            del self._files[key]
+        self._files.pop(key, None)
+        self._open.pop(key).close()
 
     def close(self) -> None:
         """Close them all."""
         self.keep_only(())
 
 
-def _identity(path: str) -> tuple[int, int]:
-    """What a file is known by, whatever its name; nothing that one has if there is none."""
+def _identity(path: str) -> tuple[int, int] | None:
+    """What the file of a socket is known by, whatever its name; None if there is none.
+
+    Device and inode are enough while the socket is open: until then the kernel keeps its inode, and gives it to no
+    other file. The times of a file say less: whoever changes its owner or mode changes them.
+    """
     try:
         found = os.stat(path)
     except OSError:
-        return 0, 0
+        return None
     return found.st_dev, found.st_ino
 
 

@@ -94,6 +94,64 @@ def test_a_file_of_somebody_else_at_the_place_of_our_socket_stays_and_so_does_th
     assert path.read_text() == "another's"
 
 
+def test_the_file_goes_while_the_socket_is_open_so_that_it_is_our_own_and_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed socket's inode is free for a file that another program makes at this place."""
+    where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
+    sockets = Sockets()
+    with sockets.take(where) as taken:
+        taken.listen()
+    reached: list[int] = []
+    real = os.unlink
+
+    def unlink(name: str) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            reached.append(client.connect_ex(name))
+        real(name)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    sockets.close()
+    assert reached == [0]
+    assert not path.exists()
+
+
+def test_no_other_file_has_the_inode_of_a_socket_that_is_open_and_its_mode_is_nothing_to_us(tmp_path: Path) -> None:
+    where, path = address(f"unix://{tmp_path}/x"), tmp_path / "x"
+    sockets = Sockets()
+    sockets.bind(where)
+    path.chmod(0o600)
+    sockets.bind(where)
+    assert path.stat().st_mode & 0o777 == 0o600, "it was not bound anew"
+    path.unlink()
+    for _ in range(20):
+        path.touch()
+        sockets.close()
+        assert path.exists()
+        path.unlink()
+        sockets = Sockets()
+        sockets.bind(where)
+        path.unlink()
+    sockets.close()
+
+
+def test_a_file_that_cannot_be_removed_does_not_keep_the_others_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(_: str) -> None:
+        raise PermissionError
+
+    places = [address(f"unix://{tmp_path}/x"), address(f"unix://{tmp_path}/y")]
+    sockets = Sockets()
+    for each in places:
+        sockets.bind(each)
+    opened = sockets.at(places)
+    monkeypatch.setattr(os, "unlink", deny)
+    sockets.close()
+    monkeypatch.undo()
+    assert [each.fileno() for each in opened] == [-1, -1]
+
+
 def test_an_address_that_is_taken_says_so() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
