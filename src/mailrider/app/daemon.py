@@ -37,6 +37,7 @@ from mailrider.endpoint.logins import Logins
 from mailrider.endpoint.sockets import Sockets, inherited_sockets
 from mailrider.errors import LocalError, MailriderError, in_one_line
 from mailrider.model.daemon_event import (
+    LEFT_AT_RELOAD,
     DaemonReady,
     DaemonStopping,
     EarlierConfigurationEnded,
@@ -51,6 +52,7 @@ from mailrider.observe.metrics import FanOut, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from mailrider.clock import Clock
     from mailrider.config import Configuration
@@ -100,6 +102,7 @@ class Daemon:
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._running: Running | None = None
         self._finishing: dict[asyncio.Task[None], asyncio.Event] = {}
+        self._looks: set[asyncio.Task[None]] = set()
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -120,7 +123,7 @@ class Daemon:
                     await self._open(configuration)
                     self._emit(DaemonReady(name_of(configuration), len(self.endpoints)))
                     self._tell_ready()
-                    await tell_left_mail(unknown_queues(configuration), self._clock, self._emit, AT_START)
+                    self._look_for_left_mail(unknown_queues(configuration), AT_START)
                     await self._serve(configuration)
             finally:
                 self._notifier.say("STOPPING=1")
@@ -175,8 +178,14 @@ class Daemon:
         self._told.ask_again()
         self._emit(Reloaded(name_of(new), len(self.endpoints)))
         self._tell_ready()
-        await tell_left_mail(dropped_queues(old, new), self._clock, self._emit)
+        self._look_for_left_mail(dropped_queues(old, new), LEFT_AT_RELOAD)
         return new
+
+    def _look_for_left_mail(self, queues: list[tuple[str, Path]], advice: str) -> None:
+        """Beside all else: to look into a large queue takes a while, and a signal does not wait for it."""
+        task = asyncio.create_task(tell_left_mail(queues, self._clock, self._emit, advice))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
 
     # The end ---------------------------------------------------------------------------------------------------------
 
@@ -196,6 +205,8 @@ class Daemon:
 
     async def _stop(self) -> None:
         """End the configuration in force, and all before it."""
+        for look in self._looks:
+            look.cancel()
         finishing = list(self._finishing.items())
         for _, hurry in finishing:
             hurry.set()

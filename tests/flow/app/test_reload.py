@@ -270,6 +270,32 @@ async def test_no_failure_of_a_reload_ends_the_daemon(
         await task
 
 
+async def test_no_signal_waits_for_a_look_into_queues_that_are_not_delivered_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may last: of such a queue nobody knows how large it is."""
+    monkeypatch.setattr("mailrider.app.daemon.prepare_process", lambda: None)
+    looks, events = list[str](), list[Event]()
+
+    async def look_for_ever(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            looks.append("ended")
+
+    monkeypatch.setattr("mailrider.app.daemon.tell_left_mail", look_for_ever)
+    async with LabMX() as mx:
+        path = configuration(tmp_path, free_port(), mx)
+        task = asyncio.create_task(Daemon(lambda: load(path), events.append, environment={}).run(load(path)))
+        await eventually(lambda: _is_told(events, DaemonReady))
+        for number in (1, 2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await eventually(_count(events, "Reloaded", number))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+        assert looks == ["ended"] * 3
+
+
 def _is_told(events: list[Event], kind: type[Event]) -> bool:
     return any(isinstance(event, kind) for event in events)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from mailrider.queue.sqlite.writer import translate
 from mailrider.queue.store import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import timedelta
     from pathlib import Path
 
@@ -30,6 +31,35 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOKS: Final = 5  # that are begun anew because somebody opened the store meanwhile
+
+
+class _LookUnderWay:
+    """What is being read, for somebody in another thread to end."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def over(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """It is read over this connection. Raises `sqlite3.OperationalError` if it is not wanted any more."""
+        with self._lock:
+            if self.is_over:
+                raise sqlite3.OperationalError("interrupted")
+            self._connection = connection
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def end(self) -> None:
+        """It is not wanted any more."""
+        with self._lock:
+            self.is_over = True
+            if self._connection is not None:
+                self._connection.interrupt()
 
 
 class SQLiteReader:
@@ -42,17 +72,25 @@ class SQLiteReader:
         self._log = location / f"{FILE}-wal"
 
     async def look(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
-        """What `work` reads, one of `views`: given how much the wall clock is ahead of queue time, and a connection."""
-        return await asyncio.get_running_loop().run_in_executor(None, self._look, work)
+        """What `work` reads, one of `views`: given how much the wall clock is ahead of queue time, and a connection.
 
-    def _look(self, work: Callable[[timedelta, sqlite3.Connection], T]) -> T:
+        If this is cancelled, so is what SQLite is doing: the thread does not keep the process from its end.
+        """
+        running = _LookUnderWay()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self._look, work, running)
+        except asyncio.CancelledError:
+            running.end()
+            raise
+
+    def _look(self, work: Callable[[timedelta, sqlite3.Connection], T], running: _LookUnderWay) -> T:
         problem: Exception = StoreUnavailable("the queue's store is being opened and closed all the time")
         for _ in range(LOOKS):
             before = self._state()
             try:
                 refuse_set_aside(self._location)
                 is_open = self._log.exists()
-                with closing(self._connect(is_open)) as connection:
+                with closing(self._connect(is_open)) as connection, running.over(connection):
                     check_origin(connection, self._path)
                     self._clock.go_on_from(views.read_anchor(connection), current_boot())
                     found = work(self._clock.shift, connection)
@@ -60,7 +98,7 @@ class SQLiteReader:
                     return found
             except (sqlite3.Error, OSError) as error:
                 problem = translate(error)
-                if self._state() == before:
+                if running.is_over or self._state() == before:
                     break
         raise problem
 
