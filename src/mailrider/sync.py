@@ -88,8 +88,14 @@ class InThread(Generic[TargetT_co]):
         if self._running is None:
             ready: Future[_Running[TargetT_co]] = Future()
             # A daemon: a program that forgets `close` can end. `_close_all` closes it in order before that.
-            threading.Thread(target=_run, args=(self._make(), ready), name="mailrider", daemon=True).start()
-            started = ready.result()
+            thread = threading.Thread(target=_run, args=(self._make(), ready), name="mailrider", daemon=True)
+            try:
+                thread.start()
+                started = ready.result()
+            except BaseException:  # an interrupt (Ctrl-C), if it did not fail: it is left as soon as it is entered
+                _leaving.add(thread)
+                ready.add_done_callback(_stop_started)
+                raise
             if self._running is None:
                 self._running = started
                 self._let_go = weakref.finalize(self, _stop, started)
@@ -127,6 +133,11 @@ def _stop(running: _Running[Any]) -> None:
     with suppress(RuntimeError):  # its loop has ended
         running.loop.call_soon_threadsafe(running.stop.set)
     _leaving.add(running.thread)
+
+
+def _stop_started(ready: Future[_Running[Any]]) -> None:
+    if ready.exception() is None:
+        _stop(ready.result())
 
 
 def _run(target: TargetT, ready: Future[_Running[TargetT]]) -> None:

@@ -9,8 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -172,6 +173,45 @@ def test_a_handler_of_signals_may_send_at_every_moment_of_a_call(monkeypatch: py
     sent.extend(remote.send(MESSAGE, "a@example.org", ["b@example.net"]))
     remote.close()
     assert [each.recipient for each in sent] == ["signal@example.net", "b@example.net"]
+
+
+class SlowTarget:
+    """Entered only when `may_enter` says so."""
+
+    def __init__(self) -> None:
+        self.may_enter = threading.Event()
+        self.steps: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.may_enter.wait)
+        self.steps.append("entered")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.steps.append("left")
+
+
+def test_an_interrupt_while_a_target_starts_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the first call waits for its thread; the next call starts another one."""
+    slow, before, interrupts = SlowTarget(), threads_of_targets(), [KeyboardInterrupt()]
+
+    class InterruptedOnce(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            if interrupts:
+                raise interrupts.pop()
+            return super().result(timeout)
+
+    monkeypatch.setattr(mailrider.sync, "Future", InterruptedOnce)
+    target = mailrider.sync.InThread(lambda: slow)
+    with pytest.raises(KeyboardInterrupt):
+        target.open()
+    (thread,) = threads_of_targets() - before
+    slow.may_enter.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert slow.steps == ["entered", "left"]
+    with target:
+        assert slow.steps[2:] == ["entered"]
 
 
 def test_whoever_waits_while_it_is_closed_is_told(tmp_path: Path) -> None:
