@@ -20,7 +20,7 @@ from mailrider.delivery.settings import RemoteSettings
 from mailrider.dns.settings import DNSSettings
 from mailrider.endpoint.pipeline.route import PipelineDeliverer
 from mailrider.errors import ConfigError, InvalidValue
-from mailrider.model.event import discard
+from mailrider.model.event import Event, discard
 from mailrider.model.handover import DIRECT
 from mailrider.model.outcome import AttemptReport
 from mailrider.model.queue_event import MessageQueued, OperatorActed, RecipientDone
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mailrider.model.envelope import Envelope, Recipient
-    from mailrider.model.event import Event
+    from mailrider.model.event import Emit
     from mailrider.model.handover import Handover
     from mailrider.model.outcome import Outcome
     from mailrider.queue.service import DeliveryQueue
@@ -164,10 +164,10 @@ def named(text: str, tmp_path: Path) -> dict[str, Settings]:
     return {name: each.settings for name, each in loads(head + text).targets.items()}
 
 
-async def notify(text: str, tmp_path: Path) -> dict[str, list[tuple[str, int]]]:
+async def notify(text: str, tmp_path: Path, emit: Emit = discard) -> dict[str, list[tuple[str, int]]]:
     """The queue `a` tells a sender of a failure: who waits in which queue then, and how often each was tried."""
     settings = named(text, tmp_path)
-    async with open_engine(DEAD_DNS, discard) as engine, Targets(engine, settings) as targets:
+    async with open_engine(DEAD_DNS, emit) as engine, Targets(engine, settings) as targets:
         queue = await open_a(targets, settings)
         assert await queue.tell_failed(envelope("b@example.net"), Content.inspect(MESSAGE), NO_SUCH_USER)
         await queue.idle()  # what goes to another queue is there
@@ -201,6 +201,14 @@ async def test_two_queues_may_send_their_notifications_through_each_other(tmp_pa
 async def test_a_queue_may_send_its_notifications_itself(tmp_path: Path) -> None:
     text = "target.queue a {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
     assert await notify(text, tmp_path) == {"a": [("a@example.org", 1)]}
+
+
+async def test_a_notification_that_a_queue_sends_itself_is_not_queued_there_once_more(tmp_path: Path) -> None:
+    text = "target.queue a {\n target &out\n bounce {\n deliver_to &a\n }\n}\n"
+    events = list[Event]()
+    await notify(text, tmp_path, events.append)
+    assert [each.outcome.status for each in events if isinstance(each, RecipientDone)] == ["deferred"]
+    assert not any(isinstance(each, MessageQueued) for each in events)
 
 
 async def test_settings_that_stand_in_two_places_are_one_target(tmp_path: Path) -> None:

@@ -470,6 +470,21 @@ async def test_what_comes_in_while_a_worker_ends_is_delivered() -> None:
         assert world.network.destinations() == ["example.net", "example.com"]
 
 
+async def test_an_attempt_that_is_ended_from_outside_leaves_its_place_to_what_waits_for_it() -> None:
+    world = World(parallelism=1)
+    world.network.gates["held.example"] = asyncio.Event()
+    async with world.queue() as queue:
+        await submit(queue, "b@held.example")
+        await submit(queue, "b@next.example")
+        await world.clock.advance(0)
+        assert world.network.destinations() == ["held.example"]
+        (attempt,) = world.network.attempts
+        attempt.cancel()
+        await world.clock.advance(0)
+        assert "next.example" in world.network.destinations()
+        world.network.gates["held.example"].set()
+
+
 async def test_a_store_that_fails_is_left_in_peace_for_some_seconds() -> None:
     asked = []
 
