@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mailrider.model.outcome import Outcome, Try
 
 _new_token = partial(secrets.token_hex, 12)
-BAD_SENDER = Reply.make(501, "5.1.7", "The sender is not a mail address")
 
 
 class MessageLike(Protocol):
@@ -145,7 +144,7 @@ def prepare(
     _check_options(requiretls=requiretls, quarantine=quarantine, smtputf8=smtputf8, dsn=dsn)
     texts = _texts(recipients)
     parsed, refused = _parse_recipients(texts, dsn)
-    path = _parse_sender(sender)
+    path, bad_sender = _parse_sender(sender)
     if smtputf8 is None:
         ascii_paths = (path is None or path.is_ascii) and all(each.mailbox.is_ascii for each in parsed)
         smtputf8 = not ascii_paths or (type(message) is not bytes and needs_smtputf8(message))
@@ -155,8 +154,8 @@ def prepare(
     if fault:
         reply = Reply.make(554, "5.6.0", f"The message has {fault}: other servers may see its end there")
         refused = {index: Result(text, Status.FAILED, reply) for index, text in enumerate(texts)}
-    if path is None:
-        refused = {index: Result(text, Status.FAILED, BAD_SENDER) for index, text in enumerate(texts)}
+    if bad_sender is not None:
+        refused = {index: Result(text, Status.FAILED, bad_sender) for index, text in enumerate(texts)}
     if quarantine:
         # That comes first, whatever else is wrong.
         refused = {index: Result(each.recipient, Status.FAILED, QUARANTINED) for index, each in refused.items()}
@@ -226,13 +225,14 @@ def _parse_recipients(texts: Sequence[str], dsn: DSN) -> tuple[list[Recipient], 
     return parsed, refused
 
 
-def _parse_sender(sender: str) -> ReversePath | None:
+def _parse_sender(sender: str) -> tuple[ReversePath | None, Reply | None]:
+    """The sender, or why it is none."""
     if not isinstance(sender, str):
         raise TypeError(f"sender is a string, empty for the null reverse-path, not {type(sender).__name__}")
     try:
-        return ReversePath.parse(sender)
-    except InvalidValue:
-        return None
+        return ReversePath.parse(sender), None
+    except InvalidValue as error:
+        return None, Reply.make(501, "5.1.7", f"The sender: {error}")
 
 
 def _result(text: str, outcome: Outcome) -> Result:

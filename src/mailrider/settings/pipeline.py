@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
 from mailrider.model.reply import EnhancedCode, Reply
 from mailrider.model.text import without_case
 from mailrider.settings.directive import InvalidSetting, Section, Settings, block, directive, optional, settings
-from mailrider.settings.types import ValueType, Words, many, parsed
+from mailrider.settings.types import ValueType, Words, many, parse_mailbox, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from mailrider.model.address import Mailbox
     from mailrider.settings.directive import Maybe, Setting
 
     Route = TypeVar("Route")
@@ -83,7 +83,7 @@ class Match:
 
 
 def _parse_match(text: str) -> Match:
-    return Match(without_case(str(Mailbox.parse(text))) if "@" in text else Domain.parse(text).ascii)
+    return Match(without_case(str(parse_mailbox(text))) if "@" in text else Domain.parse(text).ascii)
 
 
 _match = parsed(Match, _parse_match)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from mailrider.errors import InvalidValue
-from mailrider.model.address import Mailbox
+from mailrider.model.address import DOTS, TRAILING_DOT, Mailbox
 from mailrider.model.domain import Domain
 
 T = TypeVar("T")
@@ -281,8 +281,15 @@ def _string(value: object) -> str:
     return value
 
 
+def parse_mailbox(text: str) -> Mailbox:
+    """A mail address; where many are wrong in the same way, the error says how."""
+    if text.endswith(DOTS):
+        raise Unacceptable(f"expected a mail address, not {show(text)}: {TRAILING_DOT}")
+    return Mailbox.parse(text)
+
+
 def _mailbox(value: Mailbox | str) -> Mailbox:
-    mailbox = parsed(Mailbox, Mailbox.parse)(value)
+    mailbox = parsed(Mailbox, parse_mailbox)(value)
     if mailbox.domain is None:
         raise ValueError
     return mailbox

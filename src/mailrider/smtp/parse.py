@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from mailrider.errors import InvalidValue, PeerError
-from mailrider.model.address import NULL_PATH, Mailbox, ReversePath
+from mailrider.model.address import DOTS, NULL_PATH, TRAILING_DOT, Mailbox, ReversePath
 from mailrider.model.domain import AddressLiteral, Domain, NextHop
 from mailrider.model.envelope import Notify, Ret
 from mailrider.model.reply import Reply
@@ -207,7 +207,7 @@ def _mail(argument: str, origin: Domain | None = None) -> Mail:
     try:
         sender = ReversePath(_mailbox(path, origin)) if path else NULL_PATH
     except InvalidValue:
-        raise CommandError(501, "5.1.7", "Bad sender address syntax") from None
+        raise CommandError(501, "5.1.7", f"Bad sender address syntax{_reason(path)}") from None
     if not sender.is_ascii and not values.get("smtputf8"):
         raise CommandError(553, "5.6.7", "A non-ASCII sender needs SMTPUTF8")  # RFC 6531 3.5
     return Mail(sender, **values)
@@ -219,10 +219,15 @@ def _rcpt(argument: str, origin: Domain | None = None) -> Rcpt:
     try:
         mailbox = _mailbox(path, origin)
     except InvalidValue:
-        raise CommandError(501, "5.1.3", "Bad recipient address syntax") from None
+        raise CommandError(501, "5.1.3", f"Bad recipient address syntax{_reason(path)}") from None
     if mailbox.domain is None and mailbox.local_part.lower() != POSTMASTER:
         raise CommandError(501, "5.1.3", "A recipient needs a domain")
     return Rcpt(mailbox, **values)
+
+
+def _reason(path: str) -> str:
+    """What is wrong with an address, where many a client is wrong in the same way."""
+    return f": {TRAILING_DOT}" if "@" in path and path.endswith(DOTS) else ""
 
 
 def _mailbox(path: str, origin: Domain | None) -> Mailbox:

@@ -47,6 +47,16 @@ async def test_a_sender_that_cannot_be_parsed_fails_all_without_lookup_or_connec
         assert untouched(net)
 
 
+async def test_a_dot_behind_the_domain_of_an_address_is_named_as_what_is_wrong() -> None:
+    async with internet({"a.test": [GOOD]}) as net:
+        (sender,) = await net.remote.send(b"Subject: x\r\n\r\n", "y@b.test.", ["x@a.test"])
+        (recipient,) = await net.send("x@a.test.")
+        assert untouched(net)
+    reason = "(a domain in an address does not end in a dot)"
+    assert str(sender.reply) == f"501 5.1.7 The sender: not a mail address: 'y@b.test.' {reason}"
+    assert str(recipient.reply) == f"501 5.1.3 not a mail address: 'x@a.test.' {reason}"
+
+
 async def test_recipients_that_cannot_be_parsed_fail_and_the_others_go_on() -> None:
     wrong = ["", "@a.test", "x@", "x y@a.test", "x@a..test", "x@[192.0.2]", "x@[IPv6:1]", "<x@a.test>", "x@a.test\r\n"]
     async with internet({"a.test": [GOOD]}) as net:

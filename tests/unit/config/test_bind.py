@@ -424,6 +424,11 @@ def test_a_quoted_argument_is_one_whatever_is_in_it(auth: str) -> None:
     )
 
 
+def test_a_dot_behind_the_domain_of_an_address_is_named_as_what_is_wrong() -> None:
+    (error,) = errors("postmaster x@a.test.\n")
+    assert error.endswith('expected a mail address, not "x@a.test.": a domain in an address does not end in a dot')
+
+
 PIPELINE = "hostname a.test\ntarget.remote r {{\n}}\nsmtp tcp://127.0.0.1:2525 {{\n{}\n}}\n"
 
 
@@ -440,6 +445,10 @@ PIPELINE = "hostname a.test\ntarget.remote r {{\n}}\nsmtp tcp://127.0.0.1:2525 {
         ("default_destination {\n}", "5:1 default_destination: the block is empty"),
         ("source a.test {\n}", "5:1 source: the block is empty"),
         ('destination "" {\nreject\n}', "5:13 destination: expected a domain or a mail address"),
+        (
+            "destination x@a.test. {\nreject\n}",
+            '5:13 destination: expected a mail address, not "x@a.test.": a domain in an address does not end in a dot',
+        ),
     ],
 )
 def test_only_one_block_is_for_a_domain_and_none_is_empty(text: str, told: str) -> None:

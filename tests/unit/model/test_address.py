@@ -114,6 +114,12 @@ def test_what_is_no_mailbox(text: str) -> None:
         Mailbox.parse(text)
 
 
+@pytest.mark.parametrize("text", ["a@example.org.", "a@\u4f8b\u3048.\u30c6\u30b9\u30c8\u3002"])
+def test_a_dot_behind_a_domain_is_named_as_what_is_wrong(text: str) -> None:
+    with pytest.raises(InvalidValue, match="a domain in an address does not end in a dot"):
+        Mailbox.parse(text)
+
+
 @pytest.mark.parametrize(
     "local", ["a\r\nb", "a\0", "a\x85", "a\u2028", "a\u202e", "a\udc80", "a" * 255, "é" * 130], ids=ascii
 )

@@ -189,9 +189,18 @@ def test_every_parameter_arrives_parsed() -> None:
         ("MAIL", "501 5.5.4 Syntax: MAIL FROM:<address>"),
         ('MAIL FROM:<"a@example.org>', "501 5.5.4 Syntax: MAIL FROM:<address>"),
         ("MAIL FROM:<a@b@c>", "501 5.1.7 Bad sender address syntax"),
+        (
+            "MAIL FROM:<a@b.example.>",
+            "501 5.1.7 Bad sender address syntax: a domain in an address does not end in a dot",
+        ),
+        ("MAIL FROM:<a.>", "501 5.1.7 Bad sender address syntax"),
         ("MAIL FROM:<a>", "501 5.1.7 Bad sender address syntax"),
         ("MAIL FROM:<ä@example.org>", "553 5.6.7 A non-ASCII sender needs SMTPUTF8"),
         ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
+        (
+            "RCPT TO:<a@b.example.>",
+            "501 5.1.3 Bad recipient address syntax: a domain in an address does not end in a dot",
+        ),
         ("RCPT TO:<example.org>", "501 5.1.3 A recipient needs a domain"),
         ("RCPT TO:<a@[1.2.3]>", "501 5.1.3 Bad recipient address syntax"),
         ("RCPT FROM:<a@example.org>", "501 5.5.4 Syntax: RCPT TO:<address>"),
