@@ -57,6 +57,11 @@ class Judgement:
     problems: tuple[TLSProblem, ...] = ()
 
 
+_OF_CERTIFICATES = frozenset(
+    {TLSProblemKind.WRONG_NAME, TLSProblemKind.EXPIRED, TLSProblemKind.NOT_YET_VALID, TLSProblemKind.NOT_TRUSTED}
+)
+
+
 class Judge:
     """Judges connections; `verify_pkix` and `match_dane` are pure. Used from one thread."""
 
@@ -74,7 +79,7 @@ class Judge:
         """Levels and verdict of a connection for a next hop whose candidate was admitted at `admitted`."""
         verdict = self._verdict(requirement, evidence, now)
         tls = evidence.tls
-        reason = "no TLS" if verdict is None else verdict.reason
+        reason = "no TLS" if verdict is None else _said(verdict)
         problems = verdict.problems if verdict is not None else _problem_in_clear(evidence)
         if tls is None:
             security = Security(admitted)
@@ -155,4 +160,12 @@ def _problem_in_clear(evidence: PeerEvidence) -> tuple[TLSProblem, ...]:
 
 
 def _why(evidence: PeerEvidence, verdict: Verdict | None) -> str:
-    return evidence.clear_reason if verdict is None else verdict.reason
+    return evidence.clear_reason if verdict is None else _said(verdict)
+
+
+def _said(verdict: Verdict) -> str:
+    """Its reason where nothing around it says that it is about a certificate."""
+    is_about_certificate = any(each.kind in _OF_CERTIFICATES for each in verdict.problems)
+    if verdict.mechanism is Mechanism.DANE or not is_about_certificate:
+        return verdict.reason
+    return f"the server's certificate cannot be trusted: {verdict.reason}"

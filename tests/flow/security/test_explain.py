@@ -241,7 +241,7 @@ PAGES = {
     ),
     "a testing policy that would refuse": Page(
         in_testing_fails,
-        "It would be refused if the domain's MTA-STS policy were enforced: self-signed",
+        "It would be refused if the domain's MTA-STS policy were enforced: the server's certificate cannot be",
         "Before the domain enforces it, mx.good.test needs TLS, with a certificate of a public authority",
         SERVERS_OPERATOR,
         keeps_mail=False,
