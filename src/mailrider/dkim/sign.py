@@ -23,16 +23,17 @@ import asyncio
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailrider.dkim.fields import OVERSIGNED, SIGNED
 from mailrider.dkim.record import parse_tags
 from mailrider.errors import InvalidValue
 from mailrider.header.addresses import parse_authors
-from mailrider.header.fields import compose_field
+from mailrider.header.fields import compose_field, message_id_of
 from mailrider.model.domain import Domain
 from mailrider.model.event import Event
+from mailrider.model.text import cut
 from mailrider.model.value import value
 from mailrider.smtp.content import CHUNK
 from mailrider.smtp.prepend import prepend
@@ -52,6 +53,7 @@ MAX_HEADER: Final = 256 * 1024  # octets of a header that is signed: real ones s
 MAX_SIGNATURES: Final = 20  # signatures of a message that are looked at: each costs as much as one name in h=
 MAX_SIGNED: Final = 200  # fields in one signature: h= stays within what verifiers read
 MAX_STAMP: Final = 12  # digits of a time in a signature: RFC 6376 3.5
+MAX_NAMES: Final = 200  # octets of the names of authors that the log shows
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r]*(?:\r\n[ \t][^\r]*)*)\r\n")
 _WHITE = re.compile(rb"[ \t]+")
@@ -62,10 +64,11 @@ _NEW_LINE: Final = "\r\n\t"
 
 @value
 class Unsigned(Event):
-    """A message went on without a signature of this domain, and why."""
+    """A message went on without a signature of this domain, and why. `message_id`: what its header calls it."""
 
     domain: str
     reason: str
+    message_id: str = field(default="", kw_only=True)
 
 
 class NotSignable(InvalidValue):
@@ -314,7 +317,8 @@ class DKIMSigning:
             else:
                 fields, names = self._fields(content) if is_small else await asyncio.to_thread(self._fields, content)
         except NotSignable as refusal:
-            self._emit(Unsigned(", ".join(dict.fromkeys(each.domain.ascii for each in self._signers)), str(refusal)))
+            domains = ", ".join(dict.fromkeys(each.domain.ascii for each in self._signers))
+            self._emit(Unsigned(domains, str(refusal), message_id=message_id_of(content.header)))
             return content
         return prepend(content, fields, names)
 
@@ -337,7 +341,8 @@ class DKIMSigning:
         authors = header.author_domains()
         chosen = [each for each in self._signers if each.speaks_for(authors)]
         if not chosen:
-            raise NotSignable("no dkim is configured for the domain of its From field")
+            names = cut(", ".join(sorted(each.ascii for each in authors)), MAX_NAMES)
+            raise NotSignable(f"no dkim is configured for the domain of its From field, {names}")
         for each in chosen:  # before the work of reading the body
             header.names_to_sign(each.oversigned, each.signed)
         return header, chosen

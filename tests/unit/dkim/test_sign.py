@@ -274,6 +274,13 @@ async def test_what_cannot_be_signed_goes_on_as_it_is_and_the_log_says_why(messa
     assert reason in event.reason
 
 
+async def test_an_unsigned_message_is_told_with_what_it_is_called_and_whose_key_is_missing() -> None:
+    signer, events = signing(Signer(EXAMPLE, "s", ED25519))
+    await signer.modify(Content.inspect(b"From: a@example.com\r\nMessage-ID: <1@example.com>\r\n\r\n"))
+    reason = "no dkim is configured for the domain of its From field, example.com"
+    assert events == [Unsigned("example.org", reason, message_id="<1@example.com>")]
+
+
 @pytest.mark.parametrize(
     "author",
     [
