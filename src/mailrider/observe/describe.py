@@ -7,7 +7,7 @@ field's terms. One line a recipient tells the end of it; the rest explains.
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mailrider.model.outcome import Outcome
+    from mailrider.mtasts.policy import STSMode
 
 
 @value
@@ -64,10 +65,19 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def _plain(value: object) -> object:
+    """The value as a log has it: durations in seconds, several things in one text, nothing in Python's own forms."""
+    if isinstance(value, timedelta):
+        seconds = round(value.total_seconds(), 3)
+        return int(seconds) if seconds.is_integer() else seconds
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, tuple):
+        texts = [str(each) for each in value]
+        return ("; " if any(" " in text for text in texts) else " ").join(texts)
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}" if str(value) else type(value).__name__
     return value if type(value) in _PLAIN else str(value)
 
 
@@ -157,13 +167,6 @@ def _(event: queue_events.RecipientDone) -> dict[str, object]:
     )
 
 
-@_fields.register(queue_events.OutcomeUnrecorded)
-@_fields.register(queue_events.LeaseLost)
-@_fields.register(queue_events.AttemptInterrupted)
-def _(event: queue_events.LeaseLost) -> dict[str, object]:
-    return {**_all_fields(event), "recipients": " ".join(event.recipients)}
-
-
 @_fields.register
 def _(event: events.CandidatesFound) -> dict[str, object]:
     found = event.candidates
@@ -217,10 +220,33 @@ def _(event: events.LookupDidFail) -> dict[str, object]:
     return _present(**{"type" if name == "record_type" else name: value for name, value in fields.items()})
 
 
-@_fields.register(policy_events.PolicyFetchFailed)
+@_fields.register
 def _(event: policy_events.PolicyFetchFailed) -> dict[str, object]:
     fields = _present(domain=event.domain, failure=event.failure, reason=event.reason)
-    return {**fields, "in_force": _plain(event.in_force)}
+    return {**fields, "in_force": _plain(event.in_force), "consequence": _with_policy(event.in_force)}
+
+
+@_fields.register(policy_events.RecordLookupFailed)
+@_fields.register(policy_events.RecordUnusable)
+def _(event: policy_events.RecordLookupFailed | policy_events.RecordUnusable) -> dict[str, object]:
+    return {**_all_fields(event), "consequence": _with_policy(event.in_force)}
+
+
+@_fields.register
+def _(event: policy_events.PolicyExpired) -> dict[str, object]:
+    return {**_all_fields(event), "consequence": _with_policy(None)}
+
+
+def _with_policy(in_force: STSMode | None) -> str:
+    """How mail goes to a domain after its MTA-STS policy, or its record, could not be had."""
+    if in_force is None:
+        return "mail goes as if the domain had no MTA-STS policy"
+    return "the policy that was fetched before stays in force"
+
+
+@_fields.register
+def _(event: events.TestingPolicyMissed) -> dict[str, object]:
+    return {**_all_fields(event), "consequence": "nothing is refused: the policy is in testing mode"}
 
 
 @_fields.register
@@ -230,5 +256,4 @@ def _(event: events.ServerTrustChanged) -> dict[str, object]:
 
 @_fields.register
 def _(event: events.Bug) -> dict[str, object]:
-    error = f"{type(event.error).__name__}: {event.error}"
-    return _present(message=event.message, where=event.where, error=error, consequence="deferred")
+    return _present(message=event.message, where=event.where, error=event.error, consequence="deferred")

@@ -102,11 +102,17 @@ def _for_people(now: str, line: LogLine) -> str:
 
 
 def line_text(line: LogLine) -> str:
-    """A line without its time and its level."""
-    fields = [f"{name}={_quoted(str(value))}" for name, value in line.fields.items()]
+    """A line without its time and its level; a field without a value is left out."""
+    fields = [f"{name}={_quoted(_word(value))}" for name, value in line.fields.items() if value is not None]
     text = " ".join([line.name, *fields])
     # Nothing that an exception quotes can begin a line of the log.
     return text if line.error is None else "\n    ".join([text, *map(_printable, _trace(line.error).split("\n"))])
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _for_machines(now: str, line: LogLine) -> str:

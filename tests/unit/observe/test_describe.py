@@ -27,18 +27,26 @@ from mailrider.model.event import (
     ConnectionOpened,
     Event,
     RecipientSettled,
+    RootKeysMissing,
     Validity,
 )
 from mailrider.model.outcome import Deferred, Delivered, Failed
-from mailrider.model.queue_event import DestinationDown, MessageQueued, RecipientDone
+from mailrider.model.queue_event import DestinationDown, HeldAfterDeaths, MessageQueued, RecipientDone
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates
 from mailrider.model.security import Mechanism, MXLevel, Refusal, Security, TLSLevel
-from mailrider.model.tls_session import PoliciesSeen, STSSeen
+from mailrider.model.tls_session import PoliciesSeen, STSSeen, TLSSessionSeen
 from mailrider.model.value import value
 from mailrider.mtasts.policy import STSMode
 from mailrider.observe.describe import describe
-from mailrider.policy.sts.events import PolicyFetchFailed, RefreshCrashed
+from mailrider.policy.sts.events import (
+    PolicyExpired,
+    PolicyFetched,
+    PolicyFetchFailed,
+    RecordLookupFailed,
+    RecordUnusable,
+    RefreshCrashed,
+)
 from tests.support.problems import problem
 
 if TYPE_CHECKING:
@@ -49,6 +57,8 @@ RECIPIENT = Recipient(Mailbox.parse("x@a.test"))
 SECURE = Security(MXLevel.DNSSEC, TLSLevel.AUTHENTICATED, Mechanism.DANE, "TLSv1.3", "AES")
 REPLY = Reply.make(250, "2.0.0", "Ok")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SEEN = PoliciesSeen("a.test")
+TWO = (problem("it expired"), problem("its name is wrong"))
 
 # A value for each type that a field may have. A new type is added here, and looked at in the log once.
 SAMPLES: dict[str, Any] = {
@@ -206,6 +216,46 @@ def test_the_end_of_a_queued_recipient_says_which_message_where_it_went_and_when
         "retry_at": "2026-01-01T00:00:00Z",
         "reply": "451 4.7.1 mx.a.test said: Later",
     }
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "shown"),
+    [
+        pytest.param(PolicyFetched(A, "1", STSMode.ENFORCE, timedelta(days=7), True), "max_age", 604800, id="duration"),
+        pytest.param(HeldAfterDeaths(("a1", "b2")), "messages", "a1 b2", id="ids"),
+        pytest.param(RootKeysMissing((20326, 38696)), "tags", "20326 38696", id="numbers"),
+        pytest.param(
+            TLSSessionSeen(SEEN, "mx", "me", "1", "2", None, TWO),
+            "pkix",
+            "it expired; its name is wrong",
+            id="sentences",
+        ),
+        pytest.param(RefreshCrashed(A, KeyError()), "error", "KeyError", id="an exception without words"),
+        pytest.param(RefreshCrashed(A, ValueError("x")), "error", "ValueError: x", id="an exception"),
+        pytest.param(PolicyExpired(A, STSMode.ENFORCE, NOW), "fetched", "2026-01-01T00:00:00Z", id="moment"),
+    ],
+)
+def test_no_value_has_python_s_own_form(event: Event, name: str, shown: object) -> None:
+    assert describe(event).fields[name] == shown
+
+
+@pytest.mark.parametrize(
+    ("in_force", "consequence"),
+    [
+        (None, "mail goes as if the domain had no MTA-STS policy"),
+        (STSMode.ENFORCE, "the policy that was fetched before stays in force"),
+    ],
+)
+def test_a_policy_that_cannot_be_had_is_told_with_how_mail_goes_meanwhile(
+    in_force: STSMode | None, consequence: str
+) -> None:
+    for event in (
+        PolicyFetchFailed(A, "status", problem("status 404"), in_force),
+        RecordLookupFailed(A, "SERVFAIL", in_force),
+        RecordUnusable(A, "two records", in_force),
+    ):
+        fields = describe(event).fields
+        assert (fields["in_force"], fields["consequence"]) == (in_force, consequence)
 
 
 def test_numbers_are_readable_and_the_null_sender_is_seen() -> None:

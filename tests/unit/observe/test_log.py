@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shlex
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import LocalError
+from mailrider.model.daemon_event import MailLeftBehind
+from mailrider.model.domain import Domain
 from mailrider.model.event import Bug, ConnectionOpened, Dialogue, LookupDidFail
+from mailrider.mtasts.policy import STSMode
 from mailrider.observe.log import EventLog, is_journal
 from mailrider.observe.log_file import LogFile
+from mailrider.policy.sts.events import PolicyFetched
 
 EVENT = LookupDidFail("a.test", "MX", "SERVFAIL", "deferred")
 
@@ -80,6 +85,16 @@ def test_no_value_forges_a_line_or_a_field_for_machines(value: str) -> None:
     assert fields.get("reason", "") == value
     assert (fields["event"], fields["level"], fields["name"]) == ("lookup_failed", "warning", "a.test")
     line.encode()
+
+
+def test_people_read_yes_and_no_and_nothing_where_there_is_nothing() -> None:
+    fetched = PolicyFetched(Domain("a.test"), "1", STSMode.NONE, timedelta(days=1), False)
+    events = MailLeftBehind("", "/state/old", None), fetched
+    without, line = written(*events).splitlines()
+    assert "messages" not in without
+    assert line.endswith(" id=1 mode=none max_age=86400 changed=no")
+    for_machines = [json.loads(each) for each in written(*events, style="json").splitlines()]
+    assert (for_machines[0]["messages"], for_machines[1]["changed"]) == (None, False)
 
 
 def raised(error: Exception) -> Exception:
