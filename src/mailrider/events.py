@@ -18,6 +18,7 @@ from mailrider.model.daemon_event import EarlierWorkersAwaited as EarlierWorkers
 from mailrider.model.daemon_event import LogLinesLost as LogLinesLost
 from mailrider.model.daemon_event import LogNotReopened as LogNotReopened
 from mailrider.model.daemon_event import MailLeftBehind as MailLeftBehind
+from mailrider.model.daemon_event import OwnCertificateExpires as OwnCertificateExpires
 from mailrider.model.daemon_event import OwnCertificateFaulty as OwnCertificateFaulty
 from mailrider.model.daemon_event import Reloaded as Reloaded
 from mailrider.model.daemon_event import ReloadRefused as ReloadRefused

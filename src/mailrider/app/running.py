@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mailrider.app.assemble import open_engine
-from mailrider.app.check.finding import Level
-from mailrider.app.check.local import check_certificates
+from mailrider.app.certificate_watch import CertificateWatch
 from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
 from mailrider.app.listening import bind, host_names
 from mailrider.app.reports import make_recorder, open_reporting
@@ -28,7 +27,6 @@ from mailrider.app.targets import Targets
 from mailrider.clock import after
 from mailrider.config import placed
 from mailrider.dns.validation import Proven
-from mailrider.model.daemon_event import OwnCertificateFaulty
 from mailrider.model.event import Bug
 from mailrider.observe.metric_sums import SHOWN, TOLD
 from mailrider.observe.metrics import fan_out
@@ -132,9 +130,9 @@ class Running:
     async def _accept(self, configuration: Configuration) -> None:
         process = self._process
         if not process.place.number:  # of several workers one tells it
-            for each in check_certificates(configuration, process.clock.now()):
-                if each.level is Level.ERROR:
-                    process.emit(OwnCertificateFaulty(each.subject, each.text, each.cure))
+            watch = CertificateWatch(configuration, process.clock, process.emit)
+            self._doors.callback(watch.close)
+            watch.open()
         for endpoint in self.endpoints:
             await endpoint.open(process.sockets.take, process.turns)
         if configuration.globals.openmetrics is not None:

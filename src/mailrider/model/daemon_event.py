@@ -60,9 +60,19 @@ class MailLeftBehind(Event):
 @value
 class OwnCertificateFaulty(Event):
     """A certificate of our own has expired, or does not hold yet: whoever checks it refuses to talk to us. It is used
-    all the same. Looked for at a start and at a reload; `mailrider check` looks at any time. `owner`: whose it is."""
+    all the same. Told at a start, at a reload, and when it expires meanwhile. `owner`: whose it is."""
 
     level: ClassVar[EventLevel] = ERROR
+    owner: str
+    reason: str
+    advice: str
+
+
+@value
+class OwnCertificateExpires(Event):
+    """A certificate of our own expires soon: told once, days before. `owner`: whose it is."""
+
+    level: ClassVar[EventLevel] = WARNING
     owner: str
     reason: str
     advice: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,47 +30,76 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.config import Configuration
     from mailrider.model.domain import Domain
+    from mailrider.x509.certificate import Certificate
 
-SOON: Final = 14  # days that a certificate still holds; ACME clients renew with 30 days left
+SOON: Final = timedelta(days=14)  # that a certificate still holds; ACME clients renew with 30 days left
+SOON_PART: Final = (
+    1 / 4
+)  # of the life of one that is made for some days only: they are renewed with more than that left
 MIB: Final = 1 << 20
 MAX_CHAIN_FILE: Final = MIB  # octets of a file with a certificate and its chain
 
 
-def check_certificates(configuration: Configuration, now: datetime) -> list[Finding]:
-    """Our own: those of endpoints, and those that targets show to servers."""
-    findings: list[Finding] = []
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """A file with a certificate of our own. `owner`: what shows it; `name`: the one that clients know us by there."""
+
+    owner: str
+    path: Path
+    name: Domain | None = None
+
+
+def certificates_of(configuration: Configuration) -> list[OwnCertificate]:
+    """Those of endpoints, and those that targets show to servers."""
+    found: list[OwnCertificate] = []
     for door in configuration.endpoints:
         if door.settings.tls is not None and door.settings.tls.cert is not None:
             name = door.settings.hostname or configuration.globals.hostname
-            findings += _about_certificate(door.label, door.settings.tls.cert, name, now)
+            found.append(OwnCertificate(door.label, door.settings.tls.cert, name))
     for each in configuration.targets.values():
         tls = getattr(each.settings, "tls_client", None)
         if tls is not None and tls.cert is not None:
-            findings += _about_certificate(each.label, tls.cert, None, now)
-    return list(dict.fromkeys(findings))
+            found.append(OwnCertificate(each.label, tls.cert))
+    return list(dict.fromkeys(found))
 
 
-def _about_certificate(label: str, path: Path, name: Domain | None, now: datetime) -> Iterator[Finding]:
+def check_certificates(configuration: Configuration, now: datetime) -> list[Finding]:
+    """Our own: their days, and their names."""
+    return [finding for each in certificates_of(configuration) for finding in _about_certificate(each, now)]
+
+
+def read_certificate(path: Path) -> Certificate:
+    """The first one in a file. Raises `OSError` and `InvalidValue`."""
+    with path.open("rb") as file:
+        return parse_certificate(pem_certificates(file.read(MAX_CHAIN_FILE))[0])
+
+
+def _about_certificate(own: OwnCertificate, now: datetime) -> Iterator[Finding]:
+    label, path, name = own.owner, own.path, own.name
     try:
-        with path.open("rb") as file:
-            certificate = parse_certificate(pem_certificates(file.read(MAX_CHAIN_FILE))[0])
+        certificate = read_certificate(path)
     except (OSError, InvalidValue) as fault:
         yield error(label, f"the certificate {path} cannot be read: {fault}")
         return
-    left = certificate.not_after - now
-    renew = "see that your ACME client renews it, and sends SIGHUP then (systemctl reload mailrider)"
-    if now < certificate.not_before:
-        yield error(label, f"the certificate {path} holds from {certificate.not_before:%Y-%m-%d %H:%M} UTC on, not yet")
-    elif left.total_seconds() <= 0:
-        yield error(label, f"the certificate {path} expired on {certificate.not_after:%Y-%m-%d}", renew)
-    elif left.days < SOON:
-        yield warning(label, f"the certificate {path} expires in {left.days} days", renew)
-    else:
-        yield ok(label, f"the certificate {path} holds for {left.days} days")
+    yield about_validity(label, path, certificate, now)
     names = presented_names(certificate, common_name=False)
     if name is not None and find_match(names, [name]) is None:
         text = f"the certificate {path} is for {', '.join(names[:5]) or 'no name'}, and clients know us as {name}"
         yield warning(label, text, "clients that check it refuse to talk to us; get one for that name")
+
+
+def about_validity(label: str, path: Path, certificate: Certificate, now: datetime) -> Finding:
+    """Whether it holds `now`, and for how long. An error if it does not, a warning if it ends soon."""
+    begin, end = certificate.not_before, certificate.not_after
+    renew = "see that your ACME client renews it, and sends SIGHUP then (systemctl reload mailrider)"
+    if now < begin:
+        return error(label, f"the certificate {path} holds from {begin:%Y-%m-%d %H:%M} UTC on, not yet")
+    if end <= now:
+        return error(label, f"the certificate {path} expired on {end:%Y-%m-%d}", renew)
+    days = (end - now).days
+    if end - now < min(SOON, (end - begin) * SOON_PART):
+        return warning(label, f"the certificate {path} expires in {days} days, on {end:%Y-%m-%d %H:%M} UTC", renew)
+    return ok(label, f"the certificate {path} holds for {days} days")
 
 
 def check_disks(configuration: Configuration, clock: Clock) -> list[Finding]:
