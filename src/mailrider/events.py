@@ -11,6 +11,7 @@ from mailrider.dkim.sign import Unsigned as Unsigned
 from mailrider.endpoint.pipeline.check import CheckAvailable as CheckAvailable
 from mailrider.endpoint.pipeline.check import CheckUnavailable as CheckUnavailable
 from mailrider.endpoint.pipeline.check import MessageChecked as MessageChecked
+from mailrider.model.daemon_event import ClockJumped as ClockJumped
 from mailrider.model.daemon_event import DaemonReady as DaemonReady
 from mailrider.model.daemon_event import DaemonStopping as DaemonStopping
 from mailrider.model.daemon_event import EarlierConfigurationEnded as EarlierConfigurationEnded
@@ -18,6 +19,8 @@ from mailrider.model.daemon_event import EarlierWorkersAwaited as EarlierWorkers
 from mailrider.model.daemon_event import LogLinesLost as LogLinesLost
 from mailrider.model.daemon_event import LogNotReopened as LogNotReopened
 from mailrider.model.daemon_event import MailLeftBehind as MailLeftBehind
+from mailrider.model.daemon_event import OpenFilesEnough as OpenFilesEnough
+from mailrider.model.daemon_event import OpenFilesShort as OpenFilesShort
 from mailrider.model.daemon_event import OwnCertificateExpires as OwnCertificateExpires
 from mailrider.model.daemon_event import OwnCertificateFaulty as OwnCertificateFaulty
 from mailrider.model.daemon_event import Reloaded as Reloaded

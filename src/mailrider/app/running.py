@@ -22,6 +22,7 @@ from mailrider.app.assemble import open_engine
 from mailrider.app.certificate_watch import CertificateWatch
 from mailrider.app.endpoints import GRACE, Surroundings, open_endpoint
 from mailrider.app.listening import bind, host_names
+from mailrider.app.process_watch import ProcessWatch
 from mailrider.app.reports import make_recorder, open_reporting
 from mailrider.app.targets import Targets
 from mailrider.clock import after
@@ -129,8 +130,13 @@ class Running:
 
     async def _accept(self, configuration: Configuration) -> None:
         process = self._process
-        if not process.place.number:  # of several workers one tells it
-            watch = CertificateWatch(configuration, process.clock, process.emit)
+        is_first = not process.place.number  # of several workers one tells what concerns all
+        watches: list[ProcessWatch | CertificateWatch] = [
+            ProcessWatch(process.clock, process.emit, tells_clock=is_first)
+        ]
+        if is_first:
+            watches.append(CertificateWatch(configuration, process.clock, process.emit))
+        for watch in watches:
             self._doors.callback(watch.close)
             watch.open()
         for endpoint in self.endpoints:

@@ -79,6 +79,34 @@ class OwnCertificateExpires(Event):
 
 
 @value
+class OpenFilesShort(Event):
+    """This process has nearly as many open files and connections (`count`) as the system allows it (`limit`)."""
+
+    level: ClassVar[EventLevel] = ERROR
+    count: int
+    limit: int
+    advice: str = "new clients are cut off, and mail waits: raise LimitNOFILE of the service (ulimit -n), and restart"
+
+
+@value
+class OpenFilesEnough(Event):
+    """It may open files and connections again."""
+
+    count: int
+    limit: int
+
+
+@value
+class ClockJumped(Event):
+    """The clock on the wall was set by so many seconds, or the machine slept so long. Mail waits by the time that has
+    passed; signatures in DNS and certificates are judged by the new time."""
+
+    level: ClassVar[EventLevel] = WARNING
+    seconds: float
+    advice: str = "the clock was set, or the machine slept: see that NTP runs; no mail is lost or expires by it"
+
+
+@value
 class SocketUnused(Event):
     """A socket that the service manager gave us is at no address that the configuration names."""
 
