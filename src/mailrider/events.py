@@ -57,9 +57,11 @@ from mailrider.model.event import ConnectionJudged as ConnectionJudged
 from mailrider.model.event import ConnectionOpened as ConnectionOpened
 from mailrider.model.event import ConnectionReused as ConnectionReused
 from mailrider.model.event import Dialogue as Dialogue
+from mailrider.model.event import DNSAvailable as DNSAvailable
 from mailrider.model.event import DNSSECValidationFails as DNSSECValidationFails
 from mailrider.model.event import DNSSECValidationWorks as DNSSECValidationWorks
 from mailrider.model.event import DNSServerUnfit as DNSServerUnfit
+from mailrider.model.event import DNSUnavailable as DNSUnavailable
 from mailrider.model.event import Emit as Emit
 from mailrider.model.event import Event as Event
 from mailrider.model.event import FellBackToClear as FellBackToClear

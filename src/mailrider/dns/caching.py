@@ -21,6 +21,7 @@ from mailrider.clock import after
 from mailrider.dns.answer import Answer, LookupFailed, LookupFailure, RecordType
 from mailrider.dns.cache import AnswerCache
 from mailrider.dns.chain import Walk
+from mailrider.dns.outage import Outage
 from mailrider.dns.single_flight import Cancelled, SingleFlight
 from mailrider.dns.validating import Failing, Unvalidated, Validation, Waiting, read_validated
 from mailrider.dns.wire import NUMBERS, FailedReply, ServerReply
@@ -66,6 +67,7 @@ class CachingResolver:
         self._source: Source = Waiting() if validator else Unvalidated()
         self._left_waiting = asyncio.Event()
         self._cache = AnswerCache(cache_size, clock)
+        self._outage = Outage(emit)
         self._flights: SingleFlight[tuple[str, RecordType, bool], Answer[Any] | FailedReply] = SingleFlight()
         self._open = False
         self.changes = 0
@@ -170,9 +172,14 @@ class CachingResolver:
             return CLOSED
         resolve = partial(self._resolve, name, record_type, fresh=fresh)
         try:
-            return await self._flights.run((name.ascii, record_type, fresh), resolve)
+            outcome = await self._flights.run((name.ascii, record_type, fresh), resolve)
         except Cancelled:
             return CLOSED
+        if isinstance(outcome, FailedReply):
+            self._outage.failed(name, outcome)
+        else:
+            self._outage.answered()
+        return outcome
 
     async def _resolve(self, name: Domain, record_type: RecordType, *, fresh: bool) -> Answer[Any] | FailedReply:
         unready = await self._ready()

@@ -60,7 +60,7 @@ async def open_resolver(
     servers = NameServers(choice, clock=clock, rng=rng, timeout=timeout, attempts=settings.attempts)
     validation = await _prepare(settings, choice, emit, tls_roots, load)
     if validation is None:
-        resolver = CachingResolver(servers, clock, cache_size=settings.cache)
+        resolver = CachingResolver(servers, clock, emit, cache_size=settings.cache)
         async with resolver, ProofKeeper(resolver, clock, emit):
             yield resolver
         return

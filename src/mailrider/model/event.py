@@ -87,6 +87,22 @@ class LookupDidFail(Event):
 
 
 @value
+class DNSUnavailable(Event):
+    """No lookup succeeds any more, whatever the domain; told once, until `DNSAvailable`."""
+
+    level: ClassVar[EventLevel] = ERROR
+    reason: str
+    advice: str = (
+        "all mail waits until DNS answers: see that the resolver runs and reaches the internet, mailrider check"
+    )
+
+
+@value
+class DNSAvailable(Event):
+    """Lookups succeed again."""
+
+
+@value
 class NothingEnforced(Event):
     """A target of a configuration has no `mx_auth`, and nobody said that this is meant."""
 
