@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from mailrider.queue.message import Entry, PastAttempt, Stats, StoredMessage
 
+SOON: Final = timedelta(minutes=1)  # what is due for less is about to be tried
+WAITS: Final = "its destination is down, or nobody delivers from this queue now"
 _COLOURS: Final = {RecipientState.QUEUED: "", RecipientState.LEASED: "green", RecipientState.HELD: "yellow"}
 _WISHES: Final = {Wish.HOLD: "to be held", Wish.REMOVE: "to be removed", Wish.RETRY: "to be retried"}
 
@@ -83,7 +85,9 @@ def entry_text(entry: Entry, now: datetime) -> Iterator[str]:
     if entry.progress.in_doubt:
         yield "    in doubt: a server may have the message already"
     if entry.progress.warned:
-        yield "    it is late, and that has been dealt with"
+        yield "    it is late; its sender has been told, if there is one who wants to be"
+    if not entry.progress.tries and entry.progress.last is not None:
+        yield f"    {entry.progress.last}"
 
 
 def _attempt_text(attempt: PastAttempt) -> Iterator[str]:
@@ -156,7 +160,10 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
 def _next_try(entry: Entry, now: datetime) -> str:
     match entry.state:
         case RecipientState.QUEUED:
-            return ", next due" if entry.due <= now else f", next in {_span(entry.due - now)}"
+            if entry.due > now:
+                return f", next in {_span(entry.due - now)}"
+            waits = now - entry.due
+            return ", next due" if waits < SOON else f", due for {_span(waits)}: {WAITS}"
         case RecipientState.LEASED:
             return ", one is under way"
         case RecipientState.HELD:

@@ -26,6 +26,7 @@ from mailrider.model.outcome import Deferred, TryResult
 from mailrider.queue.message import FRESH, ROUTE_TARGET, LeasedJob
 from mailrider.queue.places import Places
 from mailrider.queue.retry import DEFAULT_SCHEDULE, Schedule
+from mailrider.queue.settle import UNREACHABLE
 
 if TYPE_CHECKING:
     import random
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.outcome import AttemptReport, Outcome
+    from mailrider.model.reply import Reply
     from mailrider.queue.message import NewMessage
     from mailrider.queue.places import RunningAttempt
 
@@ -58,7 +60,8 @@ class DestinationHealth(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class DestinationState:
-    """A destination. `closed_until` is a monotonic moment. `is_quick`: the last attempt there ended soon."""
+    """A destination. `closed_until` is a monotonic moment, `reason` why it is closed, as far as it is known here.
+    `is_quick`: the last attempt there ended soon."""
 
     destination: str
     ready: deque[LeasedJob] = field(default_factory=deque)
@@ -67,6 +70,7 @@ class DestinationState:
     failures: int = 0
     is_quick: bool = False
     closed_until: float = 0.0
+    reason: Reply = UNREACHABLE
 
     @property
     def is_plain(self) -> bool:
@@ -197,7 +201,7 @@ class Fairness:
         return self._newcomers if may_be_new else None
 
     def finish(
-        self, attempt: RunningAttempt, health: DestinationHealth, now: float
+        self, attempt: RunningAttempt, health: DestinationHealth, now: float, reply: Reply = UNREACHABLE
     ) -> tuple[float | None, list[RunningAttempt]]:
         """An attempt has ended. If that closes its destination: for how many seconds; and who moved to slow places."""
         self.octets -= attempt.octets
@@ -211,15 +215,12 @@ class Fairness:
             if state.is_quick is not is_quick:
                 self._learn(state, is_quick=is_quick)
         pause = None
-        match health:
-            case DestinationHealth.TOOK:
-                state.failures = 0
-                state.closed_until = 0.0
-                state.window = min(state.window + 1, self._widest)
-            case DestinationHealth.UNREACHABLE:
-                pause = self._close(state, now)
-            case DestinationHealth.UNKNOWN:
-                pass
+        if health is DestinationHealth.TOOK:
+            state.failures = 0
+            state.closed_until = 0.0
+            state.window = min(state.window + 1, self._widest)
+        elif health is DestinationHealth.UNREACHABLE:
+            state.reason, pause = reply, self._close(state, now)
         self._place(state, now)
         if state.is_plain and state.window == 1:
             del self._states[state.destination]
@@ -237,10 +238,10 @@ class Fairness:
         self._leave_turns(state)
         return pause
 
-    def is_down(self, destination: str) -> bool:
-        """True if it could not be reached the last time."""
+    def down_because(self, destination: str) -> Reply | None:
+        """Why it could not be reached the last time; None if it could."""
         state = self._states.get(destination)
-        return state is not None and state.failures > 0
+        return state.reason if state is not None and state.failures > 0 else None
 
     def count_down(self, now: float) -> int:
         """How many destinations are down. One whose mail would have been tried again by now has no mail left."""
@@ -296,23 +297,22 @@ class Fairness:
         """Another process found a destination out of reach: it is closed for at least so long."""
         state = self._state(destination)
         state.window = 1
+        state.reason = state.reason if state.failures else UNREACHABLE
         state.failures = max(state.failures, 1)
         state.closed_until = max(state.closed_until, now + seconds)
         self._leave_turns(state)
 
     def resume(self, destination: str, now: float) -> None:
         """Another process found that a destination takes mail again; what has gathered is released gradually."""
-        state = self._states.get(destination)
-        if state is not None:
-            state.failures = 0
-            state.closed_until = 0.0
+        if (state := self._states.get(destination)) is not None:
+            state.failures, state.closed_until = 0, 0.0
             self._place(state, now)
 
     def reopen(self, now: float) -> None:
         """Try every closed destination again: an operator said so."""
         for state in self._states.values():
             state.closed_until = 0.0
-            self._place(state, now)
+        self.refresh(now)
 
     def refresh(self, now: float) -> None:
         """Destinations whose pause is over take turns again."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from mailrider.clock import Clock
+    from mailrider.model.reply import Reply
     from mailrider.queue.retry import Rules
     from mailrider.queue.settler import CommitRetry, Committed, Settler
     from mailrider.queue.store import Store
@@ -28,14 +29,14 @@ SKEW: Final = 2.0  # seconds by which the wall clock may differ from the steady 
 
 @dataclass(slots=True, eq=False)
 class Housekeeping:
-    """That of one store. `is_down` says of a destination that it cannot be reached."""
+    """That of one store. `down_because` says of a destination why it cannot be reached; None: it can."""
 
     store: Store
     rules: Rules
     settler: Settler
     commits: CommitRetry
     clock: Clock
-    is_down: Callable[[str], bool]
+    down_because: Callable[[str], Reply | None]
     _elapsed: float = 0.0
     _offset: float = 0.0
     only_renews: bool = False
@@ -82,11 +83,12 @@ class Housekeeping:
             now = self.clock.now()
             jobs = await self.store.claim_older(now - age, LATE, unwarned=unwarned)
             expired = [job for job in jobs if now >= job.created + self.rules.expire]
-            left = [job for job in expired if not self.is_down(job.destination)]
+            left = [job for job in expired if self.down_because(job.destination) is None]
             waiting = deque(job for job in jobs if job not in left)
             try:
                 while waiting:
-                    settling = await self.settler.late(waiting[0], now, self.store.content)
+                    reason = self.down_because(waiting[0].destination)
+                    settling = await self.settler.late(waiting[0], now, self.store.content, reason)
                     settled = await self.commits.record(settling.settlement)
                     waiting.popleft()
                     committed = self.settler.committed(settling, settled)

@@ -60,7 +60,7 @@ class Scheduler:
         self._commits = CommitRetry(store, clock, emit, work.bounces)
         settler = Settler(work.rules, work.bounces, clock, rng, emit)
         self._attempts = Attempts(store, work, settler, self._commits, self._fairness.places, clock, emit)
-        self._housekeeping = Housekeeping(store, work.rules, settler, self._commits, clock, self._fairness.is_down)
+        self._housekeeping = Housekeeping(store, work.rules, settler, self._commits, clock, self._fairness.down_because)
         self._running: dict[asyncio.Task[None], AttemptProgress] = {}
         self._refiller: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -287,8 +287,8 @@ class Scheduler:
         attempt, health, reply = progress.attempt, progress.health, progress.reply
         job = attempt.job
         job.content = None
-        was_down = self._fairness.is_down(job.destination)
-        pause, moved = self._fairness.finish(attempt, health, self._clock.monotonic())
+        was_down = self._fairness.down_because(job.destination) is not None
+        pause, moved = self._fairness.finish(attempt, health, self._clock.monotonic(), reply)
         if pause is not None:
             self._emit(DestinationDown(job.destination, pause, reply))
             self._work.shares.went_down(self, job.destination, pause, reply)

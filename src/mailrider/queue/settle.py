@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 # What has been tried for that long is given up (RFC 5321 4.5.4.1: at least 4 to 5 days).
 EXPIRED: Final = Reply.make(554, "5.4.7", "It could not be delivered in time")
-UNTRIED: Final = Reply.make(451, "4.4.7", "It was not tried yet: the destination cannot be reached")
+UNREACHABLE: Final = Reply.make(451, "4.4.7", "The destination could not be reached, so this message was not tried")
 
+MAX_TEXT: Final = 1000  # characters of such a text
 REPORT_EXPIRES: Final = timedelta(hours=24)
 
 
@@ -85,8 +86,9 @@ def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, r
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
-def untried(job: LeasedJob, rules: Rules, now: datetime) -> SettleDecision:
+def untried(job: LeasedJob, rules: Rules, now: datetime, reason: Reply | None = None) -> SettleDecision:
     """Decide for a job that was not attempted because its destination is down: it may be late, or its time over.
+    `reason`: what another message met there.
 
     Nothing is counted and nothing moves, but that it is given up, or that its sender is told of the delay.
     """
@@ -94,12 +96,13 @@ def untried(job: LeasedJob, rules: Rules, now: datetime) -> SettleDecision:
     notified: list[Told] = []
     given_up: list[int] = []
     until = _end_of(job, rules)
-    for id, progress, last in zip(job.ids, job.progress, as_it_stands(job), strict=True):
-        change = Change(id, Fate.QUEUED, None, progress)
+    for id, progress, last in zip(job.ids, job.progress, as_it_stands(job, reason), strict=True):
+        known = progress if reason is None else replace(progress, last=last.reply)
+        change = Change(id, Fate.QUEUED, None, known)
         if now >= until:
-            change = Change(id, Fate.DONE)
+            change = Change(id, Fate.DONE, None, known)
             given_up.append(id)
-            last = _given_up(last, in_doubt=progress.in_doubt)
+            last = _given_up(last, in_doubt=progress.in_doubt, was_tried=progress.tries > 0)
         changes.append(_warned(change, job, rules, now))
         action = _action(last, job, change, progress, rules, now)
         if action is not None:
@@ -107,11 +110,15 @@ def untried(job: LeasedJob, rules: Rules, now: datetime) -> SettleDecision:
     return SettleDecision(tuple(changes), tuple(notified), tuple(given_up))
 
 
-def as_it_stands(job: LeasedJob) -> AttemptReport:
-    """What is known of a job's recipients without an attempt: how the last one ended."""
+def as_it_stands(job: LeasedJob, reason: Reply | None = None) -> AttemptReport:
+    """What is known of a job's recipients without an attempt: how the last one ended, or why there was none."""
+    unreachable = UNREACHABLE
+    if reason is not None and reason != UNREACHABLE:
+        text = f"{UNREACHABLE.text}; another one got: {reason}"
+        unreachable = Reply.make(UNREACHABLE.code, str(UNREACHABLE.status), text[:MAX_TEXT])
     return AttemptReport(
         tuple(
-            Deferred(who, progress.last or UNTRIED, in_doubt=progress.in_doubt)
+            Deferred(who, progress.last or unreachable, in_doubt=progress.in_doubt)
             for who, progress in zip(job.envelope.recipients, job.progress, strict=True)
         )
     )
@@ -145,11 +152,12 @@ def _is_over(progress: Progress, job: LeasedJob, rules: Rules, now: datetime) ->
     return now >= _end_of(job, rules) or 0 < rules.max_tries <= progress.tries + 1
 
 
-def _given_up(outcome: Outcome, *, in_doubt: bool) -> Failed:
+def _given_up(outcome: Outcome, *, in_doubt: bool, was_tried: bool = True) -> Failed:
     """The outcome of a recipient whose time is over: what the last attempt ended with stays readable."""
     doubt = ", though a server may have taken it" if in_doubt else ""
-    text = f"{EXPIRED.text}{doubt}; the last attempt ended with: {outcome.reply}"
-    final = Reply.make(EXPIRED.code, str(EXPIRED.status), text[:1000])
+    last = f"the last attempt ended with: {outcome.reply}" if was_tried else outcome.reply.text
+    text = f"{EXPIRED.text}{doubt}; {last}"
+    final = Reply.make(EXPIRED.code, str(EXPIRED.status), text[:MAX_TEXT])
     return Failed(outcome.recipient, final, outcome.mx, outcome.address, outcome.security, outcome.tries)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.model.event import Emit
     from mailrider.model.outcome import AttemptReport
+    from mailrider.model.reply import Reply
     from mailrider.queue.bounces import Bounces
     from mailrider.queue.message import LeasedJob, NewMessage, Settled
     from mailrider.queue.retry import Rules
@@ -82,13 +83,20 @@ class Settler:
             notifications += await self._redact(job, decision, report, content, now)
         return Settling(Settlement(job, decision.changes, now, notifications), decision, report)
 
-    async def late(self, job: LeasedJob, now: datetime, stored: Callable[[LeasedJob], Awaitable[Content]]) -> Settling:
-        """Where no attempt comes along. `stored` reads the content, if its sender is told."""
-        decision = untried(job, self._rules, now)
+    async def late(
+        self,
+        job: LeasedJob,
+        now: datetime,
+        stored: Callable[[LeasedJob], Awaitable[Content]],
+        reason: Reply | None = None,
+    ) -> Settling:
+        """Where no attempt comes along. `stored` reads the content, if its sender is told; `reason`: why its
+        destination cannot be reached, if that is known."""
+        decision = untried(job, self._rules, now, reason)
         content = await stored(job) if decision.notified else None
         notifications = await self._notify(job, decision, content, now)
         # What is over is over for each recipient.
-        report = as_it_stands(job) if decision.given_up else None
+        report = as_it_stands(job, reason) if decision.given_up else None
         return Settling(Settlement(job, decision.changes, now, notifications), decision, report)
 
     def committed(self, settling: Settling, settled: Settled) -> Committed | None:

@@ -42,6 +42,7 @@ from mailrider.queue.message import EVERYTHING, Quota, RecipientState
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.scheduler import Scheduler
 from mailrider.queue.service import DeliveryQueue, QueueDeliverer
+from mailrider.queue.settle import UNREACHABLE
 from mailrider.queue.settler import SICK
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.stopping import GRACE
@@ -990,6 +991,9 @@ async def test_what_was_never_tried_is_given_up_when_its_time_is_over() -> None:
         assert world.left == []
         assert len(world.bounces.seen) == 20
     assert sum(done.given_up for done in world.happened(RecipientDone)) == 20
+    reasons = {done.outcome.reply.text for done in world.happened(RecipientDone) if done.given_up and not done.tries}
+    (down, *_) = world.happened(DestinationDown)
+    assert reasons == {f"{UNREACHABLE.text}; another one got: {down.reply}"}
 
 
 async def test_what_could_be_tried_is_not_given_up_untried() -> None:

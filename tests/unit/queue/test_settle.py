@@ -13,9 +13,10 @@ from mailrider.dsn.notification import NotifiedAction
 from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
+from mailrider.model.reply import Reply
 from mailrider.queue.message import Fate, LeasedJob, Progress
 from mailrider.queue.retry import IN_DOUBT, JITTER, Rules, Schedule
-from mailrider.queue.settle import is_last_try, settle, untried
+from mailrider.queue.settle import UNREACHABLE, is_last_try, settle, untried
 from mailrider.testing.clock import FakeClock
 from tests.support.queueing import (
     BUSY,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mailrider.queue.settle import SettleDecision
 
 RULES = Rules(Schedule(timedelta(minutes=10), 2.0, timedelta(hours=1)))
+REFUSED = Reply.make(451, "4.4.1", "[192.0.2.1]:25 refused the connection")
 EVERYTHING = Notify.SUCCESS | Notify.FAILURE | Notify.DELAY
 
 
@@ -231,6 +233,24 @@ def test_what_is_not_attempted_is_told_of_and_given_up_in_time() -> None:
     assert over.changes[0].fate is Fate.DONE
     assert [each.action for each in over.notified] == [NotifiedAction.FAILED]
     assert over.given_up == job.ids
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        pytest.param(Progress(), f"{UNREACHABLE.text}; another one got: {REFUSED}", id="never tried"),
+        pytest.param(Progress(2, last=BUSY), f"the last attempt ended with: {BUSY}", id="tried"),
+    ],
+)
+def test_mail_that_gets_no_attempt_is_told_of_with_why_its_destination_cannot_be_reached(
+    before: Progress, told: str
+) -> None:
+    job = replace(make_job(), progress=(before,))
+    waits = untried(job, RULES, job.created + HOUR, REFUSED)
+    assert waits.changes[0].progress is not None
+    assert told.endswith(str(waits.changes[0].progress.last).removeprefix("451 4.4.7 "))
+    over = untried(job, RULES, job.created + RULES.expire, REFUSED)
+    assert over.notified[0].outcome.reply.text == f"It could not be delivered in time; {told}"
 
 
 # The postmaster ------------------------------------------------------------------------------------------------------

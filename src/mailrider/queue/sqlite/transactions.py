@@ -292,8 +292,9 @@ def _ending(job: LeasedJob, change: Change, before: Progress, dialogue: str = ""
     if outcome is None:  # its time was over without another attempt
         told["given_up"] = True
         told["tries"] = before.tries
-        if before.last is not None:
-            told["code"], told["text"] = before.last.code, str(before.last)
+        last = (change.progress or before).last
+        if last is not None:
+            told["code"], told["enhanced"], told["text"] = last.code, str(last.status), last.text
         if dialogue:
             told["dialogue"] = dialogue
         return history.FAILED, compact(told)

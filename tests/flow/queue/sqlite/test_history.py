@@ -13,6 +13,7 @@ import pytest
 
 from mailrider.cli.main import main
 from mailrider.clock import SystemClock
+from mailrider.model.reply import Reply
 from mailrider.model.transcript import Transcript
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.history import HistoryBounds
@@ -246,9 +247,12 @@ async def test_who_is_given_up_without_another_try_keeps_what_was_said_in_the_la
         again = Change(job.ids[0], Fate.QUEUED, progress=Progress(1), attempt=talked(job.envelope.recipients[0]))
         await life.store.settle(Settlement(job, (again,), life.clock.now()))
         (job,) = (await life.store.claim([Quota("example.net", 1)], life.clock.now())).jobs
-        await life.store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), life.clock.now()))
+        why = Progress(1, last=Reply.make(451, "4.4.1", "[192.0.2.1]:25 refused the connection"))
+        await life.store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE, progress=why),), life.clock.now()))
         (traced,) = await ShardsReader(life.location, life.clock).trace(HistoryFilter(message.id), 10)
         first, last = traced.facts
+        said = [last.details[name] for name in ("code", "enhanced", "text")]
+        assert said == [451, "4.4.1", "[192.0.2.1]:25 refused the connection"]
         assert "dialogue" not in first.details
         assert (last.kind, last.details["given_up"]) == ("recipient.failed", True)
         assert last.details["dialogue"] == "S: 450 4.2.0 try later"
