@@ -259,8 +259,10 @@ class RecipientAttempted(RecipientSettled):
 
 @value
 class LimitReached(Event):
-    """A message is held back by a limit: `scope`, its `key`, and for how many seconds at least."""
+    """A message is held back by a limit: `scope`, its `key`, and for how many seconds at least. What it means to the
+    message is told as `RecipientSettled` or `RecipientDone`, if it does not only wait for some seconds."""
 
+    level: ClassVar[EventLevel] = DEBUG
     scope: str
     key: str
     seconds: float
@@ -269,7 +271,8 @@ class LimitReached(Event):
 
 @value
 class LimitsUncounted(Event):
-    """A message is held back for so many seconds, because nobody answers who counts by the limits for all processes."""
+    """A message is held back for so many seconds, because nobody answers who counts by the limits for all processes.
+    Told once, until somebody answers again."""
 
     level: ClassVar[EventLevel] = WARNING
     seconds: float

@@ -122,6 +122,11 @@ class Failed:
 Outcome = Delivered | Deferred | Failed
 
 
+def is_held_back(outcome: Outcome) -> bool:
+    """True if nothing has failed: one of our own limits says when it may be tried again."""
+    return isinstance(outcome, Deferred) and outcome.eligible_at is not None and not outcome.in_doubt
+
+
 def dialogue_of(outcome: Outcome) -> str:
     """What was said to the server where the last try ended without delivering; empty if nothing was."""
     for each in reversed(outcome.tries):

@@ -34,7 +34,8 @@ class RecipientDone(Event):
     """An attempt of a queued recipient was recorded; if `is_over` it is the end of it, as `outcome` says.
 
     `given_up`: tries or time were used up. `tries` are the failed ones so far. `operator`: what somebody had wished for
-    the recipient during the attempt, and was done now: held or removed. `age`: of the message.
+    the recipient during the attempt, and was done now: held or removed. `age`: of the message. `is_repeated`: a limit
+    holds it back, as before.
     """
 
     message: str
@@ -45,6 +46,7 @@ class RecipientDone(Event):
     given_up: bool = False
     operator: str = ""
     age: timedelta = timedelta(0)
+    is_repeated: bool = False
 
     @property
     def is_over(self) -> bool:

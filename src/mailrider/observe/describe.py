@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mailrider.model import endpoint_event as endpoint_events
 from mailrider.model import event as events
 from mailrider.model import queue_event as queue_events
-from mailrider.model.event import INFO, WARNING
-from mailrider.model.outcome import Status
+from mailrider.model.event import DEBUG, INFO, WARNING
+from mailrider.model.outcome import Status, is_held_back
 from mailrider.model.value import value
 from mailrider.policy.sts import events as policy_events
 
@@ -53,9 +53,11 @@ def log_level(event: events.Event) -> events.EventLevel:
     if event.level is not INFO:
         return event.level
     if isinstance(event, events.RecipientSettled):
-        is_good = event.outcome.status is Status.DELIVERED
+        is_good = event.outcome.status is Status.DELIVERED or is_held_back(event.outcome)
     elif isinstance(event, queue_events.RecipientDone):
-        is_good = event.outcome.status is Status.DELIVERED and not event.given_up
+        if event.is_repeated and not event.given_up:
+            return DEBUG
+        is_good = not event.given_up and (event.outcome.status is Status.DELIVERED or is_held_back(event.outcome))
     else:
         is_good = not isinstance(event, events.ServerTrustChanged) or event.believed
     return INFO if is_good else WARNING

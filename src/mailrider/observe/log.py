@@ -67,6 +67,8 @@ class EventLog:
             return
         try:
             line = describe(event)
+            if line.level is DEBUG and not self._debug:
+                return
             if self._worker is not None:
                 line = LogLine(line.level, line.name, {**line.fields, "worker": self._worker}, line.error)
             now = self._clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.clock import shift_of
 from mailrider.model.event import Bug
+from mailrider.model.outcome import is_held_back
 from mailrider.model.queue_event import (
     LeaseLost,
     OutcomeUnrecorded,
@@ -141,7 +142,8 @@ class Settler:
                 done_to_it = _DONE_TO_IT.get(wish, "")
             over = change.id in decision.given_up
             retry_at = None if due is None else due + shift_of(self._clock)
-            self._emit(RecipientDone(name, sender, outcome, tries, retry_at, over, done_to_it, age))
+            repeated = is_held_back(outcome) and progress.last == outcome.reply
+            self._emit(RecipientDone(name, sender, outcome, tries, retry_at, over, done_to_it, age, repeated))
 
 
 class CommitRetry:

@@ -861,6 +861,15 @@ async def test_throttled_comes_back_when_it_may() -> None:
         assert world.happened(DestinationDown) == []
 
 
+async def test_what_a_limit_holds_back_again_is_told_as_known() -> None:
+    world = World()
+    world.network.behaviour["example.net"] = lambda who: throttled(who, world.clock.now() + timedelta(seconds=7))
+    async with world.queue() as queue:
+        await submit(queue, "b@example.net")
+        await world.clock.advance(20)
+        assert [each.is_repeated for each in world.happened(RecipientDone)] == [False, True, True]
+
+
 async def test_an_outcome_that_cannot_be_recorded_is_kept_and_nothing_is_delivered_twice() -> None:
     world = World()
     async with world.queue() as queue:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from mailrider.model.address import Mailbox
@@ -16,12 +18,14 @@ from mailrider.model.outcome import (
     Try,
     TryResult,
     dialogue_of,
+    is_held_back,
     outcome_for,
 )
 from mailrider.model.reply import Reply
 from mailrider.model.security import MXLevel, Security
 from mailrider.model.transcript import OwnLines, Transcript
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPIENT = Recipient(Mailbox.parse("b@example.net"))
 
 
@@ -73,3 +77,16 @@ def test_what_was_said_is_that_of_the_last_try_in_which_anything_was() -> None:
 def test_signatures_of_an_attempt_stand_before_earlier_ones() -> None:
     report = AttemptReport((outcome_for(RECIPIENT, Reply(250)),)).signed_by(("b",)).signed_by(("a",))
     assert [each.signed for each in report] == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_so"),
+    [
+        (Deferred(RECIPIENT, Reply(451, None, ("Later",)), eligible_at=NOW), True),
+        (Deferred(RECIPIENT, Reply(451, None, ("Lost",)), eligible_at=NOW, in_doubt=True), False),
+        (Deferred(RECIPIENT, Reply(451, None, ("Later",))), False),
+        (Failed(RECIPIENT, Reply(550, None, ("No",))), False),
+    ],
+)
+def test_what_a_limit_of_ours_holds_back_has_not_failed(outcome: Outcome, is_so: bool) -> None:
+    assert is_held_back(outcome) is is_so

@@ -267,6 +267,14 @@ def test_numbers_are_readable_and_the_null_sender_is_seen() -> None:
         assert describe(event).fields["sender"] == "<>"
 
 
+def test_what_a_limit_of_ours_holds_back_is_no_warning_and_is_told_once() -> None:
+    held_back = Deferred(RECIPIENT, Reply.make(451, "4.4.5", "our limit"), eligible_at=NOW)
+    assert describe(RecipientSettled(A, "", held_back)).level == "info"
+    assert describe(RecipientDone("1", "", held_back, 0, NOW)).level == "info"
+    assert describe(RecipientDone("1", "", held_back, 0, NOW, is_repeated=True)).level == "debug"
+    assert describe(RecipientDone("1", "", held_back, 0, given_up=True, is_repeated=True)).level == "warning"
+
+
 @pytest.mark.parametrize("kind", [PolicyFetchFailed, LoginFailed, DestinationDown], ids=lambda kind: kind.__name__)
 def test_what_wants_attention_is_a_warning(kind: type[Event]) -> None:
     assert describe(sample(kind)).level == "warning"

@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import shlex
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.errors import LocalError
+from mailrider.model.address import Mailbox
 from mailrider.model.daemon_event import MailLeftBehind
 from mailrider.model.domain import Domain
+from mailrider.model.envelope import Recipient
 from mailrider.model.event import Bug, ConnectionOpened, Dialogue, LookupDidFail
+from mailrider.model.outcome import Deferred
+from mailrider.model.queue_event import RecipientDone
+from mailrider.model.reply import Reply
 from mailrider.mtasts.policy import STSMode
 from mailrider.observe.log import EventLog, is_journal
 from mailrider.observe.log_file import LogFile
 from mailrider.policy.sts.events import PolicyFetched
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVENT = LookupDidFail("a.test", "MX", "SERVFAIL", "deferred")
 
 
@@ -118,6 +124,13 @@ def test_details_are_written_under_debug_only() -> None:
     details = Dialogue("mx", "192.0.2.1", "C", "EHLO x"), ConnectionOpened("mx", "192.0.2.1", None, None, "not offered")
     assert written(*details) == ""
     assert len(written(*details, debug=True).splitlines()) == 2
+
+
+def test_an_event_that_is_a_detail_this_time_is_written_under_debug_only() -> None:
+    held_back = Deferred(Recipient(Mailbox.parse("x@a.test")), Reply.make(451, "4.4.5", "our limit"), eligible_at=NOW)
+    again = RecipientDone("1", "", held_back, 0, NOW, is_repeated=True)
+    assert written(again) == ""
+    assert " debug queue_deferred " in written(again, debug=True)
 
 
 def test_the_log_is_told_details_under_debug_only() -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mailrider.model.handover import Handover
 
 THROTTLED = Reply.make(451, "4.4.5", "Too many messages at the moment")
+_MEANT = {"all": "all messages", "ip": "client", "source": "sender domain", "destination": "destination"}
 UNCOUNTED = Reply.make(451, "4.3.0", "Limits cannot be checked at the moment")
 
 
@@ -62,8 +63,12 @@ class HeldBack:
     reply: Reply = THROTTLED
 
     def deferred(self, recipient: Recipient) -> Deferred:
-        """What it means to a recipient of a queue."""
-        return Deferred(recipient, self.reply, eligible_at=self.eligible_at)
+        """What it means to a recipient of a queue: for those who look into it, with the limit."""
+        reply = self.reply
+        if self.scope:
+            text = f"{reply.text}: our limit for {_MEANT[self.scope]} {self.key}".rstrip()
+            reply = Reply.make(reply.code, str(reply.status), text)
+        return Deferred(recipient, reply, eligible_at=self.eligible_at)
 
 
 class MessageTicket:
@@ -169,6 +174,7 @@ class Limiter:
         self._clock = clock
         self._counts = counts
         self._lines = lines
+        self._is_uncounted = False
         self._scopes = {line: scope for scope, names in lines.items() for line in names}
 
     @property
@@ -217,12 +223,14 @@ class Limiter:
                 whole.emit(LimitReached(self._scopes[need[0]], need[1], seconds, message=whole.message))
 
         answer = await waiter.enter(whole.patience, tell, ticket.let_pass)
-        return None if answer is None else self._held_back(answer, whole, tell)
+        was_told, self._is_uncounted = self._is_uncounted, answer is not None and answer.is_unanswered
+        if self._is_uncounted and not was_told and answer is not None:  # and not for each message that waits then
+            whole.emit(LimitsUncounted(answer.seconds, message=whole.message))
+        return None if answer is None else self._held_back(answer, tell)
 
-    def _held_back(self, answer: NotNow, whole: MessageTicket, tell: Callable[[Need, float], None]) -> HeldBack:
+    def _held_back(self, answer: NotNow, tell: Callable[[Need, float], None]) -> HeldBack:
         eligible_at = self._clock.now() + timedelta(seconds=answer.seconds)
         if answer.is_unanswered:
-            whole.emit(LimitsUncounted(answer.seconds, message=whole.message))
             return HeldBack("", "", eligible_at, UNCOUNTED)
         tell(answer.need, answer.seconds)
         line, key = answer.need

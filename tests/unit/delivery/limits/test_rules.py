@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mailrider.delivery.limits.book import COME_AGAIN
 from mailrider.delivery.limits.lines import LineBook, LineKey, WaitingAsk
-from mailrider.delivery.limits.rules import HeldBack, Limiter, MessageTicket
+from mailrider.delivery.limits.rules import UNCOUNTED, HeldBack, Limiter, MessageTicket
 from mailrider.delivery.limits.shares import Shares
 from mailrider.delivery.settings import Concurrency, LimitsSettings, Rate
 from mailrider.errors import ConfigError
@@ -256,6 +256,23 @@ async def test_the_limit_that_held_a_message_back_is_an_event() -> None:
     await world.passes()
     await world.passes()
     assert world.events == [LimitReached("destination", "a.test", 60.0)]
+
+
+@pytest.mark.parametrize(
+    ("scope", "key", "named"),
+    [
+        ("all", "", "our limit for all messages"),
+        ("destination", "a.test", "our limit for destination a.test"),
+        ("source", "b.test", "our limit for sender domain b.test"),
+        ("ip", "192.0.2.1", "our limit for client 192.0.2.1"),
+    ],
+)
+def test_who_looks_into_a_queue_reads_which_limit_holds_a_message_back(scope: str, key: str, named: str) -> None:
+    held_back = HeldBack(scope, key, FakeClock().now())
+    recipient = Recipient(Mailbox.parse("x@a.test"))
+    assert str(held_back.deferred(recipient).reply) == f"451 4.4.5 Too many messages at the moment: {named}"
+    uncounted = HeldBack("", "", FakeClock().now(), UNCOUNTED)
+    assert uncounted.deferred(recipient).reply == UNCOUNTED
 
 
 # Order ----------------------------------------------------------------------------------------------------------------

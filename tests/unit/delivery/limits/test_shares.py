@@ -144,6 +144,10 @@ async def test_a_silent_supervisor_means_held_back(world: World) -> None:
     assert (held_back.eligible_at - world.clock.now()).total_seconds() == COME_AGAIN
     assert (held_back.scope, held_back.reply) == ("", UNCOUNTED), "no limit is known to be used up"
     assert world.events == [LimitsUncounted(COME_AGAIN)]
+    again = asyncio.create_task(world.passes(first))
+    await world.clock.advance(SILENCE)
+    assert await again is not None
+    assert len(world.events) == 1, "it is told once, and not for each message that waits"
 
 
 async def test_books_go_on_for_the_workers_of_the_next_configuration(world: World) -> None:
