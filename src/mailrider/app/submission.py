@@ -72,9 +72,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class DSN:
-    """What the sender wants to be told (RFC 3461): `notify` and `original` for every recipient, the rest once.
+    """What the sender wants to be told (RFC 3461), of all recipients alike.
 
-    `notify` as in NOTIFY (`"FAILURE,DELAY"`, `"NEVER"`); `ret` `"FULL"` or `"HDRS"`; `envid` up to 100 characters.
+    `notify` as in NOTIFY (`"FAILURE,DELAY"`, `"NEVER"`); where it is given, each recipient's address goes with it as
+    ORCPT. `ret` is `"FULL"` or `"HDRS"`; `envid` up to 100 characters.
     """
 
     notify: str | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailrider.delivery.limits.findings import SharedFinding
@@ -71,9 +72,10 @@ class Shares:
         """
         if settings is None:
             return None
-        block = settings.name
-        if block is None:
-            block = f"of {owner}" if self._by_owner and owner else f"number {next(self._numbers)}"
+        if settings.name is None and not (self._by_owner and owner):
+            own = ProcessLimits(self._clock)  # which ends with the block
+            return _limiter(settings, "", self._clock, own, partial(own.declare, self._number))
+        block = settings.name or f"of {owner}"
         if block not in self._blocks:
             self._blocks[block] = self._make(settings, block)
         known = self._blocks[block]
@@ -82,20 +84,7 @@ class Shares:
         return known
 
     def _make(self, settings: LimitsSettings, block: str) -> Limiter:
-        lines: dict[str, list[str]] = {}
-        for scope, limits in _by_scope(settings):
-            lines[scope] = []
-            for line in _lines(block, scope, limits):
-                self._declare(line)
-                lines[scope].append(line.name)
-        return Limiter(settings, self._clock, self._counts_of_all(), lines)
-
-    def _declare(self, line: Line) -> None:
-        self._counts.declare(self._number, line)
-
-    def _counts_of_all(self) -> Counts:
-        """Who counts the messages of all processes."""
-        return self._counts
+        return _limiter(settings, block, self._clock, self._counts, partial(self._counts.declare, self._number))
 
     def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares | None:
         """Those of one target; None: nobody else has connections."""
@@ -114,11 +103,8 @@ class WorkerShares(Shares):
         self.client = self._asks = client
         self.workers = client.workers
 
-    def _declare(self, line: Line) -> None:
-        self._asks.declare(line)
-
-    def _counts_of_all(self) -> Counts:
-        return self._asks
+    def _make(self, settings: LimitsSettings, block: str) -> Limiter:
+        return _limiter(settings, block, self._clock, self._asks, self._asks.declare)
 
     def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares:
         """See `Shares`."""
@@ -127,6 +113,18 @@ class WorkerShares(Shares):
     def clients(self, owner: str, most: int, most_of_one: int) -> ClientShares:
         """See `Shares`."""
         return ClientShares(self._asks, owner, most, most_of_one)
+
+
+def _limiter(
+    settings: LimitsSettings, block: str, clock: Clock, counts: Counts, declare: Callable[[Line], None]
+) -> Limiter:
+    names: dict[str, list[str]] = {}
+    for scope, limits in _by_scope(settings):
+        lines = list(_lines(block, scope, limits))
+        for line in lines:
+            declare(line)
+        names[scope] = [line.name for line in lines]
+    return Limiter(settings, clock, counts, names)
 
 
 def _by_scope(settings: LimitsSettings) -> tuple[tuple[str, tuple[Limit, ...]], ...]:

@@ -447,6 +447,14 @@ async def test_a_block_without_a_name_is_its_owners_alone() -> None:
     assert limiters.limiter(None) is None
 
 
+async def test_a_block_of_nobody_else_is_forgotten_with_whoever_had_it() -> None:
+    shares = Shares(FakeClock())
+    before = kept(shares)
+    for _ in range(3):
+        shares.limiter(LimitsSettings(all=["rate 1 1s"]))
+    assert kept(shares) == before
+
+
 async def test_one_name_with_two_meanings_is_an_error() -> None:
     limiters = Shares(FakeClock())
     limiters.limiter(LimitsSettings(all=["rate 1 1s"], name="shared"))
