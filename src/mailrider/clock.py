@@ -203,7 +203,7 @@ class Patience:
             self._timer = self._clock.call_at(self._deadline, self._look_at_clock)
 
     def note_content(self, octets: int) -> None:
-        """So many octets of content have arrived."""
+        """Note that so many octets of content have arrived."""
         self._progress += octets
         if self._progress >= STRETCH:
             self.restart()

@@ -125,7 +125,7 @@ _lock = threading.Lock()
 
 
 def _target(options: Mapping[str, Any]) -> sync.Remote | sync.Smarthost | sync.Queue:
-    """The one of this process for these options; Django makes a backend for every message."""
+    """The target of this process for these options; Django makes a backend for every message."""
     key = repr(sorted(options.items()))
     with _lock:
         if key not in _targets:

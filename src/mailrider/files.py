@@ -115,7 +115,7 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, info: os.stat_result) -> FileStamp:
-        """That of a file whose status was just asked for."""
+        """The stamp of a file, from its status."""
         return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 

@@ -230,7 +230,7 @@ def _fixed_requirement(settings: SmarthostSettings, address: SocketAddress) -> R
 
 
 def with_state_dir(modify: ModifySettings | None) -> ModifySettings | None:
-    """The same; where a program did not say where keys are, in the place of a configuration that does not either."""
+    """Settings with a directory for keys: where a program gave none, that of a configuration that gives none."""
     return modify if modify is None or modify.state_dir is not None else replace(modify, state_dir=default_state_dir())
 
 
@@ -271,7 +271,7 @@ class _Policies:
         self._evidence: Sequence[Policy] | None = None
 
     async def listed(self) -> Sequence[Policy]:
-        """Those of `mx_auth`, in the order of evaluation."""
+        """The policies of `mx_auth`, in the order of evaluation."""
         auth, engine = self._auth, self._engine
         listed: list[Policy] = []
         if auth.mtasts is not None:

@@ -33,7 +33,7 @@ def _read(path: Path) -> str:
 
 
 def usable_cores(read: Callable[[Path], str] = _read) -> int:
-    """At least 1."""
+    """How many processors this process may use; at least 1."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # no Linux
@@ -71,7 +71,7 @@ def _quotas(read: Callable[[Path], str]) -> Iterator[float | None]:
 
 
 def _folders(group: str, root: Path) -> Iterable[Path]:
-    """Those of a group and of all that it is in, up to the root."""
+    """The folders of a control group and of all groups around it, up to the root."""
     own = PurePosixPath(group.lstrip("/"))
     return [root / each for each in (own, *own.parents)] if ".." not in own.parts else [root]
 
@@ -93,7 +93,7 @@ def parse_cpu_max(text: str) -> float | None:
 
 
 def parse_quota(quota: str, period: str) -> float | None:
-    """The same of two numbers; version 1 has -1 for no bound."""
+    """The processors that a quota and its period stand for; version 1 has -1 for no bound: None."""
     try:
         processors = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class DeliveryDirectives(TypedDict, total=False):
-    """Those of all targets that deliver at once: see `delivery.settings`."""
+    """The directives of all targets that deliver at once: see `delivery.settings`."""
 
     hostname: Domain | str | None
     limits: LimitsSettings | None
@@ -47,7 +47,7 @@ class DeliveryDirectives(TypedDict, total=False):
 
 
 class RemoteDirectives(DeliveryDirectives, total=False):
-    """Those of `target.remote`: see `RemoteSettings`."""
+    """The directives of `target.remote`: see `RemoteSettings`."""
 
     force_ipv4: bool
     connect_timeout: timedelta | float | str
@@ -64,7 +64,7 @@ class RemoteDirectives(DeliveryDirectives, total=False):
 
 
 class SmarthostDirectives(DeliveryDirectives, total=False):
-    """Those of `target.smtp`: see `SmarthostSettings`."""
+    """The directives of `target.smtp`: see `SmarthostSettings`."""
 
     host: Iterable[SocketAddress | str]
     auth: Credentials | Iterable[str] | str | None
@@ -75,7 +75,7 @@ class SmarthostDirectives(DeliveryDirectives, total=False):
 
 
 class QueueDirectives(TypedDict, total=False):
-    """Those of `target.queue`: see `QueueSettings`."""
+    """The directives of `target.queue`: see `QueueSettings`."""
 
     target: Target | None
     location: Path | str | None

@@ -58,7 +58,7 @@ class PipelineOpener:
         block: EndpointSettings | SourceSettings | EndpointRouteSettings | BounceSettings | BounceRouteSettings,
         outer: RouteStage,
     ) -> RouteStage:
-        """That of one block: its checks, and its signatures beside those of the outer one."""
+        """The stage of one block: its checks, and its signatures beside those of the block around it."""
         given = getattr(block, "check", None)  # notifications are not checked
         checks = await self.stack.enter_async_context(open_checks(given, self.clock))
         return RouteStage(checks, await open_signing(block.modify, self.clock, self.emit, outer.signing))

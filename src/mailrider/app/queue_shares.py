@@ -34,7 +34,7 @@ FRESH: Final = 0.1  # seconds that it may take until an attempt has begun in a p
 
 
 def queue_shares(shares: Shares, clock: Clock, name: str, parallelism: int, members: int = 1) -> QueueShares:
-    """Those of one queue, which all of its schedulers in this process join: so many `members`."""
+    """What the schedulers of one queue share; so many `members` of them are in this process."""
     if shares.client is None:
         return ALONE if members == 1 else WorkerQueueShares(OneProcess(), clock, name, parallelism)
     return WorkerQueueShares(shares.client, clock, name, parallelism)

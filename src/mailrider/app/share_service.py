@@ -46,7 +46,7 @@ class ShareService:
         self._book.came(number)
 
     def worker_gone(self, number: int) -> None:
-        """It was waited for: what it held is free."""
+        """The process has ended, and was waited for: what it held is free."""
         if self._links.pop(number, None) is not None:
             del self._lines[number], self._generations[number]
             self._forget_findings()
@@ -59,7 +59,7 @@ class ShareService:
         self._forget_findings()
 
     def _forget_findings(self) -> None:
-        """Those of generations of which no worker starts any more."""
+        """Forget the findings of generations of which no worker starts any more."""
         newer = {each for each in self._generations.values() if each > self._force}
         for generation in self._told.keys() - newer - {self._force}:
             del self._told[generation]

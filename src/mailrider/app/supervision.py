@@ -48,7 +48,7 @@ class WorkerPlaces(Generic[W]):
 
     @property
     def serving(self) -> list[W]:
-        """Those that serve, by place."""
+        """The workers that serve, by place."""
         return [self._serving[place] for place in sorted(self._serving)]
 
     def label(self, number: int) -> str | None:
@@ -56,7 +56,7 @@ class WorkerPlaces(Generic[W]):
         return next((str(place) for place, worker in self._serving.items() if worker.number == number), None)
 
     def put_in_force(self, generation: int, workers: int) -> None:
-        """There is another configuration."""
+        """Another configuration is in force."""
         self.generation, self.workers = generation, workers
 
     def begin(self, place: int) -> bool:
@@ -73,7 +73,7 @@ class WorkerPlaces(Generic[W]):
         self._filling.discard(place)
 
     def seat(self, worker: W) -> W | None:
-        """It can serve: who has to finish now, its predecessor, or itself if another configuration came in force."""
+        """The worker can serve: who has to finish now, its predecessor, or itself if it has an older configuration."""
         if worker.generation != self.generation:
             return worker
         predecessor = self._serving.get(worker.worker)
@@ -81,11 +81,11 @@ class WorkerPlaces(Generic[W]):
         return predecessor
 
     def clear_surplus(self) -> list[W]:
-        """Those whose places are not there any more: they have to finish."""
+        """The workers whose places are not there any more: they have to finish."""
         return [self._serving.pop(place) for place in sorted(self._serving) if place >= self.workers]
 
     def end(self, worker: W) -> bool:
-        """It is no more; True if it served, so that another has to."""
+        """The worker has ended; True if it served, so that another has to begin."""
         if self._serving.get(worker.worker) is not worker:
             return False
         del self._serving[worker.worker]
@@ -100,7 +100,7 @@ class WorkerPlaces(Generic[W]):
 
 
 def too_many(finishing: Sequence[W], workers: int) -> Sequence[W]:
-    """Of those that finish, the oldest first: who has to stop."""
+    """The workers that have to stop, since too many are finishing: the oldest of these."""
     return finishing[: -MAX_FINISHING * max(1, workers)]
 
 
@@ -134,11 +134,11 @@ class SilenceWatch:
         self._heard[number] = now
 
     def forget(self, number: int) -> None:
-        """It has ended."""
+        """The worker has ended."""
         self._heard.pop(number, None)
 
     def look(self, now: float) -> list[int]:
-        """Those who are silent; to be called several times within the bound."""
+        """The workers that are silent; to be called several times within the bound."""
         unheard = now - self._looked
         self._looked = now
         if unheard > self._bound / 2:

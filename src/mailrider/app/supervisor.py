@@ -123,7 +123,7 @@ class Supervisor:
 
     @property
     def workers(self) -> list[WorkerProcess]:
-        """Those that serve, by place."""
+        """The workers that serve, by place."""
         return self._places.serving
 
     async def run(self, configuration: Configuration, carried: CarriedText) -> int:
@@ -211,7 +211,7 @@ class Supervisor:
         return False
 
     def _ended(self, worker: WorkerProcess, code: int) -> None:
-        """It was waited for."""
+        """A worker has ended, and was waited for."""
         if self._places.end(worker):
             self._replace_dead(worker, code)
 
@@ -229,7 +229,7 @@ class Supervisor:
         self._timers.at(f"place {place}", delay, lambda: self._begin(self._fill(place)))
 
     def _give_up(self, place: int, failure: NotBegun) -> None:
-        """It is tried again later."""
+        """A place has no worker for now; another one is started later."""
         if not self._is_stopping:
             reason = in_one_line(failure.reason)
             self._start_again(place, 0.0, lambda delay: WorkerFailed(place, reason, delay))
@@ -259,7 +259,7 @@ class Supervisor:
         return failure
 
     def _seat(self, worker: WorkerProcess) -> None:
-        """It serves its place from now on, unless there was a reload while it began."""
+        """The worker serves its place from now on, unless there was a reload while it began."""
         if not self._workers.is_there(worker):  # it has died since
             self._replace_dead(worker, worker.ended.result())
             return

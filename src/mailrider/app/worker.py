@@ -132,7 +132,7 @@ class Worker:
         self._told_earlier: list[Sequence[Any]] = []  # see `ShareClient`
 
     async def run(self) -> int:
-        """The exit code."""
+        """Run until the supervisor says otherwise; returns the exit code."""
         loop = asyncio.get_running_loop()
         for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTTOU):  # of the terminal: they are the supervisor's
             signal.signal(ignored, signal.SIG_IGN)
@@ -256,6 +256,6 @@ async def _run(descriptor: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """With the number of the link's descriptor."""
+    """Run a worker. The argument is the number of the link's descriptor."""
     prepare_process()
     return uvloop.run(_run(int(arguments[0])))

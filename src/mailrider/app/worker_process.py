@@ -76,7 +76,7 @@ class WorkerProcess:
         return self.ready.done() and self.ready.result() is None
 
     def settle(self, failure: NotBegun | None) -> None:
-        """It is ready, or it is not going to be."""
+        """The worker is ready, or it is not going to be."""
         if not self.ready.done():
             self.ready.set_result(failure)
 

@@ -44,7 +44,7 @@ class Generation:
 
     @classmethod
     def make(cls, number: int, configuration: Configuration, carried: CarriedText, workers: int) -> Generation:
-        """With a text that is nowhere else."""
+        """A generation whose text is written down nowhere else."""
         text = os.memfd_create("mailrider configuration", os.MFD_CLOEXEC)
         os.write(text, carried.encode())
         return cls(number, configuration, workers, text, frozenset(carried.environment))
@@ -80,7 +80,7 @@ class WorkerStarts:
 
     @property
     def all(self) -> list[WorkerProcess]:
-        """Those that have not been waited for, the oldest first."""
+        """The processes that have not been waited for, the oldest first."""
         return list(self._all.values())
 
     def is_there(self, worker: WorkerProcess) -> bool:

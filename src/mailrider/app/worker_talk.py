@@ -52,13 +52,13 @@ class WorkerTalk:
         link.on_other = lambda kind, body: self._shares.received(number, kind, body)
 
     def came(self, worker: WorkerProcess) -> None:
-        """It was started."""
+        """A worker was started."""
         self._workers[worker.number] = worker
         self._silence.hear(worker.number, self._clock.monotonic() + BEGINS_WITHIN)
         self._shares.worker_came(worker.number, worker.link, worker.generation)
 
     def gone(self, worker: WorkerProcess) -> None:
-        """It has ended, and was waited for."""
+        """A worker has ended, and was waited for."""
         self._workers.pop(worker.number, None)
         self._silence.forget(worker.number)
         self.sums.end(worker.number)
@@ -67,7 +67,7 @@ class WorkerTalk:
             self._awaited[worker.number, look].set()
 
     def take_silent(self) -> list[WorkerProcess]:
-        """Those that have been silent for too long; each is named once."""
+        """The workers that have been silent for too long; each is named once."""
         silent = self._silence.look(self._clock.monotonic())
         for number in silent:
             self._silence.forget(number)
@@ -85,7 +85,7 @@ class WorkerTalk:
             worker.link.send("logins", findings)
 
     def _note_login(self, worker: WorkerProcess, body: Any) -> None:
-        """The others learn it now, and those that start later before they accept."""
+        """Tell the other workers now, and those that start later before they accept."""
         self._logins.note(body, self._clock.monotonic())
         for each in self._workers.values():
             if each is not worker and each.is_told:
@@ -103,7 +103,7 @@ class WorkerTalk:
             answered.set()
 
     def ask_for_counters(self) -> None:
-        """So that those of a worker that dies are known."""
+        """Ask all workers for their counters, so that those of one that dies are known."""
         for each in self._workers.values():
             if each.serves:
                 each.link.send("metrics")

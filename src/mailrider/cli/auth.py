@@ -68,7 +68,7 @@ def password_file(configuration: Configuration) -> Path:
 
 
 def _users(path: Path) -> dict[str, str]:
-    """Those that there are; none before the first was added."""
+    """The users of the file; none before the first was added."""
     return read_passwords(path) if path.exists() else {}
 
 

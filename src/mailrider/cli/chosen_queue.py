@@ -56,7 +56,7 @@ class ChosenQueue:
 
     @cached_property
     def settings(self) -> QueueSettings:
-        """Those of the queue. Raises `ConfigError`."""
+        """The settings of the queue. Raises `ConfigError`."""
         return self.given or choose_queue(self.configuration, self.name, "`mailrider queue --queue NAME`")
 
     @property

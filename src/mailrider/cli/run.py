@@ -54,7 +54,7 @@ def _run_alone(config: str | None, configuration: Configuration, log: DaemonLog,
 def _supervise(
     config: str | None, configuration: Configuration, carried: CarriedText, log: DaemonLog, *, debug: bool
 ) -> int:
-    """With nothing that carries mail: see `app.supervisor`."""
+    """Run the supervisor, without importing what carries mail: see `app.supervisor`."""
     from mailrider.app.supervisor import Supervisor
 
     async def supervise() -> int:

@@ -55,7 +55,7 @@ class Allowance:
         self.text(position, characters)
 
     def text(self, position: Position, characters: int) -> None:
-        """So much text more; raises `TooMuch` if that is too much."""
+        """Count so much more text; raises `TooMuch` if that is too much."""
         self.characters -= characters
         if self.characters < 0:
             self._end(position, f"more than {MAX_CHARACTERS} characters, imports and macros included")

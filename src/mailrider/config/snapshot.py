@@ -109,7 +109,7 @@ def record_files(read: Callable[[Path], bytes], files: dict[str, bytes]) -> Call
 
 
 def record_secrets(read: Callable[[Path], bytes], secrets: dict[str, bytes | int]) -> Callable[[Path], bytes]:
-    """The same for secrets, where a failure is written down too."""
+    """A reader of secrets that writes down what it has read, and what it could not read."""
 
     def reading(path: Path) -> bytes:
         try:

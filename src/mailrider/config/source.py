@@ -148,7 +148,7 @@ class Problems:
         return bool(self._found)
 
     def add(self, position: Position, message: str, *, is_safe: bool = False) -> None:
-        """There is something wrong at this place. Raises `TooMuch` when it is enough.
+        """Note that something is wrong at this place. Raises `TooMuch` where there are too many problems.
 
         Where a password may be in the line it is not shown; and unless the message `is_safe`, it quotes none of it.
         """

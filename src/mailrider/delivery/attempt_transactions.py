@@ -177,7 +177,7 @@ class AttemptTransactions:
         return lease.session.evidence.tls is not None
 
     def _left_for_data(self, transaction: Transaction, todo: Sequence[int], lease: Lease) -> list[int]:
-        """Those whom a server that does not know BDAT is sent the message for by DATA, on a new connection."""
+        """The recipients for whom DATA is used, on a new connection, since the server does not know BDAT."""
         for position, decision in transaction.decisions.items():
             self._enter_decision(todo[position], decision, lease)
         self._under_way = None

@@ -42,7 +42,7 @@ class SignatureTime:
 async def lookup_signature_times(
     name: Domain, choice: ServerChoice, clock: Clock, transport: Transport | None = None
 ) -> list[SignatureTime]:
-    """Those of the first server that has any; empty if none tells."""
+    """The times that the first server with any gives; empty if none does."""
     carrier = transport or Transport()
     for server in choice.asked:
         for kind in _QUESTIONS:

@@ -27,7 +27,7 @@ class SharedSlots:
         self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # whose turn is next stands first
 
     async def take(self, owner: str) -> None:
-        """Wait for a slot."""
+        """Wait for a slot, and take it."""
         if owner not in self._waiting and self._may_take(owner):
             self._grant(owner)
             return

@@ -52,7 +52,7 @@ class Proven:
         self._tell = tell
 
     def works(self, plan: Validating) -> None:
-        """It works, done like this."""
+        """Note that validation works here, done like this."""
         was_known, self.plan = self.plan is not None, plan
         if not was_known:
             self._tell()

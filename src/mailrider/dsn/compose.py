@@ -102,7 +102,7 @@ def _subject_lines(text: str, *, utf8: bool) -> tuple[str, ...]:
 
 
 def _message_id(notification: Notification) -> str:
-    """That of the message, if it is one."""
+    """The Message-ID of the message, if it is one."""
     values = [] if notification.content is None else notification.content.header_fields("Message-ID")
     text = values[0].decode("ascii", "replace") if values else ""
     return text if _MESSAGE_ID.fullmatch(text) and "=?" not in text else ""

@@ -68,7 +68,7 @@ _ADVICE: Final[dict[tuple[int, int | None], str]] = {
 
 
 def letter(notification: Notification, origin: NotificationAuthor) -> Iterator[str]:
-    """Its lines."""
+    """The lines of the letter."""
     count = len(notification.told)
     whom = str(notification.told[0].recipient) if count == 1 else f"these {count} recipients"
     opening = _NOTIFICATION if notification.is_about_notification else _OPENING[notification.action]

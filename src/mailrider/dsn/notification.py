@@ -68,7 +68,7 @@ class Notification:
 
     @property
     def action(self) -> NotifiedAction:
-        """What it tells."""
+        """The action that the notification is about."""
         return self.told[0].action
 
 

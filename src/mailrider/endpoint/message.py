@@ -242,7 +242,7 @@ def named(reply: Reply, id: str) -> Reply:
 
 
 def worst(replies: Sequence[Reply]) -> Reply:
-    """The one reply for a message of several recipients.
+    """The one reply to a client whose message has several recipients.
 
     A temporary one goes before a permanent one: the client tries again, and nobody loses mail that could have been
     delivered.

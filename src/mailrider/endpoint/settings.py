@@ -240,7 +240,7 @@ class EndpointSettings(PipelineSettings):
 
     @property
     def beyond(self) -> list[SocketAddress]:
-        """Those of its addresses that others than this machine can reach; through a proxy they reach loopback, too."""
+        """The addresses that other machines can reach; through a proxy they reach loopback, too."""
         return [each for each in self.listen if each.ip is not None and (self.proxy_from or not each.is_local)]
 
     def _validate(self) -> None:

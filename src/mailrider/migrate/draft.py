@@ -86,7 +86,7 @@ class DraftBlock:
     lines: list[tuple[list[str], str]] = field(default_factory=list)
 
     def text(self) -> str:
-        """As it is written."""
+        """The block as a configuration has it."""
         inner = INDENT if self.head else ""
         body = [
             line
@@ -136,7 +136,7 @@ class Draft:
         self.seen(parameter)
 
     def seen(self, parameter: Parameter) -> None:
-        """It need not be spoken of again."""
+        """Note that a line was dealt with."""
         self.done.add((parameter.file, parameter.line, parameter.name))
 
     def is_seen(self, parameter: Parameter) -> bool:
@@ -144,7 +144,7 @@ class Draft:
         return (parameter.file, parameter.line, parameter.name) in self.done
 
     def text(self, head: str) -> str:
-        """All of it."""
+        """The whole configuration."""
         pieces = [head, *(block.text() for block in self.blocks if block.head or block.lines)]
         if self.notes:
             pieces.append("\n".join(self._noted()))

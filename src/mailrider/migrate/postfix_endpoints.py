@@ -223,7 +223,7 @@ class PostfixEndpoints:
         return found
 
     def _networks(self) -> Iterator[IPv4Network | IPv6Network]:
-        """Those of `mynetworks`, as far as they are networks."""
+        """The networks of `mynetworks`; what is none is left out."""
         for each in split_list(self.source.values.of("mynetworks")):
             with suppress(ValueError):
                 yield ip_network(each.replace("[", "").replace("]", ""), strict=False)

@@ -36,7 +36,7 @@ class Parameter:
 
     @property
     def where(self) -> str:
-        """For a comment."""
+        """The file and the line, for a comment."""
         return f"{self.file}:{self.line}"
 
 

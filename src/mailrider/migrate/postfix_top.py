@@ -22,7 +22,7 @@ class TopLevel:
     source: PostfixSource
 
     def write(self) -> None:
-        """All of them."""
+        """Write all lines of the top level."""
         top = self.source.draft.block("top")
         draft, given = self.source.draft, self.source.given
         if not draft.put(top, f"hostname {argument(self.source.values.of('myhostname'))}", given.get("myhostname")):
@@ -84,7 +84,7 @@ class TopLevel:
             self.source.draft.note(parameter, "there are none")
 
     def _virtual_aliases(self) -> None:
-        """Those of our own names can be aliases; others would rewrite addresses."""
+        """Virtual aliases of our own names become aliases; those of other names would rewrite addresses."""
         parameter = self.source.given.get("virtual_alias_maps")
         if parameter is None:
             return

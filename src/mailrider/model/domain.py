@@ -108,7 +108,7 @@ class AddressLiteral:
 
     @property
     def unicode(self) -> str:
-        """As `ascii`."""
+        """The same as `ascii`: a literal has no other form."""
         return str(self)
 
     def __str__(self) -> str:

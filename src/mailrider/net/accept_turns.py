@@ -121,12 +121,12 @@ class Turns:
         self._write()
 
     def begin(self) -> None:
-        """One session more."""
+        """Count one session more."""
         self.sessions += 1
         self._write()
 
     def end(self) -> None:
-        """One less."""
+        """Count one session less."""
         self.sessions -= 1
         self._write()
 

@@ -31,7 +31,7 @@ class AddressGuard:
 
     @classmethod
     def beside(cls, prohibited: Iterable[Network], allowed: Iterable[Network] = ()) -> AddressGuard:
-        """That of a target with these `prohibited_addresses`: if it prohibits nothing, as in labs, all is allowed."""
+        """The guard of a target with these `prohibited_addresses`: if there are none, as in labs, all is allowed."""
         networks = tuple(prohibited)
         return cls(tuple(allowed) if networks else _EVERYWHERE, networks)
 

@@ -46,7 +46,7 @@ class OwnAddresses:
         return self.look_up(address)[0]
 
     def look_up(self, address: IPv4Address | IPv6Address) -> tuple[bool, float]:
-        """The same, and the moment until which it is known; one that is past if the kernel does not say."""
+        """The same as a pair with the moment until which it is known; a past one if the kernel does not say."""
         now = self._clock.monotonic()
         known = self._known.get(address)
         if known is not None and now < known[1]:
@@ -103,7 +103,7 @@ class Gateways:
 
 
 def default_gateways(routes: str, routes_ipv6: str) -> frozenset[IPv4Address | IPv6Address]:
-    """Those in the kernel's tables (proc(5)). Pure. Raises `ValueError` and `IndexError` for what is none."""
+    """The gateways in the kernel's tables (proc(5)). Pure. Raises `ValueError` and `IndexError` for other text."""
     found: set[IPv4Address | IPv6Address] = set()
     for line in routes.splitlines()[1:]:
         words = line.split()

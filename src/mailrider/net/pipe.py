@@ -203,7 +203,7 @@ class Outgoing:
         """True if the send buffer is full."""
 
     def open(self, transport: asyncio.Transport, failed: Callable[[Exception], object]) -> None:
-        """There is a connection. `failed` is called if TLS cannot encrypt."""
+        """Begin to write to a connection. `failed` is called if TLS cannot encrypt."""
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._transport = transport
         self._failed = failed

@@ -136,7 +136,7 @@ class Sums(Collector):
         self._ended = add_up([self._ended, counted])
 
     def collect(self) -> Iterable[Metric]:
-        """For the library."""
+        """See `prometheus_client.registry.Collector`."""
         yield from add_up(
             [
                 of_worker(self._own.registry.collect(), "supervisor"),

@@ -137,7 +137,7 @@ class _Counter(Collector):
         self.values[labels] += 1
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        """For the library."""
+        """See `prometheus_client.registry.Collector`."""
         family = CounterMetricFamily(self._name, self._about, labels=self._labels)
         for labels, value in self.values.items():
             family.add_metric(labels, value)
@@ -151,7 +151,7 @@ class _TotalOf(Collector):
         self._name, self._about, self._ask = name, about, ask
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        """For the library."""
+        """See `prometheus_client.registry.Collector`."""
         yield CounterMetricFamily(self._name, self._about, value=self._ask() or 0)
 
 
@@ -163,7 +163,7 @@ class _EventCounter(Collector):
         self._named = named
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        """For the library."""
+        """See `prometheus_client.registry.Collector`."""
         about = "What happened, by the name that it has in the log"
         family = CounterMetricFamily("mailrider_events", about, labels=["event"])
         for kind, times in self._happened.items():

@@ -143,7 +143,7 @@ class _Visitors:
         return self._make()
 
     def leave(self, visitor: _Visitor) -> None:
-        """It is gone."""
+        """A visitor is gone."""
         self._visitors.pop(visitor, None)
 
     def disperse(self) -> None:
@@ -194,7 +194,7 @@ class _Visitor(asyncio.Protocol):
             self._inner.connection_lost(error)
 
     def forget(self) -> None:
-        """It counts no more."""
+        """The connection does not count any more."""
         self._visitors.leave(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -90,7 +90,7 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `mx_auth`."""
+        """The policy's name, as in `mx_auth`."""
 
     def prepare(self, next_hop: NextHop) -> Prepared:
         """Start what can be started before the candidates are known; an address literal binds as well."""

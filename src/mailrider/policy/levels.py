@@ -34,7 +34,7 @@ class LocalMinimum(ReadyPolicy, DestinationPolicy):
         return self
 
     async def requirement(self, _: Host) -> Requirement:
-        """Both minimums."""
+        """The requirement that both minimums make."""
         return self._requirement
 
 

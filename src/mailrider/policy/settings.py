@@ -150,7 +150,7 @@ class MXAuth(Settings):
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """Those that are on, in the order of evaluation."""
+        """The policies that are on, in the order of evaluation."""
         given = (self.mtasts, self.dane, self.dnssec, self.local_policy)
         return tuple(policy for policy in given if policy is not None)
 

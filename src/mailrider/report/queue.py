@@ -61,7 +61,7 @@ def message_object(message: StoredMessage) -> dict[str, Any]:
 
 
 def stats_object(stats: Stats) -> dict[str, Any]:
-    """The numbers."""
+    """How much is queued, in numbers."""
     return {
         "messages": stats.messages,
         "octets": stats.octets,

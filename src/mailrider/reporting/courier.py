@@ -37,7 +37,7 @@ class Poster(Protocol):
 
 
 class ReportCourier:
-    """See the module. `signers` sign for the domain of the reporter's address."""
+    """Brings reports to where they are asked for. `signers` sign for the domain of the reporter's address."""
 
     def __init__(
         self, reporter: Reporter, poster: Poster, queue: Deliverer, signers: Sequence[Signer], clock: Clock

@@ -79,7 +79,7 @@ class Courier(Protocol):
 
 @dataclass(slots=True, eq=False)
 class TLSReporting:
-    """See the module; `in_thread` runs what blocks."""
+    """Makes reports and has them sent while it is entered; `in_thread` runs what blocks."""
 
     rules: ReportingRules
     recorder: Recorder

@@ -249,12 +249,12 @@ class ReportStore:
         ]
 
     def postpone(self, day: date, domain: str, until: datetime) -> None:
-        """Its report cannot be made now."""
+        """The report of this day cannot be made now: it is due later."""
         statement = "UPDATE day SET due = ? WHERE day = ? AND domain = ? AND ended IS NULL"
         self._execute(statement, (_stamp(until), str(day), domain))
 
     def end(self, day: date, domain: str, why: str) -> None:
-        """There is no report of this day."""
+        """The day has ended without a report, and why."""
         statement = "UPDATE day SET ended = ? WHERE day = ? AND domain = ? AND ended IS NULL"
         self._execute(statement, (why, str(day), domain))
 
@@ -282,7 +282,7 @@ class ReportStore:
                 )
 
     def report(self, day: date, domain: str) -> TLSReport | None:
-        """A frozen report."""
+        """The frozen report of a day; None if there is none."""
         rows = self._select(
             "SELECT report_id, file_name, subject, body FROM day WHERE day = ? AND domain = ? AND body IS NOT NULL",
             (str(day), domain),

@@ -86,7 +86,7 @@ class Content:
     def awaited(
         cls, supply: AwaitedSupply, beginning: bytes, *, size: int, eight_bit: bool, header_size: int
     ) -> Content:
-        """The same where each chunk has to be awaited. `beginning`: at least the header and the two octets behind."""
+        """Content of which each chunk has to be awaited. `beginning`: at least the header and the two octets behind."""
         header = beginning[:header_size]
         return cls(size, eight_bit, header_size, True, supply, header, beginning=beginning)
 
@@ -190,7 +190,7 @@ class Content:
         yield last + END_OF_DATA
 
     async def loaded(self) -> Content:
-        """The same, in memory."""
+        """The same content, in memory."""
         if not self.is_awaited:
             return self
         octets = b"".join([piece async for piece in self.pieces()])

@@ -83,7 +83,7 @@ class Tolerance(enum.IntEnum):
 
 
 class ReplyParser:
-    """Bytes to replies.
+    """Parses a server's bytes into replies.
 
     `tolerance` may be changed at any time. `skipped`: what the first line said that was no reply and was skipped;
     `is_irregular`: True once a reply behind the end of a message was not well-formed.
@@ -340,7 +340,7 @@ def protocol_refusal(machine: ServerDialogue, command: Command) -> Reply | None:
 
 
 def chunk_refusal(machine: ServerDialogue) -> Reply | None:
-    """The same for a chunk, whose octets are taken in any case."""
+    """The refusal of a chunk, whose octets are taken in any case; None if it is welcome."""
     if not machine.extensions.chunking:
         return Reply.make(502, "5.5.1", "BDAT is not offered")
     if machine.state in ON_CONSENT[Rcpt] and not machine.recipients:
@@ -351,7 +351,7 @@ def chunk_refusal(machine: ServerDialogue) -> Reply | None:
 
 
 def out_of_order(machine: ServerDialogue, command: Command) -> Reply:
-    """503, and why."""
+    """A 503 that says what was out of order."""
     return Reply.make(503, "5.5.1", f"{type(command).__name__.upper()} is out of order: {machine.state.value}")
 
 

@@ -85,7 +85,7 @@ _TOO_MANY_ERRORS: Final = Reply.make(421, "4.7.0", "Too many errors; good bye")
 
 
 class ServerMachine:
-    """One session.
+    """The server's side of one session.
 
     `offer` is what EHLO announces: it decides which extensions are understood, and holds `max_size`, `max_recipients`
     and `max_transactions`; `extensions` is the same once EHLO was granted, nothing after HELO. `asked` counts the

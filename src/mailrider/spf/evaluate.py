@@ -28,7 +28,7 @@ MAX_VOID: Final = 2
 
 
 class SPFResult(enum.StrEnum):
-    """RFC 7208 2.6."""
+    """The results of an evaluation (RFC 7208 2.6)."""
 
     NONE = "none"
     NEUTRAL = "neutral"

@@ -52,7 +52,7 @@ class SPFRecord:
 
 
 def find_records(texts: Sequence[bytes]) -> list[str]:
-    """Those of the TXT records at a domain that are SPF records (RFC 7208 4.5)."""
+    """The SPF records among the TXT records of a domain (RFC 7208 4.5)."""
     found = [text.decode("ascii", "replace") for text in texts if len(text) <= MAX_RECORD]
     return [text for text in found if text.lower() == VERSION or text.lower().startswith(f"{VERSION} ")]
 

@@ -30,7 +30,7 @@ HASH_LENGTH: Final = 16  # letters and digits of a report id
 
 
 class PolicyType(enum.StrEnum):
-    """RFC 8460 4.2."""
+    """The kinds of policies in a report (RFC 8460 4.2)."""
 
     TLSA = "tlsa"
     STS = "sts"

@@ -52,7 +52,7 @@ class Certificate:
     key: PublicKey = field(repr=False, compare=False)
 
     def extension(self, kind: type[ExtensionT]) -> ExtensionT | None:
-        """That extension, or None."""
+        """An extension of that kind; None if there is none."""
         try:
             return self.parsed.extensions.get_extension_for_class(kind).value
         except x509.ExtensionNotFound:

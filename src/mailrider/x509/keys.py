@@ -110,7 +110,7 @@ _MAX_LENGTH_OCTETS = 4  # 4 GiB: more than any certificate, and small enough to 
 
 
 def subject_public_key_info(certificate: bytes) -> bytes:
-    """That field of a DER certificate, as it stands; `InvalidValue` if this is none, or has octets behind its end."""
+    """The field of that name in a DER certificate, as it stands; `InvalidValue` if this is none, or more than one."""
     at, end = _element(certificate, 0, len(certificate), _SEQUENCE, "the certificate")
     if end != len(certificate):
         raise InvalidValue(f"{len(certificate) - end} octets stand behind the certificate")

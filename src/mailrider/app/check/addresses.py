@@ -37,7 +37,7 @@ class SourceAddress:
 
 
 def source_addresses(settings: RemoteSettings, seen: Iterable[Address] = ()) -> list[SourceAddress]:
-    """Those of a target. `seen`: those that connections of ours had.
+    """The source addresses of a target. `seen`: those that connections of ours had.
 
     What is configured goes before what was seen, and that before what the kernel would choose.
     """

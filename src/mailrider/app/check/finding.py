@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Level(enum.StrEnum):
-    """How bad it is.
+    """How bad a finding is.
 
     `error`: mail is refused, lost or late because of it. `warning`: it should be mended. `note`: somebody's choice, or
     a hint: a sane set-up may have notes for ever.

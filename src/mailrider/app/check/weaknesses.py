@@ -43,7 +43,7 @@ def weaknesses(label: str, settings: RemoteSettings, validates: bool) -> Iterato
 
 
 def endpoint_weaknesses(label: str, settings: EndpointSettings) -> Iterator[Finding]:
-    """The same for an endpoint. Pure."""
+    """What is weak in the settings of an endpoint. Pure."""
     oldest = settings.tls.versions[0] if settings.tls is not None and settings.tls.is_on else TLSVersion.TLS1_2
     if oldest < TLSVersion.TLS1_2:
         text = f"{oldest.value} is insecure: whoever listens may read mail and passwords of clients that use it"

@@ -158,7 +158,7 @@ class Connector:
         return self._fallback.recall(address, call.next_hop)
 
     def chunks_not_known(self, call: ConnectRequest) -> None:
-        """That server offers CHUNKING, and does not know BDAT: it is spared that for a day."""
+        """The server offers CHUNKING, and does not know BDAT: it is sent no BDAT for a day."""
         self._no_chunks[str(call.address)] = self._clock.monotonic() + DAY
 
     def try_tls_again(self, call: ConnectRequest) -> None:
@@ -237,7 +237,7 @@ class Connector:
         )
 
     def _tell_session_failed(self, call: ConnectRequest, error: Unusable, problem: TLSProblem) -> None:
-        """The same where TLS failed, and the connection with it."""
+        """Tell of a session that failed in TLS, and of its connection."""
         policies = None if call.in_clear is not None or call.policies_seen is None else call.policies_seen()
         if policies is not None:
             mx, address = str(call.mx), str(call.address)

@@ -40,7 +40,7 @@ class FallbackMemory:
         return known[1] if known is not None and self._clock.monotonic() < known[0] else None
 
     def failed(self, address: str, next_hop: NextHop, problem: TLSProblem) -> None:
-        """TLS just failed."""
+        """Note that TLS has just failed there."""
         known = self._failed.get((address, next_hop))
         until = self._clock.monotonic() + REMEMBERED
         self._failed[address, next_hop] = (until, problem)
@@ -50,7 +50,7 @@ class FallbackMemory:
             self._others.tell(SharedFinding(self._topic, f"{address} {next_hop.ascii}", body, until))
 
     def worked(self, address: str, next_hop: NextHop) -> None:
-        """TLS just worked."""
+        """Note that TLS has just worked there."""
         known = self._failed.pop((address, next_hop), None)
         if self._others is not None and known is not None:
             self._others.tell(SharedFinding(self._topic, f"{address} {next_hop.ascii}", None, None))

@@ -66,7 +66,7 @@ class LimitBook:
         return LineBook(line)
 
     def retract(self, owner: int, now: float) -> None:
-        """That configuration is over, or was refused: what only it counted by is forgotten."""
+        """The configuration of that owner is over, or was refused: lines that only it had are forgotten."""
         for name, book in list(self._lines.items()):
             book.retract(owner)
             for key in list(book.keys.values()):
@@ -130,7 +130,7 @@ class LimitBook:
             self._serve(self._step_out(waiting), now)
 
     def give_back(self, worker: int, need: Need, count: int, until: float, now: float) -> None:
-        """So many are not used; `until` as they were granted."""
+        """The worker does not use so many; `until` as they were granted."""
         line = self._lines[need[0]]
         key = line.key(need[1])
         if line.window is not None:
@@ -201,7 +201,7 @@ class LimitBook:
     # Who has to wait --------------------------------------------------------------------------------------------------
 
     def _hold_back(self, waiting: WaitingAsk, index: int, now: float) -> None:
-        """It waits for that key, or is told when to come again."""
+        """Let an ask wait for that key, or tell it when to come again."""
         key, worker = waiting.keys[index], waiting.worker
         deadline = self._deadline(waiting, key, now)
         if deadline <= now:

@@ -102,7 +102,7 @@ class Leases:
             self._note(need, lease, now)
 
     def _allow(self, need: Need, ahead: int, now: float) -> None:
-        """So many may be kept when they are done."""
+        """Note how many of a concurrency may be kept when messages are done."""
         lease = self._leases.get(need)
         if ahead:
             lease = self._leases.setdefault(need, _Lease())

@@ -41,7 +41,7 @@ class Ask(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """It has so many of each; those of a rate may be used until then (0: of a concurrency)."""
+    """The worker has so many of each need; those of a rate may be used until then (0: of a concurrency)."""
 
     worker: int
     ask: int
@@ -58,7 +58,7 @@ class Refused(NamedTuple):
 
 
 class Waits(NamedTuple):
-    """It was heard, and is answered later; it waits for the need with that index."""
+    """The ask is answered later; it waits for the need with that index."""
 
     worker: int
     ask: int
@@ -195,7 +195,7 @@ class LineKey:
         self.held[worker] = self.held.get(worker, 0) + count
 
     def give_back(self, worker: int, count: int) -> None:
-        """It has so many less, if it had so many."""
+        """The worker has so many less, if it had so many."""
         held = self.held.get(worker, 0)
         if count < held:
             self.held[worker] = held - count
@@ -212,7 +212,7 @@ class LineKey:
         return next((next(iter(turn.waiting)) for turn in self.turns.values() if turn.waiting), None)
 
     def turn(self, worker: int) -> WorkerTurn:
-        """That of a worker, at the end if it is not in line yet."""
+        """The turn of a worker, at the end if it is not in line yet."""
         turn = self.turns.get(worker)
         if turn is None:
             turn = self.turns[worker] = WorkerTurn()
@@ -250,13 +250,13 @@ class LineBook:
         self.noted = UNKNOWN
 
     def declare(self, owner: int, maximum: int) -> None:
-        """So says the configuration of that owner, which is the newest."""
+        """The newest configuration is that owner's, and has this number."""
         self._maxima.pop(owner, None)
         self._maxima[owner] = self.maximum = maximum
         self.noted = UNKNOWN
 
     def retract(self, owner: int) -> None:
-        """There is no such configuration any more."""
+        """The configuration of that owner is over."""
         self._maxima.pop(owner, None)
         self.maximum = next(reversed(self._maxima.values()), 0)
 

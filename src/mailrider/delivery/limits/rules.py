@@ -97,7 +97,7 @@ class MessageTicket:
         return Ticket(self._limiter, self, own)
 
     def let_pass(self) -> None:
-        """It has passed, whatever further next hops do; those that wait have only their own lines to pass."""
+        """The message has passed; next hops of it that wait have only their own lines to pass."""
         count = len(self.due)
         if count:
             self._passed, self.due = self.due, []
@@ -125,7 +125,7 @@ class Ticket:
         self._waiter: LimitWaiter | None = None
 
     def let_pass(self) -> None:
-        """It has passed."""
+        """The next hop has passed, and the message with it."""
         self._has_passed = True
         self.ticket.let_pass()
 

@@ -59,7 +59,7 @@ class ShareBook(LimitBook):
         self._workers.add(worker)
 
     def gone(self, worker: int, now: float) -> None:
-        """Its process is dead."""
+        """The worker's process is dead."""
         self._workers.discard(worker)
         for each in [each for each in self._waiting if each[0] == worker]:
             del self._waiting[each]
@@ -133,7 +133,7 @@ class ShareBook(LimitBook):
 
     @staticmethod
     def _moment(key: LineKey, now: float) -> float:
-        """That of the next who comes to a rate."""
+        """The moment for the next who comes to a rate."""
         step = (key.line.period + key.line.ahead) / max(key.line.maximum, 1)
         promised = key.promised + step if key.turns else 0.0
         return max(key.opens_at(now), promised)

@@ -145,7 +145,7 @@ class ShareClient:
         self._alarm.set(self._now() + LOOK)
 
     def shorten(self, ask: int, first: int) -> None:
-        """It wants its needs from that index on alone; harmless if it was answered."""
+        """See `waiter.Counts`."""
         asked = self._asked.get(ask)
         if asked is not None:
             asked.first = first

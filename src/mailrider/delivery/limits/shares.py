@@ -58,7 +58,7 @@ class Shares:
         self._blocks: dict[str, Limiter] = {}
 
     def successor(self) -> Self:
-        """Those of the next configuration, before any of its blocks is known."""
+        """The shares of the next configuration, before any of its blocks is known."""
         return type(self)(self._clock, self, by_owner=self._by_owner)
 
     def close(self) -> None:
@@ -87,16 +87,16 @@ class Shares:
         return _limiter(settings, block, self._clock, self._counts, partial(self._counts.declare, self._number))
 
     def connections(self, owner: str, per_host: int, total: int) -> ConnectionShares | None:
-        """Those of one target; None: nobody else has connections."""
+        """The connections of one target; None: nobody else has any."""
         return None
 
     def clients(self, owner: str, most: int, most_of_one: int) -> ClientShares | None:
-        """Those of one endpoint; None: nobody else has clients."""
+        """The clients of one endpoint; None: nobody else has any."""
         return None
 
 
 class WorkerShares(Shares):
-    """Those of one worker of several."""
+    """What one worker of several shares with the others: its supervisor counts."""
 
     def __init__(self, clock: Clock, client: ShareClient) -> None:
         super().__init__(clock, by_owner=True)
@@ -175,7 +175,7 @@ class ConnectionShares:
         self._client.ask(self._needs(host), answered, WAITS_FOR_EVER)
 
     def give_back(self, host: str) -> None:
-        """There is one connection less."""
+        """A right to a connection to that host is not needed any more."""
         self._client.leave(self._needs(host))
 
     def _needs(self, host: str) -> Sequence[Need]:
@@ -215,7 +215,7 @@ class ClientShares:
         return TurnedAway(f"{who} {line.maximum} connections already")
 
     def leave(self, kind: str, key: str) -> None:
-        """It is gone."""
+        """A client of that key is gone."""
         self._client.leave(self._needs(kind, key))
 
     def _needs(self, kind: str, key: str) -> Sequence[Need]:

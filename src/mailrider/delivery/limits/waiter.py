@@ -33,7 +33,7 @@ class Counts(Protocol):
         """
 
     def shorten(self, ask: int, first: int) -> None:
-        """It wants its needs from that index on alone; harmless if it was answered."""
+        """Ask only for the needs from that index on; harmless if the ask was answered."""
 
     def withdraw(self, ask: int) -> None:
         """Nobody waits for it any more; harmless if it was answered."""

@@ -109,7 +109,7 @@ class RateWindow:
             entries.append(count)
 
     def put_back(self, key: str, at: float, count: int, now: float) -> None:
-        """So many of the messages that were logged with the time `at` have not passed, and will not."""
+        """Take out of the log so many of the messages with the time `at`: they have not passed, and will not."""
         log = self._log(self._owner(key))
         if log is None or at + self._period <= now:
             return
@@ -157,5 +157,5 @@ class RateWindow:
 
 
 def stable_hash(key: str) -> int:
-    """The same in each process, and nobody finds keys with the same one on purpose sooner than by trying."""
+    """A hash that is the same in each process; keys with the same one can be found only by trying."""
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

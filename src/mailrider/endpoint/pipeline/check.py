@@ -47,7 +47,7 @@ class CheckAction(enum.StrEnum):
 
     @property
     def rank(self) -> int:
-        """How strict it is."""
+        """How strict the action is."""
         return list(CheckAction).index(self)
 
 
@@ -139,7 +139,7 @@ class Check(Protocol):
 
 
 def strictest(findings: Iterable[CheckResult]) -> CheckResult:
-    """The one that holds; the first of equals."""
+    """The strictest result, which holds; the first of equals."""
     return max(findings, key=lambda each: each.action.rank, default=PASSED)
 
 

@@ -51,7 +51,7 @@ class Glob:
     @classmethod
     @lru_cache(maxsize=1024)
     def of(cls, pattern: str) -> Glob:
-        """From its text."""
+        """Parse a pattern."""
         parts: list[list[str]] = [[]]
         for piece in _PIECE.findall(pattern.casefold()):
             if piece.startswith("*"):

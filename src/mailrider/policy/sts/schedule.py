@@ -53,7 +53,7 @@ class RefreshSchedule:
         self._due[domain] = due
 
     def plan_retry(self, domain: Domain, now: float) -> None:
-        """A refresh failed."""
+        """Plan another try, since a refresh failed."""
         self._failed.add(domain)
         self._due[domain] = now + self._rng.uniform(0.5, 1.5) * RETRY_INTERVAL
 
