@@ -132,6 +132,7 @@ class Attempt:
             finally:
                 if self._race is not None or self._visited is not None:
                     await self._leave()
+                await self._destination.close()
         except Unroutable as error:
             self._tally.refuse_pending(error.reply)
         except asyncio.CancelledError as error:
@@ -174,9 +175,9 @@ class Attempt:
                     self._transactions.record.end_unreached(candidate)
                     return
                 self._transactions.answered_here = set()
-                for call in await self._approach(candidate):
-                    if not self._arrive(call.address) or await self._transactions.try_address(call):
-                        break
+                way = await self._approach(candidate)
+                if way is not None:
+                    await self._visit(*way)
                 await self._leave()
         if candidates.beyond:
             self._transactions.record.end_unreached(candidates.beyond[0])
@@ -188,43 +189,65 @@ class Attempt:
 
     # A candidate -----------------------------------------------------------------------------------------------------
 
-    async def _approach(self, candidate: Candidate) -> Iterable[ConnectRequest]:
-        """The calls that a candidate is worth; none if it is refused or has no address."""
+    async def _approach(self, candidate: Candidate) -> tuple[Host, Requirement, Admission] | None:
+        """What a connection to a candidate must prove; None if it is refused or has no address."""
         admission = await self._destination.admit(candidate)
         own = self._job.security.requirement
         if admission.level < own.min_mx:
             # Nothing behind this could make up for it.
             self._transactions.record.refuse_level(candidate, admission, own)
-            return ()
+            return None
         if admission.refusal is not None:
             self._transactions.record.refuse(candidate, None, admission.refusal, Security(admission.level))
-            return ()
+            return None
         host = await self._destination.host(candidate)
         if isinstance(host, HostNotFound):
             self._tally.end(FailedTry(Weight.LOOKUP, TryResult.LOOKUP, host.reply, str(candidate.host)))
-            return ()
+            return None
         requirement = await self._destination.requirement(host)
         if isinstance(requirement, Refusal):
             self._transactions.record.refuse(candidate, None, requirement, Security(admission.level))
-            return ()
+            return None
         if admission.level < requirement.min_mx:
             self._transactions.record.refuse_level(candidate, admission, requirement)
-            return ()
-        return self._calls(host, requirement, admission)
+            return None
+        return host, requirement, admission
 
-    def _calls(self, host: Host, requirement: Requirement, admission: Admission) -> Iterator[ConnectRequest]:
-        """A call for each address, made when it is its turn, as long as somebody is left to be answered."""
-        mx = host.candidate.host
-        budget = self._destination.budget(host.candidate)
+    async def _visit(self, host: Host, requirement: Requirement, admission: Admission) -> None:
+        """Try its addresses, as they become known, until there is no point in trying further ones."""
+        mx, late = host.candidate.host, self._destination.late_addresses(host.candidate)
         addresses: Sequence[Address] = host.addresses
         local_ip = self._rules.local_ip
         if local_ip is not None:
             addresses = [each for each in addresses if each.version == local_ip.version]
-        if not addresses:
+            if addresses:
+                late = None  # the other family, then
+        several = len(addresses) > 1 or late is not None
+        race = self._race = Race(addresses, self._clock, self._rules.prohibits, late) if several else None
+        if not addresses and not await self._has_more(host.candidate):
             text = f"{mx} has no address of the family of local_ip"
             self._tally.end(FailedTry(Weight.CONNECT, TryResult.CONNECT, Reply.make(451, "4.4.1", text), str(mx)))
-        race = self._race = Race(addresses, self._clock, self._rules.prohibits) if len(addresses) > 1 else None
-        for address in race.turns() if race is not None else addresses:
+        while True:
+            for call in self._calls(host, addresses if race is None else race.turns(), requirement, admission):
+                if not self._arrive(call.address) or await self._transactions.try_address(call):
+                    return
+            if self._is_spent or not self._transactions.todo or not await self._has_more(host.candidate):
+                return
+
+    async def _has_more(self, candidate: Candidate) -> bool:
+        """Wait for late addresses, in the time that looking them up and connecting has."""
+        if self._race is None:
+            return False
+        with self._destination.budget(candidate):
+            return await self._race.has_more()
+
+    def _calls(
+        self, host: Host, addresses: Iterable[Address], requirement: Requirement, admission: Admission
+    ) -> Iterator[ConnectRequest]:
+        """A call for each address, made when it is its turn, as long as somebody is left to be answered."""
+        mx, race = host.candidate.host, self._race
+        budget = self._destination.budget(host.candidate)
+        for address in addresses:
             if self._is_spent:
                 self._transactions.record.end_unreached(host.candidate)
                 return

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from mailrider.delivery.mx import HostNotFound, Unroutable, find_candidates, find_host
+from mailrider.delivery.mx import HostNotFound, LateAddresses, Unroutable, find_candidates, find_host
 from mailrider.dns.answer import RecordType
 from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.domain import Domain
@@ -133,9 +133,19 @@ class Destination:
     """A next hop for one message. `find` comes first; then `policies` are those that bind the message there."""
 
     def __init__(
-        self, next_hop: NextHop, routing: Routing, policies: Sequence[Policy], message: Requirement, id: str = ""
+        self,
+        next_hop: NextHop,
+        routing: Routing,
+        policies: Sequence[Policy],
+        message: Requirement,
+        id: str = "",
+        *,
+        waits_for_all: bool = False,
     ) -> None:
-        """`message`: what the message itself demands; `id`: how it is called."""
+        """`message`: what the message itself demands; `id`: how it is called.
+
+        `waits_for_all`: a host is known when all of its addresses are; otherwise some may be late.
+        """
         self.next_hop = next_hop
         self._id = id
         self._routing = routing
@@ -147,6 +157,8 @@ class Destination:
         self._hosts: dict[str, Host | HostNotFound] = {}
         self._budgets: dict[str, Budget] = {}
         self._configured = policies
+        self._waits_for_all = waits_for_all
+        self._late: LateAddresses | None = None  # made when the first address lookup needs it
 
     async def find(self) -> Candidates:
         """The candidates, best first; binds the policies to them. Raises `Unroutable`."""
@@ -211,14 +223,38 @@ class Destination:
     async def _find_host(self, candidate: Candidate) -> Host | HostNotFound:
         routing = self._routing
         with self.budget(candidate) as deadline:
-            found = await find_host(routing.resolver, candidate, routing.clock, deadline, force_ipv4=routing.force_ipv4)
+            found = await find_host(
+                routing.resolver,
+                candidate,
+                routing.clock,
+                deadline,
+                force_ipv4=routing.force_ipv4,
+                late=self._late_ones(),
+            )
         if isinstance(found, Host):
             found, until = self._look_for_ourselves(found)
-            routing.memory.keep_host(found, until)
+            if self.late_addresses(candidate) is None:
+                routing.memory.keep_host(found, until)
         elif found.reply.is_transient:
             name = str(candidate.host)
             routing.emit(LookupDidFail(name, "A, AAAA", found.reply.text, f"{name} is not used", message=self._id))
         return found
+
+    def _late_ones(self) -> LateAddresses | None:
+        if self._late is None and not self._waits_for_all:
+            routing, dane = self._routing, any(policy.name == DANE_NAME for policy in self._configured)
+            is_ours = routing.is_own_address
+            self._late = LateAddresses(routing.resolver, routing.clock, dane=dane, is_ours=lambda it: is_ours(it)[0])
+        return self._late
+
+    def late_addresses(self, candidate: Candidate) -> asyncio.Future[tuple[Address, ...]] | None:
+        """The addresses of the candidate that are not known yet; None if all are."""
+        return None if self._late is None else self._late.of(candidate)
+
+    async def close(self) -> None:
+        """End the lookups that are not needed any more."""
+        if self._late is not None:
+            await self._late.close()
 
     def _look_for_ourselves(self, host: Host) -> tuple[Host, float]:
         """Whether the host is ourselves, and until when that is known.

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mailrider.clock import Deadline
 from mailrider.dns.answer import LookupFailed, LookupFailure, RecordType
@@ -22,15 +22,19 @@ from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
     from mailrider.clock import Clock
     from mailrider.dns.answer import Answer, MXRecord
     from mailrider.dns.resolver import Resolver
 
+    _Lookup: TypeAlias = asyncio.Future[Answer[Any] | LookupFailed]
+
 MAX_CANDIDATES = 10  # RFC 5321 5.1 allows a configurable limit, at least two; a zone must not make us try thousands
 MAX_ADDRESSES = 6  # of one candidate; farms list more, but a sixth time-out says enough
+MAX_LATE_ADDRESSES = 3  # that come when connecting to others has begun
+RESOLUTION_DELAY = 0.05  # seconds that the second family has once the first one is there (RFC 8305 8)
 
 Address = IPv4Address | IPv6Address
 
@@ -119,63 +123,146 @@ class HostNotFound:
     reply: Reply
 
 
+class LateAddresses:
+    """Address lookups that go on while connecting to their hosts has begun (RFC 8305 3); `close` ends them.
+
+    What DANE is told of a host does not change by that. A and AAAA records of one name stand in one zone, so either
+    answer tells whether it is signed (RFC 4035 4.3). Both answers of an alias are waited for where DANE may count; and
+    a late answer of which DANE would have been told something else is not used.
+    """
+
+    def __init__(
+        self, resolver: Resolver, clock: Clock, *, dane: bool, is_ours: Callable[[Address], bool] = lambda _: False
+    ) -> None:
+        """`dane`: whether DANE is asked about the hosts. An answer with an address that `is_ours` is not used."""
+        self._resolver = resolver
+        self._clock = clock
+        self._dane = dane
+        self._is_ours = is_ours
+        self._coming: dict[Candidate, asyncio.Future[tuple[Address, ...]]] = {}
+
+    def of(self, candidate: Candidate) -> asyncio.Future[tuple[Address, ...]] | None:
+        """The host's further addresses, as soon as they are known or time is over; None: all are known."""
+        return self._coming.get(candidate)
+
+    def may_begin_with(self, known: Answer[Any]) -> bool:
+        """True if connecting may begin when nothing but this answer is there."""
+        return bool(known.records) and not (known.canonical is not None and self._dane_may_count)
+
+    def keep(self, candidate: Candidate, lookup: _Lookup, known: Answer[Any], until: float) -> None:
+        """Go on with a lookup until that reading of the clock, beside an answer that is known."""
+        coming = self._coming[candidate] = asyncio.ensure_future(self._take(lookup, known, until))
+        coming.add_done_callback(lambda _: lookup.cancel())
+
+    async def close(self) -> None:
+        """End what is not needed any more."""
+        for coming in self._coming.values():
+            coming.cancel()
+        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+
+    @property
+    def _dane_may_count(self) -> bool:
+        return self._dane and self._resolver.validates
+
+    async def _take(self, lookup: _Lookup, known: Answer[Any], until: float) -> tuple[Address, ...]:
+        try:
+            async with Deadline(self._clock, until):
+                answer = await lookup
+        except TimeoutError:
+            return ()
+        if isinstance(answer, LookupFailed) or any(map(self._is_ours, answer.records)):
+            return ()
+        says_more = answer.canonical is not None or (answer.authentic and not known.authentic)
+        if says_more and self._dane_may_count:
+            return ()
+        return order_addresses(answer.records)[:MAX_LATE_ADDRESSES]
+
+
 async def find_host(
-    resolver: Resolver, candidate: Candidate, clock: Clock, deadline: float, *, force_ipv4: bool
+    resolver: Resolver,
+    candidate: Candidate,
+    clock: Clock,
+    deadline: float,
+    *,
+    force_ipv4: bool,
+    late: LateAddresses | None = None,
 ) -> Host | HostNotFound:
     """The candidate's addresses, or why there are none; `deadline` is a reading of the clock.
 
     A failed lookup of one family only removes that family. So does one that takes more than half of the time, if the
-    other family is there by then: what is left is for connecting.
+    other family is there by then: what is left is for connecting. With `late` the addresses of one family wait for the
+    others no longer than `RESOLUTION_DELAY`, if they may: that lookup goes on there.
     """
     name = candidate.host
     if isinstance(name, AddressLiteral):
         return Host(candidate, (name.ip,))
     try:
         async with Deadline(clock, deadline):
-            return await _find_host(resolver, candidate, name, clock, deadline, force_ipv4=force_ipv4)
+            return await _find_host(resolver, candidate, name, clock, deadline, late, force_ipv4=force_ipv4)
     except TimeoutError:
         return HostNotFound(candidate, Reply.make(451, "4.4.3", f"Address lookup of {name} timed out"))
 
 
 async def _find_host(
-    resolver: Resolver, candidate: Candidate, name: Domain, clock: Clock, deadline: float, *, force_ipv4: bool
+    resolver: Resolver,
+    candidate: Candidate,
+    name: Domain,
+    clock: Clock,
+    deadline: float,
+    late: LateAddresses | None,
+    *,
+    force_ipv4: bool,
 ) -> Host | HostNotFound:
+    families = (RecordType.A,) if force_ipv4 else (RecordType.AAAA, RecordType.A)
+    lookups: dict[RecordType, _Lookup] = {
+        family: asyncio.ensure_future(_lookup_family(resolver, name, family)) for family in families
+    }
     now = clock.monotonic()
-    patience = Deadline(clock, now + (deadline - now) / 2)
-    answers, failure = await _lookup_families(resolver, name, patience, force_ipv4=force_ipv4)
+    half = now + (deadline - now) / 2
+    try:
+        early = await _wait_for_addresses(list(lookups.values()), clock, half, late)
+        if early is not None and late is not None:
+            (goes_on,) = (family for family, lookup in lookups.items() if not lookup.done())
+            late.keep(candidate, lookups.pop(goes_on), early, half)
+    finally:
+        for lookup in lookups.values():
+            lookup.cancel()
+    answers, failure = await _results(name, lookups)
     addresses = order_addresses(record for answer in answers for record in answer.records)
     if not addresses:
         if failure is not None:
             return HostNotFound(candidate, lookup_failure_reply(failure))
         return HostNotFound(candidate, Reply.make(550, "5.4.4", f"The mail server {name} has no address"))
-    aliased = [answer for answer in answers if answer.canonical is not None]
+    alias = alias_answer(answers)
     signed, doubt = any(answer.authentic for answer in answers), ""
-    if aliased and not signed:
+    if alias is not None and not signed:
         signed, doubt = await _alias_is_authentic(resolver, name)
     return Host(
         candidate,
         addresses,
         signed=signed,
-        canonical=aliased[0].canonical if aliased else None,
-        canonical_authentic=any(answer.authentic for answer in aliased),
+        canonical=None if alias is None else alias.canonical,
+        canonical_authentic=alias is not None and alias.authentic,
         doubt=doubt,
     )
 
 
-async def _lookup_families(
-    resolver: Resolver, name: Domain, patience: Deadline, *, force_ipv4: bool
-) -> tuple[list[Answer[Any]], LookupFailed | None]:
-    families = (RecordType.A,) if force_ipv4 else (RecordType.AAAA, RecordType.A)
-    lookups = [asyncio.ensure_future(_lookup_family(resolver, name, family)) for family in families]
-    try:
-        await _wait_for_addresses(lookups, patience)
-    finally:
-        for lookup in lookups:
-            lookup.cancel()
+def alias_answer(answers: Sequence[Answer[Any]]) -> Answer[Any] | None:
+    """The address answer that says what a host is an alias of; None if it is none.
+
+    It says both where the chain leads and whether all of it is authenticated (RFC 7672 2.2.2): one answer's word on
+    another one's chain would be worth nothing. An authentic answer comes first.
+    """
+    aliased = [answer for answer in answers if answer.canonical is not None]
+    return next((answer for answer in aliased if answer.authentic), aliased[0] if aliased else None)
+
+
+async def _results(name: Domain, lookups: dict[RecordType, _Lookup]) -> tuple[list[Answer[Any]], LookupFailed | None]:
+    """What is known; a lookup that was cancelled took too long."""
     answers: list[Answer[Any]] = []
     failure: LookupFailed | None = None
-    results = await asyncio.gather(*lookups, return_exceptions=True)
-    for family, result in zip(families, results, strict=True):
+    results = await asyncio.gather(*lookups.values(), return_exceptions=True)
+    for family, result in zip(lookups, results, strict=True):
         if isinstance(result, LookupFailed):
             failure = result
         elif isinstance(result, asyncio.CancelledError):
@@ -195,19 +282,44 @@ async def _lookup_family(resolver: Resolver, name: Domain, family: RecordType) -
 
 
 async def _wait_for_addresses(
-    lookups: Sequence[asyncio.Future[Answer[Any] | LookupFailed]], patience: Deadline
-) -> None:
-    """Until all are done; once patience is at its end, until one has addresses."""
+    lookups: Sequence[_Lookup], clock: Clock, half: float, late: LateAddresses | None
+) -> Answer[Any] | None:
+    """Until all are done; once half of the time is over, until one has addresses.
+
+    The answer that connecting may begin with, if there is one and the other lookup is not done.
+    """
     waiting = set(lookups)
     try:
-        async with patience:
-            await asyncio.wait(waiting)
+        async with Deadline(clock, half):
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            early = None if late is None or not waiting else _early(done, late)
+            if early is not None and not await _all_done(waiting, clock):
+                return early
+            if waiting:
+                await asyncio.wait(waiting)
     except TimeoutError:
         while waiting and not any(map(_has_addresses, lookups)):
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    return None
 
 
-def _has_addresses(lookup: asyncio.Future[Answer[Any] | LookupFailed]) -> bool:
+def _early(done: Iterable[_Lookup], late: LateAddresses) -> Answer[Any] | None:
+    """The answer that connecting may begin with."""
+    results = [lookup.result() for lookup in done]
+    return next((each for each in results if not isinstance(each, LookupFailed) and late.may_begin_with(each)), None)
+
+
+async def _all_done(lookups: Iterable[_Lookup], clock: Clock) -> bool:
+    """Whether they come within the resolution delay."""
+    try:
+        async with Deadline(clock, clock.monotonic() + RESOLUTION_DELAY):
+            await asyncio.wait(lookups)
+    except TimeoutError:
+        return all(lookup.done() for lookup in lookups)
+    return True
+
+
+def _has_addresses(lookup: _Lookup) -> bool:
     if not lookup.done():
         return False
     result = lookup.result()

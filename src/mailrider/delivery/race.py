@@ -1,15 +1,17 @@
 """Connecting to a host with several addresses: which comes first, and when the next one begins (RFC 8305 3 and 5).
 
-    race = Race(reach.ordered(host).addresses, clock, prohibited)
+    race = Race(reach.ordered(host).addresses, clock, prohibited, late)
     try:
         for address in race.turns():
             channel = await race.connect(address, dial)  # or `Overtaken`: it is another one's turn
+        if await race.has_more():  # addresses that DNS has named late: they have their turns
     finally:
         await race.close()
 
 An address has `HEAD_START` before the next one begins beside it, less if it fails earlier. The first connection wins:
 it is the next one's turn to be used, the others are given up. An address that was overtaken comes once more behind all
-others, in case that what answered first does not take the message. Whatever is left over in the end is closed.
+others, in case that what answered first does not take the message. Addresses that DNS names while others are connected
+to join at the end (RFC 8305 3). Whatever is left over in the end is closed.
 
 `Reach` remembers addresses and families that nothing could be connected to lately: they come last for some minutes.
 Nothing is left out: what failed before may be all that there is. So a network whose IPv6 leads nowhere delays one
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mailrider.clock import Deadline
 from mailrider.errors import MailriderError
@@ -48,9 +50,16 @@ class Race:
     """The addresses of one host, for one attempt. `prohibited` ones have their turn, but are never dialled."""
 
     def __init__(
-        self, addresses: Sequence[Address], clock: Clock, prohibited: Callable[[Address], bool] = lambda _: False
+        self,
+        addresses: Sequence[Address],
+        clock: Clock,
+        prohibited: Callable[[Address], bool] = lambda _: False,
+        late: asyncio.Future[tuple[Address, ...]] | None = None,
     ) -> None:
+        """`late`: further addresses, once they are known."""
         self._left = list(addresses)
+        self._late = late
+        self._next_at = 0.0  # when the next one may begin beside those that are under way
         self._prohibited = prohibited
         self._clock = clock
         self._tasks: dict[Address, asyncio.Future[Channel]] = {}
@@ -68,6 +77,18 @@ class Race:
             self._left.remove(address)
             yield address
 
+    async def has_more(self) -> bool:
+        """Wait for those that are not known yet; False if there are none."""
+        if self._late is not None:
+            await asyncio.wait([self._late])
+            self._take_late()
+        return bool(self._left)
+
+    def _take_late(self) -> None:
+        if self._late is not None and self._late.done():
+            late, self._late = self._late, None
+            self._left += late.result()
+
     def _winner(self) -> Address | None:
         """An address that has not had its turn, and is connected."""
         for address, task in self._tasks.items():
@@ -80,12 +101,12 @@ class Race:
         if address not in self._tasks:
             self._begin(address, dial)
         task = self._tasks[address]
-        upcoming = [each for each in self._left if each not in self._tasks and not self._prohibited(each)]
         while not task.done() and self._winner() is None:
-            before = self._under_way()
-            timed_out = await self._wait(before, HEAD_START if upcoming else None)
-            if upcoming and (timed_out or len(self._under_way()) < len(before)):
-                self._begin(upcoming.pop(0), dial)
+            before, upcoming = self._under_way(), self._upcoming()
+            timed_out = await self._wait(before, self._next_at if upcoming is not None else None)
+            if upcoming is not None and (timed_out or len(self._under_way()) < len(before)):
+                self._begin(upcoming, dial)
+            self._take_late()
         if not task.done():
             self._give_up(keep=self._winner())
             self._left.append(address)
@@ -97,16 +118,20 @@ class Race:
 
     def _begin(self, address: Address, dial: Callable[[Address], Awaitable[Channel]]) -> None:
         self._tasks[address] = asyncio.ensure_future(dial(address))
+        self._next_at = self._clock.monotonic() + HEAD_START
+
+    def _upcoming(self) -> Address | None:
+        return next((each for each in self._left if each not in self._tasks and not self._prohibited(each)), None)
 
     def _under_way(self) -> list[asyncio.Future[Channel]]:
         return [task for task in self._tasks.values() if not task.done()]
 
-    async def _wait(self, tasks: Sequence[asyncio.Future[Channel]], seconds: float | None) -> bool:
-        """Until one of these is done; True if time was over before."""
-        when = None if seconds is None else self._clock.monotonic() + seconds
+    async def _wait(self, tasks: Sequence[asyncio.Future[Channel]], when: float | None) -> bool:
+        """Until one of these is done, or late addresses are known; True if it was `when` before."""
+        awaited: list[asyncio.Future[Any]] = [*tasks] if self._late is None else [*tasks, self._late]
         try:
             async with Deadline(self._clock, when):
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             return True
         return False

@@ -96,10 +96,13 @@ class RemoteDelivery(MessageDelivery):
             envelope, fields, override=settings.requiretls_override, relaxed=settings.relaxed_requiretls
         )
 
-    async def destination(self, next_hop: NextHop, security: MessageSecurity, message: str = "") -> Destination:
+    async def destination(
+        self, next_hop: NextHop, security: MessageSecurity, message: str = "", *, waits_for_all: bool = False
+    ) -> Destination:
         """A next hop, with the policies that bind a message of that security; `message` is its id."""
         policies = await self._policies_for(security)
-        return Destination(next_hop, self.routing, policies, security.requirement, message)
+        demanded = security.requirement
+        return Destination(next_hop, self.routing, policies, demanded, message, waits_for_all=waits_for_all)
 
     async def _policies_for(self, security: MessageSecurity) -> Sequence[Policy]:
         if security.gathers_evidence:

@@ -15,7 +15,7 @@ from mailrider.delivery.connection.connect import Connector, ConnectRequest
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.delivery.message import MessageDelivery
-from mailrider.delivery.mx import HostNotFound, find_host
+from mailrider.delivery.mx import HostNotFound, LateAddresses, find_host
 from mailrider.model.domain import AddressLiteral, Domain
 from mailrider.model.reply import Reply
 from mailrider.model.route import Candidate, Candidates, Host
@@ -24,6 +24,7 @@ from mailrider.policy.base import Admission
 from mailrider.policy.requiretls import ORDINARY, MessageSecurity
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.job import AttemptRules, Connections, Guide, Job
     from mailrider.delivery.limits.rules import Limiter
+    from mailrider.delivery.mx import Address
     from mailrider.delivery.race import Reach
     from mailrider.dns.resolver import Resolver
     from mailrider.model.domain import NextHop
@@ -94,7 +96,10 @@ class FixedDestination:
         clock: Clock,
         connect_timeout: float,
         message: Requirement = NO_REQUIREMENT,
+        *,
+        waits_for_all: bool = False,
     ) -> None:
+        """`waits_for_all`: see `Destination`."""
         self.next_hop = servers[0].host
         self._servers = {Candidate(server.host, preference): server for preference, server in enumerate(servers)}
         self._resolver = resolver
@@ -102,6 +107,7 @@ class FixedDestination:
         self._connect_timeout = connect_timeout
         self._message = message
         self._budgets: dict[Candidate, Budget] = {}
+        self._late = None if waits_for_all else LateAddresses(resolver, clock, dane=False)
 
     async def find(self) -> Candidates:
         """The servers in the order of the configuration."""
@@ -118,13 +124,22 @@ class FixedDestination:
     async def host(self, candidate: Candidate) -> Host | HostNotFound:
         """The server's addresses."""
         with self.budget(candidate) as deadline:
-            found = await find_host(self._resolver, candidate, self._clock, deadline, force_ipv4=False)
+            found = await find_host(self._resolver, candidate, self._clock, deadline, force_ipv4=False, late=self._late)
         if isinstance(found, Host):
             return self._servers[candidate].reach.ordered(found)
         if found.reply.is_permanent:
             # A configured server without an address is a mistake of ours, to be mended, and no reason to bounce.
             return HostNotFound(candidate, Reply.make(451, "4.4.4", found.reply.text))
         return found
+
+    def late_addresses(self, candidate: Candidate) -> asyncio.Future[tuple[Address, ...]] | None:
+        """The addresses of the server that are not known yet; None if all are."""
+        return None if self._late is None else self._late.of(candidate)
+
+    async def close(self) -> None:
+        """End the lookups that are not needed any more."""
+        if self._late is not None:
+            await self._late.close()
 
     async def admit(self, _: Candidate) -> Admission:
         """MX levels are about MX records; there are none here."""
@@ -175,7 +190,7 @@ class FixedDelivery(MessageDelivery):
         return [(server.host, await self._try_server(server)) for server in self._servers]
 
     async def _try_server(self, server: FixedServer) -> str:
-        destination = FixedDestination([server], self._resolver, self._clock, self._connect_timeout)
+        destination = FixedDestination([server], self._resolver, self._clock, self._connect_timeout, waits_for_all=True)
         (candidate,) = (await destination.find()).candidates
         host = await destination.host(candidate)
         if isinstance(host, HostNotFound):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mailrider.delivery.connection.connect import ConnectRequest
+    from mailrider.delivery.mx import Address
     from mailrider.model.event import Event
     from mailrider.model.handover import Stoppable, Watcher
     from mailrider.model.outcome import Outcome
@@ -139,6 +140,8 @@ class World:
     capabilities: Capabilities = field(default_factory=Capabilities)
     security: MessageSecurity = ORDINARY
     reused: list[bool] = field(default_factory=list)
+    late: asyncio.Future[tuple[Address, ...]] | None = None
+    closed: int = 0
 
     def __post_init__(self) -> None:
         self.next_hop = NEXT_HOP
@@ -168,6 +171,12 @@ class World:
         if not self.hosts[number]:
             return HostNotFound(candidate, Reply.make(550, "5.4.4", "No address"))
         return Host(candidate, tuple(ip_address(f"192.0.{number}.{n}") for n in range(len(self.hosts[number]))))
+
+    def late_addresses(self, _: Candidate) -> asyncio.Future[tuple[Address, ...]] | None:
+        return self.late
+
+    async def close(self) -> None:
+        self.closed += 1
 
     def budget(self, _: Candidate) -> Budget:
         return Budget(self.clock, 300)

@@ -124,7 +124,10 @@ class Explainer:
     async def explain(self, next_hop: NextHop, *, connect: bool) -> Explanation:
         """The plan for `next_hop`; with `connect` its servers are called."""
         kinds = self._kinds(next_hop)
-        destinations = {kind: await self._delivery.destination(next_hop, job.security) for kind, job in kinds.items()}
+        destinations = {
+            kind: await self._delivery.destination(next_hop, job.security, waits_for_all=True)
+            for kind, job in kinds.items()
+        }
         candidates, unroutable = None, None
         try:
             for destination in destinations.values():
