@@ -142,7 +142,7 @@ class Settler:
                 done_to_it = _DONE_TO_IT.get(wish, "")
             over = change.id in decision.given_up
             retry_at = None if due is None else due + shift_of(self._clock)
-            repeated = is_held_back(outcome) and progress.last == outcome.reply
+            repeated = progress.last == outcome.reply and is_held_back(outcome)
             self._emit(RecipientDone(name, sender, outcome, tries, retry_at, over, done_to_it, age, repeated))
 
 
