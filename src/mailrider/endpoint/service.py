@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from mailrider.endpoint.intake import DISK, Memory
@@ -93,11 +94,16 @@ class Service:
 def offer(service: Service, *, secure: bool, local: bool) -> Capabilities:
     """What a client is offered now. Passwords go over TLS only, or never leave this machine."""
     may_log_in = service.authenticator is not None and (secure or local)
+    return _make_offer(secure, service.tls is not None, may_log_in, service.max_size, service.max_recipients)
+
+
+@lru_cache(maxsize=64)
+def _make_offer(secure: bool, has_tls: bool, may_log_in: bool, max_size: int, max_recipients: int) -> Capabilities:
     return replace(
         FULL_OFFER,
-        starttls=service.tls is not None and not secure,
+        starttls=has_tls and not secure,
         requiretls=secure,  # RFC 8689 3: offered under TLS only
         auth=frozenset(SERVERS) if may_log_in else frozenset(),
-        max_size=service.max_size,
-        max_recipients=service.max_recipients,
+        max_size=max_size,
+        max_recipients=max_recipients,
     )

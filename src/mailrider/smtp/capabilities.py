@@ -33,7 +33,7 @@ class Capabilities:
     """
 
     greeting: str = ""
-    keywords: Mapping[str, str] = field(default_factory=dict)
+    keywords: Mapping[str, str] = field(default_factory=dict, hash=False)
     pipelining: bool = False
     eight_bit_mime: bool = False
     smtputf8: bool = False
@@ -113,8 +113,9 @@ def _number(text: str) -> int | None:
     return (int(text) or None) if _NUMBER.fullmatch(text) else None
 
 
+@lru_cache(maxsize=64)
 def ehlo_reply(hostname: str, offer: Capabilities) -> Reply:
-    """The reply to EHLO that announces `offer`; the inverse of `parse_capabilities`."""
+    """The reply to EHLO that announces `offer`; the inverse of `parse_capabilities`. An endpoint makes few of them."""
     limits = {
         "MAILMAX": offer.max_transactions,
         "RCPTMAX": offer.max_recipients,

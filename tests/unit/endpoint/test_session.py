@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailrider.endpoint.authentication import Client
 from mailrider.endpoint.intake import Memory
-from mailrider.endpoint.service import Service
+from mailrider.endpoint.service import Service, offer
 from mailrider.endpoint.session import ClientSession
 from mailrider.model.domain import Domain
 from mailrider.model.event import Bug
@@ -73,7 +73,7 @@ class Visit:
         self.wire = FakeWire()
         self.sink = Sink()
         self.events: list[Event] = []
-        service = Service(
+        self.service = Service(
             "smtp",
             Domain("mx.here.test"),
             self.sink,
@@ -85,7 +85,7 @@ class Visit:
             authenticator=Doorkeeper(),
         )
         channel: Any = self.wire
-        self.session = ClientSession(service, channel, Client("127.0.0.1", is_local=True))
+        self.session = ClientSession(self.service, channel, Client("127.0.0.1", is_local=True))
         self.task = asyncio.ensure_future(self.session.begin())
 
     async def rest(self) -> list[bytes]:
@@ -103,6 +103,16 @@ async def test_a_network_of_64_bits_is_one_client_and_a_user_of_this_machine_ano
     cases = (("2001:db8:1:2::1", None), ("2001:db8:1:2:f::2", None), ("192.0.2.1", None), ("", 1000))
     keys = [Client(address, is_local=not address, uid=uid).key for address, uid in cases]
     assert keys == ["2001:db8:1:2::/64", "2001:db8:1:2::/64", "192.0.2.1", "uid 1000"]
+
+
+async def test_clients_of_one_kind_are_offered_the_same_which_is_made_once() -> None:
+    first, second = Visit(), Visit()
+    offers = [offer(each.service, secure=False, local=True) for each in (first, second)]
+    assert offers[0] is offers[1]
+    assert offers[0].auth
+    assert not offer(first.service, secure=False, local=False).auth
+    for each in (first, second):
+        each.task.cancel()
 
 
 async def test_commands_are_answered_in_the_very_call_that_brings_them() -> None:

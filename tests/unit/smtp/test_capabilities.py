@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.reply import Reply
-from mailrider.smtp.capabilities import MAX_REMEMBERED, NO_CAPABILITIES, Capabilities, parse_capabilities
+from mailrider.smtp.capabilities import (
+    FULL_OFFER,
+    MAX_REMEMBERED,
+    NO_CAPABILITIES,
+    Capabilities,
+    ehlo_reply,
+    parse_capabilities,
+)
 from tests.unit.model.strategies import tricky_text
 
 
@@ -174,3 +181,12 @@ def test_any_lines_are_capabilities(lines: list[str]) -> None:
     capabilities = offered(*lines, "DSN")
     assert capabilities.dsn
     assert all(keyword.isascii() and keyword == keyword.upper() for keyword in capabilities.keywords)
+
+
+def test_the_reply_that_announces_an_offer_is_made_once() -> None:
+    assert ehlo_reply("mx.example.org", FULL_OFFER) is ehlo_reply("mx.example.org", FULL_OFFER)
+
+
+def test_offers_that_differ_only_in_other_words_have_replies_of_their_own() -> None:
+    replies = [ehlo_reply("mx.example.org", Capabilities(keywords={word: ""})).lines for word in ("X-ONE", "X-TWO")]
+    assert replies == [("mx.example.org", "X-ONE"), ("mx.example.org", "X-TWO")]
