@@ -7,8 +7,9 @@ import email
 import email.policy
 import re
 from email.generator import BytesGenerator
+from email.header import Header
 from email.headerregistry import Address, Group
-from email.message import EmailMessage
+from email.message import EmailMessage, Message
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from functools import partial
@@ -363,6 +364,72 @@ def test_long_fields_that_were_made_are_folded() -> None:
     message["To"] = ", ".join(f"recipient{n}@example.org" for n in range(20))
     lines = octets(message).split(b"\r\n")
     assert max(map(len, lines)) <= 78
+
+
+OUTLOOK = "<" + "AM0PR05MB6834D2C88EE7DD0B43CC6B35E8A0A" * 2 + "@AM0PR05MB6834.eurprd05.prod.outlook.com>"
+URL = f"<https://list.test/unsubscribe?hash={'0123456789abcdef' * 20}>"
+
+
+# https://github.com/python/cpython/issues/100991, https://github.com/frappe/frappe/pull/35266,
+# https://github.com/odoo/odoo/pull/289182
+@pytest.mark.parametrize("smtputf8", [False, True])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("In-Reply-To", [OUTLOOK]), ("References", [OUTLOOK] * 3), ("List-Unsubscribe", [f"{URL},", "<mailto:x@b.test>"])],
+)
+def test_an_id_or_url_that_is_longer_than_a_line_is_not_encoded(name: str, words: list[str], *, smtputf8: bool) -> None:
+    message = EmailMessage()
+    message[name] = " ".join(words)
+    expected = f"{name}: " + "\r\n ".join(words) + "\r\n"
+    assert octets(message, smtputf8=smtputf8).startswith(expected.encode())
+
+
+def test_a_word_that_no_line_can_hold_is_encoded() -> None:
+    message = EmailMessage()
+    message["References"] = "<" + "x" * 1000 + "@b.test>"
+    given = octets(message)
+    assert max(map(len, given.split(b"\r\n"))) <= 998
+    assert email.message_from_bytes(given, policy=email.policy.default)["References"] == message["References"]
+
+
+def nested(levels: int) -> MIMEMultipart:
+    message = MIMEMultipart()
+    for _ in range(levels):
+        outer = MIMEMultipart()
+        outer.attach(message)
+        message = outer
+    return message
+
+
+def old_message(name: str, value: Any) -> MIMEText:
+    message = MIMEText("x")
+    message[name] = value
+    return message
+
+
+def part_of(payload: Any) -> Message:
+    message = Message()
+    message["Subject"] = "x"
+    message.set_payload(payload)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "words"),
+    [
+        (old_message("X-Priority", 1), TypeError, "the value of the header field 'X-Priority' is a string, not int"),
+        (old_message("X-Priority", b"1"), TypeError, "is a string, not bytes"),
+        (old_message("Subject", Header("a\nBcc: x@b.test")), ValueError, "the message cannot be written"),
+        (part_of(5), TypeError, "a part that is neither text nor octets"),
+        (nested(2000), ValueError, "too many parts within parts"),
+    ],
+    ids=["a number", "octets", "a field within a field", "a part that is a number", "parts within parts"],
+)
+def test_a_message_that_cannot_be_written_is_a_wrong_argument(
+    message: Message, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        octets(message)
 
 
 SIGNED = (

@@ -10,6 +10,7 @@ Fields that were parsed stay as they came, octet by octet: they may be signed.
 from __future__ import annotations
 
 import re
+from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.headerregistry import Address, AddressHeader, Group
 from email.message import Message
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAX_LINE = 998  # octets of a header line without its CRLF: RFC 5322 2.1.1
+MAX_WORD = MAX_LINE - 98  # characters that stand on one line because nothing in them divides them: a long URL
 _NAME = re.compile(r"[!-9;-~]{1,76}")
 _FIELD = re.compile(rb"[!-9;-~]+:[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n")
 
@@ -85,7 +87,14 @@ def _written(message: Message, *, utf8: bool) -> bytes:
         # The policy of old folds what is longer than it is told, and this long must be folded.
         policy = policy.clone(linesep="\r\n", max_line_length=MAX_LINE)
     file = BytesIO()
-    _Writer(file, mangle_from_=False, policy=policy).flatten(message)
+    try:
+        _Writer(file, mangle_from_=False, policy=policy).flatten(message)
+    except MessageError as error:
+        raise ValueError(f"the message cannot be written: {error}") from error
+    except RecursionError as error:
+        raise ValueError("the message has too many parts within parts to be written") from error
+    except AttributeError as error:
+        raise TypeError(f"the message has a part that is neither text nor octets: {error}") from error
     return file.getvalue()
 
 
@@ -137,8 +146,9 @@ class _AsTheyCame(EmailPolicy):
                         f"an address in the header field {name} has a domain that is none: {str(value)[:100]!r}"
                     )
                 return written.encode()
-        elif not _is_field(field):
-            return compose_folded(name, text(str(value), used=len(name) + 2, utf8=self.utf8)).encode()
+        elif not _is_field(field) or _is_encoded_in_vain(field, str(value)):
+            words = text(str(value), used=len(name) + 2, utf8=self.utf8, longest=MAX_WORD)
+            return compose_folded(name, words).encode()
         return field
 
     def _in_ascii(self, name: str, value: Any) -> Any:
@@ -154,6 +164,8 @@ class _OldPolicy(Compat32):
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         """See `email.policy.Policy`."""
+        if not (value is None or hasattr(value, "encode")):
+            raise TypeError(f"the value of the header field {name!r} is a string, not {type(value).__name__}")
         if name.lower() in ADDRESS_FIELDS and isinstance(value, str) and _needs_words(value):
             modern = _AsTheyCame(linesep=self.linesep)
             field = modern.header_factory(name, "".join(value.splitlines()))
@@ -167,6 +179,14 @@ class _OldPolicy(Compat32):
         if not _is_field(written):
             raise ValueError(f"a line end within the header field {name!r} would begin another field, or the body")
         return written
+
+
+def _is_encoded_in_vain(field: bytes, value: str) -> bool:
+    """True if plain text became encoded words, as Python does with what is longer than a line (python/cpython#100991).
+
+    Nobody decodes them in References, In-Reply-To or List-Unsubscribe, which hold ids and addresses (RFC 2047 5).
+    """
+    return b"=?" in field and value.isascii() and "=?" not in value
 
 
 def _is_field(octets: bytes) -> bool:

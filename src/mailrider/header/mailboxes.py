@@ -37,16 +37,16 @@ def phrase(name: str, *, used: int = 0, utf8: bool = False) -> Sequence[str]:
     return _words(name)
 
 
-def text(given: str, *, used: int = 0, utf8: bool = False) -> Sequence[str]:
-    """The pieces of a text such as a subject; in it, a line end is white space."""
+def text(given: str, *, used: int = 0, utf8: bool = False, longest: int = _LONGEST_WORD) -> Sequence[str]:
+    """The pieces of a text such as a subject; in it, a line end is white space. `longest`: characters of a word."""
     given = re.sub(r"[\r\n\0]+", " ", given).strip()
-    return _words(given) if _is_plain(given, utf8=utf8) else encode_words(given, used, always=True)
+    return _words(given) if _is_plain(given, utf8=utf8, longest=longest) else encode_words(given, used, always=True)
 
 
-def _is_plain(given: str, *, utf8: bool) -> bool:
+def _is_plain(given: str, *, utf8: bool, longest: int = _LONGEST_WORD) -> bool:
     """True if it can stand there as it is: readers would decode what looks like an encoded word."""
     is_text = (utf8 or given.isascii()) and given.isprintable() and "=?" not in given
-    return is_text and all(len(word) <= _LONGEST_WORD for word in given.split(" "))
+    return is_text and all(len(word) <= longest for word in given.split(" "))
 
 
 def _words(given: str) -> list[str]:
