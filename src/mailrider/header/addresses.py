@@ -7,7 +7,8 @@ and refuses the rest:
 - accepted: `a@x`, `A <a@x>`, `a@x (comment, with comma)`, groups, quoted strings, empty places between commas, a name
   without a domain (`root`), display names in another character set;
 - refused: two addresses without a comma, a quote, comment or bracket that is not closed or not opened, comments and
-  white space within an address, a route (`<@a:b@x>`).
+  white space within an address, a route (`<@a:b@x>`), a group whose name looks like an address (`b@y: a@x;`), and an
+  encoded word within an address, which some readers decode (RFC 2047 5 forbids it).
 
 A display name without quotes may hold something like an address (`b@y <a@x>`). The address is the one in the angle
 brackets, but some readers take the other one; so it is given too, as `shown`.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import InvalidValue
 from mailrider.model.address import Mailbox
+from mailrider.model.text import without_case
 from mailrider.model.value import value
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ _TOKEN = re.compile(
     rf"|(?P<atom>{_NAME_ATOM})|(?P<literal>{_LITERAL})|(?P<special>[<>,:;(])"
 )
 _OCTETS = re.compile(f"[{_HIGH}]")
+_ENCODED_WORD = re.compile(r"=\?[^?]+\?[BbQq]\?")
 _IN_COMMENT = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 
 _WORDS: Final = frozenset({"address", "quoted", "atom", "literal"})
@@ -82,7 +85,7 @@ def parse_authors(field: bytes) -> list[Mailbox]:
     if len(found) > MAX_AUTHORS:
         raise InvalidValue(f"it has more than {MAX_AUTHORS} addresses")
     for each in found:
-        if any(shown.lower() != each.text.lower() for shown in each.shown):
+        if any(without_case(shown) != without_case(each.text) for shown in each.shown):
             raise InvalidValue("its display name looks like another address")
     return [Mailbox.parse(each.text) for each in found]
 
@@ -104,7 +107,7 @@ class _AddressListParser:
         while self._kind != "end":
             words = self._words()
             if self._kind == ":":
-                if in_group or not words:
+                if in_group or not words or _shown(words):
                     raise InvalidValue("not a list of addresses: a colon that begins no group")
                 in_group = True
                 self._advance()
@@ -136,8 +139,11 @@ class _AddressListParser:
         if self._kind in _WORDS:
             raise InvalidValue("not a list of addresses: text behind an angle bracket")
         if inside:  # `<>` names nobody
-            shown = tuple(text for kind, text in name if kind != "quoted" and "@" in text)
-            yield Address(_alone(inside).text, shown)
+            yield Address(_alone(inside).text, _shown(name))
+
+
+def _shown(name: list[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(text for kind, text in name if kind != "quoted" and "@" in text)
 
 
 def _alone(words: list[tuple[str, str]]) -> Address:
@@ -145,6 +151,8 @@ def _alone(words: list[tuple[str, str]]) -> Address:
         raise InvalidValue("not a list of addresses: words without an address, or two addresses without a comma")
     if _OCTETS.search(words[0][1]):
         raise InvalidValue("not a list of addresses: octets that are no UTF-8 in an address")
+    if _ENCODED_WORD.search(words[0][1]):
+        raise InvalidValue("not a list of addresses: an encoded word within an address")
     return Address(words[0][1])
 
 

@@ -51,6 +51,8 @@ CLEAR = [
     ("Team: a@x;, c@z", ["a@x", "c@z"]),
     ("c@z, Team: a@x,;", ["c@z", "a@x"]),
     ('"Te:am": a@x;', ["a@x"]),
+    ('"b@y": a@x;', ["a@x"]),
+    ("=?b@x, b=?@x", ["=?b@x", "b=?@x"]),
     ("a@x,\r\n\tb@y", ["a@x", "b@y"]),
     ("<>", []),
     ("A <>, a@x", ["a@x"]),
@@ -102,6 +104,13 @@ UNCLEAR = [
     "\ud800@x",
     "a@x\u2028",
     "\x85 a@x",
+    "ceo@y: a@x;",  # "Composition kills" (USENIX Security 2020): a reader may show the name of the group as the author
+    "[ceo@y]: a@x;",
+    # https://github.com/python/cpython/issues/152519, https://github.com/bbottema/simple-java-mail/issues/652
+    "=?utf-8?q?ceo=40y=3E=00?=@x",
+    "A <=?utf-8?b?Y2VvQHk=?=@x>",
+    '"=?utf-8?q?ceo=40y=3E?="@x',
+    "\N{KELVIN SIGN}a@x <ka@x>",
 ]
 
 
