@@ -1,4 +1,4 @@
-"""Arguments that several commands take: domains, spans of time. What is none is a mistake of usage."""
+"""Arguments that several commands take: domains, numbers, spans of time, texts. What is none is a mistake of usage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from mailrider.errors import InvalidValue
 from mailrider.model.domain import Domain
-from mailrider.settings.types import DURATION
+from mailrider.settings.types import DURATION, MAX_NUMBER, integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,3 +34,18 @@ class ParsedType(click.ParamType[T], Generic[T]):
 
 DOMAIN: Final = ParsedType("domain", Domain.parse)
 SPAN: Final = ParsedType("time", DURATION.accept)
+
+
+def whole_number(least: int, most: int = MAX_NUMBER) -> ParsedType[int]:
+    """Whole numbers within bounds, in plain digits: Python would take those of all alphabets, `1_0` and `+1`."""
+    return ParsedType("number", integer(least, most).accept)
+
+
+def readable(text: str) -> str:
+    """A text that can be looked for: no queue holds octets that are not UTF-8."""
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise InvalidValue("expected text in UTF-8")
+    return text
+
+
+TEXT: Final = ParsedType("text", readable)

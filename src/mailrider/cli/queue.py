@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mailrider.app.queued import STATES, queue_filter
-from mailrider.cli.arguments import SPAN, ParsedType
+from mailrider.cli.arguments import SPAN, TEXT, ParsedType, readable, whole_number
 from mailrider.cli.chosen_queue import ChosenQueue
 from mailrider.cli.queue_run import run
 from mailrider.cli.queue_show import (
@@ -58,7 +58,7 @@ def _part(text: str) -> str:
     """An empty variable in a script must not mean everybody."""
     if not text:
         raise InvalidValue("expected a part of an address, not an empty text")
-    return text
+    return readable(text)
 
 
 PART = ParsedType("text", _part)
@@ -87,6 +87,7 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--from",
             "sender",
+            type=TEXT,
             metavar="TEXT",
             help='Whose sender\'s address contains that; "" is the null reverse-path of notifications.',
         ),
@@ -127,7 +128,7 @@ def _print(*lines: Any) -> None:
 
 @queue.command("list")
 @filters
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=0), help="The most; 0: all.")
+@click.option("--limit", default=100, show_default=True, type=whole_number(0), help="The most; 0: all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per recipient.")
 @click.pass_obj
 def list_(chosen: ChosenQueue, /, limit: int, as_json: bool, **wanted: Any) -> int:
@@ -201,7 +202,7 @@ def show(chosen: ChosenQueue, id: str, content: bool, as_json: bool) -> int:
 
 
 @queue.command()
-@click.option("--limit", default=DESTINATIONS, show_default=True, type=click.IntRange(min=1), help="Destinations.")
+@click.option("--limit", default=DESTINATIONS, show_default=True, type=whole_number(1), help="Destinations.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def stats(chosen: ChosenQueue, limit: int, as_json: bool) -> int:

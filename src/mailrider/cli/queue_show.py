@@ -134,6 +134,7 @@ def _escaped(unsafe: re.Match[str]) -> str:
 def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
     """The numbers for a person."""
     from rich.table import Table
+    from rich.text import Text
 
     messages = counted(stats.messages, "message", "messages")
     yield f"{messages}, {recipients(sum(stats.ages.values()))}, {size(stats.octets)}"
@@ -152,7 +153,7 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
             *map(str, (each.queued, each.active, each.held, each.in_doubt)),
             _span(now - each.oldest),
             due,
-            each.destination or "(none)",
+            Text(each.destination or "(none)"),  # a string would be markup: rich has emoji for parts of IPv6 addresses
         )
     yield table
 

@@ -163,6 +163,8 @@ def _read_message(file: str) -> bytes:
         message = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         _give_up(os.EX_NOINPUT, f"the message cannot be read: {file}: {error.strerror}")
+    except MemoryError:
+        _give_up(os.EX_DATAERR, f"the message is too large for the memory that there is: {file}")
     if not message.strip():
         _give_up(os.EX_DATAERR, "the message is empty")
     fault = Content.inspect(message).header_fault() or sending_fault(message)
@@ -245,7 +247,7 @@ class _Progress:
 
     async def _show(self) -> None:
         await asyncio.sleep(PATIENCE)
-        with self._console.status(self._doing) as status:
+        with self._console.status(Text(self._doing)) as status:
             while True:
                 await asyncio.sleep(0.2)
-                status.update(self._doing)
+                status.update(Text(self._doing))

@@ -182,7 +182,10 @@ def _sockets(configuration: Configuration) -> tuple[Path, ...]:
 
 
 def _hand_over(options: Options, daemon: _Daemon) -> None:
-    octets = _input().buffer.read(MAX_MESSAGE + 1)
+    try:
+        octets = _input().buffer.read(MAX_MESSAGE + 1)
+    except OSError as error:
+        raise _Stop(os.EX_NOINPUT, f"standard input cannot be read: {error.strerror}") from error
     if len(octets) > MAX_MESSAGE:
         raise _Stop(os.EX_DATAERR, f"the message is larger than {MAX_MESSAGE} octets")
     content = read_message(octets, dot_ends=options.dot_ends)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailrider.cli.arguments import SPAN
+from mailrider.cli.arguments import SPAN, TEXT, whole_number
 from mailrider.cli.chosen_queue import ChosenQueue
 from mailrider.cli.say import say
 from mailrider.cli.trace_text import trace_lines
@@ -30,9 +30,9 @@ MESSAGES = 100  # that are shown if nobody says otherwise
 
 @click.command()
 @click.option("--since", type=SPAN, metavar="AGE", help="Only what happened since then, as 4h or 2d.")
-@click.option("--limit", default=MESSAGES, show_default=True, type=click.IntRange(1, 10_000), help="The most messages.")
+@click.option("--limit", default=MESSAGES, show_default=True, type=whole_number(1, 10_000), help="The most messages.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
-@click.argument("what", metavar="ID|MESSAGE-ID|ADDRESS")
+@click.argument("what", type=TEXT, metavar="ID|MESSAGE-ID|ADDRESS")
 @click.pass_obj
 def trace(config: str | None, what: str, since: timedelta | None, limit: int, as_json: bool) -> int:
     """Tell what became of a message: when it was taken, each attempt, how it ended, whom we told.
@@ -63,7 +63,7 @@ def history() -> None:
 
 
 @history.command()
-@click.argument("what", metavar="ADDRESS|ID")
+@click.argument("what", type=TEXT, metavar="ADDRESS|ID")
 @click.pass_obj
 def drop(config: str | None, what: str) -> int:
     """Erase what is remembered of an address, or of a message.

@@ -7,7 +7,7 @@ import json
 import os
 import pty
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +17,6 @@ from mailrider.lab.mx_script import MXTLS, MXScript, Silence, Stage
 from mailrider.smtp.commands import Mail
 from tests.flow.delivery.internet import REFUSING, internet
 from tests.support.commands import Ran, run, start
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = MXScript()
 LATER = MXScript(replies={Stage.RCPT: "450 4.2.1 Later"})
@@ -230,6 +227,19 @@ async def test_a_message_that_cannot_be_read_is_66(tmp_path: Path) -> None:
         folder = await send(net, tmp_path, "--to=x@a.test", str(tmp_path))
     assert (missing.code, folder.code) == (66, 66)
     assert missing.err == f"mailrider: the message cannot be read: {tmp_path}/missing: No such file or directory\n"
+
+
+async def test_a_message_that_no_memory_can_hold_is_65(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_bytes(_: Path) -> bytes:
+        raise MemoryError
+
+    (tmp_path / "sparse").touch()
+    async with internet({"a.test": [GOOD]}) as net:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", read_bytes)
+            ran = await send(net, tmp_path, "--to=x@a.test", str(tmp_path / "sparse"))
+    assert ran.code == 65
+    assert ran.err == f"mailrider: the message is too large for the memory that there is: {tmp_path}/sparse\n"
 
 
 # Arguments ------------------------------------------------------------------------------------------------------------

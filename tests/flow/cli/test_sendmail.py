@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import io
 import os
@@ -359,6 +360,24 @@ def test_standard_input_that_is_closed_is_told(words: str, tmp_path: Path) -> No
             ["sh", "-c", 'exec "$@" 0<&-', "sh", *command], cwd=tmp_path, capture_output=True, timeout=200, check=False
         )
     assert (done.returncode, done.stderr.partition(b": ")[2]) == (os.EX_NOINPUT, b"standard input is closed\n")
+
+
+class Broken(io.RawIOBase):
+    """A terminal that is gone."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_standard_input_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Broken())))
+    assert run(["b@example.net"], str(Daemon(tmp_path).config)) == os.EX_NOINPUT
+    assert capsys.readouterr().err == "sendmail: standard input cannot be read: Input/output error\n"
 
 
 def test_without_a_configuration_the_usual_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

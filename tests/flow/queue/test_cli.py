@@ -237,6 +237,30 @@ def test_stats_by_destination_and_age(terminal: Terminal) -> None:
     assert "example.net" in text
 
 
+# https://github.com/mattermost/mattermost/issues/26538: parts of IPv6 addresses are names of emoji
+def test_an_ipv6_address_is_shown_as_it_is(terminal: Terminal) -> None:
+    terminal.send("b@[IPv6:2001:100:ab:a:b::1]")
+    for command in ("stats", "list"):
+        assert "[IPv6:2001:100:ab:a:b::1]" in terminal("queue", command)
+
+
+@pytest.mark.parametrize("number", ["\N{ARABIC-INDIC DIGIT THREE}", "1_0", "+1", " 1", "-1", str(1 << 63), "9" * 5000])
+@pytest.mark.parametrize("command", ["list", "stats"])
+def test_a_number_is_written_in_plain_digits_and_within_bounds(terminal: Terminal, command: str, number: str) -> None:
+    terminal("queue", command, "--limit", number)
+    assert terminal.code == 64
+    assert "a whole number" in terminal.errors or "at most" in terminal.errors
+
+
+@pytest.mark.parametrize(
+    "words", [("queue", "list", "--to"), ("queue", "list", "--from"), ("trace",), ("history", "drop")], ids=" ".join
+)
+def test_what_is_not_utf8_is_a_mistake_of_usage(terminal: Terminal, words: tuple[str, ...]) -> None:
+    terminal.send("b@example.net")
+    terminal(*words, "a\udcff@example.net")  # as Python has the octet 0xff
+    assert (terminal.code, "expected text in UTF-8" in terminal.errors) == (64, True)
+
+
 def test_what_goes_to_one_server_is_one_destination_of_its_name(terminal: Terminal, tmp_path: Path) -> None:
     smarthost = "target.smtp smart {\n host tcp://127.0.0.1:9\n}\n"
     config = queue_alone(tmp_path / "state").replace("target &out", "target &smart")
