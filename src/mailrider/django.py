@@ -79,20 +79,24 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc] # Django comes witho
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """Send each message; returns how many were taken: queued, or delivered to each of their recipients.
 
-        All are tried. Then the error of the first that was not taken is raised, unless `fail_silently`.
+        All are tried. Then the error of the first that was not taken is raised, unless `fail_silently`; that of one
+        which can never be sent (a line end in its subject) always is, and comes first.
         """
-        taken, failed = 0, list[MailriderError]()
+        taken, failed, wrong = 0, list[Exception](), list[Exception]()
         messages = [each for each in email_messages or () if each.recipients()]
         for message in messages:
             try:
                 self._send(message)
             except MailriderError as error:
                 failed.append(error)
+            except (TypeError, ValueError) as error:  # as Django's own backend raises them
+                wrong.append(error)
             else:
                 taken += 1
-        if failed and not self.fail_silently:
-            failed[0].add_note(f"{taken} of {len(messages)} messages were taken")
-            raise failed[0]
+        told = wrong if self.fail_silently else wrong + failed
+        if told:
+            told[0].add_note(f"{taken} of {len(messages)} messages were taken")
+            raise told[0]
         return taken
 
     def _send(self, message: EmailMessage) -> None:

@@ -20,6 +20,7 @@ from mailrider.endpoint.passwords import (
 )
 from mailrider.endpoint.user_names import check_name, login_name
 from mailrider.errors import ConfigError, InvalidValue
+from mailrider.smtp.sasl import MAX_FIELD
 
 if TYPE_CHECKING:
     from mailrider.config import Configuration
@@ -83,6 +84,8 @@ def _ask(*, confirm: bool) -> str:
         password.encode()
     except UnicodeEncodeError:
         raise click.UsageError("a password is text in UTF-8 (RFC 4616), this is in another encoding") from None
+    if "\0" in password or len(password.encode()) > MAX_FIELD:
+        raise click.UsageError(f"a password has no NUL and at most {MAX_FIELD} octets: others are no login (RFC 4616)")
     return password
 
 

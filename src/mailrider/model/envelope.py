@@ -20,7 +20,7 @@ MAX_ENVID = 100  # characters before xtext: RFC 3461 4.4
 MAX_ORCPT = 500  # characters: RFC 3461 4.2
 
 _PRINTABLE = re.compile(r"[ -~]+")
-_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,64}")  # those that are registered have up to seven
 
 
 def check_envid(envid: str) -> None:

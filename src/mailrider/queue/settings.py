@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,8 @@ PARALLELISM: Final = usual_parallelism(
 def _scale(value: float | str) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TypeError
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,4}(?:\.[0-9]{1,9})?", value):
+        raise ValueError
     number = float(value)
     if not math.isfinite(number) or not 1 <= number <= MAX_SCALE:
         raise ValueError

@@ -6,6 +6,7 @@ Addresses are more special than domains; what no `destination` names is left to 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -105,6 +106,8 @@ def _reject(text: str) -> Reply:
     if not text:
         return NOT_ACCEPTED
     code, enhanced, *words = text.split(" ")
+    if not re.fullmatch("[0-9]{3}", code):  # Python reads the digits of all alphabets, and `5_50`
+        raise ValueError
     reply = Reply(int(code), EnhancedCode.parse(enhanced), (" ".join(words) or NOT_ACCEPTED.text,))
     if reply.code < 400:
         raise ValueError

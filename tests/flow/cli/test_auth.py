@@ -73,6 +73,8 @@ def test_a_password_that_is_no_utf_8_is_a_wrong_use(command: str, tmp_path: Path
     [
         (("add", "a:b"), "open sesame\n", "a user name is printable"),
         (("add", "anna"), "short\n", "at least 8 characters"),
+        (("add", "anna"), "open\0sesame\n", "no NUL and at most 1024 octets"),
+        (("add", "anna"), "é" * 513 + "\n", "no NUL and at most 1024 octets"),
     ],
 )
 def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], given: str, expected: str) -> None:

@@ -67,6 +67,17 @@ def error() -> object:
         return [type(raised).__name__, str(raised), raised.__notes__]
 
 
+def injected() -> object:
+    """Two messages, of which the first has a line end in its subject; not even a silent backend hides that."""
+    backend = mail.mailers["default"] if hasattr(mail, "mailers") else mail.get_connection()
+    backend.fail_silently = True
+    subjects = "x\nBcc: evil@example.net", "x"
+    try:
+        return backend.send_messages([mail.EmailMessage(each, "y", None, ["b@example.net"]) for each in subjects])
+    except ValueError as raised:
+        return raised.__notes__
+
+
 def silent() -> object:
     backend = mail.mailers["default"] if hasattr(mail, "mailers") else mail.get_connection()
     backend.fail_silently = True

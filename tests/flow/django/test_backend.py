@@ -107,6 +107,11 @@ def test_one_bad_message_stops_no_other_and_is_raised(python: str, configuration
     assert [recipient for _, recipient in queued(configuration)] == ["b@example.net", "c@example.net"]
 
 
+def test_a_line_end_in_a_subject_is_raised_and_stops_no_other_message(python: str, configuration: Path) -> None:
+    assert run(python, "injected", config=str(configuration)) == ["1 of 2 messages were taken"]
+    assert [recipient for _, recipient in queued(configuration)] == ["b@example.net"]
+
+
 def test_before_and_after_a_fork(python: str, configuration: Path) -> None:
     assert run(python, "forked", config=str(configuration)) == [1, 0, 1]
     assert len(queued(configuration)) == 3

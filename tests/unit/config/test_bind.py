@@ -432,6 +432,12 @@ def test_a_dot_behind_the_domain_of_an_address_is_named_as_what_is_wrong() -> No
 PIPELINE = "hostname a.test\ntarget.remote r {{\n}}\nsmtp tcp://127.0.0.1:2525 {{\n{}\n}}\n"
 
 
+@pytest.mark.parametrize("code", ["5_50", "+550", "0550", "\N{FULLWIDTH DIGIT FIVE}50"])
+def test_a_code_of_a_reply_has_three_plain_digits(code: str) -> None:
+    (error,) = errors(PIPELINE.format(f"reject {code} 5.7.1 No"))
+    assert error.startswith("5:8 reject: expected a reply such as 550 5.7.1 No")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -110,6 +110,13 @@ def test_a_queue_may_deliver_its_notifications_to_itself() -> None:
             "target &out\nretry_time_scale x",
             '5:18 retry_time_scale: expected a number from 1 to 1000, such as 1.25, not "x"',
         ),
+        *(
+            (
+                f"target &out\nretry_time_scale {text}",
+                f'5:18 retry_time_scale: expected a number from 1 to 1000, such as 1.25, not "{text}"',
+            )
+            for text in ("1_0", "+2", "1e2", "inf", "\N{ARABIC-INDIC DIGIT TWO}")
+        ),
         ("target &out\nmax_parallelism 0", '5:17 max_parallelism: expected a whole number from 1 to 100000, not "0"'),
         (
             "target &out\nbounce {\ndestination {\nreject\n}\n}",

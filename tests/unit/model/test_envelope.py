@@ -74,6 +74,7 @@ def test_original_recipients(address_type: str, address: str) -> None:
         ("rfc 822", "b@example.net"),
         ("rfc822\r\n", "b@example.net"),
         ("rfc822;x", "b@example.net"),
+        ("x" * 65, "b@example.net"),  # the line of RCPT would be longer than servers take
         ("rfc822", ""),
         ("rfc822", "b@example.net\r\n"),
         ("rfc822", "jürgen@example.org"),  # RFC 6533 3: that is what type utf-8 is for
