@@ -30,6 +30,8 @@ _IGNORED: Final = "cGmnUvx"
 # (`-om`), old headers (`-oo`), time-outs (`-or0s`, `-oT`), verbose (`-ov`), what a trusted user says of the origin
 # (`-oM`), 7 or 8 bits.
 _IGNORED_SETTINGS: Final = "demorTvM78"
+# Exim takes their value from the next word where none stands behind them: it is no recipient.
+_SETTINGS_WITH_WORD: Final = frozenset(("Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt", "r"))
 # `-O` and a name.
 _IGNORED_NAMES: Final = frozenset(
     ("deliverymode", "errormode", "metoo", "verbose", "eightbitmode", "sendmimeerrors", "loglevel", "oldstyleheaders")
@@ -134,6 +136,8 @@ class _OptionParser:
         elif letter in _WITH_VALUE or letter in _IGNORED_WITH_VALUE:
             # It may be empty: `-f ""` is the null sender.
             value = rest or self._next(letter)
+            if letter == "o" and value in _SETTINGS_WITH_WORD and self.words and not self.words[0].startswith("-"):
+                del self.words[0]
             if letter in _WITH_VALUE:
                 try:
                     self._set(**_WITH_VALUE[letter](value))

@@ -36,6 +36,8 @@ def parsed(line: str) -> Options:
         ("-tif a@example.org", {"recipients_from_header": True, "dot_ends": False, "sender": "a@example.org"}),
         ("-oem -oi -f a@example.org -N never -R hdrs -B8BITMIME -- b", {"recipients": ("b",)}),  # mutt
         ("-odq -oee -om -oo -ov -oT1h -oMr -o7 -o 8 b", {"dot_ends": True, "recipients": ("b",)}),
+        # https://www.exim.org/exim-html-current/doc/html/spec_html/ch-the_exim_command_line.html
+        ("-oMr esmtp -oMa 192.0.2.1 -or 5m -oMs relay.example.org -oi b c", {"recipients": ("b", "c")}),
         ("-O IgnoreDots -ODeliveryMode=b -O Timeout.queuereturn=1d b", {"dot_ends": False, "recipients": ("b",)}),
         ("-em -c -x -v b", {"recipients": ("b",)}),  # as Postfix takes them
         ("-bs", {"mode": Mode.SPEAK_SMTP}),  # Symfony, Laravel
