@@ -43,6 +43,22 @@ def test_date_and_message_id_are_added_where_a_message_starts(message: bytes, ad
     assert originated(message) == added + message
 
 
+# https://github.com/haraka/Haraka/issues/3219: Gmail refuses them
+@pytest.mark.parametrize("empty", [b"", b" ", b" <>", b" < >", b"\r\n ", b" \r\n\t<>\r\n "])
+def test_a_date_or_message_id_that_says_nothing_is_none(empty: bytes) -> None:
+    assert originated(b"message-id:" + empty + b"\r\n" + DATE + REST) == ID + DATE + REST
+    assert originated(ID + b"Date:" + empty + b"\r\n" + REST) == DATE + ID + REST
+    folded = b"Message-ID:\r\n <x@y>\r\n" + DATE + REST
+    assert originated(folded) == folded
+
+
+def test_a_date_that_python_cannot_read_is_none() -> None:
+    message = EmailMessage()
+    message["Date"] = "yesterday"
+    (date,) = prepare(message, "a@example.org", ["b@example.net"]).content.header_fields("Date")
+    assert date
+
+
 BCC = b"Bcc: c@example.net,\r\n d@example.net\r\nresent-bcc: e@example.net\r\n"
 
 

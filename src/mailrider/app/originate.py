@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
-from mailrider.header.fields import compose_field, is_too_long, without_bcc
+from mailrider.header.fields import compose_field, is_too_long, lacks, without_bcc, without_empty
 from mailrider.smtp.content import Content
 from mailrider.smtp.prepend import prepend
 
@@ -39,7 +39,7 @@ def originate(content: Content, host: Domain | None, now: Callable[[], datetime]
     if content.header_is_cut:
         raise InvalidValue(f"this is no message: {content.header_fault()}")
     lowered = b"\n" + content.header.lower()
-    if b"\nmessage-id:" in lowered and b"\ndate:" in lowered and b"bcc" not in lowered:
+    if _says(lowered, b"\nmessage-id:") and _says(lowered, b"\ndate:") and b"bcc" not in lowered:
         return content  # nothing is missing, as in most messages: no need to look closer
     if content.header_fields(_TRAVELLED):
         return content
@@ -48,11 +48,19 @@ def originate(content: Content, host: Domain | None, now: Callable[[], datetime]
     if fault is not None or content.header_fields(_SIGNED):
         return content
     added = ""
-    if host is not None and not content.header_fields("Message-ID"):
+    if host is not None and lacks(content.header, "Message-ID"):
         added += compose_field("Message-ID", f"<{token()}@{host.ascii}>")
-    if not content.header_fields("Date"):
+    if lacks(content.header, "Date"):
         added += compose_field("Date", format_datetime(now().replace(microsecond=0)))
+    if added and (kept := without_empty(content.header)) != content.header:
+        content = _with_header(content, kept)
     return prepend(content, added.encode())
+
+
+def _says(lowered: bytes, line: bytes) -> bool:
+    """True if there is a field that begins so, and something stands in its first line."""
+    at = lowered.find(line)
+    return at >= 0 and bool(lowered[at + len(line) : lowered.find(b"\n", at + 1)].strip(b"<> \t\r"))
 
 
 def _without_bcc(content: Content, fault: HeaderFault | None) -> Content:
@@ -64,3 +72,7 @@ def _without_bcc(content: Content, fault: HeaderFault | None) -> Content:
     if kept is fields:
         return content
     return Content.inspect(kept + b"".join(content.chunks())[len(fields) :])
+
+
+def _with_header(content: Content, header: bytes) -> Content:
+    return Content.inspect(header + b"".join(content.chunks())[content.header_size :])

@@ -16,9 +16,9 @@ Only as much as delivery needs: no decoding, no addresses (`header.words`, `head
 What an endpoint does to a header:
 
 - Received is added to every message, at the top (RFC 5321 4.4; the words behind `with`: RFC 3848, RFC 6531 3.7.3);
-- on submission Date and Message-ID are added if they are missing (RFC 6409 8), and Bcc and Resent-Bcc are taken out:
-  the envelope has those recipients, and nobody else shall read them (RFC 5322 3.6.3); addresses without a domain get
-  one (`header.complete`);
+- on submission Date and Message-ID are added if they are missing or empty (RFC 6409 8), and Bcc and Resent-Bcc are
+  taken out: the envelope has those recipients, and nobody else shall read them (RFC 5322 3.6.3); addresses without a
+  domain get one (`header.complete`);
 - everything else stays, octet by octet, in its order: signatures cover it. Return-Path is for whoever delivers
   finally (RFC 5321 4.4), and not touched.
 """
@@ -51,6 +51,8 @@ _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _VALUE = re.compile(rb"[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*)")
 # RFC 5322 3.6.3, with the lines that continue it; 3.6.6: Resent-Bcc is the same for whoever sends a message on.
 _BCC = re.compile(rb"(?im)^(?:resent-)?bcc[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*")
+# Those that a message is given if it has none, where there is nothing in them.
+_EMPTY = re.compile(rb"(?im)^(?:date|message-id)[ \t]*+:(?:[<> \t]|\r\n[ \t])*+\r\n")
 # A whole header: looking at it line by line costs four times as much. What one line matches, no other way matches it;
 # so a fault at the end costs one look back at each line.
 _WELL_FORMED = re.compile(rb"(?:[!-9;-~]++[ \t]*+:.*+\n(?:[ \t].*+\n)*)+")
@@ -250,11 +252,23 @@ def submitted_header(header: bytes, info: ReceivedInfo, origin: Domain | None = 
     if origin is not None:
         header = complete_addresses(header, origin)
     added = b""
-    if not header_fields(header, "Message-ID"):
+    if lacks(header, "Message-ID"):
         added += compose_field("Message-ID", f"<{info.id}@{info.hostname.ascii}>").encode()
-    if not header_fields(header, "Date"):
+    if lacks(header, "Date"):
         added += compose_field("Date", _date(int(info.at.timestamp()), info.at.tzinfo)).encode()
+    if added:
+        header = without_empty(header)
     return added + without_bcc(header)
+
+
+def lacks(header: bytes, name: str) -> bool:
+    """True if the header has no field of that name, or one that says nothing: `Message-ID: <>`, which others refuse."""
+    return not any(value.strip(b"<> \t") for value in header_fields(header, name))
+
+
+def without_empty(header: bytes) -> bytes:
+    """The header without fields of the names Date and Message-ID that say nothing."""
+    return _EMPTY.sub(b"", header)
 
 
 def message_id_of(header: bytes) -> str:
