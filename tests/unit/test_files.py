@@ -6,23 +6,28 @@ import os
 import stat
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mailrider.endpoint.passwords import write_passwords
+from mailrider.dns.anchors import AnchorFileError, read_anchor_file
+from mailrider.endpoint.passwords import read_passwords, write_passwords
+from mailrider.errors import ConfigError
 from mailrider.files import follow_owner, make_folder, make_private, set_mode
+from mailrider.net.tls import make_server_context
 from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.signals import QueueDirectory, SignalListener
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import StoreUnavailable
 from mailrider.reporting.store import ReportStore, ReportsUnavailable
+from mailrider.signing.keys import examine_key
 from mailrider.testing.clock import FakeClock
+from mailrider.x509.anchors import load_anchors
 from tests.support.queueing import Writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 DAEMON = 4711
@@ -172,3 +177,30 @@ def test_no_file_of_the_reports_may_be_a_link(tmp_path: Path, suffix: str) -> No
     with pytest.raises(ReportsUnavailable, match="symbolic link"):
         ReportStore(tmp_path).refusing(datetime.now(UTC))
     assert not victim.exists()
+
+
+# A pipe, or a device without an end, would keep a start, a reload or a login waiting for ever, and SIGTERM with it.
+READERS: dict[str, Callable[[Path], object]] = {
+    "passwords": read_passwords,
+    "a certificate": lambda path: make_server_context(path, path),
+    "authorities": lambda path: load_anchors([path]),
+    "a DKIM key": examine_key,
+    "trust anchors": read_anchor_file,
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_only_regular_files_are_read(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises((ConfigError, AnchorFileError), match="not a regular file"):
+            read(path)
+
+
+@pytest.mark.parametrize("what", ["passwords", "a certificate", "authorities", "a DKIM key", "trust anchors"])
+def test_no_more_is_read_than_there_can_be(what: str, tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "sparse").chmod(0o600)
+    with pytest.raises((ConfigError, AnchorFileError)):
+        READERS[what](tmp_path / "sparse")

@@ -19,6 +19,7 @@ import dns.rdatatype
 import dns.tokenizer
 
 from mailrider.errors import LocalError
+from mailrider.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,8 +65,7 @@ def shipped_anchors() -> tuple[Anchor, ...]:
 def read_anchor_file(path: Path) -> tuple[Anchor, ...]:
     """The anchors in a file. Raises `AnchorFileError`, which names the file and the line."""
     try:
-        with path.open("rb") as file:
-            octets = file.read(MAX_FILE + 1)
+        octets, _ = read_regular(path, MAX_FILE + 1)
     except OSError as error:
         raise AnchorFileError(f"{path}: {error.strerror}") from error
     if len(octets) > MAX_FILE:

@@ -24,7 +24,7 @@ import argon2
 
 from mailrider.endpoint.user_names import check_name, composed, login_name
 from mailrider.errors import ConfigError
-from mailrider.files import FileStamp, follow_owner, make_folder
+from mailrider.files import FileStamp, follow_owner, make_folder, read_regular
 from mailrider.model.reply import Reply
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def _fits(hashed: str, password: str) -> bool:
 def read_passwords(path: Path) -> dict[str, str]:
     """The users in a file. Raises `PasswordFileError`."""
     try:
-        with path.open("rb") as file:
-            octets = file.read(MAX_FILE + 1)
+        octets, _ = read_regular(path, MAX_FILE + 1)
     except OSError as error:
         hint = "; mailrider auth add USER makes it" if isinstance(error, FileNotFoundError) else ""
         raise PasswordFileError(f"cannot read the password file {path}: {error.strerror}{hint}") from error

@@ -15,7 +15,6 @@ import click
 import uvloop
 from rich.console import Console
 
-from mailrider.cli.arguments import whole_number
 from mailrider.lab.demo import MAX_PORT, run_demo
 from mailrider.lab.internet import DNS_PORT, HOSTNAME, HTTPS_PORT, SMTP_PORT, Internet
 from mailrider.report.lines import print_commented
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
 
-PORT = whole_number(1, MAX_PORT)
-ANY_PORT = whole_number(0, MAX_PORT)
+PORT = click.IntRange(1, MAX_PORT)
+ANY_PORT = click.IntRange(0, MAX_PORT)
 
 
 @click.group(invoke_without_command=True)

@@ -30,6 +30,7 @@ from mailrider.dns.answer import LookupFailed
 from mailrider.dns.resolver import lookup_a, lookup_aaaa
 from mailrider.dns.slots import SharedSlots
 from mailrider.errors import ConfigError
+from mailrider.files import read_regular
 from mailrider.model.domain import Domain, owner_of
 from mailrider.model.reply import clean_text
 from mailrider.net.fetch import FetchFailed, FetchFailure
@@ -311,6 +312,7 @@ def _tls_context(root_ca: Sequence[Path]) -> ssl.SSLContext:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     for path in root_ca:
         try:
+            read_regular(path, 0)
             context.load_verify_locations(path)
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError(f"root_ca: no certificates can be read from {path}: {error}") from error

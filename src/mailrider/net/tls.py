@@ -18,9 +18,10 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mailrider.errors import ConfigError, do_all
+from mailrider.files import read_regular
 from mailrider.model.text import few
 from mailrider.net.pipe import PeerObject
 
@@ -60,6 +61,7 @@ _OLD_CIPHERS = "DEFAULT:@SECLEVEL=0"
 # What OpenSSL says where key and certificate are not a pair: of one kind, or of two.
 _OF_OTHERS = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 # The lines that begin what is looked for (RFC 7468 5.1, 10, and the older ones that OpenSSL reads too).
+MAX_PEM: Final = 16 << 20  # octets of a file: the certificates of all authorities are a quarter of a MiB
 _CERTIFICATE = re.compile(rb"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9]+ )?PRIVATE KEY-----")
 
@@ -298,9 +300,11 @@ def _can_be_read(certificates: Path) -> bool:
 
 def _try_to_read(directive: str, path: Path) -> None:
     try:
-        path.open("rb").close()
+        size = read_regular(path, 0)[1].st_size
     except OSError as error:
         raise ConfigError(f"{directive}: {path} cannot be read: {error.strerror}") from error
+    if size > MAX_PEM:
+        raise ConfigError(f"{directive}: {path} is larger than {MAX_PEM} octets")
 
 
 def _no_password(key: Path) -> str:

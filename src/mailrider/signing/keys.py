@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError, InvalidValue
-from mailrider.files import make_folder, write_new
+from mailrider.files import make_folder, read_regular, write_new
 from mailrider.model.event import Event
 from mailrider.model.value import value
 from mailrider.x509.signing import SigningKey
@@ -90,10 +90,8 @@ def examine_key(path: Path) -> SigningKey | None:
 
 
 def _load(path: Path) -> SigningKey:
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        pem = file.read(MAX_KEY)
-    if mode & stat.S_IRWXO:
+    pem, info = read_regular(path, MAX_KEY)
+    if info.st_mode & stat.S_IRWXO:
         raise ConfigError(f"dkim: everybody can read the key {path}; make it private: chmod 600 {path}")
     try:
         return SigningKey.load(pem)

@@ -11,9 +11,10 @@ import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mailrider.errors import ConfigError, do_all
+from mailrider.files import read_regular
 from mailrider.x509.certificate import parse_certificate, pem_certificates
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from mailrider.x509.certificate import Certificate, NameKey
 
+MAX_FILE: Final = 16 << 20  # octets: the certificates of all authorities are a quarter of a MiB
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # as `openssl rehash` names the files of a directory
 
 
@@ -73,7 +75,9 @@ def _read_wanted(path: Path, found: dict[bytes, Certificate]) -> None:
 
 
 def _read_file(path: Path, found: dict[bytes, Certificate]) -> None:
-    data = path.read_bytes()
+    data, _ = read_regular(path, MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise ValueError(f"it is larger than {MAX_FILE} octets")
     for der in pem_certificates(data) if b"-----BEGIN" in data else [data]:
         if der not in found:
             found[der] = parse_certificate(der)

@@ -15,7 +15,7 @@ from mailrider.app.cores import count_workers
 from mailrider.config import queue_location, queues_of
 from mailrider.config.settings import AUTO
 from mailrider.errors import InvalidValue
-from mailrider.files import OTHERS
+from mailrider.files import OTHERS, read_regular
 from mailrider.queue.disk import Disk
 from mailrider.signing.keys import examine_key
 from mailrider.x509.certificate import parse_certificate, pem_certificates
@@ -70,8 +70,7 @@ def check_certificates(configuration: Configuration, now: datetime) -> list[Find
 
 def read_certificate(path: Path) -> Certificate:
     """The first one in a file. Raises `OSError` and `InvalidValue`."""
-    with path.open("rb") as file:
-        return parse_certificate(pem_certificates(file.read(MAX_CHAIN_FILE))[0])
+    return parse_certificate(pem_certificates(read_regular(path, MAX_CHAIN_FILE)[0])[0])
 
 
 def _about_certificate(own: OwnCertificate, now: datetime) -> Iterator[Finding]:
