@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 MAX_LINE = 2048
 # Sendmail's help is the longest known reply with some 30 lines; an endless one must end somewhere.
 MAX_LINES = 100
+# The same behind the end of a message: what is not believed there is delivered again.
+MAX_FINAL_LINES = 1000
 # Octets of several lines whose meaning is remembered: servers say the same to everybody, EHLO's reply has some 300.
 MAX_REMEMBERED = 1024
 # Octets of what a server said in place of a reply that our errors repeat.
@@ -185,10 +187,16 @@ class ReplyParser:
         self._lines.append(text)
         if not is_last:
             if len(self._lines) >= MAX_LINES:
-                raise ReplyViolation(f"reply has more than {MAX_LINES} lines: {_words(line)}")
+                self._bear_many_lines(line)
             return None
         lines, self._lines = tuple(self._lines), []
         return Reply.from_lines(code, lines)
+
+    def _bear_many_lines(self, line: bytes) -> None:
+        most = MAX_FINAL_LINES if self.tolerance is Tolerance.FRAMING else MAX_LINES
+        if len(self._lines) >= most:
+            raise ReplyViolation(f"reply has more than {most} lines: {_words(line)}")
+        self.is_irregular = True
 
     def _is_borne(self, line: bytes) -> bool:
         """True for a line that is no reply and may be skipped."""

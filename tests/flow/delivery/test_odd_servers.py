@@ -213,6 +213,7 @@ FINALS = {
     "a tab behind its code": b"250\tok\r\n",
     "something else behind its code": b"250: ok\r\n",
     "a space before its code": b" 250 ok\r\n",
+    "more lines than anybody reads": b"250-2.0.0 ok\r\n" * 200 + b"250 2.0.0 ok\r\n",
     "a space before each code": b" 250-2.0.0 all\r\n 250 2.0.0 is well\r\n",
 }
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.reply import EnhancedCode, Reply
-from mailrider.smtp.replies import MAX_LINE, MAX_LINES, ReplyParser, ReplyViolation, Tolerance, encode_reply
+from mailrider.smtp.replies import MAX_FINAL_LINES, MAX_LINE, MAX_LINES, ReplyParser, ReplyViolation, Tolerance, encode_reply
 from tests.unit.model.strategies import replies
 
 
@@ -191,6 +191,15 @@ def test_behind_the_end_of_a_message_any_legible_code_counts(data: bytes, reply:
     assert parser.is_irregular
 
 
+def test_so_does_that_of_a_reply_with_many_lines_but_not_without_end() -> None:
+    final = b"250-x\r\n" * (MAX_FINAL_LINES - 1) + b"250 x\r\n"
+    parser = tolerant(Tolerance.FRAMING)
+    assert [reply.code for reply in parser.receive(final)] == [250]
+    assert parser.is_irregular
+    with pytest.raises(ReplyViolation, match="more than 1000 lines"):
+        list(tolerant(Tolerance.FRAMING).receive(b"250-x\r\n" + final))
+
+
 def test_a_line_without_an_end_and_without_a_code_is_skipped_too() -> None:
     parser = tolerant(Tolerance.FRAMING)
     assert list(parser.receive(b"x" * MAX_LINE)) == []
@@ -317,5 +326,5 @@ def test_anywhere_else_it_has_to_be(tolerance: Tolerance) -> None:
 def test_of_what_broke_the_protocol_nothing_counts_at_the_end() -> None:
     parser = tolerant(Tolerance.FRAMING)
     with pytest.raises(ReplyViolation):
-        list(parser.receive(b"250-ok\r\n" * 101))
+        list(parser.receive(b"250-ok\r\n" * (MAX_FINAL_LINES + 1)))
     assert parser.end() is None
