@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 MAX_ADDRESSES = 6  # of one host, as for an MX host: a zone may list any number
 MAX_FETCHES = 256  # under way at once, each a socket; further ones wait, without their time running
 MAX_RECEIVED = 512 * 1024  # octets of one answer, whatever they are: header, chunk sizes, interim responses, body
+MAX_FIELD = 64 * 1024  # octets of one header field: some hosts send a Content-Security-Policy of 34,000
 MAX_ANSWER = 4 * 1024  # octets that are read of the answer to a POST
 _CHUNK = 16 * 1024  # octets asked for at once
 
@@ -81,6 +82,7 @@ class _HTTPSClient:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=_CHUNK,
+            max_field_size=MAX_FIELD,
         )
         return self
 
@@ -229,8 +231,19 @@ def _translate(host: Domain, error: Exception) -> FetchFailed:
     if isinstance(cause, aiohttp.ClientConnectorError):
         why = cause.strerror or str(cause.os_error) or type(cause.os_error).__name__
         return FetchFailed(host, FetchFailure.CONNECT, f"no connection: {clean_text(why)}")
-    detail = clean_text(str(cause))[:200] or type(cause).__name__
+    detail = clean_text(_words(cause))[:200] or type(cause).__name__
     return FetchFailed(host, FetchFailure.PROTOCOL, f"the exchange failed: {detail}")
+
+
+def _words(error: Exception) -> str:
+    """What went wrong with an exchange. aiohttp adds a status of its own, 400, which no server sent."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed before the header of the answer was complete"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the body of the answer is not complete, or its length is wrong"
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return error.message.partition("\n")[0].rstrip(":")
+    return str(error)
 
 
 class _Addresses(AbstractResolver):

@@ -81,6 +81,10 @@ FINE = {
     "a wildcard certificate": PolicyHost(GOOD, certificate=Kind.WILDCARD),
     "an RSA certificate": PolicyHost(GOOD, certificate=Kind.RSA),
     "a body that only the end of the connection ends, after a line end": PolicyHost(GOOD, fault=STSFault.UNFRAMED),
+    # https://github.com/iprak/yahoofinance/pull/173, https://github.com/Rongronggg9/RSS-to-Telegram-Bot/issues/705
+    "a header field of 34,000 octets": PolicyHost(
+        GOOD, content_type=f"text/plain\r\nContent-Security-Policy: {'x' * 34_000}"
+    ),
     "as large as allowed": PolicyHost(GOOD + b"x: ".ljust(MAX_POLICY_SIZE - len(GOOD) - 2, b"y") + b"\r\n"),
 }
 
@@ -138,9 +142,17 @@ FAULTS = {
     "endless, and mostly not body": (PolicyHost(fault=STSFault.PADDED), FetchFailure.PROTOCOL, "the exchange failed"),
     "endless header": (PolicyHost(fault=STSFault.ENDLESS_HEADER), FetchFailure.PROTOCOL, "the exchange failed"),
     "a bomb": (PolicyHost(fault=STSFault.COMPRESSED), FetchFailure.ENCODING, "content encoding gzip"),
-    "not HTTP": (PolicyHost(fault=STSFault.GARBAGE), FetchFailure.PROTOCOL, "the exchange failed"),
-    "closes instead of answering": (PolicyHost(fault=STSFault.CLOSE), FetchFailure.PROTOCOL, "the exchange failed"),
-    "less than promised": (PolicyHost(GOOD, fault=STSFault.SHORT), FetchFailure.PROTOCOL, "the exchange failed"),
+    "not HTTP": (PolicyHost(fault=STSFault.GARBAGE), FetchFailure.PROTOCOL, "the exchange failed: Bad status line$"),
+    "closes instead of answering": (
+        PolicyHost(fault=STSFault.CLOSE),
+        FetchFailure.PROTOCOL,
+        "the connection was closed before the header of the answer was complete$",
+    ),
+    "less than promised": (
+        PolicyHost(GOOD, fault=STSFault.SHORT),
+        FetchFailure.PROTOCOL,
+        "the body of the answer is not complete, or its length is wrong$",
+    ),
     "cut off in mid-line": (PolicyHost(GOOD[:-3], fault=STSFault.UNFRAMED), FetchFailure.PROTOCOL, "cut off"),
     "a certificate for another name": (
         PolicyHost(GOOD, certificate=Kind.WRONG_NAME),

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrider.model.reply import EnhancedCode, Reply
-from mailrider.smtp.replies import MAX_FINAL_LINES, MAX_LINE, MAX_LINES, ReplyParser, ReplyViolation, Tolerance, encode_reply
+from mailrider.smtp.replies import (
+    MAX_FINAL_LINES,
+    MAX_LINE,
+    MAX_LINES,
+    ReplyParser,
+    ReplyViolation,
+    Tolerance,
+    encode_reply,
+)
 from tests.unit.model.strategies import replies
 
 
