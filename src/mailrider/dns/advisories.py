@@ -51,6 +51,17 @@ ADVISORIES: Final = (
     Advisory("CVE-2024-8508", "answers with very large sets take much time", "1.21.1", ("1.17.1-2+deb12u3",)),
     Advisory("CVE-2024-43167", "a forwarder that cannot be read ends the process", "1.21.0", ("1.17.1-2+deb12u3",)),
     Advisory("CVE-2025-11411", "servers of a zone can be put in the place of others", "1.24.2", ("1.17.1-2+deb12u4",)),
+    Advisory(
+        "CVE-2026-33278",
+        "a signed zone can end this process or run code in it (CVE-2026-42959 too, and CVE-2026-42960: forged answers)",
+        "1.25.1",
+    ),
+    Advisory(
+        "CVE-2026-44690",
+        "a wildcard of one zone can be taken for data of another (and CVE-2026-56416: signed records damage memory)",
+        "1.25.2",
+    ),
+    Advisory("CVE-2026-81642", "a key of a zone can end this process or run code in it", "1.26.1"),
 )
 
 

@@ -13,18 +13,22 @@ if TYPE_CHECKING:
 
 MENDED = "1.17.1-2+deb12u4"
 HIJACK = "CVE-2025-11411"
+OF_2026 = ["CVE-2026-33278", "CVE-2026-44690", "CVE-2026-81642"]
 
 
 @pytest.mark.parametrize(
     ("version", "package", "expected"),
     [
-        ("1.24.2", None, []),
-        ("1.25.0", None, []),
-        ("1.24.1", None, [HIJACK]),
+        ("1.26.1", None, []),
+        ("1.27.0", None, []),
+        ("1.26.0", None, OF_2026[2:]),
+        ("1.25.1", None, OF_2026[1:]),
+        ("1.24.2", None, OF_2026),
+        ("1.24.1", None, [HIJACK, *OF_2026]),
         ("1.9.6", None, [each.name for each in ADVISORIES]),
-        ("1.17.1", "1.17.1-2+deb12u4", []),
-        ("1.17.1", "1.17.1-2+deb12u10", []),
-        ("1.17.1", "1.17.1-2+deb12u3", [HIJACK]),
+        ("1.17.1", "1.17.1-2+deb12u4", OF_2026),
+        ("1.17.1", "1.17.1-2+deb12u10", OF_2026),
+        ("1.17.1", "1.17.1-2+deb12u3", [HIJACK, *OF_2026]),
         ("1.17.1", "1.17.1-2", [each.name for each in ADVISORIES[1:]]),
         ("1.18.0", "1.18.0-1+deb12u9", [each.name for each in ADVISORIES[1:]]),
         ("1.17.1", None, [each.name for each in ADVISORIES[1:]]),
