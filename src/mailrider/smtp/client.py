@@ -6,9 +6,9 @@ command that it answers. The machine pairs them, and knows when which command ma
 Two rules that every change must keep:
 
 1. *A reply is believed only where one is due.* A reply that nothing asked for is a violation, save a 421, with which
-   a server may take its leave at any time (RFC 5321 3.8), and a refusal in the middle of the content. A reply that its
-   command cannot have, or that nothing asked for, means that the session is out of step: which reply answers what is
-   not known any more.
+   a server may take its leave at any time (RFC 5321 3.8; some say 221, which counts as 421 in place of a reply), and a
+   refusal in the middle of the content. A reply that its command cannot have, or that nothing asked for, means that
+   the session is out of step: which reply answers what is not known any more.
 2. *Nothing said in clear outlives STARTTLS.* Bytes behind the 220 are an attack (RFC 3207 6), and the capabilities
    are forgotten (RFC 3207 4.2).
 
@@ -28,9 +28,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from mailrider.errors import LocalError, PeerError
+from mailrider.model.reply import Reply
 from mailrider.smtp.capabilities import NO_CAPABILITIES, Capabilities, parse_capabilities
 from mailrider.smtp.commands import (
     Auth,
@@ -47,9 +48,6 @@ from mailrider.smtp.commands import (
     StartTLS,
 )
 from mailrider.smtp.replies import MAX_WORDS, ReplyParser, ReplyViolation, Tolerance
-
-if TYPE_CHECKING:
-    from mailrider.model.reply import Reply
 
 
 class ClientState(enum.Enum):
@@ -108,6 +106,7 @@ class _Rule(NamedTuple):
     tolerance: Tolerance = Tolerance.NONE
 
 
+_CLOSING = 221  # RFC 5321 4.2.3: the server closes the connection
 _ORDINARY = _Rule(is_barrier=False)
 _RULES: dict[type[Command], _Rule] = {
     Ehlo: _Rule(is_hello=True, tolerance=Tolerance.WORDS),
@@ -223,6 +222,9 @@ class ClientMachine:
         command = self._waiting.popleft()
         self.outstanding -= 1
         rule, code = _RULES.get(type(command), _ORDINARY), reply.code
+        if code == _CLOSING and rule is _ORDINARY and type(command) is not Bdat:
+            # An idle connection was being closed when the command came; 221 is an answer to nothing but QUIT.
+            reply, code = Reply(421, None, reply.lines), 421
         state = rule.success if code < 300 else rule.consent if code < 400 else _READY
         if state is None:
             raise OutOfStep(f"{str(reply)[:MAX_WORDS]} is no answer to {_named(command)}")

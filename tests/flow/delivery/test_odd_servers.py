@@ -462,6 +462,16 @@ async def test_a_kept_connection_that_has_carried_enough_is_followed_by_a_new_on
         assert net.mx("a.test").opened == 2
 
 
+# https://github.com/lettre/lettre/issues/743: "221 Idle timeout, bye bye" was taken for the answer to the next command
+@pytest.mark.parametrize("farewell", ["221 Idle timeout, bye bye", "421 4.4.2 Idle timeout"])
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_a_farewell_that_crosses_the_next_message_costs_it_nothing(farewell: str, offer: Capabilities) -> None:
+    script = MXScript(offer=offer, replies={Stage.MAIL: [None, Close(farewell)]})
+    async with internet({"a.test": [script]}) as net:
+        assert [(await net.send_one("x@a.test")).status for _ in range(2)] == ["delivered", "delivered"]
+        assert net.mx("a.test").opened == 2
+
+
 async def test_too_many_messages_on_a_new_connection_defer() -> None:
     script = MXScript(replies={Stage.MAIL: "452 4.5.3 Too many messages from you"})
     async with internet({"a.test": [script]}) as net:

@@ -340,6 +340,22 @@ def test_421_closes_whatever_it_answers(command: Command) -> None:
         machine.send(Noop())
 
 
+@pytest.mark.parametrize("command", [MAIL, RCPT, RSET], ids=name)
+def test_221_in_place_of_a_reply_is_a_farewell_too(command: Command) -> None:
+    machine = connected("PIPELINING")
+    machine.send(command)
+    assert machine.receive(b"221 2.0.0 idle for too long\r\n") == [
+        AnsweredCommand(command, Reply.make(421, None, "idle for too long"))
+    ]
+    assert state_of(machine) is ClientState.CLOSED
+
+
+def test_a_chunk_that_was_taken_with_221_was_taken() -> None:
+    machine = connected("CHUNKING")
+    machine.send(Bdat(5, last=True))
+    assert said(machine, "221 stored, bye") == [("Bdat", 221)]
+
+
 def test_behind_a_421_the_rest_of_the_group_may_still_be_answered() -> None:
     machine = connected("PIPELINING")
     machine.send(MAIL, RCPT, RCPT, DATA)
