@@ -276,6 +276,7 @@ class Attempt:
                 None,
                 seen,
                 message=self._message,
+                recipients=self._transactions.recipients,
             )
             if not self._transactions.todo:
                 return

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mailrider.clock import Clock
     from mailrider.delivery.connection.connect import ConnectRequest
     from mailrider.delivery.job import AttemptRules, Connections, Guide, Job, Lease
+    from mailrider.model.envelope import Recipient
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate
     from mailrider.model.security import PeerEvidence, Refusal, Security
@@ -92,6 +93,11 @@ class AttemptTransactions:
     def peer_name(self) -> str:
         """The server of the one that is under way; empty if there is none."""
         return "" if self._under_way is None else self._under_way[2].session.peer.name
+
+    @property
+    def recipients(self) -> Sequence[Recipient]:
+        """All of the message."""
+        return self._job.envelope.recipients
 
     @property
     def todo(self) -> list[int]:
@@ -165,7 +171,7 @@ class AttemptTransactions:
                 if not transaction.reusable:
                     wants_tls = _why_tls_was_missing(transaction, lease) is not None
                     lease.give_up(wants_tls=wants_tls, knows_no_chunks=transaction.knows_no_chunks)
-                elif lease.session.capabilities.max_domains is not None and _has_other_domains(call, transaction):
+                elif lease.session.has_had_its_domains and _has_other_domains(call, transaction):
                     lease.give_up(had_its_domains=True)  # the next message may be for others again (RFC 9422 4.3)
         return lease, lost
 

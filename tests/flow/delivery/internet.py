@@ -141,22 +141,23 @@ class internet:
         return result
 
 
-class OneDomain:
-    """A host that takes recipients of one domain on a connection, and says so (RFC 9422 4.3)."""
+class FewDomains:
+    """A host that takes recipients of so many domains on a connection, and says so (RFC 9422 4.3)."""
 
-    def __init__(self) -> None:
-        self._domain: object = None
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._domains = set[object]()
         self.script = MXScript(
-            offer=replace(FULL_OFFER, max_domains=1), replies={Stage.EHLO: self._begin, Stage.RCPT: self._answer}
+            offer=replace(FULL_OFFER, max_domains=most), replies={Stage.EHLO: self._begin, Stage.RCPT: self._answer}
         )
 
     def _begin(self, _: Command) -> None:
-        self._domain = None
+        self._domains.clear()
 
     def _answer(self, command: Command) -> str | None:
         assert isinstance(command, Rcpt)
-        self._domain = self._domain or command.mailbox.domain
-        return None if self._domain == command.mailbox.domain else "452 4.5.3 One domain a connection"
+        self._domains.add(command.mailbox.domain)
+        return None if len(self._domains) <= self._most else "452 4.5.3 Too many domains for a connection"
 
 
 def _server(script: MXScript | Shut, port: int) -> LabMX:

@@ -16,7 +16,7 @@ from mailrider.lab.mx_script import MXTLS, Close, Later, MXScript, Stage, stage_
 from mailrider.model.event import ConnectionClosed, LimitReached
 from mailrider.smtp.capabilities import FULL_OFFER
 from mailrider.smtp.commands import Mail, Quit
-from tests.flow.delivery.internet import OneDomain, internet, outcome, stages
+from tests.flow.delivery.internet import FewDomains, internet, outcome, stages
 
 if TYPE_CHECKING:
     from mailrider.lab.mx import LabMX
@@ -264,7 +264,15 @@ async def test_a_quarantined_message_uses_up_no_limit() -> None:
 
 
 async def test_a_connection_on_which_a_server_takes_one_domain_is_for_that_domain_alone() -> None:
-    async with internet({"a.test": [OneDomain().script]}, {"b.test": {"MX": "0 mx0.a.test"}}) as net:
+    async with internet({"a.test": [FewDomains(1).script]}, {"b.test": {"MX": "0 mx0.a.test"}}) as net:
         for recipient in ("x@a.test", "y@a.test", "x@b.test"):
             assert outcome(await net.send_one(recipient))[0] == "delivered"
         assert transactions(net.mx("a.test")) == [2, 1]
+
+
+async def test_a_connection_on_which_a_server_takes_two_domains_is_used_for_two() -> None:
+    others = {"b.test": {"MX": "0 mx0.a.test"}, "c.test": {"MX": "0 mx0.a.test"}}
+    async with internet({"a.test": [FewDomains(2).script]}, {**others}) as net:
+        for recipient in ("x@a.test", "x@b.test", "y@a.test", "y@b.test", "x@c.test", "z@a.test"):
+            assert outcome(await net.send_one(recipient))[0] == "delivered"
+        assert transactions(net.mx("a.test")) == [4, 2]

@@ -22,7 +22,7 @@ from mailrider.model.event import ConnectionClosed, discard
 from mailrider.model.outcome import Deferred
 from mailrider.net.settings import TLSClientSettings
 from mailrider.smtp.capabilities import Capabilities
-from tests.flow.delivery.internet import MESSAGE, OneDomain
+from tests.flow.delivery.internet import MESSAGE, FewDomains
 from tests.support.loopback import new_address
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def statuses(report: AttemptReport) -> list[str]:
 
 async def test_a_smarthost_that_takes_one_domain_a_connection_gets_each_domain_on_its_own(tmp_path: Path) -> None:
     tls = MXTLS(AUTHORITY.issue(["smart.test"]))
-    script = OneDomain().script
+    script = FewDomains(1).script
     events: list[Event] = []
     async with smarthost(replace(script, tls=tls), tmp_path, emit=events.append) as (server, send):
         report = await send("a@a.test", "b@b.test", "c@a.test")
@@ -88,6 +88,23 @@ async def test_a_smarthost_that_takes_one_domain_a_connection_gets_each_domain_o
         assert server.opened == 3
     reasons = {event.reason for event in events if isinstance(event, ConnectionClosed)}
     assert reasons == {"its server takes no recipients of other domains on it"}
+
+
+async def test_a_smarthost_that_takes_many_domains_a_connection_gets_messages_on_one_until_they_are_too_many(
+    tmp_path: Path,
+) -> None:
+    tls = MXTLS(AUTHORITY.issue(["smart.test"]))
+    async with smarthost(replace(FewDomains(5).script, tls=tls), tmp_path) as (server, send):
+        for domain in ("a.test", "b.test", "c.test", "a.test", "b.test"):
+            assert statuses(await send(f"x@{domain}")) == ["delivered"]
+        assert server.opened == 1
+        assert statuses(await send("x@a.test", "x@d.test", "x@e.test")) == ["delivered"] * 3
+        assert server.opened == 1
+        assert statuses(await send("x@f.test")) == ["delivered"]
+        assert server.opened == 2
+        many = [f"x@{number}a.test" for number in range(7)]
+        assert statuses(await send(*many)) == ["delivered"] * 7
+        assert server.opened == 4
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])

@@ -110,6 +110,7 @@ class FakeSession:
     peer: Peer
     capabilities: Capabilities
     serve: Callable[[Transaction], Exception | None]
+    has_had_its_domains: bool = False
 
     @property
     def evidence(self) -> PeerEvidence:

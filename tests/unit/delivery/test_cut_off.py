@@ -15,6 +15,7 @@ from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.envelope import Envelope, Recipient
 from mailrider.model.outcome import Deferred, Failed
 from mailrider.policy.requiretls import ORDINARY
+from mailrider.smtp.capabilities import NO_CAPABILITIES
 from mailrider.smtp.client import AnsweredCommand
 from mailrider.smtp.steps import SendCommands
 from tests.unit.delivery.test_attempt import CONTENT, GO_ON, NEVER, OK, FakeSession, World, says
@@ -178,6 +179,7 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
     # No channel can be made to end in that very turn, so what the session has of one is put in by hand.
     session: Any = object.__new__(Session)
     session.transactions, session._talk, session._opening = 0, Talk(), ()
+    session.capabilities = NO_CAPABILITIES
     session._dialect = type("Dialect", (), {"command_timeout": 1.0})
     with pytest.raises(asyncio.CancelledError):
         await Session.transact(session, Plan(), CONTENT)  # type: ignore[arg-type]

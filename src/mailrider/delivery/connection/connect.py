@@ -24,7 +24,7 @@ from mailrider.model.value import value
 from mailrider.net.errors import ConnectRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from mailrider.clock import Clock
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.destination import Budget
     from mailrider.delivery.race import Race
     from mailrider.model.domain import NextHop
+    from mailrider.model.envelope import Recipient
     from mailrider.model.event import Emit
     from mailrider.model.route import Candidate
     from mailrider.model.security import MXLevel, Requirement, Verdict
@@ -56,7 +57,7 @@ class ConnectRequest:
     of the host's addresses, if it has several. `in_clear`: why TLS is not to be tried, where nothing demands it.
     `policies_seen`: what TLS reports are told of the policies, asked for when a new connection is made; None: they are
     told nothing.
-    `message`: the id of the message that it is for.
+    `message`: the id of the message that it is for, `recipients`: for whom that is.
     """
 
     next_hop: NextHop
@@ -71,6 +72,7 @@ class ConnectRequest:
     in_clear: TLSProblem | None = None
     policies_seen: Callable[[], PoliciesSeen | None] | None = None
     message: str = ""
+    recipients: Sequence[Recipient] = ()
 
     @property
     def mx(self) -> NextHop:
@@ -181,8 +183,8 @@ class Connector:
 
         What the peer proved is its own; what is demanded is this call's, from current DNS and policy.
         """
-        if session.capabilities.max_domains is not None and opened_for != call.next_hop.ascii:
-            return None  # it has had its domain (RFC 9422 4.3)
+        if session.capabilities.max_domains is not None and not session.has_room_for(call.recipients):
+            return None  # RFC 9422 4.3
         tls = session.evidence.tls
         if tls is not None:
             if tls.sni != call.server_name:

@@ -23,10 +23,12 @@ from mailrider.smtp.sasl import ClientExchange
 from mailrider.smtp.steps import SendChunk, SendCommands, SendContent, SendDot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from mailrider.delivery.connection.conversation import Conversation
     from mailrider.delivery.connection.peer import Dialect, Peer
+    from mailrider.model.domain import NextHop
+    from mailrider.model.envelope import Recipient
     from mailrider.model.tls_problem import TLSProblem
     from mailrider.smtp.capabilities import Capabilities
     from mailrider.smtp.client import AnsweredCommand
@@ -40,6 +42,7 @@ QUIT_TIMEOUT = 5.0  # seconds: a farewell is not worth more
 _OTHER_MECHANISM = frozenset({504, 534})
 ENVELOPE_TIMEOUTS = 2  # a server that answers MAIL, and then a RCPT, just in time has used it up
 RECIPIENT_TIME = 10.0  # seconds: servers that delay each RCPT on purpose take no longer
+MOST_DOMAINS = 1000  # that are remembered of one connection, whatever the server says that it takes
 PIECE = 65536  # octets of content that must be taken within one command time-out
 
 
@@ -73,6 +76,19 @@ class Session:
         """What the server offers, under TLS if there is any."""
         self.max_transactions = self.capabilities.max_transactions
         """How many transactions the server takes on one connection, if it says so (RFC 9422 4.1)."""
+        self._domains: set[NextHop | None] = set()  # of recipients, where the server says how many it takes
+
+    @property
+    def has_had_its_domains(self) -> bool:
+        """True if it takes no recipient of another domain than those that it was told (RFC 9422 4.3)."""
+        most = self.capabilities.max_domains
+        return most is not None and len(self._domains) >= min(most, MOST_DOMAINS)
+
+    def has_room_for(self, recipients: Iterable[Recipient]) -> bool:
+        """True if it takes the domains of all these, beside those that it was told."""
+        most = self.capabilities.max_domains
+        domains = {each.mailbox.domain for each in recipients}
+        return most is None or domains <= self._domains or len(self._domains | domains) <= min(most, MOST_DOMAINS)
 
     def leave_out_chunking(self) -> None:
         """Use no BDAT here, whatever is offered."""
@@ -105,6 +121,8 @@ class Session:
     async def transact(self, transaction: Transaction, content: Content) -> Exception | None:
         """Carry a transaction to its end. Returns what ended the connection, if something did."""
         self.transactions += 1
+        if self.capabilities.max_domains is not None:
+            self._domains |= {transaction.recipients[index].mailbox.domain for index in transaction.unnamed}
         talk, dialect = self._talk, self._dialect
         talk.said = None
         transaction.opening = self._opening

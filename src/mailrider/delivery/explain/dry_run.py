@@ -41,6 +41,11 @@ class DrySession:
     evidence: PeerEvidence
     capabilities: Capabilities
 
+    @property
+    def has_had_its_domains(self) -> bool:
+        """Nobody was named to the server."""
+        return False
+
     async def transact(self, transaction: Transaction, _: Content) -> Exception | None:
         """Every command is accepted, and nothing is sent."""
         while (step := transaction.next()) is not None:

@@ -137,11 +137,6 @@ def test_a_kept_connection(
     assert world.will_do(session, opened_for, world.call(A, requirement, admitted)) is will_do
 
 
-def test_where_the_number_of_domains_is_limited_it_is_for_its_own_alone() -> None:
-    world, session = World(), FakeSession(with_tls().evidence, capabilities=Capabilities(max_domains=2))
-    assert [world.will_do(session, each, world.call(A)) for each in (A, B)] == [True, False]
-
-
 def test_the_sni_is_the_tlsa_base_domain_or_else_the_host_and_never_an_address() -> None:
     world = World()
     assert [world.call(A, each).server_name for each in (BY_BASE, NO_REQUIREMENT)] == ["base.test", "mx.test"]
