@@ -217,7 +217,10 @@ async def test_what_is_good_enough_is_announced_with_its_levels() -> None:
     world, judgement = await judge(WORKS, DEMANDS)
     assert judgement.refusal is None
     (judged,) = world.of(ConnectionJudged)
-    assert (judged.security.tls_level, judged.reason) == (TLSLevel.ENCRYPTED, "nobody vouches for it")
+    assert (judged.security.tls_level, judged.reason) == (
+        TLSLevel.ENCRYPTED,
+        "the server's certificate cannot be trusted: nobody vouches for it",
+    )
 
 
 async def test_what_is_refused_is_not() -> None:
