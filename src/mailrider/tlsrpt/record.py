@@ -136,6 +136,8 @@ def parse_endpoint(uri: str) -> Endpoint:
 
 
 def _parse_mailto(rest: str, uri: str) -> MailEndpoint:
+    if rest.startswith("//"):  # a host's name follows (RFC 3986 3.2), as in a web address: whose mailbox is meant?
+        raise InvalidValue(f"not a mail address: {uri[:100]!r}")
     path = rest.partition("#")[0].partition("?")[0]
     try:
         mailbox = _parse_address(unquote_to_bytes(path).decode("utf-8"))

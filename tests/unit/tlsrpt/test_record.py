@@ -70,6 +70,7 @@ REFUSED = {
     "a mailbox at an address literal": "v=TLSRPTv1; rua=mailto:a@[192.0.2.1]",
     "two addresses in one mailto": "v=TLSRPTv1; rua=mailto:a@example.org%2Cb@example.org",
     "no local part": "v=TLSRPTv1; rua=mailto:@example.org",
+    "slashes, as in a web address": "v=TLSRPTv1; rua=mailto://a@example.org",
     "a line end": "v=TLSRPTv1; rua=mailto:a%0D%0ABcc:x@example.org",
     "an address that needs SMTPUTF8": "v=TLSRPTv1; rua=mailto:%C3%BC@example.org",
     "no UTF-8": "v=TLSRPTv1; rua=mailto:a%FF@example.org",
