@@ -37,7 +37,7 @@ from mailrider.model.outcome import Deferred
 from mailrider.model.reply import Reply
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import Change, ContentInfo, Fate, NewMessage, Progress, Settlement
+from mailrider.queue.message import Change, ContentInfo, NewMessage, NewState, Progress, Settlement
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.smtp.content import Content
 
@@ -92,7 +92,7 @@ def _put_off(message: NewMessage, lease: int, rng: random.Random) -> Settlement:
     (recipient,) = message.envelope.recipients
     change = Change(
         job.ids[0],
-        Fate.QUEUED,
+        NewState.QUEUED,
         message.created + DUE + timedelta(seconds=rng.uniform(0, 3600)),
         Progress(tries=1, last=REFUSED),
         Deferred(recipient, REFUSED),

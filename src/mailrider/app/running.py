@@ -79,11 +79,11 @@ class Process:
 class Running:
     """A configuration, open. `open` makes one; `stop` must end it."""
 
-    def __init__(self, process: Process, stack: AsyncExitStack, doors: AsyncExitStack, targets: Targets) -> None:
+    def __init__(self, process: Process, stack: AsyncExitStack, closed_first: AsyncExitStack, targets: Targets) -> None:
         self.endpoints: list[Endpoint] = []
         self._process = process
         self._stack = stack
-        self._doors = doors
+        self._closed_first = closed_first  # what the next configuration has of its own
         self._targets = targets
         self._reporting: TLSReporting | None = None
 
@@ -120,9 +120,9 @@ class Running:
                 running._reporting = await stack.enter_async_context(reporting)
             workers = process.place.workers
             around = Surroundings(targets.open, clock, emit, shares, targets.names, process.logins, workers)
-            for door in configuration.endpoints:
-                with placed(door):
-                    endpoint = open_endpoint(door.kind, door.settings, around)
+            for given in configuration.endpoints:
+                with placed(given):
+                    endpoint = open_endpoint(given.kind, given.settings, around)
                     running.endpoints.append(await stack.enter_async_context(endpoint))
             await running._accept(configuration)
             running._stack = stack.pop_all()
@@ -137,7 +137,7 @@ class Running:
         if is_first:
             watches.append(CertificateWatch(configuration, process.clock, process.emit))
         for watch in watches:
-            self._doors.callback(watch.close)
+            self._closed_first.callback(watch.close)
             watch.open()
         for endpoint in self.endpoints:
             await endpoint.open(process.sockets.take, process.turns)
@@ -146,7 +146,7 @@ class Running:
             opened = open_openmetrics(
                 address, process.metrics, process.clock, self.refresh, names, process.sockets.take
             )
-            await self._doors.enter_async_context(opened)
+            await self._closed_first.enter_async_context(opened)
 
     async def refresh(self) -> None:
         """Show the counters what is in the queues."""
@@ -171,7 +171,7 @@ class Running:
 
         May be cancelled; `stop` is due in any case.
         """
-        await self._doors.aclose()
+        await self._closed_first.aclose()
         queues = list(self._targets.queues.values())
         leaving = [] if self._reporting is None else [self._reporting.leave_off()]
         # Side by side: a slow host that takes a report keeps no mail from the queues that go on.
@@ -207,7 +207,7 @@ class Running:
 
     async def stop(self) -> None:
         """End everything, within bounds."""
-        await self._doors.aclose()
+        await self._closed_first.aclose()
         queues = [queue.stop() for queue in self._targets.queues.values()]
         await asyncio.gather(*(endpoint.close(GRACE) for endpoint in self.endpoints), *queues)
         await self._stack.aclose()

@@ -114,8 +114,8 @@ class LeasedJob:
     content: Content | None = None
 
 
-class Fate(enum.Enum):
-    """What becomes of a recipient."""
+class NewState(enum.Enum):
+    """What a recipient is after an attempt."""
 
     DONE = "done"  # delivered, or failed and the sender told: nothing remains of it
     QUEUED = "queued"
@@ -129,7 +129,7 @@ class Change:
     """
 
     id: int
-    fate: Fate
+    new_state: NewState
     due: datetime | None = None
     progress: Progress | None = None
     attempt: Outcome | None = None

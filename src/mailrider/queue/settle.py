@@ -24,7 +24,7 @@ from mailrider.dsn.notification import NotifiedAction, Told
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import AttemptReport, Deferred, Delivered, Failed
 from mailrider.model.reply import Reply
-from mailrider.queue.message import Change, Fate, Progress
+from mailrider.queue.message import Change, NewState, Progress
 
 if TYPE_CHECKING:
     import random
@@ -68,13 +68,13 @@ def settle(job: LeasedJob, report: AttemptReport, rules: Rules, now: datetime, r
     for id, progress, outcome in zip(job.ids, job.progress, report.outcomes, strict=True):
         match outcome:
             case Delivered() | Failed():
-                changes.append(Change(id, Fate.DONE, attempt=outcome))
+                changes.append(Change(id, NewState.DONE, attempt=outcome))
                 final: Outcome = outcome
             case Deferred():
                 change = _again(id, progress, outcome, job, rules, now, rng)
                 changes.append(change)
                 final = outcome
-                if change.fate is Fate.DONE:
+                if change.new_state is NewState.DONE:
                     given_up.append(id)
                     final = _given_up(outcome, in_doubt=progress.in_doubt or outcome.in_doubt)
             case _:
@@ -98,9 +98,9 @@ def untried(job: LeasedJob, rules: Rules, now: datetime, reason: Reply | None = 
     until = _end_of(job, rules)
     for id, progress, last in zip(job.ids, job.progress, as_it_stands(job, reason), strict=True):
         known = progress if reason is None else replace(progress, last=last.reply)
-        change = Change(id, Fate.QUEUED, None, known)
+        change = Change(id, NewState.QUEUED, None, known)
         if now >= until:
-            change = Change(id, Fate.DONE, None, known)
+            change = Change(id, NewState.DONE, None, known)
             given_up.append(id)
             last = _given_up(last, in_doubt=progress.in_doubt, was_tried=progress.tries > 0)
         changes.append(_warned(change, job, rules, now))
@@ -131,15 +131,15 @@ def _again(
     until = _end_of(job, rules)
     if outcome.eligible_at is not None:
         if now >= until:
-            return Change(id, Fate.DONE, attempt=outcome)
+            return Change(id, NewState.DONE, attempt=outcome)
         due = min(max(outcome.eligible_at, now), until)
-        return Change(id, Fate.QUEUED, due, replace(progress, last=outcome.reply))
+        return Change(id, NewState.QUEUED, due, replace(progress, last=outcome.reply))
     tries = progress.tries + 1
     changed = Progress(tries, progress.warned, progress.in_doubt or outcome.in_doubt, outcome.reply)
     if _is_over(progress, job, rules, now):
-        return Change(id, Fate.DONE, None, changed, outcome)
+        return Change(id, NewState.DONE, None, changed, outcome)
     due = min(now + rules.schedule.next_delay(tries, rng, in_doubt=outcome.in_doubt), until)
-    return Change(id, Fate.QUEUED, due, changed, outcome)
+    return Change(id, NewState.QUEUED, due, changed, outcome)
 
 
 def _end_of(job: LeasedJob, rules: Rules) -> datetime:
@@ -183,7 +183,7 @@ def _action(
                 return NotifiedAction.FAILED
         case Deferred():
             is_late = _is_late(job, rules, now)
-            is_told = progress.warned or change.fate is Fate.DONE
+            is_told = progress.warned or change.new_state is NewState.DONE
             if is_late and not is_told and (asked is None or Notify.DELAY in asked):
                 return NotifiedAction.DELAYED
         case _:

@@ -24,7 +24,7 @@ from mailrider.model.queue_event import (
 )
 from mailrider.model.value import value
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import Fate, Settlement, Wish
+from mailrider.queue.message import NewState, Settlement, Wish
 from mailrider.queue.settle import SettleDecision, as_it_stands, settle, untried
 from mailrider.queue.store import IdTaken, StoreUnavailable
 
@@ -137,7 +137,7 @@ class Settler:
             tries = progress.tries if change.progress is None else change.progress.tries
             due, done_to_it = change.due, ""
             wish = settled.wishes.get(change.id)
-            if change.fate is Fate.QUEUED and wish is not None:
+            if change.new_state is NewState.QUEUED and wish is not None:
                 due = settlement.at if wish is Wish.RETRY else None
                 done_to_it = _DONE_TO_IT.get(wish, "")
             over = change.id in decision.given_up

@@ -21,8 +21,8 @@ from mailrider.queue.message import (
     DestinationCount,
     DueDestination,
     Entry,
-    Fate,
     LeasedJob,
+    NewState,
     PastAttempt,
     Progress,
     RecipientState,
@@ -142,7 +142,7 @@ class MemoryStore:
         wishes = {id: wish for id in job.ids if (wish := rows[id].wish) is not None}
         for change in settlement.changes:
             row = rows[change.id]
-            if change.fate is Fate.DONE or row.wish is Wish.REMOVE:
+            if change.new_state is NewState.DONE or row.wish is Wish.REMOVE:
                 self._remove(change.id)
                 continue
             row.due = settlement.at if row.wish is Wish.RETRY else change.due or row.due

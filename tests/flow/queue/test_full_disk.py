@@ -22,7 +22,7 @@ from mailrider.model.queue_event import QueueHasSpace, QueueShort
 from mailrider.queue.bounces import BouncePolicy, Bounces
 from mailrider.queue.disk import SPARE_FILE
 from mailrider.queue.ids import IdSource
-from mailrider.queue.message import EVERYTHING, Change, Fate, Progress, Quota, Settlement
+from mailrider.queue.message import EVERYTHING, Change, NewState, Progress, Quota, Settlement
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.sqlite import views
@@ -267,7 +267,7 @@ async def test_on_a_full_disk_an_outcome_is_kept_without_its_history(disk: Path)
         fill(disk)
         for job in jobs:
             (who,) = job.envelope.recipients
-            change = Change(job.ids[0], Fate.QUEUED, clock.now(), Progress(1, last=BUSY), deferred(who))
+            change = Change(job.ids[0], NewState.QUEUED, clock.now(), Progress(1, last=BUSY), deferred(who))
             assert (await store.settle(Settlement(job, (change,), clock.now()))).held
         assert [entry.progress.tries for entry in await store.page(EVERYTHING, 0, 1000)] == [1] * 500
         last = await store.find(jobs[-1].message_id)

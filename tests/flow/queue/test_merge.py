@@ -17,7 +17,7 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.queue.history import HistoryBounds
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, Settlement, Stats
+from mailrider.queue.message import EVERYTHING, Change, Filter, NewState, Progress, Quota, Settlement, Stats
 from mailrider.queue.sqlite import views
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.merge import merge_shards
@@ -76,12 +76,12 @@ async def tried(store: SQLiteStore, message: NewMessage) -> None:
     for job in mine:
         if job.destination == "example.com":
             changes: Iterable[Change] = [
-                Change(id, Fate.DONE, attempt=deferred(job.envelope.recipients[0])) for id in job.ids
+                Change(id, NewState.DONE, attempt=deferred(job.envelope.recipients[0])) for id in job.ids
             ]
         else:
             progress = Progress(1, warned=True, in_doubt=True, last=BUSY)
             changes = [
-                Change(id, Fate.QUEUED, now + timedelta(hours=1), progress, deferred(job.envelope.recipients[0]))
+                Change(id, NewState.QUEUED, now + timedelta(hours=1), progress, deferred(job.envelope.recipients[0]))
                 for id in job.ids
             ]
         await store.settle(Settlement(job, tuple(changes), now))
@@ -267,7 +267,7 @@ async def deliver_all(location: Path, shards: Sequence[int]) -> list[tuple[int, 
             destinations = [each.destination for each in await store.destinations(None, 100)]
             for job in (await store.claim([Quota(each, 100) for each in destinations], later)).jobs:
                 await store.content(job)
-                settled = await store.settle(Settlement(job, tuple(Change(id, Fate.DONE) for id in job.ids), later))
+                settled = await store.settle(Settlement(job, tuple(Change(id, NewState.DONE) for id in job.ids), later))
                 assert settled.held
                 delivered += [(job.message_id, str(each.mailbox)) for each in job.envelope.recipients]
             assert (await store.stats(later, 1)).messages == 0

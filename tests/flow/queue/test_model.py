@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mailrider.dsn.notification import NotifiedAction
-from mailrider.queue.message import EVERYTHING, Fate, Filter, Quota, RecipientState, Settlement
+from mailrider.queue.message import EVERYTHING, Filter, NewState, Quota, RecipientState, Settlement
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.settle import settle
 from mailrider.queue.sqlite.owner import Identity
@@ -154,9 +154,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def settled(self, change: Any, word: str, now: datetime) -> None:
         one = self.known[change.id]
-        if change.fate is Fate.DONE or one.wish is QueueCommand.REMOVE:
+        if change.new_state is NewState.DONE or one.wish is QueueCommand.REMOVE:
             assert change.id not in self.ended
-            self.ended[change.id] = "removed" if change.fate is not Fate.DONE else word
+            self.ended[change.id] = "removed" if change.new_state is not NewState.DONE else word
             del self.known[change.id]
             return
         one.tries += 1

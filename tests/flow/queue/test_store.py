@@ -11,7 +11,17 @@ import pytest
 
 from mailrider.model.envelope import Notify, OriginalRecipient, Ret
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Progress, Quota, RecipientState, Settlement, Wish
+from mailrider.queue.message import (
+    EVERYTHING,
+    Change,
+    Filter,
+    NewState,
+    Progress,
+    Quota,
+    RecipientState,
+    Settlement,
+    Wish,
+)
 from mailrider.queue.sqlite.owner import Identity
 from mailrider.queue.sqlite.store import SQLiteStore
 from mailrider.queue.store import IdTaken, QueueCommand
@@ -80,12 +90,12 @@ async def claim(world: World, store: Store, destination: str = NET, jobs: int = 
 
 
 def done(world: World, job: LeasedJob) -> Settlement:
-    return Settlement(job, tuple(Change(id, Fate.DONE) for id in job.ids), world.now)
+    return Settlement(job, tuple(Change(id, NewState.DONE) for id in job.ids), world.now)
 
 
 def later(world: World, job: LeasedJob, after: timedelta = HOUR, **progress: Any) -> Settlement:
     changes = tuple(
-        Change(id, Fate.QUEUED, world.now + after, Progress(1, last=BUSY, **progress), deferred(who))
+        Change(id, NewState.QUEUED, world.now + after, Progress(1, last=BUSY, **progress), deferred(who))
         for id, who in zip(job.ids, job.envelope.recipients, strict=True)
     )
     return Settlement(job, changes, world.now)
@@ -263,7 +273,7 @@ async def test_a_deferred_recipient_is_due_again_at_its_time_with_its_progress_a
     given = world.message(f"b@{NET}", f"c@{NET}")
     await store.add(given, leased=False)
     (job,) = await claim(world, store)
-    first = Change(job.ids[0], Fate.DONE)
+    first = Change(job.ids[0], NewState.DONE)
     second = later(world, job, in_doubt=True, warned=True).changes[1]
     assert (await store.settle(Settlement(job, (first, second), world.now))).held
     await world.clock.advance(3599)

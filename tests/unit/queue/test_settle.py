@@ -14,7 +14,7 @@ from mailrider.model.address import Mailbox
 from mailrider.model.envelope import Notify
 from mailrider.model.outcome import Delivered
 from mailrider.model.reply import Reply
-from mailrider.queue.message import Fate, LeasedJob, Progress
+from mailrider.queue.message import LeasedJob, NewState, Progress
 from mailrider.queue.retry import IN_DOUBT, JITTER, Rules, Schedule
 from mailrider.queue.settle import UNREACHABLE, is_last_try, settle, untried
 from mailrider.testing.clock import FakeClock
@@ -57,7 +57,7 @@ def actions(decision: SettleDecision) -> list[tuple[str, NotifiedAction]]:
 
 def test_delivered_is_done_and_nobody_is_told() -> None:
     decision = decide(make_job(), delivered)
-    assert [change.fate for change in decision.changes] == [Fate.DONE]
+    assert [change.new_state for change in decision.changes] == [NewState.DONE]
     assert actions(decision) == []
 
 
@@ -69,7 +69,7 @@ def test_of_a_quarantined_message_nobody_is_told_anything(outcome: Any) -> None:
 
 def test_failed_is_done_and_the_sender_is_told_while_others_are_still_tried() -> None:
     decision = decide(make_job("b@example.net", "c@example.net"), failed, deferred)
-    assert [change.fate for change in decision.changes] == [Fate.DONE, Fate.QUEUED]
+    assert [change.new_state for change in decision.changes] == [NewState.DONE, NewState.QUEUED]
     assert actions(decision) == [("b@example.net", NotifiedAction.FAILED)]
 
 
@@ -112,17 +112,17 @@ def test_a_moment_that_has_passed_already_is_now() -> None:
     assert change.due == job.created + HOUR
 
 
-@pytest.mark.parametrize(("tries", "fate"), [(1, Fate.QUEUED), (2, Fate.DONE)])
-def test_tries_used_up_is_failed(tries: int, fate: Fate) -> None:
+@pytest.mark.parametrize(("tries", "fate"), [(1, NewState.QUEUED), (2, NewState.DONE)])
+def test_tries_used_up_is_failed(tries: int, fate: NewState) -> None:
     decision = decide(make_job(tries=tries), deferred, rules=replace(RULES, max_tries=3))
-    assert decision.changes[0].fate is fate
-    assert len(decision.given_up) == (fate is Fate.DONE)
+    assert decision.changes[0].new_state is fate
+    assert len(decision.given_up) == (fate is NewState.DONE)
 
 
 @pytest.mark.parametrize("outcome", [deferred, lambda who: throttled(who, FakeClock().now())])
 def test_time_used_up_is_failed_and_says_how_the_last_attempt_ended(outcome: Any) -> None:
     decision = decide(make_job(), outcome, age=RULES.expire)
-    assert decision.changes[0].fate is Fate.DONE
+    assert decision.changes[0].new_state is NewState.DONE
     (told,) = decision.notified
     assert told.action is NotifiedAction.FAILED
     assert str(told.outcome.reply.status) == "5.4.7"
@@ -148,7 +148,7 @@ def test_the_last_try_is_the_one_after_which_nothing_is_put_back(tries: int, age
     job, rules = make_job("b@example.net", tries=tries), replace(RULES, max_tries=5)
     assert is_last_try(job, rules, job.created + age) is last
     (change,) = decide(job, deferred, age=age, rules=rules).changes
-    assert (change.fate is Fate.DONE) is last
+    assert (change.new_state is NewState.DONE) is last
 
 
 def test_without_a_limit_of_tries_there_is_no_last_one_before_the_time_is_over() -> None:
@@ -230,7 +230,7 @@ def test_what_is_not_attempted_is_told_of_and_given_up_in_time() -> None:
     assert [each.action for each in late.notified] == [NotifiedAction.DELAYED]
     assert late.changes[0].progress == Progress(2, warned=True)
     over = untried(job, RULES, job.created + RULES.expire)
-    assert over.changes[0].fate is Fate.DONE
+    assert over.changes[0].new_state is NewState.DONE
     assert [each.action for each in over.notified] == [NotifiedAction.FAILED]
     assert over.given_up == job.ids
 

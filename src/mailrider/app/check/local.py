@@ -52,10 +52,10 @@ class OwnCertificate:
 def certificates_of(configuration: Configuration) -> list[OwnCertificate]:
     """Those of endpoints, and those that targets show to servers."""
     found: list[OwnCertificate] = []
-    for door in configuration.endpoints:
-        if door.settings.tls is not None and door.settings.tls.cert is not None:
-            name = door.settings.hostname or configuration.globals.hostname
-            found.append(OwnCertificate(door.label, door.settings.tls.cert, name))
+    for endpoint in configuration.endpoints:
+        if endpoint.settings.tls is not None and endpoint.settings.tls.cert is not None:
+            name = endpoint.settings.hostname or configuration.globals.hostname
+            found.append(OwnCertificate(endpoint.label, endpoint.settings.tls.cert, name))
     for each in configuration.targets.values():
         tls = getattr(each.settings, "tls_client", None)
         if tls is not None and tls.cert is not None:

@@ -15,7 +15,7 @@ from mailrider.model.plain import attempt_facts, with_dialogue
 from mailrider.queue import history
 from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.ids import format_id, microseconds
-from mailrider.queue.message import FRESH, Change, Fate, RecipientState, Settled, Wish
+from mailrider.queue.message import FRESH, Change, NewState, RecipientState, Settled, Wish
 from mailrider.queue.sqlite import statements as sql
 from mailrider.queue.sqlite.statements import compact
 
@@ -114,7 +114,7 @@ class Transactions:
             ended = False
             for change, before in zip(settlement.changes, job.progress, strict=True):
                 wish = wishes.get(change.id)
-                if change.fate is Fate.DONE or wish is Wish.REMOVE:
+                if change.new_state is NewState.DONE or wish is Wish.REMOVE:
                     ended = True
                     done.append(change.id)
                     if before.tries:
@@ -157,7 +157,7 @@ def _dialogues_of_given_up(connection: sqlite3.Connection, settlements: Iterable
         change.id
         for settlement in settlements
         for change, before in zip(settlement.changes, settlement.job.progress, strict=True)
-        if change.fate is Fate.DONE and change.attempt is None and before.tries
+        if change.new_state is NewState.DONE and change.attempt is None and before.tries
     ]
     if not given_up:
         return {}
@@ -175,7 +175,7 @@ def _facts_of(
         details = compact({"message": format_id(each.id)})
         yield at, history.NOTIFIED, message, str(each.envelope.recipients[0]), sender, details
     for change, before, recipient in zip(settlement.changes, job.progress, job.envelope.recipients, strict=True):
-        if change.fate is Fate.DONE:
+        if change.new_state is NewState.DONE:
             kind, details = _ending(job, change, before, dialogues.get(change.id, ""))
             yield at, kind, message, recipient.mailbox.text, sender, details
             continue

@@ -18,7 +18,7 @@ from mailrider.model.transcript import Transcript
 from mailrider.queue.fairness import BY_DOMAIN, jobs_of
 from mailrider.queue.history import HistoryBounds
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import EVERYTHING, Change, Fate, Progress, Quota, Settlement
+from mailrider.queue.message import EVERYTHING, Change, NewState, Progress, Quota, Settlement
 from mailrider.queue.settings import QueueSettings
 from mailrider.queue.sqlite.shards import ShardsReader
 from mailrider.queue.sqlite.store import SQLiteStore
@@ -54,7 +54,7 @@ class Life:
         changes = []
         for id, make, who in zip(job.ids, becomes, job.envelope.recipients, strict=True):
             again = make is deferred
-            fate = Fate.QUEUED if again else Fate.DONE
+            fate = NewState.QUEUED if again else NewState.DONE
             changes.append(Change(id, fate, progress=Progress(1) if again else None, attempt=make(who)))
         await self.store.settle(Settlement(job, tuple(changes), self.clock.now()))
 
@@ -244,11 +244,11 @@ async def test_who_is_given_up_without_another_try_keeps_what_was_said_in_the_la
     async with life.store:
         message = await life.message("b@example.net")
         (job,) = jobs_of(message, BY_DOMAIN, life.store.lease)
-        again = Change(job.ids[0], Fate.QUEUED, progress=Progress(1), attempt=talked(job.envelope.recipients[0]))
+        again = Change(job.ids[0], NewState.QUEUED, progress=Progress(1), attempt=talked(job.envelope.recipients[0]))
         await life.store.settle(Settlement(job, (again,), life.clock.now()))
         (job,) = (await life.store.claim([Quota("example.net", 1)], life.clock.now())).jobs
         why = Progress(1, last=Reply.make(451, "4.4.1", "[192.0.2.1]:25 refused the connection"))
-        await life.store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE, progress=why),), life.clock.now()))
+        await life.store.settle(Settlement(job, (Change(job.ids[0], NewState.DONE, progress=why),), life.clock.now()))
         (traced,) = await ShardsReader(life.location, life.clock).trace(HistoryFilter(message.id), 10)
         first, last = traced.facts
         said = [last.details[name] for name in ("code", "enhanced", "text")]

@@ -17,7 +17,7 @@ import pytest
 from mailrider.model.queue_event import RecipientsUnreadable
 from mailrider.queue import disk as disk_module
 from mailrider.queue.ids import format_id
-from mailrider.queue.message import EVERYTHING, Change, Fate, Filter, Quota, RecipientState, Settlement
+from mailrider.queue.message import EVERYTHING, Change, Filter, NewState, Quota, RecipientState, Settlement
 from mailrider.queue.sqlite import file as file_module
 from mailrider.queue.sqlite import wal as log_module
 from mailrider.queue.sqlite.file import DAMAGED, FILE
@@ -449,7 +449,7 @@ async def test_content_of_what_is_done_is_deleted_in_steps_and_space_given_back(
         stored = await store.write_content(chunked(*[b"x" * 65536] * 400))
         await store.add(writing.message(stored=stored), leased=False)
         (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
-        assert (await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))).held
+        assert (await store.settle(Settlement(job, (Change(job.ids[0], NewState.DONE),), clock.now()))).held
         for _ in range(6):
             await store.keep_alive(clock.now())
     assert (tmp_path / FILE).stat().st_size < 5_000_000
@@ -539,7 +539,7 @@ async def test_what_is_deleted_counts_as_written_too(
         stored = await store.write_content(chunked(*[b"x" * 65536] * 100))
         await store.add(writing.message(stored=stored), leased=False)
         (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
-        await store.settle(Settlement(job, (Change(job.ids[0], Fate.DONE),), clock.now()))
+        await store.settle(Settlement(job, (Change(job.ids[0], NewState.DONE),), clock.now()))
         counted.clear()
         await store.keep_alive(clock.now())
     assert sum(counted) >= 100 * 4096
@@ -686,6 +686,6 @@ async def test_what_is_settled_is_not_written_once_more(tmp_path: Path, clock: F
             await store.add(writing.message("b@example.net", octets=LARGE), leased=False)
             (job,) = (await store.claim([Quota("example.net", 1)], clock.now())).jobs
             assert pages_in_log() > len(LARGE) / 4096
-            await store.settle(Settlement(job, tuple(Change(id, Fate.DONE) for id in job.ids), clock.now()))
+            await store.settle(Settlement(job, tuple(Change(id, NewState.DONE) for id in job.ids), clock.now()))
             assert pages_in_log() < len(LARGE) / 4096
         assert await count(store) == 0
