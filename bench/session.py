@@ -21,7 +21,7 @@ from bench.measure import Measurement, best_of, machine, measured, print_table
 from bench.peers import HOST, Load, Sink, load_options, run_smtp_source, smtp_sink
 from mailrider.clock import SystemClock
 from mailrider.delivery.connection.opening import open_session
-from mailrider.delivery.connection.peer import Dialect, Peer
+from mailrider.delivery.connection.peer import Peer, SessionRules
 from mailrider.model.address import Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import Envelope, Recipient
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mailrider.delivery.connection.session import Session
 
 CLOCK = SystemClock()
-DIALECT = Dialect(Domain("client.bench.test"), 60.0, 60.0)
+RULES = SessionRules(Domain("client.bench.test"), 60.0, 60.0)
 ENVELOPE = Envelope(ReversePath(Mailbox("a", Domain("example.org"))), (Recipient(Mailbox("b", Domain("example.net"))),))
 
 
@@ -58,7 +58,7 @@ async def open_sessions(sink: Sink, count: int) -> list[Session]:
     sessions = []
     for _ in range(count):
         channel = await dialer.connect(IPv4Address(HOST), sink.port, CLOCK.monotonic() + 5)
-        sessions.append(await open_session(channel, peer, DIALECT, CLOCK, context, discard))
+        sessions.append(await open_session(channel, peer, RULES, CLOCK, context, discard))
     return sessions
 
 

@@ -17,7 +17,7 @@ from mailrider.config.settings import default_state_dir
 from mailrider.dane.match import judge_dane
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
-from mailrider.delivery.connection.peer import Dialect
+from mailrider.delivery.connection.peer import SessionRules
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
@@ -131,7 +131,7 @@ async def _open_parts(
     reach = Reach(engine.clock)
     dialer = TCPDialer(engine.clock, settings.local_ip)
     make_connector = _connector_maker(Connector, settings, engine)
-    connector = make_connector(dialer, _dialect(settings), owner, settings.port, reach)
+    connector = make_connector(dialer, _session_rules(settings), owner, settings.port, reach)
     routing = Routing(
         engine.resolver,
         engine.rng,
@@ -181,13 +181,13 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
                 else UnixDialer(engine.clock, address.path)
             )
             reach = Reach(engine.clock)
-            dialect = replace(
-                _dialect(settings),
+            session_rules = replace(
+                _session_rules(settings),
                 lmtp=is_lmtp,
                 implicit_tls=address.scheme is Scheme.TLS,
                 starttls=settings.starttls is not StartTLSUse.NO and address.scheme is not Scheme.UNIX,
             )
-            connector = make_connector(dialer, dialect, f"{owner} {address}", address.port, reach)
+            connector = make_connector(dialer, session_rules, f"{owner} {address}", address.port, reach)
             connector.credentials = credentials
             pool = await stack.enter_async_context(_make_pool(connector, settings, engine, f"{owner} {address}"))
             servers.append(FixedServer(server_host(address), pool, _fixed_requirement(settings, address), reach))
@@ -199,20 +199,20 @@ async def open_smarthost(settings: SmarthostSettings, engine: Engine, owner: str
 
 def _connector_maker(
     kind: type[ConnectorT], settings: RemoteSettings | SmarthostSettings, engine: Engine
-) -> Callable[[Dialer, Dialect, str, int, Reach], ConnectorT]:
+) -> Callable[[Dialer, SessionRules, str, int, Reach], ConnectorT]:
     """What makes the connectors of a target, all with its TLS settings and roots. Raises `ConfigError`."""
     tls = settings.tls_client or TLSClientSettings()
     context, strict_context, judge = make_client_context(tls), make_client_context(tls, strict=True), _judge(tls)
 
-    def make(dialer: Dialer, dialect: Dialect, owner: str, port: int, reach: Reach) -> ConnectorT:
+    def make(dialer: Dialer, rules: SessionRules, owner: str, port: int, reach: Reach) -> ConnectorT:
         fallback = FallbackMemory(engine.clock, engine.shares.client, owner)
-        return kind(dialer, engine.clock, context, judge, dialect, fallback, engine.emit, port, reach, strict_context)
+        return kind(dialer, engine.clock, context, judge, rules, fallback, engine.emit, port, reach, strict_context)
 
     return make
 
 
-def _dialect(settings: RemoteSettings | SmarthostSettings) -> Dialect:
-    return Dialect(
+def _session_rules(settings: RemoteSettings | SmarthostSettings) -> SessionRules:
+    return SessionRules(
         greeting_name(settings.hostname),
         settings.command_timeout.total_seconds(),
         settings.submission_timeout.total_seconds(),

@@ -75,7 +75,7 @@ class Queue(AsyncContext["DeliveryQueue"]):
     ) -> None:
         self.settings = made_settings(QueueSettings, settings, directives, dkim)
         if deliver and self.settings.target is None:
-            raise ConfigError("a queue needs a target: what delivers")
+            raise ConfigError("a queue needs a target, which delivers its mail")
         super().__init__(dns, on_event)
         self._named = named or {}
         self._deliver = deliver
@@ -272,7 +272,7 @@ def direct(settings: Settings, dns: DNSSettings, on_event: Emit) -> Remote | Sma
         case SmarthostSettings():
             return Smarthost(settings, dns=dns, on_event=on_event)
         case _:
-            raise ConfigError(f"{type(settings).__name__} delivers nothing at once")
+            raise ConfigError(f"{type(settings).__name__} is not the settings of a target that delivers at once")
 
 
 def load(path: str | os.PathLike[str] | None = None) -> LoadedConfiguration:

@@ -128,7 +128,7 @@ class Targets:
             return self._open[target.name]
         if target.name in self._opening:
             circle = " -> ".join([*self._opening, target.name])
-            raise ConfigError(f"these targets lead in a circle, and so nowhere: {circle}")
+            raise ConfigError(f"these targets give their mail to each other in a circle: {circle}")
         self._opening.append(target.name)
         try:
             deliverer = await self._deliverer(self._settings_of(target), f"target {target.name}")
@@ -167,7 +167,7 @@ class Targets:
     async def open_queue(self, settings: QueueSettings) -> DeliveryQueue:
         """A queue that delivers."""
         if settings.target is None:
-            raise ConfigError("a queue needs a target: what delivers")
+            raise ConfigError("a queue needs a target, which delivers its mail")
         engine = self._engine
         location = queue_location(settings)
         if location in self._locations:

@@ -17,7 +17,7 @@ import pytest
 
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
-from mailrider.delivery.connection.peer import Dialect
+from mailrider.delivery.connection.peer import SessionRules
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
@@ -87,10 +87,10 @@ class Net:
         clock, nothing = self.world.clock, discard
         answering = dict.fromkeys(((address, 25) for address in HOSTS.values()), self._accept)
         dialer = _LateDialer(MemoryDialer(clock, answering), self.late)
-        dialect = Dialect(Domain("client.test"), 300.0, 720.0, lmtp=False)
+        rules = SessionRules(Domain("client.test"), 300.0, 720.0, lmtp=False)
         judge = Judge(None, None)  # type: ignore[arg-type]
         connector = Connector(
-            dialer, clock, client_context(), judge, dialect, FallbackMemory(clock), nothing, 25, Reach(clock)
+            dialer, clock, client_context(), judge, rules, FallbackMemory(clock), nothing, 25, Reach(clock)
         )
         return Pool(connector, PoolLimits(10, 10, 150.0), clock, nothing)
 

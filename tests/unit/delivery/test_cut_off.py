@@ -180,7 +180,7 @@ async def test_a_reply_that_came_with_the_end_counts() -> None:
     session: Any = object.__new__(Session)
     session.transactions, session._talk, session._opening = 0, Talk(), ()
     session.capabilities = NO_CAPABILITIES
-    session._dialect = type("Dialect", (), {"command_timeout": 1.0})
+    session._rules = type("SessionRules", (), {"command_timeout": 1.0})
     with pytest.raises(asyncio.CancelledError):
         await Session.transact(session, Plan(), CONTENT)  # type: ignore[arg-type]
     assert taken == ["the answer"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mailrider.clock import Clock
     from mailrider.delivery.connection.fallback import FallbackMemory
-    from mailrider.delivery.connection.peer import Dialect
+    from mailrider.delivery.connection.peer import SessionRules
     from mailrider.delivery.connection.session import Session
     from mailrider.delivery.destination import Budget
     from mailrider.delivery.race import Race
@@ -97,7 +97,7 @@ class Connector:
         clock: Clock,
         context: ClientContext,
         judge: Judge,
-        dialect: Dialect,
+        rules: SessionRules,
         fallback: FallbackMemory,
         emit: Emit,
         port: int,
@@ -111,7 +111,7 @@ class Connector:
         self._context = context
         self._strict_context = strict_context or context
         self._judge = judge
-        self._dialect = dialect
+        self._rules = rules
         self._fallback = fallback
         self._no_chunks: BoundedMap[str, float] = BoundedMap(MAX_KNOWN)  # addresses: until when
         self._emit = emit
@@ -260,7 +260,7 @@ class Connector:
                 # Out of sockets, or the source address is gone: our trouble, and no server's fault.
                 raise Unusable(TryResult.CONNECT, Reply.make(451, "4.3.0", error.public)) from error
         context = self._context if lenient else self._strict_context
-        return await open_session(channel, peer, self._dialect, self._clock, context, self._emit)
+        return await open_session(channel, peer, self._rules, self._clock, context, self._emit)
 
     async def _connect(self, call: ConnectRequest, deadline: float) -> Channel:
         address = call.address

@@ -22,7 +22,7 @@ from mailrider.smtp.replies import ReplyViolation
 
 if TYPE_CHECKING:
     from mailrider.clock import Clock
-    from mailrider.delivery.connection.peer import Dialect, Peer
+    from mailrider.delivery.connection.peer import Peer, SessionRules
     from mailrider.model.event import Emit
     from mailrider.model.security import TLSEvidence
     from mailrider.net.channel import Channel
@@ -35,12 +35,12 @@ _NOT_USED = TLSProblem(TLSProblemKind.STARTTLS_NOT_USED, "STARTTLS is not used h
 
 
 async def open_session(
-    channel: Channel, peer: Peer, dialect: Dialect, clock: Clock, context: ClientContext, emit: Emit
+    channel: Channel, peer: Peer, rules: SessionRules, clock: Clock, context: ClientContext, emit: Emit
 ) -> Session:
     """Greeting, EHLO, STARTTLS where offered, EHLO. Raises `Unusable`; then the channel is closed."""
-    talk = Conversation(channel, clock, peer.name, emit if dialect.debug else None)
+    talk = Conversation(channel, clock, peer.name, emit if rules.debug else None)
     try:
-        return await _Opening(talk, peer, dialect, context).run()
+        return await _Opening(talk, peer, rules, context).run()
     except Unusable as error:
         error.local_address, error.helo, error.said = channel.local_address, talk.server_name, talk.said or ()
         if error.by_server and talk.is_at_rest:
@@ -57,20 +57,20 @@ async def open_session(
 class _Opening:
     """The steps from the greeting to the last EHLO."""
 
-    def __init__(self, talk: Conversation, peer: Peer, dialect: Dialect, context: ClientContext) -> None:
+    def __init__(self, talk: Conversation, peer: Peer, rules: SessionRules, context: ClientContext) -> None:
         self._talk = talk
         self._peer = peer
-        self._dialect = dialect
+        self._rules = rules
         self._context = context
         self._starttls_refusal: Reply | None = None
 
     async def run(self) -> Session:
-        if self._dialect.implicit_tls:
+        if self._rules.implicit_tls:
             await self._handshake()
         await self._greeting()
         await self._ehlo()
         clear_because = self._peer.in_clear or await self._secure()
-        return Session(self._talk, self._peer, self._dialect, clear_because, self._starttls_refusal)
+        return Session(self._talk, self._peer, self._rules, clear_because, self._starttls_refusal)
 
     async def _greeting(self) -> None:
         reply = await self._answer(TryResult.GREETING, GREETING_TIMEOUT)
@@ -78,10 +78,10 @@ class _Opening:
             raise self._refused(TryResult.GREETING, reply)
 
     async def _ehlo(self) -> None:
-        if self._dialect.lmtp:
-            reply = await self._ask(TryResult.EHLO, Lhlo(self._dialect.name))
+        if self._rules.lmtp:
+            reply = await self._ask(TryResult.EHLO, Lhlo(self._rules.name))
         else:
-            reply = await self._ask(TryResult.EHLO, Ehlo(self._dialect.name))
+            reply = await self._ask(TryResult.EHLO, Ehlo(self._rules.name))
             if reply.is_permanent and self._talk.machine.state is ClientState.READY:
                 reply = await self._helo(reply)
         if not reply.is_positive:
@@ -90,7 +90,7 @@ class _Opening:
     async def _helo(self, refused: Reply) -> Reply:
         """RFC 5321 3.2: HELO only where EHLO is refused for good; who then goes without a word has said no to both."""
         try:
-            return await self._ask(TryResult.EHLO, Helo(self._dialect.name))
+            return await self._ask(TryResult.EHLO, Helo(self._rules.name))
         except Unusable as error:
             if isinstance(error.__cause__, NetworkError):
                 raise self._refused(TryResult.EHLO, refused) from error.__cause__
@@ -98,9 +98,9 @@ class _Opening:
 
     async def _secure(self) -> TLSProblem | None:
         """TLS if it can be had; otherwise why not."""
-        if self._dialect.implicit_tls:
+        if self._rules.implicit_tls:
             return None
-        if not self._dialect.starttls:
+        if not self._rules.starttls:
             return _NOT_USED
         if not self._talk.machine.capabilities.starttls:
             return _NOT_OFFERED
@@ -116,7 +116,7 @@ class _Opening:
 
     async def _handshake(self) -> TLSEvidence:
         try:
-            return await self._talk.start_tls(self._context, self._peer.server_name, self._dialect.command_timeout)
+            return await self._talk.start_tls(self._context, self._peer.server_name, self._rules.command_timeout)
         except TLSFailed as error:
             raise self._handshake_failed(error, may_fall_back=error.is_peers_doing) from error
         except (NetworkError, PeerError) as error:
@@ -150,7 +150,7 @@ class _Opening:
         except LocalError as error:
             # The server said farewell before we could ask.
             raise Unusable(stage, Reply.make(451, "4.4.2", f"{self._peer.name} closed the session: {error}")) from error
-        return await self._answer(stage, self._dialect.command_timeout)
+        return await self._answer(stage, self._rules.command_timeout)
 
     async def _answer(self, stage: TryResult, seconds: float) -> Reply:
         try:

@@ -1,4 +1,4 @@
-"""Which server we connect to, and how we speak to servers."""
+"""Which server we connect to, and the rules for all sessions with servers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
-    """How we speak to servers; the same for all connections of a target.
+class SessionRules:
+    """What a target's configuration says about all of its sessions with servers.
 
     `name`: what EHLO says. Times in seconds. `implicit_tls`: TLS at once (RFC 8314 3.3); `starttls` False: it is not
     used though it may be offered.

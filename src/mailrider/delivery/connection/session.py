@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from mailrider.delivery.connection.conversation import Conversation
-    from mailrider.delivery.connection.peer import Dialect, Peer
+    from mailrider.delivery.connection.peer import Peer, SessionRules
     from mailrider.model.domain import NextHop
     from mailrider.model.envelope import Recipient
     from mailrider.model.tls_problem import TLSProblem
@@ -56,7 +56,7 @@ class Session:
         self,
         talk: Conversation,
         peer: Peer,
-        dialect: Dialect,
+        rules: SessionRules,
         clear_because: TLSProblem | None,
         starttls_refusal: Reply | None = None,
     ) -> None:
@@ -70,7 +70,7 @@ class Session:
             peer.host, peer.address, peer.port, tls, clear_because, clear_for_now, refused, peer.lenient
         )
         self._talk = talk
-        self._dialect = dialect
+        self._rules = rules
         self._opening = shortened(talk.said or ())
         self.capabilities: Capabilities = talk.machine.capabilities
         """What the server offers, under TLS if there is any."""
@@ -123,14 +123,14 @@ class Session:
         self.transactions += 1
         if self.capabilities.max_domains is not None:
             self._domains |= {transaction.recipients[index].mailbox.domain for index in transaction.unnamed}
-        talk, dialect = self._talk, self._dialect
+        talk, rules = self._talk, self._rules
         talk.said = None
         transaction.opening = self._opening
         said = transaction.said
         if self.transactions > 1:
             said.append("-- (other messages)")
         chunks: _Chunks | None = None
-        seconds = _envelope_time(dialect, len(transaction.recipients))
+        seconds = _envelope_time(rules, len(transaction.recipients))
         heard, began = talk.bytes_received, talk.monotonic()
         try:
             # The server may have taken its leave just before: that is no bug of ours, and no answer.
@@ -142,7 +142,7 @@ class Session:
                 said.append(step)
                 if isinstance(step, SendCommands):
                     talk.send(*step.commands)
-                    answers = await talk.answers(dialect.command_timeout, began + seconds)
+                    answers = await talk.answers(rules.command_timeout, began + seconds)
                     if transaction.unnamed and talk.monotonic() > began + seconds / 2:
                         transaction.cut_short()
                 elif isinstance(step, SendContent):
@@ -204,14 +204,14 @@ class Session:
     ) -> list[AnsweredCommand]:
         pieces = content.stuffed_pieces(PIECE) if content.is_awaited else content.stuffed(PIECE)
         if await self._write(pieces, transaction, end=command):
-            return await self._talk.answers(self._dialect.submission_timeout)
+            return await self._talk.answers(self._rules.submission_timeout)
         return self._talk.take_answers()
 
     async def _send_chunk(self, command: Bdat, transaction: Transaction, chunks: _Chunks) -> list[AnsweredCommand]:
-        talk, dialect = self._talk, self._dialect
+        talk, rules = self._talk, self._rules
         chunk = chunks.next(command.size, talk.prepare(command))
         await self._write(chunk, transaction, is_last=command.last)
-        return await talk.answers(dialect.submission_timeout if command.last else dialect.command_timeout)
+        return await talk.answers(rules.submission_timeout if command.last else rules.command_timeout)
 
     def _send_dot(self) -> list[AnsweredCommand]:
         """Nobody heeds the reply to a lone dot, so nobody waits for it; the connection is not used again."""
@@ -232,7 +232,7 @@ class Session:
         The doubt begins when the kernel has all of the last piece: from then on the server may have the message.
         """
         talk = self._talk
-        channel, seconds = talk.channel, self._dialect.command_timeout
+        channel, seconds = talk.channel, self._rules.command_timeout
         ready = pieces if isinstance(pieces, Iterator) else None
         piece = next(ready, None) if ready is not None else await _following(pieces)
         while piece is not None:
@@ -286,7 +286,7 @@ class Session:
         self._opening = shortened(talk.said or ())
 
     async def _log_in(self, exchange: ClientExchange) -> AnsweredCommand:
-        talk, seconds = self._talk, self._dialect.command_timeout
+        talk, seconds = self._talk, self._rules.command_timeout
         talk.send(exchange.begin())
         (answer,) = await talk.answers(seconds)
         while talk.machine.state is ClientState.CHALLENGE:
@@ -311,13 +311,13 @@ class Session:
         self._talk.channel.abort()
 
 
-def _envelope_time(dialect: Dialect, recipients: int) -> float:
+def _envelope_time(rules: SessionRules, recipients: int) -> float:
     """Seconds in which all replies before the content have to be there.
 
     Each has a time of its own, too; but a server that answers each of a thousand recipients just in time would hold the
     message for days.
     """
-    return ENVELOPE_TIMEOUTS * dialect.command_timeout + RECIPIENT_TIME * recipients
+    return ENVELOPE_TIMEOUTS * rules.command_timeout + RECIPIENT_TIME * recipients
 
 
 async def _following(pieces: Iterator[Octets] | AsyncIterator[Octets]) -> Octets | None:

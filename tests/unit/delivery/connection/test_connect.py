@@ -10,7 +10,7 @@ import pytest
 
 from mailrider.delivery.connection.connect import DAY, Connector, ConnectRequest
 from mailrider.delivery.connection.fallback import REMEMBERED, FallbackMemory
-from mailrider.delivery.connection.peer import Dialect
+from mailrider.delivery.connection.peer import SessionRules
 from mailrider.delivery.connection.unusable import Unusable
 from mailrider.delivery.destination import Budget
 from mailrider.model import event as events
@@ -63,7 +63,7 @@ class World:
             self.clock,
             client_context(),
             Judge(lambda *_: verdict, lambda *_: verdict),
-            Dialect(Domain("client.test"), 30, 60),
+            SessionRules(Domain("client.test"), 30, 60),
             FallbackMemory(self.clock),
             self.events.append,
             25,

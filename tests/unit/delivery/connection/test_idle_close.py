@@ -19,7 +19,7 @@ import pytest
 
 from mailrider.delivery.connection.connect import Connector
 from mailrider.delivery.connection.fallback import FallbackMemory
-from mailrider.delivery.connection.peer import Dialect
+from mailrider.delivery.connection.peer import SessionRules
 from mailrider.delivery.connection.pool import Pool
 from mailrider.delivery.connection.pool_state import PoolLimits
 from mailrider.delivery.destination import RouteMemory, Routing
@@ -130,7 +130,7 @@ class World:
             self.clock,
             client_context(),
             Judge(nothing, nothing),
-            Dialect(Domain("client.test"), 300.0, 720.0),
+            SessionRules(Domain("client.test"), 300.0, 720.0),
             FallbackMemory(self.clock),
             self.events.append,
             25,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mailrider.delivery.connection.opening import open_session
-from mailrider.delivery.connection.peer import Dialect, Peer
+from mailrider.delivery.connection.peer import Peer, SessionRules
 from mailrider.delivery.connection.unusable import Unusable, broken_reply
 from mailrider.errors import ConnectionLost
 from mailrider.model.address import Mailbox, ReversePath
@@ -56,7 +56,7 @@ class Call:
         *,
         context: ssl.SSLContext | None = None,
         in_clear: TLSProblem | None = None,
-        **dialect: Any,
+        **rules: Any,
     ) -> None:
         self.events: list[Event] = []
         self.server = Server(clock, script, context=context or server_context())
@@ -65,7 +65,7 @@ class Call:
             open_session(
                 self.server.channel,
                 peer,
-                Dialect(NAME, 300, 720, **dialect),
+                SessionRules(NAME, 300, 720, **rules),
                 clock,
                 client_context(),
                 self.events.append,
@@ -370,7 +370,7 @@ async def test_each_step_has_its_time_and_silence_never_leads_to_clear_text(
     server = Server(clock, script, context=server_context())
     peer = Peer(MX, "192.0.2.25", 25, HOST)
     opening = asyncio.create_task(
-        open_session(server.channel, peer, Dialect(NAME, 20, 720), clock, client_context(), discard)
+        open_session(server.channel, peer, SessionRules(NAME, 20, 720), clock, client_context(), discard)
     )
     await server.played()
     await settle()

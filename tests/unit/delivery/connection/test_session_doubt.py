@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mailrider.delivery.connection.peer import Dialect, Peer
+from mailrider.delivery.connection.peer import Peer, SessionRules
 from mailrider.delivery.connection.session import Session
 from mailrider.errors import ConnectionLost
 from mailrider.model.address import Mailbox, ReversePath
@@ -85,7 +85,7 @@ def _reply(command: Command) -> Reply:
 async def test_a_loss_is_in_doubt_once_the_kernel_has_the_end(taken: bool, chunking: bool) -> None:
     content = Content.inspect(b"Subject: x\r\n\r\nbody\r\n")
     peer = Peer(DOMAIN, "192.0.2.1", 25, None)
-    session = Session(cast("Any", Talk(taken)), peer, Dialect(DOMAIN, 1, 1), None)
+    session = Session(cast("Any", Talk(taken)), peer, SessionRules(DOMAIN, 1, 1), None)
     transaction = Transaction(ENVELOPE, (RECIPIENT,), content, Capabilities(pipelining=True, chunking=chunking))
     lost = await session.transact(transaction, content)
     assert isinstance(lost, ConnectionLost)
