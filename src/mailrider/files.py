@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Final, NamedTuple
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_FOLDER: Final = 0o700
@@ -117,6 +116,27 @@ class FileStamp(NamedTuple):
     def of(cls, info: os.stat_result) -> FileStamp:
         """The stamp of a file, from its status."""
         return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def error_text(error: OSError) -> str:
+    """What the system says, with the path; where a right is missing, whose it is, and who we are."""
+    reason = error.strerror or str(error)
+    if not isinstance(error.filename, str):
+        return reason
+    text = f"{error.filename}: {reason}"
+    if isinstance(error, PermissionError):
+        for each in (Path(error.filename), *Path(error.filename).parents):
+            with suppress(OSError):
+                owner, own = each.stat().st_uid, os.geteuid()
+                return text if owner == own else f"{text}; {each} belongs to {_name(owner)}, and we run as {_name(own)}"
+    return text
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
 
 
 def follow_owner(path: Path | int, folder: Path) -> None:

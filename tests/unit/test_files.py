@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import stat
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ import pytest
 from mailrider.dns.anchors import AnchorFileError, read_anchor_file
 from mailrider.endpoint.passwords import read_passwords, write_passwords
 from mailrider.errors import ConfigError
-from mailrider.files import follow_owner, make_folder, make_private, set_mode
+from mailrider.files import error_text, follow_owner, make_folder, make_private, set_mode
 from mailrider.net.tls import make_server_context
 from mailrider.queue.sqlite.file import DAMAGED, FILE
 from mailrider.queue.sqlite.signals import QueueDirectory, SignalListener
@@ -44,6 +46,30 @@ def umask(mask: int) -> Iterator[None]:
 
 def rights(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("odd"), "odd"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x"), "/x: No such file"),
+    ],
+)
+def test_an_error_of_the_system_is_told_with_its_path(error: OSError, text: str) -> None:
+    assert error_text(error) == text
+
+
+@pytest.mark.parametrize("owner", [os.geteuid() + 1, 54_321])
+def test_where_a_right_is_missing_it_is_told_whose_the_path_is_and_who_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int
+) -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "queue/queue.db"))
+    assert error_text(denied) == f"{tmp_path}/queue/queue.db: Permission denied"
+    name, own = pwd.getpwuid(os.geteuid()).pw_name, os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner)
+    assert f"; {tmp_path} belongs to {name}, and we run as " in error_text(denied)
+    monkeypatch.setattr(os, "geteuid", lambda: own)
 
 
 def test_a_private_file_is_private_from_the_first_moment(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mailrider.app.check.finding import Level
-from mailrider.app.check.local import about_validity, certificates_of, read_certificate
+from mailrider.app.check.local import about_validity, certificates_of, read_certificate, unreadable_certificate
 from mailrider.app.timers import Timers
 from mailrider.errors import InvalidValue
 from mailrider.model.daemon_event import OwnCertificateExpires, OwnCertificateFaulty
@@ -39,7 +39,7 @@ class CertificateWatch:
             try:
                 self._in_use[each.owner, each.path] = read_certificate(each.path)
             except (OSError, InvalidValue) as error:
-                emit(OwnCertificateFaulty(each.owner, f"the certificate {each.path} cannot be read: {error}", ""))
+                emit(OwnCertificateFaulty(each.owner, unreadable_certificate(each.path, error), ""))
 
     def open(self) -> None:
         """Look now, and again each hour."""

@@ -113,7 +113,7 @@ class ReportsExplained:
         where = f"go to {', '.join(self.endpoints)}"
         if not self.endpoints:
             where = f"{'are not wanted' if self.is_known else 'may be wanted or not'}: {self.reason}"
-        return f"TLS reports {where}; counted today: {good} good, {bad} failed"
+        return f"TLS reports {where} (counted today: {good} good, {bad} failed)"
 
     def as_json(self) -> dict[str, Any]:
         """For a program."""

@@ -20,6 +20,7 @@ import click
 from mailrider.cli.say import say
 from mailrider.cli.streams import command_line, occupy_standard_streams
 from mailrider.errors import ConfigError, MailriderError
+from mailrider.files import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # How click ends where nobody reads our output any more: whoever did has seen enough.
         code = os.EX_OK
     except OSError as error:
-        say(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+        say(error_text(error))
         code = os.EX_OSERR
     except Exception:
         traceback.print_exc()

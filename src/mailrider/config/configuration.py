@@ -18,6 +18,7 @@ from mailrider.config.settings import default_state_dir
 from mailrider.config.source import Problems
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.errors import ConfigError, LocalError, MailriderError
+from mailrider.files import error_text
 from mailrider.model.text import few
 from mailrider.net.settings import ServerTLS
 from mailrider.queue.settings import QueueSettings
@@ -174,8 +175,7 @@ def placed(instance: Instance[Settings]) -> Iterator[None]:
         raise
     except OSError as error:
         where = instance.label if instance.position is None else f"{instance.position}: {instance.label}"
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise LocalError(f"{where}: {what}") from error
+        raise LocalError(f"{where}: {error_text(error)}") from error
 
 
 def complete(settings: SettingsT, global_settings: Globals) -> SettingsT:

@@ -14,6 +14,7 @@ cache, reuse a connection. Whatever goes wrong is a `FetchFailed` with a reason 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from itertools import zip_longest
@@ -229,7 +230,8 @@ def _translate(host: Domain, error: Exception) -> FetchFailed:
     if isinstance(cause, aiohttp.ClientSSLError):
         return FetchFailed(host, FetchFailure.TLS, f"TLS failed: {clean_text(str(cause.os_error))}")
     if isinstance(cause, aiohttp.ClientConnectorError):
-        why = cause.strerror or str(cause.os_error) or type(cause.os_error).__name__
+        # asyncio's own words ("Connect call failed") are about the call, not the cause.
+        why = os.strerror(cause.errno) if cause.errno else str(cause.os_error) or type(cause.os_error).__name__
         return FetchFailed(host, FetchFailure.CONNECT, f"no connection: {clean_text(why)}")
     detail = clean_text(_words(cause))[:200] or type(cause).__name__
     return FetchFailed(host, FetchFailure.PROTOCOL, f"the exchange failed: {detail}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mailrider.model.event import Event
+from typing import ClassVar
+
+from mailrider.model.event import WARNING, Event, EventLevel
 from mailrider.model.value import value
 
 
@@ -21,6 +23,7 @@ class TLSReportSettled(Event):
 class TLSReportsHeldUp(Event):
     """The store of TLS reports cannot be used; counts are kept in memory, and nothing is sent, until it can."""
 
+    level: ClassVar[EventLevel] = WARNING
     reason: str
 
 

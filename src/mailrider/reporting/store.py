@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from mailrider.errors import LocalError
-from mailrider.files import make_folder, make_private, refuse_link
+from mailrider.files import error_text, make_folder, make_private, refuse_link
 from mailrider.reporting.recorder import MAX_DOMAINS
 from mailrider.tlsrpt.report import DayCounts, TLSReport, send_offset
 
@@ -150,7 +150,7 @@ class ReportStore:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
-                raise ReportsUnavailable(f"{self.path}: {error}") from error
+                raise ReportsUnavailable(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> int:
         """A transaction of one statement; how many rows it has changed."""
@@ -192,7 +192,7 @@ class ReportStore:
                     make_private(self._location / LOCK)
                     handle = (self._location / LOCK).open("rb")
                 except OSError as error:
-                    raise ReportsUnavailable(f"{self._location / LOCK}: {error}") from error
+                    raise ReportsUnavailable(error_text(error)) from error
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:

@@ -128,7 +128,7 @@ async def test_explain_says_where_reports_go_and_what_was_counted_today(tmp_path
         ran = await run("-c", path, "explain", "--target", "lab", "--no-connect", "sts.test")
         (shown,) = (await run("-c", path, "explain", "--target", "lab", "--no-connect", "--json", "tls.test")).objects
     url = f"https://mta-sts.sts.test:{internet.sts.port}/tlsrpt"
-    assert f"TLS reports go to {url}; counted today: 1 good, 0 failed" in ran.out
+    assert f"TLS reports go to {url} (counted today: 1 good, 0 failed)" in ran.out
     assert shown["tlsrpt"] == {"endpoints": ["mailto:tls-reports@tls.test"], "reason": "", "today": []}
 
 

@@ -91,7 +91,9 @@ def test_send_now_makes_it_due_and_drop_gives_it_up(tmp_path: Path) -> None:
     assert [each.domain for each in store.waiting(SystemClock().now(), 10)] == ["a.test"]
     assert run_here("-c", path, "tlsrpt", "drop").out == "1 dropped\n"
     assert store.waiting(SystemClock().now(), 10) == []
-    assert run_here("-c", path, "tlsrpt", "send", "--now", "a.test").code == 69
+    nothing = run_here("-c", path, "tlsrpt", "send", "--now", "a.test")
+    assert (nothing.code, nothing.out) == (69, "")
+    assert "no report to a.test about a past day waits" in nothing.err
 
 
 def test_where_nothing_was_ever_counted_the_commands_make_no_store(tmp_path: Path) -> None:

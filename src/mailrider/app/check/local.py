@@ -15,7 +15,7 @@ from mailrider.app.cores import count_workers
 from mailrider.config import queue_location, queues_of
 from mailrider.config.settings import AUTO
 from mailrider.errors import InvalidValue
-from mailrider.files import OTHERS, read_regular
+from mailrider.files import OTHERS, error_text, read_regular
 from mailrider.queue.disk import Disk
 from mailrider.signing.keys import examine_key
 from mailrider.x509.certificate import parse_certificate, pem_certificates
@@ -73,12 +73,19 @@ def read_certificate(path: Path) -> Certificate:
     return parse_certificate(pem_certificates(read_regular(path, MAX_CHAIN_FILE)[0])[0])
 
 
+def unreadable_certificate(path: Path, fault: OSError | InvalidValue) -> str:
+    """That a certificate cannot be read, and why."""
+    if isinstance(fault, OSError):
+        return f"the certificate cannot be read: {error_text(fault)}"
+    return f"the certificate {path} cannot be read: {fault}"
+
+
 def _about_certificate(own: OwnCertificate, now: datetime) -> Iterator[Finding]:
     label, path, name = own.owner, own.path, own.name
     try:
         certificate = read_certificate(path)
     except (OSError, InvalidValue) as fault:
-        yield error(label, f"the certificate {path} cannot be read: {fault}")
+        yield error(label, unreadable_certificate(path, fault))
         return
     yield about_validity(label, path, certificate, now)
     names = presented_names(certificate, common_name=False)

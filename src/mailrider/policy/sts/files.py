@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailrider.errors import InvalidValue
-from mailrider.files import make_folder, read_regular, write_new
+from mailrider.files import error_text, make_folder, read_regular, write_new
 from mailrider.model.domain import Domain, owner_of
 from mailrider.policy.holding_map import SHARES
 from mailrider.policy.sts.cache import (
@@ -78,7 +78,7 @@ class FSStore(PolicyStore):
         try:
             found = await asyncio.to_thread(self._read, domain)
         except OSError as error:
-            self._fault(domain.ascii, f"cannot be read: {error}", "treated as not there")
+            self._fault(domain.ascii, f"cannot be read: {error_text(error)}", "treated as not there")
             return unwritten
         if isinstance(found, _Damage):
             self._fault(domain.ascii, found.reason, "dropped")
@@ -95,7 +95,7 @@ class FSStore(PolicyStore):
         try:
             await asyncio.to_thread(self._write, entry)
         except OSError as error:
-            self._fault(entry.domain.ascii, f"cannot be written: {error}", "kept in memory")
+            self._fault(entry.domain.ascii, f"cannot be written: {error_text(error)}", "kept in memory")
         else:
             if self._entries.get(entry.domain) is entry:
                 self._entries.pop(entry.domain)
@@ -106,7 +106,7 @@ class FSStore(PolicyStore):
         try:
             await asyncio.to_thread(self._remove, entry.domain, lambda found: found == entry)
         except OSError as error:
-            self._fault(entry.domain.ascii, f"cannot be removed: {error}", "left there")
+            self._fault(entry.domain.ascii, f"cannot be removed: {error_text(error)}", "left there")
 
     async def domains(self) -> Sequence[Domain]:
         """The domains that have a file, and those whose entries could not be written, which is tried again."""
@@ -115,7 +115,9 @@ class FSStore(PolicyStore):
         try:
             names = await asyncio.to_thread(self._list, self._clock.now().timestamp())
         except OSError as error:
-            self._fault(str(self._directory), f"cannot be listed: {error}", "background refresh sees memory only")
+            self._fault(
+                str(self._directory), f"cannot be listed: {error_text(error)}", "background refresh sees memory only"
+            )
             names = []
         return list({*names, *self._entries.keys()})
 

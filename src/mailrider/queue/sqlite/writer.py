@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mailrider.files import error_text
 from mailrider.queue.sqlite.transactions import ROW
 from mailrider.queue.store import IdTaken, StoreDamaged, StoreFull, StoreUnavailable
 
@@ -332,8 +333,8 @@ def translate(error: Exception) -> Exception:
         return error
     if isinstance(error, OSError):
         if error.errno in _NO_SPACE:
-            return _caused(StoreFull(f"there is no space for the queue: {error}"), error)
-        return _caused(StoreUnavailable(f"the queue's store is not available: {error}"), error)
+            return _caused(StoreFull(f"there is no space for the queue: {error_text(error)}"), error)
+        return _caused(StoreUnavailable(f"the queue's store is not available: {error_text(error)}"), error)
     return error
 
 
