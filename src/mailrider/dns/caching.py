@@ -1,9 +1,9 @@
 """The resolver over the network: answers are remembered by TTL, the same question is asked once, CNAMEs are followed.
 
-A lookup goes: cache, then whoever is already asking the same (`flight`), then the source of the moment: the configured
-servers (`stub`), believed as far as they count; a validator in this process (`validating`); nobody yet, so that lookups
-wait for the first probe; or nobody, and then lookups fail. `use` says which. CNAMEs are followed with further questions
-where a reply ends on one (`chain`).
+A lookup goes: cache, then whoever is already asking the same (`single_flight`), then the source of the moment: the
+configured servers (`stub`), believed as far as they count; a validator in this process (`validating`); nobody yet, so
+that lookups wait for the first probe; or nobody, and then lookups fail. `use` says which. CNAMEs are followed with
+further questions where a reply ends on one (`chain`).
 
 What always holds: `lookup` gives what the source said, or raises `LookupFailed`; a failure is never taken for absence.
 With a validator `authentic` is its word alone, never an AD bit; what is bogus is a failure. Names are absolute; search

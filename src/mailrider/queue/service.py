@@ -1,7 +1,7 @@
 """A queue as everybody else sees it: messages in, deliveries out, and a look inside.
 
-`submit` returns once a message is durable. While it is `delivering` the queue runs deliveries as well; without that it
-only takes messages in, and tells those processes that deliver.
+`submit` returns once a message is durable. A queue that is opened with `work` runs deliveries as well; one without only
+takes messages in, and tells those processes that deliver.
 
 Messages go into one shard, that of its store. A queue may have others: what was left behind in them it delivers as well
 (`left_behind`), and commands of operators go to all of them (`others`).

@@ -7,7 +7,7 @@ so that of two processes only one creates, migrates or sets aside.
 A corrupt file is set aside under another name, at once if it is found when opening, at the next opening otherwise; as
 long as it lies there nothing is accepted. Nothing is repaired silently: what was in it is the operator's to decide.
 
-Other processes are told of new work by `poke`; `changed_elsewhere` is the safety net.
+Other processes are told of new work through `queue.sqlite.signals`; `changed_elsewhere` finds what nobody was told of.
 """
 
 from __future__ import annotations
