@@ -47,7 +47,7 @@ _LAST_TAKEN: Final = "SELECT max(id) FROM recipient WHERE id > ? AND id <= ?"
 
 
 @dataclass(slots=True)
-class _Parcel:
+class _MessageRows:
     """Some messages of a shard as rows, with all that belongs to them."""
 
     messages: list[list[Any]]
@@ -72,11 +72,11 @@ class ShardMerger:
         """Everything; returns how many messages it was."""
         await self._other.free_others()
         moved = 0
-        while parcel := await self._other.within(_take_messages):
-            stored = await self._copy_contents(parcel)
-            notes = MergeNotes(tuple(parcel.ids))
-            await self._step(notes, partial(self._put_messages, parcel, stored))
-            moved += len(parcel.messages)
+        while rows := await self._other.within(_take_messages):
+            stored = await self._copy_contents(rows)
+            notes = MergeNotes(tuple(rows.ids))
+            await self._step(notes, partial(self._put_messages, rows, stored))
+            moved += len(rows.messages)
         while facts := await self._other.within(_take_facts):
             await self._step(MergeNotes(facts=facts[-1][0]), partial(self._put_facts, facts))
         return moved
@@ -92,10 +92,10 @@ class ShardMerger:
 
     # Messages --------------------------------------------------------------------------------------------------------
 
-    async def _copy_contents(self, parcel: _Parcel) -> dict[int, int]:
+    async def _copy_contents(self, rows: _MessageRows) -> dict[int, int]:
         """Copy large contents chunk by chunk, for messages that are still to come; their new numbers by their old."""
         column = sql.MESSAGE.index("stored")
-        stored = {row[column] for row in parcel.messages if row[column] is not None}
+        stored = {row[column] for row in rows.messages if row[column] is not None}
         return {each: await self._first.write_content(self._chunks(each)) for each in stored}
 
     async def _chunks(self, content: int) -> AsyncIterator[bytes]:
@@ -104,14 +104,14 @@ class ShardMerger:
             yield octets
             number += 1
 
-    def _put_messages(self, parcel: _Parcel, stored: dict[int, int], connection: sqlite3.Connection) -> None:
+    def _put_messages(self, rows: _MessageRows, stored: dict[int, int], connection: sqlite3.Connection) -> None:
         by_message: dict[int, list[list[Any]]] = {}
-        for row in parcel.recipients:
+        for row in rows.recipients:
             by_message.setdefault(row[1], []).append(row)
         renamed: dict[int, int] = {}
-        for message in parcel.messages:
+        for message in rows.messages:
             self._put_message(message, by_message.get(message[0], []), stored, renamed, connection)
-        attempts = [(renamed[recipient], at + self._microseconds, told) for recipient, at, told in parcel.attempts]
+        attempts = [(renamed[recipient], at + self._microseconds, told) for recipient, at, told in rows.attempts]
         insert_all(connection, "attempt", sql.ATTEMPT, attempts)
         if stored:
             connection.execute(sql.UNSPOOL, (compact(list(stored.values())),))
@@ -173,13 +173,13 @@ async def merge_shards(location: Path, clock: Clock, fault: Callable[[str], None
     return moved
 
 
-def _take_messages(connection: sqlite3.Connection) -> _Parcel | None:
+def _take_messages(connection: sqlite3.Connection) -> _MessageRows | None:
     messages = connection.execute(_MESSAGES, (MESSAGES,)).fetchall()
     if not messages:
         return None
     recipients = connection.execute(_RECIPIENTS, (compact([row[0] for row in messages]),)).fetchall()
     attempts = connection.execute(_ATTEMPTS, (compact([row[0] for row in recipients]),)).fetchall()
-    return _Parcel(list(map(list, messages)), list(map(list, recipients)), list(map(list, attempts)))
+    return _MessageRows(list(map(list, messages)), list(map(list, recipients)), list(map(list, attempts)))
 
 
 def _take_facts(connection: sqlite3.Connection) -> list[list[Any]]:
