@@ -75,6 +75,8 @@ def _tags(texts: Sequence[bytes]) -> list[Mapping[str, str]]:
 
 
 def _limits(record: Mapping[str, str], *, subdomains: bool) -> str:
+    if "v" in record and next(iter(record)) != "v":
+        return "v= is not the first tag of the record, and receivers may take it for none (RFC 6376 3.6.1)"
     if "h" in record and "sha256" not in _words(record["h"]):
         return "the record does not allow SHA-256 (h=)"
     if "s" in record and not {"*", "email"} & set(_words(record["s"])):

@@ -25,6 +25,7 @@ RECORDS = {
     "revoked": (["v=DKIM1; p="], "was revoked"),
     "another kind": ([f"k=ed25519; p={PUBLIC}"], "another kind: ed25519, not rsa"),
     "another key": (["v=DKIM1; p=MTE="], "is of another key"),
+    "its version is not the first tag": ([f"p={PUBLIC}; v=DKIM1"], "v= is not the first tag"),
     "no base64": (["v=DKIM1; p=%%%"], "is of another key"),
     "SHA-1 only": ([f"p={PUBLIC}; h=sha1"], "does not allow SHA-256"),
     "two digests": ([f"p={PUBLIC}; h=sha1 : sha256"], ""),
