@@ -17,7 +17,7 @@ from mailrider.cli.arguments import DOMAIN
 from mailrider.config import load
 from mailrider.dns.proof import BOGUS_NAME, SIGNED_NAME
 from mailrider.errors import ConfigError
-from mailrider.model.text import json_line
+from mailrider.model.text import json_line, visible
 from mailrider.report.lines import print_line
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ def _as_plugin(config: str | None, wanted: Wanted) -> int:
     first = f": {told[0].subject}: {told[0].text}" if told else ""
     _plugin_line(code, f"{errors} errors, {warnings} warnings{first}", f"errors={errors} warnings={warnings}")
     for finding in told:
-        click.echo(f"{finding.level}: {finding.subject}: {finding.text}".replace("|", "/"))
+        click.echo(visible(f"{finding.level}: {finding.subject}: {finding.text}".replace("|", "/")))
     return code
 
 
 def _plugin_line(code: int, text: str, figures: str = "") -> int:
     word = ("OK", "WARNING", "CRITICAL", "UNKNOWN")[code]
-    line = " ".join(text.replace("|", "/").split())  # behind a | there are figures
+    line = visible(" ".join(text.replace("|", "/").split()))  # behind a | there are figures
     click.echo(f"MAILRIDER {word} - {line}" + (f" | {figures}" if figures else ""))
     return code

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from mailrider.model.text import UNSAFE
+from mailrider.model.text import visible
 from mailrider.queue.ids import format_id
 from mailrider.queue.message import RecipientState, Wish
 from mailrider.report.queue import stamp
 from mailrider.settings.types import show_duration
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
@@ -122,13 +121,8 @@ def dialogue_text(evidence: Mapping[str, Any], indent: str = "") -> Iterator[str
 
 
 def visible_content(octets: bytes) -> str:
-    """A message for a terminal: no octet of it can move the cursor, change colours or title, or reorder the text."""
-    text = octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-    return UNSAFE.sub(_escaped, text)
-
-
-def _escaped(unsafe: re.Match[str]) -> str:
-    return "".join(each if each in "\n\t" else each.encode("unicode_escape").decode() for each in unsafe[0])
+    """A message for a terminal."""
+    return visible(octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n"))
 
 
 def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
@@ -153,7 +147,9 @@ def stats_text(stats: Stats, now: datetime) -> Iterator[Table | str]:
             *map(str, (each.queued, each.active, each.held, each.in_doubt)),
             _span(now - each.oldest),
             due,
-            Text(each.destination or "(none)"),  # a string would be markup: rich has emoji for parts of IPv6 addresses
+            Text(
+                visible(each.destination) or "(none)"
+            ),  # a string would be markup: rich has emoji for parts of IPv6 addresses
         )
     yield table
 

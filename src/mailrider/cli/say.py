@@ -6,11 +6,13 @@ import sys
 
 import click
 
+from mailrider.model.text import visible
+
 
 def say(text: str) -> None:
     """Say it; on a terminal a long line goes on below."""
     if not sys.stderr.isatty():
-        click.echo(f"mailrider: {text}", err=True)
+        click.echo(f"mailrider: {visible(text)}", err=True)
         return
     from rich.console import Console  # only for people
 

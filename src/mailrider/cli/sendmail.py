@@ -40,6 +40,7 @@ from mailrider.header.addresses import parse_addresses
 from mailrider.model.address import NULL_PATH, Mailbox, ReversePath
 from mailrider.model.domain import Domain
 from mailrider.model.envelope import OriginalRecipient, Recipient
+from mailrider.model.text import visible
 from mailrider.settings.socket_address import SENDMAIL_SOCKET
 from mailrider.smtp.capabilities import Capabilities, parse_capabilities
 from mailrider.smtp.commands import Body, Data, Ehlo, Mail, Quit, Rcpt, Rset
@@ -135,7 +136,7 @@ def run(arguments: Sequence[str], config: str | None, name: str = "sendmail") ->
             case Mode.NOTHING:
                 pass
     except _Stop as stop:
-        click.echo(f"{name}: {stop}", err=True)
+        click.echo(f"{name}: {visible(str(stop))}", err=True)
         return stop.code
     return os.EX_OK
 

@@ -57,6 +57,16 @@ def json_line(value: object) -> str:
     return UNSAFE.sub(_escape, json.dumps(value, ensure_ascii=False))
 
 
+def visible(text: str) -> str:
+    """Text for a terminal: no character of it can move the cursor, change colours or title, or reorder the rest. Line
+    ends and tabs stay."""
+    return UNSAFE.sub(_spell_out, text)
+
+
+def _spell_out(unsafe: re.Match[str]) -> str:
+    return "".join(each if each in "\n\t" else each.encode("unicode_escape").decode() for each in unsafe[0])
+
+
 def _escape(unsafe: re.Match[str]) -> str:
     return "".join(f"\\u{ord(character):04x}" for character in unsafe[0])
 

@@ -1,4 +1,7 @@
-"""Lines for a person. On a terminal a long one goes on below, further to the right; a pipe gets it in one line."""
+"""Lines for a person. On a terminal a long one goes on below, further to the right; a pipe gets it in one line.
+
+What strangers chose stands in many of them: no character in a line can move the cursor, or reorder the text.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from mailrider.model.text import UNSAFE, visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -20,7 +25,7 @@ LEAST: Final = 20  # columns that text has, whatever its indent
 def print_line(line: Text | str, console: Console | None = None, *, hanging: int = HANGING) -> None:
     """Print it on standard output, or where `console` says."""
     console = console or Console(highlight=False)
-    text = Text(line) if isinstance(line, str) else line
+    text = _harmless(line)
     for each in _fitting(text, console, hanging) if console.is_terminal else (text,):
         console.print(each, soft_wrap=True)
 
@@ -31,7 +36,7 @@ def print_commented(lines: Iterable[str], mark: str) -> None:
     console = Console(highlight=False)
     for line in lines:
         if console.is_terminal and line.startswith(mark) and cell_len(line) > console.width:
-            words = line.removeprefix(mark)
+            words = visible(line.removeprefix(mark))
             indent = len(words) - len(words.lstrip(" "))
             text = Text(words.lstrip(" "))
             width = max(console.width - len(mark) - indent - HANGING, LEAST)
@@ -40,7 +45,16 @@ def print_commented(lines: Iterable[str], mark: str) -> None:
                 begin = mark + " " * (indent + (HANGING if number else 0))
                 console.print(Text(begin).append_text(piece), soft_wrap=True)
         else:
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(visible(line)), soft_wrap=True)
+
+
+def _harmless(line: Text | str) -> Text:
+    if isinstance(line, str):
+        return Text(visible(line))
+    if UNSAFE.search(line.plain):
+        line = line.copy()  # with its styles, which go by places
+        line.plain = "".join(each if each in "\n\t" or not UNSAFE.match(each) else "\ufffd" for each in line.plain)
+    return line
 
 
 def takes_symbols(console: Console) -> bool:

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import mailrider
 from mailrider.app.check import resolver as check_dns
-from mailrider.app.check.finding import error, warning
+from mailrider.app.check.finding import Finding, error, warning
 from mailrider.app.check.resolver import about_library, about_resolver, about_servers, about_validation, check_resolver
 from mailrider.app.check.weaknesses import endpoint_weaknesses, weaknesses
+from mailrider.cli import check as check_command
+from mailrider.cli.main import cli
 from mailrider.dns.anchors import parse_anchors
 from mailrider.dns.answer import LookupFailure
 from mailrider.dns.servers import choose_servers, parse_servers
@@ -21,6 +24,7 @@ from mailrider.dns.unbound import LibraryMissing
 from mailrider.endpoint.settings import EndpointSettings
 from mailrider.model.domain import Domain
 from mailrider.model.event import AnswerValidated, DNSServerUnfit, Event, RootKeysMissing, SecurityUnavailable, Validity
+from mailrider.model.text import UNSAFE
 from mailrider.net.settings import ServerTLS, ServerTLSOptions
 from mailrider.policy.settings import UNSTATED
 from mailrider.testing.clock import FakeClock
@@ -194,6 +198,19 @@ def test_what_nothing_needs_is_a_note() -> None:
     assert (told.level, told.cure) == ("note", "")
     dead = error("resolver", "no resolver answers")
     assert about_resolver(dead, FakeResolver(), [], needs=False) == [dead]
+
+
+def test_what_strangers_wrote_into_dns_moves_no_cursor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def examine(*_: object) -> list[Finding]:
+        return [error("DKIM", "of another kind: \x1b]0;a title\x07\x9b2J\u202e", "\x1b[31mdo this")]
+
+    monkeypatch.setattr(check_command, "examine_machine", examine)
+    path = tmp_path / "mailrider.conf"
+    path.write_text("hostname mx.example.org\ntarget.remote out { }\n")
+    for options in ([], ["--plugin"], ["--json"]):
+        shown = CliRunner().invoke(cli, ["-c", str(path), "check", *options]).stdout
+        assert "of another kind" in shown
+        assert not any(map(UNSAFE.search, shown.split("\n")))
 
 
 def test_what_happened_while_the_resolver_was_tried() -> None:
