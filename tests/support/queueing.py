@@ -16,7 +16,7 @@ from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from datetime import datetime
     from typing import Any
 
@@ -108,6 +108,22 @@ def report(job: LeasedJob, *outcomes: Any) -> AttemptReport:
 
 def _try(result: TryResult, reply: Reply) -> Try:
     return Try("mx.example.net", "192.0.2.1", result, reply)
+
+
+class AtOnce:
+    """Instead of the thread that keeps the log of a store short: what is submitted is done in the same moment."""
+
+    submitted = 0
+
+    def __init__(self, *_: object) -> None:
+        type(self).submitted = 0
+
+    def submit(self, work: Callable[[], None]) -> None:
+        type(self).submitted += 1
+        work()
+
+    def shutdown(self) -> None:
+        pass
 
 
 async def chunked(*chunks: bytes) -> AsyncIterator[bytes]:

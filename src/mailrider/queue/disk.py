@@ -36,6 +36,7 @@ PART: Final = 20  # the reserve is one part in so many of the disk, if nobody sa
 MOST: Final = 1 << 30  # and at most so many octets
 
 TWICE: Final = 2  # new mail is written to the log, and to the file when the log is carried over
+ROWS: Final = 12 << 10  # octets beside its own that new mail takes: pages of tables and indexes that its commit changes
 LARGE_MAIL: Final = 32 << 20  # octets
 LOOKED: Final = 0.1  # seconds for which it is believed how much is free,
 FILES: Final = 8  # files that can be made, at least: with fewer a disk is full as well

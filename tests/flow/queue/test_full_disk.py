@@ -26,6 +26,7 @@ from mailrider.queue.message import EVERYTHING, Change, NewState, Progress, Quot
 from mailrider.queue.retry import Rules, Schedule
 from mailrider.queue.service import DeliveryQueue
 from mailrider.queue.sqlite import views
+from mailrider.queue.sqlite import wal as log_module
 from mailrider.queue.sqlite.file import FILE
 from mailrider.queue.sqlite.shards import ShardsReader
 from mailrider.queue.sqlite.store import SQLiteStore
@@ -34,12 +35,13 @@ from mailrider.queue.work import Work
 from mailrider.smtp.content import Content
 from mailrider.testing.clock import FakeClock
 from tests.support.long_runs import LONG
-from tests.support.queueing import BUSY, Writing, chunked, deferred, delivered, envelope, failed
+from tests.support.queueing import BUSY, AtOnce, Writing, chunked, deferred, delivered, envelope, failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from mailrider.clock import Clock
     from mailrider.model.envelope import Envelope, Recipient
     from mailrider.model.event import Event
     from mailrider.model.handover import Handover
@@ -84,7 +86,7 @@ class Running:
     """A queue that delivers, on a small disk."""
 
     def __init__(self, disk: Path) -> None:
-        self.clock = SystemClock()
+        self.clock: Clock = SystemClock()
         self.rng = random.Random(1)
         self.ids = IdSource(self.clock)
         self.location = disk / "queue"
@@ -112,6 +114,12 @@ class Running:
             except StoreFull:
                 return taken
         raise AssertionError("it is never full")
+
+
+@pytest.fixture
+def log_kept_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long the log is, and so what is free, does not depend on when a thread gets its turn."""
+    monkeypatch.setattr(log_module, "ThreadPoolExecutor", AtOnce)
 
 
 async def deliver_all(queue: DeliveryQueue) -> None:
@@ -163,6 +171,7 @@ async def test_space_that_became_free_is_given_back_and_mail_is_accepted_again_w
         assert any(isinstance(event, QueueHasSpace) for event in running.events)
 
 
+@pytest.mark.usefixtures("log_kept_at_once")
 async def test_large_mail_that_has_no_space_is_told_of_once_though_small_mail_is_taken(disk: Path) -> None:
     running = Running(disk)
     large = b"Subject: x\r\n\r\n" + b"x" * 700_000 + b"\r\n"
@@ -187,12 +196,40 @@ async def test_the_reserve_is_what_the_operator_says(disk: Path, tmp_path: Path)
         assert (caught.value.code, caught.value.enhanced) == (452, "4.3.1")
         assert free(disk) > 19 << 20
         with pytest.raises(StoreFull):
-            await store.write_content(chunked(b"x" * 2_000_000))
+            await store.write_content(chunked(b"x" * 13_000_000))  # more than there is beside the reserve
+
+
+class AtTheEnd(AtOnce):
+    """A thread that gets no turn before the store is closed."""
+
+    def __init__(self, *_: object) -> None:
+        self._works: list[Callable[[], None]] = []
+
+    def submit(self, work: Callable[[], None]) -> None:
+        self._works.append(work)
+
+    def shutdown(self) -> None:
+        for work in self._works:
+            work()
+
+
+@pytest.mark.parametrize("octets", [200, 2_000, 20_000, 60_000])
+async def test_the_reserve_is_left_however_late_the_log_is_carried_over(
+    disk: Path, octets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "ThreadPoolExecutor", AtTheEnd)
+    running = Running(disk)
+    running.clock = FakeClock()  # as if all came in a moment: how much is free is asked when all of it is taken
+    async with running.queue(delivering=False) as queue:
+        await running.submit_until_refused(queue, b"Subject: x\r\n\r\n" + b"x" * octets + b"\r\n")
+    assert not (running.location / f"{FILE}-wal").exists()
+    assert free(disk) >= (32 << 20) // 20
 
 
 # --- Filled by others ----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("log_kept_at_once")
 @pytest.mark.parametrize("outcome", [delivered, failed, deferred], ids=["delivered", "failed", "deferred"])
 async def test_a_disk_that_others_have_filled_holds_up_nothing_that_is_queued(
     disk: Path, outcome: Callable[[Recipient], Outcome]
@@ -216,6 +253,7 @@ async def test_a_disk_that_others_have_filled_holds_up_nothing_that_is_queued(
         assert await is_empty(queue)
 
 
+@pytest.mark.usefixtures("log_kept_at_once")
 async def test_a_queue_starts_on_a_full_disk_and_gets_empty(disk: Path) -> None:
     running = Running(disk)
     async with running.queue(delivering=False) as queue:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from mailrider.clock import QueueClock
 from mailrider.model.event import discard
 from mailrider.model.queue_event import HeldAfterDeaths, RecipientsUnreadable
-from mailrider.queue.disk import Disk
+from mailrider.queue.disk import ROWS, Disk
 from mailrider.queue.fairness import BY_DOMAIN
 from mailrider.queue.history import OFF, HistoryBounds
 from mailrider.queue.ids import first_id_at, format_id, microseconds
@@ -279,6 +279,7 @@ class SQLiteStore:
     async def _ask_with_space(self, request: Add | StoreCall, octets: int) -> None:
         """Ask for something that brings new mail: it has to leave a reserve of the disk free. Raises `StoreFull`."""
         disk, keeper, written = self._disk, self._keeper, self._transactions.written
+        octets += ROWS
         if not disk.take(octets, 0 if keeper is None else keeper.uncarried + written) and self._space is not None:
             await self._space.find(octets)
         disk.coming += octets

@@ -28,7 +28,7 @@ from mailrider.queue.sqlite.threads import ReadThread
 from mailrider.queue.sqlite.wal import WALKeeper
 from mailrider.queue.store import IdTaken, QueueCommand, StoreDamaged, StoreFull, StoreUnavailable
 from mailrider.testing.clock import FakeClock
-from tests.support.queueing import Writing, chunked
+from tests.support.queueing import AtOnce, Writing, chunked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -61,22 +61,6 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-class AtOnce:
-    """Instead of the keeper's thread: what is submitted is done in the same moment."""
-
-    submitted = 0
-
-    def __init__(self, *_: object) -> None:
-        type(self).submitted = 0
-
-    def submit(self, work: Callable[[], None]) -> None:
-        type(self).submitted += 1
-        work()
-
-    def shutdown(self) -> None:
-        pass
 
 
 class NoThread(AtOnce):
