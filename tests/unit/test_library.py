@@ -87,6 +87,7 @@ def test_wrong_arguments_raise(arguments: dict[str, Any], error: type[Exception]
         ({"notify": "SOMETIMES"}, "NOTIFY takes"),
         ({"notify": "NEVER,DELAY"}, "NOTIFY takes"),
         ({"ret": "BODY"}, "RET takes FULL or HDRS, not 'BODY'"),
+        ({"ret": "hdr\N{LATIN SMALL LETTER LONG S}"}, "RET takes FULL or HDRS"),
         ({"envid": ""}, "ENVID is 1 to 100"),
         ({"envid": "x" * 101}, "ENVID is 1 to 100"),
         ({"envid": "ü"}, "ENVID is 1 to 100"),

@@ -88,7 +88,7 @@ class DSN:
                 raise TypeError(f"{name} is a string{_DSN_EXAMPLES[name]}, not {type(text).__name__}")
         if self.notify is not None:
             Notify.parse(self.notify)
-        if self.ret is not None and self.ret.upper() not in _RETS:
+        if self.ret is not None and not (self.ret.isascii() and self.ret.upper() in _RETS):
             raise InvalidValue(f"RET takes {' or '.join(_RETS)}, not {self.ret[:100]!r}")
         if self.envid is not None:
             check_envid(self.envid)

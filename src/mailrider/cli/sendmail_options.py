@@ -188,7 +188,7 @@ def _mode(value: str) -> dict[str, Any]:
 
 
 def _ret(value: str) -> dict[str, Any]:
-    if value.upper() not in {each.value for each in Ret}:
+    if not (value.isascii() and value.upper() in {each.value for each in Ret}):
         raise InvalidValue("expected full or hdrs")
     return {"ret": Ret(value.upper())}
 
@@ -200,7 +200,7 @@ def _envid(value: str) -> dict[str, Any]:
 
 def _body(value: str) -> dict[str, Any]:
     """What the content is, we see for ourselves."""
-    if value.upper() not in {each.value for each in Body}:
+    if not (value.isascii() and value.upper() in {each.value for each in Body}):
         raise InvalidValue("expected 7BIT or 8BITMIME")
     return {}
 

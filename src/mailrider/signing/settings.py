@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mailrider.settings.directive import Duration, OptionalPath, Setting
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
-_SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*", re.I)
+_SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*", re.I | re.A)
 
 
 def _field_name(value: str) -> str:

@@ -87,6 +87,8 @@ def test_an_empty_sender_is_the_null_sender() -> None:
         ("-iz", "unknown option -z"),
         ("-N sometimes", "-N sometimes: "),
         ("-R some", "full or hdrs"),
+        ("-R hdr\N{LATIN SMALL LETTER LONG S}", "full or hdrs"),
+        ("-B 7b\N{LATIN SMALL LETTER DOTLESS I}t", "7BIT or 8BITMIME"),
         ("-V \u00e4", "-V \u00e4: "),
         ("-", "unknown option -"),
         ("-bd", "mailrider run"),

@@ -283,6 +283,8 @@ def test_signatures_are_configured_by_a_line_each(tmp_path: Path) -> None:
         (ModifySettings, "dkim a.example b.example s {\n key_path k\n}", "key_path is for one domain"),
         (ModifySettings, "dkim a.example s {\n key_path {domain}_{selector}.key\n}", "the path of one file"),
         (ModifySettings, "dkim example.org -s", "a selector is letters"),
+        (ModifySettings, "dkim example.org \N{KELVIN SIGN}", "a selector is letters"),
+        (ModifySettings, "dkim example.org \N{LATIN SMALL LETTER LONG S}1", "a selector is letters"),
         (ModifySettings, "dkim exa..mple s", "domain"),
         (ModifySettings, "dkim example.org s {\n newkey_algo dsa\n}", "rsa2048, rsa4096 or ed25519"),
     ],
