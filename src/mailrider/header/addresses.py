@@ -51,6 +51,7 @@ _TOKEN = re.compile(
 )
 _OCTETS = re.compile(f"[{_HIGH}]")
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[BbQq]\?")
+_MISLEADING = re.compile("[@<>]")  # in a local part some readers take for the address what stands in its quotes
 _IN_COMMENT = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 
 _WORDS: Final = frozenset({"address", "quoted", "atom", "literal"})
@@ -87,7 +88,10 @@ def parse_authors(field: bytes) -> list[Mailbox]:
     for each in found:
         if any(without_case(shown) != without_case(each.text) for shown in each.shown):
             raise InvalidValue("its display name looks like another address")
-    return [Mailbox.parse(each.text) for each in found]
+    authors = [Mailbox.parse(each.text) for each in found]
+    if any(_MISLEADING.search(each.local_part) for each in authors):
+        raise InvalidValue("what stands in quotes before an @ looks like another address")
+    return authors
 
 
 class _AddressListParser:

@@ -111,6 +111,10 @@ UNCLEAR = [
     "A <=?utf-8?b?Y2VvQHk=?=@x>",
     '"=?utf-8?q?ceo=40y=3E?="@x',
     "\N{KELVIN SIGN}a@x <ka@x>",
+    # https://github.com/nodemailer/nodemailer/issues/1766, https://github.com/wneessen/go-mail/issues/495
+    '"ceo@y z"@x',
+    '"ceo@y"',
+    '"a> <ceo"@x',
 ]
 
 
