@@ -16,6 +16,7 @@ from mailrider.clock import after
 from mailrider.delivery.limits.shares import TurnedAway
 from mailrider.endpoint.authentication import Client
 from mailrider.endpoint.session import ClientSession
+from mailrider.model.bounded_map import BoundedMap
 from mailrider.model.endpoint_event import (
     AddressLeftOut,
     ClientConnected,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 LAST_WORD: Final = 2.0  # seconds of the grace that the 421 has to get to those who are there still
 
 # What a client hears who is not served, where it is one too many, and otherwise (RFC 3463 3.4).
+TELL_AGAIN: Final = 60.0  # seconds until the log says again that a client was turned away
+MAX_TOLD: Final = 10_000  # clients of whom that is remembered
 _TOO_MANY: Final = encode_reply(Reply.make(421, "4.7.0", "Too many connections, try again later"))
 _NOT_NOW: Final = encode_reply(Reply.make(421, "4.3.2", "Service not available, try again later"))
 
@@ -101,6 +104,7 @@ class Endpoint:
         self._remote, self._on_unix_sockets = _Present(), _Present()
         self._empty = asyncio.Event()
         self._closing = False
+        self._told: BoundedMap[tuple[str, str], float] = BoundedMap(MAX_TOLD)
 
     @property
     def ports(self) -> list[int]:
@@ -142,7 +146,12 @@ class Endpoint:
         self._service.emit(EndpointOpened(self._service.name, str(address)))
 
     def _turn_away(self, client: str, reason: str) -> None:
-        self._service.emit(ClientTurnedAway(self._service.name, client, reason))
+        """Say so; of the same client for the same reason once a minute in the log: who floods us does not flood it."""
+        now = self._service.clock.monotonic()
+        until = self._told.get((client, reason), now)
+        if until <= now:
+            self._told[client, reason] = now + TELL_AGAIN
+        self._service.emit(ClientTurnedAway(self._service.name, client, reason, is_repeated=until > now))
 
     def _accept(self, channel: Channel, *, local: bool, implicit_tls: bool) -> ClientSession:
         service, address = self._service, channel.peer_address
@@ -167,7 +176,7 @@ class Endpoint:
     def _refuse(
         self, session: ClientSession, channel: Channel, refused: TurnedAway, *, implicit_tls: bool
     ) -> Coroutine[Any, Any, None]:
-        self._service.emit(ClientTurnedAway(self._service.name, session.client.name, refused.reason))
+        self._turn_away(session.client.name, refused.reason)
         if not implicit_tls:
             channel.write(_TOO_MANY if refused.is_counted else _NOT_NOW)
         return channel.close()
@@ -207,9 +216,9 @@ class Endpoint:
         if self._closing:
             return TurnedAway("shutting down", is_counted=False)
         if present.total >= self._limits.most:
-            return TurnedAway(f"there are {self._limits.most} connections already")
+            return TurnedAway(f"there are {self._limits.most} connections already (max_connections)")
         if present.by_client[session.client.key] >= self._limits.most_of_one:
-            return TurnedAway(f"it has {self._limits.most_of_one} connections already")
+            return TurnedAway(f"it has {self._limits.most_of_one} connections already (max_client_connections)")
         return None
 
     def _start(self, session: ClientSession, present: _Present, work: Coroutine[Any, Any, None]) -> None:

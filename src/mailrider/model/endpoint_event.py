@@ -33,12 +33,13 @@ class ClientLeft(Event):
 
 @value
 class ClientTurnedAway(Event):
-    """A connection was not served at all, and why."""
+    """A connection was not served at all, and why. `is_repeated`: the same was told of that client a moment ago."""
 
     level: ClassVar[EventLevel] = WARNING
     endpoint: str
     client: str
     reason: str
+    is_repeated: bool = False
 
 
 @value

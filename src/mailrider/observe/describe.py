@@ -51,7 +51,8 @@ _KNOWN: dict[type[events.Event], Callable[[Any], dict[str, object]]] = {}
 def log_level(event: events.Event) -> events.EventLevel:
     """The level that an event has in the log: that of its kind, or of what came of it."""
     if event.level is not INFO:
-        return event.level
+        is_repeated = isinstance(event, endpoint_events.ClientTurnedAway) and event.is_repeated
+        return DEBUG if is_repeated else event.level
     if isinstance(event, events.RecipientSettled):
         is_good = event.outcome.status is Status.DELIVERED or is_held_back(event.outcome)
     elif isinstance(event, queue_events.RecipientDone):
@@ -150,6 +151,11 @@ def _(event: endpoint_events.MailTaken) -> dict[str, object]:
         "size": event.size,
         "reply": str(event.reply),
     }
+
+
+@_fields.register
+def _(event: endpoint_events.ClientTurnedAway) -> dict[str, object]:
+    return {"endpoint": event.endpoint, "client": event.client, "reason": event.reason}
 
 
 @_fields.register

@@ -15,7 +15,7 @@ import pytest
 
 from mailrider.clock import SystemClock
 from mailrider.endpoint.intake import INLINE, Memory
-from mailrider.endpoint.listener import ConnectionLimits
+from mailrider.endpoint.listener import TELL_AGAIN, ConnectionLimits
 from mailrider.endpoint.logins import OF_USER, Logins
 from mailrider.endpoint.message import MAX_MENDED
 from mailrider.endpoint.transaction import FEW
@@ -923,6 +923,17 @@ async def test_one_client_cannot_keep_others_out() -> None:
         await eventually(lambda: door.endpoint.connections == 1)
         last = await door.client()
         assert await last.hear_codes(1) == [220]
+
+
+async def test_a_client_that_comes_again_and_again_is_told_in_the_log_once_a_minute() -> None:
+    clock = FakeClock()
+    async with open_door(limits=ConnectionLimits(most=100, most_of_one=1), clock=clock) as door:
+        stays, *others = [await door.client() for _ in range(4)]
+        assert await stays.hear_codes(1) == [220]
+        assert [await other.hear_codes(1) for other in others] == [[421]] * 3
+        await clock.advance(TELL_AGAIN)
+        assert await (await door.client()).hear_codes(1) == [421]
+        assert [each.is_repeated for each in door.noted(ClientTurnedAway)] == [False, True, True, False]
 
 
 async def test_closing_waits_for_the_message_that_is_under_way() -> None:

@@ -45,7 +45,7 @@ async def test_a_client_of_one_worker_counts_at_the_other(two: Two) -> None:
         second = await other.client()
         assert await second.hear_codes(1) == [421]
         assert await second.rest() == b""
-        assert other.noted(ClientTurnedAway)[0].reason == "it has 1 connections already"
+        assert other.noted(ClientTurnedAway)[0].reason == "it has 1 connections already (max_client_connections)"
         assert other.noted(ClientConnected) == []
         first.close()
         await eventually(lambda: one.endpoint.connections == 0)

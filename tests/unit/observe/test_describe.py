@@ -15,7 +15,7 @@ import pytest
 import mailrider
 from mailrider.model.address import Mailbox
 from mailrider.model.domain import Domain
-from mailrider.model.endpoint_event import LoginFailed, MailTaken
+from mailrider.model.endpoint_event import ClientTurnedAway, LoginFailed, MailTaken
 from mailrider.model.envelope import Recipient
 from mailrider.model.event import (
     DEBUG,
@@ -265,6 +265,12 @@ def test_numbers_are_readable_and_the_null_sender_is_seen() -> None:
         MailTaken("smtp", "192.0.2.1", "", "ESMTP", "", 1, 9, REPLY),
     ):
         assert describe(event).fields["sender"] == "<>"
+
+
+def test_that_a_client_is_turned_away_again_is_a_detail() -> None:
+    for is_repeated, level in ((False, "warning"), (True, "debug")):
+        line = describe(ClientTurnedAway("smtp", "192.0.2.1", "too many", is_repeated))
+        assert (line.level, line.fields) == (level, {"endpoint": "smtp", "client": "192.0.2.1", "reason": "too many"})
 
 
 def test_what_a_limit_of_ours_holds_back_is_no_warning_and_is_told_once() -> None:

@@ -210,9 +210,9 @@ class ClientShares:
             return None
         if answer.is_unanswered:
             return TurnedAway("connections cannot be counted now: the supervisor does not answer", is_counted=False)
-        line = self._all if answer.need[0] == self._all.name else self._one
-        who = "there are" if line is self._all else "it has"
-        return TurnedAway(f"{who} {line.maximum} connections already")
+        if answer.need[0] == self._all.name:
+            return TurnedAway(f"there are {self._all.maximum} connections already (max_connections)")
+        return TurnedAway(f"it has {self._one.maximum} connections already (max_client_connections)")
 
     def leave(self, kind: str, key: str) -> None:
         """A client of that key is gone."""

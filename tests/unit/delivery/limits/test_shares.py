@@ -233,9 +233,9 @@ async def test_clients_are_counted_over_workers_and_those_of_each_kind_for_thems
     assert second is not None
     assert await first.enter("remote", "a") is None
     assert await second.enter("remote", "a") is None
-    assert await first.enter("remote", "a") == TurnedAway("it has 2 connections already")
+    assert await first.enter("remote", "a") == TurnedAway("it has 2 connections already (max_client_connections)")
     assert await first.enter("remote", "b") is None
-    assert await second.enter("remote", "c") == TurnedAway("there are 3 connections already")
+    assert await second.enter("remote", "c") == TurnedAway("there are 3 connections already (max_connections)")
     assert await second.enter("local", "a") is None
     first.leave("remote", "a")
     assert await second.enter("remote", "c") is None, "nothing is kept free for those who were refused"
