@@ -119,7 +119,13 @@ def _anchors() -> list[DANECase]:
             ]
     return [
         *cases,
-        DANECase("ta_not_sent", [leaf, middle], [root.tlsa(2, 0, 1)], False, "of the 1 certificates that the server"),
+        DANECase(
+            "ta_not_sent",
+            [leaf, middle],
+            [root.tlsa(2, 0, 1)],
+            False,
+            "of the certificates that the server sent besides its own (1)",
+        ),
         DANECase("ta_and_nothing_sent", [direct], [root.tlsa(2, 1, 1)], False, "sent no certificate but its own"),
         DANECase("ta_with_a_gap", [leaf, root], [root.tlsa(2, 0, 1)], False, "issued by Middle, which is not trusted"),
     ]

@@ -156,7 +156,7 @@ def _why_no_anchor(record: TLSARecord, chain: Sequence[bytes]) -> str:
         return "no issuer's certificate that the server sent has this key, and none but a strong signature by it counts"
     if len(chain) == 1:
         return f"the server sent no certificate but its own, so no issuer's {thing} could match"
-    return f"of the {min(len(chain), MAX_CHAIN) - 1} certificates that the server sent besides its own none matches"
+    return f"of the certificates that the server sent besides its own ({min(len(chain), MAX_CHAIN) - 1}) none matches"
 
 
 def _thing(record: TLSARecord) -> str:

@@ -21,7 +21,7 @@ from mailrider.delivery.attempt_record import (
 )
 from mailrider.delivery.attempt_transactions import AttemptTransactions
 from mailrider.delivery.connection.connect import ConnectRequest
-from mailrider.delivery.mx import LOOP, HostNotFound, Unroutable
+from mailrider.delivery.mx import HostNotFound, Unroutable, loop_through
 from mailrider.delivery.race import Race
 from mailrider.delivery.tally import FailedTry, Tally, Weight
 from mailrider.errors import ShuttingDown
@@ -166,7 +166,7 @@ class Attempt:
             usable = await self._destination.usable_group(group)
             if usable is None:
                 if not number:
-                    raise Unroutable(LOOP)
+                    raise Unroutable(loop_through(group))
                 return
             for candidate in usable:
                 if not self._tally.pending:

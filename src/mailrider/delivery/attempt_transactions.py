@@ -326,7 +326,7 @@ def _lost_try(transaction: Transaction, lease: Lease, security: Security, lost: 
             reply = Reply.make(451, "4.7.5", f"{reply.text}; and TLS failed: {why}"[:MAX_QUOTE])
         return FailedTry(Weight.SERVER, TryResult.MAIL, reply, mx, address, security)
     if transaction.in_doubt:
-        text = f"{mx}: {_why_in_doubt(lost)} behind the final dot, the message may have been delivered"
+        text = f"{mx}: {_why_in_doubt(lost)} after the final dot, the message may have been delivered"
         return FailedTry(Weight.CLOSED, TryResult.FINAL, Reply.make(451, "4.4.2", text), mx, address, security)
     reply = broken_reply(mx, lost) if lost is not None else Reply.make(451, "4.4.2", f"{mx} closed the session")
     return FailedTry(Weight.CLOSED, stage, reply, mx, address, security)

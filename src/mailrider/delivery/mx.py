@@ -44,6 +44,12 @@ NO_ADDRESS = Reply.make(550, "5.4.4", "No mail server of the recipient's domain 
 LOOP = Reply.make(554, "5.4.6", "Mail for the recipient's domain loops back to this server")
 
 
+def loop_through(best: Sequence[Candidate]) -> Reply:
+    """`LOOP` with the names of the domain's best mail servers: one of them is ourselves."""
+    names = " or ".join(str(each.host) for each in best[:3])
+    return Reply.make(LOOP.code, str(LOOP.status), f"{LOOP.text}: {names} has its name or an address of it")
+
+
 class Unroutable(MailriderError):
     """There is nowhere to send it, for now or for good; `reply` is what the recipients get."""
 

@@ -148,7 +148,7 @@ def _add_refusals(world: World) -> None:
     world.host("mx.greylist.test", greylisting)
     world.add("nobody.test", "knows nobody of that name", _mx("mx.nobody.test"))
     world.host("mx.nobody.test", MXScript(replies={Stage.RCPT: "550 5.1.1 No such user"}))
-    world.add("doubt.test", "is lost behind the final dot, so nobody knows", _mx("mx.doubt.test"))
+    world.add("doubt.test", "is lost after the final dot, so nobody knows", _mx("mx.doubt.test"))
     world.host("mx.doubt.test", MXScript(replies={Stage.END: Close()}))
 
 

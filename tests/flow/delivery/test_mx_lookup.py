@@ -206,7 +206,9 @@ async def test_no_address_here_and_521_there_is_not_yet_a_failure() -> None:
 async def test_our_own_name_as_best_mx_is_a_loop() -> None:
     async with internet({"a.test": [GOOD]}) as net:
         net.dns.zones["a.test"] = {"MX": ["10 Client.Test", "20 mx0.a.test"]}
-        assert outcome(await net.send_one("x@a.test")) == ("failed", 554, "5.4.6")
+        looped = await net.send_one("x@a.test")
+        assert outcome(looped) == ("failed", 554, "5.4.6")
+        assert "loops back to this server: client.test has its name or an address of it" in looped.reply.text
         assert net.mx("a.test").opened == 0
 
 

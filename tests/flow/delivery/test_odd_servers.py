@@ -309,7 +309,7 @@ async def test_our_own_time_out_behind_the_final_dot_is_called_what_it_is() -> N
         result = await net.send_one("x@a.test")
     assert (outcome(result), result.in_doubt) == (("deferred", 451, "4.4.2"), True)
     assert result.reply.text == (
-        "mx0.a.test: no reply came in time behind the final dot, the message may have been delivered"
+        "mx0.a.test: no reply came in time after the final dot, the message may have been delivered"
     )
 
 
