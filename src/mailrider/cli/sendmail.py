@@ -268,7 +268,7 @@ def _speak(daemon: _Daemon) -> None:
             while octets := connection.recv(CHUNK):
                 _write_out(octets)
         except OSError as error:
-            raise _Stop(os.EX_TEMPFAIL, f"the connection was lost: {error}") from error
+            raise _Stop(os.EX_TEMPFAIL, f"the connection was lost: {error.strerror or error}") from error
 
 
 def _write_out(octets: bytes) -> None:
@@ -321,7 +321,7 @@ class _Dialogue:
             most = offered.max_recipients or MAX_RECIPIENTS
             self._send([recipients[at : at + most] for at in range(0, len(recipients), most)], offered)
         except (OSError, MailriderError) as error:
-            raise _Stop(os.EX_TEMPFAIL, f"the daemon went away: {error}") from error
+            raise _Stop(os.EX_TEMPFAIL, f"the daemon went away: {getattr(error, 'strerror', '') or error}") from error
         try:
             self._connection.settimeout(FAREWELL)
             self._say(Quit().encode())

@@ -217,8 +217,10 @@ class Prober:
                 return await carry(server, query.to_wire(), partial(read_keys_answer, query))
         except TimeoutError:
             return KeysAnswer(error=f"no answer within {self.timeout:g} s")
-        except (OSError, NotAnAnswer) as error:
+        except NotAnAnswer as error:
             return KeysAnswer(error=str(error))
+        except OSError as error:
+            return KeysAnswer(error=error.strerror or str(error))
 
 
 if TYPE_CHECKING:

@@ -330,5 +330,5 @@ def _tls_context(root_ca: Sequence[Path]) -> ssl.SSLContext:
             read_regular(path, 0)
             context.load_verify_locations(path)
         except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"root_ca: no certificates can be read from {path}: {error}") from error
+            raise ConfigError(f"root_ca: no certificates can be read from {path}: {error.strerror or error}") from error
     return context

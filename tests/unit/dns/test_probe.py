@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import dns.message
@@ -14,6 +15,7 @@ from mailrider.dns.probe import (
     Fitness,
     KeysAnswer,
     Plan,
+    Prober,
     ProbeResult,
     Validating,
     judge_probe,
@@ -25,10 +27,13 @@ from mailrider.dns.unbound import Validated
 from mailrider.dns.validating import Failing, Unvalidated
 from mailrider.dns.wire import Question
 from mailrider.model.domain import Domain
+from mailrider.testing.clock import FakeClock
 from tests.unit.dns.messages import message
-from tests.unit.dns.world import ONE, TWO, answer, keys_message
+from tests.unit.dns.world import ONE, TWO, Server, World, answer, keys_message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mailrider.dns.servers import ServerAddress
 
 QUERY = dns.message.make_query(".", "DNSKEY", want_dnssec=True)
@@ -181,3 +186,18 @@ def test_what_follows(
 def test_a_plan_without_a_server_says_why_of_each() -> None:
     plan = next_plan(None, found(STRIPS, SILENT), may_turn_off=False)
     assert plan == Failing("nothing can be validated (192.0.2.1:53: says this; 192.0.2.2:53: says that)")
+
+
+class Refusing(World):
+    """Nobody listens there."""
+
+    async def ask_udp(self, server: ServerAddress, query: bytes, accept: Callable[[bytes], Any]) -> Any:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+
+async def test_who_cannot_be_asked_is_told_in_the_systems_words() -> None:
+    world = Refusing()
+    world.servers = {ONE: Server.FIT}
+    prober = Prober(world.open_validator, world, FakeClock(), random.Random(1), timeout=5, patience=15)
+    found = (await prober.probe((ONE,)))[ONE]
+    assert (found.fitness, found.reason) == (SILENT, "the root's keys over UDP: Connection refused")
