@@ -132,15 +132,16 @@ class ShareClient:
     ) -> int:
         """See `waiter.Counts`. `most`: so many of each. `waits` is told only if it is patient, never for how long."""
         now = self._now()
-        self._ask_for(_Asked(needs, patience, answered, waits, most, now, now + SILENCE))
+        self._last += 1
+        self._ask_for(self._last, _Asked(needs, patience, answered, waits, most, now, now + SILENCE))
         return self._last
 
-    def _ask_for(self, asked: _Asked) -> None:
-        self._last += 1
-        self._asked[self._last] = asked
+    def _ask_for(self, ask: int, asked: _Asked) -> None:
+        self._asked[ask] = asked
+        self._shortened = [each for each in self._shortened if each[0] != ask]  # that was about the ask before
         self._returns += self._leases.surrender(asked.needs)
         usable = self._usable if asked.at < self._usable_until else 0.0
-        self._asks.append((self._last, asked.patience, asked.most, usable, asked.needs))
+        self._asks.append((ask, asked.patience, asked.most, usable, asked.needs))
         self._flush_soon()
         self._alarm.set(self._now() + LOOK)
 
@@ -231,10 +232,7 @@ class ShareClient:
         for ask, shares in granted:
             self._grant(ask, shares, now)
         for ask, index, seconds in refused:
-            asked = self._asked.pop(ask, None)
-            self._given_up.pop(ask, None)
-            if asked is not None:
-                asked.answered(NotNow(asked.needs[index], seconds))
+            self._refuse(ask, index, seconds, now)
         for ask, index in waiting:
             asked = self._asked.get(ask)
             if asked is not None:
@@ -263,14 +261,29 @@ class ShareClient:
             asked.answered(1)
         else:
             self.give_back(self._leases.surrender(asked.needs))
-            self._ask_again(asked, now)
+            self._ask_again(ask, asked, now)
 
-    def _ask_again(self, asked: _Asked, now: float) -> None:
+    def _refuse(self, ask: int, index: int, seconds: float, now: float) -> None:
+        asked = self._asked.pop(ask, None)
+        self._given_up.pop(ask, None)
+        if asked is None:
+            return
+        if index >= asked.first:
+            asked.answered(NotNow(asked.needs[index], seconds))
+            return
+        # It had been shortened: what was in its way is not wanted any more.
+        asked.needs, asked.first, asked.overdue = asked.needs[asked.first :], 0, now + SILENCE
+        if asked.needs:
+            self._ask_for(ask, asked)
+        else:
+            asked.answered(1)
+
+    def _ask_again(self, ask: int, asked: _Asked, now: float) -> None:
         """What came may not be used any more: answers take too long."""
         self._usable, self._usable_until = min(2 * (now - asked.at), MOST_USABLE), now + LATE
         if asked.tries < AGAIN:
             asked.tries, asked.at, asked.overdue = asked.tries + 1, now, now + SILENCE
-            self._ask_for(asked)
+            self._ask_for(ask, asked)
         else:
             asked.answered(NotNow(asked.needs[0], COME_AGAIN, is_unanswered=True))
 

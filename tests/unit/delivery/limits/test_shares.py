@@ -110,8 +110,12 @@ async def test_next_hops_together_are_passed_together_or_not_at_all(world: World
     assert await waiting is None
 
 
-async def test_a_message_with_several_next_hops_counts_once_also_if_they_ask_together(world: World) -> None:
-    first, second = world.limiters(("all", "concurrency 1"))
+@pytest.mark.parametrize("own", ["concurrency 1", "concurrency 40", "rate 9 1h"])
+@pytest.mark.parametrize("line", ["concurrency 1", "concurrency 2", "concurrency 20", "rate 5 1h"])
+async def test_a_message_with_several_next_hops_counts_once_also_if_they_ask_together(
+    world: World, line: str, own: str
+) -> None:
+    first, second = world.limiters(("all", line), ("destination", own))
     for _ in range(5):
         with first.ticket(envelope(), world.events.append, Handover(patience=2.0)) as ticket:
 
@@ -125,7 +129,24 @@ async def test_a_message_with_several_next_hops_counts_once_also_if_they_ask_tog
         await world.clock.advance(0.0)
     last = asyncio.create_task(world.passes(second, patience=1.0))
     await world.clock.advance(2.0)
-    assert last.result() is None
+    assert (last.result() is None) is line.startswith("concurrency"), "five messages have passed"
+
+
+async def test_a_next_hop_whose_message_has_passed_still_waits_for_its_own_limit(world: World) -> None:
+    first, second = world.limiters(("all", "rate 2 1h"), ("destination", "concurrency 1"))
+    with second.ticket(envelope(), world.events.append) as ticket:
+        async with ticket.to(B):
+            with first.ticket(envelope(), world.events.append) as both:
+
+                async def attempt(next_hop: Domain) -> HeldBack | None:
+                    async with both.to(next_hop) as held_back:
+                        return held_back
+
+                tasks = [asyncio.create_task(attempt(next_hop)) for next_hop in (A, B)]
+                await world.clock.advance(2.0)
+                assert [each.done() for each in tasks] == [True, False]
+    await world.clock.advance(0.1)
+    assert [each.result() for each in tasks] == [None, None]
 
 
 async def test_a_block_without_a_name_is_shared_by_the_same_owner_of_all_workers(world: World) -> None:
